@@ -3,8 +3,8 @@ docs site comes along.
 
 In the checkout `harness`, `router`, `evals` and `dashboard` lie side by side. In site-packages
 they would meet a user's own `router.py` or another library's `evals`. So pyproject.toml maps
-each folder to `swapgate/…`, and this hook rewrites what names it: `from harness.domain import
-errors` becomes `from swapgate.harness.domain import errors`. Nothing else changes, and no line
+each folder to `swapgate/…`, and this hook rewrites what names it: `from harness.frame import
+errors` becomes `from swapgate.harness.frame import errors`. Nothing else changes, and no line
 moves (ADR 0030).
 
 SWAPGATE_COMPILE=1 makes a wheel for one platform and one Python, in which the router's direct

@@ -1,1 +1,1 @@
-"""The dashboard shows what the control plane knows, and its buttons call `harness.control`."""
+"""The dashboard shows what the control plane knows. Its buttons call the same use cases."""

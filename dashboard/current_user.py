@@ -12,11 +12,11 @@ import streamlit as st
 from dashboard import html, page_frame, sign_in_page
 from dashboard.html import escape, strong
 from dashboard.labels import time_of_day
-from harness.control.operations import dashboard_sessions, single_sign_on
-from harness.control.operations.dashboard_sessions import ActorSession
-from harness.control.operations.single_sign_on import read_identity
-from harness.domain.errors import NotAllowed, SwapgateError
-from harness.domain.operations.access import SIGN_IN_PATH, Actor, Role
+from harness.frame.errors import NotAllowed, SwapgateError
+from harness.frame.people.access import SIGN_IN_PATH, Actor, Role
+from harness.operations import dashboard_sessions, single_sign_on
+from harness.operations.dashboard_sessions import ActorSession
+from harness.operations.single_sign_on import read_identity
 
 SIGN_IN: Final = (
     "Sign in first, at the top of this page; swapgate key sign-in-link prints a link for it."

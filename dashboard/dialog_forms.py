@@ -13,9 +13,9 @@ from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar
 import streamlit as st
 
 from dashboard import current_user, html, page_frame
-from harness.control.context import Context
-from harness.domain.errors import SwapgateError
-from harness.domain.operations.access import Actor, Role
+from harness.frame.errors import SwapgateError
+from harness.frame.people.access import Actor, Role
+from harness.routing.context import Context
 
 log = logging.getLogger("swapgate.dashboard")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from dashboard.labels import FigureChange, Label, Tone
-from harness.domain.formatting import escape_directions
-from harness.domain.operations.signed_rows import RowFault
-from harness.domain.pagination import INVALID_ROWS_HINT
+from harness.frame.formatting import escape_directions
+from harness.frame.pagination import INVALID_ROWS_HINT
+from harness.frame.signing.signed_rows import RowFault
 
 # A longer answer is cut in the display, with a note; the CLI prints all of it.
 SHOWN_CHARACTERS = 6_000

@@ -6,10 +6,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.canary.rollout import CanaryEnd
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.evals.verdict import VERDICTS, BaseVerdict
-from harness.domain.formatting import (
+from harness.canary.canary_state import CanaryState, CanaryStateKind
+from harness.frame.formatting import (
     format_age,
     format_bps,
     format_count,
@@ -22,8 +20,10 @@ from harness.domain.formatting import (
     format_span,
     format_usd,
 )
-from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
-from harness.gate.text.canary_state import CanaryState, CanaryStateKind
+from harness.gate.online.rollout import CanaryEnd
+from harness.gate.suite_plan import Claim
+from harness.gate.verdict import VERDICTS, BaseVerdict
+from harness.routing.proposal import Proposal, ProposalPhase, ProposalView
 
 RUNBOOK: Final = "Step by step"  # the link to an alert's section of the runbook
 # Changes below this share of the former value are reported as "no clear change".

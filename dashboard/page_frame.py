@@ -16,23 +16,26 @@ from dashboard import html, labels, theme
 from dashboard.theme import Palette
 from harness.app import processes
 from harness.app.installation import Installation, open_installation
-from harness.control.context import Context
-from harness.control.operations import queries
-from harness.control.providers import named_models
-from harness.control.routing import banners, routes
-from harness.control.routing.banners import Banner
-from harness.control.serialize import to_plain
-from harness.domain.errors import (
+from harness.frame.errors import (
     ConfigError,
     NotAllowed,
     NotFound,
     StoreUnavailable,
     SwapgateError,
 )
-from harness.domain.formatting import escape_formula
-from harness.domain.operations.access import Actor
-from harness.domain.pagination import Page
-from harness.domain.settings import OidcSettings
+from harness.frame.formatting import escape_formula
+from harness.frame.pagination import Page
+from harness.frame.people.access import Actor
+from harness.frame.serialize import to_plain
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import queries
+from harness.operations.settings import OidcSettings
+from harness.proposals import banners
+from harness.proposals.banners import Banner
+from harness.registry import named_models
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.records.routes import Routing
 
 log = logging.getLogger("swapgate.dashboard")
 Item = TypeVar("Item")
@@ -169,7 +172,7 @@ def _show_banners(found: Sequence[Banner]) -> None:
 @st.cache_data(ttl=60, show_spinner=False)
 def first_break() -> int | None:
     with context().store.read() as tx:
-        return tx.audit.first_break()
+        return AuditLog(tx).first_break()
 
 
 @contextmanager
@@ -303,13 +306,13 @@ def incumbent_name(ctx: Context, route: str) -> str:
 def candidates(ctx: Context, route: str) -> Sequence[str]:
     with ctx.store.read() as tx:
         incumbent = routes.require_route(tx, route).incumbent
-        found = tx.routing.targets()
+        found = Routing(tx).targets()
     return sorted(target.name for target in found.values() if target.id != incumbent)
 
 
 def model_names(ctx: Context) -> list[str]:
     with ctx.store.read() as tx:
-        known = sorted({target.name for target in tx.routing.targets().values()})
+        known = sorted({target.name for target in Routing(tx).targets().values()})
     offered = (name for name, _ in named_models.list_configured_offers(ctx))
     return list(dict.fromkeys((*known, *offered)))
 

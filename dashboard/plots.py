@@ -11,8 +11,8 @@ import pandas as pd
 from dashboard import labels
 from dashboard.labels import MEMBER_LABELS, SLICE_LABELS, VERDICT_LABELS, Label
 from dashboard.theme import FONT, Palette
-from harness.domain.evals.suite_plan import Claim, SuiteRole
-from harness.domain.evals.verdict import SuiteReport, VerdictBasis
+from harness.gate.suite_plan import Claim, SuiteRole
+from harness.gate.verdict import SuiteReport, VerdictBasis
 
 Channel = TypeVar("Channel", alt.Color, alt.Shape, alt.StrokeDash)
 # So wide are the labels of panels below each other, so that their axes of time agree.

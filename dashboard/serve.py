@@ -25,11 +25,13 @@ from streamlit.user_info import generate_login_redirect_url
 from streamlit.web import bootstrap as streamlit_bootstrap
 
 from dashboard import sign_in_page, theme
-from harness import docs_pages
 from harness.app import installation
-from harness.domain.errors import ConfigError, SwapgateError
-from harness.domain.settings import OidcSettings, Settings
-from harness.imports import leave_alone_what_serves
+from harness.config.model import Settings
+from harness.frame import docs_pages
+from harness.frame.errors import ConfigError, SwapgateError
+from harness.frame.imports import leave_alone_what_serves
+from harness.operations.settings import OidcSettings
+from harness.routing.records.routes import Routing
 
 DOCS_PATH: Final = "/docs"
 
@@ -223,7 +225,7 @@ def readyz(_request: Request) -> Response:
 
     try:
         with page_frame.installation().context.store.read() as tx:
-            tx.routing.table()
+            Routing(tx).table()
     except SwapgateError as error:
         return JSONResponse({"status": "not ready", "reason": str(error)}, status_code=503)
     return JSONResponse({"status": "ready"})

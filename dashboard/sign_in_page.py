@@ -21,11 +21,11 @@ from starlette.routing import Route
 from dashboard import theme
 from dashboard.html import escape, failure, strong
 from harness.app.installation import Installation
-from harness.control.operations import dashboard_sessions
-from harness.control.operations.dashboard_sessions import ActorSession
-from harness.control.operations.single_sign_on import FailedAttempts
-from harness.domain.errors import NotAllowed, SwapgateError
-from harness.domain.operations.access import SIGN_IN_PATH, Actor, client_address
+from harness.frame.errors import NotAllowed, SwapgateError
+from harness.frame.people.access import SIGN_IN_PATH, Actor, client_address
+from harness.operations import dashboard_sessions
+from harness.operations.dashboard_sessions import ActorSession
+from harness.operations.single_sign_on import FailedAttempts
 
 # A link stands behind the address's `#`, which browsers do not send: the page reads it, takes
 # it out of the address, and posts it.

@@ -27,10 +27,10 @@ from docs_reference.router_tables import (
     fault_lines,
     history_rows,
 )
-from harness import package_data
-from harness.domain.canary import rollout
-from harness.domain.errors import ConfigError, InputError
-from harness.domain.proposals import proposal
+from harness.frame import package_data
+from harness.frame.errors import ConfigError, InputError
+from harness.gate.online import rollout
+from harness.routing import proposal
 
 State = TypeVar("State", bound=StrEnum)
 Event = TypeVar("Event", bound=StrEnum)

@@ -13,18 +13,12 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from docs_reference.stored_content import COLUMNS, FILES, USERS, ContentColumn
-from harness import docs_pages
 from harness.config import json_schema
 from harness.config.ranges import RANGES
-from harness.control.privacy.user_deletion import BEYOND
-from harness.domain import errors
-from harness.domain.errors import SwapgateError
-from harness.domain.operations.metrics import (
-    CONTROL_METRICS,
-    PROCESS_COUNTERS,
-    ROUTER_METRICS,
-    MetricSpec,
-)
+from harness.frame import docs_pages, errors
+from harness.frame.errors import SwapgateError
+from harness.frame.metrics import CONTROL_METRICS, PROCESS_COUNTERS, ROUTER_METRICS, MetricSpec
+from harness.operations.user_deletion import BEYOND
 
 PLACES: Final = ("Places, and what they hold", "Ends", "Deletion of a user")
 ERROR_LINE: Final = re.compile(r"^[│├└─ ]+(\w+) +(.+)$", re.MULTILINE)

@@ -5,8 +5,7 @@ provider, whose fault a failure is, and what each reason to end means.
 from collections.abc import Iterator
 from typing import Final
 
-from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
-from harness.domain.reliability.failures import (
+from harness.frame.failures import (
     FAILURE_RULES,
     FAILURE_WORDS,
     BreakerEffect,
@@ -15,6 +14,7 @@ from harness.domain.reliability.failures import (
     NextTarget,
     SameTarget,
 )
+from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from router.conversation.intake import FOREIGN, INTAKES, OPENAI_ALONE, TAKES_ALL, HistoryIntake
 from router.protocols.answers import ENDS, AnswerEnding
 from router.protocols.provider_failures import BY_STATUS, WITHOUT_WORDS

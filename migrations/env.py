@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from harness.store.schema import metadata
+from harness.store.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

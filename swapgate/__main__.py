@@ -15,10 +15,10 @@ def main() -> None:
             "swapgate: Python 3.11 or newer is needed, and this is %d.%d: "  # noqa: UP031 - as above
             "install a newer one and run swapgate with it" % sys.version_info[:2]
         )
-    from harness.imports import put_off_collection  # noqa: PLC0415 - an old Python cannot read it
+    from harness.frame.imports import put_off_collection  # noqa: PLC0415 - an old Python cannot read it
 
     put_off_collection()
-    from harness.cli.program import program  # noqa: PLC0415 - as above
+    from harness.interfaces.cli.program import program  # noqa: PLC0415 - as above
 
     program(prog_name="swapgate")
 

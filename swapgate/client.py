@@ -25,7 +25,7 @@ from harness.client.types import (
     ToolRun,
     Usage,
 )
-from harness.domain.errors import (
+from harness.frame.errors import (
     AnswerUnreadable,
     CallFailed,
     CallLimited,

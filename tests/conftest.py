@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from harness import package_data
+from harness.frame import package_data
 
 if TYPE_CHECKING:
     from tests.support.store.postgres import Postgres

@@ -15,6 +15,11 @@ import grimp
 ROOT = Path(__file__).parent.parent
 ROOMS = ("swapgate", "harness", "router", "evals", "dashboard", "migrations")
 
+# The subjects that store records of their own.
+RECORDED = (
+    *("frame/people", "frame/alerts", "providers", "routing", "evals", "agents", "operations"),
+)
+
 # Vendor → the files and folders that may import it: its one door.
 DOORS = {
     "aiohttp": (
@@ -24,18 +29,25 @@ DOORS = {
     ),
     "alembic": ("harness/store/", "migrations/"),
     "altair": ("dashboard/",),
-    "apprise": ("harness/runtime/outbound/apprise_sink.py",),
-    "apscheduler": ("harness/runtime/",),
-    "fastapi": ("harness/api/",),
+    "apprise": ("harness/app/apprise_sink.py",),
+    "apscheduler": ("harness/frame/runtime/",),
+    "fastapi": ("harness/interfaces/api/",),
     "inspect_ai": ("evals/",),
     "opentelemetry": ("router/observers/tracing.py",),
-    "prometheus_client": ("harness/api/health.py", "router/recording/metrics.py"),
-    "jsonschema": ("harness/domain/json_schema.py",),
+    "prometheus_client": ("harness/interfaces/api/health.py", "router/recording/metrics.py"),
+    "jsonschema": ("harness/frame/json_schema.py",),
     "litellm": ("router/upstream/translate/transport.py",),
-    "httpx2": ("harness/runtime/tool_servers.py",),
-    "mcp": ("harness/api/mcp.py", "harness/runtime/tool_servers.py"),
-    "mcp_types": ("harness/api/mcp.py", "harness/runtime/tool_servers.py"),
-    "sqlalchemy": ("harness/store/", "migrations/"),
+    "httpx2": ("harness/agents/tool_servers.py",),
+    "mcp": ("harness/interfaces/api/mcp.py", "harness/agents/tool_servers.py"),
+    "mcp_types": ("harness/interfaces/api/mcp.py", "harness/agents/tool_servers.py"),
+    "sqlalchemy": (
+        "harness/store/",
+        "harness/frame/records/",
+        "harness/frame/signing/audit_log.py",
+        "harness/frame/idempotency_records.py",
+        *(f"harness/{subject}/records" for subject in RECORDED),
+        "migrations/",
+    ),
     "streamlit": ("dashboard/",),
 }
 
@@ -269,16 +281,27 @@ def is_requirement(node: ast.expr) -> bool:
             return False
 
 
-# The subjects whose `queries` read what is shown to people.
-SHOWN = ("operations", "routing")
+# The modules that read what is shown to people.
+SHOWN = ("queries", "route_queries")
+# The subjects that decide.
+DECIDING = ("registry", "routes", "evals", "proposals", "canary", "agents", "operations")
 # Who shows it, and decides nothing itself.
-SHOWING = ("dashboard/", "harness/api/", "harness/cli/", "harness/store/store.py")
+SHOWING = (
+    "dashboard/",
+    "harness/interfaces/api/",
+    "harness/interfaces/cli/",
+    "harness/store/store.py",
+)
 
 
 def test_nothing_that_decides_reads_what_is_shown() -> None:
     # A list for people goes on past a row that is not as it was signed. A decision must not.
-    control = Path("harness/control")
-    shown = [control / subject / "queries.py" for subject in SHOWN]
+    shown = [Path(f"harness/operations/{name}.py") for name in SHOWN]
+    deciding = [
+        file
+        for file in python_files("harness")
+        if file.parts[1] in DECIDING and file not in shown
+    ]
     readers = [
         f"{file}:{line}"
         for file in python_files("harness", "dashboard", "router", "evals")
@@ -287,16 +310,14 @@ def test_nothing_that_decides_reads_what_is_shown() -> None:
     ]
     importers = [
         f"{file}:{line}"
-        for file in python_files("harness")
-        if control in file.parents and file not in shown
+        for file in deciding
         for line, module in source(file).imports
-        if module in {f"harness.control.{subject}.queries" for subject in SHOWN}
+        if module in {f"harness.operations.{name}" for name in SHOWN}
     ]
     names = [
         f"{file}:{line}"
-        for file in python_files("harness")
-        if control in file.parents and file not in shown
+        for file in deciding
         for line, module, name in source(file).imported_from
-        if module in {f"harness.control.{subject}" for subject in SHOWN} and name == "queries"
+        if module == "harness.operations" and name in SHOWN
     ]
     assert not [*readers, *importers, *names]

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from docs_reference.pages import diagrams, generated_files
-from harness.cli.operations.docs import FOLDER
-from harness.cli.program import program
-from harness.domain.canary import rollout
-from harness.domain.errors import InputError
-from harness.domain.evals.verdict import VERDICTS
-from harness.domain.proposals import proposal
+from harness.frame.errors import InputError
+from harness.gate.online import rollout
+from harness.gate.verdict import VERDICTS
+from harness.interfaces.cli.operations.docs import FOLDER
+from harness.interfaces.cli.program import program
+from harness.routing import proposal
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = FOLDER / "explanation" / "architecture.md"
@@ -31,7 +31,7 @@ def test_a_stale_page_is_found_and_written_anew(
     page.parent.mkdir()
     page.write_text(ARCHITECTURE.read_text().replace("start", "begin"))
     shutil.copytree(FOLDER / "reference", tmp_path / "reference")
-    monkeypatch.setattr("harness.cli.operations.docs.FOLDER", tmp_path)
+    monkeypatch.setattr("harness.interfaces.cli.operations.docs.FOLDER", tmp_path)
 
     stale = CliRunner().invoke(program, ["docs", "generate", "--check"])
     written = CliRunner().invoke(program, ["docs", "generate"])

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from docs_reference.registries import list_keys, list_policy_keys
-from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import SwapgateError
-from harness.domain.formatting import format_quantity
-from harness.domain.operations.alerts import ALERT_RULES
-from harness.domain.operations.metrics import CONTROL_METRICS, PROCESS_COUNTERS, ROUTER_METRICS
-from harness.domain.proposals.proposal import ProposalEvent
+from harness.frame.alerts.alert import ALERT_RULES
+from harness.frame.errors import SwapgateError
+from harness.frame.formatting import format_quantity
+from harness.frame.metrics import CONTROL_METRICS, PROCESS_COUNTERS, ROUTER_METRICS
+from harness.gate.online.rollout import RolloutSignal
+from harness.proposals.judge import JudgeOutcome
+from harness.routing.proposal import ProposalEvent
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -105,7 +105,7 @@ def test_every_error_is_on_the_page_with_a_known_exit_code() -> None:
     waiting, known = [SwapgateError], set()
     while waiting:
         waiting += (children := waiting.pop().__subclasses__())
-        known |= {cls for cls in children if cls.__module__ == "harness.domain.errors"}
+        known |= {cls for cls in children if cls.__module__ == "harness.frame.errors"}
 
     page = (REFERENCE / "exit-codes.md").read_text(encoding="utf-8")
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}

@@ -1,4 +1,4 @@
-"""Product code writes figures with `harness.domain.formatting` alone, so that one figure looks
+"""Product code writes figures with `harness.frame.formatting` alone, so that one figure looks
 the same wherever it is read. What a formatter writes by hand is found in the source.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PRODUCT = ("harness", "router", "evals", "dashboard", "swapgate")
-FORMATTERS = Path("harness/domain/formatting.py")
+FORMATTERS = Path("harness/frame/formatting.py")
 _SECONDS = re.compile(r" m?s\b")
 
 
@@ -79,4 +79,4 @@ def test_no_figure_is_written_by_hand() -> None:
         for line, what in hand_made(ast.parse(file.read_text(encoding="utf-8")))
     ]
 
-    assert not found, "\n".join(["use harness/domain/formatting.py:", *found])
+    assert not found, "\n".join(["use harness/frame/formatting.py:", *found])

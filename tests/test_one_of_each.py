@@ -8,14 +8,14 @@ PRODUCT = ("harness", "router", "evals", "dashboard", "swapgate")
 # What only its one place writes → that place, and others with a reason in a comment there.
 PLACES = {
     # The one "did you mean".
-    "get_close_matches": ("harness/domain/suggestions.py",),
+    "get_close_matches": ("harness/frame/suggestions.py",),
     # The one parser of server-sent events; the filter writes an event's data anew.
-    'startswith(b"data:': ("harness/domain/sse.py", "router/protocols/event_stream.py"),
+    'startswith(b"data:': ("harness/frame/sse.py", "router/protocols/event_stream.py"),
     # The one guarded client; a tool server's belongs to `mcp`.
     "may_connect(": (
-        "harness/domain/providers/api_base_rules.py",
-        "harness/runtime/outbound/guarded_http.py",
-        "harness/runtime/tool_servers.py",
+        "harness/providers/api_base_rules.py",
+        "harness/providers/calls/guarded_http.py",
+        "harness/agents/tool_servers.py",
         "router/upstream/",
     ),
 }

@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.print_rows import print_rows
-from harness.domain.formatting import format_bps, format_percent
+from harness.frame.formatting import format_bps, format_percent
 from tests.support.canary import default_canary
 from tests.support.canary.cold_starts import ColdStart, rolled_back
 from tests.support.canary.guarded_traffic import SimulatedHarm, Truth

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from harness.routing.records.runs import EvalRuns
+
 NUMBERS = re.compile(r"(\d+) \+ (\d+)")
 
 
@@ -39,7 +41,7 @@ def work(config: str, run: str, folder: str) -> None:
     run_worker(Path(config), run, owner="benchmark", parent=os.getppid())
     installation = open_installation(Path(config))
     with installation.store.read() as tx:
-        samples = tx.runs.samples(run)
+        samples = EvalRuns(tx).samples(run)
     right = sum(sample.strict or 0.0 for sample in samples)
     installation.close()
     Path(folder, "result").write_text(f"{len(samples)} {right:.0f}", encoding="utf-8")

@@ -24,10 +24,10 @@ from benchmarks.print_rows import print_cells
 from benchmarks.router.processes import free_port, start, wait_for
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
-from harness.control.evals import worker_supervision
-from harness.control.routing import targets
-from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.target import Target
+from harness.frame.people.access import SYSTEM
+from harness.proposals.evaluation import worker_supervision
+from harness.providers.target import Target
+from harness.registry import targets
 
 
 def taken(

@@ -17,11 +17,12 @@ from benchmarks.faults.catalogue import Place, routes, rows
 from benchmarks.faults.load import Door
 from benchmarks.faults.upstreams import FALLBACK, Upstreams
 from benchmarks.router.processes import Site, free_port, start, tree, wait_for
+from harness.app import seed
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
-from harness.control.operations import keys
-from harness.control.routing import seed
-from harness.domain.operations.access import SYSTEM
+from harness.frame.people.access import SYSTEM
+from harness.operations import keys
+from harness.routing.records.observations import Observations
 
 KEY_FILE = "key"
 
@@ -183,7 +184,7 @@ class Swapgate:
         installation = open_installation(self.config)
         try:
             with installation.store.read() as tx:
-                return sum(row.requests for row in tx.observations.traffic(since=EVER))
+                return sum(row.requests for row in Observations(tx).traffic(since=EVER))
         finally:
             installation.close()
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import psutil
 
-from harness.runtime.clock import SystemClock
+from harness.frame.runtime.clock import SystemClock
 
 # The addresses of docs/how-to/several-routers.md are on the first of them.
 PREFIXES: Final = {"front": "10.0.0", "back": "10.0.1"}

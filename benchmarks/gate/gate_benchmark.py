@@ -27,10 +27,10 @@ from benchmarks.gate.gate_rules import (
     judge_rows,
 )
 from benchmarks.gate.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
-from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
-from harness.domain.routing.candidate_schedule import round_alpha
 from harness.gate.offline.design import Design
 from harness.gate.planning.multiplicity import FUTILITY
+from harness.gate.suite_plan import QUALITY_CLAIMS, Claim
+from harness.routing.candidate_schedule import round_alpha
 
 # Beyond it every weight lies on the best, or the worst, item.
 STEEPEST = 5_000.0

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
 from harness.gate.planning.multiplicity import FUTILITY
+from harness.gate.suite_plan import Claim
 
 Floats = NDArray[np.float64]
 Result = tuple[NDArray[np.bool_], NDArray[np.int64]]

@@ -31,9 +31,9 @@ from benchmarks.gate.score_matrix import (
 )
 from benchmarks.gate.worst_null import MOST_FOUND, TWO_ERRORS, search_worst_nulls
 from benchmarks.print_rows import print_cells, print_rows
-from harness import package_data
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.routing.candidate_schedule import QUARTER_ALPHA
+from harness.frame import package_data
+from harness.gate.suite_plan import Claim
+from harness.routing.candidate_schedule import QUARTER_ALPHA
 from tests.support.gate.gate_answers import measure_repeats
 from tests.support.gate.gate_clusters import ClusterRow, measure_clusters
 from tests.support.gate.gate_missing import MissingRow, measure_missing

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 
 MODELS: Final = 16
 ITEMS: Final = 800

@@ -14,9 +14,9 @@ import numpy as np
 
 from benchmarks.gate.gate_rules import ALPHA, MARGIN
 from benchmarks.gate.score_matrix import Floats
-from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import analysis_p
+from harness.gate.suite_plan import QUALITY_CLAIMS, Claim
 
 SIZES: Final = (20, 50, 80, 199, 200, 500, 1000)
 MOST_FOUND: Final = 0.055

@@ -11,16 +11,22 @@ from pathlib import Path
 import yaml
 
 from benchmarks.router.processes import Ask, Peer, Site
-from harness.domain.evals.verdict import Passed
-from harness.domain.operations.access import ApiKey, key_hash
-from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.route_changes import CreateRoute, StartCanary
-from harness.domain.routing.target import Price, Provider, Target
-from harness.runtime.clock import SystemClock
+from harness.frame.people.access import ApiKey, key_hash
+from harness.frame.people.records import ApiKeys
+from harness.frame.records.transaction import Transaction
+from harness.frame.runtime.clock import SystemClock
+from harness.gate.policy import Policy
+from harness.gate.verdict import Passed
+from harness.providers.records import Providers
+from harness.providers.target import Price, Provider, Target
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.route_changes import CreateRoute, StartCanary
 from harness.store import migrate
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
 from tests.support.store import records
 
@@ -32,22 +38,22 @@ def put_route(tx: Transaction, name: str, port: int, clock: SystemClock) -> None
     """A route whose canary, the same provider's, has passed its gate."""
     now = clock.now()
     prices = {model: Price(1.0, 2.0) for model in ("m", "m2")}
-    tx.providers.put(Provider(name, "custom", f"http://127.0.0.1:{port}/v1", prices=prices))
-    incumbent, candidate = (tx.routing.add_target(Target(name, m)) for m in ("m", "m2"))
-    commit = partial(tx.routing.commit, actor="bench", reason="bench", now=now)
+    Providers(tx).put(Provider(name, "custom", f"http://127.0.0.1:{port}/v1", prices=prices))
+    incumbent, candidate = (Routing(tx).add_target(Target(name, m)) for m in ("m", "m2"))
+    commit = partial(Routing(tx).commit, actor="bench", reason="bench", now=now)
     commit(CreateRoute(name, incumbent), expected_version=0)
     sides = {"route": name, "incumbent": incumbent, "candidate": candidate}
     proposal = records.proposal(
         f"p_{name}", policy=Policy("bench"), plans=(), runs={}, phase=ProposalPhase.CANARY,
         created_at=now, updated_at=now, retry_at=None, **sides,
     )  # fmt: skip
-    tx.proposals.add(proposal)
+    Proposals(tx).add(proposal)
     lasts = {"decided_at": now, "expires_at": now + timedelta(days=1)}
     proof = records.verdict(Passed, f"v_{name}", suites=(), inputs={}, **lasts, **sides)
-    tx.verdicts.store(proof, proposal.id)
+    Verdicts(tx).store(proof, proposal.id)
     started = dict.fromkeys(("started_at", "step_started_at", "updated_at"), now)
     parts = {"proposal": proposal.id, "verdict": proof.id, "policy": proposal.policy.canary}
-    tx.rollouts.add(records.rollout(f"ro_{name}", **parts, **started, **sides))
+    Rollouts(tx).add(records.rollout(f"ro_{name}", **parts, **started, **sides))
     canary = StartCanary(name, proof, f"ro_{name}", WEIGHT_BPS, "salt")
     commit(canary, expected_version=1)
 
@@ -61,7 +67,7 @@ def seeded(folder: Path, ports: dict[str, int]) -> Store:
         for name, port in ports.items():
             put_route(tx, name, port, clock)
         hashed = key_hash(KEY, SECRET)
-        tx.keys.add(ApiKey("k_1", "bench", hashed, "mark", None, frozenset(), clock.now()))
+        ApiKeys(tx).add(ApiKey("k_1", "bench", hashed, "mark", None, frozenset(), clock.now()))
     return store
 
 

@@ -25,10 +25,10 @@ import httpx
 import sqlalchemy as sa
 
 from benchmarks.print_rows import print_cells
-from harness.api.app import PREFIX, build_app
 from harness.app.installation import Installation, open_installation
-from harness.control.operations import keys
-from harness.domain.operations.access import SYSTEM, Role
+from harness.frame.people.access import SYSTEM, Role
+from harness.interfaces.api.app import PREFIX, build_app
+from harness.operations import keys
 from harness.store.migrate import upgrade
 from harness.store.store import Store
 from tests.support.control.control_plane import SECRET, SmallInstallation

@@ -10,11 +10,11 @@ import streamlit as st
 
 from dashboard import current_user, html, labels, page_frame
 from dashboard.html import escape, noted, strong
-from harness.control.operations import audit_export, queries
-from harness.control.serialize import to_plain
-from harness.domain.formatting import format_excerpt
-from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
-from harness.domain.pagination import Page, PageRequest
+from harness.frame.formatting import format_excerpt
+from harness.frame.pagination import Page, PageRequest
+from harness.frame.serialize import to_plain
+from harness.frame.signing.audit import ALL_EVENTS, AuditEvent, AuditFilter
+from harness.operations import audit_export, queries
 
 MOST_EVENTS: Final = 40
 FIELDS: Final = {

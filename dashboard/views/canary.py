@@ -10,15 +10,15 @@ from dashboard.dialog_forms import Form, dialog, show_openers
 from dashboard.html import escape, strong
 from dashboard.views import canary_text, canary_timeline, route_holds, shadows
 from dashboard.views.canary_text import CanaryView
-from harness.control.canary import operations
-from harness.control.canary import status as canary_status
-from harness.control.canary.status import CanaryStatus
-from harness.control.context import Context
-from harness.control.routing import freezes
-from harness.domain.canary.rollout import RolloutSignal, RolloutState
-from harness.domain.operations.access import Actor, Role
-from harness.domain.routing.freeze import OBSERVED_SIGNALS
-from harness.gate.text.canary_state import OVERRULES, describe_effect
+from harness.canary import operations
+from harness.canary import status as canary_status
+from harness.canary.canary_state import OVERRULES, describe_effect
+from harness.canary.status import CanaryStatus
+from harness.frame.people.access import Actor, Role
+from harness.gate.online.rollout import RolloutSignal, RolloutState
+from harness.routes import freezes
+from harness.routing.context import Context
+from harness.routing.freeze import OBSERVED_SIGNALS
 
 
 def show() -> None:

@@ -7,17 +7,18 @@ from typing import Final
 
 from dashboard import html, labels, page_frame
 from dashboard.html import Tile, VerdictCard, escape, strong
-from harness.control.canary.status import CanaryStatus, list_canaries, list_rollouts
-from harness.control.context import Context
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import CanaryEnd, Rollout, RolloutState, find_end
-from harness.domain.formatting import format_estimate, format_harm, format_percent
-from harness.domain.operations.audit import AuditEvent
-from harness.domain.reliability.latency import merge_histograms, quantile_ms
+from harness.canary.canary_state import CanaryStateKind
+from harness.canary.status import CanaryStatus, list_canaries, list_rollouts
+from harness.frame.formatting import format_estimate, format_harm, format_percent
+from harness.frame.signing.audit import AuditEvent
 from harness.gate.online.fisher import ALARM_LOG_E
-from harness.gate.text.canary_state import CanaryStateKind
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.online.rollout import CanaryEnd, Rollout, RolloutState, find_end
 from harness.gate.text.explain import StepNeed
 from harness.gate.text.guardrail_rows import HALF_DISTANCE, SOME_EVIDENCE, GuardrailRow
+from harness.routing.context import Context
+from harness.routing.records.observations import Observations
+from harness.routing.reliability.latency import merge_histograms, quantile_ms
 
 # Without a request for so long, a live canary's figures are called stale.
 QUIET = timedelta(minutes=3)
@@ -45,7 +46,7 @@ def load_canary(ctx: Context, route: str) -> CanaryView:
         return CanaryView(None, (), ctx.clock.now())
     since = canaries[0].rollout.started_at.replace(second=0, microsecond=0)
     with ctx.store.read() as tx:
-        traffic = tx.observations.traffic(since=since, route=route)
+        traffic = Observations(tx).traffic(since=since, route=route)
     return CanaryView(canaries[0], traffic, ctx.clock.now())
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from dashboard import labels, plots
 from dashboard.theme import Palette
-from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.gate.online.rollout import Rollout, RolloutState
 from harness.gate.online.timeline import FailureShare, TimelinePoint
 
 CANDIDATE, INCUMBENT = "candidate", "incumbent"

@@ -8,13 +8,13 @@ import streamlit as st
 from dashboard import current_user, html, labels, page_frame
 from dashboard.dialog_forms import REASON, Form, dialog, show_openers
 from dashboard.html import escape, noted, strong
-from harness.control.context import Context
-from harness.control.operations.queries import list_captures
-from harness.control.privacy import captures, user_deletion
-from harness.control.privacy.captures import CaptureSummary
-from harness.domain.operations.access import Actor, Role
-from harness.domain.pagination import PageRequest
-from harness.domain.privacy.capture import CapturedRequest, answer_text, message_text
+from harness.frame.pagination import PageRequest
+from harness.frame.people.access import Actor, Role
+from harness.operations import captures, user_deletion
+from harness.operations.captures import CaptureSummary
+from harness.operations.queries import list_captures
+from harness.routing.capture import CapturedRequest, answer_text, message_text
+from harness.routing.context import Context
 
 MOST_ROWS: Final = 50
 NOTHING: Final = "Nothing is captured yet."

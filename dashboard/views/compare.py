@@ -10,12 +10,12 @@ from dashboard import html, labels, page_frame, plots
 from dashboard.html import escape, strong
 from dashboard.views import decisions, samples, verdict_text
 from dashboard.views.samples import ComparisonView, show_format_failures
-from harness.control.operations.queries import list_proposals
-from harness.control.routing import monthly_bill
-from harness.domain.evals.verdict import SuiteReport
-from harness.domain.pagination import PageRequest
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.report.content import list_pinned
+from harness.frame.pagination import PageRequest
+from harness.gate.verdict import SuiteReport
+from harness.operations.queries import list_proposals
+from harness.proposals.report.content import list_pinned
+from harness.routes import monthly_bill
+from harness.routing.proposal import ProposalPhase
 
 CHARTS_A_ROW = 3
 

@@ -12,20 +12,24 @@ from dashboard import current_user, html, labels, page_frame
 from dashboard.dialog_forms import Form, dialog
 from dashboard.html import escape, strong
 from dashboard.views.samples import ComparisonView, load_comparison_view
-from harness.control.context import Context
-from harness.control.evals import proof_validity
-from harness.control.evals.proof_validity import ProofState, ProofValidity
-from harness.control.operations import queries
-from harness.control.proposals import cost_ratio, decisions, drawbacks, evaluation
-from harness.control.proposals.decisions import ProposalReview
-from harness.control.routing import monthly_bill
-from harness.domain.errors import SignatureInvalid
-from harness.domain.evals.verdict import BaseVerdict, Verdict, VerdictBasis
-from harness.domain.operations.access import Actor, Role
-from harness.domain.pagination import MOST_LISTED, Page, PageRequest
-from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
+from harness.evals import proof_validity
+from harness.evals.proof_validity import ProofState, ProofValidity
+from harness.frame.errors import SignatureInvalid
+from harness.frame.pagination import MOST_LISTED, Page, PageRequest
+from harness.frame.people.access import Actor, Role
+from harness.frame.records.transaction import Transaction
 from harness.gate.text.verdict_sentences import describe_claim
-from harness.store.transaction import Transaction
+from harness.gate.verdict import BaseVerdict, Verdict, VerdictBasis
+from harness.operations import queries
+from harness.proposals import decisions
+from harness.proposals.candidates import cost_ratio
+from harness.proposals.decisions import ProposalReview
+from harness.proposals.evaluation import evaluation
+from harness.proposals.report import drawbacks
+from harness.routes import monthly_bill
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase, ProposalView
+from harness.routing.records.preload import Preload
 
 MOST_PROPOSALS: Final = 100
 
@@ -56,7 +60,7 @@ def list_rows(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
         ctx, {id_ for p in found for id_ in (p.incumbent, p.candidate)}
     )
     with ctx.store.read() as tx:
-        tx.preload.routes({proposal.route for proposal in opened})
+        Preload(tx).routes({proposal.route for proposal in opened})
         rows = [
             ProposalRow(
                 proposal=proposal,

@@ -12,19 +12,19 @@ from dashboard import current_user, html, labels, page_frame
 from dashboard.dialog_forms import REASON, Field, Fields, Form, ask_fields, dialog, show_openers
 from dashboard.html import escape, faint, meter, noted, state, strong
 from dashboard.labels import Label, Tone
-from harness.control.context import Context
-from harness.control.operations import keys, people
-from harness.control.operations.keys import KeySummary
-from harness.control.operations.people import PersonView
-from harness.control.operations.queries import list_keys
-from harness.control.operations.spending import load_report
-from harness.domain.errors import StaleWrite
-from harness.domain.formatting import format_spent_usd
-from harness.domain.operations.access import Actor, OptOut, Role
-from harness.domain.operations.principals import PrincipalKind
-from harness.domain.pagination import MOST_LISTED, PageRequest
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.reliability.spend import SpendDecision, SpendLevel, check_budget
+from harness.evals.spending import load_report
+from harness.frame.errors import StaleWrite
+from harness.frame.formatting import format_spent_usd
+from harness.frame.pagination import MOST_LISTED, PageRequest
+from harness.frame.people.access import Actor, OptOut, Role
+from harness.frame.people.principals import PrincipalKind
+from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.spend import SpendDecision, SpendLevel, check_budget
+from harness.operations import keys, people
+from harness.operations.keys import KeySummary
+from harness.operations.people import PersonView
+from harness.operations.queries import list_keys
+from harness.routing.context import Context
 
 # With more client keys than these, the page has a search and shows no more at once.
 MOST_ROWS: Final = 50

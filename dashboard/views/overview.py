@@ -10,15 +10,15 @@ import streamlit as st
 from dashboard import current_user, html, labels, page_frame
 from dashboard.html import escape, noted, strong
 from dashboard.labels import Label, Tone
-from harness.control.context import Context
-from harness.control.operations.alerts import AlertView
-from harness.control.operations.queries import list_alerts, load_target_names
-from harness.control.providers import checks
-from harness.control.routing import first_route, scorecard
-from harness.control.routing.break_glass import count_unconfirmed
-from harness.control.routing.first_route import SIMULATOR, FirstRoute
-from harness.control.routing.queries import RouteOverview, load_overview, load_statuses
-from harness.control.routing.route_status import (
+from harness.frame.alerts.alert import NO_SINK, Severity
+from harness.frame.alerts.alerts import AlertView
+from harness.frame.formatting import DASH, format_score
+from harness.frame.pagination import MOST_LISTED, Page, PageRequest
+from harness.frame.people.access import Actor, Role
+from harness.gate.online.observation import TrafficMinute
+from harness.operations.queries import list_alerts, load_target_names
+from harness.operations.route_queries import RouteOverview, load_overview, load_statuses
+from harness.operations.route_status import (
     ALERTS_OF_STATES,
     ENDED_STATES,
     RouteState,
@@ -26,14 +26,15 @@ from harness.control.routing.route_status import (
     describe_needs,
     list_news,
 )
-from harness.control.routing.scorecard import RouteScorecard
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.formatting import DASH, format_score
-from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.alerts import NO_SINK, Severity
-from harness.domain.pagination import MOST_LISTED, Page, PageRequest
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.table import Route
+from harness.proposals import first_route
+from harness.proposals.break_glass import count_unconfirmed
+from harness.proposals.first_route import SIMULATOR, FirstRoute
+from harness.registry import checks
+from harness.routes import scorecard
+from harness.routes.scorecard import RouteScorecard
+from harness.routing.context import Context
+from harness.routing.proposal import ProposalPhase
+from harness.routing.table import Route
 
 MOST_ALERTS: Final = 5  # as banners
 MOST_LISTED_ALERTS: Final = 25

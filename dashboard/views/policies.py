@@ -8,10 +8,9 @@ import streamlit as st
 
 from dashboard import html, labels, page_frame
 from dashboard.html import escape, strong
-from harness.control.context import Context
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.formatting import format_bps, format_number, format_percent, format_score
-from harness.domain.proposals.policy import (
+from harness.frame.formatting import format_bps, format_number, format_percent, format_score
+from harness.gate.planning.multiplicity import ALL_LOOKS
+from harness.gate.policy import (
     CanaryPolicy,
     CanaryStep,
     ChangeReferenceRule,
@@ -19,9 +18,10 @@ from harness.domain.proposals.policy import (
     Policy,
     PromotionMode,
 )
-from harness.domain.routing.table import Route
-from harness.gate.planning.multiplicity import ALL_LOOKS
+from harness.gate.suite_plan import Claim
 from harness.gate.text.guardrail_rows import GUARDRAIL_NAMES
+from harness.routing.context import Context
+from harness.routing.table import Route
 
 MOST_ROUTES: Final = 8
 NOTE: Final = (

@@ -13,17 +13,18 @@ from dashboard.html import escape, strong
 from dashboard.labels import Label
 from dashboard.views import decisions, verdict_text
 from dashboard.views.decisions import ProposalRow
-from harness.control.canary import duration_estimate, status
-from harness.control.proposals import cost_ratio, estimate, route_rules, submission
-from harness.control.proposals.cost_ratio import CostRatio
-from harness.control.routing import traffic_report
-from harness.domain.errors import SwapgateError
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.formatting import format_score
-from harness.domain.operations.access import Role
-from harness.domain.pagination import Page
-from harness.domain.proposals.proposal import ProposalPhase
+from harness.canary import duration_estimate, status
+from harness.frame.errors import SwapgateError
+from harness.frame.formatting import format_score
+from harness.frame.pagination import Page
+from harness.frame.people.access import Role
+from harness.gate.suite_plan import Claim
 from harness.gate.text.sentences import reason_text
+from harness.proposals import route_rules, submission
+from harness.proposals.candidates import cost_ratio, estimate
+from harness.proposals.candidates.cost_ratio import CostRatio
+from harness.routes import traffic_report
+from harness.routing.proposal import ProposalPhase
 
 STATES: Final = ("open", "decided", "all")
 AS_THE_POLICY: Final = "as the policy says"

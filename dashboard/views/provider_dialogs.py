@@ -9,26 +9,27 @@ import streamlit as st
 from dashboard import current_user, html, labels, page_frame
 from dashboard.dialog_forms import Form, dialog
 from dashboard.html import escape, strong
-from harness.control.context import Context
-from harness.control.providers import (
+from harness.frame.people.access import Actor, Role
+from harness.proposals import first_route
+from harness.providers.oauth import OAUTH_ENDPOINTS, TOKEN_KEY_NAME
+from harness.providers.target import Target
+from harness.registry import (
     checks,
     credentials,
     discovery,
     named_models,
-    registry,
+    registered_providers,
     sign_in,
+    targets,
 )
-from harness.control.providers.credentials import (
+from harness.registry.credentials import (
     DEFAULT_KEY_NAME,
     CredentialChange,
     ProviderCredentials,
     StoredKeyView,
 )
-from harness.control.routing import first_route, targets
-from harness.control.routing.targets import ProviderChange
-from harness.domain.operations.access import Actor, Role
-from harness.domain.providers.oauth import OAUTH_ENDPOINTS, TOKEN_KEY_NAME
-from harness.domain.routing.target import Target
+from harness.registry.targets import ProviderChange
+from harness.routing.context import Context
 
 ASKS: Final = "Asking the provider, for 20 s at most"
 STORE, REMOVE = "Add or replace", "Remove"
@@ -58,7 +59,7 @@ def add_provider(form: Form) -> None:
     st.html(html.note("Stored encrypted and never shown. Leave it empty where none is needed."))
     change = CredentialChange(kind, address or None, value=key or None)
     done = f"added {name}. Its card says what the check found."
-    form.submit("Add and check", done, registry.add_provider, name or kind, change)
+    form.submit("Add and check", done, registered_providers.add_provider, name or kind, change)
 
 
 @dialog("Add a model", Role.PROPOSER, "model", "add", width="medium")
@@ -97,7 +98,10 @@ def _add_model(ctx: Context, actor: Actor, name: str) -> None:
 
 @dialog("Change the address", Role.ADMIN, "base", "link", width="medium")
 def change_address(form: Form, provider: str) -> None:
-    before, form.waits_for = registry.get_provider(page_frame.context(), provider), ASKS
+    before, form.waits_for = (
+        registered_providers.get_provider(page_frame.context(), provider),
+        ASKS,
+    )
     address = form.text(
         "address", f"Address of {provider}", before.api_base, need="An address is needed."
     )
@@ -116,7 +120,7 @@ def _change_address(
     ctx: Context, actor: Actor, provider: str, address: str, reason: str
 ) -> None:
     change = ProviderChange(api_base=address, reason=reason)
-    moved = registry.change_provider(ctx, actor, provider, change, create=False)
+    moved = registered_providers.change_provider(ctx, actor, provider, change, create=False)
     if moved.outdated:
         st.session_state[OUTDATED] = (provider, ", ".join(moved.outdated))
     checks.check_provider(ctx, actor, provider)
@@ -139,7 +143,9 @@ def remove(form: Form, provider: str) -> None:
         "is refused while a route, a proposal, a shadow or a judge uses it."
     )
     form.confirm(provider)
-    form.submit("Remove it", f"removed {provider}.", registry.remove_provider, provider)
+    form.submit(
+        "Remove it", f"removed {provider}.", registered_providers.remove_provider, provider
+    )
 
 
 def check_now(provider: str) -> None:
@@ -230,7 +236,7 @@ def _store(known: ProviderCredentials) -> None:
     def store(ctx: Context, actor: Actor) -> None:
         # What was typed is not kept in the session longer than the click.
         st.session_state.pop(typed, None)
-        registry.replace_key(ctx, actor, provider, change)
+        registered_providers.replace_key(ctx, actor, provider, change)
 
     form.submit("Store and check", f"stored the key {name} of {provider}.", store)
 

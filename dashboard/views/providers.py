@@ -13,25 +13,15 @@ from dashboard.dialog_forms import Opener, show_openers
 from dashboard.html import banner, escape, faint, noted, rich, state, strong
 from dashboard.labels import Label, Tone
 from dashboard.views import provider_dialogs as dialogs
-from harness.control.providers import checks
-from harness.control.providers.matrix import (
-    MatrixModel,
-    MatrixRow,
-    ProviderHealth,
-    build_matrix,
-)
-from harness.domain.formatting import format_milliseconds
-from harness.domain.operations.access import Role
-from harness.domain.providers.catalogue import COLUMNS, Ability
-from harness.domain.providers.kinds import ProviderGroup
-from harness.domain.providers.probe import (
-    ProbeFinding,
-    ProbeStatus,
-    ProbeSubject,
-    ProviderCheck,
-)
-from harness.domain.reliability.rate_limits import EvalLimits
-from harness.domain.routing.target import Price
+from harness.frame.formatting import format_milliseconds
+from harness.frame.people.access import Role
+from harness.frame.people.rate_limits import EvalLimits
+from harness.providers.calls.probe import ProbeFinding, ProbeStatus, ProbeSubject, ProviderCheck
+from harness.providers.kinds import ProviderGroup
+from harness.providers.models.catalogue import COLUMNS, Ability
+from harness.providers.target import Price
+from harness.registry import checks
+from harness.routes.matrix import MatrixModel, MatrixRow, ProviderHealth, build_matrix
 
 # With more providers than these, the page has a search and shows no more at once.
 MOST_CARDS: Final = 12

@@ -9,21 +9,24 @@ import streamlit as st
 from dashboard import labels, page_frame
 from dashboard.dialog_forms import TYPE_A_MODEL, Form, Opener, dialog
 from dashboard.html import escape, strong
-from harness.control.canary import status as canary_status
-from harness.control.context import Context
-from harness.control.evals import drift_watches
-from harness.control.evals.drift_watches import DriftStatus
-from harness.control.operations.queries import find_route
-from harness.control.routing import break_glass, freezes, kill_switch, routes
-from harness.control.routing.break_glass import BreakGlassRequest
-from harness.control.routing.freezes import FreezeRequest
-from harness.control.routing.kill_switch import SwitchPreview, SwitchRequest
-from harness.domain.errors import SignatureInvalid
-from harness.domain.formatting import format_excerpt
-from harness.domain.operations.access import Actor, Role
-from harness.domain.routing.evidence import BreakGlass
-from harness.domain.routing.freeze import Freeze
-from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
+from harness.canary import status as canary_status
+from harness.evals import drift_watches
+from harness.evals.drift_watches import DriftStatus
+from harness.frame.errors import SignatureInvalid
+from harness.frame.formatting import format_excerpt
+from harness.frame.people.access import Actor, Role
+from harness.operations.queries import find_route
+from harness.proposals import break_glass
+from harness.proposals.break_glass import BreakGlassRequest
+from harness.providers.force import KillSwitch, SwitchSource, parse_force
+from harness.providers.records import Providers
+from harness.routes import freezes, kill_switch, routes
+from harness.routes.freezes import FreezeRequest
+from harness.routes.kill_switch import SwitchPreview, SwitchRequest
+from harness.routing.context import Context
+from harness.routing.evidence import BreakGlass
+from harness.routing.freeze import Freeze
+from harness.routing.records.routes import Routing
 
 MOST_REASON: Final = 30  # characters of a freeze's reason on its button
 SWITCH_LASTS: Final[Mapping[str, timedelta | None]] = {
@@ -136,8 +139,8 @@ def throw(form: Form, route: str) -> None:
 
 def _list_forces(route: str) -> list[str]:
     with page_frame.context().store.read() as tx:
-        known, own = tx.routing.targets(), routes.require_route(tx, route).may_answer
-        providers = sorted(tx.providers.all())
+        known, own = Routing(tx).targets(), routes.require_route(tx, route).may_answer
+        providers = sorted(Providers(tx).all())
     names = sorted({known[target].name for target in own})
     forces = [f"target:{name}" for name in names] + [f"provider:{name}" for name in providers]
     return [*forces, *(f"avoid:{force}" for force in forces)]

@@ -12,22 +12,19 @@ from dashboard.dialog_forms import REASON, Field, Fields, Form, ask_fields, dial
 from dashboard.html import escape, strong
 from dashboard.views import route_timeline
 from dashboard.views.route_timeline import RouteView
-from harness.control.context import Context
-from harness.control.routing import fallback_chain, routes
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.domain.errors import Conflict
-from harness.domain.evals.suite_plan import SuiteRole
-from harness.domain.operations.access import Role
-from harness.domain.privacy.capture import MAX_KEEP_DAYS, MAX_PER_DAY
-from harness.domain.routing.candidate_schedule import (
-    MOST_USD,
-    CandidateSchedule,
-    OnBetter,
-    Preference,
-)
-from harness.domain.routing.keep_warm import MAX_KEEP_WARM_BPS
-from harness.domain.routing.overrides import Overrides, RequestKind
-from harness.domain.routing.table import (
+from harness.canary import manual_rollback
+from harness.frame.errors import Conflict
+from harness.frame.people.access import Role
+from harness.gate.suite_plan import SuiteRole
+from harness.proposals import fallback_chain
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.routes import routes
+from harness.routing.candidate_schedule import MOST_USD, CandidateSchedule, OnBetter, Preference
+from harness.routing.capture import MAX_KEEP_DAYS, MAX_PER_DAY
+from harness.routing.context import Context
+from harness.routing.keep_warm import MAX_KEEP_WARM_BPS
+from harness.routing.overrides import Overrides, RequestKind
+from harness.routing.table import (
     OnBadEvent,
     OnContentPolicy,
     OnEmptyAnswer,
@@ -365,6 +362,7 @@ def roll_back(form: Form, view: RouteView) -> None:
     )
     reason = form.reason()
     form.submit(
-        "Yes, roll back", f"brought {names[version]} back.", routes.roll_back, route.name,
+        "Yes, roll back", f"brought {names[version]} back.",
+        manual_rollback.roll_back, route.name,
         to_version=version, reason=reason, expected=route,
     )  # fmt: skip

@@ -10,16 +10,19 @@ import pandas as pd
 
 from dashboard import labels, plots
 from dashboard.theme import Palette
-from harness.control.context import Context
-from harness.control.evals.drift_watches import DriftStatus, list_drift_status
-from harness.control.operations import queries
-from harness.control.routing import fallback_chain, routes, scorecard
-from harness.control.routing.fallback_chain import ChainEntry
-from harness.control.routing.scorecard import RouteScorecard
-from harness.domain.pagination import Page, PageRequest
-from harness.domain.routing.table import Route, RouteRecord
-from harness.domain.routing.target import Target
-from harness.gate.text.canary_state import describe_change
+from harness.canary.canary_state import describe_change
+from harness.evals.drift_watches import DriftStatus, list_drift_status
+from harness.frame.pagination import Page, PageRequest
+from harness.operations import queries
+from harness.proposals import fallback_chain
+from harness.proposals.fallback_chain import ChainEntry
+from harness.providers.target import Target
+from harness.routes import routes, scorecard
+from harness.routes.scorecard import RouteScorecard
+from harness.routing.context import Context
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
+from harness.routing.table import Route, RouteRecord
 
 MOST_VERSIONS: Final = 200
 
@@ -57,14 +60,14 @@ def load_route(ctx: Context, name: str) -> RouteView:
     drift = list_drift_status(ctx, route=name)
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        recent = tx.observations.traffic(since=now - timedelta(minutes=10), route=name)
+        recent = Observations(tx).traffic(since=now - timedelta(minutes=10), route=name)
         # The change's own minute may still hold requests from before it.
         after = [t for t in recent if t.minute > history[0].at]
         newest = max(after, key=lambda t: (t.minute, t.revision), default=None)
         return RouteView(
             route=routes.require_route(tx, name),
             history=history,
-            targets=tx.routing.targets(),
+            targets=Routing(tx).targets(),
             chain=chain,
             drift=drift,
             serving_revision=newest.revision if newest else None,

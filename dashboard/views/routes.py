@@ -12,19 +12,20 @@ from dashboard.html import escape, faint, strong
 from dashboard.views import policies, route_holds, route_timeline
 from dashboard.views import route_settings as dialogs
 from dashboard.views.route_timeline import RouteView
-from harness.control.evals import drift_watches
-from harness.control.evals.drift_watches import DriftStatus
-from harness.control.routing import routes, seed
-from harness.control.routing.fallback_chain import ChainEntry
-from harness.control.routing.scorecard import list_facts
-from harness.domain.drift import DriftCheckState
-from harness.domain.formatting import DASH, format_estimate
-from harness.domain.pagination import PageRequest
-from harness.domain.routing.evidence import EvidenceKind
-from harness.domain.routing.freeze import Freeze, FreezeWindow
-from harness.domain.routing.overrides import RequestKind
-from harness.domain.routing.table import RouteSettings
-from harness.gate.text.canary_state import describe_change
+from harness.app import seed
+from harness.canary.canary_state import describe_change
+from harness.evals import drift_watches
+from harness.evals.drift_watches import DriftStatus
+from harness.frame.formatting import DASH, format_estimate
+from harness.frame.pagination import PageRequest
+from harness.gate.drift_check import DriftCheckState
+from harness.proposals.fallback_chain import ChainEntry
+from harness.routes import routes
+from harness.routes.scorecard import list_facts
+from harness.routing.evidence import EvidenceKind
+from harness.routing.freeze import Freeze, FreezeWindow
+from harness.routing.overrides import RequestKind
+from harness.routing.table import RouteSettings
 
 MOST_FREEZES: Final = 10
 POLICIES_COMMAND: Final = ("config", "show", "--origin", "--section", "policies")

@@ -19,21 +19,22 @@ import streamlit as st
 from dashboard import html, labels, page_frame
 from dashboard.html import SHOWN_CHARACTERS, escape, pill, scrolled_text, strong
 from dashboard.labels import Tone
-from harness.control.context import Context
-from harness.control.proposals import comparison as comparisons
-from harness.control.proposals.comparison import (
+from harness.frame.formatting import escape_formula, format_excerpt, format_score
+from harness.frame.imports import pause_garbage_collection
+from harness.gate.run import Sample, SampleError
+from harness.proposals.report import comparison as comparisons
+from harness.proposals.report.answer_examples import SuiteTexts, load_item_texts
+from harness.proposals.report.comparison import (
     Comparison,
     SuiteAnswers,
     is_large,
     load_comparison,
     with_texts,
 )
-from harness.control.proposals.format_failures import FormatExample, find_format_failures
-from harness.control.proposals.submission import get_proposal
-from harness.domain.evals.run import Sample, SampleError
-from harness.domain.formatting import escape_formula, format_excerpt, format_score
-from harness.imports import pause_garbage_collection
-from harness.report.answer_examples import SuiteTexts, load_item_texts
+from harness.proposals.report.format_failures import FormatExample, find_format_failures
+from harness.proposals.submission import get_proposal
+from harness.routing.context import Context
+from harness.routing.records.runs import Suites
 
 # Of a comparison with more answers, the texts are read for the samples that are shown.
 MOST_TEXTS: Final = comparisons.MOST_TEXTS
@@ -145,7 +146,7 @@ def load_comparison_view(ctx: Context, proposal: str) -> ComparisonView:
         digests = side.incumbent_run.suite_digest, side.candidate_run.suite_digest
         if len(set(digests)) > 1:
             with ctx.store.read() as tx:
-                ours, theirs = map(tx.suites.get, digests)
+                ours, theirs = map(Suites(tx).get, digests)
             differing[side.plan.suite] = [
                 words
                 for name, words in PINS.items()

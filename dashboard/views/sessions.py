@@ -13,20 +13,21 @@ from dashboard import current_user, html, labels, page_frame
 from dashboard.dialog_forms import REASON, Form, dialog, show_openers
 from dashboard.html import escape, noted, pill, strong
 from dashboard.labels import Label, Tone
-from harness.control.agents import agents, switches
-from harness.domain.agents.agent import AgentGrant, AgentSession, SessionState
-from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
-from harness.domain.agents.switch_request import (
+from harness.agents import agents, switches
+from harness.agents.message import MessageRole, MessageState, SessionMessage
+from harness.agents.records import Agents, SessionMessages, Sessions
+from harness.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,
     switch_lines,
     switch_question,
     visible_text,
 )
-from harness.domain.errors import NotFound
-from harness.domain.formatting import format_age, format_quantity, format_usd
-from harness.domain.operations.access import Role
-from harness.domain.pagination import MOST_LISTED, PageRequest
+from harness.frame.errors import NotFound
+from harness.frame.formatting import format_age, format_quantity, format_usd
+from harness.frame.pagination import MOST_LISTED, PageRequest
+from harness.frame.people.access import Role
+from harness.routing.agent import AgentGrant, AgentSession, SessionState
 
 # Each may be as long as `agents.max_message_bytes`.
 MOST_MESSAGES: Final = 30
@@ -211,7 +212,7 @@ def _show_list(after: str | None) -> None:
         waiting = ctx.store.lists.switch_requests(first, pending_at=now)
         with ctx.store.read() as tx:
             ids = {session.agent for session in sessions} | {r.agent for r in waiting}
-            names_of = {id_: tx.agents.get(id_).name for id_ in ids}
+            names_of = {id_: Agents(tx).get(id_).name for id_ in ids}
     heading = "No switch waits for a person" if sessions.total else "No session yet"
     if waiting:
         verb = "waits" if len(waiting) == 1 else "wait"
@@ -280,9 +281,9 @@ def _show_session(id_: str, behind: int | None) -> None:
     ctx, readable = page_frame.context(), current_user.may_read_content()
     try:
         with page_frame.loading("the session"), ctx.store.read() as tx:
-            session = tx.sessions.get(id_)
-            agent = tx.agents.get(session.agent).name
-            total = tx.session_messages.last_position(id_)
+            session = Sessions(tx).get(id_)
+            agent = Agents(tx).get(session.agent).name
+            total = SessionMessages(tx).last_position(id_)
     except NotFound:
         st.html(html.title("There is no such session"))
         st.html(html.note(GONE))

@@ -13,12 +13,12 @@ from dashboard import current_user, html, labels, page_frame
 from dashboard.dialog_forms import Field, Fields, Form, ask_fields, dialog, show_openers
 from dashboard.html import escape, faint, noted, strong
 from dashboard.labels import Label, Tone
-from harness.control.canary import shadows
-from harness.control.canary.shadows import DEFAULT_LASTS, LEFT_OUT, CheckEvidence, ShadowStatus
-from harness.control.operations.queries import list_shadows
-from harness.domain.operations.access import Role
-from harness.domain.pagination import PageRequest
-from harness.domain.shadow import MAX_AT_ONCE, MAX_PER_DAY, Shadow, ShadowLimits
+from harness.canary import shadows
+from harness.canary.shadows import DEFAULT_LASTS, LEFT_OUT, CheckEvidence, ShadowStatus
+from harness.frame.pagination import PageRequest
+from harness.frame.people.access import Role
+from harness.operations.queries import list_shadows
+from harness.routing.shadow import MAX_AT_ONCE, MAX_PER_DAY, Shadow, ShadowLimits
 
 MOST_ROWS: Final = 50
 EVERY: Final = "2s"

@@ -12,15 +12,15 @@ from dashboard.dialog_forms import Form, ask_object, dialog
 from dashboard.html import strong
 from harness.app import suite_import
 from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS
-from harness.control.context import Context
-from harness.control.evals import worker_supervision
-from harness.control.privacy import captures
-from harness.control.serialize import escape_surrogates
-from harness.domain.evals.run import EvalRun, RunBudget
-from harness.domain.operations.access import Actor, Role
-from harness.domain.privacy.capture import answer_text, user_text
-from harness.domain.routing.target import Target
-from harness.domain.settings import JudgeSettings, SuiteSettings
+from harness.evals.settings import JudgeSettings, SuiteSettings
+from harness.frame.people.access import Actor, Role
+from harness.frame.serialize import escape_surrogates
+from harness.gate.run import EvalRun, RunBudget
+from harness.operations import captures
+from harness.proposals.evaluation import worker_supervision
+from harness.providers.target import Target
+from harness.routing.capture import answer_text, user_text
+from harness.routing.context import Context
 
 CAPTURES: Final = "captures-to-label"
 ROW_HEIGHT_PX: Final = 88  # three lines of a request

@@ -14,21 +14,8 @@ from dashboard.html import Row, escape, faint, noted, state, strong
 from dashboard.labels import Label, Tone
 from dashboard.views import captures
 from dashboard.views import suite_dialogs as dialogs
-from harness.control.context import Context
-from harness.control.operations import queries
-from harness.control.operations.queries import SuiteSummary
-from harness.control.proposals import leaderboard
-from harness.control.proposals.leaderboard import Leaderboard, LeaderboardRow, Standing
-from harness.domain.errors import SwapgateError
-from harness.domain.evals.run import (
-    CALIBRATED,
-    EVER,
-    EvalRun,
-    JudgeCalibration,
-    RunState,
-    describe_waits,
-)
-from harness.domain.formatting import (
+from harness.frame.errors import SwapgateError
+from harness.frame.formatting import (
     DASH,
     format_latency,
     format_points,
@@ -37,9 +24,25 @@ from harness.domain.formatting import (
     format_score,
     format_usd,
 )
-from harness.domain.pagination import PageRequest
-from harness.domain.plain_data import from_plain
-from harness.domain.routing.table import RouteSuite
+from harness.frame.pagination import PageRequest
+from harness.frame.plain_data import from_plain
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.run import (
+    CALIBRATED,
+    EVER,
+    EvalRun,
+    JudgeCalibration,
+    RunState,
+    describe_waits,
+)
+from harness.operations import queries
+from harness.operations.queries import SuiteSummary
+from harness.proposals.candidates import leaderboard
+from harness.proposals.candidates.leaderboard import Leaderboard, LeaderboardRow, Standing
+from harness.routing.context import Context
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+from harness.routing.table import RouteSuite
 
 # With more suites than these, the page has a search.
 MOST_ROWS: Final = 20
@@ -87,10 +90,10 @@ def load(ctx: Context) -> SuitesPage:
     runs = list(ctx.store.lists.runs(PageRequest(MOST_RUNS)))
     newest = {run.suite: run for run in reversed(runs)}
     with ctx.store.read() as tx:
-        table, known = tx.routing.table(), tx.routing.targets()
+        table, known = Routing(tx).table(), Routing(tx).targets()
         names = {id_: target.name for id_, target in known.items()}
         shown = [
-            RunView(run, names.get(run.target, run.target), *tx.runs.progress(run.id)[:2])
+            RunView(run, names.get(run.target, run.target), *EvalRuns(tx).progress(run.id)[:2])
             for run in runs[:SHOWN_RUNS]
         ]
     used: dict[str, dict[str, RouteSuite]] = {}
@@ -121,7 +124,7 @@ def _find_calibration(
     except SwapgateError:
         return None
     with ctx.store.read() as tx:
-        events = tx.audit.for_subject(subject, since=EVER, limit=8)
+        events = AuditLog(tx).for_subject(subject, since=EVER, limit=8)
     return next(
         (
             (from_plain(JudgeCalibration, event.details), event.at)

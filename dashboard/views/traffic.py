@@ -12,9 +12,12 @@ from dashboard import current_user, html, labels, page_frame, plots
 from dashboard.html import Tile, escape, faint, strong
 from dashboard.labels import Tone
 from dashboard.theme import Palette
-from harness.control.operations.queries import count_failovers, list_failovers
-from harness.control.routing.queries import load_target_traffic
-from harness.control.routing.traffic_report import (
+from harness.frame.failures import failure_words
+from harness.frame.formatting import DASH, format_latency, format_milliseconds, format_percent
+from harness.frame.pagination import Page, PageRequest, read_all
+from harness.operations.queries import count_failovers, list_failovers
+from harness.operations.route_queries import load_target_traffic
+from harness.routes.traffic_report import (
     RouteTraffic,
     TargetTraffic,
     TrafficReport,
@@ -23,10 +26,7 @@ from harness.control.routing.traffic_report import (
     load_traffic_report,
     name_period,
 )
-from harness.domain.formatting import DASH, format_latency, format_milliseconds, format_percent
-from harness.domain.pagination import Page, PageRequest, read_all
-from harness.domain.reliability.failover import Failover, FailoverReason
-from harness.domain.reliability.failures import failure_words
+from harness.routing.reliability.failover import Failover, FailoverReason
 
 ALL: Final = "all routes"
 WINDOWS: Final = {

@@ -8,23 +8,23 @@ from dashboard import html, labels
 from dashboard.html import Tile, VerdictCard
 from dashboard.plots import FEWEST_PAIRS, in_reading_order, limit_of
 from dashboard.views.samples import ComparisonView
-from harness.control.evals.proof_validity import ProofState
-from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
-from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
-from harness.control.proposals.estimate import SuiteEstimate
-from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuiteRole
-from harness.domain.evals.verdict import BaseVerdict, SliceFigures, SuiteReport, VerdictBasis
-from harness.domain.formatting import (
+from harness.evals.proof_validity import ProofState
+from harness.frame.formatting import (
     format_percent,
     format_points_interval,
     format_score,
     format_thousand_price,
 )
-from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.offline.design import EARLY_ENDS
 from harness.gate.planning.claim_advice import ClaimOption
+from harness.gate.suite_plan import Claim, ClaimPopulation, SuiteRole
 from harness.gate.text.sentences import bounds_text
 from harness.gate.text.verdict_sentences import describe_claim
+from harness.gate.verdict import BaseVerdict, SliceFigures, SuiteReport, VerdictBasis
+from harness.proposals.candidates.estimate import SuiteEstimate
+from harness.proposals.report.comparison import ArmFigures, Comparison, SuiteAnswers
+from harness.proposals.report.drawbacks import describe_absence, list_drawbacks
+from harness.routing.proposal import ProposalPhase
 
 
 def verdict_card(view: ComparisonView) -> VerdictCard:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.text_files import replace_halves
-from harness.domain.routing.target import Target
+from harness.frame.text_files import replace_halves
+from harness.gate.pins import ServedModel
+from harness.providers.target import Target
 
 Message = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from typing import Final
 from inspect_ai.util import OutputLimitExceededError, sandbox
 
 from evals.scorers.interface import NotJudged
-from harness.domain.errors import ConfigError
+from harness.frame.errors import ConfigError
 
 COMPOSE: Final = Path(__file__).with_suffix(".yaml")
 LOCAL: Final = "local"

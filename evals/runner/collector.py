@@ -28,17 +28,10 @@ from evals.runner.questions import (
 )
 from evals.scorers import NotJudged
 from evals.scorers.interface import UNSCORED
-from harness.domain.errors import SpendingPaused
-from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import (
-    CUT,
-    FIRST_ANSWERS,
-    RunState,
-    Sample,
-    SampleError,
-    refuse_first,
-)
-from harness.ports import EvalJob
+from harness.evals.ports import EvalJob
+from harness.frame.errors import SpendingPaused
+from harness.gate.pins import ServedModel
+from harness.gate.run import CUT, FIRST_ANSWERS, RunState, Sample, SampleError, refuse_first
 
 CANCELLED = ("CancelledError", "Cancelled(")
 ASK_S = 0.5  # how often stop is asked for while no sample starts

@@ -30,9 +30,9 @@ from inspect_ai.tool import ToolCall, ToolChoice, ToolFunction, ToolInfo
 
 from evals.runner.chat_completions import ChatReply, request_body
 from evals.runner.provider_client import EvalProviderClient, ItemRefused, ProviderFailed
-from harness.domain.errors import InputError
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.target import Target
+from harness.frame.errors import InputError
+from harness.frame.failures import FailureClass
+from harness.providers.target import Target
 
 SECONDS = "swapgate_seconds"
 SERVED = "swapgate_served"

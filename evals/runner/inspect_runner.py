@@ -46,11 +46,12 @@ from evals.runner.judge_calibration import (
 from evals.runner.provider_client import EvalProviderClient, ModelSpending
 from evals.runner.questions import open_questions, suite_settings
 from evals.runner.rate_gate import RateGates
-from harness.domain.errors import JudgeUnfit, ProviderAway
-from harness.domain.evals.run import JudgeCalibration, RunState, Sample
-from harness.domain.routing.target import Provider, Target
-from harness.domain.settings import SuiteSettings
-from harness.ports import CallSpending, EvalJob, ProviderCallsFactory
+from harness.evals.ports import CallSpending, EvalJob
+from harness.evals.settings import SuiteSettings
+from harness.frame.errors import JudgeUnfit, ProviderAway
+from harness.gate.run import JudgeCalibration, RunState, Sample
+from harness.providers.ports import ProviderCallsFactory
+from harness.providers.target import Provider, Target
 
 AGENT_SERVER = "inspect_ai.agent._acp.server"
 

@@ -40,18 +40,13 @@ from evals.scorers.interface import UNSCORED
 from evals.suites.conversation import message_text
 from evals.suites.items import file_sha256
 from evals.suites.suite import Suite, grouping, load_suite, task_file
-from harness.domain.content_hash import digest
-from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.item_groups import (
-    ItemGroups,
-    read_group,
-    read_slice,
-    texts_fingerprint,
-)
-from harness.domain.evals.pins import ServedModel, named_models
-from harness.domain.evals.suite_plan import SuitePin
-from harness.domain.settings import SuiteSettings
-from harness.domain.suggestions import did_you_mean
+from harness.evals.settings import SuiteSettings
+from harness.frame.content_hash import digest
+from harness.frame.errors import InputError, NotFound
+from harness.frame.suggestions import did_you_mean
+from harness.gate.item_groups import ItemGroups, read_group, read_slice, texts_fingerprint
+from harness.gate.pins import ServedModel, named_models
+from harness.gate.suite_plan import SuitePin
 
 NOT_JUDGED, JUDGE = "swapgate_not_judged", "swapgate_judge"
 LENIENT, RULE, FIELDS = "swapgate_lenient", "swapgate_rule", "swapgate_fields"

@@ -22,14 +22,14 @@ from evals.runner.provider_client import EvalProviderClient, ProviderFailed
 from evals.scorers import AnswerJudge, NotJudged
 from evals.suites.items import Reference, load_references
 from evals.suites.suite import Suite
-from harness.domain.content_hash import digest
-from harness.domain.errors import InputError, JudgeUnfit
-from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import CUT
-from harness.domain.formatting import format_usd
-from harness.domain.routing.target import Price, Provider
-from harness.domain.settings import JudgeSettings, SuiteSettings
-from harness.ports import Clock
+from harness.evals.settings import JudgeSettings, SuiteSettings
+from harness.frame.content_hash import digest
+from harness.frame.errors import InputError, JudgeUnfit
+from harness.frame.formatting import format_usd
+from harness.frame.ports import Clock
+from harness.gate.pins import ServedModel
+from harness.gate.run import CUT
+from harness.providers.target import Price, Provider
 
 
 @dataclass

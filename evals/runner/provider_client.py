@@ -14,22 +14,23 @@ from typing import Any, Final
 
 from evals.runner.chat_completions import ChatReply, MalformedReply, parse_reply
 from evals.runner.rate_gate import RateGate, Turn
-from harness.domain.errors import (
+from harness.evals.ports import CallSpending
+from harness.frame.errors import (
     InputError,
     NoAnswer,
     SpendingPaused,
     StoreUnavailable,
     UpstreamError,
 )
-from harness.domain.formatting import format_quantity, format_span
-from harness.domain.providers.api_base_rules import check_api_base
-from harness.domain.providers.credentials import hide_secret
-from harness.domain.providers.headers import check_request_headers
-from harness.domain.providers.kinds import rename_answer_limit
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.reliability.retry import retry_after_s, used_up_for_s
-from harness.domain.routing.target import Price, Provider
-from harness.ports import CallSpending, Posted, ProviderCallsFactory
+from harness.frame.failures import FailureClass
+from harness.frame.formatting import format_quantity, format_span
+from harness.providers.api_base_rules import check_api_base
+from harness.providers.calls.headers import check_request_headers
+from harness.providers.credential import hide_secret
+from harness.providers.kinds import rename_answer_limit
+from harness.providers.ports import Posted, ProviderCallsFactory
+from harness.providers.target import Price, Provider
+from harness.routing.reliability.retry import retry_after_s, used_up_for_s
 
 Waiting = Callable[[], AbstractAsyncContextManager[None]]
 RETRIES: Final = 3  # statistics.md §1.1

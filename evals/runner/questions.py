@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from evals.scorers import AnswerToolCall, ScoreResult
-from harness.domain.errors import NotFound, StaleEvidence
-from harness.domain.evals.item_groups import ItemGroups
-from harness.domain.evals.run import Sample, SampleError
-from harness.domain.evals.suite_plan import SuitePin
-from harness.domain.settings import SuiteSettings
-from harness.ports import EvalJob
+from harness.evals.ports import EvalJob
+from harness.evals.settings import SuiteSettings
+from harness.frame.errors import NotFound, StaleEvidence
+from harness.gate.item_groups import ItemGroups
+from harness.gate.run import Sample, SampleError
+from harness.gate.suite_plan import SuitePin
 
 GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row, with no answer between them
 

@@ -18,16 +18,8 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
-from harness.domain.content_hash import short_hash
-from harness.domain.reliability.call_speed import (
-    MOST_CALLS,
-    CallSpeed,
-    EndedCall,
-    current_speed,
-    note_answer,
-    note_overload,
-)
-from harness.domain.reliability.rate_limits import (
+from harness.frame.content_hash import short_hash
+from harness.frame.people.rate_limits import (
     EvalLimits,
     RateDecision,
     RateLimit,
@@ -35,7 +27,15 @@ from harness.domain.reliability.rate_limits import (
     admit_request,
     settle_request,
 )
-from harness.ports import RateBook
+from harness.frame.ports import RateBook
+from harness.routing.reliability.call_speed import (
+    MOST_CALLS,
+    CallSpeed,
+    EndedCall,
+    current_speed,
+    note_answer,
+    note_overload,
+)
 
 SHORTEST_NAP_S: Final = 0.01
 LONGEST_SLOT_NAP_S: Final = 0.2

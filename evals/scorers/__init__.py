@@ -22,9 +22,9 @@ from evals.scorers.json_fields import JSON_FIELDS, JSON_SCHEMA
 from evals.scorers.judged import PAIRWISE, RUBRIC
 from evals.scorers.short_answers import CHOICE, EXACT, LABEL, NUMERIC, REGEX
 from evals.scorers.tool_calls import TOOL_CALL
-from harness.domain.content_hash import digest, hash_content
-from harness.domain.errors import NotFound
-from harness.domain.suggestions import did_you_mean
+from harness.frame.content_hash import digest, hash_content
+from harness.frame.errors import NotFound
+from harness.frame.suggestions import did_you_mean
 
 __all__ = [
     "SCORERS",

@@ -21,7 +21,7 @@ from evals.scorers.interface import (
 )
 from evals.scorers.json_repair import parse_source
 from evals.suites.items import Item
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 
 LONGEST: Final = 100_000  # characters; a longer answer is not run
 BLOCKS: Final = re.compile(r"```[\w+-]*[^\S\n]*\n(.*?)(?:```|\Z)", re.DOTALL)

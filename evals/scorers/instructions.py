@@ -18,7 +18,7 @@ from evals.scorers.unwrap import (
     words,
 )
 from evals.suites.items import Item
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 
 Params = Mapping[str, Any]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from evals.suites.items import Item
-from harness.domain.errors import InputError
-from harness.domain.suggestions import did_you_mean
+from harness.frame.errors import InputError
+from harness.frame.suggestions import did_you_mean
 
 Options = Mapping[str, Any]
 KINDS: Final[Mapping[type, str]] = {bool: "yes or no (true, false)", dict: "mapping"}

@@ -23,7 +23,7 @@ from evals.scorers.interface import (
 from evals.scorers.json_fields import relaxed, same
 from evals.scorers.json_repair import LONGEST, json_object, loads, repaired, unfenced
 from evals.suites.items import Item
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 
 # What models name a call's parts when they write one as text.
 NAMES: Final = ("name", "tool", "tool_name", "function", "function_name")

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from evals.sim.chat_completions import EndpointDialect, Refused, encoded, no_such_model
 from evals.sim.profiles import STRICT_FIELDS, AtLeastZero, Share, parse
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
 HeaderValue = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]

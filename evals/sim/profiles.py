@@ -15,10 +15,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from harness.config.source_locations import parse_file
-from harness.domain.content_hash import digest
-from harness.domain.errors import InputError
-from harness.domain.routing.target import Price
-from harness.domain.suggestions import describe_fault
+from harness.frame.content_hash import digest
+from harness.frame.errors import InputError
+from harness.frame.suggestions import describe_fault
+from harness.providers.target import Price
 
 DEFAULT_PROFILES = Path(__file__).with_name("profiles.yaml")
 T = TypeVar("T")

@@ -23,10 +23,10 @@ from evals.sim.faults import TRANSPORT, HttpExchange
 from evals.sim.profiles import DEFAULT_PROFILES, adapter, change_profile, load_profiles
 from evals.sim.simulated_model import ItemBank, Source
 from evals.sim.simulator import DIALECTS, Simulator
-from harness import package_data
-from harness.domain.content_hash import digest
-from harness.domain.errors import InputError
-from harness.domain.settings import http_url
+from harness.frame import package_data
+from harness.frame.addresses import http_url
+from harness.frame.content_hash import digest
+from harness.frame.errors import InputError
 
 ANY_MODEL = "*"
 LOOPBACK = ("127.0.0.1", "::1")

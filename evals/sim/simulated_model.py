@@ -30,9 +30,9 @@ from pydantic import dataclasses as checked
 
 from evals.sim.profiles import Profile, Share, parse
 from evals.suites import items
-from harness.domain.content_hash import short_hash
-from harness.domain.errors import InputError
-from harness.domain.settings import SuiteSettings
+from harness.evals.settings import SuiteSettings
+from harness.frame.content_hash import short_hash
+from harness.frame.errors import InputError
 
 STANDARD_NORMAL = NormalDist()
 BYTES_PER_TOKEN = 4

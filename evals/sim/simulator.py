@@ -36,7 +36,7 @@ from evals.sim.messages import MESSAGES
 from evals.sim.profiles import Profile, find_line
 from evals.sim.responses import RESPONSES
 from evals.sim.simulated_model import ItemBank, SimulatedModel
-from harness.domain.routing.target import Price
+from harness.providers.target import Price
 
 DIALECTS: Mapping[str, EndpointDialect] = {
     "/v1/chat/completions": CHAT,

@@ -16,12 +16,12 @@ from evals.suites.suite import (
     load_suite,
     task_file,
 )
-from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.item_groups import ItemGroups
-from harness.domain.evals.suite_plan import SuitePin
-from harness.domain.routing.target import Target
-from harness.domain.settings import SuiteSettings
-from harness.domain.suggestions import did_you_mean
+from harness.evals.settings import SuiteSettings
+from harness.frame.errors import InputError, NotFound
+from harness.frame.suggestions import did_you_mean
+from harness.gate.item_groups import ItemGroups
+from harness.gate.suite_plan import SuitePin
+from harness.providers.target import Target
 
 
 class ConfiguredSuites:

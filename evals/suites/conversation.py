@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from evals.suites.items import Item
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 
 Message = Mapping[str, Any]
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")

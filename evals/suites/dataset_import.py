@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from evals.suites.items import TARGET_FIELDS, read_records
-from harness.domain.config_conversion import ConversionNote, ConversionOutcome
-from harness.domain.errors import InputError
+from harness.frame.config_conversion import ConversionNote, ConversionOutcome
+from harness.frame.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)

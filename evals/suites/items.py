@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from harness.domain.content_hash import hash_content
-from harness.domain.errors import InputError
-from harness.domain.evals.item_groups import read_group, read_slice
-from harness.domain.evals.text_files import csv_records, decode_text, replace_halves, text_lines
+from harness.frame.content_hash import hash_content
+from harness.frame.errors import InputError
+from harness.frame.text_files import csv_records, decode_text, replace_halves, text_lines
+from harness.gate.item_groups import read_group, read_slice
 
 TARGET_FIELDS = ("target", "expected")
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -16,9 +16,9 @@ import yaml
 
 from evals.scorers.assertions import NOT, RUBRIC, SET, check_assertion, list_single
 from evals.suites.items import DECODER
-from harness.domain.config_conversion import ConfigPath, SourceConfig
-from harness.domain.errors import InputError
-from harness.domain.evals.text_files import csv_records, text_lines
+from harness.frame.config_conversion import ConfigPath, SourceConfig
+from harness.frame.errors import InputError
+from harness.frame.text_files import csv_records, text_lines
 
 _FILE: Final = "file://"
 _SCRIPTS: Final = (".js", ".cjs", ".mjs", ".ts", ".py", ".rb")

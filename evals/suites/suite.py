@@ -26,12 +26,12 @@ from evals.scorers.code import CODE
 from evals.scorers.interface import written
 from evals.suites.conversation import check_fields, conversation, merge_fields, message_text
 from evals.suites.items import Item, file_sha256, load_items, load_references
-from harness.domain.content_hash import digest
-from harness.domain.errors import ConfigError, InputError
-from harness.domain.evals.item_groups import ItemGroups, texts_fingerprint
-from harness.domain.evals.suite_plan import JUDGE_SEPARATOR, SuitePin
-from harness.domain.privacy.capture import find_near_duplicates
-from harness.domain.settings import SuiteSettings
+from harness.evals.settings import SuiteSettings
+from harness.frame.content_hash import digest
+from harness.frame.errors import ConfigError, InputError
+from harness.gate.item_groups import ItemGroups, texts_fingerprint
+from harness.gate.suite_plan import JUDGE_SEPARATOR, SuitePin
+from harness.routing.capture import find_near_duplicates
 
 # Part of the scorer's pin, so that every verdict on it shows how its answers' code ran.
 UNCONTAINED = "+uncontained"

@@ -14,8 +14,8 @@ from typing import Any, Final
 from evals.suites.conversation import FIELDS, asked_text, check_fields, check_messages
 from evals.suites.items import json_lines
 from evals.suites.suite import MANIFEST, load_suite, manifest_entries
-from harness.domain.errors import Conflict, InputError
-from harness.domain.settings import JudgeSettings, SuiteSettings
+from harness.evals.settings import JudgeSettings, SuiteSettings
+from harness.frame.errors import Conflict, InputError
 
 PROVENANCE: Final[Mapping[str, type]] = {
     "route": str,

@@ -12,6 +12,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from harness.agents.auto import AutoTargets
+from harness.agents.built_in_tools import ServerTools, build_credentials_tool, build_switch_tool
+from harness.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
+from harness.agents.message import MessageToolCall, MessageUsage, ServedBy
+from harness.agents.spawn import Spawner
+from harness.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest, OnPiece
+from harness.agents.turn_runner import TurnRunner
+from harness.app import signing_keys
 from harness.app.installation import Installation, open_installation
 from harness.client.async_client import AsyncModelClient
 from harness.client.http import HttpChannel
@@ -23,23 +31,12 @@ from harness.client.types import (
     Message,
     ToolDefinition,
 )
-from harness.control.agents.auto import AutoTargets
-from harness.control.agents.built_in_tools import (
-    ServerTools,
-    build_credentials_tool,
-    build_switch_tool,
-)
-from harness.control.agents.spawn import Spawner
-from harness.control.agents.turn_runner import TurnRunner
-from harness.domain.agents.agent import LITERAL_MARK, SPAWN
-from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
-from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
-from harness.domain.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest, OnPiece
-from harness.domain.errors import CallFailed, CallRefused, NobodyAnswered, RouterUnreachable
-from harness.domain.operations.keyring import KeyPurpose
-from harness.domain.settings import http_url
-from harness.ports import Clock
-from harness.runtime import signing_keys, telemetry
+from harness.frame.addresses import http_url
+from harness.frame.errors import CallFailed, CallRefused, NobodyAnswered, RouterUnreachable
+from harness.frame.ports import Clock
+from harness.frame.runtime import telemetry
+from harness.frame.signing.keyring import KeyPurpose
+from harness.routing.agent import LITERAL_MARK, SPAWN
 
 # Above what any turn may take: each call has its own, shorter limit.
 CONNECTION_S: Final = 24 * 3600.0
@@ -192,7 +189,7 @@ class TurnService:
         self.drain_s = settings.router.drain_s
         servers = None
         if settings.agents.tool_servers:
-            from harness.runtime.tool_servers import ToolServers  # noqa: PLC0415 - mcp takes its time
+            from harness.agents.tool_servers import ToolServers  # noqa: PLC0415 - mcp takes its time
 
             servers = ToolServers(
                 settings.agents.tool_servers, os.environ, installation.clock.monotonic

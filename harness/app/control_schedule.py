@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from harness.app.installation import Installation
-from harness.control.context import Context
-from harness.runtime import telemetry
+from harness.frame.runtime import telemetry
+from harness.routing.context import Context
 
 if TYPE_CHECKING:
-    from harness.runtime.schedule import Schedule
+    from harness.frame.runtime.schedule import Schedule
 
 
 # However rarely the other jobs run, a process asks for the lead as often as this.
@@ -30,16 +30,21 @@ log = structlog.get_logger("swapgate.schedule")
 
 
 def control_schedule(installation: Installation) -> "Schedule":
-    from harness.control import reconciler  # noqa: PLC0415 - as above
-    from harness.control.evals import drift_monitor  # noqa: PLC0415 - as above
-    from harness.control.operations import alerts, integrity  # noqa: PLC0415
-    from harness.control.operations.audit_export import AuditLines  # noqa: PLC0415
-    from harness.control.privacy import housekeeping, user_deletion  # noqa: PLC0415
-    from harness.control.privacy.housekeeping import MonitoredJob, RestingJob  # noqa: PLC0415
-    from harness.control.proposals import candidate_rounds, leaderboard  # noqa: PLC0415
-    from harness.control.providers import deprecations, sign_in  # noqa: PLC0415
-    from harness.control.routing import fallback_chain, outages  # noqa: PLC0415 - as above
-    from harness.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
+    from harness.evals import drift_monitor  # noqa: PLC0415 - as above
+    from harness.frame.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
+    from harness.operations import (  # noqa: PLC0415  # noqa: PLC0415
+        alert_delivery,
+        housekeeping,
+        integrity,
+        reconciler,
+        user_deletion,
+    )
+    from harness.operations.audit_export import AuditLines  # noqa: PLC0415
+    from harness.operations.housekeeping import MonitoredJob, RestingJob  # noqa: PLC0415
+    from harness.proposals import fallback_chain  # noqa: PLC0415 - as above
+    from harness.proposals.candidates import candidate_rounds, leaderboard  # noqa: PLC0415
+    from harness.registry import deprecations, sign_in  # noqa: PLC0415
+    from harness.routes import outages  # noqa: PLC0415 - as above
 
     telemetry.configure()
     settings = installation.settings
@@ -93,7 +98,7 @@ def control_schedule(installation: Installation) -> "Schedule":
             every_s=control.reconcile_interval_s,
         ),
         leading("outages", outages.update_outage_alerts, every_s=OUTAGES_EVERY_S),
-        leading("alerts", alerts.run_once, every_s=settings.alerts.deliver_interval_s),
+        leading("alerts", alert_delivery.run_once, every_s=settings.alerts.deliver_interval_s),
         leading("drift watch", drift_monitor.run_once, every_s=control.drift_interval_s),
         leading("candidates", candidate_rounds.run_once, every_s=CANDIDATES_EVERY_S),
         leading("model lists", candidate_rounds.ListRefresh(), every_s=CANDIDATES_EVERY_S),

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from harness.app import reload
+from harness.app import reload, secret_files
 from harness.app.installation import Installation, open_installation
 from harness.app.reload import Fixed
 from harness.app.router_process import build_recorder, missing_table
-from harness.domain.errors import ConfigError, SwapgateError
-from harness.domain.routing.table import FIRST_ROUTE_STEP
-from harness.domain.settings import Settings
-from harness.imports import leave_modules_alone
-from harness.runtime import secret_files, telemetry
-from harness.runtime.processes.interruption import RELOAD, reload_at_hangup
-from harness.runtime.processes.tcp_ports import is_free, require_free
+from harness.config.model import Settings
+from harness.frame.errors import ConfigError, SwapgateError
+from harness.frame.imports import leave_modules_alone
+from harness.frame.runtime import telemetry
+from harness.frame.runtime.interruption import RELOAD, reload_at_hangup
+from harness.frame.runtime.tcp_ports import is_free, require_free
+from harness.routing.records.routes import Routing
+from harness.routing.table import FIRST_ROUTE_STEP
 
 if TYPE_CHECKING:
     from router.workers.parent import WorkerSpec
@@ -106,7 +107,7 @@ def warn_without_routes(installation: Installation) -> None:
     """
     try:
         with installation.store.read() as tx:
-            routes = tx.routing.table().routes
+            routes = Routing(tx).table().routes
     except SwapgateError:
         # Away, or with rows that are not to be believed: it serves what it has on its disk, and
         # its workers say why.

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from harness.app import secret_files, signing_keys
 from harness.app.installation import Installation, job_queue
-from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.keyring import KeyPurpose, PublicKey
-from harness.domain.settings import RunQueueKind, Settings
-from harness.runtime import secret_files, signing_keys
+from harness.config.model import RunQueueKind, Settings
+from harness.frame.people.access import Actor, Role
+from harness.frame.signing.audit_log import AuditLog
+from harness.frame.signing.keyring import KeyPurpose, PublicKey
 
 if TYPE_CHECKING:
     from harness.store.migrate import SchemaState as SchemaState  # noqa: PLC0414 - for callers
@@ -27,7 +28,7 @@ def without_password(url: str) -> str:
 
 
 def import_store() -> None:
-    from harness.store import sql  # noqa: F401, PLC0415 - SQLAlchemy takes its time
+    from harness.store import store  # noqa: F401, PLC0415 - SQLAlchemy takes its time
 
 
 def require_database(settings: Settings) -> None:
@@ -115,4 +116,4 @@ def _record_audit(
 ) -> None:
     ctx = installation.context
     with ctx.store.write() as tx:
-        tx.audit.append(actor, action, f"signing key {key}", {"why": why})
+        AuditLog(tx).append(actor, action, f"signing key {key}", {"why": why})

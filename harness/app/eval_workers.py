@@ -13,14 +13,18 @@ from pathlib import Path
 import structlog
 
 from harness import config
+from harness.app import secret_files, signing_keys
 from harness.app.installation import CONFIG_VARIABLE, Installation, job_queue, open_installation
-from harness.control.evals import worker_supervision
-from harness.domain.errors import ConfigError, InputError, NotFound
-from harness.domain.operations.keyring import KeyPurpose
-from harness.domain.settings import RunQueueKind
-from harness.imports import leave_modules_alone, pause_garbage_collection
-from harness.ports import EvalWorkers
-from harness.runtime import secret_files, signing_keys, telemetry
+from harness.config.model import RunQueueKind
+from harness.evals.ports import EvalWorkers
+from harness.frame.errors import ConfigError, InputError, NotFound
+from harness.frame.imports import leave_modules_alone, pause_garbage_collection
+from harness.frame.runtime import telemetry
+from harness.frame.signing.keyring import KeyPurpose
+from harness.proposals.evaluation import worker_supervision
+from harness.providers.records import Providers
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
 
 
 def open_with_workers(
@@ -36,9 +40,9 @@ def open_with_workers(
 
 
 def build_workers(installation: Installation) -> EvalWorkers:
-    from harness.control.providers import provider_secrets  # noqa: PLC0415 - only where workers start
-    from harness.runtime.processes.eval_worker import JUDGE, TARGET  # noqa: PLC0415
-    from harness.runtime.processes.eval_workers import SubprocessWorkers, worker_command  # noqa: PLC0415
+    from harness.app.eval_processes.eval_worker import JUDGE, TARGET  # noqa: PLC0415
+    from harness.app.eval_processes.eval_workers import SubprocessWorkers, worker_command  # noqa: PLC0415
+    from harness.registry import provider_secrets  # noqa: PLC0415 - only where workers start
 
     source = installation.settings.source
     command, template = worker_command("eval-worker"), worker_command("eval-worker-template")
@@ -49,9 +53,9 @@ def build_workers(installation: Installation) -> EvalWorkers:
 
     def needed_by(run: str) -> dict[str, str]:
         with installation.store.read() as tx:
-            found = tx.runs.get(run)
-            target = tx.routing.targets()[found.target]
-            known = tx.providers.all()
+            found = EvalRuns(tx).get(run)
+            target = Routing(tx).targets()[found.target]
+            known = Providers(tx).all()
         provider = known.get(target.provider)
         if provider is None:
             raise NotFound(f"run {run}: there is no provider {target.provider!r} any more")
@@ -82,13 +86,13 @@ def build_workers(installation: Installation) -> EvalWorkers:
 
 def run_worker_template(given: Path | None) -> None:
     """Runs the process that forks eval workers, until the control process closes its stdin."""
-    from harness.runtime.processes.worker_template import serve_forks  # noqa: PLC0415 - as above
+    from harness.app.eval_processes.worker_template import serve_forks  # noqa: PLC0415 - as above
 
     with pause_garbage_collection():
         # What every worker needs. Statements, which a wheel writes with its own names (ADR 30).
         from evals.runner import inspect_runner, judge_calibration, rate_gate  # noqa: F401, PLC0415 - as above
-        from harness.runtime.processes import eval_worker  # noqa: F401, PLC0415
-        from harness.store import sql  # noqa: F401, PLC0415
+        from harness.app.eval_processes import eval_worker  # noqa: F401, PLC0415
+        from harness.store import store  # noqa: F401, PLC0415
         from router.access import rate_limits  # noqa: F401, PLC0415
         from router.upstream import provider_client  # noqa: F401, PLC0415
     leave_modules_alone()
@@ -102,7 +106,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
     leave_modules_alone()
     from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
     from evals.runner.rate_gate import RateGates  # noqa: PLC0415
-    from harness.runtime.processes.eval_worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
+    from harness.app.eval_processes.eval_worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
     from router.access.rate_limits import SharedRates  # noqa: PLC0415
     from router.upstream.provider_client import ProviderClient  # noqa: PLC0415
 

@@ -12,26 +12,30 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
 
-from harness import package_data
-from harness.control.context import Context
-from harness.domain.agents.caller import ApprovalLinks
-from harness.domain.errors import ConfigError, DatabaseUnusable, InputError
-from harness.domain.operations.keyring import KeyPurpose
-from harness.domain.proposals.policy import Policy
-from harness.domain.routing.kill_switch import (
+from harness.agents.caller import ApprovalLinks
+from harness.app import secret_files, signing_keys
+from harness.app.alert_sinks import ConfiguredSinks
+from harness.config.model import FILE_NAME, Settings
+from harness.evals.ports import EvalWorkers, RunQueue
+from harness.frame import package_data
+from harness.frame.addresses import http_url
+from harness.frame.errors import ConfigError, DatabaseUnusable, InputError
+from harness.frame.ports import Cipher, Clock, Signatures
+from harness.frame.runtime import encryption
+from harness.frame.runtime.clock import SystemClock, SystemRandomIds
+from harness.frame.runtime.cron import CronCalendar
+from harness.frame.signing.keyring import KeyPurpose
+from harness.gate.policy import Policy
+from harness.operations.settings import OidcSettings
+from harness.providers.calls.oauth_http import HttpOAuthServer
+from harness.providers.force import (
     ENVIRONMENT_VARIABLE,
     KillSwitch,
     parse_environment_switches,
     parse_file_switches,
 )
-from harness.domain.settings import FILE_NAME, OidcSettings, Settings, http_url
-from harness.ports import Cipher, Clock, EvalWorkers, RunQueue, Signatures
-from harness.runtime import encryption, secret_files, signing_keys
-from harness.runtime.clock import SystemClock, SystemRandomIds
-from harness.runtime.cron import CronCalendar
-from harness.runtime.model_catalogue import LitellmTable
-from harness.runtime.outbound.alert_sinks import ConfiguredSinks
-from harness.runtime.outbound.oauth_http import HttpOAuthServer
+from harness.providers.models.model_catalogue import LitellmTable
+from harness.routing.context import Context
 from harness.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -225,7 +229,7 @@ class Installation:
     @cached_property
     def context(self) -> Context:
         from evals.suites.configured_suites import ConfiguredSuites  # noqa: PLC0415
-        from harness.runtime.outbound.provider_probe import HttpProviderProbe  # noqa: PLC0415 - urllib takes time
+        from harness.providers.calls.provider_probe import HttpProviderProbe  # noqa: PLC0415 - urllib takes time
 
         settings = self.settings
         source, version = settings.source, self.file_version

@@ -14,10 +14,15 @@ from typing import Any, Final, Protocol
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from harness.domain.errors import ConfigError
-from harness.domain.operations.alerts import NO_SINK
-from harness.domain.settings import ControlSettings, Settings, http_url
-from harness.imports import leave_modules_alone, pause_garbage_collection, put_off_collection
+from harness.config.model import ControlSettings, Settings
+from harness.frame.addresses import http_url
+from harness.frame.alerts.alert import NO_SINK
+from harness.frame.errors import ConfigError
+from harness.frame.imports import (
+    leave_modules_alone,
+    pause_garbage_collection,
+    put_off_collection,
+)
 
 LOOK_EVERY_S: Final = 0.05
 COMM: Final = Path("/proc/self/comm")  # what `ps -o comm` and `top` call a process
@@ -106,14 +111,14 @@ class ListenAddress(Protocol):
 
 def require_port(where: ListenAddress, *, what: str, setting: str) -> None:
     """Checks that a port is free. Raises ConfigError with its holder and the setting."""
-    from harness.runtime.processes.tcp_ports import require_free  # noqa: PLC0415 - psutil
+    from harness.frame.runtime.tcp_ports import require_free  # noqa: PLC0415 - psutil
 
     require_free(where.host, where.port, what=what, setting=setting)
 
 
 def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
     """Checks all ports at once. Raises ConfigError that names each holder. parts: in words."""
-    from harness.runtime.processes.tcp_ports import is_free, port_holder  # noqa: PLC0415 - psutil
+    from harness.frame.runtime.tcp_ports import is_free, port_holder  # noqa: PLC0415 - psutil
 
     taken = []
     for part in parts:
@@ -195,8 +200,8 @@ def supervise(
     processes can be forked, `import_shared` imports what is then in memory once, and in each
     child this returns the part's name. A part that dies is started by its command.
     """
-    from harness.runtime.processes.interruption import interrupts, supervise_reloads  # noqa: PLC0415
-    from harness.runtime.processes.supervisor import LAST_WORDS_S, Child, Supervisor  # noqa: PLC0415
+    from harness.frame.runtime.interruption import interrupts, supervise_reloads  # noqa: PLC0415
+    from harness.frame.runtime.supervisor import LAST_WORDS_S, Child, Supervisor  # noqa: PLC0415
 
     children: dict[str, Child] = {}
     part = None

@@ -1,5 +1,5 @@
-"""Verifies a proof file with public keys alone, and says in plain words what it shows: no
-database, no secret, no configuration.
+"""Exports a proof, verifies one with public keys alone (no database, no secret, no
+configuration), and says in plain words what it shows.
 """
 
 from collections.abc import Iterator
@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.control.proposals import evaluation
-from harness.domain.errors import InputError, StaleEvidence
-from harness.domain.evals.run import Sample
-from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.evals.verdict import Passed
-from harness.domain.formatting import format_bps, format_quantity
-from harness.domain.operations.keyring import parse_keyring
-from harness.domain.proposals.proof import ProvenRows, SwapChange, parse_proof
-from harness.domain.proposals.proposal import was_registered_before
-from harness.domain.routing.target import Target
-from harness.gate.offline.recomputation import recompute_verdict
-from harness.runtime.signing import Ed25519Signatures
-from harness.store.signing.proof_rows import build_proven, find_faults
+from harness.frame.errors import Conflict, InputError, StaleEvidence
+from harness.frame.formatting import format_bps, format_quantity
+from harness.frame.signing.ed25519 import Ed25519Signatures
+from harness.frame.signing.keyring import parse_keyring
+from harness.gate.run import Sample
+from harness.gate.suite_plan import SuitePlan
+from harness.gate.verdict import Passed
+from harness.proposals.evaluation import evaluation
+from harness.proposals.evaluation.recomputed_verdict import recompute_verdict
+from harness.providers.target import Target
+from harness.routing.context import Context
+from harness.routing.proof import Proof, ProvenRows, SwapChange, parse_proof
+from harness.routing.proposal import ProposalPhase, was_registered_before
+from harness.routing.records.proposals import Proposals
+from harness.store.signing.proof_rows import build_proven, find_faults, read_proof
 
 NOT_SHOWN: Final = (
     "Not shown: that the named provider gave the answers, what users saw in the canary (its "
@@ -37,6 +39,22 @@ class ProofFindings:
     @property
     def holds(self) -> bool:
         return not self.faults
+
+
+def export_proof(ctx: Context, proposal_id: str) -> Proof:
+    """Reads and signs what a proposal's verdict rests on. Raises NotFound, and Conflict where
+    there is no verdict yet.
+    """
+    with ctx.store.read() as tx:
+        proposal = Proposals(tx).get(proposal_id)
+        if proposal.verdict is None:
+            raise Conflict(f"{proposal.id} has no verdict yet: there is nothing to prove")
+        if proposal.phase is ProposalPhase.EVALUATING:
+            raise Conflict(
+                f"{proposal.id} is being measured again: export its proof after the "
+                f"verdict; `swapgate proposal show {proposal.id} --watch` shows it"
+            )
+        return read_proof(tx, proposal, ctx.clock.now())
 
 
 def check_proof(rows: ProvenRows) -> ProofFindings:

@@ -15,9 +15,9 @@ from typing import Final
 import structlog
 
 from harness.app.installation import load_settings
-from harness.domain.errors import ConfigError
-from harness.domain.settings import Settings
-from harness.runtime.processes.interruption import (
+from harness.config.model import Settings
+from harness.frame.errors import ConfigError
+from harness.frame.runtime.interruption import (
     RELOAD,
     ends_with_terminal,
     has_terminal,

@@ -10,20 +10,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.app import secret_files
 from harness.app.installation import Installation, open_installation
-from harness.domain.errors import (
+from harness.config.model import Settings
+from harness.frame.errors import (
     ConfigError,
     DatabaseUnusable,
     SnapshotInvalid,
     StoreUnavailable,
 )
-from harness.domain.privacy.redaction import Redactor
-from harness.domain.providers.credentials import ProviderKeySets
-from harness.domain.routing.table import Snapshot
-from harness.domain.settings import Settings, TracingSettings
-from harness.runtime import secret_files, telemetry
-from harness.runtime.clock import SystemClock, SystemRandomIds
-from harness.runtime.processes.interruption import pass_hangups_on
+from harness.frame.redaction import Redactor
+from harness.frame.runtime import telemetry
+from harness.frame.runtime.clock import SystemClock, SystemRandomIds
+from harness.frame.runtime.interruption import pass_hangups_on
+from harness.providers.credential import ProviderKeySets
+from harness.routing.settings import TracingSettings
+from harness.routing.table import Snapshot
+from harness.store.router_store import RouterStore
 
 if TYPE_CHECKING:
     from router.frame.asgi import App
@@ -95,7 +98,7 @@ def revision_on_disk(settings: Settings) -> int:
 
 def boot_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
     """Boots the holder of one router process's snapshot. Raises SnapshotInvalid."""
-    from harness.control.providers import provider_secrets  # noqa: PLC0415 - only a process that routes needs it
+    from harness.registry import provider_secrets  # noqa: PLC0415 - only a process that routes needs it
     from router.snapshot.compiler import provider_kinds  # noqa: PLC0415
     from router.snapshot.holder import SnapshotHolder  # noqa: PLC0415
 
@@ -107,7 +110,7 @@ def boot_holder(installation: Installation, transports: "Transports") -> "Snapsh
         return provider_secrets.key_sets(providers, snapshot.stored_keys, cipher, environ)
 
     holder = SnapshotHolder(
-        installation.store,
+        RouterStore(installation.store),
         _snapshot_file(installation.settings),
         installation.standing_switches,
         key_sets,
@@ -175,8 +178,9 @@ def build_recorder(
     from router.recording.spool import Spool  # noqa: PLC0415
 
     settings = installation.settings
+    store = RouterStore(installation.store)
     return Recorder(
-        installation.store,
+        store,
         Spool(secret_files.writable_home(settings) / "observations.jsonl"),
         # A new name for every process: blocks are numbered from 1 in each.
         worker=SystemRandomIds().token(name),
@@ -186,7 +190,7 @@ def build_recorder(
         queue_rows=settings.router.queue_size,
         captures=partial(
             CaptureWriter,
-            installation.store,
+            store,
             Redactor(settings.capture.rules, settings.capture.off),
             installation.secret,
         ),

@@ -11,7 +11,8 @@ from typing import Final
 
 import yaml
 
-from harness import config, package_data
+from harness import config
+from harness.app import secret_files, seed, signing_keys
 from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
 from harness.app.installation import (
@@ -22,20 +23,21 @@ from harness.app.installation import (
     open_installation,
     read_dotenv,
 )
+from harness.app.litellm_import import convert_litellm
+from harness.config.model import RunQueueKind
 from harness.config.source_locations import parse_file
-from harness.control.operations import dashboard_sessions, keys, queries
-from harness.control.providers.credentials import name_variables
-from harness.control.routing import routes, seed
-from harness.domain.config_conversion import Conversion, SourceConfig
-from harness.domain.errors import ConfigError, InputError
-from harness.domain.litellm_import import convert_litellm
-from harness.domain.operations.access import FIRST_LINK_LASTS, Role, sign_in_url
-from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
-from harness.domain.pagination import PageRequest
-from harness.domain.routing.target import Provider
-from harness.domain.settings import RunQueueKind
-from harness.report.content import DATABASE, FILE, address
-from harness.runtime import secret_files, signing_keys
+from harness.frame import package_data
+from harness.frame.config_conversion import Conversion, SourceConfig
+from harness.frame.errors import ConfigError, InputError
+from harness.frame.pagination import PageRequest
+from harness.frame.people.access import FIRST_LINK_LASTS, Role, sign_in_url
+from harness.frame.people.principals import LOCAL_PRINCIPAL, OPERATOR
+from harness.operations import dashboard_sessions, keys, queries
+from harness.proposals.report.content import DATABASE, FILE, address
+from harness.providers.records import Providers
+from harness.providers.target import Provider
+from harness.registry.credentials import name_variables
+from harness.routes import routes
 
 SCHEMA_NAME = "swapgate.schema.json"
 TEMPLATE = """\
@@ -128,7 +130,7 @@ def set_up(
         admin, data, link = _create_first_keys(installation)
         table = routes.load_table(installation.context)
         with installation.context.store.read() as tx:
-            providers = tx.providers.all()
+            providers = Providers(tx).all()
     finally:
         installation.close()
     return SetUpResult(

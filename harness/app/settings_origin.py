@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from harness import config, package_data
+from harness import config
 from harness.app.database import HIDDEN, without_password
+from harness.config.model import Settings
 from harness.config.source_locations import Document, KeyPath
-from harness.control.serialize import Plain, to_plain
-from harness.domain.privacy.redaction import find_keys
-from harness.domain.settings import Settings
+from harness.frame import package_data
+from harness.frame.redaction import find_keys
+from harness.frame.serialize import Plain, to_plain
 
 # Values of these keys may hold a secret, wherever they stand, in whatever case.
 SECRET_KEYS: Final = re.compile(

@@ -26,15 +26,18 @@ from evals.suites.suite_import import (
     write_value,
     writing,
 )
-from harness import config, package_data
+from harness import config
+from harness.app import secret_files
 from harness.app.installation import Installation, load_settings
+from harness.config.model import Settings
 from harness.config.source_locations import parse_file
-from harness.domain.config_conversion import ConversionNote, SourceConfig
-from harness.domain.errors import ConfigError, Conflict, InputError
-from harness.domain.evals.text_files import decode_text
-from harness.domain.operations.access import Actor, Role
-from harness.domain.settings import Settings, SuiteSettings
-from harness.runtime import secret_files
+from harness.evals.settings import SuiteSettings
+from harness.frame import package_data
+from harness.frame.config_conversion import ConversionNote, SourceConfig
+from harness.frame.errors import ConfigError, Conflict, InputError
+from harness.frame.people.access import Actor, Role
+from harness.frame.signing.audit_log import AuditLog
+from harness.frame.text_files import decode_text
 
 _SUITES = re.compile(r"(?m)^suites:[ \t]*(?:\{[ \t]*\}[ \t]*)?(?P<comment>#.*)?$")
 MOST_BYTES: Final = 50 * 1024 * 1024
@@ -164,7 +167,7 @@ def _audited(
     """First: no suite stands in the file that the audit log knows nothing of."""
     details = {"items": done.items, "sha256": done.sha256, "scorer": wished.scorer}
     with installation.context.store.write() as tx:
-        tx.audit.append(actor, "suite.add", f"suite {done.suite}", details)
+        AuditLog(tx).append(actor, "suite.add", f"suite {done.suite}", details)
         yield
 
 

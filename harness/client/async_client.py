@@ -20,10 +20,10 @@ from harness.client.types import (
     StreamChunk,
     ToolRun,
 )
-from harness.domain.errors import CallFailed, InputError
+from harness.frame.errors import CallFailed, InputError
 
 if TYPE_CHECKING:
-    from harness.ports.world import Clock  # all ports together bring the whole domain
+    from harness.frame.ports import Clock
 
 KEY_VARIABLE: Final = "SWAPGATE_KEY"
 # Longer than any router lets a request take, unless its `total_timeout_s` was raised.
@@ -47,7 +47,7 @@ class AsyncModelClient:
     ) -> Self:
         """Opens a client as `ModelClient.over_http` does."""
         from harness.client.http import HttpChannel  # noqa: PLC0415 - aiohttp takes its time
-        from harness.runtime.clock import SystemClock  # noqa: PLC0415
+        from harness.frame.runtime.clock import SystemClock  # noqa: PLC0415
 
         return cls(HttpChannel(base_url, _key(key), timeout_s=timeout_s), SystemClock())
 
@@ -66,7 +66,7 @@ class AsyncModelClient:
                 "a router in this process comes with the package swapgate: install that, or "
                 "use over_http"
             ) from None
-        from harness.runtime.clock import SystemClock  # noqa: PLC0415
+        from harness.frame.runtime.clock import SystemClock  # noqa: PLC0415
 
         found = _key(key)
         router = embedded_router(Path(config) if config is not None else None)

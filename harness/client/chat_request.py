@@ -13,7 +13,7 @@ from harness.client.types import (
     ToolDefinition,
     ToolRequest,
 )
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 
 CHAT: Final = "/v1/chat/completions"
 EMBEDDINGS: Final = "/v1/embeddings"

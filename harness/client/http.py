@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from harness.domain.errors import AnswerUnreadable, InputError, RouterUnreachable, StreamBroken
+from harness.frame.errors import AnswerUnreadable, InputError, RouterUnreachable, StreamBroken
 
 CONNECT_S: Final = 10.0
 MOST_BYTES: Final = 256 * 2**20

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from harness.domain.errors import InputError, RouterUnreachable, StreamBroken
+from harness.frame.errors import InputError, RouterUnreachable, StreamBroken
 from router.frame.asgi import BODY, ON_LEAVING, App, Message, Scope
 
 if TYPE_CHECKING:

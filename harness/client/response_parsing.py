@@ -14,7 +14,7 @@ from harness.client.types import (
     ToolRequest,
     Usage,
 )
-from harness.domain.errors import (
+from harness.frame.errors import (
     AnswerUnreadable,
     CallFailed,
     CallLimited,
@@ -23,8 +23,8 @@ from harness.domain.errors import (
     NobodyAnswered,
     StreamBroken,
 )
-from harness.domain.plain_data import read_object
-from harness.domain.reliability.retry import retry_after_s
+from harness.frame.plain_data import read_object
+from harness.routing.reliability.retry import retry_after_s
 
 # What a provider that thinks wants to see again beside the words it said.
 KEPT: Final = ("thinking_blocks", "reasoning_details")

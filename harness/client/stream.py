@@ -25,9 +25,9 @@ from harness.client.types import (
     ToolRequest,
     Usage,
 )
-from harness.domain.errors import InputError
-from harness.domain.plain_data import read_object
-from harness.domain.sse import EventPayloads, EventTooLarge
+from harness.frame.errors import InputError
+from harness.frame.plain_data import read_object
+from harness.frame.sse import EventPayloads, EventTooLarge
 
 
 class ChannelAnswer(Protocol):

@@ -19,7 +19,7 @@ from harness.client.types import (
     StreamChunk,
     ToolRun,
 )
-from harness.domain.errors import InputError, RouterUnreachable
+from harness.frame.errors import InputError, RouterUnreachable
 
 _Found = TypeVar("_Found")
 _END: Final = object()

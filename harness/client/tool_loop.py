@@ -17,7 +17,7 @@ from harness.client.types import (
     ToolRun,
     Usage,
 )
-from harness.domain.errors import InputError, ToolLoopUnfinished
+from harness.frame.errors import InputError, ToolLoopUnfinished
 
 # Called with the model's arguments by name; or, where its one parameter is annotated as
 # ToolRequest, with the request itself. May be a coroutine function.

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 
 Role = Literal["system", "user", "assistant", "tool"]
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.config import settings, source_locations
+from harness.config.model import FILE_NAME, Settings
 from harness.config.schema import json_schema, whole_file
 from harness.config.source_locations import Document, merge_documents, parse_file
-from harness.domain.settings import FILE_NAME, Settings
 
 
 def load_settings(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Settings:

@@ -10,24 +10,20 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.config.model import ControlSettings
 from harness.config.source_locations import Document, KeyPath
-from harness.domain.errors import InputError
-from harness.domain.operations.access import Role, listens_on_loopback
-from harness.domain.privacy.capture import CaptureSettings
-from harness.domain.privacy.redaction import RedactionRule, Redactor
-from harness.domain.providers.api_base_rules import is_internal_host
-from harness.domain.providers.headers import check_headers
-from harness.domain.routing.freeze import FreezeWindow, build_window
-from harness.domain.settings import (
-    AgentSettings,
-    AlertSink,
-    ControlSettings,
-    OidcSettings,
-    RouterSettings,
-    ToolServer,
-    http_url,
-)
-from harness.domain.suggestions import did_you_mean
+from harness.frame.addresses import http_url
+from harness.frame.alerts.settings import AlertSink
+from harness.frame.errors import InputError
+from harness.frame.people.access import Role, listens_on_loopback
+from harness.frame.redaction import RedactionRule, Redactor
+from harness.frame.suggestions import did_you_mean
+from harness.operations.settings import OidcSettings
+from harness.providers.api_base_rules import is_internal_host
+from harness.providers.calls.headers import check_headers
+from harness.routing.capture import CaptureSettings
+from harness.routing.freeze import FreezeWindow, build_window
+from harness.routing.settings import AgentSettings, RouterSettings, ToolServer
 
 ONE_OF: Final = ("url", "url_env", "webhook")
 _INTERNAL: Final = "the address is link-local, or a cloud's metadata service"

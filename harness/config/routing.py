@@ -9,20 +9,20 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.config.source_locations import Document
-from harness.domain.errors import InputError
-from harness.domain.operations.principals import check_principal_name
-from harness.domain.privacy.capture import check_capture
-from harness.domain.providers.catalogue import Catalogue
-from harness.domain.providers.model_match import list_offers
-from harness.domain.providers.name_resolution import ModelNameQuery
-from harness.domain.routing.candidate_schedule import check_schedule
-from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_bps
-from harness.domain.routing.overrides import Overrides, RequestKind, override_errors
-from harness.domain.routing.route_changes import check_route_name
-from harness.domain.routing.table import PlainRouteSettings, RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider, RequestPatch, Target
-from harness.domain.settings import RouteSeed
-from harness.domain.suggestions import did_you_mean, find_nearest
+from harness.frame.errors import InputError
+from harness.frame.people.principals import check_principal_name
+from harness.frame.suggestions import did_you_mean, find_nearest
+from harness.providers.models.catalogue import Catalogue
+from harness.providers.models.model_match import list_offers
+from harness.providers.models.name_resolution import ModelNameQuery
+from harness.providers.target import Provider, RequestPatch, Target
+from harness.routing.candidate_schedule import check_schedule
+from harness.routing.capture import check_capture
+from harness.routing.keep_warm import parse_keep_warm_share, parse_share_bps
+from harness.routing.overrides import Overrides, RequestKind, override_errors
+from harness.routing.route_changes import check_route_name
+from harness.routing.settings import RouteSeed
+from harness.routing.table import PlainRouteSettings, RouteSettings, RouteSuite
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from harness.config.field_descriptions import describe_fields
+from harness.config.model import ControlSettings, SpendingSettings
 from harness.config.operations import CaptureEntry, FreezeEntry
 from harness.config.routing import RouteEntry
 from harness.config.source_locations import Document
@@ -24,31 +25,26 @@ from harness.config.validation_errors import (
     require_no_retired_keys,
     without_ignored_keys,
 )
-from harness.domain.errors import ConfigError, InputError
-from harness.domain.evals.suite_plan import ClaimPopulation
-from harness.domain.proposals.policy import (
+from harness.evals.settings import SuiteFields
+from harness.frame.alerts.settings import AlertSettings
+from harness.frame.errors import ConfigError, InputError
+from harness.frame.people.rate_limits import EvalLimits
+from harness.gate.policy import (
     CanaryPolicy,
     ChangeReferenceRule,
     GatePolicy,
     Policy,
     PromotionMode,
 )
-from harness.domain.providers.api_base_rules import api_base_example
-from harness.domain.providers.catalogue import ABILITIES
-from harness.domain.providers.kinds import PROVIDER_KINDS, check_kind
-from harness.domain.providers.oauth import OAuthOverrides
-from harness.domain.reliability.rate_limits import EvalLimits
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.target import Price
-from harness.domain.settings import (
-    AgentSettings,
-    AlertSettings,
-    ControlSettings,
-    RouterSettings,
-    SpendingSettings,
-    SuiteFields,
-    UiSettings,
-)
+from harness.gate.suite_plan import ClaimPopulation
+from harness.operations.settings import UiSettings
+from harness.providers.api_base_rules import api_base_example
+from harness.providers.kinds import PROVIDER_KINDS, check_kind
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.models.catalogue import ABILITIES
+from harness.providers.oauth import OAuthOverrides
+from harness.providers.target import Price
+from harness.routing.settings import AgentSettings, RouterSettings
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 

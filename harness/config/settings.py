@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from harness.config.model import RunQueueKind, Settings
 from harness.config.operations import (
     FreezeEntry,
     agent_faults,
@@ -27,31 +28,25 @@ from harness.config.schema import (
     parse_config,
 )
 from harness.config.source_locations import Document, KeyPath
-from harness.domain.canary.judge import check_judge
-from harness.domain.errors import ConfigError, InputError
-from harness.domain.operations.access import check_origin, parse_proxy_networks
-from harness.domain.proposals.policy import Policy
-from harness.domain.providers.api_base_rules import (
+from harness.evals.settings import JudgeSettings, SuiteSettings
+from harness.frame.alerts.settings import AlertSettings, AlertSink
+from harness.frame.errors import ConfigError, InputError
+from harness.frame.people.access import check_origin, parse_proxy_networks
+from harness.gate.policy import Policy
+from harness.proposals.judge import check_judge
+from harness.providers.api_base_rules import (
     check_allowed_address,
     check_api_base,
     check_api_base_path,
 )
-from harness.domain.providers.catalogue import CatalogueChange
-from harness.domain.providers.headers import check_headers
-from harness.domain.providers.kinds import PROVIDER_KINDS, check_provider_name
-from harness.domain.providers.oauth import OAuthOverrides, check_oauth_url
-from harness.domain.routing.freeze import FreezeWindow
-from harness.domain.routing.kill_switch import parse_file_switches
-from harness.domain.routing.target import Provider, Target, check_extra_body
-from harness.domain.settings import (
-    AlertSettings,
-    AlertSink,
-    JudgeSettings,
-    RouteSeed,
-    RunQueueKind,
-    Settings,
-    SuiteSettings,
-)
+from harness.providers.calls.headers import check_headers
+from harness.providers.force import parse_file_switches
+from harness.providers.kinds import PROVIDER_KINDS, check_provider_name
+from harness.providers.models.catalogue import CatalogueChange
+from harness.providers.oauth import OAuthOverrides, check_oauth_url
+from harness.providers.target import Provider, Target, check_extra_body
+from harness.routing.freeze import FreezeWindow
+from harness.routing.settings import RouteSeed
 
 
 def build_settings(

@@ -11,7 +11,7 @@ from typing import Final
 
 import yaml
 
-from harness.domain.errors import ConfigError, InputError
+from harness.frame.errors import ConfigError, InputError
 
 KeyPath = tuple[str | int, ...]
 MAX_CHARACTERS: Final = 1_000_000

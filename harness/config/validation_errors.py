@@ -8,8 +8,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from harness.config.source_locations import Document, KeyPath, dotted_path
-from harness.domain.errors import ConfigError, RetiredKeys
-from harness.domain.suggestions import UNKNOWN_KEY, describe_fault
+from harness.frame.errors import ConfigError, RetiredKeys
+from harness.frame.suggestions import UNKNOWN_KEY, describe_fault
 
 _LOG: Final = logging.getLogger(__name__)
 # A key by its path in the file; `*` for any name or place in a list. `path=value`: that value.

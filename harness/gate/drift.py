@@ -32,9 +32,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.domain.drift import DriftEvidence, ItemScores
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 from harness.gate.arrays import Floats, log_mean, np
+from harness.gate.drift_check import DriftEvidence, ItemScores
 from harness.gate.offline.intervals import t_interval, tango_interval
 from harness.gate.offline.pairs import ROUNDING
 

@@ -9,8 +9,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.errors import DatabaseUnusable
-from harness.store.schema import metadata
+from harness.frame.errors import DatabaseUnusable
+from harness.store.tables import metadata
 
 Definitions = Mapping[tuple[str, str], str]
 _BLANK: Final = re.compile(r'[\s"]+')

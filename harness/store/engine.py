@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from harness.domain.errors import ConfigError, DatabaseUnusable, StoreUnavailable
+from harness.frame.errors import ConfigError, DatabaseUnusable, StoreUnavailable
 
 LOG, INDEX = "-wal", "-shm"
 ASIDE: Final = ".replaced"

@@ -15,9 +15,9 @@ from typing import IO, Final
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from harness.domain.errors import StoreUnavailable
+from harness.frame.errors import StoreUnavailable
+from harness.frame.records.database_errors import translated
 from harness.store import engine
-from harness.store.database_errors import translated
 from harness.store.postgres.own_session import require_own_session
 
 _KEY: Final = 0x53774C44

@@ -13,13 +13,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
-from harness import package_data
-from harness.domain.errors import DatabaseUnusable
+from harness.frame import package_data
+from harness.frame.errors import DatabaseUnusable
+from harness.frame.records.database_errors import RoleRefused, translated
 from harness.store import constraints, engine, schema_revisions
-from harness.store.database_errors import RoleRefused, translated
 from harness.store.guards import triggers
 from harness.store.postgres import database_roles
-from harness.store.schema import metadata
+from harness.store.tables import metadata
 
 _LOCK: Final = 0x53776D67
 

@@ -8,8 +8,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.errors import DatabaseUnusable
-from harness.store.schema import metadata
+from harness.frame.errors import DatabaseUnusable
+from harness.store.tables import metadata
 
 # The newest migration.
 REVISION: Final = "0.1.0"

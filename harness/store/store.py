@@ -3,23 +3,28 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC
 from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
-from harness.domain.errors import SignatureInvalid
-from harness.domain.operations.access import Actor
-from harness.domain.operations.signed_rows import Lineage, RowFault
-from harness.domain.routing.table import Snapshot
-from harness.ports import Clock, Signatures
+from harness.frame.errors import SignatureInvalid
+from harness.frame.people.access import Actor
+from harness.frame.ports import Clock, Signatures
+from harness.frame.records.database_errors import translated
+from harness.frame.records.installation import meta
+from harness.frame.records.row_signatures import RowSignatures
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.frame.signing.signed_rows import Lineage, RowFault
+from harness.routing.records.installation import Installations, missing_lineage
+from harness.routing.table import Snapshot
 from harness.store import engine, schema_revisions
 from harness.store.change_listener import Changes
-from harness.store.database_errors import translated
 from harness.store.engine import SqliteFile
 from harness.store.leader import leadership
-from harness.store.schema.operations import meta
+from harness.store.listings import Listings
 from harness.store.signing import signed_snapshot
+from harness.store.signing.manifest import Manifests
 from harness.store.signing.row_faults import (
     remove_rows,
     row_faults,
@@ -27,11 +32,6 @@ from harness.store.signing.row_faults import (
     without_triggers,
     working_faults,
 )
-from harness.store.signing.row_signatures import RowSignatures
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.listings import Listings
-from harness.store.transaction import Transaction
-from harness.store.unit_of_work import Unit
 
 # Each waits for readers as long as for a lock.
 CHECKPOINT_ATTEMPTS: Final = 3
@@ -96,7 +96,7 @@ class Store:
             engine.limit_waits(db)
             tx = self._transaction(db, writable=True)
             yield tx
-            tx.finish(self._clock.now().astimezone(UTC))
+            tx.finish()
             if self._file is not None:
                 self._file.require_same()
         if self._file is not None:
@@ -113,24 +113,27 @@ class Store:
     def listings(self) -> Iterator[Listings]:
         self._require_file()
         with translated(), self._reading.begin() as db:
-            yield Listings(self._unit(db, writable=False))
+            yield Listings(self._transaction(db, writable=False))
 
     @property
     def lists(self) -> Listings:
         """Each method reads its list in a unit of work of its own."""
         return cast("Listings", _ListsAlone(self))
 
-    def _transaction(self, db: sa.Connection, *, writable: bool) -> Transaction:
-        unit = self._unit(db, writable=writable)
-        return Transaction(unit, secret=self._secret, clock=self._clock)
-
     def _check_schema(self, db: sa.Connection) -> None:
         if not self._schema_checked:
             self._schema_checked = schema_revisions.is_usable(db)
 
-    def _unit(self, db: sa.Connection, *, writable: bool) -> Unit:
+    def _transaction(self, db: sa.Connection, *, writable: bool) -> Transaction:
         self._check_schema(db)
-        return Unit(db, self._row_signatures(db), writable=writable)
+        return Transaction(
+            db,
+            self._row_signatures(db),
+            Manifests(),
+            secret=self._secret,
+            clock=self._clock,
+            writable=writable,
+        )
 
     def _row_signatures(self, db: sa.Connection) -> RowSignatures:
         return RowSignatures(self._signatures, lambda: self._installation_of(db))
@@ -143,18 +146,18 @@ class Store:
 
     def snapshot(self) -> Snapshot:
         with self.read() as tx:
-            etag = tx.installation.etag()
+            etag = Installations(tx).etag()
             kept = self._snapshot
             if kept is not None and kept.etag == etag:
                 return kept
-            rows = tx.signed_rows()
+            rows = signed_snapshot.read(tx)
             snapshot = signed_snapshot.verified(rows, self._signatures, etag, self._clock.now())
         self._snapshot = snapshot
         return snapshot
 
     def etag(self) -> str:
         with self.read() as tx:
-            return tx.installation.etag()
+            return Installations(tx).etag()
 
     def change_mark(self) -> str:
         """Reads a mark, cheaply, that changes whenever anybody has committed anything. On
@@ -169,26 +172,26 @@ class Store:
     def missing_lineage(self, known: Lineage) -> Sequence[str]:
         """Says what of a lineage's `heads` and `log_end` is not stored; empty when all is."""
         with self.read() as tx:
-            return tx.missing_lineage(known)
+            return missing_lineage(tx, known)
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
         """Finds the rows whose signature does not hold. working: only of what is under way."""
         look = working_faults if working else row_faults
         with translated(), self._reading.begin() as db:
-            return list(look(self._unit(db, writable=False)))
+            return list(look(self._transaction(db, writable=False)))
 
     def sign_again(self, *, actor: Actor, reason: str) -> int:
         """Signs every row with the key that signs now, as the tables' owner. Raises
         SignatureInvalid.
         """
         with translated(), self._writing.begin() as db:
-            unit = self._unit(db, writable=True)
-            unit.serialize()
-            for fault in row_faults(unit):
+            tx = self._transaction(db, writable=True)
+            tx.serialize()
+            for fault in row_faults(tx):
                 raise SignatureInvalid(f"{fault.name}: {fault.why}")
-            with without_triggers(unit):
-                count = sign_rows(unit)
-            self._record(unit, actor, "database.sign_again", {"rows": count, "reason": reason})
+            with without_triggers(tx):
+                count = sign_rows(tx)
+            self._record(tx, actor, "database.sign_again", {"rows": count, "reason": reason})
         return count
 
     def remove_forged(self, faults: Sequence[RowFault], *, actor: Actor, reason: str) -> int:
@@ -197,22 +200,22 @@ class Store:
         As the tables' owner. Raises RowRefused where a row that stays needs one of them.
         """
         with translated(), self._writing.begin() as db:
-            unit = self._unit(db, writable=True)
-            unit.serialize()
-            now_at_fault = set(row_faults(unit))
-            with without_triggers(unit):
-                count = remove_rows(unit, [fault for fault in faults if fault in now_at_fault])
+            tx = self._transaction(db, writable=True)
+            tx.serialize()
+            now_at_fault = set(row_faults(tx))
+            with without_triggers(tx):
+                count = remove_rows(tx, [fault for fault in faults if fault in now_at_fault])
             details = {"rows": [fault.name for fault in faults], "reason": reason}
-            self._record(unit, actor, "database.remove_forged", details)
+            self._record(tx, actor, "database.remove_forged", details)
         return count
 
     def _record(
-        self, unit: Unit, actor: Actor, action: str, details: Mapping[str, object]
+        self, tx: Transaction, actor: Actor, action: str, details: Mapping[str, object]
     ) -> None:
-        AuditLog(unit, self._secret, self._clock).append(actor, action, "database", details)
+        AuditLog(tx).append(actor, action, "database", details)
         # So that routers take it for a change, and not for another history.
-        unit.write(sa.update(meta).values(changes=meta.c.changes + 1))
-        unit.write_manifest(self._clock.now().astimezone(UTC))
+        tx.write(sa.update(meta).values(changes=meta.c.changes + 1))
+        Manifests().write(tx)
 
     def drop_deleted(self) -> None:
         if self._file is not None:

@@ -9,10 +9,12 @@ import secrets
 import sqlalchemy as sa
 from alembic import op
 
-from harness.domain.operations.principals import LOCAL_PRINCIPAL
+from harness.frame.people.principals import LOCAL_PRINCIPAL
+from harness.frame.people.records import PRINCIPAL, principal
+from harness.frame.records.installation import meta
 from harness.store.guards import triggers
-from harness.store.schema import metadata, operations
 from harness.store.schema_revisions import REVISION
+from harness.store.tables import metadata
 
 revision = REVISION
 down_revision = None
@@ -22,8 +24,8 @@ def upgrade() -> None:
     db = op.get_bind()
     metadata.create_all(db)
     # Before the triggers, which count each change.
-    local = operations.PRINCIPAL.write(LOCAL_PRINCIPAL)
-    db.execute(sa.insert(operations.principal).values(local))
+    local = PRINCIPAL.write(LOCAL_PRINCIPAL)
+    db.execute(sa.insert(principal).values(local))
     installation = secrets.token_hex(16)
-    db.execute(sa.insert(operations.meta).values(id=1, installation=installation, changes=0))
+    db.execute(sa.insert(meta).values(id=1, installation=installation, changes=0))
     triggers.install(db)

@@ -8,9 +8,9 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from harness.domain.formatting import format_percent
-from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.reliability.rate_limits import (
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.formatting import format_percent
+from harness.frame.people.rate_limits import (
     KeyLimits,
     LimitStatus,
     RateLimit,
@@ -18,7 +18,7 @@ from harness.domain.reliability.rate_limits import (
     limit_statuses,
     settle_request,
 )
-from harness.domain.reliability.spend import (
+from harness.frame.people.spend import (
     FINE,
     SpendBudget,
     SpendDecision,
@@ -26,7 +26,7 @@ from harness.domain.reliability.spend import (
     SpendTotals,
     check_budget,
 )
-from harness.ports import Clock, RateBook
+from harness.frame.ports import Clock, RateBook
 from router.access import rate_limits
 from router.frame.body import ClientRequest
 from router.frame.replies import DO_NOT_RETRY, JSON, Header, Reply, error_body, error_reply

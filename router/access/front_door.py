@@ -7,16 +7,11 @@ from datetime import datetime
 from typing import Final
 from weakref import ReferenceType, ref
 
-from harness.domain.agents.caller import (
-    AGENT_HEADER,
-    AgentCaller,
-    HeaderFault,
-    read_agent_header,
-)
-from harness.domain.operations.access import client_address, parse_proxy_networks
-from harness.domain.routing.table import KeyGrant
-from harness.domain.settings import RouterSettings
-from harness.ports import Clock
+from harness.agents.caller import AGENT_HEADER, AgentCaller, HeaderFault, read_agent_header
+from harness.frame.people.access import client_address, parse_proxy_networks
+from harness.frame.ports import Clock
+from harness.routing.settings import RouterSettings
+from harness.routing.table import KeyGrant
 from router.access.admission import Admission
 from router.access.keys import FLAGS_PATH, KeyRing
 from router.frame.asgi import HEAD_FACTS, Scope, header

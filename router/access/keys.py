@@ -5,8 +5,8 @@ import json
 from collections import OrderedDict
 from typing import Final
 
-from harness.domain.operations.access import key_hash
-from harness.domain.routing.table import KeyGrant
+from harness.frame.people.access import key_hash
+from harness.routing.table import KeyGrant
 from router.frame.replies import JSON, Reply, error_reply
 from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.route_names import RouteNames

@@ -13,10 +13,10 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
-from harness.domain.content_hash import short_hash
-from harness.domain.reliability import rate_limits
-from harness.domain.reliability.rate_limits import RateDecision, RateLimit, RateState
-from harness.ports import RateBook
+from harness.frame.content_hash import short_hash
+from harness.frame.people import rate_limits
+from harness.frame.people.rate_limits import RateDecision, RateLimit, RateState
+from harness.frame.ports import RateBook
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from hashlib import sha256
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
-from harness.domain.routing.target import Target
+from harness.providers.target import Target
 from router.frame.object_lists import list_objects
 
 # No provider's own signature has a full stop: they are base64.

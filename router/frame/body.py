@@ -5,9 +5,9 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
-from harness.domain.errors import InputError
-from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
-from harness.domain.routing.capabilities import Endpoint
+from harness.frame.errors import InputError
+from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
+from harness.providers.models.capabilities import Endpoint
 from router.frame.json_spans import ParsedObject, parse_object
 
 # Below a provider's `api_base`, which ends in `/v1`.

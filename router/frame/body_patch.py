@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Final
 
-from harness.domain.routing.target import Target
+from harness.providers.target import Target
 from router.frame.body import ClientRequest
 from router.frame.json_spans import TextEdit, apply_edits
 from router.frame.json_walk import JsonSpan

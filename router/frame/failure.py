@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Self
 
-from harness.domain.errors import UpstreamError
-from harness.domain.reliability.failures import FailureClass, name_failure
+from harness.frame.errors import UpstreamError
+from harness.frame.failures import FailureClass, name_failure
 from router.frame.replies import error_body
 
 REFERENCE: Final = "`item_reference`"

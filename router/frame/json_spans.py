@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from jiter import from_json
 
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 from router.frame.json_walk import (
     MAX_DEPTH,
     MAX_MEMBERS,

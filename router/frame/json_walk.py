@@ -5,7 +5,7 @@ import json.scanner
 import re
 from typing import Final, NamedTuple, NoReturn
 
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 
 MAX_DEPTH: Final = 64
 # Each costs a step here: without a limit a body of a few MiB would hold up all others.

@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from harness.domain.providers.credentials import (
+from harness.frame.failures import FAILURE_RULES, FailureClass
+from harness.providers.credential import (
     ProviderKey,
     ProviderKeySets,
     StoredKey,
@@ -12,8 +13,7 @@ from harness.domain.providers.credentials import (
     key_rest_s,
     rested_keys,
 )
-from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
-from harness.domain.routing.kill_switch import force_plan
+from harness.providers.force import force_plan
 from router.frame.failure import UpstreamFailed
 from router.health.target_health import TargetHealth
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot, CompiledTarget

@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from harness.domain.reliability import breaker
-from harness.domain.reliability.breaker import (
+from harness.frame.failures import FAILURE_RULES, BreakerEffect, FailureClass
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.plan import TargetAvailability, target_availability
+from harness.routing.reliability import breaker
+from harness.routing.reliability.breaker import (
     BUCKETS,
     CLOSED_BREAKER,
     Breaker,
@@ -19,9 +22,6 @@ from harness.domain.reliability.breaker import (
     BreakerState,
     Ticket,
 )
-from harness.domain.reliability.failures import FAILURE_RULES, BreakerEffect, FailureClass
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.plan import TargetAvailability, target_availability
 from router.frame.failure import ProviderWords
 from router.snapshot.compiled import CompiledSnapshot
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 from typing import Final
 
-from harness.domain.formatting import format_percent
-from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.reliability.breaker import Breaker, BreakerState
-from harness.domain.reliability.failover import keep_sentence
-from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
-from harness.ports import Clock
+from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
+from harness.frame.failures import FAILURE_RULES, FailureClass
+from harness.frame.formatting import format_percent
+from harness.frame.ports import Clock
+from harness.routing.reliability.breaker import Breaker, BreakerState
+from harness.routing.reliability.failover import keep_sentence
 from router.frame.failure import ProviderWords, UpstreamFailed
 from router.health.target_health import TargetHealth
 from router.protocols.caller_names import OPENING
@@ -26,7 +26,7 @@ from router.upstream.learned_repairs import LearnedFields
 
 WATCH_S: Final = 1.0
 # How often the database hears that a cause goes on: below `silent` in
-# harness.domain.operations.alerts.
+# harness.frame.alerts.alert.
 STILL_S: Final = 60.0
 # How often the database hears that faults of our own go on.
 AGAIN_S: Final = 10.0

@@ -1,7 +1,7 @@
 """A worker's canary guard stops a canary that harms users, without the control plane.
 
 Each sticky key counts once, with its first request; outcomes are read in the order of
-assignment (`harness.domain.canary.worker_guard` says why). A thread writes the files: no
+assignment (`harness.gate.online.worker_guard` says why). A thread writes the files: no
 request waits for a disk.
 """
 
@@ -12,10 +12,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import ClassVar, Final
 
-from harness.domain.canary.worker_guard import WorkerGuard, abort_log_e
-from harness.domain.reliability.failures import keep_common_causes
-from harness.domain.routing.table import Arm, Canary, Route
-from harness.ports import Clock
+from harness.frame.failures import keep_common_causes
+from harness.frame.ports import Clock
+from harness.gate.online.worker_guard import WorkerGuard, abort_log_e
+from harness.routing.table import Arm, Canary, Route
 from router.recording.guard_files import GuardFiles, GuardTurn, LocalAbort
 from router.recording.internal_errors import RouterPart
 from router.request.request_observers import RequestObserver

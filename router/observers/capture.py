@@ -5,11 +5,11 @@ Nothing is read, redacted or written here; the parent's `capture_writer` redacts
 
 from typing import Final
 
-from harness.domain.operations.access import OptOut
-from harness.domain.privacy.capture import is_sampled
-from harness.domain.reliability.failover import hash_callers
-from harness.domain.routing.capabilities import Endpoint
-from harness.ports import Clock
+from harness.frame.people.access import OptOut
+from harness.frame.ports import Clock
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.capture import is_sampled
+from harness.routing.reliability.failover import hash_callers
 from router.frame.asgi import header
 from router.recording.internal_errors import RouterPart
 from router.recording.port import CaptureDraft, Recording

@@ -4,10 +4,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
-from harness.domain.reliability.failover import Failover, hash_callers, keep_sentence
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.plan import ExclusionReason
-from harness.ports import Clock
+from harness.frame.ports import Clock
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.plan import ExclusionReason
+from harness.routing.reliability.failover import Failover, hash_callers, keep_sentence
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
 from router.observers.request_accounting import HANDED_ON, fallback_model

@@ -6,9 +6,9 @@ A caller may reach any worker: it asks the one whose name is in the request's id
 import json
 from typing import ClassVar, Final
 
-from harness.domain.canary.guardrails import Guardrail
-from harness.domain.errors import InputError
-from harness.domain.routing.table import Arm
+from harness.frame.errors import InputError
+from harness.gate.online.guardrails import Guardrail
+from harness.routing.table import Arm
 from router.frame.body import FieldError
 from router.frame.bounded_map import BoundedMap
 from router.frame.replies import JSON, Reply, error_reply

@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Mapping
 from typing import ClassVar, Final
 
-from harness.domain.canary.observation import SEGMENTS, Segment
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.table import Canary, Route
+from harness.gate.online.observation import SEGMENTS, Segment
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.table import Canary, Route
 from router.frame.body import ClientRequest
 from router.observers.canary_guard import CanaryGuards
 from router.recording.guardrail_sample import SEGMENTS_FROM

@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from harness.domain.reliability.breaker import BreakerState
-from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.table import Arm
-from harness.ports import Clock
+from harness.frame.failures import CLIENT_FAILURES, FailureClass
+from harness.frame.ports import Clock
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.reliability.breaker import BreakerState
+from harness.routing.table import Arm
 from router.frame.body import ClientRequest, read_request
 from router.health.target_health import (
     HealthCheckState,

@@ -10,7 +10,8 @@ import logging
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from harness.domain.canary.judge import (
+from harness.frame.people.access import OptOut
+from harness.proposals.judge import (
     JudgeOutcome,
     build_prompt,
     has_budget,
@@ -18,9 +19,8 @@ from harness.domain.canary.judge import (
     parse_verdict,
     sampling_share_bps,
 )
-from harness.domain.operations.access import OptOut
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.table import Arm, Canary
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.table import Arm, Canary
 from router.frame.asgi import header
 from router.frame.body import ClientRequest, read_request
 from router.frame.bounded_map import BoundedMap

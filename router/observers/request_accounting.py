@@ -3,9 +3,9 @@
 from collections import Counter
 from typing import ClassVar, Final
 
-from harness.domain.agents.caller import AgentCaller
-from harness.domain.routing.capabilities import Endpoint
-from harness.ports import Clock
+from harness.agents.caller import AgentCaller
+from harness.frame.ports import Clock
+from harness.providers.models.capabilities import Endpoint
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER
 from router.protocols.answers import NO_USAGE

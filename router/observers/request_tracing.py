@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
 from router.frame.replies import Header
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.request_observers import RequestObserver

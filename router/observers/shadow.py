@@ -10,12 +10,11 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from harness.domain.operations.access import OptOut
-from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
-from harness.domain.routing.capabilities import Endpoint, missing_capabilities
-from harness.domain.routing.table import Arm, is_mirrored
-from harness.domain.routing.target import Price
-from harness.domain.shadow import (
+from harness.frame.failures import CLIENT_FAILURES, FailureClass
+from harness.frame.people.access import OptOut
+from harness.providers.models.capabilities import Endpoint, missing_capabilities
+from harness.providers.target import Price
+from harness.routing.shadow import (
     COST_USD,
     MIRRORED,
     UNPRICED,
@@ -25,6 +24,7 @@ from harness.domain.shadow import (
     unit_counts,
     within_budget,
 )
+from harness.routing.table import Arm, is_mirrored
 from router.frame.asgi import header
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed

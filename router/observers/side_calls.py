@@ -8,17 +8,16 @@ from collections.abc import Callable, Coroutine, Iterable
 from datetime import date
 from typing import Any, Final, NamedTuple
 
-from harness.control.operations.spending_meter import SpendingMeter
-from harness.domain.canary.guardrails import Guardrail, JudgeTally
-from harness.domain.errors import StoreUnavailable
-from harness.domain.operations.spending import SpendingPurpose
-from harness.domain.reliability.breaker import LAST_RESORT_TICKET
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import Price
-from harness.domain.settings import RouterSettings
-from harness.ports import Clock
-from harness.store.store import Store
-from harness.store.transaction import Transaction
+from harness.evals.month_spending import SpendingPurpose
+from harness.evals.spending_meter import SpendingMeter
+from harness.frame.errors import StoreUnavailable
+from harness.frame.ports import Clock
+from harness.gate.online.guardrails import Guardrail, JudgeTally
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import Price
+from harness.routing.reliability.breaker import LAST_RESORT_TICKET
+from harness.routing.settings import RouterSettings
+from harness.store.router_store import RouterRecords, RouterStore
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.protocols.answers import TokenUsage
@@ -44,10 +43,10 @@ class WorkerSpending:
         self._clock = clock
         self._meter: SpendingMeter | None = None  # None before the store is followed
 
-    def __call__(self, store: Store) -> None:
+    def __call__(self, store: RouterStore) -> None:
         """Raises StoreUnavailable: then the costs are stored later."""
         if self._meter is None:
-            self._meter = SpendingMeter(store, self._clock, self._purpose)
+            self._meter = SpendingMeter(store.spending, self._clock, self._purpose)
         self._meter.refresh()
 
     def may_ask(self, upstream: CompiledTarget) -> bool:
@@ -65,7 +64,7 @@ class WorkerSpending:
 
 
 Watched = Callable[[CompiledSnapshot], frozenset[str]]
-Stored = Callable[[Transaction, frozenset[str], date], Iterable[object]]
+Stored = Callable[[RouterRecords, frozenset[str], date], Iterable[object]]
 TOTALS_EVERY_S: Final = 1.0
 # Each: the subjects that have a budget, and their rows of this month or day.
 KEY_BUDGETS: Final[tuple[Watched, Stored]] = (
@@ -96,7 +95,7 @@ class TotalsRefresh:
         self._next = -TOTALS_EVERY_S
         self._asked: frozenset[str] = frozenset()
 
-    def __call__(self, store: Store) -> None:
+    def __call__(self, store: RouterStore) -> None:
         """Raises StoreUnavailable: then what was known stays."""
         serving = self._holder.current
         subjects = self._watched(serving) if serving else frozenset()
@@ -127,7 +126,7 @@ class JudgeBudget:
         self._lately: deque[tuple[float, str, float]] = deque()
         self._next = -EVERY_S
 
-    def __call__(self, store: Store) -> None:
+    def __call__(self, store: RouterStore) -> None:
         """Raises StoreUnavailable: then what was known stays."""
         serving = self._holder.current
         routes = serving.snapshot.table.routes.values() if serving else ()
@@ -146,7 +145,7 @@ class JudgeBudget:
                 del self._known_usd[gone], self._read[gone]
         self._next = now + EVERY_S
 
-    def _refresh(self, store: Store, rollout: str) -> None:
+    def _refresh(self, store: RouterStore, rollout: str) -> None:
         with store.read() as tx:
             new = tx.observations.blocks(rollout, after=self._read.get(rollout, 0))
         tallies = (block.counts.get(Guardrail.JUDGE) for block in new)

@@ -13,9 +13,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.settings import TracingSettings
+from harness.frame.failures import FailureClass
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.settings import TracingSettings
 from router.frame.body import ClientRequest
 from router.frame.replies import Header
 from router.observers.capture import is_copy_refused

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import Enum, StrEnum
 from typing import Final, NamedTuple, Protocol
 
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
 
 
 class BlockKind(Enum):

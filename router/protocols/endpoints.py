@@ -7,9 +7,9 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import Target
+from harness.frame.failures import FailureClass
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import Target
 from router.frame.body import ClientRequest
 from router.frame.body_patch import model_edit
 from router.frame.failure import UpstreamFailed

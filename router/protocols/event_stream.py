@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.errors import InputError
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.sse import LINE_END, EventPayloads, SseParser, event_data
+from harness.frame.errors import InputError
+from harness.frame.failures import FailureClass
+from harness.frame.sse import LINE_END, EventPayloads, SseParser, event_data
 from router.conversation.intake import AnswerIds
 from router.frame.body_patch import to_json
 from router.frame.failure import UpstreamFailed

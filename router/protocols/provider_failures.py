@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
 from router.frame.failure import UpstreamFailed, error_object
 from router.protocols.answers import ending_failure, ending_words
 from router.protocols.call_pieces import BROKEN_CALL, parse_json

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
 
 _F = FailureClass
 CLIENT_STATUSES: Final = range(400, 500)

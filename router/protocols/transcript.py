@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from harness.domain.routing.capabilities import Endpoint
+from harness.providers.models.capabilities import Endpoint
 from router.frame.failure import Untranslatable
 from router.protocols.call_pieces import CallPieces, call_of_piece
 from router.protocols.chat_way import ChatWay

@@ -6,14 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from harness.domain.privacy.capture import (
-    CapturedRequest,
-    CaptureResult,
-    capture_expiry,
-    capture_id,
-)
-from harness.domain.privacy.redaction import Redactor
-from harness.store.store import Store
+from harness.frame.redaction import Redactor
+from harness.routing.capture import CapturedRequest, CaptureResult, capture_expiry, capture_id
+from harness.store.router_store import RouterStore
 from router.protocols.transcript import build_transcript
 from router.recording.port import CaptureDraft
 
@@ -33,7 +28,7 @@ class CaptureWriter:
     """Redacts and stores drafts in the recorder's thread. secret: of the captures' ids."""
 
     def __init__(
-        self, store: Store, redactor: Redactor, secret: bytes, counters: Counter[str]
+        self, store: RouterStore, redactor: Redactor, secret: bytes, counters: Counter[str]
     ) -> None:
         self._store = store
         self._redactor = redactor

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from harness.domain.plain_data import from_plain, to_plain
-from harness.domain.reliability.failures import describe_failures
+from harness.frame.failures import describe_failures
+from harness.frame.plain_data import from_plain, to_plain
 
 SUFFIX: Final = ".json"
 

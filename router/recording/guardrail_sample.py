@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from enum import IntFlag
 from typing import Final, NamedTuple, Self
 
-from harness.domain.canary.guardrails import Guardrail
-from harness.domain.canary.prompt_cache import NO_CACHE_USE, CacheUse
+from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.prompt_cache import NO_CACHE_USE, CacheUse
 
 
 class RequestTraits(IntFlag):

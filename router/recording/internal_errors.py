@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.routing.table import Arm
+from harness.routing.table import Arm
 from router.recording.metrics import RouterMetrics
 from router.snapshot.compiled import CompiledRoute
 

@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
-from harness.domain.errors import StoreUnavailable
-from harness.ports import Clock
-from harness.store.store import Store
+from harness.frame.errors import StoreUnavailable
+from harness.frame.ports import Clock
+from harness.gate.online.key_ledger import KeyClaim, KeyHistory
+from harness.store.router_store import RouterStore
 from router.recording.ledger import Ledger
 from router.recording.open_block import OpenBlock
 
@@ -43,7 +43,7 @@ class KeyClaims:
     """
 
     def __init__(
-        self, store: Store, clock: Clock, lock: threading.Lock, counters: Counter[str]
+        self, store: RouterStore, clock: Clock, lock: threading.Lock, counters: Counter[str]
     ) -> None:
         self._store = store
         self._clock = clock

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from harness.domain.canary.guardrails import FEEDBACK_S, UnitRule
-from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, fingerprint
-from harness.domain.canary.observation import ObservationBlock
+from harness.gate.online.guardrails import FEEDBACK_S, UnitRule
+from harness.gate.online.key_ledger import KeyClaim, KeyHistory, fingerprint
+from harness.gate.online.observation import ObservationBlock
+from harness.proposals.judge import JudgeOutcome
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.observation_builder import ObservationBuilder
 from router.recording.open_block import LedgerUnit, OpenBlock

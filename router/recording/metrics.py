@@ -24,13 +24,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from harness.domain.operations.metrics import (
-    PROCESS_COUNTERS,
-    ROUTER_METRICS,
-    router_metric_meaning,
-)
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.target import Price
+from harness.frame.failures import FailureClass
+from harness.frame.metrics import PROCESS_COUNTERS, ROUTER_METRICS, router_metric_meaning
+from harness.providers.target import Price
 from router.protocols.answers import TokenUsage
 from router.recording.sums import CompletedRequest
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from harness.domain.canary.guardrails import (
+from harness.frame.failures import ArmFailure, keep_common_causes
+from harness.gate.online.guardrails import (
     ArmLevels,
     ArmSplit,
     ErrorTally,
@@ -18,11 +19,10 @@ from harness.domain.canary.guardrails import (
     UnitRule,
     guardrail_kind,
 )
-from harness.domain.canary.key_ledger import KeyHistory
-from harness.domain.canary.observation import SEGMENTS, NeverSeen, ObservationBlock
-from harness.domain.canary.prompt_cache import ArmCacheUse, CacheLevels, CacheUse
-from harness.domain.canary.ranking import MIN_CONTROLS, MeasuredUnit, mean_levels, rank_block
-from harness.domain.reliability.failures import ArmFailure, keep_common_causes
+from harness.gate.online.key_ledger import KeyHistory
+from harness.gate.online.observation import SEGMENTS, NeverSeen, ObservationBlock
+from harness.gate.online.prompt_cache import ArmCacheUse, CacheLevels, CacheUse
+from harness.gate.online.ranking import MIN_CONTROLS, MeasuredUnit, mean_levels, rank_block
 from router.recording.guardrail_sample import CACHED_TIMES, FAULTS, NEEDS, SEGMENTS_FROM
 from router.recording.open_block import LedgerUnit, OpenBlock
 

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Final
 
-from harness.domain.canary.guardrails import Guardrail
-from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.canary.key_ledger import KeyHistory
+from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.key_ledger import KeyHistory
+from harness.proposals.judge import JudgeOutcome
 from router.recording.guardrail_sample import FAULTS, NEEDS, SampleValues
 
 _JUDGED_TRAIT: Final = NEEDS[Guardrail.JUDGE]

@@ -9,15 +9,15 @@ from typing import Any, Final, NamedTuple
 
 from mypy_extensions import mypyc_attr
 
-from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.canary.observation import AskedName, ObservationBlock
-from harness.domain.errors import InputError
-from harness.domain.operations.alerts import Alert
-from harness.domain.reliability.failover import Failover
-from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend
-from harness.domain.routing.table import Arm, Canary
-from harness.domain.shadow import ShadowTally, ShadowUsage, sum_usage
-from harness.ports import Clock
+from harness.frame.alerts.alert import Alert
+from harness.frame.errors import InputError
+from harness.frame.people.spend import KeySpend, SpendTotals, total_spend
+from harness.frame.ports import Clock
+from harness.gate.online.observation import AskedName, ObservationBlock
+from harness.proposals.judge import JudgeOutcome
+from harness.routing.reliability.failover import Failover
+from harness.routing.shadow import ShadowTally, ShadowUsage, sum_usage
+from harness.routing.table import Arm, Canary
 from router.frame.body import FieldError
 from router.frame.json_spans import parse_object
 from router.recording.guard_files import LocalAbort

@@ -14,16 +14,15 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final
 
-from harness.domain.canary.guardrails import UnitRule
-from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.errors import StoreUnavailable
-from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.reliability.failures import ArmFailure
-from harness.domain.routing.table import Arm, Canary
-from harness.ports import Clock
-from harness.store.store import Store
-from harness.store.transaction import Transaction
+from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
+from harness.frame.errors import StoreUnavailable
+from harness.frame.failures import ArmFailure
+from harness.frame.ports import Clock
+from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.observation import ObservationBlock
+from harness.proposals.judge import JudgeOutcome
+from harness.routing.table import Arm, Canary
+from harness.store.router_store import RouterRecords, RouterStore
 from router.recording.capture_writer import CaptureWriter
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.key_claims import KeyClaims
@@ -52,7 +51,7 @@ class Recorder(Recording):
 
     def __init__(  # noqa: PLR0913 - all by name but two
         self,
-        store: Store,
+        store: RouterStore,
         spool: Spool,
         *,
         worker: str,
@@ -358,7 +357,7 @@ class Recorder(Recording):
             self._troubles.clear()
 
 
-def _write_all(tx: Transaction, *batches: Batch) -> None:
+def _write_all(tx: RouterRecords, *batches: Batch) -> None:
     # Summed up first: batches of one minute add to the same few rows.
     sums: dict[str, list[Any]] = {
         kind: sum_rows(kind, (row for batch in batches for row in getattr(batch, kind)))

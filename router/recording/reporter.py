@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from mypy_extensions import mypyc_attr
 
-from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.content_hash import short_hash
-from harness.domain.plain_data import from_plain, to_plain
-from harness.domain.reliability.failures import ArmFailure
-from harness.domain.reliability.spend import SpendTotals
-from harness.domain.routing.table import Arm, Canary
-from harness.ports import Clock
+from harness.frame.content_hash import short_hash
+from harness.frame.failures import ArmFailure
+from harness.frame.people.spend import SpendTotals
+from harness.frame.plain_data import from_plain, to_plain
+from harness.frame.ports import Clock
+from harness.proposals.judge import JudgeOutcome
+from harness.routing.table import Arm, Canary
 from router.recording import spool
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample

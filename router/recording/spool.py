@@ -11,13 +11,13 @@ from pathlib import Path
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
-from harness.domain.canary.observation import AskedName, ObservationBlock, TrafficMinute
-from harness.domain.evals.pins import Sighting
-from harness.domain.operations.alerts import Alert
-from harness.domain.plain_data import from_plain, to_plain
-from harness.domain.reliability.failover import Failover
-from harness.domain.reliability.spend import KeySpend
-from harness.domain.shadow import ShadowTally
+from harness.frame.alerts.alert import Alert
+from harness.frame.people.spend import KeySpend
+from harness.frame.plain_data import from_plain, to_plain
+from harness.gate.online.observation import AskedName, ObservationBlock, TrafficMinute
+from harness.gate.pins import Sighting
+from harness.routing.reliability.failover import Failover
+from harness.routing.shadow import ShadowTally
 
 
 class Batch(NamedTuple):

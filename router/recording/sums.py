@@ -8,12 +8,12 @@ from datetime import date, datetime
 from operator import attrgetter
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.evals.pins import MAX_SIGHTINGS, ServedModel, Sighting
-from harness.domain.reliability.latency import LATENCY_BOUNDS_MS, merge_histograms
-from harness.domain.reliability.spend import KeySpend
-from harness.domain.shadow import add_tallies
-from harness.ports import Clock
+from harness.frame.people.spend import KeySpend
+from harness.frame.ports import Clock
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.pins import MAX_SIGHTINGS, ServedModel, Sighting
+from harness.routing.reliability.latency import LATENCY_BOUNDS_MS, merge_histograms
+from harness.routing.shadow import add_tallies
 
 _ALL_BOUNDS: Final[tuple[int, ...]] = (*LATENCY_BOUNDS_MS, -1)
 _ADDED: Final[tuple[str, ...]] = (

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import structlog
 
-from harness.domain.canary.guardrails import UnitRule
-from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.operations.metrics import ROUTER_METRICS, router_metric_meaning
-from harness.domain.plain_data import from_plain, to_plain
+from harness.frame.metrics import ROUTER_METRICS, router_metric_meaning
+from harness.frame.plain_data import from_plain, to_plain
+from harness.gate.online.guardrails import UnitRule
+from harness.proposals.judge import JudgeOutcome
 from router.frame.bounded_map import BoundedMap
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample, RequestTraits

@@ -4,8 +4,9 @@ import math
 from datetime import datetime
 from typing import Final
 
-from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
-from harness.domain.reliability.latency import (
+from harness.frame.failures import FAILURE_RULES, FailureClass
+from harness.providers.models.capabilities import Endpoint, OptionalFeature
+from harness.routing.reliability.latency import (
     ANSWER_BOUNDS_MS,
     FIRST_TOKEN_BOUNDS_MS,
     MIN_LIMIT_S,
@@ -16,9 +17,8 @@ from harness.domain.reliability.latency import (
     first_token_limit_s,
     unmeasured_limit_s,
 )
-from harness.domain.reliability.retry import retry_after_s
-from harness.domain.routing.capabilities import Endpoint, OptionalFeature
-from harness.domain.settings import RouterSettings
+from harness.routing.reliability.retry import retry_after_s
+from harness.routing.settings import RouterSettings
 from router.frame.bounded_map import BoundedMap
 from router.frame.failure import UpstreamFailed
 from router.health.provider_keys import SEVERAL, ProviderKeys

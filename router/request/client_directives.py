@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.overrides import RequestKind
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.overrides import RequestKind
 from router.frame.asgi import HEAD_FACTS, Scope, header
 from router.frame.body import ClientRequest
 from router.frame.object_lists import iter_objects

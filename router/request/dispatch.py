@@ -7,15 +7,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from harness.domain.formatting import format_latency
-from harness.domain.providers.credentials import ProviderKey
-from harness.domain.reliability.breaker import LAST_RESORT_TICKET
-from harness.domain.reliability.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
-from harness.domain.reliability.retry import RetryBudget, retry_wait_s
-from harness.domain.routing.plan import FailedAttempt, next_target
-from harness.domain.routing.table import OnContentPolicy, StreamCommit
-from harness.domain.settings import RouterSettings
-from harness.ports import Clock
+from harness.frame.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
+from harness.frame.formatting import format_latency
+from harness.frame.ports import Clock
+from harness.providers.credential import ProviderKey
+from harness.routing.plan import FailedAttempt, next_target
+from harness.routing.reliability.breaker import LAST_RESORT_TICKET
+from harness.routing.reliability.retry import RetryBudget, retry_wait_s
+from harness.routing.settings import RouterSettings
+from harness.routing.table import OnContentPolicy, StreamCommit
 from router.frame.failure import UpstreamFailed
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Self
 
-from harness.domain.canary.guardrails import Guardrail, UnitRule
-from harness.domain.canary.prompt_cache import CacheUse, saved_seconds
-from harness.domain.json_schema import matches_schema
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import Price
+from harness.frame.json_schema import matches_schema
+from harness.gate.online.guardrails import Guardrail, UnitRule
+from harness.gate.online.prompt_cache import CacheUse, saved_seconds
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import Price
 from router.frame.body import ClientRequest
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.answers import NO_USAGE, TokenUsage

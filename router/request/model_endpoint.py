@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from harness.domain.errors import InputError
-from harness.domain.operations.access import OptOut
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.overrides import RequestKind, choose_kind
-from harness.domain.routing.plan import RoutePlan
-from harness.domain.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant, Route
-from harness.domain.settings import RouterSettings
-from harness.ports import Clock
+from harness.frame.errors import InputError
+from harness.frame.people.access import OptOut
+from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.ports import Clock
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.overrides import RequestKind, choose_kind
+from harness.routing.plan import RoutePlan
+from harness.routing.settings import RouterSettings
+from harness.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant, Route
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER, open_literal
 from router.access.keys import is_route_allowed

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from harness.domain.routing.capabilities import Endpoint, Needs, OptionalFeature
-from harness.domain.routing.plan import RoutePlan
-from harness.domain.routing.target import Target
+from harness.providers.models.capabilities import Endpoint, Needs, OptionalFeature
+from harness.providers.target import Target
+from harness.routing.plan import RoutePlan
 from router.frame.body import ClientRequest
 from router.frame.body_patch import to_json
 from router.frame.json_walk import JsonSpan

@@ -4,19 +4,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from harness.domain.reliability.breaker import BreakerState, WhenAllOpen
-from harness.domain.routing.capabilities import (
+from harness.frame.ports import Clock
+from harness.providers.force import KillSwitch, active_switches
+from harness.providers.models.capabilities import (
     Capabilities,
     Endpoint,
     Needs,
     missing_capabilities,
     must_serialize_tools,
 )
-from harness.domain.routing.keep_warm import draw_keep_warm
-from harness.domain.routing.kill_switch import KillSwitch, active_switches
-from harness.domain.routing.plan import PlanContext, RoutePlan, plan_request
-from harness.domain.routing.table import Arm, Canary, choose_arm, hash_bucket
-from harness.ports import Clock
+from harness.routing.keep_warm import draw_keep_warm
+from harness.routing.plan import PlanContext, RoutePlan, plan_request
+from harness.routing.reliability.breaker import BreakerState, WhenAllOpen
+from harness.routing.table import Arm, Canary, choose_arm, hash_bucket
 from router.conversation.intake import is_made_by
 from router.frame.body import ClientRequest
 from router.health.target_health import TargetHealth

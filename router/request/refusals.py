@@ -5,9 +5,9 @@ import math
 from contextlib import suppress
 from typing import Final
 
-from harness.domain.errors import InputError
-from harness.domain.reliability.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
-from harness.domain.routing.plan import Excluded, ExclusionReason
+from harness.frame.errors import InputError
+from harness.frame.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
+from harness.routing.plan import Excluded, ExclusionReason
 from router.frame.failure import UpstreamFailed, error_object
 from router.frame.json_spans import ParsedObject, parse_object
 from router.frame.replies import DO_NOT_RETRY, JSON, RETRY, Reply, error_body, error_reply

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
-from harness.domain.errors import InputError
-from harness.domain.operations.access import OptOut
-from harness.domain.providers.credentials import ProviderKey
-from harness.domain.reliability.breaker import Ticket
-from harness.domain.reliability.failures import ArmFailure, FailureClass
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.plan import ExclusionReason, RoutePlan
-from harness.domain.routing.table import Arm, Canary
+from harness.frame.errors import InputError
+from harness.frame.failures import ArmFailure, FailureClass
+from harness.frame.people.access import OptOut
+from harness.providers.credential import ProviderKey
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.plan import ExclusionReason, RoutePlan
+from harness.routing.reliability.breaker import Ticket
+from harness.routing.table import Arm, Canary
 from router.access.admission import RateReservation
 from router.conversation.intake import AnswerIds
 from router.frame.asgi import Scope

@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
-from harness.domain.routing.table import Arm
+from harness.frame.failures import CLIENT_FAILURES, FailureClass
+from harness.routing.table import Arm
 from router.frame.asgi import DisconnectWatch, OnLeaving, Receive, Send, send_reply
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from contextlib import aclosing
 from typing import Final
 
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
 from router.frame.asgi import Message, Send
 from router.frame.failure import UpstreamFailed
 from router.frame.replies import EVENTS, Header, passed_on

@@ -8,11 +8,11 @@ from functools import partial
 from http import HTTPStatus
 from typing import Final
 
-from harness.domain.providers.credentials import hide_provider_secrets
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.table import OnBadEvent, OnEmptyAnswer
-from harness.domain.settings import AnsweredModel, RouterSettings
+from harness.frame.failures import FailureClass
+from harness.providers.credential import hide_provider_secrets
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.settings import AnsweredModel, RouterSettings
+from harness.routing.table import OnBadEvent, OnEmptyAnswer
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
 from router.frame.timers import Timer, Timers

@@ -10,15 +10,15 @@ from collections import Counter
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from harness.domain.agents.caller import AGENT_HEADER, PEER_HEADER, sign_peer_header
-from harness.domain.operations.access import (
+from harness.agents.caller import AGENT_HEADER, PEER_HEADER, sign_peer_header
+from harness.frame.people.access import (
     UNKNOWN_ADDRESS,
     client_address,
     is_loopback,
     parse_proxy_networks,
 )
-from harness.domain.settings import AgentSettings, RouterSettings
-from harness.ports import Clock
+from harness.frame.ports import Clock
+from harness.routing.settings import AgentSettings, RouterSettings
 from router.frame.asgi import ON_LEAVING, DisconnectWatch, Receive, Scope, Send
 from router.frame.failure import UpstreamFailed
 from router.frame.replies import CLOSE, Header, Reply, end_to_end, error_reply

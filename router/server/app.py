@@ -6,11 +6,11 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from harness.domain.operations.spending import SpendingPurpose
-from harness.domain.routing.table import KeyGrant
-from harness.domain.settings import AgentSettings, RouterSettings
-from harness.ports import Clock, RateBook
-from harness.store.store import Store
+from harness.evals.month_spending import SpendingPurpose
+from harness.frame.ports import Clock, RateBook
+from harness.routing.settings import AgentSettings, RouterSettings
+from harness.routing.table import KeyGrant
+from harness.store.router_store import RouterStore
 from router.access.admission import Admission, AsideKind
 from router.access.front_door import SOON, Callers, FrontDoor, is_anthropics
 from router.access.keys import FLAGS_PATH, list_models
@@ -181,7 +181,7 @@ class Router:
         marks = marks or SharedMarks(secret)
         self._shadows = ShadowMirror(parts, self._spending[SpendingPurpose.SHADOW], marks)
         money = JudgeBudget(holder, clock)
-        followers: list[Callable[[Store], None]] = [
+        followers: list[Callable[[RouterStore], None]] = [
             TotalsRefresh(holder, recorder.spends, clock, *KEY_BUDGETS),
             TotalsRefresh(holder, recorder.shadows, clock, *SHADOW_BUDGETS),
             *self._spending.values(),

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-from harness.domain.errors import InputError
-from harness.domain.routing.capabilities import Endpoint
+from harness.frame.errors import InputError
+from harness.providers.models.capabilities import Endpoint
 from router.frame.asgi import Message, Scope, Send
 from router.frame.body import FieldError
 from router.frame.json_spans import parse_object

@@ -9,9 +9,9 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from harness.domain.errors import InputError
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.table import KeyGrant
+from harness.frame.errors import InputError
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.table import KeyGrant
 from router.access.keys import FLAGS_PATH, is_route_allowed
 from router.frame.asgi import Scope, header
 from router.frame.body import read_request

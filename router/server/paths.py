@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Mapping
 from typing import Final
 
-from harness.domain.settings import CorsSettings
+from harness.routing.settings import CorsSettings
 from router.access.keys import FLAGS_PATH, MODELS
 from router.frame.asgi import Message, Scope, Send, header
 from router.frame.replies import Header, Reply, error_reply

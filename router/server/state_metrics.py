@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from harness.domain.reliability.breaker import BreakerState
+from harness.routing.reliability.breaker import BreakerState
 from router.health.target_health import TargetHealth
 from router.observers.health_checks import HealthChecks
 from router.recording.event_log import EventLog

@@ -6,17 +6,17 @@ from typing import Final, NamedTuple
 
 from mypy_extensions import mypyc_attr
 
-from harness.domain.agents.agent import AgentGrant
-from harness.domain.canary.guardrails import CanaryJudge, Guardrail
-from harness.domain.providers.credentials import ProviderKey, ProviderKeySets
-from harness.domain.routing.capabilities import Capabilities, Endpoint, OptionalFeature
-from harness.domain.routing.keep_warm import KeepWarm
-from harness.domain.routing.kill_switch import KillSwitch
-from harness.domain.routing.overrides import RequestKind
-from harness.domain.routing.plan import RoutePlan
-from harness.domain.routing.table import Arm, Canary, KeyGrant, Route, Snapshot
-from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.shadow import Shadow
+from harness.gate.online.guardrails import CanaryJudge, Guardrail
+from harness.providers.credential import ProviderKey, ProviderKeySets
+from harness.providers.force import KillSwitch
+from harness.providers.models.capabilities import Capabilities, Endpoint, OptionalFeature
+from harness.providers.target import Price, Provider, Target
+from harness.routing.agent import AgentGrant
+from harness.routing.keep_warm import KeepWarm
+from harness.routing.overrides import RequestKind
+from harness.routing.plan import RoutePlan
+from harness.routing.shadow import Shadow
+from harness.routing.table import Arm, Canary, KeyGrant, Route, Snapshot
 from router.frame.replies import Header
 
 _VALIDITY: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})

@@ -4,17 +4,12 @@ import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 
-from harness.domain.agents.agent import literal_route_name
-from harness.domain.canary.guardrails import CanaryJudge
-from harness.domain.errors import SnapshotInvalid
-from harness.domain.providers.credentials import ProviderKeySets, lacks_key
-from harness.domain.providers.kinds import (
-    PROVIDER_KINDS,
-    SERVED_KINDS,
-    AnswerLimit,
-    ProviderKind,
-)
-from harness.domain.routing.capabilities import (
+from harness.frame.errors import SnapshotInvalid
+from harness.gate.online.guardrails import CanaryJudge
+from harness.providers.credential import ProviderKeySets, lacks_key
+from harness.providers.force import KillSwitch
+from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS, AnswerLimit, ProviderKind
+from harness.providers.models.capabilities import (
     UNKNOWN_CAPABILITIES,
     Capabilities,
     Endpoint,
@@ -22,17 +17,11 @@ from harness.domain.routing.capabilities import (
     dropped_features,
     restrict_endpoints,
 )
-from harness.domain.routing.keep_warm import KeepWarm, keep_warm_targets
-from harness.domain.routing.kill_switch import KillSwitch
-from harness.domain.routing.plan import PlanContext
-from harness.domain.routing.table import Arm, Route, RouteSettings, Snapshot, find_shadow_end
-from harness.domain.routing.target import (
-    NO_DATA_CLASSES,
-    DataClasses,
-    Provider,
-    Target,
-    may_see,
-)
+from harness.providers.target import NO_DATA_CLASSES, DataClasses, Provider, Target, may_see
+from harness.routing.agent import literal_route_name
+from harness.routing.keep_warm import KeepWarm, keep_warm_targets
+from harness.routing.plan import PlanContext
+from harness.routing.table import Arm, Route, RouteSettings, Snapshot, find_shadow_end
 from router.conversation.intake import maker_of
 from router.frame.replies import header_text
 from router.protocols.endpoints import DIALECTS

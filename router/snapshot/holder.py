@@ -9,27 +9,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from harness.domain import json_schema
-from harness.domain.content_hash import canonical_json, hash_content
-from harness.domain.errors import (
+from harness.frame import json_schema
+from harness.frame.content_hash import canonical_json, hash_content
+from harness.frame.errors import (
     ConfigError,
     DatabaseRestored,
     SnapshotInvalid,
     StoreUnavailable,
 )
-from harness.domain.operations.signed_rows import (
+from harness.frame.plain_data import from_plain, to_plain
+from harness.frame.signing.signed_rows import (
     Lineage,
     Revocations,
     foreign_reason,
     fork_reason,
     older_reason,
 )
-from harness.domain.plain_data import from_plain, to_plain
-from harness.domain.providers.credentials import ProviderKeySets
-from harness.domain.routing.kill_switch import KillSwitch
-from harness.domain.routing.table import Snapshot
-from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses
-from harness.store.store import Store
+from harness.providers.credential import ProviderKeySets
+from harness.providers.force import KillSwitch
+from harness.providers.target import NO_DATA_CLASSES, DataClasses
+from harness.routing.table import Snapshot
+from harness.store.router_store import RouterStore
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
 
@@ -162,7 +162,7 @@ class SnapshotHolder:
 
     def __init__(  # noqa: PLR0913 - each is what the class's text says
         self,
-        store: Store,
+        store: RouterStore,
         file: Path,
         standing: Sequence[KillSwitch] = (),
         keys_of: KeysOf = no_keys,
@@ -189,7 +189,7 @@ class SnapshotHolder:
         self._refused_at = time.monotonic()
         self._guard = LineageGuard()
         self._confirmed = time.monotonic()
-        self._followers: list[Callable[[Store], None]] = []
+        self._followers: list[Callable[[RouterStore], None]] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
 
@@ -227,7 +227,7 @@ class SnapshotHolder:
     def _on_disk(self) -> Snapshot:
         return self._restored(load_snapshot(self._file))
 
-    def add_follower(self, follower: Callable[[Store], None]) -> None:
+    def add_follower(self, follower: Callable[[RouterStore], None]) -> None:
         """The thread that follows the store calls it; it may raise StoreUnavailable."""
         self._followers.append(follower)
 

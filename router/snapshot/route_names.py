@@ -6,9 +6,9 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Final
 
-from harness.domain.canary.observation import OTHER_NAMES
-from harness.domain.routing.route_changes import spell_route_name
-from harness.domain.suggestions import did_you_mean
+from harness.frame.suggestions import did_you_mean
+from harness.gate.online.observation import OTHER_NAMES
+from harness.routing.route_changes import spell_route_name
 from router.frame.bounded_map import BoundedMap
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 

@@ -4,13 +4,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from harness.domain.errors import SnapshotInvalid
-from harness.domain.reliability.failures import CLIENT_FAILURES, UNCHARGED, FailureClass
-from harness.domain.routing.capabilities import Endpoint, Needs
-from harness.domain.routing.overrides import RequestKind
-from harness.domain.routing.plan import PlanContext, RoutePlan, plan_request
-from harness.domain.routing.table import Arm, Route
-from harness.domain.routing.target import DataClasses, is_at_least_as_strict
+from harness.frame.errors import SnapshotInvalid
+from harness.frame.failures import CLIENT_FAILURES, UNCHARGED, FailureClass
+from harness.providers.models.capabilities import Endpoint, Needs
+from harness.providers.target import DataClasses, is_at_least_as_strict
+from harness.routing.overrides import RequestKind
+from harness.routing.plan import PlanContext, RoutePlan, plan_request
+from harness.routing.table import Arm, Route
 from router.snapshot.compiled import CompiledRoute
 
 

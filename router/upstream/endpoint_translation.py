@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
-from harness.domain.routing.capabilities import Endpoint
+from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
+from harness.providers.models.capabilities import Endpoint
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.frame.body_patch import to_json
 from router.frame.json_spans import ParsedObject

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.reliability.request_repair import (
+from harness.frame.failures import FailureClass
+from harness.routing.reliability.request_repair import (
     MAX_REPAIRS,
     RepairKind,
     RequestRepair,

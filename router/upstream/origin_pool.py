@@ -10,8 +10,8 @@ from contextlib import suppress
 from itertools import chain, zip_longest
 from typing import Final, NamedTuple
 
-from harness.domain.providers.api_base_rules import may_connect
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
+from harness.providers.api_base_rules import may_connect
 from router.frame.failure import UpstreamFailed
 from router.upstream.pool_connection import PoolConnection
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from harness.domain.errors import InputError
-from harness.domain.providers.credentials import ProviderKey
-from harness.domain.providers.headers import check_request_headers, request_headers
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.target import Provider
-from harness.domain.settings import RouterSettings
+from harness.frame.errors import InputError
+from harness.frame.failures import FailureClass
+from harness.providers.calls.headers import check_request_headers, request_headers
+from harness.providers.credential import ProviderKey
+from harness.providers.target import Provider
+from harness.routing.settings import RouterSettings
 from router.frame.failure import UpstreamFailed
 from router.frame.replies import LISTS
 from router.upstream.origin_pool import OriginAddress, OriginPool

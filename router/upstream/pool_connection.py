@@ -9,7 +9,7 @@ from typing import Final, cast
 
 import httptools
 
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
 from router.frame.failure import UpstreamFailed
 
 MAX_HEAD_BYTES: Final = 64 * 1024

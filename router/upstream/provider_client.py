@@ -5,12 +5,12 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
-from harness.domain.errors import NoAnswer
-from harness.domain.providers.credentials import ProviderKey, hide_provider_secrets
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.target import Provider
-from harness.domain.settings import RouterSettings
-from harness.ports import Posted
+from harness.frame.errors import NoAnswer
+from harness.frame.failures import FailureClass
+from harness.providers.credential import ProviderKey, hide_provider_secrets
+from harness.providers.ports import Posted
+from harness.providers.target import Provider
+from harness.routing.settings import RouterSettings
 from router.frame.failure import UpstreamFailed
 from router.protocols.provider_failures import classify_status
 from router.upstream.transport import UpstreamRequest

@@ -5,8 +5,8 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final
 
-from harness.domain.errors import InputError
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.errors import InputError
+from harness.frame.failures import FailureClass
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import parse_object
 from router.protocols.chat.dialect import CHAT

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol
 
-from harness.domain.providers.credentials import ProviderKey
-from harness.domain.routing.target import Provider
+from harness.providers.credential import ProviderKey
+from harness.providers.target import Provider
 from router.frame.body import CHAT_PATH
 
 

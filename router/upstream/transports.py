@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from harness.domain.errors import ConfigError
-from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import Provider
-from harness.domain.settings import RouterSettings
+from harness.frame.errors import ConfigError
+from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import Provider
+from harness.routing.settings import RouterSettings
 from router.conversation.chat_history import mark_chat, move_chat, suits_chat, with_client_names
 from router.conversation.intake import INTAKES, QUOTED_MARK, TAKES_ALL, MovedBody
 from router.conversation.native_histories import (

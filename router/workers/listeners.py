@@ -4,7 +4,7 @@ import signal
 import socket
 from typing import Final
 
-from harness.domain.errors import ConfigError
+from harness.frame.errors import ConfigError
 
 # TERM: after the delay in which balancers find out. INT: at once. HAND_OVER: others accept in
 # its stead already, and no client is to notice.

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from harness.domain.errors import SwapgateError
+from harness.frame.errors import SwapgateError
 from router.recording.worker_aggregator import WorkerAggregator, WorkerReports
 from router.workers.listeners import HAND_OVER, KEEP_ALIVE_S
 

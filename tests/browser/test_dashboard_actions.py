@@ -8,14 +8,15 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect
 
-from harness.control.agents import switches
-from harness.control.proposals import submission
-from harness.domain.agents.agent import literal_choice
-from harness.domain.agents.switch_request import ModelSwitchRequest
-from harness.domain.operations.access import Role
-from harness.domain.operations.principals import OPERATOR
-from harness.domain.pagination import PageRequest
-from harness.domain.proposals.proposal import ProposalPhase
+from harness.agents import switches
+from harness.agents.records import SwitchRequests
+from harness.agents.switch_request import ModelSwitchRequest
+from harness.frame.pagination import PageRequest
+from harness.frame.people.access import Role
+from harness.frame.people.principals import OPERATOR
+from harness.proposals import submission
+from harness.routing.agent import literal_choice
+from harness.routing.proposal import ProposalPhase
 from tests.browser.conftest import AGENT, SPY
 from tests.support.browser.agent_sessions import converse, create_key, open_session, opened
 from tests.support.browser.dashboard_data import Lived, counted, lived_copy
@@ -216,7 +217,7 @@ def test_a_request_shows_without_a_reload_and_what_is_being_typed_stays(
     expect(card).to_have_count(0)
     with opened(house.config) as installation:
         with installation.context.store.read() as tx:
-            assert tx.switch_requests.get(first.id).decision_reason == "too dear"
+            assert SwitchRequests(tx).get(first.id).decision_reason == "too dear"
         switches.reject_switch(installation.context, OPERATOR, second.id)
     expect(page.locator("h1")).to_contain_text("No switch waits for a person")
 

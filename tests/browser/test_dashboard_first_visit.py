@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from harness.domain.operations.audit import AuditEvent
+from harness.frame.signing.audit import AuditEvent
+from harness.frame.signing.audit_log import AuditLog
 from tests.support.browser.agent_sessions import create_key, opened
 from tests.support.browser.dashboard_data import configured
 from tests.support.browser.dashboard_server import (
@@ -134,4 +135,4 @@ def sign_on(page: Page, subject: str) -> None:
 
 def audited(config: Path, kind: str) -> list[AuditEvent]:
     with opened(config) as installation, installation.store.read() as tx:
-        return [e for e in reversed(tx.audit.tail(50)) if e.action.startswith(kind)]
+        return [e for e in reversed(AuditLog(tx).tail(50)) if e.action.startswith(kind)]

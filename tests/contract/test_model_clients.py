@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from evals.sim import server as sim
-from harness.control.operations import keys
-from harness.domain.operations.access import SYSTEM
-from harness.domain.reliability.rate_limits import KeyLimits
+from harness.frame.people.access import SYSTEM
+from harness.frame.people.rate_limits import KeyLimits
+from harness.operations import keys
 from swapgate import (
     Caller,
     CallLimited,

@@ -3,12 +3,19 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.agents.agent import SessionState
-from harness.domain.agents.message import IdempotencyKey, MessageState
-from harness.domain.errors import NotFound
-from harness.store.database_errors import RowRefused
-from harness.store.schema import metadata
+from harness.agents.message import IdempotencyKey, MessageState
+from harness.agents.records import (
+    AgentGrants,
+    Agents,
+    SessionMessages,
+    Sessions,
+    SwitchRequests,
+)
+from harness.frame.errors import NotFound
+from harness.frame.records.database_errors import RowRefused
+from harness.routing.agent import SessionState
 from harness.store.store import Store
+from harness.store.tables import metadata
 from tests.contract.conftest import Opener
 from tests.support.store.agent_records import (
     AGENT,
@@ -36,16 +43,16 @@ def filled(store: Store) -> None:
     with_agent(store)
     ended = answer(state=MessageState.COMPLETE, done_at=NOW, content="To billing.")
     with store.write() as tx:
-        tx.session_messages.add(message())
-        tx.session_messages.add(answer())
-        tx.session_messages.end(ended)
-        tx.sessions.hold(replace(SESSION, turn="tu_2"))
-        tx.session_messages.add(message(3, turn="tu_2"))
-        tx.session_messages.add(answer(4, turn="tu_2"))
-        tx.switch_requests.add(REQUEST)
-        tx.agent_grants.add(ANSWERING)
-        tx.switch_requests.decide(APPROVED)
-        tx.switch_requests.add(replace(REQUEST, id="sw_2"))
+        SessionMessages(tx).add(message())
+        SessionMessages(tx).add(answer())
+        SessionMessages(tx).end(ended)
+        Sessions(tx).hold(replace(SESSION, turn="tu_2"))
+        SessionMessages(tx).add(message(3, turn="tu_2"))
+        SessionMessages(tx).add(answer(4, turn="tu_2"))
+        SwitchRequests(tx).add(REQUEST)
+        AgentGrants(tx).add(ANSWERING)
+        SwitchRequests(tx).decide(APPROVED)
+        SwitchRequests(tx).add(replace(REQUEST, id="sw_2"))
 
 
 REFUSED = [
@@ -88,7 +95,7 @@ def test_the_database_refuses_what_must_never_happen(sql_stores: Opener) -> None
 
     for statement, rule in REFUSED:
         with pytest.raises(RowRefused, match=rule), store.write() as tx:
-            tx.routing._unit.write(sa.text(statement))
+            tx.write(sa.text(statement))
 
 
 COPIES: list[tuple[str, dict[str, object], dict[str, object], str]] = [
@@ -116,7 +123,7 @@ def test_the_database_refuses_a_row_that_must_never_be(sql_stores: Opener) -> No
 
     for table, key, change, rule in COPIES:
         with store.read() as tx:
-            values = row(tx.routing._unit._db, table, **key) | change
+            values = row(tx.db, table, **key) | change
         with pytest.raises(sa.exc.IntegrityError, match=rule), written(store) as db:
             insert(db, table, values)
 
@@ -128,7 +135,7 @@ def test_no_row_is_put_in_the_place_of_another(sqlite_stores: Opener) -> None:
     for table in ("agent_grant", "agent_switch"):
         known = metadata.tables[table]
         with store.read() as tx:
-            values = tx.routing._unit.read(sa.select(known).limit(1)).one()._asdict()
+            values = tx.read(sa.select(known).limit(1)).one()._asdict()
         replaced = sa.insert(known).values(**values).prefix_with("OR REPLACE")
         with pytest.raises(sa.exc.IntegrityError), written(store) as db:
             db.execute(replaced)
@@ -137,24 +144,24 @@ def test_no_row_is_put_in_the_place_of_another(sqlite_stores: Opener) -> None:
 def test_a_message_is_found_by_its_session_client_and_key(agents: Store) -> None:
     sent = IdempotencyKey("k_1", "a", "hash")
     with agents.write() as tx:
-        tx.session_messages.add(message(sent=sent))
-        tx.session_messages.keep(SESSION.id, SESSION.turn, "{}")
+        SessionMessages(tx).add(message(sent=sent))
+        SessionMessages(tx).keep(SESSION.id, SESSION.turn, "{}")
         for other in (replace(sent, client="k_2"), replace(sent, key="b")):
-            assert tx.session_messages.find_sent(SESSION.id, other) is None
-        assert tx.session_messages.find_sent("se_2", sent) is None
-        found = tx.session_messages.find_sent(SESSION.id, replace(sent, request_hash="x"))
+            assert SessionMessages(tx).find_sent(SESSION.id, other) is None
+        assert SessionMessages(tx).find_sent("se_2", sent) is None
+        found = SessionMessages(tx).find_sent(SESSION.id, replace(sent, request_hash="x"))
         assert found == message(sent=sent, kept="{}")
 
 
 def test_a_closed_session_is_deleted_with_all_that_is_its_own(agents: Store) -> None:
     with agents.write() as tx:
-        tx.session_messages.add(message())
-        tx.sessions.save(replace(SESSION, state=SessionState.CLOSED))
+        SessionMessages(tx).add(message())
+        Sessions(tx).save(replace(SESSION, state=SessionState.CLOSED))
     with agents.write() as tx:
-        tx.sessions.delete(SESSION.id)
-        assert tx.session_messages.list(SESSION.id) == []
-        tx.agents.save(replace(AGENT, deleted_at=NOW))
-        assert tx.agents.forget(NOW) == 0
-        assert tx.agents.forget(LATER) == 1
+        Sessions(tx).delete(SESSION.id)
+        assert SessionMessages(tx).list(SESSION.id) == []
+        Agents(tx).save(replace(AGENT, deleted_at=NOW))
+        assert Agents(tx).forget(NOW) == 0
+        assert Agents(tx).forget(LATER) == 1
         with pytest.raises(NotFound):
-            tx.agents.get(AGENT.id)
+            Agents(tx).get(AGENT.id)

@@ -3,11 +3,12 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.errors import NotFound
-from harness.domain.operations.alert_record import Notified, mark_notified
-from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.operations.delivery import mark_delivered, mark_failed, new_delivery
-from harness.domain.reliability.failover import Failover
+from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
+from harness.frame.alerts.alert_record import Notified, mark_notified
+from harness.frame.alerts.delivery import mark_delivered, mark_failed, new_delivery
+from harness.frame.alerts.records import Alerts, Deliveries
+from harness.frame.errors import NotFound
+from harness.routing.reliability.failover import Failover
 from harness.store.store import Store
 from tests.support.store.records import NOW
 
@@ -58,83 +59,83 @@ def test_the_same_alert_of_two_workers_is_one_record_that_the_last_one_ends(
 ) -> None:
     other = replace(later(3), source="w2")
     with store.write() as tx:
-        tx.alerts.fold([OPENED, PROMOTED])
+        Alerts(tx).fold([OPENED, PROMOTED])
     with store.write() as tx:
-        tx.alerts.fold([other])
-        tx.alerts.fold([OPENED.now(AlertEvent.ENDED, NOW + timedelta(seconds=5))])
+        Alerts(tx).fold([other])
+        Alerts(tx).fold([OPENED.now(AlertEvent.ENDED, NOW + timedelta(seconds=5))])
     with store.read() as tx:
-        (record,) = tx.alerts.list(open_only=True)
+        (record,) = Alerts(tx).list(open_only=True)
         assert (record.count, set(record.sources)) == (2, {"w2"})
         assert record.last_seen == other.at
 
     with store.write() as tx:
-        tx.alerts.fold([other.now(AlertEvent.ENDED, NOW + timedelta(seconds=9))])
+        Alerts(tx).fold([other.now(AlertEvent.ENDED, NOW + timedelta(seconds=9))])
     with store.read() as tx:
-        assert tx.alerts.list(open_only=True) == []
-        newest, event = tx.alerts.list()
+        assert Alerts(tx).list(open_only=True) == []
+        newest, event = Alerts(tx).list()
         assert newest.resolved_at == NOW + timedelta(seconds=9)
         assert (event.key, event.resolved_at) == ("promoted:ro_1", NOW)
 
 
 def test_a_record_that_is_not_stored_cannot_be_saved(store: Store) -> None:
     with store.write() as tx:
-        tx.alerts.fold([OPENED])
-        (record,) = tx.alerts.list()
+        Alerts(tx).fold([OPENED])
+        (record,) = Alerts(tx).list()
     with pytest.raises(NotFound), store.write() as tx:
-        tx.alerts.save(replace(record, id="al_other"))
+        Alerts(tx).save(replace(record, id="al_other"))
 
 
 def test_a_delivery_waits_is_tried_again_and_is_over_once(store: Store) -> None:
     with store.write() as tx:
-        tx.alerts.fold([OPENED])
-        record = mark_notified(tx.alerts.list()[0], Notified.RAISED, NOW)
-        tx.alerts.save(record)
+        Alerts(tx).fold([OPENED])
+        record = mark_notified(Alerts(tx).list()[0], Notified.RAISED, NOW)
+        Alerts(tx).save(record)
         first = new_delivery(record, Notified.RAISED, "chat", NOW)
         second = new_delivery(record, Notified.RAISED, "mail", NOW)
-        tx.deliveries.add(first)
-        tx.deliveries.add(second)
+        Deliveries(tx).add(first)
+        Deliveries(tx).add(second)
     with store.write() as tx:
-        assert tx.deliveries.due(NOW) == [first, second]
-        assert tx.deliveries.replace(first, mark_delivered(first, NOW))
+        assert Deliveries(tx).due(NOW) == [first, second]
+        assert Deliveries(tx).replace(first, mark_delivered(first, NOW))
         again = mark_failed(second, NOW, "connection refused", uniform=0.5)
-        assert tx.deliveries.replace(second, again)
-        assert not tx.deliveries.replace(second, again)
-        assert tx.deliveries.due(NOW) == []
+        assert Deliveries(tx).replace(second, again)
+        assert not Deliveries(tx).replace(second, again)
+        assert Deliveries(tx).due(NOW) == []
     with store.read() as tx:
-        assert tx.deliveries.due(NOW + timedelta(minutes=1)) == [again]
-        assert tx.deliveries.for_alert(record.id) == [mark_delivered(first, NOW), again]
+        assert Deliveries(tx).due(NOW + timedelta(minutes=1)) == [again]
+        assert Deliveries(tx).for_alert(record.id) == [mark_delivered(first, NOW), again]
 
 
 def test_a_sink_gets_the_end_of_an_alert_after_its_start(store: Store) -> None:
     with store.write() as tx:
-        tx.alerts.fold([OPENED])
-        raised = mark_notified(tx.alerts.list()[0], Notified.RAISED, NOW)
+        Alerts(tx).fold([OPENED])
+        raised = mark_notified(Alerts(tx).list()[0], Notified.RAISED, NOW)
         resolved = mark_notified(raised, Notified.RESOLVED, NOW)
-        tx.alerts.save(resolved)
+        Alerts(tx).save(resolved)
         start, end, elsewhere = (
             new_delivery(raised, Notified.RAISED, "chat", NOW),
             new_delivery(resolved, Notified.RESOLVED, "chat", NOW),
             new_delivery(resolved, Notified.RESOLVED, "mail", NOW),
         )
         for delivery in (start, end, elsewhere):
-            tx.deliveries.add(delivery)
+            Deliveries(tx).add(delivery)
     with store.write() as tx:
-        assert tx.deliveries.due(NOW) == [start, elsewhere]
-        assert tx.deliveries.replace(start, mark_delivered(start, NOW))
-        assert tx.deliveries.due(NOW) == [end, elsewhere]
+        assert Deliveries(tx).due(NOW) == [start, elsewhere]
+        assert Deliveries(tx).replace(start, mark_delivered(start, NOW))
+        assert Deliveries(tx).due(NOW) == [end, elsewhere]
 
 
 def test_what_ended_long_ago_is_forgotten_with_its_deliveries(store: Store) -> None:
     with store.write() as tx:
-        tx.alerts.fold([OPENED, PROMOTED])
-        for record in tx.alerts.list():
+        Alerts(tx).fold([OPENED, PROMOTED])
+        for record in Alerts(tx).list():
             after = mark_notified(record, Notified.RAISED, NOW)
-            tx.alerts.save(after)
-            tx.deliveries.add(new_delivery(after, Notified.RAISED, "chat", NOW))
+            Alerts(tx).save(after)
+            Deliveries(tx).add(new_delivery(after, Notified.RAISED, "chat", NOW))
     with store.write() as tx:
-        assert tx.alerts.forget(NOW) == 0
-        assert tx.alerts.forget(NOW + timedelta(days=1)) == 1
+        assert Alerts(tx).forget(NOW) == 0
+        assert Alerts(tx).forget(NOW + timedelta(days=1)) == 1
     with store.read() as tx:
-        (left,) = tx.alerts.list()
+        (left,) = Alerts(tx).list()
         assert left.kind is AlertKind.BREAKER_OPEN
-        assert [delivery.alert for delivery in tx.deliveries.due(NOW)] == [left.id]
+        assert [delivery.alert for delivery in Deliveries(tx).due(NOW)] == [left.id]

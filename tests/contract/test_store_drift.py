@@ -2,7 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.drift import DriftCheck, DriftEvidence, DriftPlan, DriftWatch
+from harness.evals.records.drift import Drift
+from harness.gate.drift_check import DriftCheck, DriftEvidence, DriftPlan, DriftWatch
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
 from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, PIN, RUN
 
@@ -24,11 +27,11 @@ pytestmark = pytest.mark.req("F7")
 def watching(store: Store) -> Store:
     with store.write() as tx:
         for target in (OLD, NEW):
-            tx.routing.add_target(target)
-        tx.runs.add(RUN)
+            Routing(tx).add_target(target)
+        EvalRuns(tx).add(RUN)
         for id_ in ("r_2", "r_3"):
-            tx.runs.add(replace(RUN, id=id_))
-        assert tx.drift.start(CHECK)
+            EvalRuns(tx).add(replace(RUN, id=id_))
+        assert Drift(tx).start(CHECK)
     return store
 
 
@@ -63,31 +66,31 @@ def test_a_target_and_suite_has_one_open_watch_which_closes_once(watching: Store
     second = replace(CHECK, run="r_2", watch="dw_2")
     other = replace(CHECK, run="r_3", watch="dw_3", target=NEW.id)
     with watching.write() as tx:
-        assert not tx.drift.start(second)
-        assert tx.drift.start(other)
-        assert tx.drift.is_open("dw_1")
-        assert tx.drift.close("dw_1", LATER)
-        assert not tx.drift.close("dw_1", LATER)
-        assert not tx.drift.close("dw_9", LATER)
-        assert not tx.drift.is_open("dw_1")
-        assert tx.drift.start(second)
+        assert not Drift(tx).start(second)
+        assert Drift(tx).start(other)
+        assert Drift(tx).is_open("dw_1")
+        assert Drift(tx).close("dw_1", LATER)
+        assert not Drift(tx).close("dw_1", LATER)
+        assert not Drift(tx).close("dw_9", LATER)
+        assert not Drift(tx).is_open("dw_1")
+        assert Drift(tx).start(second)
 
     with watching.read() as tx:
-        assert tx.drift.open_watches() == [DriftWatch((second,)), DriftWatch((other,))]
-        assert tx.drift.checks("dw_1") == [replace(CHECK, closed_at=LATER)]
+        assert Drift(tx).open_watches() == [DriftWatch((second,)), DriftWatch((other,))]
+        assert Drift(tx).checks("dw_1") == [replace(CHECK, closed_at=LATER)]
 
 
 def test_a_watch_has_one_running_check_and_it_ends_once(watching: Store) -> None:
     second = replace(CHECK, number=1, run="r_2", reason="")
     with watching.write() as tx:
-        assert (tx.drift.is_checking(RUN.id), tx.drift.is_checking("r_2")) == (True, False)
-        assert not tx.drift.start(second)
-        assert tx.drift.end(ENDED)
-        assert not tx.drift.is_checking(RUN.id)
-        assert not tx.drift.end(replace(ENDED, message="another"))
-        assert not tx.drift.start(replace(CHECK, run="r_2"))
-        assert tx.drift.start(second)
+        assert (Drift(tx).is_checking(RUN.id), Drift(tx).is_checking("r_2")) == (True, False)
+        assert not Drift(tx).start(second)
+        assert Drift(tx).end(ENDED)
+        assert not Drift(tx).is_checking(RUN.id)
+        assert not Drift(tx).end(replace(ENDED, message="another"))
+        assert not Drift(tx).start(replace(CHECK, run="r_2"))
+        assert Drift(tx).start(second)
 
     with watching.read() as tx:
-        assert tx.drift.open_watches() == [DriftWatch((ENDED, second))]
-        assert tx.drift.checks("dw_9") == []
+        assert Drift(tx).open_watches() == [DriftWatch((ENDED, second))]
+        assert Drift(tx).checks("dw_9") == []

@@ -3,9 +3,10 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.errors import LeaseLost, NotFound
-from harness.domain.evals.run import ANSWER_PLACEHOLDER, AnswerColumns, RunState, SampleError
-from harness.store.sql.evals import ENDED
+from harness.frame.errors import LeaseLost, NotFound
+from harness.gate.run import ANSWER_PLACEHOLDER, AnswerColumns, RunState, SampleError
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import ENDED, EvalRuns
 from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, RUN, SAMPLE
 
@@ -15,101 +16,101 @@ MINUTE = timedelta(minutes=1)
 @pytest.fixture(autouse=True)
 def run(store: Store) -> None:
     with store.write() as tx:
-        tx.routing.add_target(OLD)
-        tx.routing.add_target(NEW)
-        tx.runs.add(RUN)
+        Routing(tx).add_target(OLD)
+        Routing(tx).add_target(NEW)
+        EvalRuns(tx).add(RUN)
 
 
 def test_a_run_is_scored_by_what_it_learned_of_its_target(store: Store) -> None:
     """What has no score tells nothing, nor does an answer in which nothing can be read."""
     lost = replace(SAMPLE, strict=None, lenient=None, error=SampleError.INFRA)
     with store.write() as tx:
-        assert not tx.runs.scored(RUN.id)
-        tx.runs.store_sample(lost)
-        assert not tx.runs.scored(RUN.id)
-        tx.runs.store_sample(replace(lost, item="j", error=SampleError.UNSCORED))
-        tx.runs.store_sample(
+        assert not EvalRuns(tx).scored(RUN.id)
+        EvalRuns(tx).store_sample(lost)
+        assert not EvalRuns(tx).scored(RUN.id)
+        EvalRuns(tx).store_sample(replace(lost, item="j", error=SampleError.UNSCORED))
+        EvalRuns(tx).store_sample(
             replace(SAMPLE, item="k", strict=0.0, lenient=0.0, rule="no_label")
         )
-        assert not tx.runs.scored(RUN.id)
-        tx.runs.store_sample(replace(SAMPLE, item="l"))
-        assert tx.runs.scored(RUN.id)
+        assert not EvalRuns(tx).scored(RUN.id)
+        EvalRuns(tx).store_sample(replace(SAMPLE, item="l"))
+        assert EvalRuns(tx).scored(RUN.id)
 
 
 def test_a_lease_belongs_to_one_owner_until_it_expires(store: Store) -> None:
     with store.write() as tx:
-        assert tx.runs.lease(RUN.id, "w1", now=NOW, until=NOW + MINUTE)
-        assert not tx.runs.lease(RUN.id, "w2", now=NOW, until=LATER)
-        assert tx.runs.lease(RUN.id, "w1", now=NOW, until=NOW + 2 * MINUTE)
-        assert not tx.runs.lease(RUN.id, "w2", now=NOW + MINUTE, until=LATER)
-        assert tx.runs.lease(RUN.id, "w2", now=NOW + 2 * MINUTE, until=LATER)
+        assert EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=NOW + MINUTE)
+        assert not EvalRuns(tx).lease(RUN.id, "w2", now=NOW, until=LATER)
+        assert EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=NOW + 2 * MINUTE)
+        assert not EvalRuns(tx).lease(RUN.id, "w2", now=NOW + MINUTE, until=LATER)
+        assert EvalRuns(tx).lease(RUN.id, "w2", now=NOW + 2 * MINUTE, until=LATER)
         with pytest.raises(NotFound):
-            tx.runs.lease("r_unknown", "w1", now=NOW, until=LATER)
+            EvalRuns(tx).lease("r_unknown", "w1", now=NOW, until=LATER)
 
     with store.read() as tx:
-        leased = tx.runs.get(RUN.id)
+        leased = EvalRuns(tx).get(RUN.id)
         assert (leased.lease_owner, leased.lease_until) == ("w2", LATER)
 
 
 def test_only_its_owner_leaves_a_run(store: Store) -> None:
     with store.write() as tx:
-        tx.runs.lease(RUN.id, "w1", now=NOW, until=LATER)
-        assert not tx.runs.leave(RUN.id, "w2", RunState.DONE)
-        assert tx.runs.get(RUN.id).lease_owner == "w1"
-        assert tx.runs.leave(RUN.id, "w1", RunState.OVER_BUDGET, "no money left")
+        EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=LATER)
+        assert not EvalRuns(tx).leave(RUN.id, "w2", RunState.DONE)
+        assert EvalRuns(tx).get(RUN.id).lease_owner == "w1"
+        assert EvalRuns(tx).leave(RUN.id, "w1", RunState.OVER_BUDGET, "no money left")
         left = replace(RUN, state=RunState.OVER_BUDGET, message="no money left")
-        assert tx.runs.get(RUN.id) == left
-        assert not tx.runs.leave(RUN.id, "w1", RunState.DONE)
+        assert EvalRuns(tx).get(RUN.id) == left
+        assert not EvalRuns(tx).leave(RUN.id, "w1", RunState.DONE)
         with pytest.raises(NotFound):
-            tx.runs.leave("r_unknown", "w1", RunState.DONE)
+            EvalRuns(tx).leave("r_unknown", "w1", RunState.DONE)
 
 
 def test_only_the_owner_of_the_lease_stores_by_it(store: Store) -> None:
     with store.write() as tx:
-        tx.runs.lease(RUN.id, "w1", now=NOW, until=NOW + MINUTE)
-        assert tx.runs.store_sample(SAMPLE, owner="w1")
-        tx.runs.lease(RUN.id, "w2", now=NOW + MINUTE, until=LATER)
+        EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=NOW + MINUTE)
+        assert EvalRuns(tx).store_sample(SAMPLE, owner="w1")
+        EvalRuns(tx).lease(RUN.id, "w2", now=NOW + MINUTE, until=LATER)
     late = replace(SAMPLE, item="i2", position=1)
     with (
         pytest.raises(LeaseLost, match=r"w2 holds the lease of run .*, not w1"),
         store.write() as tx,
     ):
-        tx.runs.store_sample(late, owner="w1")
+        EvalRuns(tx).store_sample(late, owner="w1")
     with store.write() as tx:
-        assert tx.runs.store_sample(late, owner="w2")
-        tx.runs.set_state(RUN.id, RunState.STOPPED)
+        assert EvalRuns(tx).store_sample(late, owner="w2")
+        EvalRuns(tx).set_state(RUN.id, RunState.STOPPED)
     with (
         pytest.raises(LeaseLost, match=r"no worker holds the lease of run .*, not w2"),
         store.write() as tx,
     ):
-        tx.runs.store_sample(replace(SAMPLE, item="i3", position=2), owner="w2")
+        EvalRuns(tx).store_sample(replace(SAMPLE, item="i3", position=2), owner="w2")
 
     with store.read() as tx:
-        assert [sample.item for sample in tx.runs.samples(RUN.id)] == ["i1", "i2"]
+        assert [sample.item for sample in EvalRuns(tx).samples(RUN.id)] == ["i1", "i2"]
 
 
 def test_outcomes_and_figures_are_the_samples_without_their_texts(store: Store) -> None:
     silent = replace(SAMPLE, item="i2", position=1, answer="", prompt="a long question")
     with store.write() as tx:
         for sample in (SAMPLE, silent, replace(SAMPLE, item="i3", position=2)):
-            tx.runs.store_sample(sample)
+            EvalRuns(tx).store_sample(sample)
 
     with store.read() as tx:
-        assert list(tx.runs.outcomes(RUN.id, below=2)) == [
+        assert list(EvalRuns(tx).outcomes(RUN.id, below=2)) == [
             replace(SAMPLE, answer=ANSWER_PLACEHOLDER, prompt=""),
             replace(silent, prompt=""),
         ]
-        read = tx.runs.figures(RUN.id, below=2)
+        read = EvalRuns(tx).figures(RUN.id, below=2)
         assert sorted(zip(*astuple(read), strict=True)) == sorted(
             zip(*astuple(AnswerColumns.from_samples([SAMPLE, silent])), strict=True)
         )
-        assert len(tx.runs.figures(RUN.id, below=0)) == 0
+        assert len(EvalRuns(tx).figures(RUN.id, below=0)) == 0
         asked = ["i3", SAMPLE.item, "unknown"]
-        assert [sample.item for sample in tx.runs.samples_of(RUN.id, asked)] == [
+        assert [sample.item for sample in EvalRuns(tx).samples_of(RUN.id, asked)] == [
             SAMPLE.item,
             "i3",
         ]
-        assert next(iter(tx.runs.samples_of(RUN.id, asked))) == SAMPLE
+        assert next(iter(EvalRuns(tx).samples_of(RUN.id, asked))) == SAMPLE
 
 
 def test_progress_adds_up_what_is_known(store: Store) -> None:
@@ -123,62 +124,64 @@ def test_progress_adds_up_what_is_known(store: Store) -> None:
         error_text="timed out",
     )
     with store.write() as tx:
-        tx.runs.store_sample(SAMPLE)
-        tx.runs.store_sample(unscored)
+        EvalRuns(tx).store_sample(SAMPLE)
+        EvalRuns(tx).store_sample(unscored)
 
     with store.read() as tx:
-        assert tx.runs.progress(RUN.id) == (2, 0.25, 40, 6)
-        assert tx.runs.count(RUN.id) == 2
-        assert tx.runs.progress("r_unknown") == (0, 0.0, 0, 0)
-        assert tx.runs.samples(RUN.id)[1] == unscored
+        assert EvalRuns(tx).progress(RUN.id) == (2, 0.25, 40, 6)
+        assert EvalRuns(tx).count(RUN.id) == 2
+        assert EvalRuns(tx).progress("r_unknown") == (0, 0.0, 0, 0)
+        assert EvalRuns(tx).samples(RUN.id)[1] == unscored
 
 
 def test_any_answer_of_a_model_can_be_stored(store: Store) -> None:
     wild = "a\0b \ud800 ü 漢 'quoted' \"twice\" \\ % :name"
     with store.write() as tx:
-        assert tx.runs.store_sample(replace(SAMPLE, answer=wild))
+        assert EvalRuns(tx).store_sample(replace(SAMPLE, answer=wild))
 
     with store.read() as tx:
-        stored = tx.runs.samples(RUN.id)[0].answer
+        stored = EvalRuns(tx).samples(RUN.id)[0].answer
         assert stored == wild.replace("\0", "\u2400").replace("\ud800", "\ufffd")
 
 
 def test_an_equal_run_that_has_not_ended_is_found(store: Store) -> None:
     with store.write() as tx:
-        tx.runs.add(replace(RUN, id="r_2", state=RunState.DONE))
-        tx.runs.add(replace(RUN, id="r_3", state=RunState.RUNNING))
-        tx.runs.add(replace(RUN, id="r_4", target=NEW.id))
+        EvalRuns(tx).add(replace(RUN, id="r_2", state=RunState.DONE))
+        EvalRuns(tx).add(replace(RUN, id="r_3", state=RunState.RUNNING))
+        EvalRuns(tx).add(replace(RUN, id="r_4", target=NEW.id))
 
     with store.read() as tx:
-        assert {run.id for run in tx.runs.unfinished(RUN.fingerprint)} == {"r_1", "r_3"}
+        assert {run.id for run in EvalRuns(tx).unfinished(RUN.fingerprint)} == {"r_1", "r_3"}
 
 
 def test_a_lease_from_a_clock_that_was_set_back_since_is_not_waited_for(store: Store) -> None:
     hour = 60 * MINUTE
     with store.write() as tx:
-        assert tx.runs.lease(RUN.id, "w1", now=NOW + hour, until=NOW + hour + MINUTE)
-        assert tx.runs.lease(RUN.id, "w2", now=NOW, until=NOW + MINUTE)
-        assert not tx.runs.lease(RUN.id, "w3", now=NOW - MINUTE / 2, until=NOW + MINUTE / 2)
+        assert EvalRuns(tx).lease(RUN.id, "w1", now=NOW + hour, until=NOW + hour + MINUTE)
+        assert EvalRuns(tx).lease(RUN.id, "w2", now=NOW, until=NOW + MINUTE)
+        assert not EvalRuns(tx).lease(
+            RUN.id, "w3", now=NOW - MINUTE / 2, until=NOW + MINUTE / 2
+        )
 
 
 def test_a_run_that_has_ended_is_not_leased(store: Store) -> None:
     with store.write() as tx:
         for ended in ENDED:
-            tx.runs.set_state(RUN.id, ended)
-            assert not tx.runs.lease(RUN.id, "w1", now=NOW, until=LATER)
-            assert tx.runs.get(RUN.id).lease_owner is None
+            EvalRuns(tx).set_state(RUN.id, ended)
+            assert not EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=LATER)
+            assert EvalRuns(tx).get(RUN.id).lease_owner is None
 
 
 def test_states_but_running_clear_the_lease_and_failures_are_counted(store: Store) -> None:
     with store.write() as tx:
-        tx.runs.lease(RUN.id, "w1", now=NOW, until=LATER)
-        tx.runs.set_state(RUN.id, RunState.RUNNING)
-        running = tx.runs.get(RUN.id)
-        tx.runs.set_state(RUN.id, RunState.FAILED, "exit code 9")
-        tx.runs.set_state(RUN.id, RunState.FAILED, "exit code 9")
-        failed = tx.runs.get(RUN.id)
+        EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=LATER)
+        EvalRuns(tx).set_state(RUN.id, RunState.RUNNING)
+        running = EvalRuns(tx).get(RUN.id)
+        EvalRuns(tx).set_state(RUN.id, RunState.FAILED, "exit code 9")
+        EvalRuns(tx).set_state(RUN.id, RunState.FAILED, "exit code 9")
+        failed = EvalRuns(tx).get(RUN.id)
         with pytest.raises(NotFound):
-            tx.runs.set_state("r_unknown", RunState.DONE)
+            EvalRuns(tx).set_state("r_unknown", RunState.DONE)
 
     assert running.lease_owner == "w1"
     assert failed == replace(RUN, state=RunState.FAILED, failures=2, message="exit code 9")
@@ -186,21 +189,21 @@ def test_states_but_running_clear_the_lease_and_failures_are_counted(store: Stor
 
 def test_wanting_more_queues_a_run_that_ended_and_never_lowers(store: Store) -> None:
     with store.write() as tx:
-        tx.runs.want(RUN.id, 50)
-        assert tx.runs.get(RUN.id) == RUN
-        tx.runs.set_state(RUN.id, RunState.STOPPED, "decided")
-        tx.runs.want(RUN.id, 200)
-        assert tx.runs.get(RUN.id) == replace(RUN, wanted=200)
+        EvalRuns(tx).want(RUN.id, 50)
+        assert EvalRuns(tx).get(RUN.id) == RUN
+        EvalRuns(tx).set_state(RUN.id, RunState.STOPPED, "decided")
+        EvalRuns(tx).want(RUN.id, 200)
+        assert EvalRuns(tx).get(RUN.id) == replace(RUN, wanted=200)
         with pytest.raises(NotFound):
-            tx.runs.want("r_unknown", 1)
+            EvalRuns(tx).want("r_unknown", 1)
 
 
 def test_a_sample_counts_once(store: Store) -> None:
     with store.write() as tx:
-        assert tx.runs.store_sample(SAMPLE)
-        assert not tx.runs.store_sample(replace(SAMPLE, strict=0.0, answer="other"))
-        assert tx.runs.store_sample(replace(SAMPLE, epoch=1))
+        assert EvalRuns(tx).store_sample(SAMPLE)
+        assert not EvalRuns(tx).store_sample(replace(SAMPLE, strict=0.0, answer="other"))
+        assert EvalRuns(tx).store_sample(replace(SAMPLE, epoch=1))
 
     with store.read() as tx:
-        assert list(tx.runs.samples(RUN.id)) == [SAMPLE, replace(SAMPLE, epoch=1)]
-        assert tx.runs.done(RUN.id) == {("i1", 0), ("i1", 1)}
+        assert list(EvalRuns(tx).samples(RUN.id)) == [SAMPLE, replace(SAMPLE, epoch=1)]
+        assert EvalRuns(tx).done(RUN.id) == {("i1", 0), ("i1", 1)}

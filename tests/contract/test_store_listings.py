@@ -8,19 +8,35 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.run import RunState
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.audit import AuditFilter
-from harness.domain.pagination import Page, PageRequest, read_all
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.freeze import Freeze
-from harness.domain.routing.route_changes import ChangeSettings
-from harness.domain.routing.target import Target
-from harness.store.sql.listings import Listings
-from harness.store.sql.pages import PageReader
+from harness.agents.records import (
+    AgentGrants,
+    Agents,
+    SessionMessages,
+    Sessions,
+    SwitchRequests,
+)
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import InputError, NotFound
+from harness.frame.pagination import Page, PageRequest, read_all
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.people.records import ApiKeys
+from harness.frame.records.pages import PageReader
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import AuditFilter
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.run import RunState
+from harness.operations.records import Captures
+from harness.providers.target import Target
+from harness.routing.freeze import Freeze
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.failovers import Failovers
+from harness.routing.records.interventions import BreakGlasses, Freezes, Shadows, Switches
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+from harness.routing.route_changes import ChangeSettings
+from harness.store.listings import Listings
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.contract import test_store_alerts as alerts
 from tests.contract import test_store_observations as observations
 from tests.contract import test_store_routing as switches
@@ -56,13 +72,13 @@ def nothing(tx: Transaction) -> None:
 
 
 def two_targets(tx: Transaction) -> None:
-    tx.routing.add_target(OLD)
-    tx.routing.add_target(NEW)
+    Routing(tx).add_target(OLD)
+    Routing(tx).add_target(NEW)
 
 
 def a_run(tx: Transaction) -> None:
     two_targets(tx)
-    tx.runs.add(RUN)
+    EvalRuns(tx).add(RUN)
 
 
 def a_route(tx: Transaction) -> None:
@@ -70,27 +86,27 @@ def a_route(tx: Transaction) -> None:
 
 
 def an_agent(tx: Transaction) -> None:
-    tx.routing.add_target(NEW)
+    Routing(tx).add_target(NEW)
     agents.add_agent(tx)
 
 
 def add_shadow(tx: Transaction, n: int) -> None:
-    tx.shadows.add(replace(shadows.SHADOW, id=f"sh_{n:02}", started_at=at(n)))
-    tx.shadows.end(f"sh_{n:02}", actor="ada", because="seen", now=LATER)
+    Shadows(tx).add(replace(shadows.SHADOW, id=f"sh_{n:02}", started_at=at(n)))
+    Shadows(tx).end(f"sh_{n:02}", actor="ada", because="seen", now=LATER)
 
 
 def add_version(tx: Transaction, n: int) -> None:
-    before = tx.routing.route(ROUTE)
+    before = Routing(tx).route(ROUTE)
     assert before is not None
     change = ChangeSettings(ROUTE, replace(SETTINGS, description=f"the {n}th"))
-    tx.routing.commit(
+    Routing(tx).commit(
         change, expected_version=before.version, actor="ada", reason="so", now=at(n)
     )
 
 
 def add_event(tx: Transaction, n: int) -> None:
-    tx.audit._clock = ManualClock(at(n))
-    tx.audit.append(SYSTEM, "a", str(n), {})
+    tx._clock = ManualClock(at(n))
+    AuditLog(tx).append(SYSTEM, "a", str(n), {})
 
 
 @dataclass(frozen=True)
@@ -106,21 +122,21 @@ class Listed:
 LISTS: Final[Mapping[str, Listed]] = {
     "proposals": Listed(
         lambda stored, page: stored.proposals(page, route=ROUTE),
-        lambda tx, n: tx.proposals.add(
+        lambda tx, n: Proposals(tx).add(
             proposal(f"p_{n:02}", created_at=at(n), phase=ProposalPhase.REJECTED)
         ),
         two_targets,
     ),
     "runs": Listed(
         lambda stored, page: stored.runs(page, states=[RunState.DONE]),
-        lambda tx, n: tx.runs.add(
+        lambda tx, n: EvalRuns(tx).add(
             replace(RUN, id=f"r_{n:02}", created_at=at(n), state=RunState.DONE)
         ),
         two_targets,
     ),
     "samples": Listed(
         lambda stored, page: stored.samples(page, run=RUN.id),
-        lambda tx, n: tx.runs.store_sample(
+        lambda tx, n: EvalRuns(tx).store_sample(
             replace(SAMPLE, item=f"a, b/{n}", position=n // 3, epoch=n % 2)
         ),
         a_run,
@@ -128,7 +144,7 @@ LISTS: Final[Mapping[str, Listed]] = {
     ),
     "targets": Listed(
         lambda stored, page: stored.targets(page),
-        lambda tx, n: tx.routing.add_target(Target("sim", f"m-{n // 3}", {"seed": n})),
+        lambda tx, n: Routing(tx).add_target(Target("sim", f"m-{n // 3}", {"seed": n})),
     ),
     "routes": Listed(
         lambda stored, page: stored.routes(page),
@@ -143,26 +159,26 @@ LISTS: Final[Mapping[str, Listed]] = {
     ),
     "keys": Listed(
         lambda stored, page: stored.keys(page),
-        lambda tx, n: tx.keys.add(
+        lambda tx, n: ApiKeys(tx).add(
             replace(KEY, id=f"k_{n:02}", hash=f"{n:064}", created_at=at(n))
         ),
     ),
     "switches": Listed(
         lambda stored, page: stored.switches(page),
-        lambda tx, n: tx.switches.add(
+        lambda tx, n: Switches(tx).add(
             replace(switches.SWITCH, id=f"sw_{n:02}", created_at=at(n))
         ),
         id_=lambda row: row.switch.id,
     ),
     "freezes": Listed(
         lambda stored, page: stored.freezes(page),
-        lambda tx, n: tx.freezes.add(
+        lambda tx, n: Freezes(tx).add(
             Freeze(f"fz_{n:02}", None, "why", "ada", at(n), at(n), at(n) + timedelta(days=1))
         ),
     ),
     "break_glasses": Listed(
         lambda stored, page: stored.break_glasses(page),
-        lambda tx, n: tx.break_glasses.add(
+        lambda tx, n: BreakGlasses(tx).add(
             replace(BROKEN, id=f"bg_{n:02}", route=f"r{n}", created_at=at(n))
         ),
         two_targets,
@@ -174,49 +190,49 @@ LISTS: Final[Mapping[str, Listed]] = {
     ),
     "alerts": Listed(
         lambda stored, page: stored.alerts(page, open_only=True),
-        lambda tx, n: tx.alerts.fold([replace(alerts.OPENED, key=f"k:{n}", at=at(n))]),
+        lambda tx, n: Alerts(tx).fold([replace(alerts.OPENED, key=f"k:{n}", at=at(n))]),
     ),
     "failovers": Listed(
         lambda stored, page: stored.failovers(page, since=NOW),
-        lambda tx, n: tx.failovers.append(
+        lambda tx, n: Failovers(tx).append(
             [replace(alerts.ROW, worker=f"w,{n % 2}", number=n + 1, at=at(n))]
         ),
         id_=lambda row: row.number,
     ),
     "captures": Listed(
         lambda stored, page: stored.captures(page, route="triage"),
-        lambda tx, n: tx.captures.store(
+        lambda tx, n: Captures(tx).store(
             replace(observations.ONE, id=f"cap_{n}", at=at(n)), most_per_day=100
         ),
     ),
     "agents": Listed(
         lambda stored, page: stored.agents(page, owner_key=agents.AGENT.owner_key),
-        lambda tx, n: tx.agents.add(
+        lambda tx, n: Agents(tx).add(
             replace(agents.AGENT, id=f"ag_{n:02}", created_at=at(n), updated_at=at(n))
         ),
     ),
     "sessions": Listed(
         lambda stored, page: stored.sessions(page, agent=agents.AGENT.id),
-        lambda tx, n: tx.sessions.add(
+        lambda tx, n: Sessions(tx).add(
             replace(agents.SESSION, id=f"se_{n:02}", created_at=at(n), last_at=at(n))
         ),
         an_agent,
     ),
     "session_messages": Listed(
         lambda stored, page: stored.session_messages(page, session=agents.SESSION.id),
-        lambda tx, n: tx.session_messages.add(agents.message(n + 1)),
+        lambda tx, n: SessionMessages(tx).add(agents.message(n + 1)),
         an_agent,
     ),
     "switch_requests": Listed(
         lambda stored, page: stored.switch_requests(page, session=agents.SESSION.id),
-        lambda tx, n: tx.switch_requests.add(
+        lambda tx, n: SwitchRequests(tx).add(
             replace(agents.REQUEST, id=f"sw_{n:02}", asked_at=at(n))
         ),
         an_agent,
     ),
     "agent_grants": Listed(
         lambda stored, page: stored.agent_grants(page, agent=agents.AGENT.id),
-        lambda tx, n: tx.agent_grants.add(
+        lambda tx, n: AgentGrants(tx).add(
             replace(agents.GRANT, id=f"gr_{n:02}", created_at=at(n))
         ),
         an_agent,
@@ -277,7 +293,7 @@ def test_a_page_is_filled_with_the_freezes_of_a_route_before_its_limit(store: St
         for number, route in enumerate(("chat", "chat", None, "mail")):
             at = NOW + timedelta(minutes=number)
             over = at + timedelta(hours=1)
-            tx.freezes.add(Freeze(f"fz_{number}", route, "why", "ada", at, at, over))
+            Freezes(tx).add(Freeze(f"fz_{number}", route, "why", "ada", at, at, over))
     with store.listings() as stored:
         page = stored.freezes(PageRequest(2), route="chat")
     assert [row.id for row in page] == ["fz_2", "fz_1"]
@@ -296,7 +312,7 @@ def test_a_forged_version_key_switch_run_sample_or_model_hides_no_other(
     store = sql_stores()
     with store.write() as tx:
         a_route(tx)
-        tx.runs.add(RUN)
+        EvalRuns(tx).add(RUN)
         for number in range(3):
             add_version(tx, number)
             LISTS["keys"].add(tx, number)
@@ -366,8 +382,8 @@ def test_audit_events_are_selected_by_who_what_and_when(store: Store) -> None:
             (2, ana, "route.create", "route chat"),
             (3, SYSTEM, "route.rollback", "route chat"),
         ):
-            tx.audit._clock = ManualClock(NOW + timedelta(seconds=number))
-            tx.audit.append(actor, action, subject, {})
+            tx._clock = ManualClock(NOW + timedelta(seconds=number))
+            AuditLog(tx).append(actor, action, subject, {})
 
     with store.listings() as stored:
         for selection, numbers in SELECTIONS.items():

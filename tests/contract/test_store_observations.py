@@ -3,7 +3,11 @@ from datetime import date, timedelta, timezone
 
 import pytest
 
-from harness.domain.canary.guardrails import (
+from harness.frame.errors import NotFound
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.people.spend import KeySpend, SpendTotals, total_spend
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.guardrails import (
     ArmSplit,
     ErrorTally,
     FailureTally,
@@ -11,17 +15,11 @@ from harness.domain.canary.guardrails import (
     Guardrail,
     JudgeTally,
 )
-from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
-from harness.domain.canary.observation import (
-    MOST_ASKED_NAMES,
-    OTHER_NAMES,
-    AskedName,
-    NeverSeen,
-)
-from harness.domain.errors import NotFound
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.privacy.capture import CapturedRequest, CaptureResult
-from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend
+from harness.gate.online.key_ledger import KeyClaim, KeyHistory
+from harness.gate.online.observation import MOST_ASKED_NAMES, OTHER_NAMES, AskedName, NeverSeen
+from harness.operations.records import Captures
+from harness.routing.capture import CapturedRequest, CaptureResult
+from harness.routing.records.observations import Observations
 from harness.store.store import Store
 from tests.support.control.manual_clock import ManualClock
 from tests.support.store.records import BLOCK, NOW
@@ -33,28 +31,28 @@ NEVER_SEEN, RETURNED, COUNTED = KeyHistory
 def test_blocks_are_numbered_in_order_of_arrival(store: Store) -> None:
     first, second = replace(BLOCK, sequence=7), replace(BLOCK, worker="w0", sequence=1)
     with store.write() as tx:
-        tx.observations.append([first], [])
+        Observations(tx).append([first], [])
     with store.write() as tx:
-        tx.observations.append([second, replace(BLOCK, rollout="ro_2")], [])
+        Observations(tx).append([second, replace(BLOCK, rollout="ro_2")], [])
 
     with store.read() as tx:
-        assert list(tx.observations.blocks("ro_1")) == [
+        assert list(Observations(tx).blocks("ro_1")) == [
             replace(first, number=1),
             replace(second, number=2),
         ]
-        assert [block.number for block in tx.observations.blocks("ro_2")] == [1]
-        assert [block.number for block in tx.observations.blocks("ro_1", after=1)] == [2]
-        assert not tx.observations.blocks("ro_1", after=2)
-        assert list(tx.observations.blocks("ro_3")) == []
+        assert [block.number for block in Observations(tx).blocks("ro_2")] == [1]
+        assert [block.number for block in Observations(tx).blocks("ro_1", after=1)] == [2]
+        assert not Observations(tx).blocks("ro_1", after=2)
+        assert list(Observations(tx).blocks("ro_3")) == []
 
 
 def test_a_block_sent_twice_is_stored_once(store: Store) -> None:
     with store.write() as tx:
-        tx.observations.append([BLOCK, replace(BLOCK, failures=50)], [])
-        tx.observations.append([replace(BLOCK, units=200), replace(BLOCK, sequence=2)], [])
+        Observations(tx).append([BLOCK, replace(BLOCK, failures=50)], [])
+        Observations(tx).append([replace(BLOCK, units=200), replace(BLOCK, sequence=2)], [])
 
     with store.read() as tx:
-        assert list(tx.observations.blocks("ro_1")) == [
+        assert list(Observations(tx).blocks("ro_1")) == [
             replace(BLOCK, number=1),
             replace(BLOCK, number=2, sequence=2),
         ]
@@ -78,10 +76,10 @@ def test_blocks_come_back_with_all_that_they_counted(store: Store) -> None:
         for number, fields in enumerate(told, start=1)
     ]
     with store.write() as tx:
-        tx.observations.append(blocks, [])
+        Observations(tx).append(blocks, [])
 
     with store.read() as tx:
-        assert list(tx.observations.blocks("ro_1")) == [
+        assert list(Observations(tx).blocks("ro_1")) == [
             replace(block, number=number) for number, block in enumerate(blocks, start=1)
         ]
 
@@ -90,24 +88,24 @@ def test_blocks_come_back_with_all_that_they_counted(store: Store) -> None:
 def test_of_two_claims_of_a_key_in_a_period_the_first_has_it(store: Store) -> None:
     keys = [3, 2**44 - 1, 2**40]
     with store.write() as tx:
-        assert [*tx.observations.claim_keys(KeyClaim("ro_1", 1, keys))] == [NEVER_SEEN] * 3
+        assert [*Observations(tx).claim_keys(KeyClaim("ro_1", 1, keys))] == [NEVER_SEEN] * 3
     with store.write() as tx:
         claim = KeyClaim("ro_1", 1, [4, 3])
-        assert [*tx.observations.claim_keys(claim)] == [NEVER_SEEN, COUNTED]
+        assert [*Observations(tx).claim_keys(claim)] == [NEVER_SEEN, COUNTED]
         later = KeyClaim("ro_1", 2, [3, 5])
-        assert [*tx.observations.claim_keys(later)] == [RETURNED, NEVER_SEEN]
-        assert [*tx.observations.claim_keys(KeyClaim("ro_2", 1, [3]))] == [NEVER_SEEN]
+        assert [*Observations(tx).claim_keys(later)] == [RETURNED, NEVER_SEEN]
+        assert [*Observations(tx).claim_keys(KeyClaim("ro_2", 1, [3]))] == [NEVER_SEEN]
 
 
 def test_a_rollouts_keys_are_forgotten_with_it(store: Store) -> None:
     with store.write() as tx:
         for rollout in ("ro_1", "ro_2"):
-            tx.observations.claim_keys(KeyClaim(rollout, 1, [3, 2**40]))
+            Observations(tx).claim_keys(KeyClaim(rollout, 1, [3, 2**40]))
     with store.write() as tx:
-        assert tx.observations.forget_keys({"ro_2"}) == 2
+        assert Observations(tx).forget_keys({"ro_2"}) == 2
     with store.write() as tx:
-        assert [*tx.observations.claim_keys(KeyClaim("ro_1", 1, [3]))] == [NEVER_SEEN]
-        assert [*tx.observations.claim_keys(KeyClaim("ro_2", 1, [3]))] == [COUNTED]
+        assert [*Observations(tx).claim_keys(KeyClaim("ro_1", 1, [3]))] == [NEVER_SEEN]
+        assert [*Observations(tx).claim_keys(KeyClaim("ro_2", 1, [3]))] == [COUNTED]
 
 
 def test_requests_without_a_route_add_up_by_day_and_fill_nothing(store: Store) -> None:
@@ -116,17 +114,17 @@ def test_requests_without_a_route_add_up_by_day_and_fill_nothing(store: Store) -
     odd = AskedName("x\0\ud800", day - timedelta(1), 2)
     for rows in ([AskedName("a", day, 3), odd], [AskedName("a", day, 4)], many):
         with store.write() as tx:
-            tx.observations.append([], [], asked_names=rows)
+            Observations(tx).append([], [], asked_names=rows)
 
     with store.read() as tx:
-        kept = tx.observations.asked_names(since=day)
-        assert len(tx.observations.asked_names(since=day - timedelta(1))) == len(kept) + 1
+        kept = Observations(tx).asked_names(since=day)
+        assert len(Observations(tx).asked_names(since=day - timedelta(1))) == len(kept) + 1
     assert {row.name: row.requests for row in kept}["a"] == 7
     assert {row.name: row.requests for row in kept}[OTHER_NAMES] == 10
     assert len(kept) == MOST_ASKED_NAMES + 1
     with store.write() as tx:
-        tx.observations.forget_traffic(NOW + timedelta(1))
-        assert not tx.observations.asked_names(since=day - timedelta(1))
+        Observations(tx).forget_traffic(NOW + timedelta(1))
+        assert not Observations(tx).asked_names(since=day - timedelta(1))
 
 
 def test_what_keys_spent_this_month_is_summed_by_the_database(store: Store) -> None:
@@ -143,27 +141,27 @@ def test_what_keys_spent_this_month_is_summed_by_the_database(store: Store) -> N
         replace(first, key="k_4"),
     ]
     with store.write() as tx:
-        tx.observations.append([], [], rows)
+        Observations(tx).append([], [], rows)
 
     asked = ["k_1", "k_2", "k_3", "k_5"]
     with store.read() as tx:
-        spent = tx.observations.spend_totals(today=today, keys=asked)
+        spent = Observations(tx).spend_totals(today=today, keys=asked)
         assert spent == {
             "k_1": SpendTotals(today, 0.75, 4.75, 3),
             "k_2": SpendTotals(today, 0.0, 0.25, 0),
         }
         of_rows = {
-            key: total_spend(tx.observations.spends(since=date(2026, 1, 1), keys=[key]), today)
+            key: total_spend(Observations(tx).spends(since=date(2026, 1, 1), keys=[key]), today)
             for key in asked
         }
         assert {key: spent.get(key, SpendTotals(today)) for key in asked} == of_rows
-        assert tx.observations.spend_totals(today=today, keys=()) == {}
+        assert Observations(tx).spend_totals(today=today, keys=()) == {}
 
 
 def test_spend_of_a_day_that_is_none_hides_no_other(store: Store) -> None:
     good = KeySpend("k_1", date(2026, 3, 1), "w1", 2, 300, 0.25, 1)
     with store.write() as tx:
-        tx.observations.append([], [], [good])
+        Observations(tx).append([], [], [good])
     if isinstance(store, Store):
         with written(store) as db:
             db.exec_driver_sql(
@@ -172,15 +170,15 @@ def test_spend_of_a_day_that_is_none_hides_no_other(store: Store) -> None:
             )
 
     with store.read() as tx:
-        assert good in tx.observations.spends(since=good.day)
-        spent = tx.observations.spend_totals(today=good.day, keys=["k_1"])
+        assert good in Observations(tx).spends(since=good.day)
+        spent = Observations(tx).spend_totals(today=good.day, keys=["k_1"])
         assert spent == {"k_1": SpendTotals(good.day, 0.25, 0.25, 1)}
 
 
 def append(store: Store, action: str, **details: object) -> None:
     with store.write() as tx:
-        tx.audit._clock = ManualClock(NOW)
-        tx.audit.append(SYSTEM, action, "route a", details)
+        tx._clock = ManualClock(NOW)
+        AuditLog(tx).append(SYSTEM, action, "route a", details)
 
 
 @pytest.mark.both_databases
@@ -188,15 +186,15 @@ def test_an_audit_event_is_returned_as_it_will_be_read(store: Store) -> None:
     tokyo = NOW.astimezone(timezone(timedelta(hours=9)))
     details = {"tuple": (1, 2), "keys": {10: "ten", 9: "nine"}}
     with store.write() as tx:
-        tx.audit._clock = ManualClock(tokyo)
+        tx._clock = ManualClock(tokyo)
         actor = Actor("a\0b", Role.ADMIN, "pr_1", "key_1")
-        event = tx.audit.append(actor, "x", "y", details)
+        event = AuditLog(tx).append(actor, "x", "y", details)
 
     with store.read() as tx:
-        assert list(tx.audit.all()) == [event]
+        assert list(AuditLog(tx).all()) == [event]
         assert event.details == {"tuple": [1, 2], "keys": {"10": "ten", "9": "nine"}}
         assert (event.actor, event.principal, event.key) == ("a\u2400b", "pr_1", "key_1")
-        assert tx.audit.first_break() is None
+        assert AuditLog(tx).first_break() is None
 
 
 ONE = CapturedRequest(
@@ -228,12 +226,12 @@ def another(number: int, **changed: object) -> CapturedRequest:
 
 def add(store: Store, *new: CapturedRequest, most: int = 10) -> list[CaptureResult]:
     with store.write() as tx:
-        return [tx.captures.store(request, most_per_day=most) for request in new]
+        return [Captures(tx).store(request, most_per_day=most) for request in new]
 
 
 def ids(store: Store, **asked: object) -> list[str]:
     with store.read() as tx:
-        return [request.id for request in tx.captures.list(**asked)]  # type: ignore[arg-type]
+        return [request.id for request in Captures(tx).list(**asked)]  # type: ignore[arg-type]
 
 
 @pytest.mark.req("F9")
@@ -241,7 +239,7 @@ def test_what_has_expired_is_deleted_and_nothing_else(store: Store) -> None:
     add(store, ONE, another(2, expires_at=NOW + timedelta(days=1)))
 
     with store.write() as tx:
-        assert tx.captures.forget(NOW + timedelta(days=1)) == 1
+        assert Captures(tx).forget(NOW + timedelta(days=1)) == 1
 
     assert ids(store) == ["cap_1"]
 
@@ -252,27 +250,27 @@ def test_a_user_a_route_or_one_of_them_can_be_deleted(store: Store) -> None:
     add(store, ONE, another(2, user_hash="b" * 32), another(3, route="chat"), another(4), twice)
 
     with store.write() as tx:
-        assert tx.captures.purge(users=["b" * 32, "c" * 32]) == 2
-        assert tx.captures.purge(route="chat", users=["b" * 32]) == 0
-        assert tx.captures.purge(route="chat") == 1
-        assert tx.captures.purge(id_="cap_4") == 1
+        assert Captures(tx).purge(users=["b" * 32, "c" * 32]) == 2
+        assert Captures(tx).purge(route="chat", users=["b" * 32]) == 0
+        assert Captures(tx).purge(route="chat") == 1
+        assert Captures(tx).purge(id_="cap_4") == 1
     assert ids(store) == ["cap_1"]
 
     with store.write() as tx:
-        assert tx.captures.purge() == 1
+        assert Captures(tx).purge() == 1
     with store.read() as tx, pytest.raises(NotFound, match="cap_1"):
-        tx.captures.get("cap_1")
+        Captures(tx).get("cap_1")
 
 
 @pytest.mark.req("F9")
 def test_one_comes_back_as_it_was_and_the_same_again_is_counted(store: Store) -> None:
     assert add(store, ONE) == [CaptureResult.STORED]
     with store.read() as tx:
-        assert tx.captures.get("cap_1") == ONE
+        assert Captures(tx).get("cap_1") == ONE
 
     assert add(store, replace(ONE, request="req_w1-2")) == [CaptureResult.REPEATED]
     with store.read() as tx:
-        assert tx.captures.get("cap_1") == replace(ONE, seen=2)
+        assert Captures(tx).get("cap_1") == replace(ONE, seen=2)
 
 
 @pytest.mark.req("F9")

@@ -6,11 +6,18 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.canary.rollout import RolloutState
-from harness.domain.errors import NotFound, SignatureInvalid
-from harness.domain.routing.route_changes import ChangeSettings, RestoreIncumbent
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import NotFound, SignatureInvalid
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.rollout import RolloutState
+from harness.routing.records.observations import Observations
+from harness.routing.records.preload import Preload
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.route_changes import ChangeSettings, RestoreIncumbent
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.contract import test_store_alerts as alerts
 from tests.contract.conftest import Opener
 from tests.support.store.records import (
@@ -40,30 +47,30 @@ def lived(store: Store) -> None:
     seeded(store)
     with store.write() as tx:
         start_canary(tx)
-        tx.observations.append([BLOCK, replace(BLOCK, sequence=BLOCK.sequence + 1)], [])
+        Observations(tx).append([BLOCK, replace(BLOCK, sequence=BLOCK.sequence + 1)], [])
         promote(tx)
-        tx.rollouts.save(replace(tx.rollouts.get("ro_1"), state=RolloutState.PROMOTED))
+        Rollouts(tx).save(replace(Rollouts(tx).get("ro_1"), state=RolloutState.PROMOTED))
         back = RestoreIncumbent(ROUTE, OLD.id)
-        tx.routing.commit(back, expected_version=3, actor="ada", reason="chatty", now=LATER)
-        tx.verdicts.store(replace(FAILED, decided_at=LATER), "p_1")
+        Routing(tx).commit(back, expected_version=3, actor="ada", reason="chatty", now=LATER)
+        Verdicts(tx).store(replace(FAILED, decided_at=LATER), "p_1")
         create_route(tx, OTHER)
         for hours in range(2):
             at = NOW + timedelta(hours=hours)
-            tx.alerts.fold([replace(alerts.OPENED, key="k:1", at=at)])
+            Alerts(tx).fold([replace(alerts.OPENED, key="k:1", at=at)])
 
 
 Ask = Callable[[Transaction, str], Any]
 # Of each preload: what is asked one by one, and of which names.
 PRELOADS: Final[dict[str, tuple[Ask, tuple[str, ...]]]] = {
     "routes": (
-        lambda tx, name: (tx.routing.route(name), tx.routing.changed_at(name)),
+        lambda tx, name: (Routing(tx).route(name), Routing(tx).changed_at(name)),
         (ROUTE, OTHER, UNKNOWN),
     ),
-    "newest_verdicts": (lambda tx, name: tx.verdicts.newest(name), (ROUTE, OTHER, UNKNOWN)),
-    "newest_rollouts": (lambda tx, name: tx.rollouts.newest(name), (ROUTE, OTHER, UNKNOWN)),
-    "verdicts": (lambda tx, id_: tx.verdicts.get(id_), (PASSED.id, FAILED.id)),
-    "newest_alerts": (lambda tx, key: tx.alerts.newest(key), ("k:1", UNKNOWN)),
-    "blocks": (lambda tx, id_: tx.observations.blocks(id_), ("ro_1", UNKNOWN)),
+    "newest_verdicts": (lambda tx, name: Verdicts(tx).newest(name), (ROUTE, OTHER, UNKNOWN)),
+    "newest_rollouts": (lambda tx, name: Rollouts(tx).newest(name), (ROUTE, OTHER, UNKNOWN)),
+    "verdicts": (lambda tx, id_: Verdicts(tx).get(id_), (PASSED.id, FAILED.id)),
+    "newest_alerts": (lambda tx, key: Alerts(tx).newest(key), ("k:1", UNKNOWN)),
+    "blocks": (lambda tx, id_: Observations(tx).blocks(id_), ("ro_1", UNKNOWN)),
 }
 
 
@@ -73,7 +80,7 @@ def test_what_was_read_for_many_is_what_is_read_one_by_one(store: Store) -> None
         with store.read() as tx:
             alone = [ask(tx, name) for name in names]
         with store.read() as tx:
-            getattr(tx.preload, what)(names)
+            getattr(Preload(tx), what)(names)
             assert [ask(tx, name) for name in names] == alone, what
         assert any(alone), what
 
@@ -81,17 +88,17 @@ def test_what_was_read_for_many_is_what_is_read_one_by_one(store: Store) -> None
 def test_a_unit_of_work_that_writes_reads_what_it_wrote(store: Store) -> None:
     lived(store)
     with store.write() as tx:
-        tx.preload.routes([ROUTE])
-        tx.preload.newest_alerts(["k:1"])
-        before, known = tx.routing.route(ROUTE), tx.alerts.newest("k:1")
+        Preload(tx).routes([ROUTE])
+        Preload(tx).newest_alerts(["k:1"])
+        before, known = Routing(tx).route(ROUTE), Alerts(tx).newest("k:1")
         assert before is not None
         assert known is not None
         change = ChangeSettings(ROUTE, replace(SETTINGS, description="another"))
-        tx.routing.commit(
+        Routing(tx).commit(
             change, expected_version=before.version, actor="ada", reason="so", now=LATER
         )
-        tx.alerts.fold([replace(alerts.OPENED, key="k:1", at=LATER)])
-        after, folded = tx.routing.route(ROUTE), tx.alerts.newest("k:1")
+        Alerts(tx).fold([replace(alerts.OPENED, key="k:1", at=LATER)])
+        after, folded = Routing(tx).route(ROUTE), Alerts(tx).newest("k:1")
     assert after is not None
     assert folded is not None
     assert (after.version, after.settings.description) == (before.version + 1, "another")
@@ -109,20 +116,20 @@ def test_a_forged_row_that_was_read_with_others_is_refused(
     with owned(sql_store) as db:
         db.execute(sa.text(f"UPDATE {table} SET {column} = 'no' WHERE route = '{ROUTE}'"))  # noqa: S608 - a name of above
     with sql_store.read() as tx:
-        for preload in (tx.preload.routes, tx.preload.newest_verdicts):
+        for preload in (Preload(tx).routes, Preload(tx).newest_verdicts):
             preload([ROUTE, OTHER])
-        tx.preload.newest_rollouts([ROUTE, OTHER])
+        Preload(tx).newest_rollouts([ROUTE, OTHER])
         ask = {
-            "route_version": tx.routing.route,
-            "verdict": tx.verdicts.newest,
-            "rollout": tx.rollouts.newest,
+            "route_version": Routing(tx).route,
+            "verdict": Verdicts(tx).newest,
+            "rollout": Rollouts(tx).newest,
         }[table]
         for _ in range(2):  # nor is it believed when it is asked for again
             with pytest.raises(SignatureInvalid, match=table):
                 ask(ROUTE)
-        assert tx.routing.route(OTHER) is not None
+        assert Routing(tx).route(OTHER) is not None
         with pytest.raises(NotFound):
-            tx.verdicts.get(UNKNOWN)
+            Verdicts(tx).get(UNKNOWN)
 
 
 @pytest.mark.req("F1")
@@ -143,9 +150,9 @@ def test_a_row_is_believed_by_its_values_however_these_are_written(
     sql_store = sql_stores()
     seeded(sql_store)
     with sql_store.read() as tx:
-        (signed,) = tx.proposals.open()
+        (signed,) = Proposals(tx).open()
     with owned(sql_store) as db:
         changed = db.exec_driver_sql(f"UPDATE proposal SET {change}")  # noqa: S608 - one of above
         assert changed.rowcount == 1
     with sql_store.read() as tx:
-        assert list(tx.proposals.open()) == ([signed] if is_believed else [])
+        assert list(Proposals(tx).open()) == ([signed] if is_believed else [])

@@ -5,20 +5,24 @@ from typing import Any
 
 import pytest
 
-from harness.domain.errors import InputError, StaleWrite
-from harness.domain.evals.pins import MAX_SIGHTINGS, ServedModel, Sighting
-from harness.domain.providers.credentials import Credential
-from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.providers.oauth import SignIn
-from harness.domain.providers.probe import (
-    ProbeFinding,
-    ProbeStatus,
-    ProbeSubject,
-    ProviderCheck,
+from harness.frame.errors import InputError, StaleWrite
+from harness.frame.records.repository import Records
+from harness.frame.records.transaction import Transaction
+from harness.gate.pins import MAX_SIGHTINGS, ServedModel, Sighting
+from harness.providers.calls.probe import ProbeFinding, ProbeStatus, ProbeSubject, ProviderCheck
+from harness.providers.credential import Credential
+from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.oauth import SignIn
+from harness.providers.records import (
+    Credentials,
+    DiscoveredModels,
+    ProviderChecks,
+    Providers,
+    Sightings,
+    SignIns,
 )
-from harness.domain.routing.target import Price
+from harness.providers.target import Price
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.support.store.records import LATER, NOW, PROVIDER
 
 KEY = Credential("sim", "default", "c1", 0, NOW, NOW, "ada")
@@ -49,36 +53,38 @@ SEEN = Sighting("t_1", ServedModel("m-1", "fp"), NOW, NOW)
 @pytest.fixture
 def stored(store: Store) -> Store:
     with store.write() as tx:
-        tx.providers.put(PROVIDER)
+        Providers(tx).put(PROVIDER)
     return store
 
 
 def put_keys(tx: Transaction, keys: Sequence[Credential]) -> None:
     for key in reversed(keys):
-        tx.credentials.put(key)
+        Credentials(tx).put(key)
 
 
 def put_sign_in(tx: Transaction, sign_ins: Sequence[SignIn]) -> None:
     if sign_ins == [SIGNED_IN]:
-        tx.sign_ins.start(SIGNED_IN)
+        SignIns(tx).start(SIGNED_IN)
     else:
-        tx.sign_ins.save(sign_ins[0])
+        SignIns(tx).save(sign_ins[0])
 
 
 def put_models(tx: Transaction, models: Sequence[DiscoveredModel]) -> None:
-    tx.discovered_models.replace("sim", models)
+    DiscoveredModels(tx).replace("sim", models)
 
 
 def put_checks(tx: Transaction, checks: Sequence[ProviderCheck]) -> None:
-    tx.provider_checks.keep(checks)
+    ProviderChecks(tx).keep(checks)
 
 
 LATER_CHECK = replace(FOUND, target=None, ok=True, findings=(), at=LATER)
-KINDS: dict[str, tuple[Callable[[Transaction, Any], None], list[Any], list[Any]]] = {
-    "credentials": (put_keys, [KEY, OLD], [replace(KEY, ciphertext="c2"), OLD]),
-    "sign_ins": (put_sign_in, [SIGNED_IN], [RENEWED]),
-    "discovered_models": (put_models, [SMALL, LARGE], [replace(SMALL, found_at=LATER)]),
-    "provider_checks": (put_checks, [FOUND], [LATER_CHECK]),
+KINDS: dict[
+    type[Records[Any]], tuple[Callable[[Transaction, Any], None], list[Any], list[Any]]
+] = {
+    Credentials: (put_keys, [KEY, OLD], [replace(KEY, ciphertext="c2"), OLD]),
+    SignIns: (put_sign_in, [SIGNED_IN], [RENEWED]),
+    DiscoveredModels: (put_models, [SMALL, LARGE], [replace(SMALL, found_at=LATER)]),
+    ProviderChecks: (put_checks, [FOUND], [LATER_CHECK]),
 }
 
 
@@ -90,15 +96,15 @@ def test_what_is_stored_comes_back_in_order_and_routers_hear_of_keys_alone(
         with pytest.raises(InputError, match="no provider 'sim'"), store.write() as tx:
             put(tx, first)
     with store.write() as tx:
-        tx.providers.put(PROVIDER)
+        Providers(tx).put(PROVIDER)
     for kind, (put, *both) in KINDS.items():
         for records in both:
             etag = store.etag()
             with store.write() as tx:
                 put(tx, records)
             with store.read() as tx:
-                assert getattr(tx, kind).all() == records
-            assert (store.etag() != etag) is (kind == "credentials")
+                assert kind(tx).all() == records
+            assert (store.etag() != etag) is (kind is Credentials)
     assert "sealed-2" not in repr(store.snapshot())
 
 
@@ -109,22 +115,22 @@ def test_of_two_processes_the_one_that_asked_last_is_believed(stored: Store) -> 
         put_checks(tx, [replace(FOUND, ok=True, at=NOW - timedelta(seconds=1))])
 
     with stored.read() as tx:
-        assert tx.provider_checks.all() == [FOUND]
+        assert ProviderChecks(tx).all() == [FOUND]
 
 
 def test_a_provider_that_invents_names_fills_nothing(store: Store) -> None:
     with store.write() as tx:
         for n in range(3 * MAX_SIGHTINGS):
             at = NOW + timedelta(seconds=n)
-            tx.sightings.note([Sighting("t_1", ServedModel(f"m-{n}"), at, at)])
+            Sightings(tx).note([Sighting("t_1", ServedModel(f"m-{n}"), at, at)])
         long_name = ServedModel("x\0" * 500, "\ud800")
-        tx.sightings.note([replace(SEEN, target="t_2", served=long_name)])
-        tx.sightings.note([replace(SEEN, target="t_3", served=ServedModel(""))])
+        Sightings(tx).note([replace(SEEN, target="t_2", served=long_name)])
+        Sightings(tx).note([replace(SEEN, target="t_3", served=ServedModel(""))])
 
     with store.read() as tx:
-        newest = [sighting.served.model for sighting in tx.sightings.for_target("t_1")]
-        (long,) = tx.sightings.for_target("t_2")
-        assert not tx.sightings.for_target("t_3")
+        newest = [sighting.served.model for sighting in Sightings(tx).for_target("t_1")]
+        (long,) = Sightings(tx).for_target("t_2")
+        assert not Sightings(tx).for_target("t_3")
     assert newest == [f"m-{n}" for n in reversed(range(2 * MAX_SIGHTINGS, 3 * MAX_SIGHTINGS))]
     assert len(long.served.model) == 200
 
@@ -132,18 +138,18 @@ def test_a_provider_that_invents_names_fills_nothing(store: Store) -> None:
 @pytest.mark.req("D2", "D4")
 def test_what_a_former_sign_in_gave_is_dropped(stored: Store) -> None:
     with stored.write() as tx:
-        tx.sign_ins.start(SIGNED_IN)
-        tx.sign_ins.start(replace(SIGNED_IN, id="si-2"))
+        SignIns(tx).start(SIGNED_IN)
+        SignIns(tx).start(replace(SIGNED_IN, id="si-2"))
     with pytest.raises(StaleWrite, match="somebody signed in anew"), stored.write() as tx:
-        tx.sign_ins.save(replace(SIGNED_IN, ciphertext="late"))
+        SignIns(tx).save(replace(SIGNED_IN, ciphertext="late"))
     with stored.write() as tx:
-        assert tx.sign_ins.end("sim")
-        assert not tx.sign_ins.end("sim")
+        assert SignIns(tx).end("sim")
+        assert not SignIns(tx).end("sim")
     with pytest.raises(StaleWrite), stored.write() as tx:
-        tx.sign_ins.save(replace(SIGNED_IN, id="si-2"))
+        SignIns(tx).save(replace(SIGNED_IN, id="si-2"))
 
     with stored.read() as tx:
-        assert tx.sign_ins.all() == []
+        assert SignIns(tx).all() == []
 
 
 @pytest.mark.req("C2")
@@ -151,11 +157,11 @@ def test_an_empty_list_or_a_removed_provider_takes_its_models_away(stored: Store
     with stored.write() as tx:
         put_models(tx, [SMALL])
         put_models(tx, [])
-        assert tx.discovered_models.all() == []
+        assert DiscoveredModels(tx).all() == []
         put_models(tx, [SMALL])
-        tx.providers.remove("sim")
+        Providers(tx).remove("sim")
     with stored.read() as tx:
-        assert tx.discovered_models.all() == []
+        assert DiscoveredModels(tx).all() == []
 
 
 @pytest.mark.req("F6")
@@ -165,10 +171,10 @@ def test_a_model_that_is_seen_again_keeps_its_first_time_and_moves_its_last(
     again = replace(SEEN, first_at=LATER, last_at=LATER)
     other = replace(again, served=ServedModel("m-2"), last_at=LATER + timedelta(1))
     with store.write() as tx:
-        tx.sightings.note([SEEN])
-        tx.sightings.note([other, again, replace(SEEN, target="t_2")])
-        tx.sightings.note([SEEN])
+        Sightings(tx).note([SEEN])
+        Sightings(tx).note([other, again, replace(SEEN, target="t_2")])
+        Sightings(tx).note([SEEN])
 
     with store.read() as tx:
-        assert list(tx.sightings.for_target("t_1")) == [other, replace(SEEN, last_at=LATER)]
-        assert list(tx.sightings.for_target("t_3")) == []
+        assert list(Sightings(tx).for_target("t_1")) == [other, replace(SEEN, last_at=LATER)]
+        assert list(Sightings(tx).for_target("t_3")) == []

@@ -7,7 +7,13 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.canary.guardrails import (
+from harness.evals.records.drift import Drift
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import InputError
+from harness.frame.people.spend import KeySpend
+from harness.frame.records.database_errors import RowRefused
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.guardrails import (
     ArmLevels,
     ArmSplit,
     ErrorTally,
@@ -16,14 +22,17 @@ from harness.domain.canary.guardrails import (
     Guardrail,
     JudgeTally,
 )
-from harness.domain.canary.observation import NeverSeen
-from harness.domain.errors import InputError
-from harness.domain.reliability.spend import KeySpend
-from harness.domain.routing.kill_switch import SwitchSource
-from harness.domain.shadow import ShadowLimits
-from harness.store.database_errors import RowRefused
+from harness.gate.online.observation import NeverSeen
+from harness.operations.records import Captures
+from harness.providers.force import SwitchSource
+from harness.routing.records.failovers import Failovers
+from harness.routing.records.interventions import Shadows, Switches
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.shadow import ShadowLimits
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.contract import test_store_alerts as alerts
 from tests.contract import test_store_drift as drift
 from tests.contract import test_store_observations as observations
@@ -76,29 +85,29 @@ CONTRADICTIONS: Changes = (
 )
 # By kind of record: how it is stored, a good one, and changes that make no sense of it.
 NONSENSE: Final[Mapping[str, tuple[Callable[[Transaction, Any], object], Any, Changes]]] = {
-    "block": (lambda tx, row: tx.observations.append([row], []), BLOCK, CONTRADICTIONS),
+    "block": (lambda tx, row: Observations(tx).append([row], []), BLOCK, CONTRADICTIONS),
     "traffic": (
-        lambda tx, row: tx.observations.append([], [row]),
+        lambda tx, row: Observations(tx).append([], [row]),
         TRAFFIC,
         ({"requests": -1},),
     ),
     "spend": (
-        lambda tx, row: tx.observations.append([], [], [row]),
+        lambda tx, row: Observations(tx).append([], [], [row]),
         SPEND,
         ({"cost_usd": NAN}, {"tokens": -1}),
     ),
     "failover": (
-        lambda tx, row: tx.failovers.append([row]),
+        lambda tx, row: Failovers(tx).append([row]),
         alerts.ROW,
         ({"latency_ms": NAN}, {"body_bytes": -1}),
     ),
     "captured": (
-        lambda tx, row: tx.captures.store(row, most_per_day=10),
+        lambda tx, row: Captures(tx).store(row, most_per_day=10),
         observations.ONE,
         ({"expires_at": NOW}, {"rules": ""}, {"share_bps": 0}, {"content": {"n": NAN}}),
     ),
     "sample": (
-        lambda tx, row: tx.runs.store_sample(row),
+        lambda tx, row: EvalRuns(tx).store_sample(row),
         SAMPLE,
         (
             *({"strict": NAN}, {"strict": 1.5}, {"lenient": -0.1}, {"strict": None}),
@@ -107,12 +116,12 @@ NONSENSE: Final[Mapping[str, tuple[Callable[[Transaction, Any], object], Any, Ch
         ),
     ),
     "switch": (
-        lambda tx, row: tx.switches.add(row),
+        lambda tx, row: Switches(tx).add(row),
         switches.SWITCH,
         ({"reason": " "}, {"source": SwitchSource.ENVIRONMENT}),
     ),
     "shadow": (
-        lambda tx, row: tx.shadows.add(row),
+        lambda tx, row: Shadows(tx).add(row),
         shadows.SHADOW,
         (
             {"limits": ShadowLimits(share_bps=0)},
@@ -123,12 +132,12 @@ NONSENSE: Final[Mapping[str, tuple[Callable[[Transaction, Any], object], Any, Ch
         ),
     ),
     "verdict": (
-        lambda tx, row: tx.verdicts.store(row, "p_1"),
+        lambda tx, row: Verdicts(tx).store(row, "p_1"),
         replace(PASSED, id="v_2"),
         ({"inputs": {"delta": NAN}},),
     ),
     "tally": (
-        lambda tx, row: tx.shadows.append([row]),
+        lambda tx, row: Shadows(tx).append([row]),
         shadows.TALLY,
         ({"sums": {"similarity": NAN}}, {"shadow": "x"}),
     ),
@@ -139,7 +148,7 @@ NONSENSE: Final[Mapping[str, tuple[Callable[[Transaction, Any], object], Any, Ch
 def test_a_record_that_makes_no_sense_is_refused(store: Store) -> None:
     seeded(store)
     with store.write() as tx:
-        tx.runs.add(RUN)
+        EvalRuns(tx).add(RUN)
     for kind, (write, good, changes) in NONSENSE.items():
         for change in changes:
             why = "contradict" if kind == "block" else None
@@ -176,14 +185,14 @@ REWRITES: Final[Mapping[str, str]] = {
 def test_the_database_refuses_to_rewrite_what_was_decided(store: Store) -> None:
     with store.write() as tx:
         for target in (OLD, NEW):
-            tx.routing.add_target(target)
-        tx.runs.add(RUN)
-        tx.drift.start(drift.CHECK)
-        tx.shadows.add(shadows.SHADOW)
-        tx.alerts.fold([alerts.OPENED])
-        tx.switches.add(switches.SWITCH)
-        tx.switches.add(switches.ON_ROUTE)
-        tx.switches.lift("sw_2", actor="ben", now=NOW)
+            Routing(tx).add_target(target)
+        EvalRuns(tx).add(RUN)
+        Drift(tx).start(drift.CHECK)
+        Shadows(tx).add(shadows.SHADOW)
+        Alerts(tx).fold([alerts.OPENED])
+        Switches(tx).add(switches.SWITCH)
+        Switches(tx).add(switches.ON_ROUTE)
+        Switches(tx).lift("sw_2", actor="ben", now=NOW)
     for statement, why in REWRITES.items():
         with pytest.raises(RowRefused, match=why), store.write() as tx:
-            tx.routing._unit.write(sa.text(statement))
+            tx.write(sa.text(statement))

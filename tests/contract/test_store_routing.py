@@ -4,17 +4,23 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.errors import (
+from harness.frame.errors import (
     IllegalTransition,
     InputError,
     NotFound,
     ProofRefused,
     RevisionConflict,
 )
-from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.evidence import FormerTarget
-from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
-from harness.domain.routing.route_changes import (
+from harness.frame.people.access import SYSTEM
+from harness.frame.people.records import ApiKeys
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.providers.force import Force, ForceKind, KillSwitch, SwitchSource
+from harness.providers.records import Credentials, Providers
+from harness.routing.evidence import FormerTarget
+from harness.routing.records.interventions import Shadows, Switches
+from harness.routing.records.routes import Routing
+from harness.routing.route_changes import (
     AbortCanary,
     ChangeSettings,
     RaiseWeight,
@@ -22,9 +28,8 @@ from harness.domain.routing.route_changes import (
     SetChain,
     TableChange,
 )
-from harness.domain.routing.table import Canary, Route
+from harness.routing.table import Canary, Route
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.contract.test_store_shadows import SHADOW
 from tests.support.store.records import (
     CREDENTIAL,
@@ -69,7 +74,7 @@ ON_ROUTE = replace(
 
 
 def commit(tx: Transaction, change: TableChange, version: int) -> int:
-    return tx.routing.commit(
+    return Routing(tx).commit(
         change, expected_version=version, actor="bob", reason="why not", now=NOW
     )
 
@@ -81,15 +86,15 @@ def test_a_route_goes_from_baseline_over_its_canary_to_the_promotion(store: Stor
         assert start_canary(tx) == 2
         assert commit(tx, RaiseWeight(ROUTE, "ro_1", 500), 2) == 3
         assert commit(tx, ChangeSettings(ROUTE, replace(SETTINGS, policy="fast")), 3) == 4
-        during = tx.routing.route(ROUTE)
+        during = Routing(tx).route(ROUTE)
         assert promote(tx, version=4) == 5
 
     assert during is not None
     assert during.canary == Canary(NEW.id, 500, "salt", "ro_1", RULE)
     with store.read() as tx:
-        after = tx.routing.route(ROUTE)
-        history = tx.routing.history(ROUTE)
-        assert tx.routing.names() == [ROUTE]
+        after = Routing(tx).route(ROUTE)
+        history = Routing(tx).history(ROUTE)
+        assert Routing(tx).names() == [ROUTE]
     assert after == Route(ROUTE, 5, NEW.id, None, (SPARE.id,), replace(SETTINGS, policy="fast"))
     assert [record.kind for record in history] == [
         "promotion",
@@ -156,22 +161,22 @@ def test_a_chain_that_makes_no_sense_or_has_no_proof_is_refused(store: Store) ->
 
 
 def put_credential(ciphertext: str) -> Callable[[Transaction], object]:
-    return lambda tx: tx.credentials.put(replace(CREDENTIAL, ciphertext=ciphertext))
+    return lambda tx: Credentials(tx).put(replace(CREDENTIAL, ciphertext=ciphertext))
 
 
 AGAIN = replace(PROVIDER, extra_body={})
 SERVED: list[Callable[[Transaction], object]] = [
     create_route,
-    lambda tx: tx.providers.put(PROVIDER),
-    lambda tx: tx.keys.add(KEY),
+    lambda tx: Providers(tx).put(PROVIDER),
+    lambda tx: ApiKeys(tx).add(KEY),
     *map(put_credential, ("c1", "c2", "")),
-    lambda tx: tx.switches.add(SWITCH),
-    lambda tx: tx.switches.lift(SWITCH.id, actor="ben", now=NOW),
-    lambda tx: tx.shadows.add(SHADOW),
-    lambda tx: tx.shadows.end(SHADOW.id, actor="kim", because="seen", now=NOW),
-    lambda tx: tx.keys.revoke(KEY.id, NOW + timedelta(days=1)),
-    lambda tx: tx.providers.remove("sim"),
-    lambda tx: tx.providers.put(AGAIN),
+    lambda tx: Switches(tx).add(SWITCH),
+    lambda tx: Switches(tx).lift(SWITCH.id, actor="ben", now=NOW),
+    lambda tx: Shadows(tx).add(SHADOW),
+    lambda tx: Shadows(tx).end(SHADOW.id, actor="kim", because="seen", now=NOW),
+    lambda tx: ApiKeys(tx).revoke(KEY.id, NOW + timedelta(days=1)),
+    lambda tx: Providers(tx).remove("sim"),
+    lambda tx: Providers(tx).put(AGAIN),
 ]
 
 
@@ -186,27 +191,27 @@ def test_the_etag_changes_with_all_that_is_served_and_with_nothing_else(store: S
     assert len({*seen}) == len(SERVED) + 1
     assert store.snapshot().providers == {"sim": AGAIN}
     with store.write() as tx:
-        tx.providers.put(AGAIN)
-        tx.routing.add_target(OLD)
-        tx.audit.append(SYSTEM, "b", "c", {})
+        Providers(tx).put(AGAIN)
+        Routing(tx).add_target(OLD)
+        AuditLog(tx).append(SYSTEM, "b", "c", {})
         with pytest.raises(NotFound):
-            tx.providers.remove("unknown")
+            Providers(tx).remove("unknown")
     assert store.etag() == seen[-1]
 
 
 def test_a_key_is_found_by_its_hash_also_when_it_is_revoked(store: Store) -> None:
     with store.write() as tx:
-        tx.keys.add(KEY)
+        ApiKeys(tx).add(KEY)
     with pytest.raises(InputError, match="hash"), store.write() as tx:
-        tx.keys.add(replace(KEY, id="k_9"))
+        ApiKeys(tx).add(replace(KEY, id="k_9"))
     with store.write() as tx:
         with pytest.raises(NotFound, match="k_unknown"):
-            tx.keys.revoke("k_unknown", NOW)
-        tx.keys.revoke(KEY.id, LATER)
-        tx.keys.revoke(KEY.id, LATER + timedelta(days=1))
+            ApiKeys(tx).revoke("k_unknown", NOW)
+        ApiKeys(tx).revoke(KEY.id, LATER)
+        ApiKeys(tx).revoke(KEY.id, LATER + timedelta(days=1))
 
     with store.read() as tx:
-        assert tx.keys.by_hash(KEY.hash) == replace(KEY, revoked_at=LATER)
-        assert tx.keys.by_hash("0" * 64) is None
+        assert ApiKeys(tx).by_hash(KEY.hash) == replace(KEY, revoked_at=LATER)
+        assert ApiKeys(tx).by_hash("0" * 64) is None
     with store.listings() as stored:
         assert list(stored.keys()) == [replace(KEY, revoked_at=LATER)]

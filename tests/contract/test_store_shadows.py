@@ -3,8 +3,10 @@ from datetime import date, timedelta
 
 import pytest
 
-from harness.domain.errors import Conflict, NotFound
-from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
+from harness.frame.errors import Conflict, NotFound
+from harness.routing.records.interventions import Shadows
+from harness.routing.records.routes import Routing
+from harness.routing.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, ROUTE
 
@@ -31,8 +33,8 @@ TALLY = ShadowTally("sh_1", DAY, "w-1", {"mirrored": 2, "pairs": 1}, {"similarit
 def started(store: Store) -> Store:
     with store.write() as tx:
         for target in (OLD, NEW):
-            tx.routing.add_target(target)
-        tx.shadows.add(SHADOW)
+            Routing(tx).add_target(target)
+        Shadows(tx).add(SHADOW)
     return store
 
 
@@ -40,36 +42,36 @@ def test_a_route_has_one_at_a_time_and_ending_it_tells_the_routers(started: Stor
     assert started.snapshot().shadows == (SHADOW,)
     second = replace(SHADOW, id="sh_2", started_at=NOW + timedelta(seconds=1))
     with pytest.raises(Conflict, match="shadow stop"), started.write() as tx:
-        tx.shadows.add(second)
+        Shadows(tx).add(second)
 
     with started.write() as tx:
-        ended = tx.shadows.end("sh_1", actor="kim", because="enough seen", now=NOW)
+        ended = Shadows(tx).end("sh_1", actor="kim", because="enough seen", now=NOW)
     with started.write() as tx:
-        again = tx.shadows.end("sh_1", actor="ada", because="late", now=LATER)
-        tx.shadows.add(second)
+        again = Shadows(tx).end("sh_1", actor="ada", because="late", now=LATER)
+        Shadows(tx).add(second)
 
     assert again == ended
     assert ended == replace(SHADOW, ended_at=NOW, ended_by="kim", ended_because="enough seen")
     assert [shadow.id for shadow in started.snapshot().shadows] == ["sh_2"]
     with started.read() as tx:
-        assert [shadow.id for shadow in tx.shadows.list()] == ["sh_2", "sh_1"]
-        assert tx.shadows.list(route="another") == []
+        assert [shadow.id for shadow in Shadows(tx).list()] == ["sh_2", "sh_1"]
+        assert Shadows(tx).list(route="another") == []
     with pytest.raises(NotFound, match="sh_9"), started.write() as tx:
-        tx.shadows.end("sh_9", actor="kim", because="", now=NOW)
+        Shadows(tx).end("sh_9", actor="kim", because="", now=NOW)
 
 
 def test_what_workers_add_up_is_added_to_what_is_there(started: Store) -> None:
     more = replace(TALLY, counts={"pairs": 3, "slower": 1}, sums={"similarity": 1.0})
     other = replace(TALLY, worker="w-2", day=DAY - timedelta(days=1))
     with started.write() as tx:
-        tx.shadows.append([TALLY, other])
+        Shadows(tx).append([TALLY, other])
     with started.write() as tx:
-        tx.shadows.append([more])
+        Shadows(tx).append([more])
 
     with started.read() as tx:
-        today = tx.shadows.tallies(["sh_1"], since=DAY)
-        assert len(tx.shadows.tallies(["sh_1"])) == 2
-        assert tx.shadows.tallies([]) == []
+        today = Shadows(tx).tallies(["sh_1"], since=DAY)
+        assert len(Shadows(tx).tallies(["sh_1"])) == 2
+        assert Shadows(tx).tallies([]) == []
 
     counts = {"mirrored": 2, "pairs": 4, "slower": 1}
     assert today == [replace(TALLY, counts=counts, sums={"similarity": 1.5})]

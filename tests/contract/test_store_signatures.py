@@ -8,21 +8,31 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.errors import SignatureInvalid, SnapshotInvalid
-from harness.domain.operations.access import SYSTEM, ApiKey, DashboardSession, Role
-from harness.domain.operations.keyring import KeyPurpose
-from harness.domain.operations.principals import (
+from harness.agents.records import AgentGrants
+from harness.frame.errors import SignatureInvalid, SnapshotInvalid
+from harness.frame.people.access import SYSTEM, ApiKey, DashboardSession, Role
+from harness.frame.people.principals import (
     LOCAL_PRINCIPAL,
     PersonLink,
     Principal,
     PrincipalKind,
 )
-from harness.domain.routing.evidence import BreakGlass, Waiver
-from harness.domain.routing.freeze import Freeze
-from harness.runtime.signing import Ed25519Signatures, new_private_key, public_key
-from harness.store.schema import metadata
+from harness.frame.people.records import ApiKeys, DashboardSessions, PersonLinks, Principals
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.ed25519 import Ed25519Signatures, new_private_key, public_key
+from harness.frame.signing.keyring import KeyPurpose
+from harness.providers.records import Credentials, Providers
+from harness.routing.evidence import BreakGlass, Waiver
+from harness.routing.freeze import Freeze
+from harness.routing.records.evidence import Waivers
+from harness.routing.records.interventions import BreakGlasses, Freezes, Shadows, Switches
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns, Suites
+from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store
-from harness.store.transaction import Transaction
+from harness.store.tables import metadata
 from tests.contract.conftest import Opener, open_store
 from tests.contract.test_store_routing import SWITCH
 from tests.contract.test_store_shadows import SHADOW
@@ -86,26 +96,26 @@ LINK = PersonLink("pl_1", DORA.id, 1, DORA.id, "we met", NOW, LOCAL_PRINCIPAL.id
 def filled(store: Store) -> None:
     """A row in every signed table."""
     with store.write() as tx:
-        tx.providers.put(PROVIDER)
-        tx.providers.put(replace(PROVIDER, name="other"))
-        tx.suites.put(PIN, NOW)
-        tx.keys.add(KEY)
+        Providers(tx).put(PROVIDER)
+        Providers(tx).put(replace(PROVIDER, name="other"))
+        Suites(tx).put(PIN, NOW)
+        ApiKeys(tx).add(KEY)
     seeded(store)
     with store.write() as tx:
-        tx.runs.add(RUN)
-        tx.runs.store_sample(SAMPLE)
-        tx.waivers.add(WAIVER)
-        tx.switches.add(SWITCH)
-        tx.freezes.add(FREEZE)
-        tx.break_glasses.add(BROKEN)
-        tx.shadows.add(SHADOW)
-        tx.credentials.put(CREDENTIAL)
-        tx.rollouts.add(rollout())
+        EvalRuns(tx).add(RUN)
+        EvalRuns(tx).store_sample(SAMPLE)
+        Waivers(tx).add(WAIVER)
+        Switches(tx).add(SWITCH)
+        Freezes(tx).add(FREEZE)
+        BreakGlasses(tx).add(BROKEN)
+        Shadows(tx).add(SHADOW)
+        Credentials(tx).put(CREDENTIAL)
+        Rollouts(tx).add(rollout())
         add_agent(tx)
-        tx.agent_grants.add(GRANT)
-        tx.dashboard_sessions.add(SESSION)
-        tx.principals.add(DORA)
-        tx.person_links.add(LINK)
+        AgentGrants(tx).add(GRANT)
+        DashboardSessions(tx).add(SESSION)
+        Principals(tx).add(DORA)
+        PersonLinks(tx).add(LINK)
 
 
 def url_of(store: Store) -> str:
@@ -173,7 +183,7 @@ def test_a_row_that_is_gone_is_missed(sql_stores: Opener) -> None:
                 sql_stores().snapshot()
             assert faults(store) == {"manifest"}, table
             with pytest.raises(SignatureInvalid, match="manifest"), store.write() as tx:
-                tx.providers.put(replace(PROVIDER, name="third"))
+                Providers(tx).put(replace(PROVIDER, name="third"))
 
 
 def test_a_version_that_is_gone_is_missed(sql_stores: Opener) -> None:
@@ -196,10 +206,10 @@ def test_a_role_with_dml_alone_brings_no_moment_back_at_which_a_revoked_key_was_
     store = sql_stores()
     filled(store)
     with store.read() as tx:
-        db = tx.routing._unit._db
+        db = tx.db
         key, then = row(db, "api_key", id="k_1"), row(db, "manifest")
     with store.write() as tx:
-        tx.keys.revoke("k_1", NOW)
+        ApiKeys(tx).revoke("k_1", NOW)
     back: list[sa.Executable] = [
         sa.update(metadata.tables["api_key"]).values(
             revoked_at=None, signature=key["signature"]
@@ -234,22 +244,22 @@ def test_a_manifest_of_a_workers_key_or_of_other_counters_does_not_fit(
 
 
 def read_verdict(tx: Transaction) -> object:
-    return tx.verdicts.get("v_1")
+    return Verdicts(tx).get("v_1")
 
 
 DECISIONS: list[tuple[str, dict[str, object], Callable[[Transaction], object]]] = [
     ("verdict", {"expires_at": LATER.replace(year=2040)}, read_verdict),
-    ("sample", {"strict": 0.0}, lambda tx: tx.runs.outcomes("r_1", below=9)),
-    ("sample", {"answer_sha256": "0" * 64}, lambda tx: tx.runs.samples("r_1")),
-    ("sample", {"strict": 0.0}, lambda tx: tx.runs.samples_of("r_1", [SAMPLE.item])),
-    ("eval_run", {"suite_digest": "0" * 64}, lambda tx: tx.runs.get("r_1")),
-    ("waiver", {"expires_at": LATER.replace(year=2040)}, lambda tx: tx.waivers.list()),
-    ("proposal", {"self_approval": True}, lambda tx: tx.proposals.get("p_1")),
-    ("proposal", {"approver": "somebody"}, lambda tx: tx.proposals.list()),
-    ("rollout", {"step": 3}, lambda tx: tx.rollouts.get("ro_1")),
-    ("suite", {"items": 3}, lambda tx: tx.suites.get(PIN.digest)),
-    ("evidence", {"created_at": LATER}, lambda tx: tx.routing.evidence(ROUTE)),
-    ("api_key", {"role": 4}, lambda tx: tx.keys.by_hash(KEY.hash)),
+    ("sample", {"strict": 0.0}, lambda tx: EvalRuns(tx).outcomes("r_1", below=9)),
+    ("sample", {"answer_sha256": "0" * 64}, lambda tx: EvalRuns(tx).samples("r_1")),
+    ("sample", {"strict": 0.0}, lambda tx: EvalRuns(tx).samples_of("r_1", [SAMPLE.item])),
+    ("eval_run", {"suite_digest": "0" * 64}, lambda tx: EvalRuns(tx).get("r_1")),
+    ("waiver", {"expires_at": LATER.replace(year=2040)}, lambda tx: Waivers(tx).list()),
+    ("proposal", {"self_approval": True}, lambda tx: Proposals(tx).get("p_1")),
+    ("proposal", {"approver": "somebody"}, lambda tx: Proposals(tx).list()),
+    ("rollout", {"step": 3}, lambda tx: Rollouts(tx).get("ro_1")),
+    ("suite", {"items": 3}, lambda tx: Suites(tx).get(PIN.digest)),
+    ("evidence", {"created_at": LATER}, lambda tx: Routing(tx).evidence(ROUTE)),
+    ("api_key", {"role": 4}, lambda tx: ApiKeys(tx).by_hash(KEY.hash)),
 ]
 
 
@@ -339,25 +349,25 @@ def test_a_key_that_was_just_accepted_is_refused_once_somebody_has_changed_rows(
     store = sql_stores()
     filled(store)
     with store.write() as tx:
-        tx.keys.add(VIEWER)
-        tx.keys.add(SPENT)
-        tx.keys.add(replace(KEY, id="k_old", hash="9" * 64))
+        ApiKeys(tx).add(VIEWER)
+        ApiKeys(tx).add(SPENT)
+        ApiKeys(tx).add(replace(KEY, id="k_old", hash="9" * 64))
     with store.read() as tx:
-        former = row(tx.routing._unit._db, "api_key", id=SPENT.id)
+        former = row(tx.db, "api_key", id=SPENT.id)
     with store.write() as tx:
-        tx.keys.revoke(SPENT.id, NOW)
-        tx.keys.revoke("k_old", NOW)
+        ApiKeys(tx).revoke(SPENT.id, NOW)
+        ApiKeys(tx).revoke("k_old", NOW)
     other = store if whose == "own" else sql_stores()
     tables = [metadata.tables[name] for name in ("api_key", "manifest", "meta")]
     with owned(other) as db:
         before = {table: db.execute(sa.select(table)).mappings().all() for table in tables}
     for name, (hash_, attack) in ATTACKS.items():
         with store.read() as tx:
-            assert tx.keys.by_hash(VIEWER.hash) == VIEWER
+            assert ApiKeys(tx).by_hash(VIEWER.hash) == VIEWER
         with owned(other) as db:
             attack(db, former)
         with suppress(SignatureInvalid), store.read() as tx:
-            assert tx.keys.by_hash(hash_) is None, name
+            assert ApiKeys(tx).by_hash(hash_) is None, name
         with owned(other) as db:
             for table, rows in before.items():
                 db.execute(sa.delete(table))
@@ -365,9 +375,9 @@ def test_a_key_that_was_just_accepted_is_refused_once_somebody_has_changed_rows(
 
 
 WORK: list[tuple[str, dict[str, object], Callable[[Transaction], object]]] = [
-    ("rollout", {"step": 3}, lambda tx: tx.rollouts.live()),
-    ("proposal", {"approver": "somebody"}, lambda tx: tx.proposals.open()),
-    ("eval_run", {"suite_digest": "0" * 64}, lambda tx: tx.runs.list()),
+    ("rollout", {"step": 3}, lambda tx: Rollouts(tx).live()),
+    ("proposal", {"approver": "somebody"}, lambda tx: Proposals(tx).open()),
+    ("eval_run", {"suite_digest": "0" * 64}, lambda tx: EvalRuns(tx).list()),
 ]
 
 
@@ -388,14 +398,14 @@ def test_a_workers_key_signs_samples_and_no_verdict(sql_stores: Opener) -> None:
     worker = open_store(url_of(store), WORKER)
     try:
         with worker.write() as tx:
-            tx.runs.store_sample(replace(SAMPLE, item="i2", position=1))
-            tx.verdicts.store(replace(PASSED, id="v_worker"), "p_1")
+            EvalRuns(tx).store_sample(replace(SAMPLE, item="i2", position=1))
+            Verdicts(tx).store(replace(PASSED, id="v_worker"), "p_1")
     finally:
         worker.close()
     with store.read() as tx:
-        assert len(tx.runs.samples("r_1")) == 2
+        assert len(EvalRuns(tx).samples("r_1")) == 2
     with pytest.raises(SignatureInvalid, match="worker key"), store.read() as tx:
-        tx.verdicts.get("v_worker")
+        Verdicts(tx).get("v_worker")
 
 
 def test_another_installations_rows_are_no_rows_of_ours(sql_stores: Opener) -> None:
@@ -416,7 +426,7 @@ def test_a_replaced_key_verifies_and_a_retired_one_does_not(sql_stores: Opener) 
     rotated = open_store(url_of(store), Ed25519Signatures(lambda: both, lambda: private))
     try:
         with rotated.write() as tx:
-            tx.keys.add(replace(KEY, id="k_2", hash="b" * 64))
+            ApiKeys(tx).add(replace(KEY, id="k_2", hash="b" * 64))
         assert rotated.signature_faults() == []
     finally:
         rotated.close()
@@ -438,8 +448,8 @@ def test_an_admin_takes_forged_rows_out_and_all_goes_on(sql_stores: Opener) -> N
     assert store.signature_faults() == []
     assert [key.id for key in sql_stores().snapshot().keys] == [KEY.id]
     with store.write() as tx:
-        tx.keys.add(ApiKey("k_2", "ours", "b" * 64, "wxyz", None, frozenset(), NOW))
-        tx.proposals.save(replace(proposal(), reason="cheaper"))
+        ApiKeys(tx).add(ApiKey("k_2", "ours", "b" * 64, "wxyz", None, frozenset(), NOW))
+        Proposals(tx).save(replace(proposal(), reason="cheaper"))
 
 
 def test_rows_that_nobody_signs_keep_no_forged_row_in_its_place(sql_stores: Opener) -> None:

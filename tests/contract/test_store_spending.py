@@ -6,15 +6,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.operations.spending_meter import UNKNOWN, SpendingMeter
-from harness.domain.errors import SpendingPaused, StoreUnavailable
-from harness.domain.operations.spending import MonthSpending, SpendingPurpose, month_of
-from harness.runtime.clock import SystemClock
+from harness.evals.month_spending import MonthSpending, SpendingPurpose, month_of
+from harness.evals.records.spending import Spending
+from harness.evals.spending_meter import UNKNOWN, SpendingMeter, StoredSpending
+from harness.frame.errors import SpendingPaused, StoreUnavailable
+from harness.frame.runtime.clock import SystemClock
 from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.sqlite_store import open_sqlite
@@ -35,7 +37,7 @@ def opened(database_url: str) -> Iterator[Store]:
 
 def month(store: Store, at: datetime) -> MonthSpending:
     with store.read() as tx:
-        return tx.spending.month(month_of(at))
+        return Spending(tx).month(month_of(at))
 
 
 def start(url: str, purpose: str) -> subprocess.Popen[str]:
@@ -50,7 +52,7 @@ def test_processes_that_spend_together_pass_the_cap_by_one_call_of_each_at_most(
 ) -> None:
     now = SystemClock().now()
     with opened.write() as tx:
-        tx.spending.set_cap(1.0, now)
+        Spending(tx).set_cap(1.0, now)
     processes = [start(database_url, purpose) for purpose in ("evals", "agents", "agents")]
     calls = [int(process.communicate(timeout=120)[0]) for process in processes]
     spent = month(opened, now)
@@ -63,15 +65,15 @@ def test_processes_that_spend_together_pass_the_cap_by_one_call_of_each_at_most(
 def test_costs_count_while_they_are_being_stored(opened: Store) -> None:
     clock = SystemClock()
     with opened.write() as tx:
-        tx.spending.set_cap(10.0, clock.now())
-    meter = SpendingMeter(opened, clock, EVALS)
+        Spending(tx).set_cap(10.0, clock.now())
+    meter = SpendingMeter(StoredSpending(opened), clock, EVALS)
     meter.require_money()
     meter.pay(10.0)
     storing = threading.Thread(target=meter.refresh)
 
     # The first writer, whom the second one waits for.
     with opened.write() as tx:
-        tx.spending.set_cap(10.0, clock.now())
+        Spending(tx).set_cap(10.0, clock.now())
         storing.start()
         storing.join(0.2)
         assert "$10.00 spent" in meter.find_obstacle()
@@ -95,11 +97,11 @@ def test_an_unknown_or_old_sum_and_an_unknown_price_allow_no_call_below_a_cap(
     opened: Store,
 ) -> None:
     clock = SteppingClock()
-    meter = SpendingMeter(opened, clock, EVALS)
+    meter = SpendingMeter(StoredSpending(opened), clock, EVALS)
     assert meter.find_obstacle() == UNKNOWN
     meter.require_money("sim/base")  # there is no cap
     with opened.write() as tx:
-        tx.spending.set_cap(1.0, clock.now())
+        Spending(tx).set_cap(1.0, clock.now())
     clock.seconds += 3
     meter.require_money()
     with pytest.raises(SpendingPaused, match="the price of sim/base is not known"):
@@ -114,7 +116,7 @@ def test_an_unknown_or_old_sum_and_an_unknown_price_allow_no_call_below_a_cap(
         meter.require_money()
     # What another process raised a moment ago counts where a call would be refused.
     with opened.write() as tx:
-        tx.spending.set_cap(2.0, clock.now())
+        Spending(tx).set_cap(2.0, clock.now())
     meter.require_money()
     meter.pay(None)
     clock.at += timedelta(days=31)
@@ -148,8 +150,10 @@ def test_no_order_of_calls_loses_a_cost_or_allows_a_call_once_all_costs_reach_th
     clock = SteppingClock()
     with closing(open_sqlite(memory / f"{id(clock)}.db", clock, secret=SECRET)) as store:
         with store.write() as tx:
-            tx.spending.set_cap(cap_usd, clock.now())
-        meters = [SpendingMeter(store, clock, purpose) for purpose in (EVALS, AGENTS)]
+            Spending(tx).set_cap(cap_usd, clock.now())
+        meters = [
+            SpendingMeter(StoredSpending(store), clock, purpose) for purpose in (EVALS, AGENTS)
+        ]
         cost, calls = 0.0, 0
         for who, step, usd in steps:
             match step:
@@ -180,7 +184,7 @@ def fail(meter: SpendingMeter, store: Store) -> None:
 
         read = write
 
-    meter._store = Away()  # type: ignore[assignment]
+    meter._stored = StoredSpending(cast("Store", Away()))
     with pytest.raises(StoreUnavailable):
         meter.refresh(at_once=True)
-    meter._store = store
+    meter._stored = StoredSpending(store)

@@ -6,12 +6,21 @@ from itertools import count
 
 import pytest
 
-from harness.domain.errors import IllegalTransition, RevisionConflict
-from harness.domain.evals.run import RunState
-from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.route_changes import ChangeSettings
+from harness.frame.errors import IllegalTransition, RevisionConflict
+from harness.frame.people.access import SYSTEM
+from harness.frame.people.records import ApiKeys
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.run import RunState
+from harness.providers.records import Credentials, Providers
+from harness.routing.records.interventions import Switches
+from harness.routing.records.observations import Observations
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns, Suites
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.route_changes import ChangeSettings
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.contract.conftest import Opener
 from tests.contract.test_store_routing import SWITCH
 from tests.support.store.records import (
@@ -49,22 +58,22 @@ def test_a_commit_of_anybody_changes_the_mark(sql_stores: Opener) -> None:
     marks = [ours.change_mark()]
     for number, writer in enumerate((ours, theirs)):
         with writer.write() as tx:
-            tx.suites.put(replace(PIN, name=f"suite-{number}"), NOW)
+            Suites(tx).put(replace(PIN, name=f"suite-{number}"), NOW)
         marks.append(ours.change_mark())
     assert len({*marks}) == len(marks)
 
 
 WRITES: dict[str, Callable[[Transaction], object]] = {
-    "targets": lambda tx: tx.routing.add_target(OLD),
+    "targets": lambda tx: Routing(tx).add_target(OLD),
     "routing": create_route,
-    "providers": lambda tx: tx.providers.put(PROVIDER),
-    "proposals": lambda tx: tx.proposals.add(proposal()),
-    "suites": lambda tx: tx.suites.put(PIN, NOW),
-    "runs": lambda tx: tx.runs.add(RUN),
-    "verdicts": lambda tx: tx.verdicts.store(PASSED, "p_1"),
-    "observations": lambda tx: tx.observations.append([BLOCK], []),
-    "audit": lambda tx: tx.audit.append(SYSTEM, "b", "c", {}),
-    "keys": lambda tx: tx.keys.add(KEY),
+    "providers": lambda tx: Providers(tx).put(PROVIDER),
+    "proposals": lambda tx: Proposals(tx).add(proposal()),
+    "suites": lambda tx: Suites(tx).put(PIN, NOW),
+    "runs": lambda tx: EvalRuns(tx).add(RUN),
+    "verdicts": lambda tx: Verdicts(tx).store(PASSED, "p_1"),
+    "observations": lambda tx: Observations(tx).append([BLOCK], []),
+    "audit": lambda tx: AuditLog(tx).append(SYSTEM, "b", "c", {}),
+    "keys": lambda tx: ApiKeys(tx).add(KEY),
 }
 
 
@@ -76,14 +85,14 @@ def test_writing_in_a_read_is_refused(store: Store) -> None:
 
 def test_a_read_is_one_moment(store: Store) -> None:
     with store.read() as tx:
-        assert tx.routing.table().revision == 0
+        assert Routing(tx).table().revision == 0
         with ThreadPoolExecutor(1) as other:
             other.submit(seeded, store).result()
-        assert tx.routing.table().revision == 0
-        assert list(tx.proposals.list()) == []
+        assert Routing(tx).table().revision == 0
+        assert list(Proposals(tx).list()) == []
 
     with store.read() as tx:
-        assert tx.routing.table().revision == 1
+        assert Routing(tx).table().revision == 1
 
 
 def race(*contenders: Callable[[], object]) -> list[BaseException | None]:
@@ -100,7 +109,7 @@ def race(*contenders: Callable[[], object]) -> list[BaseException | None]:
 
 def change_settings(store: Store) -> None:
     with store.write() as tx:
-        tx.routing.commit(
+        Routing(tx).commit(
             ChangeSettings(ROUTE, SETTINGS), expected_version=1, actor="a", reason="r", now=NOW
         )
 
@@ -123,20 +132,20 @@ def test_what_is_numbered_has_no_gaps_under_many_writers(sql_stores: Opener) -> 
         for n in range(5):
             with store.write() as tx:
                 create_route(tx, f"route-{worker}.{n}")
-                tx.audit.append(SYSTEM, "b", "c", {"n": n})
+                AuditLog(tx).append(SYSTEM, "b", "c", {"n": n})
             with store.write() as tx:
                 block = replace(BLOCK, worker=f"w{worker}", sequence=n)
-                tx.observations.append([block], [])
+                Observations(tx).append([block], [])
 
     raised = race(*(lambda n=n, s=s: work(s, n) for n, s in enumerate(stores)))
 
     assert raised == [None, None, None]
     numbers = list(range(1, 16))
     with stores[0].read() as tx:
-        assert tx.routing.table().revision == 15
-        assert [event.number for event in tx.audit.all()] == numbers
-        assert tx.audit.first_break() is None
-        assert [block.number for block in tx.observations.blocks("ro_1")] == numbers
+        assert Routing(tx).table().revision == 15
+        assert [event.number for event in AuditLog(tx).all()] == numbers
+        assert AuditLog(tx).first_break() is None
+        assert [block.number for block in Observations(tx).blocks("ro_1")] == numbers
 
 
 # SQLite has one writer at a time.
@@ -144,13 +153,13 @@ def test_samples_are_stored_while_somebody_decides(postgres_stores: Opener) -> N
     deciding, storing = postgres_stores(), postgres_stores()
     with deciding.write() as tx:
         create_route(tx)
-        tx.runs.add(RUN)
+        EvalRuns(tx).add(RUN)
 
     with deciding.write() as tx:
-        start_of = tx.audit.append(SYSTEM, "b", "c", {})
+        start_of = AuditLog(tx).append(SYSTEM, "b", "c", {})
         with storing.write() as other:
-            assert other.runs.store_sample(SAMPLE)
-            other.observations.append([BLOCK], [])
+            assert EvalRuns(other).store_sample(SAMPLE)
+            Observations(other).append([BLOCK], [])
 
     assert start_of.action == "b"
 
@@ -168,10 +177,10 @@ def test_waiting_ends_without_a_change_when_the_time_is_up(store: Store) -> None
 
 SERVED: dict[str, Callable[[Transaction], object]] = {
     "routes": create_route,
-    "providers": lambda tx: tx.providers.put(PROVIDER),
-    "keys": lambda tx: tx.keys.add(KEY),
-    "credentials": lambda tx: tx.credentials.put(CREDENTIAL),
-    "switches": lambda tx: tx.switches.add(SWITCH),
+    "providers": lambda tx: Providers(tx).put(PROVIDER),
+    "keys": lambda tx: ApiKeys(tx).add(KEY),
+    "credentials": lambda tx: Credentials(tx).put(CREDENTIAL),
+    "switches": lambda tx: Switches(tx).add(SWITCH),
 }
 
 
@@ -190,7 +199,7 @@ def test_waiting_ends_when_another_process_commits(sql_stores: Opener) -> None:
             if woken.done():
                 break
             with writing.write() as tx:
-                tx.keys.add(replace(KEY, id=f"k_{number}", hash=f"{number}"))
+                ApiKeys(tx).add(replace(KEY, id=f"k_{number}", hash=f"{number}"))
         assert woken.result()
 
 
@@ -203,7 +212,7 @@ def test_a_lost_connection_does_not_end_the_waiting(postgres_stores: Opener) -> 
         )
 
     with writing.write() as tx:
-        tx.keys.add(KEY)
+        ApiKeys(tx).add(KEY)
 
     assert waiting.wait_for_change(60.0)
     assert not settled(waiting).wait_for_change(0.05)
@@ -243,24 +252,24 @@ def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
     decider, starter = sql_stores(), sql_stores()
     seeded(decider)
     with decider.write() as tx:
-        tx.runs.add(RUN)
+        EvalRuns(tx).add(RUN)
     wished = threading.Event()
 
     def start() -> None:
         with starter.write() as tx:
-            tx.runs.want(RUN.id, RUN.wanted + 1)
+            EvalRuns(tx).want(RUN.id, RUN.wanted + 1)
             wished.set()
-            tx.audit.append(SYSTEM, "start", "c", {})
+            AuditLog(tx).append(SYSTEM, "start", "c", {})
 
     with ThreadPoolExecutor(1) as other:
         with decider.write() as tx:
-            tx.audit.append(SYSTEM, "decide", "c", {})
+            AuditLog(tx).append(SYSTEM, "decide", "c", {})
             started = other.submit(start)
             wished.wait(0.5)
-            tx.runs.set_state(RUN.id, RunState.STOPPED)
+            EvalRuns(tx).set_state(RUN.id, RunState.STOPPED)
         started.result()
     with decider.read() as tx:
-        assert tx.runs.get(RUN.id) == replace(RUN, wanted=RUN.wanted + 1)
+        assert EvalRuns(tx).get(RUN.id) == replace(RUN, wanted=RUN.wanted + 1)
 
 
 def test_a_snapshot_is_kept_while_nothing_changed(sql_stores: Opener) -> None:

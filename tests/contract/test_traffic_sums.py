@@ -10,12 +10,13 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.domain.canary.observation import TrafficMinute, TrafficPoint, TrafficTotal
-from harness.domain.reliability.latency import merge_histograms
-from harness.domain.routing.table import Arm
+from harness.gate.online.observation import TrafficMinute, TrafficPoint, TrafficTotal
+from harness.routing.records.observations import Observations
+from harness.routing.records.traffic import split_window
+from harness.routing.records.traffic_sums import DAY, HOUR, floor_time
+from harness.routing.reliability.latency import merge_histograms
+from harness.routing.table import Arm
 from harness.store import engine
-from harness.store.schema.traffic_sums import DAY, HOUR, floor_time
-from harness.store.sql.traffic import split_window
 from harness.store.store import Store
 from tests.contract.conftest import Opener
 from tests.support.store.records import NOW, ROUTE, TRAFFIC
@@ -60,7 +61,7 @@ class Recorded:
 
     def write(self, more: Sequence[TrafficMinute]) -> None:
         with self.store.write() as tx:
-            tx.observations.append([], more)
+            Observations(tx).append([], more)
         self.written += more
 
     def begin_anew(self) -> None:
@@ -126,7 +127,7 @@ def latencies_of(rows: Sequence[TrafficMinute]) -> dict[tuple[str, str], dict[in
 def assert_reads_are_those_of_the_minutes(recorded: Recorded, since: datetime) -> None:
     rows, of_route = recorded.minutes_since(since), recorded.minutes_since(since, ROUTE)
     with recorded.store.read() as tx:
-        read = tx.observations
+        read = Observations(tx)
         assert read.totals(since=since) == totals_of(rows)
         assert read.totals(since=since, route=ROUTE) == totals_of(of_route)
         assert read.latencies(since=since) == latencies_of(rows)
@@ -163,7 +164,7 @@ def test_every_window_has_the_figures_of_its_minutes(
         recorded.write(batch)
     assert_reads_are_those_of_the_minutes(recorded, since)
     with recorded.store.read() as tx:
-        assert tx.observations.totals(since=EVER) == totals_of(recorded.written)
+        assert Observations(tx).totals(since=EVER) == totals_of(recorded.written)
 
 
 def test_raw_sql_keeps_the_sums(recorded: Recorded) -> None:
@@ -182,9 +183,9 @@ def test_raw_sql_keeps_the_sums(recorded: Recorded) -> None:
         )
 
     with recorded.store.read() as tx:
-        [hours] = tx.observations.totals(since=floor_time(TRAFFIC.minute, HOUR))
-        [days] = tx.observations.totals(since=floor_time(TRAFFIC.minute, DAY))
-        latencies = tx.observations.latencies(since=floor_time(TRAFFIC.minute, HOUR))
+        [hours] = Observations(tx).totals(since=floor_time(TRAFFIC.minute, HOUR))
+        [days] = Observations(tx).totals(since=floor_time(TRAFFIC.minute, DAY))
+        latencies = Observations(tx).latencies(since=floor_time(TRAFFIC.minute, HOUR))
     assert hours == days
     assert (hours.requests, hours.cost_usd) == (14, TRAFFIC.cost_usd + 0.5)
     assert latencies == {(ROUTE, TRAFFIC.target): {100: 10, 250: 4, -1: 1}}
@@ -195,10 +196,10 @@ def test_a_day_keeps_its_sum_when_its_minutes_are_deleted(recorded: Recorded) ->
     recorded.write(old)
     boundary = TRAFFIC.minute - DAY
     with recorded.store.write() as tx:
-        assert tx.observations.forget_traffic(boundary) == 1
+        assert Observations(tx).forget_traffic(boundary) == 1
 
     with recorded.store.read() as tx:
-        read = tx.observations
+        read = Observations(tx)
         assert read.totals(since=EVER) == totals_of(old)
         assert read.totals(since=boundary) == totals_of(old[:2])
         assert len(read.traffic(since=EVER)) == 2

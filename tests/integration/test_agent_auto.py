@@ -11,26 +11,30 @@ import pytest
 import sqlalchemy as sa
 
 from evals.suites.items import Item
-from harness.control.agents import agents
-from harness.control.agents.agents import AgentsClient
-from harness.control.agents.auto import AutoTargets
-from harness.control.agents.models_in_force import ModelsInForce, find_models
-from harness.control.context import Context
-from harness.control.evals import worker_supervision
-from harness.control.routing import fallback_chain, kill_switch, routes, targets
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.control.routing.kill_switch import SwitchRequest
-from harness.domain.agents.agent import Agent, AgentSession, AgentTool, ModelChoice, ModelKind
-from harness.domain.agents.message import IncomingMessage, MessageRole
-from harness.domain.errors import NotAllowed
-from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Price, Target
-from harness.domain.settings import AutoFloor
-from harness.store.schema.evals import eval_run, sample
+from harness.agents import agents
+from harness.agents.agents import AgentsClient
+from harness.agents.auto import AutoTargets
+from harness.agents.message import IncomingMessage, MessageRole
+from harness.agents.models_in_force import ModelsInForce, find_models
+from harness.agents.records import AgentGrants
+from harness.frame.errors import NotAllowed
+from harness.frame.people.access import SYSTEM
+from harness.gate.pins import ServedModel, Sighting
+from harness.proposals import fallback_chain
+from harness.proposals.evaluation import worker_supervision
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.providers.force import Force, ForceKind, SwitchSource
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.records import Providers, Sightings
+from harness.providers.target import Price, Target
+from harness.registry import targets
+from harness.routes import kill_switch, routes
+from harness.routes.kill_switch import SwitchRequest
+from harness.routing.agent import Agent, AgentSession, AgentTool, ModelChoice, ModelKind
+from harness.routing.context import Context
+from harness.routing.records.runs import EvalRuns, eval_run, sample
+from harness.routing.settings import AutoFloor
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, BEN, ITEMS, SKILL, SmallInstallation
 from tests.support.store.tampering import owned
 
@@ -80,7 +84,7 @@ def measured(world: SmallInstallation, ctx: Context) -> None:
 
 def change_provider(ctx: Context, **changes: object) -> None:
     with ctx.store.read() as tx:
-        known = tx.providers.all()["sim"]
+        known = Providers(tx).all()["sim"]
     targets.put_provider(ctx, SYSTEM, replace(known, **changes), REASON)  # type: ignore[arg-type]
 
 
@@ -88,7 +92,7 @@ def measure(world: SmallInstallation, ctx: Context, model: str, items: int = ITE
     run = worker_supervision.start_run(ctx, ANN, "colours", f"sim/{model}", items=items)
     world.run_once()
     with ctx.store.read() as tx:
-        assert tx.runs.get(run.id).state.value == "done"
+        assert EvalRuns(tx).get(run.id).state.value == "done"
     return run.id
 
 
@@ -129,7 +133,7 @@ def test_the_cheapest_target_that_reaches_the_floor_is_asked_before_its_route(
     )
     assert models.fallback is None
     with ctx.store.read() as tx:
-        assert not tx.agent_grants.not_revoked()
+        assert not AgentGrants(tx).not_revoked()
 
 
 def test_where_nothing_is_measured_or_configured_the_route_answers(
@@ -176,7 +180,7 @@ def serve_another_model(world: SmallInstallation, ctx: Context) -> None:
     )
     world.clock.advance(1)
     with ctx.store.write() as tx:
-        tx.sightings.note([replace(seen, last_at=world.clock.now())])
+        Sightings(tx).note([replace(seen, last_at=world.clock.now())])
 
 
 def move_provider(_world: SmallInstallation, ctx: Context) -> None:
@@ -369,7 +373,7 @@ def test_a_database_owner_makes_no_bad_model_good(
 ) -> None:
     """With the triggers away. `worse` is the cheapest of all."""
     with ctx.store.read() as tx:
-        (run,) = tx.runs.of_targets({target_id("worse")})
+        (run,) = EvalRuns(tx).of_targets({target_id("worse")})
     with owned(ctx.store) as db:
         forge(db, run.id)
 

@@ -5,33 +5,34 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from harness.control.agents import agents
-from harness.control.agents.agents import AgentsClient
-from harness.control.agents.auto import AutoTargets
-from harness.control.agents.built_in_tools import ServerTools
-from harness.control.agents.conversation import PostedMessage, TurnOutcome, TurnRun
-from harness.control.agents.turn_runner import TurnRunner
-from harness.control.context import Context
-from harness.control.routing import targets
-from harness.domain.agents.agent import Agent, ModelChoice, ModelKind
-from harness.domain.agents.message import (
+from harness.agents import agents
+from harness.agents.agents import AgentsClient
+from harness.agents.auto import AutoTargets
+from harness.agents.built_in_tools import ServerTools
+from harness.agents.conversation import PostedMessage, TurnOutcome, TurnRun
+from harness.agents.message import (
     IncomingMessage,
     MessageRole,
     MessageUsage,
     ServedBy,
     SessionMessage,
 )
-from harness.domain.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest
-from harness.domain.errors import (
+from harness.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest
+from harness.agents.turn_runner import TurnRunner
+from harness.evals.month_spending import MonthSpending, SpendingPurpose, month_of
+from harness.evals.records.spending import Spending
+from harness.frame.errors import (
     CallFailed,
     NobodyAnswered,
     RouterUnreachable,
     StaleWrite,
     StreamBroken,
 )
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.spending import MonthSpending, SpendingPurpose, month_of
-from harness.domain.routing.target import Price, Provider
+from harness.frame.people.access import SYSTEM
+from harness.providers.target import Price, Provider
+from harness.registry import targets
+from harness.routing.agent import Agent, ModelChoice, ModelKind
+from harness.routing.context import Context
 from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = [pytest.mark.req("G5", "E2"), pytest.mark.both_databases]
@@ -85,12 +86,12 @@ def agent(ctx: Context) -> Agent:
 
 def set_cap(ctx: Context, usd: float | None) -> None:
     with ctx.store.write() as tx:
-        tx.spending.set_cap(usd, ctx.clock.now())
+        Spending(tx).set_cap(usd, ctx.clock.now())
 
 
 def this_month(ctx: Context) -> MonthSpending:
     with ctx.store.read() as tx:
-        return tx.spending.month(month_of(ctx.clock.now()))
+        return Spending(tx).month(month_of(ctx.clock.now()))
 
 
 def of_agents(ctx: Context) -> tuple[float, int]:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from harness.control.routing import targets
-from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.target import Target
+from harness.frame.people.access import SYSTEM
+from harness.providers.target import Target
+from harness.registry import targets
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion, error
 from tests.support.router.router_process import eventually

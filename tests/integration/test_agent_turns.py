@@ -11,27 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.control.agents import agents, turns
-from harness.control.agents.agents import AgentsClient
-from harness.control.agents.auto import AutoTargets
-from harness.control.agents.built_in_tools import ServerTools
-from harness.control.agents.conversation import PostedMessage, TurnOutcome, TurnRun
-from harness.control.agents.turn_runner import TurnRunner
-from harness.control.agents.turns import BegunTurn
-from harness.control.context import Context
-from harness.control.privacy import user_deletion
-from harness.control.routing import routes
-from harness.domain.agents.agent import (
-    Agent,
-    AgentSession,
-    AgentTool,
-    GrantKind,
-    ModelChoice,
-    ModelKind,
-    SessionState,
-    literal_choice,
-)
-from harness.domain.agents.message import (
+from harness.agents import agents, turns
+from harness.agents.agents import AgentsClient
+from harness.agents.auto import AutoTargets
+from harness.agents.built_in_tools import ServerTools
+from harness.agents.conversation import PostedMessage, TurnOutcome, TurnRun
+from harness.agents.message import (
     IdempotencyKey,
     IncomingMessage,
     MessageRole,
@@ -41,17 +26,19 @@ from harness.domain.agents.message import (
     ServedBy,
     SessionMessage,
 )
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.turn import (
+from harness.agents.records import Agents, Sessions, SwitchRequests
+from harness.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.agents.turn import (
     AnswerPiece,
     ModelCallAnswer,
     ModelCallRequest,
     OfferedTool,
     ToolCaller,
     ToolResult,
-    TurnBounds,
 )
-from harness.domain.errors import (
+from harness.agents.turn_runner import TurnRunner
+from harness.agents.turns import BegunTurn
+from harness.frame.errors import (
     CallFailed,
     CallRefused,
     Conflict,
@@ -63,13 +50,27 @@ from harness.domain.errors import (
     StaleWrite,
     StoreUnavailable,
 )
-from harness.domain.operations.access import SYSTEM
-from harness.domain.pagination import PageRequest
-from harness.domain.reliability.failover import hash_user
-from harness.domain.routing.table import RouteSettings
-from harness.domain.settings import AgentSettings
-from harness.runtime.clock import SystemClock
-from harness.store.schema import metadata
+from harness.frame.pagination import PageRequest
+from harness.frame.people.access import SYSTEM
+from harness.frame.runtime.clock import SystemClock
+from harness.operations import user_deletion
+from harness.operations.records import Captures
+from harness.routes import routes
+from harness.routing.agent import (
+    Agent,
+    AgentSession,
+    AgentTool,
+    GrantKind,
+    ModelChoice,
+    ModelKind,
+    SessionState,
+    literal_choice,
+)
+from harness.routing.context import Context
+from harness.routing.reliability.failover import hash_user
+from harness.routing.settings import AgentSettings, TurnBounds
+from harness.routing.table import RouteSettings
+from harness.store.tables import metadata
 from tests.contract import test_store_observations as observations
 from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation
 from tests.support.control.turn_process import KEY as SENT_AGAIN
@@ -210,7 +211,7 @@ def test_a_request_whose_turn_broke_off_is_taken_up_where_the_conversation_stand
     turns.begin_answer(ctx, begin(ctx, session.id, key=key).session, model="chat")
     for _ in range(3):
         with ctx.store.read() as tx:
-            (running,) = tx.sessions.running()
+            (running,) = Sessions(tx).running()
         assert turns.interrupt(ctx, running)
         world.clock.advance(1)
         again = begin(ctx, session.id, key=key)
@@ -559,7 +560,7 @@ def waiting(ctx: Context, session: AgentSession) -> ModelSwitchRequest:
         now + timedelta(hours=1),
     )
     with ctx.store.write() as tx:
-        tx.switch_requests.add(request)
+        SwitchRequests(tx).add(request)
     return request
 
 
@@ -573,8 +574,8 @@ def test_a_deleted_agent_closes_its_sessions_and_what_waits_in_them(
 
     assert transcript(ctx, session.id)[-1] == ("assistant", "", "interrupted")
     with ctx.store.read() as tx:
-        assert tx.sessions.get(session.id).state is SessionState.CLOSED
-        assert tx.switch_requests.get(request.id).state is SwitchState.CANCELLED
+        assert Sessions(tx).get(session.id).state is SessionState.CLOSED
+        assert SwitchRequests(tx).get(request.id).state is SwitchState.CANCELLED
     with pytest.raises(StaleWrite):
         turns.record_step(ctx, begun.session, kept="")
     with pytest.raises(Conflict, match="closed"):
@@ -620,8 +621,8 @@ def test_sub_tasks_are_closed_with_the_turn_that_spawned_them(
         assert turns.interrupt(ctx, begun.session)
 
     with ctx.store.read() as tx:
-        states = [tx.sessions.get(one.id).state.value for one in (session, child)]
-        assert tx.switch_requests.get(request.id).state is SwitchState.CANCELLED
+        states = [Sessions(tx).get(one.id).state.value for one in (session, child)]
+        assert SwitchRequests(tx).get(request.id).state is SwitchState.CANCELLED
     assert states == ["open", "closed"]
     assert transcript(ctx, child.id)[-1] == ("assistant", "", "interrupted")
     if who_comes != "the next message":
@@ -635,8 +636,8 @@ def test_a_sub_task_that_broke_off_is_closed(ctx: Context, session: AgentSession
         child = agents.open_child(ctx, tx, session, CHAT)
     turns.interrupt(ctx, begin(ctx, child.id).session)
     with ctx.store.read() as tx:
-        assert tx.sessions.get(child.id).state is SessionState.CLOSED
-        assert tx.sessions.get(session.id).state is SessionState.OPEN
+        assert Sessions(tx).get(child.id).state is SessionState.CLOSED
+        assert Sessions(tx).get(session.id).state is SessionState.OPEN
 
 
 def describe(ctx: Context, agent: str) -> object:
@@ -669,7 +670,7 @@ def test_of_two_changes_of_an_agent_at_once_none_is_lost(
         others[0].result(60)
 
     with ctx.store.read() as tx:
-        changed = tx.agents.get(agent.id)
+        changed = Agents(tx).get(agent.id)
     assert changed.name == "other"
     assert changed.deleted_at if other is delete else changed.description == "new"
 
@@ -694,16 +695,13 @@ def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
     assert done.sessions == 2
     assert tables_with(ctx, "user-7") == set()
     with ctx.store.read() as tx:
-        assert tx.switch_requests.get("sw_1").state is SwitchState.CANCELLED
+        assert SwitchRequests(tx).get("sw_1").state is SwitchState.CANCELLED
     assert ids_of_sessions(ctx, agent) == [other.id]
 
 
 def tables_with(ctx: Context, text: str) -> set[str]:
     with ctx.store.read() as tx:
-        rows = {
-            table.name: tx.routing._unit.read(sa.select(table)).all()
-            for table in metadata.sorted_tables
-        }
+        rows = {table.name: tx.read(sa.select(table)).all() for table in metadata.sorted_tables}
     return {table for table, stored in rows.items() if text in str(stored)}
 
 
@@ -720,14 +718,14 @@ def test_what_was_captured_of_a_users_sessions_is_deleted_with_them(
             user_hash = hash_user(f"header:{of.id}", SECRET)
             captured = replace(observations.ONE, id=f"cap_{number}", user_hash=user_hash)
             captured = replace(captured, content={"messages": [f"of {of.id}"]})
-            tx.captures.store(captured, most_per_day=9)
+            Captures(tx).store(captured, most_per_day=9)
 
     assert (
         user_deletion.delete_user(ctx, SYSTEM, "user-7", "asked", secret=SECRET).captures == 2
     )
 
     with ctx.store.read() as tx:
-        assert [left.id for left in tx.captures.list()] == ["cap_2"]
+        assert [left.id for left in Captures(tx).list()] == ["cap_2"]
 
 
 @pytest.mark.parametrize(

@@ -11,19 +11,19 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.api.agents.process import SignsForAgents, build_agents_app
-from harness.app.agents import TurnService, open_agents
-from harness.app.installation import Installation
-from harness.control.operations import keys
-from harness.domain.agents.caller import (
+from harness.agents.caller import (
     AgentCaller,
     ApprovalLinks,
     sign_agent_header,
     sign_peer_header,
 )
-from harness.domain.errors import ConfigError
-from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.operations.keyring import KeyPurpose
+from harness.app.agents import TurnService, open_agents
+from harness.app.installation import Installation
+from harness.frame.errors import ConfigError
+from harness.frame.people.access import SYSTEM, Role
+from harness.frame.signing.keyring import KeyPurpose
+from harness.interfaces.api.agents.process import SignsForAgents, build_agents_app
+from harness.operations import keys
 from tests.support.control.manual_clock import ManualClock
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.router.router_process import routed

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from harness.app.demo.environment import PORTS, DemoEnvironment
-from harness.control.operations import keys
-from harness.domain.operations.access import SYSTEM, Role
+from harness.frame.people.access import SYSTEM, Role
+from harness.operations import keys
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion, streamed
 from tests.support.site import documented_commands

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from harness.control.operations.queries import list_failovers
-from harness.control.routing.traffic_report import load_traffic_report
-from harness.domain.agents.agent import literal_route_name
-from harness.domain.pagination import PageRequest
+from harness.frame.pagination import PageRequest
+from harness.operations.queries import list_failovers
+from harness.routes.traffic_report import load_traffic_report
+from harness.routing.agent import literal_route_name
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,

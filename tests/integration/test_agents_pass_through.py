@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from harness.domain.agents.caller import HeaderFault, read_peer_header, sign_peer_header
-from harness.domain.settings import AgentSettings, CorsSettings, RouterSettings
+from harness.agents.caller import HeaderFault, read_peer_header, sign_peer_header
+from harness.routing.settings import AgentSettings, CorsSettings, RouterSettings
 from tests.support.providers.scripted_upstream import completion, running_upstream
 from tests.support.router.agents_upstream import (
     AgentsLine,

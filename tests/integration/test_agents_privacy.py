@@ -9,11 +9,19 @@ from pathlib import Path
 import httpx
 import pytest
 
+from harness.agents import agents, switches
+from harness.agents.agents import AgentsClient
+from harness.agents.caller import AgentCaller
+from harness.agents.message import ServedBy
+from harness.agents.records import AgentGrants, Agents, Sessions
+from harness.agents.turn import ModelCallAnswer, ModelCallRequest
 from harness.app.agents import RouterModelCalls
-from harness.control.agents import agents, switches
-from harness.control.agents.agents import AgentsClient
-from harness.control.operations import keys
-from harness.domain.agents.agent import (
+from harness.frame.errors import CallFailed, NobodyAnswered
+from harness.frame.people.access import SYSTEM, Role, key_hash
+from harness.frame.people.records import ApiKeys
+from harness.operations import keys
+from harness.providers.target import Target
+from harness.routing.agent import (
     Agent,
     AgentGrant,
     AgentSession,
@@ -21,12 +29,8 @@ from harness.domain.agents.agent import (
     ModelChoice,
     ModelKind,
 )
-from harness.domain.agents.caller import AgentCaller
-from harness.domain.agents.message import ServedBy
-from harness.domain.agents.turn import ModelCallAnswer, ModelCallRequest
-from harness.domain.errors import CallFailed, NobodyAnswered
-from harness.domain.operations.access import SYSTEM, Role, key_hash
-from harness.domain.routing.target import Target
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
 from tests.integration.test_secrets_leak_nowhere import content, forms
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -204,10 +208,10 @@ def grant_target(world: Routed) -> None:
     by_route = ModelChoice(ROUTE, ModelKind.ROUTE, route=ROUTE)
     agent = Agent("ag_1", "helper", by_route, now, now)
     with world.installation.store.write() as tx:
-        tx.routing.add_target(LITERAL)
-        tx.agents.add(agent)
-        tx.sessions.add(AgentSession("se_1", agent.id, by_route, now, now))
-        tx.agent_grants.add(
+        Routing(tx).add_target(LITERAL)
+        Agents(tx).add(agent)
+        Sessions(tx).add(AgentSession("se_1", agent.id, by_route, now, now))
+        AgentGrants(tx).add(
             AgentGrant(
                 id=GRANT,
                 agent=agent.id,
@@ -231,7 +235,7 @@ def test_a_signed_grant_opens_its_target_until_it_is_revoked_and_nothing_else(
     with routed(tmp_path, provider) as world:
         world.start()
         with world.installation.store.read() as tx:
-            key = tx.keys.by_hash(key_hash(world.key, world.installation.secret))
+            key = ApiKeys(tx).by_hash(key_hash(world.key, world.installation.secret))
         assert key is not None
         calls = Calls(world, key.id)
         assert calls.refusal(grant="") == "model_not_found"
@@ -250,15 +254,15 @@ def test_a_signed_grant_opens_its_target_until_it_is_revoked_and_nothing_else(
         assert calls.refusal(key="k_gone") == "invalid_agent_header"
 
         with world.installation.store.write() as tx:
-            tx.agent_grants.revoke(GRANT, world.installation.clock.now())
+            AgentGrants(tx).revoke(GRANT, world.installation.clock.now())
         eventually(lambda: calls.refusal() == NOT_SERVED)
         assert calls.refusal(model=ROUTE) == ""
 
         assert world.place.terminate("router") == 0
         today = world.installation.clock.now().date()
         with world.installation.store.read() as tx:
-            literal = tx.observations.traffic(since=EVER, route=NAME)
-            spends = tx.observations.spends(since=today - timedelta(days=1), keys=[key.id])
+            literal = Observations(tx).traffic(since=EVER, route=NAME)
+            spends = Observations(tx).spends(since=today - timedelta(days=1), keys=[key.id])
         assert {row.target for row in literal} == {LITERAL.id}
         asked = world.recorded() + sum(row.requests for row in literal)
         assert sum(spend.requests for spend in spends) == asked

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from harness.control.operations import alerts, queries
-from harness.control.proposals import decisions
-from harness.domain.errors import DeliveryFailed
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alert_record import Notified
-from harness.domain.operations.alerts import AlertKind, Severity
-from harness.domain.operations.delivery import AlertMessage
-from harness.domain.settings import AlertSettings, AlertSink
-from harness.runtime.outbound.alert_sinks import ConfiguredSinks
+from harness.app.alert_sinks import ConfiguredSinks
+from harness.frame.alerts.alert import AlertKind, Severity
+from harness.frame.alerts.alert_record import Notified
+from harness.frame.alerts.delivery import AlertMessage
+from harness.frame.alerts.settings import AlertSettings, AlertSink
+from harness.frame.errors import DeliveryFailed
+from harness.frame.people.access import SYSTEM
+from harness.operations import alert_delivery, queries
+from harness.proposals import decisions
 from harness.store.store import Store
 from tests.support.control.control_plane import SmallInstallation, approved
 from tests.support.control.counting_ids import CountingRandomIds
@@ -201,7 +201,7 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
         made.set_up()
         proposal = made.decided("sim/better")
         for _ in range(3):
-            alerts.run_once(made.context())
+            alert_delivery.run_once(made.context())
             made.clock.advance(60)
         decisions.refuse_proposal(made.context(), SYSTEM, proposal.id, "not now")
         (listed,) = queries.list_alerts(made.context())
@@ -212,11 +212,11 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
 
             def came() -> bool:
                 made.clock.advance(16 * 60)
-                alerts.run_once(made.context())
+                alert_delivery.run_once(made.context())
                 return len(receiver.got) >= 4
 
             eventually(came)
-            alerts.run_once(made.context())
+            alert_delivery.run_once(made.context())
     finally:
         made.store.close()
 

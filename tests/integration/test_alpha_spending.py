@@ -6,18 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from harness.control.evals import worker_supervision
-from harness.control.proposals import decisions
-from harness.control.routing import routes, targets
-from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import Sample
-from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider, RequestPatch, Target
-from harness.domain.settings import SuiteSettings
+from harness.evals.settings import SuiteSettings
+from harness.frame.people.access import SYSTEM
+from harness.gate.pins import ServedModel
+from harness.gate.run import Sample
+from harness.gate.suite_plan import SuitePlan
 from harness.gate.text.sentences import spending_text
+from harness.proposals import decisions
+from harness.proposals.evaluation import worker_supervision
+from harness.providers.target import Provider, RequestPatch, Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation, answer
 from tests.support.control.manual_clock import ManualClock
 
@@ -36,7 +39,7 @@ def test_each_look_gets_its_part_of_alpha(world: SmallInstallation) -> None:
         assert (plan.look, plan.spend) == (look, "first_full")
         assert plan.alpha == pytest.approx(alpha)
         with world.store.read() as tx:
-            details = tx.verdicts.get(proposal.verdict or "").suites[0].details
+            details = Verdicts(tx).get(proposal.verdict or "").suites[0].details
         told = (details["look"], details["spend"], details["alpha"])
         assert told == (look, "first_full", plan.alpha)
 
@@ -229,8 +232,8 @@ def test_cancelling_after_one_score_and_proposing_anew_is_another_look(
     plain_world.run_once()
     with plain_world.store.write() as tx:
         run = plain_world.get(proposal.id).runs["colours"].candidate
-        if not tx.runs.scored(run):
-            tx.runs.store_sample(sample(run))
+        if not EvalRuns(tx).scored(run):
+            EvalRuns(tx).store_sample(sample(run))
     decisions.cancel_proposal(ctx, ANN, proposal.id)
 
     assert plain_world.preview(WORSE).plans[0].look == 2

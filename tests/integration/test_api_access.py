@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import structlog
 
-from harness.control.agents import switches
-from harness.control.operations import dashboard_sessions, keys
-from harness.domain.errors import StoreUnavailable
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.principals import OPERATOR
+from harness.agents import switches
+from harness.agents.records import AgentGrants
+from harness.frame.errors import StoreUnavailable
+from harness.frame.people.access import SYSTEM
+from harness.frame.people.principals import OPERATOR
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import dashboard_sessions, keys
 from tests.support.control.control_plane import POLICY, SECRET, SmallInstallation, approved
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.site.management_api import Door, awaiting_approval, error_of
@@ -115,7 +117,7 @@ def names(door: Door) -> dict[str, str]:
     ctx = world.context()
     approved_switch = switches.approve_switch(ctx, SYSTEM, waiting_switch(ctx).id)
     with ctx.store.read() as tx:
-        (grant,) = tx.agent_grants.not_revoked(agent=approved_switch.agent)
+        (grant,) = AgentGrants(tx).not_revoked(agent=approved_switch.agent)
     link = dashboard_sessions.create_link(ctx, OPERATOR, secret=SECRET)[1]
     lasts = timedelta(hours=1)
     going_on = dashboard_sessions.open_link(ctx, link, secret=SECRET, lasts=lasts)[0]
@@ -252,14 +254,14 @@ def test_a_body_that_sets_what_only_control_sets_changes_nothing(
 ) -> None:
     method, path = verb.split()
     with door.world.store.read() as tx:
-        before = tx.audit.tail(1)
+        before = AuditLog(tx).tail(1)
     for name in ("signature", "approver", "createdBy"):
         body = {**WITH_BODY[verb], name: "eve"}
         answer = door.send(method, path.format(**names), role=role, json=body)
         error_of(answer, answer.status_code)
         assert answer.status_code in (400, 403, 422), answer.text
     with door.world.store.read() as tx:
-        assert tx.audit.tail(1) == before
+        assert AuditLog(tx).tail(1) == before
 
 
 def own_address(word: str) -> str:

@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 import pytest
 
-from harness.control.providers import credentials
-from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.target import Provider
-from harness.runtime.encryption import FernetCipher, new_key
+from harness.frame.people.access import SYSTEM
+from harness.frame.runtime.encryption import FernetCipher, new_key
+from harness.providers.records import Credentials, Providers
+from harness.providers.target import Provider
+from harness.registry import credentials
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.management_api import Door, error_of
 
@@ -34,7 +35,7 @@ def stored(door: Door, name: str) -> list[str]:
     context = door.app.state.installation.context
     with context.store.read() as tx:
         found = [
-            credential for credential in tx.credentials.all() if credential.provider == name
+            credential for credential in Credentials(tx).all() if credential.provider == name
         ]
     return [
         context.cipher.decrypt(credential.ciphertext)
@@ -100,7 +101,7 @@ def test_a_new_provider_finds_its_vendors_variable_and_takes_every_field(door: D
     assert (kept["source"], kept["extraHeaders"]) == ("stored", ["x-team"])
     assert stored(door, "openai") == ["sk-stored-1"]
     with context.store.read() as tx:
-        assert tx.providers.all()["openai"].extra_body == {"user": "b"}
+        assert Providers(tx).all()["openai"].extra_body == {"user": "b"}
 
 
 def test_headers_that_cannot_be_sent_are_refused_by_name(door: Door) -> None:
@@ -141,7 +142,7 @@ def test_a_name_that_is_none_is_refused_and_an_old_one_stays_readable(door: Door
     ):
         assert "is no name of a provider" in error_of(answer, 422)["message"]
     with door.app.state.installation.context.store.write() as tx:
-        tx.providers.put(Provider(name, "openai", "https://api.openai.com/v1"))
+        Providers(tx).put(Provider(name, "openai", "https://api.openai.com/v1"))
 
     assert door.get(f"/providers/{path}")["name"] == name
     changed = door.send("PUT", f"/credentials/providers/{path}", json={"value": VALUE})
@@ -161,14 +162,14 @@ def test_every_value_is_encrypted_anew_or_none(door: Door) -> None:
     for name in ("openai", "groq"):
         door.send("PUT", f"/credentials/providers/{name}", json={"value": f"{name}-value"})
     with context.store.read() as tx:
-        before = [credential.ciphertext for credential in tx.credentials.all()]
+        before = [credential.ciphertext for credential in Credentials(tx).all()]
     KEYS.insert(0, new_key())
     object.__setattr__(context, "cipher", FernetCipher(lambda: KEYS))
 
     assert credentials.rotate_encryption(context, SYSTEM).values == 2
 
     with context.store.read() as tx:
-        after = [credential.ciphertext for credential in tx.credentials.all()]
+        after = [credential.ciphertext for credential in Credentials(tx).all()]
     assert not set(before) & set(after)
     only_new = FernetCipher(lambda: KEYS[:1])
     assert sorted(map(only_new.decrypt, after)) == ["groq-value", "openai-value"]

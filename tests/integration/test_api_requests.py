@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic_core import core_schema
 from structlog.testing import capture_logs
 
-from harness.domain.errors import StoreUnavailable
-from harness.domain.suggestions import describe_fault
+from harness.frame.errors import StoreUnavailable
+from harness.frame.suggestions import describe_fault
 from tests.support.control.control_plane import SECRET
 from tests.support.site.management_api import Door, awaiting_approval, error_of, served
 

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.store import engine, migrate
-from harness.store.schema import metadata
+from harness.store.tables import metadata
 from tests.support.store.raw_rows import (
     APPROVAL,
     AT,

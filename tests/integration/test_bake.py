@@ -3,14 +3,11 @@ from datetime import timedelta
 
 import pytest
 
-from harness.control.canary import audit, holds, operations
-from harness.control.canary import status as canary_status
-from harness.control.context import Context
-from harness.control.operations import alerts
-from harness.control.routing import routes
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.errors import (
+from harness.canary import audit, holds, manual_rollback, operations
+from harness.canary import status as canary_status
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import (
     IllegalTransition,
     InputError,
     NotFound,
@@ -18,10 +15,17 @@ from harness.domain.errors import (
     RouteBusy,
     StaleWrite,
 )
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import ApprovalKind, Proposal, ProposalPhase
-from harness.domain.routing.route_changes import EndBake
-from harness.domain.routing.table import Arm, choose_arm, hash_bucket
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.operations import alert_delivery
+from harness.routing.context import Context
+from harness.routing.proposal import ApprovalKind, Proposal, ProposalPhase
+from harness.routing.records.observations import Observations
+from harness.routing.records.proposals import Approvals
+from harness.routing.records.routes import Routing
+from harness.routing.route_changes import EndBake
+from harness.routing.table import Arm, choose_arm, hash_bucket
 from tests.support.control.control_plane import BEN, CANARY, POLICY, SmallInstallation
 
 DAY = timedelta(days=1)
@@ -88,7 +92,7 @@ def test_a_bake_ends_by_itself_in_its_time_and_the_promotion_stands(
 def test_a_bake_whose_control_another_took_away_is_over(baking: SmallInstallation) -> None:
     promoted(baking)
     with baking.store.write() as tx:
-        tx.routing.commit(
+        Routing(tx).commit(
             EndBake("chat", baking.rollout().id),
             expected_version=baking.route().version,
             actor=BEN.name,
@@ -139,13 +143,13 @@ def test_a_bake_does_not_end_while_nobody_knows_how_it_goes(baking: SmallInstall
     baking.run_once(ctx)
     assert baking.rollout().baking
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, baking.rollout().id)
-    alerts.run_once(ctx)
+    alert_delivery.run_once(ctx)
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, baking.rollout().id)
 
     record_traffic(baking, requests=50)
     baking.run_once(ctx)
     assert not baking.rollout().baking
-    alerts.run_once(ctx)
+    alert_delivery.run_once(ctx)
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, baking.rollout().id)
 
 
@@ -154,7 +158,7 @@ def record_traffic(world: SmallInstallation, *, requests: int) -> None:
     row = TrafficMinute("chat", minute, "w", "incumbent", "t", 1, requests, 0, 0, 0, 0, 0, 0.0)
     world.feed()
     with world.store.write() as tx:
-        tx.observations.append([], [row])
+        Observations(tx).append([], [row])
 
 
 def test_harm_that_shows_in_the_bake_brings_the_incumbent_before_it_back(
@@ -191,7 +195,7 @@ def test_what_a_person_takes_back_in_its_bake_returns_only_with_a_new_verdict(
     if way == "abort":
         operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "complaints")
     else:
-        routes.roll_back(ctx, BEN, "chat", reason="complaints")
+        manual_rollback.roll_back(ctx, BEN, "chat", reason="complaints")
     if way == "rollback, later":
         baking.run_once()
 
@@ -199,7 +203,7 @@ def test_what_a_person_takes_back_in_its_bake_returns_only_with_a_new_verdict(
     assert baking.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     assert "complaints" in baking.get(proposal.id).closed_because
     with pytest.raises(ProofRefused, match="propose it again"):
-        routes.roll_back(ctx, BEN, "chat", to_version=version, reason="once more")
+        manual_rollback.roll_back(ctx, BEN, "chat", to_version=version, reason="once more")
     assert baking.route().incumbent == proposal.incumbent
     assert baking.propose("sim/better").phase is ProposalPhase.PROPOSED
 
@@ -259,7 +263,7 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
     (warning,) = shown.explanation.against
     assert "The canary fails more often than the incumbent: 1 of 1 against" in warning
     with world.store.read() as tx:
-        last = list(tx.audit.all())[-1]
+        last = list(AuditLog(tx).all())[-1]
     assert last.details["warnings"] == [warning]
     assert moved.warnings == (warning,)
     assert last.details["reason"] == "advance by ben: the customer agrees"
@@ -269,7 +273,7 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
 def test_a_promotion_by_hand_leaves_the_person_s_word(world: SmallInstallation) -> None:
     proposal = promoted(world)
     with world.store.read() as tx:
-        (approval,) = tx.approvals.for_proposal(proposal.id)
+        (approval,) = Approvals(tx).for_proposal(proposal.id)
     assert approval.kind is ApprovalKind.PROMOTION
     assert (approval.name, approval.verdict) == (BEN.name, proposal.verdict)
     assert (proposal.approver, proposal.approved_verdict) == (BEN.name, proposal.verdict)

@@ -12,18 +12,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.cli.operations.status import next_command
-from harness.control import reconciler
-from harness.control.canary import status
-from harness.control.operations import alerts, keys, people, queries
-from harness.control.proposals import comparison
-from harness.control.providers import registry
-from harness.control.routing import break_glass, freezes, routes, targets
-from harness.control.routing import queries as route_queries
-from harness.control.routing.break_glass import BreakGlassRequest
-from harness.control.routing.freezes import FreezeRequest
-from harness.control.routing.route_status import RouteState, describe_needs
-from harness.domain.errors import (
+from harness.canary import manual_rollback, status
+from harness.canary.canary_state import describe_change
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import (
     Conflict,
     InputError,
     NotAllowed,
@@ -31,14 +24,26 @@ from harness.domain.errors import (
     RouteBusy,
     SwapgateError,
 )
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.principals import OPERATOR
-from harness.domain.pagination import PageRequest
-from harness.domain.providers.catalogue import CatalogueEntry
-from harness.domain.routing.evidence import BreakGlass
-from harness.domain.routing.table import RouteSettings
-from harness.gate.text.canary_state import describe_change
+from harness.frame.pagination import PageRequest
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.people.principals import OPERATOR
+from harness.frame.signing.audit_log import AuditLog
+from harness.interfaces.cli.operations.status import next_command
+from harness.operations import alert_delivery, keys, people, queries, reconciler, route_queries
+from harness.operations.route_status import RouteState, describe_needs
+from harness.proposals import break_glass
+from harness.proposals.break_glass import BreakGlassRequest
+from harness.proposals.report import comparison
+from harness.providers.models.catalogue import CatalogueEntry
+from harness.providers.records import Providers
+from harness.registry import registered_providers, targets
+from harness.routes import freezes, routes
+from harness.routes.freezes import FreezeRequest
+from harness.routing.evidence import BreakGlass
+from harness.routing.records.evidence import Waivers
+from harness.routing.records.interventions import BreakGlasses
+from harness.routing.records.routes import Routing
+from harness.routing.table import RouteSettings
 from router.snapshot.compiler import compile_snapshot
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
@@ -71,7 +76,7 @@ def changes(world: SmallInstallation) -> list[str]:
 
 def open_alerts(world: SmallInstallation) -> list[str]:
     with world.store.read() as tx:
-        found = tx.alerts.list()
+        found = Alerts(tx).list()
     return [a.title for a in found if a.kind is AlertKind.BREAK_GLASS and a.open]
 
 
@@ -102,11 +107,11 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert world.serving() == "worse"
     assert world.route().break_glass == made.id
     with world.store.read() as tx:
-        evidence = tx.routing.evidence("chat")
-        (waiver,) = tx.waivers.list(route="chat")
+        evidence = Routing(tx).evidence("chat")
+        (waiver,) = Waivers(tx).list(route="chat")
         actions = [
             event.action
-            for event in tx.audit.for_subject("route chat", since=made.created_at, limit=9)
+            for event in AuditLog(tx).for_subject("route chat", since=made.created_at, limit=9)
         ]
     assert evidence is not None
     assert (evidence.incumbent.kind, evidence.incumbent.proof) == ("waiver", waiver.id)
@@ -117,7 +122,7 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert "asked for by Ada, confirmed by Bo" in text
     assert open_alerts(world)[0].startswith("route chat is served without proof until")
     with world.store.read() as tx:
-        text = tx.alerts.list()[0].text
+        text = Alerts(tx).list()[0].text
     assert re.search(r"confirmed by Bo\)\. The key key_\w+ is newer than 7 days\.", text)
     snapshot = world.store.snapshot()
     headers = compile_snapshot(snapshot).routes["chat"].headers
@@ -150,7 +155,9 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert break_glass.list_notices(world.context()) == []
     # What served by a waiver does not come back by having served.
     with pytest.raises(ProofRefused):
-        routes.roll_back(world.context(), OPERATOR, "chat", to_version=2, reason="again")
+        manual_rollback.roll_back(
+            world.context(), OPERATOR, "chat", to_version=2, reason="again"
+        )
 
 
 def test_a_candidate_promoted_before_it_was_not_taken_back_and_says_who_serves(
@@ -175,7 +182,9 @@ def test_a_rollback_beneath_it_takes_the_promotion_before_it_back(
 ) -> None:
     proposal = world.promoted()
     in_force(world)
-    routes.roll_back(world.context(), OPERATOR, "chat", to_version=1, reason="both are worse")
+    manual_rollback.roll_back(
+        world.context(), OPERATOR, "chat", to_version=1, reason="both are worse"
+    )
 
     rollback = status.explain_canary(world.context(), "chat").status.rollback
     assert rollback is not None
@@ -198,14 +207,16 @@ def test_a_rollback_whose_reason_names_a_break_glass_is_still_one_by_hand(
     for reason in ("break-glass was not needed", "break-glass {}: not needed"):
         asked = ask(world, ada)
         made = break_glass.confirm_break_glass(world.context(), bo, asked.id)
-        routes.roll_back(world.context(), OPERATOR, "chat", reason=reason.format(made.id))
+        manual_rollback.roll_back(
+            world.context(), OPERATOR, "chat", reason=reason.format(made.id)
+        )
         assert changes(world)[0] == "rolled back by hand"
         world.run_once()
         assert changes(world)[0] == "rolled back by hand"
     last = queries.list_route_versions(world.context(), "chat")[0]
     assert last.reason == f"break-glass {made.id}: not needed"
     with world.store.read() as tx:
-        assert tx.break_glasses.get(made.id).ended_at is not None
+        assert BreakGlasses(tx).get(made.id).ended_at is not None
     assert open_alerts(world) == []
 
 
@@ -278,7 +289,7 @@ def test_without_reason_expiry_or_room_nobody_asks_for_it(world: SmallInstallati
         break_glass.confirm_break_glass(ctx, world.person("Bo"), asked.id)
     world.run_once()
     with world.store.read() as tx:
-        assert tx.break_glasses.get(asked.id).ended_because == "nobody confirmed it in time"
+        assert BreakGlasses(tx).get(asked.id).ended_because == "nobody confirmed it in time"
 
 
 def test_a_freeze_holds_it_back_unless_both_people_saw_the_word(
@@ -317,17 +328,17 @@ def test_where_the_former_incumbent_cannot_return_the_alert_stays_until_it_can(
 ) -> None:
     ctx = world.context()
     with world.store.read() as tx:
-        provider = tx.providers.all()["sim"]
+        provider = Providers(tx).all()["sim"]
     targets.put_provider(ctx, OPERATOR, replace(provider, name="spare"))
     wanted = BreakGlassRequest("chat", "spare/worse", URGENT, HOUR)
     asked = break_glass.propose_break_glass(ctx, world.person("Ada"), wanted)
     break_glass.confirm_break_glass(ctx, world.person("Bo"), asked.id)
-    registry.remove_provider(ctx, OPERATOR, "sim")
+    registered_providers.remove_provider(ctx, OPERATOR, "sim")
     world.clock.advance(3601)
     world.run_once(turns=2)
     assert world.serving() == "worse"
     with world.store.read() as tx:
-        (alert,) = [a for a in tx.alerts.list() if a.kind is AlertKind.BREAK_GLASS]
+        (alert,) = [a for a in Alerts(tx).list() if a.kind is AlertKind.BREAK_GLASS]
     assert alert.open
     assert "the provider 'sim' of sim/base was removed" in alert.text
     ((heading, text),) = break_glass.list_notices(ctx)
@@ -347,7 +358,7 @@ def test_a_former_incumbent_that_its_vendor_has_ended_does_not_return(
 ) -> None:
     made = in_force(world, timedelta(days=2))
     with world.store.read() as tx:
-        kind = tx.providers.all()["sim"].kind
+        kind = Providers(tx).all()["sim"].kind
     tomorrow = world.clock.now().date() + timedelta(days=1)
     known = FixedCatalogue(CatalogueEntry(kind, "base", end_date=tomorrow))
     ctx = replace(world.context(), models=known)
@@ -361,7 +372,7 @@ def test_a_former_incumbent_that_its_vendor_has_ended_does_not_return(
     with pytest.raises(ProofRefused, match=f"sim/base has ended on {tomorrow}"):
         break_glass.end_break_glass(ctx, OPERATOR, made.id, reason="now")
     # A person who knows better goes back by hand.
-    routes.roll_back(ctx, OPERATOR, "chat", reason="it still answers")
+    manual_rollback.roll_back(ctx, OPERATOR, "chat", reason="it still answers")
     break_glass.run_once(ctx)
     assert world.serving() == "base"
     assert open_alerts(world) == []
@@ -515,12 +526,14 @@ def test_its_alert_ends_with_a_rollback_also_where_raw_sql_ended_it_before(
         ended = "UPDATE break_glass SET ended_at = created_at + 1, ended_because = 'over'"
         db.execute(sa.text(ended))
     world.run_once()
-    alerts.run_once(world.context())
+    alert_delivery.run_once(world.context())
     assert len(open_alerts(world)) == 1
     assert world.route().break_glass == glass.id
 
-    routes.roll_back(world.context(), SYSTEM, "chat", to_version=1, reason="it was forged")
-    alerts.run_once(world.context())
+    manual_rollback.roll_back(
+        world.context(), SYSTEM, "chat", to_version=1, reason="it was forged"
+    )
+    alert_delivery.run_once(world.context())
 
     assert world.serving() == "base"
     assert open_alerts(world) == []

@@ -7,9 +7,11 @@ import httpx
 import pytest
 
 from evals.sim import server as sim
-from harness.control import reconciler
-from harness.domain.canary.guardrails import CanaryJudge, Guardrail, Guardrails, JudgeTally
-from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.gate.online.guardrails import CanaryJudge, Guardrail, Guardrails, JudgeTally
+from harness.gate.online.rollout import Rollout, RolloutState
+from harness.operations import reconciler
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
 from tests.support.control.control_plane import CANARY, ITEMS
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import Routed, ask, eventually, routed, start_canary
@@ -51,14 +53,14 @@ def change(provider: str, model: str, **profile: object) -> None:
 
 def tallies(world: Routed, rollout: str) -> list[JudgeTally]:
     with world.installation.store.read() as tx:
-        blocks = tx.observations.blocks(rollout)
+        blocks = Observations(tx).blocks(rollout)
     found = (block.counts.get(Guardrail.JUDGE) for block in blocks)
     return [block for block in found if isinstance(block, JudgeTally)]
 
 
 def rollout_of(world: Routed) -> Rollout:
     with world.installation.store.read() as tx:
-        return tx.rollouts.list(route="chat")[0]
+        return Rollouts(tx).list(route="chat")[0]
 
 
 def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(

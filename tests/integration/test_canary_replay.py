@@ -4,16 +4,20 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from harness.control.canary import audit, decision, operations
-from harness.control.canary.status import explain_canary
-from harness.control.operations import alerts
-from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.observation import Segment
-from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
-from harness.domain.errors import InputError, NotFound, SignatureInvalid
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.audit import AuditEvent
+from harness.canary import audit, decision, operations
+from harness.canary.status import explain_canary
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import InputError, NotFound, SignatureInvalid
+from harness.frame.signing.audit import AuditEvent
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.guardrails import Guardrails
+from harness.gate.online.observation import Segment
+from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
 from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
 from tests.support.control.control_plane import BEN, CANARY, SmallInstallation
 from tests.support.store.tampering import owned
@@ -23,7 +27,7 @@ pytestmark = pytest.mark.req("F3", "F5")
 
 def actions(world: SmallInstallation) -> dict[str, AuditEvent]:
     with world.store.read() as tx:
-        return {e.action: e for e in tx.audit.all() if e.action.startswith("canary.")}
+        return {e.action: e for e in AuditLog(tx).all() if e.action.startswith("canary.")}
 
 
 def test_every_action_up_to_the_promotion_comes_out_the_same(world: SmallInstallation) -> None:
@@ -91,7 +95,7 @@ def test_a_canary_whose_proof_was_changed_or_is_not_there_goes_back(
     world.decided()
     world.run_once()
     with world.store.read() as tx:
-        (rollout,) = tx.rollouts.live()
+        (rollout,) = Rollouts(tx).live()
     if loss == "changed":
         with owned(world.store) as db:
             assert db.execute(sa.text("UPDATE verdict SET reason = 'It is better.'")).rowcount
@@ -146,7 +150,7 @@ def harmed_tools(world: SmallInstallation, rate: float) -> Rollout:
     world.decided()
     world.run_once()
     with world.store.read() as tx:
-        (rollout,) = tx.rollouts.live()
+        (rollout,) = Rollouts(tx).live()
     store_blocks(world, rollout, rate)
     return rollout
 
@@ -172,7 +176,7 @@ def store_blocks(
         for block in harmed
     ]
     with world.store.write() as tx:
-        tx.observations.append(blocks, [])
+        Observations(tx).append(blocks, [])
 
 
 def test_a_rollback_by_a_routers_own_guard_names_the_segment_once_its_blocks_show_it(
@@ -204,9 +208,9 @@ def test_a_rollback_names_the_segment_and_is_decided_again_the_same(
     world.run_once(turns=2)
 
     with world.store.read() as tx:
-        (event,) = [event for event in tx.audit.all() if event.action == "canary.harm"]
-        ended = tx.rollouts.get(rollout.id)
-        alerts = [alert.text for alert in tx.alerts.list()]
+        (event,) = [event for event in AuditLog(tx).all() if event.action == "canary.harm"]
+        ended = Rollouts(tx).get(rollout.id)
+        alerts = [alert.text for alert in Alerts(tx).list()]
     assert SAID in ended.ended_because
     guardrails = event.details["guardrails"]
     assert isinstance(guardrails, dict)

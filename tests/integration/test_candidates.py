@@ -5,15 +5,20 @@ from typing import cast
 import pytest
 
 from evals.suites.items import Item
-from harness.control.proposals import candidate_rounds, candidates, decisions, leaderboard
-from harness.control.proposals.leaderboard import Standing
-from harness.control.routing import routes, targets
-from harness.domain.errors import InputError
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.routing.candidate_schedule import (
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import InputError
+from harness.frame.people.access import SYSTEM
+from harness.gate.planning.multiplicity import false_pass_risk
+from harness.proposals import decisions
+from harness.proposals.candidates import candidate_rounds, candidates, leaderboard
+from harness.proposals.candidates.leaderboard import Standing
+from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.records import DiscoveredModels, Providers
+from harness.providers.target import Price, Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.candidate_schedule import (
     QUARTER_ALPHA,
     CandidateRound,
     CandidateSchedule,
@@ -22,8 +27,9 @@ from harness.domain.routing.candidate_schedule import (
     parse_patterns,
     round_alpha,
 )
-from harness.domain.routing.target import Price, Target
-from harness.gate.planning.multiplicity import false_pass_risk
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import CandidateRounds, Proposals
+from harness.routing.records.routes import Routing
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
@@ -52,15 +58,15 @@ def schedule(world: SmallInstallation, plan: CandidateSchedule) -> None:
 
 def list_models(world: SmallInstallation, *names: str) -> None:
     with world.store.write() as tx:
-        source = tx.providers.all()["sim"].api_base
+        source = Providers(tx).all()["sim"].api_base
         found_at = world.clock.now()
         models = [DiscoveredModel("sim", name, source, found_at) for name in names]
-        tx.discovered_models.replace("sim", models)
+        DiscoveredModels(tx).replace("sim", models)
 
 
 def set_prices(world: SmallInstallation, **prices: Price | None) -> None:
     with world.store.read() as tx:
-        provider = tx.providers.all()["sim"]
+        provider = Providers(tx).all()["sim"]
     known = {model: usd for model, usd in {**provider.prices, **prices}.items() if usd}
     targets.put_provider(world.context(), SYSTEM, replace(provider, prices=known))
 
@@ -75,13 +81,13 @@ def wait_until(world: SmallInstallation, at: datetime) -> None:
 
 def rounds(world: SmallInstallation) -> list[CandidateRound]:
     with world.store.read() as tx:
-        return list(tx.candidate_rounds.newest("chat", 10))
+        return list(CandidateRounds(tx).newest("chat", 10))
 
 
 def proposals(world: SmallInstallation) -> dict[str, Proposal]:
     with world.store.read() as tx:
-        names = {id_: target.model for id_, target in tx.routing.targets().items()}
-        return {names[p.candidate]: p for p in tx.proposals.list(route="chat")}
+        names = {id_: target.model for id_, target in Routing(tx).targets().items()}
+        return {names[p.candidate]: p for p in Proposals(tx).list(route="chat")}
 
 
 def run_until_decided(world: SmallInstallation) -> dict[str, Proposal]:
@@ -200,7 +206,7 @@ def test_what_does_not_fit_into_the_budget_waits_for_the_next_round(
     assert (rounds(world)[0].cost_usd or 0.0) <= tight.budget_usd
     run_until_decided(world)
     with world.store.read() as tx:
-        waits = next(p for p in tx.proposals.open())
+        waits = next(p for p in Proposals(tx).open())
     decisions.cancel_proposal(world.context(), SYSTEM, waits.id)
 
     schedule(world, replace(WEEKLY, budget_usd=both.cost_usd or 0.0))
@@ -238,8 +244,8 @@ def test_only_news_where_the_schedule_asks_for_no_more(world: SmallInstallation)
     assert made.phase is ProposalPhase.REJECTED
     assert "passed on schedule" in made.closed_because
     with world.store.read() as tx:
-        kinds = [record.kind for record in tx.alerts.unsettled()]
-        assert AlertKind.BETTER_CANDIDATE in kinds or tx.alerts.newest(
+        kinds = [record.kind for record in Alerts(tx).unsettled()]
+        assert AlertKind.BETTER_CANDIDATE in kinds or Alerts(tx).newest(
             f"{AlertKind.BETTER_CANDIDATE.value}:{made.id}"
         )
 
@@ -409,7 +415,7 @@ def test_a_crash_within_a_round_leads_to_one_round(
     run_schedule(world)
 
     with world.store.read() as tx:
-        made = tx.proposals.list(route="chat")
+        made = Proposals(tx).list(route="chat")
     assert sorted(p.candidate for p in made) == sorted({p.candidate for p in made})
     assert len(made) == 2
 

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from evals.sim import server as sim
-from harness.store.schema.observations import captured
+from harness.operations.records import captured
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import Routed, eventually, routed
 

@@ -6,19 +6,20 @@ from datetime import timedelta
 
 import pytest
 
-from harness.control.canary import operations
-from harness.control.operations import queries
-from harness.control.proposals import decisions, submission
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import data_class_checks, fallback_chain, routes, targets
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.evidence import EvidenceKind
-from harness.domain.routing.table import Route
-from harness.domain.routing.target import Provider
+from harness.canary import operations
+from harness.frame.errors import InputError, NotAllowed, NotFound, ProofRefused
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.gate.online.rollout import RolloutSignal
+from harness.operations import queries
+from harness.proposals import decisions, fallback_chain, submission
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Provider
+from harness.registry import data_class_checks, targets
+from harness.routes import routes
+from harness.routing.evidence import EvidenceKind
+from harness.routing.proposal import ProposalPhase
+from harness.routing.table import Route
 from tests.support.control.control_plane import (
     ANN,
     BEN,

@@ -2,12 +2,14 @@ from dataclasses import replace
 
 import pytest
 
-from harness.control.proposals import decisions
-from harness.domain.errors import Conflict, InputError
-from harness.domain.proposals.policy import ChangeReferenceRule, Policy
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.report.content import gather_report
-from harness.report.markdown import render_markdown
+from harness.frame.errors import Conflict, InputError
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.policy import ChangeReferenceRule, Policy
+from harness.proposals import decisions
+from harness.proposals.report.content import gather_report
+from harness.proposals.report.markdown import render_markdown
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import Approvals
 from tests.support.control.control_plane import BEN, POLICY, SmallInstallation, approved
 from tests.support.store.raw_rows import APPROVAL, MIDDLE, PROPOSAL, REFUSED, prepared, proven
 from tests.support.store.raw_rows import POLICY as RAW_POLICY
@@ -21,7 +23,7 @@ def asking(policy: Policy) -> Policy:
 
 def events(world: SmallInstallation, proposal: Proposal) -> dict[str, object]:
     with world.store.read() as tx:
-        found = tx.audit.for_subject(
+        found = AuditLog(tx).for_subject(
             f"proposal {proposal.id}", since=proposal.created_at, limit=50
         )
     return {event.action: event.details.get("change") for event in found}
@@ -59,7 +61,7 @@ def test_an_approver_names_the_change_request_that_the_proposer_did_not(
     world.run_once()
     assert world.get(made.id).phase is ProposalPhase.CANARY
     with world.store.read() as tx:
-        (approval,) = tx.approvals.for_proposal(made.id)
+        (approval,) = Approvals(tx).for_proposal(made.id)
     assert approval.change_reference == "CHG7"
     assert events(world, made)["proposal.approve"] == "CHG7"
     text = render_markdown(gather_report(ctx, made.id))
@@ -75,7 +77,7 @@ def test_a_swap_is_approved_under_the_change_request_that_it_was_proposed_under(
         decisions.approve_proposal(world.context(), BEN, made.id, change_reference="CHG2")
     decisions.approve_proposal(world.context(), BEN, made.id)
     with world.store.read() as tx:
-        (approval,) = tx.approvals.for_proposal(made.id)
+        (approval,) = Approvals(tx).for_proposal(made.id)
     assert approval.change_reference == "CHG1"
 
 

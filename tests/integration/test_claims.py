@@ -6,28 +6,25 @@ from typing import Any
 import pytest
 
 from evals.suites.items import Item
-from harness.control.evals import recomputation
-from harness.control.proposals import comparison, estimate
-from harness.control.proposals.estimate import SuiteEstimate
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import routes, targets
-from harness.domain.errors import ConfigError, InputError, NotFound
-from harness.domain.evals.suite_plan import (
-    Claim,
-    ClaimPopulation,
-    PrimaryCombination,
-    SuiteRole,
-)
-from harness.domain.evals.verdict import Passed
-from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import GatePolicy
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Price, Provider, Target
+from harness.frame.errors import ConfigError, InputError, NotFound
+from harness.frame.people.access import SYSTEM
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
-from harness.report.content import gather_report
-from harness.report.formats import render_junit
-from harness.report.markdown import render_markdown
+from harness.gate.policy import GatePolicy
+from harness.gate.suite_plan import Claim, ClaimPopulation, PrimaryCombination, SuiteRole
+from harness.gate.verdict import Passed
+from harness.proposals.candidates import estimate
+from harness.proposals.candidates.estimate import SuiteEstimate
+from harness.proposals.evaluation import recomputation
+from harness.proposals.report import comparison
+from harness.proposals.report.content import gather_report
+from harness.proposals.report.formats import render_junit
+from harness.proposals.report.markdown import render_markdown
+from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Price, Provider, Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ITEMS, POLICY, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 

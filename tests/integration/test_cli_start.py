@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 
 from evals.sim.server import simulator
 from harness.app.installation import DOTENV_VARIABLE
-from harness.cli.operations import init as init_command
-from harness.cli.program import program
+from harness.interfaces.cli.operations import init as init_command
+from harness.interfaces.cli.program import program
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.simulator_thread import serve_in_thread
 from tests.support.site.processes import free_port

@@ -8,8 +8,9 @@ import click
 import pytest
 
 from evals.sim.server import simulator
-from harness.cli.program import program
-from harness.runtime.clock import SystemClock
+from harness.frame.runtime.clock import SystemClock
+from harness.interfaces.cli.program import program
+from harness.operations.records import Captures
 from tests.contract.test_store_observations import ONE
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.providers.scripted_chat import Response, serving
@@ -263,7 +264,7 @@ def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
             new = replace(ONE, id=f"cap_{number}", at=now, expires_at=now + timedelta(days=1))
             said = {"role": "user", "content": f"{number} is what?"}
             content = {**ONE.content, "messages": [said]}
-            tx.captures.store(replace(new, content=content), most_per_day=5)
+            Captures(tx).store(replace(new, content=content), most_per_day=5)
     listed = ask("capture", "list")
     assert "is what" not in json.dumps(listed)
     ask("capture", "show", "cap_0")
@@ -558,13 +559,13 @@ def test_what_speaks_against_a_step_by_hand_is_said_before_it_is_taken(
     step = ("canary", "advance", "chat", "--reason", "agreed")
     assert "▲ against a step by hand: The canary fails" in cli.text("canary", "explain", "chat")
 
-    monkeypatch.setattr("harness.cli.canary.at_a_terminal", lambda: True)
+    monkeypatch.setattr("harness.interfaces.cli.canary.at_a_terminal", lambda: True)
     asked = cli.run(*step, exits=130)  # nobody answers: it stays where it is
     assert asked.stderr.startswith("warning: The canary fails more often than the incumbent")
     assert "Go on all the same?" in asked.stderr
     assert cli.json("canary", "status", "chat")[0]["rollout"]["step"] == 0
 
-    monkeypatch.setattr("harness.cli.canary.at_a_terminal", lambda: False)
+    monkeypatch.setattr("harness.interfaces.cli.canary.at_a_terminal", lambda: False)
     done = cli.run(*step)
     assert done.stderr.startswith("warning: The canary fails more often than the incumbent")
     assert cli.json("canary", "status", "chat")[0]["rollout"]["step"] == 1

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.frame import waiting
-from harness.cli.frame.waiting import Progress, ProgressLine
-from harness.control.canary import operations
-from harness.control.proposals import decisions, submission
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.evals.run import RunState
-from harness.domain.operations.access import Actor, Role
-from harness.runtime.clock import SystemClock
+from harness.canary import operations
+from harness.frame.people.access import Actor, Role
+from harness.frame.runtime.clock import SystemClock
+from harness.gate.online.rollout import RolloutSignal
+from harness.gate.run import RunState
+from harness.interfaces.cli.frame import waiting
+from harness.interfaces.cli.frame.waiting import Progress, ProgressLine
+from harness.proposals import decisions, submission
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.runs import EvalRuns
 from tests.support.site.command_line import CommandLine
 
 
@@ -178,7 +180,7 @@ def feed_harm(cli: CommandLine) -> None:
 def abort(cli: CommandLine) -> None:
     ctx = cli.world.context()
     with ctx.store.read() as tx:
-        live = tx.rollouts.live()
+        live = Rollouts(tx).live()
     if live:
         operations.operate(ctx, OTTO, "chat", RolloutSignal.ABORT, "no")
 
@@ -258,8 +260,8 @@ def test_a_run_that_ends_early_says_how(
 ) -> None:
     def ends() -> None:
         with cli.world.store.write() as tx:
-            for run in tx.runs.list():
-                tx.runs.set_state(run.id, RunState(state), "as the test says")
+            for run in EvalRuns(tx).list():
+                EvalRuns(tx).set_state(run.id, RunState(state), "as the test says")
 
     meanwhile(ends)
 

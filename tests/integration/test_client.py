@@ -16,9 +16,10 @@ import pytest
 
 import swapgate
 from evals.sim import server as sim
-from harness.control.operations import keys
-from harness.control.routing import routes
-from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.operations import keys
+from harness.routes import routes
+from harness.routing.records.observations import Observations
 from swapgate import (
     AsyncModelClient,
     CompletionRequest,
@@ -73,7 +74,7 @@ def test_what_a_client_does_without_a_server_is_in_the_database(world: Routed) -
 
     assert world.recorded() == 4
     with world.installation.store.read() as tx:
-        tokens = sum(row.output_tokens for row in tx.observations.traffic(since=EVER))
+        tokens = sum(row.output_tokens for row in Observations(tx).traffic(since=EVER))
     assert tokens > 0
 
 
@@ -332,7 +333,7 @@ def test_an_answer_that_asks_for_it_is_asked_for_once_more(upstream: Upstream) -
 def test_a_connection_to_a_router_that_ends_within_a_stream_raises(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch, turn: ScriptedTurn
 ) -> None:
-    monkeypatch.setattr("harness.domain.sse.MAX_EVENT_BYTES", 200_000)
+    monkeypatch.setattr("harness.frame.sse.MAX_EVENT_BYTES", 200_000)
     upstream.turns["chat"] = turn
     with (
         ModelClient.over_http(upstream.url, "sk-sg-any") as client,
@@ -374,7 +375,7 @@ def test_events_may_arrive_in_any_pieces(upstream: Upstream) -> None:
         assert chunks.response().finish_reason == "stop"
 
 
-OURS = ("harness.client.", "harness.domain.errors", "swapgate")
+OURS = ("harness.client.", "harness.frame.errors", "swapgate")
 PLAIN = ("builtins", "collections.abc", "pathlib", "types", "typing")
 
 

@@ -17,9 +17,9 @@ from typing import Final
 
 import pytest
 
-from harness.domain.operations.access import key_hash
-from harness.domain.routing.table import KeyGrant, Route, RoutingTable, Snapshot
-from harness.domain.routing.target import Provider, Target
+from harness.frame.people.access import key_hash
+from harness.providers.target import Provider, Target
+from harness.routing.table import KeyGrant, Route, RoutingTable, Snapshot
 from tests.support.router.live_router import (
     KEY,
     SECRET,

@@ -5,13 +5,15 @@ import pytest
 
 from dashboard import plots
 from evals.suites.items import Item
-from harness.control.evals.recomputation import recompute_stored, replay_verdict
-from harness.control.proposals import estimate
-from harness.control.proposals.submission import ProposalRequest
-from harness.domain.evals.suite_plan import ClaimPopulation
-from harness.domain.evals.verdict import Failed, Passed
-from harness.domain.routing.target import Target
-from harness.report.content import slice_rows
+from harness.gate.suite_plan import ClaimPopulation
+from harness.gate.verdict import Failed, Passed
+from harness.proposals.candidates import estimate
+from harness.proposals.evaluation.recomputation import recompute_stored, replay_verdict
+from harness.proposals.report.content import slice_rows
+from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Target
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
 from tests.support.control.control_plane import ITEMS, SmallInstallation, answer
 
 pytestmark = pytest.mark.req("F2", "A7", "F5")
@@ -40,8 +42,8 @@ def test_a_suite_of_documents_is_planned_run_and_judged_by_document(
     (plan,) = decided.plans
     assert (plan.cluster, plan.n_max, plan.planned_items) == ("document", ITEMS // SIZE, ITEMS)
     with world.store.read() as tx:
-        verdict = tx.verdicts.get(decided.verdict or "")
-        run = tx.runs.get(decided.runs["colours"].candidate)
+        verdict = Verdicts(tx).get(decided.verdict or "")
+        run = EvalRuns(tx).get(decided.runs["colours"].candidate)
     assert isinstance(verdict, Passed)
     assert run.wanted == ITEMS
     report = verdict.suites[0]
@@ -91,7 +93,7 @@ def test_the_claim_is_registered_decides_and_is_replayed(world: SmallInstallatio
     (plan,) = decided.plans
     assert (plan.population, plan.suite_items) == (ClaimPopulation.THESE, ITEMS)
     with world.store.read() as tx:
-        verdict = tx.verdicts.get(decided.verdict or "")
+        verdict = Verdicts(tx).get(decided.verdict or "")
     assert isinstance(verdict, Passed)
     assert replay_verdict(world.context(), verdict.id).agrees
     with world.store.read() as tx:
@@ -151,7 +153,7 @@ def test_a_better_candidate_that_speaks_no_danish_fails(world: SmallInstallation
     decided = world.decided("sim/better")
 
     with world.store.read() as tx:
-        verdict = tx.verdicts.get(decided.verdict or "")
+        verdict = Verdicts(tx).get(decided.verdict or "")
     assert isinstance(verdict, Failed)
     assert "worse in a slice, whatever its mean says: language = da" in verdict.reason
     (report,) = verdict.suites

@@ -6,24 +6,26 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from harness.control.canary import operations
-from harness.control.operations import alerts, integrity, queries
-from harness.control.privacy import housekeeping
-from harness.control.privacy.housekeeping import (
+from harness.canary import operations
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind, Severity
+from harness.frame.alerts.alert_record import AlertRecord, Notified
+from harness.frame.alerts.delivery import GIVE_UP_AFTER
+from harness.frame.alerts.records import Alerts, Deliveries
+from harness.frame.errors import NotAllowed, NotFound, StoreUnavailable
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.gate.online.rollout import RolloutSignal
+from harness.operations import alert_delivery, housekeeping, integrity, queries
+from harness.operations.housekeeping import (
     REST_S,
     MonitoredJob,
     RestingJob,
     end_alerts_of_removed_jobs,
 )
-from harness.control.proposals import decisions
-from harness.control.routing import fallback_chain
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import NotAllowed, NotFound, StoreUnavailable
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.alert_record import AlertRecord, Notified
-from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind, Severity
-from harness.domain.operations.delivery import GIVE_UP_AFTER
+from harness.proposals import decisions, fallback_chain
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
 from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SmallInstallation, approved, block_of
 from tests.support.site.signing_keys import CONTROL
@@ -32,12 +34,12 @@ from tests.support.store.tampering import owned
 
 def open_alerts(world: SmallInstallation) -> list[AlertRecord]:
     with world.store.read() as tx:
-        return list(tx.alerts.list(open_only=True))
+        return list(Alerts(tx).list(open_only=True))
 
 
 def all_kinds(world: SmallInstallation) -> list[AlertKind]:
     with world.store.read() as tx:
-        return [alert.kind for alert in tx.alerts.list()]
+        return [alert.kind for alert in Alerts(tx).list()]
 
 
 def sent_messages(
@@ -48,7 +50,7 @@ def sent_messages(
 
 def deliver(world: SmallInstallation, turns: int = 1) -> None:
     for _ in range(turns):
-        alerts.run_once(world.context())
+        alert_delivery.run_once(world.context())
 
 
 @pytest.mark.req("B9", "F3")
@@ -139,8 +141,8 @@ def test_after_days_a_delivery_is_given_up_and_its_row_says_so(
     deliver(world)
 
     with world.store.read() as tx:
-        (record,) = tx.alerts.list()
-        deliveries = tx.deliveries.for_alert(record.id)
+        (record,) = Alerts(tx).list()
+        deliveries = Deliveries(tx).for_alert(record.id)
     (first,) = [
         delivery for delivery in deliveries if (delivery.sink, delivery.number) == ("chat", 1)
     ]
@@ -279,9 +281,9 @@ def test_the_loop_is_idle_only_when_nothing_is_under_way(tmp_path: Path) -> None
 def test_a_share_that_is_not_the_planned_one_is_told_once(world: SmallInstallation) -> None:
     world.decided("sim/better")
     with world.store.write() as tx:
-        (rollout,) = tx.rollouts.live()
+        (rollout,) = Rollouts(tx).live()
         block = block_of(rollout, 0, world.clock, failing=False)
-        tx.observations.append(
+        Observations(tx).append(
             [replace(block, sequence=n, canary_units=30) for n in range(1, 4)], []
         )
     world.run_once(turns=3)
@@ -302,10 +304,10 @@ def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(
         AlertKind.BREAKER_OPEN, "target a/b", "breaker_open:t", "t", "x", world.clock.now(), "w"
     )
     with world.store.write() as tx:
-        tx.alerts.fold([opened])
+        Alerts(tx).fold([opened])
     world.clock.advance(200)
     with world.store.write() as tx:
-        tx.alerts.fold([opened.now(AlertEvent.STILL, world.clock.now())])
+        Alerts(tx).fold([opened.now(AlertEvent.STILL, world.clock.now())])
     world.clock.advance(200)
     deliver(world)
     assert len(open_alerts(world)) == 1
@@ -326,7 +328,7 @@ def test_a_test_goes_through_every_sink_and_says_what_happened(
     ctx = world.context()
     world.sinks.down.add("mail")
 
-    tried = alerts.send_test(ctx, SYSTEM)
+    tried = alert_delivery.send_test(ctx, SYSTEM)
 
     assert [(attempt.sink, attempt.delivered) for attempt in tried] == [
         ("chat", True),
@@ -335,7 +337,7 @@ def test_a_test_goes_through_every_sink_and_says_what_happened(
     assert "does not answer" in tried[1].error
     assert all_kinds(world) == []
     with pytest.raises(NotAllowed):
-        alerts.send_test(ctx, Actor("vera", Role.APPROVER, "pr_vera"))
+        alert_delivery.send_test(ctx, Actor("vera", Role.APPROVER, "pr_vera"))
 
 
 def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(
@@ -349,7 +351,7 @@ def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(
     (record,) = open_alerts(world)
     assert record.notified is None
     with pytest.raises(NotFound, match=r"alerts\.sinks"):
-        alerts.send_test(world.context(), SYSTEM)
+        alert_delivery.send_test(world.context(), SYSTEM)
 
 
 def test_old_alerts_and_failovers_are_forgotten(world: SmallInstallation) -> None:

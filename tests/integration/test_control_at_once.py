@@ -11,14 +11,19 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.api.app import build_app
-from harness.control import reconciler
-from harness.control.context import Context
-from harness.control.privacy import housekeeping
-from harness.control.proposals import decisions, driver
-from harness.domain.errors import Conflict, IllegalTransition, StaleWrite
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.runtime.clock import SystemRandomIds
+from harness.canary import proposal_driver
+from harness.frame.errors import Conflict, IllegalTransition, StaleWrite
+from harness.frame.idempotency_records import IdempotentRequests
+from harness.frame.runtime.clock import SystemRandomIds
+from harness.frame.signing.audit_log import AuditLog
+from harness.interfaces.api.app import build_app
+from harness.operations import housekeeping, reconciler
+from harness.proposals import decisions
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     BEN,
@@ -118,15 +123,15 @@ def test_of_two_control_processes_at_once_every_step_happens_once(
 
 def assert_each_step_once(world: SmallInstallation, made: dict[str, Proposal]) -> None:
     with world.store.read() as tx:
-        assert tx.audit.first_break() is None
-        for run in tx.runs.list():
-            asked = [(s.item, s.epoch) for s in tx.runs.samples(run.id)]
+        assert AuditLog(tx).first_break() is None
+        for run in EvalRuns(tx).list():
+            asked = [(s.item, s.epoch) for s in EvalRuns(tx).samples(run.id)]
             assert len(asked) == len(set(asked)) <= ITEMS
         verdicts = {
-            route: len(tx.verdicts.for_proposal(proposal.id))
+            route: len(Verdicts(tx).for_proposal(proposal.id))
             for route, proposal in made.items()
         }
-        rollouts = [len(tx.rollouts.list(route=route)) for route in made]
+        rollouts = [len(Rollouts(tx).list(route=route)) for route in made]
     ends = {
         route: (
             made[route].id and wanted[0],
@@ -151,7 +156,7 @@ def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(
     world.clock.advance(8 * 86_400)
 
     with pytest.raises(StaleWrite):
-        driver.drive_proposal(ctx, seen)
+        proposal_driver.drive_proposal(ctx, seen)
     world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
 
@@ -193,7 +198,7 @@ def other(world: SmallInstallation, database_url: str, tmp_path: Path) -> Iterat
 
 def actions(ctx: Context, action: str) -> int:
     with ctx.store.read() as tx:
-        return [event.action for event in tx.audit.all()].count(action)
+        return [event.action for event in AuditLog(tx).all()].count(action)
 
 
 @pytest.mark.req("A7")
@@ -280,4 +285,4 @@ def test_a_day_later_it_is_a_new_request_and_the_old_one_is_deleted(
     world.clock.advance(timedelta(days=1, seconds=1).total_seconds())
     housekeeping.purge_expired(ctx, alerts_days=1, failovers_days=1, traffic_days=400)
     with ctx.store.write() as tx:
-        assert tx.idempotent_requests.forget(ctx.clock.now()) == 0
+        assert IdempotentRequests(tx).forget(ctx.clock.now()) == 0

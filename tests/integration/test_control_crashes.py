@@ -13,8 +13,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from harness.control.routing import routes
-from harness.domain.proposals.proposal import ProposalPhase
+from harness.frame.signing.audit_log import AuditLog
+from harness.routes import routes
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ITEMS,
@@ -111,11 +115,11 @@ def job_that_dies(world: SmallInstallation, dying: Store, next_life: Store) -> N
     kinds = [record.kind for record in read_history(world.context(), "chat")]
     assert kinds == ["promotion", "weight", "weight", "canary", "baseline"]
     with world.store.read() as tx:
-        assert len(tx.verdicts.for_proposal(proposal.id)) == 1
-        assert [r.state.value for r in tx.rollouts.list(route="chat")] == ["promoted"]
-        assert tx.audit.first_break() is None
-        for run in tx.runs.list():
-            asked = [(s.item, s.epoch) for s in tx.runs.samples(run.id)]
+        assert len(Verdicts(tx).for_proposal(proposal.id)) == 1
+        assert [r.state.value for r in Rollouts(tx).list(route="chat")] == ["promoted"]
+        assert AuditLog(tx).first_break() is None
+        for run in EvalRuns(tx).list():
+            asked = [(s.item, s.epoch) for s in EvalRuns(tx).samples(run.id)]
             assert len(asked) == len(set(asked)) <= ITEMS
 
 

@@ -7,26 +7,30 @@ import sqlalchemy as sa
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.control import reconciler
-from harness.control.canary import decision, operations
-from harness.control.canary.rollout_unit import RolloutUnit
-from harness.control.context import Context, dry_run_context
-from harness.control.evals import worker_supervision
-from harness.control.proposals import decisions, evaluation
-from harness.control.proposals.comparison import load_comparison
-from harness.control.routing import routes, targets
-from harness.domain.canary.rollout import RolloutSignal, RolloutState
-from harness.domain.errors import InputError, NotFound, StaleWrite
-from harness.domain.evals.run import FIRST_ANSWERS, LEASE_S, RunState
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.formatting import DASH
-from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import GatePolicy
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider, Target
-from harness.domain.settings import SuiteSettings
+from harness.canary import decision, manual_rollback, operations
+from harness.canary.rollout_unit import RolloutUnit
+from harness.evals.settings import SuiteSettings
+from harness.frame.errors import InputError, NotFound, StaleWrite
+from harness.frame.formatting import DASH
+from harness.frame.people.access import SYSTEM
+from harness.gate.online.rollout import RolloutSignal, RolloutState
+from harness.gate.policy import GatePolicy
+from harness.gate.run import FIRST_ANSWERS, LEASE_S, RunState
+from harness.gate.suite_plan import Claim
 from harness.gate.text.sentences import difference_cells
+from harness.operations import reconciler
+from harness.proposals import decisions
+from harness.proposals.evaluation import evaluation, worker_supervision
+from harness.proposals.report.comparison import load_comparison
+from harness.providers.target import Provider, Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.context import Context, dry_run_context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -61,7 +65,7 @@ def elsewhere(world: SmallInstallation) -> Proposal:
 
 def states(world: SmallInstallation) -> Mapping[str, RunState]:
     with world.store.read() as tx:
-        return {run.id: run.state for run in tx.runs.list()}
+        return {run.id: run.state for run in EvalRuns(tx).list()}
 
 
 def test_a_worker_that_dies_before_it_takes_its_run_is_counted(
@@ -89,7 +93,7 @@ class Unstartable(InlineWorkers):
 
     def start(self, run: str) -> str:
         with self._world.store.read() as tx:
-            if tx.runs.get(run).target == self._target:
+            if EvalRuns(tx).get(run).target == self._target:
                 raise KeyError("no such provider")
         return super().start(run)
 
@@ -176,14 +180,14 @@ def test_the_runs_of_a_cancelled_proposal_stop(world: SmallInstallation) -> None
     decisions.cancel_proposal(world.context(), ANN, proposal.id)
     assert set(states(world).values()) == {RunState.STOPPED}
     with world.store.read() as tx:
-        reasons = {tx.runs.get(run).message for run in states(world)}
+        reasons = {EvalRuns(tx).get(run).message for run in states(world)}
     assert reasons == {"its proposal had ended"}
     for run in states(world):
         world._work(world.store, run, "a worker that comes too late")
     assert set(states(world).values()) == {RunState.STOPPED}
     world.run_once()
     with world.store.read() as tx:
-        assert not any(tx.runs.done(run) for run in states(world))
+        assert not any(EvalRuns(tx).done(run) for run in states(world))
 
 
 def test_a_rehearsed_cancellation_stops_no_worker(world: SmallInstallation) -> None:
@@ -255,7 +259,7 @@ def test_an_incumbents_run_with_a_hole_is_measured_anew_after_a_pause_by_no_cloc
 
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
     with world.store.read() as tx:
-        outcomes = {verdict.outcome for verdict in tx.verdicts.for_proposal(proposal.id)}
+        outcomes = {verdict.outcome for verdict in Verdicts(tx).for_proposal(proposal.id)}
     assert outcomes == {"infra_error", "passed"}
 
 
@@ -280,7 +284,7 @@ def test_a_model_that_cannot_be_read_is_named_and_tried_again_by_the_next_propos
     second = world.decided("sim/better")
     assert second.plans[0].look == 1
     with world.store.read() as tx:
-        verdict = tx.verdicts.get(second.verdict or "")
+        verdict = Verdicts(tx).get(second.verdict or "")
     assert verdict.outcome == ("passed" if model == "base" else "infra_error")
 
 
@@ -296,7 +300,7 @@ def test_unreadable_answers_count_as_wrong_at_once_where_the_policy_says_so(
     world.run_once(turns=10)
 
     with world.store.read() as tx:
-        said = [verdict.outcome for verdict in tx.verdicts.for_proposal(proposal.id)]
+        said = [verdict.outcome for verdict in Verdicts(tx).for_proposal(proposal.id)]
     assert said == [outcome, "infra_error"]
 
 
@@ -308,8 +312,8 @@ def test_a_run_by_hand_is_nobodys_evidence_and_nobody_stops_it(
 
     assert ours.id not in evaluation.run_ids(world.get(proposal.id))
     with world.store.read() as tx:
-        assert tx.runs.get(ours.id).state is RunState.DONE
-        assert len(tx.runs.done(ours.id)) == ITEMS
+        assert EvalRuns(tx).get(ours.id).state is RunState.DONE
+        assert len(EvalRuns(tx).done(ours.id)) == ITEMS
 
 
 def over(policy: GatePolicy, tokens: int) -> GatePolicy:
@@ -335,8 +339,8 @@ def test_a_run_over_budget_waits_for_the_other_arm_that_another_proposal_stopped
     reconciler.reconcile(replace(world.context(), workers=None))
     runs = world.get(proposal.id).runs["colours"]
     with world.store.write() as tx:
-        tx.runs.set_state(runs.incumbent, RunState.STOPPED)
-        tx.runs.set_state(runs.candidate, RunState.OVER_BUDGET, "no money left")
+        EvalRuns(tx).set_state(runs.incumbent, RunState.STOPPED)
+        EvalRuns(tx).set_state(runs.candidate, RunState.OVER_BUDGET, "no money left")
     reconciler.reconcile(replace(world.context(), workers=None))
 
     assert world.get(proposal.id).phase is ProposalPhase.EVALUATING
@@ -348,7 +352,7 @@ def test_a_run_that_ended_while_more_was_wanted_of_it_goes_on(world: SmallInstal
     reconciler.reconcile(replace(world.context(), workers=None))
     for run in states(world):
         with world.store.write() as tx:
-            tx.runs.set_state(run, RunState.DONE)
+            EvalRuns(tx).set_state(run, RunState.DONE)
 
     assert world.until_decided(proposal.id).phase is ProposalPhase.CANARY
 
@@ -362,8 +366,8 @@ class FrozenInMidRun:
 
     def __call__(self, target: Target, item: Item, epoch: int) -> str:
         with self._world.store.read() as tx:
-            run = next(run for run in tx.runs.list() if run.target == target.id)
-            stored = tx.runs.done(run.id)
+            run = next(run for run in EvalRuns(tx).list() if run.target == target.id)
+            stored = EvalRuns(tx).done(run.id)
         if not self.run and len(stored) == ITEMS // 4:
             self.run, self.stored = run.id, stored
             self._take_away(str(run.lease_owner))
@@ -373,11 +377,11 @@ class FrozenInMidRun:
         self._world.clock.advance(LEASE_S)
         now = self._world.clock.now()
         with self._world.store.write() as tx:
-            assert list(tx.runs.release(owner)) == [self.run]
+            assert list(EvalRuns(tx).release(owner)) == [self.run]
             if self._successor:
                 until = now + timedelta(seconds=LEASE_S)
-                assert tx.runs.lease(self.run, self._successor, now=now, until=until)
-                tx.runs.set_state(self.run, RunState.RUNNING)
+                assert EvalRuns(tx).lease(self.run, self._successor, now=now, until=until)
+                EvalRuns(tx).set_state(self.run, RunState.RUNNING)
 
 
 @pytest.mark.both_databases
@@ -390,18 +394,18 @@ def test_a_frozen_worker_that_comes_back_stores_nothing_more_and_the_verdicts_pa
     proposal = world.propose("sim/better")
     world.run_once()
     with world.store.read() as tx:
-        left = tx.runs.get(frozen.run)
-        assert tx.runs.done(frozen.run) == frozen.stored
+        left = EvalRuns(tx).get(frozen.run)
+        assert EvalRuns(tx).done(frozen.run) == frozen.stored
     assert (left.lease_owner or "") == successor
 
     if successor:
         with world.store.write() as tx:
-            tx.runs.release(successor)
+            EvalRuns(tx).release(successor)
     decided = world.until_decided(proposal.id).verdict
     assert decided is not None
     with world.store.read() as tx:
-        [report] = tx.verdicts.get(decided).suites
-        samples = [tx.runs.samples(run.id) for run in tx.runs.list()]
+        [report] = Verdicts(tx).get(decided).suites
+        samples = [EvalRuns(tx).samples(run.id) for run in EvalRuns(tx).list()]
     for scored in samples:
         assert len({sample.item for sample in scored}) == len(scored) == ITEMS
     assert report.n_used == report.wins + report.ties + report.losses
@@ -416,8 +420,8 @@ def test_a_lease_survives_no_clock_that_jumps(world: SmallInstallation, jump_s: 
     for run in states(world):
         with world.store.write() as tx:
             until = world.clock.now() + timedelta(seconds=LEASE_S)
-            assert tx.runs.lease(run, "dead", now=world.clock.now(), until=until)
-            tx.runs.set_state(run, RunState.RUNNING)
+            assert EvalRuns(tx).lease(run, "dead", now=world.clock.now(), until=until)
+            EvalRuns(tx).set_state(run, RunState.RUNNING)
     world.clock.jump(jump_s)
 
     assert world.until_decided(proposal.id).phase is ProposalPhase.CANARY
@@ -427,7 +431,7 @@ def test_an_action_decided_for_an_older_state_is_not_applied(world: SmallInstall
     world.decided("sim/better")
     ctx = world.context()
     with world.store.read() as tx:
-        seen = tx.rollouts.live()[0]
+        seen = Rollouts(tx).live()[0]
     world.feed(blocks=5)
     action = decision.decide(ctx, seen)
     assert action.signal is RolloutSignal.ENOUGH
@@ -437,7 +441,7 @@ def test_an_action_decided_for_an_older_state_is_not_applied(world: SmallInstall
     with pytest.raises(StaleWrite), world.store.write() as tx:
         operations.apply_action(RolloutUnit(ctx, tx, seen), action)
     with world.store.read() as tx:
-        assert tx.rollouts.live()[0].state is RolloutState.WAITING
+        assert Rollouts(tx).live()[0].state is RolloutState.WAITING
 
 
 @pytest.mark.parametrize("why", ["stale", "expired"])
@@ -459,7 +463,7 @@ def test_an_approved_proposal_whose_proof_holds_no_more_opens_no_canary(
     assert why in after.closed_because
     assert [r.kind for r in read_history(world.context(), "chat")] == ["baseline"]
     with world.store.read() as tx:
-        assert list(tx.rollouts.list()) == []
+        assert list(Rollouts(tx).list()) == []
 
 
 def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
@@ -471,8 +475,10 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
     world.feed()
     world.run_once()
     with pytest.raises(StaleWrite, match="another model or canary by now"):
-        routes.roll_back(world.context(), BEN, "chat", reason="as I saw it", expected=before)
-    back = routes.roll_back(world.context(), BEN, "chat", reason="an incident")
+        manual_rollback.roll_back(
+            world.context(), BEN, "chat", reason="as I saw it", expected=before
+        )
+    back = manual_rollback.roll_back(world.context(), BEN, "chat", reason="an incident")
     world.run_once()
 
     after = world.get(proposal.id)
@@ -482,7 +488,7 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
     assert table.routes["chat"] == back
     assert table.targets[back.incumbent].model == "base"
     with world.store.read() as tx:
-        assert list(tx.rollouts.live()) == []
+        assert list(Rollouts(tx).live()) == []
 
 
 def test_a_second_rollback_goes_further_back_and_never_undoes_the_first(
@@ -493,20 +499,22 @@ def test_a_second_rollback_goes_further_back_and_never_undoes_the_first(
     ctx = world.context()
     served = [world.serving()]
     for _ in range(2):
-        routes.roll_back(ctx, BEN, "chat", reason="an incident")
+        manual_rollback.roll_back(ctx, BEN, "chat", reason="an incident")
         served.append(world.serving())
     with pytest.raises(NotFound, match="no earlier incumbent"):
-        routes.roll_back(ctx, BEN, "chat", reason="an incident")
+        manual_rollback.roll_back(ctx, BEN, "chat", reason="an incident")
     assert served == ["better", "good", "base"]
 
     # Forward again by hand, to a version: then that is what a rollback takes back.
     good = next(r for r in read_history(ctx, "chat") if r.kind == "promotion")
-    routes.roll_back(ctx, BEN, "chat", to_version=good.route.version, reason="a mistake")
+    manual_rollback.roll_back(
+        ctx, BEN, "chat", to_version=good.route.version, reason="a mistake"
+    )
     assert world.serving() == "better"
-    routes.roll_back(ctx, BEN, "chat", reason="no mistake")
+    manual_rollback.roll_back(ctx, BEN, "chat", reason="no mistake")
     assert world.serving() == "base"
     with pytest.raises(NotFound, match="no version 99"):
-        routes.roll_back(ctx, BEN, "chat", to_version=99, reason="a typo")
+        manual_rollback.roll_back(ctx, BEN, "chat", to_version=99, reason="a typo")
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3])
@@ -518,7 +526,7 @@ def test_a_rollback_by_hand_before_the_canary_ends_the_proposal(
     proposal = world.propose("sim/better")
     for _ in range(turns):
         world.run_once()
-    routes.roll_back(world.context(), BEN, "chat", reason="an incident")
+    manual_rollback.roll_back(world.context(), BEN, "chat", reason="an incident")
     world.run_once()
 
     after = world.get(proposal.id)
@@ -529,8 +537,8 @@ def test_a_rollback_by_hand_before_the_canary_ends_the_proposal(
 def test_runs_stop_when_the_gate_has_decided(world: SmallInstallation) -> None:
     proposal = world.decided("sim/worse")
     with world.store.read() as tx:
-        states = {run.state for run in tx.runs.list()}
-        verdict = tx.verdicts.for_proposal(proposal.id)[0]
+        states = {run.state for run in EvalRuns(tx).list()}
+        verdict = Verdicts(tx).for_proposal(proposal.id)[0]
     assert states <= {RunState.DONE, RunState.STOPPED}
     assert verdict.suites[0].n_used < verdict.suites[0].n_max
 
@@ -579,4 +587,4 @@ def test_a_worker_that_is_killed_again_and_again_costs_no_verdict(
 
     assert deaths == 9
     with world.store.read() as tx:
-        assert [v.outcome for v in tx.verdicts.for_proposal(proposal.id)] == ["passed"]
+        assert [v.outcome for v in Verdicts(tx).for_proposal(proposal.id)] == ["passed"]

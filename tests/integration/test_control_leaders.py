@@ -12,8 +12,10 @@ from evals.sim import server as sim
 from harness.app.control_schedule import control_schedule
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
-from harness.control.operations import keys
-from harness.domain.operations.access import SYSTEM, Role
+from harness.frame.people.access import SYSTEM, Role
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import keys
+from harness.routing.records.proposals import Proposals
 from harness.store.leader import PostgresLeadership
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import eventually
@@ -97,7 +99,7 @@ def test_by_its_bounds_another_process_leads_within_ten_seconds(
         assert held is not None
         patience_s = [seconds(held, "idle_session_timeout")]
         with store.write() as tx:
-            unit = tx.installation._unit._db
+            unit = tx.db
             patience_s.append(seconds(unit, "idle_in_transaction_session_timeout"))
             assert seconds(unit, "lock_timeout") > max(patience_s)
         asks = [job.every_s for job in schedule._jobs]
@@ -128,7 +130,7 @@ def test_whoever_leads_and_is_stopped_or_killed_is_replaced(
         place.kill("second")
         eventually(lambda: leaders.current() == first)
         with leaders.installation.store.read() as tx:
-            assert tx.audit.first_break() is None
+            assert AuditLog(tx).first_break() is None
 
 
 @pytest.mark.verify
@@ -198,7 +200,7 @@ def test_a_request_that_freezes_with_its_leader_in_a_unit_of_work_has_one_effect
         again = propose("first")
         assert (again.status_code, again.json()["id"]) == (made.status_code, made.json()["id"])
         with installation.store.read() as tx:
-            assert [proposal.id for proposal in tx.proposals.open()] == [made.json()["id"]]
-            actions = [event.action for event in tx.audit.all()]
+            assert [proposal.id for proposal in Proposals(tx).open()] == [made.json()["id"]]
+            actions = [event.action for event in AuditLog(tx).all()]
             assert actions.count("proposal.create") == 1
-            assert tx.audit.first_break() is None
+            assert AuditLog(tx).first_break() is None

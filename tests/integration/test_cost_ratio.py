@@ -3,18 +3,22 @@ from typing import Any
 
 import pytest
 
-from harness.api.proposals import ProposalBody
-from harness.control.proposals import candidates, cost_ratio, decisions
-from harness.control.proposals.comparison import load_comparison
-from harness.control.routing import targets
-from harness.domain.canary.guardrails import Guardrail
-from harness.domain.errors import Conflict, InputError, NotAllowed
-from harness.domain.operations.access import SYSTEM, Actor
-from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.routing.candidate_schedule import CandidateSchedule
-from harness.domain.routing.target import Price
+from harness.frame.errors import Conflict, InputError, NotAllowed
+from harness.frame.people.access import SYSTEM, Actor
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.guardrails import Guardrail
+from harness.gate.policy import Policy
+from harness.interfaces.api.proposals import ProposalBody
+from harness.proposals import decisions
+from harness.proposals.candidates import candidates, cost_ratio
+from harness.proposals.report.comparison import load_comparison
+from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.records import DiscoveredModels, Providers
+from harness.providers.target import Price
+from harness.registry import targets
+from harness.routing.candidate_schedule import CandidateSchedule
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.proposals import Proposals
 from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation, approved
 
 pytestmark = pytest.mark.req("A3", "F4")
@@ -23,7 +27,7 @@ CARL = replace(BEN, name="carl", principal="pr_carl")
 
 def price(world: SmallInstallation, **prices: Price | None) -> None:
     with world.store.read() as tx:
-        provider = tx.providers.all()["sim"]
+        provider = Providers(tx).all()["sim"]
     listed = {**provider.prices, **prices}
     known = {model: usd for model, usd in listed.items() if usd is not None}
     targets.put_provider(world.context(), SYSTEM, replace(provider, prices=known))
@@ -51,7 +55,7 @@ def test_a_candidate_that_its_canary_would_end_for_is_refused_as_it_is_proposed(
     with pytest.raises(InputError, match="needs its reason"):
         world.propose(**accepting(3.5, " "))
     with world.store.read() as tx:
-        assert not tx.proposals.list()
+        assert not Proposals(tx).list()
 
     world.policy = watching(POLICY, cost_per_success=False)
     assert world.propose().accepted_cost is None
@@ -70,7 +74,7 @@ def test_an_accepted_cost_widens_the_guardrail_of_this_one_canary(
     seen = load_comparison(world.context(), made.id).cost.text
     assert "ben accepts up to 3.5 times the cost: it answers more." in seen
     with world.store.read() as tx:
-        found = tx.audit.for_subject(f"proposal {made.id}", since=made.created_at, limit=50)
+        found = AuditLog(tx).for_subject(f"proposal {made.id}", since=made.created_at, limit=50)
     details = next(event.details for event in found if event.action == "proposal.create")
     accepted = {"ratio": 3.5, "because": "it answers more.", "by": "ben"}
     assert details["accepted_cost"] == accepted
@@ -128,7 +132,7 @@ def test_a_price_that_rose_since_waits_for_an_approver_who_accepts_it(
         pytest.raises(InputError, match="a cost is accepted once"),
         world.store.write() as tx,
     ):
-        tx.proposals.save(changed)
+        Proposals(tx).save(changed)
 
 
 def test_a_cost_is_accepted_once(world: SmallInstallation) -> None:
@@ -163,9 +167,9 @@ def test_a_scheduled_candidate_beyond_the_guardrail_waits_for_an_approver(
 ) -> None:
     price(world, better=Price(3.2, 6.4))
     with world.store.write() as tx:
-        source, now = tx.providers.all()["sim"].api_base, world.clock.now()
+        source, now = Providers(tx).all()["sim"].api_base, world.clock.now()
         listed = [DiscoveredModel("sim", name, source, now) for name in ("better", "good")]
-        tx.discovered_models.replace("sim", listed)
+        DiscoveredModels(tx).replace("sim", listed)
     weekly = CandidateSchedule(("sim/*",), "0 3 * * 1", 50.0)
     plan = candidates.plan_round(world.context(), world.route(), weekly)
     assert [one.name for one in plan.measured] == ["sim/good"]

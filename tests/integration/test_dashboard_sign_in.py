@@ -5,12 +5,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from harness.control.operations import dashboard_sessions, keys
-from harness.control.proposals import decisions
-from harness.domain.errors import InputError, NotAllowed, NotFound
-from harness.domain.operations.access import LINK_LASTS, Actor, Role, key_hash
-from harness.domain.operations.principals import OPERATOR
-from harness.store.schema.operations import dashboard_session
+from harness.frame.errors import InputError, NotAllowed, NotFound
+from harness.frame.people.access import LINK_LASTS, Actor, Role, key_hash
+from harness.frame.people.principals import OPERATOR
+from harness.frame.people.records import dashboard_session
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import dashboard_sessions, keys
+from harness.proposals import decisions
 from tests.integration.test_four_eyes import waiting
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.store.raw_rows import REFUSED
@@ -47,7 +48,7 @@ def test_a_link_signs_in_once_and_as_whoever_it_was_made_for(world: SmallInstall
     assert shown.actor == acting(world, cookie) == ben
     assert acting(world, opened(world, link_for(world, OPERATOR))) == OPERATOR
     with world.store.read() as tx:
-        events = [(e.action, e.actor, e.key) for e in tx.audit.tail(4)]
+        events = [(e.action, e.actor, e.key) for e in AuditLog(tx).tail(4)]
     assert events == [
         ("dashboard.sign_in", "local", None),
         ("dashboard.link", "local", None),
@@ -74,7 +75,7 @@ def test_a_link_that_comes_twice_ends_the_session_that_it_opened(
     with pytest.raises(NotAllowed, match="works once"):
         opened(world, link)
     with world.store.read() as tx:
-        assert tx.audit.tail(1)[0].action == "dashboard.link_replayed"
+        assert AuditLog(tx).tail(1)[0].action == "dashboard.link_replayed"
 
 
 @pytest.mark.both_databases
@@ -116,7 +117,7 @@ def test_a_browser_that_was_another_before_is_noted_in_the_audit_log(
     with pytest.raises(NotAllowed, match="You signed out"):
         acting(world, former)
     with world.store.read() as tx:
-        begun = tx.audit.tail(1)[0]
+        begun = AuditLog(tx).tail(1)[0]
     assert (begun.actor, begun.details["instead_of"]) == ("ben", ann.principal)
 
 
@@ -223,7 +224,7 @@ def test_neither_link_nor_cookie_is_stored_or_logged(world: SmallInstallation) -
     with written(world.store) as db:
         stored = [repr(row) for row in db.execute(sa.select(dashboard_session))]
     with world.store.read() as tx:
-        logged = [repr(event) for event in tx.audit.all()]
+        logged = [repr(event) for event in AuditLog(tx).all()]
     assert stored
     for text in (*stored, *logged):
         assert link not in text

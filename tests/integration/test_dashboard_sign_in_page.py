@@ -15,10 +15,10 @@ from starlette.routing import Route
 
 from dashboard import page_frame, serve, sign_in_page
 from harness.app.installation import CONFIG_VARIABLE, Installation
-from harness.control.operations import dashboard_sessions, keys
-from harness.domain.operations.access import Role
-from harness.domain.operations.principals import OPERATOR
-from harness.domain.settings import OidcSettings
+from harness.frame.people.access import Role
+from harness.frame.people.principals import OPERATOR
+from harness.operations import dashboard_sessions, keys
+from harness.operations.settings import OidcSettings
 from tests.support.browser.dashboard_data import configured
 
 pytestmark = pytest.mark.req("F5")

@@ -7,26 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from harness.app import installation
-from harness.control.canary import operations, shadows
-from harness.control.context import Context
-from harness.control.evals import drift_monitor as monitor
-from harness.control.evals import worker_supervision
-from harness.control.privacy import housekeeping
-from harness.control.proposals import decisions
-from harness.control.providers import credentials, registry
-from harness.control.providers import registry as providers
-from harness.control.routing import routes, seed, targets
-from harness.control.routing.targets import ProviderChange
-from harness.domain.canary.guardrails import CanaryJudge, Guardrails
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.drift import DriftPolicy
-from harness.domain.errors import InputError, NotAllowed, ProofRefused, SwapgateError
-from harness.domain.evals.run import RunState
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.target import Provider, Target
-from harness.domain.shadow import ShadowLimits
+from harness.app import installation, seed
+from harness.canary import manual_rollback, operations, shadows
+from harness.evals import drift_monitor as monitor
+from harness.frame.errors import InputError, NotAllowed, ProofRefused, SwapgateError
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.gate.drift_check import DriftPolicy
+from harness.gate.online.guardrails import CanaryJudge, Guardrails
+from harness.gate.online.rollout import RolloutSignal
+from harness.gate.run import RunState
+from harness.operations import housekeeping
+from harness.proposals import decisions
+from harness.proposals.evaluation import worker_supervision
+from harness.providers.records import Providers
+from harness.providers.target import Provider, Target
+from harness.registry import credentials, registered_providers, targets
+from harness.registry import registered_providers as providers
+from harness.registry.targets import ProviderChange
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.runs import EvalRuns
+from harness.routing.shadow import ShadowLimits
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -62,7 +64,7 @@ def personal(world: SmallInstallation) -> SmallInstallation:
 
 def _providers(world: SmallInstallation) -> list[Provider]:
     with world.store.read() as tx:
-        return list(tx.providers.all().values())
+        return list(Providers(tx).all().values())
 
 
 def proposed(world: SmallInstallation) -> Proposal:
@@ -154,7 +156,7 @@ def test_going_back_does_not_bring_in_who_is_not_cleared_any_more(
     assert personal.get(proposal.id).phase is ProposalPhase.PROMOTED
 
     with pytest.raises(NotAllowed, match="'sim' of sim/base may not see it"):
-        routes.roll_back(as_of(personal, "away"), BEN, "chat", reason="a test")
+        manual_rollback.roll_back(as_of(personal, "away"), BEN, "chat", reason="a test")
 
 
 def test_nothing_is_proposed_whose_canary_a_stranger_would_judge(
@@ -193,8 +195,8 @@ def reason_unanswered(world: SmallInstallation, run: str) -> str:
     for _ in range(8):
         world.run_once(as_of(world, "other"))
     with world.store.read() as tx:
-        found = tx.runs.get(run)
-        assert not tx.runs.done(run)
+        found = EvalRuns(tx).get(run)
+        assert not EvalRuns(tx).done(run)
     assert found.state is RunState.FAILED
     return found.message
 
@@ -232,7 +234,7 @@ def test_a_drift_watch_asks_nobody_who_is_not_cleared(captured: SmallInstallatio
     monitor.run_once(as_of(captured, "other"))
 
     with captured.store.read() as tx:
-        [run] = tx.runs.list()
+        [run] = EvalRuns(tx).list()
     assert "personal data" in reason_unanswered(captured, run.id)
 
 
@@ -267,11 +269,13 @@ def test_nobody_takes_a_cleared_name_for_another_place(personal: SmallInstallati
 
     for name in ("local", "groq"):
         with pytest.raises(NotAllowed, match="may see personal data"):
-            registry.register_with_provider(ctx, ADA, Target(name, "m"), api_base=there)
+            registered_providers.register_with_provider(
+                ctx, ADA, Target(name, "m"), api_base=there
+            )
         change = credentials.CredentialChange(kind="custom", api_base=there)
         with pytest.raises(NotAllowed, match="may see personal data"):
             credentials.put_credential(ctx, ADA, name, change)
-    assert registry.register_with_provider(ctx, ADA, Target("groq", "m")).added
+    assert registered_providers.register_with_provider(ctx, ADA, Target("groq", "m")).added
 
 
 def test_the_file_moves_a_provider_and_clears_it_in_one(

@@ -10,10 +10,14 @@ import pytest
 
 from evals.sim import server as sim
 from harness.app.installation import Installation
-from harness.control.operations import integrity, keys
-from harness.control.routing import routes
-from harness.domain.errors import StoreUnavailable
-from harness.domain.operations.access import SYSTEM
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import StoreUnavailable
+from harness.frame.people.access import SYSTEM
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import integrity, keys
+from harness.routes import routes
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
 from tests.support.providers import simulator_thread
 from tests.support.router.router_fleet import RoundRobin, RouterFleet, router_fleet
 from tests.support.router.router_process import ROUTE, Load, Routed, eventually, start_canary
@@ -92,8 +96,8 @@ class Operation:
         eventually(lambda: world.recorded() >= load.answered - lost)
         assert self.fleet.stop() == [0, 0]
         with world.installation.store.read() as tx:
-            blocks = tx.observations.blocks(self.rollout)
-            assert tx.audit.first_break() is None
+            blocks = Observations(tx).blocks(self.rollout)
+            assert AuditLog(tx).first_break() is None
         assert sum(block.units for block in blocks) == len(load.users)
         assert sum(block.failures + block.missing for block in blocks) == 0
 
@@ -111,7 +115,7 @@ def operation(folder: Path, cluster: PostgresCluster) -> Iterator[Operation]:
         start_canary(fleet.world, folder)
         eventually(fleet.in_force)
         with fleet.world.installation.store.read() as tx:
-            (rollout,) = tx.rollouts.live()
+            (rollout,) = Rollouts(tx).live()
         yield Operation(cluster, fleet, rollout.id)
 
 
@@ -191,7 +195,7 @@ def test_what_an_asynchronous_standby_lacks_is_named_and_given_up_by_a_person(
         # The books of the tail are lost with it, and nothing else.
         eventually(lambda: world.recorded() == load.answered + meanwhile.answered)
         with world.installation.store.read() as tx:
-            assert tx.audit.first_break() is None
+            assert AuditLog(tx).first_break() is None
 
 
 def change_route(world: Routed, description: str) -> None:
@@ -205,7 +209,7 @@ def change_route(world: Routed, description: str) -> None:
 
 def alert_names(installation: Installation) -> set[str]:
     with installation.store.read() as tx:
-        return {alert.kind.value for alert in tx.alerts.list() if alert.open}
+        return {alert.kind.value for alert in Alerts(tx).list() if alert.open}
 
 
 @contextmanager
@@ -276,7 +280,7 @@ def test_with_the_databases_disk_full_requests_are_served_and_recorded_later(
         )
         assert fleet.stop() == [0, 0]
         with world.installation.store.read() as tx:
-            assert tx.audit.first_break() is None
+            assert AuditLog(tx).first_break() is None
 
 
 def recorded(fleet: RouterFleet) -> int:

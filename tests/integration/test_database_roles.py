@@ -8,17 +8,18 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
-from harness.cli.program import program
-from harness.control.canary import operations
-from harness.control.proposals import decisions
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import DatabaseUnusable, InputError, NotFound
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.runtime.clock import SystemClock
+from harness.canary import operations
+from harness.frame.errors import DatabaseUnusable, InputError, NotFound
+from harness.frame.runtime.clock import SystemClock
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.rollout import RolloutSignal
+from harness.interfaces.cli.program import program
+from harness.proposals import decisions
+from harness.routing.proposal import ProposalPhase
 from harness.store import migrate
 from harness.store.postgres import database_roles
-from harness.store.schema import APPEND_ONLY
 from harness.store.store import Store
+from harness.store.tables import APPEND_ONLY
 from tests.contract.conftest import SECRET
 from tests.support.control.control_plane import BEN, SmallInstallation, approved
 from tests.support.site.signing_keys import CONTROL
@@ -77,7 +78,7 @@ def test_all_of_the_product_runs_under_the_runtime_s_role(
         )
         assert router.snapshot().table.routes["chat"].incumbent == canary.target
         with store.read() as tx:
-            assert tx.audit.first_break() is None
+            assert AuditLog(tx).first_break() is None
 
 
 FORBIDDEN = [

@@ -5,10 +5,10 @@ from contextlib import closing
 
 import pytest
 
-from harness.api import app
 from harness.app.installation import open_installation
-from harness.control import reconciler
-from harness.control.operations import integrity
+from harness.frame.alerts.records import Alerts
+from harness.interfaces.api import app
+from harness.operations import integrity, reconciler
 from tests.support.site.command_line import CommandLine
 from tests.support.site.signing_keys import ENVIRONMENT
 
@@ -93,7 +93,7 @@ def test_control_starts_beside_a_forged_row_and_tells(cli: CommandLine) -> None:
         app._seed(installation)
         integrity.check_snapshot(installation.context)
         with installation.store.read() as tx:
-            (alert,) = tx.alerts.list(open_only=True)
+            (alert,) = Alerts(tx).list(open_only=True)
     assert "provider" in alert.text
 
 

@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from deploy.roles import HOME, ROLES, UID, Role
-from harness.cli.program import program
+from harness.interfaces.cli.program import program
 
 # What a test needs for it; `missing` names the first that is not here.
 PROGRAMS: Final = ("unshare", "nsenter", "setpriv", "mount", "chroot", "ip", "cp")

@@ -14,9 +14,9 @@ import yaml
 
 from deploy.grafana import dashboard
 from evals.sim import server as sim
-from harness.control.operations import keys
-from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.operations.metrics import CONTROL_METRICS, PROCESS_COUNTERS, ROUTER_METRICS
+from harness.frame.metrics import CONTROL_METRICS, PROCESS_COUNTERS, ROUTER_METRICS
+from harness.frame.people.access import SYSTEM, Role
+from harness.operations import keys
 from router.recording.metrics import counter_names
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import ROUTE, Routed, eventually, routed, start_canary

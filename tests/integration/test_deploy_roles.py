@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from deploy.kubernetes import manifests
 from deploy.roles import CONFIG, END_S, HOME, ROLES, SHUTDOWN_DELAY_S, UID, WORKER, Role
-from harness.cli.program import program
-from harness.domain.settings import RouterSettings
+from harness.interfaces.cli.program import program
+from harness.routing.settings import RouterSettings
 from router.recording.recorder import STOP_S
 from router.workers.parent import LAST_WORDS_S
 

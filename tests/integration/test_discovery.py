@@ -9,28 +9,31 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from harness.control.context import Context
-from harness.control.operations import alerts
-from harness.control.proposals import candidate_rounds, candidates, leaderboard
-from harness.control.providers import (
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import Conflict, DiscoveryFailed, NotFound
+from harness.frame.people.access import SYSTEM
+from harness.frame.runtime.clock import SystemClock
+from harness.frame.signing.audit import AuditEvent
+from harness.proposals.candidates import candidate_rounds, candidates, leaderboard
+from harness.providers.calls.provider_probe import HttpProviderProbe
+from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.records import DiscoveredModels, Providers
+from harness.providers.target import Price, Target
+from harness.registry import (
     credentials,
     deprecations,
     discovery,
     named_models,
-    registry,
+    registered_providers,
+    targets,
 )
-from harness.control.providers.credentials import CredentialChange
-from harness.control.routing import routes, targets
-from harness.control.routing.targets import ProviderChange
-from harness.domain.errors import Conflict, DiscoveryFailed, NotFound
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.audit import AuditEvent
-from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.routing.candidate_schedule import CandidateSchedule, Preference
-from harness.domain.routing.target import Price, Target
-from harness.runtime.clock import SystemClock
-from harness.runtime.outbound.provider_probe import HttpProviderProbe
+from harness.registry.credentials import CredentialChange
+from harness.registry.targets import ProviderChange
+from harness.routes import routes
+from harness.routing.candidate_schedule import CandidateSchedule, Preference
+from harness.routing.context import Context
 from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.site.command_line import CommandLine
 from tests.support.site.http_thread import Exchange, serving
@@ -100,7 +103,9 @@ def sim() -> Iterator[ListServer]:
 def ctx(world: SmallInstallation, sim: ListServer) -> Context:
     """With a server of one's own, `attic`, that listed two models before."""
     ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
-    registry.change_provider(ctx, SYSTEM, "attic", ProviderChange("custom", f"{sim.url}/v1"))
+    registered_providers.change_provider(
+        ctx, SYSTEM, "attic", ProviderChange("custom", f"{sim.url}/v1")
+    )
     lists(sim, listing(*BEFORE))
     discovery.discover_models(ctx, ANN, "attic")
     return ctx
@@ -172,7 +177,7 @@ def test_a_list_is_kept_with_its_date_and_what_it_says(
     }
     assert "provider.discover" in {event.action for event in last_events(ctx)}
     targets.add_target(ctx, ANN, Target("attic", "vendor/model-2"))
-    assert registry.get_provider(ctx, "attic").prices.get("vendor/model-2") == price
+    assert registered_providers.get_provider(ctx, "attic").prices.get("vendor/model-2") == price
 
 
 def last_events(ctx: Context) -> list[AuditEvent]:
@@ -193,12 +198,12 @@ def test_a_model_that_its_provider_does_not_list_is_said_when_it_is_added(
     answers(sim, status=503)
     assert describe("north-2").startswith("its models are not known: ")
     # A vendor's list counts where somebody asked for it; it is not asked by the way.
-    registry.change_provider(ctx, SYSTEM, "openai", ProviderChange())
+    registered_providers.change_provider(ctx, SYSTEM, "openai", ProviderChange())
     assert describe("gpt-4o", "openai") == ""
-    address = registry.get_provider(ctx, "openai").api_base
+    address = registered_providers.get_provider(ctx, "openai").api_base
     entry = DiscoveredModel("openai", "gpt-4o", address, ctx.clock.now())
     with ctx.store.write() as tx:
-        tx.discovered_models.replace("openai", [entry])
+        DiscoveredModels(tx).replace("openai", [entry])
     assert describe("gpt-4", "openai").startswith("openai does not list gpt-4 among 1; ")
     assert describe("gpt-4o", "openai") == ""
 
@@ -207,7 +212,7 @@ def test_a_simulator_is_asked_for_a_model_that_is_added(
     ctx: Context, sim: ListServer, world: SmallInstallation
 ) -> None:
     lists(sim, listing("base", "better"))
-    registry.change_provider(
+    registered_providers.change_provider(
         ctx, SYSTEM, "sim", ProviderChange(api_base=f"{sim.url}/v1", reason="r")
     )
     target = Target("sim", "bettter")
@@ -246,11 +251,11 @@ def test_a_provider_that_moved_or_went_lists_nothing_that_it_listed_before(
     world: SmallInstallation, ctx: Context, sim: ListServer
 ) -> None:
     world.clock.advance(60)
-    registry.change_provider(
+    registered_providers.change_provider(
         ctx, SYSTEM, "attic", ProviderChange(api_base=f"{sim.url}/v1/elsewhere", reason="moved")
     )
     listed = names(ctx)
-    registry.remove_provider(ctx, SYSTEM, "attic")
+    registered_providers.remove_provider(ctx, SYSTEM, "attic")
 
     assert listed == []
     with pytest.raises(NotFound):
@@ -268,7 +273,7 @@ def test_a_provider_that_is_changed_while_it_is_asked_keeps_no_list(
 
         def ask(self, *asked: object) -> object:
             reply = HttpProviderProbe(SystemClock()).ask(*asked)  # type: ignore[arg-type]
-            registry.change_provider(
+            registered_providers.change_provider(
                 ctx,
                 SYSTEM,
                 "attic",
@@ -283,7 +288,7 @@ def test_a_provider_that_is_changed_while_it_is_asked_keeps_no_list(
 
 
 def test_a_provider_without_its_key_is_not_asked(ctx: Context) -> None:
-    registry.change_provider(ctx, SYSTEM, "groq", ProviderChange())
+    registered_providers.change_provider(ctx, SYSTEM, "groq", ProviderChange())
     with pytest.raises(Conflict, match="swapgate provider key set groq"):
         discovery.discover_models(ctx, ANN, "groq")
 
@@ -324,7 +329,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
 
     ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
     with world.store.read() as tx:
-        provider = tx.providers.all()["sim"]
+        provider = Providers(tx).all()["sim"]
     targets.put_provider(ctx, SYSTEM, replace(provider, api_base=f"{sim.url}/v1"), "a test")
     plan = CandidateSchedule(("sim/b*",), "0 3 * * 1", 50.0)
     routes.change_settings(ctx, SYSTEM, "chat", lambda before: replace(before, candidates=plan))
@@ -339,7 +344,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
     assert refresh(ctx) == ["new at sim: better, for route chat"]
     assert not candidate_rounds.ListRefresh()(ctx)  # in a process that starts
     with world.store.read() as tx:
-        alert = tx.alerts.newest("new_candidate:chat:sim/better")
+        alert = Alerts(tx).newest("new_candidate:chat:sim/better")
     assert alert is not None
     assert "It is measured on Monday 2026-01-05 at 03:00 UTC, about $" in alert.text
 
@@ -356,7 +361,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
     assert len(refresh(ctx)) == 2
     with world.store.read() as tx:
         unpriced, late = (
-            tx.alerts.newest(f"new_candidate:chat:sim/{name}") for name in ("b-free", "b-2")
+            Alerts(tx).newest(f"new_candidate:chat:sim/{name}") for name in ("b-free", "b-2")
         )
     assert unpriced is not None
     assert late is not None
@@ -379,7 +384,7 @@ def test_an_incumbent_that_its_provider_lists_no_more_begins_a_round_at_once(
 ) -> None:
     ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
     with world.store.read() as tx:
-        provider = tx.providers.all()["sim"]
+        provider = Providers(tx).all()["sim"]
     targets.put_provider(ctx, SYSTEM, replace(provider, api_base=f"{sim.url}/v1"), "a test")
     plan = CandidateSchedule(("sim/b*",), "0 3 * * 1", 50.0)
     lists(sim, listing("base", "better"))
@@ -410,7 +415,9 @@ def test_a_list_is_read_at_once_and_one_that_failed_again_after_a_while(
     world: SmallInstallation, sim: ListServer
 ) -> None:
     ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
-    registry.change_provider(ctx, SYSTEM, "attic", ProviderChange("custom", f"{sim.url}/v1"))
+    registered_providers.change_provider(
+        ctx, SYSTEM, "attic", ProviderChange("custom", f"{sim.url}/v1")
+    )
     refresh = candidate_rounds.ListRefresh()
     answers(sim, status=500)
     refresh(ctx)
@@ -422,7 +429,7 @@ def test_a_list_is_read_at_once_and_one_that_failed_again_after_a_while(
     assert names(ctx) == ["new-one"]
 
     moved = ProviderChange(api_base=f"{sim.url}/v2", reason="a test")
-    registry.change_provider(ctx, SYSTEM, "attic", moved)
+    registered_providers.change_provider(ctx, SYSTEM, "attic", moved)
     refresh(ctx)
     assert names(ctx) == ["new-one"]
 
@@ -432,7 +439,9 @@ def test_a_schedule_is_judged_by_lists_that_are_read_for_it(
     ctx: Context, sim: ListServer, world: SmallInstallation
 ) -> None:
     provider = f"{sim.url}/v1"
-    registry.change_provider(ctx, SYSTEM, "cellar", ProviderChange("custom", provider))
+    registered_providers.change_provider(
+        ctx, SYSTEM, "cellar", ProviderChange("custom", provider)
+    )
     lists(sim, listing("new-one"))
     route = world.route()
 
@@ -444,7 +453,9 @@ def test_a_schedule_is_judged_by_lists_that_are_read_for_it(
     assert "selects no model" not in faults("cellar/new-*")
     assert names(ctx, "cellar") == ["new-one"]
     assert "there is no provider 'celar'; did you mean 'cellar'?" in faults("celar/*")
-    registry.change_provider(ctx, SYSTEM, "barn", ProviderChange("custom", provider))
+    registered_providers.change_provider(
+        ctx, SYSTEM, "barn", ProviderChange("custom", provider)
+    )
     answers(sim, status=500)
     said = faults("barn/*")
     assert "provider 'barn' lists no models: " in said

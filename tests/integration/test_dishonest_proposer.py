@@ -3,15 +3,17 @@ from typing import Any
 
 import pytest
 
-from harness.control.context import Context
-from harness.control.proposals import decisions, submission
-from harness.control.routing import routes
-from harness.domain.errors import InputError, NotAllowed, NotFound, RouteBusy
-from harness.domain.evals.suite_plan import Claim, SuiteRole
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.table import RouteSuite
+from harness.frame.errors import InputError, NotAllowed, NotFound, RouteBusy
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.gate.policy import Policy
+from harness.gate.suite_plan import Claim, SuiteRole
+from harness.proposals import decisions, submission
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.table import RouteSuite
 from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation
 from tests.support.site.management_api import Door
 from tests.support.store.raw_rows import REFUSED, Database
@@ -53,7 +55,7 @@ def decided(
 
 def canary_of(world: SmallInstallation, route: str = "chat") -> object:
     with world.store.read() as tx:
-        policy = tx.routing.route(route)
+        policy = Routing(tx).route(route)
     assert policy is not None
     return policy.canary
 
@@ -324,9 +326,9 @@ def test_the_database_lets_nothing_widened_in_without_another_person(
     raw = Database(database_url)
 
     with pytest.raises(InputError, match="four_eyes"), world.store.write() as tx:
-        tx.proposals.save(replace(proposal, phase=ProposalPhase.CANARY))
+        Proposals(tx).save(replace(proposal, phase=ProposalPhase.CANARY))
     with pytest.raises(InputError, match="registered cannot change"), world.store.write() as tx:
-        tx.proposals.save(replace(proposal, widened={}))
+        Proposals(tx).save(replace(proposal, widened={}))
     for change in ("phase = 'canary'", "widened = '{}'", "self_approval = true"):
         with pytest.raises(REFUSED):
             raw.run(f"UPDATE proposal SET version = version + 1, {change}")  # noqa: S608

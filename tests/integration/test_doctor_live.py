@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 
 from evals.sim.server import simulator
 from harness.app.doctor.live_scenarios import QUESTION
-from harness.cli.program import program
-from harness.domain.providers.tool_probe import PRICE_TOOL, STOCK_TOOL, TOOL_ANSWERS
+from harness.interfaces.cli.program import program
+from harness.providers.calls.tool_probe import PRICE_TOOL, STOCK_TOOL, TOOL_ANSWERS
 from tests.support.providers.simulator_thread import serve_in_thread
 from tests.wire import anthropic, bedrock, gemini, vertex
 from tests.wire import openai as plain

@@ -8,19 +8,25 @@ import pytest
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.control.evals import drift_monitor as monitor
-from harness.control.evals import drift_watches as watches
-from harness.control.evals import worker_supervision
-from harness.control.operations import alerts
-from harness.domain.drift import DriftCheck, DriftCheckState, DriftPolicy
-from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
-from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.evals.run import RunState
-from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.alert_record import AlertRecord
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.routing.target import Target
-from harness.runtime.clock import SystemRandomIds
+from harness.evals import drift_monitor as monitor
+from harness.evals import drift_watches as watches
+from harness.evals.records.drift import Drift
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.alert_record import AlertRecord
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
+from harness.frame.people.access import Actor, Role
+from harness.frame.runtime.clock import SystemRandomIds
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.drift_check import DriftCheck, DriftCheckState, DriftPolicy
+from harness.gate.pins import ServedModel, Sighting
+from harness.gate.run import RunState
+from harness.operations import alert_delivery
+from harness.proposals.evaluation import worker_supervision
+from harness.providers.records import Sightings
+from harness.providers.target import Target
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
@@ -115,18 +121,20 @@ def status(world: SmallInstallation) -> watches.DriftStatus:
 
 def checks(world: SmallInstallation) -> list[DriftCheck]:
     with world.store.read() as tx:
-        found = tx.drift._all(tx.drift._select())
+        found = Drift(tx)._all(Drift(tx)._select())
     return sorted(found, key=lambda check: (check.started_at, check.number))
 
 
 def open_alerts(world: SmallInstallation) -> dict[AlertKind, AlertRecord]:
     with world.store.read() as tx:
-        return {record.kind: record for record in tx.alerts.list(open_only=True)}
+        return {record.kind: record for record in Alerts(tx).list(open_only=True)}
 
 
 def actions(world: SmallInstallation) -> list[str]:
     with world.store.read() as tx:
-        return [event.action for event in tx.audit.all() if event.action.startswith("drift")]
+        return [
+            event.action for event in AuditLog(tx).all() if event.action.startswith("drift")
+        ]
 
 
 def test_an_unchanged_model_is_asked_each_day_and_nobody_is_told(
@@ -135,8 +143,8 @@ def test_an_unchanged_model_is_asked_each_day_and_nobody_is_told(
     world.add_route("mail")
     now = world.clock.now()
     with world.store.write() as tx:  # names that were seen before the baseline are no news
-        for target in tx.routing.targets():
-            tx.sightings.note([Sighting(target, ServedModel("base-0"), now, now)])
+        for target in Routing(tx).targets():
+            Sightings(tx).note([Sighting(target, ServedModel("base-0"), now, now)])
     world.clock.advance(60)
     for _ in range(3):  # between two days nothing is asked
         run_cycle(world)
@@ -171,7 +179,7 @@ def test_a_model_that_changed_behind_its_name_raises_an_alert_with_the_diff(
     assert "Now: “wrong”" in record.text
     assert status(world).state == "drifted"
     days(world, 3)  # people are told once, and the watch rests until somebody accepts
-    alerts.run_once(world.context())
+    alert_delivery.run_once(world.context())
     assert len(checks(world)) == 4
     assert [record.kind for record in world.sinks.kept["chat"]] == [AlertKind.DRIFT]
     with pytest.raises(Conflict, match="drift accept chat"):
@@ -191,7 +199,7 @@ def test_another_name_in_a_users_answer_is_told_before_the_next_run(
     now = world.clock.now()
     target = status(world).baseline.target  # type: ignore[union-attr]
     with world.store.write() as tx:  # as a router does
-        tx.sightings.note([Sighting(target, ServedModel("base-2"), now, now)])
+        Sightings(tx).note([Sighting(target, ServedModel("base-2"), now, now)])
     run_cycle(world)
     run_cycle(world)
 
@@ -298,7 +306,7 @@ def test_budget_and_items_bound_a_run_and_too_few_answers_are_no_measurement(
 
     last = checks(world)[-1]
     with world.store.read() as tx:
-        assert tx.runs.get(last.run).state is RunState.OVER_BUDGET
+        assert EvalRuns(tx).get(last.run).state is RunState.OVER_BUDGET
     assert last.state is DriftCheckState.NOT_MEASURED
     assert "too few" in last.message
 
@@ -307,7 +315,7 @@ def test_budget_and_items_bound_a_run_and_too_few_answers_are_no_measurement(
     days(world, 2)
     assert [len(check.scores) for check in checks(world)[-2:]] == [20, 20]
     with world.store.read() as tx:
-        assert len(tx.runs.samples(checks(world)[-1].run)) == 40
+        assert len(EvalRuns(tx).samples(checks(world)[-1].run)) == 40
 
 
 def test_a_run_by_hand_needs_no_waiting(world: SmallInstallation) -> None:
@@ -335,8 +343,8 @@ def test_without_a_drift_section_nothing_is_watched(world: SmallInstallation) ->
 
     assert watches.list_drift_status(ctx) == []
     with world.store.read() as tx:
-        assert tx.drift.open_watches() == []
-        assert tx.runs.get(run).state is RunState.STOPPED
+        assert Drift(tx).open_watches() == []
+        assert EvalRuns(tx).get(run).state is RunState.STOPPED
     assert checks(world)[0].state is DriftCheckState.NOT_MEASURED
     with pytest.raises(NotFound, match=r"docs open explanation/drift"):
         watches.start_checks(world.context(), ANN, "chat")
@@ -391,7 +399,7 @@ def test_wherever_the_control_process_dies_the_next_one_goes_on(
     assert actions(stored).count("drift.found") == 1
     for check in checks(stored):
         with stored.store.read() as tx:
-            asked = [(s.item, s.epoch) for s in tx.runs.samples(check.run)]
+            asked = [(s.item, s.epoch) for s in EvalRuns(tx).samples(check.run)]
         assert len(asked) == len(set(asked)) == 30
 
 

@@ -5,27 +5,33 @@ from dataclasses import replace
 
 import pytest
 
-from harness.control.context import Context
-from harness.control.evals import eval_queue, worker_supervision
-from harness.control.operations.spending_meter import SpendingMeter
-from harness.control.privacy import housekeeping
-from harness.control.proposals import gate_run, registration, submission
-from harness.control.proposals.gate_run import ComparisonRequest, run_until_decided
-from harness.control.routing import targets
-from harness.domain.errors import (
+from harness.app import gate_run
+from harness.app.gate_run import ComparisonRequest, run_until_decided
+from harness.config.model import ControlSettings, Settings
+from harness.evals.month_spending import SpendingPurpose
+from harness.evals.ports import QueuedJob
+from harness.evals.spending_meter import SpendingMeter, StoredSpending
+from harness.frame.errors import (
     IllegalTransition,
     InputError,
     NotAllowed,
     NotFound,
     SpendingPaused,
 )
-from harness.domain.evals.run import EvalRun, RunState, Sample
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.spending import SpendingPurpose
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.target import Provider, Target
-from harness.domain.settings import ControlSettings, RouterSettings, Settings, UiSettings
-from harness.ports import QueuedJob
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.gate.run import EvalRun, RunState, Sample
+from harness.operations import housekeeping
+from harness.operations.settings import UiSettings
+from harness.proposals import submission
+from harness.proposals.evaluation import eval_queue, registration, worker_supervision
+from harness.providers.records import Providers
+from harness.providers.target import Provider, Target
+from harness.registry import targets
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.settings import RouterSettings
 from harness.store import engine
 from harness.store.postgres import job_queue
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
@@ -62,10 +68,10 @@ def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(
     [first] = housekeeping.evaluate_incumbents(ctx, suite="colours")
     assert housekeeping.evaluate_incumbents(ctx, suite="colours") == []
     with world.store.write() as tx:
-        tx.runs.set_state(first.id, RunState.RUNNING)
+        EvalRuns(tx).set_state(first.id, RunState.RUNNING)
     assert housekeeping.evaluate_incumbents(ctx, suite="colours") == []
     with world.store.write() as tx:
-        tx.runs.set_state(first.id, RunState.DONE)
+        EvalRuns(tx).set_state(first.id, RunState.DONE)
     assert housekeeping.evaluate_incumbents(ctx, suite="colours") == []  # in this minute
     world.clock.advance(60)
     [again] = housekeeping.evaluate_incumbents(ctx, suite="colours")
@@ -123,7 +129,7 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
         after.closed_because
     )
     with world.store.read() as tx:
-        assert tx.runs.get(pair.incumbent).state is RunState.STOPPED
+        assert EvalRuns(tx).get(pair.incumbent).state is RunState.STOPPED
         assert not registration.has_looked(tx, after)  # nothing of the candidate was scored
     with pytest.raises(IllegalTransition, match="ended already"):
         worker_supervision.cancel_run(ctx, ANN, pair.candidate, "again")
@@ -146,7 +152,7 @@ def limited(world: SmallInstallation, **limits: float) -> Proposal:
 def candidate_run(world: SmallInstallation, proposal: Proposal) -> tuple[EvalRun, list[Sample]]:
     run = proposal.runs["colours"].candidate
     with world.store.read() as tx:
-        return tx.runs.get(run), list(tx.runs.samples(run, below=1000))
+        return EvalRuns(tx).get(run), list(EvalRuns(tx).samples(run, below=1000))
 
 
 @pytest.mark.req("F2")
@@ -160,7 +166,7 @@ def test_a_run_stops_at_the_answer_that_reaches_its_budget(world: SmallInstallat
     assert f"{sum(used)} tokens of 40 are used" in run.message
     assert run.message in after.closed_because
     with world.store.read() as tx:
-        assert [v.outcome for v in tx.verdicts.for_proposal(after.id)] == ["inconclusive"]
+        assert [v.outcome for v in Verdicts(tx).for_proposal(after.id)] == ["inconclusive"]
 
 
 @pytest.mark.req("F2")
@@ -168,7 +174,7 @@ def test_a_run_whose_budget_is_used_already_asks_nothing_more(world: SmallInstal
     after = world.until_decided(limited(world, max_tokens=40).id)
     run, before = candidate_run(world, after)
     with world.store.write() as tx:
-        tx.runs.set_state(run.id, RunState.QUEUED)
+        EvalRuns(tx).set_state(run.id, RunState.QUEUED)
 
     world.context().workers.start(run.id)  # type: ignore[union-attr]
 
@@ -192,7 +198,7 @@ CAP_USD = 0.01
 
 def compare(world: SmallInstallation, ctx: Context, *suites: str) -> Proposal:
     with world.store.read() as tx:
-        providers = tx.providers.all()
+        providers = Providers(tx).all()
     parts = (RouterSettings(), ControlSettings(), UiSettings())
     settings = Settings("", world.folder, None, *parts, providers, {}, {}, {})
     seeds = (Target("sim", "base"), Target("sim", "better"))
@@ -226,7 +232,7 @@ def test_a_comparison_at_the_monthly_cap_ends_and_says_so(world: SmallInstallati
 
     proposal = compare(world, ctx, "colours")
     world.run_once(replace(ctx, workers=None))  # puts the cap into the database
-    meter = SpendingMeter(world.store, world.clock, SpendingPurpose.EVALS)
+    meter = SpendingMeter(StoredSpending(world.store), world.clock, SpendingPurpose.EVALS)
     meter.pay(CAP_USD)
     meter.refresh()
 

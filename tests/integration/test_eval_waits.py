@@ -6,15 +6,18 @@ from pathlib import Path
 import pytest
 
 from evals.suites.items import Item
-from harness.control.evals import worker_supervision
-from harness.control.operations import alerts, queries
-from harness.control.proposals import decisions, evaluation
-from harness.domain.errors import IllegalTransition, ProviderAway
-from harness.domain.evals.patience import DEFAULT_PATIENCE_S, LONGEST_PAUSE_S
-from harness.domain.evals.run import EvalRun, RunState
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.target import Target
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import IllegalTransition, ProviderAway
+from harness.frame.patience import DEFAULT_PATIENCE_S, LONGEST_PAUSE_S
+from harness.gate.run import EvalRun, RunState
+from harness.operations import alert_delivery, queries
+from harness.proposals import decisions
+from harness.proposals.evaluation import evaluation, worker_supervision
+from harness.providers.target import Target
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.runs import EvalRuns
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation, answer
 
 pytestmark = pytest.mark.req("F2")
@@ -74,7 +77,7 @@ def test_page_and_alert_say_a_wait_once_also_while_the_provider_is_asked(
 
     def during() -> None:
         with world.store.read() as tx:
-            (proposal,) = tx.proposals.open()
+            (proposal,) = Proposals(tx).open()
             tried.append(evaluation.describe_proposal_waits(tx, proposal))
         if len(tried) > 2:
             decisions.retry_proposal(world.context(), ANN, proposal.id)
@@ -94,16 +97,16 @@ def test_page_and_alert_say_a_wait_once_also_while_the_provider_is_asked(
     assert tried[-1] == f"{since}; trying again now"
     world.run_once()
     with world.store.read() as tx:
-        record = tx.alerts.newest(f"{AlertKind.EVAL_WAITS.value}:{proposal.id}")
+        record = Alerts(tx).newest(f"{AlertKind.EVAL_WAITS.value}:{proposal.id}")
     now = queries.find_proposal(world.context(), proposal.id).waits
     assert record is not None
     assert record.title == f"the comparison {proposal.id} {now}"
 
 
 def has_open_alert(world: SmallInstallation, proposal: str) -> bool:
-    alerts.run_once(world.context())
+    alert_delivery.run_once(world.context())
     with world.store.read() as tx:
-        record = tx.alerts.newest(f"{AlertKind.EVAL_WAITS.value}:{proposal}")
+        record = Alerts(tx).newest(f"{AlertKind.EVAL_WAITS.value}:{proposal}")
     return record is not None and record.open
 
 
@@ -173,7 +176,7 @@ def test_a_run_of_no_proposal_waits_for_a_day(world: SmallInstallation) -> None:
     def turned_run() -> EvalRun:
         world.run_once()
         with world.store.read() as tx:
-            return tx.runs.get(run.id)
+            return EvalRuns(tx).get(run.id)
 
     assert turned_run().state is RunState.QUEUED
     world.clock.advance(DEFAULT_PATIENCE_S)

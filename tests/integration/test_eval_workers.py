@@ -12,20 +12,21 @@ from typing import Any
 import pytest
 
 from evals.scorers.judged import DATA
+from harness.app import secret_files
 from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
 from harness.app.installation import Installation, open_installation
-from harness.control.evals import worker_supervision
-from harness.control.evals.eval_queue import load_queue
-from harness.control.operations import alerts, spending
-from harness.control.operations.spending import load_report
-from harness.control.providers import credentials
-from harness.control.providers.credentials import CredentialChange
-from harness.control.routing import targets
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.routing.target import Target
-from harness.runtime import secret_files
+from harness.evals import spending
+from harness.evals.spending import load_report
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.people.access import SYSTEM
+from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation.eval_queue import load_queue
+from harness.providers.target import Target
+from harness.registry import credentials, targets
+from harness.registry.credentials import CredentialChange
+from harness.routing.records.runs import EvalRuns
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.router.router_process import eventually
 from tests.support.site.processes import Site, kill_nine, site
@@ -130,7 +131,7 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
         kill_nine(working["candidate"].pid)
         working["candidate"].wait()
         with installation.store.read() as tx:
-            stored = len(tx.runs.done(runs["candidate"]))
+            stored = len(EvalRuns(tx).done(runs["candidate"]))
 
         # Nobody gave the dead worker's lease up: it has to run out first.
         eventually(lambda: lease_is_over(installation, runs["candidate"]))
@@ -140,8 +141,8 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
         working["candidate"] = worker(place, runs["candidate"])
         assert [process.wait(END_S) for process in working.values()] == [0, 0]
         with installation.store.read() as tx:
-            samples = {model: tx.runs.samples(run) for model, run in runs.items()}
-            states = [tx.runs.get(run).state.value for run in runs.values()]
+            samples = {model: EvalRuns(tx).samples(run) for model, run in runs.items()}
+            states = [EvalRuns(tx).get(run).state.value for run in runs.values()]
         installation.close()
 
     assert states == ["done", "done"]
@@ -159,7 +160,7 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
 
 def lease_is_over(installation: Installation, run: str) -> bool:
     with installation.store.read() as tx:
-        return not tx.runs.get(run).is_leased(installation.clock.now())
+        return not EvalRuns(tx).get(run).is_leased(installation.clock.now())
 
 
 @pytest.mark.verify
@@ -189,7 +190,7 @@ def test_a_run_waits_at_the_monthly_cap_and_goes_on_once_it_is_raised(tmp_path: 
         capped, waiting = load_report(ctx), load_queue(ctx)[run]
         told = alerts.is_open(ctx, AlertKind.SPENDING_CAP, spending.ALERT_KEY)
         with ctx.store.read() as tx:
-            stored = len(tx.runs.done(run))
+            stored = len(EvalRuns(tx).done(run))
 
         raised = replace(ctx, monthly_cap_usd=40.0)
         spending.run_once(raised)
@@ -198,8 +199,8 @@ def test_a_run_waits_at_the_monthly_cap_and_goes_on_once_it_is_raised(tmp_path: 
         assert worker(place, run).wait(END_S) == 0
         after = load_report(raised)
         with ctx.store.read() as tx:
-            samples = tx.runs.samples(run)
-            state = tx.runs.get(run).state.value
+            samples = EvalRuns(tx).samples(run)
+            state = EvalRuns(tx).get(run).state.value
         installation.close()
 
     assert 0 < stored < ITEMS
@@ -272,7 +273,10 @@ def test_target_and_judge_are_each_asked_with_their_own_stored_key_and_headers(
                     time.sleep(0.05)
                 (ended,) = ctx.workers.reap()
                 with ctx.store.read() as tx:
-                    state, samples = tx.runs.get(run).state.value, tx.runs.samples(run)
+                    state, samples = (
+                        EvalRuns(tx).get(run).state.value,
+                        EvalRuns(tx).samples(run),
+                    )
             finally:
                 installation.close()
 

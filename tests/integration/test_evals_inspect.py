@@ -15,11 +15,11 @@ import pytest
 
 from evals.runner.chat_completions import ChatReply, ReplyToolCall
 from evals.suites.configured_suites import ConfiguredSuites
-from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.run import AnswerColumns, RunState, Sample, count_cut
-from harness.domain.routing.target import Provider, Target
-from harness.domain.settings import SuiteSettings
-from harness.ports import EvalJob
+from harness.evals.ports import EvalJob
+from harness.evals.settings import SuiteSettings
+from harness.frame.errors import InputError, NotFound
+from harness.gate.run import AnswerColumns, RunState, Sample, count_cut
+from harness.providers.target import Provider, Target
 from tests.support.store.records import PLAIN_RUN
 
 pytestmark = pytest.mark.slow

@@ -9,14 +9,14 @@ import pytest
 from evals.runner.judge_calibration import JudgeBill
 from evals.sim import server
 from evals.suites.configured_suites import ConfiguredSuites
-from harness.control.evals.run_costs import JudgingCost, sum_judging_cost
-from harness.domain.evals.run import AnswerColumns, Sample, SampleError
-from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
-from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.settings import JudgeSettings, SuiteSettings
+from harness.evals.ports import EvalJob
+from harness.evals.run_costs import JudgingCost, sum_judging_cost
+from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.suite_judgement import judge_pairs
-from harness.ports import EvalJob
+from harness.gate.run import AnswerColumns, Sample, SampleError
+from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.providers.target import Price, Provider, Target
 from tests.support.evals.eval_process import Assignment, carry_out
 from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_chat import Response, Served, serving

@@ -13,10 +13,10 @@ import pytest
 from evals.runner.chat_completions import ChatReply
 from evals.runner.provider_client import RETRIES, EvalProviderClient, ProviderFailed
 from evals.runner.rate_gate import RateGates
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.reliability.rate_limits import EvalLimits
-from harness.domain.settings import RouterSettings
-from harness.ports import RateBook
+from harness.frame.failures import FailureClass
+from harness.frame.people.rate_limits import EvalLimits
+from harness.frame.ports import RateBook
+from harness.routing.settings import RouterSettings
 from router.access.rate_limits import LocalRates
 from router.upstream.provider_client import ProviderClient
 from tests.support.providers.scripted_chat import KEY, Response, Script, Served, serving

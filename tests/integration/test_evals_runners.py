@@ -17,10 +17,10 @@ import pytest
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.items import Item
-from harness.domain.evals.item_groups import shuffle_items
-from harness.domain.routing.target import Provider, RequestPatch, Target
-from harness.domain.settings import SuiteSettings
-from harness.ports import EvalJob
+from harness.evals.ports import EvalJob
+from harness.evals.settings import SuiteSettings
+from harness.gate.item_groups import shuffle_items
+from harness.providers.target import Provider, RequestPatch, Target
 from tests.support.evals.eval_process import Assignment, carry_out, one
 from tests.support.evals.scripted_runner import ScriptedRunner
 from tests.support.providers.scripted_chat import KEY, Response, Served, serving

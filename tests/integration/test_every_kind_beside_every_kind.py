@@ -16,13 +16,14 @@ from typing import Final
 
 import pytest
 
-from harness.domain.operations.access import key_hash
-from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
-from harness.domain.reliability.breaker import BreakerPolicy
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.keep_warm import KeepWarm, draw_keep_warm
-from harness.domain.routing.overrides import RequestKind
-from harness.domain.routing.table import (
+from harness.frame.people.access import key_hash
+from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import Provider, Target
+from harness.routing.keep_warm import KeepWarm, draw_keep_warm
+from harness.routing.overrides import RequestKind
+from harness.routing.reliability.breaker import BreakerPolicy
+from harness.routing.table import (
     Arm,
     Canary,
     KeyGrant,
@@ -31,7 +32,6 @@ from harness.domain.routing.table import (
     RoutingTable,
     Snapshot,
 )
-from harness.domain.routing.target import Provider, Target
 from router.protocols.endpoints import ENDPOINTS
 from router.upstream.transports import Transports
 from tests.support.control.manual_clock import ManualClock

@@ -20,11 +20,14 @@ from evals.sim.server import simulator
 from harness.app import data_plane, processes
 from harness.app.demo.user_traffic import ProposalWatch, describe_approver
 from harness.app.installation import load_settings, open_installation
-from harness.control.canary.duration_estimate import estimate_for_route
-from harness.domain.errors import NotFound
-from harness.domain.settings import AgentSettings, ControlSettings, RouterSettings, UiSettings
-from harness.runtime.processes import supervisor as supervisor_module
-from harness.runtime.processes.supervisor import MISCONFIGURED, Supervisor
+from harness.canary.duration_estimate import estimate_for_route
+from harness.config.model import ControlSettings
+from harness.frame.errors import NotFound
+from harness.frame.runtime import supervisor as supervisor_module
+from harness.frame.runtime.supervisor import MISCONFIGURED, Supervisor
+from harness.operations.settings import UiSettings
+from harness.routing.records.proposals import Proposals
+from harness.routing.settings import AgentSettings, RouterSettings
 from tests.integration.test_cli_waiting import read_piece
 from tests.support.browser.dashboard_data import configured, opened
 from tests.support.control.manual_clock import ManualClock
@@ -298,7 +301,7 @@ def test_traffic_ends_where_only_a_persons_approval_is_missing_and_says_whose(
     assert line.startswith("chat: waits for an approver other than its proposer: ")
     assert f"`swapgate proposal approve {made}`" in line
     with cli.world.store.read() as tx:
-        stored = tx.proposals.get(made)
+        stored = Proposals(tx).get(made)
     alone = replace(stored, policy=replace(stored.policy, self_approval=True), widened={})
     assert describe_approver(alone) == "an approver"
     assert describe_approver(replace(alone, widened={"gate.claim": "superior"})) == (

@@ -11,26 +11,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.sim.profiles import Habits, Profile
-from harness import package_data
-from harness.cli.proposals.submission import create_proposal
-from harness.control.proposals import comparison
-from harness.control.proposals.comparison import Comparison
-from harness.control.proposals.format_failures import (
+from harness.evals.settings import SuiteSettings
+from harness.frame import package_data
+from harness.frame.people.access import SYSTEM
+from harness.gate.policy import GatePolicy, Policy
+from harness.gate.suite_plan import Claim
+from harness.interfaces.cli.proposals.submission import create_proposal
+from harness.proposals.report import comparison
+from harness.proposals.report.comparison import Comparison
+from harness.proposals.report.format_failures import (
     FormatFailure,
     find_format_failures,
     patch_candidate,
     with_json_mode,
 )
-from harness.control.routing import routes, targets
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import GatePolicy, Policy
-from harness.domain.providers.credentials import ProviderKey
-from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider, RequestPatch, Target
-from harness.domain.settings import RouterSettings, SuiteSettings
+from harness.providers.credential import ProviderKey
+from harness.providers.kinds import PROVIDER_KINDS
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import Provider, RequestPatch, Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.settings import RouterSettings
+from harness.routing.table import RouteSettings, RouteSuite
 from router.frame.body import read_request
 from router.protocols.endpoints import DIALECTS
 from router.upstream.transport import UpstreamRequest

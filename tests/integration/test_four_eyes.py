@@ -4,16 +4,19 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from harness.control.canary import machine, operations
-from harness.control.operations import alerts, keys
-from harness.control.proposals import decisions, four_eyes
-from harness.domain.canary.rollout import MANUAL_SIGNALS, RolloutSignal
-from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
-from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.store.schema.operations import principal as principals
+from harness.canary import machine, operations
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
+from harness.frame.people.access import Actor, Role
+from harness.frame.people.principals import LOCAL_PRINCIPAL, OPERATOR
+from harness.frame.people.records import principal as principals
+from harness.gate.online.rollout import MANUAL_SIGNALS, RolloutSignal
+from harness.operations import keys
+from harness.proposals import approval_remarks, decisions
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import Approvals
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -143,7 +146,7 @@ def test_a_proposer_does_not_acknowledge_the_routers_faults_in_the_own_canary(
     with world.store.write() as tx:
         about = machine.find_live(tx, "chat").id
         key, now = f"{kind.value}:{about}", world.clock.now()
-        tx.alerts.fold([Alert(kind, "route chat", key, "it failed", "a.py:7", now, "w1")])
+        Alerts(tx).fold([Alert(kind, "route chat", key, "it failed", "a.py:7", now, "w1")])
     with pytest.raises(NotAllowed, match="cannot resume"):
         operations.operate(ctx, ann, "chat", RolloutSignal.RESUME, "nothing to see")
     assert alerts.is_open(ctx, kind, about)
@@ -190,8 +193,8 @@ def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
     decisions.approve_proposal(world.context(), ben, made.id)
 
     with world.store.read() as tx:
-        (approval,) = tx.approvals.for_proposal(made.id)
-        key_remarks = four_eyes.list_key_remarks(tx, made, approval)
+        (approval,) = Approvals(tx).for_proposal(made.id)
+        key_remarks = approval_remarks.list_key_remarks(tx, made, approval)
     assert key_remarks == ["mal had a hand in both keys, the proposer's and the approver's"]
 
 

@@ -7,21 +7,27 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
+from harness.app import seed
 from harness.app.database import upgrade_database
 from harness.app.installation import load_settings, open_installation
-from harness.cli.program import program
-from harness.control import reconciler
-from harness.control.canary import operations
-from harness.control.proposals import comparison, decisions
-from harness.control.routing import freezes, routes, seed
-from harness.control.routing.freezes import OBSERVE_ONLY, FreezeRequest
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import ConfigError, Conflict, InputError, NotAllowed
-from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.freeze import Freeze
-from harness.domain.routing.route_changes import RaiseWeight
+from harness.canary import operations
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import ConfigError, Conflict, InputError, NotAllowed
+from harness.frame.people.access import Actor, Role
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.rollout import RolloutSignal
+from harness.interfaces.cli.program import program
+from harness.operations import reconciler
+from harness.proposals import decisions
+from harness.proposals.report import comparison
+from harness.routes import freezes, routes
+from harness.routes.freezes import OBSERVE_ONLY, FreezeRequest
+from harness.routing.freeze import Freeze
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.interventions import Freezes
+from harness.routing.records.routes import Routing
+from harness.routing.route_changes import RaiseWeight
 from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 
@@ -53,7 +59,7 @@ def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after
     with world.store.read() as tx:
         (event,) = [
             e
-            for e in tx.audit.for_subject(
+            for e in AuditLog(tx).for_subject(
                 f"proposal {proposal.id}", since=proposal.created_at, limit=50
             )
             if e.action == "proposal.frozen"
@@ -106,7 +112,7 @@ def test_a_running_canary_waits_out_a_freeze_longer_than_its_deadline_and_is_pro
 
 def open_alerts(world: SmallInstallation, kind: AlertKind) -> list[str]:
     with world.store.read() as tx:
-        return [a.text for a in tx.alerts.list() if a.kind is kind and a.open]
+        return [a.text for a in Alerts(tx).list() if a.kind is kind and a.open]
 
 
 def test_an_installation_that_observes_measures_and_waits_until_swaps_are_possible(
@@ -171,7 +177,7 @@ def test_harm_and_an_abort_end_a_canary_of_a_frozen_route(world: SmallInstallati
 
 def freezes_of(world: SmallInstallation) -> list[str]:
     with world.store.read() as tx:
-        return [record.id for record in tx.freezes.overlapping(world.clock.now())]
+        return [record.id for record in Freezes(tx).overlapping(world.clock.now())]
 
 
 def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_a_freeze(
@@ -199,7 +205,7 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
     weight = rollout.policy.steps[1].weight_bps
     version = routes.load_table(world.context()).routes["chat"].version
     with pytest.raises(Exception, match="frozen"), world.store.write() as tx:
-        tx.routing.commit(
+        Routing(tx).commit(
             RaiseWeight("chat", rollout.id, weight),
             expected_version=version,
             actor="eve",

@@ -15,19 +15,21 @@ from typing import NamedTuple, cast
 import pytest
 from _pytest.mark import ParameterSet
 
-from harness.control import reconciler
-from harness.control.canary import operations
-from harness.control.context import Context
-from harness.control.operations import alerts
-from harness.control.privacy import housekeeping
-from harness.control.proposals import decisions, submission
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import routes
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import StaleWrite, SwapgateError
-from harness.domain.operations.access import Actor
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import ProposalPhase
+from harness.canary import manual_rollback, operations
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import StaleWrite, SwapgateError
+from harness.frame.people.access import Actor
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.rollout import RolloutSignal
+from harness.operations import alert_delivery, housekeeping, reconciler
+from harness.proposals import decisions, submission
+from harness.proposals.submission import ProposalRequest
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
 from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SmallInstallation, approved
 from tests.support.sampling import sampled
@@ -70,7 +72,7 @@ def propose(ctx: Context, actor: Actor, _: str) -> object:
 
 
 def roll_back(ctx: Context, actor: Actor, version: str) -> object:
-    return routes.roll_back(
+    return manual_rollback.roll_back(
         ctx, actor, "chat", reason="complaints", expected_version=int(version)
     )
 
@@ -144,7 +146,7 @@ def test_a_request_that_freezes_over_a_change_of_the_leader_has_one_effect_with_
         others.append(refusal(case.rival, world.context(elsewhere), CY, subject))
 
     with here.read() as tx:
-        before = len([*tx.audit.all()])
+        before = len([*AuditLog(tx).all()])
     frozen = InterruptedStore(here, at=unit, act=meanwhile)
     own = refusal(case.request, world.context(cast("Store", frozen)), BEN, subject)
     [other] = others
@@ -152,9 +154,9 @@ def test_a_request_that_freezes_over_a_change_of_the_leader_has_one_effect_with_
     assert (own is None) != (other is None), (own, other)
     assert frozen.units <= case.units
     with here.read() as tx:
-        after = [event.action for event in tx.audit.all()][before:]
+        after = [event.action for event in AuditLog(tx).all()][before:]
         assert len([action for action in after if action in case.actions]) == 1
-        assert tx.audit.first_break() is None
+        assert AuditLog(tx).first_break() is None
 
 
 @pytest.mark.verify
@@ -164,13 +166,17 @@ def test_of_two_who_roll_back_at_once_one_is_refused_also_without_a_version(
     promoted_twice(world)
     rival = world.context(elsewhere)
     frozen = InterruptedStore(
-        world.store, at=2, act=lambda: routes.roll_back(rival, CY, "chat", reason="complaints")
+        world.store,
+        at=2,
+        act=lambda: manual_rollback.roll_back(rival, CY, "chat", reason="complaints"),
     )
     with pytest.raises(StaleWrite, match="look at it again"):
-        routes.roll_back(world.context(cast("Store", frozen)), BEN, "chat", reason="complaints")
+        manual_rollback.roll_back(
+            world.context(cast("Store", frozen)), BEN, "chat", reason="complaints"
+        )
     incumbent = routes.load_table(world.context()).routes["chat"].incumbent
     with world.store.read() as tx:
-        assert tx.routing.targets()[incumbent].model == "good"
+        assert Routing(tx).targets()[incumbent].model == "good"
 
 
 @pytest.mark.parametrize("unit", sampled(range(1, 9), (3, 7)))
@@ -182,12 +188,12 @@ def test_an_alert_is_sent_once_to_each_sink(
             tx, AlertKind.JOB_FAILED, "a job", subject="a job", title="it failed", text="x"
         )
     frozen = InterruptedStore(
-        world.store, at=unit, act=lambda: alerts.run_once(world.context(elsewhere))
+        world.store, at=unit, act=lambda: alert_delivery.run_once(world.context(elsewhere))
     )
 
     with suppress(SwapgateError):
-        alerts.run_once(world.context(cast("Store", frozen)))
-    alerts.run_once(world.context())
+        alert_delivery.run_once(world.context(cast("Store", frozen)))
+    alert_delivery.run_once(world.context())
 
     assert [len(world.sinks.kept[sink]) for sink in ("chat", "mail")] == [1, 1]
 
@@ -204,7 +210,7 @@ def test_a_scheduled_eval_is_queued_once(
     evaluate(cast("Store", frozen))
 
     with world.store.read() as tx:
-        assert len(tx.runs.list()) == 1
+        assert len(EvalRuns(tx).list()) == 1
 
 
 @pytest.mark.parametrize("unit", sampled(range(1, 16), (4,)))
@@ -223,9 +229,9 @@ def test_a_swap_whose_every_turn_freezes_goes_each_step_once(
 
     assert world.get(proposal).phase is ProposalPhase.PROMOTED
     with world.store.read() as tx:
-        events = [*tx.audit.all()]
-        runs = tx.runs.list()
-        assert tx.audit.first_break() is None
+        events = [*AuditLog(tx).all()]
+        runs = EvalRuns(tx).list()
+        assert AuditLog(tx).first_break() is None
     seen = Counter(event.action for event in events)
     once = {action for action in seen if action.startswith("proposal.")} | {"canary.promote"}
     assert {action: seen[action] for action in once} == dict.fromkeys(once, 1)

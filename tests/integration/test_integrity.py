@@ -12,29 +12,30 @@ import sqlalchemy as sa
 
 from harness.app.installation import Installation
 from harness.app.router_process import _restore_snapshot
-from harness.control.operations import alerts, integrity
-from harness.control.operations.audit_export import (
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.content_hash import canonical_json
+from harness.frame.errors import InputError, SignatureInvalid, SnapshotInvalid, StoreUnavailable
+from harness.frame.people.access import SYSTEM
+from harness.frame.people.records import ApiKeys
+from harness.frame.runtime.clock import SystemClock
+from harness.frame.signing.audit import AuditPosition
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import integrity
+from harness.operations.audit_export import (
     HEAD_EVERY,
     PROMOTION,
     AuditLines,
     head_line,
     read_heads,
 )
-from harness.domain.content_hash import canonical_json
-from harness.domain.errors import (
-    InputError,
-    SignatureInvalid,
-    SnapshotInvalid,
-    StoreUnavailable,
-)
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.audit import AuditPosition
-from harness.domain.routing.table import Snapshot
-from harness.runtime.clock import SystemClock
-from harness.store.schema import metadata
+from harness.providers.records import Providers
+from harness.routing.table import Snapshot
+from harness.store.router_store import RouterStore
 from harness.store.signing import row_faults
 from harness.store.store import Store
+from harness.store.tables import metadata
 from router.snapshot import holder as snapshot
 from router.snapshot.holder import SnapshotHolder, save_snapshot
 from tests.contract.conftest import SECRET
@@ -53,13 +54,13 @@ def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     clock = ManualClock()
     with closing(Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
         with store.write() as tx:
-            tx.providers.put(PROVIDER)
+            Providers(tx).put(PROVIDER)
             for number in range(9):
-                tx.keys.add(replace(KEY, id=f"k_{number}", hash=f"{number:064}"))
+                ApiKeys(tx).add(replace(KEY, id=f"k_{number}", hash=f"{number:064}"))
         seeded(store)
         for number in range(3):
             with store.write() as tx:
-                tx.audit.append(SYSTEM, "note", f"n {number}", {})
+                AuditLog(tx).append(SYSTEM, "note", f"n {number}", {})
         yield SmallInstallation(tmp_path, store, clock=clock)
 
 
@@ -138,7 +139,7 @@ class Printed:
 
 def record(world: SmallInstallation, action: str = "route.describe") -> int:
     with world.store.write() as tx:
-        return tx.audit.append(SYSTEM, action, "route chat", {}).number
+        return AuditLog(tx).append(SYSTEM, action, "route chat", {}).number
 
 
 @pytest.mark.req("F5")
@@ -181,7 +182,7 @@ def test_audit_verify_takes_a_printed_head_and_a_file_of_lines(
     with installed(tmp_path, sqlite_url, monkeypatch) as cli:
         cli.run("config", "apply")
         with cli.world.store.read() as tx:
-            (event,) = tx.audit.tail(1)
+            (event,) = AuditLog(tx).tail(1)
         line = head_line(AuditPosition(event.number, event.mac), event.at, CONTROL)
         file = tmp_path / "collected.log"
         file.write_text(f"started\n{line}\n", "utf-8")
@@ -203,13 +204,13 @@ def store(database_url: str) -> Iterator[Store]:
     opened = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     with closing(opened) as store:
         with store.write() as tx:
-            tx.providers.put(PROVIDER)
-            tx.providers.put(PROVIDER.__class__("other", "openai", "http://127.0.0.1:9/v1"))
-            tx.keys.add(KEY)
-            tx.keys.add(replace(KEY, id="k_gone", hash="c" * 64))
+            Providers(tx).put(PROVIDER)
+            Providers(tx).put(PROVIDER.__class__("other", "openai", "http://127.0.0.1:9/v1"))
+            ApiKeys(tx).add(KEY)
+            ApiKeys(tx).add(replace(KEY, id="k_gone", hash="c" * 64))
         seeded(store)
         with store.write() as tx:
-            tx.keys.revoke("k_gone", CLOCK.now())
+            ApiKeys(tx).revoke("k_gone", CLOCK.now())
         yield store
 
 
@@ -226,7 +227,7 @@ def restored(snapshot: Snapshot) -> Snapshot:
 
 
 def holder(store: Store, file: Path) -> SnapshotHolder:
-    return SnapshotHolder(store, file, restored=restored)
+    return SnapshotHolder(RouterStore(store), file, restored=restored)
 
 
 @pytest.fixture
@@ -244,7 +245,7 @@ def test_a_row_that_was_mended_serves_again_though_no_counter_tells(
 ) -> None:
     known = metadata.tables["provider"]
     with store.write() as tx:
-        tx.providers.put(replace(PROVIDER, name="third"))
+        Providers(tx).put(replace(PROVIDER, name="third"))
     with owned(store) as db:
         honest = row(db, "provider", name="third")["api_base"]
         db.execute(
@@ -270,7 +271,7 @@ def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
         forge(db, ROUTE, NEW.id)
     integrity.check_snapshot(ctx)
     with store.read() as tx:
-        told = {alert.key: alert.text for alert in tx.alerts.list(open_only=True)}
+        told = {alert.key: alert.text for alert in Alerts(tx).list(open_only=True)}
     assert any("triage/2" in text for text in told.values())
     assert len(told) == 1
     assert all(key.startswith(AlertKind.AUDIT_BROKEN.value) for key in told)
@@ -278,7 +279,7 @@ def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
     store.remove_forged(store.signature_faults(), actor=SYSTEM, reason="forged")
     integrity.check_snapshot(ctx)
     with store.read() as tx:
-        assert not tx.alerts.list(open_only=True)
+        assert not Alerts(tx).list(open_only=True)
 
 
 def edited(file: Path, old: str, new: str) -> None:

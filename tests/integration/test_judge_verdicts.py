@@ -5,14 +5,17 @@ from dataclasses import asdict
 import pytest
 
 from evals.suites.items import Item
-from harness.control.proposals.submission import ProposalRequest
-from harness.domain.errors import JudgeUnfit
-from harness.domain.evals.run import CALIBRATED, EVER, JudgeCalibration, RunState
-from harness.domain.evals.suite_plan import SuitePin
-from harness.domain.evals.verdict import InfraError
-from harness.domain.operations.audit import AuditEvent
-from harness.domain.plain_data import from_plain
-from harness.domain.routing.target import Target
+from harness.frame.errors import JudgeUnfit
+from harness.frame.plain_data import from_plain
+from harness.frame.signing.audit import AuditEvent
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.run import CALIBRATED, EVER, JudgeCalibration, RunState
+from harness.gate.suite_plan import SuitePin
+from harness.gate.verdict import InfraError
+from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Target
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
 from tests.support.control.control_plane import SmallInstallation, answer
 
 TOLD = "suite colours: the judge sim/j does not agree with the 20 human references"
@@ -21,7 +24,7 @@ TOLD = "suite colours: the judge sim/j does not agree with the 20 human referenc
 def outcome(world: SmallInstallation, verdict: str | None) -> str:
     assert verdict
     with world.store.read() as tx:
-        return tx.verdicts.get(verdict).outcome
+        return Verdicts(tx).get(verdict).outcome
 
 
 @pytest.mark.req("F7")
@@ -36,8 +39,8 @@ def test_a_judge_below_the_floor_ends_in_not_measured_with_the_figure(
 
     assert proposal.verdict
     with world.store.read() as tx:
-        verdict = tx.verdicts.get(proposal.verdict)
-        runs = [tx.runs.get(run) for pair in proposal.runs.values()
+        verdict = Verdicts(tx).get(proposal.verdict)
+        runs = [EvalRuns(tx).get(run) for pair in proposal.runs.values()
                 for run in (pair.incumbent, pair.candidate)]  # fmt: skip
     assert isinstance(verdict, InfraError)
     assert "Cohen's kappa is 0.31" in verdict.reason
@@ -74,7 +77,7 @@ def measured(kappa: float) -> JudgeCalibration:
 
 def events(world: SmallInstallation, pin: SuitePin) -> list[AuditEvent]:
     with world.store.read() as tx:
-        noted = tx.audit.for_subject(pin.judge_subject, since=EVER, limit=50)
+        noted = AuditLog(tx).for_subject(pin.judge_subject, since=EVER, limit=50)
     return [event for event in noted if event.action == CALIBRATED]
 
 
@@ -93,4 +96,4 @@ def test_a_worker_notes_each_measurement_once_also_of_a_run_that_ends_early(
     kept = [from_plain(JudgeCalibration, event.details) for event in events(world, pin)]
     assert kept == [measured(0.7), measured(0.8)]
     with world.store.read() as tx:
-        assert tx.audit.first_break() is None
+        assert AuditLog(tx).first_break() is None

@@ -9,10 +9,12 @@ from typing import Any, cast
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.errors import StoreUnavailable
-from harness.domain.reliability.spend import KeySpend
+from harness.frame.errors import StoreUnavailable
+from harness.frame.people.spend import KeySpend
+from harness.frame.records.transaction import Transaction
+from harness.routing.records.observations import Observations
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
 from router.recording.sums import CompletedRequest
@@ -67,7 +69,7 @@ class Books:
 
     def recorder(self, *, max_bytes: int = 1_000_000) -> Recorder:
         return Recorder(
-            cast("Store", self.store),
+            RouterStore(cast("Store", self.store)),
             Spool(self.folder / "spool.jsonl", max_bytes=max_bytes),
             worker="w",
             clock=self.clock,
@@ -78,8 +80,8 @@ class Books:
         """Requests in minutes, and what the key spent."""
         since = self.clock.now() - timedelta(days=9)
         with self.store.read() as tx:
-            totals = tx.observations.totals(since=since)
-            spends: list[KeySpend] = list(tx.observations.spends(since=since.date()))
+            totals = Observations(tx).totals(since=since)
+            spends: list[KeySpend] = list(Observations(tx).spends(since=since.date()))
         return sum(row.requests for row in totals), sum(row.cost_usd for row in spends)
 
 
@@ -142,13 +144,13 @@ def test_a_batch_whose_first_transaction_goes_on_is_waited_for(
 
     def first() -> None:
         with closing(open_store(database_url)) as store, store.write() as tx:
-            found.append(tx.observations.begin_batch("w.1", books.clock.now()))
+            found.append(Observations(tx).begin_batch("w.1", books.clock.now()))
             entered.set()
             may_end.wait(60)
 
     def second() -> None:
         with books.store.write() as tx:
-            found.append(tx.observations.begin_batch("w.1", books.clock.now()))
+            found.append(Observations(tx).begin_batch("w.1", books.clock.now()))
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]
     threads[0].start()
@@ -165,8 +167,8 @@ def test_a_batch_whose_first_transaction_goes_on_is_waited_for(
 def test_notes_of_batches_whose_senders_are_gone_are_deleted(books: Books) -> None:
     now = books.clock.now()
     with books.store.write() as tx:
-        tx.observations.begin_batch("old", now - timedelta(days=91))
-        tx.observations.begin_batch("new", now)
-        assert tx.observations.forget_batches_before(now - timedelta(days=90)) == 1
-        assert tx.observations.begin_batch("old", now)
-        assert not tx.observations.begin_batch("new", now)
+        Observations(tx).begin_batch("old", now - timedelta(days=91))
+        Observations(tx).begin_batch("new", now)
+        assert Observations(tx).forget_batches_before(now - timedelta(days=90)) == 1
+        assert Observations(tx).begin_batch("old", now)
+        assert not Observations(tx).begin_batch("new", now)

@@ -18,9 +18,10 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult
 
-from harness.control.operations import keys
-from harness.domain.agents.agent import SessionState
-from harness.domain.operations.access import SYSTEM, Role
+from harness.agents.records import Sessions
+from harness.frame.people.access import SYSTEM, Role
+from harness.operations import keys
+from harness.routing.agent import SessionState
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion
 from tests.support.site.agents_site import AgentsSite, agents_site
@@ -315,7 +316,7 @@ async def test_a_call_that_the_client_cancels_ends_its_sub_tasks(
         ctx = place.site.world.installation.context
         for _ in range(300):
             with ctx.store.read() as tx:
-                children = [tx.sessions.get(id_) for id_ in tx.sessions.children(session)]
+                children = [Sessions(tx).get(id_) for id_ in Sessions(tx).children(session)]
             if all(c.state is SessionState.CLOSED for c in children):
                 break
             await asyncio.sleep(0.1)

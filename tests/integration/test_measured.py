@@ -6,21 +6,21 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.control.operations import queries
-from harness.control.routing import routes, scorecard, targets
-from harness.control.routing.queries import load_target_traffic
-from harness.control.routing.traffic_report import (
-    TargetTraffic,
-    hide_single_sums,
-    load_traffic_report,
-)
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.errors import SignatureInvalid
-from harness.domain.operations.access import SYSTEM
-from harness.domain.reliability.failover import Failover, hash_user
-from harness.domain.routing.table import RouteSettings
-from harness.domain.routing.target import Provider
-from harness.store.schema import metadata
+from harness.frame.errors import SignatureInvalid
+from harness.frame.people.access import SYSTEM
+from harness.gate.online.observation import TrafficMinute
+from harness.operations import queries
+from harness.operations.route_queries import load_target_traffic
+from harness.providers.target import Provider
+from harness.registry import targets
+from harness.routes import routes, scorecard
+from harness.routes.traffic_report import TargetTraffic, hide_single_sums, load_traffic_report
+from harness.routing.records.failovers import Failovers
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
+from harness.routing.reliability.failover import Failover, hash_user
+from harness.routing.table import RouteSettings
+from harness.store.tables import metadata
 from tests.support.control.control_plane import ITEMS, SKILL, SmallInstallation
 from tests.support.store.tampering import owned
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.req("A3", "B9")
 
 def recorded(world: SmallInstallation, hours: float, **changes: Any) -> None:
     with world.store.write() as tx:
-        route = tx.routing.route("chat")
+        route = Routing(tx).route("chat")
         assert route is not None
         fields: dict[str, Any] = {
             "route": "chat",
@@ -47,7 +47,7 @@ def recorded(world: SmallInstallation, hours: float, **changes: Any) -> None:
             "cost_usd": 0.014,
             "latency_ms": {50: 50, 100: 50},
         }
-        tx.observations.append([], [TrafficMinute(**{**fields, **changes})])
+        Observations(tx).append([], [TrafficMinute(**{**fields, **changes})])
 
 
 def test_a_route_that_nobody_uses_shows_nothing_and_no_zero(world: SmallInstallation) -> None:
@@ -214,7 +214,7 @@ def record(world: SmallInstallation, target: str, requests: int, bound_ms: int) 
     """Records requests of this minute on two routes. target: empty where none answered."""
     minute = world.clock.now().replace(second=0, microsecond=0)
     with world.store.write() as tx:
-        ids = {t.name: id_ for id_, t in tx.routing.targets().items()}
+        ids = {t.name: id_ for id_, t in Routing(tx).targets().items()}
         rows = [
             TrafficMinute(
                 *(route, minute, "w", "incumbent", ids.get(target, ""), 1, requests),
@@ -223,7 +223,7 @@ def record(world: SmallInstallation, target: str, requests: int, bound_ms: int) 
             )
             for route in ("chat", "mail")
         ]
-        tx.observations.append([], rows)
+        Observations(tx).append([], rows)
 
 
 def leave(world: SmallInstallation, target: str, number: int) -> None:
@@ -234,7 +234,7 @@ def leave(world: SmallInstallation, target: str, number: int) -> None:
         messages=1, tools=1, user_hash=hash_user("user:alice", SECRET), next_target=None,
     )  # fmt: skip
     with world.store.write() as tx:
-        tx.failovers.append([left])
+        Failovers(tx).append([left])
 
 
 def load(world: SmallInstallation, route: str | None = None) -> list[TargetTraffic]:

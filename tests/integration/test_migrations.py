@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
-from harness.cli.program import program
-from harness.domain.errors import StoreUnavailable
+from harness.frame.errors import StoreUnavailable
+from harness.interfaces.cli.program import program
 from harness.store import engine, migrate
-from harness.store.schema import metadata
 from harness.store.schema_revisions import REVISION
+from harness.store.tables import metadata
 from tests.contract.conftest import open_store
 from tests.support.store.records import seeded
 

@@ -7,15 +7,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import config, package_data
-from harness.control.context import Context
-from harness.control.routing import seed, targets
-from harness.domain.errors import InputError
-from harness.domain.operations.access import SYSTEM
-from harness.domain.providers.catalogue import CatalogueEntry
-from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.settings import Settings
-from harness.runtime.model_catalogue import LitellmTable
+from harness import config
+from harness.app import seed
+from harness.config.model import Settings
+from harness.frame import package_data
+from harness.frame.errors import InputError
+from harness.frame.people.access import SYSTEM
+from harness.providers.models.catalogue import CatalogueEntry
+from harness.providers.models.model_catalogue import LitellmTable
+from harness.providers.records import Providers
+from harness.providers.target import Price, Provider, Target
+from harness.registry import targets
+from harness.routing.context import Context
+from harness.routing.records.proposals import Proposals
 from tests.support.control.control_plane import SKILL, SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.scripted_probe import FixedCatalogue
@@ -64,7 +68,7 @@ def test_the_kind_s_place_and_key_are_taken_where_nothing_else_is_said(
     first = cli.run("model", "add", LLAMA, "--no-discover")
     again = cli.run("model", "add", LLAMA, "--no-discover")
     with cli.world.store.read() as tx:
-        made = tx.providers.all()["openrouter"]
+        made = Providers(tx).all()["openrouter"]
 
     assert first.stdout == again.stdout
     assert first.stderr.strip() == "added provider openrouter at https://openrouter.ai/api/v1"
@@ -123,7 +127,7 @@ def test_a_model_that_speaks_no_chat_is_not_proposed_for_evals_that_would_fail(
         world.propose("codex/gpt-5-codex")
 
     with world.store.read() as tx:
-        assert not tx.proposals.open()
+        assert not Proposals(tx).open()
     assert world.propose("sim/better").route == "chat"
 
 
@@ -188,7 +192,7 @@ def ctx(world: SmallInstallation) -> Context:
 
 def stored(ctx: Context) -> Provider:
     with ctx.store.read() as tx:
-        return tx.providers.all()["main"]
+        return Providers(tx).all()["main"]
 
 
 def test_a_registered_model_has_the_catalogue_s_price(ctx: Context) -> None:

@@ -15,20 +15,13 @@ from typing import Final
 
 import pytest
 
-from harness.domain.operations.access import key_hash
-from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
-from harness.domain.reliability.breaker import BreakerPolicy
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.kill_switch import KillSwitch
-from harness.domain.routing.table import (
-    Canary,
-    KeyGrant,
-    Route,
-    RouteSettings,
-    RoutingTable,
-    Snapshot,
-)
-from harness.domain.routing.target import Provider, Target
+from harness.frame.people.access import key_hash
+from harness.providers.force import KillSwitch
+from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import Provider, Target
+from harness.routing.reliability.breaker import BreakerPolicy
+from harness.routing.table import Canary, KeyGrant, Route, RouteSettings, RoutingTable, Snapshot
 from router.protocols.endpoints import ENDPOINTS
 from router.upstream.transports import Transports
 from tests.support.router.asgi_router import Door

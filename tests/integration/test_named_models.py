@@ -3,23 +3,29 @@ from datetime import timedelta
 
 import pytest
 
+from harness.agents.model_matching import choose_model, describe_unchecked, load_figures
+from harness.app import seed
 from harness.app.installation import load_settings
-from harness.control.agents.model_matching import choose_model, describe_unchecked, load_figures
-from harness.control.context import Context
-from harness.control.evals import worker_supervision
-from harness.control.proposals import cost_ratio, decisions, estimate, submission
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.providers.named_models import explain_name, find_model
-from harness.control.routing import fallback_chain, routes, seed, targets
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.domain.errors import AmbiguousName, NotFound
-from harness.domain.operations.access import SYSTEM
-from harness.domain.providers.catalogue import CatalogueEntry
-from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider, Target
-from harness.domain.settings import RouteSeed
+from harness.frame.errors import AmbiguousName, NotFound
+from harness.frame.people.access import SYSTEM
+from harness.proposals import decisions, fallback_chain, submission
+from harness.proposals.candidates import cost_ratio, estimate
+from harness.proposals.evaluation import worker_supervision
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.proposals.submission import ProposalRequest
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.models.catalogue import CatalogueEntry
+from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.records import DiscoveredModels, Providers
+from harness.providers.target import Provider, Target
+from harness.registry import targets
+from harness.registry.named_models import explain_name, find_model
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.settings import RouteSeed
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, BEN, SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
 
@@ -50,7 +56,7 @@ def ctx(world: SmallInstallation) -> Context:
         targets.put_provider(plain, SYSTEM, Provider(name, kind, PLACE, variable))
     with plain.store.write() as tx:
         now = plain.clock.now()
-        tx.discovered_models.replace(
+        DiscoveredModels(tx).replace(
             "openrouter", [DiscoveredModel("openrouter", name, PLACE, now) for name in LISTED]
         )
     entries = [
@@ -99,7 +105,7 @@ def test_a_name_means_one_model(ctx: Context) -> None:
             DiscoveredModel("attic", name, PLACE, ctx.clock.now())
             for name in ("gpt-4o", "own-model")
         ]
-        tx.discovered_models.replace("attic", own)
+        DiscoveredModels(tx).replace("attic", own)
     assert find_name(ctx, "own") == "attic/own-model"
     assert find_name(ctx, "gpt-4o") == "main/gpt-4o"  # its maker's comes first
     with pytest.raises(NotFound, match="near are attic/own-model"):
@@ -121,7 +127,7 @@ def test_every_door_reads_the_same_name_and_registers_the_model(
     run = worker_supervision.queue_run(ctx, ANN, "colours", words)
 
     with ctx.store.read() as tx:
-        known = tx.routing.targets()
+        known = Routing(tx).targets()
     assert run is not None
     used = (made.candidate, route.incumbent, chain.fallbacks[-1], run.target)
     assert [known[id_].name for id_ in used] == [name] * 4
@@ -168,7 +174,7 @@ def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
     file = replace(load_settings(), providers={}, routes={"other": route})
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     with ctx.store.read() as tx:
-        before = dict(tx.routing.targets())
+        before = dict(Routing(tx).targets())
     for act in (
         lambda: submission.preview_proposal(ctx, request),
         lambda: submission.create_proposal(ctx, ANN, request),
@@ -183,8 +189,10 @@ def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
         ):
             act()
     with ctx.store.read() as tx:
-        assert dict(tx.routing.targets()) == before
-        own = replace(tx.providers.all()["openrouter"], models={"own/finetune": Capabilities()})
+        assert dict(Routing(tx).targets()) == before
+        own = replace(
+            Providers(tx).all()["openrouter"], models={"own/finetune": Capabilities()}
+        )
 
     # What the file declares, or a person added, is meant.
     targets.put_provider(ctx, SYSTEM, own)
@@ -195,7 +203,7 @@ def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
 
 def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:
     with ctx.store.read() as tx:
-        before = dict(tx.routing.targets())
+        before = dict(Routing(tx).targets())
     refused = [
         ("llama-4", AmbiguousName, "llama-4-maverick, openrouter/meta-llama/llama-4-scout"),
         ("openai/gpt", AmbiguousName, "may be one of main/"),
@@ -213,5 +221,5 @@ def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:
             submission.create_proposal(ctx, ANN, ProposalRequest("chat", words))
 
     with ctx.store.read() as tx:
-        assert dict(tx.routing.targets()) == before
-        assert not tx.proposals.open()
+        assert dict(Routing(tx).targets()) == before
+        assert not Proposals(tx).open()

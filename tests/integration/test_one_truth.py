@@ -13,19 +13,26 @@ from streamlit.testing.v1 import AppTest
 from dashboard import page_frame
 from dashboard.views import policies
 from harness.app.installation import CONFIG_VARIABLE
-from harness.control import reconciler
-from harness.control.canary import operations
-from harness.control.proposals import comparison, submission
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import routes, scorecard, targets
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.evals.verdict import VerdictBasis
-from harness.domain.formatting import format_month_usd
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.spending import PurposeSpending, SpendingPurpose, month_of
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Price
+from harness.canary import operations
+from harness.evals.month_spending import PurposeSpending, SpendingPurpose, month_of
+from harness.evals.records.spending import Spending
+from harness.frame.formatting import format_month_usd
+from harness.frame.people.access import SYSTEM
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.online.rollout import RolloutSignal
+from harness.gate.verdict import VerdictBasis
+from harness.operations import reconciler
+from harness.proposals import submission
+from harness.proposals.report import comparison
+from harness.proposals.submission import ProposalRequest
+from harness.providers.records import Providers
+from harness.providers.target import Price
+from harness.registry import targets
+from harness.routes import routes, scorecard
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, BEN, POLICY, SKILL, block_of
 from tests.support.site.command_line import CommandLine, installed
 
@@ -115,7 +122,7 @@ def _happen(cli: CommandLine) -> Mapping[str, str]:
     file.write_text(text.replace(SUITE, f"{SUITE}\n{SUITE.replace('colours:', 'shades:')}"))
     world.suites["shades"] = replace(world.suites["colours"], name="shades")
     with world.store.read() as tx:
-        provider = tx.providers.all()["sim"]
+        provider = Providers(tx).all()["sim"]
     priced = replace(provider, prices={model: Price(1.0, 2.0) for model in SKILL})
     targets.put_provider(world.context(), SYSTEM, priced)
     both = (RouteSuite("colours"), RouteSuite("shades", weight=2.0))
@@ -150,9 +157,9 @@ def _spend(cli: CommandLine) -> None:
     """Evals have spent the month's cap, and wait for the next one."""
     now = cli.world.clock.now()
     with cli.world.store.write() as tx:
-        tx.spending.set_cap(1.4, now)
+        Spending(tx).set_cap(1.4, now)
         spent = PurposeSpending(SpendingPurpose.EVALS, 1.4567, calls=3)
-        tx.spending.add(month_of(now), spent)
+        Spending(tx).add(month_of(now), spent)
 
 
 def _harm(cli: CommandLine, route: str) -> None:
@@ -161,13 +168,13 @@ def _harm(cli: CommandLine, route: str) -> None:
     number, live = 0, True
     while live:
         with world.store.write() as tx:
-            found = [rollout for rollout in tx.rollouts.live() if rollout.route == route]
+            found = [rollout for rollout in Rollouts(tx).live() if rollout.route == route]
             blocks = [
                 block_of(rollout, number + more, world.clock, failing=True)
                 for rollout in found
                 for more in range(8)
             ]
-            tx.observations.append(blocks, [])
+            Observations(tx).append(blocks, [])
         world.run_once()
         number, live = number + 8, bool(found)
     assert number < 80
@@ -177,12 +184,12 @@ def _record_traffic(cli: CommandLine) -> None:
     """Three days of `mixed`; of `held` an hour, which ended ten minutes ago."""
     now = cli.world.clock.now().replace(second=0, microsecond=0)
     with cli.world.store.write() as tx:
-        table = tx.routing.table().routes
+        table = Routing(tx).table().routes
         minutes = [
             *(("mixed", now - timedelta(hours=hours)) for hours in (72, 0)),
             *(("held", now - number * MINUTE) for number in range(10, 70)),
         ]
-        tx.observations.append(
+        Observations(tx).append(
             [], [_minute(name, minute, table[name].incumbent) for name, minute in minutes]
         )
 

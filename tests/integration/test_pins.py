@@ -10,23 +10,30 @@ import pytest
 from evals.runner.provider_client import ProviderFailed
 from evals.runner.questions import GIVE_UP_AFTER
 from evals.suites.items import Item
-from harness.control import reconciler
-from harness.control.canary import operations
-from harness.control.evals.proof_validity import ProofState
-from harness.control.evals.recomputation import replay_verdict
-from harness.control.proposals import comparison, decisions, evaluation
-from harness.control.routing import fallback_chain
-from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.errors import ProofRefused, StaleEvidence
-from harness.domain.evals.patience import FIRST_PAUSE_S
-from harness.domain.evals.pins import ServedModel, ServedPin, Sighting
-from harness.domain.evals.run import Sample
-from harness.domain.evals.verdict import InfraError, Passed
-from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.target import Target
+from harness.canary import operations
+from harness.evals.proof_validity import ProofState
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import ProofRefused, StaleEvidence
+from harness.frame.patience import FIRST_PAUSE_S
+from harness.frame.people.access import Actor, Role
+from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.gate.pins import ServedModel, ServedPin, Sighting
+from harness.gate.run import Sample
+from harness.gate.verdict import InfraError, Passed
+from harness.operations import reconciler
+from harness.proposals import decisions, fallback_chain
+from harness.proposals.evaluation import evaluation
+from harness.proposals.evaluation.recomputation import replay_verdict
+from harness.proposals.fallback_chain import FallbackRequest
+from harness.proposals.report import comparison
+from harness.providers.records import Sightings
+from harness.providers.target import Target
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SmallInstallation, answer, approved
 from tests.support.router.live_router import KEY, wait_until
@@ -53,7 +60,7 @@ def now_serves(world: SmallInstallation, target: str, model: str) -> None:
     world.clock.advance(1)
     at = world.clock.now()
     with world.store.write() as tx:
-        tx.sightings.note([Sighting(target, ServedModel(model), at, at)])
+        Sightings(tx).note([Sighting(target, ServedModel(model), at, at)])
 
 
 def changed(world: SmallInstallation, change: str) -> None:
@@ -123,7 +130,7 @@ def test_a_canary_whose_suite_changed_goes_no_further_until_it_is_put_back(
     world.feed(blocks=8)
     world.run_once(turns=3)
     with world.store.read() as tx:
-        paused = tx.rollouts.get(proposal.rollout or "")
+        paused = Rollouts(tx).get(proposal.rollout or "")
     assert (paused.state, paused.step) == (RolloutState.PAUSED, 0)
     with pytest.raises(ProofRefused, match="stale"):
         operations.operate(world.context(), BEN, "chat", RolloutSignal.RESUME, "a drill")
@@ -146,8 +153,8 @@ def test_a_verdict_that_expires_during_its_canary_promotes_nobody(
         world.run_once()
 
     with world.store.read() as tx:
-        rollout = tx.rollouts.get(proposal.rollout or "")
-        assert tx.routing.route("chat").incumbent == proposal.incumbent  # type: ignore[union-attr]
+        rollout = Rollouts(tx).get(proposal.rollout or "")
+        assert Routing(tx).route("chat").incumbent == proposal.incumbent  # type: ignore[union-attr]
     assert rollout.state is RolloutState.PAUSED
     with pytest.raises(ProofRefused, match="is expired"):
         operations.operate(world.context(), BEN, "chat", RolloutSignal.RESUME, "a drill")
@@ -165,8 +172,8 @@ def test_an_alias_that_is_repointed_in_mid_canary_is_rolled_back(
     assert after.phase is ProposalPhase.ROLLED_BACK
     assert "serves other-2026" in after.closed_because
     with world.store.read() as tx:
-        kinds = [alert.kind for alert in tx.alerts.list()]
-        route = tx.routing.route("chat")
+        kinds = [alert.kind for alert in Alerts(tx).list()]
+        route = Routing(tx).route("chat")
     assert AlertKind.ROLLED_BACK in kinds
     assert route is not None
     assert route.canary is None
@@ -182,7 +189,7 @@ def test_an_alias_that_changes_in_mid_run_is_measured_anew(world: SmallInstallat
     world.served = served
     proposal = world.decided("sim/better")
     with world.store.read() as tx:
-        first = tx.verdicts.get(proposal.verdict or "")
+        first = Verdicts(tx).get(proposal.verdict or "")
     assert isinstance(first, InfraError)
     assert "that is no one measurement" in first.reason
     assert proposal.phase is ProposalPhase.EVALUATING
@@ -192,7 +199,7 @@ def test_an_alias_that_changes_in_mid_run_is_measured_anew(world: SmallInstallat
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.CANARY, after.closed_because
     with world.store.read() as tx:
-        second = tx.verdicts.get(after.verdict or "")
+        second = Verdicts(tx).get(after.verdict or "")
     assert isinstance(second, Passed)
     assert second.inputs["served"]["colours"]["incumbent"] == [["base-2", ""]]  # type: ignore[index]
     assert replay_verdict(world.context(), second.id).agrees
@@ -226,7 +233,7 @@ def test_an_arm_that_was_measured_on_something_else_is_refused(
 ) -> None:
     proposal = world.in_canary()
     with world.store.read() as tx:
-        runs = {run.id: run for run in tx.runs.list()}
+        runs = {run.id: run for run in EvalRuns(tx).list()}
     evaluation.check_arms(proposal, runs)
     for arm in ("incumbent", "candidate"):
         run = runs[getattr(proposal.runs["colours"], arm)]
@@ -333,7 +340,7 @@ def test_another_judge_in_mid_run_of_either_arm_takes_a_proposal_of_its_own(
         for number in (1, 2):
             item, judge = f"colour-{number}", f"judge-{number}"
             scored = Sample(run, item, 0, number, "c", 1.0, 1.0, 1, 1, 0.0, 0.1)
-            tx.runs.store_sample(replace(scored, judge_model=judge))
+            EvalRuns(tx).store_sample(replace(scored, judge_model=judge))
             assert (
                 "the judge" in evaluation.find_replacement(world.context(), tx, proposal)
             ) is (number == 2)
@@ -341,7 +348,7 @@ def test_another_judge_in_mid_run_of_either_arm_takes_a_proposal_of_its_own(
 
 def live(store: Store) -> list[Rollout]:
     with store.read() as tx:
-        return list(tx.rollouts.live())
+        return list(Rollouts(tx).live())
 
 
 def stand_for(sim_url: str, alias: str, serves: str) -> None:
@@ -398,7 +405,7 @@ def test_an_alias_that_changes_in_mid_canary_takes_it_back_without_another_eval(
             with world.installation.store.read() as tx:
                 return {
                     sighting.served.model
-                    for sighting in tx.sightings.for_target(rollout.candidate)
+                    for sighting in Sightings(tx).for_target(rollout.candidate)
                 }
 
         eventually(lambda: "sim-better" in served_models() and world.recorded() > 0)
@@ -411,7 +418,7 @@ def test_an_alias_that_changes_in_mid_canary_takes_it_back_without_another_eval(
 
         after = control.get(rollout.proposal)
         with control.store.read() as tx:
-            told = {alert.kind: alert for alert in tx.alerts.list()}
+            told = {alert.kind: alert for alert in Alerts(tx).list()}
     assert after.phase is ProposalPhase.ROLLED_BACK
     assert "serves cheap-2027" in after.closed_because
     assert "serves cheap-2027" in told[AlertKind.ROLLED_BACK].text

@@ -13,10 +13,11 @@ from click.testing import CliRunner, Result
 from evals.sim import server as sim
 from harness.app.database import require_database, schema_state, upgrade_database
 from harness.app.installation import load_settings, open_installation
-from harness.cli.program import program
-from harness.control.operations import keys
-from harness.domain.errors import DatabaseUnusable
-from harness.domain.operations.access import SYSTEM
+from harness.frame.errors import DatabaseUnusable
+from harness.frame.people.access import SYSTEM
+from harness.frame.signing.audit_log import AuditLog
+from harness.interfaces.cli.program import program
+from harness.operations import keys
 from harness.store import engine, schema_revisions
 from harness.store.schema_revisions import REVISION
 from tests.contract.conftest import open_store
@@ -129,7 +130,7 @@ def test_a_store_neither_reads_nor_writes_a_database_of_another_schema(
         with pytest.raises(DatabaseUnusable, match=why):
             use()
     with pytest.raises(DatabaseUnusable, match=why), store.write() as tx:
-        tx.audit.append(SYSTEM, "b", "c", {})
+        AuditLog(tx).append(SYSTEM, "b", "c", {})
     store.close()
 
 

@@ -3,15 +3,17 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from harness.control.canary import operations
-from harness.control.proposals import registration
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.providers import model_names
-from harness.domain.routing.target import Provider
-from harness.store.schema import metadata
+from harness.canary import operations
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.people.access import Actor, Role
+from harness.gate.online.rollout import RolloutSignal
+from harness.proposals.evaluation import registration
+from harness.providers.models import model_names
+from harness.providers.target import Provider
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.routes import Routing
+from harness.store.tables import metadata
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.store.tampering import owned, row
 
@@ -39,7 +41,7 @@ def test_no_older_row_of_a_proposal_opens_the_canary_again_that_a_person_ended(
     assert world.get(made).phase is ProposalPhase.REJECTED
     assert world.get(made).verdict is None
     with world.store.read() as tx:
-        canaries = [record.route.canary for record in tx.routing.history(route)]
+        canaries = [record.route.canary for record in Routing(tx).history(route)]
     assert sum(canary is not None for canary in canaries) == 1
 
 
@@ -55,7 +57,7 @@ def test_an_alert_that_cannot_be_read_stops_no_canary(
     world.run_once(ctx)
     assert world.get(made.id).phase is ProposalPhase.CANARY
     with world.store.write() as tx:
-        tx.alerts.fold(
+        Alerts(tx).fold(
             [Alert(AlertKind.JOB_FAILED, "s", "k", "t", "x", ctx.clock.now(), "one")]
         )
     (name, value), *_ = change.items()

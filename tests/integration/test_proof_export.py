@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from harness.app.proof import ProofFindings, verify_proof
-from harness.control.routing import routes
-from harness.domain.errors import InputError
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.keyring import KeyPurpose, format_keyring
-from harness.domain.operations.row_signatures import row_payload
-from harness.domain.proposals.proof import Proof, format_proof
-from harness.store.signing.proof_rows import DOCUMENT
+from harness.canary import manual_rollback
+from harness.frame.errors import InputError
+from harness.frame.people.access import SYSTEM
+from harness.frame.signing.keyring import KeyPurpose, format_keyring
+from harness.frame.signing.payload import row_payload
+from harness.routing.proof import Proof, format_proof
+from harness.routing.records.proposals import Proposals
+from harness.store.signing.proof_rows import DOCUMENT, read_proof
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.command_line import installed
 from tests.support.site.signing_keys import CONTROL, KEYRING, PUBLIC, WORKER
@@ -26,7 +27,7 @@ Whole = dict[str, Any]
 
 def exported(world: SmallInstallation, proposal: str) -> Proof:
     with world.store.write() as tx:
-        return tx.export_proof(tx.proposals.get(proposal), world.clock.now())
+        return read_proof(tx, Proposals(tx).get(proposal), world.clock.now())
 
 
 def verified(folder: Path, text: str) -> ProofFindings:
@@ -67,7 +68,7 @@ def test_a_rollback_after_the_promotion_is_part_of_the_proof(
     world: SmallInstallation, tmp_path: Path
 ) -> None:
     proposal = world.promoted()
-    routes.roll_back(world.context(), SYSTEM, "chat", reason="users complained")
+    manual_rollback.roll_back(world.context(), SYSTEM, "chat", reason="users complained")
 
     found = verified(tmp_path, format_proof(exported(world, proposal.id)))
 

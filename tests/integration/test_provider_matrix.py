@@ -8,33 +8,36 @@ from datetime import timedelta
 import pytest
 
 from evals.sim.server import simulator
-from harness.control.context import Context
-from harness.control.operations import alerts, queries
-from harness.control.operations.alerts import AlertView
-from harness.control.providers import (
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind, Severity
+from harness.frame.alerts.alerts import AlertView
+from harness.frame.people.access import SYSTEM
+from harness.frame.runtime.clock import SystemClock
+from harness.frame.runtime.encryption import FernetCipher, new_key
+from harness.frame.serialize import to_plain
+from harness.operations import queries
+from harness.providers.calls.probe import ProbeReply, ProbeStatus, ProbeSubject
+from harness.providers.calls.provider_probe import HttpProviderProbe
+from harness.providers.kinds import PROVIDER_KINDS
+from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabilities
+from harness.providers.models.catalogue import COLUMNS, Ability, CatalogueEntry, model_abilities
+from harness.providers.ports import ProviderDoor
+from harness.providers.records import Providers
+from harness.providers.target import Price, Provider, Target
+from harness.registry import (
     checks,
     credentials,
     deprecations,
     provider_secrets,
-    registry,
+    registered_providers,
+    targets,
 )
-from harness.control.providers.credentials import CredentialChange
-from harness.control.providers.matrix import MatrixRow, ProviderHealth, build_matrix
-from harness.control.routing import routes, targets
-from harness.control.routing.targets import ProviderChange
-from harness.control.serialize import to_plain
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind, Severity
-from harness.domain.providers.catalogue import COLUMNS, Ability, CatalogueEntry, model_abilities
-from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.providers.probe import ProbeReply, ProbeStatus, ProbeSubject
-from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Price, Provider, Target
-from harness.ports import ProviderDoor
-from harness.runtime.clock import SystemClock
-from harness.runtime.encryption import FernetCipher, new_key
-from harness.runtime.outbound.provider_probe import HttpProviderProbe
+from harness.registry.credentials import CredentialChange
+from harness.registry.targets import ProviderChange
+from harness.routes import routes
+from harness.routes.matrix import MatrixRow, ProviderHealth, build_matrix
+from harness.routing.context import Context
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.scripted_probe import FixedCatalogue, ScriptedProviderProbe
@@ -81,7 +84,7 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
         data_classes={"personal": frozenset({"sim"}), "public": frozenset({"openai", "sim"})},
         cipher=FernetCipher([new_key()].copy),
     )
-    registry.change_provider(ctx, SYSTEM, "openai", ProviderChange())
+    registered_providers.change_provider(ctx, SYSTEM, "openai", ProviderChange())
     targets.add_target(ctx, SYSTEM, Target("openai", "gpt-x"))
     assert not row(ctx, "openai").configured
     credentials.put_credential(ctx, SYSTEM, "openai", CredentialChange(value="sk-of-the-test"))
@@ -111,7 +114,7 @@ def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
         return ProbeReply(200, 0.1, b"{}", first_s=0.2)
 
     ctx = replace(world.context(), door=ScriptedProviderProbe(answer))
-    registry.change_provider(
+    registered_providers.change_provider(
         ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1")
     )
     assert row(ctx, "gone").health is ProviderHealth.UNKNOWN
@@ -228,12 +231,14 @@ def test_every_provider_is_asked_and_each_finding_named(
     world: SmallInstallation, sim: str
 ) -> None:
     ctx = with_door(world, HttpProviderProbe(SystemClock()))
-    registry.change_provider(ctx, SYSTEM, "sim", ProviderChange(api_base=sim, reason="it runs"))
+    registered_providers.change_provider(
+        ctx, SYSTEM, "sim", ProviderChange(api_base=sim, reason="it runs")
+    )
     targets.add_target(ctx, SYSTEM, Target("sim", "sim-base"))
-    registry.change_provider(
+    registered_providers.change_provider(
         ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1")
     )
-    registry.change_provider(ctx, SYSTEM, "groq", ProviderChange())
+    registered_providers.change_provider(ctx, SYSTEM, "groq", ProviderChange())
 
     found = {provider.provider: provider for provider in checks.run_check(ctx).providers}
 
@@ -269,7 +274,7 @@ def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(
     with serving(lambda _: Response(status=400, raw=said)) as served:
         ctx = with_door(world, HttpProviderProbe(SystemClock()))
         change = ProviderChange("openai", served.url, "UP_KEY", {"x-own": "hush-hush-hush"})
-        registry.change_provider(ctx, SYSTEM, "up", change)
+        registered_providers.change_provider(ctx, SYSTEM, "up", change)
         targets.add_target(ctx, SYSTEM, Target("up", "m"))
         test = checks.run_check(ctx)
     shown = json.dumps(to_plain(test))
@@ -287,7 +292,7 @@ def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
         "up", "openai", "http://127.0.0.1:9/v1", "UP_KEY", {"x-a": f"a\r\nx-b: {SECRET}"}
     )
     with ctx.store.write() as tx:
-        tx.providers.put(provider_secrets.encrypt_headers(up, ctx.cipher))
+        Providers(tx).put(provider_secrets.encrypt_headers(up, ctx.cipher))
     found = {provider.provider: provider for provider in checks.run_check(ctx).providers}["up"]
     shown = json.dumps(to_plain(found))
     assert (

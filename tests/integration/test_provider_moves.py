@@ -5,20 +5,26 @@ import pytest
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.control.canary import decision, machine, operations
-from harness.control.evals import proof_validity
-from harness.control.proposals import decisions
-from harness.control.providers import credentials, named_models, registry
-from harness.control.routing import seed, targets
-from harness.control.routing.targets import ProviderChange
-from harness.domain.canary.rollout import RolloutSignal, RolloutState
-from harness.domain.errors import InputError, ProofRefused
-from harness.domain.evals.patience import FIRST_PAUSE_S
-from harness.domain.operations.access import Actor, Role
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.providers.headers import check_headers
-from harness.domain.routing.target import Provider, Target
-from harness.domain.settings import ControlSettings, RouterSettings, Settings, UiSettings
+from harness.app import seed
+from harness.canary import decision, machine, operations
+from harness.config.model import ControlSettings, Settings
+from harness.evals import proof_validity
+from harness.frame.errors import InputError, ProofRefused
+from harness.frame.patience import FIRST_PAUSE_S
+from harness.frame.people.access import Actor, Role
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.rollout import RolloutSignal, RolloutState
+from harness.operations.settings import UiSettings
+from harness.proposals import decisions
+from harness.providers.calls.headers import check_headers
+from harness.providers.records import Providers
+from harness.providers.target import Provider, Target
+from harness.registry import credentials, named_models, registered_providers, targets
+from harness.registry.targets import ProviderChange
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.settings import RouterSettings
 from tests.support.control.control_plane import BEN, SmallInstallation, answer, approved
 from tests.support.site.management_api import Door, error_of
 
@@ -31,16 +37,16 @@ WHY = "a new gateway"
 
 def provider(world: SmallInstallation, name: str = "sim") -> Provider:
     with world.store.read() as tx:
-        return tx.providers.all()[name]
+        return Providers(tx).all()[name]
 
 
 def move(
     world: SmallInstallation, base: str = ELSEWHERE, reason: str = WHY
-) -> registry.ProviderSummary:
+) -> registered_providers.ProviderSummary:
     """A second before and after: runs begin before it or behind it."""
     world.clock.advance(1)
     change = ProviderChange(api_base=base, reason=reason)
-    done = registry.change_provider(world.context(), EVE, "sim", change)
+    done = registered_providers.change_provider(world.context(), EVE, "sim", change)
     world.clock.advance(1)
     return done
 
@@ -56,7 +62,7 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
 ) -> None:
     made = in_canary(world)
     with world.store.read() as tx:
-        before = tx.routing.table().routes["chat"]
+        before = Routing(tx).table().routes["chat"]
     done = move(world)
     assert made.rollout is not None
     assert done.answers_since is not None
@@ -69,8 +75,8 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
     with world.store.read() as tx:
         rollout = machine.find_live(tx, "chat")
         assert rollout.state is RolloutState.PAUSED
-        assert tx.routing.table().routes["chat"] == before
-        event = next(e for e in tx.audit.tail() if e.action == "canary.pause")
+        assert Routing(tx).table().routes["chat"] == before
+        event = next(e for e in AuditLog(tx).tail() if e.action == "canary.pause")
     for reason in (event.details["reason"], decision.decide(world.context(), rollout).reason):
         assert "provider sim was moved by eve" in str(reason)
     for signal in (RolloutSignal.RESUME, RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
@@ -129,12 +135,12 @@ def by_header(world: SmallInstallation, value: str, reason: str) -> object:
     headers = {"x-upstream": value.rpartition("/")[0]}
     check_headers(headers)
     change = ProviderChange(extra_headers=headers, reason=reason)
-    return registry.change_provider(world.context(), EVE, "sim", change)
+    return registered_providers.change_provider(world.context(), EVE, "sim", change)
 
 
 def by_provider(world: SmallInstallation, base: str, reason: str) -> object:
     change = ProviderChange(api_base=base, reason=reason)
-    return registry.change_provider(world.context(), EVE, "sim", change)
+    return registered_providers.change_provider(world.context(), EVE, "sim", change)
 
 
 @pytest.mark.parametrize("way", [by_provider, by_credential, by_file, by_header])
@@ -154,11 +160,11 @@ def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
     assert (moved.by, moved.reason, moved.at) == ("eve", WHY, world.clock.now())
     with world.store.read() as tx:
         validity = proof_validity.assess_proof(
-            world.context(), tx, tx.verdicts.get(made.verdict or "")
+            world.context(), tx, Verdicts(tx).get(made.verdict or "")
         )
     assert "provider sim was moved by eve" in validity.text
     with world.store.read() as tx:
-        event = next(e for e in tx.audit.tail() if "moved_at" in e.details)
+        event = next(e for e in AuditLog(tx).tail() if "moved_at" in e.details)
     assert event.details["reason"] == WHY
 
 
@@ -167,7 +173,7 @@ def test_another_key_or_price_and_the_same_address_are_no_move(
 ) -> None:
     ctx = world.context()
     same = ProviderChange(api_base="http://127.0.0.1:9/v1/", api_key_env="ANOTHER")
-    assert registry.change_provider(ctx, EVE, "sim", same).answers_since is None
+    assert registered_providers.change_provider(ctx, EVE, "sim", same).answers_since is None
     credentials.put_credential(
         ctx, EVE, "sim", credentials.CredentialChange(value="sk-of-the-same-place")
     )
@@ -183,12 +189,12 @@ def test_another_key_or_price_and_the_same_address_are_no_move(
 def test_one_that_was_removed_and_comes_back_has_moved(world: SmallInstallation) -> None:
     ctx = world.context()
     away = ProviderChange("custom", "http://127.0.0.1:7/v1")
-    assert registry.change_provider(ctx, EVE, "away", away).answers_since is None
+    assert registered_providers.change_provider(ctx, EVE, "away", away).answers_since is None
     world.clock.advance(1)
     with world.store.write() as tx:
         named_models.register_model(ctx, tx, EVE, "away/model")
-    registry.remove_provider(ctx, EVE, "away")
-    back = registry.change_provider(ctx, EVE, "away", away)
+    registered_providers.remove_provider(ctx, EVE, "away")
+    back = registered_providers.change_provider(ctx, EVE, "away", away)
     assert back.answers_since == world.clock.now()
 
 
@@ -201,7 +207,7 @@ def test_a_clock_that_was_set_back_makes_no_run_younger_than_the_move(
     world.clock.jump(-3600)
     by_provider(world, ELSEWHERE, WHY)
     with world.store.read() as tx:
-        verdict = tx.verdicts.get(made.verdict or "")
+        verdict = Verdicts(tx).get(made.verdict or "")
         assert not proof_validity.assess_proof(world.context(), tx, verdict).holds
 
 

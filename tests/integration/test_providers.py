@@ -3,14 +3,15 @@ from dataclasses import replace
 import pytest
 
 from evals.runner.chat_completions import request_body
-from harness.control.evals import worker_supervision
-from harness.control.providers import credentials, registry
-from harness.control.routing import targets
-from harness.control.routing.targets import ProviderChange
-from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.routing.target import Provider, Target
-from harness.runtime.encryption import FernetCipher, new_key
+from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.runtime.encryption import FernetCipher, new_key
+from harness.frame.signing.audit_log import AuditLog
+from harness.proposals.evaluation import worker_supervision
+from harness.providers.records import Credentials
+from harness.providers.target import Provider, Target
+from harness.registry import credentials, registered_providers, targets
+from harness.registry.targets import ProviderChange
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.management_api import Door, error_of
 
@@ -20,7 +21,9 @@ FLEX = ProviderChange(extra_body={"service_tier": "flex"})
 
 
 def test_a_provider_of_a_kind_needs_its_name_alone(world: SmallInstallation) -> None:
-    made = registry.change_provider(world.context(), SYSTEM, "groq", ProviderChange())
+    made = registered_providers.change_provider(
+        world.context(), SYSTEM, "groq", ProviderChange()
+    )
     assert (made.kind, made.api_base) == ("groq", "https://api.groq.com/openai/v1")
     assert made.api_key_env == "GROQ_API_KEY"
     assert world.store.snapshot().providers["groq"].kind == "groq"
@@ -29,8 +32,8 @@ def test_a_provider_of_a_kind_needs_its_name_alone(world: SmallInstallation) -> 
 def test_what_is_not_named_stays_as_it_is(world: SmallInstallation) -> None:
     ctx = world.context()
     change = ProviderChange("custom", "http://10.0.0.8/v1", "K", {"x-a": "hush"}, {"n": 1})
-    registry.change_provider(ctx, SYSTEM, "mine", change, create=True)
-    after = registry.change_provider(
+    registered_providers.change_provider(ctx, SYSTEM, "mine", change, create=True)
+    after = registered_providers.change_provider(
         ctx, SYSTEM, "mine", ProviderChange(api_key_env="L"), create=False
     )
     assert (after.api_base, after.api_key_env) == ("http://10.0.0.8/v1", "L")
@@ -53,18 +56,20 @@ NONSENSE: tuple[tuple[str, ProviderChange, str], ...] = (
 def test_what_makes_no_sense_is_refused(world: SmallInstallation) -> None:
     for name, change, reason in NONSENSE:
         with pytest.raises(InputError, match=reason):
-            registry.change_provider(world.context(), SYSTEM, name, change)
+            registered_providers.change_provider(world.context(), SYSTEM, name, change)
 
 
 def test_adding_is_for_new_ones_and_setting_for_known_ones(world: SmallInstallation) -> None:
     with pytest.raises(Conflict, match="provider set sim"):
-        registry.change_provider(world.context(), SYSTEM, "sim", ProviderChange(), create=True)
+        registered_providers.change_provider(
+            world.context(), SYSTEM, "sim", ProviderChange(), create=True
+        )
     with pytest.raises(NotFound, match="there are: sim"):
-        registry.change_provider(
+        registered_providers.change_provider(
             world.context(), SYSTEM, "groq", ProviderChange(), create=False
         )
     with pytest.raises(NotAllowed):
-        registry.change_provider(world.context(), VERA, "groq", ProviderChange())
+        registered_providers.change_provider(world.context(), VERA, "groq", ProviderChange())
 
 
 def test_extra_body_is_beneath_what_the_target_says() -> None:
@@ -80,33 +85,35 @@ def test_extra_body_does_not_change_under_what_was_proven_with_it(
 ) -> None:
     ctx = world.context()
     with pytest.raises(Conflict, match=r"route chat"):
-        registry.change_provider(ctx, SYSTEM, "sim", FLEX)
-    registry.change_provider(
+        registered_providers.change_provider(ctx, SYSTEM, "sim", FLEX)
+    registered_providers.change_provider(
         ctx, SYSTEM, "other", ProviderChange("sim", "http://127.0.0.1:9/v1")
     )
-    registry.change_provider(ctx, SYSTEM, "other", FLEX)  # nothing was asked yet
+    registered_providers.change_provider(ctx, SYSTEM, "other", FLEX)  # nothing was asked yet
     targets.add_target(ctx, SYSTEM, Target("other", "good"))
     worker_supervision.start_run(ctx, SYSTEM, "colours", "other/good", items=5)
     with pytest.raises(Conflict, match=r"eval runs"):
-        registry.change_provider(ctx, SYSTEM, "other", ProviderChange(extra_body={}))
+        registered_providers.change_provider(
+            ctx, SYSTEM, "other", ProviderChange(extra_body={})
+        )
 
 
 def test_a_provider_in_use_is_not_removed(world: SmallInstallation) -> None:
     ctx = world.context()
     with pytest.raises(Conflict, match="route chat"):
-        registry.remove_provider(ctx, SYSTEM, "sim")
-    registry.change_provider(ctx, SYSTEM, "groq", ProviderChange())
+        registered_providers.remove_provider(ctx, SYSTEM, "sim")
+    registered_providers.change_provider(ctx, SYSTEM, "groq", ProviderChange())
     targets.add_target(ctx, SYSTEM, Target("groq", "llama"))
     with pytest.raises(NotAllowed):
-        registry.remove_provider(ctx, VERA, "groq")
+        registered_providers.remove_provider(ctx, VERA, "groq")
 
-    registry.remove_provider(ctx, SYSTEM, "groq")
+    registered_providers.remove_provider(ctx, SYSTEM, "groq")
 
-    assert [provider.name for provider in registry.list_providers(ctx)] == ["sim"]
+    assert [provider.name for provider in registered_providers.list_providers(ctx)] == ["sim"]
     with pytest.raises(NotFound, match="groq"):
         worker_supervision.start_run(ctx, SYSTEM, "colours", "groq/llama", items=5)
     with world.store.read() as tx:
-        assert tx.audit.tail(1)[0].action == "provider.remove"
+        assert AuditLog(tx).tail(1)[0].action == "provider.remove"
 
 
 def test_with_a_provider_its_stored_keys_go(world: SmallInstallation) -> None:
@@ -114,10 +121,10 @@ def test_with_a_provider_its_stored_keys_go(world: SmallInstallation) -> None:
     credentials.put_credential(
         ctx, SYSTEM, "groq", credentials.CredentialChange(value="gsk-of-the-test")
     )
-    registry.remove_provider(ctx, SYSTEM, "groq")
+    registered_providers.remove_provider(ctx, SYSTEM, "groq")
     with world.store.read() as tx:
-        assert [credential.ciphertext for credential in tx.credentials.all()] == [""]
-    registry.change_provider(ctx, SYSTEM, "groq", ProviderChange())
+        assert [credential.ciphertext for credential in Credentials(tx).all()] == [""]
+    registered_providers.change_provider(ctx, SYSTEM, "groq", ProviderChange())
     assert not credentials.get_credentials(ctx, "groq").has_value
 
 

@@ -10,19 +10,31 @@ from click.testing import CliRunner
 from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user
+from harness.agents import switches
+from harness.agents.records import AgentGrants
 from harness.app.installation import CONFIG_VARIABLE
-from harness.cli.program import program
-from harness.control.agents import switches
-from harness.control.operations import dashboard_sessions, keys
-from harness.control.routing import routes
-from harness.domain.evals.run import RunState
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.audit import AuditFilter
-from harness.domain.operations.principals import OPERATOR
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.store.sql.listings import Listings
-from harness.store.transaction import Transaction
+from harness.evals.records.drift import Drift
+from harness.frame.alerts.records import Alerts, Deliveries
+from harness.frame.people.access import SYSTEM
+from harness.frame.people.principals import OPERATOR
+from harness.frame.people.records import ApiKeys, DashboardSessions
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import AuditFilter
+from harness.gate.run import RunState
+from harness.interfaces.cli.program import program
+from harness.operations import dashboard_sessions, keys
+from harness.operations.records import Captures
+from harness.routes import routes
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.interventions import Switches
+from harness.routing.records.observations import Observations
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import RouteSettings, RouteSuite
+from harness.store.listings import Listings
 from tests.contract.test_store_observations import ONE
 from tests.integration.test_api_access import EMERGENCY, WRITES, reads
 from tests.integration.test_cli_verbs import PROCESSES, leaves
@@ -228,11 +240,11 @@ def live_through(cli: CommandLine, door: Door) -> dict[str, str]:
     freeze = door.post("/freezes", {"reason": "a launch", "ends_at": over})
     captured = replace(ONE, at=now, expires_at=now + timedelta(days=1))
     with world.store.write() as tx:
-        tx.captures.store(captured, most_per_day=5)
+        Captures(tx).store(captured, most_per_day=5)
     asked, waiting = waiting_switch(ctx), waiting_switch(ctx)
     approved = switches.approve_switch(ctx, SYSTEM, asked.id)
     with ctx.store.read() as tx:
-        (grant,) = tx.agent_grants.not_revoked(agent=approved.agent)
+        (grant,) = AgentGrants(tx).not_revoked(agent=approved.agent)
     link = dashboard_sessions.create_link(ctx, OPERATOR, secret=SECRET)[1]
     lasts = timedelta(hours=1)
     session = dashboard_sessions.open_link(ctx, link, secret=SECRET, lasts=lasts)[0].session
@@ -280,43 +292,43 @@ def ask_lists(stored: Listings, since: Any) -> None:
 
 
 def ask_store(tx: Transaction, since: Any) -> None:
-    tx.proposals.phases()
-    tx.proposals.list(open_only=True)
-    tx.drift.open_watches()
-    tx.drift.is_checking("r")
-    tx.proposals.of_pair("chat", "a", "b")
-    tx.proposals.of_candidates(["a"])
-    tx.proposals.let_in("chat")
-    tx.verdicts.list()
-    tx.rollouts.list()
-    tx.rollouts.list(route="chat")
-    tx.rollouts.baking()
-    tx.rollouts.live()
-    tx.verdicts.list(route="chat")
-    tx.rollouts.list(candidate="a")
-    tx.alerts.unsettled()
-    tx.deliveries.due(since)
-    tx.observations.totals(since=since)
-    tx.observations.totals(since=since, route="chat")
-    tx.observations.traffic(since=since)
-    tx.observations.traffic_points(since=since)
+    Proposals(tx).phases()
+    Proposals(tx).list(open_only=True)
+    Drift(tx).open_watches()
+    Drift(tx).is_checking("r")
+    Proposals(tx).of_pair("chat", "a", "b")
+    Proposals(tx).of_candidates(["a"])
+    Proposals(tx).let_in("chat")
+    Verdicts(tx).list()
+    Rollouts(tx).list()
+    Rollouts(tx).list(route="chat")
+    Rollouts(tx).baking()
+    Rollouts(tx).live()
+    Verdicts(tx).list(route="chat")
+    Rollouts(tx).list(candidate="a")
+    Alerts(tx).unsettled()
+    Deliveries(tx).due(since)
+    Observations(tx).totals(since=since)
+    Observations(tx).totals(since=since, route="chat")
+    Observations(tx).traffic(since=since)
+    Observations(tx).traffic_points(since=since)
     day = since.replace(hour=0, minute=0, second=0)
-    tx.observations.traffic_points(since=day, step=timedelta(hours=2))
-    tx.observations.traffic_points(since=day, step=timedelta(days=1))
-    tx.observations.latencies(since=since)
-    tx.observations.forget_traffic(since - timedelta(days=9999))
-    tx.observations.spends(since=since.date())
-    tx.runs.of_targets(["a"])
-    tx.runs.newest_of_targets(["a", "b"], [*RunState])
-    for run in tx.runs.list()[:1]:
-        list(tx.runs.of_suite(run.target, run.suite, run.suite_digest))
-    tx.runs.unfinished("f")
-    tx.keys.of_principal("p")
-    tx.switches.not_lifted()
-    tx.dashboard_sessions.open_at(since)
-    tx.dashboard_sessions.forget(since - timedelta(days=9999))
-    tx.alerts.forget(since - timedelta(days=9999))
-    tx.routing.names()
+    Observations(tx).traffic_points(since=day, step=timedelta(hours=2))
+    Observations(tx).traffic_points(since=day, step=timedelta(days=1))
+    Observations(tx).latencies(since=since)
+    Observations(tx).forget_traffic(since - timedelta(days=9999))
+    Observations(tx).spends(since=since.date())
+    EvalRuns(tx).of_targets(["a"])
+    EvalRuns(tx).newest_of_targets(["a", "b"], [*RunState])
+    for run in EvalRuns(tx).list()[:1]:
+        list(EvalRuns(tx).of_suite(run.target, run.suite, run.suite_digest))
+    EvalRuns(tx).unfinished("f")
+    ApiKeys(tx).of_principal("p")
+    Switches(tx).not_lifted()
+    DashboardSessions(tx).open_at(since)
+    DashboardSessions(tx).forget(since - timedelta(days=9999))
+    Alerts(tx).forget(since - timedelta(days=9999))
+    Routing(tx).names()
 
 
 @pytest.mark.req("F5")

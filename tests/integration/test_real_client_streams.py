@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from harness.domain.operations.access import key_hash
-from harness.domain.reliability.breaker import BreakerPolicy
-from harness.domain.routing.table import KeyGrant, Route, RoutingTable, Snapshot
-from harness.domain.routing.target import Provider, Target
+from harness.frame.people.access import key_hash
+from harness.providers.target import Provider, Target
+from harness.routing.reliability.breaker import BreakerPolicy
+from harness.routing.table import KeyGrant, Route, RoutingTable, Snapshot
 from tests.integration.test_wheel import uv
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (

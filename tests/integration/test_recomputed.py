@@ -6,17 +6,19 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from harness.control.canary import operations
-from harness.control.operations import queries
-from harness.control.proposals import decisions
-from harness.control.routing import fallback_chain
-from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.errors import EvidenceMismatch, ProofRefused
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.keyring import KeyPurpose
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.canary import operations
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import EvidenceMismatch, ProofRefused
+from harness.frame.people.access import SYSTEM
+from harness.frame.signing.keyring import KeyPurpose
+from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.operations import queries
+from harness.proposals import decisions, fallback_chain
+from harness.proposals.fallback_chain import FallbackRequest
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store
 from tests.integration.conftest import prepared
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
@@ -120,7 +122,7 @@ CHANGES = (
 
 def rollout(world: SmallInstallation, proposal: Proposal) -> Rollout:
     with world.store.read() as tx:
-        return tx.rollouts.get(proposal.rollout or "")
+        return Rollouts(tx).get(proposal.rollout or "")
 
 
 def has_alert(world: SmallInstallation, kind: AlertKind = AlertKind.EVIDENCE_MISMATCH) -> bool:
@@ -142,7 +144,7 @@ def test_a_canary_whose_evidence_changed_goes_back_before_its_next_step(
     assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     assert has_alert(world) or change is unreadable
     with world.store.read() as tx:
-        route = tx.routing.route("chat")
+        route = Routing(tx).route("chat")
     assert route is not None
     assert (route.incumbent, route.canary) == (proposal.incumbent, None)
 
@@ -205,7 +207,7 @@ def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
 def in_canary_with_evidence_times(factor: float, world: SmallInstallation) -> Proposal:
     proposal = world.in_canary()
     with world.store.read() as tx:
-        verdict = tx.verdicts.get(proposal.verdict or "")
+        verdict = Verdicts(tx).get(proposal.verdict or "")
     log_e = verdict.suites[0].log_e_bad
     before, after = (f'"log_e_bad":{figure!r}' for figure in (log_e, log_e * factor))
     rewrite(world, proposal, "suites", before, after)

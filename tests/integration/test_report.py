@@ -11,28 +11,33 @@ import pytest
 
 from evals.sim import profiles, simulated_model
 from evals.suites.items import Item
-from harness import config, package_data
-from harness.cli.evals.gate_run import gate_run
-from harness.cli.routing.route_options import TargetOptions, requested_target
+from harness import config
+from harness.app import gate_run as standalone
+from harness.app.gate_run import ComparisonRequest
 from harness.config.routing import target_seed
-from harness.control.proposals import gate_run as standalone
-from harness.control.proposals import submission
-from harness.control.proposals.format_failures import find_format_failures
-from harness.control.proposals.gate_run import ComparisonRequest
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import routes, targets
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.evals.run import Sample
-from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
-from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import GatePolicy, Policy
-from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.settings import SuiteSettings
-from harness.report.content import Report, gather_report, list_pinned
-from harness.report.formats import render_junit, render_page
-from harness.report.markdown import render_markdown
+from harness.evals.settings import SuiteSettings
+from harness.frame import package_data
+from harness.frame.people.access import SYSTEM
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.policy import GatePolicy, Policy
+from harness.gate.run import Sample
+from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.interfaces.cli.evals.gate_run import gate_run
+from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
+from harness.proposals import submission
+from harness.proposals.report.content import Report, gather_report, list_pinned
+from harness.proposals.report.format_failures import find_format_failures
+from harness.proposals.report.formats import render_junit, render_page
+from harness.proposals.report.markdown import render_markdown
+from harness.proposals.submission import ProposalRequest
+from harness.providers.records import Providers
+from harness.providers.target import Price, Provider, Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.proposal import Proposal
+from harness.routing.records.observations import Observations
+from harness.routing.records.runs import EvalRuns
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.evals.simulated_answers import simulated_answers
@@ -216,7 +221,7 @@ def a_fortnight_of_traffic(world: SmallInstallation, incumbent: str) -> None:
         cost_usd=requests * (400 * 2.5 + 60 * 10) / 1e6,
     )
     with world.store.write() as tx:
-        tx.observations.append([], [recorded])
+        Observations(tx).append([], [recorded])
 
 
 @pytest.mark.req("A3")
@@ -226,8 +231,12 @@ def test_the_bill_is_reckoned_from_recorded_traffic_and_the_candidates_own_token
     world, proposal = example
     forecast = gather_report(world.context(), proposal.id).comparison.forecast
     with world.store.read() as tx:
-        ours = [s for pair in proposal.runs.values() for s in tx.runs.samples(pair.incumbent)]
-        theirs = [s for pair in proposal.runs.values() for s in tx.runs.samples(pair.candidate)]
+        ours = [
+            s for pair in proposal.runs.values() for s in EvalRuns(tx).samples(pair.incumbent)
+        ]
+        theirs = [
+            s for pair in proposal.runs.values() for s in EvalRuns(tx).samples(pair.candidate)
+        ]
     shared = {sample.item for sample in ours} & {sample.item for sample in theirs}
 
     def tokens(samples: list[Sample], kind: str) -> int:
@@ -293,7 +302,7 @@ def printed(text: str) -> list[str]:
 
 def registered_anew(world: SmallInstallation, tmp_path: Path, command: str) -> Proposal:
     with world.store.read() as tx:
-        providers = tx.providers.all()
+        providers = Providers(tx).all()
     home, defaults = {"SWAPGATE__HOME": str(tmp_path)}, package_data.path("config/default.yaml")
     shipped_ones = config.load_settings(None, home, defaults=defaults)
     settings = replace(shipped_ones, providers=providers)

@@ -1,14 +1,17 @@
 import pytest
 
-from harness.control.operations import alerts
-from harness.control.routing import outages, routes
-from harness.control.routing import queries as route_queries
-from harness.control.routing.route_status import RouteState, describe_needs
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alert_record import Notified
-from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.alerts.alert_record import Notified
+from harness.frame.alerts.records import Alerts
+from harness.frame.people.access import SYSTEM
+from harness.gate.online.observation import TrafficMinute
+from harness.operations import alert_delivery, route_queries
+from harness.operations.route_status import RouteState, describe_needs
+from harness.routes import outages, routes
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import SmallInstallation, approved
 
 pytestmark = pytest.mark.req("B9", "F5")
@@ -27,14 +30,14 @@ def serve(
     """Records nine requests of a minute that is over. left: failed at the route's own model."""
     minute = world.clock.now().replace(second=0, microsecond=0)
     with world.store.write() as tx:
-        (id_,) = (id_ for id_, t in tx.routing.targets().items() if t.name == target)
+        (id_,) = (id_ for id_, t in Routing(tx).targets().items() if t.name == target)
         row = TrafficMinute(
             route, minute, "w", "incumbent", id_, 1, 9, failed, left, 0, 0, 0, 0.0
         )
-        tx.observations.append([], [row])
+        Observations(tx).append([], [row])
     world.clock.advance(60)
     outages.update_outage_alerts(world.context())
-    alerts.run_once(world.context())
+    alert_delivery.run_once(world.context())
 
 
 def messages(world: SmallInstallation, sink: str) -> list[tuple[AlertKind, Notified]]:
@@ -132,16 +135,16 @@ def test_overview_has_routes_that_are_down_first_then_those_on_a_fallback(
 
 def test_a_quiet_route_whose_targets_are_all_left_out_is_down(world: SmallInstallation) -> None:
     with world.store.write() as tx:
-        target = tx.routing.table().routes["chat"].incumbent
+        target = Routing(tx).table().routes["chat"].incumbent
         key = f"breaker_open:{target}"
-        tx.alerts.fold(
+        Alerts(tx).fold(
             [Alert(AlertKind.BREAKER_OPEN, "target sim/base", key, "t", "x", tx.now(), "w")]
         )
     (status,) = route_queries.load_overview(world.context()).active
     assert (status.state_text, status.serves) == ("down", "")
     with world.store.write() as tx:
         alerts.end_alert(tx, AlertKind.BREAKER_OPEN, target)
-        tx.alerts.fold(
+        Alerts(tx).fold(
             [Alert(AlertKind.OUR_KEY, "provider sim", "our_key:sim:X", "t", "x", tx.now(), "w")]
         )
     # One key of several is refused.

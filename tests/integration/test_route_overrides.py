@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.app import installation
-from harness.control.context import Context
-from harness.control.operations import queries
-from harness.control.routing import routes, seed
-from harness.domain.errors import InputError, NotAllowed, NotFound
-from harness.domain.operations.access import Actor, Role
-from harness.domain.routing.overrides import KIND_PRECEDENCE, RequestKind
-from harness.domain.routing.table import RouteSettings
+from harness.app import installation, seed
+from harness.frame.errors import InputError, NotAllowed, NotFound
+from harness.frame.people.access import Actor, Role
+from harness.operations import queries
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.overrides import KIND_PRECEDENCE, RequestKind
+from harness.routing.table import RouteSettings
 from tests.support.control.control_plane import SmallInstallation, read_history
 from tests.support.site.command_line import installed
 from tests.support.site.documented_commands import DOCS, shell_blocks

@@ -8,21 +8,20 @@ import sqlalchemy as sa
 
 from dashboard import html
 from dashboard.views import decisions as proposal_rows
-from harness.api.app import PREFIX, documented_answers
-from harness.control.canary.status import list_canaries
-from harness.control.evals import recomputation
-from harness.control.operations import queries
-from harness.control.proposals import decisions, submission
-from harness.control.routing import fallback_chain, kill_switch, routes
-from harness.control.routing import queries as route_queries
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.control.routing.kill_switch import SwitchRequest
-from harness.control.routing.route_status import describe_needs
-from harness.domain.errors import NotFound, SignatureInvalid
-from harness.domain.operations.access import SYSTEM
-from harness.domain.pagination import INVALID_ROWS_HINT, Page, PageRequest
-from harness.domain.routing.kill_switch import SwitchSource, parse_force
-from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.canary.status import list_canaries
+from harness.frame.errors import NotFound, SignatureInvalid
+from harness.frame.pagination import INVALID_ROWS_HINT, Page, PageRequest
+from harness.frame.people.access import SYSTEM
+from harness.interfaces.api.app import PREFIX, documented_answers
+from harness.operations import queries, route_queries
+from harness.operations.route_status import describe_needs
+from harness.proposals import decisions, fallback_chain, submission
+from harness.proposals.evaluation import recomputation
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.providers.force import SwitchSource, parse_force
+from harness.routes import kill_switch, routes
+from harness.routes.kill_switch import SwitchRequest
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import BEN, SmallInstallation
 from tests.support.site.command_line import CommandLine
 from tests.support.site.management_api import Door

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from harness.domain.routing.kill_switch import (
+from harness.providers.force import (
     KillSwitch,
     SwitchSource,
     parse_environment_switches,
     parse_file_switches,
 )
-from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
-from harness.domain.routing.target import Target
+from harness.providers.target import Target
+from harness.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
 from router.snapshot.compiler import compile_snapshot
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import ASK, CHAT, Door, code

@@ -9,8 +9,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.settings import CorsSettings
+from harness.frame.people.rate_limits import KeyLimits
+from harness.routing.settings import CorsSettings
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     Upstream,

@@ -17,9 +17,9 @@ import openai
 import pytest
 
 from evals.sim.simulator import Simulator
-from harness.domain.canary.guardrails import FailureTally, Guardrail, Guardrails, UnitRule
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.routing.table import StreamCommit
+from harness.gate.online.guardrails import FailureTally, Guardrail, Guardrails, UnitRule
+from harness.gate.online.observation import ObservationBlock
+from harness.routing.table import StreamCommit
 from router.protocols.event_stream import SsePayloads
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (

@@ -7,13 +7,16 @@ import openai
 import pytest
 
 from evals.suites.configured_suites import ConfiguredSuites
-from harness.control.context import Context
-from harness.control.operations import keys, queries
-from harness.domain.errors import InputError
-from harness.domain.operations.access import SYSTEM, OptOut, Role
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.target import Price
-from harness.runtime.clock import SystemClock, SystemRandomIds
+from harness.frame.errors import InputError
+from harness.frame.people.access import SYSTEM, OptOut, Role
+from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.runtime.clock import SystemClock, SystemRandomIds
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import keys, queries
+from harness.providers.records import Providers
+from harness.providers.target import Price
+from harness.routing.context import Context
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
 from tests.support.router.live_router import SECRET, running_router_on, wait_until
@@ -41,7 +44,7 @@ def ctx(database_url: str, upstream: Upstream) -> Iterator[Context]:
                 made = replace(
                     records.PROVIDER, name=name, api_base=upstream.url, prices=prices
                 )
-                tx.providers.put(made)
+                Providers(tx).put(made)
         yield Context(
             store, clock, SystemRandomIds(), ConfiguredSuites({}), policies={}, workers=None
         )
@@ -65,7 +68,7 @@ def test_what_a_key_opts_out_of_is_signed_served_and_in_the_audit_log(ctx: Conte
     (grant,) = [key for key in ctx.store.snapshot().keys if key.id == made.id]
     assert grant.opt_outs == wanted
     with ctx.store.read() as tx:
-        (event,) = [event for event in tx.audit.tail() if event.action == "key.opt_outs"]
+        (event,) = [event for event in AuditLog(tx).tail() if event.action == "key.opt_outs"]
     assert event.details == {"before": ["canary"], "after": ["capture", "shadow"]}
     with pytest.raises(InputError, match="asks no model"):
         keys.set_opt_outs(ctx, SYSTEM, person.id, [OptOut.CANARY])
@@ -80,7 +83,9 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
         ctx, SYSTEM, "app", secret=SECRET, limits=KeyLimits(budget_month_usd=2.5)
     )
     with (
-        running_router_on(ctx.store, tmp_path / "one", classes=records.CLEARED) as (
+        running_router_on(
+            RouterStore(ctx.store), tmp_path / "one", classes=records.CLEARED
+        ) as (
             one_url,
             *_,
         ),
@@ -93,7 +98,7 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
     with (
         # Also after a restart, and beside another one of another name.
         running_router_on(
-            ctx.store, tmp_path / "two", worker="w2", classes=records.CLEARED
+            RouterStore(ctx.store), tmp_path / "two", worker="w2", classes=records.CLEARED
         ) as (url, _, recorder),
         openai.OpenAI(base_url=f"{url}/v1", api_key=text, max_retries=0) as two,
     ):

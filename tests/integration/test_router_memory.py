@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults import soak
-from harness.domain.routing.table import Snapshot
+from harness.routing.table import Snapshot
 from router.frame.failure import UpstreamFailed
 from router.request.direct_request import DirectRequest
 from router.request.request_state import Attempt, RequestProgress

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from evals.sim.simulator import Simulator
-from harness.domain.routing.capabilities import Capabilities
+from harness.providers.models.capabilities import Capabilities
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import running_upstream
 from tests.support.router.live_router import (

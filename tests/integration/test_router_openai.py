@@ -7,8 +7,8 @@ import openai
 import pytest
 import zstandard
 
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.table import Snapshot
+from harness.providers.models.capabilities import Capabilities
+from harness.routing.table import Snapshot
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     EVENTS,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.target import Provider
+from harness.frame.failures import FailureClass
+from harness.providers.target import Provider
 from router.frame.failure import UpstreamFailed
 from router.upstream import origin_pool
 from router.upstream.pool import UpstreamPool

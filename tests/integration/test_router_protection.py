@@ -18,11 +18,11 @@ import psutil
 import pytest
 
 from evals.sim import server as sim
+from harness.app import seed
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
-from harness.control.operations import keys
-from harness.control.routing import seed
-from harness.domain.operations.access import SYSTEM
+from harness.frame.people.access import SYSTEM
+from harness.operations import keys
 from tests.support.control.control_plane import suite_file
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import ROUTE, Routed, ask

@@ -10,21 +10,26 @@ import pytest
 
 from evals.sim import faults, server
 from evals.sim.simulator import Simulator
-from harness.control.canary import shadows
-from harness.control.canary.shadows import ShadowStatus
-from harness.control.context import Context
-from harness.control.operations import keys
-from harness.control.operations.spending import load_report
-from harness.control.routing import kill_switch
-from harness.domain.errors import InputError, NotAllowed, NotFound
-from harness.domain.operations.access import SYSTEM, Actor, ApiKey, OptOut, Role, key_hash
-from harness.domain.operations.spending import PurposeSpending, SpendingPurpose, month_of
-from harness.domain.routing.kill_switch import SwitchSource, parse_force
-from harness.domain.routing.route_changes import ChangeSettings, CreateRoute
-from harness.domain.routing.table import RouteSettings
-from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.shadow import Shadow, ShadowLimits
-from harness.runtime.clock import SystemClock, SystemRandomIds
+from harness.canary import shadows
+from harness.canary.shadows import ShadowStatus
+from harness.evals.month_spending import PurposeSpending, SpendingPurpose, month_of
+from harness.evals.records.spending import Spending
+from harness.evals.spending import load_report
+from harness.frame.errors import InputError, NotAllowed, NotFound
+from harness.frame.people.access import SYSTEM, Actor, ApiKey, OptOut, Role, key_hash
+from harness.frame.people.records import ApiKeys
+from harness.frame.runtime.clock import SystemClock, SystemRandomIds
+from harness.operations import keys
+from harness.providers.force import SwitchSource, parse_force
+from harness.providers.records import Providers
+from harness.providers.target import Price, Provider, Target
+from harness.routes import kill_switch
+from harness.routing.context import Context
+from harness.routing.records.routes import Routing
+from harness.routing.route_changes import ChangeSettings, CreateRoute
+from harness.routing.shadow import Shadow, ShadowLimits
+from harness.routing.table import RouteSettings
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.snapshot.holder import SnapshotHolder, load_snapshot
@@ -86,7 +91,7 @@ class Scene:
 
     def mirroring(self) -> PurposeSpending:
         with self.ctx.store.read() as tx:
-            month = tx.spending.month(month_of(CLOCK.now()))
+            month = Spending(tx).month(month_of(CLOCK.now()))
         return next(row for row in month.purposes if row.purpose is SpendingPurpose.SHADOW)
 
     def status(self, condition: Any) -> ShadowStatus:
@@ -110,18 +115,18 @@ def scene(
     theirs = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     ours = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     with ours.write() as tx:
-        tx.spending.set_cap(cap_usd, CLOCK.now())
+        Spending(tx).set_cap(cap_usd, CLOCK.now())
         prices = {OWN: Price(1.0, 2.0), SPARE: Price(10.0, 20.0)}
         for name in ("up", "other"):
-            tx.providers.put(Provider(name, "sim", f"{sim_url}/v1", "UP_KEY", {}, prices))
+            Providers(tx).put(Provider(name, "sim", f"{sim_url}/v1", "UP_KEY", {}, prices))
         for target in (OLD, NEW, FREE):
-            tx.routing.add_target(target)
+            Routing(tx).add_target(target)
         route = CreateRoute("support", OLD.id, (), RouteSettings(data_class="personal"))
-        tx.routing.commit(
+        Routing(tx).commit(
             route, expected_version=0, actor="ada", reason="a test", now=CLOCK.now()
         )
         hashed = key_hash(KEY, SECRET)
-        tx.keys.add(ApiKey("k", "test", hashed, "good", None, frozenset(), CLOCK.now()))
+        ApiKeys(tx).add(ApiKey("k", "test", hashed, "good", None, frozenset(), CLOCK.now()))
     cleared = {"personal": frozenset({"up", "other"}), "health": frozenset({"up"})}
     ctx = Context(
         ours,
@@ -132,7 +137,7 @@ def scene(
         data_classes=cleared,
     )
     try:
-        with running_router_on(theirs, folder, settings, classes=cleared) as (
+        with running_router_on(RouterStore(theirs), folder, settings, classes=cleared) as (
             url,
             holder,
             recorder,
@@ -145,7 +150,7 @@ def scene(
 
 def change(at: Scene, settings: RouteSettings) -> None:
     with at.ctx.store.write() as tx:
-        tx.routing.commit(
+        Routing(tx).commit(
             ChangeSettings("support", settings),
             expected_version=1,
             actor="ada",
@@ -238,7 +243,7 @@ def test_it_rests_at_the_monthly_cap_and_goes_on_once_it_is_raised(
         assert load_report(at.ctx).reason
 
         with at.ctx.store.write() as tx:
-            tx.spending.set_cap(5.0, CLOCK.now())
+            Spending(tx).set_cap(5.0, CLOCK.now())
         wait_until(lambda: bool(at.ask()) and at.requests_to() > 0)
         wait_until(lambda: at.mirroring().calls > 0)
         assert not load_report(at.ctx).reason

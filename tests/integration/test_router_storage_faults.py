@@ -16,13 +16,17 @@ import openai
 import pytest
 
 from evals.sim import server as sim
-from harness.control import reconciler
-from harness.control.operations import keys
-from harness.domain.canary.guardrails import ErrorTally, Guardrail
-from harness.domain.canary.rollout import RolloutState
-from harness.domain.operations.access import SYSTEM, key_hash
-from harness.domain.operations.signed_rows import Lineage
-from harness.runtime.clock import SystemClock
+from harness.frame.people.access import SYSTEM, key_hash
+from harness.frame.people.records import ApiKeys
+from harness.frame.runtime.clock import SystemClock
+from harness.frame.signing.signed_rows import Lineage
+from harness.gate.online.guardrails import ErrorTally, Guardrail
+from harness.gate.online.rollout import RolloutState
+from harness.operations import keys, reconciler
+from harness.providers.records import Providers
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.snapshot.holder import load_snapshot
 from tests.support.providers import simulator_thread
@@ -97,12 +101,14 @@ def test_a_database_that_takes_two_seconds_for_everything_slows_no_request(
         with store.write() as tx:
             for name in ("sim", "other"):
                 provider = replace(records.PROVIDER, name=name, api_base=upstream.url)
-                tx.providers.put(provider)
+                Providers(tx).put(provider)
             hashed = key_hash(KEY, SECRET)
-            tx.keys.add(replace(records.KEY, hash=hashed, routes=frozenset()))
+            ApiKeys(tx).add(replace(records.KEY, hash=hashed, routes=frozenset()))
         slow = Slow(store)
         with (
-            running_router_on(cast("Store", slow), tmp_path, classes=records.CLEARED) as (
+            running_router_on(
+                RouterStore(cast("Store", slow)), tmp_path, classes=records.CLEARED
+            ) as (
                 url,
                 _,
                 recorder,
@@ -134,7 +140,7 @@ def while_it_works(slow: Slow, client: openai.OpenAI) -> int:
 
 def recorded(store: Store) -> int:
     with store.read() as tx:
-        return sum(row.requests for row in tx.observations.traffic(since=EVER))
+        return sum(row.requests for row in Observations(tx).traffic(since=EVER))
 
 
 @pytest.fixture(name="disk")
@@ -230,8 +236,8 @@ def test_keys_and_a_canary_are_in_force_soon_after_they_are_decided(
             eventually(lambda: arms(client) == {"incumbent", "canary"})
         assert world.place.terminate("router") == 0
         with world.installation.store.read() as tx:
-            (rollout,) = tx.rollouts.live()
-            blocks = tx.observations.blocks(rollout.id)
+            (rollout,) = Rollouts(tx).live()
+            blocks = Observations(tx).blocks(rollout.id)
         assert sum(block.canary_units for block in blocks) > 0
 
 
@@ -342,12 +348,12 @@ def test_a_canary_that_breaks_is_stopped_without_a_control_plane_and_stays_so(
 
         ctx = world.installation.context
         with ctx.store.read() as tx:
-            (rollout,) = tx.rollouts.live()
+            (rollout,) = Rollouts(tx).live()
         eventually(
             lambda: any("rollback" in action for action in reconciler.reconcile(ctx).did)
         )
         with ctx.store.read() as tx:
-            after = tx.rollouts.get(rollout.id)
+            after = Rollouts(tx).get(rollout.id)
         assert after.state is RolloutState.ROLLED_BACK
         assert "A router's own guard stopped the canary. Worker router-" in after.ended_because
         assert " server" in after.ended_because

@@ -10,9 +10,9 @@ import pytest
 
 from evals.sim import server
 from harness.app import router_process
-from harness.domain.errors import ConfigError
-from harness.domain.operations.access import OptOut
-from harness.domain.settings import TracingSettings
+from harness.frame.errors import ConfigError
+from harness.frame.people.access import OptOut
+from harness.routing.settings import TracingSettings
 from router.observers.tracing import OpenTelemetry, read_finish_reasons
 from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_transport import ScriptedEvent

@@ -19,9 +19,10 @@ import pytest
 import yaml
 
 from evals.sim import server as sim
-from harness.control.operations import keys
-from harness.domain.operations.access import SYSTEM
-from harness.domain.reliability.rate_limits import KeyLimits
+from harness.frame.people.access import SYSTEM
+from harness.frame.people.rate_limits import KeyLimits
+from harness.operations import keys
+from harness.routing.records.observations import Observations
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import (
     EVER,
@@ -234,7 +235,7 @@ def test_workers_share_a_keys_limit_and_one_connection_gets_all_of_it(
 
         def recorded() -> int:
             with world.installation.store.read() as tx:
-                rows = tx.observations.spends(since=EVER.date())
+                rows = Observations(tx).spends(since=EVER.date())
             return sum(row.requests for row in rows if row.key == key.id)
 
         eventually(lambda: recorded() == alone)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.cli.program import program
-from harness.domain.operations.alerts import ALERT_RULES, AlertKind
-from harness.runtime.clock import SystemClock
+from harness.frame.alerts.alert import ALERT_RULES, AlertKind
+from harness.frame.runtime.clock import SystemClock
+from harness.interfaces.cli.program import program
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.site.command_line import CommandLine, installed
 

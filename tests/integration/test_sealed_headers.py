@@ -4,16 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, package_data
-from harness.control.providers import credentials, provider_secrets, registry
-from harness.control.providers.credentials import CredentialChange
-from harness.control.routing import seed, targets
-from harness.control.routing.targets import ProviderChange
-from harness.domain.errors import DecryptionFailed
-from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.target import Provider
-from harness.domain.settings import Settings
-from harness.runtime.encryption import FernetCipher, new_key
+from harness import config
+from harness.app import seed
+from harness.config.model import Settings
+from harness.frame import package_data
+from harness.frame.errors import DecryptionFailed
+from harness.frame.people.access import SYSTEM
+from harness.frame.runtime.encryption import FernetCipher, new_key
+from harness.providers.records import Providers
+from harness.providers.target import Provider
+from harness.registry import credentials, provider_secrets, registered_providers, targets
+from harness.registry.credentials import CredentialChange
+from harness.registry.targets import ProviderChange
 from router.snapshot.holder import load_snapshot, save_snapshot
 from tests.support.control.control_plane import SmallInstallation
 
@@ -24,7 +26,7 @@ HOSTED = Provider("hosted", "openai", "http://127.0.0.1:9/v1", extra_headers={"x
 
 def stored(world: SmallInstallation) -> Provider:
     with world.store.read() as tx:
-        return tx.providers.all()["hosted"]
+        return Providers(tx).all()["hosted"]
 
 
 @pytest.fixture
@@ -53,7 +55,10 @@ def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable
     again = load_snapshot(tmp_path / "s.json")
     opened = provider_secrets.decrypt_snapshot(again, ctx.cipher).providers["hosted"]
     assert opened == HOSTED
-    shown = (registry.get_provider(ctx, "hosted"), credentials.get_credentials(ctx, "hosted"))
+    shown = (
+        registered_providers.get_provider(ctx, "hosted"),
+        credentials.get_credentials(ctx, "hosted"),
+    )
     assert [provider.extra_headers for provider in shown] == [["x-key"], ["x-key"]]
 
 
@@ -95,7 +100,7 @@ def test_headers_are_replaced_whole_and_left_alone_where_they_are_not_named(
     assert provider_secrets.decrypt_headers(stored(world), ctx.cipher).extra_headers == {
         "x-other": "v"
     }
-    registry.change_provider(
+    registered_providers.change_provider(
         ctx, SYSTEM, "hosted", ProviderChange(extra_headers={"x-third": "w"})
     )
     assert provider_secrets.decrypt_headers(stored(world), ctx.cipher).extra_headers == {
@@ -136,7 +141,7 @@ def test_a_header_that_cannot_be_decrypted_holds_nothing_up_and_is_said(
 def test_a_provider_that_is_removed_leaves_no_header_behind(world: SmallInstallation) -> None:
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, HOSTED)
-    registry.remove_provider(ctx, SYSTEM, "hosted")
+    registered_providers.remove_provider(ctx, SYSTEM, "hosted")
     targets.put_provider(ctx, SYSTEM, replace(HOSTED, extra_headers={}))
 
     assert stored(world).header_names == []

@@ -4,24 +4,28 @@ from typing import Any
 
 import pytest
 
-from harness.control.canary import operations
-from harness.control.operations import keys
-from harness.control.proposals import decisions, registration
-from harness.control.routing import fallback_chain, kill_switch, routes, targets
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import InputError, NotAllowed, ProofRefused
-from harness.domain.evals.suite_plan import Claim, SuiteRole
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.policy import Policy, PromotionMode
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider, RequestPatch, Target
+from harness.canary import manual_rollback, operations
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import InputError, NotAllowed, ProofRefused
+from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.offline.format_rules import LABEL_ONLY, VALUE_ONLY
-from harness.report.content import gather_report
-from harness.report.markdown import render_markdown
+from harness.gate.online.rollout import RolloutSignal
+from harness.gate.policy import Policy, PromotionMode
+from harness.gate.suite_plan import Claim, SuiteRole
+from harness.operations import keys
+from harness.proposals import decisions, fallback_chain
+from harness.proposals.evaluation import registration
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.proposals.report.content import gather_report
+from harness.proposals.report.markdown import render_markdown
+from harness.providers.force import Force, ForceKind, SwitchSource
+from harness.providers.target import Provider, RequestPatch, Target
+from harness.registry import targets
+from harness.routes import kill_switch, routes
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.routes import Routing
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import BEN, POLICY, SmallInstallation, approved
 
 pytestmark = pytest.mark.req("A7", "F2")
@@ -51,7 +55,7 @@ def rolled_back(world: SmallInstallation, proposal: Proposal) -> str:
         world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     with world.store.read() as tx:
-        told = next(alert for alert in tx.alerts.list() if alert.kind is AlertKind.ROLLED_BACK)
+        told = next(alert for alert in Alerts(tx).list() if alert.kind is AlertKind.ROLLED_BACK)
     return told.text
 
 
@@ -125,7 +129,7 @@ def test_a_rollback_goes_through_where_the_chain_cannot_change_and_says_what_sta
     assert fallbacks(world) == ["sim/equal", "sim/good"]
     assert "as a fallback it stays (route 'chat': the waiver of ann" in text
     with world.store.read() as tx:
-        route = tx.routing.route("chat")
+        route = Routing(tx).route("chat")
     assert route is not None
     assert route.canary is None
 
@@ -170,7 +174,7 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
 def back_to_base(world: SmallInstallation, actor: Actor) -> None:
     world.in_canary("sim/better", ANN)
     operations.operate(world.context(), BEN, "chat", RolloutSignal.PROMOTE, "it is better")
-    routes.roll_back(world.context(), actor, "chat", reason="customers complain")
+    manual_rollback.roll_back(world.context(), actor, "chat", reason="customers complain")
 
 
 def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(
@@ -279,7 +283,7 @@ def test_who_is_asked_to_approve_is_told_what_is_widened(
     with plain_world.store.read() as tx:
         (told,) = (
             alert
-            for alert in tx.alerts.unsettled()
+            for alert in Alerts(tx).unsettled()
             if alert.kind is AlertKind.AWAITING_APPROVAL
         )
     assert "suite colours: not the one accepted for this route" in told.text

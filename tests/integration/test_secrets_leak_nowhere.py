@@ -15,11 +15,11 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, page_frame
 from harness.app.installation import CONFIG_VARIABLE, Installation
-from harness.control.operations import keys
-from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.providers.credentials import ProviderKey, StoredKey
-from harness.domain.routing.target import Provider
-from harness.runtime.encryption import new_key
+from harness.frame.people.access import SYSTEM, Role
+from harness.frame.runtime.encryption import new_key
+from harness.operations import keys
+from harness.providers.credential import ProviderKey, StoredKey
+from harness.providers.target import Provider
 from router.upstream.transport import UpstreamRequest
 from tests.support.router.router_process import ROUTE, Routed, eventually, routed
 from tests.support.site.alert_receiver import Receiver

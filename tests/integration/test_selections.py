@@ -3,13 +3,18 @@ from dataclasses import replace
 import pytest
 
 from evals.suites.items import Item
-from harness.control.proposals import comparison, decisions, submission
-from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
-from harness.control.routing import targets
-from harness.domain.errors import InputError, SwapgateError
-from harness.domain.evals.verdict import Passed
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.target import Target
+from harness.frame.errors import InputError, SwapgateError
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.verdict import Passed
+from harness.proposals import decisions, submission
+from harness.proposals.report import comparison
+from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
+from harness.providers.target import Target
+from harness.registry import targets
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.verdicts import Verdicts
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -62,9 +67,9 @@ def test_the_best_that_passes_goes_on_and_the_others_end_with_their_proof(
     assert {p.phase for p in (worse, good, equal)} == {ProposalPhase.REJECTED}
     assert "and sim/better with +41.7 points" in good.closed_because
     with world.store.read() as tx:
-        assert isinstance(tx.verdicts.get(good.verdict or ""), Passed)
-        assert [rollout.proposal for rollout in tx.rollouts.live()] == [better.id]
-        assert tx.audit.first_break() is None
+        assert isinstance(Verdicts(tx).get(good.verdict or ""), Passed)
+        assert [rollout.proposal for rollout in Rollouts(tx).live()] == [better.id]
+        assert AuditLog(tx).first_break() is None
 
 
 def test_all_candidates_share_one_run_of_the_incumbent_and_one_alpha(
@@ -108,7 +113,7 @@ def test_nobody_joins_a_selection_once_it_is_measured(world: SmallInstallation) 
     late = replace(made[0], id="p_late", place=2, candidate=made[1].candidate)
 
     with pytest.raises(SwapgateError), world.store.write() as tx:
-        tx.proposals.add(late)
+        Proposals(tx).add(late)
 
 
 @pytest.mark.req("F5")
@@ -117,7 +122,7 @@ def test_a_proposal_never_changes_its_selection(world: SmallInstallation) -> Non
     made = propose(world, "good", "equal")
 
     with pytest.raises(InputError, match=r"registered|route_busy"), world.store.write() as tx:
-        tx.proposals.save(replace(made[0], selection=""))
+        Proposals(tx).save(replace(made[0], selection=""))
 
 
 @pytest.mark.req("F5")
@@ -127,10 +132,10 @@ def test_one_alone_is_past_the_gate(world: SmallInstallation) -> None:
     made = propose(world, "good", "better")
     waits = ProposalPhase.AWAITING_APPROVAL
     with world.store.write() as tx:
-        tx.proposals.save(replace(made[0], phase=waits))
+        Proposals(tx).save(replace(made[0], phase=waits))
 
     with pytest.raises(SwapgateError), world.store.write() as tx:
-        tx.proposals.save(replace(made[1], phase=waits))
+        Proposals(tx).save(replace(made[1], phase=waits))
 
 
 @pytest.mark.req("F5")
@@ -141,7 +146,7 @@ def test_a_candidate_more_than_was_registered_lets_none_of_them_in(
     world.script = skilled
     made = propose(world, "better", "equal")
     with world.store.write() as tx:
-        tx.proposals.add(replace(made[1], id="p_more", place=2))
+        Proposals(tx).add(replace(made[1], id="p_more", place=2))
 
     decided(world, made)
 
@@ -238,9 +243,9 @@ def test_a_crash_at_any_unit_of_work_leaves_one_winner(
         ProposalPhase.REJECTED,
     ]
     with world.store.read() as tx:
-        assert len(tx.rollouts.list()) == 1
-        assert all(len(tx.verdicts.for_proposal(p.id)) == 1 for p in made)
-        assert tx.audit.first_break() is None
+        assert len(Rollouts(tx).list()) == 1
+        assert all(len(Verdicts(tx).for_proposal(p.id)) == 1 for p in made)
+        assert AuditLog(tx).first_break() is None
 
 
 @pytest.mark.req("F2")

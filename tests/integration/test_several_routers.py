@@ -14,11 +14,12 @@ import yaml
 from psycopg import sql
 
 from evals.sim import server as sim
-from harness.control.operations import integrity, keys
-from harness.control.routing import routes
-from harness.domain.operations.access import SYSTEM
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.table import Arm, choose_arm
+from harness.frame.people.access import SYSTEM
+from harness.frame.people.rate_limits import KeyLimits
+from harness.operations import integrity, keys
+from harness.routes import routes
+from harness.routing.records.observations import Observations
+from harness.routing.table import Arm, choose_arm
 from tests.support.providers import simulator_thread
 from tests.support.router.router_fleet import (
     RoundRobin,
@@ -255,7 +256,7 @@ def answers_until_refused(url: str, key: str, pause_s: float = 0.0) -> int:
 
 def requests_of(fleet: RouterFleet, key: str = "") -> int:
     with fleet.world.installation.store.read() as tx:
-        rows = tx.observations.spends(since=EVER.date())
+        rows = Observations(tx).spends(since=EVER.date())
     return sum(row.requests for row in rows if key in ("", row.key))
 
 

@@ -10,18 +10,11 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.control.context import Context
-from harness.control.operations import alerts, queries
-from harness.control.providers import (
-    credentials,
-    named_models,
-    provider_secrets,
-    registry,
-    sign_in,
-)
-from harness.control.providers.credentials import CredentialChange
-from harness.control.routing.targets import ProviderChange
-from harness.domain.errors import (
+from harness.app import secret_files
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import (
     ConfigError,
     InputError,
     NotAllowed,
@@ -29,11 +22,15 @@ from harness.domain.errors import (
     SignInRefused,
     SignInUnreachable,
 )
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.providers.credentials import Credential
-from harness.domain.providers.name_resolution import ResolutionRule
-from harness.domain.providers.oauth import (
+from harness.frame.people.access import SYSTEM
+from harness.frame.runtime.clock import SystemClock
+from harness.frame.runtime.encryption import FernetCipher, new_key
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import queries
+from harness.providers.calls.oauth_http import HttpOAuthServer
+from harness.providers.credential import Credential
+from harness.providers.models.name_resolution import ResolutionRule
+from harness.providers.oauth import (
     TOKEN_KEY_NAME,
     DeviceCode,
     OAuthEndpoints,
@@ -41,10 +38,17 @@ from harness.domain.providers.oauth import (
     OAuthTokens,
     PollAnswer,
 )
-from harness.runtime import secret_files
-from harness.runtime.clock import SystemClock
-from harness.runtime.encryption import FernetCipher, new_key
-from harness.runtime.outbound.oauth_http import HttpOAuthServer
+from harness.providers.records import Credentials, Providers, SignIns
+from harness.registry import (
+    credentials,
+    named_models,
+    provider_secrets,
+    registered_providers,
+    sign_in,
+)
+from harness.registry.credentials import CredentialChange
+from harness.registry.targets import ProviderChange
+from harness.routing.context import Context
 from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.providers.oauth_server import CLIENT, MemoryOAuth, OAuthSite, oauth_site
 from tests.support.router.router_process import ROUTE, Routed, eventually, routed
@@ -81,7 +85,7 @@ class Desk:
 
     def token(self) -> str:
         with self.ctx.store.read() as tx:
-            provider = tx.providers.all()[self.name]
+            provider = Providers(tx).all()[self.name]
         keys = provider_secrets.keys_of_provider(self.ctx, provider)
         return keys[0].secret if keys else ""
 
@@ -141,8 +145,8 @@ def test_no_token_is_in_the_database_the_audit_log_or_a_snapshot(desk: Desk) -> 
     desk.log_in()
 
     with desk.ctx.store.read() as tx:
-        audit = list(tx.audit.all())
-        rows = (tx.sign_ins.all(), tx.credentials.all())
+        audit = list(AuditLog(tx).all())
+        rows = (SignIns(tx).all(), Credentials(tx).all())
     hidden = [row.ciphertext for row in rows[0]] + [row.ciphertext for row in rows[1]]
     written = repr((rows, audit, hidden, desk.ctx.store.snapshot(), desk.ctx))
     assert len(desk.accounts.all) > 6
@@ -160,7 +164,7 @@ def test_a_no_and_too_long_a_wait_store_nothing(desk: Desk, said: PollAnswer, wh
         desk.log_in()
 
     with desk.ctx.store.read() as tx:
-        assert (tx.sign_ins.all(), tx.credentials.all()) == ([], [])
+        assert (SignIns(tx).all(), Credentials(tx).all()) == ([], [])
 
 
 def test_a_server_that_is_away_is_asked_until_the_code_ends(desk: Desk) -> None:
@@ -232,7 +236,7 @@ def test_a_token_that_the_provider_refuses_in_its_life_is_renewed_at_once(desk: 
     kind, now = AlertKind.OUR_KEY, desk.world.clock.now()
     key = f"our_key:{desk.name}"
     with desk.ctx.store.write() as tx:
-        tx.alerts.fold([Alert(kind, f"provider {desk.name}", key, "401", "", now, "w1")])
+        Alerts(tx).fold([Alert(kind, f"provider {desk.name}", key, "401", "", now, "w1")])
 
     assert (desk.after(1), desk.after(1)) == (1, 0)
     assert desk.token() == desk.accounts.newest != first
@@ -261,7 +265,7 @@ def test_nobody_is_told_any_more_of_a_sign_in_that_was_taken_away(
         credentials.remove_credential(desk.ctx, SYSTEM, desk.name)
         assert (desk.after(480), desk.token()) == (0, "")
     else:
-        registry.remove_provider(desk.ctx, SYSTEM, desk.name)
+        registered_providers.remove_provider(desk.ctx, SYSTEM, desk.name)
 
     assert not desk.open_alerts(AlertKind.SIGN_IN_ENDED)
 
@@ -313,16 +317,18 @@ def test_a_key_is_no_sign_in(desk: Desk) -> None:
         with pytest.raises(InputError, match=way):
             credentials.put_credential(desk.ctx, SYSTEM, desk.name, change)
     credentials.put_credential(desk.ctx, SYSTEM, desk.name, CredentialChange())
-    registry.change_provider(desk.ctx, SYSTEM, desk.name, ProviderChange(api_key_env="ACCOUNT"))
+    registered_providers.change_provider(
+        desk.ctx, SYSTEM, desk.name, ProviderChange(api_key_env="ACCOUNT")
+    )
     environ = {"GROQ_API_KEY": "gsk-1", "ACCOUNT": "sk-1"}
     with pytest.raises(InputError, match=way):
         credentials.import_credentials(desk.ctx, SYSTEM, environ)
     now = desk.ctx.clock.now()
     with desk.ctx.store.write() as tx:
-        assert tx.credentials.all() == []
+        assert Credentials(tx).all() == []
         for name in ("default", TOKEN_KEY_NAME):
             value = desk.ctx.cipher.encrypt("sk-1")
-            tx.credentials.put(Credential(desk.name, name, value, 0, now, now, "ann"))
+            Credentials(tx).put(Credential(desk.name, name, value, 0, now, now, "ann"))
 
     assert named_models.explain_name(desk.ctx, f"{desk.name}/gpt-5").found is None
 

@@ -14,7 +14,7 @@ import pytest
 
 from evals.sim import server
 from evals.sim.simulator import Simulator
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 from tests.support.providers import simulator_thread
 
 MODEL = "sim-base"

@@ -4,18 +4,21 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness import config, package_data
-from harness.control.operations import dashboard_sessions, people, single_sign_on
-from harness.control.operations.dashboard_sessions import ActorSession
-from harness.control.operations.queries import list_audit_events
-from harness.control.operations.single_sign_on import read_identity
-from harness.control.proposals import decisions, four_eyes
-from harness.domain.errors import ConfigError, Conflict, InputError, NotAllowed, NotFound
-from harness.domain.operations.access import Role
-from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.settings import OidcSettings
-from harness.store.schema.operations import person_link
+from harness import config
+from harness.frame import package_data
+from harness.frame.errors import ConfigError, Conflict, InputError, NotAllowed, NotFound
+from harness.frame.people.access import Role
+from harness.frame.people.principals import LOCAL_PRINCIPAL, OPERATOR
+from harness.frame.people.records import person_link
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import dashboard_sessions, people, single_sign_on
+from harness.operations.dashboard_sessions import ActorSession
+from harness.operations.queries import list_audit_events
+from harness.operations.settings import OidcSettings
+from harness.operations.single_sign_on import read_identity
+from harness.proposals import approval_remarks, decisions
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.proposals import Approvals
 from tests.integration.test_four_eyes import waiting
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.store.raw_rows import REFUSED
@@ -65,7 +68,9 @@ def test_a_person_is_the_issuers_subject_with_the_highest_role_of_the_groups(
     assert (later.actor.name, later.actor.role) == ("dora@example.com", Role.VIEWER)
     assert later.session.id != first.session.id
     with world.store.read() as tx:
-        events = [event for event in tx.audit.tail(9) if event.action == "dashboard.sign_in"]
+        events = [
+            event for event in AuditLog(tx).tail(9) if event.action == "dashboard.sign_in"
+        ]
     assert [(e.actor, e.details["called"], e.details["new"]) for e in events] == [
         ("dora@example.com", "d.smith@example.com", False),
         ("dora@example.com", "dora@example.com", True),
@@ -142,7 +147,7 @@ def test_nobody_is_two_people_by_key_and_by_single_sign_on(world: SmallInstallat
     people.separate(world.context(), OPERATOR, "kim@example.com", "we work side by side")
     decisions.approve_proposal(world.context(), kim, made.id)
     with world.store.read() as tx:
-        [approval] = tx.approvals.for_proposal(made.id)
+        [approval] = Approvals(tx).for_proposal(made.id)
     assert (approval.name, approval.principal, approval.key) == (
         "kim@example.com",
         kim.principal,
@@ -188,7 +193,7 @@ def test_who_has_a_key_and_single_sign_on_is_one_person_once_declared(
             decisions.approve_proposal(ctx, herself, other.id)
     decisions.approve_proposal(ctx, world.person("ben", Role.APPROVER), other.id)
     with world.store.read() as tx:
-        declared = [e for e in tx.audit.tail(99) if e.action.startswith("person.")]
+        declared = [e for e in AuditLog(tx).tail(99) if e.action.startswith("person.")]
     assert [(e.actor, e.action, e.details["called"]) for e in declared] == [
         ("local", "person.link", "ana"),
         ("zoe", "person.separate", "ana@example.org"),
@@ -213,8 +218,8 @@ def test_who_may_hold_a_services_key_decides_with_neither_until_an_admin_says_wh
     people.separate(ctx, OPERATOR, "dora@example.com", "has no key")
     decisions.approve_proposal(ctx, pipeline, made.id)
     with world.store.read() as tx:
-        [approval] = tx.approvals.for_proposal(made.id)
-        remarks = four_eyes.list_key_remarks(tx, made, approval)
+        [approval] = Approvals(tx).for_proposal(made.id)
+        remarks = approval_remarks.list_key_remarks(tx, made, approval)
     assert any(
         "pipeline, which is a service: whoever has its key" in remark for remark in remarks
     )
@@ -326,7 +331,7 @@ def test_an_admin_ends_anothers_session_by_key_and_by_single_sign_on(
         dashboard_sessions.end_another(ctx, OPERATOR, dora.session.id, "again")
     assert not dashboard_sessions.list_open(ctx, OPERATOR)
     with world.store.read() as tx:
-        event = tx.audit.tail(1)[0]
+        event = AuditLog(tx).tail(1)[0]
     assert (event.action, event.details["reason"]) == ("dashboard.end", "a lost laptop")
 
 

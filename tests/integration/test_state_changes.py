@@ -18,21 +18,28 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.control.operations import dashboard_sessions, integrity, keys, people
-from harness.control.proposals import decisions
-from harness.control.routing import break_glass, fallback_chain, freezes, kill_switch, targets
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.operations.principals import OPERATOR
-from harness.domain.proposals.proposal import Proposal
-from harness.domain.providers.credentials import Credential
-from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
-from harness.domain.routing.target import Target
-from harness.domain.shadow import Shadow
-from harness.store.schema.columns import Json, UtcTime
-from harness.store.schema.signed_tables import SIGNED, SignedTable
+from harness.agents.records import AgentGrants, SwitchRequests
+from harness.frame.people.access import SYSTEM, Role
+from harness.frame.people.principals import OPERATOR
+from harness.frame.records.columns import Json, UtcTime
+from harness.frame.records.signed_tables import SignedTable
+from harness.frame.records.transaction import Transaction
+from harness.operations import dashboard_sessions, integrity, keys, people
+from harness.proposals import break_glass, decisions, fallback_chain
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.providers.credential import Credential
+from harness.providers.force import Force, ForceKind, SwitchSource
+from harness.providers.records import Credentials
+from harness.providers.target import Target
+from harness.registry import targets
+from harness.routes import freezes, kill_switch
+from harness.routing.proposal import Proposal
+from harness.routing.records.interventions import Shadows
+from harness.routing.records.routes import Routing
+from harness.routing.shadow import Shadow
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
-from harness.store.transaction import Transaction
+from harness.store.tables import SIGNED
 from router.snapshot.holder import SnapshotHolder
 from tests.contract.test_store_shadows import SHADOW
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
@@ -159,8 +166,8 @@ def live(world: SmallInstallation) -> None:
     proposal = world.decided("sim/better")
     decisions.approve_proposal(world.context(), BEN, proposal.id, "it is good")
     with world.store.write() as tx:
-        tx.credentials.put(replace(CREDENTIAL, created_at=world.clock.now()))
-        tx.shadows.add(shadow_of(proposal, world.clock.now()))
+        Credentials(tx).put(replace(CREDENTIAL, created_at=world.clock.now()))
+        Shadows(tx).add(shadow_of(proposal, world.clock.now()))
         approve_switch(tx)
     dashboard_sessions.create_link(ctx, OPERATOR, secret=SECRET)
     world.run_once()
@@ -168,11 +175,11 @@ def live(world: SmallInstallation) -> None:
 
 
 def approve_switch(tx: Transaction) -> None:
-    tx.routing.add_target(NEW)
+    Routing(tx).add_target(NEW)
     add_agent(tx)
-    tx.switch_requests.add(REQUEST)
-    tx.agent_grants.add(ANSWERING)
-    tx.switch_requests.decide(APPROVED)
+    SwitchRequests(tx).add(REQUEST)
+    AgentGrants(tx).add(ANSWERING)
+    SwitchRequests(tx).decide(APPROVED)
 
 
 def shadow_of(proposal: Proposal, now: datetime) -> Shadow:
@@ -330,7 +337,7 @@ def test_no_row_of_a_signed_table_stops_control_or_a_router_and_each_forged_one_
     """Taken out, made unreadable or copied, with no rule of the database left."""
     world, ctx = lived_in, lived_in.context()
     store = Store(database_url, secret=SECRET, clock=world.clock, signatures=VERIFIER)
-    router = SnapshotHolder(store, tmp_path / "snapshot.json")
+    router = SnapshotHolder(RouterStore(store), tmp_path / "snapshot.json")
     served = router.boot().snapshot.table.routes["chat"].incumbent
     without_rules(database)
     tried = 0

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.control.evals.recomputation import replay_verdict
-from harness.control.privacy.housekeeping import blank_old_texts, purge_expired
+from harness.operations.housekeeping import blank_old_texts, purge_expired
+from harness.operations.records import Captures
+from harness.proposals.evaluation.recomputation import replay_verdict
+from harness.routing.records.runs import EvalRuns
 from harness.store import engine
-from harness.store.schema import metadata
+from harness.store.tables import metadata
 from tests.contract.test_store_observations import ONE
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -73,12 +75,12 @@ def tell_everybody(site: AgentsSite, user: str, word: str) -> None:
 def captured(world: Routed) -> int:
     """How many requests were captured, with those that were there already."""
     with world.installation.store.read() as tx:
-        return sum(capture.seen for capture in tx.captures.list())
+        return sum(capture.seen for capture in Captures(tx).list())
 
 
 def captures(world: Routed) -> list[str]:
     with world.installation.store.read() as tx:
-        return [str(capture.content) for capture in tx.captures.list()]
+        return [str(capture.content) for capture in Captures(tx).list()]
 
 
 @pytest.mark.verify
@@ -108,7 +110,7 @@ def test_seeded_words_are_gone_after_the_users_deletion(
             run("eval", "run", "asked", "sim/sim-base", "--wait", "--json").stdout
         )
         with store.read() as tx:
-            [sample] = tx.runs.samples(done["run"]["id"])
+            [sample] = EvalRuns(tx).samples(done["run"]["id"])
         assert asked in sample.prompt
         assert asked in sample.answer
         assert sum(word in capture for capture in captures(world)) == 3
@@ -139,7 +141,7 @@ def test_what_has_expired_is_not_left_in_the_databases_log(
     now = world.clock.now()
     with world.store.write() as tx:
         new = replace(ONE, content=content, at=now, expires_at=now + timedelta(days=1))
-        tx.captures.store(new, most_per_day=9)
+        Captures(tx).store(new, most_per_day=9)
     assert word.encode() in stored_bytes(folder, database_url)
 
     world.clock.jump(timedelta(days=2).total_seconds())
@@ -165,8 +167,8 @@ def test_texts_go_after_their_suites_time_and_the_verdict_on_them_still_holds(
     assert blank_old_texts(ctx, keep) == 0
 
     with ctx.store.read() as tx:
-        runs = tx.runs.list()
-        samples = [sample for run in runs for sample in tx.runs.samples(run.id)]
+        runs = EvalRuns(tx).list()
+        samples = [sample for run in runs for sample in EvalRuns(tx).samples(run.id)]
     assert samples
     assert {(sample.answer, sample.prompt) for sample in samples} == {("", "")}
     assert replay_verdict(ctx, proposal.verdict) == before

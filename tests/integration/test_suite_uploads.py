@@ -7,10 +7,10 @@ import pytest
 
 from harness.app.installation import open_installation
 from harness.app.suite_import import add_suite, import_file
-from harness.control.operations import queries
-from harness.domain.errors import ConfigError, Conflict, InputError
-from harness.domain.routing.target import Target
-from harness.domain.settings import JudgeSettings, SuiteSettings
+from harness.evals.settings import JudgeSettings, SuiteSettings
+from harness.frame.errors import ConfigError, Conflict, InputError
+from harness.operations import queries
+from harness.providers.target import Target
 from tests.support.browser.dashboard_data import ANA, configured
 from tests.unit.test_evals_importing import line
 
@@ -23,8 +23,8 @@ import sys, time
 from pathlib import Path
 from harness.app.installation import open_installation
 from harness.app.suite_import import add_suite
-from harness.domain.errors import Conflict
-from harness.domain.settings import SuiteSettings
+from harness.frame.errors import Conflict
+from harness.config.model import SuiteSettings
 from tests.support.browser.dashboard_data import ANA
 
 config, me = Path(sys.argv[1]), sys.argv[2]

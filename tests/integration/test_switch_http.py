@@ -8,13 +8,13 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from harness.control.agents import switches
-from harness.control.operations import keys
-from harness.control.routing import targets
-from harness.domain.agents.caller import ApprovalLinks
-from harness.domain.agents.switch_request import ModelSwitchRequest
-from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.routing.target import Target
+from harness.agents import switches
+from harness.agents.caller import ApprovalLinks
+from harness.agents.switch_request import ModelSwitchRequest
+from harness.frame.people.access import SYSTEM, Role
+from harness.operations import keys
+from harness.providers.target import Target
+from harness.registry import targets
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion
 from tests.support.site.agents_site import AgentsSite, agents_site, calling, good
 from tests.wire import anthropic as claude

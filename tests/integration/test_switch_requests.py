@@ -7,39 +7,26 @@ from typing import Any
 
 import pytest
 
-from harness.app.installation import open_installation
-from harness.control.agents import agents, switches, turns
-from harness.control.agents.agents import AgentsClient
-from harness.control.agents.built_in_tools import BuiltInTool, build_switch_tool, switch_model
-from harness.control.agents.model_matching import (
-    choose_model,
-    list_available,
-    read_model_choice,
-)
-from harness.control.agents.switches import list_notes
-from harness.control.agents.turns import BegunTurn
-from harness.control.context import Context
-from harness.control.operations import alerts, keys, queries
-from harness.control.routing import routes, targets
-from harness.domain.agents.agent import (
-    Agent,
-    AgentSession,
-    AgentTool,
-    ModelChoice,
-    ModelKind,
-    literal_choice,
-)
-from harness.domain.agents.caller import ApprovalLinks
-from harness.domain.agents.message import (
+from harness.agents import agents, switches, turns
+from harness.agents.agents import AgentsClient
+from harness.agents.built_in_tools import BuiltInTool, build_switch_tool, switch_model
+from harness.agents.caller import ApprovalLinks
+from harness.agents.message import (
     IncomingMessage,
     MessageRole,
     MessageState,
     MessageUsage,
     ServedBy,
 )
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.turn import ToolCaller
-from harness.domain.errors import (
+from harness.agents.model_matching import choose_model, list_available, read_model_choice
+from harness.agents.records import Sessions, SwitchRequests
+from harness.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.agents.switches import list_notes
+from harness.agents.turn import ToolCaller
+from harness.agents.turns import BegunTurn
+from harness.app.installation import open_installation
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import (
     AmbiguousName,
     Conflict,
     InputError,
@@ -47,13 +34,25 @@ from harness.domain.errors import (
     NotFound,
     StaleWrite,
 )
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Price, Provider
-from harness.domain.settings import AgentSettings, AutoFloor
+from harness.frame.people.access import SYSTEM
+from harness.operations import alert_delivery, keys, queries
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.records import DiscoveredModels
+from harness.providers.target import Price, Provider
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.agent import (
+    Agent,
+    AgentSession,
+    AgentTool,
+    ModelChoice,
+    ModelKind,
+    literal_choice,
+)
+from harness.routing.context import Context
+from harness.routing.settings import AgentSettings, AutoFloor
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation
 
 pytestmark = [pytest.mark.req("C1", "C3", "C4", "C5", "C8"), pytest.mark.both_databases]
@@ -111,7 +110,7 @@ def left_out(request: ModelSwitchRequest) -> list[str]:
 
 def now_on(ctx: Context, session: AgentSession) -> AgentSession:
     with ctx.store.read() as tx:
-        return tx.sessions.get(session.id)
+        return Sessions(tx).get(session.id)
 
 
 def exchange(ctx: Context, session: AgentSession, content: Any, **answered: Any) -> None:
@@ -234,7 +233,7 @@ def test_what_a_model_cannot_hold_is_refused_with_a_sentence(ctx: Context) -> No
     )
     assert "sim/toolless has no tools" in refusal("toolless")
     with ctx.store.read() as tx:
-        assert not tx.switch_requests.of_session(session.id)
+        assert not SwitchRequests(tx).of_session(session.id)
 
 
 def test_what_a_model_cannot_hold_of_what_came_since_is_not_approved(
@@ -281,7 +280,7 @@ def test_a_loose_name_is_the_newest_of_its_family_or_a_question(
     told = call(ctx, session, "switch", "claude")
     assert (told["status"], told["candidates"]) == ("question", list(question.value.candidates))
     with ctx.store.read() as tx:
-        assert not tx.switch_requests.of_session(session.id)
+        assert not SwitchRequests(tx).of_session(session.id)
     with pytest.raises(NotFound, match="'gpt-far' is far/gpt-far, whose provider has no key"):
         choose_model(ctx, "gpt-far")
 
@@ -304,7 +303,7 @@ def test_the_list_says_when_a_provider_listed_a_model_itself(
     now = ctx.clock.now()
     own = DiscoveredModel("sim", "llama-9", "http://127.0.0.1:9/v1", now, 8_192)
     with ctx.store.write() as tx:
-        tx.discovered_models.replace("sim", [own])
+        DiscoveredModels(tx).replace("sim", [own])
 
     (listed,) = call(ctx, session, "list", "llama")["models"]
 
@@ -322,7 +321,7 @@ def test_the_list_shows_models_of_every_provider_with_a_key_and_counts_the_rest(
         DiscoveredModel("big", f"m-{n:03}", "http://127.0.0.1:9/v1", now) for n in range(300)
     ]
     with ctx.store.write() as tx:
-        tx.discovered_models.replace("big", many)
+        DiscoveredModels(tx).replace("big", many)
 
     told = call(ctx, session, "list")
 
@@ -467,7 +466,7 @@ def test_an_alert_carries_the_question_and_a_link_but_stores_no_word_of_the_agen
     world: SmallInstallation, ctx: Context, session: AgentSession
 ) -> None:
     request = ask(ctx, session, reason=MARKUP)
-    alerts.run_once(ctx)
+    alert_delivery.run_once(ctx)
 
     (message,) = world.sinks.kept["chat"]
     assert message.kind is AlertKind.MODEL_SWITCH
@@ -478,7 +477,7 @@ def test_an_alert_carries_the_question_and_a_link_but_stores_no_word_of_the_agen
     (stored,) = queries.list_alerts(ctx, open_only=True)
     assert "now" not in stored.text
     switches.reject_switch(ctx, BEN, request.id)
-    alerts.run_once(ctx)
+    alert_delivery.run_once(ctx)
     assert not list(queries.list_alerts(ctx, open_only=True))
 
 
@@ -486,7 +485,7 @@ def test_without_a_signing_key_no_alert_has_a_link(
     world: SmallInstallation, ctx: Context, session: AgentSession
 ) -> None:
     ask(ctx, session)
-    alerts.run_once(replace(ctx, approval_links=None))
+    alert_delivery.run_once(replace(ctx, approval_links=None))
 
     (message,) = world.sinks.kept["chat"]
     assert "Decide:" not in message.text

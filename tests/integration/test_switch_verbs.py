@@ -5,17 +5,18 @@ from pathlib import Path
 import pytest
 
 from harness.app import installation
-from harness.control.routing import kill_switch
-from harness.control.routing.kill_switch import SwitchRequest
-from harness.domain.errors import ConfigError, InputError, NotAllowed, NotFound
-from harness.domain.operations.access import Actor, Role
-from harness.domain.routing.kill_switch import (
+from harness.frame.errors import ConfigError, InputError, NotAllowed, NotFound
+from harness.frame.people.access import Actor, Role
+from harness.frame.signing.audit_log import AuditLog
+from harness.providers.force import (
     ENVIRONMENT_VARIABLE,
     Force,
     ForceKind,
     SwitchSource,
     parse_force,
 )
+from harness.routes import kill_switch
+from harness.routes.kill_switch import SwitchRequest
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door, error_of
@@ -55,7 +56,7 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
     assert list(kill_switch.list_live_switches(ctx)) == []
     assert len(ctx.store.lists.switches()) == 2
     with ctx.store.read() as tx:
-        events = [event for event in tx.audit.tail() if event.action.startswith("switch.")]
+        events = [event for event in AuditLog(tx).tail() if event.action.startswith("switch.")]
     assert [(event.actor, event.action) for event in reversed(events)] == [
         ("ben", "switch.throw"),
         ("ben", "switch.throw"),

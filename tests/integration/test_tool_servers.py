@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import structlog
 
-from harness.domain.agents.agent import AgentTool
-from harness.domain.agents.message import MessageToolCall
-from harness.domain.agents.turn import ToolCaller, ToolResult, TurnBounds
-from harness.domain.providers import api_base_rules
-from harness.domain.settings import ToolServer
-from harness.runtime import tool_servers
-from harness.runtime.tool_servers import ToolServers
+from harness.agents import tool_servers
+from harness.agents.message import MessageToolCall
+from harness.agents.tool_servers import ToolServers
+from harness.agents.turn import ToolCaller, ToolResult
+from harness.providers import api_base_rules
+from harness.routing.agent import AgentTool
+from harness.routing.settings import ToolServer, TurnBounds
 from tests.support.site.processes import free_port
 from tests.support.site.tool_server import BAD, TOKEN, TOOLS, tool_server_process
 
@@ -305,7 +305,11 @@ async def test_a_server_that_lets_no_session_end_holds_nobody_up(
 
 
 def test_models_are_served_without_the_library() -> None:
-    modules = ("router.frame.asgi", "harness.api.agents.process", "harness.cli.program")
+    modules = (
+        "router.frame.asgi",
+        "harness.interfaces.api.agents.process",
+        "harness.interfaces.cli.program",
+    )
     program = f"import sys, {', '.join(modules)}; print('mcp' in sys.modules)"
     done = subprocess.run(  # noqa: S603 - our own modules
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT

@@ -10,11 +10,12 @@ import pytest
 
 from evals.sim import server as sim
 from harness.app.installation import open_installation
-from harness.domain.providers.credentials import ProviderKey
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.target import Provider
-from harness.domain.settings import RouterSettings
-from harness.report.content import KEYRING, address
+from harness.frame.failures import FailureClass
+from harness.proposals.report.content import KEYRING, address
+from harness.providers.credential import ProviderKey
+from harness.providers.target import Provider
+from harness.routing.records.runs import EvalRuns
+from harness.routing.settings import RouterSettings
 from router.frame.body import CHAT_PATH
 from router.frame.failure import UpstreamFailed
 from router.protocols.chat.stream import ChatStream
@@ -301,8 +302,8 @@ def test_a_candidate_and_an_incumbent_of_other_protocols_get_their_verdict(
     installation = open_installation(place.config, create_secret=True)
     try:
         with installation.store.read() as tx:
-            runs = tx.runs.list()
-            samples = [sample for run in runs for sample in tx.runs.samples(run.id)]
+            runs = EvalRuns(tx).list()
+            samples = [sample for run in runs for sample in EvalRuns(tx).samples(run.id)]
     finally:
         installation.close()
     assert len(runs) == 2

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from harness.domain.routing.target import Provider
+from harness.providers.target import Provider
 from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.translate.request_screening import RULES, screen_request
 from router.upstream.translate.translation import TranslatedCall, Translation

@@ -12,22 +12,24 @@ import httpx
 import pytest
 
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
-from harness import config, package_data
+from harness import config
+from harness.app.alert_sinks import post
 from harness.app.doctor import provider_requests
-from harness.control.routing import targets
-from harness.domain.errors import ConfigError, DeliveryFailed, InputError
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alert_record import Notified
-from harness.domain.operations.alerts import AlertKind, Severity
-from harness.domain.operations.delivery import AlertMessage
-from harness.domain.providers.credentials import ProviderKey
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.target import Provider, Target
-from harness.domain.settings import RouterSettings
-from harness.runtime.clock import SystemClock
-from harness.runtime.outbound.alert_sinks import post
-from harness.runtime.outbound.guarded_http import ClosedAddress, GuardedHttpClient
-from harness.runtime.outbound.provider_probe import HttpProviderProbe
+from harness.frame import package_data
+from harness.frame.alerts.alert import AlertKind, Severity
+from harness.frame.alerts.alert_record import Notified
+from harness.frame.alerts.delivery import AlertMessage
+from harness.frame.errors import ConfigError, DeliveryFailed, InputError
+from harness.frame.failures import FailureClass
+from harness.frame.people.access import SYSTEM
+from harness.frame.runtime.clock import SystemClock
+from harness.providers.calls.guarded_http import ClosedAddress, GuardedHttpClient
+from harness.providers.calls.provider_probe import HttpProviderProbe
+from harness.providers.credential import ProviderKey
+from harness.providers.records import Providers
+from harness.providers.target import Provider, Target
+from harness.registry import targets
+from harness.routing.settings import RouterSettings
 from router.frame.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
 from router.upstream.provider_client import ProviderClient
@@ -261,7 +263,7 @@ def test_a_name_that_leads_to_a_closed_address_is_sent_nothing(
     client = GuardedHttpClient()
     with serving(lambda _: Response("mine now")) as served:
         monkeypatch.setattr(
-            "harness.runtime.outbound.guarded_http.may_connect", lambda *_: False
+            "harness.providers.calls.guarded_http.may_connect", lambda *_: False
         )
         with (
             pytest.raises(ClosedAddress),
@@ -320,7 +322,7 @@ def test_no_provider_is_stored_with_a_closed_address(world: SmallInstallation) -
     with pytest.raises(InputError, match="allow_addresses"):
         targets.put_provider(world.context(), SYSTEM, provider_at(CLOSED))
     with world.store.read() as tx:
-        assert "up" not in tx.providers.all()
+        assert "up" not in Providers(tx).all()
 
 
 @pytest.mark.req("D1")
@@ -358,7 +360,7 @@ def test_doctor_hangs_up_where_a_name_leads_to_a_closed_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loopback = (ip_network("127.0.0.0/8"), ip_network("::1"))
-    monkeypatch.setattr("harness.domain.providers.api_base_rules.CLOSED_NETWORKS", loopback)
+    monkeypatch.setattr("harness.providers.api_base_rules.CLOSED_NETWORKS", loopback)
     with serving(lambda _: Response("ready")) as served:
         named = served.url.replace("127.0.0.1", "localhost")
         target = Target("up", "m")

@@ -149,7 +149,7 @@ def test_references_to_our_packages_are_rewritten_and_nothing_else() -> None:
         "from harness.domain import (\n    errors,\n)\n"
         "from routers import router\n"
         "def f():\n    from evals.sim import serve  # from evals\n"
-        'VERB = "harness.cli.program:program"\n'
+        'VERB = "harness.interfaces.cli.program:program"\n'
         'SETTING = "router.port"\n'
     )
     lines = below_package(source.encode(), "swapgate").decode().splitlines()

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.runtime.processes import eval_workers, worker_template
-from harness.runtime.processes.eval_workers import SubprocessWorkers
+from harness.app.eval_processes import eval_workers, worker_template
+from harness.app.eval_processes.eval_workers import SubprocessWorkers
 from tests.support.router.router_process import eventually
 
 pytestmark = pytest.mark.skipif(not worker_template.SUPPORTED, reason="templates need Linux")
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not worker_template.SUPPORTED, reason="templates
 TEMPLATE = """
 import os, sys, time
 from pathlib import Path
-from harness.runtime.processes.worker_template import serve_forks
+from harness.app.eval_processes.worker_template import serve_forks
 Path("template").write_text(str(os.getpid()))
 asked = serve_forks()
 if asked is not None:

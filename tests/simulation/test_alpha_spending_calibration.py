@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.control.proposals import submission
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import routes, targets
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Target
+from harness.frame.people.access import SYSTEM
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
+from harness.gate.suite_plan import Claim
+from harness.proposals import submission
+from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 

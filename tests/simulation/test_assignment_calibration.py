@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from harness.domain.canary.observation import ObservationBlock
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
+from harness.gate.online.observation import ObservationBlock
 from tests.support.store.records import PLAIN_BLOCK
 
 pytestmark = pytest.mark.req("F3")

@@ -10,11 +10,11 @@ from typing import Final
 import numpy as np
 import pytest
 
-from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
-from harness.domain.canary.observation import NeverSeen, ObservationBlock
-from harness.domain.proposals.policy import CanaryPolicy
+from harness.gate.online.guardrails import Guardrails
+from harness.gate.online.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
+from harness.gate.online.observation import NeverSeen, ObservationBlock
 from harness.gate.online.rollout_evidence import collect_evidence
+from harness.gate.policy import CanaryPolicy
 from tests.simulation.test_canary_calibration import upto
 from tests.support.sampling import later
 

@@ -11,11 +11,11 @@ import pytest
 from benchmarks.gate.gate_benchmark import FIVE, GateBenchmarkPlan, resample_items, theta0_of
 from benchmarks.gate.gate_rules import hybrid
 from benchmarks.gate.score_matrix import ModelPair, close_pairs, generate_chances, load_matrix
-from harness.domain.evals.suite_plan import Claim, ClaimPopulation
-from harness.domain.evals.verdict import CostOutcome
 from harness.gate.offline.costs import judge_costs
 from harness.gate.planning.budget import DifferenceSpread, measure_spread
 from harness.gate.planning.claim_advice import advise_claim
+from harness.gate.suite_plan import Claim, ClaimPopulation
+from harness.gate.verdict import CostOutcome
 from tests.simulation.test_claims_calibration import PLAN, lognormal
 from tests.simulation.test_gate_calibration import BINARY, GRADED
 from tests.support.gate.gate_answers import AnsweredSuite, measure_answers, move_chances

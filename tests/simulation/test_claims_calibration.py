@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from benchmarks.gate.gate_benchmark import resample_items
 from benchmarks.gate.score_matrix import close_pairs, load_matrix
-from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
-from harness.domain.evals.verdict import CostOutcome
 from harness.gate.offline.costs import judge_costs
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
+from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.gate.verdict import CostOutcome
 from tests.simulation.test_gate_calibration import BINARY, GRADED, upto
 from tests.support.sampling import later
 

@@ -19,17 +19,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.control.proposals import decisions, submission
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import fallback_chain, routes
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.domain.canary.rollout import RolloutState
-from harness.domain.errors import SwapgateError
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Target
+from harness.canary import manual_rollback
+from harness.frame.errors import SwapgateError
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.rollout import RolloutState
+from harness.gate.policy import Policy
+from harness.proposals import decisions, fallback_chain, submission
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Target
+from harness.routes import routes
+from harness.routing.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.table import RouteSettings, RouteSuite
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
@@ -63,7 +68,7 @@ def now_in(*phases: ProposalPhase) -> Callable[["ControlPlane"], bool]:
 
     def has_phase(plane: "ControlPlane") -> bool:
         with plane.store.read() as tx:
-            return any(proposal.phase in phases for proposal in tx.proposals.open())
+            return any(proposal.phase in phases for proposal in Proposals(tx).open())
 
     return has_phase
 
@@ -193,7 +198,9 @@ class ControlPlane(RuleBasedStateMachine):
 
     @rule(route=route_names)
     def roll_back(self, route: str) -> None:
-        self.attempt(lambda: routes.roll_back(self.ctx, BEN, route, reason="an incident"))
+        self.attempt(
+            lambda: manual_rollback.roll_back(self.ctx, BEN, route, reason="an incident")
+        )
 
     @rule(
         route=route_names,
@@ -237,9 +244,9 @@ class ControlPlane(RuleBasedStateMachine):
     @invariant()
     def the_promise_holds(self) -> None:
         with self.store.read() as tx:
-            proposals = tx.proposals.list()
+            proposals = Proposals(tx).list()
             for name in ROUTES:
-                route = tx.routing.route(name)
+                route = Routing(tx).route(name)
                 assert route is not None
                 check_history(tx, name)
                 check_canary(tx, route, [p for p in proposals if p.route == name])
@@ -248,7 +255,7 @@ class ControlPlane(RuleBasedStateMachine):
             for proposal in proposals:
                 check_verdicts(tx, proposal)
                 self.check_closed(proposal)
-            assert tx.audit.first_break() is None
+            assert AuditLog(tx).first_break() is None
 
     def check_closed(self, proposal: Proposal) -> None:
         if not proposal.open:
@@ -265,13 +272,13 @@ class ControlPlane(RuleBasedStateMachine):
             self.world.clock.advance(10)
         self.the_promise_holds()
         with self.store.read() as tx:
-            for proposal in tx.proposals.open():
+            for proposal in Proposals(tx).open():
                 assert proposal.phase in (
                     ProposalPhase.AWAITING_APPROVAL,
                     ProposalPhase.CANARY,
                 ), proposal
                 if proposal.phase is ProposalPhase.CANARY:
-                    assert tx.rollouts.get(proposal.rollout or "").state is RolloutState.PAUSED
+                    assert Rollouts(tx).get(proposal.rollout or "").state is RolloutState.PAUSED
         self.store.close()
         self.folder.cleanup()
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.domain.canary.worker_guard import FIRST_WEIGHT, HARM_GRID, WorkerGuard, abort_log_e
+from harness.gate.online.worker_guard import FIRST_WEIGHT, HARM_GRID, WorkerGuard, abort_log_e
 from tests.support.sampling import later
 
 ALPHA, REQUESTS = 0.01, 100_000

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 from scipy import stats
 
-from harness.domain.canary.rollout import RolloutState
+from harness.gate.online.rollout import RolloutState
 from harness.store.store import Store
 from tests.support.control.control_plane import SECRET
 from tests.support.control.manual_clock import ManualClock

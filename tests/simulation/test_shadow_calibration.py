@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 import pytest
 
-from harness.domain.shadow import ShadowCheck
-from harness.gate.shadow_evidence import SHADOW_ALPHA, check_log_e, combined_log_e, is_harm
+from harness.canary.shadow_evidence import SHADOW_ALPHA, check_log_e, combined_log_e, is_harm
+from harness.routing.shadow import ShadowCheck
 from router.recording.shared_marks import SharedMarks
 
 pytestmark = pytest.mark.req("F8")

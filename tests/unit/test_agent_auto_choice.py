@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import gammaln
 
-from harness.control.agents.auto import AutoCandidate, choose_target
+from harness.agents.auto import AutoCandidate, choose_target
 from harness.gate.offline.intervals import lower_bound
 
 pytestmark = pytest.mark.req("C7")

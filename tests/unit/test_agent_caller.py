@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.agents.caller import (
+from harness.agents.caller import (
     AHEAD_S,
     FRESH_S,
     MAX_SIGNED_BYTES,
@@ -17,7 +17,7 @@ from harness.domain.agents.caller import (
     sign_agent_header,
     sign_peer_header,
 )
-from harness.domain.operations.access import is_loopback, listens_on_loopback
+from harness.frame.people.access import is_loopback, listens_on_loopback
 
 pytestmark = pytest.mark.req("E1", "E2")
 

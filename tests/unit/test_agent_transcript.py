@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.agents.message import (
+from harness.agents.message import (
     Content,
     MessageRole,
     MessageState,
@@ -20,7 +20,7 @@ from harness.domain.agents.message import (
     list_misfits,
     list_omissions,
 )
-from harness.domain.routing.capabilities import Capabilities
+from harness.providers.models.capabilities import Capabilities
 
 pytestmark = pytest.mark.req("C5")
 

@@ -11,23 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness.control.agents.conversation import TurnOutcome
-from harness.control.agents.spawn import SpawnArguments, SubTask, read_outcome, share_bounds
-from harness.domain.agents.message import (
-    MessageRole,
-    MessageToolCall,
-    MessageUsage,
-    SessionMessage,
-)
-from harness.domain.agents.turn import (
-    MAX_CALL_ID,
-    OfferedTool,
-    TurnBounds,
-    TurnBudget,
-    name_calls,
-    sort_calls,
-)
-from harness.domain.errors import CallFailed
+from harness.agents.conversation import TurnOutcome
+from harness.agents.message import MessageRole, MessageToolCall, MessageUsage, SessionMessage
+from harness.agents.spawn import SpawnArguments, SubTask, read_outcome, share_bounds
+from harness.agents.turn import MAX_CALL_ID, OfferedTool, TurnBudget, name_calls, sort_calls
+from harness.frame.errors import CallFailed
+from harness.routing.settings import TurnBounds
 from tests.support.store.agent_records import SESSION
 from tests.support.store.records import NOW
 

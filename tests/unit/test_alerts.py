@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.operations.alert_record import (
+from harness.frame.alerts.alert import ALERT_RULES, Alert, AlertEvent, AlertKind
+from harness.frame.alerts.alert_record import (
     QUIET_PERIOD,
     REMIND_AFTER,
     SETTLING_TIME,
@@ -18,8 +19,7 @@ from harness.domain.operations.alert_record import (
     due_message,
     mark_notified,
 )
-from harness.domain.operations.alerts import ALERT_RULES, Alert, AlertEvent, AlertKind
-from harness.domain.operations.delivery import (
+from harness.frame.alerts.delivery import (
     FIRST_WAIT,
     MAX_WAIT,
     alert_message,

@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import pytest
 
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.capabilities import Endpoint
+from harness.frame.failures import FailureClass
+from harness.providers.models.capabilities import Endpoint
 from router.frame.body import read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import parse_object

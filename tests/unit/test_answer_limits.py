@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit, rename_answer_limit
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import Provider, RequestPatch, Target
+from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit, rename_answer_limit
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import Provider, RequestPatch, Target
 from router.frame.body import read_request
 from router.protocols.endpoints import DIALECTS
 from tests.support.router.asgi_router import AUTH, CHAT, Door

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from harness.api.frame.error_status import JsonAnswer, json_answer
-from harness.api.frame.openapi import SchemaComponents
-from harness.api.frame.request_body import MAX_DEPTH, check_json
-from harness.domain.errors import InputError
-from harness.domain.operations.access import ApiKey, Role
-from harness.domain.pagination import Page
-from harness.domain.routing.target import Target
+from harness.frame.errors import InputError
+from harness.frame.pagination import Page
+from harness.frame.people.access import ApiKey, Role
+from harness.interfaces.api.frame.error_status import JsonAnswer, json_answer
+from harness.interfaces.api.frame.openapi import SchemaComponents
+from harness.interfaces.api.frame.request_body import MAX_DEPTH, check_json
+from harness.providers.target import Target
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text

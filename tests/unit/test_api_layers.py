@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
-from harness.api.frame.error_status import ErrorGuard
-from harness.api.frame.request_body import MAX_BODY_BYTES, StrictBody
-from harness.control.operations.single_sign_on import MOST_ADDRESSES, FailedAttempts
+from harness.interfaces.api.frame.error_status import ErrorGuard
+from harness.interfaces.api.frame.request_body import MAX_BODY_BYTES, StrictBody
+from harness.operations.single_sign_on import MOST_ADDRESSES, FailedAttempts
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.manual_clock import ManualClock
 

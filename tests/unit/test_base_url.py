@@ -2,12 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.errors import InputError
-from harness.domain.providers.api_base_rules import (
-    check_allowed_address,
-    check_api_base,
-    may_connect,
-)
+from harness.frame.errors import InputError
+from harness.providers.api_base_rules import check_allowed_address, check_api_base, may_connect
 
 pytestmark = pytest.mark.req("D1", "D4")
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from harness.domain.errors import InputError
-from harness.domain.reliability.breaker import (
+from harness.frame.errors import InputError
+from harness.frame.failures import FAILURE_RULES, BreakerEffect, FailureClass
+from harness.routing.reliability.breaker import (
     BUCKETS,
     CLOSED_BREAKER,
     LAST_RESORT_TICKET,
@@ -21,7 +22,6 @@ from harness.domain.reliability.breaker import (
     retry_in_s,
     settle,
 )
-from harness.domain.reliability.failures import FAILURE_RULES, BreakerEffect, FailureClass
 
 pytestmark = pytest.mark.req("A6", "B4")
 

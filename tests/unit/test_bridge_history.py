@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from harness.domain.routing.capabilities import Endpoint
+from harness.providers.models.capabilities import Endpoint
 from router.conversation.chat_history import move_chat
 from router.conversation.intake import INTAKES, mark_piece
 from router.conversation.native_histories import move_response

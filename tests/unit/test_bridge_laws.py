@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.routing.capabilities import Endpoint, OptionalFeature
-from harness.domain.routing.target import Provider, Target
+from harness.providers.models.capabilities import Endpoint, OptionalFeature
+from harness.providers.target import Provider, Target
 from router.conversation.chat_history import move_chat
 from router.conversation.intake import INTAKES
 from router.conversation.native_histories import move_message, move_response

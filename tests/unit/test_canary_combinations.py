@@ -18,26 +18,26 @@ from pathlib import Path
 
 import pytest
 
-from harness.control.serialize import to_plain
-from harness.domain.canary.guardrails import (
+from harness.frame.content_hash import canonical_json
+from harness.frame.plain_data import from_plain
+from harness.frame.plain_data import to_plain as plain_of
+from harness.frame.serialize import to_plain
+from harness.gate.online.guardrails import (
     CanaryJudge,
     ErrorTally,
     Guardrail,
     Guardrails,
     UnitRule,
 )
-from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys
-from harness.domain.canary.observation import SEGMENTS, ObservationBlock, Segment
-from harness.domain.canary.rollout import ActionKind, Rollout, RolloutState, build_unit_rule
-from harness.domain.content_hash import canonical_json
-from harness.domain.plain_data import from_plain
-from harness.domain.plain_data import to_plain as plain_of
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
+from harness.gate.online.key_ledger import KeyClaim, KeyHistory, claim_keys
 from harness.gate.online.next_step import decide_action
+from harness.gate.online.observation import SEGMENTS, ObservationBlock, Segment
+from harness.gate.online.rollout import ActionKind, Rollout, RolloutState, build_unit_rule
 from harness.gate.online.rollout_evidence import collect_evidence
+from harness.gate.policy import CanaryPolicy, CanaryStep
 from harness.gate.text.explain import explain_rollout
-from harness.store.observation_rules import check_block
+from harness.proposals.judge import JudgeOutcome
+from harness.routing.records.observation_rules import check_block
 from router.recording.guardrail_sample import (
     SEGMENTS_FROM,
     AnswerFault,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.cli.evals.file_decision import canary_decide
+from harness.interfaces.cli.evals.file_decision import canary_decide
 
 pytestmark = pytest.mark.req("F3")
 

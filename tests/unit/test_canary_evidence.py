@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
-from harness.domain.canary.observation import NeverSeen, ObservationBlock
-from harness.domain.errors import InputError
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
+from harness.frame.errors import InputError
 from harness.gate.online.evidence_paths import TIMES, counts_path, odds_grid, skip_warm_up
 from harness.gate.online.fisher import log_factors
+from harness.gate.online.guardrails import ArmLevels, FailureTally, Guardrail
+from harness.gate.online.observation import NeverSeen, ObservationBlock
 from harness.gate.online.rollout_evidence import collect_evidence
+from harness.gate.policy import CanaryPolicy, CanaryStep
 from tests.support.store.records import PLAIN_BLOCK
 
 pytestmark = pytest.mark.req("F3")

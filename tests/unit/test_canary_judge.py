@@ -9,14 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import (
+from harness.frame.errors import InputError
+from harness.gate.online.guardrails import (
     ArmSplit,
     CanaryJudge,
     Guardrail,
     Guardrails,
     JudgeTally,
 )
-from harness.domain.canary.judge import (
+from harness.gate.online.next_step import decide_action
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import RolloutState, build_unit_rule
+from harness.gate.online.rollout_evidence import collect_evidence
+from harness.gate.policy import CanaryPolicy
+from harness.gate.text.explain import RolloutExplanation, explain_rollout
+from harness.gate.text.guardrail_rows import GuardrailRow
+from harness.proposals.judge import (
     DATA_HEADING,
     JudgeOutcome,
     build_prompt,
@@ -26,15 +34,7 @@ from harness.domain.canary.judge import (
     parse_verdict,
     sampling_share_bps,
 )
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import RolloutState, build_unit_rule
-from harness.domain.errors import InputError
-from harness.domain.proposals.policy import CanaryPolicy
-from harness.domain.routing.table import BUCKETS, hash_bucket
-from harness.gate.online.next_step import decide_action
-from harness.gate.online.rollout_evidence import collect_evidence
-from harness.gate.text.explain import RolloutExplanation, explain_rollout
-from harness.gate.text.guardrail_rows import GuardrailRow
+from harness.routing.table import BUCKETS, hash_bucket
 from router.recording.guardrail_sample import RequestTraits
 from router.recording.ledger import JUDGED_WITHIN_S, Ledger
 from router.recording.open_block import LedgerUnit

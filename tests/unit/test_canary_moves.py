@@ -4,15 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from harness.control.canary import duration_estimate, holds, operations, rollout_unit, status
-from harness.control.proposals import route_rules
-from harness.control.routing import routes
-from harness.domain.canary.guardrails import CanaryJudge, Guardrail
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.errors import IllegalTransition, InputError
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
+from harness.canary import duration_estimate, holds, manual_rollback, operations, status
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import IllegalTransition, InputError
+from harness.frame.people.access import SYSTEM
+from harness.gate.online.guardrails import CanaryJudge, Guardrail
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.proposals import route_rules
+from harness.routes import routes, taken_back
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
 from tests.support.control.control_plane import BEN, SmallInstallation
 
 pytestmark = pytest.mark.req("F3")
@@ -41,7 +44,7 @@ def moves(world: SmallInstallation) -> list[str]:
 
 def alert_texts(world: SmallInstallation, kind: AlertKind) -> list[tuple[str, str]]:
     with world.store.read() as tx:
-        return [(alert.title, alert.text) for alert in tx.alerts.list() if alert.kind is kind]
+        return [(alert.title, alert.text) for alert in Alerts(tx).list() if alert.kind is kind]
 
 
 def record(world: SmallInstallation, target: str, requests: int, minutes_ago: int) -> None:
@@ -51,7 +54,7 @@ def record(world: SmallInstallation, target: str, requests: int, minutes_ago: in
         0, 0, 0, 0, 0, 0.0,
     )  # fmt: skip
     with world.store.write() as tx:
-        tx.observations.append([], [row])
+        Observations(tx).append([], [row])
 
 
 def test_every_move_up_to_the_end_of_the_bake_is_listed_in_its_order(
@@ -66,8 +69,10 @@ def test_every_move_up_to_the_end_of_the_bake_is_listed_in_its_order(
     assert moves(world)[-2:] == ["canary.promote", "canary.finish"]
     assert status.explain_canary(world.context(), "chat").moves
     with world.store.read() as tx:
-        kinds = [version.kind for version in tx.routing.history("chat")]
-        weights = [version.route.holdback is not None for version in tx.routing.history("chat")]
+        kinds = [version.kind for version in Routing(tx).history("chat")]
+        weights = [
+            version.route.holdback is not None for version in Routing(tx).history("chat")
+        ]
     assert (kinds[:2], weights[:2]) == (["settings", "promotion"], [False, True])
     assert {"baseline", "canary", "weight"} <= {*kinds}
     ((title, text),) = alert_texts(world, AlertKind.PROMOTED)
@@ -106,7 +111,7 @@ def test_a_pace_is_taken_of_many_requests_or_of_a_long_time_and_of_no_trial(
     world: SmallInstallation, requests: int, minutes: int, *, known: bool
 ) -> None:
     with world.store.read() as tx:
-        (target,) = tx.routing.targets()
+        (target,) = Routing(tx).targets()
     if requests:
         record(world, target, requests, minutes)
 
@@ -175,13 +180,13 @@ def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author
     assert world.rollout().state is RolloutState.PROMOTED
     promoted_at = world.rollout().updated_at
     with world.store.read() as tx:
-        assert rollout_unit.find_later_rollback(tx, world.rollout()) is None
-    assert rollout_unit.describe_later_rollback(None) == ""
+        assert taken_back.find_later_rollback(tx, world.rollout()) is None
+    assert taken_back.describe_later_rollback(None) == ""
     world.clock.advance(60)
-    routes.roll_back(world.context(), BEN, "chat", reason="complaints")
+    manual_rollback.roll_back(world.context(), BEN, "chat", reason="complaints")
 
     shown = status.explain_canary(world.context(), "chat").status
     assert shown.rollback is not None
     assert shown.changed_at == shown.rollback.at > promoted_at
-    told = rollout_unit.describe_later_rollback(shown.rollback)
+    told = taken_back.describe_later_rollback(shown.rollback)
     assert told == "promotion taken back by ben: complaints"

@@ -8,8 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.config.ranges import RANGES, RATIO
-from harness.control.serialize import to_plain
-from harness.domain.canary.guardrails import (
+from harness.frame.content_hash import canonical_json
+from harness.frame.ranges import NEVER, add_seconds
+from harness.frame.serialize import to_plain
+from harness.gate.online.guardrails import (
     ArmLevels,
     FailureTally,
     Guardrail,
@@ -17,13 +19,11 @@ from harness.domain.canary.guardrails import (
     Guardrails,
     guardrail_kind,
 )
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import RolloutState
-from harness.domain.content_hash import canonical_json
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, PeakHours
-from harness.domain.ranges import NEVER, add_seconds
 from harness.gate.online.next_step import decide_action
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import RolloutState
 from harness.gate.planning.ramp import TrafficPace, plan_ramp
+from harness.gate.policy import CanaryPolicy, CanaryStep, PeakHours
 from harness.gate.text import explain
 from harness.gate.text.explain import explain_rollout
 from tests.unit.test_canary_policy import START, rollout

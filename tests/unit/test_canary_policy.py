@@ -6,19 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import (
+from harness.frame.content_hash import canonical_json
+from harness.gate.online.guardrails import ArmSplit, ErrorTally, Guardrail
+from harness.gate.online.next_step import decide_action
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import (
     ActionKind,
     Rollout,
     RolloutSignal,
     RolloutState,
     next_state,
 )
-from harness.domain.content_hash import canonical_json
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
-from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
+from harness.gate.policy import CanaryPolicy, CanaryStep
 from tests.support.store import records
 from tests.support.store.records import PLAIN_BLOCK
 

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.canary import duration_estimate
-from harness.domain import formatting
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, PeakHours
+from harness.canary import duration_estimate
+from harness.frame import formatting
 from harness.gate.online.next_step import missing_duration, peak_reached_at, peak_seconds
 from harness.gate.planning import ramp
 from harness.gate.planning.ramp import TrafficPace
+from harness.gate.policy import CanaryPolicy, CanaryStep, PeakHours
 from harness.gate.text import explain
 
 pytestmark = pytest.mark.req("F3")

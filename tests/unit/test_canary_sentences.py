@@ -15,7 +15,9 @@ from typing import Final
 import pytest
 
 from dashboard import labels
-from harness.domain.canary.guardrails import (
+from harness.canary.canary_state import CanaryState, CanaryStateKind, describe_canary_state
+from harness.gate.online.guardrail_report import OpinionTotals
+from harness.gate.online.guardrails import (
     ArmLevels,
     ArmSplit,
     ErrorTally,
@@ -23,12 +25,10 @@ from harness.domain.canary.guardrails import (
     FeedbackTally,
     Guardrail,
 )
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
-from harness.gate.online.guardrail_report import OpinionTotals
 from harness.gate.online.next_step import decide_action
-from harness.gate.text.canary_state import CanaryState, CanaryStateKind, describe_canary_state
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import Rollout, RolloutState
+from harness.gate.policy import CanaryPolicy, CanaryStep
 from harness.gate.text.explain import explain_rollout
 from tests.support.store.records import PLAIN_BLOCK
 from tests.unit.test_canary_policy import START, rollout

@@ -8,8 +8,8 @@ import pytest
 from dashboard.theme import DARK, LIGHT, Palette
 from dashboard.views import canary_timeline
 from dashboard.views.canary_timeline import TimelineFrames
-from harness.domain.canary.rollout import RolloutState
 from harness.gate.online import timeline
+from harness.gate.online.rollout import RolloutState
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.timeline import FailureShare, build_timeline
 from tests.unit.test_canary_policy import START

@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.errors import StoreUnavailable
-from harness.domain.operations.access import OptOut
-from harness.domain.privacy.capture import CapturedRequest, capture_id, is_sampled
-from harness.domain.privacy.redaction import Redactor
-from harness.domain.routing.table import RouteSettings
+from harness.frame.errors import StoreUnavailable
+from harness.frame.people.access import OptOut
+from harness.frame.records.transaction import Transaction
+from harness.frame.redaction import Redactor
+from harness.operations.records import Captures
+from harness.routing.capture import CapturedRequest, capture_id, is_sampled
+from harness.routing.table import RouteSettings
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from router.recording.capture_writer import ROOM, CaptureWriter
 from router.recording.port import CaptureDraft
 from tests.support.control.manual_clock import ManualClock
@@ -73,12 +75,12 @@ def desk(
 ) -> tuple[list[CapturedRequest], Counter[str]]:
     store = open_store(folder, kind)
     counters: Counter[str] = Counter()
-    made = CaptureWriter(store, Redactor(), SECRET, counters)
+    made = CaptureWriter(RouterStore(store), Redactor(), SECRET, counters)
     for capture in drafts:
         made.put(capture)
     made.flush()
     with closing(store), store.read() as tx:
-        return list(tx.captures.list()), counters
+        return list(Captures(tx).list()), counters
 
 
 def test_a_draft_is_stored_redacted_with_all_that_tells_where_it_is_from(
@@ -124,7 +126,7 @@ def test_what_cannot_be_read_or_stored_is_dropped_and_no_log_has_a_word_of_it(
 
 def test_a_desk_without_room_drops_and_does_not_wait(tmp_path: Path) -> None:
     counters: Counter[str] = Counter()
-    made = CaptureWriter(open_store(tmp_path), Redactor(), SECRET, counters)
+    made = CaptureWriter(RouterStore(open_store(tmp_path)), Redactor(), SECRET, counters)
 
     for number in range(ROOM + 3):
         made.put(draft(number))

@@ -8,24 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import config, package_data
-from harness.control.providers.deprecations import (
-    ALERT_AHEAD,
-    find_deprecations,
-    find_successor,
-)
-from harness.domain.errors import ConfigError
-from harness.domain.providers.catalogue import (
+from harness import config
+from harness.frame import package_data
+from harness.frame.errors import ConfigError
+from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES
+from harness.providers.models.catalogue import (
     CatalogueChange,
     CatalogueEntry,
     build_catalogue,
     with_catalogue_prices,
 )
-from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
-from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES
-from harness.domain.routing.model_figures import find_price
-from harness.domain.routing.target import Price, Provider, Target
-from harness.runtime.model_catalogue import LitellmTable, table_file
+from harness.providers.models.model_catalogue import LitellmTable, table_file
+from harness.providers.models.model_figures import find_price
+from harness.providers.target import Price, Provider, Target
+from harness.registry.deprecations import ALERT_AHEAD, find_deprecations, find_successor
 
 MODELS = st.sampled_from(["a", "b", "c", "d"])
 PRICES = st.builds(Price, st.floats(0, 100), st.floats(0, 100))
@@ -47,7 +44,7 @@ ROW: dict[str, object] = {
 
 def test_litellm_s_table_is_read_without_importing_litellm() -> None:
     code = (
-        "import sys; from harness.runtime.model_catalogue import LitellmTable;"
+        "import sys; from harness.providers.models.model_catalogue import LitellmTable;"
         "print(len(LitellmTable().catalogue()), 'litellm' in sys.modules)"
     )
     done = subprocess.run(  # noqa: S603 - our own Python
@@ -183,7 +180,9 @@ def test_a_wrong_line_of_the_catalogue_is_named(tmp_path: Path, text: str, said:
 def test_without_litellm_the_file_s_word_is_all_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("harness.runtime.model_catalogue.find_spec", lambda _name: None)
+    monkeypatch.setattr(
+        "harness.providers.models.model_catalogue.find_spec", lambda _name: None
+    )
     change = CatalogueChange("openai", "m", price=Price(1, 2))
 
     assert table_file() is None

@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan, SuiteRole
 from harness.gate.planning.budget import DifferenceSpread, MeanUsage
 from harness.gate.planning.claim_advice import ClaimAdvice, advise_claim
+from harness.gate.suite_plan import Claim, ClaimPopulation, SuitePlan, SuiteRole
 
 pytestmark = pytest.mark.req("F2", "A3")
 # Of 100 items models of five points' distance differ on 18.

@@ -11,12 +11,12 @@ from click.testing import CliRunner
 
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
-from harness.cli import canary, providers
-from harness.cli.evals import file_decision
-from harness.cli.frame import output
-from harness.cli.frame.command import LazyCommand, LazyCommandGroup
-from harness.cli.program import VERBS, program
 from harness.config.validation_errors import RETIRED_COMMANDS
+from harness.interfaces.cli import canary, providers
+from harness.interfaces.cli.evals import file_decision
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import LazyCommand, LazyCommandGroup
+from harness.interfaces.cli.program import VERBS, program
 from tests.support.site.processes import free_port, site
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ HEAVY = (
 )
 PRINT_HEAVY = f"""
 import sys
-from harness.cli.program import program
+from harness.interfaces.cli.program import program
 try:
     program(sys.argv[1:])
 except SystemExit:
@@ -102,7 +102,7 @@ def run(server, sockets=None):
     server.started = True
     print([name for name in sys.argv[3:] if name in sys.modules])
 uvicorn.Server.run = run
-from harness.cli.program import program
+from harness.interfaces.cli.program import program
 program(["--config", sys.argv[1], "serve", sys.argv[2]])
 """
 SERVING_WITHOUT = (

@@ -4,19 +4,19 @@ import pytest
 
 from harness import config
 from harness.app.doctor import checks
-from harness.cli.operations.configuration import effective
-from harness.domain.canary.guardrails import Guardrail, Guardrails
-from harness.domain.errors import ConfigError
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.table import (
+from harness.config.model import Settings
+from harness.frame.errors import ConfigError
+from harness.gate.online.guardrails import Guardrail, Guardrails
+from harness.gate.suite_plan import Claim
+from harness.interfaces.cli.operations.configuration import effective
+from harness.providers.models.capabilities import Capabilities
+from harness.routing.table import (
     OnBadEvent,
     OnContentPolicy,
     RouteSettings,
     Stakes,
     StreamCommit,
 )
-from harness.domain.settings import Settings
 
 FALLING_STEPS = """policies:
   a:

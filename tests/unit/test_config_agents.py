@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from harness.config import load_settings
-from harness.domain.errors import ConfigError
-from harness.domain.settings import AgentSettings, Settings
+from harness.config.model import Settings
+from harness.frame.errors import ConfigError
+from harness.routing.settings import AgentSettings
 
 pytestmark = pytest.mark.req("E1", "E2", "E3")
 

@@ -6,11 +6,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import config, package_data
+from harness import config
+from harness.app.litellm_import import REQUEST_FIELDS, SECTIONS, convert_litellm
 from harness.app.set_up import convert_file
-from harness.domain.config_conversion import Conversion, ConversionOutcome, SourceConfig
-from harness.domain.litellm_import import REQUEST_FIELDS, SECTIONS, convert_litellm
-from harness.domain.settings import Settings
+from harness.config.model import Settings
+from harness.frame import package_data
+from harness.frame.config_conversion import Conversion, ConversionOutcome, SourceConfig
 
 pytestmark = pytest.mark.req("G1")
 SECRETS = ("sk-proj-abcdefghijklmnopqrstuvwx1234567890", "hunter2", "master-key-of-all")

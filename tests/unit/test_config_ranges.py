@@ -10,17 +10,17 @@ from click.testing import CliRunner
 
 from dashboard import html
 from evals.sim import profiles
-from harness.api.frame.request_body import check_json
-from harness.cli.program import program
 from harness.config import load_settings, source_locations
 from harness.config import schema as shape
 from harness.config.ranges import RANGES, range_errors
 from harness.config.source_locations import KeyPath
 from harness.config.validation_errors import RETIRED_KEYS
-from harness.domain.canary.guardrails import Guardrails
-from harness.domain.errors import ConfigError, InputError
-from harness.domain.formatting import escape_formula
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, GatePolicy
+from harness.frame.errors import ConfigError, InputError
+from harness.frame.formatting import escape_formula
+from harness.gate.online.guardrails import Guardrails
+from harness.gate.policy import CanaryPolicy, CanaryStep, GatePolicy
+from harness.interfaces.api.frame.request_body import check_json
+from harness.interfaces.cli.program import program
 
 DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
 

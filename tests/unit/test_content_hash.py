@@ -2,10 +2,10 @@ import pytest
 
 from evals.scorers.judged import first_letter
 from evals.sim.simulated_model import random_bits
-from harness.domain.content_hash import digest, hash_content, short_hash
-from harness.domain.evals.item_groups import shuffle_items, texts_fingerprint
-from harness.domain.operations.keyring import key_id
-from harness.domain.routing.capabilities import Endpoint
+from harness.frame.content_hash import digest, hash_content, short_hash
+from harness.frame.signing.keyring import key_id
+from harness.gate.item_groups import shuffle_items, texts_fingerprint
+from harness.providers.models.capabilities import Endpoint
 from router.frame.body import read_request
 from router.request.client_directives import sticky_key
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.routing.target import RequestPatch, Target
+from harness.providers.target import RequestPatch, Target
 from router.conversation.chat_history import move_chat, with_client_names
 from router.conversation.intake import INTAKES, TAKES_ALL, maker_of, mark_piece, own_id
 from router.conversation.native_histories import move_message, move_response, without_reasoning

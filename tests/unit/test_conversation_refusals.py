@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.domain.routing.target import Provider
+from harness.providers.target import Provider
 from router.conversation.intake import read_mark
 from router.frame.body import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH
 from router.upstream.learned_repairs import LearnedRepairs

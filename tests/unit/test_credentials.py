@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.operations.alerts import AlertEvent, AlertKind
-from harness.domain.providers.credentials import (
+from harness.frame.alerts.alert import AlertEvent, AlertKind
+from harness.providers.credential import (
     ProviderKey,
     StoredKey,
     hide_secrets,
     keys_from_environment,
     lacks_key,
 )
-from harness.domain.routing.table import Snapshot
-from harness.domain.routing.target import Provider
+from harness.providers.target import Provider
+from harness.routing.table import Snapshot
 from router.snapshot.holder import no_keys
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, completion, error

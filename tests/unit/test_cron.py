@@ -2,8 +2,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from harness.domain.errors import InputError
-from harness.runtime.cron import CronCalendar
+from harness.frame.errors import InputError
+from harness.frame.runtime.cron import CronCalendar
 
 FRIDAY = datetime(2026, 11, 27, 3, tzinfo=UTC)
 

@@ -13,16 +13,19 @@ from dashboard import current_user, dialog_forms, page_frame
 from dashboard.views import canary as canary_page
 from dashboard.views import canary_text, captures, decisions, route_holds, route_timeline
 from harness.app.installation import CONFIG_VARIABLE
-from harness.control.canary import shadows
-from harness.control.evals.drift_watches import list_drift_status
-from harness.control.proposals import submission
-from harness.control.routing import break_glass, freezes, kill_switch, routes
-from harness.control.routing.kill_switch import SwitchRequest
-from harness.domain.errors import SignatureInvalid
-from harness.domain.operations.access import Role
-from harness.domain.privacy.capture import capture_expiry
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.kill_switch import SwitchSource, parse_force
+from harness.canary import shadows
+from harness.evals.drift_watches import list_drift_status
+from harness.frame.errors import SignatureInvalid
+from harness.frame.people.access import Role
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations.records import Captures
+from harness.proposals import break_glass, submission
+from harness.providers.force import SwitchSource, parse_force
+from harness.routes import freezes, kill_switch, routes
+from harness.routes.kill_switch import SwitchRequest
+from harness.routing.capture import capture_expiry
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.proposals import Proposals
 from tests.contract.test_store_observations import ONE as CAPTURED
 from tests.support.browser.dashboard_data import ANA, BEN, Lived, lived_copy
 from tests.support.control.control_plane import read_history
@@ -213,7 +216,7 @@ def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
         about = f"{status.rollout.id}-{status.rollout.version}"
         app = dialog(
             "from dashboard.views import canary",
-            "from harness.domain.canary.rollout import RolloutSignal",
+            "from harness.gate.online.rollout import RolloutSignal",
             "status = kept('status', canary_text.load_canary(ctx, 'support-chat').status)",
             f"if '{signal}-acted-{about}' not in st.session_state:",
             f"    canary.ask(status, RolloutSignal('{signal}'))",
@@ -247,7 +250,7 @@ def test_a_route_goes_back_by_hand_and_its_kill_switch_is_lifted() -> None:
     request = SwitchRequest(parse_force("provider:sim"), "a vendor is down", route="faq")
     switch = kill_switch.throw_switch(ctx, BEN, request, source=SwitchSource.CLI)
     app = dialog(
-        "from harness.control.routing import kill_switch",
+        "from harness.routes import kill_switch",
         "(live,) = kept('live', kill_switch.list_live_switches(ctx))",
         "route_holds.lift(live)",
     )
@@ -263,7 +266,7 @@ def test_an_approval_waits_for_the_change_request_that_its_policy_asks_for(
     id_ = house.proposals["awaiting"]
     app = dialog(
         "from dataclasses import replace",
-        "from harness.domain.proposals.policy import ChangeReferenceRule",
+        "from harness.gate.policy import ChangeReferenceRule",
         f"view, found = decisions.load('{id_}')",
         "proposal = view.comparison.proposal",
         "policy = replace(proposal.policy, change_reference=ChangeReferenceRule.REQUIRED)",
@@ -275,7 +278,7 @@ def test_an_approval_waits_for_the_change_request_that_its_policy_asks_for(
     assert app.button(key=f"approval-now-{id_}").disabled
     fill(app, {f"approval-change-{id_}": "CHG-20417"}, f"approval-now-{id_}")
     with page_frame.context().store.read() as tx:
-        assert tx.proposals.get(id_).change_reference == "CHG-20417"
+        assert Proposals(tx).get(id_).change_reference == "CHG-20417"
 
 
 @pytest.mark.req("G2")
@@ -313,7 +316,7 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
         said = text(shown(monkeypatch, house.config, "canary"))
         assert "Every route counts as frozen." in said
     app = dialog(
-        "from harness.control.routing import freezes",
+        "from harness.routes import freezes",
         "found = kept('found', freezes.list_liftable_freezes(ctx, 'support-chat'))",
         "route_holds.thaw(found[0])",
     )
@@ -389,7 +392,7 @@ def test_a_captured_request_is_read_by_an_approver_alone_and_the_audit_log_says_
     at = ctx.clock.now()
     kept = replace(CAPTURED, at=at, expires_at=capture_expiry(at, 9), content=content)
     with ctx.store.write() as tx:
-        tx.captures.store(kept, most_per_day=9)
+        Captures(tx).store(kept, most_per_day=9)
     page = shown(monkeypatch, house.config, "suites")
     assert ("Show one …", True) in _reads(page)
     assert "At the depot." not in text(page)
@@ -400,7 +403,7 @@ def test_a_captured_request_is_read_by_an_approver_alone_and_the_audit_log_says_
         assert "Not done" in text(app.button(key="read-now").click().run())
     fill(app, {}, "read-now")
     with ctx.store.read() as tx:
-        (read,) = [e for e in tx.audit.tail(50) if e.action == "capture.read"]
+        (read,) = [e for e in AuditLog(tx).tail(50) if e.action == "capture.read"]
     assert read.actor == "ben"
 
     app = dialog("captures.show_one(['cap_1'])")
@@ -451,8 +454,8 @@ def test_a_route_is_checked_for_drift_and_its_model_accepted_as_it_answers_now(
 def _opened(words: str) -> AppTest:
     """Opens a dialog by itself: AppTest closes those that a page's button opened."""
     return dialog(
-        "from harness.control.evals.drift_watches import list_drift_status",
-        "from harness.control.canary.shadows import list_running",
+        "from harness.evals.drift_watches import list_drift_status",
+        "from harness.canary.shadows import list_running",
         f"if 'done' not in st.session_state: {words}",
     )
 

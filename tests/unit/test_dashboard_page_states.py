@@ -16,28 +16,33 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, page_frame, sign_in_page
 from dashboard.views import route_timeline, samples
+from harness.agents import agents, switches
 from harness.app.installation import CONFIG_VARIABLE, open_installation
-from harness.cli.canary_facts import rollout_facts
-from harness.cli.program import program as command_line
-from harness.control.agents import agents, switches
-from harness.control.canary import status as canary_status
-from harness.control.operations import alerts, dashboard_sessions, keys
-from harness.control.operations.dashboard_sessions import ActorSession
-from harness.control.proposals import comparison
-from harness.control.proposals.comparison import ArmFigures
-from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
-from harness.control.routing import kill_switch, targets
-from harness.control.routing.kill_switch import SwitchRequest
-from harness.domain.agents.agent import ModelChoice, ModelKind
-from harness.domain.errors import ProviderAway, StoreUnavailable
-from harness.domain.evals.run import Sample
-from harness.domain.evals.verdict import InfraError
-from harness.domain.formatting import format_signed
-from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.principals import OPERATOR
-from harness.domain.routing.kill_switch import ENVIRONMENT_VARIABLE, SwitchSource, parse_force
-from harness.domain.routing.target import Provider
+from harness.canary import status as canary_status
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import ProviderAway, StoreUnavailable
+from harness.frame.formatting import format_signed
+from harness.frame.people.access import SYSTEM, Role
+from harness.frame.people.principals import OPERATOR
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.run import Sample
+from harness.gate.verdict import InfraError
+from harness.interfaces.cli.canary_facts import rollout_facts
+from harness.interfaces.cli.program import program as command_line
+from harness.operations import dashboard_sessions, keys
+from harness.operations.dashboard_sessions import ActorSession
+from harness.proposals.report import comparison
+from harness.proposals.report.comparison import ArmFigures
+from harness.proposals.report.drawbacks import describe_absence, list_drawbacks
+from harness.providers.force import ENVIRONMENT_VARIABLE, SwitchSource, parse_force
+from harness.providers.target import Provider
+from harness.registry import targets
+from harness.routes import kill_switch
+from harness.routes.kill_switch import SwitchRequest
+from harness.routing.agent import ModelChoice, ModelKind
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.runs import EvalRuns
 from tests.support.browser import agent_sessions
 from tests.support.browser.dashboard_data import ANA, XSS, Lived, configured, lived_copy, opened
 from tests.support.control.manual_clock import ManualClock
@@ -307,13 +312,13 @@ def test_a_card_says_for_whom_a_comparison_waits_what_it_costs_and_offers_to_ask
 ) -> None:
     config, proposal = copied(lived_in, tmp_path), lived_in.proposals["evaluating"]
     with opened(config, ManualClock(now())) as installation, installation.store.write() as tx:
-        (pair,) = tx.proposals.get(proposal).runs.values()
-        run = tx.runs.get(pair.candidate)
-        tx.runs.lease(run.id, "w", now=now(), until=now() + timedelta(minutes=1))
+        (pair,) = Proposals(tx).get(proposal).runs.values()
+        run = EvalRuns(tx).get(pair.candidate)
+        EvalRuns(tx).lease(run.id, "w", now=now(), until=now() + timedelta(minutes=1))
         away = str(ProviderAway("sim", "connection refused", 20.0))
         tried = now() + timedelta(minutes=5)
         wait = replace(run, waits_since=now(), patience_since=now(), retry_at=tried)
-        assert tx.runs.wait(replace(wait, message=away), "w")
+        assert EvalRuns(tx).wait(replace(wait, message=away), "w")
 
     for page in ("proposals", "compare"):
         app = shown(monkeypatch, config, page, {"id": proposal})
@@ -442,7 +447,7 @@ def test_a_switch_in_force_and_a_broken_audit_log_are_shown_on_every_page(
         for why in (XSS, "a drill that is over")
     )
     kill_switch.lift_switch(ctx, ANA, lifted.id, reason="over")
-    monkeypatch.setattr("harness.store.sql.audit.AuditLog.first_break", lambda _: 1234)
+    monkeypatch.setattr("harness.frame.signing.audit_log.AuditLog.first_break", lambda _: 1234)
 
     for page in PAGES:
         app = shown(monkeypatch, config, page)
@@ -567,7 +572,7 @@ def test_a_sign_out_ends_the_key_and_the_single_sign_on_and_keeps_the_way_to_the
     assert "Sign in</b> to Swapgate" not in text(app)
     assert app.user["is_logged_in"] is False
     with ctx.store.read() as tx:
-        ended = [e.actor for e in tx.audit.tail(50) if e.action == "dashboard.sign_out"]
+        ended = [e.actor for e in AuditLog(tx).tail(50) if e.action == "dashboard.sign_out"]
     assert sorted(ended) == ["carla", "dora@example.com"]
     app.run()
     assert "Sign in</b> to Swapgate" in text(app)

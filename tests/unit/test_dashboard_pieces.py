@@ -18,16 +18,16 @@ from dashboard.views import keys, overview
 from dashboard.views import routes as routes_page
 from dashboard.views import samples as answers
 from dashboard.views.suites import RunView, run_cells
-from harness.control.routing.fallback_chain import ChainEntry
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.errors import ConfigError
-from harness.domain.evals.run import EvalRun, RunState, SampleError
-from harness.domain.evals.suite_plan import Claim, SuiteRole
-from harness.domain.evals.verdict import SliceFigures, SuiteFigures, SuiteReport
-from harness.domain.routing.evidence import EvidenceKind, Waiver
-from harness.domain.routing.target import Target
-from harness.domain.settings import OidcSettings
-from harness.report.answer_examples import strip_common_start
+from harness.frame.errors import ConfigError
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.run import EvalRun, RunState, SampleError
+from harness.gate.suite_plan import Claim, SuiteRole
+from harness.gate.verdict import SliceFigures, SuiteFigures, SuiteReport
+from harness.operations.settings import OidcSettings
+from harness.proposals.fallback_chain import ChainEntry
+from harness.proposals.report.answer_examples import strip_common_start
+from harness.providers.target import Target
+from harness.routing.evidence import EvidenceKind, Waiver
 from tests.support.store.records import SAMPLE, TRAFFIC
 
 START = datetime(2026, 11, 20, tzinfo=UTC)

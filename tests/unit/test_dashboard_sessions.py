@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from dashboard import page_frame
+from harness.agents import switches
+from harness.agents.message import MessageToolCall
+from harness.agents.records import Sessions, SwitchRequests
+from harness.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.app.installation import CONFIG_VARIABLE
-from harness.control.agents import switches
-from harness.control.privacy import user_deletion
-from harness.domain.agents.agent import AgentSession, literal_choice
-from harness.domain.agents.message import MessageToolCall
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.operations.access import Role
-from harness.domain.operations.principals import OPERATOR
+from harness.frame.people.access import Role
+from harness.frame.people.principals import OPERATOR
+from harness.operations import user_deletion
+from harness.routing.agent import AgentSession, literal_choice
 from tests.support.browser.agent_sessions import (
     SCOUT,
     UNPRICED,
@@ -133,7 +134,7 @@ def test_an_approver_alone_decides_on_a_switch_and_sees_what_it_means(
 
     app = dialog(
         "from dashboard.views import sessions",
-        f"with ctx.store.read() as tx: found = tx.switch_requests.get('{request.id}')",
+        f"with ctx.store.read() as tx: found = SwitchRequests(tx).get('{request.id}')",
         f"sessions.decide('{verb}', kept('asked', found), 'concierge')",
     )
     said = text(app)
@@ -144,8 +145,8 @@ def test_an_approver_alone_decides_on_a_switch_and_sees_what_it_means(
     app.button(key=f"{verb}-now-{request.id}").click().run()
 
     with page_frame.context().store.read() as tx:
-        decided = tx.switch_requests.get(request.id)
-        assert tx.sessions.get(session.id).model.text == model
+        decided = SwitchRequests(tx).get(request.id)
+        assert Sessions(tx).get(session.id).model.text == model
     assert (decided.state, decided.decision_reason) == (state, "too dear")
     after = page_text(monkeypatch, tmp_path, session=session.id)
     assert re.search(rf"{state.value}.*?, by clara", after)

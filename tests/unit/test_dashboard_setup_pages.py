@@ -17,15 +17,15 @@ from dashboard.views import suite_dialogs as suites_page
 from dashboard.views.providers import price_cell
 from harness.app.installation import CONFIG_VARIABLE
 from harness.app.suite_import import UPLOAD_SCORERS
-from harness.control.operations import keys, queries
-from harness.control.operations.queries import list_keys
-from harness.control.providers import credentials, registry
-from harness.control.providers.matrix import MatrixModel, build_matrix
-from harness.control.routing import fallback_chain, kill_switch, routes, targets
-from harness.control.routing.targets import ProviderChange
-from harness.domain.errors import ConfigError
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.providers.catalogue import (
+from harness.evals.settings import JudgeSettings, SuiteSettings
+from harness.frame.errors import ConfigError
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.runtime.encryption import new_key
+from harness.operations import keys, queries
+from harness.operations.queries import list_keys
+from harness.proposals import fallback_chain
+from harness.providers.models.catalogue import (
     COLUMNS,
     Ability,
     CatalogueChange,
@@ -33,12 +33,15 @@ from harness.domain.providers.catalogue import (
     build_catalogue,
     find_price_origin,
 )
-from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.table import RouteSettings, RouteSuite, Stakes, StreamCommit
-from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.settings import JudgeSettings, SuiteSettings
-from harness.runtime.encryption import new_key
+from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.records import DiscoveredModels
+from harness.providers.target import Price, Provider, Target
+from harness.registry import credentials, registered_providers, targets
+from harness.registry.targets import ProviderChange
+from harness.routes import kill_switch, routes
+from harness.routes.matrix import MatrixModel, build_matrix
+from harness.routing.records.routes import Routing
+from harness.routing.table import RouteSettings, RouteSuite, Stakes, StreamCommit
 from tests.support.browser.dashboard_data import ANA, configured
 from tests.unit.test_dashboard_page_states import dialog, fill, forget, page_app, text
 
@@ -115,7 +118,7 @@ def test_a_provider_is_added_and_asked_at_once_and_its_key_shown_nowhere(
     app.text_input(key="base-address-house").set_value("http://127.0.0.1:10/v1").run()
     assert app.button(key="base-now-house").disabled
     fill(app, {"base-why-house": "another machine"}, "base-now-house")
-    moved = registry.get_provider(page_frame.context(), "house")
+    moved = registered_providers.get_provider(page_frame.context(), "house")
     assert moved.api_base == "http://127.0.0.1:10/v1"
 
 
@@ -124,11 +127,11 @@ def test_a_model_is_added_and_one_that_its_provider_does_not_list_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ctx = page_frame.context()
-    registry.change_provider(ctx, SYSTEM, "openai", ProviderChange())
-    address = registry.get_provider(ctx, "openai").api_base
+    registered_providers.change_provider(ctx, SYSTEM, "openai", ProviderChange())
+    address = registered_providers.get_provider(ctx, "openai").api_base
     with ctx.store.write() as tx:
         listed = DiscoveredModel("openai", "gpt-4o-mini", address, ctx.clock.now())
-        tx.discovered_models.replace("openai", [listed])
+        DiscoveredModels(tx).replace("openai", [listed])
     act_as(monkeypatch, "pat", Role.PROPOSER)
     app = dialog("providers.add_model('openai')")
     assert "Choose a model first." in text(app)
@@ -136,7 +139,7 @@ def test_a_model_is_added_and_one_that_its_provider_does_not_list_is_named(
     fill(app, {"model-of-openai": "gpt-4o"}, "model-now-openai")
     with page_frame.context().store.read() as tx:
         [made] = [
-            target for target in tx.routing.targets().values() if target.model == "gpt-4o"
+            target for target in Routing(tx).targets().values() if target.model == "gpt-4o"
         ]
     name, why = app.session_state[providers_page.UNLISTED]
     assert name == made.name
@@ -150,7 +153,9 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
 ) -> None:
     monkeypatch.setenv("SWAPGATE_ENCRYPTION_KEYS", new_key())
     ctx = page_frame.context()
-    registry.change_provider(ctx, ANA, "house", ProviderChange("vllm", "http://127.0.0.1:9/v1"))
+    registered_providers.change_provider(
+        ctx, ANA, "house", ProviderChange("vllm", "http://127.0.0.1:9/v1")
+    )
     act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog("providers.change_keys('house')")
 
@@ -183,7 +188,9 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
     [event] = [e for e in queries.read_audit_events(ctx) if e.action == "credential.remove"]
     assert (event.actor, event.details["keys"]) == ("ada", ["default"])
 
-    registry.change_provider(ctx, ANA, "github_copilot", ProviderChange("github_copilot"))
+    registered_providers.change_provider(
+        ctx, ANA, "github_copilot", ProviderChange("github_copilot")
+    )
     for opened in ("providers.change_keys('github_copilot')", "providers.add_provider()"):
         app = dialog(opened)
         assert "swapgate provider key login github_copilot" in [code.value for code in app.code]
@@ -239,7 +246,7 @@ def test_a_clients_limits_are_changed_and_its_key_revoked_by_its_name(
     furnish()
     act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog(
-        "from harness.control.operations.queries import list_keys",
+        "from harness.operations.queries import list_keys",
         "live = [key for key in list_keys(ctx) if key.revoked_at is None]",
         "keys.change_key(kept('live', live))",
     )
@@ -271,8 +278,8 @@ def test_an_admin_declares_who_somebody_is_with_a_reason(
     keys.create_key(ctx, SYSTEM, "ada phone", secret=secret, role=Role.VIEWER)
 
     app = dialog(
-        "from harness.control.operations import people as known",
-        "from harness.domain.operations.principals import OPERATOR",
+        "from harness.operations import people as known",
+        "from harness.frame.people.principals import OPERATOR",
         "keys.declare(known.list_people(ctx, OPERATOR))",
     )
     assert app.button(key="declaration-now").disabled
@@ -365,7 +372,7 @@ def test_each_scorer_is_asked_for_its_options_and_its_judge() -> None:
     assert set(suites_page.OPTION_WORDS) == known
     app = dialog(
         "from dashboard.dialog_forms import Form",
-        "from harness.domain.operations.access import Role",
+        "from harness.frame.people.access import Role",
         "form = Form(Role.ADMIN, 'upload')",
         "st.session_state.asked = (suites.ask(form), form.missing)",
     )
@@ -436,7 +443,7 @@ def test_a_price_says_where_it_comes_from_and_when_the_catalogue_says_another() 
     assert "given to this provider<" in cell(other, None)
     assert "unknown" in cell(None, None)
     ctx = page_frame.context()
-    registry.change_provider(ctx, SYSTEM, "openai", ProviderChange())
+    registered_providers.change_provider(ctx, SYSTEM, "openai", ProviderChange())
     targets.add_target(ctx, SYSTEM, Target("openai", "gpt-4o"))
     [row] = [row for row in build_matrix(ctx) if row.provider == "openai"]
     listed = row.models[0].price_origin

@@ -8,15 +8,20 @@ import pytest
 from dashboard import current_user, page_frame
 from harness.app import settings_origin
 from harness.app.installation import load_settings
-from harness.control.operations import alerts, queries
-from harness.control.routing import routes, targets
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.spending import PurposeSpending, SpendingPurpose, month_of
-from harness.domain.reliability.failover import Failover, hash_user
-from harness.domain.routing.table import RouteSettings
-from harness.domain.routing.target import Provider, Target
+from harness.evals.month_spending import PurposeSpending, SpendingPurpose, month_of
+from harness.evals.records.spending import Spending
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.people.access import Actor, Role
+from harness.gate.online.observation import TrafficMinute
+from harness.operations import queries
+from harness.providers.target import Provider, Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.records.failovers import Failovers
+from harness.routing.records.observations import Observations
+from harness.routing.reliability.failover import Failover, hash_user
+from harness.routing.table import RouteSettings
 from tests.support.browser.dashboard_data import ANA, XSS, configured, opened
 from tests.support.control.manual_clock import ManualClock
 from tests.unit.test_dashboard_page_states import forget, now, pages, shown, text
@@ -69,12 +74,12 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             user_hash=hash_user("user:alice", installation.secret), next_target=None,
         )  # fmt: skip
         with ctx.store.write() as tx:
-            tx.observations.append([], traffic)
-            tx.failovers.append([left])
+            Observations(tx).append([], traffic)
+            Failovers(tx).append([left])
             at = ctx.clock.now()
-            tx.spending.set_cap(1.5, at)
+            Spending(tx).set_cap(1.5, at)
             spent = PurposeSpending(SpendingPurpose.EVALS, 1.5, calls=3)
-            tx.spending.add(month_of(at), spent)
+            Spending(tx).add(month_of(at), spent)
             alerts.raise_alert(
                 tx, AlertKind.OUR_KEY, "x", subject="provider sim", title=XSS, text="=1+1"
             )

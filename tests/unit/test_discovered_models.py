@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.errors import InputError
-from harness.domain.providers.discovered_model import MAX_MODELS, parse_listed_models
-from harness.domain.providers.probe import MAX_REPLY_BYTES
-from harness.domain.routing.target import Price, Provider
+from harness.frame.errors import InputError
+from harness.providers.calls.probe import MAX_REPLY_BYTES
+from harness.providers.models.discovered_model import MAX_MODELS, parse_listed_models
+from harness.providers.target import Price, Provider
 
 pytestmark = pytest.mark.req("C2", "C3")
 

@@ -6,10 +6,10 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from dashboard.serve import docs_routes
-from harness import docs_pages
-from harness.cli.operations import docs
-from harness.cli.program import program
-from harness.domain.errors import NotFound, SwapgateError
+from harness.frame import docs_pages
+from harness.frame.errors import NotFound, SwapgateError
+from harness.interfaces.cli.operations import docs
+from harness.interfaces.cli.program import program
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import RequestPatch
+from harness.frame.failures import FailureClass
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import RequestPatch
 from router.frame.body import read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import parse_object

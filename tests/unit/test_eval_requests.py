@@ -16,7 +16,7 @@ from evals.runner.chat_completions import (
     request_body,
 )
 from evals.runner.inspect_runner import PREFIX, run_dir
-from harness.domain.routing.target import RequestPatch, Target
+from harness.providers.target import RequestPatch, Target
 
 ASKED = [{"role": "user", "content": "Hi"}]
 

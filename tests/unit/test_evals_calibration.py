@@ -16,9 +16,9 @@ from evals.runner.judge_calibration import (
 )
 from evals.suites.items import load_references
 from evals.suites.suite import Suite, load_suite
-from harness.domain.errors import InputError, JudgeUnfit
-from harness.domain.routing.target import Target
-from harness.domain.settings import JudgeSettings, SuiteSettings
+from harness.evals.settings import JudgeSettings, SuiteSettings
+from harness.frame.errors import InputError, JudgeUnfit
+from harness.providers.target import Target
 from tests.support.control.manual_clock import ManualClock
 from tests.support.evals.scripted_judge import ScriptedJudge
 

@@ -12,8 +12,8 @@ from evals.scorers import ScoreResult, find_scorer
 from evals.scorers.interface import NotJudged, RunProgram
 from evals.suites.items import Item
 from evals.suites.suite import load_suite
-from harness.domain.errors import ConfigError, InputError
-from harness.domain.settings import SuiteSettings
+from harness.evals.settings import SuiteSettings
+from harness.frame.errors import ConfigError, InputError
 
 RIGHT, WRONG = ScoreResult(1, 1), ScoreResult(0, 0)
 TWICE = {

@@ -10,8 +10,8 @@ import pytest
 from evals.runner.inspect_tasks import DataSuite
 from evals.suites.suite import load_suite
 from evals.suites.suite_import import ImportedSuite, import_suites, read_labelled
-from harness.domain.errors import Conflict, InputError, SwapgateError
-from harness.domain.settings import SuiteSettings
+from harness.evals.settings import SuiteSettings
+from harness.frame.errors import Conflict, InputError, SwapgateError
 
 pytestmark = pytest.mark.req("F9", "D8")
 

@@ -13,10 +13,10 @@ from evals.sim.answers import answer_as_judge as simulated
 from evals.sim.profiles import Profile
 from evals.suites.items import Item
 from evals.suites.suite import load_suite
-from harness.domain.canary.judge import JudgeOutcome, parse_verdict
-from harness.domain.errors import ConfigError, InputError
-from harness.domain.routing.target import Target
-from harness.domain.settings import JudgeSettings, SuiteSettings
+from harness.evals.settings import JudgeSettings, SuiteSettings
+from harness.frame.errors import ConfigError, InputError
+from harness.proposals.judge import JudgeOutcome, parse_verdict
+from harness.providers.target import Target
 from tests.support.evals.scripted_judge import Says, ScriptedJudge
 
 NONE = ScoreResult(None, None)

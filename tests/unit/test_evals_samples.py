@@ -16,9 +16,9 @@ from evals.scorers import find_scorer, scorer_identity
 from evals.scorers.code import imports
 from evals.scorers.json_repair import parse_literal, parse_source
 from evals.suites.items import Item, load_items
-from harness.domain.errors import InputError
-from harness.domain.evals.item_groups import ItemGroups, shuffle_items
-from harness.domain.privacy.capture import find_near_duplicates, jaccard_similarity, shingles
+from harness.frame.errors import InputError
+from harness.gate.item_groups import ItemGroups, shuffle_items
+from harness.routing.capture import find_near_duplicates, jaccard_similarity, shingles
 
 
 def jsonl(folder: Path, *records: object) -> Path:

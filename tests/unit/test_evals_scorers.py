@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from evals import scorers
 from evals.scorers import SCORERS, ScoreResult, find_scorer, scorer_identity
 from evals.suites.items import Item
-from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.run import UNREADABLE
+from harness.frame.errors import InputError, NotFound
+from harness.gate.run import UNREADABLE
 
 RIGHT = ScoreResult(1, 1)
 WRONG = ScoreResult(0, 0)

@@ -13,11 +13,11 @@ from evals.scorers import SCORERS
 from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.items import Item
 from evals.suites.suite import load_suite, render_prompt
-from harness import package_data
 from harness.config import load_settings
-from harness.domain.errors import ConfigError, InputError, NotFound
-from harness.domain.settings import SuiteSettings
-from harness.ports import SuiteCatalog
+from harness.evals.ports import SuiteCatalog
+from harness.evals.settings import SuiteSettings
+from harness.frame import package_data
+from harness.frame.errors import ConfigError, InputError, NotFound
 
 
 @pytest.fixture

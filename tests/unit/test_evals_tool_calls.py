@@ -9,8 +9,8 @@ from evals.scorers import AnswerToolCall, ScoreResult, find_scorer
 from evals.suites.conversation import merge_fields
 from evals.suites.items import Item
 from evals.suites.suite import load_suite
-from harness.domain.errors import InputError
-from harness.domain.settings import SuiteSettings
+from harness.evals.settings import SuiteSettings
+from harness.frame.errors import InputError
 
 RIGHT, WRONG = ScoreResult(1, 1), ScoreResult(0, 0)
 TARGET = {"name": "weather.today", "arguments": {"city": "Oslo", "days": 3}}

@@ -1,9 +1,9 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from harness.control.evals.eval_queue import QueuedRun
-from harness.control.reconciler import fair_order
-from harness.domain.evals.run import RunState
+from harness.gate.run import RunState
+from harness.operations.reconciler import fair_order
+from harness.proposals.evaluation.eval_queue import QueuedRun
 from tests.support.store.records import PLAIN_RUN
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.routing import monthly_bill
-from harness.domain.canary.observation import TrafficTotal
-from harness.domain.evals.cost_forecast import (
+from harness.gate.online.observation import TrafficTotal
+from harness.providers.target import Price
+from harness.routes import monthly_bill
+from harness.routing.cost_forecast import (
     CostForecast,
     MeasuredTokens,
     TokenCounts,
     forecast_cost,
     measure_bill,
 )
-from harness.domain.routing.target import Price
 
 pytestmark = pytest.mark.req("A3")
 

@@ -11,15 +11,6 @@ from evals.scorers import ScoreResult, find_scorer
 from evals.scorers.json_repair import REPAIRS
 from evals.scorers.unwrap import unwrap_layers
 from evals.suites.items import Item
-from harness.cli.routing import models
-from harness.cli.routing.route_options import TargetOptions, requested_target
-from harness.control.proposals.format_failures import (
-    model_add_command,
-    patch_candidate,
-    with_json_mode,
-)
-from harness.domain.evals.run import UNREADABLE
-from harness.domain.routing.target import RequestPatch, Target
 from harness.gate.offline.format_rules import (
     CALL,
     CODE_ONLY,
@@ -31,6 +22,15 @@ from harness.gate.offline.format_rules import (
     find_format_rule,
     find_remedy,
 )
+from harness.gate.run import UNREADABLE
+from harness.interfaces.cli.routing import models
+from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
+from harness.proposals.report.format_failures import (
+    model_add_command,
+    patch_candidate,
+    with_json_mode,
+)
+from harness.providers.target import RequestPatch, Target
 
 pytestmark = pytest.mark.req("A8")
 

@@ -2,8 +2,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from harness.domain.errors import InputError
-from harness.domain.routing.freeze import Hold, build_window, may_go_on, measure_frozen_time
+from harness.frame.errors import InputError
+from harness.routing.freeze import Hold, build_window, may_go_on, measure_frozen_time
 
 pytestmark = pytest.mark.req("G2")
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.suite import load_suite
-from harness.domain.errors import InputError
-from harness.domain.evals.item_groups import ItemGroups
-from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.evals.verdict import Inconclusive, Passed
-from harness.domain.settings import SuiteSettings
+from harness.evals.settings import SuiteSettings
+from harness.frame.errors import InputError
+from harness.gate.item_groups import ItemGroups
+from harness.gate.suite_plan import SuitePlan
+from harness.gate.verdict import Inconclusive, Passed
 from tests.unit.test_gate_verdicts import ask, plan, sides
 
 pytestmark = pytest.mark.req("F2", "A7")

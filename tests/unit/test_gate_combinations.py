@@ -19,25 +19,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.domain.evals.item_groups import Slice
-from harness.domain.evals.run import Sample, SampleError
-from harness.domain.evals.suite_plan import (
+from harness.frame.plain_data import from_plain
+from harness.gate.arrays import Floats
+from harness.gate.item_groups import Slice
+from harness.gate.offline.noise import MOST_NOISE
+from harness.gate.offline.replay import verdict_bytes
+from harness.gate.offline.verdicts import replay_verdict
+from harness.gate.planning.multiplicity import share_alpha
+from harness.gate.policy import GatePolicy, Policy
+from harness.gate.run import Sample, SampleError
+from harness.gate.suite_plan import (
     Claim,
     ClaimPopulation,
     PrimaryCombination,
     SuitePlan,
     SuiteRole,
 )
-from harness.domain.evals.verdict import VERDICTS, Verdict
-from harness.domain.plain_data import from_plain
-from harness.domain.proposals.policy import GatePolicy, Policy
-from harness.domain.proposals.proposal import Proposal, ProposalPhase, SuiteRuns
-from harness.gate.arrays import Floats
-from harness.gate.offline.noise import MOST_NOISE
-from harness.gate.offline.recomputation import recompute_verdict
-from harness.gate.offline.replay import verdict_bytes
-from harness.gate.offline.verdicts import replay_verdict
-from harness.gate.planning.multiplicity import share_alpha
+from harness.gate.verdict import VERDICTS, Verdict
+from harness.proposals.evaluation.recomputed_verdict import recompute_verdict
+from harness.routing.proposal import Proposal, ProposalPhase, SuiteRuns
 from tests.support.sampling import sampled
 from tests.support.store.records import PLAIN_SAMPLE
 from tests.unit.test_gate_verdicts import NOW, Sides, ask, broken

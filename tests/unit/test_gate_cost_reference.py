@@ -7,9 +7,9 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
-from harness.domain.evals.suite_plan import Claim, SuitePlan
-from harness.domain.evals.verdict import CostFigures, CostOutcome
 from harness.gate.offline.costs import CostPair, items_to_show_saving, judge_costs
+from harness.gate.suite_plan import Claim, SuitePlan
+from harness.gate.verdict import CostFigures, CostOutcome
 from tests.unit.test_gate_verdicts import plan
 
 pytestmark = pytest.mark.req("A3", "A7", "F2")

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.cli.evals.file_decision import gate_decide
-from harness.domain.evals import text_files
-from harness.domain.evals.suite_plan import Claim
+from harness.frame import text_files
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_differences
+from harness.gate.suite_plan import Claim
+from harness.interfaces.cli.evals.file_decision import gate_decide
 from tests.unit.test_gate_clusters import clustered
 from tests.unit.test_gate_verdicts import ask, sides
 

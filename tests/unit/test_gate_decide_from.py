@@ -10,16 +10,20 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from harness.cli.evals import export_decision, file_decision
-from harness.cli.evals.export_decision import EXPORT_FORMATS, ExportChoice, read_exports
-from harness.domain.errors import InputError
-from harness.domain.evals.exports.formats import parse_inspect, parse_promptfoo
-from harness.domain.evals.exports.scored_run import (
+from harness.evals.exports.formats import parse_inspect, parse_promptfoo
+from harness.evals.exports.scored_run import (
     ExportedPairs,
     GapCount,
     ScoredRun,
     ScoredSample,
     pair_runs,
+)
+from harness.frame.errors import InputError
+from harness.interfaces.cli.evals import export_decision, file_decision
+from harness.interfaces.cli.evals.export_decision import (
+    EXPORT_FORMATS,
+    ExportChoice,
+    read_exports,
 )
 
 pytestmark = pytest.mark.req("G1", "F2")
@@ -108,7 +112,7 @@ def test_the_command_reports_gaps_and_says_that_it_promotes_nothing() -> None:
 
 def test_no_code_of_exports_can_reach_a_verdict_or_the_database() -> None:
     """What promotes takes a `Passed` of a stored verdict: nothing here makes or stores one."""
-    files = [*(ROOT / "harness/domain/evals/exports").glob("*.py")]
+    files = [*(ROOT / "harness/evals/exports").glob("*.py")]
     files.append(Path(export_decision.__file__))
     imported = {
         (node.module, name.name)
@@ -120,7 +124,9 @@ def test_no_code_of_exports_can_reach_a_verdict_or_the_database() -> None:
 
     rooms = {module for module, _ in imported if module.startswith("harness")}
     assert all(
-        module.startswith(("harness.domain.e", "harness.domain.s", "harness.cli.evals"))
+        module.startswith(
+            ("harness.evals.exports", "harness.frame", "harness.interfaces.cli.evals")
+        )
         for module in rooms
     )
     assert not {name for _, name in imported} & {"Passed", "Verdict", "Store", "Context"}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 from harness.gate import drift
 from harness.gate.drift import ETAS, compare_runs, log_e_values
 

@@ -4,10 +4,6 @@ from typing import Any
 
 import pytest
 
-from harness.domain.canary.guardrails import FailureTally
-from harness.domain.canary.ranking import rank_among
-from harness.domain.canary.worker_guard import HARM_GRID
-from harness.domain.evals.suite_plan import Claim
 from harness.gate.arrays import log_mean
 from harness.gate.offline.design import Design
 from harness.gate.offline.intervals import mcnemar, tango_interval, tango_p
@@ -19,7 +15,11 @@ from harness.gate.offline.sequential import (
 )
 from harness.gate.online.evidence_paths import counts_path, ranks_path
 from harness.gate.online.fisher import Certificate, add_block, log_odds_e, log_srm
+from harness.gate.online.guardrails import FailureTally
+from harness.gate.online.ranking import rank_among
+from harness.gate.online.worker_guard import HARM_GRID
 from harness.gate.planning.multiplicity import holm_test
+from harness.gate.suite_plan import Claim
 
 FILE = Path(__file__).parent.parent / "golden" / "golden.json"
 GOLDEN: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
-from harness.domain.plain_data import from_plain
+from harness.frame.plain_data import from_plain
 from harness.gate.offline.design import (
     FUTILE,
     Design,
@@ -28,6 +27,7 @@ from harness.gate.offline.sequential import (
     judge_differences,
 )
 from harness.gate.planning.multiplicity import share_alpha
+from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 
 pytestmark = pytest.mark.req("F2", "F4")
 

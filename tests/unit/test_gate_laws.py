@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.errors import InputError
-from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
+from harness.frame.errors import InputError
 from harness.gate.offline.design import Design
 from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.sequential import (
@@ -15,6 +14,7 @@ from harness.gate.offline.sequential import (
     evidence_path,
     judge_differences,
 )
+from harness.gate.suite_plan import QUALITY_CLAIMS, Claim
 
 pytestmark = pytest.mark.req("F2")
 

@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.errors import InputError, StaleEvidence
-from harness.domain.evals.run import Sample, SampleError
-from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.frame.errors import InputError, StaleEvidence
 from harness.gate.offline.pairs import pair_samples
+from harness.gate.run import Sample, SampleError
+from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 from tests.support.store.records import PLAIN_SAMPLE
 
 pytestmark = pytest.mark.req("A7", "F2")

@@ -5,21 +5,21 @@ from typing import Any
 
 import pytest
 
-from harness.domain.evals.run import Sample
-from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
-from harness.domain.evals.verdict import Failed, Verdict
-from harness.domain.proposals.proposal import Proposal, SuiteRuns
 from harness.gate.offline.pairs import PairedSuite
-from harness.gate.offline.recomputation import (
+from harness.gate.offline.replay import RULES_VERSION, run_ids
+from harness.gate.offline.suite_claims import SuiteClaim
+from harness.gate.offline.verdicts import decide_verdict
+from harness.gate.run import Sample
+from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.gate.verdict import Failed, Verdict
+from harness.proposals.evaluation.recomputed_verdict import (
     AgreementLevel,
     Recomputation,
     _compared,
     recompute_verdict,
     remeasure_claim,
 )
-from harness.gate.offline.replay import RULES_VERSION, run_ids
-from harness.gate.offline.suite_claims import SuiteClaim
-from harness.gate.offline.verdicts import decide_verdict
+from harness.routing.proposal import Proposal, SuiteRuns
 from tests.unit.test_gate_combinations import AnsweredSuites, proposed
 from tests.unit.test_gate_verdicts import NOW, ask, plan, sides
 

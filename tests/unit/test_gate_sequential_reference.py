@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import REJECT_LOG_E, Design, with_unseen_loss
 from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.sequential import evidence_path, judge_batch, judge_differences
+from harness.gate.suite_plan import Claim
 from tests.support.sampling import later
 
 pytestmark = pytest.mark.req("F2")

@@ -9,20 +9,14 @@ import pytest
 from scipy import stats
 
 from evals.suites.configured_suites import ConfiguredSuites
-from harness.domain.errors import InputError
-from harness.domain.evals.item_groups import MIN_SLICE_UNITS, ItemGroups, Slice, guard_slices
-from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.evals.verdict import (
-    Failed,
-    HarnessMismatch,
-    Inconclusive,
-    Passed,
-    ScorePair,
-)
-from harness.domain.settings import SuiteSettings
+from harness.evals.settings import SuiteSettings
+from harness.frame.errors import InputError
+from harness.gate.item_groups import MIN_SLICE_UNITS, ItemGroups, Slice, guard_slices
 from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.pairs import PairedItem
 from harness.gate.offline.slices import SLICE_ALPHA, judge_slices, look_levels
+from harness.gate.suite_plan import SuitePlan
+from harness.gate.verdict import Failed, HarnessMismatch, Inconclusive, Passed, ScorePair
 from tests.unit.test_gate_verdicts import ask, plan, sides
 
 pytestmark = pytest.mark.req("F2", "A7")

@@ -5,9 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from harness.domain.evals.run import Sample, SampleError
-from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
-from harness.domain.evals.verdict import (
+from harness.gate.offline.pairs import pair_samples
+from harness.gate.offline.suite_judgement import judge_pairs
+from harness.gate.offline.verdicts import decide_verdict, judge_suites, replay_verdict
+from harness.gate.run import Sample, SampleError
+from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
+from harness.gate.verdict import (
     Failed,
     HarnessMismatch,
     Inconclusive,
@@ -15,10 +18,7 @@ from harness.domain.evals.verdict import (
     Passed,
     Verdict,
 )
-from harness.gate.offline.pairs import pair_samples
-from harness.gate.offline.suite_judgement import judge_pairs
-from harness.gate.offline.verdicts import decide_verdict, judge_suites, replay_verdict
-from harness.gate.text.verdict_sentences import (
+from harness.proposals.report.next_steps import (
     MISSING_SCORES,
     NEXT_STEPS,
     DecidedProposal,

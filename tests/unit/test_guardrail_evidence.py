@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import (
+from harness.gate.online.evidence_paths import guardrail_weights
+from harness.gate.online.guardrail_report import GuardrailEvidence
+from harness.gate.online.guardrails import (
     RANK_GUARDRAILS,
     ArmLevels,
     FailureTally,
     Guardrail,
     Guardrails,
 )
-from harness.domain.canary.observation import NeverSeen, ObservationBlock
-from harness.domain.proposals.policy import CanaryPolicy
-from harness.gate.online.evidence_paths import guardrail_weights
-from harness.gate.online.guardrail_report import GuardrailEvidence
+from harness.gate.online.observation import NeverSeen, ObservationBlock
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence, distance_path
+from harness.gate.policy import CanaryPolicy
 
 pytestmark = pytest.mark.req("F3")
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.canary.guardrails import Guardrails, UnitRule
-from harness.domain.routing.capabilities import Endpoint
+from harness.gate.online.guardrails import Guardrails, UnitRule
+from harness.providers.models.capabilities import Endpoint
 from router.frame.body import read_request
 from router.frame.json_spans import parse_object
 from router.protocols.answer_signals import MAX_KEPT, AnswerSignals

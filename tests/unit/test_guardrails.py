@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import (
+from harness.frame.content_hash import short_hash
+from harness.frame.errors import InputError
+from harness.frame.plain_data import from_plain, to_plain
+from harness.gate.online.guardrails import (
     RANK_GUARDRAILS,
     FailureTally,
     Guardrail,
@@ -15,7 +18,7 @@ from harness.domain.canary.guardrails import (
     UnitRule,
     guardrail_kind,
 )
-from harness.domain.canary.key_ledger import (
+from harness.gate.online.key_ledger import (
     KEYS_PER_PAGE,
     PAGES,
     KeyClaim,
@@ -24,12 +27,9 @@ from harness.domain.canary.key_ledger import (
     fingerprint,
     page_of,
 )
-from harness.domain.canary.ranking import MeasuredUnit, rank_block, scored_count
-from harness.domain.canary.rollout import build_unit_rule
-from harness.domain.content_hash import short_hash
-from harness.domain.errors import InputError
-from harness.domain.plain_data import from_plain, to_plain
-from harness.domain.proposals.policy import CanaryPolicy, Policy
+from harness.gate.online.ranking import MeasuredUnit, rank_block, scored_count
+from harness.gate.online.rollout import build_unit_rule
+from harness.gate.policy import CanaryPolicy, Policy
 
 pytestmark = pytest.mark.req("F3")
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from harness.domain.canary.guardrails import UnitRule
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.table import Arm, Canary, Handover, Route, Snapshot, choose_arm
+from harness.gate.online.guardrails import UnitRule
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.table import Arm, Canary, Handover, Route, Snapshot, choose_arm
 from router.conversation.intake import mark_piece
 from router.frame.body import read_request
 from router.observers.guardrail_sampling import KEPT, LEAST, TIMES, ShortDeadlines

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.reliability.breaker import CLOSED_BREAKER, BreakerPolicy, admit, settle
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.capabilities import Capabilities, Endpoint
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.failures import FailureClass
+from harness.providers.models.capabilities import Capabilities, Endpoint
+from harness.routing.reliability.breaker import CLOSED_BREAKER, BreakerPolicy, admit, settle
 from router.health.target_health import PROBE_EVERY_S, SUSPECT_EVERY_S, TargetHealth
 from router.observers.health_checks import ANSWER_TOKENS
 from router.request.upstream_call import MAX_CHECK_BYTES

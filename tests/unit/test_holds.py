@@ -3,18 +3,22 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.canary_facts import rollout_facts
-from harness.control import reconciler
-from harness.control.canary import decision, holds, operations
-from harness.control.canary import status as canary_status
-from harness.control.canary.duration_estimate import estimate_for_route
-from harness.control.canary.rollout_unit import RolloutUnit
-from harness.control.operations import alerts
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import ActionKind, RolloutSignal
-from harness.domain.errors import InputError
-from harness.domain.operations.alerts import Alert, AlertKind
+from harness.canary import decision, holds, operations
+from harness.canary import status as canary_status
+from harness.canary.duration_estimate import estimate_for_route
+from harness.canary.rollout_unit import RolloutUnit
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import InputError
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.online.rollout import ActionKind, RolloutSignal
 from harness.gate.online.rollout_action import RolloutAction
+from harness.interfaces.cli.canary_facts import rollout_facts
+from harness.operations import alert_delivery, reconciler
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
 from tests.support.control.control_plane import BEN, SmallInstallation, block_of
 from tests.support.control.manual_clock import ManualClock
 
@@ -39,7 +43,7 @@ def requests(
         arm, "t", 1, number, 0, 0, 0, 0, 0, 0.0,
     )  # fmt: skip
     with world.store.write() as tx:
-        tx.observations.append([], [row])
+        Observations(tx).append([], [row])
 
 
 def up_to_the_next_step(world: SmallInstallation) -> None:
@@ -130,7 +134,7 @@ def test_a_clock_that_is_set_moves_no_canary_for_a_while(world: SmallInstallatio
 def test_blocks_from_the_future_move_no_canary(world: SmallInstallation) -> None:
     up_to_the_next_step(world)
     with world.store.read() as tx:
-        blocks = tx.observations.blocks(world.rollout().id)
+        blocks = Observations(tx).blocks(world.rollout().id)
     now = blocks[-1].closed_at
 
     assert "1 h in the future" in holds.clock_skew(blocks, now - timedelta(hours=1))
@@ -157,7 +161,7 @@ def test_a_canary_without_traffic_on_a_route_that_has_it_is_told_early(
     reconciler.reconcile(ctx)
 
     with world.store.read() as tx:
-        alert = tx.alerts.newest(f"canary_held:{world.rollout().id}")
+        alert = Alerts(tx).newest(f"canary_held:{world.rollout().id}")
     assert alert is not None
     assert "900 requests since the step began, and no unit of the canary" in alert.text
 
@@ -172,7 +176,7 @@ def test_a_router_with_an_old_snapshot_holds_the_next_step(world: SmallInstallat
     world.feed(blocks=4)
     world.run_once(ctx)
     with world.store.write() as tx:
-        tx.observations.append([block_of(old, 500, world.clock, failing=False)], [])
+        Observations(tx).append([block_of(old, 500, world.clock, failing=False)], [])
 
     assert "still assigns 1 % where the step has 5 %" in decide_action(world, ctx).reason
 
@@ -254,7 +258,7 @@ def router_fails(world: SmallInstallation, about: str, subject: str = "route cha
     key = f"{kind.value}:{about}"
     alert = Alert(kind, subject, key, "the router failed", "KeyError in a.py:7", now, "w1")
     with world.store.write() as tx:
-        tx.alerts.fold([alert])
+        Alerts(tx).fold([alert])
 
 
 @pytest.mark.req("F2")
@@ -270,7 +274,7 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
     for _ in range(3):
         requests(world, 50)
         reconciler.reconcile(ctx)
-        alerts.run_once(ctx)
+        alert_delivery.run_once(ctx)
     assert (world.rollout().step, decide_action(world, ctx).kind) == (0, ActionKind.HOLD)
 
     with pytest.raises(InputError, match="reason"):
@@ -282,7 +286,7 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
     reconciler.reconcile(ctx)
     assert world.rollout().step == 1
     with world.store.read() as tx:
-        (event,) = [e for e in tx.audit.all() if e.action == "canary.acknowledge"]
+        (event,) = [e for e in AuditLog(tx).all() if e.action == "canary.acknowledge"]
     assert "a known bug, mended" in str(event.details["reason"])
 
     router_fails(world, rollout.id)
@@ -322,17 +326,17 @@ def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(
     ctx, rollout = world.context(), world.rollout()
     router_fails(world, rollout.id)
     router_fails(world, "route other", "route other")
-    alerts.run_once(ctx)
+    alert_delivery.run_once(ctx)
     with world.store.read() as tx:
         (reason,) = holds.list_hold_reasons(tx, rollout)
     assert reason.startswith("On hold: routers failed once in requests of this route")
     operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "enough")
     with world.store.read() as tx:
-        assert holds.list_hold_reasons(tx, tx.rollouts.get(rollout.id)) == ()
+        assert holds.list_hold_reasons(tx, Rollouts(tx).get(rollout.id)) == ()
 
-    alerts.run_once(ctx)
+    alert_delivery.run_once(ctx)
     assert not alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, rollout.id)
     assert alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, "route other")
     world.clock.advance(3600)
-    alerts.run_once(ctx)
+    alert_delivery.run_once(ctx)
     assert not alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, "route other")

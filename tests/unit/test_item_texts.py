@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from evals.suites.items import Item, load_items
-from harness.domain.errors import InputError
-from harness.domain.evals.item_groups import normalize_text, overlap_share, texts_fingerprint
-from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.providers.model_names import (
+from harness.frame.errors import InputError
+from harness.gate.item_groups import normalize_text, overlap_share, texts_fingerprint
+from harness.gate.pins import ServedModel, Sighting
+from harness.providers.models.model_names import (
     known_model_names,
     normalize_model_name,
     provider_host,
     same_host,
 )
-from harness.domain.routing.target import Provider, Target
+from harness.providers.target import Provider, Target
 
 pytestmark = pytest.mark.req("F2")
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from harness.domain import bounded_regex
-from harness.domain.errors import PatternTooSlow, SchemaTooLarge
-from harness.domain.json_schema import (
+from harness.frame import bounded_regex
+from harness.frame.errors import PatternTooSlow, SchemaTooLarge
+from harness.frame.json_schema import (
     REQUEST_LIMITS,
     SUITE_LIMITS,
     THREAD_LIMITS,

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.errors import InputError
-from harness.domain.routing.keep_warm import (
+from harness.frame.errors import InputError
+from harness.providers.force import KillSwitch
+from harness.providers.target import Target
+from harness.routing.keep_warm import (
     MAX_KEEP_WARM_BPS,
     KeepWarm,
     draw_keep_warm,
     keep_warm_targets,
 )
-from harness.domain.routing.kill_switch import KillSwitch
-from harness.domain.routing.table import (
+from harness.routing.table import (
     BUCKETS,
     Canary,
     Route,
@@ -26,7 +27,6 @@ from harness.domain.routing.table import (
     Stakes,
     hash_bucket,
 )
-from harness.domain.routing.target import Target
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, Script

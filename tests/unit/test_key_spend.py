@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.evals.pins import MAX_SIGHTINGS, Sighting
-from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend
+from harness.frame.people.spend import KeySpend, SpendTotals, total_spend
+from harness.gate.pins import MAX_SIGHTINGS, Sighting
 from router.recording.sums import (
     LONGEST_NAME,
     NOTE_EVERY_S,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.reliability.latency import (
+from harness.routing.reliability.latency import (
     ANSWER_BOUNDS_MS,
     FEW_ANSWERS,
     FIRST_TOKEN_BOUNDS_MS,

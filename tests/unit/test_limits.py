@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.errors import InputError
-from harness.domain.reliability.rate_limits import (
+from harness.frame.errors import InputError
+from harness.frame.people.rate_limits import (
     EvalLimits,
     RateLimit,
     RateState,
     admit_request,
     settle_request,
 )
-from harness.ports import RateBook
+from harness.frame.ports import RateBook
 from router.access import rate_limits
 from router.access.rate_limits import LocalRates, SharedRates, take_tokens
 
@@ -127,7 +127,7 @@ TEN = RateLimit(requests_per_min=10)
 ASKER = """
 import sys, time
 from pathlib import Path
-from harness.domain.reliability.rate_limits import RateLimit
+from harness.frame.people.rate_limits import RateLimit
 from router.access.rate_limits import SharedRates, take_tokens
 book = SharedRates(Path(sys.argv[1]))
 print("ready", flush=True)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import UnitRule
-from harness.domain.canary.worker_guard import FIRST_WEIGHT, WorkerGuard, abort_log_e
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.table import Arm, Canary, Route
+from harness.frame.failures import FailureClass
+from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.worker_guard import FIRST_WEIGHT, WorkerGuard, abort_log_e
+from harness.routing.table import Arm, Canary, Route
 from router.observers.canary_guard import WAIT_S, CanaryGuards, RolloutGuard
 from router.recording.guard_files import GuardFiles, GuardTurn, LocalAbort
 from router.snapshot.compiler import compile_snapshot

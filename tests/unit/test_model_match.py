@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.providers.catalogue import Catalogue, CatalogueEntry, build_catalogue
-from harness.domain.providers.model_match import (
+from harness.providers.models.catalogue import Catalogue, CatalogueEntry, build_catalogue
+from harness.providers.models.model_match import (
     NOTHING_OFFERED,
     VENDOR_WORDS,
     ModelMatch,
@@ -16,8 +16,8 @@ from harness.domain.providers.model_match import (
     list_offers,
     match_among,
 )
-from harness.domain.providers.model_names import parse_model_name
-from harness.domain.routing.target import Price, Provider, Target
+from harness.providers.models.model_names import parse_model_name
+from harness.providers.target import Price, Provider, Target
 
 pytestmark = pytest.mark.req("C3")
 

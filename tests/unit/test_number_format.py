@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cli.frame import output
-from harness.domain import formatting
-from harness.domain.formatting import (
+from harness.frame import formatting
+from harness.frame.formatting import (
     format_answer_price,
     format_number,
     without_scientific_notation,
 )
+from harness.interfaces.cli.frame import output
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.routing.overrides import RequestKind, choose_kind
-from harness.domain.routing.target import is_at_least_as_strict, may_see
+from harness.providers.target import is_at_least_as_strict, may_see
+from harness.routing.overrides import RequestKind, choose_kind
 from router.frame.body import read_request
 from router.frame.body_patch import to_json
 from router.protocols.endpoints import ENDPOINTS

@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from harness.control.evals.proof_validity import list_pin_differences
-from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, find_replacement
-from harness.domain.evals.run import Sample
-from harness.domain.evals.suite_plan import Claim, SuitePin, SuitePlan, SuiteRole
+from harness.evals.proof_validity import list_pin_differences
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import decide_verdict, replay_verdict
+from harness.gate.pins import ServedModel, ServedPin, Sighting, find_replacement
+from harness.gate.run import Sample
+from harness.gate.suite_plan import Claim, SuitePin, SuitePlan, SuiteRole
 
 pytestmark = pytest.mark.req("F6")
 

@@ -5,23 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.reliability.breaker import (
-    CLOSED_BREAKER,
-    BreakerPolicy,
-    WhenAllOpen,
-    admit,
-    settle,
-)
-from harness.domain.reliability.failures import CLIENT_FAILURES, FAILURE_RULES, FailureClass
-from harness.domain.routing.capabilities import (
+from harness.frame.failures import CLIENT_FAILURES, FAILURE_RULES, FailureClass
+from harness.providers.force import Force, ForceKind, KillSwitch, SwitchSource
+from harness.providers.models.capabilities import (
     UNKNOWN_CAPABILITIES,
     Capabilities,
     Endpoint,
     Needs,
     missing_capabilities,
 )
-from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
-from harness.domain.routing.plan import (
+from harness.providers.target import Target
+from harness.routing.plan import (
     AVAILABLE,
     Excluded,
     ExclusionReason,
@@ -33,8 +27,14 @@ from harness.domain.routing.plan import (
     plan_request,
     target_availability,
 )
-from harness.domain.routing.table import Arm, Canary, Route, RouteSettings, Stakes
-from harness.domain.routing.target import Target
+from harness.routing.reliability.breaker import (
+    CLOSED_BREAKER,
+    BreakerPolicy,
+    WhenAllOpen,
+    admit,
+    settle,
+)
+from harness.routing.table import Arm, Canary, Route, RouteSettings, Stakes
 
 F = FailureClass
 TARGETS = {t.id: t for t in (Target(f"provider-{name}", "m") for name in "abcdef")}

@@ -1,16 +1,13 @@
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.api.frame.access import read_bearer
-from harness.control.proposals.four_eyes import load_key_creators
-from harness.domain.errors import InputError
-from harness.domain.operations.access import (
+from harness.frame.errors import InputError
+from harness.frame.people.access import (
     UNKNOWN_ADDRESS,
     ApiKey,
     Role,
@@ -18,8 +15,11 @@ from harness.domain.operations.access import (
     key_hash,
     parse_proxy_networks,
 )
-from harness.domain.operations.principals import check_principal_name, fold_name
-from harness.store.transaction import Transaction
+from harness.frame.people.four_eyes import load_key_creators
+from harness.frame.people.principals import check_principal_name, fold_name
+from harness.frame.people.records import ApiKeys
+from harness.frame.records.transaction import Transaction
+from harness.interfaces.api.frame.access import read_bearer
 from tests.support.control.control_plane import SECRET
 
 KEY = ApiKey("k", "n", "h", "h", Role.ADMIN, frozenset(), datetime(2026, 1, 1, tzinfo=UTC))
@@ -63,15 +63,17 @@ def test_names_of_people_are_taken_as_they_are(name: str) -> None:
     assert check_principal_name(f" {name} ") == name
 
 
-def test_the_chain_of_creation_goes_back_to_its_first_key() -> None:
+def test_the_chain_of_creation_goes_back_to_its_first_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     first = replace(KEY, id="k1", created_by="ann")
     second = replace(KEY, id="k2", created_by="zoe", created_with="k1")
     third = replace(KEY, id="k3", created_by="kim", created_with="k2")
     keys = {key.id: key for key in (first, second, third)}
+    monkeypatch.setattr(ApiKeys, "find", lambda _, id_: keys.get(id_))
 
     def creators(key: str) -> frozenset[str]:
-        tx = SimpleNamespace(keys=SimpleNamespace(find=keys.get))
-        return load_key_creators(cast("Transaction", tx), key)
+        return load_key_creators(cast("Transaction", None), key)
 
     assert creators("k3") == {"kim", "zoe", "ann"}
     assert creators("k1") == {"ann"}

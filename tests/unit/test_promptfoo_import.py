@@ -9,8 +9,8 @@ from evals.scorers.assertions import ASSERTIONS
 from evals.suites.dataset_import import read_dataset
 from evals.suites.items import Item
 from evals.suites.promptfoo import convert, parse_expected
-from harness.domain.config_conversion import SourceConfig
-from harness.domain.errors import InputError
+from harness.frame.config_conversion import SourceConfig
+from harness.frame.errors import InputError
 
 pytestmark = pytest.mark.req("F6")
 

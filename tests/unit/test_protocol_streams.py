@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
 from router.protocols.answers import TokenUsage
 from router.protocols.chat.stream import DONE, ChatStream
 from router.protocols.event_stream import StreamFilter
@@ -351,7 +351,7 @@ def test_the_last_event_stays_as_it_came_as_well() -> None:
 
 
 def test_an_endless_event_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.domain.sse.MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr("harness.frame.sse.MAX_EVENT_BYTES", 1000)
     stream = ChatStream('"r"', show_usage=False)
 
     stream.feed(b"data: " + b"x" * 2000)

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from harness.app.doctor.provider_requests import find_gap
-from harness.domain.providers.probe import (
+from harness.frame.sse import EventPayloads
+from harness.providers.calls.probe import (
     ProbeReply,
     ProbeStatus,
     ProbeSubject,
@@ -14,9 +15,8 @@ from harness.domain.providers.probe import (
     probe_findings,
     streamed_probe_request,
 )
-from harness.domain.routing.capabilities import Capabilities, Endpoint
-from harness.domain.routing.target import Provider, Target
-from harness.domain.sse import EventPayloads
+from harness.providers.models.capabilities import Capabilities, Endpoint
+from harness.providers.target import Provider, Target
 
 pytestmark = pytest.mark.req("D5")
 UP = Provider("up", "openai", "http://up.test/v1")

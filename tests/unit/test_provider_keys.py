@@ -7,23 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.errors import ConfigError, DecryptionFailed
-from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.providers.credentials import (
+from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
+from harness.frame.errors import ConfigError, DecryptionFailed
+from harness.frame.failures import FAILURE_RULES, FailureClass
+from harness.frame.runtime.encryption import (
+    FernetCipher,
+    keys_in,
+    new_key,
+    read_key_file,
+    write_key_file,
+)
+from harness.providers.credential import (
     MAX_REST_S,
     REFUSED_S,
     ProviderKey,
     choose_key,
     key_rest_s,
     rested_keys,
-)
-from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
-from harness.runtime.encryption import (
-    FernetCipher,
-    keys_in,
-    new_key,
-    read_key_file,
-    write_key_file,
 )
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn

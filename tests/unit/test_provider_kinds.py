@@ -5,17 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
-from harness.domain.errors import InputError
-from harness.domain.providers.api_base_rules import api_base_example, check_api_base_path
-from harness.domain.providers.headers import (
+from harness.frame.errors import InputError
+from harness.providers.api_base_rules import api_base_example, check_api_base_path
+from harness.providers.calls.headers import (
     MAX_HEADERS,
     MAX_NAME_LENGTH,
     MAX_VALUE_LENGTH,
     check_headers,
 )
-from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.target import Provider
+from harness.providers.kinds import PROVIDER_KINDS
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.target import Provider
 from router.upstream.provider_client import ProviderClient
 
 pytestmark = pytest.mark.req("D1", "D7")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from evals.runner.rate_gate import RateGate, RateGates, Slots
-from harness.domain.reliability.call_speed import (
+from harness.frame.people.rate_limits import EvalLimits, RateState
+from harness.routing.reliability.call_speed import (
     FORGET_S,
     START_CALLS,
     CallSpeed,
@@ -18,7 +19,6 @@ from harness.domain.reliability.call_speed import (
     note_answer,
     note_overload,
 )
-from harness.domain.reliability.rate_limits import EvalLimits, RateState
 from router.access.rate_limits import LocalRates
 
 HOLDER = """

@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.evals.verdict import VerdictBasis
-from harness.domain.formatting import DASH
+from harness.frame.formatting import DASH
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import replay_verdict
 from harness.gate.text.sentences import difference_cells, reason_text
 from harness.gate.text.verdict_sentences import describe_claim
+from harness.gate.verdict import VerdictBasis
 from tests.unit.test_gate_verdicts import WORSE, ask, one, plan, sides
 
 pytestmark = pytest.mark.req("A7")

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.errors import InputError
-from harness.domain.privacy.redaction import IBAN_LENGTHS, RedactionRule, Redactor
+from harness.frame.errors import InputError
+from harness.frame.redaction import IBAN_LENGTHS, RedactionRule, Redactor
 
 pytestmark = pytest.mark.req("F9")
 

@@ -4,17 +4,17 @@ from typing import Any, Final
 
 import pytest
 
-from harness.domain.operations.alerts import AlertEvent, AlertKind
-from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.reliability.request_repair import RepairKind, find_repair, repair_request
-from harness.domain.routing.capabilities import (
+from harness.frame.alerts.alert import AlertEvent, AlertKind
+from harness.providers.kinds import PROVIDER_KINDS
+from harness.providers.models.capabilities import (
     UNKNOWN_CAPABILITIES,
     Capabilities,
     Endpoint,
     OptionalFeature,
     dropped_features,
 )
-from harness.domain.routing.target import Target
+from harness.providers.target import Target
+from harness.routing.reliability.request_repair import RepairKind, find_repair, repair_request
 from router.frame.body import read_request
 from router.frame.failure import error_object
 from router.request.needs import given_fields, without_fields

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.providers.catalogue import CatalogueEntry, build_catalogue
-from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.providers.model_match import list_offers
-from harness.domain.providers.name_resolution import (
+from harness.providers.force import Force, ForceKind
+from harness.providers.kinds import PROVIDER_KINDS
+from harness.providers.models.catalogue import CatalogueEntry, build_catalogue
+from harness.providers.models.model_match import list_offers
+from harness.providers.models.name_resolution import (
     ModelNameQuery,
     Resolution,
     ResolutionRule,
     RuleOutcome,
 )
-from harness.domain.routing.kill_switch import Force, ForceKind
-from harness.domain.routing.target import Price, Provider
+from harness.providers.target import Price, Provider
 
 pytestmark = pytest.mark.req("D2")
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from harness.domain.routing.capabilities import Endpoint
+from harness.providers.models.capabilities import Endpoint
 from router.frame.failure import Untranslatable
 from router.frame.json_spans import parse_object
 from router.upstream.endpoint_translation import UNTRANSLATABLE_FIELDS, translate_response

@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.control.operations import integrity, keys
-from harness.control.routing import routes
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.errors import InputError, NotAllowed
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.operations.signed_rows import Lineage, older_reason
-from harness.domain.routing.table import Snapshot
+from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import InputError, NotAllowed
+from harness.frame.people.access import SYSTEM
+from harness.frame.signing.signed_rows import Lineage, older_reason
+from harness.gate.online.observation import TrafficMinute
+from harness.operations import integrity, keys
+from harness.routes import routes
+from harness.routing.records.observations import Observations
+from harness.routing.table import Snapshot
+from harness.store.router_store import RouterStore
 from harness.store.signing.signed_snapshot import verified
 from harness.store.store import Store
 from router.snapshot.holder import SnapshotHolder
@@ -70,7 +73,7 @@ class Place:
 
     def new_holder(self) -> SnapshotHolder:
         return SnapshotHolder(
-            self.store, self.folder / "snapshot.json", restored=self._verified
+            RouterStore(self.store), self.folder / "snapshot.json", restored=self._verified
         )
 
     def _verified(self, stored: Snapshot) -> Snapshot:
@@ -216,18 +219,18 @@ def test_the_control_plane_moves_nothing_on_a_database_that_routers_refuse(
     world = place.world
     world.propose()
     with world.store.write() as tx:
-        tx.alerts.fold([refusal(world.clock.now())])
+        Alerts(tx).fold([refusal(world.clock.now())])
 
     assert "was restored" in world.run_once().failed[0]
     with world.store.write() as tx:
-        tx.alerts.fold([replace(refusal(world.clock.now()), news=AlertEvent.ENDED)])
+        Alerts(tx).fold([replace(refusal(world.clock.now()), news=AlertEvent.ENDED)])
     assert world.run_once().failed == ()
 
 
 def test_it_goes_on_once_accepted_though_a_router_that_refused_was_killed(place: Place) -> None:
     world = place.world
     with world.store.write() as tx:
-        tx.alerts.fold([refusal(world.clock.now())])
+        Alerts(tx).fold([refusal(world.clock.now())])
 
     integrity.accept_restore(world.context(), SYSTEM, reason="the disk died", above=0)
 
@@ -310,6 +313,6 @@ def test_traffic_that_names_a_revision_which_no_router_served_raises_no_floor(
     now = place.world.clock.now()
     minute = TrafficMinute("chat", now, "w", "incumbent", "t", 2**62, 1, 0, 0, 0, 0, 0, 0.0)
     with place.world.store.write() as tx:
-        tx.observations.append([], [minute])
+        Observations(tx).append([], [minute])
 
     assert integrity.highest_known_revision(place.world.context()) == place.revision

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.errors import InputError
-from harness.domain.reliability.failures import FAILURE_RULES, FailureClass, SameTarget
-from harness.domain.reliability.retry import (
+from harness.frame.errors import InputError
+from harness.frame.failures import FAILURE_RULES, FailureClass, SameTarget
+from harness.routing.reliability.retry import (
     RetryBudget,
     RetryPolicy,
     backoff_s,

@@ -3,9 +3,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.reliability.outage import OutageKind, RouteOutage, find_outage
-from harness.domain.routing.table import Arm, Route
+from harness.gate.online.observation import TrafficMinute
+from harness.routing.reliability.outage import OutageKind, RouteOutage, find_outage
+from harness.routing.table import Arm, Route
 
 pytestmark = pytest.mark.req("B9")
 

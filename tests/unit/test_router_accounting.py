@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import (
+from harness.frame.failures import FailureClass
+from harness.frame.ports import Clock
+from harness.frame.runtime.clock import SystemClock
+from harness.gate.online.guardrails import (
     ArmSplit,
     FailureTally,
     FeedbackTally,
@@ -18,10 +21,7 @@ from harness.domain.canary.guardrails import (
     Guardrails,
     UnitRule,
 )
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.table import Arm, Canary
-from harness.ports import Clock
-from harness.runtime.clock import SystemClock
+from harness.routing.table import Arm, Canary
 from router.observers.feedback import FeedbackIntake
 from router.recording import reporter as reporting
 from router.recording.guardrail_sample import (

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from harness.domain.operations.access import key_hash
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.reliability.spend import KeySpend
-from harness.domain.routing.table import KeyGrant
-from harness.domain.settings import RouterSettings
-from harness.store.store import Store
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.people.access import key_hash
+from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.spend import KeySpend
+from harness.routing.settings import RouterSettings
+from harness.routing.table import KeyGrant
+from harness.store.router_store import RouterStore
 from router.access.admission import UNKNOWN_KEY_BUCKETS
 from router.access.rate_limits import LocalRates
 from router.observers.feedback import FEEDBACK_PATH
@@ -194,7 +194,7 @@ async def test_what_others_spent_counts_once_it_is_stored_though_another_followe
     router.kept.spends.append(KeySpend("k-limited", today, "another", 1, 1, 1.0, 0))
     assert (await ask(router))[0] == 200
 
-    def fails(_: Store) -> None:
+    def fails(_: RouterStore) -> None:
         raise ValueError("a row that cannot be read")
 
     router.holder._followers.insert(0, fails)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.agents.agent import AgentGrant, GrantKind
-from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
-from harness.domain.errors import InputError
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.route_changes import CreateRoute, apply_change
-from harness.domain.routing.table import KeyGrant, Snapshot, Stakes
-from harness.domain.routing.target import DataClasses, Target
+from harness.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
+from harness.frame.errors import InputError
+from harness.frame.people.rate_limits import KeyLimits
+from harness.providers.target import DataClasses, Target
+from harness.routing.agent import AgentGrant, GrantKind
+from harness.routing.route_changes import CreateRoute, apply_change
+from harness.routing.table import KeyGrant, Snapshot, Stakes
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.errors import SnapshotInvalid
-from harness.domain.operations.alerts import AlertEvent, AlertKind
+from harness.frame.alerts.alert import AlertEvent, AlertKind
+from harness.frame.errors import SnapshotInvalid
 from router.recording.port import FAILOVERS_PER_S, MAX_ALERTS, Recording
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error

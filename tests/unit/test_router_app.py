@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from harness.domain.routing.table import RouteSettings
+from harness.routing.table import RouteSettings
 from router.frame import asgi
 from router.recording.internal_errors import RouterPart
 from router.request import client_directives, model_endpoint

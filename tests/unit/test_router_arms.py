@@ -12,17 +12,9 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import chi2
 
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.table import (
-    BUCKETS,
-    Arm,
-    Canary,
-    Handover,
-    Route,
-    choose_arm,
-    hash_bucket,
-)
+from harness.frame.alerts.alert import AlertKind
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.table import BUCKETS, Arm, Canary, Handover, Route, choose_arm, hash_bucket
 from router.frame.body import ClientRequest, read_request
 from router.recording.caller_shares import KEPT, RouteKeys
 from router.request.client_directives import opening_digest, read_directives, sticky_key

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.runner import chat_completions
-from harness.domain.errors import InputError
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.table import Arm
-from harness.domain.routing.target import RequestPatch, Target
+from harness.frame.errors import InputError
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import RequestPatch, Target
+from harness.routing.table import Arm
 from router.frame.asgi import BodyTooLarge
 from router.frame.body import read_request
 from router.frame.json_spans import ParsedObject, decode, parse_object, walk_text

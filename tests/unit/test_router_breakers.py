@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
-from harness.domain.routing.plan import SHORT_PAUSE_S
-from harness.domain.routing.table import RouteSettings, StreamCommit
+from harness.routing.plan import SHORT_PAUSE_S
+from harness.routing.reliability.breaker import BreakerPolicy, WhenAllOpen
+from harness.routing.table import RouteSettings, StreamCommit
 from router.health.target_health import LONGEST_PAUSE_S
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn

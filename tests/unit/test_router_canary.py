@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.settings import RouterSettings
+from harness.gate.online.guardrails import ArmSplit, ErrorTally, Guardrail
+from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.routing.settings import RouterSettings
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from harness.domain.routing.capabilities import Capabilities
+from harness.providers.models.capabilities import Capabilities
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import CHAT, Place, Script
 from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT

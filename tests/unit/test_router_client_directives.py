@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from harness.domain.settings import AnsweredModel, RouterSettings
+from harness.routing.settings import AnsweredModel, RouterSettings
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,

@@ -6,23 +6,23 @@ from typing import Any
 
 import pytest
 
-from harness.domain.reliability import latency
-from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
-from harness.domain.reliability.latency import (
+from harness.providers.models.capabilities import Capabilities
+from harness.routing.reliability import latency
+from harness.routing.reliability.breaker import BreakerPolicy, WhenAllOpen
+from harness.routing.reliability.latency import (
     FEW_ANSWERS,
     MIN_ANSWERS,
     MIN_LIMIT_S,
     SLOW_TOKENS_PER_S,
 )
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.table import (
+from harness.routing.settings import RouterSettings
+from harness.routing.table import (
     OnBadEvent,
     OnContentPolicy,
     RouteSettings,
     Stakes,
     StreamCommit,
 )
-from harness.domain.settings import RouterSettings
 from router.request.request_state import Attempt, RoutedRequest
 from router.request.stream_relay import MOST_HELD_BYTES
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn

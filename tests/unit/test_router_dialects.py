@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.capabilities import (
+from harness.frame.failures import FailureClass
+from harness.providers.kinds import PROVIDER_KINDS
+from harness.providers.models.capabilities import (
     UNKNOWN_CAPABILITIES,
     Endpoint,
     restrict_endpoints,
 )
-from harness.domain.routing.target import Price, RequestPatch, Target
+from harness.providers.target import Price, RequestPatch, Target
 from router.frame.body import ClientRequest, read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import walk_text

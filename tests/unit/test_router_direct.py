@@ -11,17 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import Guardrails, UnitRule
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.table import (
-    KeyGrant,
-    OnBadEvent,
-    RouteSettings,
-    Snapshot,
-    StreamCommit,
-)
-from harness.domain.routing.target import RequestPatch
-from harness.domain.settings import AnsweredModel
+from harness.frame.people.rate_limits import KeyLimits
+from harness.gate.online.guardrails import Guardrails, UnitRule
+from harness.providers.target import RequestPatch
+from harness.routing.settings import AnsweredModel
+from harness.routing.table import KeyGrant, OnBadEvent, RouteSettings, Snapshot, StreamCommit
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from harness.domain.canary.guardrails import (
+from harness.gate.online.guardrails import (
     ArmSplit,
     ErrorTally,
     FeedbackTally,

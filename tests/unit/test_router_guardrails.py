@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import (
+from harness.gate.online.guardrails import (
     RANK_GUARDRAILS,
     ArmSplit,
     FailureTally,
@@ -13,12 +13,12 @@ from harness.domain.canary.guardrails import (
     Guardrails,
     UnitRule,
 )
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.prompt_cache import CacheUse, saved_seconds
-from harness.domain.canary.ranking import scored_count
-from harness.domain.proposals.policy import CanaryPolicy
-from harness.domain.routing.target import Price
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.prompt_cache import CacheUse, saved_seconds
+from harness.gate.online.ranking import scored_count
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
+from harness.gate.policy import CanaryPolicy
+from harness.providers.target import Price
 from router.recording.guardrail_sample import (
     NEEDS,
     GuardrailSample,

@@ -12,21 +12,21 @@ from typing import Any, Final
 
 import pytest
 
-from harness.domain.canary.guardrails import (
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.people.access import key_hash
+from harness.frame.people.rate_limits import KeyLimits
+from harness.gate.online.guardrails import (
     ArmSplit,
     CanaryJudge,
     ErrorTally,
     Guardrail,
     Guardrails,
 )
-from harness.domain.canary.rollout import build_unit_rule
-from harness.domain.operations.access import key_hash
-from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.proposals.policy import CanaryPolicy
-from harness.domain.reliability.breaker import BreakerPolicy
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
-from harness.domain.routing.target import Price, Target
+from harness.gate.online.rollout import build_unit_rule
+from harness.gate.policy import CanaryPolicy
+from harness.providers.target import Price, Target
+from harness.routing.reliability.breaker import BreakerPolicy
+from harness.routing.table import KeyGrant, RouteSettings, Snapshot
 from router.frame.replies import Header
 from router.health.provider_keys import EarlyRecovery
 from router.health.target_health import TargetHealth
@@ -78,15 +78,15 @@ SETTINGS: Final = replace(QUICK, heartbeat_s=60.0, breaker=BreakerPolicy(failure
 # else that a request calls is attacked.
 THE_ANSWERS_OWN_WAY: Final = frozenset(
     {
-        "harness.domain.providers.headers",
-        "harness.domain.routing.target",
-        "harness.domain.providers.credentials",
-        "harness.domain.providers.kinds",
-        "harness.domain.errors",
-        "harness.domain.reliability.failures",
-        "harness.domain.reliability.breaker",
-        "harness.domain.reliability.retry",
-        "harness.domain.routing.capabilities",
+        "harness.providers.calls.headers",
+        "harness.providers.target",
+        "harness.providers.credential",
+        "harness.providers.kinds",
+        "harness.frame.errors",
+        "harness.frame.failures",
+        "harness.routing.reliability.breaker",
+        "harness.routing.reliability.retry",
+        "harness.providers.models.capabilities",
         "router.frame",
         "router.server.app",
         "router.server.request_body",
@@ -116,7 +116,7 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.snapshot.compiled",
         "router.snapshot.holder",
         "router.protocols.event_stream",
-        "harness.domain.sse",
+        "harness.frame.sse",
         "router.request.client_directives:client_headers",
         "router.request.client_directives:_declared_kind",
         "router.protocols.caller_names:header_caller",

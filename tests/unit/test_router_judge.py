@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from harness.domain.canary.guardrails import (
+from harness.evals.month_spending import SpendingPurpose
+from harness.gate.online.guardrails import (
     ArmSplit,
     CanaryJudge,
     Guardrail,
     Guardrails,
     JudgeTally,
 )
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import build_unit_rule
-from harness.domain.operations.spending import SpendingPurpose
-from harness.domain.proposals.policy import CanaryPolicy
-from harness.domain.routing.table import RouteSettings
-from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses, Price
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import build_unit_rule
+from harness.gate.policy import CanaryPolicy
+from harness.providers.target import NO_DATA_CLASSES, DataClasses, Price
+from harness.routing.table import RouteSettings
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail, UnitRule
-from harness.domain.canary.key_ledger import KeyHistory
-from harness.domain.canary.observation import NeverSeen, ObservationBlock
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
+from harness.gate.online.guardrails import ArmSplit, ErrorTally, Guardrail, UnitRule
+from harness.gate.online.key_ledger import KeyHistory
+from harness.gate.online.observation import NeverSeen, ObservationBlock
 from router.recording.guardrail_sample import GuardrailSample, RequestTraits, SampleValues
 from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger
 from router.recording.open_block import LedgerUnit

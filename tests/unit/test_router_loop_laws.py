@@ -9,13 +9,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harness.domain.errors import InputError
-from harness.domain.reliability.breaker import BreakerPolicy, BreakerState, WhenAllOpen
-from harness.domain.reliability.retry import RetryPolicy
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.table import Canary, Route, choose_arm
-from harness.domain.routing.target import RequestPatch, Target
-from harness.domain.settings import RouterSettings
+from harness.frame.errors import InputError
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import RequestPatch, Target
+from harness.routing.reliability.breaker import BreakerPolicy, BreakerState, WhenAllOpen
+from harness.routing.reliability.retry import RetryPolicy
+from harness.routing.settings import RouterSettings
+from harness.routing.table import Canary, Route, choose_arm
 from router.conversation.intake import AnswerIds
 from router.frame.body import read_request
 from router.frame.failure import UpstreamFailed

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.canary.guardrails import UnitRule
-from harness.domain.routing.kill_switch import parse_environment_switches
-from harness.domain.routing.overrides import RequestKind
-from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
-from harness.domain.routing.target import Target
+from harness.gate.online.guardrails import UnitRule
+from harness.providers.force import parse_environment_switches
+from harness.providers.target import Target
+from harness.routing.overrides import RequestKind
+from harness.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
 from router.snapshot.compiled import CompiledRoute
 from tests.support.providers.scripted_upstream import completion, streamed
 from tests.support.router.asgi_router import AUTH, CHAT, Door, code

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.capabilities import Capabilities, Endpoint, Needs
-from harness.domain.routing.table import Arm
+from harness.frame.failures import FailureClass
+from harness.providers.models.capabilities import Capabilities, Endpoint, Needs
+from harness.routing.reliability.breaker import BreakerPolicy, WhenAllOpen
+from harness.routing.table import Arm
 from router.frame.body import read_request
 from router.health.target_health import TargetHealth
 from router.protocols.provider_failures import classify_error, classify_status

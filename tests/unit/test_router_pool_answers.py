@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.target import Provider
+from harness.frame.failures import FailureClass
+from harness.providers.target import Provider
 from router.frame.failure import UpstreamFailed
 from router.upstream.origin_pool import interleave_addresses
 from router.upstream.pool import UpstreamPool, build_head

@@ -11,15 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import UnitRule
-from harness.domain.canary.key_ledger import KeyClaim
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.reliability.failover import Failover
-from harness.domain.reliability.spend import KeySpend
-from harness.domain.routing.table import Arm, Canary
-from harness.domain.shadow import ShadowTally
+from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.people.spend import KeySpend
+from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.key_ledger import KeyClaim
+from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.gate.pins import ServedModel, Sighting
+from harness.routing.records.observations import Observations
+from harness.routing.reliability.failover import Failover
+from harness.routing.shadow import ShadowTally
+from harness.routing.table import Arm, Canary
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.recording.ledger import Ledger
 from router.recording.open_block import OpenBlock
@@ -76,7 +79,7 @@ class Bench:
         self.live = frozenset({"r-1"})
         self.spool = Spool(folder / "spool.jsonl", max_bytes=max_bytes)
         self.recorder = Recorder(
-            cast("Store", self.store),
+            cast("RouterStore", self.store),
             self.spool,
             worker=worker,
             clock=self.clock,
@@ -448,7 +451,11 @@ def test_an_alert_that_is_refused_takes_no_observation_with_it(
     clock = ManualClock()
     store = Store(sqlite_url, secret=b"s", clock=clock, signatures=CONTROL)
     recorder = Recorder(
-        store, Spool(tmp_path / "spool"), worker="w", clock=clock, live_rollouts=frozenset
+        RouterStore(store),
+        Spool(tmp_path / "spool"),
+        worker="w",
+        clock=clock,
+        live_rollouts=frozenset,
     )
     recorder.finish(None, DONE)
     without_zone = clock.now().replace(tzinfo=None)
@@ -457,8 +464,8 @@ def test_an_alert_that_is_refused_takes_no_observation_with_it(
     recorder.flush()
 
     with store.read() as tx:
-        (row,) = tx.observations.traffic(since=clock.now() - timedelta(days=1))
-        assert tx.alerts.list() == []
+        (row,) = Observations(tx).traffic(since=clock.now() - timedelta(days=1))
+        assert Alerts(tx).list() == []
     store.close()
     assert row.requests == 1
     assert recorder.counters["rows_refused"] == 1

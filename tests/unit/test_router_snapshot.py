@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import CanaryJudge, Guardrail, UnitRule
-from harness.domain.errors import SnapshotInvalid
-from harness.domain.evals.suite_plan import SuiteRole
-from harness.domain.operations.access import OptOut, key_hash
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.overrides import RequestKind
-from harness.domain.routing.table import (
+from harness.frame.errors import SnapshotInvalid
+from harness.frame.people.access import OptOut, key_hash
+from harness.frame.people.rate_limits import KeyLimits
+from harness.gate.online.guardrails import CanaryJudge, Guardrail, UnitRule
+from harness.gate.suite_plan import SuiteRole
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.target import Price, Provider, RequestPatch, Target
+from harness.routing.overrides import RequestKind
+from harness.routing.table import (
     Canary,
     KeyGrant,
     OnContentPolicy,
@@ -24,8 +25,7 @@ from harness.domain.routing.table import (
     Snapshot,
     Stakes,
 )
-from harness.domain.routing.target import Price, Provider, RequestPatch, Target
-from harness.store.store import Store
+from harness.store.router_store import RouterStore
 from router.access.keys import CACHED_KEYS, KeyRing
 from router.frame.replies import header_text
 from router.snapshot.compiler import compile_snapshot
@@ -147,7 +147,7 @@ def test_a_file_that_is_no_snapshot_says_so(tmp_path: Path, content: bytes) -> N
 
 
 def holder(store: SwitchableStore, folder: Path) -> SnapshotHolder:
-    return SnapshotHolder(cast("Store", store), folder / "snapshot.json")
+    return SnapshotHolder(cast("RouterStore", store), folder / "snapshot.json")
 
 
 def test_a_new_revision_is_swapped_in(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.domain.settings import RouterSettings
+from harness.routing.settings import RouterSettings
 from router.protocols.chat.stream import DONE
 from router.protocols.messages.dialect import STOP
 from router.upstream.learned_repairs import LearnedRepairs

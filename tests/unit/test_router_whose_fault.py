@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from harness.domain.canary.guardrails import ErrorTally, Guardrail
-from harness.domain.reliability.failures import describe_failures
+from harness.frame.failures import describe_failures
+from harness.gate.online.guardrails import ErrorTally, Guardrail
 from router.frame.failure import read_code, read_place
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.providers.credentials import (
+from harness.providers.credential import (
     HIDDEN_MARK,
     MIN_SECRET_LENGTH,
     ProviderKey,
     hide_provider_secrets,
     hide_secret,
 )
-from harness.domain.routing.target import Provider
+from harness.providers.target import Provider
 
 pytestmark = pytest.mark.req("D4")
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.domain.canary.guardrails import (
+from harness.frame.errors import InputError
+from harness.gate.online.guardrails import (
     DEFAULT_UNIT_RULE,
     ErrorTally,
     Guardrail,
@@ -15,13 +16,12 @@ from harness.domain.canary.guardrails import (
     SegmentCount,
     UnitRule,
 )
-from harness.domain.canary.observation import SEGMENTS, ObservationBlock, Segment
-from harness.domain.errors import InputError
-from harness.domain.proposals.policy import CanaryPolicy
-from harness.domain.routing.capabilities import Endpoint
+from harness.gate.online.observation import SEGMENTS, ObservationBlock, Segment
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.segment_harm import describe_sources, find_segment
-from harness.store.observation_rules import check_block
+from harness.gate.policy import CanaryPolicy
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.records.observation_rules import check_block
 from router.frame.body import read_request
 from router.observers.guardrail_sampling import detect_segments
 from router.recording.guardrail_sample import SEGMENTS_FROM

@@ -4,16 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.errors import InputError
-from harness.domain.routing.table import (
-    Canary,
-    Route,
-    RouteSettings,
-    find_shadow_end,
-    is_mirrored,
-)
-from harness.domain.routing.target import Target
-from harness.domain.shadow import (
+from harness.canary.shadow_evidence import check_log_e, combined_log_e, is_harm, share_of_level
+from harness.frame.errors import InputError
+from harness.providers.target import Target
+from harness.routing.shadow import (
     PairSide,
     Shadow,
     ShadowLimits,
@@ -26,7 +20,7 @@ from harness.domain.shadow import (
     unit_counts,
     within_budget,
 )
-from harness.gate.shadow_evidence import check_log_e, combined_log_e, is_harm, share_of_level
+from harness.routing.table import Canary, Route, RouteSettings, find_shadow_end, is_mirrored
 from router.recording.shared_marks import SharedMarks
 from router.recording.sums import DayTotals, Sums
 

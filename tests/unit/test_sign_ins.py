@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.errors import ConfigError, InputError
-from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
-from harness.domain.providers.oauth import (
+from harness.frame.errors import ConfigError, InputError
+from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.providers.oauth import (
     OAUTH_ENDPOINTS,
     DeviceCode,
     OAuthOverrides,
@@ -30,7 +30,7 @@ from harness.domain.providers.oauth import (
     renew_sooner,
     renewal_due_at,
 )
-from harness.domain.routing.target import Provider
+from harness.providers.target import Provider
 
 pytestmark = pytest.mark.req("D2", "D7")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

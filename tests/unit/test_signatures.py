@@ -3,13 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, package_data
-from harness.domain.errors import ConfigError, SignatureInvalid
-from harness.domain.operations.keyring import KeyPurpose, format_keyring, parse_keyring
-from harness.domain.operations.row_signatures import row_payload
-from harness.domain.settings import Settings
-from harness.runtime import signing_keys
-from harness.runtime.signing import Ed25519Signatures
+from harness import config
+from harness.app import signing_keys
+from harness.config.model import Settings
+from harness.frame import package_data
+from harness.frame.errors import ConfigError, SignatureInvalid
+from harness.frame.signing.ed25519 import Ed25519Signatures
+from harness.frame.signing.keyring import KeyPurpose, format_keyring, parse_keyring
+from harness.frame.signing.payload import row_payload
 from tests.support.site.signing_keys import (
     CONTROL,
     ENVIRONMENT,

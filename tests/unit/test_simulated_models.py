@@ -26,12 +26,12 @@ from evals.sim.profiles import Profile, change_profile, find_line
 from evals.sim.server import simulator
 from evals.sim.simulated_model import BankItem, ItemBank, SimulatedAnswer
 from evals.suites import suite as suites
-from harness import package_data
-from harness.domain.canary.judge import build_prompt
-from harness.domain.errors import ConfigError, InputError
-from harness.domain.providers.discovered_model import parse_listed_models
-from harness.domain.routing.target import Provider
-from harness.domain.settings import SuiteSettings
+from harness.evals.settings import SuiteSettings
+from harness.frame import package_data
+from harness.frame.errors import ConfigError, InputError
+from harness.proposals.judge import build_prompt
+from harness.providers.models.discovered_model import parse_listed_models
+from harness.providers.target import Provider
 
 SCORERS = {
     "arithmetic": "numeric",

@@ -3,10 +3,10 @@ from datetime import date
 
 import pytest
 
-from harness.control.operations.spending import SpendingReport
-from harness.domain.errors import InputError
-from harness.domain.operations.spending import PurposeSpending, SpendingPurpose
-from harness.domain.reliability.spend import (
+from harness.evals.month_spending import PurposeSpending, SpendingPurpose
+from harness.evals.spending import SpendingReport
+from harness.frame.errors import InputError
+from harness.frame.people.spend import (
     SpendBudget,
     SpendLevel,
     SpendTotals,

@@ -15,11 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.dialects.sqlite.pysqlite import dialect
 
-from harness import package_data
-from harness.domain.errors import ConfigError, InputError, StoreUnavailable
-from harness.domain.operations.alerts import Alert, AlertKind
+from harness.frame import package_data
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.errors import ConfigError, InputError, StoreUnavailable
+from harness.frame.records.columns import Json, UtcTime, storable
+from harness.providers.records import Providers
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
 from harness.store import engine
-from harness.store.schema.columns import Json, UtcTime, storable
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
@@ -96,16 +100,16 @@ def test_the_log_of_a_replaced_file_is_not_played_into_the_one_in_its_place(
     store, other = open_store(sqlite_url), open_store(sqlite_url)
     for storage in (store, other):
         with storage.write() as tx:
-            tx.providers.put(PROVIDER)
+            Providers(tx).put(PROVIDER)
         assert storage.etag()
     put_in_its_place(sqlite_template, file)
 
     with store.read() as tx:
-        assert tx.providers.all() == {}
+        assert Providers(tx).all() == {}
     with store.write() as tx:
-        tx.providers.put(OTHER)
+        Providers(tx).put(OTHER)
     with other.read() as tx:
-        assert tx.providers.all() == {OTHER.name: OTHER}
+        assert Providers(tx).all() == {OTHER.name: OTHER}
     store.close()
     other.close()
 
@@ -124,7 +128,11 @@ def test_what_was_committed_into_a_file_that_is_gone_is_not_called_written(
     store = ReplacedStore(sqlite_url, sqlite_template, when)
     spool = Spool(tmp_path / "spool.jsonl")
     recorder = Recorder(
-        cast("Store", store), spool, worker="w1", clock=FixedClock(), live_rollouts=frozenset
+        RouterStore(cast("Store", store)),
+        spool,
+        worker="w1",
+        clock=FixedClock(),
+        live_rollouts=frozenset,
     )
     recorder.notify(
         Alert(AlertKind.BREAKER_OPEN, "target t", "k", "t", "text", FixedClock().now(), "w1")
@@ -153,13 +161,13 @@ def test_what_was_committed_into_a_file_that_is_away_is_there_once_when_it_comes
     sa.event.listen(store._writing, "commit", lambda _: file.rename(away), once=True)
 
     with store.write() as tx:
-        tx.providers.put(PROVIDER)
+        Providers(tx).put(PROVIDER)
     with pytest.raises(StoreUnavailable, match="missing"):
         store.etag()
     away.rename(file)
 
     with store.read() as tx:
-        assert tx.providers.all() == {PROVIDER.name: PROVIDER}
+        assert Providers(tx).all() == {PROVIDER.name: PROVIDER}
     store.close()
 
 
@@ -179,7 +187,7 @@ def test_who_waits_for_a_change_hears_of_those_in_a_file_put_in_its_place(
 
     writer = open_store(sqlite_url)
     with writer.write() as tx:
-        tx.providers.put(PROVIDER)
+        Providers(tx).put(PROVIDER)
 
     assert store.wait_for_change(30.0)
     writer.close()
@@ -230,7 +238,7 @@ def test_a_locked_sqlite_is_unavailable_and_may_be_tried_again(sqlite_url: str) 
         assert caught.value.retryable
         # Readers do not wait for the writer.
         with second.read() as tx:
-            assert tx.routing.table().revision == 0
+            assert Routing(tx).table().revision == 0
     first.close()
     second.close()
 
@@ -283,7 +291,7 @@ def test_a_time_without_a_zone_is_refused(sqlite_url: str) -> None:
     store = open_store(sqlite_url)
     naive = replace(RUN, created_at=datetime(2026, 1, 1))  # noqa: DTZ001 - that is the point
     with pytest.raises(InputError, match="no time zone"), store.write() as tx:
-        tx.runs.add(naive)
+        EvalRuns(tx).add(naive)
     store.close()
 
 

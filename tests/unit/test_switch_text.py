@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.agents.switch_request import (
+from harness.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,
     decision_text,
@@ -13,8 +13,8 @@ from harness.domain.agents.switch_request import (
     switch_question,
     visible_text,
 )
-from harness.domain.routing.model_figures import MeasuredScore, ModelFigures
-from harness.domain.routing.target import Price
+from harness.providers.models.model_figures import MeasuredScore, ModelFigures
+from harness.providers.target import Price
 from tests.support.store.records import NOW
 
 pytestmark = pytest.mark.req("C4")

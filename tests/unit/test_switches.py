@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.errors import InputError
-from harness.domain.routing.kill_switch import (
+from harness.frame.errors import InputError
+from harness.providers.force import (
     Force,
     ForceKind,
     KillSwitch,
@@ -18,7 +18,7 @@ from harness.domain.routing.kill_switch import (
     parse_force,
     ruling_switch,
 )
-from harness.domain.routing.target import Target
+from harness.providers.target import Target
 
 pytestmark = pytest.mark.req("B11")
 

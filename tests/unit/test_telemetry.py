@@ -5,11 +5,11 @@ import sys
 import pytest
 import structlog
 
-from harness.runtime import telemetry
+from harness.frame.runtime import telemetry
 
 PROGRAM = """
 import logging, structlog
-from harness.runtime import telemetry
+from harness.frame.runtime import telemetry
 
 telemetry.configure()
 
@@ -59,7 +59,7 @@ def test_an_outage_is_a_line_in_ten_seconds_for_people_and_every_failover_in_jso
         "structlog.get_logger().warning('failover', route='chat', user='u1', target='sim/a', "
         "failure_class='overloaded', next_target='sim/b')"
     )
-    program = f"import structlog\nfrom harness.runtime import telemetry\n{failover}\n"
+    program = f"import structlog\nfrom harness.frame.runtime import telemetry\n{failover}\n"
     program = program.replace("telemetry\n", "telemetry\ntelemetry.configure()\n", 1)
     program += f"{failover}\n"
     (line,) = run(program.replace("configure()", "configure(terminal=True)")).splitlines()

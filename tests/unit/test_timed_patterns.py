@@ -6,10 +6,10 @@ import pytest
 
 from evals.scorers import ScoreResult, find_scorer
 from evals.suites.items import Item
-from harness.domain import bounded_regex
-from harness.domain.bounded_regex import BoundedPattern
-from harness.domain.errors import InputError, PatternTooSlow
-from harness.domain.privacy.redaction import RedactionRule, Redactor
+from harness.frame import bounded_regex
+from harness.frame.bounded_regex import BoundedPattern
+from harness.frame.errors import InputError, PatternTooSlow
+from harness.frame.redaction import RedactionRule, Redactor
 
 SLOW, HOSTILE = r"(\w|\w\w)+[yz]$", "x" * 60 + "!"
 

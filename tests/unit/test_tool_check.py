@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.providers.tool_probe import (
+from harness.providers.calls.tool_probe import (
     PRICE_TOOL,
     STOCK_TOOL,
     TOOL_ANSWERS,
@@ -13,8 +13,8 @@ from harness.domain.providers.tool_probe import (
     ToolProbeResult,
     tool_findings,
 )
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.target import Provider, Target
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.target import Provider, Target
 
 pytestmark = pytest.mark.req("B7")
 TARGET = Target("up", "m")

@@ -2,12 +2,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from harness.control.canary import duration_estimate
-from harness.domain.canary.observation import ObservationBlock, TrafficTotal
-from harness.domain.evals.cost_forecast import measure_bill
-from harness.domain.proposals.policy import CanaryPolicy
+from harness.canary import duration_estimate
+from harness.gate.online.observation import ObservationBlock, TrafficTotal
 from harness.gate.planning.ramp import TrafficPace, plan_ramp
+from harness.gate.policy import CanaryPolicy
 from harness.gate.text import explain
+from harness.routing.cost_forecast import measure_bill
 
 NOW = datetime(2026, 11, 20, 22, 0, tzinfo=UTC)
 POLICY = CanaryPolicy()

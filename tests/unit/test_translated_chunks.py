@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
 from router.frame.failure import UpstreamFailed
 from router.upstream.translate.bedrock import EventMessages
 from tests.support.providers.scripted_transport import ScriptedTurn

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.cli.evals.export_decision import recognise_file
-from harness.cli.evals.try_command import try_
-from harness.cli.frame.session import adopt_options
+from harness.interfaces.cli.evals.export_decision import recognise_file
+from harness.interfaces.cli.evals.try_command import try_
+from harness.interfaces.cli.frame.session import adopt_options
 
 pytestmark = pytest.mark.req("G1", "F2")
 FILES = Path(__file__).parents[1] / "support/evals/exports"

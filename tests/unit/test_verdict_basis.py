@@ -2,9 +2,9 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.evals.verdict import Verdict, VerdictBasis
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
+from harness.gate.suite_plan import SuitePlan
+from harness.gate.verdict import Verdict, VerdictBasis
 from tests.unit.test_gate_verdicts import (
     ALIKE,
     BETTER,

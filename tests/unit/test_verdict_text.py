@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from dashboard.views import verdict_text
-from harness.domain.evals.suite_plan import Claim, SuiteRole
-from harness.domain.evals.verdict import SliceFigures, SuiteFigures, SuiteReport, VerdictBasis
+from harness.gate.suite_plan import Claim, SuiteRole
+from harness.gate.verdict import SliceFigures, SuiteFigures, SuiteReport, VerdictBasis
 
 pytestmark = pytest.mark.req("A7", "F2")
 DANISH = SliceFigures("language", "Danish", 60, 90, -0.5, -0.63, -0.37, 0.001, worse=True)

@@ -12,8 +12,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from evals.sim import simulator
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.target import Provider
+from harness.frame.failures import FailureClass
+from harness.providers.target import Provider
 from router.frame.failure import UpstreamFailed
 from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn

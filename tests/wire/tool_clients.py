@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from anthropic.lib.streaming._messages import accumulate_event
 
-from harness.domain.routing.capabilities import Endpoint
+from harness.providers.models.capabilities import Endpoint
 from router.protocols.event_stream import SsePayloads
 from tests.wire.conversations import PIXEL
 from tests.wire.server import Json

@@ -33,21 +33,19 @@ from harness.app.demo.traffic import DemoAgent, DemoTraffic
 from harness.app.demo.user_traffic import ProposalWatch
 from harness.app.installation import Installation, open_installation
 from harness.app.set_up import SetUpResult, set_up
-from harness.control.proposals import decisions
-from harness.control.proposals.comparison import Comparison, load_comparison
-from harness.control.proposals.submission import (
-    ProposalRequest,
-    create_proposal,
-    list_proposals,
-)
-from harness.control.providers import discovery
-from harness.control.routing import routes
-from harness.domain.errors import SwapgateError
-from harness.domain.evals.verdict import Failed
-from harness.domain.formatting import format_count, format_percent, format_span
-from harness.domain.operations.principals import OPERATOR
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.runtime.processes.interruption import wait_for_interrupt
+from harness.canary import manual_rollback
+from harness.frame.errors import SwapgateError
+from harness.frame.formatting import format_count, format_percent, format_span
+from harness.frame.people.principals import OPERATOR
+from harness.frame.runtime.interruption import wait_for_interrupt
+from harness.gate.verdict import Failed
+from harness.proposals import decisions
+from harness.proposals.report.comparison import Comparison, load_comparison
+from harness.proposals.submission import ProposalRequest, create_proposal, list_proposals
+from harness.registry import discovery
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
 
 QUIET_RPS, BUSY_RPS, FAILING_RPS, SDK_RPS = 8.0, 220.0, 80.0, 14.0
 # A slow machine takes some minutes; after this long nothing will come any more.
@@ -260,7 +258,9 @@ class DemoShow:
         try:
             agent.take_turn(candidate)
             why = "make demo: back in the middle of an agent's loop"
-            routes.roll_back(self.installation.context, OPERATOR, agent.route, reason=why)
+            manual_rollback.roll_back(
+                self.installation.context, OPERATOR, agent.route, reason=why
+            )
             self.say(f"{agent.route}: rolled back to {INCUMBENT}")
             agent.take_turn(INCUMBENT)
         except SwapgateError as error:
@@ -280,10 +280,10 @@ class DemoShow:
     def _backup_served(self) -> bool:
         time.sleep(2 * self.installation.settings.router.flush_interval_s)
         with self.installation.context.store.read() as tx:
-            route = tx.routing.table().routes[OUTAGE_ROUTE]
+            route = Routing(tx).table().routes[OUTAGE_ROUTE]
             # Traffic is kept by the minute: the first one began before the first proposal.
             began = self.scenes[0].comparison.proposal.created_at - timedelta(minutes=1)
-            minutes = tx.observations.traffic(since=began)
+            minutes = Observations(tx).traffic(since=began)
         ours = [minute for minute in minutes if minute.route == OUTAGE_ROUTE]
         backup = sum(m.requests for m in ours if m.target in route.fallbacks)
         failed = sum(m.failed for m in ours)

@@ -21,9 +21,9 @@ from typing import Final
 import yaml
 
 from harness.app.processes import HEALTH, answers_http
-from harness.domain.errors import SwapgateError
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.runtime.processes.tcp_ports import free_port
+from harness.frame.errors import SwapgateError
+from harness.frame.runtime.tcp_ports import free_port
+from harness.routing.proposal import ProposalPhase
 
 MODELS = Path(__file__).with_name("models.yaml")
 # Simulated answers come in a twentieth of the real time: more traffic in two minutes.

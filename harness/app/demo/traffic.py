@@ -16,7 +16,7 @@ from typing import Any, Final
 import aiohttp
 from openai import AsyncOpenAI, OpenAI, OpenAIError
 
-from harness.domain.errors import SwapgateError
+from harness.frame.errors import SwapgateError
 
 TIMEOUT_S = 60.0
 KEPT_FAILURES = 100

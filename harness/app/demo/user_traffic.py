@@ -5,16 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from harness.app.demo.traffic import DemoTraffic
-from harness.control.canary.status import list_canaries
-from harness.control.context import Context
-from harness.control.operations import queries
-from harness.control.proposals import evaluation
-from harness.control.routing import routes as routing
-from harness.domain.errors import InputError
-from harness.domain.formatting import format_bps, format_count, format_harm
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.table import FIRST_ROUTE_STEP
-from harness.runtime.processes.interruption import interrupts
+from harness.canary.status import list_canaries
+from harness.frame.errors import InputError
+from harness.frame.formatting import format_bps, format_count, format_harm
+from harness.frame.runtime.interruption import interrupts
+from harness.operations import queries
+from harness.proposals.evaluation import evaluation
+from harness.routes import routes as routing
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.table import FIRST_ROUTE_STEP
 
 REPORT_EVERY_S = 5.0
 LOOK_EVERY_S = 0.5
@@ -80,7 +82,7 @@ def send_traffic(  # noqa: PLR0913 - what the command's options say
 def _routes_to_ask(ctx: Context, names: Sequence[str]) -> list[str]:
     with ctx.store.read() as tx:
         wanted = [routing.require_route(tx, name).name for name in names]
-        wanted = wanted or sorted(tx.routing.table().routes)
+        wanted = wanted or sorted(Routing(tx).table().routes)
     if not wanted:
         raise InputError(f"there is no route to ask: {FIRST_ROUTE_STEP}")
     return list(dict.fromkeys(wanted))
@@ -115,7 +117,7 @@ class ProposalWatch:
 
     def _adopt(self) -> None:
         with self.ctx.store.read() as tx:
-            for proposal in tx.proposals.open():
+            for proposal in Proposals(tx).open():
                 if proposal.route in self.routes:
                     self.open[proposal.route] = proposal.id
 
@@ -146,7 +148,7 @@ class ProposalWatch:
     @property
     def proposals(self) -> dict[str, Proposal]:
         with self.ctx.store.read() as tx:
-            return {route: tx.proposals.get(id_) for route, id_ in self.open.items()}
+            return {route: Proposals(tx).get(id_) for route, id_ in self.open.items()}
 
     def texts(self) -> list[str]:
         return [

@@ -8,23 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from harness import package_data
-from harness.app import database
+from harness.app import database, secret_files, seed
+from harness.app.alert_sinks import ConfiguredSinks
 from harness.app.database import without_password
 from harness.app.processes import answers_http
-from harness.control.context import Context
-from harness.control.operations import queries
-from harness.control.providers import checks, provider_secrets
-from harness.control.routing import data_class_checks, fallback_chain, freezes, routes, seed
-from harness.domain.errors import DatabaseUnusable, NotAllowed, StoreUnavailable, SwapgateError
-from harness.domain.pagination import PageRequest
-from harness.domain.providers.probe import ProbeFinding, ProbeStatus, ProbeSubject
-from harness.domain.routing.table import FIRST_ROUTE_STEP
-from harness.domain.settings import Settings, SuiteSettings
-from harness.domain.suggestions import did_you_mean
-from harness.runtime import secret_files
-from harness.runtime.outbound.alert_sinks import ConfiguredSinks
-from harness.runtime.processes.tcp_ports import is_free, port_holder
+from harness.config.model import Settings
+from harness.evals.settings import SuiteSettings
+from harness.frame import package_data
+from harness.frame.errors import DatabaseUnusable, NotAllowed, StoreUnavailable, SwapgateError
+from harness.frame.pagination import PageRequest
+from harness.frame.runtime.tcp_ports import is_free, port_holder
+from harness.frame.suggestions import did_you_mean
+from harness.operations import queries
+from harness.proposals import fallback_chain
+from harness.providers.calls.probe import ProbeFinding, ProbeStatus, ProbeSubject
+from harness.providers.records import Providers
+from harness.registry import checks, data_class_checks, provider_secrets
+from harness.routes import freezes, routes
+from harness.routing.context import Context
+from harness.routing.table import FIRST_ROUTE_STEP
 
 SQLITE: Final = "sqlite:///"
 _INIT: Final = "run `swapgate init`"
@@ -201,7 +203,7 @@ def _judges(settings: Settings, context: Context | None) -> Findings:
     providers = dict(settings.providers)
     if context is not None:
         with context.store.read() as tx:
-            providers |= tx.providers.all()  # which rule
+            providers |= Providers(tx).all()  # which rule
     for name, suite in settings.suites.items():
         if suite.judge is None:
             continue
@@ -253,7 +255,7 @@ def _finding(subject: str, finding: ProbeFinding) -> DoctorFinding:
 def _secrets(_: Settings, context: Context) -> Findings:
     with context.store.read() as tx:
         stored = provider_secrets.list_live_credentials(tx)
-        known = tx.providers.all().values()
+        known = Providers(tx).all().values()
     for key in stored:
         try:
             context.cipher.decrypt(key.ciphertext)

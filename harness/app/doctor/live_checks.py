@@ -30,15 +30,17 @@ from harness.client.async_client import AsyncModelClient
 from harness.client.chat_request import chat_body
 from harness.client.in_process import InProcessChannel
 from harness.client.types import CompletionRequest, Message, Usage
-from harness.control.providers import provider_secrets
-from harness.domain.errors import AnswerUnreadable, CallFailed, InputError, NotFound
-from harness.domain.providers.catalogue import with_catalogue_prices
-from harness.domain.providers.credentials import lacks_key
-from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.settings import AnsweredModel
+from harness.frame.errors import AnswerUnreadable, CallFailed, InputError, NotFound
+from harness.frame.failures import FailureClass
+from harness.providers.credential import lacks_key
+from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.models.catalogue import with_catalogue_prices
+from harness.providers.records import Providers
+from harness.providers.target import Price, Provider, Target
+from harness.registry import provider_secrets
+from harness.routing.records.routes import Routing
+from harness.routing.settings import AnsweredModel
 
 _UNKNOWN_SUFFIX: Final = "-swapgate-no-such-model"
 # What providers add to a request by themselves: templates, a system prompt.
@@ -99,8 +101,8 @@ def models_of(installation: Installation, name: str) -> list[tuple[Provider, str
     start, _, model = name.partition("/")
     ctx = installation.context
     with ctx.store.read() as tx:
-        provider = tx.providers.all().get(start)
-        targets = tx.routing.targets().values()
+        provider = Providers(tx).all().get(start)
+        targets = Routing(tx).targets().values()
     if provider is None:
         raise NotFound(f"there is no provider {start!r}: see `swapgate provider list`")
     kind = PROVIDER_KINDS.get(provider.kind)

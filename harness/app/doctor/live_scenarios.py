@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Final
 
 from harness.client.types import CompletionResponse, StreamChunk, Usage
-from harness.domain.json_schema import matches_schema
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
+from harness.frame.json_schema import matches_schema
 
 ANSWER_LIMIT: Final = 1_024  # tokens of an answer, unless a scenario says another
 SHORT_LIMIT: Final = 16

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from evals.runner.chat_completions import MalformedReply, parse_reply, request_body
-from harness.domain.errors import InputError, NoAnswer
-from harness.domain.plain_data import read_object
-from harness.domain.providers.api_base_rules import check_api_base
-from harness.domain.providers.credentials import ProviderKey
-from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
-from harness.domain.providers.probe import KEY_REFUSED_STATUSES, PROBE_QUESTION, ProbeReply
-from harness.domain.routing.capabilities import NATIVE, Endpoint
-from harness.domain.routing.target import Provider, Target
-from harness.domain.sse import EventPayloads
-from harness.ports import Posted
-from harness.runtime.clock import SystemClock
-from harness.runtime.outbound.provider_probe import MAX_TEXT, HttpProviderProbe, error_message
+from harness.frame.errors import InputError, NoAnswer
+from harness.frame.plain_data import read_object
+from harness.frame.runtime.clock import SystemClock
+from harness.frame.sse import EventPayloads
+from harness.providers.api_base_rules import check_api_base
+from harness.providers.calls.probe import KEY_REFUSED_STATUSES, PROBE_QUESTION, ProbeReply
+from harness.providers.calls.provider_probe import MAX_TEXT, HttpProviderProbe, error_message
+from harness.providers.credential import ProviderKey
+from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.providers.models.capabilities import NATIVE, Endpoint
+from harness.providers.ports import Posted
+from harness.providers.target import Provider, Target
 
 # Enough for a model that thinks first.
 _MOST_TOKENS: Final = 1024

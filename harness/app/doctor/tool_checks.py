@@ -16,27 +16,29 @@ from harness.client.async_client import AsyncModelClient
 from harness.client.in_process import InProcessChannel
 from harness.client.tool_loop import ToolFunction
 from harness.client.types import CompletionRequest, Message, ToolDefinition
-from harness.control.operations import keys as data_keys
-from harness.control.providers import named_models, provider_secrets
-from harness.control.routing import routes, targets
-from harness.domain.errors import CallFailed, CallRefused, ToolLoopUnfinished
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.keyring import KeyPurpose
-from harness.domain.providers import tool_probe
-from harness.domain.providers.credentials import ProviderKey, hide_provider_secrets, lacks_key
-from harness.domain.providers.tool_probe import (
+from harness.frame.errors import CallFailed, CallRefused, ToolLoopUnfinished
+from harness.frame.people.access import SYSTEM
+from harness.frame.ports import Cipher, Signatures
+from harness.frame.runtime import telemetry
+from harness.frame.runtime.clock import SystemClock
+from harness.frame.signing import ed25519
+from harness.frame.signing.keyring import KeyPurpose
+from harness.operations import keys as data_keys
+from harness.providers.calls import tool_probe
+from harness.providers.calls.tool_probe import (
     ProbeToolCall,
     ToolFinding,
     ToolLoopTrace,
     ToolOutcome,
     ToolProbeResult,
 )
-from harness.domain.routing.kill_switch import KillSwitch
-from harness.domain.routing.table import RouteSettings
-from harness.domain.routing.target import Provider, Target
-from harness.ports import Cipher, Signatures
-from harness.runtime import signing, telemetry
-from harness.runtime.clock import SystemClock
+from harness.providers.credential import ProviderKey, hide_provider_secrets, lacks_key
+from harness.providers.force import KillSwitch
+from harness.providers.records import Credentials
+from harness.providers.target import Provider, Target
+from harness.registry import named_models, provider_secrets, targets
+from harness.routes import routes
+from harness.routing.table import RouteSettings
 
 MAX_TURNS: Final = 4
 MAX_TEXT: Final = 300
@@ -191,9 +193,9 @@ class _SeparateInstallation(Installation):
 
     @cached_property
     def signatures(self) -> Signatures:
-        private = signing.new_private_key()
-        public = signing.public_key(private, KeyPurpose.CONTROL)
-        return signing.Ed25519Signatures(lambda: {public.id: public}, lambda: private)
+        private = ed25519.new_private_key()
+        public = ed25519.public_key(private, KeyPurpose.CONTROL)
+        return ed25519.Ed25519Signatures(lambda: {public.id: public}, lambda: private)
 
     @cached_property
     def cipher(self) -> Cipher:
@@ -229,14 +231,14 @@ def single_target_router(
     with installation.store.read() as before:
         stored = [
             credential
-            for credential in before.credentials.all()
+            for credential in Credentials(before).all()
             if credential.provider == provider.name
         ]
     # What is declared would be done without, and is what is to be seen.
     targets.put_provider(ctx, SYSTEM, replace(provider, models={}))
     with alone.store.write() as tx:
         for stored_key in stored:
-            tx.credentials.put(stored_key)
+            Credentials(tx).put(stored_key)
     known = targets.add_target(ctx, SYSTEM, target)
     routes.create_route(ctx, SYSTEM, ROUTE, known.id, settings=RouteSettings())
     _, key = data_keys.create_key(ctx, SYSTEM, "doctor", secret=alone.secret)

@@ -13,10 +13,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.evals.verdict import CostFigures, CostOutcome
 from harness.gate.offline.design import REJECT_LOG_E
 from harness.gate.offline.intervals import mean_interval
+from harness.gate.suite_plan import SuitePlan
+from harness.gate.verdict import CostFigures, CostOutcome
 
 # Both in US dollars per item, means over epochs; None where one of them is not known.
 CostPair = tuple[float | None, float | None]

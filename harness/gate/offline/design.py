@@ -16,10 +16,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
-from harness.domain.errors import InputError
-from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim, PrimaryCombination, SuitePlan
+from harness.frame.errors import InputError
 from harness.gate.arrays import ArrayLike, Floats, np, ordered_sum, special
 from harness.gate.offline.intervals import VARIANCE_GUARD, squared_deviations
+from harness.gate.suite_plan import QUALITY_CLAIMS, Claim, PrimaryCombination, SuitePlan
 
 # The rejection is a safety with its own 5 %: it cannot cause a false promotion.
 REJECT_LOG_E = math.log(20.0)

@@ -10,12 +10,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.domain.errors import InputError, StaleEvidence
-from harness.domain.evals.pins import ServedModel, ServedModels, ServedPin, named_models
-from harness.domain.evals.run import Sample, SampleError
-from harness.domain.evals.suite_plan import Claim, SuitePlan
-from harness.domain.evals.verdict import ScorePair
+from harness.frame.errors import InputError, StaleEvidence
 from harness.gate.offline.noise import MOST_NOISE
+from harness.gate.pins import ServedModel, ServedModels, ServedPin, named_models
+from harness.gate.run import Sample, SampleError
+from harness.gate.suite_plan import Claim, SuitePlan
+from harness.gate.verdict import ScorePair
 
 # (.1 + .2) / 2 and (.15 + .15) / 2 are not the same double: that is no win.
 ROUNDING = 1e-12

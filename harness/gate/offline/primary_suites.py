@@ -6,9 +6,7 @@ from math import fsum
 from operator import mul
 from typing import Final
 
-from harness.domain.content_hash import digest
-from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.evals.verdict import HolmFigures, SuiteReport
+from harness.frame.content_hash import digest
 from harness.gate.offline.design import REJECT_LOG_E, spent_alpha
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.slices import merge_clusters, merge_items, promotion_waits_for
@@ -20,6 +18,8 @@ from harness.gate.offline.suite_judgement import (
     waiting_report,
 )
 from harness.gate.planning.multiplicity import holm_test
+from harness.gate.suite_plan import SuitePlan
+from harness.gate.verdict import HolmFigures, SuiteReport
 
 # A blank cannot stand in the name of a suite that somebody writes by accident.
 WEIGHTED_MEAN: Final = "weighted mean"

@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Final
 
-from harness.domain.content_hash import canonical_json
-from harness.domain.evals.pins import ServedModel, ServedModels
-from harness.domain.evals.suite_plan import Claim, SuitePlan
-from harness.domain.evals.verdict import ScorePair, SuiteReport, Verdict
-from harness.domain.plain_data import from_plain
+from harness.frame.content_hash import canonical_json
+from harness.frame.plain_data import from_plain
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.suite_claims import SuiteClaim
+from harness.gate.pins import ServedModel, ServedModels
+from harness.gate.suite_plan import Claim, SuitePlan
+from harness.gate.verdict import ScorePair, SuiteReport, Verdict
 
 # Rises with every change of the rules that lets the same scores give another verdict.
 RULES_VERSION: Final = 5

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 from harness.gate.arrays import (
     ArrayLike,
     Bools,

@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
-from harness.domain.evals.item_groups import MIN_SLICE_UNITS, Slice
-from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.evals.verdict import ScorePair, SliceFigures
 from harness.gate.arrays import np
+from harness.gate.item_groups import MIN_SLICE_UNITS, Slice
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.intervals import mean_interval
 from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.pairs import PairedItem, score_difference
 from harness.gate.planning.multiplicity import holm_test
+from harness.gate.suite_plan import SuitePlan
+from harness.gate.verdict import ScorePair, SliceFigures
 
 
 def merge_clusters(plan: SuitePlan, items: Sequence[PairedItem]) -> tuple[PairedItem, ...]:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.domain.evals.suite_plan import Claim, SuitePlan
-from harness.domain.evals.verdict import CostFigures, CostOutcome, SuiteReport
 from harness.gate.offline.costs import judge_costs
 from harness.gate.offline.pairs import PairedSuite
 from harness.gate.offline.slices import merge_clusters
 from harness.gate.offline.suite_judgement import StoppedRun, SuiteJudgement, judge_pairs
+from harness.gate.suite_plan import Claim, SuitePlan
 from harness.gate.text.sentences import cost_reason
+from harness.gate.verdict import CostFigures, CostOutcome, SuiteReport
 
 # Costs only add to a pass: what the scores decide against the candidate stands.
 COST_RELEVANT_OUTCOMES: Final = ("passed", "running")

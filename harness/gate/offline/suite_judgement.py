@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
-from harness.domain.evals.verdict import LenientFigures, SuiteFigures, SuiteReport
-from harness.domain.formatting import format_points
+from harness.frame.formatting import format_points
 from harness.gate.arrays import np
 from harness.gate.offline.design import FUTILE, design_from_plan
 from harness.gate.offline.intervals import mcnemar
@@ -30,6 +28,7 @@ from harness.gate.offline.slices import (
     merge_clusters,
     promotion_waits_for,
 )
+from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.gate.text.sentences import (
     comparison_reason,
     further_items,
@@ -38,6 +37,7 @@ from harness.gate.text.sentences import (
     slices_reason,
     slices_wait_reason,
 )
+from harness.gate.verdict import LenientFigures, SuiteFigures, SuiteReport
 
 SUITE_OUTCOMES = {
     "promote": "passed",

@@ -18,11 +18,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from harness.domain.content_hash import digest
-from harness.domain.evals.run import Sample
-from harness.domain.evals.suite_plan import PrimaryCombination, SuitePlan, SuiteRole
-from harness.domain.evals.verdict import VERDICTS, SuiteReport, Verdict
-from harness.domain.ranges import add_seconds
+from harness.frame.content_hash import digest
+from harness.frame.ranges import add_seconds
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.primary_suites import ClaimGroup, at_least_one, weighted_mean
 from harness.gate.offline.replay import (
@@ -32,7 +29,10 @@ from harness.gate.offline.replay import (
     verdict_times,
 )
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
+from harness.gate.run import Sample
+from harness.gate.suite_plan import PrimaryCombination, SuitePlan, SuiteRole
 from harness.gate.text.sentences import NOT_SHOWN_WORSE
+from harness.gate.verdict import VERDICTS, SuiteReport, Verdict
 
 # The worst word wins; `passed` needs every suite that counts.
 OUTCOME_PRECEDENCE: Final = (

@@ -20,19 +20,19 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Final
 
-from harness.domain.canary.guardrails import (
+from harness.frame.errors import InputError
+from harness.frame.ranges import add_seconds
+from harness.gate.arrays import Floats, geometric_grid, log_mean_rows, np
+from harness.gate.online.fisher import log_factors
+from harness.gate.online.guardrails import (
     FailureTally,
     Guardrail,
     GuardrailKind,
     guardrail_kind,
 )
-from harness.domain.canary.observation import NeverSeen, ObservationBlock
-from harness.domain.canary.worker_guard import HARM_GRID, arm_log_factor
-from harness.domain.errors import InputError
-from harness.domain.proposals.policy import CanaryPolicy
-from harness.domain.ranges import add_seconds
-from harness.gate.arrays import Floats, geometric_grid, log_mean_rows, np
-from harness.gate.online.fisher import log_factors
+from harness.gate.online.observation import NeverSeen, ObservationBlock
+from harness.gate.online.worker_guard import HARM_GRID, arm_log_factor
+from harness.gate.policy import CanaryPolicy
 
 # Searched for the fewest exposures at 2, 5 and 20 % failures against 1 % (statistics.md §2.11).
 ERRORS_WEIGHT: Final = 0.9  # of the guardrail of errors; the others share the rest

@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.errors import InputError
+from harness.frame.errors import InputError
 from harness.gate.arrays import Floats, log_mean, normalize_zeros, np, special
+from harness.gate.online.observation import ObservationBlock
 
 # A block is a window of traffic; beyond this its table of outcomes no longer fits in memory.
 MAX_UNITS = 1_000_000

@@ -9,7 +9,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from harness.domain.canary.guardrails import (
+from harness.frame.failures import describe_failures
+from harness.frame.formatting import format_number, format_price_pair
+from harness.gate.online.evidence_paths import block_tally
+from harness.gate.online.guardrails import (
     ArmLevels,
     ErrorTally,
     FailureTally,
@@ -19,11 +22,8 @@ from harness.domain.canary.guardrails import (
     JudgeTally,
     guardrail_kind,
 )
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.prompt_cache import CacheLevels
-from harness.domain.formatting import format_number, format_price_pair
-from harness.domain.reliability.failures import describe_failures
-from harness.gate.online.evidence_paths import block_tally
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.prompt_cache import CacheLevels
 from harness.gate.online.segment_harm import SegmentHarm
 
 # Figures of a guardrail's evidence that are written as they are.

@@ -11,20 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
-from harness.domain.formatting import (
+from harness.frame.formatting import (
     format_bps,
     format_estimate,
     format_harm,
     format_quantity,
     format_span,
 )
-from harness.domain.proposals.policy import CanaryStep, PeakHours
-from harness.domain.ranges import add_seconds
+from harness.frame.ranges import add_seconds
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction, RolloutFigures
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
+from harness.gate.policy import CanaryStep, PeakHours
 
 DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
-from harness.domain.canary.guardrails import Guardrail
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import ActionKind, RolloutSignal
+from harness.frame.plain_data import ShownAsJson
 from harness.gate.online.guardrail_report import GuardrailEvidence
+from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import ActionKind, RolloutSignal
 from harness.gate.online.segment_harm import SegmentHarm, find_segment
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class RolloutFigures:
+class RolloutFigures(ShownAsJson):
     """The figures that a decision rests on. E-values are not logarithms here."""
 
     at: datetime = _NEVER  # when it was decided

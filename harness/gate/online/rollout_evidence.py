@@ -12,9 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Final, NamedTuple
 
-from harness.domain.canary.guardrails import Guardrail
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.arrays import Floats, np
 from harness.gate.online.evidence_paths import (
     TIMES,
@@ -26,7 +23,10 @@ from harness.gate.online.evidence_paths import (
 )
 from harness.gate.online.fisher import Certificate, add_block, log_certificate
 from harness.gate.online.guardrail_report import GuardrailEvidence, guardrail_totals
+from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.segment_harm import find_segment
+from harness.gate.policy import CanaryPolicy
 
 # The number of the stream of never-seen keys, which has no period.
 CARRIED: Final = 0

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.domain.canary.guardrails import ErrorTally, FailureTally, Guardrail
-from harness.domain.canary.observation import SEGMENTS, SOURCES, ObservationBlock, Segment
 from harness.gate.arrays import Ints, np, special
 from harness.gate.online.fisher import MAX_UNITS
+from harness.gate.online.guardrails import ErrorTally, FailureTally, Guardrail
+from harness.gate.online.observation import SEGMENTS, SOURCES, ObservationBlock, Segment
 
 # The highest probability that chance names any segment.
 _NAMED_BY_CHANCE: Final = 0.1

@@ -9,8 +9,8 @@ from datetime import datetime
 from statistics import NormalDist
 from typing import Final
 
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import Rollout
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import Rollout
 from harness.gate.online.rollout_evidence import distance_path
 
 # A chart shows no more; a long canary is thinned out evenly.

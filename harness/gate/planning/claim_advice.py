@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan
-from harness.domain.formatting import format_number, format_percent, format_score
+from harness.frame.formatting import format_number, format_percent, format_score
 from harness.gate.offline.costs import items_to_show_saving
 from harness.gate.planning import budget
 from harness.gate.planning.budget import POWER, DesignOption, DifferenceSpread, MeanUsage
 from harness.gate.planning.planned_tests import cheapest_design, planned_test
+from harness.gate.suite_plan import Claim, ClaimPopulation, SuitePlan
 
 # Shares of a cost below this are noise of the arithmetic.
 SAME_COST: Final = 1e-6

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.domain.evals.suite_plan import SuitePlan, SuiteRole
+from harness.gate.suite_plan import SuitePlan, SuiteRole
 
 # The rule by which looks share alpha: the first has it whole, all together 1.5 times as much.
 FIRST_FULL: Final = "first_full"

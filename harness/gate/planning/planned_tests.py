@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
-from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.gate.offline.design import interim_items, interim_power
 from harness.gate.offline.intervals import VARIANCE_GUARD
 from harness.gate.offline.noise import MOST_NOISE, asked_anew, share_left
 from harness.gate.planning import budget
 from harness.gate.planning.budget import DesignOption, DifferenceSpread, MeanUsage
+from harness.gate.suite_plan import Claim, SuitePlan
 
 _MOST_DRIFT: Final = 8.0  # standard errors; nearly nothing is shown that needs more
 _STEPS: Final = 14

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.gate.arrays import Floats, Ints, log_mean_rows, np
 from harness.gate.online.fisher import HEALTHY_GRID, log_factors
 from harness.gate.online.rollout_evidence import CARRIED_SHARE
+from harness.gate.policy import CanaryPolicy, CanaryStep
 
 DAY_S: Final = 86_400.0
 SEED: Final = 20_260_301

@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.formatting import (
+from harness.frame.formatting import (
     format_bps,
     format_estimate,
     format_number,
@@ -17,12 +15,14 @@ from harness.domain.formatting import (
     format_span,
     without_scientific_notation,
 )
-from harness.domain.proposals.policy import CanaryPolicy
-from harness.domain.ranges import add_seconds
+from harness.frame.ranges import add_seconds
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.next_step import missing_duration, peak_reached_at
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.planning.ramp import DAY_S, StepPlan, TrafficPace, certification_times
+from harness.gate.policy import CanaryPolicy
 from harness.gate.text.guardrail_rows import GuardrailRow, guardrail_row, list_warnings
 
 TOO_SLOW: Final = "Give such a step a larger share or a longer `deadline_s`."

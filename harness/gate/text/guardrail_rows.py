@@ -5,22 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from harness.domain.canary.guardrails import (
-    CanaryJudge,
-    Guardrail,
-    GuardrailKind,
-    guardrail_kind,
-)
-from harness.domain.formatting import (
+from harness.frame.failures import describe_failures
+from harness.frame.formatting import (
     format_answer_price,
     format_number,
     format_percent,
     format_quantity,
     format_usd,
 )
-from harness.domain.reliability.failures import describe_failures
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.guardrail_report import GuardrailEvidence
+from harness.gate.online.guardrails import CanaryJudge, Guardrail, GuardrailKind, guardrail_kind
 from harness.gate.online.rollout_action import RolloutFigures
 
 # log e (statistics.md §0): strong evidence, not enough to act.

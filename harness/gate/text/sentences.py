@@ -5,9 +5,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from harness.domain.evals.item_groups import MIN_SLICE_UNITS
-from harness.domain.evals.suite_plan import Claim, SuitePlan
-from harness.domain.evals.verdict import (
+from harness.frame.formatting import (
+    DASH,
+    format_percent,
+    format_points,
+    format_points_interval,
+    format_score,
+)
+from harness.gate.item_groups import MIN_SLICE_UNITS
+from harness.gate.offline.design import EARLY_ENDS, FUTILE, Design
+from harness.gate.offline.sequential import ComparisonEvidence
+from harness.gate.planning.multiplicity import ALL_LOOKS
+from harness.gate.planning.planned_tests import PlannedTest
+from harness.gate.suite_plan import Claim, SuitePlan
+from harness.gate.verdict import (
     VERDICTS,
     BaseVerdict,
     CostFigures,
@@ -16,17 +27,6 @@ from harness.domain.evals.verdict import (
     SuiteReport,
     VerdictBasis,
 )
-from harness.domain.formatting import (
-    DASH,
-    format_percent,
-    format_points,
-    format_points_interval,
-    format_score,
-)
-from harness.gate.offline.design import EARLY_ENDS, FUTILE, Design
-from harness.gate.offline.sequential import ComparisonEvidence
-from harness.gate.planning.multiplicity import ALL_LOOKS
-from harness.gate.planning.planned_tests import PlannedTest
 
 # Begins the list of the suites that are guards, at the end of a stored reason.
 NOT_SHOWN_WORSE: Final = " Not shown to be worse: "

@@ -14,7 +14,7 @@ from harness.store.guards.guard import Guard
 from harness.store.guards.operations import OPERATIONS
 from harness.store.guards.proposals import DECISIONS
 from harness.store.guards.routing import ROUTING
-from harness.store.schema import APPEND_ONLY
+from harness.store.tables import APPEND_ONLY
 
 # Whole tables that only grow; a sample's texts may be blanked.
 _GROWING: Final = tuple(table.name for table in APPEND_ONLY if table.name != "sample")

@@ -9,7 +9,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.store.schema.columns import SIGNATURE
+from harness.frame.records.columns import SIGNATURE
 
 _HEADING: Final = re.compile(
     r"(?P<event>INSERT|UPDATE|DELETE)(?: OF (?P<columns>[\w, ]+))? ON (?P<table>\w+)"

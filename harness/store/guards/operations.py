@@ -4,6 +4,10 @@
 
 from typing import Final
 
+from harness.agents.records import agent_grant, agent_switch
+from harness.frame.records.columns import SIGNATURE
+from harness.routing.records.interventions import freeze, shadow, switch
+from harness.routing.records.runs import sample
 from harness.store.guards.guard import (
     another,
     busy,
@@ -15,10 +19,6 @@ from harness.store.guards.guard import (
     rewords,
     taken,
 )
-from harness.store.schema.agents import agent_grant, agent_switch
-from harness.store.schema.columns import SIGNATURE
-from harness.store.schema.evals import sample
-from harness.store.schema.interventions import freeze, shadow, switch
 
 _LIFTING: Final = ("lifted_at", "lifted_by")
 _ENDING: Final = ("ended_at", "ended_by", "ended_because")

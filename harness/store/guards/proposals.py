@@ -4,15 +4,14 @@
 
 from typing import Final
 
-from harness.domain.canary.rollout import TRANSITIONS, RolloutState
-from harness.store.guards.guard import busy, changes, listed, person, read_guards, taken
-from harness.store.schema.proposals import (
-    LIVE_STATE_VALUES,
+from harness.gate.online.rollout import TRANSITIONS, RolloutState
+from harness.routing.records.proposals import (
     OPEN_PHASE_VALUES,
     PAST_GATE_VALUES,
     PROPOSAL_REGISTERED,
-    ROLLOUT_REGISTERED,
 )
+from harness.routing.records.rollouts import LIVE_STATE_VALUES, ROLLOUT_REGISTERED
+from harness.store.guards.guard import busy, changes, listed, person, read_guards, taken
 
 _LIVE: Final = f"IN ({listed(LIVE_STATE_VALUES)})"
 _OPEN: Final = f"IN ({listed(OPEN_PHASE_VALUES)})"

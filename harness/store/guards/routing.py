@@ -5,9 +5,9 @@
 from datetime import timedelta
 from typing import Final
 
-from harness.domain.routing.evidence import LONGEST
+from harness.routing.evidence import LONGEST
+from harness.routing.records.rollouts import LIVE_STATE_VALUES
 from harness.store.guards.guard import busy, changes, listed, person, read_guards, taken
-from harness.store.schema.proposals import LIVE_STATE_VALUES
 
 _LONGEST_US: Final = LONGEST // timedelta(microseconds=1)
 _ASKED: Final = (

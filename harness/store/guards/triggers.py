@@ -7,8 +7,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from harness.routing.records import traffic_sums
 from harness.store.guards import COUNTED, GUARDS, KEPT, NEVER_EMPTIED, Guard
-from harness.store.schema import metadata, traffic_sums
+from harness.store.tables import metadata
 
 # pg_trigger.tgtype, bit by bit.
 _TIMES: Final = {"BEFORE": 2, "AFTER": 0}

@@ -8,11 +8,11 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.errors import InputError, NotFound
+from harness.frame.errors import InputError, NotFound
+from harness.frame.records.database_errors import translated
 from harness.store import engine
-from harness.store.database_errors import translated
 from harness.store.guards import NEVER_EMPTIED
-from harness.store.schema import APPEND_ONLY, metadata
+from harness.store.tables import APPEND_ONLY, metadata
 
 # The texts of a sample are blanked at their end.
 _BLANKED: Final = {"sample": ("answer", "prompt", "error_text")}

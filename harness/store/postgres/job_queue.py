@@ -14,10 +14,10 @@ import sqlalchemy as sa
 from procrastinate import exceptions
 from procrastinate.sql import queries
 
-from harness.domain.errors import ConfigError, StoreUnavailable
-from harness.ports import QueuedJob
+from harness.evals.ports import QueuedJob
+from harness.frame.errors import ConfigError, StoreUnavailable
+from harness.frame.records.database_errors import translated
 from harness.store import engine
-from harness.store.database_errors import translated
 from harness.store.postgres import database_roles
 
 log = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.errors import DatabaseUnusable
+from harness.frame.errors import DatabaseUnusable
+from harness.frame.records.database_errors import clear_frames
 from harness.store import engine
-from harness.store.database_errors import clear_frames
 
 _SESSION: Final = sa.text("SELECT pg_backend_pid()")
 _POOLER_PORT: Final = 6543

@@ -8,22 +8,30 @@ slipped in, took out or put back never becomes part of it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC
 from functools import lru_cache
 from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
-from harness.domain.content_hash import hash_content
-from harness.domain.errors import SignatureInvalid
-from harness.store.schema.columns import Row
-from harness.store.schema.operations import api_key, audit_event, meta
-from harness.store.schema.routing import NEWEST_SIGNATURES, route_version
-from harness.store.schema.signed_tables import REMEDY, SIGNED, SignedTable, manifest
-from harness.store.schema.stored_row import record_of
+from harness.frame.content_hash import hash_content
+from harness.frame.errors import SignatureInvalid
+from harness.frame.people.records import api_key
+from harness.frame.records.columns import SIGNATURE, Row
+from harness.frame.records.installation import manifest, meta
+from harness.frame.records.record import record_of
+from harness.frame.records.signed_tables import REMEDY, SignedTable
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import audit_event
+from harness.routing.records.versions import NEWEST_SIGNATURES, route_version
+from harness.store.change_listener import visible_state
+from harness.store.tables import SIGNED
 
 # Joined where they are: as ten thousand rows, they would take most of the time of a call.
 _SEPARATOR: Final = "\n"
+# The database's state when the rows fitted the manifest, in a connection's `info`.
+_FITS: Final = "swapgate_fits"
 
 
 def _joined(column: sa.ColumnElement[Any]) -> tuple[sa.ColumnElement[Any], ...]:
@@ -133,6 +141,43 @@ def _revoked_digest(rows: int, joined: str) -> str:
     if ids is None:
         raise SignatureInvalid(REVOKED_OTHERWISE)
     return digest_of(ids)
+
+
+class Manifests:
+    """Checks and signs the manifest in units of work."""
+
+    def check(self, tx: Transaction) -> Manifest | None:
+        """Reads and checks the stored manifest; None without one. Raises SignatureInvalid.
+
+        While a connection sees no other state than when the rows fitted the manifest, they
+        are not read again: ten thousand keys would be, at every call of the API.
+        """
+        # The state of a unit of work that writes does not cover its own writes.
+        state = None if tx.writable else visible_state(tx.db)
+        fits = state is not None and tx.db.info.get(_FITS) == state
+        content = None if fits else read_content(tx.read)
+        row = tx.read(STORED).first()
+        if row is None:
+            if content is not None and content.digest != EMPTY:
+                raise SignatureInvalid(MISSING)
+            return None
+        stored = from_row(row)
+        tx.signatures.check_manifest(asdict(stored), row.signature)
+        if content is not None:
+            check_content(stored, content)
+            tx.db.info[_FITS] = state
+        return stored
+
+    def write(self, tx: Transaction) -> None:
+        now, end = tx.now().astimezone(UTC), tx.read(LOG_END).first()
+        content = asdict(read_content(tx.read)) | {
+            "signed_at": now.isoformat(),
+            "log_end": f"{end.number}:{end.mac}" if end is not None else "",
+        }
+        signature = tx.signatures.sign_document(manifest.name, content)
+        values = content | {"id": 1, "signed_at": now, SIGNATURE: signature}
+        if not tx.write(sa.update(manifest).values(values)):
+            tx.write(sa.insert(manifest).values(values))
 
 
 def check_content(stored: Manifest, now: Content) -> None:

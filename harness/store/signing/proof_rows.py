@@ -5,65 +5,72 @@ no database (`find_faults`). `build_proven` builds domain objects from verified 
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
-from harness.domain.content_hash import hash_content
-from harness.domain.errors import SignatureInvalid
-from harness.domain.evals.run import RunState, Sample
-from harness.domain.formatting import format_quantity
-from harness.domain.operations.keyring import KeyPurpose, Keyring
-from harness.domain.operations.row_signatures import row_payload, split_signature
-from harness.domain.proposals.proof import Proof, ProvenRows, StoredValues, SwapChange
-from harness.domain.proposals.proposal import Proposal
-from harness.ports import Verifier
-from harness.store.schema import evals, proposals
-from harness.store.schema.columns import SIGNATURE, Row
-from harness.store.schema.routing import route_fallback, route_version
-from harness.store.schema.signed_tables import SIGNED
-from harness.store.schema.stored_row import StoredRow
-from harness.store.signing.row_signatures import RowVerifier, covered_values, named
-from harness.store.unit_of_work import Unit
+from harness.frame.content_hash import hash_content
+from harness.frame.errors import SignatureInvalid
+from harness.frame.formatting import format_quantity
+from harness.frame.ports import Verifier
+from harness.frame.records.columns import SIGNATURE, Row
+from harness.frame.records.record import StoredRow
+from harness.frame.records.row_signatures import RowVerifier, covered_values, named
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.keyring import KeyPurpose, Keyring
+from harness.frame.signing.payload import row_payload, split_signature
+from harness.gate.run import RunState, Sample
+from harness.providers.records import TARGET, target
+from harness.routing.proof import Proof, ProvenRows, StoredValues, SwapChange
+from harness.routing.proposal import Proposal
+from harness.routing.records.installation import Installations
+from harness.routing.records.proposals import APPROVAL, PROPOSAL, approval
+from harness.routing.records.rollouts import rollout
+from harness.routing.records.runs import EVAL_RUN, SAMPLE, SUITE, eval_run, sample, suite
+from harness.routing.records.verdicts import VERDICT, verdict
+from harness.routing.records.versions import route_fallback, route_version
+from harness.store.tables import SIGNED
 
 DOCUMENT: Final = "proof"  # what a signature of a whole file is over, in place of a table
 MAX_NAMED: Final = 5  # rows, for one reason
 NO_TEXT: Final = hash_content("")
 # Columns that no signature covers and no check of a proof reads.
 UNSIGNED: Final[dict[str, dict[str, object]]] = {
-    evals.eval_run.name: {"state": RunState.DONE.value, "wanted": 0, "failures": 0}
+    eval_run.name: {"state": RunState.DONE.value, "wanted": 0, "failures": 0}
 }
 
 
-def read_proof(unit: Unit, installation: str, proposal: Proposal, exported_at: str) -> Proof:
+def read_proof(tx: Transaction, proposal: Proposal, at: datetime) -> Proof:
     """Reads what the proposal's verdict and its canary rest on, and signs the whole."""
     runs = [run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)]
     suites = [plan.suite_digest for plan in proposal.plans]
     wanted: dict[sa.Table, sa.ColumnElement[bool]] = {
-        proposals.proposal: proposals.proposal.c.id == proposal.id,
-        proposals.verdict: proposals.verdict.c.id == proposal.verdict,
-        proposals.approval: proposals.approval.c.proposal == proposal.id,
-        proposals.rollout: proposals.rollout.c.id == (proposal.rollout or ""),
-        evals.target: evals.target.c.id.in_([proposal.incumbent, proposal.candidate]),
-        evals.suite: evals.suite.c.digest.in_(suites),
-        evals.eval_run: evals.eval_run.c.id.in_(runs),
-        evals.sample: evals.sample.c.run.in_(runs),
+        PROPOSAL.table: PROPOSAL.table.c.id == proposal.id,
+        verdict: verdict.c.id == proposal.verdict,
+        approval: approval.c.proposal == proposal.id,
+        rollout: rollout.c.id == (proposal.rollout or ""),
+        target: target.c.id.in_([proposal.incumbent, proposal.candidate]),
+        suite: suite.c.digest.in_(suites),
+        eval_run: eval_run.c.id.in_(runs),
+        sample: sample.c.run.in_(runs),
     }
-    rows = {table.name: _stored(unit, table, where) for table, where in wanted.items()}
-    rows[route_version.name] = _changes(unit, proposal)
+    installation = Installations(tx).lineage().installation
+    rows = {table.name: _stored(tx, table, where) for table, where in wanted.items()}
+    rows[route_version.name] = _changes(tx, proposal)
     versions = [int(row["version"]) for row in rows[route_version.name]]
     chains: dict[str, list[list[str]]] = {str(version): [] for version in versions}
     query = sa.select(route_fallback).where(
         route_fallback.c.route == proposal.route,
         route_fallback.c.version.in_(versions),
     )
-    for row in unit.read(query.order_by(*route_fallback.primary_key.columns)):
+    for row in tx.read(query.order_by(*route_fallback.primary_key.columns)):
         chains[str(row.version)].append([row.target, row.evidence])
-    proof = Proof(installation, proposal.id, exported_at, rows, chains)
-    return replace(proof, signature=unit.signatures.sign_document(DOCUMENT, proof.content))
+    proof = Proof(installation, proposal.id, at.isoformat(), rows, chains)
+    return replace(proof, signature=tx.signatures.sign_document(DOCUMENT, proof.content))
 
 
-def _changes(unit: Unit, proposal: Proposal) -> list[dict[str, Any]]:
+def _changes(tx: Transaction, proposal: Proposal) -> list[dict[str, Any]]:
     """The route's versions from the first one of the swap on, its abort or rollback included,
     up to the next canary.
     """
@@ -74,17 +81,19 @@ def _changes(unit: Unit, proposal: Proposal) -> list[dict[str, Any]]:
     )
     first = sa.select(sa.func.min(route_version.c.version)).where(of_route, of_swap)
     since = sa.and_(of_route, route_version.c.version >= first.scalar_subquery())
-    changes = sorted(_stored(unit, route_version, since), key=lambda row: int(row["version"]))
+    changes = sorted(_stored(tx, route_version, since), key=lambda row: int(row["version"]))
     for place, row in enumerate(changes):
         if row["kind"] == "canary" and row.get("rollout") != proposal.rollout:
             return changes[:place]
     return changes
 
 
-def _stored(unit: Unit, table: sa.Table, where: sa.ColumnElement[bool]) -> list[dict[str, Any]]:
+def _stored(
+    tx: Transaction, table: sa.Table, where: sa.ColumnElement[bool]
+) -> list[dict[str, Any]]:
     signed = SIGNED[table.name]
     query = sa.select(table).where(where).order_by(*table.primary_key.columns)
-    found = (row._asdict() for row in unit.read(query))
+    found = (row._asdict() for row in tx.read(query))
     return [covered_values(signed, row) | {SIGNATURE: row[SIGNATURE]} for row in found]
 
 
@@ -136,7 +145,7 @@ def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
         ]
         for name, rows in proof.rows.items()
     }
-    proposal = proposals.PROPOSAL.read(_only(tables["proposal"], "proposal"))
+    proposal = PROPOSAL.read(_only(tables["proposal"], "proposal"))
     _refuse_others(proposal, tables)
     samples: dict[str, list[Sample]] = {}
     by_worker: Counter[str] = Counter()
@@ -144,18 +153,18 @@ def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
         samples.setdefault(row.run, []).append(_sample(row, stored))
         signer = keyring[split_signature(stored[SIGNATURE])[0]]
         by_worker[row.run] += signer.purpose is KeyPurpose.WORKER
-    approvals = [proposals.APPROVAL.read(row) for row in tables["approval"]]
+    approvals = [APPROVAL.read(row) for row in tables["approval"]]
     return ProvenRows(
         proposal=proposal,
-        verdict=proposals.VERDICT.read(_only(tables["verdict"], "verdict")),
-        runs={row.id: evals.EVAL_RUN.read(row) for row in tables["eval_run"]},
+        verdict=VERDICT.read(_only(tables["verdict"], "verdict")),
+        runs={row.id: EVAL_RUN.read(row) for row in tables["eval_run"]},
         samples={
             run: tuple(sorted(answers, key=lambda one: (one.position, one.epoch, one.item)))
             for run, answers in samples.items()
         },
         by_worker=by_worker,
-        suites={row.digest: evals.SUITE.read(row) for row in tables["suite"]},
-        targets={row.id: evals.TARGET.read(row) for row in tables["target"]},
+        suites={row.digest: SUITE.read(row) for row in tables["suite"]},
+        targets={row.id: TARGET.read(row) for row in tables["target"]},
         approvals=tuple(sorted(approvals, key=lambda one: one.at)),
         changes=tuple(
             _change(row)
@@ -191,4 +200,4 @@ def _sample(row: Row, stored: StoredValues) -> Sample:
     """A sample without its text: whether there was one is told by the text's digest."""
     has_text = stored.get("answer_sha256") not in (None, NO_TEXT)
     values: dict[str, Any] = {"answer": "…" if has_text else "", "prompt": ""}
-    return replace(evals.SAMPLE.read(row), **values)
+    return replace(SAMPLE.read(row), **values)

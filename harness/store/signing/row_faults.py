@@ -10,19 +10,21 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.domain.errors import SignatureInvalid
-from harness.domain.evals.run import RUNNABLE_STATES
-from harness.domain.operations.principals import LOCAL_PRINCIPAL
-from harness.domain.operations.signed_rows import RowFault
-from harness.store.schema import metadata
-from harness.store.schema.columns import SIGNATURE, Row
-from harness.store.schema.evals import eval_run
-from harness.store.schema.operations import audit_event, principal
-from harness.store.schema.proposals import HAS_NOT_ENDED, LIVE_STATE_VALUES, proposal, rollout
-from harness.store.schema.routing import route_fallback, route_version
-from harness.store.schema.signed_tables import SIGNED, SignedTable
-from harness.store.signing.manifest import Manifest
-from harness.store.unit_of_work import Unit
+from harness.frame.errors import SignatureInvalid
+from harness.frame.people.principals import LOCAL_PRINCIPAL
+from harness.frame.people.records import principal
+from harness.frame.records.columns import SIGNATURE, Row
+from harness.frame.records.signed_tables import SignedTable
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import audit_event
+from harness.frame.signing.signed_rows import RowFault
+from harness.gate.run import RUNNABLE_STATES
+from harness.routing.records.proposals import HAS_NOT_ENDED, proposal
+from harness.routing.records.rollouts import LIVE_STATE_VALUES, rollout
+from harness.routing.records.runs import eval_run
+from harness.routing.records.versions import route_fallback, route_version
+from harness.store.signing.manifest import Manifest, Manifests
+from harness.store.tables import SIGNED, metadata
 
 # Rows of a table at a time, so that few texts are in memory.
 ROWS_PER_PAGE: Final = 1_000
@@ -38,7 +40,7 @@ WORKING: Final[Mapping[str, sa.ColumnElement[bool]]] = {
 Chains = dict[tuple[str, int], list[list[str]]]
 
 
-def chains_of(unit: Unit, rows: Sequence[Row]) -> Chains:
+def chains_of(tx: Transaction, rows: Sequence[Row]) -> Chains:
     """Reads the fallbacks of route versions that follow one another, as their signatures cover
     them.
     """
@@ -46,44 +48,44 @@ def chains_of(unit: Unit, rows: Sequence[Row]) -> Chains:
     if rows:
         first, last = ([row.route, row.version] for row in (rows[0], rows[-1]))
         between = sa.tuple_(*_CHAIN).between(_tuple(_CHAIN, first), _tuple(_CHAIN, last))
-        for row in unit.read(CHAINS.where(between)):
+        for row in tx.read(CHAINS.where(between)):
             chains[row.route, row.version].append([row.target, row.evidence])
     return chains
 
 
-def working_faults(unit: Unit) -> Iterator[RowFault]:
+def working_faults(tx: Transaction) -> Iterator[RowFault]:
     for name, where in WORKING.items():
-        rows = unit.read(_covered(SIGNED[name]).where(where)).all()
-        yield from _page_faults(unit, SIGNED[name], rows, None)
+        rows = tx.read(_covered(SIGNED[name]).where(where)).all()
+        yield from _page_faults(tx, SIGNED[name], rows, None)
 
 
-def row_faults(unit: Unit) -> Iterator[RowFault]:
+def row_faults(tx: Transaction) -> Iterator[RowFault]:
     """Finds all faults, table by table. The manifest's comes last, with an empty key."""
     for signed in SIGNED.values():
         key = list(signed.table.primary_key.columns)
         query = _covered(signed).order_by(*key).limit(ROWS_PER_PAGE)
-        rows, before = unit.read(query).all(), None
+        rows, before = tx.read(query).all(), None
         while rows:
-            yield from _page_faults(unit, signed, rows, before)
+            yield from _page_faults(tx, signed, rows, before)
             before = rows[-1]
             last = _tuple(key, [before._asdict()[name] for name in signed.key])
-            rows = unit.read(query.where(sa.tuple_(*key) > last)).all()
+            rows = tx.read(query.where(sa.tuple_(*key) > last)).all()
     local = principal.c.id == LOCAL_PRINCIPAL.id
-    if unit.read(sa.select(principal.c.id).where(local)).first() is None:
+    if tx.read(sa.select(principal.c.id).where(local)).first() is None:
         yield RowFault(principal.name, (LOCAL_PRINCIPAL.id,), "it is gone")
     try:
-        _check_log_end(unit, unit.check_manifest())
+        _check_log_end(tx, Manifests().check(tx))
     except SignatureInvalid as error:
         yield RowFault("manifest", (), str(error))
 
 
-def _check_log_end(unit: Unit, manifest: Manifest | None) -> None:
+def _check_log_end(tx: Transaction, manifest: Manifest | None) -> None:
     """Raises SignatureInvalid where the log lacks the newest event of the signed manifest."""
     number, _, mac = (manifest.log_end if manifest else "").partition(":")
     if not number:
         return
     event = sa.select(audit_event.c.mac).where(audit_event.c.number == int(number))
-    if unit.read(event).scalar() != mac:
+    if tx.read(event).scalar() != mac:
         raise SignatureInvalid(
             f"the manifest was signed after event {number} of the audit log, and the log lacks "
             "this event or has another: the log was cut or changed"
@@ -91,16 +93,16 @@ def _check_log_end(unit: Unit, manifest: Manifest | None) -> None:
 
 
 def _page_faults(
-    unit: Unit, signed: SignedTable, rows: Sequence[Row], before: Row | None
+    tx: Transaction, signed: SignedTable, rows: Sequence[Row], before: Row | None
 ) -> Iterator[RowFault]:
     """before: the row that precedes the first, which a route's version stands on."""
     versions = signed.table is route_version
-    chains = chains_of(unit, rows) if versions else {}
+    chains = chains_of(tx, rows) if versions else {}
     for row in rows:
         more: dict[str, object] = {}
         if versions:
             more = {"fallbacks": chains.get((row.route, row.version), [])}
-        fault = unit.fault(signed.table, row, **more)
+        fault = tx.fault(signed.table, row, **more)
         if fault is None and versions and (why := _break(before, row)):
             key = tuple(str(getattr(row, name)) for name in signed.key)
             fault = RowFault(signed.table.name, key, why)
@@ -135,7 +137,7 @@ TRIGGERS_OF_SQLITE: Final = sa.text(
 
 
 @contextmanager
-def without_triggers(unit: Unit) -> Iterator[None]:
+def without_triggers(tx: Transaction) -> Iterator[None]:
     """Drops the triggers of signed tables, and of tables that refer to them, until the block
     ends. Only this unit of work sees it.
     """
@@ -143,59 +145,59 @@ def without_triggers(unit: Unit) -> Iterator[None]:
         other.name for fault in SIGNED.values() for other, _ in _unsigned_referrers(fault.table)
     }
     tables = sorted({*SIGNED, route_fallback.name, *referring})
-    if unit.dialect == "postgresql":
+    if tx.dialect == "postgresql":
         for table in tables:
-            unit.write(sa.text(f"ALTER TABLE {table} DISABLE TRIGGER USER"))
+            tx.write(sa.text(f"ALTER TABLE {table} DISABLE TRIGGER USER"))
         yield
-        unit.write(sa.text("SET CONSTRAINTS ALL IMMEDIATE"))
+        tx.write(sa.text("SET CONSTRAINTS ALL IMMEDIATE"))
         for table in tables:
-            unit.write(sa.text(f"ALTER TABLE {table} ENABLE TRIGGER USER"))
+            tx.write(sa.text(f"ALTER TABLE {table} ENABLE TRIGGER USER"))
         return
-    triggers = unit.read(TRIGGERS_OF_SQLITE).all()
+    triggers = tx.read(TRIGGERS_OF_SQLITE).all()
     for trigger in triggers:
-        unit.write(sa.text(f'DROP TRIGGER "{trigger.name}"'))
+        tx.write(sa.text(f'DROP TRIGGER "{trigger.name}"'))
     yield
     for trigger in triggers:
         # Not sa.text: a colon in a trigger's words is no parameter.
-        unit.script(trigger.sql)
+        tx.script(trigger.sql)
 
 
-def sign_rows(unit: Unit) -> int:
+def sign_rows(tx: Transaction) -> int:
     """Sign every row; how many. Called without triggers, when all rows hold."""
     count = 0
     for signed in SIGNED.values():
         table = signed.table
-        rows = unit.read(sa.select(table).order_by(*table.primary_key.columns)).all()
+        rows = tx.read(sa.select(table).order_by(*table.primary_key.columns)).all()
         count += len(rows)
         if table is route_version:
-            _sign_versions(unit, rows)
+            _sign_versions(tx, rows)
             continue
         for row in rows:
             values = row._asdict()
-            _write(unit, table, values | {SIGNATURE: unit.signatures.sign(table, values)})
+            _write(tx, table, values | {SIGNATURE: tx.signatures.sign(table, values)})
     return count
 
 
-def _sign_versions(unit: Unit, rows: Sequence[Row]) -> None:
-    chains = chains_of(unit, rows)
+def _sign_versions(tx: Transaction, rows: Sequence[Row]) -> None:
+    chains = chains_of(tx, rows)
     before: dict[str, Any] = {}
     for row in rows:
         values = row._asdict()
         follows = before.get("route") == row.route
         values["prev_signature"] = before[SIGNATURE] if follows else None
         chain = chains.get((row.route, row.version), [])
-        values[SIGNATURE] = unit.signatures.sign(route_version, values, fallbacks=chain)
-        _write(unit, route_version, values, "prev_signature")
+        values[SIGNATURE] = tx.signatures.sign(route_version, values, fallbacks=chain)
+        _write(tx, route_version, values, "prev_signature")
         before = values
 
 
-def _write(unit: Unit, table: sa.Table, values: dict[str, Any], *columns: str) -> None:
+def _write(tx: Transaction, table: sa.Table, values: dict[str, Any], *columns: str) -> None:
     same = [column == values[column.name] for column in table.primary_key.columns]
     only = {name: values[name] for name in (*columns, SIGNATURE)}
-    unit.write(sa.update(table).where(*same).values(only))
+    tx.write(sa.update(table).where(*same).values(only))
 
 
-def remove_rows(unit: Unit, faults: Sequence[RowFault]) -> int:
+def remove_rows(tx: Transaction, faults: Sequence[RowFault]) -> int:
     """Take out the rows; how many. Called without triggers.
 
     A version's chain goes with it, as do unsigned rows that point at one. Raises RowRefused
@@ -212,7 +214,7 @@ def remove_rows(unit: Unit, faults: Sequence[RowFault]) -> int:
         for fault in row_faults:
             if table is route_version:
                 route, version = fault.key
-                unit.write(
+                tx.write(
                     sa.delete(route_fallback).where(
                         route_fallback.c.route == route,
                         route_fallback.c.version == int(version),
@@ -223,13 +225,13 @@ def remove_rows(unit: Unit, faults: Sequence[RowFault]) -> int:
                 for column, value in zip(table.primary_key.columns, fault.key, strict=False)
             ]
             if same:
-                _remove_referrers(unit, table, same)
-                count += unit.write(sa.delete(table).where(*same))
+                _remove_referrers(tx, table, same)
+                count += tx.write(sa.delete(table).where(*same))
     return count
 
 
 def _remove_referrers(
-    unit: Unit, table: sa.Table, where: Sequence[sa.ColumnElement[bool]]
+    tx: Transaction, table: sa.Table, where: Sequence[sa.ColumnElement[bool]]
 ) -> None:
     """Deletes unsigned rows that refer to these: their foreign keys would keep them."""
     for other, constraint in _unsigned_referrers(table):
@@ -237,8 +239,8 @@ def _remove_referrers(
         theirs = (mine == element.column for mine, element in pairs)
         points = sa.exists(sa.select(sa.literal(1)).select_from(table).where(*where, *theirs))
         found = [points.correlate(other)]
-        _remove_referrers(unit, other, found)
-        unit.write(sa.delete(other).where(*found))
+        _remove_referrers(tx, other, found)
+        tx.write(sa.delete(other).where(*found))
 
 
 def _unsigned_referrers(

@@ -10,27 +10,27 @@ from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
-from harness.domain.errors import SignatureInvalid, SnapshotInvalid
-from harness.domain.operations.access import ApiKey
-from harness.domain.operations.signed_rows import Lineage, Revocations, SignedRows, head_text
-from harness.domain.providers.credentials import keys_for_routers
-from harness.domain.routing.kill_switch import active_switches
-from harness.domain.routing.table import KeyGrant, RoutingTable, Snapshot
-from harness.domain.routing.target import Target
-from harness.ports import Verifier
-from harness.store.schema.agents import AGENT_GRANT, agent_grant
-from harness.store.schema.columns import SIGNATURE, Row
-from harness.store.schema.evals import TARGET, target
-from harness.store.schema.interventions import SWITCH, shadow_from_row
-from harness.store.schema.operations import API_KEY
-from harness.store.schema.providers import CREDENTIAL, PROVIDER
-from harness.store.schema.routing import route_fallback, route_from_row, route_version
-from harness.store.schema.signed_tables import SIGNED
-from harness.store.schema.stored_row import StoredRow
+from harness.agents.records import AGENT_GRANT, agent_grant
+from harness.frame.errors import SignatureInvalid, SnapshotInvalid
+from harness.frame.people.access import ApiKey
+from harness.frame.people.records import API_KEY
+from harness.frame.ports import Verifier
+from harness.frame.records.columns import SIGNATURE, Row
+from harness.frame.records.record import StoredRow
+from harness.frame.records.row_signatures import RowVerifier, covered_values
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.signed_rows import Lineage, Revocations, SignedRows, head_text
+from harness.providers.credential import keys_for_routers
+from harness.providers.force import active_switches
+from harness.providers.records import CREDENTIAL, PROVIDER, TARGET, target
+from harness.providers.target import Target
+from harness.routing.records.installation import Installations
+from harness.routing.records.interventions import SWITCH, shadow_from_row
+from harness.routing.records.versions import route_fallback, route_from_row, route_version
+from harness.routing.table import KeyGrant, RoutingTable, Snapshot
 from harness.store.signing import manifest as manifests
 from harness.store.signing.row_faults import CHAINS
-from harness.store.signing.row_signatures import RowVerifier, covered_values
-from harness.store.unit_of_work import Unit
+from harness.store.tables import SIGNED
 
 LIVE: Final = tuple(name for name, table in SIGNED.items() if table.live is not None)
 _NEWEST_CHAINS: Final = CHAINS.join(
@@ -42,30 +42,30 @@ _NEWEST_CHAINS: Final = CHAINS.join(
 ).where(cast("sa.ColumnElement[bool]", SIGNED[route_version.name].live))
 
 
-def read(unit: Unit, installation: str) -> SignedRows:
+def read(tx: Transaction) -> SignedRows:
     """The rows that make a snapshot, as they are stored; nothing is verified yet."""
     rows: dict[str, list[dict[str, object]]] = {}
     for name in LIVE:
         signed = SIGNED[name]
         query = sa.select(signed.table).where(cast("sa.ColumnElement[bool]", signed.live))
-        found = unit.read(query.order_by(*signed.table.primary_key.columns))
+        found = tx.read(query.order_by(*signed.table.primary_key.columns))
         rows[name] = [_stored(name, row) for row in found]
     chains: dict[str, list[list[str]]] = defaultdict(list)
-    for row in unit.read(_NEWEST_CHAINS):
+    for row in tx.read(_NEWEST_CHAINS):
         chains[row.route].append([row.target, row.evidence])
     used = _targets_used(rows, chains)
     query = sa.select(target).where(target.c.id.in_(sorted(used))).order_by(target.c.id)
-    rows[target.name] = [_stored(target.name, row) for row in unit.read(query)]
-    manifest = unit.read(manifests.STORED).first()
-    counters = unit.read(manifests.COUNTERS).one()
+    rows[target.name] = [_stored(target.name, row) for row in tx.read(query)]
+    manifest = tx.read(manifests.STORED).first()
+    counters = tx.read(manifests.COUNTERS).one()
     return SignedRows(
-        installation=installation,
+        installation=Installations(tx).lineage().installation,
         revision=counters.revision,
         changes=counters.changes,
         epoch=counters.epoch,
         rows=rows,
         chains=dict(chains),
-        revoked=sorted(unit.read(manifests.REVOKED).scalars()),
+        revoked=sorted(tx.read(manifests.REVOKED).scalars()),
         manifest=asdict(manifests.from_row(manifest)) if manifest else {},
         signature=manifest.signature if manifest else "",
     )

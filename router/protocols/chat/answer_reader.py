@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from secrets import token_hex
 from typing import Any, Final
 
-from harness.domain.errors import InputError
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.errors import InputError
+from harness.frame.failures import FailureClass
 from router.conversation.intake import AnswerIds, arguments_text, seal_thoughts
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import ParsedObject

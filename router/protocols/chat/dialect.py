@@ -5,9 +5,9 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import Target
+from harness.frame.failures import FailureClass
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import Target
 from router.frame.body import CHAT_PATH, ClientRequest
 from router.frame.body_patch import (
     append_members,

@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
-from harness.domain.errors import InputError
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.sse import event_data
+from harness.frame.errors import InputError
+from harness.frame.failures import FailureClass
+from harness.frame.sse import event_data
 from router.conversation.intake import arguments_text
 from router.frame.body_patch import to_json
 from router.frame.json_spans import (

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
 from router.conversation.intake import mark_piece
 from router.frame.body_patch import to_json
 from router.frame.replies import Reply

@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import JsonObject, Target
+from harness.frame.failures import FailureClass
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import JsonObject, Target
 from router.frame.body import RESPONSES_PATH, ClientRequest
 from router.frame.body_patch import patched_body, setting_edits, to_json
 from router.frame.failure import UpstreamFailed

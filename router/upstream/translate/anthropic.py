@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
-from harness.domain.routing.target import ANTHROPIC_VERSION
+from harness.providers.target import ANTHROPIC_VERSION
 from router.protocols.event_stream import SsePayloads
 from router.upstream.translate.chat_answer import ChunkMaker, chat_message, completion
 from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 from urllib.parse import quote
 
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
 from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.translate.anthropic import AnthropicChunks
 from router.upstream.translate.chat_answer import completion

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 from urllib.parse import quote
 
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
 from router.frame.failure import UpstreamFailed
 from router.protocols.event_stream import SsePayloads
 from router.upstream.translate.chat_answer import (

@@ -17,8 +17,8 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Final, TypeVar
 
-from harness.domain.errors import ConfigError
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.errors import ConfigError
+from harness.frame.failures import FailureClass
 from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.reply_reading import WrappedReply, chunks_until_end
 from router.upstream.translate.anthropic import AnthropicTranslation

@@ -6,16 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from harness.app.database import upgrade_database
-from harness.app.installation import Installation, open_installation
-from harness.control.agents import agents, turns
-from harness.control.agents.agents import AgentsClient
-from harness.control.agents.turns import BegunTurn
-from harness.control.context import Context
-from harness.control.operations import keys
-from harness.control.routing import seed
-from harness.domain.agents.agent import Agent, AgentSession, AgentTool, ModelChoice, ModelKind
-from harness.domain.agents.message import (
+from harness.agents import agents, turns
+from harness.agents.agents import AgentsClient
+from harness.agents.message import (
     IncomingMessage,
     MessageRole,
     MessageState,
@@ -23,8 +16,14 @@ from harness.domain.agents.message import (
     MessageUsage,
     ServedBy,
 )
-from harness.domain.operations.access import SYSTEM, Role
-from harness.runtime import secret_files
+from harness.agents.turns import BegunTurn
+from harness.app import secret_files, seed
+from harness.app.database import upgrade_database
+from harness.app.installation import Installation, open_installation
+from harness.frame.people.access import SYSTEM, Role
+from harness.operations import keys
+from harness.routing.agent import Agent, AgentSession, AgentTool, ModelChoice, ModelKind
+from harness.routing.context import Context
 
 CONFIG: Final = """
 home: state

@@ -25,18 +25,21 @@ from evals.sim import answers, profiles
 from evals.sim import simulated_model as sim_suites
 from evals.sim.simulated_model import ItemBank, SimulatedModel
 from evals.suites.configured_suites import ConfiguredSuites
+from harness.app import seed
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
-from harness.control import reconciler
-from harness.control.canary import machine, operations
-from harness.control.context import Context
-from harness.control.proposals import submission
-from harness.control.routing import seed
-from harness.domain.canary.guardrails import ArmSplit, ErrorTally, FailureTally, Guardrail
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.canary.rollout import Rollout, RolloutSignal
-from harness.domain.evals.run import EvalRun, RunState, Sample
-from harness.domain.operations.access import Actor, Role
+from harness.canary import machine, operations
+from harness.frame.people.access import Actor, Role
+from harness.gate.online.guardrails import ArmSplit, ErrorTally, FailureTally, Guardrail
+from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.gate.online.rollout import Rollout, RolloutSignal
+from harness.gate.run import EvalRun, RunState, Sample
+from harness.operations import reconciler
+from harness.proposals import submission
+from harness.routing.context import Context
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
 from tests.support.control.manual_clock import ManualClock
 from tests.support.store.records import TRAFFIC
 
@@ -279,15 +282,15 @@ class _House:
 
     def sit(self, at_most: int) -> None:
         with self.ctx.store.read() as tx:
-            targets = tx.routing.targets()
-            runs = tx.runs.list(states=[RunState.QUEUED])
+            targets = Routing(tx).targets()
+            runs = EvalRuns(tx).list(states=[RunState.QUEUED])
         for run in runs:
             model = targets[run.target].model
             with self.ctx.store.write() as tx:
                 for sample in self.pupils.samples(run, model, at_most):
-                    tx.runs.store_sample(_marked(sample, model))
+                    EvalRuns(tx).store_sample(_marked(sample, model))
                 state = RunState.DONE if at_most >= run.wanted else RunState.RUNNING
-                tx.runs.set_state(run.id, state)
+                EvalRuns(tx).set_state(run.id, state)
 
     def rollout(self, route: str) -> Rollout:
         with self.ctx.store.read() as tx:
@@ -323,7 +326,7 @@ class _House:
                     closed_at=now,
                     counts=_errors(units, failures, at),
                 )
-                tx.observations.append([block], [])
+                Observations(tx).append([block], [])
                 self.clock.advance(30)
 
 
@@ -334,13 +337,13 @@ def _record_traffic(config: Path, now: datetime) -> None:
         opened(config, ManualClock(now)) as installation,
         installation.context.store.write() as tx,
     ):
-        table = tx.routing.table()
+        table = Routing(tx).table()
         for name in ("support-chat", "math-tutor", "mail-triage"):
             route = table.routes[name]
             arms = [("incumbent", route.incumbent, 120, 2.4)]
             if route.canary is not None:
                 arms.append(("canary", route.canary.target, 6, 1.1))
-            tx.observations.append(
+            Observations(tx).append(
                 [],
                 [
                     replace(
@@ -403,7 +406,7 @@ def counted(config: Path, route: str) -> None:
         house.blocks(route, 1, worker=worker)
         arms = [("incumbent", rollout.incumbent, 990), ("canary", rollout.candidate, 10)]
         with installation.context.store.write() as tx:
-            tx.observations.append(
+            Observations(tx).append(
                 [],
                 [
                     replace(_minute(route, minute, arm, target, n, 2.4), worker=worker)

@@ -8,11 +8,11 @@ from typing import Final
 
 import numpy as np
 
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import build_unit_rule
-from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.evidence_paths import TIMES
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import build_unit_rule
 from harness.gate.online.rollout_evidence import collect_evidence
+from harness.gate.policy import CanaryPolicy
 from router.recording.guardrail_sample import GuardrailSample, RequestTraits, SampleValues
 from router.recording.ledger import Ledger
 

@@ -12,10 +12,10 @@ from typing import Final
 
 import numpy as np
 
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.evidence_paths import counts_path
+from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout_evidence import collect_evidence
+from harness.gate.policy import CanaryPolicy
 from tests.support.canary.guarded_traffic import (
     CANARY_SHARE,
     SIZE,

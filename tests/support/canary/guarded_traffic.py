@@ -16,11 +16,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.ranking import MeasuredUnit, rank_block
-from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.arrays import Floats
+from harness.gate.online.guardrails import ArmLevels, FailureTally, Guardrail
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.ranking import MeasuredUnit, rank_block
+from harness.gate.policy import CanaryPolicy
 
 Ints = NDArray[np.int64]
 

@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from harness.domain.canary.guardrails import ErrorTally, Guardrail, SegmentCount
-from harness.domain.canary.observation import SEGMENTS, ObservationBlock, Segment
+from harness.gate.online.guardrails import ErrorTally, Guardrail, SegmentCount
+from harness.gate.online.observation import SEGMENTS, ObservationBlock, Segment
 
 SIZE: Final = 100
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)

@@ -16,40 +16,37 @@ from typing import Any
 
 from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.items import Item
-from harness.control import reconciler
-from harness.control.context import Context
-from harness.control.operations import keys
-from harness.control.proposals import submission
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import routes, targets
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import Rollout
-from harness.domain.drift import DriftPolicy
-from harness.domain.errors import DeliveryFailed
-from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import JudgeCalibration
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.delivery import AlertMessage
-from harness.domain.operations.principals import OPERATOR
-from harness.domain.proposals.policy import (
-    CanaryPolicy,
-    CanaryStep,
-    GatePolicy,
-    Policy,
-    PromotionMode,
-)
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.table import BUCKETS, Route, RouteRecord, RouteSettings, RouteSuite
-from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.settings import SuiteSettings
-from harness.ports import Chance, Clock
-from harness.runtime.cron import CronCalendar
-from harness.runtime.encryption import FernetCipher, new_key
-from harness.runtime.processes.eval_worker import EvalWorker
+from harness.app.eval_processes.eval_worker import EvalWorker
+from harness.evals.settings import SuiteSettings
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.delivery import AlertMessage
+from harness.frame.errors import DeliveryFailed
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.people.principals import OPERATOR
+from harness.frame.ports import Chance, Clock
+from harness.frame.records.transaction import Transaction
+from harness.frame.runtime.cron import CronCalendar
+from harness.frame.runtime.encryption import FernetCipher, new_key
+from harness.gate.drift_check import DriftPolicy
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import Rollout
+from harness.gate.pins import ServedModel
+from harness.gate.policy import CanaryPolicy, CanaryStep, GatePolicy, Policy, PromotionMode
+from harness.gate.run import JudgeCalibration
+from harness.gate.suite_plan import Claim
+from harness.operations import keys, reconciler
+from harness.proposals import submission
+from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Price, Provider, Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.table import BUCKETS, Route, RouteRecord, RouteSettings, RouteSuite
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.inline_workers import InlineWorkers
 from tests.support.control.manual_clock import ManualClock
@@ -213,15 +210,15 @@ class SmallInstallation:
 
     def route(self, name: str = "chat") -> Route:
         with self.store.read() as tx:
-            return tx.routing.table().routes[name]
+            return Routing(tx).table().routes[name]
 
     def serving(self, name: str = "chat") -> str:
         with self.store.read() as tx:
-            return tx.routing.targets()[self.route(name).incumbent].model
+            return Routing(tx).targets()[self.route(name).incumbent].model
 
     def rollout(self, route: str = "chat") -> Rollout:
         with self.store.read() as tx:
-            return tx.rollouts.list(route=route, limit=1)[0]
+            return Rollouts(tx).list(route=route, limit=1)[0]
 
     def person(
         self, name: str, role: Role = Role.ADMIN, by: Actor = OPERATOR, **also: Any
@@ -265,15 +262,15 @@ class SmallInstallation:
     def feed(self, *, failing: bool = False, blocks: int = 1) -> None:
         """Traffic for the rollout, live or in its bake, as a router would record it."""
         with self.store.read() as tx:
-            rollouts = [*tx.rollouts.live(), *tx.rollouts.baking()]
-            counts = {r.id: len(tx.observations.blocks(r.id)) for r in rollouts}
+            rollouts = [*Rollouts(tx).live(), *Rollouts(tx).baking()]
+            counts = {r.id: len(Observations(tx).blocks(r.id)) for r in rollouts}
         new = [
             block_of(rollout, counts[rollout.id] + number, self.clock, failing=failing)
             for rollout in rollouts
             for number in range(blocks)
         ]
         with self.store.write() as tx:
-            tx.observations.append(new, [])
+            Observations(tx).append(new, [])
 
 
 def block_of(rollout: Rollout, number: int, clock: Clock, *, failing: bool) -> ObservationBlock:
@@ -298,7 +295,7 @@ def block_of(rollout: Rollout, number: int, clock: Clock, *, failing: bool) -> O
 
 def read_history(ctx: Context, route: str) -> Sequence[RouteRecord]:
     with ctx.store.read() as tx:
-        return tx.routing.history(route)
+        return Routing(tx).history(route)
 
 
 def approved(policy: Policy = POLICY) -> Policy:

@@ -6,18 +6,24 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from harness.control.canary import audit
-from harness.control.canary import status as canary_status
-from harness.control.context import Context
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import TRANSITIONS, Rollout, RolloutState
-from harness.domain.evals.verdict import Passed
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.audit import GENESIS, AuditEvent
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.table import RouteRecord
+from harness.canary import audit
+from harness.canary import status as canary_status
+from harness.frame.people.access import SYSTEM
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import GENESIS, AuditEvent
+from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
-from harness.store.transaction import Transaction
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import TRANSITIONS, Rollout, RolloutState
+from harness.gate.verdict import Passed
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.observations import Observations
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import RouteRecord
 from tests.support.control import routing_invariants
 
 BAKED = "canary.baked"
@@ -63,8 +69,8 @@ class Watcher:
         with ctx.store.read() as tx:
             new = self._audit(tx)
             self._table(tx)
-            rollouts = {rollout.id: rollout for rollout in tx.rollouts.list()}
-            proposals = tx.proposals.list()
+            rollouts = {rollout.id: rollout for rollout in Rollouts(tx).list()}
+            proposals = Proposals(tx).list()
             self._rollouts(tx, rollouts, proposals)
             self._proposals(tx, proposals)
             for event in new:
@@ -78,7 +84,7 @@ class Watcher:
             self.rollouts = rollouts
 
     def _audit(self, tx: Transaction) -> Sequence[AuditEvent]:
-        every = list(tx.audit.all())
+        every = list(AuditLog(tx).all())
         assert every[: len(self.events)] == self.events, "the audit log was changed"
         new = every[len(self.events) :]
         before = self.events[-1] if self.events else None
@@ -100,7 +106,7 @@ class Watcher:
             assert counter[id_] == rollout.version - 1, f"{counter[id_]} events of {rollout}"
 
     def _table(self, tx: Transaction) -> None:
-        revision = tx.routing.table().revision
+        revision = Routing(tx).table().revision
         assert revision >= self.revision, "the revision went back"
         if revision == self.revision:
             return
@@ -108,7 +114,7 @@ class Watcher:
         routing_invariants.check_revisions(tx, self.routes)
         for name in self.routes:
             routing_invariants.check_history(tx, name)
-            check_weights(tx.routing.history(name)[::-1])
+            check_weights(Routing(tx).history(name)[::-1])
 
     def _rollouts(
         self, tx: Transaction, now: Mapping[str, Rollout], proposals: Sequence[Proposal]
@@ -117,7 +123,7 @@ class Watcher:
         proofs = [rollout.verdict for rollout in now.values()]
         assert len(set(proofs)) == len(proofs), "one verdict, one rollout"
         for name in self.routes:
-            route = tx.routing.route(name)
+            route = Routing(tx).route(name)
             assert route is not None
             mine = [proposal for proposal in proposals if proposal.route == name]
             routing_invariants.check_canary(tx, route, mine)
@@ -166,7 +172,7 @@ class Watcher:
 
     def at_the_end(self, ctx: Context) -> None:
         with ctx.store.read() as tx:
-            assert tx.audit.first_break() is None
+            assert AuditLog(tx).first_break() is None
         for event in self.events:
             if "inputs" in event.details:
                 again = audit.replay_action(ctx, event.number)
@@ -186,7 +192,7 @@ def check_weights(history: Sequence[RouteRecord]) -> None:
 
 
 def check_rollout(tx: Transaction, before: Rollout | None, after: Rollout) -> None:
-    proof = tx.verdicts.get(after.verdict)
+    proof = Verdicts(tx).get(after.verdict)
     assert isinstance(proof, Passed)
     told = (proof.route, proof.incumbent, proof.candidate)
     assert told == (after.route, after.incumbent, after.candidate)
@@ -200,7 +206,7 @@ def check_rollout(tx: Transaction, before: Rollout | None, after: Rollout) -> No
     for name in ("policy", "salt", "verdict", "started_at", "incumbent", "candidate"):
         assert getattr(after, name) == getattr(before, name)
     if after.state is RolloutState.PROMOTED and before.live:
-        records = tx.routing.history(after.route)
+        records = Routing(tx).history(after.route)
         assert [r.verdict for r in records if r.kind == "promotion"].count(after.verdict) == 1
 
 
@@ -218,7 +224,7 @@ def reachable(state: RolloutState) -> set[RolloutState]:
 def check_proof(tx: Transaction, event: AuditEvent) -> None:
     """Whoever gives a candidate more users, loop or person, has a proof that is not over."""
     if event.action in UP | {"canary.advance", "canary.resume"}:
-        proof = tx.verdicts.get(tx.rollouts.get(str(event.details["rollout"])).verdict)
+        proof = Verdicts(tx).get(Rollouts(tx).get(str(event.details["rollout"])).verdict)
         assert event.at < proof.expires_at, f"{event.action} after {proof.expires_at}"
 
 
@@ -239,7 +245,9 @@ def check_move(
     assert rollout is not None, "a canary never goes up in the turn that opens it"
     inputs = event.details["inputs"]
     assert isinstance(inputs, dict)
-    blocks = [b for b in tx.observations.blocks(rollout.id) if b.number <= inputs["last_block"]]
+    blocks = [
+        b for b in Observations(tx).blocks(rollout.id) if b.number <= inputs["last_block"]
+    ]
     step = rollout.policy.steps[inputs["step"]]
     assert exposures(blocks, step.weight_bps) >= max(1, step.min_exposures), event
     assert worst_log_srm(blocks, rollout.step_started_at) < ALARM_LOG_E, event

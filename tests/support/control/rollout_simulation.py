@@ -20,30 +20,28 @@ from random import Random
 import structlog
 
 from evals.suites.items import Item
-from harness.control import reconciler
-from harness.control.canary import operations
-from harness.control.context import PASS_FOR_NEW
-from harness.control.operations import alerts
-from harness.control.proposals import decisions, submission
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import routes, targets
-from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.errors import ProofRefused, RevisionConflict, SwapgateError
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.policy import (
-    CanaryPolicy,
-    CanaryStep,
-    GatePolicy,
-    Policy,
-    PromotionMode,
-)
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.route_changes import RestoreIncumbent
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider, Target
+from harness.canary import manual_rollback, operations
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import ProofRefused, RevisionConflict, SwapgateError
+from harness.frame.people.access import SYSTEM
+from harness.frame.world import PASS_FOR_NEW
+from harness.gate.online.guardrails import Guardrails
+from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.gate.policy import CanaryPolicy, CanaryStep, GatePolicy, Policy, PromotionMode
+from harness.gate.suite_plan import Claim
+from harness.operations import alert_delivery, reconciler
+from harness.proposals import decisions, submission
+from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Provider, Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.route_changes import RestoreIncumbent
+from harness.routing.table import RouteSettings, RouteSuite
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
@@ -194,7 +192,7 @@ class Life:
         self.processes = [self.ctx, self.other]
         self._control_turn()
         if self._maybe(0.05):
-            self._attempt(lambda: alerts.run_once(self.ctx))
+            self._attempt(lambda: alert_delivery.run_once(self.ctx))
         if self._maybe(0.05):
             for name in ROUTES:
                 self._attempt(partial(check_words, self.ctx, name))
@@ -205,11 +203,11 @@ class Life:
     def _a_late_writer(self, name: str) -> None:
         """Whoever looked at an older version of a route changes nothing."""
         with self.stores[-1].read() as tx:
-            route = tx.routing.route(name)
+            route = Routing(tx).route(name)
         assert route is not None
         late = RestoreIncumbent(name, route.incumbent)
         with suppress(RevisionConflict), self.stores[-1].write() as tx:
-            tx.routing.commit(
+            Routing(tx).commit(
                 late,
                 expected_version=route.version - 1,
                 actor=BEN.name,
@@ -249,7 +247,7 @@ class Life:
 
     def _give_fates(self) -> None:
         with self.world.store.read() as tx:
-            for rollout in reversed(tx.rollouts.list()):
+            for rollout in reversed(Rollouts(tx).list()):
                 if rollout.id not in self.routers.fates:
                     self.routers.fates[rollout.id] = fate_of(self.draw)
                     self._say(
@@ -359,7 +357,9 @@ class Life:
         signal = self.draw.choice([*signals, RolloutSignal.PROMOTE, RolloutSignal.FINISH, None])
         self._say(f"a person: {signal.value if signal else 'rollback'} {name}")
         if signal is None:
-            roll_back = partial(routes.roll_back, self.other, BEN, name, reason="an incident")
+            roll_back = partial(
+                manual_rollback.roll_back, self.other, BEN, name, reason="an incident"
+            )
             self._attempt(roll_back)
         else:
             by_hand = partial(operations.operate, self.other, BEN, name, signal, "a drill")
@@ -382,8 +382,8 @@ class Life:
         for _ in range(REST_TURNS):
             self._approve()
             with self.world.store.read() as tx:
-                under_way = [*tx.rollouts.live(), *tx.rollouts.baking()]
-                waiting = list(tx.proposals.open())
+                under_way = [*Rollouts(tx).live(), *Rollouts(tx).baking()]
+                waiting = list(Proposals(tx).open())
             if not under_way and not waiting:
                 break
             for proposal in under_way:
@@ -391,7 +391,7 @@ class Life:
             self._run_once()
         else:
             raise AssertionError(f"it never ends: {under_way} {waiting}")
-        alerts.run_once(self.ctx)
+        alert_delivery.run_once(self.ctx)
         self._check()
         self.watcher.at_the_end(self.ctx)
         for rollout in self.watcher.rollouts.values():

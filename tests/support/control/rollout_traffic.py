@@ -11,12 +11,15 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from random import Random
 
-from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.canary.ranking import MeasuredUnit, rank_block
-from harness.domain.canary.worker_guard import WorkerGuard, abort_log_e
-from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.routing.table import Canary, Route, RoutingTable
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.gate.online.guardrails import ArmLevels, FailureTally, Guardrail
+from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.gate.online.ranking import MeasuredUnit, rank_block
+from harness.gate.online.worker_guard import WorkerGuard, abort_log_e
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
+from harness.routing.table import Canary, Route, RoutingTable
 from harness.store.store import Store
 from tests.support.control.manual_clock import ManualClock
 
@@ -117,7 +120,7 @@ class Routers:
         for worker in WORKERS:
             if worker not in self._tables or not self._is_behind(worker):
                 with self.store.read() as tx:
-                    self._tables[worker] = tx.routing.table()
+                    self._tables[worker] = Routing(tx).table()
             if not self.has(Trouble.SILENCE):
                 for route in self._tables[worker].routes.values():
                     self._serve(worker, route, report)
@@ -141,8 +144,8 @@ class Routers:
     def _append(self, reports: list[Report]) -> None:
         with self.store.write() as tx:
             for report in reports:
-                tx.observations.append(report.blocks, report.traffic)
-                tx.alerts.fold(report.alerts)
+                Observations(tx).append(report.blocks, report.traffic)
+                Alerts(tx).fold(report.alerts)
 
     def _serve(self, worker: str, route: Route, report: Report) -> None:
         report.traffic.append(self._minute(worker, route))

@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from itertools import count, pairwise
 
-from harness.domain.evals.verdict import Passed
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.evidence import EvidenceKind
-from harness.domain.routing.table import Route, RouteRecord
-from harness.store.transaction import Transaction
+from harness.frame.records.transaction import Transaction
+from harness.gate.verdict import Passed
+from harness.routing.evidence import EvidenceKind
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.evidence import Waivers
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import Route, RouteRecord
 
 PROVEN = (
     ProposalPhase.AWAITING_APPROVAL,
@@ -26,14 +30,14 @@ LEGAL = {
 
 
 def check_revisions(tx: Transaction, names: Sequence[str]) -> None:
-    every = [record.revision for name in names for record in tx.routing.history(name)]
+    every = [record.revision for name in names for record in Routing(tx).history(name)]
     assert sorted(every) == list(range(1, len(every) + 1))
-    assert tx.routing.table().revision == len(every)
+    assert Routing(tx).table().revision == len(every)
 
 
 def check_history(tx: Transaction, name: str) -> None:
     """Each version follows from the one before; nothing is promoted without its proof."""
-    history = tx.routing.history(name)[::-1]
+    history = Routing(tx).history(name)[::-1]
     assert [record.route.version for record in history] == list(range(1, len(history) + 1))
     assert [record.revision for record in history] == sorted({r.revision for r in history})
     for before, after in pairwise(history):
@@ -46,7 +50,7 @@ def check_history(tx: Transaction, name: str) -> None:
 
 def check_evidence(tx: Transaction, route: Route) -> None:
     """Every target in every role has evidence of its own, of a kind that the role takes."""
-    found = tx.routing.evidence(route.name)
+    found = Routing(tx).evidence(route.name)
     assert found is not None
     canary_ = route.canary.target if route.canary else None
     assert found.incumbent.target == route.incumbent
@@ -54,7 +58,7 @@ def check_evidence(tx: Transaction, route: Route) -> None:
     assert tuple(fallback.target for fallback in found.fallbacks) == route.fallbacks
     assert found.canary is None or found.canary.kind is EvidenceKind.VERDICT
     assert found.incumbent.kind is not EvidenceKind.WAIVER
-    stored = {waiver.id: waiver.target for waiver in tx.waivers.list(route=route.name)}
+    stored = {waiver.id: waiver.target for waiver in Waivers(tx).list(route=route.name)}
     for fallback in found.fallbacks:
         if fallback.kind is EvidenceKind.WAIVER:
             assert stored[fallback.proof] == fallback.target
@@ -63,7 +67,7 @@ def check_evidence(tx: Transaction, route: Route) -> None:
 def check_change(tx: Transaction, before: RouteRecord, after: RouteRecord) -> None:
     old, new = before.route.canary, after.route.canary
     if after.kind in ("canary", "promotion"):
-        proof = tx.verdicts.get(after.verdict or "")
+        proof = Verdicts(tx).get(after.verdict or "")
         assert isinstance(proof, Passed)
         assert (proof.route, proof.incumbent) == (after.route.name, before.route.incumbent)
         arrived = new.target if new else after.route.incumbent
@@ -91,7 +95,7 @@ def check_canary(tx: Transaction, route: Route, proposals: Sequence[Proposal]) -
     """
     opened = [proposal for proposal in proposals if proposal.open]
     assert len({proposal.selection or proposal.id for proposal in opened}) <= 1
-    live = [rollout for rollout in tx.rollouts.live() if rollout.route == route.name]
+    live = [rollout for rollout in Rollouts(tx).live() if rollout.route == route.name]
     in_canary = [
         proposal.rollout for proposal in opened if proposal.phase is ProposalPhase.CANARY
     ]
@@ -102,12 +106,12 @@ def check_canary(tx: Transaction, route: Route, proposals: Sequence[Proposal]) -
         assert route.canary.target == live[0].candidate
     elif live:
         # Taken away by hand: the loop's next turn ends the rollout.
-        kinds = (record.kind for record in tx.routing.history(route.name))
+        kinds = (record.kind for record in Routing(tx).history(route.name))
         assert next(kind for kind in kinds if kind != "settings") == "restore"
 
 
 def check_verdicts(tx: Transaction, proposal: Proposal) -> None:
-    outcomes = [verdict.outcome for verdict in tx.verdicts.for_proposal(proposal.id)]
+    outcomes = [verdict.outcome for verdict in Verdicts(tx).for_proposal(proposal.id)]
     decided = [outcome for outcome in outcomes if outcome != "infra_error"]
     assert len(decided) <= 1
     gate = proposal.policy.gate

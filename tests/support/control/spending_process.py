@@ -6,9 +6,9 @@ Prints how many calls it made.
 import sys
 from contextlib import closing
 
-from harness.control.operations.spending_meter import SpendingMeter
-from harness.domain.operations.spending import SpendingPurpose
-from harness.runtime.clock import SystemClock
+from harness.evals.month_spending import SpendingPurpose
+from harness.evals.spending_meter import SpendingMeter, StoredSpending
+from harness.frame.runtime.clock import SystemClock
 from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL
 
@@ -17,7 +17,7 @@ SECRET = b"a secret of the installation"
 
 def main(url: str, cost_usd: float, purpose: SpendingPurpose) -> None:
     with closing(Store(url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)) as store:
-        meter = SpendingMeter(store, SystemClock(), purpose)
+        meter = SpendingMeter(StoredSpending(store), SystemClock(), purpose)
         calls = 0
         meter.refresh(at_once=True)
         while not meter.find_obstacle():

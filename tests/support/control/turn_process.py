@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-from harness.control.agents import turns
-from harness.control.agents.turns import BegunTurn
-from harness.control.context import Context
-from harness.domain.agents.message import (
+from harness.agents import turns
+from harness.agents.message import (
     IdempotencyKey,
     IncomingMessage,
     MessageRole,
     MessageState,
     MessageToolCall,
 )
-from harness.runtime.clock import SystemClock, SystemRandomIds
+from harness.agents.turns import BegunTurn
+from harness.frame.records.transaction import Transaction
+from harness.frame.runtime.clock import SystemClock, SystemRandomIds
+from harness.routing.context import Context
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.support.site.signing_keys import CONTROL
 
 # Each ends within the unit of work of its name, before it is committed, or after it.

@@ -1,11 +1,11 @@
 """An agent's session that waits for a person's decision about another model."""
 
-from harness.control.agents import agents, switches
-from harness.control.agents.agents import AgentsClient
-from harness.control.context import Context
-from harness.domain.agents.agent import ModelChoice, ModelKind, literal_choice
-from harness.domain.agents.switch_request import ModelSwitchRequest
-from harness.domain.operations.access import SYSTEM
+from harness.agents import agents, switches
+from harness.agents.agents import AgentsClient
+from harness.agents.switch_request import ModelSwitchRequest
+from harness.frame.people.access import SYSTEM
+from harness.routing.agent import ModelChoice, ModelKind, literal_choice
+from harness.routing.context import Context
 
 
 def waiting_switch(ctx: Context, model: str = "sim/better") -> ModelSwitchRequest:

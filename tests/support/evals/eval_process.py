@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from evals.suites.configured_suites import ConfiguredSuites
-from harness.domain.evals.run import Sample
-from harness.domain.settings import SuiteSettings
-from harness.ports import EvalJob, EvalRunner
+from harness.evals.ports import EvalJob, EvalRunner
+from harness.evals.settings import SuiteSettings
+from harness.gate.run import Sample
 from tests.support.site.small_disk import full
 
 

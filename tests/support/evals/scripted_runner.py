@@ -16,9 +16,11 @@ from evals.runner.questions import (
 from evals.scorers import NotJudged
 from evals.suites.items import Item
 from evals.suites.suite import Suite, load_suite
-from harness.domain.errors import InputError
-from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import (
+from harness.evals.ports import EvalJob
+from harness.evals.settings import SuiteSettings
+from harness.frame.errors import InputError
+from harness.gate.pins import ServedModel
+from harness.gate.run import (
     FIRST_ANSWERS,
     JudgeCalibration,
     RunState,
@@ -26,9 +28,7 @@ from harness.domain.evals.run import (
     SampleError,
     refuse_first,
 )
-from harness.domain.routing.target import Target
-from harness.domain.settings import SuiteSettings
-from harness.ports import EvalJob
+from harness.providers.target import Target
 
 Script = Callable[[Target, Item, int], str]
 """(target, item, epoch) → answer; raises ProviderFailed for an infrastructure error."""

@@ -6,8 +6,8 @@ from evals.sim import answers
 from evals.sim.profiles import Profile
 from evals.sim.simulated_model import ItemBank, SimulatedModel, bank_item, load_suites
 from evals.suites.items import Item
-from harness.domain.routing.target import Target
-from harness.domain.settings import SuiteSettings
+from harness.evals.settings import SuiteSettings
+from harness.providers.target import Target
 
 
 def simulated_answers(

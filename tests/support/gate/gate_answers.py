@@ -17,10 +17,10 @@ from scipy import special
 from benchmarks.gate.gate_benchmark import FIVE, GateBenchmarkPlan, theta0_of
 from benchmarks.gate.gate_rules import ALPHA, MARGIN
 from benchmarks.gate.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
-from harness.domain.evals.suite_plan import Claim, ClaimPopulation
 from harness.gate.offline.design import Design
 from harness.gate.offline.noise import MOST_NOISE, AnswerNoise
 from harness.gate.offline.sequential import judge_batch
+from harness.gate.suite_plan import Claim, ClaimPopulation
 
 _STEEPEST: Final = 40.0
 _ROWS: Final = 250

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from benchmarks.gate.gate_benchmark import theta0_of, tilt_weights
 from benchmarks.gate.gate_rules import ALPHA, MARGIN, judge_rows
 from benchmarks.gate.score_matrix import Floats, ModelPair
-from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import Design
+from harness.gate.suite_plan import Claim
 
 UNEVEN: Final = 0  # in place of a size: clusters of 1 to 30 items
 GROUPS: Final = (3, 5, 10, 30, UNEVEN)

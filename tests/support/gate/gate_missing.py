@@ -13,9 +13,9 @@ import numpy as np
 from benchmarks.gate.gate_benchmark import resample_items
 from benchmarks.gate.gate_rules import ALPHA, MARGIN
 from benchmarks.gate.score_matrix import Floats, ModelPair
-from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
+from harness.gate.suite_plan import Claim
 
 MISSING_SHARES: Final = (0.05, 0.2, 0.5)
 ARMS: Final = ("incumbent", "candidate")

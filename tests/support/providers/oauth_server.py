@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import parse_qs
 
-from harness.domain.errors import SignInRefused, SignInUnreachable
-from harness.domain.providers.oauth import (
+from harness.frame.errors import SignInRefused, SignInUnreachable
+from harness.frame.ports import Clock
+from harness.providers.calls.oauth_http import DEVICE_GRANT
+from harness.providers.oauth import (
     SLOW_DOWN_S,
     DeviceCode,
     OAuthEndpoints,
@@ -21,8 +23,6 @@ from harness.domain.providers.oauth import (
     OAuthTokens,
     PollAnswer,
 )
-from harness.ports import Clock
-from harness.runtime.outbound.oauth_http import DEVICE_GRANT
 from tests.support.site.http_thread import Exchange, serving
 
 DEAD: Final = "invalid_grant"

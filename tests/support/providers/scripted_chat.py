@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.domain.routing.target import Price, Provider
+from harness.providers.target import Price, Provider
 from tests.support.site import http_thread
 from tests.support.site.http_thread import Exchange
 

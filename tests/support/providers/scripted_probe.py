@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.domain.providers.catalogue import Catalogue, CatalogueEntry, build_catalogue
-from harness.domain.providers.probe import ProbeReply
-from harness.domain.routing.target import Provider
-from harness.runtime.outbound.provider_probe import ProbeRequest
+from harness.providers.calls.probe import ProbeReply
+from harness.providers.calls.provider_probe import ProbeRequest
+from harness.providers.models.catalogue import Catalogue, CatalogueEntry, build_catalogue
+from harness.providers.target import Provider
 
 
 class FixedCatalogue:

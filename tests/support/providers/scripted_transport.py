@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from harness.domain.reliability.failures import FailureClass
+from harness.frame.failures import FailureClass
 from router.frame.failure import UpstreamFailed
 from router.upstream.transport import CallState, Transport, UpstreamReply, UpstreamRequest
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from harness.domain.canary.guardrails import UnitRule
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.table import RouteSettings, Snapshot
-from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses
-from harness.domain.settings import AgentSettings, RouterSettings
-from harness.store.store import Store
+from harness.gate.online.guardrails import UnitRule
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.target import NO_DATA_CLASSES, DataClasses
+from harness.routing.settings import AgentSettings, RouterSettings
+from harness.routing.table import RouteSettings, Snapshot
+from harness.store.router_store import RouterStore
 from router.frame.asgi import BODY, HEAD_FACTS, WATCH_AFTER_S, App, Receive, Send, reply_headers
 from router.frame.replies import Header, Reply
 from router.observers.request_tracing import Tracing
@@ -123,7 +123,7 @@ class Door:
         # By head, as a connection keeps them of its latest one.
         self._facts: dict[object, dict[str, Any]] = {}
         self.kept = SwitchableStore(first or snapshot("http://127.0.0.1:1/v1"))
-        store = cast("Store", self.kept)
+        store = cast("RouterStore", self.kept)
         self.clock = clock = ManualClock()
         self.holder = SnapshotHolder(
             store, folder / "snapshot.json", keys_of=upstream_keys, classes=classes

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import CodeType, FrameType, FunctionType
 from typing import Any, Final
 
-OURS: Final = ("router.", "harness.domain.")
+OURS: Final = ("router.", "harness.")
 
 
 class Injected(Exception):

@@ -8,9 +8,9 @@ from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from harness.domain.canary.guardrails import Guardrails, UnitRule
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.table import Snapshot
+from harness.frame.people.rate_limits import KeyLimits
+from harness.gate.online.guardrails import Guardrails, UnitRule
+from harness.routing.table import Snapshot
 from tests.support.router.counted_router import RequestCost, RouterMeter, metered_router
 from tests.support.router.live_router import snapshot
 

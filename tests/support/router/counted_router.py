@@ -18,11 +18,11 @@ from typing import Final, NamedTuple, Self, cast
 
 import uvloop
 
-from harness import package_data
-from harness.domain.routing.table import Snapshot
-from harness.domain.settings import RouterSettings
-from harness.runtime.clock import SystemClock
-from harness.store.store import Store
+from harness.frame import package_data
+from harness.frame.runtime.clock import SystemClock
+from harness.routing.settings import RouterSettings
+from harness.routing.table import Snapshot
+from harness.store.router_store import RouterStore
 from router.frame.timers import Timers
 from router.recording.internal_errors import Background
 from router.recording.reporter import Reporter
@@ -304,7 +304,7 @@ def _serving(
     first: Snapshot, folder: Path, settings: RouterSettings
 ) -> Iterator[tuple[asyncio.AbstractEventLoop, int]]:
     clock = SystemClock()
-    store = cast("Store", SwitchableStore(first))
+    store = cast("RouterStore", SwitchableStore(first))
     holder = SnapshotHolder(store, folder / "snapshot.json", keys_of=upstream_keys)
     holder.boot()
     ours, theirs = socket.socketpair()

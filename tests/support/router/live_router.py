@@ -12,29 +12,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-from harness.domain.canary.guardrails import UnitRule
-from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys
-from harness.domain.canary.observation import AskedName, ObservationBlock, TrafficMinute
-from harness.domain.errors import StoreUnavailable
-from harness.domain.evals.pins import Sighting
-from harness.domain.operations.access import OptOut, key_hash
-from harness.domain.operations.alerts import Alert
-from harness.domain.operations.signed_rows import Lineage
-from harness.domain.operations.spending import MonthSpending, PurposeSpending, SpendingPurpose
-from harness.domain.providers.credentials import ProviderKeySets, keys_from_environment
-from harness.domain.reliability.failover import Failover
-from harness.domain.reliability.retry import RetryPolicy
-from harness.domain.reliability.spend import KeySpend
-from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
-from harness.domain.routing.table import (
-    Canary,
-    KeyGrant,
-    Route,
-    RouteSettings,
-    RoutingTable,
-    Snapshot,
-)
-from harness.domain.routing.target import (
+from harness.evals.month_spending import MonthSpending, PurposeSpending, SpendingPurpose
+from harness.frame.alerts.alert import Alert
+from harness.frame.errors import StoreUnavailable
+from harness.frame.people.access import OptOut, key_hash
+from harness.frame.people.spend import KeySpend
+from harness.frame.runtime.clock import SystemClock
+from harness.frame.signing.signed_rows import Lineage
+from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.key_ledger import KeyClaim, KeyHistory, claim_keys
+from harness.gate.online.observation import AskedName, ObservationBlock, TrafficMinute
+from harness.gate.pins import Sighting
+from harness.providers.credential import ProviderKeySets, keys_from_environment
+from harness.providers.force import KillSwitch, SwitchSource, parse_force
+from harness.providers.target import (
     NO_DATA_CLASSES,
     DataClasses,
     Price,
@@ -42,10 +33,12 @@ from harness.domain.routing.target import (
     RequestPatch,
     Target,
 )
-from harness.domain.settings import AgentSettings, RouterSettings
-from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
-from harness.runtime.clock import SystemClock
-from harness.store.store import Store
+from harness.routing.reliability.failover import Failover
+from harness.routing.reliability.retry import RetryPolicy
+from harness.routing.settings import AgentSettings, RouterSettings
+from harness.routing.shadow import Shadow, ShadowLimits, ShadowTally
+from harness.routing.table import Canary, KeyGrant, Route, RouteSettings, RoutingTable, Snapshot
+from harness.store.router_store import RouterStore
 from router.observers.request_tracing import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
@@ -148,7 +141,6 @@ class SwitchableStore:
             alerts=SimpleNamespace(fold=self.alerts.extend),
             sightings=SimpleNamespace(note=self.sightings.extend),
             shadows=SimpleNamespace(append=self.shadows.extend),
-            spending=self._spending(),
         )
 
     def _begin_batch(self, id_: str, at: datetime) -> bool:
@@ -157,14 +149,18 @@ class SwitchableStore:
         self.batches.add(id_)
         return is_new
 
-    def _spending(self) -> SimpleNamespace:
-        return SimpleNamespace(
-            month=lambda month: MonthSpending(month, None, ()), add=self._add_spending
-        )
+    @property
+    def spending(self) -> SimpleNamespace:
+        return SimpleNamespace(month=self._month, add=self._add_spending)
 
-    def _add_spending(self, month: date, row: PurposeSpending) -> None:
-        del month
-        self.spent.append((row.purpose, row.spent_usd, row.calls, row.unpriced))
+    def _month(self, month: date) -> MonthSpending:
+        self._answer()
+        return MonthSpending(month, None, ())
+
+    def _add_spending(self, costs: dict[date, PurposeSpending], month: date) -> MonthSpending:
+        self._answer()
+        self.spent += [(c.purpose, c.spent_usd, c.calls, c.unpriced) for c in costs.values()]
+        return MonthSpending(month, None, ())
 
     @contextmanager
     def read(self) -> Iterator[SimpleNamespace]:
@@ -173,7 +169,6 @@ class SwitchableStore:
         yield SimpleNamespace(
             observations=SimpleNamespace(spends=self._spends, blocks=self._blocks),
             shadows=tallies,
-            spending=self._spending(),
         )
 
     def _blocks(self, rollout: str, *, after: int = 0) -> list[ObservationBlock]:
@@ -274,7 +269,7 @@ def snapshot(
 def parents_books(folder: Path, store: SwitchableStore) -> tuple[Recorder, WorkerAggregator]:
     live = LiveRollouts()
     recorder = Recorder(
-        cast("Store", store),
+        cast("RouterStore", store),
         Spool(folder / "spool.jsonl"),
         worker="parent",
         clock=SystemClock(),
@@ -334,7 +329,7 @@ def running_router(
     """first: None for a store that does not answer."""
     store = SwitchableStore(first)
     running = running_router_on(
-        cast("Store", store), folder, settings, tracing=tracing, agents=agents
+        cast("RouterStore", store), folder, settings, tracing=tracing, agents=agents
     )
     with running as (url, holder, recorder):
         yield World(store, holder, recorder, url)
@@ -342,7 +337,7 @@ def running_router(
 
 @contextmanager
 def running_router_on(
-    store: Store,
+    store: RouterStore,
     folder: Path,
     settings: RouterSettings = QUICK,
     *,

@@ -15,7 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from harness.domain.routing.table import Route
+from harness.routing.records.routes import Routing
+from harness.routing.table import Route
 from tests.support.router.router_process import ROUTE, Routed, routed
 from tests.support.site.documented_commands import DOCS
 from tests.support.site.processes import free_port
@@ -79,7 +80,7 @@ class RouterFleet:
 
     def route(self) -> Route:
         with self.world.installation.store.read() as tx:
-            return tx.routing.table().routes[ROUTE]
+            return Routing(tx).table().routes[ROUTE]
 
 
 @contextmanager

@@ -14,15 +14,18 @@ import openai
 import psutil
 
 from evals.suites.items import Item
+from harness.app import seed
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
-from harness.control.operations import keys
-from harness.control.routing import routes, seed
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.target import Target
+from harness.frame.people.access import SYSTEM
+from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.gate.policy import CanaryPolicy, CanaryStep
+from harness.operations import keys
+from harness.providers.target import Target
+from harness.routes import routes
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
 from tests.support.control.control_plane import CANARY, POLICY, SmallInstallation, suite_file
 from tests.support.site.processes import Site, site
 from tests.support.store.sqlite_store import migrated_file
@@ -181,12 +184,12 @@ class Routed:
 
     def traffic(self) -> list[TrafficMinute]:
         with self.installation.store.read() as tx:
-            return list(tx.observations.traffic(since=EVER, route=ROUTE))
+            return list(Observations(tx).traffic(since=EVER, route=ROUTE))
 
     def blocks(self) -> list[ObservationBlock]:
         with self.installation.store.read() as tx:
-            (rollout,) = tx.rollouts.live()
-            return list(tx.observations.blocks(rollout.id))
+            (rollout,) = Rollouts(tx).live()
+            return list(Observations(tx).blocks(rollout.id))
 
     def revision(self) -> int:
         return routes.load_table(self.installation.context).revision

@@ -8,18 +8,11 @@ from typing import Any
 
 from evals.sim import faults
 from evals.sim.simulator import Simulator
-from harness.domain.canary.guardrails import UnitRule
-from harness.domain.operations.access import key_hash
-from harness.domain.routing.table import (
-    Canary,
-    KeyGrant,
-    Route,
-    RouteSettings,
-    RoutingTable,
-    Snapshot,
-)
-from harness.domain.routing.target import Provider, Target
-from harness.domain.settings import RouterSettings
+from harness.frame.people.access import key_hash
+from harness.gate.online.guardrails import UnitRule
+from harness.providers.target import Provider, Target
+from harness.routing.settings import RouterSettings
+from harness.routing.table import Canary, KeyGrant, Route, RouteSettings, RoutingTable, Snapshot
 from tests.support.router.live_router import (
     KEY,
     NARROW_KEY,

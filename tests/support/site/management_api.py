@@ -12,16 +12,17 @@ import httpx
 import uvicorn
 from jsonschema import Draft202012Validator
 
-from harness import config, package_data
-from harness.api.app import PREFIX, build_app
-from harness.api.frame.access import SERVER
+from harness import config
 from harness.app.installation import Installation
-from harness.control.operations import keys
-from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.providers.probe import ProbeReply
-from harness.ports.providers import ProviderDoor
-from harness.runtime.encryption import FernetCipher, new_key
+from harness.frame import package_data
+from harness.frame.people.access import SYSTEM, Role
+from harness.frame.runtime.encryption import FernetCipher, new_key
+from harness.interfaces.api.app import PREFIX, build_app
+from harness.interfaces.api.frame.access import SERVER
+from harness.operations import keys
+from harness.providers.calls.probe import ProbeReply
+from harness.providers.ports import ProviderDoor
+from harness.routing.proposal import Proposal, ProposalPhase
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.providers.scripted_probe import ScriptedProviderProbe
 

@@ -3,8 +3,8 @@
 from base64 import urlsafe_b64encode
 from typing import Final
 
-from harness.domain.operations.keyring import KeyPurpose, format_keyring
-from harness.runtime.signing import Ed25519Signatures, public_key
+from harness.frame.signing.ed25519 import Ed25519Signatures, public_key
+from harness.frame.signing.keyring import KeyPurpose, format_keyring
 
 PRIVATE: Final = {
     purpose: urlsafe_b64encode(purpose.value.encode().ljust(32, b".")).decode()

@@ -4,7 +4,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from harness.domain.agents.agent import (
+from harness.agents.message import MessageRole, MessageState, SessionMessage
+from harness.agents.records import Agents, Sessions
+from harness.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.frame.records.transaction import Transaction
+from harness.routing.agent import (
     Agent,
     AgentGrant,
     AgentSession,
@@ -14,10 +18,8 @@ from harness.domain.agents.agent import (
     ModelKind,
     literal_choice,
 )
-from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.routing.records.routes import Routing
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.support.store.records import LATER, NEW, NOW, ROUTE
 
 BY_ROUTE = ModelChoice(ROUTE, ModelKind.ROUTE, route=ROUTE)
@@ -105,12 +107,12 @@ def answer(position: int = 2, **changes: Any) -> SessionMessage:
 
 def add_agent(tx: Transaction) -> None:
     """With a session in which a turn runs. The targets are stored already."""
-    tx.agents.add(AGENT)
-    tx.sessions.add(SESSION)
+    Agents(tx).add(AGENT)
+    Sessions(tx).add(SESSION)
 
 
 def with_agent(store: Store) -> Store:
     with store.write() as tx:
-        tx.routing.add_target(NEW)
+        Routing(tx).add_target(NEW)
         add_agent(tx)
     return store

@@ -4,25 +4,25 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail, Guardrails
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.canary.rollout import Rollout, RolloutState, build_unit_rule
-from harness.domain.evals.run import EvalRun, RunBudget, RunState, Sample
-from harness.domain.evals.suite_plan import Claim, SuitePin, SuitePlan, SuiteRole
-from harness.domain.evals.verdict import Failed, Passed, SuiteReport, Verdict
-from harness.domain.operations.access import ApiKey
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, Policy
-from harness.domain.proposals.proposal import (
-    Approval,
-    ApprovalKind,
-    Proposal,
-    ProposalPhase,
-    SuiteRuns,
-)
-from harness.domain.providers.credentials import Credential
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.route_changes import CreateRoute, PromoteCanary, StartCanary
-from harness.domain.routing.table import (
+from harness.frame.people.access import ApiKey
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.guardrails import ArmLevels, FailureTally, Guardrail, Guardrails
+from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.gate.online.rollout import Rollout, RolloutState, build_unit_rule
+from harness.gate.policy import CanaryPolicy, CanaryStep, Policy
+from harness.gate.run import EvalRun, RunBudget, RunState, Sample
+from harness.gate.suite_plan import Claim, SuitePin, SuitePlan, SuiteRole
+from harness.gate.verdict import Failed, Passed, SuiteReport, Verdict
+from harness.providers.credential import Credential
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.target import Price, Provider, RequestPatch, Target
+from harness.routing.proposal import Approval, ApprovalKind, Proposal, ProposalPhase, SuiteRuns
+from harness.routing.records.proposals import Approvals, Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.route_changes import CreateRoute, PromoteCanary, StartCanary
+from harness.routing.table import (
     OnBadEvent,
     OnContentPolicy,
     OnEmptyAnswer,
@@ -31,9 +31,7 @@ from harness.domain.routing.table import (
     Stakes,
     StreamCommit,
 )
-from harness.domain.routing.target import Price, Provider, RequestPatch, Target
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 
 NOW = datetime(2026, 11, 20, 9, 30, 15, 123456, tzinfo=UTC)
 LATER = NOW + timedelta(days=14)
@@ -253,31 +251,31 @@ def rollout(id_: str = "ro_1", **changes: Any) -> Rollout:
 
 def create_route(tx: Transaction, name: str = ROUTE) -> int:
     for target in (OLD, NEW, SPARE):
-        tx.routing.add_target(target)
+        Routing(tx).add_target(target)
     change = CreateRoute(name, OLD.id, (SPARE.id,), SETTINGS)
-    return tx.routing.commit(change, expected_version=0, actor="ada", reason="new", now=NOW)
+    return Routing(tx).commit(change, expected_version=0, actor="ada", reason="new", now=NOW)
 
 
 def seeded(store: Store, policy: Policy = POLICY) -> None:
     with store.write() as tx:
         create_route(tx)
-        tx.proposals.add(proposal(policy=policy))
-        tx.verdicts.store(PASSED, "p_1")
+        Proposals(tx).add(proposal(policy=policy))
+        Verdicts(tx).store(PASSED, "p_1")
 
 
 def start_canary(tx: Transaction, proof: Passed = PASSED, *, version: int = 1) -> int:
-    if not tx.rollouts.list():
-        tx.rollouts.add(rollout())
+    if not Rollouts(tx).list():
+        Rollouts(tx).add(rollout())
     change = StartCanary(proof.route, proof, "ro_1", 100, "salt", RULE)
-    return tx.routing.commit(
+    return Routing(tx).commit(
         change, expected_version=version, actor="swapgate", reason="passed", now=NOW
     )
 
 
 def promote(tx: Transaction, *, version: int = 2) -> int:
     word = Approval("a_1", "p_1", PASSED.id, ApprovalKind.PROMOTION, "pr_bob", "bob", NOW)
-    tx.approvals.add(word)
-    return tx.routing.commit(
+    Approvals(tx).add(word)
+    return Routing(tx).commit(
         PromoteCanary(ROUTE, PASSED),
         expected_version=version,
         actor="bob",

@@ -5,7 +5,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from harness.ports import Clock
+from harness.frame.ports import Clock
 from harness.store.migrate import upgrade
 from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL

@@ -1,0 +1,1 @@
+"""Agents, sessions, model switches and spawn."""

@@ -1,0 +1,426 @@
+"""Creates, changes and deletes agents, and opens and closes their sessions, for their clients.
+
+An `AgentsClient` is on whose behalf a request is made, which agents it sees, and whether it may
+consent to a literal model, which no route's proof covers: by a signed grant that expires, in
+the same transaction. Closing a session ends its turn, the sessions that it spawned, and what
+waits for a person's decision.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from harness.agents.message import MessageState
+from harness.agents.records import (
+    AgentGrants,
+    Agents,
+    SessionMessages,
+    Sessions,
+    SwitchRequests,
+)
+from harness.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.frame.errors import Conflict, NotAllowed, NotFound
+from harness.frame.people.access import Actor, ApiKey, Role
+from harness.frame.people.principals import OPERATOR
+from harness.frame.people.records import ApiKeys
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.frame.suggestions import did_you_mean
+from harness.providers.target import Target, is_at_least_as_strict, may_see
+from harness.registry import named_models
+from harness.routing.agent import (
+    Agent,
+    AgentGrant,
+    AgentSession,
+    GrantKind,
+    ModelChoice,
+    SessionState,
+)
+from harness.routing.context import Context
+from harness.routing.records.routes import Routing
+from harness.routing.table import Route
+
+DELETED: Final = "its agent was deleted"
+CLOSED: Final = "the session was closed"
+_KINDS: Final = {"model": GrantKind.CHANGE, "fallback_model": GrantKind.FALLBACK}
+
+
+@dataclass(frozen=True, slots=True)
+class AgentsClient:
+    """A data key, a person or service with a management key, or this machine's operator, who
+    asks over loopback without one.
+    """
+
+    # The data key's id; None for the others.
+    key: str | None = None
+    routes: frozenset[str] = frozenset()  # that the data key opens; empty for all
+    actor: Actor | None = None  # None for a data key
+    is_open: bool = False  # without any key
+
+    @classmethod
+    def of_data_key(cls, key: ApiKey) -> "AgentsClient":
+        return cls(key=key.id, routes=key.routes)
+
+    @classmethod
+    def of_person(cls, actor: Actor) -> "AgentsClient":
+        return cls(actor=actor)
+
+    @classmethod
+    def of_operator(cls) -> "AgentsClient":
+        """An approver at most: it is not known who asks."""
+        return cls(actor=replace(OPERATOR, role=Role.APPROVER), is_open=True)
+
+    @property
+    def name(self) -> str:
+        """What tells clients apart, such as their idempotency keys."""
+        if self.key is not None:
+            return f"key:{self.key}"
+        return f"principal:{self.actor.principal if self.actor else ''}"
+
+    def sees(self, agent: Agent) -> bool:
+        if self.key is not None:
+            return agent.owner_key == self.key
+        return not (self.is_open and agent.owner_key is not None)
+
+    def find_agent(self, tx: Transaction, id_: str, *, lock: bool = False) -> Agent:
+        """Finds an agent of this client. Raises NotFound for a deleted agent, and for one of
+        another client. lock: no other process changes it before the transaction ends.
+        """
+        agent = Agents(tx).lock(id_) if lock else Agents(tx).get(id_)
+        if not self.sees(agent):
+            raise NotFound(f"there is no agent {id_}", code="agent_not_found")
+        if agent.deleted_at is not None:
+            raise NotFound(f"agent {id_} is deleted", code="agent_not_found")
+        return agent
+
+    def require_write(self) -> None:
+        """Checks the role. Raises NotAllowed for a person who may only look."""
+        if self.actor is not None:
+            self.actor.require(Role.PROPOSER)
+
+    def require_route(self, route: str) -> None:
+        """Checks that the data key opens a route. Raises NotAllowed."""
+        if self.routes and route not in self.routes:
+            raise NotAllowed(
+                f"model: this key does not open the route {route!r}; name another one",
+                code="route_not_allowed",
+            )
+
+    def require_consent(self) -> Actor:
+        """Returns the person who may consent to a literal model. Raises NotAllowed."""
+        if self.actor is None:
+            raise NotAllowed(
+                "model: a literal model has no proof for any route, so a person consents to "
+                "it: send a management key of an approver, or name a route",
+                code="approval_needed",
+            )
+        self.actor.require(Role.APPROVER)
+        return self.actor
+
+
+def create_agent(
+    ctx: Context,
+    client: AgentsClient,
+    name: str,
+    model: ModelChoice,
+    reason: str = "",
+    **settings: Any,
+) -> Agent:
+    """Creates an agent and, for a literal model, the grant that opens it. reason: of the
+    consent to a literal model. settings: further fields of the agent.
+
+    Raises NotAllowed for a literal model without an approver, a route that the key does not
+    open, and a target or route that may not see the data class; NotFound for an unknown class,
+    target or provider; Conflict for one literal model too many.
+    """
+    client.require_write()
+    id_, now = ctx.chance.token("ag_"), ctx.clock.now()
+    agent = Agent(id_, name, model, now, now, owner_key=client.key, **settings)
+    if (asked := agent.data_class) and asked not in ctx.data_classes:
+        hint = did_you_mean(asked, ctx.data_classes)
+        raise NotFound(f"dataClass: there is no data class {asked!r}{hint}")
+    with ctx.store.write() as tx:
+        Agents(tx).add(agent)
+        _allow(ctx, tx, client, agent, model, GrantKind.BASELINE, reason)
+        if agent.fallback_model is not None:
+            _allow(ctx, tx, client, agent, agent.fallback_model, GrantKind.FALLBACK, reason)
+    return agent
+
+
+def load_agent(ctx: Context, client: AgentsClient, id_: str) -> Agent:
+    """Loads an agent. Raises NotFound for one that is deleted, or that another client owns."""
+    with ctx.store.read() as tx:
+        return client.find_agent(tx, id_)
+
+
+def owner_of(tx: Transaction, agent: Agent) -> AgentsClient:
+    """The client for whom the agent acts. Raises NotAllowed where its key was revoked."""
+    if agent.owner_key is None:
+        return AgentsClient.of_operator()
+    key = ApiKeys(tx).find(agent.owner_key)
+    if key is None or key.revoked_at is not None:
+        raise NotAllowed("the key of this agent was revoked")
+    return AgentsClient.of_data_key(key)
+
+
+def change_agent(
+    ctx: Context, client: AgentsClient, id_: str, reason: str = "", **changes: Any
+) -> Agent:
+    """Changes an agent for sessions that are opened from now on. reason: of the consent to a
+    literal model. changes: the new values of its fields.
+
+    Raises as `create_agent`, and NotFound.
+    """
+    client.require_write()
+    with ctx.store.write() as tx:
+        known = client.find_agent(tx, id_, lock=True)
+        changed = replace(known, **changes, updated_at=ctx.clock.now())
+        for field, kind in _KINDS.items():
+            named = changes.get(field)
+            if named is None:
+                continue
+            is_over = named.is_literal and not find_grant(ctx, tx, id_, "", named.target)
+            if is_over or named != getattr(known, field):
+                _allow(ctx, tx, client, changed, named, kind, reason)
+        Agents(tx).save(changed)
+    return changed
+
+
+def delete_agent(ctx: Context, client: AgentsClient, id_: str) -> None:
+    client.require_write()
+    with ctx.store.write() as tx:
+        agent = client.find_agent(tx, id_, lock=True)
+        for session in Sessions(tx).open_ids(id_):
+            close_in_unit(ctx, tx, session, DELETED)
+        Agents(tx).save(replace(agent, deleted_at=ctx.clock.now()))
+
+
+def _allow(
+    ctx: Context,
+    tx: Transaction,
+    client: AgentsClient,
+    agent: Agent,
+    model: ModelChoice,
+    kind: GrantKind,
+    reason: str,
+) -> None:
+    if not model.is_literal:
+        client.require_route(model.route)
+        require_route(ctx, tx, agent, model.route)
+        return
+    actor = client.require_consent()
+    reason = reason.strip() or f"{kind.value} of agent {agent.name}"
+    grant_literal(ctx, tx, actor, agent, model.target, kind, reason)
+
+
+def grant_literal(  # noqa: PLR0913 - what a consent is made of
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    agent: Agent,
+    model: str,
+    kind: GrantKind,
+    reason: str,
+    *,
+    request: ModelSwitchRequest | None = None,
+) -> None:
+    """Stores a person's consent to a literal model: for the session of a switch request, else
+    for all of the agent's.
+
+    Raises NotFound without its provider, NotAllowed where that may not see the agent's data,
+    Conflict where the policy allows no further literal model, ConfigError where this process
+    has no key of control's.
+    """
+    target = named_models.register_model(ctx, tx, actor, model)
+    check_target_data_class(ctx, agent.data_class, target)
+    now = ctx.clock.now()
+    lasts = ctx.agents.literal_lasts if request is None else ctx.agents.switch_lasts
+    grant = AgentGrant(
+        id=ctx.chance.token("gr_"),
+        agent=agent.id,
+        session="" if request is None else request.session,
+        target=target.id,
+        target_name=target.name,
+        kind=kind,
+        granted_by=actor.name,
+        granted_with=actor.key,
+        reason=reason,
+        created_at=now,
+        expires_at=now + lasts,
+        data_class=agent.data_class,
+        request="" if request is None else request.id,
+    )
+    AgentGrants(tx).add(grant)
+    details = {
+        "grant": grant.id,
+        "kind": kind.value,
+        "target": target.name,
+        "session": grant.session or None,
+        "reason": reason,
+        "expires_at": grant.expires_at.isoformat(),
+        "data_class": agent.data_class,
+    }
+    AuditLog(tx).append(actor, "agent.grant", f"agent {grant.agent}", details)
+    # After the grant is added: of two at once, the second sees the first one's.
+    in_force = [g for g in AgentGrants(tx).not_revoked() if now < g.expires_at]
+    if len(in_force) > (most := ctx.agents.max_literals):
+        raise Conflict(
+            f"{len(in_force) - 1} literal models are granted, and `agents.max_literals` is "
+            f"{most}: use a route, or revoke a grant",
+            code="too_many_literals",
+        )
+
+
+def revoke_grant(ctx: Context, actor: Actor, id_: str, reason: str = "") -> AgentGrant:
+    """Routers then refuse the model within seconds. Raises NotAllowed below an approver,
+    NotFound, Conflict for one that is revoked.
+    """
+    actor.require(Role.APPROVER)
+    with ctx.store.write() as tx:
+        if AgentGrants(tx).get(id_).revoked_at is not None:
+            raise Conflict(f"the grant {id_} is revoked already")
+        revoked = AgentGrants(tx).revoke(id_, ctx.clock.now())
+        details = {"grant": id_, "target": revoked.target_name, "reason": reason}
+        AuditLog(tx).append(actor, "agent.grant_revoke", f"agent {revoked.agent}", details)
+    return revoked
+
+
+def check_target_data_class(ctx: Context, data_class: str, target: Target) -> None:
+    """Checks that a target's provider may see an agent's data. Raises NotAllowed."""
+    if not may_see(ctx.data_classes, data_class, target.provider):
+        raise NotAllowed(
+            f"model: the agent has {data_class} data, and provider {target.provider!r} may "
+            "not see it (`data_classes:` in the file)",
+            code="data_class_not_allowed",
+        )
+
+
+def require_route(ctx: Context, tx: Transaction, agent: Agent, name: str) -> Route:
+    """The route, whose own data class holds for all that may ever answer on it. Raises
+    NotAllowed where it is not as strict as the agent's, NotFound without the route.
+    """
+    route = Routing(tx).route(name)
+    if route is None:
+        raise NotFound(
+            f"model: there is no route {name!r}; name another one, or PATCH the agent to "
+            "another model",
+            code="model_not_found",
+        )
+    carried = route.settings.data_class
+    if not is_at_least_as_strict(ctx.data_classes, carried, than=agent.data_class):
+        raise NotAllowed(
+            f"model: the agent has {agent.data_class} data, and route {name!r} carries "
+            f"{carried or 'no class of'} data: name a route that is as strict",
+            code="data_class_not_allowed",
+        )
+    return route
+
+
+def open_session(
+    ctx: Context,
+    client: AgentsClient,
+    agent: str,
+    user_id: str = "",
+    metadata: Mapping[str, object] | None = None,
+) -> AgentSession:
+    """Opens a session. Raises NotFound, NotAllowed for a literal model whose grant is over."""
+    client.require_write()
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        # Locked: nobody deletes the agent before its session is there to be closed.
+        model = client.find_agent(tx, agent, lock=True).model
+        if not model.is_literal:
+            client.require_route(model.route)
+        elif find_grant(ctx, tx, agent, "", model.target) is None:
+            raise NotAllowed(
+                f"model: the consent to {model.text} is over; have an approver PATCH the "
+                "agent's model",
+                code="model_not_approved",
+            )
+        id_ = ctx.chance.token("se_")
+        session = AgentSession(id_, agent, model, now, now, user_id, metadata or {})
+        Sessions(tx).add(session)
+    return session
+
+
+def open_child(
+    ctx: Context, tx: Transaction, parent: AgentSession, model: ModelChoice
+) -> AgentSession:
+    """A session that another one spawned, in the caller's unit of work. model: where it is a
+    literal one, the caller has found its grant.
+    """
+    parent.require_open()
+    id_, now = ctx.chance.token("se_"), ctx.clock.now()
+    child = AgentSession(
+        id_, parent.agent, model, now, now, parent.user_id, parent.metadata, parent=parent.id
+    )
+    Sessions(tx).add(child)
+    return child
+
+
+def find_grant(
+    ctx: Context, tx: Transaction, agent: str, session: str, target_name: str
+) -> AgentGrant | None:
+    """The grant in force of a literal model that ends last. session: empty for those of all."""
+    now = ctx.clock.now()
+    fits = [
+        grant
+        for grant in AgentGrants(tx).not_revoked(agent=agent)
+        if grant.target_name == target_name and grant.opens(agent, session, now)
+    ]
+    return max(fits, key=lambda grant: grant.expires_at, default=None)
+
+
+def load_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> AgentSession:
+    """Loads a session. Raises NotFound, also for a session of another agent."""
+    with ctx.store.read() as tx:
+        return _require_session(tx, client, agent, id_)
+
+
+def _require_session(
+    tx: Transaction, client: AgentsClient, agent: str, id_: str
+) -> AgentSession:
+    client.find_agent(tx, agent)
+    session = Sessions(tx).get(id_)
+    if session.agent != agent:
+        raise NotFound(f"there is no session {id_} of agent {agent}", code="session_not_found")
+    return session
+
+
+def close_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> AgentSession:
+    """Closes a session and all below it; a closed one stays as it is. Raises NotFound,
+    NotAllowed.
+    """
+    client.require_write()
+    with ctx.store.write() as tx:
+        _require_session(tx, client, agent, id_)
+        close_in_unit(ctx, tx, id_, CLOSED)
+        return Sessions(tx).get(id_)
+
+
+def close_in_unit(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
+    # First of all: the lock of decisions comes before those of sessions, in every unit.
+    for request in SwitchRequests(tx).pending(session=id_):
+        now = ctx.clock.now()
+        is_over = request.state_at(now) is SwitchState.EXPIRED
+        state = SwitchState.EXPIRED if is_over else SwitchState.CANCELLED
+        SwitchRequests(tx).decide(request.end(state, now, reason))
+    session = Sessions(tx).lock(id_)
+    if session.state is SessionState.CLOSED:
+        return
+    end_turn_early(ctx, tx, id_, reason)
+    Sessions(tx).save(replace(session, state=SessionState.CLOSED))
+
+
+def end_turn_early(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
+    """Interrupts the turn of a locked session, and closes the sessions that it spawned."""
+    for child in Sessions(tx).children(id_):
+        close_in_unit(ctx, tx, child, reason)
+    session, now = Sessions(tx).get(id_), ctx.clock.now()
+    if not session.turn:
+        return
+    under_way = SessionMessages(tx).streaming(id_)
+    if under_way is not None:
+        cut = replace(under_way, state=MessageState.INTERRUPTED, error=reason, done_at=now)
+        SessionMessages(tx).end(cut)
+    Sessions(tx).hold(session.without_turn())

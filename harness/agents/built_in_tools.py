@@ -1,0 +1,222 @@
+"""`ServerTools` are the tools that run on the server: those of tool servers, and those of
+Swapgate's own (`BuiltInTool`), which models call in a turn and MCP clients in the name of a
+session. By `switch_model` an agent looks at models and asks for another one, the same over
+HTTP, MCP and within a turn. `manage_credentials` says which providers are set up, never a
+value.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.agents import model_matching, switches
+from harness.agents.conversation import run_unit
+from harness.agents.message import FREE, MessageToolCall, MessageUsage
+from harness.agents.model_matching import SwitchModelAnswer
+from harness.agents.switch_request import (
+    LEFT_OUT,
+    ModelSwitchRequest,
+    SwitchState,
+    decision_text,
+)
+from harness.agents.turn import OfferedTool, ToolCaller, ToolResult, ToolRuntime, no_such_tool
+from harness.frame.errors import AmbiguousName, InputError, SwapgateError
+from harness.frame.serialize import to_plain
+from harness.frame.suggestions import describe_fault
+from harness.registry import credentials
+from harness.routing.agent import MANAGE_CREDENTIALS, SWITCH_MODEL, AgentTool
+from harness.routing.context import Context
+
+log = structlog.get_logger("swapgate.agents")
+Arguments = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswer:
+    content: object  # becomes JSON
+    usage: MessageUsage = FREE  # of models that the tool asked
+
+
+@dataclass(frozen=True)
+class BuiltInTool:
+    offered: OfferedTool
+    answer: Callable[[Arguments, ToolCaller], Awaitable[ToolAnswer]]
+
+    async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
+        try:
+            answer = await self.answer(json.loads(call.arguments or "{}"), caller)
+            content = json.dumps(to_plain(answer.content), ensure_ascii=False)
+            return ToolResult(call.id, content, usage=answer.usage)
+        # It tells the model what to do about an error of ours, and nothing of others.
+        except SwapgateError as error:
+            return ToolResult(call.id, str(error), is_error=True)
+        except Exception:
+            log.exception("tool_failed", tool=self.offered.name, session=caller.session)
+            return ToolResult(call.id, "the tool failed; go on without it", is_error=True)
+
+
+class ServerTools:
+    """Runs the tools of the server. built_in: by name; spawning is added later."""
+
+    def __init__(
+        self, built_in: Iterable[BuiltInTool] = (), servers: ToolRuntime | None = None
+    ) -> None:
+        self.built_in = {tool.offered.name: tool for tool in built_in}
+        self._servers = servers
+
+    async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
+        named = [tool.name for tool in tools if not tool.runs_at_client]
+        offered = [self.built_in[name].offered for name in named if name in self.built_in]
+        return [*offered, *(await self._servers.list_tools(tools) if self._servers else ())]
+
+    async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
+        if (tool := self.built_in.get(call.name)) is not None:
+            return await tool.run(call, caller)
+        if self._servers is not None:
+            return await self._servers.run(call, caller)
+        return no_such_tool(call)
+
+
+class ToolArguments(BaseModel):
+    model_config = ConfigDict(
+        strict=True,
+        allow_inf_nan=False,
+        frozen=True,
+        json_schema_extra={"additionalProperties": False},
+    )
+
+
+A = TypeVar("A", bound=ToolArguments)
+
+
+def build_tool(
+    name: str,
+    description: str,
+    kind: type[A],
+    answer: Callable[[A, ToolCaller], Awaitable[ToolAnswer]],
+) -> BuiltInTool:
+    schema = kind.model_json_schema()
+
+    async def read_and_answer(arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
+        try:
+            given = kind.model_validate(arguments)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            said = describe_fault(fault, fault["loc"], schema)
+            raise InputError(f"{'.'.join(map(str, fault['loc']))}: {said}") from None
+        return await answer(given, caller)
+
+    return BuiltInTool(OfferedTool(name, description, schema), read_and_answer)
+
+
+async def switch_model(
+    ctx: Context,
+    session: str,
+    action: str,
+    model: str = "",
+    reason: str = "",
+    wait_s: float = 0.0,
+) -> SwitchModelAnswer:
+    """Answers one call of the tool. model: for the action list, words that the names must have.
+    wait_s: how long a decision is waited for.
+
+    Raises as `request_switch`, and NotFound.
+    """
+    if action == "list":
+        return await run_unit(lambda: model_matching.list_for_session(ctx, session, model))
+    try:
+        chosen = await run_unit(lambda: model_matching.choose_model(ctx, model))
+    except AmbiguousName as question:
+        return SwitchModelAnswer(
+            status="question",
+            message="several models fit: call it again with one of the candidates",
+            candidates=list(question.candidates),
+        )
+    request = await run_unit(lambda: switches.request_switch(ctx, session, [chosen], reason))
+    if wait_s > 0:
+        wait_s = min(wait_s, ctx.agents.switch_timeout_s)
+        request = await switches.wait_for_decision(ctx, request.id, wait_s)
+    return switch_answer(ctx, request)
+
+
+def switch_answer(ctx: Context, request: ModelSwitchRequest) -> SwitchModelAnswer:
+    state = request.state_at(ctx.clock.now())
+    message = decision_text(request, state)
+    if state is SwitchState.PENDING:
+        message = (
+            f"A person decides until {request.expires_at:%Y-%m-%d %H:%M} UTC. Until then the "
+            "session stays on its model: go on with it."
+        )
+    return SwitchModelAnswer(
+        status=state.value,
+        message=message,
+        request=request.id,
+        model=request.wanted,
+        omissions=[fact["text"] for fact in request.facts if fact["name"] == LEFT_OUT],
+        expires_at=request.expires_at,
+    )
+
+
+class SwitchArguments(ToolArguments):
+    action: Literal["list", "switch"]
+    model: str = Field(
+        "",
+        description="switch: the model's name, a loose one will do. list: words that the names "
+        "must have, or nothing.",
+    )
+    reason: str = Field("", description="switch: why, for the person.")
+
+
+class WaitingSwitchArguments(SwitchArguments):
+    wait_s: float = Field(
+        0.0,
+        ge=0,
+        description="switch: how long to wait for the decision, in seconds; 0 to ask and go "
+        "on.",
+    )
+
+
+class ListArguments(ToolArguments):
+    action: Literal["list"]
+
+
+def build_switch_tool(ctx: Context, *, waits: bool = False) -> BuiltInTool:
+    """`switch_model`. waits: callers may wait for the decision; a turn never does."""
+
+    async def answer(given: SwitchArguments, caller: ToolCaller) -> ToolAnswer:
+        switched = await switch_model(ctx, caller.session, **given.model_dump())
+        return ToolAnswer(switched.model_dump(mode="json", by_alias=True, exclude_unset=True))
+
+    return build_tool(
+        SWITCH_MODEL,
+        "List the models that are available, or ask to go on with another one. A person "
+        "approves every switch; an approved one is in force from the next message on, with "
+        "the whole conversation kept.",
+        WaitingSwitchArguments if waits else SwitchArguments,
+        answer,
+    )
+
+
+def build_credentials_tool(ctx: Context) -> BuiltInTool:
+    """`manage_credentials` lists: a person enters keys, never an agent."""
+
+    async def answer(_: ListArguments, __: ToolCaller) -> ToolAnswer:
+        known = await run_unit(lambda: credentials.list_credentials(ctx))
+        return ToolAnswer({
+            "providers": [
+                {"provider": row.name, "kind": row.kind, "hasKey": row.has_value,
+                 "usable": not row.lacks_key}
+                for row in known
+            ]
+        })  # fmt: skip
+
+    return build_tool(
+        MANAGE_CREDENTIALS,
+        "List which providers are set up. It never shows a key, and cannot change one.",
+        ListArguments,
+        answer,
+    )

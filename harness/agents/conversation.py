@@ -1,0 +1,408 @@
+"""A `TurnRun` takes one turn: it asks the session's model, runs its tools and asks it again,
+until it answers in text, the client has to run a function, or a bound is reached. Each step is
+stored before the next. `TurnEvent`s tell a listener what happens. A turn goes on when its
+client leaves: a lost connection does not undo what the turn's tools have begun.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Final, TypeVar
+
+from harness.agents import turns
+from harness.agents.agents import AgentsClient
+from harness.agents.caller import AgentCaller
+from harness.agents.message import (
+    REFUSED,
+    IdempotencyKey,
+    IncomingMessage,
+    MessageRole,
+    MessageState,
+    MessageToolCall,
+    MessageUsage,
+    SessionMessage,
+    build_context,
+)
+from harness.agents.models_in_force import CallableModel, ModelsInForce, PaidCalls
+from harness.agents.switches import expire_switches, list_notes
+from harness.agents.turn import (
+    CAP_REACHED,
+    AnswerPiece,
+    ModelCallAnswer,
+    ModelCallRequest,
+    OfferedTool,
+    RefusedCall,
+    ToolCaller,
+    ToolResult,
+    ToolRuntime,
+    TurnBudget,
+    name_calls,
+    sort_calls,
+)
+from harness.agents.turns import CUT_OFF, BegunTurn
+from harness.frame.errors import (
+    CallFailed,
+    CallRefused,
+    InputError,
+    NobodyAnswered,
+    SpendingPaused,
+    StreamBroken,
+    SwapgateError,
+)
+from harness.frame.formatting import format_span
+from harness.routing.context import Context
+from harness.routing.settings import TurnBounds
+
+T = TypeVar("T")
+# A longer result of a tool is an error: the model would pay it again in each further step.
+MAX_RESULT_CHARS: Final = 200_000
+# Why an answer that came whole is not all that the model would have said.
+CUT_SHORT: Final[Mapping[str, str]] = {
+    "length": "the answer was cut off at the model's length limit",
+    "content_filter": "the provider's content filter cut the answer off",
+}
+# By these the model refuses what it was sent, and would again.
+_REFUSALS: Final = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOutcome:
+    """How a turn ended. message: its last one."""
+
+    message: SessionMessage
+    open_calls: tuple[MessageToolCall, ...] = ()  # that the client runs next
+    steps: int = 0  # how often a model answered
+    usage: MessageUsage = field(default_factory=MessageUsage)  # of all of them
+    error: CallFailed | None = None  # why the turn failed
+
+
+# A message is one under way as its model is asked, and one that was stored after that.
+TurnEvent = SessionMessage | AnswerPiece | TurnOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class PostedMessage:
+    client: AgentsClient
+    agent: str
+    session: str
+    incoming: IncomingMessage
+    key: IdempotencyKey | None = None  # under which it may be sent again
+    streams: bool = False  # the client wants the answer as it comes
+    bounds: TurnBounds | None = None  # of a sub-task; None for those of the configuration
+    # The answer that the same idempotency key gets again; empty for an outcome that is not
+    # kept, so that the message may be sent again.
+    keep: Callable[[TurnOutcome], str] = lambda _: ""
+
+
+class TurnRun:
+    """Begins with its construction, in the running event loop."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        begun: BegunTurn,
+        models: ModelsInForce,
+        calls: PaidCalls,
+        tools: ToolRuntime,
+        posted: PostedMessage,
+    ) -> None:
+        self.auto = models.primary.reason  # who answers for `auto`, and why; else empty
+        self._ctx, self._begun, self._models = ctx, begun, models
+        self._calls, self._tools, self._posted = calls, tools, posted
+        self._messages = list(begun.messages)
+        self._answer: SessionMessage | None = None  # the one that is not stored yet
+        self._has_output = False  # a piece of it was passed on
+        self._fallback_reason: str | None = None  # not None: the fallback answers this turn
+        self._budget = TurnBudget(posted.bounds or ctx.agents.limits, self._now_s)
+        self._instructions = begun.agent.instructions
+        self._events: asyncio.Queue[TurnEvent | None] = asyncio.Queue()
+        self._is_heard = posted.streams
+        self.task = asyncio.create_task(self._drive())
+        self.task.add_done_callback(lambda _: self._events.put_nowait(None))
+
+    def cancel(self) -> None:
+        """Once: it takes a while to store that it was interrupted."""
+        if not self.task.done() and not self.task.cancelling():
+            self.task.cancel()
+
+    async def outcome(self) -> TurnOutcome:
+        """Waits for the turn's end. A caller that stops waiting does not stop the turn."""
+        return await asyncio.shield(self.task)
+
+    async def events(self) -> AsyncGenerator[TurnEvent, None]:
+        """What happens, once, up to the outcome. Raises what the turn raised."""
+        try:
+            while (event := await self._events.get()) is not None:
+                yield event
+            await self.outcome()
+        finally:
+            self._is_heard = False
+
+    def _emit(self, event: TurnEvent) -> None:
+        if self._is_heard:
+            self._events.put_nowait(event)
+
+    async def _drive(self) -> TurnOutcome:
+        held = self._begun.session
+        try:
+            return await self._take()
+        except asyncio.CancelledError:
+            if not await run_unit(lambda: turns.interrupt(self._ctx, held)):
+                # Somebody else did, such as who closed the session: this process goes on.
+                raise turns.interrupted(held) from None
+            cut_off = NobodyAnswered(CUT_OFF, status=503, code="turn_interrupted")
+            outcome = TurnOutcome(self._begun.messages[-1], error=cut_off)
+            self._emit(outcome)
+            return outcome
+        except Exception:
+            # What cannot be written now is written when the lease has ended. Who cancels now
+            # comes too late: the turn ends by what failed.
+            with suppress(SwapgateError, asyncio.CancelledError):
+                await run_unit(lambda: turns.interrupt(self._ctx, held))
+            raise
+
+    async def _take(self) -> TurnOutcome:
+        if self._begun.open_calls:
+            # Not all results are in: nobody is asked yet.
+            return await self._end(self._begun.open_calls)
+        offered = await self._list_tools()
+        self._instructions = await run_unit(lambda: with_notes(self._ctx, self._begun))
+        self._budget.began_s = self._now_s
+        try:
+            while True:
+                calls = await self._ask(offered)
+                server, client, refused = sort_calls(calls, offered)
+                if not server and not refused:
+                    return await self._end(client)
+                if not client:
+                    # A tool whose result no model would read is not run: it may have effects.
+                    self._budget.require_left(self._now_s)
+                await self._run_tools(server, refused)
+                if client:
+                    return await self._end(client)
+        except CallFailed as error:
+            return await self._end(error=error)
+
+    @property
+    def _now_s(self) -> float:
+        return self._ctx.clock.monotonic()
+
+    @property
+    def _left_s(self) -> float:
+        return self._budget.left(self._now_s).timeout_s
+
+    async def _list_tools(self) -> Sequence[OfferedTool]:
+        """Of two with one name the client's stays: providers take no request with both."""
+        tools = self._begun.agent.tools
+        if self._begun.session.parent is not None:
+            # No client runs functions of a sub-task, and no person decides about its switches.
+            tools = tuple(tool for tool in tools if tool.runs_in_sub_tasks)
+        offered = {
+            tool.name: OfferedTool(
+                tool.name, tool.description, tool.parameters, runs_at_client=True
+            )
+            for tool in tools
+            if tool.parameters is not None
+        }
+        for tool_of_server in await self._tools.list_tools(tools):
+            offered.setdefault(tool_of_server.name, tool_of_server)
+        return tuple(offered.values())
+
+    async def _ask(self, offered: Sequence[OfferedTool]) -> Sequence[MessageToolCall]:
+        """The calls of the next answer, by the session's model or else by the fallback, which
+        then answers for the rest of the turn. Raises CallFailed.
+        """
+        self._budget.require_left(self._now_s)
+        fallback = self._models.fallback
+        if self._fallback_reason is None or fallback is None:
+            try:
+                return await self._ask_model(self._models.primary, offered)
+            except CallFailed as error:
+                # A key's limit is the same for all models; below a cap one may cost less.
+                is_others = isinstance(error, NobodyAnswered | StreamBroken)
+                may_fall = (is_others or error.code == CAP_REACHED) and not self._has_output
+                if fallback is None or not may_fall or not self._left_s:
+                    raise
+                self._fallback_reason = str(error)
+        return await self._ask_model(fallback, offered)
+
+    async def _ask_model(
+        self, model: CallableModel, offered: Sequence[OfferedTool]
+    ) -> Sequence[MessageToolCall]:
+        """What was answered is stored later, together with what follows from it."""
+        answer = await self._begin_answer(model)
+        try:
+            targets = await self._calls.find_targets(self._models, model.route)
+            request = self._request(model, offered, targets)
+            on_piece = self._pass_on if self._posted.streams else None
+            found = await self._calls.ask(self._models, request, targets, on_piece)
+        except SpendingPaused as error:
+            raise CallFailed(str(error), status=429, code=CAP_REACHED) from error
+        except InputError as error:
+            raise CallRefused(str(error), status=400, code="invalid_request") from error
+        self._answer = self._whole(answer, model, found)
+        self._budget.steps += 1
+        self._budget.charge(self._answer.usage)
+        return self._answer.tool_calls
+
+    async def _begin_answer(self, model: CallableModel) -> SessionMessage:
+        """The message of an answer; the fallback's is that of the model that failed."""
+        if self._answer is None:
+            self._answer = await run_unit(
+                lambda: turns.begin_answer(self._ctx, self._begun.session, model=model.name)
+            )
+            self._has_output = False
+            self._emit(self._answer)
+        return self._answer
+
+    def _request(
+        self, model: CallableModel, offered: Sequence[OfferedTool], targets: Sequence[str]
+    ) -> ModelCallRequest:
+        agent, session = self._begun.agent, self._begun.session
+        # The router compares the session with the grant's.
+        granted_to, key = model.granted_to or session.id, agent.owner_key or ""
+        fallback = self._models.fallback if model is self._models.primary else None
+        other = fallback.name if fallback else ""
+        return ModelCallRequest(
+            model.route,
+            build_context(self._messages, targets, self._instructions),
+            AgentCaller(agent.id, granted_to, key, model.grant, model.target, other),
+            self._left_s,
+            offered,
+            session.user_id,
+        )
+
+    def _pass_on(self, piece: AnswerPiece) -> None:
+        self._has_output = True
+        self._emit(piece)
+
+    def _whole(
+        self, begun: SessionMessage, model: CallableModel, found: ModelCallAnswer
+    ) -> SessionMessage:
+        is_fallback = model is self._models.fallback
+        return replace(
+            begun,
+            content=found.text,
+            tool_calls=name_calls(found.tool_calls, begun.id),
+            state=MessageState.COMPLETE,
+            served=replace(
+                found.served,
+                model_requested=model.name,
+                fallback_from=self._models.primary.name if is_fallback else "",
+                reason=(self._fallback_reason or "") if is_fallback else model.reason,
+            ),
+            usage=replace(
+                found.usage, cost_usd=self._models.cost_usd(found.served.target, found.usage)
+            ),
+            extra=found.extra,
+            error=CUT_SHORT.get(found.finish_reason, ""),
+            done_at=self._ctx.clock.now(),
+        )
+
+    async def _run_tools(
+        self, calls: Sequence[MessageToolCall], refused: Sequence[RefusedCall]
+    ) -> None:
+        """The calls run at the same time; their results are stored in the calls' order."""
+        caller = ToolCaller(self._begun.session.id, self._budget.left(self._now_s))
+        await self._record()
+        results = await asyncio.gather(*(self._run_tool(call, caller) for call in calls))
+        texts = {result.call: result_text(result) for result in results}
+        texts |= {call.id: f"Error: {reason}" for call, reason in refused}
+        newest = self._messages[-1].tool_calls
+        await self._record([(call.id, texts[call.id]) for call in newest if call.id in texts])
+        for result in results:
+            self._budget.charge(result.usage)
+
+    async def _run_tool(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
+        timeout_s = caller.left.timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._tools.run(call, caller)
+        except TimeoutError:
+            reason = f"the tool gave no result within {format_span(timeout_s)}"
+            return ToolResult(call.id, reason, is_error=True)
+
+    async def _record(self, results: Sequence[tuple[str, str]] = ()) -> None:
+        answer, held = self._answer, self._begun.session
+        stored = await run_unit(
+            lambda: turns.record_step(self._ctx, held, answer=answer, results=results)
+        )
+        self._take_in(stored)
+
+    def _take_in(self, stored: Sequence[SessionMessage]) -> None:
+        self._answer = None
+        for message in stored:
+            self._messages.append(message)
+            self._emit(message)
+
+    async def _end(
+        self,
+        open_calls: tuple[MessageToolCall, ...] = (),
+        error: CallFailed | None = None,
+    ) -> TurnOutcome:
+        """Stores the last answer and the turn's end as one: a process that is killed leaves
+        both or neither. A turn that failed ends in a message that says why.
+        """
+        if error is not None:
+            if self._answer is not None and self._answer.state is MessageState.COMPLETE:
+                await self._record()
+            is_refusal = isinstance(error, CallRefused) and error.status in _REFUSALS
+            self._answer = replace(
+                await self._begin_answer(self._models.primary),
+                state=MessageState.FAILED,
+                error=str(error),
+                extra={REFUSED: True} if is_refusal else {},
+                done_at=self._ctx.clock.now(),
+            )
+        answer, held, spent = self._answer, self._begun.session, self._budget
+        last = answer or self._messages[-1]
+        outcome = TurnOutcome(last, open_calls, spent.steps, spent.usage, error)
+
+        def end() -> Sequence[SessionMessage]:
+            kept = self._posted.keep(outcome)
+            return turns.record_step(self._ctx, held, answer=answer, kept=kept)
+
+        ended = asyncio.ensure_future(run_unit(end))
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(ended)
+        # Who cancels now comes too late: nobody is told that what is stored was cut off.
+        self._take_in(await ended)
+        self._emit(outcome)
+        return outcome
+
+
+async def run_unit(unit: Callable[[], T]) -> T:
+    """Runs a unit of work in a thread. One that has begun is waited for, also when cancelled:
+    what comes after it must find it done.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(unit))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
+
+
+def with_notes(ctx: Context, begun: BegunTurn) -> str:
+    """The agent's instructions, with what became of its requests since its last answer."""
+    answers = (m.created_at for m in begun.messages if m.role is MessageRole.ASSISTANT)
+    since = max(answers, default=begun.session.created_at)
+    expire_switches(ctx)
+    notes = [f"Note: {note}" for note in list_notes(ctx, begun.session.id, since)]
+    return "\n\n".join(filter(None, (begun.agent.instructions, *notes)))
+
+
+def result_text(result: ToolResult) -> str:
+    """What the model is told of a tool. A result that is too long is an error in its place."""
+    if len(result.content) > MAX_RESULT_CHARS:
+        return (
+            f"Error: the tool returned {len(result.content)} characters; at most "
+            f"{MAX_RESULT_CHARS} are passed on: ask it for less"
+        )
+    return f"Error: {result.content}" if result.is_error else result.content

@@ -1,0 +1,396 @@
+"""What is stored of agents and their sessions. Sessions are deleted for privacy, so that grants
+and switch requests name one without a foreign key.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from harness.agents.message import IdempotencyKey, MessageRole, MessageState, SessionMessage
+from harness.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.frame.errors import StaleWrite
+from harness.frame.pagination import FIRST_PAGE, Page, PageRequest
+from harness.frame.records.columns import (
+    amount,
+    at_least,
+    index_where,
+    json_value,
+    not_blank,
+    one_of,
+    text,
+)
+from harness.frame.records.pages import Column, Order, PageReader, given
+from harness.frame.records.record import record
+from harness.frame.records.repository import Records
+from harness.frame.records.signed_tables import decide_by, sign_rows_of
+from harness.providers.records import target
+from harness.routing.agent import Agent, AgentGrant, AgentSession, GrantKind, SessionState
+
+TURN_GOES_ON = sa.text("turn <> ''")
+
+WAITS = sa.text("state = 'pending'")
+
+IS_KEPT = sa.text("deleted_at IS NULL")
+
+IS_VALID = sa.text("revoked_at IS NULL")
+
+# Deleted agents stay, marked, while a session, grant or switch request names them.
+# owner_key is no foreign key: an admin who takes out a forged key keeps its conversations.
+AGENT: Final = record(
+    Agent,
+    "agent",
+    not_blank("name"),
+    sa.Index("ix_agent_owner_key", "owner_key", "created_at", "id"),
+    index_where("ix_agent_created_at", IS_KEPT, "created_at", "id"),
+    free="name description instructions data_class",
+)
+
+agent = AGENT.table
+
+# Decided once, never deleted; its words may be blanked (triggers).
+AGENT_SWITCH: Final = record(
+    ModelSwitchRequest,
+    "agent_switch",
+    one_of("state", SwitchState),
+    sa.CheckConstraint("expires_at > asked_at", name="expires_later"),
+    sa.CheckConstraint("(state = 'pending') = (decided_at IS NULL)", name="decided_when"),
+    sa.CheckConstraint(
+        "state NOT IN ('approved', 'rejected') OR trim(decided_by) <> ''",
+        name="decided_by_whom",
+    ),
+    sa.CheckConstraint(
+        "state <> 'approved' OR decided_at < expires_at", name="approved_in_time"
+    ),
+    sa.Index("ix_agent_switch_session", "session", "asked_at"),
+    sa.Index("ix_agent_switch_asked_at", "asked_at", "id"),
+    sa.Index("ix_agent_switch_state", "state", "asked_at", "id"),
+    index_where("ix_agent_switch_pending", WAITS, "expires_at"),
+    refers={"agent": agent},
+    free="model_requested reason decided_by decision_reason",
+)
+
+agent_switch = decide_by(AGENT_SWITCH.table)
+
+# Revoked once, else never changed or deleted (triggers).
+AGENT_GRANT: Final = record(
+    AgentGrant,
+    "agent_grant",
+    text("request", nullable=True),
+    not_blank("granted_by"),
+    not_blank("reason"),
+    one_of("kind", GrantKind),
+    # No grant is for ever.
+    sa.CheckConstraint("expires_at > created_at", name="expires_later"),
+    sa.CheckConstraint("(kind = 'switch') = (request IS NOT NULL)", name="request_of_a_switch"),
+    sa.CheckConstraint("(kind = 'switch') = (session <> '')", name="session_of_a_switch"),
+    sa.UniqueConstraint("request", "target"),
+    sa.Index("ix_agent_grant_agent", "agent", "created_at"),
+    sa.Index("ix_agent_grant_created_at", "created_at", "id"),
+    index_where("ix_agent_grant_valid", IS_VALID, "expires_at"),
+    refers={"agent": agent, "target": target, "request": agent_switch},
+    signed=True,
+    free="target_name granted_by reason data_class",
+)
+
+agent_grant = sign_rows_of(AGENT_GRANT.table, live=AGENT_GRANT.table.c.revoked_at.is_(None))
+
+AGENT_SESSION: Final = record(
+    AgentSession,
+    "agent_session",
+    one_of("state", SessionState),
+    amount("cost_usd"),
+    sa.CheckConstraint("(turn = '') = (lease_until IS NULL)", name="leased_when"),
+    sa.Index("ix_agent_session_agent", "agent", "created_at", "id"),
+    sa.Index("ix_agent_session_created_at", "created_at", "id"),
+    sa.Index("ix_agent_session_user_id", "user_id"),
+    sa.Index("ix_agent_session_parent", "parent"),
+    sa.Index("ix_agent_session_last_at", "last_at"),
+    index_where("ix_agent_session_running", TURN_GOES_ON, "lease_until"),
+    refers={"agent": agent, "parent": "agent_session"},
+    free="user_id turn owner",
+)
+
+agent_session = AGENT_SESSION.table
+
+AGENT_MESSAGE: Final = record(
+    SessionMessage,
+    "agent_message",
+    json_value("content"),
+    sa.UniqueConstraint("id"),
+    at_least("position", 1),
+    one_of("role", MessageRole),
+    one_of("state", MessageState),
+    amount("cost_usd"),
+    sa.CheckConstraint("(state = 'streaming') = (done_at IS NULL)", name="done_when"),
+    sa.CheckConstraint("state = 'complete' OR role = 'assistant'", name="only_answers_fail"),
+    key="session position",
+    refers={"session": agent_session},
+    flat="served usage sent",
+    free="response_to model_requested route target request_id fallback_from reason error turn "
+    "client key request_hash kept",
+)
+
+agent_message = AGENT_MESSAGE.table
+
+BLANK = {"model_requested": "", "reason": "", "facts": []}
+
+IS_PENDING = agent_switch.c.state == SwitchState.PENDING.value
+
+NAMED = sa.or_(
+    *(
+        sa.exists().where(table.c.agent == agent.c.id)
+        for table in (agent_session, agent_switch, agent_grant)
+    )
+)
+
+
+class Agents(Records[Agent]):
+    record = AGENT
+    missing = "there is no agent {}; GET /agents shows them"
+    missing_code = "agent_not_found"
+
+    def lock(self, id_: str) -> Agent:
+        self._tx.serialize()
+        return self.get(id_)
+
+    def save(self, known: Agent) -> None:
+        self._change(self._is(known.id), **self.record.write(known))
+
+    def forget(self, before: datetime) -> int:
+        return self._delete(agent.c.deleted_at < before, ~NAMED)
+
+
+class SwitchRequests(Records[ModelSwitchRequest]):
+    record = AGENT_SWITCH
+    order = (agent_switch.c.asked_at.desc(), agent_switch.c.id.desc())
+    missing = "there is no switch request {}; `swapgate agent requests` lists them"
+
+    def decide(self, decided: ModelSwitchRequest) -> None:
+        """An approval comes after its grants."""
+        names = ("state", "decided_at", "decided_by", "decided_with", "decision_reason")
+        self._change(self._is(decided.id), **self.record.only(decided, *names))
+
+    def of_session(self, session: str) -> Sequence[ModelSwitchRequest]:
+        return self._all(self._select(agent_switch.c.session == session))
+
+    def pending(self, *, session: str | None = None) -> Sequence[ModelSwitchRequest]:
+        """Lists the pending requests, expired ones too; the first to expire comes first.
+
+        In a unit of work that writes, other processes wait until its end to decide one.
+        """
+        self._tx.serialize()
+        query = self._select(IS_PENDING, given(agent_switch.c.session, session))
+        by_end = (agent_switch.c.expires_at, agent_switch.c.id)
+        return self._all(query.order_by(None).order_by(*by_end))
+
+    def blank(self, session: str) -> None:
+        decided = agent_switch.c.state != SwitchState.PENDING.value
+        self._change(agent_switch.c.session == session, decided, **BLANK)
+
+
+class AgentGrants(Records[AgentGrant]):
+    record = AGENT_GRANT
+    order = (agent_grant.c.created_at.desc(), agent_grant.c.id.desc())
+    missing = "there is no grant {}"
+
+    def revoke(self, id_: str, now: datetime) -> AgentGrant:
+        return self._close(id_, revoked_at=now)
+
+    def not_revoked(self, *, agent: str | None = None) -> Sequence[AgentGrant]:
+        """Lists the grants that are not revoked, newest first, expired ones too."""
+        query = self._select(agent_grant.c.revoked_at.is_(None))
+        if agent is not None:
+            return self._all(query.where(agent_grant.c.agent == agent))
+        # In the order of the partial index: few of all grants are not revoked.
+        return self._all(
+            query.order_by(None).order_by(agent_grant.c.expires_at, agent_grant.c.id)
+        )
+
+
+_child = agent_session.alias("child")
+
+_HAS_CHILDREN = sa.exists().where(_child.c.parent == agent_session.c.id)
+
+IS_OPEN = agent_session.c.state == SessionState.OPEN.value
+
+IS_RUNNING = agent_session.c.turn != ""
+
+IS_STREAMING = agent_message.c.state == MessageState.STREAMING.value
+
+_LAST_POSITION = sa.select(sa.func.coalesce(sa.func.max(agent_message.c.position), 0))
+
+
+class Sessions(Records[AgentSession]):
+    record = AGENT_SESSION
+    missing = "there is no session {}"
+    missing_code = "session_not_found"
+
+    def lock(self, id_: str) -> AgentSession:
+        self._tx.serialize_by(f"agent session {id_}")
+        return self.get(id_)
+
+    def save(self, known: AgentSession) -> None:
+        self._change(self._is(known.id), **self.record.only(known, "model", "state"))
+
+    def hold(self, known: AgentSession) -> None:
+        """Saves which turn runs, or that none does, and the time of the newest message."""
+        names = ("turn", "owner", "lease_until", "last_at")
+        self._change(self._is(known.id), **self.record.only(known, *names))
+
+    def renew(self, turn: str, *, owner: str, until: datetime) -> bool:
+        """Renews a lease; False where the turn is over, or another owner's."""
+        own = (agent_session.c.turn == turn, agent_session.c.owner == owner)
+        return self._change(*own, lease_until=until) == 1
+
+    def running(self) -> Sequence[AgentSession]:
+        """Lists the sessions in which a turn runs; the first lease to end comes first."""
+        by_lease = (agent_session.c.lease_until, agent_session.c.id)
+        return self._all(self._select(IS_RUNNING).order_by(*by_lease))
+
+    def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
+        # Added where it is stored: children of one parent do so at the same time.
+        cost = agent_session.c.cost_usd + cost_usd
+        self._change(self._is(id_), IS_OPEN, cost_usd=cost, last_at=now)
+
+    def open_ids(self, agent: str) -> Sequence[str]:
+        return self._ids(agent_session.c.agent == agent, IS_OPEN)
+
+    def children(self, parent: str) -> Sequence[str]:
+        return self._ids(agent_session.c.parent == parent)
+
+    def of_user(self, user_id: str) -> Sequence[str]:
+        return self._ids(
+            agent_session.c.user_id == user_id, order=(agent_session.c.parent.is_(None),)
+        )
+
+    def idle_since(self, before: datetime, *, limit: int) -> Sequence[str]:
+        idle = (agent_session.c.last_at < before, ~_HAS_CHILDREN)
+        return self._ids(*idle, order=(agent_session.c.last_at,), limit=limit)
+
+    def _ids(
+        self,
+        *where: sa.ColumnElement[bool],
+        order: Sequence[sa.ColumnElement[Any]] = (),
+        limit: int | None = None,
+    ) -> Sequence[str]:
+        query = sa.select(agent_session.c.id).where(*where)
+        query = query.order_by(*order, agent_session.c.id).limit(limit)
+        return list(self._tx.read(query).scalars())
+
+    def delete(self, id_: str) -> None:
+        """Deletes a closed session without children, with its messages."""
+        self._tx.write(sa.delete(agent_message).where(agent_message.c.session == id_))
+        self._delete(self._is(id_))
+
+
+class SessionMessages(Records[SessionMessage]):
+    record = AGENT_MESSAGE
+    order = (agent_message.c.position,)
+
+    def list(self, session: str) -> Sequence[SessionMessage]:
+        return self._all(self._select(agent_message.c.session == session))
+
+    def last_position(self, session: str) -> int:
+        last = _LAST_POSITION.where(agent_message.c.session == session)
+        return int(self._tx.read(last).scalar_one())
+
+    def streaming(self, session: str) -> SessionMessage | None:
+        return self._first(self._select(agent_message.c.session == session, IS_STREAMING))
+
+    def find_sent(self, session: str, sent: IdempotencyKey) -> SessionMessage | None:
+        """Finds the message with that client's key, whatever its content."""
+        own = (agent_message.c.client == sent.client, agent_message.c.key == sent.key)
+        return self._first(self._select(agent_message.c.session == session, *own))
+
+    def move(self, session: str, turn: str, *, to: str) -> None:
+        """Takes the messages of a turn that broke off into the one that goes on with it."""
+        own = (agent_message.c.session == session, agent_message.c.turn == turn)
+        self._change(*own, turn=to)
+
+    def keep(self, session: str, turn: str, answer: str) -> None:
+        """Stores the answer that the key of the turn's message gets again."""
+        own = (agent_message.c.session == session, agent_message.c.turn == turn)
+        self._change(*own, agent_message.c.key != "", kept=answer)
+
+    def end(self, message: SessionMessage) -> None:
+        """Ends an answer under way. Raises StaleWrite where it had ended before."""
+        same = (agent_message.c.id == message.id, IS_STREAMING)
+        if not self._change(*same, **self.record.write(message)):
+            raise StaleWrite(
+                f"message {message.position} of session {message.session} has ended already: "
+                "its turn was interrupted",
+                code="turn_interrupted",
+            )
+
+
+def _given_or_null(column: Column, value: str | None) -> sa.ColumnElement[bool] | None:
+    """As `given`; an empty text asks for the rows without a value."""
+    return column.is_(None) if value == "" else given(column, value)
+
+
+def _newest_first(*columns: Column) -> Order:
+    """A cursor holds the place: the row that it names may be deleted, for privacy."""
+    return Order(columns, frozenset(columns))
+
+
+NEWEST_AGENTS: Final = _newest_first(agent.c.created_at, agent.c.id)
+
+NEWEST_SESSIONS: Final = _newest_first(agent_session.c.created_at, agent_session.c.id)
+
+NEWEST_REQUESTS: Final = _newest_first(agent_switch.c.asked_at, agent_switch.c.id)
+
+NEWEST_GRANTS: Final = _newest_first(agent_grant.c.created_at, agent_grant.c.id)
+
+BY_POSITION: Final = Order((agent_message.c.position,))
+
+
+class AgentListings(PageReader):
+    def agents(
+        self, page_request: PageRequest = FIRST_PAGE, *, owner_key: str | None = None
+    ) -> Page[Agent]:
+        owned = _given_or_null(agent.c.owner_key, owner_key)
+        kept = agent.c.deleted_at.is_(None)
+        return self.page(AGENT, NEWEST_AGENTS, page_request, kept, owned)
+
+    def sessions(
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        agent: str | None = None,
+        user_id: str | None = None,
+        parent: str | None = None,
+    ) -> Page[AgentSession]:
+        where = (
+            given(agent_session.c.agent, agent),
+            given(agent_session.c.user_id, user_id),
+            _given_or_null(agent_session.c.parent, parent),
+        )
+        return self.page(AGENT_SESSION, NEWEST_SESSIONS, page_request, *where)
+
+    def session_messages(
+        self, page_request: PageRequest = FIRST_PAGE, *, session: str
+    ) -> Page[SessionMessage]:
+        own = agent_message.c.session == session
+        return self.page(AGENT_MESSAGE, BY_POSITION, page_request, own)
+
+    def switch_requests(
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        session: str | None = None,
+        pending_at: datetime | None = None,
+    ) -> Page[ModelSwitchRequest]:
+        """Lists requests; pending_at: those that wait for a person at that time."""
+        pending = None
+        if pending_at is not None:
+            pending = sa.and_(IS_PENDING, agent_switch.c.expires_at > pending_at)
+        own = given(agent_switch.c.session, session)
+        return self.page(AGENT_SWITCH, NEWEST_REQUESTS, page_request, own, pending)
+
+    def agent_grants(
+        self, page_request: PageRequest = FIRST_PAGE, *, agent: str | None = None
+    ) -> Page[AgentGrant]:
+        own = given(agent_grant.c.agent, agent)
+        return self.page(AGENT_GRANT, NEWEST_GRANTS, page_request, own)

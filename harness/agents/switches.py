@@ -1,0 +1,375 @@
+"""Switch requests let a person decide whether a session, or a set of sub-tasks, goes on with
+another model. What a target cannot hold of the conversation is refused before anybody is asked;
+what nobody decides in time expires.
+
+A person sees a request by `view_switch`, and in the alert's message. The agent is told of a
+decision by the answer that it waits for, or by `list_notes` before its next turn.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Final
+
+from harness.agents import agents
+from harness.agents.message import MessageRole, SessionMessage, list_misfits, list_omissions
+from harness.agents.model_matching import load_figures
+from harness.agents.records import Agents, SessionMessages, Sessions, SwitchRequests
+from harness.agents.switch_request import (
+    ModelSwitchRequest,
+    SwitchState,
+    decision_text,
+    inert_text,
+    switch_facts,
+    switch_lines,
+    switch_question,
+    visible_text,
+)
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.alerts import raise_alert
+from harness.frame.errors import Conflict, InputError, NotAllowed, StaleWrite
+from harness.frame.people.access import Actor, Role
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.providers.models.model_figures import ModelFigures
+from harness.providers.target import Target
+from harness.registry import targets
+from harness.registry.named_models import model_capabilities
+from harness.routes import routes
+from harness.routing.agent import (
+    Agent,
+    GrantKind,
+    ModelChoice,
+    literal_choice,
+    parse_routed_choice,
+)
+from harness.routing.context import Context
+from harness.routing.records.routes import Routing
+
+# Of one session at one time: people are asked, not worn down.
+MAX_PENDING: Final = 4
+LOOK_AGAIN_S: Final = 0.3
+EXPIRED: Final = "no person decided in time"
+
+
+def request_switch(
+    ctx: Context,
+    session: str,
+    models: Sequence[ModelChoice],
+    reason: str = "",
+    tasks: Sequence[tuple[str, str]] = (),
+) -> ModelSwitchRequest:
+    """Asks a person for another model of the session, or for those of its sub-tasks. Returns
+    the request that waits already, where it is the same. reason: the agent's own words. tasks:
+    task and model of each sub-task.
+
+    Raises InputError where a model cannot hold the conversation, with a sentence; NotAllowed
+    for data that it may not see, a route that the key does not open, and a model that a person
+    rejected since the user's last message; Conflict for a closed session, the model that it
+    has, and too many requests.
+    """
+    with ctx.store.read() as tx:
+        request = _prepare(ctx, tx, session, models, reason, tasks)
+        name = Agents(tx).get(request.agent).name
+    with ctx.store.write() as tx:
+        # Nobody else adds or decides one, or closes the session, before the end of this unit.
+        waiting = [r for r in _expire(ctx, tx) if r.session == session]
+        asking = Sessions(tx).get(session)
+        asking.require_open()
+        if not tasks and models[0].means(asking.model):
+            raise Conflict(f"the session is on {asking.model.text} already", code="same_model")
+        for other in waiting:
+            if _asks_the_same(other, request):
+                return other
+        if len(waiting) >= MAX_PENDING:
+            raise Conflict(
+                f"{len(waiting)} requests of session {session} wait for a person already: "
+                "wait for an answer",
+                code="too_many_requests",
+            )
+        SwitchRequests(tx).add(request)
+        raise_alert(
+            tx,
+            AlertKind.MODEL_SWITCH,
+            request.id,
+            subject=f"agent {request.agent}",
+            title=switch_question(request, inert_text(name)),
+            # Without the agent's words: alerts are kept when a transcript is deleted.
+            text=f"Request {request.id} of session {request.session} waits until "
+            f"{request.expires_at:%Y-%m-%d %H:%M} UTC; the session stays on its model until "
+            "then.",
+        )
+    return request
+
+
+def _prepare(
+    ctx: Context,
+    tx: Transaction,
+    session: str,
+    models: Sequence[ModelChoice],
+    reason: str,
+    tasks: Sequence[tuple[str, str]],
+) -> ModelSwitchRequest:
+    asking = Sessions(tx).get(session)
+    agent = Agents(tx).get(asking.agent)
+    messages = SessionMessages(tx).list(session)
+    # Sub-tasks see nothing of the conversation.
+    context = () if tasks else messages
+    models = tuple(dict.fromkeys(models))
+    wanted = [_wanted_target(ctx, tx, agent, model) for model in models]
+    _require_fit(ctx, tx, agent, context, wanted)
+    providers = dict.fromkeys(target.provider for target in wanted)
+    now = ctx.clock.now()
+    request = ModelSwitchRequest(
+        id=ctx.chance.token("sw_"),
+        agent=agent.id,
+        session=session,
+        model_requested=", ".join(model.text for model in models),
+        targets=tuple(dict.fromkeys(m.target for m in models if m.is_literal)),
+        reason=visible_text(reason),
+        for_children=bool(tasks),
+        asked_at=now,
+        expires_at=now + ctx.agents.switch_wait,
+        facts=switch_facts(
+            _figures_now(ctx, tx, asking.model),
+            [
+                load_figures(ctx, tx, target, "" if model.is_literal else model.text)
+                for model, target in zip(models, wanted, strict=True)
+            ],
+            [omission for name in providers for omission in list_omissions(context, name)],
+            tasks,
+        ),
+    )
+    _require_not_rejected(tx, request, messages)
+    return request
+
+
+def _figures_now(ctx: Context, tx: Transaction, model: ModelChoice) -> ModelFigures:
+    if model.is_literal:
+        return load_figures(ctx, tx, Target.from_name(model.target))
+    route = Routing(tx).route(model.route)
+    if route is None:
+        return ModelFigures(model.text)
+    incumbent = Routing(tx).targets()[route.incumbent]
+    return load_figures(ctx, tx, incumbent, f"{model.text} ({incumbent.name})")
+
+
+def _wanted_target(ctx: Context, tx: Transaction, agent: Agent, model: ModelChoice) -> Target:
+    if model.is_literal:
+        target = Target.from_name(model.target)
+        agents.check_target_data_class(ctx, agent.data_class, target)
+        return target
+    agents.owner_of(tx, agent).require_route(model.route)
+    agents.require_route(ctx, tx, agent, model.route)
+    return Routing(tx).targets()[routes.require_route(tx, model.route).incumbent]
+
+
+def _require_fit(
+    ctx: Context,
+    tx: Transaction,
+    agent: Agent,
+    messages: Sequence[SessionMessage],
+    wanted: Sequence[Target],
+) -> None:
+    misfits: list[str] = []
+    for target in wanted:
+        has = model_capabilities(ctx, targets.provider_of(tx, target), target.model)
+        misfits += list_misfits(messages, has, tools=bool(agent.tools), target=target.name)
+    if misfits:
+        raise InputError(f"model: {'; '.join(misfits)}", code="model_unfit")
+
+
+def _require_not_rejected(
+    tx: Transaction, request: ModelSwitchRequest, messages: Sequence[SessionMessage]
+) -> None:
+    """An agent that was refused asks again when its user has said something, not before."""
+    users = [m.created_at for m in messages if m.role is MessageRole.USER]
+    for other in SwitchRequests(tx).of_session(request.session):
+        if other.state is not SwitchState.REJECTED or not _asks_the_same(other, request):
+            continue
+        if not users or (other.decided_at and other.decided_at >= users[-1]):
+            raise NotAllowed(
+                f"model: {other.decided_by} rejected the switch to "
+                f"{request.model_requested}: go on with the model that the session has, or ask "
+                "your user first",
+                code="switch_rejected",
+            )
+
+
+def _asks_the_same(one: ModelSwitchRequest, other: ModelSwitchRequest) -> bool:
+    return (one.model_requested, one.targets, one.for_children) == (
+        other.model_requested,
+        other.targets,
+        other.for_children,
+    )
+
+
+def load_switch(ctx: Context, id_: str) -> ModelSwitchRequest:
+    with ctx.store.read() as tx:
+        return SwitchRequests(tx).get(id_)
+
+
+def approve_switch(
+    ctx: Context, actor: Actor, id_: str, reason: str = "", *, fingerprint: str = ""
+) -> ModelSwitchRequest:
+    """Let the session go on with the model from its next message on; of sub-tasks, let them
+    have their models. fingerprint: the hash of the request that the approver saw; empty for the
+    stored one.
+
+    Raises NotAllowed below an approver, and for data that the model may not see; InputError
+    where the model cannot hold what was said since; StaleWrite where the request is another;
+    Conflict where it is decided or over, its session is closed, or one literal model too many
+    would be granted; ConfigError without control's signing key.
+    """
+    with _deciding(ctx, actor, id_, fingerprint) as (tx, request):
+        session = Sessions(tx).lock(request.session)
+        session.require_open()
+        agent = Agents(tx).get(request.agent)
+        # Not the agent's words: grants are kept when a transcript is deleted.
+        kind, why = GrantKind.SWITCH, f"switch request {id_} was approved"
+        for target in request.targets:
+            agents.grant_literal(ctx, tx, actor, agent, target, kind, why, request=request)
+        decided = _decide(ctx, tx, actor, request, SwitchState.APPROVED, reason)
+        if not request.for_children:
+            model = _approved_model(tx, request)
+            wanted = _wanted_target(ctx, tx, agent, model)
+            _require_fit(ctx, tx, agent, SessionMessages(tx).list(session.id), [wanted])
+            Sessions(tx).save(replace(session, model=model))
+    return decided
+
+
+def reject_switch(
+    ctx: Context, actor: Actor, id_: str, reason: str = "", *, fingerprint: str = ""
+) -> ModelSwitchRequest:
+    """The session stays on its model, and the agent is told so. Raises as `approve_switch`."""
+    with _deciding(ctx, actor, id_, fingerprint) as (tx, request):
+        return _decide(ctx, tx, actor, request, SwitchState.REJECTED, reason)
+
+
+@contextmanager
+def _deciding(
+    ctx: Context, actor: Actor, id_: str, fingerprint: str
+) -> Iterator[tuple[Transaction, ModelSwitchRequest]]:
+    """The transaction in which a person decides a request that waits."""
+    actor.require(Role.APPROVER)
+    expire_switches(ctx)
+    with ctx.store.write() as tx:
+        # The lock of decisions first, as in every unit.
+        SwitchRequests(tx).pending()
+        request = SwitchRequests(tx).get(id_)
+        if fingerprint and fingerprint != request.hash:
+            raise StaleWrite(f"the switch request {id_} is not the one that you saw")
+        state = request.state_at(ctx.clock.now())
+        if state is not SwitchState.PENDING:
+            raise Conflict(f"the switch request {id_} is {state.value} already")
+        yield tx, request
+
+
+def expire_switches(ctx: Context) -> None:
+    """Ends the requests whose time is over, in a unit of its own: a refusal that follows does
+    not undo it, and a clock that is set back brings none of them to life.
+    """
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        if not any(now >= request.expires_at for request in SwitchRequests(tx).pending()):
+            return
+    with ctx.store.write() as tx:
+        _expire(ctx, tx)
+
+
+def _expire(ctx: Context, tx: Transaction) -> Sequence[ModelSwitchRequest]:
+    """Returns the requests that still wait. No other process decides one within this unit."""
+    now = ctx.clock.now()
+    pending = SwitchRequests(tx).pending()
+    for request in pending:
+        if now >= request.expires_at:
+            # As of then: `list_notes` tells the agent once.
+            ended = request.end(SwitchState.EXPIRED, request.expires_at, EXPIRED)
+            SwitchRequests(tx).decide(ended)
+    return [request for request in pending if now < request.expires_at]
+
+
+def _approved_model(tx: Transaction, request: ModelSwitchRequest) -> ModelChoice:
+    if request.targets:
+        return literal_choice(request.targets[0], request.targets[0])
+    routed = parse_routed_choice(request.model_requested, frozenset(Routing(tx).table().routes))
+    if routed is None:
+        raise Conflict(
+            f"there is no route {request.model_requested!r} any more: reject the request"
+        )
+    return routed
+
+
+def _decide(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    request: ModelSwitchRequest,
+    state: SwitchState,
+    reason: str,
+) -> ModelSwitchRequest:
+    decided = request.end(state, ctx.clock.now(), visible_text(reason), actor)
+    SwitchRequests(tx).decide(decided)
+    details = {
+        "request": request.id,
+        "hash": request.hash,
+        "session": request.session,
+        "targets": list(request.targets),
+        "reason": decided.decision_reason,
+    }
+    verb = "approve" if state is SwitchState.APPROVED else "reject"
+    AuditLog(tx).append(actor, f"agent.switch_{verb}", f"agent {request.agent}", details)
+    return decided
+
+
+async def wait_for_decision(ctx: Context, id_: str, wait_s: float) -> ModelSwitchRequest:
+    """The request once it is decided, or as it is when the time to wait is over."""
+    until = ctx.clock.monotonic() + wait_s
+    while True:
+        request = await asyncio.to_thread(load_switch, ctx, id_)
+        left_s = until - ctx.clock.monotonic()
+        if request.state_at(ctx.clock.now()) is not SwitchState.PENDING or left_s <= 0:
+            # Before the agent is told that it expired.
+            await asyncio.to_thread(expire_switches, ctx)
+            return request
+        await asyncio.sleep(min(LOOK_AGAIN_S, left_s))
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchRequestView(ModelSwitchRequest):
+    """A request with its question, in the state that it has now, and with all facts."""
+
+    question: str = ""
+    fingerprint: str = ""  # an approver sends it back: another request has another
+
+
+def view_switch(ctx: Context, request: ModelSwitchRequest) -> SwitchRequestView:
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        name = Agents(tx).get(request.agent).name
+    lines = switch_lines(request, now)
+    shown = replace(
+        request,
+        state=request.state_at(now),
+        facts=tuple({"name": title, "text": text} for title, text in lines),
+    )
+    return SwitchRequestView(
+        **{field.name: getattr(shown, field.name) for field in fields(ModelSwitchRequest)},
+        question=switch_question(request, name),
+        fingerprint=request.hash,
+    )
+
+
+def list_notes(ctx: Context, session: str, since: datetime) -> Sequence[str]:
+    """What became of the session's requests since that time, a sentence each, for its agent."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        known = SwitchRequests(tx).of_session(session)
+    return [
+        text
+        for request in reversed(known)
+        if (request.decided_at or request.expires_at) >= since
+        and (text := decision_text(request, request.state_at(now)))
+    ]

@@ -1,0 +1,280 @@
+"""`ToolServers` runs the tools of the configured MCP servers for agents, over streamable HTTP.
+An agent names one `SERVER.TOOL`, and a model calls it `SERVER__TOOL`: providers allow no dot in
+a function's name, and no built-in tool has such a name.
+
+Each question opens an MCP session of its own, so that no server can break or slow another call:
+a server may hang, die, send anything, and announce tools that providers would refuse.
+"""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import httpx2
+import structlog
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult, TextContent, Tool
+
+from harness.agents.message import MessageToolCall
+from harness.agents.turn import OfferedTool, ToolCaller, ToolResult, no_such_tool
+from harness.frame.errors import ToolServerFailed
+from harness.frame.json_schema import schema_fault
+from harness.providers.api_base_rules import may_connect
+from harness.routing.agent import AgentTool
+from harness.routing.settings import ToolServer
+
+T = TypeVar("T")
+log = structlog.get_logger("swapgate.agents")
+# They log what servers send.
+for _library in ("mcp", "httpx2"):
+    logging.getLogger(_library).addHandler(logging.NullHandler())
+    logging.getLogger(_library).propagate = False
+
+# A result that a model could be shown is far shorter (`conversation.MAX_RESULT_CHARS`).
+MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
+MAX_ERROR_CHARS: Final = 500
+CONNECT_S: Final = 10.0
+LIST_S: Final = 30.0  # to read what a server announces
+ENDS_S: Final = 2.0  # for a server to let a session end
+LISTED_S: Final = 60.0  # how long a server's list, or its failure to give one, is believed
+MAX_TOOLS: Final = 64
+MAX_NAME: Final = 64
+MAX_DESCRIPTION_CHARS: Final = 4_000
+MAX_SCHEMA_CHARS: Final = 20_000
+# Shorter ones are no secrets: they would be found in every text.
+MIN_SECRET: Final = 6
+_TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class ToolServers:
+    """Implements ToolRuntime. environ: where the variables of `header_envs` are read."""
+
+    def __init__(
+        self,
+        servers: Mapping[str, ToolServer],
+        environ: Mapping[str, str],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._servers, self._environ, self._monotonic = servers, environ, monotonic
+        self._offered: dict[str, tuple[str, Tool]] = {}  # server and tool, by function's name
+        self._lists: dict[str, tuple[float, Sequence[Tool]]] = {}  # time and tools, by server
+
+    async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
+        """Lists the wanted tools, without those of a server that is away; asks all at once."""
+        wanted = {tool.name for tool in tools if tool.is_of_server(self._servers)}
+        servers = sorted({name.partition(".")[0] for name in wanted})
+        lists = await asyncio.gather(*(self._announced(server) for server in servers))
+        return [
+            offered
+            for server, announced in zip(servers, lists, strict=True)
+            for tool in announced
+            if wanted & {server, f"{server}.{tool.name}"}
+            if (offered := self._offer(server, tool)) is not None
+        ]
+
+    async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
+        if call.name not in self._offered:
+            return no_such_tool(call)
+        server, tool = self._offered[call.name]
+        params = CallToolRequestParams(
+            name=tool.name, arguments=json.loads(call.arguments or "{}")
+        )
+
+        def ask(client: Client) -> Awaitable[CallToolResult]:
+            # Not `client.call_tool`: it judges results by the server's own patterns, for as
+            # long as they take, on the event loop.
+            return client.session.send_request(CallToolRequest(params=params), CallToolResult)
+
+        try:
+            result = await self._ask(server, ask, caller.left.timeout_s)
+            text, is_error = _text(result), bool(result.is_error)
+            if is_error:
+                text = text or "the tool failed, and does not say why"
+        except ToolServerFailed as error:
+            text, is_error = str(error), True
+        return ToolResult(call.id, self._without_secrets(server, text), is_error=is_error)
+
+    async def _ask(
+        self, server: str, question: Callable[[Client], Awaitable[T]], timeout_s: float
+    ) -> T:
+        """Opens a session, asks, and ends it. Raises ToolServerFailed."""
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                Client(_open(self._servers[server], self._environ), cache=None) as client,
+            ):
+                return await question(client)
+        except TimeoutError:
+            reason = f"no answer within {timeout_s:g} s"
+        except Exception as error:  # noqa: BLE001 - a server may cause any error
+            reason = _reason(error)
+        raise ToolServerFailed(f"tool server {server}: {reason}")
+
+    async def _announced(self, server: str) -> Sequence[Tool]:
+        listed_at, tools = self._lists.get(server, (float("-inf"), ()))
+        if self._monotonic() - listed_at <= LISTED_S:
+            return tools
+        try:
+            tools = await self._ask(server, partial(_list, server), LIST_S)
+        except ToolServerFailed as error:
+            reason = self._without_secrets(server, str(error))
+            log.warning("tools_left_out", server=server, reason=reason)
+            tools = ()
+        self._lists[server] = self._monotonic(), tools
+        return tools
+
+    def _offer(self, server: str, tool: Tool) -> OfferedTool | None:
+        """None where a model cannot call it by a name of its own."""
+        name = f"{server}__{tool.name}"
+        other, its = self._offered.setdefault(name, (server, tool))
+        if len(name) > MAX_NAME or (other, its.name) != (server, tool.name):
+            log.warning("tool_left_out", server=server, tool=tool.name, reason="its name")
+            return None
+        announced = json.dumps([tool.description, tool.input_schema], ensure_ascii=False)
+        if announced != self._without_secrets(server, announced):
+            log.warning("tool_left_out", server=server, reason="it contains a secret")
+            return None
+        self._offered[name] = server, tool
+        description = (tool.description or "")[:MAX_DESCRIPTION_CHARS]
+        return OfferedTool(name, description, tool.input_schema, runs_at_client=False)
+
+    def _without_secrets(self, server: str, text: str) -> str:
+        """A server may repeat what it was given, and its text goes to a model."""
+        for variable in self._servers[server].header_envs.values():
+            value = self._environ.get(variable, "")
+            if len(value) >= MIN_SECRET:
+                text = text.replace(value, "[hidden]")
+        return text
+
+
+@asynccontextmanager
+async def _open(server: ToolServer, environ: Mapping[str, str]) -> AsyncIterator[Any]:
+    """The streams of an MCP session. Raises ToolServerFailed where a variable is not set.
+
+    The library follows redirects within their origin alone.
+    """
+    for variable in server.header_envs.values():
+        if variable not in environ:
+            raise ToolServerFailed(f"the environment variable {variable} is not set")
+    own = {header: environ[variable] for header, variable in server.header_envs.items()}
+    client = httpx2.AsyncClient(
+        transport=_GuardedTransport(trust_env=False),
+        headers={**own, "accept-encoding": "identity"},
+        # Each question has a limit for its answer.
+        timeout=httpx2.Timeout(CONNECT_S, read=None),
+        trust_env=False,
+    )
+    async with (
+        client,
+        streamable_http_client(
+            server.url, http_client=client, max_sse_event_size=MAX_MESSAGE_BYTES
+        ) as streams,
+    ):
+        yield streams
+
+
+class _GuardedTransport(httpx2.AsyncHTTPTransport):
+    """Sends nothing to a closed address, and cuts an answer off that is longer than a message
+    may be. Events have a limit each.
+    """
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        request.extensions["trace"] = partial(_check_peer, request.url.host)
+        if request.method == "DELETE":  # it ends a session
+            request.extensions["timeout"] = httpx2.Timeout(ENDS_S).as_dict()
+        answer = await super().handle_async_request(request)
+        if answer.headers.get("content-encoding", "identity") != "identity":
+            # A few bytes may become any number of them.
+            await answer.aclose()
+            raise httpx2.ReadError("the answer is compressed, and was not asked to be")
+        if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+            assert isinstance(answer.stream, httpx2.AsyncByteStream)  # noqa: S101 - for mypy
+            answer.stream = _BoundedStream(answer.stream)
+        return answer
+
+
+async def _check_peer(host: str, event: str, values: Mapping[str, Any]) -> None:
+    """Checks where each connection leads, before a byte of a request is sent: a name may lead
+    elsewhere than the last time. The library calls this.
+    """
+    if event != "connection.connect_tcp.complete":
+        return
+    stream = values["return_value"]
+    address = str(stream.get_extra_info("server_addr")[0])
+    if not may_connect(host, address):
+        await stream.aclose()
+        raise httpx2.ConnectError("its name leads to a closed address")
+
+
+class _BoundedStream(httpx2.AsyncByteStream):
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        length = 0
+        async for piece in self._stream:
+            length += len(piece)
+            if length > MAX_MESSAGE_BYTES:
+                raise httpx2.StreamError(
+                    f"it sent a message of more than {MAX_MESSAGE_BYTES} bytes"
+                )
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _list(server: str, client: Client) -> Sequence[Tool]:
+    tools: dict[str, Tool] = {}
+    for tool in (await client.list_tools()).tools:
+        fault = await asyncio.to_thread(_tool_fault, tool)
+        if not fault and len(tools) == MAX_TOOLS:
+            fault = f"there are more than {MAX_TOOLS}"
+        if fault:
+            log.warning("tool_left_out", server=server, tool=tool.name[:64], reason=fault)
+        else:
+            tools.setdefault(tool.name, tool)
+    return tuple(tools.values())
+
+
+def _tool_fault(tool: Tool) -> str:
+    """Why no model can be told of it; empty where one can. A provider refuses the request with
+    it, and so the session's whole turn.
+    """
+    if not _TOOL_NAME.fullmatch(tool.name):
+        return "its name is no function's: 1 to 64 letters, digits, '-' and '_'"
+    if tool.input_schema.get("type") != "object":
+        return "its schema is not of an object"
+    try:
+        text = json.dumps(tool.input_schema)
+        if len(text) > MAX_SCHEMA_CHARS:
+            return f"its schema has more than {MAX_SCHEMA_CHARS} characters"
+        if re.search(r'"\$(ref|dynamicRef)": "[^#]', text):
+            return "its schema refers to another document"
+        fault = schema_fault(tool.input_schema)
+    except Exception as error:  # noqa: BLE001 - the library may raise any error for a bad schema
+        fault = type(error).__name__
+    return f"its schema is invalid: {fault[:200]}" if fault else ""
+
+
+def _text(result: CallToolResult) -> str:
+    parts = [
+        block.text if isinstance(block, TextContent) else f"[{block.type}: not shown]"
+        for block in result.content
+    ]
+    if not parts and result.structured_content is not None:
+        return json.dumps(result.structured_content, ensure_ascii=False)
+    return "\n".join(parts)
+
+
+def _reason(error: BaseException) -> str:
+    """Of a group, the first one's. Its text may hold what the server sent: not all of it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{error}"[:MAX_ERROR_CHARS] or type(error).__name__

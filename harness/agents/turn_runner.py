@@ -1,0 +1,96 @@
+"""`TurnRunner` holds the turns of this process: it keeps their leases, and ends them when the
+process ends.
+"""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from harness.agents import agents, turns
+from harness.agents.auto import AutoTargets
+from harness.agents.conversation import PostedMessage, TurnRun, run_unit
+from harness.agents.models_in_force import ModelsInForce, PaidCalls, find_models
+from harness.agents.turn import ModelCalls, ToolRuntime
+from harness.agents.turns import BegunTurn
+from harness.frame.errors import StoreUnavailable
+from harness.routing.context import Context
+
+log = structlog.get_logger("swapgate.agents")
+
+RENEW_S: Final = 5.0
+
+
+class TurnRunner:
+    def __init__(
+        self,
+        ctx: Context,
+        calls: ModelCalls,
+        tools: ToolRuntime,
+        owner: str,
+        auto: AutoTargets,
+    ) -> None:
+        """owner: `PLACE#START`; no other live process has the place, and no other the start."""
+        self._ctx, self._calls, self._tools = ctx, PaidCalls(ctx, calls), tools
+        self._owner, self._auto = owner, auto
+        self._runs: dict[str, TurnRun] = {}  # by the turn's id
+        self._is_closing = False
+
+    async def start(self, posted: PostedMessage) -> TurnRun | str:
+        """Begins a turn, or returns the answer that its key gets again. The message is
+        stored when this returns, and nothing of it where this raises.
+
+        Raises SessionBusy, NotFound, NotAllowed, InputError, Conflict, StoreUnavailable.
+        """
+        if self._is_closing:
+            raise StoreUnavailable("the agents process is ending: send the message again")
+        begun = await run_unit(lambda: self._begin(posted))
+        if isinstance(begun, str):
+            return begun
+        turn, models = begun
+        run = TurnRun(self._ctx, turn, models, self._calls, self._tools, posted)
+        self._runs[turn.session.turn] = run
+        run.task.add_done_callback(lambda _: self._runs.pop(turn.session.turn))
+        return run
+
+    def _begin(self, posted: PostedMessage) -> tuple[BegunTurn, ModelsInForce] | str:
+        ctx = self._ctx
+        agent = agents.load_agent(ctx, posted.client, posted.agent)
+        session = agents.load_session(ctx, posted.client, agent.id, posted.session)
+        # An answer is given again, also where the consent to its model is over.
+        if posted.key and (kept := turns.load_answer(ctx, session.id, posted.key)):
+            return kept
+        models = find_models(ctx, agent, session, posted.incoming, self._auto)
+        begun = turns.begin_turn(ctx, self._owner, session.id, posted.incoming, posted.key)
+        return begun if isinstance(begun, str) else (begun, models)
+
+    async def keep_leases(self) -> None:
+        """Renews the leases of what runs here and ends what ran in processes that are gone,
+        until it is cancelled.
+        """
+        while True:
+            try:
+                await self.renew_leases()
+            except Exception:
+                # One round that fails, as while the database is away, must not end all rounds,
+                # and so every turn. A lease that ends meanwhile ends its turn.
+                log.exception("leases_not_renewed")
+            await asyncio.sleep(RENEW_S)
+
+    async def renew_leases(self) -> None:
+        ids = tuple(self._runs)
+        for id_ in await run_unit(lambda: turns.renew(self._ctx, self._owner, ids)):
+            if id_ in self._runs:
+                self._runs[id_].cancel()
+        await run_unit(lambda: turns.interrupt_lapsed(self._ctx, self._owner))
+        await run_unit(self._calls.meter.refresh)
+
+    async def close(self, drain_s: float) -> None:
+        self._is_closing = True
+        runs = list(self._runs.values())
+        if runs:
+            await asyncio.wait({run.task for run in runs}, timeout=drain_s)
+            for run in runs:
+                run.cancel()
+            await asyncio.wait({run.task for run in runs})
+        await run_unit(self._calls.close)

@@ -1,0 +1,252 @@
+"""Turns are begun, stored step by step and ended, each in one unit of work, so that a process
+that is killed leaves a conversation that is whole: the client's message, what was answered and
+run so far, and the answer under way as `interrupted`. A process holds the turn of a session by
+a lease.
+
+A message with an idempotency key is answered once: the same message gets that answer again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from harness.agents import agents
+from harness.agents.message import (
+    IdempotencyKey,
+    IncomingMessage,
+    MessageRole,
+    MessageState,
+    MessageToolCall,
+    ServedBy,
+    SessionMessage,
+    find_open_calls,
+)
+from harness.agents.records import Agents, SessionMessages, Sessions, SwitchRequests
+from harness.frame.errors import Conflict, InputError, NotFound, SessionBusy, StaleWrite
+from harness.frame.records.transaction import Transaction
+from harness.routing.agent import LEASE, Agent, AgentSession
+from harness.routing.context import Context
+
+CUT_OFF: Final = "the process that answered ended before the answer did; send the message again"
+
+
+@dataclass(frozen=True, slots=True)
+class BegunTurn:
+    agent: Agent
+    session: AgentSession  # with the turn that runs
+    messages: tuple[SessionMessage, ...]  # all of the session, the client's new one at the end
+    # Of the last answer, those that the client has not answered yet: no model is asked before.
+    open_calls: tuple[MessageToolCall, ...] = ()
+
+
+def begin_turn(
+    ctx: Context,
+    owner: str,
+    session: str,
+    incoming: IncomingMessage,
+    key: IdempotencyKey | None = None,
+) -> BegunTurn | str:
+    """Stores the client's message and begins its turn; where its turn broke off, goes on with
+    the message as it is stored. Returns the answer where the key's message has one.
+
+    Raises SessionBusy, NotFound, Conflict for a session that is closed or waits for tool
+    results, and for a key of another request; InputError for a result of an unknown call.
+    """
+    with ctx.store.read() as tx:
+        is_dead = Sessions(tx).get(session).has_lapsed(ctx.clock.now())
+    if is_dead:
+        _interrupt(ctx, session, lambda stored: stored.has_lapsed(ctx.clock.now()))
+    with ctx.store.write() as tx:
+        stored = Sessions(tx).lock(session)
+        known = _find_sent(tx, session, key) if key is not None else None
+        if known is not None and known.kept:
+            return known.kept
+        stored.require_open()
+        if stored.turn:
+            raise SessionBusy(
+                f"session {session} answers another message: send this one when that has ended",
+                code="session_busy",
+            )
+        agent = Agents(tx).get(stored.agent)
+        now, id_ = ctx.clock.now(), ctx.chance.token("tu_")
+        held = replace(stored, turn=id_, owner=owner, lease_until=now + LEASE, last_at=now)
+        Sessions(tx).hold(held)
+        messages = SessionMessages(tx).list(session)
+        functions = [tool.name for tool in agent.tools if tool.runs_at_client]
+        if known is None:
+            _check_place(incoming, find_open_calls(messages, functions))
+            given = {"content": incoming.content, "response_to": incoming.response_to}
+            sent = key or IdempotencyKey()
+            _add(ctx, tx, held, incoming.role, sent=sent, done_at=now, **given)
+        elif messages[-1].turn != known.turn:
+            raise Conflict(
+                f"the turn of the idempotency key {known.sent.key!r} broke off, and the "
+                "conversation went on since: send the message with another key",
+                code="turn_interrupted",
+            )
+        else:
+            SessionMessages(tx).move(session, known.turn, to=id_)
+        messages = SessionMessages(tx).list(session)
+        return BegunTurn(agent, held, tuple(messages), find_open_calls(messages, functions))
+
+
+def _check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall]) -> None:
+    waiting = ", ".join(call.id for call in open_calls)
+    if incoming.role is MessageRole.TOOL:
+        if incoming.response_to not in {call.id for call in open_calls}:
+            raise InputError(
+                f"toolCallId: no open call has the id {incoming.response_to[:80]!r}; "
+                + (f"open are: {waiting}" if waiting else "none is open"),
+                code="unknown_tool_call",
+            )
+    elif open_calls:
+        raise Conflict(
+            f"the last answer waits for the results of {waiting}; send each as a message of "
+            "the role tool first",
+            code="tool_results_missing",
+        )
+
+
+def _add(
+    ctx: Context, tx: Transaction, session: AgentSession, role: MessageRole, **fields: Any
+) -> SessionMessage:
+    message = SessionMessage(
+        session=session.id,
+        position=SessionMessages(tx).last_position(session.id) + 1,
+        id=ctx.chance.token("ms_"),
+        role=role,
+        created_at=ctx.clock.now(),
+        turn=session.turn,
+        **fields,
+    )
+    SessionMessages(tx).add(message)
+    return message
+
+
+def begin_answer(ctx: Context, session: AgentSession, *, model: str) -> SessionMessage:
+    """Stores an answer as under way, before its model is asked. session: as its turn was begun.
+    model: its name, as the session has it. Raises StaleWrite where the turn is over.
+    """
+    with ctx.store.write() as tx:
+        _require_held(tx, session)
+        served, state = ServedBy(model_requested=model), MessageState.STREAMING
+        return _add(ctx, tx, session, MessageRole.ASSISTANT, state=state, served=served)
+
+
+def record_step(
+    ctx: Context,
+    session: AgentSession,
+    *,
+    answer: SessionMessage | None = None,
+    results: Sequence[tuple[str, str]] = (),
+    kept: str | None = None,
+) -> Sequence[SessionMessage]:
+    """Stores an answer that has ended, and tools' results: the call's id and a text each. kept:
+    not None ends the turn as well; the answer that the same idempotency key gets again, empty
+    where the message may be sent again. Raises StaleWrite where the turn is over.
+    """
+    with ctx.store.write() as tx:
+        _require_held(tx, session)
+        stored = [] if answer is None else [_end_answer(ctx, tx, answer)]
+        now, role = ctx.clock.now(), MessageRole.TOOL
+        for call, text in results:
+            added = _add(ctx, tx, session, role, content=text, response_to=call, done_at=now)
+            stored.append(added)
+        if kept is not None:
+            SessionMessages(tx).keep(session.id, session.turn, kept)
+            Sessions(tx).hold(Sessions(tx).get(session.id).without_turn())
+        return stored
+
+
+def _end_answer(ctx: Context, tx: Transaction, answer: SessionMessage) -> SessionMessage:
+    now = ctx.clock.now()
+    ended = replace(answer, done_at=answer.done_at or now)
+    SessionMessages(tx).end(ended)
+    # Its cost is the session's, and that of the one that spawned it.
+    for charged in filter(None, (answer.session, Sessions(tx).get(answer.session).parent)):
+        Sessions(tx).charge(charged, answer.usage.cost_usd or 0.0, now)
+    return ended
+
+
+def _require_held(tx: Transaction, session: AgentSession) -> None:
+    if Sessions(tx).lock(session.id).turn != session.turn:
+        raise interrupted(session)
+
+
+def interrupted(session: AgentSession) -> StaleWrite:
+    return StaleWrite(
+        f"turn {session.turn} of session {session.id} was interrupted: nothing of it is stored "
+        "any more",
+        code="turn_interrupted",
+    )
+
+
+def renew(ctx: Context, owner: str, turns: Sequence[str]) -> tuple[str, ...]:
+    """Renews the leases of this process's turns. Returns those that are its no more."""
+    if not turns:
+        return ()
+    until = ctx.clock.now() + LEASE
+    with ctx.store.write() as tx:
+        return tuple(
+            id_ for id_ in turns if not Sessions(tx).renew(id_, owner=owner, until=until)
+        )
+
+
+def interrupt(ctx: Context, session: AgentSession) -> bool:
+    """Ends a running turn before its answer; False where it had ended."""
+    return _interrupt(ctx, session.id, lambda stored: stored.turn == session.turn)
+
+
+def interrupt_lapsed(ctx: Context, owner: str) -> int:
+    """Ends the turns whose process is gone, at a process's start and from time to time: their
+    lease has lapsed, or this process has taken that one's place. Returns how many.
+    """
+
+    place = owner.partition("#")[0]
+
+    def is_dead(session: AgentSession) -> bool:
+        is_before = session.owner != owner and session.owner.startswith(f"{place}#")
+        return session.has_lapsed(ctx.clock.now()) or is_before
+
+    with ctx.store.read() as tx:
+        dead = [session.id for session in Sessions(tx).running() if is_dead(session)]
+    return sum(_interrupt(ctx, session, is_dead) for session in dead)
+
+
+def _interrupt(ctx: Context, session: str, is_over: Callable[[AgentSession], bool]) -> bool:
+    """Ends the session's turn if it is over, and closes what it spawned. Returns whether it
+    was. A session that was spawned itself has no further turn: it is closed.
+    """
+    with ctx.store.write() as tx:
+        # The lock of decisions comes before those of sessions, in every unit.
+        SwitchRequests(tx).pending(session=session)
+        try:
+            stored = Sessions(tx).lock(session)
+        except NotFound:
+            return False
+        if not stored.turn or not is_over(stored):
+            return False
+        if stored.parent is not None:
+            agents.close_in_unit(ctx, tx, session, CUT_OFF)
+        else:
+            agents.end_turn_early(ctx, tx, session, CUT_OFF)
+        return True
+
+
+def _find_sent(tx: Transaction, session: str, key: IdempotencyKey) -> SessionMessage | None:
+    """Raises Conflict where the key came with another message."""
+    known = SessionMessages(tx).find_sent(session, key)
+    if known is not None and known.sent.request_hash != key.request_hash:
+        raise Conflict(
+            f"the idempotency key {key.key!r} was used for another request: send this one with "
+            "a key of its own",
+            code="idempotency_key_reused",
+        )
+    return known
+
+
+def load_answer(ctx: Context, session: str, key: IdempotencyKey) -> str:
+    """Loads the answer that the message gets again; empty for none. Raises as `begin_turn`."""
+    with ctx.store.read() as tx:
+        known = _find_sent(tx, session, key)
+    return known.kept if known is not None else ""

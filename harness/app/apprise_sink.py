@@ -1,0 +1,76 @@
+"""Sends an alert by apprise (chat, e-mail, pagers) to a URL, which is a secret
+and in no error.
+"""
+
+import logging
+import re
+import threading
+import warnings
+from typing import Final
+
+with warnings.catch_warnings():
+    # Its plugins, loaded with the first URL, import modules that Python is going to drop.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import apprise
+
+    apprise.Apprise.instantiate("json://localhost")
+
+from harness.frame.alerts.alert import Severity
+from harness.frame.alerts.alert_record import Notified
+from harness.frame.alerts.delivery import AlertMessage
+from harness.frame.errors import DeliveryFailed
+
+KINDS: Final = {
+    Severity.INFO: apprise.NotifyType.INFO,
+    Severity.WARNING: apprise.NotifyType.WARNING,
+    Severity.CRITICAL: apprise.NotifyType.FAILURE,
+}
+LOGGER: Final = logging.getLogger("apprise")
+# It logs addresses, and what it says there may have passwords in it.
+LOGGER.propagate = False
+LOGGER.setLevel(logging.WARNING)
+LOGGER.addHandler(logging.NullHandler())
+
+
+class _LogCapture(logging.Handler):
+    """Collects apprise's log lines of this thread: only they tell why it failed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = ""
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = re.search(r"\berror=(\d{3})\b", record.getMessage())
+        if found and record.thread == self._thread:
+            self.status = found[1]
+
+
+def notify(url: str, message: AlertMessage, *, timeout_s: float) -> None:
+    sender = _sender(url, timeout_s)
+    over = message.state is Notified.RESOLVED
+    kind = apprise.NotifyType.SUCCESS if over else KINDS[message.severity]
+    body = message.text + (f"\n\nNext: {message.next_step}" if message.next_step else "")
+    body += f"\nWhat to do: {message.runbook}" if message.runbook else ""
+    body += f"\n{message.page}" if message.page else ""
+    said = _LogCapture()
+    LOGGER.addHandler(said)
+    try:
+        done = sender.notify(title=f"Swapgate: {message.title}", body=body, notify_type=kind)
+    finally:
+        LOGGER.removeHandler(said)
+    if not done:
+        why = f"status {said.status}" if said.status else "no connection, or it was refused"
+        raise DeliveryFailed(f"apprise could not deliver it: {why}")
+
+
+def _sender(url: str, timeout_s: float) -> apprise.Apprise:
+    made = apprise.Apprise()
+    if not made.add(url):
+        raise DeliveryFailed("apprise does not know this kind of URL, or it is incomplete")
+    for plugin in made:
+        # A redirect would take the alert, and perhaps a token, to another address.
+        plugin.redirects = False
+        plugin.socket_connect_timeout = timeout_s
+        plugin.socket_read_timeout = timeout_s
+    return made

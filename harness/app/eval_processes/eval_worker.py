@@ -1,0 +1,331 @@
+"""Runs one eval run as a worker process. It may be killed at any point: stored answers stay,
+and the next worker asks the others again.
+"""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+
+from harness.evals.month_spending import SpendingPurpose
+from harness.evals.ports import EvalJob, EvalRunner
+from harness.evals.spending import spending_purpose
+from harness.evals.spending_meter import SpendingMeter, StoredSpending
+from harness.frame.errors import (
+    JudgeUnfit,
+    LeaseLost,
+    NotFound,
+    ProviderAway,
+    SpendingPaused,
+    StoreUnavailable,
+    SwapgateError,
+)
+from harness.frame.formatting import format_span, format_usd
+from harness.frame.patience import DEFAULT_PATIENCE_S, next_try
+from harness.frame.people.access import SYSTEM
+from harness.frame.ports import Clock
+from harness.frame.records.transaction import Transaction
+from harness.frame.runtime.interruption import interrupts
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.pins import ServedModel, Sighting
+from harness.gate.run import CALIBRATED, EVER, LEASE_S, EvalRun, RunState, Sample
+from harness.proposals.evaluation.eval_queue import needed_runs
+from harness.providers.records import Providers, Sightings
+from harness.providers.target import Provider
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns, Suites
+from harness.store.store import Store
+
+BEAT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnv:
+    key: str  # of the one key that its run sends, stored or not
+    headers: str  # of the provider's own headers, a JSON object
+
+
+TARGET = WorkerEnv("SWAPGATE_RUN_TARGET_KEY", "SWAPGATE_RUN_TARGET_HEADERS")
+JUDGE = WorkerEnv("SWAPGATE_RUN_JUDGE_KEY", "SWAPGATE_RUN_JUDGE_HEADERS")
+STORE_ATTEMPTS, STORE_PAUSE_S = 30, 1.0
+NOTE_EVERY = timedelta(seconds=5)
+
+
+@dataclass
+class EvalWorker:
+    store: Store
+    clock: Clock
+    runner: EvalRunner
+    owner: str  # this worker's name on the lease
+    parent: int  # pid; the worker ends when it is gone
+    # Environment variables. The parent gives the keys in TARGET and JUDGE; without a key there,
+    # the provider's own variable counts.
+    secrets: Mapping[str, str]
+    connections: int = 8
+    judges: Mapping[str, str] = field(default_factory=dict)  # suite to its judge's provider
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _noted: dict[tuple[str, ServedModel], datetime] = field(default_factory=dict)
+    _kept: set[tuple[str, int]] = field(default_factory=set)
+    _meters: list[SpendingMeter] = field(default_factory=list)
+
+    def work(self, run: str) -> RunState | None:
+        """Returns the state the run was left in, None when it is not this worker's to run."""
+        job = self._take(run)
+        if job is None:
+            return None
+        with interrupts([signal.SIGTERM]) as over:
+            return self._work_on(
+                job, lambda: over.ended or self._stop.is_set() or bool(self._refusal)
+            )
+
+    def _work_on(self, job: EvalJob, stopping: Callable[[], bool]) -> RunState | None:
+        run = job.run.id
+        beat = threading.Thread(target=self._beat, args=(run,), daemon=True)
+        beat.start()
+        meter, remark, away = _ProgressMeter(job, *self._progress(run)), "", None
+        try:
+            state = RunState.OVER_BUDGET
+            if not meter.over:
+                state = self.runner.run(job, self._keeper(meter), stopping)
+                remark = self.runner.remark
+        except JudgeUnfit as error:
+            # The next worker would find the same: it is the verdict that says so.
+            state, remark = RunState.FAILED, str(error)
+        except SpendingPaused as error:
+            state, remark = RunState.STOPPED, str(error)
+        except ProviderAway as error:
+            state, away = RunState.STOPPED, error
+        finally:
+            self._stop.set()
+            beat.join()
+            self._write_spending()
+        if away is not None and not meter.over and not self._refusal:
+            return self._wait(run, away)
+        return self._leave(job, state, meter.message or self._refusal or remark)
+
+    @property
+    def _refusal(self) -> str:
+        """Why the monthly cap lets this run ask no more; empty while it may."""
+        return next((meter.refusal for meter in self._meters if meter.refusal), "")
+
+    def _write_spending(self) -> None:
+        with suppress(StoreUnavailable):
+            for meter in self._meters:
+                meter.refresh()
+
+    def _take(self, run: str) -> EvalJob | None:
+        with self.store.write() as tx:
+            if not self._lease(EvalRuns(tx).lease, run):
+                return None
+            before = EvalRuns(tx).get(run)
+            EvalRuns(tx).set_state(
+                run, RunState.RUNNING, before.message if before.waits_since else ""
+            )
+            eval_run = EvalRuns(tx).get(run)
+            target = Routing(tx).targets()[eval_run.target]
+            provider = Providers(tx).all().get(target.provider)
+            if provider is None:
+                raise NotFound(f"run {run}: provider {target.provider!r} is gone")
+            judge = Providers(tx).all().get(self.judges.get(eval_run.suite, ""))
+            purpose = spending_purpose(tx, run)
+            own, judging = (
+                SpendingMeter(StoredSpending(self.store), self.clock, of)
+                for of in (purpose, SpendingPurpose.JUDGES)
+            )
+            self._meters = [own, judging]
+            return EvalJob(
+                run=eval_run,
+                target=target,
+                provider=self._opened(TARGET, provider),
+                api_key=self._key(TARGET, provider),
+                done=EvalRuns(tx).done(run),
+                max_connections=self.connections,
+                judge_provider=self._opened(JUDGE, judge) if judge else None,
+                judge=_judge(tx, eval_run),
+                judge_api_key=self._key(JUDGE, judge) if judge else None,
+                spending=own,
+                judge_spending=judging,
+            )
+
+    def _key(self, passed: WorkerEnv, provider: Provider) -> str | None:
+        return self.secrets.get(passed.key) or self.secrets.get(provider.api_key_env or "")
+
+    def _opened(self, passed: WorkerEnv, provider: Provider) -> Provider:
+        """With its headers in clear, if the parent gave some."""
+        given = self.secrets.get(passed.headers)
+        if not given:
+            return provider
+        return replace(provider, extra_headers=json.loads(given), sealed_headers={})
+
+    def _lease(self, lease: Callable[..., bool], run: str) -> bool:
+        now = self.clock.now()
+        return lease(run, self.owner, now=now, until=now + timedelta(seconds=LEASE_S))
+
+    def _beat(self, run: str) -> None:
+        while not self._stop.wait(BEAT_S):
+            if os.getppid() != self.parent or not self._still_wanted(run):
+                self._stop.set()
+            self._write_spending()  # or the next time
+
+    def _still_wanted(self, run: str) -> bool:
+        try:
+            with self.store.write() as tx:
+                ours = EvalRuns(tx).get(run)
+                mine = ours.lease_owner == self.owner and ours.state is RunState.RUNNING
+                return mine and self._lease(EvalRuns(tx).lease, run)
+        except SwapgateError as error:
+            # A database that is away for a moment does not end the run: samples wait for it.
+            return error.retryable
+
+    def _progress(self, run: str) -> tuple[int, float]:
+        with self.store.read() as tx:
+            _, cost, sent, received = EvalRuns(tx).progress(run)
+        return sent + received, cost
+
+    def _keeper(self, meter: "_ProgressMeter") -> Callable[[Sample], bool]:
+        def keep(sample: Sample) -> bool:
+            try:
+                is_new = self._stored(meter.job, sample)
+            except LeaseLost:
+                # The run has ended, or this process was stopped or cut off meanwhile.
+                self._stop.set()
+                return False
+            if is_new:
+                self._kept.add((sample.item, sample.epoch))
+                meter.add(sample)
+            return not meter.over
+
+        return keep
+
+    def _stored(self, job: EvalJob, sample: Sample) -> bool:
+        """Whether it is new. Waits while the database is away: an answer costs money."""
+        sightings = self._sightings(job, sample)
+        for _ in range(STORE_ATTEMPTS):
+            with suppress(StoreUnavailable), self.store.write() as tx:
+                return self._store(tx, job.run, sample, sightings)
+            time.sleep(STORE_PAUSE_S)
+        with self.store.write() as tx:
+            return self._store(tx, job.run, sample, sightings)
+
+    def _store(
+        self, tx: Transaction, run: EvalRun, sample: Sample, sightings: Sequence[Sighting]
+    ) -> bool:
+        if run.waits_since is not None and not self._kept:
+            EvalRuns(tx).end_wait(run.id)
+        Sightings(tx).note(sightings)
+        return EvalRuns(tx).store_sample(sample, owner=self.owner)
+
+    def _sightings(self, job: EvalJob, sample: Sample) -> Sequence[Sighting]:
+        now = self.clock.now()
+        found = []
+        for target, served in ((job.target.id, sample.served), (job.judge, sample.judge)):
+            noted = self._noted.get((target, served))
+            if not (target and served.model) or (noted and now - noted < NOTE_EVERY):
+                continue
+            self._noted[target, served] = now
+            found.append(Sighting(target, served, now, now))
+        return found
+
+    def _leave(self, job: EvalJob, state: RunState, message: str) -> RunState | None:
+        run = job.run.id
+        with self.store.write() as tx:
+            eval_run, stored = EvalRuns(tx).get(run), EvalRuns(tx).done(run)
+            gone = (job.done | self._kept) - stored
+            if gone:
+                state, message = RunState.FAILED, f"{len(gone)} stored samples are gone"
+            if eval_run.lease_owner == self.owner:
+                self._note_calibration(tx, job.run)
+            refused = state is RunState.FAILED and bool(message)
+            asked = eval_run.wanted * eval_run.epochs
+            complete = not refused and len(stored) >= asked
+            after = _after(state, complete=complete)
+            ours = EvalRuns(tx).leave(run, self.owner, after, message)
+            return after if ours else None
+
+    def _wait(self, id_: str, away: ProviderAway) -> RunState | None:
+        """Leaves the run until the provider is asked again. An answer begins a new wait.
+
+        The driver ends a proposal's wait, as its policy says; any other run fails here.
+        """
+        now = self.clock.now()
+        first_failed = now - timedelta(seconds=away.silent_s)
+        with self.store.write() as tx:
+            run = EvalRuns(tx).get(id_)
+            since, patience_since = run.waits_since, run.patience_since
+            if since is None or patience_since is None:
+                since = patience_since = first_failed
+            waited_s = (now - patience_since).total_seconds()
+            if waited_s >= DEFAULT_PATIENCE_S and id_ not in needed_runs(Proposals(tx).open()):
+                gave_up = f"gave up after {format_span(waited_s)}: {away}"
+                ours = EvalRuns(tx).leave(id_, self.owner, RunState.FAILED, gave_up)
+                return RunState.FAILED if ours else None
+            waits = replace(
+                run,
+                waits_since=since,
+                patience_since=patience_since,
+                retry_at=next_try(patience_since, now),
+                message=str(away),
+            )
+            return RunState.QUEUED if EvalRuns(tx).wait(waits, self.owner) else None
+
+    def _note_calibration(self, tx: Transaction, run: EvalRun) -> None:
+        found = self.runner.calibration
+        if found is None:
+            return
+        subject = Suites(tx).get(run.suite_digest).judge_subject
+        details = asdict(found)
+        noted = AuditLog(tx).for_subject(subject, since=EVER, limit=1)
+        if not noted or noted[0].details != details:
+            AuditLog(tx).append(SYSTEM, CALIBRATED, subject, details)
+
+
+def _judge(tx: Transaction, run: EvalRun) -> str:
+    """The target that scores; empty without one. A suite that is not stored has none known."""
+    with suppress(NotFound):
+        return Suites(tx).get(run.suite_digest).judge
+    return ""
+
+
+def _after(state: RunState, *, complete: bool) -> RunState:
+    """DONE only when all that is wanted by now is stored; a stopped run waits to go on."""
+    if complete:
+        return RunState.DONE
+    return state if state in (RunState.OVER_BUDGET, RunState.FAILED) else RunState.QUEUED
+
+
+@dataclass
+class _ProgressMeter:
+    job: EvalJob
+    tokens: int
+    cost_usd: float
+
+    def add(self, sample: Sample) -> None:
+        self.tokens += sample.input_tokens + sample.output_tokens
+        self.cost_usd += sample.cost_usd or 0.0
+
+    @property
+    def over(self) -> bool:
+        return bool(self.message)
+
+    @property
+    def message(self) -> str:
+        budget, model = self.job.run.budget, self.job.target.model
+        if budget.max_tokens is not None and self.tokens >= budget.max_tokens:
+            return f"{self.tokens} tokens of {budget.max_tokens} are used"
+        if budget.max_cost_usd is None:
+            return ""
+        if model not in self.job.provider.prices:
+            return (
+                f"the price of {model} is not known, so that its cost cannot be held to "
+                f"{format_usd(budget.max_cost_usd)}: give provider {self.job.provider.name} "
+                "a price"
+            )
+        if self.cost_usd >= budget.max_cost_usd:
+            return f"{format_usd(self.cost_usd)} of {format_usd(budget.max_cost_usd)} are used"
+        return ""

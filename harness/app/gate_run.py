@@ -1,0 +1,133 @@
+"""Runs one comparison on a database of its own, without a server, as in CI (F10)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.config.model import Settings
+from harness.frame.errors import NotFound, SpendingPaused
+from harness.frame.people.access import Actor
+from harness.frame.suggestions import did_you_mean
+from harness.gate.suite_plan import Claim, SuiteRole
+from harness.operations import reconciler
+from harness.proposals import submission
+from harness.proposals.evaluation.eval_queue import load_queue, needed_runs
+from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.table import RouteSettings, RouteSuite
+
+LONGEST_PATIENCE_S: Final = 60.0
+ROUTE: Final = "gate-run"
+DECIDED_PHASES: Final = frozenset(ProposalPhase) - {
+    ProposalPhase.PROPOSED,
+    ProposalPhase.EVALUATING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonRequest:
+    suites: Sequence[str]  # the first is the primary one, the others are required
+    incumbent: Target
+    candidate: Target
+    policy: str = "default"
+    claim: Claim | None = None
+    margin: float | None = None
+    reason: str = ""
+    guards: Sequence[str] = ()  # suites, too
+    min_saving: float | None = None
+
+
+def register_comparison(
+    ctx: Context, actor: Actor, settings: Settings, question: ComparisonRequest
+) -> Proposal:
+    """Registers the file's providers, a route for this comparison alone, and its proposal.
+
+    Raises as `routes.create_route` and `submission.create_proposal` do.
+    """
+    for provider in settings.providers.values():
+        targets.put_provider(ctx, actor, provider)
+    for seed in (question.incumbent, question.candidate):
+        _check_provider(settings, seed)
+    incumbent, candidate = (
+        targets.add_target(ctx, actor, seed)
+        for seed in (question.incumbent, question.candidate)
+    )
+    primary, *others = question.suites
+    asked = (
+        RouteSuite(primary, SuiteRole.PRIMARY),
+        *(RouteSuite(suite, SuiteRole.REQUIRED) for suite in others),
+        *(RouteSuite(guard, SuiteRole.GUARD) for guard in question.guards),
+    )
+    route = RouteSettings(policy=question.policy, suites=asked)
+    routes.create_route(ctx, actor, ROUTE, incumbent.id, settings=route)
+    request = ProposalRequest(
+        ROUTE,
+        candidate.id,
+        question.reason,
+        question.claim,
+        question.margin,
+        min_saving=question.min_saving,
+    )
+    return submission.create_proposal(ctx, actor, request)
+
+
+def _check_provider(settings: Settings, seed: Target) -> None:
+    """The configuration is all there is to read, so that is what has to be changed."""
+    if seed.provider not in settings.providers:
+        hint = did_you_mean(seed.provider, settings.providers, otherwise=".")
+        file = settings.source or "swapgate.yaml"
+        raise NotFound(
+            f"there is no provider {seed.provider!r}{hint} Add it under `providers:` in {file}"
+        )
+
+
+def without_patience(ctx: Context, *, unreadable_is_wrong: bool = False) -> Context:
+    """Returns the context with a minute's patience at most: somebody waits at a terminal or in
+    CI.
+
+    unreadable_is_wrong: whatever the policies say of answers in which nothing can be read.
+    """
+    policies = {
+        name: replace(
+            policy,
+            gate=replace(
+                policy.gate,
+                infra_patience_s=min(policy.gate.infra_patience_s, LONGEST_PATIENCE_S),
+                unreadable_is_wrong=unreadable_is_wrong or policy.gate.unreadable_is_wrong,
+            ),
+        )
+        for name, policy in ctx.policies.items()
+    }
+    return replace(ctx, policies=policies)
+
+
+def run_until_decided(
+    ctx: Context, proposal: str, pause: Callable[[Proposal], bool]
+) -> Proposal:
+    """Turn the loop until the gate has decided. The proposal as it is then.
+
+    pause: waits a moment after each turn; False gives up. Raises SpendingPaused where the
+    monthly cap lets it ask nothing more: nobody can raise it here.
+    """
+    while True:
+        reconciler.reconcile(ctx)
+        found = submission.get_proposal(ctx, proposal)
+        if found.phase in DECIDED_PHASES:
+            return found
+        if unpaid := _find_unpaid(ctx, found):
+            raise SpendingPaused(f"not measured: {unpaid}")
+        if not pause(found):
+            return found
+
+
+def _find_unpaid(ctx: Context, proposal: Proposal) -> str:
+    if ctx.monthly_cap_usd is None:
+        return ""
+    queue = load_queue(ctx)
+    waiting = [queue[run] for run in sorted(needed_runs([proposal])) if run in queue]
+    unpaid = next((queued.unpaid for queued in waiting if queued.unpaid), "")
+    return unpaid if all(queued.unpaid for queued in waiting) else ""

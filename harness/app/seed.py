@@ -1,0 +1,194 @@
+"""Puts the file's providers and routes into the database, and says where both differ."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.config.model import Settings
+from harness.frame.errors import InputError
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.records.transaction import Transaction
+from harness.providers.records import Providers
+from harness.registry import data_class_checks, named_models, targets
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.records.preload import Preload
+from harness.routing.records.routes import Routing
+from harness.routing.route_changes import CreateRoute
+from harness.routing.settings import RouteSeed
+from harness.routing.table import Route, RouteSettings, RoutingTable, Stakes
+
+APPLY_STEP: Final = "`swapgate config apply`"
+
+
+@dataclass(frozen=True, slots=True)
+class SeedDifference:
+    subject: str  # `route support`
+    found: str
+    next_step: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.found}; {self.next_step}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileApplied:
+    changed: tuple[str, ...]  # providers
+    created: tuple[str, ...]  # routes
+    not_taken: tuple[SeedDifference, ...]
+
+
+def apply_seed(ctx: Context, settings: Settings) -> list[str]:
+    """Returns what was added, in words. Raises NotFound for an unknown suite or provider."""
+    added = []
+    with ctx.store.read() as tx:
+        known, providers = set(Routing(tx).table().routes), set(Providers(tx).all())
+    for name, provider in settings.providers.items():
+        if name not in providers:
+            targets.put_provider(ctx, SYSTEM, provider)
+            added.append(f"provider {name}")
+    added += _fill_prices(ctx)
+    new = [route for name, route in settings.routes.items() if name not in known]
+    _create_all(ctx, SYSTEM, new)
+    return [*added, *(f"route {route.name}" for route in new)]
+
+
+def list_not_warm(table: RoutingTable) -> list[str]:
+    def has_another_provider(route: Route) -> bool:
+        high = route.settings.stakes is Stakes.HIGH
+        warmed = route.settings.capable if high else route.fallbacks
+        own = table.targets[route.incumbent].provider
+        return any(table.targets[id_].provider != own for id_ in warmed)
+
+    return [
+        route.name
+        for route in table.routes.values()
+        if not (route.settings.keep_warm_bps or route.settings.side_effects)
+        and has_another_provider(route)
+    ]
+
+
+def _create_all(ctx: Context, actor: Actor, wanted: list[RouteSeed]) -> None:
+    """Creates routes at once: one may name another, and no router sees half of them."""
+    # With the digests of its suites: the file's word accepts what they hold now.
+    new = [replace(route, settings=_check(ctx, route)) for route in wanted]
+    if not new:
+        return
+    with ctx.store.write() as tx:
+        for route in new:
+            _create(ctx, tx, actor, route)
+        for route in new:
+            routes.check_overrides(ctx, tx, route.name)
+
+
+def _check(ctx: Context, route: RouteSeed) -> RouteSettings:
+    try:
+        return routes.check_settings(ctx, route.settings)
+    except InputError as error:
+        raise InputError(f"route {route.name}: {error}") from None
+
+
+def _create(ctx: Context, tx: Transaction, actor: Actor, route: RouteSeed) -> None:
+    first = targets.register_target(ctx, tx, actor, route.incumbent)
+    chain = [targets.register_target(ctx, tx, actor, fallback) for fallback in route.fallbacks]
+    data_class_checks.check_targets(ctx, route.settings, [first, *chain], route=route.name)
+    routes.store_pins(ctx, tx, route.settings)
+    fallbacks = tuple(target.id for target in chain)
+    change = CreateRoute(route.name, first.id, fallbacks, route.settings)
+    why = "seeded from the configuration file"
+    routes.commit(tx, actor, change, 0, why, action="route.create")
+
+
+def _fill_prices(ctx: Context) -> list[str]:
+    with ctx.store.read() as tx:
+        known = Providers(tx).all().values()
+        lacking = [one for one in known if targets.with_prices(ctx, tx, one) != one]
+    for provider in lacking:
+        targets.put_provider(ctx, SYSTEM, provider)
+    return [f"prices of provider {provider.name}" for provider in lacking]
+
+
+def apply_providers(
+    ctx: Context, actor: Actor, settings: Settings, reason: str = ""
+) -> list[str]:
+    """Makes the providers what the file says. Raises InputError for a move without reason."""
+    with ctx.store.read() as tx:
+        known = Providers(tx).all()
+        changed = [
+            name
+            for name, provider in settings.providers.items()
+            if not targets.same(ctx, known.get(name), targets.with_prices(ctx, tx, provider))
+        ]
+    for name in changed:
+        targets.put_provider(ctx, actor, settings.providers[name], reason)
+    return changed
+
+
+def apply_file(ctx: Context, actor: Actor, settings: Settings, reason: str = "") -> FileApplied:
+    """Applies the providers, and creates new routes. Settings of known routes are left."""
+    actor.require(Role.ADMIN)
+    changed = apply_providers(ctx, actor, settings, reason)
+    with ctx.store.read() as tx:
+        known = set(Routing(tx).table().routes)
+        new = [route for name, route in settings.routes.items() if name not in known]
+        for wanted in (one for route in new for one in (route.incumbent, *route.fallbacks)):
+            named_models.require_listed(ctx, tx, wanted)
+    _create_all(ctx, actor, new)
+    return FileApplied(
+        tuple(changed),
+        tuple(route.name for route in new),
+        tuple(list_seed_differences(ctx, settings)),
+    )
+
+
+def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifference]:
+    found = []
+    with ctx.store.read() as tx:
+        Preload(tx).routes(settings.routes)
+        stored = {name: Routing(tx).route(name) for name in settings.routes}
+        names = {id_: target.name for id_, target in Routing(tx).targets().items()}
+        providers = Providers(tx).all()
+        wanted_providers = {
+            name: targets.with_prices(ctx, tx, provider)
+            for name, provider in settings.providers.items()
+        }
+    for name, provider in wanted_providers.items():
+        # Prices that the provider lists are no difference: the file does not say them.
+        own = settings.providers[name]
+        if name in providers and not any(
+            targets.same(ctx, providers[name], wanted) for wanted in (provider, own)
+        ):
+            what, step = "the file differs from the database", f"{APPLY_STEP} takes the file's"
+            found.append(SeedDifference(f"provider {name}", what, step))
+    for name, wanted in settings.routes.items():
+        route = stored[name]
+        if route is None:
+            what, step = "in the file, not in the database", f"{APPLY_STEP} creates it"
+            found.append(SeedDifference(f"route {name}", what, step))
+            continue
+        if wanted.incumbent.id != route.incumbent:
+            found.append(_other_model(wanted, names[route.incumbent]))
+        found += _other_settings(wanted, route)
+    return found
+
+
+def _other_model(wanted: RouteSeed, serving: str) -> SeedDifference:
+    """The file's model is where the route began: proposals have changed it since, or will."""
+    model = f"{wanted.incumbent.provider}/{wanted.incumbent.model}"
+    return SeedDifference(
+        f"route {wanted.name}",
+        f"the file says {model}, the database {serving}",
+        f"the database rules: write {serving} into the file, or propose the swap with "
+        f"`swapgate proposal create {wanted.name} {model}`",
+    )
+
+
+def _other_settings(wanted: RouteSeed, route: Route) -> list[SeedDifference]:
+    names = []
+    if tuple(fallback.id for fallback in wanted.fallbacks) != route.fallbacks:
+        names.append("fallbacks")
+    ours, theirs = wanted.settings, route.settings
+    fields = RouteSettings.__dataclass_fields__
+    names += [name for name in fields if getattr(ours, name) != getattr(theirs, name)]
+    what = f"file and database differ in {', '.join(names)}"
+    step = "`swapgate route settings` and `swapgate route fallback` change the database"
+    return [SeedDifference(f"route {route.name}", what, step)] if names else []

@@ -1,0 +1,167 @@
+"""Finds, makes, rotates and retires the keys that sign rows: files in `home`, variables, or
+files that a variable names (`…_FILE`).
+"""
+
+import os
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from harness.app.secret_files import (
+    create_private,
+    environment_secret,
+    wait_for_content,
+    writable_home,
+)
+from harness.config.model import Settings
+from harness.frame.errors import ConfigError
+from harness.frame.runtime import encryption
+from harness.frame.signing import ed25519
+from harness.frame.signing.keyring import (
+    KeyPurpose,
+    Keyring,
+    KeyState,
+    PublicKey,
+    format_keyring,
+    parse_keyring,
+    rotate_key,
+)
+
+KEYRING_FILE: Final = "signing.pub"
+KEYRING_VARIABLE: Final = "SWAPGATE_SIGNING_KEYRING"
+PRIVATE_FILES: Final = {
+    KeyPurpose.CONTROL: "signing.key",
+    KeyPurpose.WORKER: "worker-signing.key",
+}
+PRIVATE_VARIABLES: Final = {
+    KeyPurpose.CONTROL: "SWAPGATE_SIGNING_KEY",
+    KeyPurpose.WORKER: "SWAPGATE_WORKER_SIGNING_KEY",
+}
+# An eval worker's variables; never control's private key.
+WORKER_VARIABLES: Final = tuple(
+    f"{name}{suffix}"
+    for name in (KEYRING_VARIABLE, PRIVATE_VARIABLES[KeyPurpose.WORKER])
+    for suffix in ("", "_FILE")
+)
+
+
+def signatures(
+    settings: Settings, purpose: KeyPurpose | None = None
+) -> ed25519.Ed25519Signatures:
+    """Builds this process's signatures. purpose: of its private key; None to verify alone."""
+    private = None if purpose is None else partial(private_key, settings, purpose)
+    return ed25519.Ed25519Signatures(
+        partial(keyring, settings), private, stamp=partial(_keyring_stamp, settings)
+    )
+
+
+def keyring(settings: Settings) -> Keyring:
+    """Reads the keyring from the environment or its file. Raises ConfigError."""
+    given = environment_secret(KEYRING_VARIABLE)
+    if given is not None:
+        return parse_keyring(given, KEYRING_VARIABLE)
+    file = settings.home / KEYRING_FILE
+    if not file.exists():
+        raise ConfigError(
+            f"{file} is missing: copy it from where the control plane runs (`swapgate init` "
+            f"makes it there), or set {KEYRING_VARIABLE}"
+        )
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    return parse_keyring(text.strip(), str(file))
+
+
+def _keyring_stamp(settings: Settings) -> tuple[int, int, int] | None:
+    """Another one for another file; None where it is in the environment itself, or missing."""
+    if os.environ.get(KEYRING_VARIABLE):
+        return None
+    named = os.environ.get(f"{KEYRING_VARIABLE}_FILE")
+    try:
+        found = (Path(named) if named else settings.home / KEYRING_FILE).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def private_key(settings: Settings, purpose: KeyPurpose) -> str:
+    given = environment_secret(PRIVATE_VARIABLES[purpose])
+    if given is not None:
+        return given
+    file = settings.home / PRIVATE_FILES[purpose]
+    if not file.exists():
+        raise ConfigError(
+            f"{file} is missing: run `swapgate init` for a new installation; else restore it "
+            f"from a backup, or set {PRIVATE_VARIABLES[purpose]}"
+        )
+    wait_for_content(file)
+    return encryption.read_key_file(file)[0]
+
+
+def create_keys(settings: Settings) -> list[Path]:
+    """Make the signing keys that are missing, and the keyring; the files that were made.
+
+    A keyring that is there stays: a private key that it does not know is added to it by
+    `rotate` alone. Raises ConfigError.
+    """
+    if environment_secret(KEYRING_VARIABLE) is not None:
+        return []
+    file = settings.home / KEYRING_FILE
+    if file.exists():
+        return []
+    writable_home(settings)
+    made = [_make_private(settings, purpose) for purpose in KeyPurpose]
+    keys = [
+        ed25519.public_key(private_key(settings, purpose), purpose) for purpose in KeyPurpose
+    ]
+    _write_keyring(settings, keys)
+    return [*(path for path in made if path is not None), file]
+
+
+def rotate(settings: Settings, purpose: KeyPurpose) -> PublicKey:
+    """Make a new key, which signs from now on; the one before stays and verifies.
+
+    Raises ConfigError where the keys are in the environment, which this cannot write.
+    """
+    for name in (KEYRING_VARIABLE, PRIVATE_VARIABLES[purpose]):
+        if environment_secret(name) is not None:
+            raise ConfigError(
+                f"{name} is set: rotate where the keys are files, then set it to the new ones"
+            )
+    known, private = keyring(settings), ed25519.new_private_key()
+    new = ed25519.public_key(private, purpose)
+    # First everybody knows the new key, then it signs.
+    _write_keyring(settings, rotate_key(known, new).values())
+    encryption.write_key_file(settings.home / PRIVATE_FILES[purpose], [private])
+    return new
+
+
+def check_retirable(settings: Settings, key: str) -> None:
+    known = keyring(settings)
+    if key not in known:
+        raise ConfigError(f"the keyring has no key {key}: {', '.join(known)}")
+    if known[key].state is KeyState.SIGNS:
+        raise ConfigError(f"the key {key} signs: rotate it first")
+    if environment_secret(KEYRING_VARIABLE) is not None:
+        raise ConfigError(f"{KEYRING_VARIABLE} is set: change the key's state there")
+
+
+def retire(settings: Settings, key: str) -> None:
+    """Retire a key: no signature of it is accepted from now on. Raises ConfigError."""
+    check_retirable(settings, key)
+    known = dict(keyring(settings))
+    known[key] = PublicKey(known[key].purpose, known[key].public, KeyState.RETIRED)
+    _write_keyring(settings, known.values())
+
+
+def _make_private(settings: Settings, purpose: KeyPurpose) -> Path | None:
+    file = settings.home / PRIVATE_FILES[purpose]
+    given = environment_secret(PRIVATE_VARIABLES[purpose]) is not None
+    return file if not given and create_private(file, ed25519.new_private_key()) else None
+
+
+def _write_keyring(settings: Settings, keys: Iterable[PublicKey]) -> None:
+    lines = format_keyring(keys).splitlines()
+    encryption.write_key_file(settings.home / KEYRING_FILE, lines, mode=0o644)

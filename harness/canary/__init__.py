@@ -1,0 +1,1 @@
+"""Canaries, shadows and their moves."""

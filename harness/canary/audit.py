@@ -1,0 +1,207 @@
+"""Records what each action on a canary was decided from, and decides it again.
+`decision_inputs` and `decision_evidence` give the audit event's details: time, state, figures,
+hashes of policy and blocks. `replay_action` decides an event's action anew from the stored
+blocks, and lists what differs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from harness.canary.rollout_unit import RolloutUnit
+from harness.frame.content_hash import canonical_json, digest, hash_content
+from harness.frame.errors import InputError, NotFound, SwapgateError
+from harness.frame.people.access import SYSTEM
+from harness.frame.records.transaction import Transaction
+from harness.frame.serialize import to_plain
+from harness.frame.signing.audit import AuditEvent
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.next_step import decide_action
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.gate.online.rollout_action import RolloutAction
+from harness.routing.context import Context
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
+
+# What the evidence asks for by itself; the others come from people or from the proof.
+_OF_EVIDENCE: Final = frozenset(
+    {
+        RolloutSignal.ENOUGH,
+        RolloutSignal.STEP_DONE,
+        RolloutSignal.HARM,
+        RolloutSignal.SILENT,
+        RolloutSignal.UNDECIDED,
+        RolloutSignal.BAKED,
+    }
+)
+PROMOTED: Final = "canary.promote"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedAction:
+    event: AuditEvent
+    rollout: str
+    blocks: int  # how many it was decided from
+    differences: tuple[str, ...]  # what does not agree, in words; empty when all does
+    again_sha256: str = ""  # of the whole decision, in canonical form
+    # The decision, None when it cannot be made again.
+    decided: RolloutAction | None = None
+
+    @property
+    def stored_sha256(self) -> str:
+        return str(self.event.details["decided_sha256"])
+
+    @property
+    def agrees(self) -> bool:
+        return not self.differences
+
+    def decide_again(self, what: str, decide: Callable[[], RolloutAction]) -> "ReplayedAction":
+        try:
+            decided = decide()
+            again = digest(to_plain(decided))
+        except (SwapgateError, ValueError) as error:
+            return replace(self, differences=(*self.differences, str(error)))
+        same = again == self.stored_sha256
+        told = () if same else (f"{what} another decision than the stored one",)
+        differences = (*self.differences, *told)
+        return replace(self, differences=differences, again_sha256=again, decided=decided)
+
+
+def load_event(tx: Transaction, number: int) -> AuditEvent:
+    event = AuditLog(tx).find(number)
+    if event is None:
+        raise NotFound(f"the audit log has no event {number}; `swapgate audit tail` lists")
+    return event
+
+
+def list_breaks(tx: Transaction, number: int) -> list[str]:
+    broken = AuditLog(tx).first_break()
+    is_broken = broken is not None and broken <= number
+    return [f"the audit log is broken at event {broken}"] if is_broken else []
+
+
+def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str, object]:
+    """Gathers what the audit log needs to decide again to the same bytes, and to see tampering.
+
+    unit: with the rollout before the action. action: what was decided, None for a person's act:
+    then it is what the evidence says at this moment. Never fails: what ends a canary must not.
+    """
+    rollout = unit.rollout
+    try:
+        at = unit.ctx.clock.now() if action is None else action.figures.at
+        blocks = Observations(unit.tx).blocks(rollout.id)
+        last = max((block.number for block in blocks), default=0)
+        used = _until(blocks, last if action is None else action.figures.last_block)
+        again = decide_action(rollout, used, at)
+    except (SwapgateError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        return {"inputs_unreadable": str(error)}
+    return {
+        "inputs": {
+            "at": at.isoformat(),
+            "state": rollout.state.value,
+            "step": rollout.step,
+            "step_started_at": rollout.step_started_at.isoformat(),
+            "bake_ends_at": rollout.bake_ends_at.isoformat() if rollout.bake_ends_at else None,
+            "version": rollout.version,
+            "blocks": len(used),
+            "last_block": max((block.number for block in used), default=0),
+            "blocks_sha256": _blocks_sha256(used),
+            "policy_sha256": digest(to_plain(rollout.policy)),
+        },
+        "decided_sha256": digest(to_plain(again)),
+    }
+
+
+def decision_evidence(unit: RolloutUnit, action: RolloutAction | None) -> dict[str, object]:
+    inputs = decision_inputs(unit, action)
+    if action is None:
+        return inputs
+    return {
+        "log_e": action.log_e,
+        "exposures": action.exposures,
+        "log_certificate": action.log_certificate,
+        **action.figures.as_json(),
+        **inputs,
+    }
+
+
+def replay_action(ctx: Context, number: int) -> ReplayedAction:
+    """Decides an action on a canary again, from the stored blocks.
+
+    number: of its audit event. Raises NotFound, InputError for an event that has no inputs.
+    """
+    with ctx.store.read() as tx:
+        event = load_event(tx, number)
+        inputs = event.details.get("inputs")
+        if not event.action.startswith("canary.") or not isinstance(inputs, Mapping):
+            raise InputError(
+                f"event {number} ({event.action}) keeps no inputs of a canary's decision; "
+                "`swapgate canary explain ROUTE` lists those that do"
+            )
+        differences = list_breaks(tx, number)
+        rollout = Rollouts(tx).get(str(event.details["rollout"]))
+        stored = Observations(tx).blocks(rollout.id)
+    blocks = _until(stored, int(inputs["last_block"]))
+    differences += _input_differences(inputs, rollout, blocks)
+    again = ReplayedAction(event, rollout.id, len(blocks), tuple(differences)).decide_again(
+        "the stored blocks give",
+        lambda: decide_action(_rollout_before(rollout, inputs), blocks, _time(inputs["at"])),
+    )
+    if not isinstance(again.decided, RolloutAction):
+        return again
+    unasked = _unasked_move(event, again.decided)
+    return replace(again, differences=(*again.differences, *unasked))
+
+
+def _input_differences(
+    inputs: Mapping[str, Any], rollout: Rollout, blocks: Sequence[ObservationBlock]
+) -> list[str]:
+    found = []
+    if len(blocks) != inputs["blocks"]:
+        found.append(f"{inputs['blocks']} blocks were used, and {len(blocks)} are stored")
+    elif _blocks_sha256(blocks) != inputs["blocks_sha256"]:
+        found.append("the stored blocks are not those that were used")
+    if digest(to_plain(rollout.policy)) != inputs["policy_sha256"]:
+        found.append("the rollout's stored policy is not the one that it was decided by")
+    return found
+
+
+def _unasked_move(event: AuditEvent, decided: RolloutAction) -> list[str]:
+    """Where the system did what its evidence did not ask for."""
+    if "local_abort" in event.details:
+        # A router's own guard asked, by what it saw before these blocks were complete.
+        return []
+    did = event.action.removeprefix("canary.")
+    wanted = RolloutSignal.PROVEN.value if event.action == PROMOTED else did
+    evident = {signal.value for signal in _OF_EVIDENCE} | {RolloutSignal.PROVEN.value}
+    asked = decided.signal.value if decided.signal else "none"
+    if event.actor != SYSTEM.name or wanted not in evident or wanted == asked:
+        return []
+    return [f"what was done is {did}, and what the evidence asks for is {asked}"]
+
+
+def _rollout_before(rollout: Rollout, inputs: Mapping[str, Any]) -> Rollout:
+    ends = inputs["bake_ends_at"]
+    return replace(
+        rollout,
+        state=RolloutState(inputs["state"]),
+        step=int(inputs["step"]),
+        step_started_at=_time(inputs["step_started_at"]),
+        bake_ends_at=_time(ends) if ends else None,
+        version=int(inputs["version"]),
+    )
+
+
+def _until(blocks: Sequence[ObservationBlock], last: int) -> Sequence[ObservationBlock]:
+    return [block for block in blocks if block.number <= last]
+
+
+def _blocks_sha256(blocks: Sequence[ObservationBlock]) -> str:
+    ordered = sorted(blocks, key=lambda block: block.number)
+    return hash_content("".join(canonical_json(to_plain(block)) for block in ordered))
+
+
+def _time(text: object) -> datetime:
+    return datetime.fromisoformat(str(text))

@@ -1,0 +1,310 @@
+"""A canary's state, and what an act on it or a change of its route does, in words. What
+needs a person comes first: an end, harm, a pause, a hold; only then that it shows no harm.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from harness.frame.formatting import format_bps, format_count
+from harness.frame.people.access import SYSTEM
+from harness.gate.online.rollout import (
+    CanaryEnd,
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+    find_end,
+)
+from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.text.explain import RolloutExplanation
+from harness.gate.text.guardrail_rows import HALF_DISTANCE
+from harness.routing.table import RouteRecord
+
+# Where the state is said as well, it would be said twice.
+HOLD_PREFIX: Final = "On hold: "
+AFTER_PROMOTION: Final = "after its promotion"
+BACK: Final = "If harm is shown, it is rolled back at once."
+
+
+class CanaryStateKind(StrEnum):
+    ROLLED_BACK = "rolled_back"
+    ABORTED = "aborted"  # ended by a person
+    TAKEN_BACK = "taken_back"  # promoted, and taken back by a person, in its bake or later
+    PROMOTED = "promoted"
+    HARM = "harm"  # the evidence asks for a rollback
+    PAUSED = "paused"  # until a person acts
+    HELD = "held"  # its data cannot be trusted
+    SUSPECT = "suspect"  # half of the evidence that rolls it back
+    EMPTY = "empty"  # nothing was counted yet
+    HEALTHY = "healthy"
+    BAKING = "baking"  # promoted, and still compared
+    RUNNING = "running"  # live, and its evidence was not asked for
+
+
+_AFTER_PROMOTION: Final = frozenset(
+    {CanaryStateKind.BAKING, CanaryStateKind.PROMOTED, CanaryStateKind.TAKEN_BACK}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryState:
+    kind: CanaryStateKind
+    words: str  # `on hold at 5 %`
+    predicate: str  # after the candidate's name: `is on hold at 5 %`
+    reason: str
+    next_step: str = ""
+
+    @property
+    def of_route(self) -> str:
+        """Returns the words for a list of routes: `canary on hold at 5 %`."""
+        short = self.predicate.removeprefix("is ").removeprefix("was ").removeprefix("had its ")
+        after = self.kind in _AFTER_PROMOTION
+        return short if after or short.endswith(AFTER_PROMOTION) else f"canary {short}"
+
+
+def describe_canary_state(
+    rollout: Rollout,
+    holds: Sequence[str],
+    action: RolloutAction | None = None,
+    explanation: RolloutExplanation | None = None,
+    *,
+    pause_reason: str = "",
+    incumbent: str = "the model before it",
+    taken_back: str = "",
+) -> CanaryState:
+    """Describes the state of a rollout, live or ended.
+
+    holds: what keeps it from going on. action, explanation: of its evidence, None where nobody
+    asked for it. pause_reason: the reason of its pause. incumbent: its name. taken_back: who
+    took its promotion back after the bake, and why; empty where it stands.
+    """
+    kind = CanaryStateKind.TAKEN_BACK if taken_back else _kind(rollout, holds, action)
+    words, predicate = _describe(kind, rollout, held=bool(holds), action=action)
+    return CanaryState(
+        kind=kind,
+        words=words,
+        predicate=predicate,
+        reason=(
+            _sentence(taken_back)
+            if taken_back
+            else _reason(kind, rollout, holds, action, pause_reason)
+        ),
+        next_step=_next_step(kind, rollout, explanation, incumbent),
+    )
+
+
+def _kind(
+    rollout: Rollout, holds: Sequence[str], action: RolloutAction | None
+) -> CanaryStateKind:
+    if not rollout.live and not rollout.baking:
+        return _OF_END[rollout.end] if rollout.end else CanaryStateKind.PROMOTED
+    if action is not None and action.signal is RolloutSignal.HARM:
+        return CanaryStateKind.HARM
+    if rollout.state is RolloutState.PAUSED:
+        return CanaryStateKind.PAUSED
+    if holds:
+        return CanaryStateKind.HELD
+    if action is not None and action.distance_to_trip >= HALF_DISTANCE:
+        return CanaryStateKind.SUSPECT
+    return _quiet_kind(rollout, action)
+
+
+def _quiet_kind(rollout: Rollout, action: RolloutAction | None) -> CanaryStateKind:
+    if rollout.baking:
+        return CanaryStateKind.BAKING
+    if action is None:
+        return CanaryStateKind.RUNNING
+    return CanaryStateKind.HEALTHY if action.figures.blocks else CanaryStateKind.EMPTY
+
+
+_OF_END: Final[Mapping[CanaryEnd, CanaryStateKind]] = {
+    CanaryEnd.ROLLED_BACK: CanaryStateKind.ROLLED_BACK,
+    CanaryEnd.ABORTED: CanaryStateKind.ABORTED,
+    CanaryEnd.TAKEN_BACK: CanaryStateKind.TAKEN_BACK,
+}
+# Of each kind: `words` and `predicate` of a CanaryState. at: its share; more: what else holds
+# of one that was stopped.
+_PHRASES: Final[Mapping[CanaryStateKind, tuple[str, str]]] = {
+    **{kind: (end.value, end.predicate) for end, kind in _OF_END.items()},
+    CanaryStateKind.PROMOTED: ("promoted", "was promoted"),
+    CanaryStateKind.BAKING: ("promoted and baking", "is promoted and baking"),
+    CanaryStateKind.HARM: (
+        "harm is shown, {at}",
+        "harms users, {at}, and is being rolled back",
+    ),
+    CanaryStateKind.PAUSED: ("paused {at}{more}", "is paused {at}{more}"),
+    CanaryStateKind.HELD: ("on hold {at}{more}", "is on hold {at}{more}"),
+    CanaryStateKind.SUSPECT: ("may be hurting users, {at}", "may be hurting users, {at}"),
+    CanaryStateKind.EMPTY: ("no traffic counted yet, {at}", "has no traffic counted yet, {at}"),
+    CanaryStateKind.HEALTHY: ("no harm so far, {at}", "shows no harm so far, {at}"),
+    CanaryStateKind.RUNNING: ("running {at}", "is running {at}"),
+}
+
+
+def _describe(
+    kind: CanaryStateKind, rollout: Rollout, *, held: bool, action: RolloutAction | None
+) -> tuple[str, str]:
+    at = AFTER_PROMOTION if rollout.baking else f"at {format_bps(rollout.current.weight_bps)}"
+    more = ", and on hold" if held and kind is CanaryStateKind.PAUSED else ""
+    if action is not None and action.distance_to_trip >= HALF_DISTANCE:
+        more += ", and may be hurting users"
+    words, predicate = (text.format(at=at, more=more) for text in _PHRASES[kind])
+    return words, predicate
+
+
+def _reason(
+    kind: CanaryStateKind,
+    rollout: Rollout,
+    holds: Sequence[str],
+    action: RolloutAction | None,
+    pause_reason: str,
+) -> str:
+    reason = action.reason if action else ""
+    told = " ".join(_sentence(hold.removeprefix(HOLD_PREFIX)) for hold in holds)
+    match kind:
+        case kind if kind is CanaryStateKind.PROMOTED or kind in _OF_END.values():
+            return _sentence(rollout.ended_because) if rollout.ended_because else reason
+        case CanaryStateKind.PAUSED:
+            why = _sentence(pause_reason) if pause_reason else reason
+            return f"{why} {told}".strip()
+        case CanaryStateKind.HELD:
+            return told
+        case CanaryStateKind.EMPTY:
+            wanted = format_count(max(1, rollout.current.min_exposures))
+            return f"This step needs {wanted} canary callers; none has been counted yet."
+        case _:
+            return reason
+
+
+def _sentence(text: str) -> str:
+    text = f"{text[:1].upper()}{text[1:]}".strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+_ENDED: Final = "{incumbent} serves all users; the candidate needs a new proposal to come back."
+_NEXT: Final[Mapping[CanaryStateKind, str]] = {
+    **dict.fromkeys(_OF_END.values(), _ENDED),
+    CanaryStateKind.PROMOTED: "nothing; the candidate became the route's model.",
+    CanaryStateKind.HARM: (
+        "it is rolled back within seconds: {incumbent} serves all users again."
+    ),
+    CanaryStateKind.PAUSED: (
+        f"a person resumes or aborts it; until then its share stays at {{share}}.{{few}} {BACK}"
+    ),
+    CanaryStateKind.SUSPECT: (
+        "at 100 % of the rollback level it is rolled back at once; abort it now if in doubt."
+    ),
+    CanaryStateKind.HELD: f"its share stays at {{share}} until the hold ends. {BACK}",
+}
+
+
+def _next_step(
+    kind: CanaryStateKind,
+    rollout: Rollout,
+    explanation: RolloutExplanation | None,
+    incumbent: str,
+) -> str:
+    if kind is CanaryStateKind.HELD and rollout.baking:
+        return f"the bake does not end before the hold does. {BACK}"
+    if kind in _NEXT:
+        few = _too_few(rollout, explanation) if kind is CanaryStateKind.PAUSED else ""
+        share = format_bps(rollout.current.weight_bps)
+        return _NEXT[kind].format(share=share, incumbent=incumbent, few=few)
+    return f"{_onward(explanation)} {BACK}" if explanation else BACK
+
+
+def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
+    needs = explanation.needs if explanation else ()
+    if all(need.done for need in needs if need.what in ("exposures", "certificate")):
+        return ""
+    onward = "promote" if rollout.last_step else "advance"
+    return (
+        f" `canary resume` gives the step its time again, `canary {onward}` goes on without "
+        "the missing evidence, and `shadow start` compares answers without users."
+    )
+
+
+def _onward(explanation: RolloutExplanation) -> str:
+    to = "to " if explanation.goes_to.endswith("%") else ""
+    if explanation.eta_s is not None:
+        return f"{to}{explanation.goes_to} {explanation.eta}."
+    skewed = any(need.what == "sample ratio" and not need.done for need in explanation.needs)
+    when = (
+        "once callers are split as planned" if skewed else "no estimate yet: too little traffic"
+    )
+    return f"{to}{explanation.goes_to}, {when}."
+
+
+# What a person may do with a canary.
+OPERATIONS: Final = {
+    RolloutSignal.PAUSE: "Hold the canary at its share until somebody resumes or aborts it.",
+    RolloutSignal.RESUME: "Let a canary that is paused, or held after a fault of a router, go "
+    "on.",
+    RolloutSignal.ADVANCE: "Advance one step, whatever evidence is still missing.",
+    RolloutSignal.PROMOTE: "Promote now. Requires a passed verdict; the proposer may not.",
+    RolloutSignal.ABORT: "End the canary, or the bake: the incumbent before it serves again.",
+    RolloutSignal.FINISH: "End the bake: the promotion stands.",
+}
+# These go on whatever the evidence lacks: people are told first what the data say against it.
+OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
+
+
+def describe_effect(rollout: Rollout, new: str, old: str, signal: RolloutSignal) -> str:
+    share = format_bps(rollout.current.weight_bps)
+    kept = format_bps(rollout.policy.bake_bps)
+    bake = f" {old} keeps {kept} during the bake." if rollout.policy.bake_s else ""
+    back = (
+        f"From 100 % to 0 % for {new}: {old} serves everybody again."
+        if rollout.baking
+        else f"From {share} to 0 %: all traffic goes back to {old}, and {new} needs a new "
+        "proposal."
+    )
+    effects = {
+        RolloutSignal.PAUSE: f"{share} of the traffic stays with {new}; it does not rise until "
+        "somebody resumes it.",
+        RolloutSignal.RESUME: f"The step at {share} for {new} starts over, with its full time."
+        if rollout.state is RolloutState.PAUSED
+        else "You acknowledge the routers' faults: the canary continues, at the same step and "
+        "time.",
+        RolloutSignal.ADVANCE: f"From {share} to {_next(rollout)} for {new}, even though "
+        "evidence is still missing.",
+        RolloutSignal.PROMOTE: f"From {share} to 100 % for {new}, skipping the other "
+        f"steps.{bake}",
+        RolloutSignal.FINISH: f"From {kept} to 0 % for {old}: {new} serves everybody, and "
+        "harm that shows later is no longer detected.",
+        RolloutSignal.ABORT: back,
+    }
+    return effects[signal]
+
+
+def _next(rollout: Rollout) -> str:
+    if rollout.last_step:
+        return "the promotion"
+    return format_bps(rollout.policy.steps[rollout.step + 1].weight_bps)
+
+
+CHANGE_WORDS: Final[Mapping[str, str]] = {
+    "baseline": "route created",
+    "canary": "canary started",
+    "weight": "share raised",
+    "promotion": "candidate promoted",
+    "abort": "canary {end}",
+    "restore": "rolled back by hand",
+    "settings": "settings or fallbacks changed",
+}
+
+
+def describe_change(record: RouteRecord) -> str:
+    """Says what a change did: which end of a canary, which change of a break-glass."""
+    end = find_end(record.reason)
+    if record.kind == "restore":
+        if record.route.break_glass is not None:
+            return "served without proof from here"
+        if record.ended_break_glass is not None:
+            return "break-glass over: the former incumbent is back"
+        if end is CanaryEnd.TAKEN_BACK:
+            return end.value
+        if record.actor == SYSTEM.name:
+            return f"promotion {end}"
+    return CHANGE_WORDS.get(record.kind, record.kind).format(end=end)

@@ -1,0 +1,222 @@
+"""Estimates how long a canary will take on a route, before it starts, from the traffic of the
+last 24 hours: units an hour and the incumbent's failure rate. Gives a `RampPlan`: the time of
+each step, what could be done about slow ones, and both in words.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from harness.canary import holds
+from harness.frame.formatting import (
+    format_bps,
+    format_estimate,
+    format_number,
+    format_percent,
+    format_quantity,
+)
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.evidence_paths import counts_path, guardrail_weights
+from harness.gate.online.guardrails import FailureTally, Guardrail
+from harness.gate.online.observation import ObservationBlock, TrafficTotal, observed_seconds
+from harness.gate.online.rollout_evidence import CARRIED_SHARE
+from harness.gate.planning import ramp
+from harness.gate.planning.ramp import StepPlan, TrafficPace
+from harness.gate.policy import CanaryPolicy
+from harness.gate.text import explain
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.table import BUCKETS, Arm
+
+TODAY: Final = timedelta(hours=24)
+# A rate from fewer requests is not this route's; `p0` is the policy's own idea of normal.
+FEWEST_REQUESTS: Final = 100
+MOST_ROLLOUTS: Final = 20
+# Fewer minutes than this are no pace of new keys, nor of requests where these are few.
+SHORTEST_S: Final = 600.0
+# Of a day: fewer show great harm only.
+FEW_CALLERS: Final = 50
+
+
+@dataclass(frozen=True)
+class RampPlan:
+    route: str
+    policy: CanaryPolicy
+    # None where no or too few requests were recorded in 24 hours: then no step has a time.
+    pace: TrafficPace | None
+    steps: tuple[StepPlan, ...]
+    options: tuple[str, ...]
+    words: str
+
+    @property
+    def in_time(self) -> bool:
+        return bool(self.steps) and all(step.in_time for step in self.steps)
+
+
+def estimate_for_route(ctx: Context, route: str, policy: str | None = None) -> RampPlan:
+    """Plans a canary. policy: its name, None for the route's. Raises NotFound for either."""
+    with ctx.store.read() as tx:
+        found = routes.require_route(tx, route)
+        followed = ctx.policy(policy or found.settings.policy)
+        return estimate_for_policy(ctx, tx, route, followed.canary)
+
+
+def estimate_for_proposal(ctx: Context, proposal: Proposal) -> RampPlan:
+    with ctx.store.read() as tx:
+        return estimate_for_policy(ctx, tx, proposal.route, proposal.policy.canary)
+
+
+def estimate_for_policy(
+    ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy
+) -> RampPlan:
+    now = ctx.clock.now()
+    totals = Observations(tx).totals(since=now - TODAY, route=route)
+    pace, seconds = _measure_pace(tx, route, policy, totals, now), observed_seconds(totals, now)
+    shared = holds.describe_shared_key(tx, route)
+    shared = f" {shared}" if shared else ""
+    requests = sum(total.requests for total in totals)
+    seen = describe_seen(requests, seconds) if seconds < SHORTEST_S else ""
+    decision = (offer_decision(route),)
+    if pace is None:
+        words = explain.no_pace_text(route, requests) + shared
+        if not requests:
+            return RampPlan(route, policy, None, (), (), words)
+        said = f"{seen} {describe_failing_callers(policy)} {words}"
+        return RampPlan(route, policy, None, (), decision, said)
+    steps = ramp.plan_ramp(policy, pace)
+    known = Routing(tx).route(route)
+    may_mirror = known is not None and not known.settings.side_effects
+    options = explain.ramp_options(steps, may_mirror=may_mirror)
+    few = describe_few_callers(policy, pace)
+    if few and (options or seen):
+        options = (*options, *decision)
+    words = explain.ramp_summary(pace, steps)
+    warm_up = explain.describe_warm_up(policy)
+    words += f" {warm_up[:1].upper()}{warm_up[1:]}." if warm_up else ""
+    first = "" if pace.measured else seen
+    said = " ".join(part for part in (first, few, words) if part)
+    return RampPlan(route, policy, pace, steps, options, said + shared)
+
+
+def describe_seen(requests: int, seconds: float) -> str:
+    a_day = requests * ramp.DAY_S / seconds
+    return (
+        f"At most {format_quantity(requests, 'caller')} came in {format_estimate(seconds)}, "
+        f"which would be {format_number(a_day, 2)} a day: that time is too short to tell."
+    )
+
+
+def describe_failing_callers(policy: CanaryPolicy) -> str:
+    return (
+        f"With fewer than {FEW_CALLERS} callers a day a canary shows great harm only: "
+        f"{count_failing_callers(policy)} callers in the canary whose requests all fail roll "
+        "it back. A caller counts as new only once, so a loss of a few percent cannot show."
+    )
+
+
+def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
+    """Says what a canary of a route with few callers a day can show; empty of one with more.
+
+    Callers are counted by canaries: before the first one it says what few would mean.
+    """
+    callers, last = pace.units_per_hour * 24.0, policy.steps[-1]
+    share = last.weight_bps / BUCKETS
+    if callers >= FEW_CALLERS:
+        if pace.measured:
+            return ""
+        longest = max(step.min_exposures / step.weight_bps for step in policy.steps)
+        needed_s = longest * BUCKETS / FEW_CALLERS * ramp.DAY_S
+        return (
+            f"No canary has counted this route's callers yet: with only {FEW_CALLERS} callers "
+            f"a day, one step takes {format_estimate(needed_s)} or longer."
+        )
+    met, none = callers * share, (1.0 - share) ** callers
+    return (
+        f"About {format_number(callers, 2)} callers come in a day, and at "
+        f"{format_bps(last.weight_bps)} about {format_number(met, 2)} of them meet the "
+        f"candidate. If they are the same each day, {format_percent(none, significant=2)} of "
+        f"canaries meet no caller at all. {describe_failing_callers(policy)}"
+    )
+
+
+def count_failing_callers(policy: CanaryPolicy) -> int:
+    """Counts the callers that a rollback at the last step's share takes, if they alone fail."""
+    most = 100
+    shares = [policy.steps[-1].weight_bps / BUCKETS] * most
+    path = counts_path([FailureTally(1, 1, 1, 1)] * most, policy.rho, shares=shares)
+    weight = guardrail_weights(policy.tolerated)[Guardrail.ERRORS]
+    over = path >= -math.log(policy.alpha * CARRIED_SHARE * weight)
+    return int(over.argmax()) + 1 if over.any() else most
+
+
+def offer_decision(route: str) -> str:
+    return (
+        f"A person's decision: `swapgate canary advance {route}` takes the next share, and "
+        f"`swapgate canary promote {route}` the whole route, without the evidence that is "
+        "missing. Harm that shows still rolls it back, in the bake as well."
+    )
+
+
+def _measure_pace(
+    tx: Transaction,
+    route: str,
+    policy: CanaryPolicy,
+    totals: Sequence[TrafficTotal],
+    now: datetime,
+) -> TrafficPace | None:
+    requests = sum(total.requests for total in totals)
+    if requests < FEWEST_REQUESTS and observed_seconds(totals, now) < SHORTEST_S:
+        return None
+    units = _units_per_hour(tx, route)
+    return compute_pace(totals, units, policy, now)
+
+
+def compute_pace(
+    totals: Sequence[TrafficTotal], units: float | None, policy: CanaryPolicy, now: datetime
+) -> TrafficPace | None:
+    requests = sum(total.requests for total in totals)
+    if not requests:
+        return None
+    per_hour = requests * 3600.0 / observed_seconds(totals, now)
+    rate = _failure_rate(totals)
+    return TrafficPace(
+        units_per_hour=min(per_hour, units) if units else per_hour,
+        requests_per_hour=per_hour,
+        failure_rate=policy.p0 if rate is None else rate,
+        measured=units is not None,
+        rate_measured=rate is not None,
+    )
+
+
+def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
+    """Share of its requests that the incumbent failed, whatever answered then; None of few."""
+    own = [total for total in totals if total.arm == Arm.INCUMBENT.value]
+    asked = sum(total.requests for total in own)
+    if asked < FEWEST_REQUESTS:
+        return None
+    return sum(total.charged for total in own) / asked
+
+
+def _units_per_hour(tx: Transaction, route: str) -> float | None:
+    """New keys an hour, as the route's newest rollouts counted them; None if none did."""
+    for rollout in Rollouts(tx).list(route=route, limit=MOST_ROLLOUTS):
+        if pace := units_per_hour(Observations(tx).blocks(rollout.id)):
+            return pace
+    return None
+
+
+def units_per_hour(blocks: Sequence[ObservationBlock]) -> float | None:
+    if not blocks:
+        return None
+    began = min(block.opened_at for block in blocks)
+    ended = max(block.closed_at for block in blocks)
+    seconds = (ended - began).total_seconds()
+    if seconds < SHORTEST_S:
+        return None
+    return sum(block.units for block in blocks) * 3600.0 / seconds

@@ -1,0 +1,293 @@
+"""Holds a canary or a bake while its data or its clock cannot be trusted, and while its route
+is frozen. `apply_hold` makes a hold with its reason of a step onward; `update_hold_alert`
+raises and ends the alert. It goes on by itself, but after a fault in a router only when a
+person has looked (`canary resume`). Harm is never held back.
+
+The pure functions below give a reason in words, or an empty string.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from harness.canary.rollout_unit import RolloutUnit
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.formatting import format_bps, format_percent, format_span
+from harness.frame.ranges import add_seconds
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
+from harness.gate.online.rollout_action import RolloutAction
+from harness.routes import freezes
+from harness.routing.context import Context
+from harness.routing.records.observations import Observations
+from harness.routing.table import Arm
+
+# What ends a bake takes its control away: that needs data as a step up does.
+ONWARD_SIGNALS: Final = frozenset(
+    {RolloutSignal.STEP_DONE, RolloutSignal.PROVEN, RolloutSignal.BAKED}
+)
+TIMED_SIGNALS: Final = frozenset(
+    {RolloutSignal.SILENT, RolloutSignal.UNDECIDED, RolloutSignal.BAKED}
+)
+TRAFFIC_WINDOW: Final = timedelta(hours=2)
+
+
+def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
+    """The action, or a hold with its reason where it would move on untrusted data."""
+    ctx = unit.ctx
+    ctx.clock_watch.observe(ctx.clock.now(), ctx.clock.monotonic())
+    why = ""
+    if action.signal in TIMED_SIGNALS:
+        why = _false_expiry(unit) or _frozen_expiry(unit)
+    onward = action.signal in ONWARD_SIGNALS
+    why = why or (_distrust_reason(unit) if onward else "")
+    reason = f"On hold: {why}. It goes on by itself after that." if why else ""
+    if onward and not why:
+        reason = describe_router_faults(unit.tx, unit.rollout)
+    if not reason:
+        return action
+    return replace(action, kind=ActionKind.HOLD, signal=None, reason=reason)
+
+
+def list_alert_keys(rollout: Rollout) -> Sequence[str]:
+    kinds = (AlertKind.CANARY_PAUSED, AlertKind.CANARY_HELD, AlertKind.INTERNAL_ERROR)
+    own = [f"{kind.value}:{rollout.id}" for kind in kinds]
+    return [*own, f"{AlertKind.SHARED_KEY.value}:{rollout.route}"]
+
+
+def find_pause_reason(tx: Transaction, rollout: Rollout) -> str:
+    if rollout.state is not RolloutState.PAUSED:
+        return ""
+    paused = Alerts(tx).newest(f"{AlertKind.CANARY_PAUSED.value}:{rollout.id}")
+    return paused.text if paused is not None else ""
+
+
+def describe_shared_key(tx: Transaction, route: str) -> str:
+    """Says that one key carries too many of a route's requests; empty where none does."""
+    found = Alerts(tx).newest(f"{AlertKind.SHARED_KEY.value}:{route}")
+    return found.text if found is not None and found.open else ""
+
+
+def list_hold_reasons(tx: Transaction, rollout: Rollout) -> Sequence[str]:
+    """Lists in words what keeps a canary or a bake where it is; empty while nothing does."""
+    if not rollout.live and not rollout.baking:
+        return ()
+    held = Alerts(tx).newest(f"{AlertKind.CANARY_HELD.value}:{rollout.id}")
+    reasons = [held.text] if held is not None and held.open else []
+    return [*reasons, *filter(None, [describe_router_faults(tx, rollout)])]
+
+
+def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
+    found = Alerts(tx).newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
+    if found is None or not found.open:
+        return ""
+    times = "once" if found.count == 1 else f"{found.count:,} times"
+    return (
+        f"On hold: routers failed {times} in requests of this route (alert internal_error), so "
+        "that what they recorded may be missing or wrong. The last time at "
+        f"{found.last_seen:%Y-%m-%d %H:%M} UTC: {found.text.strip().rstrip('.')}. `swapgate "
+        "canary resume` with a reason says that a person looked, and it goes on."
+    )
+
+
+def update_hold_alert(ctx: Context, rollout: Rollout) -> None:
+    """Raise the alert that the canary is held, once per cause, and end it afterwards."""
+    onward = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
+    if not onward and not rollout.baking:
+        return
+    with ctx.store.read() as tx:
+        why = _distrust_reason(RolloutUnit(ctx, tx, rollout))
+    what = "bake" if rollout.baking else "canary"
+    notice = alerts.AlertNotice(
+        f"route {rollout.route}",
+        f"the {what} of route {rollout.route} is on hold",
+        f"{why[:1].upper()}{why[1:]}.",
+    )
+    alerts.update_alert(ctx, AlertKind.CANARY_HELD, rollout.id, notice if why else None)
+
+
+def _distrust_reason(unit: RolloutUnit) -> str:
+    ctx, rollout = unit.ctx, unit.rollout
+    now = ctx.clock.now()
+    if held := freezes.describe_freeze(ctx, unit.tx, rollout.route):
+        return held
+    if ctx.observe_only and not rollout.baking:
+        return freezes.OBSERVE_ONLY
+    if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
+        return "this machine's clock was set a moment ago"
+    if until := ctx.clock_watch.lives_again_until(now):
+        return (
+            "this machine's clock was set back: old rows cannot be told from new ones before "
+            f"{until:%H:%M:%S} UTC"
+        )
+    blocks = Observations(unit.tx).blocks(rollout.id)
+    traffic = _traffic(unit, blocks, now)
+    unsure = (
+        traffic_gap(traffic, now) or future_traffic(traffic, now) or clock_skew(blocks, now)
+    )
+    if unsure or rollout.baking:
+        return unsure
+    weight = rollout.current.weight_bps
+    units = sum(block.canary_units for block in blocks if block.weight_bps == weight)
+    return (
+        stale_snapshot(rollout, blocks, now)
+        or missing_units(rollout, traffic, units, now)
+        or oversized_share(rollout, traffic)
+    )
+
+
+def _traffic(
+    unit: RolloutUnit, blocks: Sequence[ObservationBlock], now: datetime
+) -> Sequence[TrafficMinute]:
+    """Of the last two hours; after a longer silence, with the hours before it.
+
+    Who is silent since before the rollout's first block was heard before its start, if ever.
+    """
+    rollout, observations = unit.rollout, Observations(unit.tx)
+    recent = observations.traffic(since=now - TRAFFIC_WINDOW, route=rollout.route)
+    heard = [row.minute for row in recent] or [block.closed_at for block in blocks]
+    last = max(heard, default=rollout.started_at)
+    if now - last < TRAFFIC_WINDOW - BEFORE_GAP:
+        return recent
+    return observations.traffic(since=last - TRAFFIC_WINDOW, route=rollout.route)
+
+
+def _false_expiry(unit: RolloutUnit) -> str:
+    """A deadline that passed by the wall clock alone, which somebody set, has not passed."""
+    ctx, rollout = unit.ctx, unit.rollout
+    deadline = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
+    ends = rollout.bake_ends_at or deadline
+    if ctx.clock_watch.steady(ctx.clock.now()) >= ends:
+        return ""
+    what = "bake" if rollout.baking else "step"
+    return (
+        f"this machine's clock was set, and the {what}'s time is not up by the time that passed"
+    )
+
+
+def _frozen_expiry(unit: RolloutUnit) -> str:
+    """A step's deadline stands still while the route is frozen; a bake's end does not."""
+    ctx, rollout = unit.ctx, unit.rollout
+    if rollout.baking:
+        return ""
+    frozen = freezes.measure_frozen(ctx, unit.tx, rollout.route, rollout.step_started_at)
+    deadline = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
+    if ctx.clock.now() >= add_seconds(deadline, frozen.total_seconds()):
+        return ""
+    return (
+        f"route {rollout.route} was frozen for {format_span(frozen.total_seconds())} of this "
+        "step, which its deadline does not count"
+    )
+
+
+GAP: Final = timedelta(seconds=60)
+BEFORE_GAP: Final = timedelta(hours=1)
+# So many requests or canary units expected, and none seen: by chance once in 1 000 times.
+MIN_EXPECTED: Final = 7.0
+# Times its planned share of the requests: with more, a canary holds.
+MOST_TIMES: Final = 3.0
+AHEAD: Final = timedelta(seconds=60)
+CATCH_UP: Final = timedelta(seconds=120)
+RECENT: Final = timedelta(minutes=10)
+
+
+def traffic_gap(traffic: Sequence[TrafficMinute], now: datetime) -> str:
+    """The routers' rows of this route stopped, though its traffic should go on.
+
+    traffic: of the last two hours; each row is a minute's.
+    """
+    if not traffic:
+        return ""
+    last = max(row.minute for row in traffic) + timedelta(minutes=1)
+    silent = now - last
+    if silent <= GAP:
+        return ""
+    before = sum(row.requests for row in traffic if row.minute >= last - BEFORE_GAP)
+    if before * (silent / BEFORE_GAP) < MIN_EXPECTED:
+        return ""
+    return (
+        f"no router has recorded anything of this route for "
+        f"{format_span(silent.total_seconds())}, "
+        f"after {before:,} requests in the hour before: see that routers run and reach the "
+        "database"
+    )
+
+
+def future_traffic(traffic: Sequence[TrafficMinute], now: datetime) -> str:
+    """Rows of minutes that are not yet: old ones, it may be, that pass for new when they come.
+
+    It is how a process sees that the clock was set back before it began.
+    """
+    newest = max((row.minute for row in traffic), default=now)
+    if newest - now <= AHEAD:
+        return ""
+    return (
+        "this machine's clock was set back, or a router's is wrong: this route's traffic has "
+        f"rows up to {newest:%Y-%m-%d %H:%M} UTC, "
+        f"{format_span((newest - now).total_seconds())} in the future, and "
+        "until then old rows cannot be told from new ones"
+    )
+
+
+def missing_units(
+    rollout: Rollout, traffic: Sequence[TrafficMinute], step_units: int, now: datetime
+) -> str:
+    """The route has traffic, and this step's canary none of it."""
+    if step_units or now - rollout.step_started_at < RECENT:
+        return ""
+    since = rollout.step_started_at + timedelta(minutes=1)
+    requests = sum(row.requests for row in traffic if row.minute >= since)
+    share = rollout.current.weight_bps / 10_000
+    if requests * share < MIN_EXPECTED:
+        return ""
+    return (
+        f"{requests:,} requests since the step began, and no unit of the canary at "
+        f"{format_bps(rollout.current.weight_bps)}: see that routers serve the newest "
+        "revision, and that callers have sticky keys of their own"
+    )
+
+
+def oversized_share(rollout: Rollout, traffic: Sequence[TrafficMinute]) -> str:
+    """Says that few callers make most requests: their share is far above the planned one."""
+    planned, since = rollout.current.weight_bps / 10_000, rollout.step_started_at
+    rows = [row for row in traffic if row.minute >= since.replace(second=0, microsecond=0)]
+    requests = sum(row.requests for row in rows)
+    canary = sum(row.requests for row in rows if row.arm == Arm.CANARY.value)
+    if requests * planned < MIN_EXPECTED or canary <= MOST_TIMES * planned * requests:
+        return ""
+    return (
+        f"the canary has {format_percent(canary / requests, significant=2)} of the route's "
+        f"requests ({canary:,} of {requests:,}) where {format_bps(rollout.current.weight_bps)} "
+        "are planned: few callers make most of the requests, so see that each person or "
+        "conversation has a key of its own"
+    )
+
+
+def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
+    """The newest block is dated later than now: a router's clock is wrong, or ours."""
+    newest = max(blocks, key=lambda block: block.number, default=None)
+    if newest is None or newest.closed_at - now <= AHEAD:
+        return ""
+    ahead = (newest.closed_at - now).total_seconds()
+    return (
+        f"the newest block of {newest.worker} is dated {format_span(ahead)} in the future: see "
+        "the clocks of routers and control plane"
+    )
+
+
+def stale_snapshot(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -> str:
+    """A router still assigns by another share: its snapshot is old."""
+    since = max(rollout.step_started_at + CATCH_UP, now - RECENT)
+    weight = rollout.current.weight_bps
+    for block in blocks:
+        if block.opened_at >= since and block.weight_bps != weight:
+            return (
+                f"router {block.worker} still assigns {format_bps(block.weight_bps)} where the "
+                f"step has {format_bps(weight)}: its snapshot is old, see `/readyz` and "
+                "`swapgate_snapshot_age_seconds`"
+            )
+    return ""

@@ -1,0 +1,321 @@
+"""Moves a canary: a state machine over one rollout, its proposal and the routing table.
+
+`open_canary` starts one with a passed verdict. After that, evidence or a person moves it by a
+signal, and `CanaryMachine.apply` writes the move with its audit event and alert: it stays live,
+is promoted, goes back, or finishes its bake. `decision` says which signal the evidence asks
+for; the domain's rollout says which state follows.
+"""
+
+from dataclasses import dataclass, replace
+
+from harness.canary.audit import PROMOTED, decision_evidence
+from harness.canary.rollout_unit import RolloutUnit
+from harness.evals import proof_validity
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import NotFound, ProofRefused
+from harness.frame.people.access import SYSTEM, Actor
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.rollout import (
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+    apply_signal,
+    build_unit_rule,
+    rollout_id,
+)
+from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.policy import CanaryPolicy
+from harness.gate.text.sentences import reason_text
+from harness.gate.verdict import Passed
+from harness.proposals import fallback_chain, route_rules
+from harness.proposals.evaluation import recomputation
+from harness.registry import prices
+from harness.routes import freezes, routes
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalEvent, apply_event
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.route_changes import (
+    AbortCanary,
+    EndBake,
+    PromoteCanary,
+    RaiseWeight,
+    RestoreIncumbent,
+    StartCanary,
+    TableChange,
+)
+from harness.routing.table import Handover
+
+# How a proposal ends whose rollout goes back; by any other signal it is cancelled.
+_PROPOSAL_ENDS = {
+    RolloutSignal.HARM: ProposalEvent.HARM,
+    RolloutSignal.BASE_CHANGED: ProposalEvent.BASE_CHANGED,
+    RolloutSignal.STALE: ProposalEvent.STALE,
+}
+
+
+def open_canary(
+    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, event: ProposalEvent
+) -> Proposal:
+    """Opens a proposal's canary: stores rollout, routing table and proposal, all of it or none.
+
+    Raises ProofRefused when the verdict holds no more, RevisionConflict when another writer
+    was first, NotAllowed where the installation only observes, Conflict while the route is
+    frozen.
+    """
+    freezes.require_may_go_on(ctx, tx, proposal.route)
+    now = ctx.clock.now()
+    proof_validity.require_proof(ctx, tx, proof)
+    recomputation.require_agreement(ctx, tx, proof, proposal)
+    route_rules.require_current_rules(ctx, tx, proposal)
+    route = routes.require_route(tx, proposal.route)
+    policy = _guard_cost(tx, proposal)
+    rollout = Rollout(
+        id=rollout_id(proposal.id),
+        proposal=proposal.id,
+        route=proposal.route,
+        incumbent=proposal.incumbent,
+        candidate=proposal.candidate,
+        verdict=proof.id,
+        policy=policy,
+        salt=ctx.chance.token("salt_"),
+        step=0,
+        state=RolloutState.WAITING,
+        started_at=now,
+        step_started_at=now,
+        updated_at=now,
+    )
+    Rollouts(tx).add(rollout)
+    change = StartCanary(
+        route=proposal.route,
+        proof=proof,
+        rollout=rollout.id,
+        weight_bps=policy.steps[0].weight_bps,
+        salt=rollout.salt,
+        unit_rule=build_unit_rule(policy, now, ledger_salt=ctx.chance.token("ledger_")),
+        handover=_handover(rollout, 0),
+    )
+    Routing(tx).commit(
+        change,
+        expected_version=route.version,
+        actor=SYSTEM.name,
+        reason=f"{proof.words}: {reason_text(proof)}",
+        now=ctx.clock.now(),
+    )
+    after = replace(apply_event(proposal, event, now), rollout=rollout.id)
+    return Proposals(tx).save(after)
+
+
+def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
+    names, accepted = Routing(tx).targets(), proposal.accepted_cost
+    arms = (names[proposal.incumbent], names[proposal.candidate])
+    return proposal.policy.canary.with_cost(
+        accepted.ratio if accepted else None,
+        priced=all(prices.find_price(tx, arm) for arm in arms),
+    )
+
+
+def _handover(rollout: Rollout, settled_bps: int) -> Handover | None:
+    """The handover to the rollout's step; None without one. settled_bps: the share before."""
+    lasts_s = rollout.policy.handover_s
+    until_s = rollout.step_started_at.timestamp() + lasts_s
+    return Handover(until_s, settled_bps) if lasts_s else None
+
+
+def find_live(tx: Transaction, route: str) -> Rollout:
+    routes.require_route(tx, route)
+    for rollout in (*Rollouts(tx).live(), *Rollouts(tx).baking()):
+        if rollout.route == route:
+            return rollout
+    raise NotFound(f"route {route!r} has no live canary; `swapgate canary status` lists them")
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryMove:
+    actor: Actor
+    signal: RolloutSignal
+    reason: str
+    # What the evidence says at this moment; None where a person or the route alone asks.
+    action: RolloutAction | None = None
+
+
+class CanaryMachine:
+    """One rollout within one unit of work, and every move that it can make."""
+
+    def __init__(self, unit: RolloutUnit) -> None:
+        self._unit = unit
+        self._ctx, self._tx, self._rollout = unit.ctx, unit.tx, unit.rollout
+
+    def apply(self, move: CanaryMove) -> Rollout:
+        """Applies a move, and returns the rollout after it. Raises IllegalTransition,
+        RevisionConflict, ProofRefused, NotAllowed where the installation only observes, and
+        Conflict for a move onward while the route is frozen.
+        """
+        freezes.require_may_go_on(self._ctx, self._tx, self._rollout.route, move.signal)
+        match move.signal:
+            case RolloutSignal.HARM | RolloutSignal.STALE | RolloutSignal.ABORT:
+                return self._go_back(move)
+            case RolloutSignal.BASE_CHANGED:
+                baking = self._rollout.baking
+                return self._finish_bake(move) if baking else self._go_back(move)
+            case RolloutSignal.PROVEN | RolloutSignal.PROMOTE:
+                return self._promote(move)
+            case RolloutSignal.BAKED | RolloutSignal.FINISH:
+                return self._finish_bake(move)
+            case _:
+                return self._stay_live(move)
+
+    def record(self, action: str, rollout: Rollout, move: CanaryMove) -> None:
+        figures = decision_evidence(self._unit, move.action)
+        self._write_event(action, rollout, move, figures)
+
+    def acknowledge_faults(self, move: CanaryMove) -> bool:
+        """A person has looked at the faults of routers within it. Whether there were any."""
+        about = self._rollout.id
+        if not alerts.end_alert(self._tx, AlertKind.INTERNAL_ERROR, about):
+            return False
+        self._write_event("canary.acknowledge", self._rollout, move, {})
+        return True
+
+    def _stay_live(self, move: CanaryMove) -> Rollout:
+        after = self._after(move)
+        if after.step != self._rollout.step:
+            raised = RaiseWeight(
+                after.route,
+                after.id,
+                after.current.weight_bps,
+                _handover(after, self._rollout.current.weight_bps),
+            )
+            self._commit(raised, move)
+        saved = Rollouts(self._tx).save(after)
+        self.record(f"canary.{move.signal.value}", after, move)
+        if after.state is RolloutState.PAUSED:
+            self._raise_alert(
+                AlertKind.CANARY_PAUSED,
+                f"the canary of route {after.route} is paused and waits for a person",
+                move.reason,
+            )
+        return saved
+
+    def _promote(self, move: CanaryMove) -> Rollout:
+        proof = Verdicts(self._tx).get(self._rollout.verdict)
+        if not isinstance(proof, Passed):
+            raise ProofRefused(f"verdict {proof.id} is {proof.outcome}, not passed")
+        proposal = self._approved(move)
+        proof_validity.require_proof(self._ctx, self._tx, proof)
+        recomputation.require_agreement(self._ctx, self._tx, proof, proposal)
+        policy = self._rollout.policy
+        share = policy.bake_bps if policy.bake_s else 0
+        self._commit(PromoteCanary(self._rollout.route, proof, share), move)
+        after = Rollouts(self._tx).save(self._after(move))
+        self._end_proposal(proposal, ProposalEvent.HEALTHY, move)
+        self.record(PROMOTED, after, move)
+        self._raise_alert(
+            AlertKind.PROMOTED,
+            f"{self._name(after.candidate)} is now the model of route {after.route}",
+            f"It took the place of {self._name(after.incumbent)}. {move.reason}",
+        )
+        return after
+
+    def _go_back(self, move: CanaryMove) -> Rollout:
+        """Back to the incumbent before it. Needs no proof, and works whatever else changed."""
+        rollout = self._rollout
+        route = routes.require_route(self._tx, rollout.route)
+        if route.canary is not None and route.canary.rollout == rollout.id:
+            self._commit(AbortCanary(rollout.route, rollout.id), move)
+        elif self._unit.is_in_place:
+            self._commit(RestoreIncumbent(rollout.route, rollout.incumbent), move)
+        after = Rollouts(self._tx).save(self._after(move))
+        event = _PROPOSAL_ENDS.get(move.signal, ProposalEvent.CANCELLED)
+        self._end_proposal(Proposals(self._tx).get(rollout.proposal), event, move)
+        self.record(f"canary.{move.signal.value}", after, move)
+        if move.signal in (RolloutSignal.HARM, RolloutSignal.STALE):
+            what = "promotion" if rollout.baking else "canary"
+            fallback = self._leave_chain(move)
+            self._raise_alert(
+                AlertKind.ROLLED_BACK,
+                f"the {what} of route {rollout.route} was rolled back",
+                f"{self._name(rollout.incumbent)} serves all users again, "
+                f"{self._name(rollout.candidate)} none{fallback}. {move.reason}",
+            )
+        return after
+
+    def _finish_bake(self, move: CanaryMove) -> Rollout:
+        after = self._after(move)
+        if self._unit.is_in_place:
+            self._commit(EndBake(after.route, after.id), move)
+        self.record(f"canary.{move.signal.value}", after, move)
+        return Rollouts(self._tx).save(after)
+
+    def _leave_chain(self, move: CanaryMove) -> str:
+        """What did harm to users is no fallback either. Says what stays one all the same."""
+        route = routes.require_route(self._tx, self._rollout.route)
+        candidate = self._rollout.candidate
+        if candidate not in route.fallbacks:
+            return ""
+        why = ""
+        if move.signal is RolloutSignal.HARM:
+            try:
+                fallback_chain.drop_fallback(
+                    self._tx, move.actor, route, candidate, move.reason
+                )
+            except ProofRefused as error:
+                why = f" ({error})"  # users go back to the incumbent whatever the chain holds
+            else:
+                return ", also not as a fallback"
+        return (
+            f"; as a fallback it stays{why}: `swapgate route fallback remove {route.name} "
+            f"{self._name(candidate)} --reason …` takes it out"
+        )
+
+    def _approved(self, move: CanaryMove) -> Proposal:
+        """A promotion by hand approves, too: the database holds the four eyes."""
+        proposal = Proposals(self._tx).get(self._rollout.proposal)
+        if move.signal is not RolloutSignal.PROMOTE or proposal.approver is not None:
+            return proposal
+        return replace(proposal, approver=move.actor.name, approved_verdict=proposal.verdict)
+
+    def _after(self, move: CanaryMove) -> Rollout:
+        return apply_signal(self._rollout, move.signal, self._ctx.clock.now(), move.reason)
+
+    def _end_proposal(self, proposal: Proposal, event: ProposalEvent, move: CanaryMove) -> None:
+        ended = apply_event(proposal, event, self._ctx.clock.now(), move.reason)
+        Proposals(self._tx).save(ended)
+
+    def _commit(self, change: TableChange, move: CanaryMove) -> None:
+        route = routes.require_route(self._tx, self._rollout.route)
+        Routing(self._tx).commit(
+            change,
+            expected_version=route.version,
+            actor=move.actor.name,
+            reason=move.reason,
+            now=self._ctx.clock.now(),
+        )
+
+    def _write_event(
+        self, action: str, rollout: Rollout, move: CanaryMove, figures: dict[str, object]
+    ) -> None:
+        AuditLog(self._tx).append(
+            move.actor,
+            action,
+            f"route {rollout.route}",
+            {"rollout": rollout.id, "reason": move.reason, **figures},
+        )
+
+    def _raise_alert(self, kind: AlertKind, title: str, text: str) -> None:
+        alerts.raise_alert(
+            self._tx,
+            kind,
+            self._rollout.id,
+            subject=f"route {self._rollout.route}",
+            title=title,
+            text=text,
+        )
+
+    def _name(self, target: str) -> str:
+        known = Routing(self._tx).targets().get(target)
+        return known.name if known else target

@@ -1,0 +1,433 @@
+"""Drives an open proposal by its phase (`drive_proposal`): runs, verdict, approval, shadow; its
+canary has a driver of its own.
+
+Load once, decide purely, apply by compare-and-swap, record. A conflict means that somebody else
+was first, and the next turn decides again. Everything it knows is in the store, so it can die
+at any point.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import assert_never
+
+from harness.canary import machine, operations
+from harness.evals import proof_validity
+from harness.evals.proof_validity import ProofState, ProofValidity
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertEvent, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import EvidenceMismatch, ProofRefused, StaleEvidence
+from harness.frame.formatting import format_quantity, format_span
+from harness.frame.people.access import SYSTEM
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.rollout import rollout_id
+from harness.gate.run import EvalRun, RunState, describe_waits
+from harness.gate.text.sentences import polish_reason, reason_text
+from harness.gate.verdict import (
+    Failed,
+    HarnessMismatch,
+    Inconclusive,
+    InfraError,
+    Passed,
+    Verdict,
+)
+from harness.proposals import decisions, route_rules
+from harness.proposals.candidates import cost_ratio, selections
+from harness.proposals.evaluation import (
+    evaluation,
+    recomputation,
+    registration,
+    worker_supervision,
+)
+from harness.routes import freezes
+from harness.routing.candidate_schedule import OnBetter
+from harness.routing.context import Context
+from harness.routing.proposal import (
+    POLICY_APPROVER,
+    Proposal,
+    ProposalEvent,
+    ProposalPhase,
+    apply_event,
+)
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
+
+
+def drive_proposal(ctx: Context, proposal: Proposal) -> list[str]:
+    """Moves a proposal by its phase, and says what was done. Raises SwapgateError."""
+    try:
+        return _by_phase(ctx, proposal)
+    except EvidenceMismatch as error:
+        if proposal.phase is ProposalPhase.CANARY:
+            raise  # found between a look and its step: the next look sees it
+        with ctx.store.write() as tx:
+            found = Proposals(tx).get(proposal.id)
+            recomputation.raise_mismatch_alert(tx, found, error.verdict, error.differences)
+            return _reject(ctx, tx, found, ProposalEvent.STALE, str(error))
+
+
+def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
+    match proposal.phase:
+        case ProposalPhase.PROPOSED:
+            return _start(ctx, proposal)
+        case ProposalPhase.EVALUATING:
+            return (_choose if proposal.waits_for_rivals else _evaluate)(ctx, proposal)
+        case ProposalPhase.AWAITING_APPROVAL:
+            return _await(ctx, proposal)
+        case ProposalPhase.CANARY:
+            with ctx.store.read() as tx:
+                rollout = Rollouts(tx).get(proposal.rollout or "")
+            return operations.drive(ctx, rollout)
+        case _:
+            return []
+
+
+def _start(ctx: Context, proposal: Proposal) -> list[str]:
+    with ctx.store.write() as tx:
+        if base_change := _describe_base_change(tx, proposal):
+            return _reject(ctx, tx, proposal, ProposalEvent.BASE_CHANGED, base_change)
+        ready = evaluation.attach_runs(ctx, tx, proposal)
+        saved = Proposals(tx).save(apply_event(ready, ProposalEvent.START, ctx.clock.now()))
+        _audit(tx, saved, "proposal.start", {"runs": sorted(evaluation.run_ids(saved))})
+    return [f"{proposal.id}: evaluating"]
+
+
+def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
+    if proposal.retry_at is not None:
+        return _retry(ctx, proposal) if proposal.retry_due(ctx.clock.now()) else []
+    with ctx.store.read() as tx:
+        base_change = _describe_base_change(tx, proposal)
+        by_id = evaluation.load_runs(tx, proposal)
+        answers = evaluation.load_answers(tx, proposal)
+        now = proof_validity.route_time(tx, proposal.route)
+        rules = "" if base_change else _other_rules(ctx, tx, proposal)
+        changes = [
+            change
+            for plan in proposal.plans
+            if (change := proof_validity.describe_suite_change(ctx, tx, plan))
+        ]
+    if base_change:
+        return _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, base_change)
+    if changes or rules:
+        since = f"{'; '.join(changes)} since the proposal was made"
+        return _in_write(ctx, proposal, ProposalEvent.STALE, since if changes else rules)
+    stuck = evaluation.dead_ends(proposal, by_id, ctx.clock.now())
+    judged = evaluation.drop_unreadable(ctx, proposal, by_id, answers)
+    try:
+        evaluation.check_arms(proposal, by_id)
+        verdict = evaluation.decide_verdict(proposal, judged, stuck, now)
+    except StaleEvidence as error:
+        return _in_write(ctx, proposal, ProposalEvent.STALE, str(error))
+    if verdict is None:
+        _tell_of_wait(ctx, proposal, by_id)
+        return _wake(ctx, proposal)
+    with ctx.store.write() as tx:
+        return _apply(ctx, tx, proposal, verdict)
+
+
+def _tell_of_wait(ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
+    """Opens the alert on a provider that keeps the proposal waiting; its title follows."""
+    waits = describe_waits(runs.values(), ctx.clock.now())
+    title = f"the comparison {proposal.id} {waits}"
+    with ctx.store.read() as tx:
+        record = Alerts(tx).newest(f"{AlertKind.EVAL_WAITS.value}:{proposal.id}")
+    is_open = record is not None and record.open
+    if not waits or (record is not None and is_open and record.title == title):
+        return
+    patience = format_span(proposal.policy.gate.infra_patience_s)
+    with ctx.store.write() as tx:
+        alerts.raise_alert(
+            tx,
+            AlertKind.EVAL_WAITS,
+            proposal.id,
+            subject=f"route {proposal.route}",
+            title=title,
+            text=f"It keeps its answers, and ends as not measured after {patience}.",
+            news=AlertEvent.STILL if is_open else AlertEvent.RAISED,
+        )
+
+
+def _wake(ctx: Context, proposal: Proposal) -> list[str]:
+    """Queue again what stopped too early: a shared run's other user may have decided."""
+    with ctx.store.read() as tx:
+        asleep = evaluation.stopped_early(tx, proposal)
+    if asleep:
+        with ctx.store.write() as tx:
+            for run, items in evaluation.stopped_early(tx, proposal).items():
+                EvalRuns(tx).want(run, items)
+                EvalRuns(tx).set_state(run, RunState.QUEUED)
+    return [f"{proposal.id}: {run} continues" for run in asleep]
+
+
+def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) -> list[str]:
+    Verdicts(tx).store(verdict, proposal.id)
+    decided = replace(proposal, verdict=verdict.id)
+    _audit(tx, decided, "verdict", {"verdict": verdict.id, "outcome": verdict.outcome})
+    said = f"{proposal.id}: {verdict.words}"
+    match verdict:
+        case Passed():
+            validity = proof_validity.assess_proof(ctx, tx, verdict)
+            if not validity.holds:
+                said = f"{said}, and {validity.text}"
+                _reject(ctx, tx, decided, ProposalEvent.STALE, _no_proof(verdict, validity))
+                return [said]
+            if uncharged := registration.find_uncharged(tx, decided):
+                _reject(ctx, tx, decided, ProposalEvent.STALE, uncharged)
+                return [f"{said}, and {uncharged}"]
+            if proposal.selection:
+                held = Proposals(tx).save(replace(decided, updated_at=ctx.clock.now()))
+                worker_supervision.stop_unneeded_runs(ctx, tx, held)
+            else:
+                _passed(ctx, tx, decided, verdict)
+        case Failed():
+            _reject(ctx, tx, decided, ProposalEvent.FAILED, verdict.reason)
+        case HarnessMismatch():
+            _reject(ctx, tx, decided, ProposalEvent.HARNESS_MISMATCH, verdict.reason)
+        case Inconclusive():
+            _reject(ctx, tx, decided, ProposalEvent.INCONCLUSIVE, verdict.reason)
+        case InfraError():
+            _not_measured(ctx, tx, decided, verdict)
+        case _:
+            assert_never(verdict)
+    return [said]
+
+
+def _choose(ctx: Context, proposal: Proposal) -> list[str]:
+    """Lets the best of a selection go on, and ends the others that passed, in one unit of work:
+    nobody else goes on, whatever becomes of it. The others' turns change nothing.
+    """
+    proof, said = _proof_now(ctx, proposal)
+    if said:
+        return said
+    if not isinstance(proof, Passed):
+        raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
+    with ctx.store.write() as tx:
+        if Proposals(tx).get(proposal.id).version != proposal.version:
+            return []  # another process was quicker
+        members = Proposals(tx).of_selection(proposal.selection)
+        if fault := selections.find_fault(members):
+            return _reject(ctx, tx, proposal, ProposalEvent.STALE, f"{fault}: propose again")
+        ranked = selections.rank_passed(tx, members)
+        if not ranked or ranked[0][0].id != proposal.id:
+            return []
+        best, name = ranked[0][1], Routing(tx).targets()[proposal.candidate].name
+        for other, finalist in ranked[1:]:
+            because = f"it passed with {finalist.text}, and {name} with {best.text}"
+            said += _reject(ctx, tx, other, ProposalEvent.NOT_CHOSEN, because)
+        _passed(ctx, tx, proposal, proof)
+    return [*said, f"{proposal.id}: the best of its selection"]
+
+
+def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
+    if proposal.on_better is OnBetter.NOTIFY:
+        _announce_better(ctx, tx, proposal, proof)
+        return
+    cost = cost_ratio.load_ratio(ctx, tx, proposal)
+    if proposal.needs_approval or ctx.observe_only or cost.ends_canary:
+        now = ctx.clock.now()
+        waits = Proposals(tx).save(
+            apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
+        )
+        wider = "; ".join(route_rules.describe_second_person_reasons(proposal.widened))
+        asks = f" It asks for other than the route's rules: {wider}." if wider else ""
+        asks += f" {cost.text}"
+        if ctx.observe_only:
+            asks += f" Nobody can approve it yet: {freezes.OBSERVE_ONLY}."
+        alerts.raise_alert(
+            tx,
+            AlertKind.AWAITING_APPROVAL,
+            proposal.id,
+            subject=f"route {proposal.route}",
+            title=f"a swap on route {proposal.route} waits for approval ({proposal.id})",
+            text=f"{proposal.proposer} proposed it. {proof.words}: {reason_text(proof)}{asks} "
+            f"It expires at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
+        )
+    elif frozen := _describe_freeze(ctx, tx, proposal):
+        _wait_for_thaw(tx, proposal, proof, frozen)
+    else:
+        machine.open_canary(ctx, tx, proposal, proof, ProposalEvent.PASSED)
+    worker_supervision.stop_unneeded_runs(ctx, tx, proposal)
+
+
+def _announce_better(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
+    """The route's schedule asks for no more than the news: a person proposes it."""
+    name = Routing(tx).targets()[proposal.candidate].name
+    alerts.raise_alert(
+        tx,
+        AlertKind.BETTER_CANDIDATE,
+        proposal.id,
+        subject=f"route {proposal.route}",
+        title=f"{name} passed on route {proposal.route}",
+        text=f"{proof.words}: {reason_text(proof)} `swapgate proposal create {proposal.route} "
+        f"{name}` proposes it.",
+    )
+    because = f"it passed on schedule: propose {name} to swap"
+    _reject(ctx, tx, proposal, ProposalEvent.NOT_CHOSEN, because)
+
+
+def _wait_for_thaw(tx: Transaction, proposal: Proposal, proof: Passed, frozen: str) -> None:
+    """The policy lets it in without a person; the freeze holds its canary back until then."""
+    waits = apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, tx.now())
+    saved = Proposals(tx).save(
+        replace(waits, approver=POLICY_APPROVER, approved_verdict=proof.id)
+    )
+    _audit(tx, saved, "proposal.frozen", {"verdict": proof.id, "reason": frozen})
+
+
+def _not_measured(
+    ctx: Context, tx: Transaction, proposal: Proposal, verdict: InfraError
+) -> None:
+    now, gate = ctx.clock.now(), proposal.policy.gate
+    if replaced := evaluation.find_replacement(ctx, tx, proposal):
+        _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
+        return
+    runs = evaluation.load_runs(tx, proposal)
+    refused = evaluation.find_refused(tx, runs.values())
+    attempts = proposal.infra_errors + 1
+    pause_s = gate.infra_pause_s(attempts)
+    # Asked again, the same model would answer the same.
+    in_vain = evaluation.has_silent_cut(tx, proposal) or (
+        refused is not None and not gate.unreadable_is_wrong
+    )
+    waited = evaluation.given_up(proposal, runs, now)
+    if not pause_s or in_vain or waited:
+        why, after = polish_reason(verdict.reason), format_quantity(attempts, "attempt")
+        if waited:
+            after = format_span(gate.infra_patience_s)
+        because = f"not measured after {after}: {why}"
+        _reject(ctx, tx, proposal, ProposalEvent.INFRA_LIMIT, because)
+        return
+    paused = replace(
+        apply_event(proposal, ProposalEvent.INFRA_ERROR, now),
+        infra_errors=attempts,
+        retry_at=now + timedelta(seconds=0.0 if refused else pause_s),
+    )
+    Proposals(tx).save(paused)
+    worker_supervision.stop_unneeded_runs(ctx, tx, proposal)
+
+
+def _retry(ctx: Context, proposal: Proposal) -> list[str]:
+    """After InfraError: new runs, since a sample that ended in an error stays as it was."""
+    with ctx.store.write() as tx:
+        # An answer may have come in after the verdict.
+        if replaced := evaluation.find_replacement(ctx, tx, proposal):
+            return _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
+        # In a selection, a verdict without a pause is one that waits for the others'.
+        verdict = None if proposal.selection else proposal.verdict
+        due = replace(proposal, retry_at=None, verdict=verdict)
+        again = evaluation.attach_runs(ctx, tx, due)
+        saved = Proposals(tx).save(replace(again, updated_at=ctx.clock.now()))
+        _audit(tx, saved, "proposal.retry", {"attempt": proposal.infra_errors + 1})
+    return [f"{proposal.id}: measured again"]
+
+
+def _await(ctx: Context, proposal: Proposal) -> list[str]:
+    proof, said = _proof_now(ctx, proposal)
+    if said:
+        return said
+    if proposal.approver is not None and not ctx.observe_only:
+        with ctx.store.read() as tx:
+            if _describe_freeze(ctx, tx, proposal):
+                return []
+        return _open_approved(ctx, proposal, proof)
+    if proposal.approval_ends_at <= ctx.clock.now():
+        return _in_write(ctx, proposal, ProposalEvent.EXPIRED, "nobody approved it in time")
+    return []
+
+
+def _describe_freeze(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+    return freezes.describe_freeze(ctx, tx, proposal.route)
+
+
+def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
+    """The verdict that the proposal stands on; and, where it does so no more, what was done."""
+    with ctx.store.read() as tx:
+        base_change = _describe_base_change(tx, proposal)
+        proof = Verdicts(tx).get(proposal.verdict or "")
+        validity = proof_validity.assess_proof(ctx, tx, proof)
+        rules = "" if base_change else _other_rules(ctx, tx, proposal)
+        rules = rules or decisions.find_revocation(tx, proposal)
+    if base_change:
+        return proof, _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, base_change)
+    if not validity.holds:
+        event = (
+            ProposalEvent.STALE if validity.proof is ProofState.STALE else ProposalEvent.EXPIRED
+        )
+        return proof, _in_write(ctx, proposal, event, _no_proof(proof, validity))
+    if rules:
+        return proof, _in_write(ctx, proposal, ProposalEvent.STALE, rules)
+    return proof, []
+
+
+def _open_approved(ctx: Context, proposal: Proposal, proof: Verdict) -> list[str]:
+    if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
+        raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
+    with ctx.store.write() as tx:
+        if Proposals(tx).get(proposal.id).version != proposal.version:
+            return []  # another process was quicker
+        machine.open_canary(ctx, tx, proposal, proof, ProposalEvent.APPROVED)
+    return [f"{proposal.id}: canary opened"]
+
+
+def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+    rule_differences = route_rules.list_rule_differences(ctx, tx, proposal)
+    return (
+        f"{route_rules.OTHER_RULES} ({'; '.join(rule_differences)}): propose again"
+        if rule_differences
+        else ""
+    )
+
+
+def _another_look(replaced: str) -> str:
+    return (
+        f"{replaced}. To ask again for what was scored would be another look: propose again, "
+        "which counts it"
+    )
+
+
+def _no_proof(verdict: Verdict, validity: ProofValidity) -> str:
+    return f"verdict {verdict.id} is {validity.proof.value}: {validity.why}; propose again"
+
+
+_OTHER_BASE = "the route's incumbent was changed by another: this proof would be against it"
+_HAD_ITS_CANARY = "the route's signed history has its canary: this row is older than that"
+
+
+def _describe_base_change(tx: Transaction, proposal: Proposal) -> str:
+    route = Routing(tx).route(proposal.route)
+    if route is None or route.incumbent != proposal.incumbent:
+        return _OTHER_BASE
+    had = Routing(tx).has_had_rollout(proposal.route, rollout_id(proposal.id))
+    return _HAD_ITS_CANARY if had else ""
+
+
+def _in_write(
+    ctx: Context, proposal: Proposal, event: ProposalEvent, because: str
+) -> list[str]:
+    with ctx.store.write() as tx:
+        return _reject(ctx, tx, proposal, event, because)
+
+
+def _reject(
+    ctx: Context, tx: Transaction, proposal: Proposal, event: ProposalEvent, because: str
+) -> list[str]:
+    saved = Proposals(tx).save(apply_event(proposal, event, ctx.clock.now(), because))
+    worker_supervision.stop_unneeded_runs(ctx, tx, saved)
+    _audit(tx, saved, f"proposal.{event.value}", {"reason": because})
+    return [f"{proposal.id}: {saved.phase.value}: {because}"]
+
+
+def _audit(
+    tx: Transaction,
+    proposal: Proposal,
+    action: str,
+    details: dict[str, object],
+) -> None:
+    AuditLog(tx).append(
+        SYSTEM, action, f"proposal {proposal.id}", {"route": proposal.route, **details}
+    )

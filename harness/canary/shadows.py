@@ -1,0 +1,339 @@
+"""Starts, ends and reports shadows (F8): a route's requests mirrored to a candidate whose
+answers nobody gets. A shadow needs no verdict; it needs an open proposal of that candidate or
+an approver, clearance for the data class, and an end.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import reduce
+from typing import Final
+
+from harness.canary import shadow_evidence
+from harness.frame.errors import InputError, NotFound
+from harness.frame.formatting import (
+    format_answer_price,
+    format_milliseconds,
+    format_percent,
+    format_usd,
+)
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.providers.target import Target
+from harness.registry import data_class_checks, named_models, targets
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.records.interventions import Shadows
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.shadow import (
+    COST_USD,
+    MIRRORED,
+    PAIRS,
+    UNIT,
+    CheckSides,
+    Shadow,
+    ShadowCheck,
+    ShadowLimits,
+    ShadowTally,
+    ShadowUsage,
+    add_tallies,
+    check_shadow_limits,
+    sum_usage,
+)
+from harness.routing.table import Route, find_shadow_end
+
+LONGEST: Final = timedelta(days=90)
+DEFAULT_LASTS: Final = timedelta(days=7)
+# Requests that were drawn and not mirrored, by the name they are counted under.
+LEFT_OUT: Final[Mapping[str, str]] = {
+    "declined": "the client said no (x-swapgate-shadow: off), or its key is opted out",
+    "too_large": "longer than `copy_max_bytes` of the route",
+    "not_repeatable": "state or tools of the provider's own: asking twice may act twice",
+    "unable": "the candidate cannot do what they need",
+    "over_budget": "over the day's budget",
+    "over_monthly_cap": "the monthly cap left nothing at hand: `swapgate spending`",
+    "budget_unknown": "the database did not say what is spent",
+    "resting": "the provider had too much to do",
+    "circuit_open": "the candidate's circuit was open",
+    "dropped": "too many at once",
+    "unreadable": "an answer could not be read",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckEvidence:
+    check: str
+    both: int
+    incumbent_only: int
+    candidate_only: int
+    neither: int
+    # lost, won: pairs that the evidence counts, of those that one side alone holds: each
+    # caller's first.
+    lost: int
+    won: int
+    share_of_level: float  # of the evidence at which harm is said
+
+
+@dataclass(frozen=True, slots=True)
+class PairFigures:
+    ms: float  # of a stream, to its first output
+    output_tokens: float
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowStatus:
+    shadow: Shadow
+    state: str
+    mirrored: int
+    pairs: int
+    cost_usd: float
+    unpriced: int
+    today: ShadowUsage  # of the budget
+    left_out: Mapping[str, int]
+    checks: Sequence[CheckEvidence]
+    share_of_level: float
+    # The evidence that the candidate is worse has reached its level; it decides nothing.
+    harm: bool
+    incumbent: PairFigures | None
+    candidate: PairFigures | None
+
+
+def start_shadow(
+    ctx: Context,
+    actor: Actor,
+    route_name: str,
+    candidate_name: str,
+    limits: ShadowLimits,
+    *,
+    reason: str,
+    lasts: timedelta = DEFAULT_LASTS,
+) -> Shadow:
+    """Starts a shadow; every router mirrors requests within two seconds. With an open proposal
+    of the candidate a proposer may, else an approver. Raises NotFound, NotAllowed (also for the
+    data class), Conflict while the route has one, InputError.
+
+    candidate_name: id or `provider/model`.
+    """
+    actor.require(Role.PROPOSER)
+    check_shadow_limits(limits)
+    if not reason.strip():
+        raise InputError("a shadow needs a reason: it sees what users write")
+    if not timedelta(0) < lasts <= LONGEST:
+        raise InputError(f"a shadow lasts for {LONGEST.days} days at the most")
+    with ctx.store.write() as tx:
+        route, now = routes.require_route(tx, route_name), ctx.clock.now()
+        candidate = named_models.register_model(ctx, tx, actor, candidate_name)
+        check_shadow(ctx, tx, route, candidate, limits)
+        open_ = Proposals(tx).list(route=route.name, open_only=True)
+        proposal = next((one.id for one in open_ if one.candidate == candidate.id), None)
+        if proposal is None:
+            actor.require(Role.APPROVER)
+        shadow = Shadow(
+            id=ctx.chance.token("sh_"),
+            route=route.name,
+            incumbent=route.incumbent,
+            candidate=candidate,
+            data_class=route.settings.data_class,
+            limits=limits,
+            proposal=proposal,
+            reason=reason,
+            started_by=actor.name,
+            started_at=now,
+            expires_at=now + lasts,
+        )
+        Shadows(tx).add(shadow)
+        _record_shadow(tx, shadow, actor, "shadow.start", reason)
+        return shadow
+
+
+def check_shadow(
+    ctx: Context, tx: Transaction, route: Route, candidate: Target, limits: ShadowLimits
+) -> None:
+    if route.settings.side_effects:
+        raise InputError(
+            f"route {route.name!r} has tools that act on the world (side_effects): nothing of "
+            "it is sent twice"
+        )
+    if candidate.id == route.incumbent:
+        raise InputError(f"{candidate.name} is the incumbent of route {route.name!r} already")
+    if route.canary is not None and route.canary.target == candidate.id:
+        raise InputError(
+            f"{candidate.name} has its canary on route {route.name!r}: `swapgate canary status "
+            f"{route.name}` shows more than a shadow could"
+        )
+    data_class_checks.check_targets(ctx, route.settings, [candidate], route=route.name)
+    provider = targets.provider_of(tx, candidate)
+    if limits.usd_per_day is not None and candidate.model not in provider.prices:
+        raise InputError(
+            f"{candidate.name} has no price, so that no budget in US dollars can be kept: set "
+            f"providers.{candidate.provider}.prices, or give no budget in money "
+            "(--usd-per-day none)"
+        )
+
+
+def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> Shadow:
+    actor.require(Role.PROPOSER)
+    with ctx.store.write() as tx:
+        live = next((shadow for shadow in Shadows(tx).live() if shadow.route == route), None)
+        if live is None:
+            routes.require_route(tx, route)
+            raise NotFound(
+                f"route {route!r} has no shadow now; `swapgate shadow list` shows all"
+            )
+        return end_shadow(tx, live, actor, reason or "stopped by hand")
+
+
+def end_finished(ctx: Context) -> Sequence[str]:
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        over = [
+            (shadow, why)
+            for shadow in Shadows(tx).live()
+            if (why := _over(ctx, tx, shadow, now))
+        ]
+    if not over:
+        return ()
+    with ctx.store.write() as tx:
+        for shadow, why in over:
+            end_shadow(tx, shadow, SYSTEM, why)
+    return [f"shadow {shadow.id} of route {shadow.route} ended: {why}" for shadow, why in over]
+
+
+def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
+    route = Routing(tx).route(shadow.route)
+    why = find_shadow_end(shadow, route)
+    if why or route is None:
+        return why
+    if now >= shadow.expires_at:
+        return "its time is up"
+    if shadow.proposal is not None and not Proposals(tx).get(shadow.proposal).open:
+        return f"its proposal {shadow.proposal} is over"
+    return data_class_checks.find_refusal(
+        ctx, route.settings, shadow.candidate, route=route.name
+    )
+
+
+def end_shadow(tx: Transaction, shadow: Shadow, actor: Actor, because: str) -> Shadow:
+    ended = Shadows(tx).end(shadow.id, actor=actor.name, because=because, now=tx.now())
+    _record_shadow(tx, ended, actor, "shadow.stop", because)
+    return ended
+
+
+def _record_shadow(
+    tx: Transaction, shadow: Shadow, actor: Actor, action: str, reason: str
+) -> None:
+    details = {
+        "route": shadow.route,
+        "candidate": shadow.candidate.name,
+        "proposal": shadow.proposal,
+        "share_bps": shadow.limits.share_bps,
+        "requests_per_day": shadow.limits.requests_per_day,
+        "usd_per_day": shadow.limits.usd_per_day,
+        "reason": reason,
+    }
+    AuditLog(tx).append(actor, action, f"shadow {shadow.id}", details)
+
+
+def load_status(ctx: Context, route: str) -> ShadowStatus:
+    with ctx.store.read() as tx:
+        newest = Shadows(tx).list(route=route, limit=1)
+        if not newest:
+            routes.require_route(tx, route)
+            raise NotFound(
+                f"route {route!r} has had no shadow yet: `swapgate shadow start {route} "
+                "PROVIDER/MODEL`"
+            )
+        return load_shadow_status(ctx, tx, newest[0])
+
+
+def list_running(ctx: Context) -> Sequence[ShadowStatus]:
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        live = sorted(Shadows(tx).live(), key=lambda shadow: shadow.route)
+        return [
+            load_shadow_status(ctx, tx, shadow) for shadow in live if shadow.expires_at > now
+        ]
+
+
+def load_shadow_status(ctx: Context, tx: Transaction, shadow: Shadow) -> ShadowStatus:
+    return build_status(shadow, Shadows(tx).tallies([shadow.id]), ctx.clock.now())
+
+
+def build_status(shadow: Shadow, rows: Sequence[ShadowTally], now: datetime) -> ShadowStatus:
+    """Builds a shadow's status. rows: its own, or those of more shadows that count as one."""
+    whole = reduce(add_tallies, rows, ShadowTally(shadow.id, now.date(), ""))
+    counts, sums = Counter(whole.counts), whole.sums
+    checks = [
+        evidence for check in ShadowCheck if (evidence := _evidence(check, counts)) is not None
+    ]
+    log_e = shadow_evidence.combined_log_e(
+        {check.check: (check.lost, check.won) for check in checks}
+    )
+    pairs = counts[PAIRS]
+    return ShadowStatus(
+        shadow=shadow,
+        state=_state(shadow, now),
+        mirrored=counts[MIRRORED],
+        pairs=pairs,
+        cost_usd=sums.get(COST_USD, 0.0),
+        unpriced=counts["unpriced"],
+        today=sum_usage(rows, now.date()),
+        left_out={name: counts[name] for name in LEFT_OUT if counts[name]},
+        checks=checks,
+        share_of_level=shadow_evidence.share_of_level(log_e),
+        harm=shadow_evidence.is_harm(log_e),
+        incumbent=_figures("incumbent", sums, pairs),
+        candidate=_figures("candidate", sums, pairs),
+    )
+
+
+def _state(shadow: Shadow, now: datetime) -> str:
+    if shadow.ended_at is not None:
+        return f"ended by {shadow.ended_by}: {shadow.ended_because}"
+    return "expired" if now >= shadow.expires_at else "mirroring"
+
+
+def _evidence(check: ShadowCheck, counts: Mapping[str, int]) -> CheckEvidence | None:
+    """None for a check that no request asked for."""
+    by = {sides.value: counts.get(f"{check.value}.{sides.value}", 0) for sides in CheckSides}
+    if not any(by.values()):
+        return None
+    lost, won = (
+        counts.get(f"{UNIT}.{check.value}.{side.value}", 0)
+        for side in (CheckSides.INCUMBENT, CheckSides.CANDIDATE)
+    )
+    share = shadow_evidence.share_of_level(shadow_evidence.check_log_e(lost, won))
+    return CheckEvidence(check.value, **by, lost=lost, won=won, share_of_level=share)
+
+
+def _figures(side: str, sums: Mapping[str, float], pairs: int) -> PairFigures | None:
+    if not pairs:
+        return None
+    names = ("ms", "output_tokens", "paired_usd")
+    return PairFigures(*(sums.get(f"{side}.{name}", 0.0) / pairs for name in names))
+
+
+def list_figures(status: ShadowStatus) -> Sequence[tuple[str, str]]:
+    limits, used = status.shadow.limits, status.today
+    evidence = f"{format_percent(status.share_of_level, 0)} of the level"
+    unpriced = f" and {status.unpriced:,} requests without a price" if status.unpriced else ""
+    a_day = f" of {format_usd(limits.usd_per_day)}" if limits.usd_per_day is not None else ""
+    requests = f"{used.requests:,} of {limits.requests_per_day:,} requests"
+    rows = [
+        ("mirrored", f"{status.mirrored:,}, with {status.pairs:,} pairs of answers"),
+        ("evidence that it is worse", f"{evidence}: HARM" if status.harm else evidence),
+        ("cost", format_usd(status.cost_usd) + unpriced),
+        ("today", f"{requests}, {format_usd(used.cost_usd)}{a_day}"),
+    ]
+    for name, side in (("incumbent", status.incumbent), ("candidate", status.candidate)):
+        if side is not None:
+            means = (
+                f"{format_milliseconds(side.ms)}, {side.output_tokens:,.0f} tokens, "
+                f"{format_answer_price(side.cost_usd)}"
+            )
+            rows.append((f"{name}, mean", means))
+    return rows

@@ -1,0 +1,200 @@
+"""A canary's status shows people where its rollout is and why, with what was done to it. It
+decides nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from harness.canary import decision, holds
+from harness.canary.canary_state import OVERRULES, CanaryState, describe_canary_state
+from harness.canary.rollout_unit import RolloutUnit
+from harness.evals import proof_validity
+from harness.frame.errors import NotFound
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import AuditEvent
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.next_step import decide_action
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.online.segment_harm import describe_sources
+from harness.gate.online.timeline import TimelinePoint, build_timeline
+from harness.gate.policy import CostAcceptance
+from harness.gate.text.explain import RolloutExplanation, explain_rollout
+from harness.providers.target import Target
+from harness.routes import routes
+from harness.routes.taken_back import describe_later_rollback, find_later_rollback, is_over
+from harness.routing.context import Context
+from harness.routing.records.observations import Observations
+from harness.routing.records.preload import Preload
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import RouteRecord
+
+MAX_AUDIT_EVENTS: Final = 2_000
+
+
+@dataclass(frozen=True)
+class CanaryStatus:
+    rollout: Rollout
+    incumbent: Target
+    candidate: Target
+    action: RolloutAction  # what the evidence asks for now
+    blocks: Sequence[ObservationBlock]
+    explanation: RolloutExplanation  # the same for people
+    # moved, held, faults: what keeps it from going on, whatever the evidence says; `held` ends
+    # by itself, the others when a person acts; empty for nothing.
+    moved: str = ""
+    held: str = ""
+    faults: str = ""
+    pause_reason: str = ""  # the reason of its pause, empty for one that is not paused
+    rollback: RouteRecord | None = None  # of its promotion, after the bake
+    # A cost beyond the policy's guardrail that an approver accepted; None for none.
+    accepted_cost: CostAcceptance | None = None
+    shared_key: str = ""  # says which key carries too many of the route's requests
+
+    @property
+    def changed_at(self) -> datetime:
+        return self.rollback.at if self.rollback else self.rollout.updated_at
+
+    @property
+    def hold_reasons(self) -> Sequence[str]:
+        return [*filter(None, (self.moved, self.held, self.faults))]
+
+    @property
+    def state(self) -> CanaryState:
+        return describe_canary_state(
+            self.rollout,
+            self.hold_reasons,
+            self.action,
+            self.explanation,
+            pause_reason=self.pause_reason,
+            incumbent=self.incumbent.name,
+            taken_back=describe_later_rollback(self.rollback),
+        )
+
+    def objections(self, signal: RolloutSignal) -> Sequence[str]:
+        return self.explanation.against if signal in OVERRULES else ()
+
+    @property
+    def callers(self) -> str:
+        return describe_sources(self.blocks)
+
+    @property
+    def timeline(self) -> Sequence[TimelinePoint]:
+        return build_timeline(self.rollout, self.blocks)
+
+
+def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus]:
+    """Lists live canaries and bakes; with `route`, that route's newest rollout, live or not.
+
+    Raises NotFound for an unknown route.
+    """
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        if route is not None:
+            routes.require_route(tx, route)
+        rollouts = (
+            [*Rollouts(tx).live(), *Rollouts(tx).baking()]
+            if route is None
+            else Rollouts(tx).list(route=route, limit=1)
+        )
+        targets = Routing(tx).targets()
+        _check_proofs(tx, rollouts)
+        preload_canaries(tx, rollouts)
+        accepted = {proposal.id: proposal.accepted_cost for proposal in Proposals(tx).open()}
+        return [
+            replace(
+                build_canary_status(RolloutUnit(ctx, tx, rollout), targets, now),
+                accepted_cost=accepted.get(rollout.proposal),  # it ends with its proposal
+            )
+            for rollout in rollouts
+        ]
+
+
+def _check_proofs(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
+    """Verifies the verdicts that let the live ones in. Raises SignatureInvalid."""
+    ids = [rollout.verdict for rollout in rollouts if rollout.live]
+    Preload(tx).verdicts(ids)
+    for id_ in ids:
+        Verdicts(tx).get(id_)
+
+
+def list_rollouts(ctx: Context) -> Sequence[Rollout]:
+    with ctx.store.read() as tx:
+        return [*Rollouts(tx).live(), *Rollouts(tx).baking()]
+
+
+@dataclass(frozen=True)
+class CanaryHistory:
+    status: CanaryStatus
+    # What was done to the rollout, newest first (the last MAX_AUDIT_EVENTS).
+    moves: Sequence[AuditEvent]
+
+
+def explain_canary(ctx: Context, route: str) -> CanaryHistory:
+    found = next(iter(list_canaries(ctx, route=route)), None)
+    if found is None:
+        raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
+    return CanaryHistory(found, list_canary_moves(ctx, found.rollout))
+
+
+def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
+    with ctx.store.read() as tx:
+        events = AuditLog(tx).for_subject(
+            f"route {rollout.route}", since=rollout.started_at, limit=MAX_AUDIT_EVENTS
+        )
+    return [event for event in events if event.details.get("rollout") == rollout.id]
+
+
+def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
+    """Reads by few statements what `build_canary_status` asks of each of these."""
+    Preload(tx).blocks([rollout.id for rollout in rollouts])
+    if proof_validity.has_moved_providers(tx):
+        Preload(tx).verdicts([rollout.verdict for rollout in rollouts if rollout.live])
+    Preload(tx).newest_alerts([key for r in rollouts for key in holds.list_alert_keys(r)])
+    Preload(tx).first_after([r.id for r in rollouts if is_over(r)])
+
+
+def build_canary_status(
+    unit: RolloutUnit, targets: Mapping[str, Target], now: datetime
+) -> CanaryStatus:
+    rollout = unit.rollout
+    blocks = Observations(unit.tx).blocks(rollout.id)
+    action = decide_action(rollout, blocks, now)
+    if rollout.state is RolloutState.ROLLED_BACK and decision.find_worker_abort(unit):
+        # Its last blocks came after the rollback, and may name a segment by now.
+        action = replace(action, figures=action.figures.with_segment(blocks))
+    current = rollout.live or rollout.baking
+    faults = holds.describe_router_faults(unit.tx, rollout) if current else ""
+    return CanaryStatus(
+        rollout=rollout,
+        incumbent=targets[rollout.incumbent],
+        candidate=targets[rollout.candidate],
+        action=action,
+        blocks=blocks,
+        explanation=explain_rollout(rollout, action, blocks, now),
+        moved=_moved_provider_reason(unit) if rollout.live else "",
+        held=" ".join(
+            why for why in holds.list_hold_reasons(unit.tx, rollout) if why != faults
+        ),
+        faults=faults,
+        pause_reason=holds.find_pause_reason(unit.tx, rollout),
+        rollback=find_later_rollback(unit.tx, rollout),
+        shared_key=holds.describe_shared_key(unit.tx, rollout.route),
+    )
+
+
+def _moved_provider_reason(unit: RolloutUnit) -> str:
+    # Reading verdicts and their plans takes long, for every canary of a list.
+    if not proof_validity.has_moved_providers(unit.tx):
+        return ""
+    verdict = Verdicts(unit.tx).get(unit.rollout.verdict)
+    if proof_validity.find_unreadable(verdict):
+        return ""
+    moved = proof_validity.list_moved_providers(unit.ctx, unit.tx, verdict)
+    return decision.describe_moved(moved)

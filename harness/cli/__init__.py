@@ -1,1 +1,0 @@
-"""The command line: reads arguments, calls `harness.control`, and ends with an exit code."""

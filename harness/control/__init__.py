@@ -1,1 +1,0 @@
-"""Use cases: each loads once, decides purely, applies by compare-and-swap, records."""

@@ -1,1 +1,0 @@
-"""Agents: created, talked to and kept, on behalf of a data key, a person or this machine."""

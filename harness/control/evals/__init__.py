@@ -1,1 +1,0 @@
-"""Eval runs and what their verdicts are still worth: workers, recomputation, replay, costs."""

@@ -1,3 +1,0 @@
-"""What keeps an installation running: alerts, the audit log, keys, captures, lists
-for people.
-"""

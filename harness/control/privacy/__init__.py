@@ -1,1 +1,0 @@
-"""What is kept of users: captures, retention, deletion, and encryption at rest."""

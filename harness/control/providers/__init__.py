@@ -1,1 +1,0 @@
-"""Providers, their credentials and sign-ins, and the models that they offer."""

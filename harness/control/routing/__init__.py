@@ -1,1 +1,0 @@
-"""Routes, targets, fallback chains and the kill switch, as people change them."""

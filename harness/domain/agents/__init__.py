@@ -1,1 +1,0 @@
-"""Agents hold conversations over HTTP: on which model, and by whose consent it changes."""

@@ -1,1 +1,0 @@
-"""What a canary is: its rollout plan, guardrails, and the observations that they count."""

@@ -1,1 +1,0 @@
-"""What an evaluation is: suites, runs and samples, pins, verdicts and costs."""

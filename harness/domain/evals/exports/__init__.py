@@ -1,1 +1,0 @@
-"""Results of other eval tools become pairs of scores, for reports alone."""

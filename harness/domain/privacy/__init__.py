@@ -1,1 +1,0 @@
-"""What is kept of requests: captures, their redaction, and finders of personal data."""

@@ -1,1 +1,0 @@
-"""What a proposal of a new model is, and the policy that decides on it."""

@@ -1,1 +1,0 @@
-"""Provider kinds, addresses, keys, sign-ins, and the models that providers offer."""

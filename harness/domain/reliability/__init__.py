@@ -1,1 +1,0 @@
-"""How failures are met: breakers, retries, fail-over, rate limits and budgets."""

@@ -1,1 +1,0 @@
-"""Which targets serve a route: table, changes, evidence, plan."""

@@ -1,0 +1,1 @@
+"""Runs, their costs, and the drift watch."""

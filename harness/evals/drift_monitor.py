@@ -1,0 +1,267 @@
+"""Watches incumbents for drift (F7): asks them a suite again by schedule, compares the scores
+with those of the runs before, and alerts. All that it knows is in the store: a second control
+process finds its work done.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Final
+
+import structlog
+
+from harness.evals import drift_watches
+from harness.evals.drift_watches import WatchedPair
+from harness.evals.records.drift import Drift
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import Conflict, InputError, SwapgateError
+from harness.frame.formatting import format_score
+from harness.frame.people.access import SYSTEM
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate import drift
+from harness.gate.drift_check import (
+    DriftCheck,
+    DriftEvidence,
+    DriftWatch,
+    ItemScores,
+    list_served,
+)
+from harness.gate.pins import ServedModel, ServedPin, Sighting, find_replacement
+from harness.gate.run import RUNNABLE_STATES, EvalRun, RunState, Sample
+from harness.providers.records import Sightings
+from harness.routing.context import Context
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+
+log = structlog.get_logger("swapgate.drift")
+# More samples than this share without a score: the run says nothing about the model.
+MOST_MISSING: Final = 0.02
+LEAST_MEASURED: Final = 0.5
+EXAMPLES: Final = 3
+ANSWER_WIDTH: Final = 120
+
+
+def run_once(ctx: Context) -> list[str]:
+    """Says what it did. At the end raises InputError with the suites that fail."""
+    with ctx.store.read() as tx:
+        pairs = drift_watches.list_watched_pairs(ctx, tx)
+        open_ = drift_watches.find_open_watches(tx)
+    did, failed = [], []
+    for key in sorted(set(open_) - {pair.key for pair in pairs}):
+        with ctx.store.write() as tx:
+            if drift_watches.close_watch(ctx, tx, open_[key]):
+                did.append(f"{open_[key].id}: closed, no route asks for it any more")
+    for pair in pairs:
+        try:
+            did += _advance_pair(ctx, pair, open_.get(pair.key))
+        except Conflict:
+            # Another control process was first: the next turn looks at what it did.
+            continue
+        except SwapgateError as error:
+            if error.retryable:
+                raise
+            # A suite that does not load must not keep the others from being watched.
+            failed.append(f"suite {pair.suite}: {error}")
+    for words in did:
+        log.info("drift_watch", did=words)
+    if failed:
+        raise InputError("; ".join(failed))
+    return did
+
+
+def _advance_pair(ctx: Context, pair: WatchedPair, watch: DriftWatch | None) -> list[str]:
+    plan = drift_watches.plan_watch(ctx, pair)
+    if watch is None:
+        return _begin_watch(ctx, pair, "the first")
+    turn, did = _WatchTurn(ctx, pair, watch), []
+    with ctx.store.read() as tx:
+        another = turn.find_other_model(tx)
+    if another is not None and not alerts.is_open(ctx, AlertKind.SERVED_MODEL, watch.id):
+        with ctx.store.write() as tx:
+            # Unless a person has just closed the watch.
+            if Drift(tx).is_open(watch.id):
+                did = turn.alert_other_model(tx)
+    if watch.running is not None:
+        return did + turn.finish_run(watch.running)
+    if watch.is_drifted:
+        return did
+    if watch.plan != plan:
+        return did + _begin_watch(ctx, pair, "the suite or its plan changed", after=watch)
+    if ctx.clock.now() < watch.find_next_due(pair.policy.every_s):
+        return did
+    with ctx.store.write() as tx:
+        drift_watches.start_check(ctx, tx, SYSTEM, pair, watch)
+    return [*did, f"{watch.id}: {pair.suite} is asked again"]
+
+
+def _begin_watch(
+    ctx: Context, pair: WatchedPair, reason: str, *, after: DriftWatch | None = None
+) -> list[str]:
+    with ctx.store.write() as tx:
+        if after is not None and not drift_watches.close_watch(ctx, tx, after):
+            return []
+        baseline = drift_watches.start_check(ctx, tx, SYSTEM, pair, reason=reason)
+    return [f"{baseline.watch}: a baseline of {pair.suite} is measured"]
+
+
+@dataclass(frozen=True)
+class _WatchTurn:
+    ctx: Context
+    pair: WatchedPair
+    watch: DriftWatch
+
+    def finish_run(self, check: DriftCheck) -> list[str]:
+        """At the running check: nothing while it goes on, all that it found at its end."""
+        with self.ctx.store.read() as tx:
+            run = EvalRuns(tx).get(check.run)
+            if run.state in RUNNABLE_STATES:
+                return []
+            samples = EvalRuns(tx).samples(run.id)
+        served = tuple(sorted({one.served_model for one in samples if one.served_model}))
+        check = replace(check, served=served, ended_at=self.ctx.clock.now())
+        ended = _judge_check(check, run, samples, self.watch.counted)
+        with self.ctx.store.write() as tx:
+            if not Drift(tx).end(ended):
+                return []
+            # What answered last may not have been looked at while the run was on.
+            did = self.alert_other_model(tx)
+            after = DriftWatch((*self.watch.checks[:-1], ended))
+            return did + replace(self, watch=after).record_result(tx)
+
+    def record_result(self, tx: Transaction) -> list[str]:
+        watch, check = self.watch, self.watch.checks[-1]
+        if check.message:
+            title = f"the drift watch could not measure {self._target_name(tx)}"
+            text = f"{check.message}. It is tried again within the hour."
+            self._raise_alert(tx, AlertKind.JOB_FAILED, title, text)
+            return [f"{watch.id}: not measured, {check.message}"]
+        alerts.resolve_alert(tx, AlertKind.JOB_FAILED, watch.id)
+        evidence = check.evidence
+        if evidence is None:
+            return [f"{watch.id}: the baseline of {self.pair.suite} is measured"]
+        if not evidence.drifted:
+            return [f"{watch.id}: no drift"]
+        title, text = self._describe_drift(tx, evidence)
+        self._raise_alert(tx, AlertKind.DRIFT, title, text)
+        details = {"check": check.number, "run": check.run, "evidence": asdict(evidence)}
+        AuditLog(tx).append(SYSTEM, "drift.found", f"drift watch {watch.id}", details)
+        return [f"{watch.id}: {title}"]
+
+    def find_other_model(self, tx: Transaction) -> Sighting | None:
+        """Finds a model that was seen since, and that no counted run met."""
+        measured = self.watch.counted
+        if not measured:
+            return None
+        met = {ServedModel(name) for name in list_served(measured)}
+        since, seen = measured[-1].ended_at, Sightings(tx).for_target(self.pair.target)
+        return find_replacement(met, seen, ServedPin.MODEL, decided_at=since)
+
+    def alert_other_model(self, tx: Transaction) -> list[str]:
+        """Raises the alert once for a watch; the next run measures how that model answers."""
+        another = self.find_other_model(tx)
+        record = Alerts(tx).newest(f"{AlertKind.SERVED_MODEL.value}:{self.watch.id}")
+        if another is None or (record is not None and record.open):
+            return []
+        model = another.served.model
+        title = f"the provider of {self._target_name(tx)} serves another model: {model}"
+        text = (
+            f"First seen {another.first_at:%Y-%m-%d %H:%M} UTC; the runs so far met "
+            f"{', '.join(list_served(self.watch.counted))}. Whether it answers as well is "
+            f"measured by the next run: `swapgate drift run {self.pair.routes[0]}` starts it "
+            "now."
+        )
+        self._raise_alert(tx, AlertKind.SERVED_MODEL, title, text)
+        return [f"{self.watch.id}: {title}"]
+
+    def _raise_alert(self, tx: Transaction, kind: AlertKind, title: str, text: str) -> None:
+        about, subject = self.watch.id, self.pair.subject
+        alerts.raise_alert(tx, kind, about, subject=subject, title=title, text=text)
+
+    def _target_name(self, tx: Transaction) -> str:
+        return Routing(tx).targets()[self.pair.target].name
+
+    def _describe_drift(self, tx: Transaction, evidence: DriftEvidence) -> tuple[str, str]:
+        by = f"{format_score(abs(evidence.delta))} points {evidence.direction}"
+        which = "run" if evidence.window == 1 else f"{evidence.window} runs"
+        change = evidence.change_text.replace("(", "(95 % interval ")
+        changes = drift_watches.list_item_changes(tx, self.watch)
+        shown = changes if evidence.direction == "worse" else changes[::-1]
+        figures = (
+            f"The newest {which} against those before: {change} over {evidence.items} items; "
+            f"{evidence.worse} worse, {evidence.same} the same, {evidence.better} better."
+        )
+        lines = [
+            figures,
+            f"It serves {self.pair.subject}. {_describe_served(self.watch.counted)}",
+            *(
+                f"Item {change.item}: {change.score_before:g} before, {change.score_now:g} "
+                f"now. Before: “{_short(change.answer_before)}” Now: "
+                f"“{_short(change.answer_now)}”"
+                for change in shown[:EXAMPLES]
+            ),
+        ]
+        name, suite = self._target_name(tx), self.pair.suite
+        return f"{name} answers {suite} otherwise than it did: {by}", "\n".join(lines)
+
+
+def _judge_check(
+    check: DriftCheck, run: EvalRun, samples: Sequence[Sample], before: Sequence[DriftCheck]
+) -> DriftCheck:
+    """Judges a check whose run has ended. before: the counted checks of its watch."""
+    if because := _unmeasured(check, run, samples):
+        return replace(check, message=because)
+    counted = replace(check, scores=_load_scores(samples, check.plan.epochs))
+    if not before:
+        return counted
+    last = before[-1].evidence
+    evidence = drift.compare_runs(
+        [one.scores for one in (*before, counted)],
+        check.plan.alpha,
+        -float("inf") if last is None else last.log_e,
+    )
+    return replace(counted, evidence=evidence)
+
+
+def _unmeasured(check: DriftCheck, run: EvalRun, samples: Sequence[Sample]) -> str:
+    missing = [sample for sample in samples if sample.error]
+    if run.state in (RunState.FAILED, RunState.STOPPED):
+        last = missing[-1].error_text if missing else ""
+        return ": ".join(filter(None, (f"the run {run.state.value}", run.message or last)))
+    if len(missing) > MOST_MISSING * len(samples):
+        many = f"{len(missing)} of {len(samples)} answers have no score"
+        return f"{many}: {missing[-1].error_text or 'no reply'}"
+    if len(samples) < LEAST_MEASURED * check.plan.items * check.plan.epochs:
+        why = run.message or run.state.value.replace("_", " ")
+        return f"{len(samples)} answers are too few for {check.plan.items} items: {why}"
+    return ""
+
+
+def _load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        found.setdefault(sample.item, []).append(sample)
+    return tuple(
+        (
+            item,
+            None
+            if len(group) < epochs or any(sample.error for sample in group)
+            else sum(sample.strict or 0.0 for sample in group) / len(group),
+        )
+        for item, group in found.items()
+    )
+
+
+def _describe_served(checks: Sequence[DriftCheck]) -> str:
+    before, now = list_served(checks[:-1]), list(checks[-1].served)
+    if not now:
+        return "The provider does not say which model answers."
+    if now == before:
+        return f"The provider names the same model as before: {', '.join(now)}."
+    return f"The provider named {', '.join(before) or 'none'} before, {', '.join(now)} now."
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= ANSWER_WIDTH else f"{flat[: ANSWER_WIDTH - 1]}…"

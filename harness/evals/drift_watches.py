@@ -1,0 +1,311 @@
+"""Drift watches: opens, measures, reports and closes them. `start_checks` measures a route's
+watched suites at once, `accept_baseline` takes the model as it answers now as the new baseline.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from harness.evals.records.drift import Drift
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import Conflict, NotFound
+from harness.frame.people.access import Actor, Role
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import require_reason
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.drift_check import DriftCheck, DriftPlan, DriftPolicy, DriftWatch
+from harness.gate.run import RUNNABLE_STATES, EvalRun, RunBudget, RunState, Sample
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns, Suites
+
+OURS: Final = (AlertKind.DRIFT, AlertKind.SERVED_MODEL, AlertKind.JOB_FAILED)
+DRIFTED: Final = "drifted"  # a state: a person accepts, or swaps the model
+_SAME_SCORE: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedPair:
+    target: str
+    suite: str
+    routes: tuple[str, ...]  # that it serves, with this suite
+    policy: DriftPolicy
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.target, self.suite
+
+    @property
+    def subject(self) -> str:
+        what = "route" if len(self.routes) == 1 else "routes"
+        return f"{what} {', '.join(self.routes)}, suite {self.suite}"
+
+
+def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
+    """What the routing table and the configuration ask to be watched."""
+    if not ctx.drift:
+        return []
+    by_pair: dict[tuple[str, str], list[str]] = {}
+    for name, route in sorted(Routing(tx).table().routes.items()):
+        for suite in route.settings.suites:
+            if suite.suite in ctx.drift:
+                by_pair.setdefault((route.incumbent, suite.suite), []).append(name)
+    return [
+        WatchedPair(target, suite, tuple(names), ctx.drift[suite])
+        for (target, suite), names in sorted(by_pair.items())
+    ]
+
+
+def find_open_watches(tx: Transaction) -> Mapping[tuple[str, str], DriftWatch]:
+    found = Drift(tx).open_watches()
+    return {(watch.baseline.target, watch.baseline.suite): watch for watch in found}
+
+
+def plan_watch(ctx: Context, pair: WatchedPair) -> DriftPlan:
+    pin = ctx.suites.pin(pair.suite)
+    items = min(pair.policy.items or pin.items, pin.items)
+    return DriftPlan(pin.digest, items, pair.policy.epochs, pair.policy.alpha)
+
+
+def start_check(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    pair: WatchedPair,
+    watch: DriftWatch | None = None,
+    reason: str = "",
+) -> DriftCheck:
+    """Queues the next run of a watch; without one the baseline of a new watch, which needs a
+    reason. A run that goes on is given as it is. Raises Conflict when another process was
+    first.
+    """
+    if watch is not None and watch.running is not None:
+        return watch.running
+    now, plan = ctx.clock.now(), watch.plan if watch else plan_watch(ctx, pair)
+    run = EvalRun(
+        id=ctx.chance.token("run_"),
+        suite=pair.suite,
+        suite_digest=plan.suite_digest,
+        target=pair.target,
+        # Its own order: never a proposal's, so that no verdict shares these runs.
+        order_seed=int(plan.suite_digest[16:24], 16),
+        epochs=plan.epochs,
+        wanted=plan.items,
+        state=RunState.QUEUED,
+        created_at=now,
+        budget=RunBudget(pair.policy.max_tokens, pair.policy.max_cost_usd),
+    )
+    check = DriftCheck(
+        run=run.id,
+        watch=watch.id if watch else ctx.chance.token("dw_"),
+        number=len(watch.checks) if watch else 0,
+        target=pair.target,
+        suite=pair.suite,
+        plan=plan,
+        started_at=now,
+        started_by=actor.name,
+        reason=reason,
+    )
+    EvalRuns(tx).add(run)
+    if not Drift(tx).start(check):
+        raise Conflict(
+            f"another process has just started a run of {pair.suite} on route "
+            f"{pair.routes[0]}; try again"
+        )
+    if watch is None:
+        Suites(tx).put(ctx.suites.pin(pair.suite), now)
+        details = {"target": pair.target, "suite": pair.suite, "reason": reason}
+        AuditLog(tx).append(actor, "drift.baseline", f"drift watch {check.watch}", details)
+    return check
+
+
+def close_watch(ctx: Context, tx: Transaction, watch: DriftWatch) -> bool:
+    """Closes a watch, and stops its run; False when another process was first."""
+    now, because = ctx.clock.now(), "the drift watch was closed"
+    if not Drift(tx).close(watch.id, now):
+        return False
+    last = Drift(tx).checks(watch.id)[-1]
+    stopped = Drift(tx).end(replace(last, ended_at=now, message=because))
+    if stopped and EvalRuns(tx).get(last.run).state in RUNNABLE_STATES:
+        EvalRuns(tx).set_state(last.run, RunState.STOPPED, because)
+    for kind in OURS:
+        alerts.resolve_alert(tx, kind, watch.id)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class ItemChange:
+    """One item in the baseline and in the newest run. served_*: as the provider named it."""
+
+    item: str
+    score_before: float
+    score_now: float
+    answer_before: str
+    answer_now: str
+    served_before: str
+    served_now: str
+
+
+def list_item_changes(tx: Transaction, watch: DriftWatch) -> list[ItemChange]:
+    measured = watch.counted
+    if len(measured) < 2:
+        return []
+    before, now = measured[0], measured[-1]
+    old, new = _first_answers(tx, before.run), _first_answers(tx, now.run)
+    scores = dict(now.scores)
+    found = []
+    for item, score in before.scores:
+        present = scores.get(item)
+        if score is None or present is None or abs(present - score) < _SAME_SCORE:
+            continue
+        a, b = old[item], new[item]
+        found.append(
+            ItemChange(item, score, present, a.answer, b.answer, a.served_model, b.served_model)
+        )
+    return sorted(
+        found, key=lambda change: (change.score_now - change.score_before, change.item)
+    )
+
+
+def _first_answers(tx: Transaction, run: str) -> dict[str, Sample]:
+    found: dict[str, Sample] = {}
+    for sample in EvalRuns(tx).samples(run):
+        found.setdefault(sample.item, sample)
+    return found
+
+
+def describe_comparison(times: int) -> str:
+    return {0: "not yet", 1: "once"}.get(times, f"{times} times")
+
+
+@dataclass(frozen=True, slots=True)
+class DriftStatus:
+    routes: tuple[str, ...]
+    suite: str
+    model: str
+    state: str  # starting | baseline | watching | drifted
+    baseline: DriftCheck | None = None  # None until its first turn
+    comparisons: int = 0  # with the baseline
+    running: str | None = None
+    last: DriftCheck | None = None
+    next_at: datetime | None = (
+        None  # None while a run is on, and while drift waits for a person
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    status: DriftStatus
+    checks: tuple[DriftCheck, ...]  # since the baseline, the newest first
+    changes: tuple[ItemChange, ...]
+
+
+def list_drift_status(ctx: Context, *, route: str = "") -> list[DriftStatus]:
+    """Lists every watched pair of incumbent and suite. Raises NotFound for an unknown route."""
+    return [report.status for report in _list_reports(ctx, route, "", with_changes=False)]
+
+
+def list_drift_reports(ctx: Context, route: str, *, suite: str = "") -> list[DriftReport]:
+    """Reports each watched suite of the route, with the items that changed."""
+    return _list_reports(ctx, route, suite, with_changes=True)
+
+
+def _list_reports(
+    ctx: Context, route: str, suite: str, *, with_changes: bool
+) -> list[DriftReport]:
+    found = []
+    with ctx.store.read() as tx:
+        if route:
+            watched = routes.require_route(tx, route).settings.suites
+            if not any(used.suite in ctx.drift for used in watched):
+                return []
+        open_, targets = find_open_watches(tx), Routing(tx).targets()
+        for pair in list_watched_pairs(ctx, tx):
+            if route in ("", *pair.routes) and suite in ("", pair.suite):
+                watch = open_.get(pair.key)
+                changes = list_item_changes(tx, watch) if watch and with_changes else ()
+                status = _describe(pair, targets[pair.target].name, watch)
+                checks = watch.checks[::-1] if watch else ()
+                found.append(DriftReport(status, checks, tuple(changes)))
+    return found
+
+
+def _describe(pair: WatchedPair, model: str, watch: DriftWatch | None) -> DriftStatus:
+    if watch is None:
+        return DriftStatus(pair.routes, pair.suite, model, "starting")
+    measured, ended, running = watch.counted, watch.ended, watch.running
+    state = DRIFTED if watch.is_drifted else "watching" if measured else "baseline"
+    waits = running or watch.is_drifted
+    return DriftStatus(
+        routes=pair.routes,
+        suite=pair.suite,
+        model=model,
+        state=state,
+        baseline=watch.baseline,
+        comparisons=max(len(measured) - 1, 0),
+        running=running.run if running else None,
+        last=ended[-1] if ended else None,
+        next_at=None if waits else watch.find_next_due(pair.policy.every_s),
+    )
+
+
+def start_checks(
+    ctx: Context, actor: Actor, route: str, *, suite: str = ""
+) -> list[DriftCheck]:
+    """Asks again. Raises NotFound where nothing is watched, Conflict for found drift."""
+    actor.require(Role.PROPOSER)
+    started = []
+    with ctx.store.write() as tx:
+        for pair in _of_route(ctx, tx, route, suite):
+            watch = find_open_watches(tx).get(pair.key)
+            if watch is not None and watch.is_drifted:
+                raise Conflict(
+                    f"suite {pair.suite} has found drift on route {route}: see `swapgate drift "
+                    f"status {route}`, then `swapgate drift accept {route} --reason …`"
+                )
+            check = start_check(
+                ctx, tx, actor, pair, watch, "" if watch else "asked for by hand"
+            )
+            started.append(check)
+            AuditLog(tx).append(
+                actor, "drift.run", f"drift watch {check.watch}", {"run": check.run}
+            )
+    return started
+
+
+def accept_baseline(
+    ctx: Context, actor: Actor, route: str, *, reason: str, suite: str = ""
+) -> list[DriftCheck]:
+    """Measures a new baseline; the run that raised the alarm is not it, as a baseline chosen
+    for its scores is biased. Needs an approver and a reason. Raises NotFound where nothing is
+    watched, InputError, NotAllowed.
+    """
+    actor.require(Role.APPROVER)
+    require_reason(reason, "a new baseline")
+    opened = []
+    with ctx.store.write() as tx:
+        for pair in _of_route(ctx, tx, route, suite):
+            before = find_open_watches(tx).get(pair.key)
+            if before is not None:
+                close_watch(ctx, tx, before)
+            opened.append(start_check(ctx, tx, actor, pair, reason=reason))
+    return opened
+
+
+def _of_route(ctx: Context, tx: Transaction, route: str, suite: str) -> list[WatchedPair]:
+    routes.require_route(tx, route)
+    pairs = [
+        pair
+        for pair in list_watched_pairs(ctx, tx)
+        if route in pair.routes and suite in ("", pair.suite)
+    ]
+    if not pairs:
+        which = f"suite {suite!r} does not watch" if suite else "no suite watches"
+        raise NotFound(
+            f"{which} route {route!r}: give a suite of the route a `drift` section in "
+            "the configuration (`swapgate docs open explanation/drift`)"
+        )
+    return pairs

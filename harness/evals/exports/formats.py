@@ -1,0 +1,359 @@
+"""Parses the results of other eval tools, as `gate decide --from` names them."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from harness.evals.exports.scored_run import (
+    ScoredRun,
+    ScoredSample,
+    as_mapping,
+    numeric_score,
+    numeric_scores,
+    parse_json,
+    parse_json_lines,
+    parse_json_rows,
+    question_key,
+    read_scores,
+)
+from harness.frame.errors import InputError
+
+
+def parse_openai_evals(text: str) -> list[ScoredRun]:
+    """Parses a log, or a run's output items. Raises InputError for what is neither."""
+    rows = parse_json_rows(text, "data")
+    if any("datasource_item_id" in row for row in rows):
+        return _parse_items(rows)
+    if any("sample_id" in row and "type" in row for row in rows):
+        return [_parse_events(rows)]
+    raise InputError("has neither the events of oaieval nor the output items of a run")
+
+
+def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
+    spec = as_mapping(next((row["spec"] for row in rows if "spec" in row), None))
+    functions = spec.get("completion_fns")
+    model = str(functions[0]) if isinstance(functions, list) and functions else ""
+    scores: dict[str, dict[str, float | None]] = {}
+    asked: dict[str, object] = {}
+    wanted: dict[str, object] = {}
+    failed: set[str] = set()
+    for row in rows:
+        if "sample_id" not in row:
+            continue
+        item, data = str(row["sample_id"]), as_mapping(row.get("data"))
+        own = scores.setdefault(item, {})  # an item that was asked, and perhaps never scored
+        match row.get("type"):
+            case "match":
+                own["match"] = numeric_score(data.get("correct"))
+                wanted.setdefault(item, data.get("expected"))
+            case "metrics":
+                own |= numeric_scores(data)
+            case "sampling":  # the first asks the item, later ones may ask a judge
+                asked.setdefault(item, data.get("prompt"))
+            case "error":
+                failed.add(item)
+            case _:
+                pass
+    samples = [
+        ScoredSample(
+            item,
+            own,
+            item in failed,
+            question_key(asked.get(item)),
+            revision=question_key(wanted.get(item)),
+        )
+        for item, own in scores.items()
+    ]
+    name = spec.get("eval_name")
+    return ScoredRun.from_samples(model, samples, {"eval": str(name)} if name else None)
+
+
+def _parse_items(rows: Sequence[Mapping[str, object]]) -> list[ScoredRun]:
+    runs: dict[str, list[ScoredSample]] = {}
+    for row in rows:
+        answer = as_mapping(row.get("sample"))
+        results = row.get("results")
+        scores: dict[str, float | None] = {}
+        for result in map(as_mapping, results if isinstance(results, list) else ()):
+            score = numeric_score(result.get("score"))
+            passed = numeric_score(result.get("passed"))
+            scores[str(result.get("name"))] = passed if score is None else score
+        failed = row.get("status") == "error" or bool(answer.get("error"))
+        question = question_key(row.get("datasource_item"))
+        sample = ScoredSample(str(row.get("datasource_item_id")), scores, failed, question)
+        runs.setdefault(str(answer.get("model") or row.get("run_id")), []).append(sample)
+    return [ScoredRun.from_samples(model, samples) for model, samples in runs.items()]
+
+
+def parse_lm_eval(text: str) -> list[ScoredRun]:
+    merged: dict[str, ScoredSample] = {}
+    for line, row in parse_json_lines(text):
+        if "doc_id" not in row:
+            raise InputError(f"line {line}: has no doc_id: give the file samples_TASK_….jsonl")
+        # A filter has a row of its own for each document.
+        id_, revision = str(row["doc_id"]), str(row.get("doc_hash") or "")
+        scores, unread = _lm_eval_scores(row)
+        asked = question_key(row.get("doc")) or revision
+        before = merged.setdefault(f"{id_} {revision}", ScoredSample(id_, {}))
+        merged[f"{id_} {revision}"] = ScoredSample(
+            id_,
+            {**before.scores, **scores},
+            question=asked,
+            revision=revision,
+            unread={**before.unread, **unread},
+        )
+    return [ScoredRun.from_samples("", tuple(merged.values()))]
+
+
+def _lm_eval_scores(
+    row: Mapping[str, object],
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The metrics that the row names, with its filter where that is not the plain one."""
+    names = row.get("metrics")
+    known = [str(name) for name in names] if isinstance(names, list) else []
+    filtered = str(row.get("filter", "none"))
+    ending = "" if filtered == "none" else f",{filtered}"
+    return read_scores({f"{name}{ending}": row.get(name) for name in known})
+
+
+# How Inspect's own metrics read the grades of a scorer (`value_to_float`).
+_GRADES: Final[Mapping[str, float]] = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+_WORDS: Final[Mapping[str, float]] = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
+
+
+def parse_inspect(text: str) -> list[ScoredRun]:
+    document = as_mapping(parse_json(text))
+    rows = document.get("samples")
+    if not isinstance(rows, list) or not rows:
+        raise InputError("has no samples: give the log of an eval that ran with log_samples")
+    spec = as_mapping(document.get("eval"))
+    samples = [_inspect_sample(as_mapping(row)) for row in rows]
+    return [ScoredRun.from_samples(str(spec.get("model", "")), samples, _inspect_terms(spec))]
+
+
+def _inspect_terms(spec: Mapping[str, object]) -> dict[str, str]:
+    named = {"task": "task", "task version": "task_version"}
+    terms = {term: str(spec[key]) for term, key in named.items() if key in spec}
+    scorers = spec.get("scorers")
+    for scorer in map(as_mapping, scorers if isinstance(scorers, list) else ()):
+        options = json.dumps(scorer.get("options") or {}, sort_keys=True)
+        terms[f"scorer {scorer.get('name')}"] = options
+    return terms
+
+
+def _inspect_sample(row: Mapping[str, object]) -> ScoredSample:
+    values: dict[str, object] = {}
+    for scorer, score in as_mapping(row.get("scores")).items():
+        value = as_mapping(score).get("value")
+        if isinstance(value, Mapping):
+            values |= {f"{scorer}.{name}": part for name, part in value.items()}
+        else:
+            values[scorer] = value
+    scores, unread = read_scores(values, _grade)
+    id_ = str(row.get("id"))
+    question = _inspect_question(row, id_)
+    return ScoredSample(id_, scores, bool(row.get("error")), question, unread=unread)
+
+
+_CUT: Final = 5_120  # characters of a text that a log's summary keeps
+
+
+def _inspect_question(row: Mapping[str, object], id_: str) -> str:
+    """Its content as a log's summary has it; with the id where the summary has not all."""
+    given, target = row.get("input"), row.get("target")
+    if not given:
+        return ""
+    cut = False
+    texts = []
+    for message in given if isinstance(given, list) else [{"content": given}]:
+        content = as_mapping(message).get("content")
+        parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        for part in map(as_mapping, parts):
+            text = part.get("text") if part.get("type") == "text" else None
+            beside = not isinstance(text, str) or (text.startswith("(") and len(parts) > 1)
+            cut = cut or beside or len(str(text)) > _CUT
+            texts.append("" if beside else str(text)[:_CUT])
+        texts.append(str(as_mapping(message).get("role")))
+    wanted = [str(one)[:_CUT] for one in (target if isinstance(target, list) else [target])]
+    return question_key(texts, wanted, row.get("choices"), id_ if cut else None)
+
+
+def _grade(value: object) -> float | None:
+    if not isinstance(value, str):
+        return numeric_score(value)
+    if value in _GRADES:
+        return _GRADES[value]
+    if value.lower() in _WORDS:
+        return _WORDS[value.lower()]
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def parse_braintrust(text: str) -> list[ScoredRun]:
+    rows = [row for row in parse_json_rows(text, "events", "rows", "data") if _is_root(row)]
+    if not any("scores" in row for row in rows):
+        raise InputError("has no rows with `scores`: export the experiment's rows as JSON")
+    runs: dict[str, list[ScoredSample]] = {}
+    for row in rows:
+        name = str(row.get("experiment_name") or row.get("experiment_id") or "")
+        scores, unread = read_scores(as_mapping(row.get("scores")))
+        asked = row.get("input")
+        question = question_key(asked, row.get("expected")) if asked else ""
+        failed = bool(row.get("error"))
+        sample = ScoredSample(_braintrust_item(row), scores, failed, question, unread=unread)
+        runs.setdefault(name, []).append(sample)
+    return [ScoredRun.from_samples(name, samples) for name, samples in runs.items()]
+
+
+def _is_root(row: Mapping[str, object]) -> bool:
+    """Whether a row is a test case, and not a span within one."""
+    if isinstance(row.get("is_root"), bool):
+        return bool(row["is_root"])
+    parents = row.get("span_parents")
+    return not parents and row.get("span_id") == row.get("root_span_id", row.get("span_id"))
+
+
+def _braintrust_item(row: Mapping[str, object]) -> str:
+    """The dataset's record, or else the input: by these Braintrust compares experiments."""
+    origin = as_mapping(row.get("origin"))
+    record = row.get("dataset_record_id") or origin.get("id")
+    return str(record) if record else json.dumps(row.get("input"), sort_keys=True)
+
+
+# Of `failureReason`: 1 is an assertion that failed, which is a score.
+_ERROR: Final = 2
+
+
+def parse_promptfoo(text: str) -> list[ScoredRun]:
+    document = as_mapping(parse_json(text))
+    results = document.get("results")
+    rows = as_mapping(results).get("results") if isinstance(results, dict) else results
+    if not isinstance(rows, list):
+        raise InputError("has no results.results: write it by `promptfoo eval --output`")
+    runs: dict[tuple[str, str], list[ScoredSample]] = {}
+    prompts: dict[tuple[str, str], str] = {}
+    for row in map(as_mapping, rows):
+        key = (_provider(row), str(row.get("promptIdx", 0)))
+        runs.setdefault(key, []).append(_promptfoo_sample(row))
+        label = as_mapping(row.get("prompt")).get("label")
+        prompts.setdefault(key, str(row.get("promptId") or label or ""))
+    providers = [provider for provider, _ in runs]
+    return [
+        ScoredRun.from_samples(
+            provider if providers.count(provider) == 1 else f"{provider} prompt {prompt}",
+            samples,
+            prompt=prompts[provider, prompt],
+        )
+        for (provider, prompt), samples in runs.items()
+    ]
+
+
+def _provider(row: Mapping[str, object]) -> str:
+    provider = row.get("provider")
+    if isinstance(provider, str):
+        return provider
+    named = as_mapping(provider)
+    return str(named.get("label") or named.get("id") or "provider")
+
+
+def _promptfoo_sample(row: Mapping[str, object]) -> ScoredSample:
+    reason = row.get("failureReason")
+    # Before there were reasons, an error was told by the grade that is missing.
+    failed = reason == _ERROR or (
+        reason is None and bool(row.get("error")) and not row.get("gradingResult")
+    )
+    values = {"score": row.get("score"), "pass": row.get("success")}
+    scores, unread = read_scores(values | dict(as_mapping(row.get("namedScores"))))
+    name, question = _promptfoo_question(row)
+    if not name:
+        raise InputError("has rows with neither vars nor a prompt, which say what was asked")
+    cached = bool(as_mapping(row.get("response")).get("cached") or row.get("cached"))
+    return ScoredSample(name, scores, failed, question, unread=unread, cached=cached)
+
+
+_GRADING: Final = ("provider", "rubricPrompt", "factuality", "transform", "postprocess")
+
+
+def _promptfoo_question(row: Mapping[str, object]) -> tuple[str, str]:
+    """What is asked, for people, and a key of that and of the assertions."""
+    test = as_mapping(row.get("testCase"))
+    given = as_mapping(row.get("vars")) or as_mapping(test.get("vars"))
+    # As promptfoo compares: other names are of a run, and not of the test.
+    asked = {
+        name: value
+        for name, value in given.items()
+        if not name.startswith("_") and name != "sessionId"
+    }
+    prompt = row.get("prompt")
+    raw = as_mapping(prompt).get("raw") if isinstance(prompt, Mapping) else prompt
+    options = as_mapping(test.get("options"))
+    graded = [test.get("assert") or [], test.get("threshold")]
+    graded += [options.get(name) for name in _GRADING]
+    what: object = asked or raw
+    name = json.dumps(what, sort_keys=True, ensure_ascii=False) if what else ""
+    return name, question_key([what], graded) if what else ""
+
+
+def parse_deepeval(text: str) -> list[ScoredRun]:
+    document = as_mapping(parse_json(text))
+    cases = document.get("testCases")
+    if not isinstance(cases, list) or not cases:
+        raise InputError("has no testCases: give the file test_run_….json of a test run")
+    samples = [_deepeval_sample(as_mapping(case)) for case in cases]
+    model = as_mapping(document.get("hyperparameters")).get("model")
+    return [ScoredRun.from_samples(str(model or ""), samples)]
+
+
+def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
+    metrics = case.get("metricsData")
+    data = [as_mapping(metric) for metric in (metrics if isinstance(metrics, list) else ())]
+    # A metric that failed has an error and no score.
+    values = {
+        str(one.get("name")): None if one.get("error") else one.get("score") for one in data
+    }
+    scores, unread = read_scores(values)
+    question = question_key(case.get("input"), case.get("expectedOutput"), case.get("context"))
+    failed = case.get("actualOutput") is None
+    return ScoredSample(str(case.get("name")), scores, failed, question, unread=unread)
+
+
+def parse_langfuse(text: str) -> list[ScoredRun]:
+    rows = parse_json_rows(text, "item_results", "itemResults", "data")
+    if not any(isinstance(_langfuse_scores(row), list) for row in rows):
+        raise InputError("has neither item_results with evaluations nor traces with scores")
+    runs: dict[str, list[ScoredSample]] = {}
+    for row in rows:
+        named = _first(row, "dataset_run_name", "datasetRunName", "run_name", "runName")
+        runs.setdefault(str(named or ""), []).append(_langfuse_sample(row))
+    return [ScoredRun.from_samples(name, samples) for name, samples in runs.items()]
+
+
+def _langfuse_scores(row: Mapping[str, object]) -> object:
+    return row.get("evaluations") if "evaluations" in row else row.get("scores")
+
+
+def _langfuse_sample(row: Mapping[str, object]) -> ScoredSample:
+    item = as_mapping(row.get("item")) or row
+    listed = _langfuse_scores(row)
+    values: dict[str, object] = {}
+    for score in map(as_mapping, listed if isinstance(listed, list) else ()):
+        kind = _first(score, "dataType", "data_type")
+        text = _first(score, "stringValue", "string_value")
+        values[str(score.get("name"))] = text if kind == "CATEGORICAL" else score.get("value")
+    scores, unread = read_scores(values)
+    metadata = as_mapping(row.get("metadata"))
+    id_ = _first(row, "dataset_item_id", "datasetItemId") or _first(
+        metadata, "dataset_item_id", "datasetItemId"
+    )
+    wanted = _first(item, "expected_output", "expectedOutput")
+    question = question_key(item.get("input"), wanted) if item.get("input") else ""
+    failed = row.get("level") == "ERROR" or bool(row.get("error"))
+    return ScoredSample(str(id_ or item.get("id")), scores, failed, question, unread=unread)
+
+
+def _first(row: Mapping[str, object], *names: str) -> object:
+    return next((row[name] for name in names if row.get(name) is not None), None)

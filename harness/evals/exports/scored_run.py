@@ -1,0 +1,365 @@
+"""Scores of one model as another tool exported them, and the pairs of two such runs. Samples
+that failed or have no score count. An item is a question, by its content: repeats of it are
+epochs, and a pair is two answers to one question. No verdict is made of them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from harness.frame.errors import InputError
+from harness.frame.suggestions import did_you_mean
+from harness.frame.text_files import text_lines
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredSample:
+    """One answer. Samples of equal questions are repeats of one item, whatever the ids."""
+
+    id: str  # as the tool calls the item
+    scores: Mapping[str, float | None]  # by metric; None where it was not scored
+    failed: bool = False  # the model or the tool gave an error instead of an answer
+    question: str = ""  # key of all that is asked and wanted; empty where the file has none
+    revision: str = ""  # the tool's own hash of the item
+    unread: Mapping[str, str] = field(default_factory=dict)  # metric → what is no score
+    cached: bool = False  # a repeat of an earlier answer: no model was asked
+
+    def score(self, metric: str) -> float | None:
+        return None if self.failed else self.scores.get(metric)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRun:
+    """What one model got, in the file's order; an item may have been asked several times."""
+
+    model: str  # or whatever else the file calls it by
+    samples: Sequence[ScoredSample]
+    metrics: tuple[str, ...] = field(default=())
+    # What both runs have to have alike, as `task version` → `2`; a scorer's by its metric.
+    terms: Mapping[str, str] = field(default_factory=dict)
+    prompt: str = ""  # the template, where the file has one
+
+    @classmethod
+    def from_samples(
+        cls,
+        model: str,
+        samples: Sequence[ScoredSample],
+        terms: Mapping[str, str] | None = None,
+        prompt: str = "",
+    ) -> "ScoredRun":
+        metrics = dict.fromkeys(metric for sample in samples for metric in sample.scores)
+        return cls(model, tuple(samples), tuple(metrics), terms or {}, prompt)
+
+
+def parse_json(text: str) -> object:
+    try:
+        value: object = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"line {error.lineno}: not JSON: {error.msg}") from None
+    except RecursionError:
+        raise InputError("is nested too deep") from None
+    except ValueError:
+        raise InputError("has a number of more digits than can be read") from None
+    return value
+
+
+def parse_json_lines(text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Yields (line, object) of JSON lines. Raises InputError for a line that is none."""
+    for number, line in text_lines(text):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            raise InputError(f"line {number}: not a JSON object") from None
+        if not isinstance(value, dict):
+            raise InputError(f"line {number}: not a JSON object")
+        yield number, value
+
+
+def parse_json_rows(text: str, *names: str) -> list[Mapping[str, object]]:
+    """Parses rows that stand in a list, in a list below one of `names`, or one in a line.
+
+    Raises InputError for anything else.
+    """
+    head = text.lstrip()[:1]
+    value: object = None
+    if head in {"[", "{"}:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = None
+    if isinstance(value, dict):
+        value = next((value[name] for name in names if name in value), [value])
+    if value is None:
+        return [row for _, row in parse_json_lines(text)]
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise InputError("has no list of rows")
+    return value
+
+
+def as_mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def numeric_score(value: object) -> float | None:
+    """A number, or true and false as 1 and 0; None for what is no score."""
+    if isinstance(value, bool):
+        return float(value)
+    if isinstance(value, int | float) and value == value and abs(value) < 1e300:  # noqa: PLR0124
+        return float(value)
+    return None
+
+
+def numeric_scores(values: Mapping[str, object]) -> dict[str, float | None]:
+    """The numbers among named values; what is null was to be scored and was not."""
+    return {
+        str(name): numeric_score(value)
+        for name, value in values.items()
+        if value is None or numeric_score(value) is not None
+    }
+
+
+def read_scores(
+    values: Mapping[str, object], read: Callable[[object], float | None] = numeric_score
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The scores by name, and the values that are there and are none."""
+    scores = {str(name): read(value) for name, value in values.items()}
+    unread = {
+        str(name): str(value)
+        for name, value in values.items()
+        if value not in (None, "") and scores[str(name)] is None and value == value  # noqa: PLR0124
+    }
+    return scores, unread
+
+
+# What tells rows apart that ask the same.
+_ROW_NAMES: Final = frozenset({"id", "_id", "idx", "index", "doc_id", "uuid", "row", "row_id"})
+
+
+def question_key(*parts: object) -> str:
+    """Names question and wanted answer by content, without a row's id; empty for none."""
+    plain = [_content(part) for part in parts]
+    if not any(part not in (None, "", {}, []) for part in plain):
+        return ""
+    return json.dumps(plain, sort_keys=True)
+
+
+def _content(part: object) -> object:
+    if not isinstance(part, Mapping):
+        return part
+    return {name: value for name, value in part.items() if name.lower() not in _ROW_NAMES}
+
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """Holds an item's scores by both models, by epoch; None for a missing one."""
+
+    item: str
+    incumbent: tuple[float | None, ...]
+    candidate: tuple[float | None, ...]
+    groups: tuple[str, ...] = ()  # of a CSV file: its values in the columns of groups
+
+
+@dataclass(frozen=True, slots=True)
+class GapCount:
+    samples: int
+    failed: int  # gave an error instead of an answer
+    unscored: int  # answered, without a score
+    missing: int  # items that only the other run has
+
+    @property
+    def total(self) -> int:
+        return self.failed + self.unscored + self.missing
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedPairs:
+    """Holds the pairs of two exported runs. It is no verdict, and no proof of anything."""
+
+    metric: str
+    incumbent: str
+    candidate: str
+    pairs: tuple[PairRow, ...]
+    incumbent_gaps: GapCount
+    candidate_gaps: GapCount
+    notes: tuple[str, ...] = ()  # what people have to know of these pairs
+
+
+def choose_run(runs: Sequence[ScoredRun], name: str, option: str) -> ScoredRun:
+    """Picks the named run. name: empty where there is one. Raises InputError."""
+    names = [run.model for run in runs]
+    if not name and len(runs) == 1:
+        return runs[0]
+    found = [run for run in runs if run.model == name]
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(map(repr, names[:_SHOWN]))
+    if not name:
+        raise InputError(f"has {len(runs)} runs: name one by {option}: {listed}")
+    hint = did_you_mean(name, names, otherwise=f"; it has {listed}")
+    raise InputError(f"has no run {name!r}{hint}")
+
+
+def choose_metric(incumbent: ScoredRun, candidate: ScoredRun, name: str, usual: str) -> str:
+    """Picks the named metric, else the only or the usual one of both. Raises InputError."""
+    shared = [metric for metric in incumbent.metrics if metric in candidate.metrics]
+    if name:
+        if name not in shared:
+            hint = did_you_mean(name, shared, otherwise=f"; they have {', '.join(shared)}")
+            raise InputError(f"the runs have no metric {name!r} in common{hint}")
+        return name
+    if usual in shared or len(shared) == 1:
+        return usual if usual in shared else shared[0]
+    if not shared:
+        raise InputError("the runs have no metric in common")
+    raise InputError(f"name one of the metrics by --metric: {', '.join(shared[:_SHOWN])}")
+
+
+def pair_runs(incumbent: ScoredRun, candidate: ScoredRun, metric: str) -> ExportedPairs:
+    """Pairs two runs by question, else by id; what one of them lacks has no score, and counts.
+
+    Raises InputError for runs of different tasks, scorers or data, for scores beyond 0 to 1,
+    and for a run without a readable score.
+    """
+    _check_terms(incumbent, candidate, metric)
+    ours, theirs = _grouped(incumbent, candidate)
+    _check_items(ours, theirs)
+    for run in (incumbent, candidate):
+        _check_scores(run, metric)
+    pairs = []
+    groups = {key: ours.get(key) or theirs[key] for key in (*ours, *theirs)}
+    for key, name in _names(groups).items():
+        own = [sample.score(metric) for sample in ours.get(key, ())]
+        other = [sample.score(metric) for sample in theirs.get(key, ())]
+        epochs = max(len(own), len(other))
+        pairs.append(PairRow(name, _filled(own, epochs), _filled(other, epochs)))
+    return ExportedPairs(
+        metric,
+        incumbent.model or "incumbent",
+        candidate.model or "candidate",
+        tuple(pairs),
+        _gaps(incumbent, metric, sum(pair.incumbent.count(None) for pair in pairs)),
+        _gaps(candidate, metric, sum(pair.candidate.count(None) for pair in pairs)),
+        tuple(_notes(incumbent, candidate, ours, theirs)),
+    )
+
+
+_Groups = Mapping[str, Sequence[ScoredSample]]
+
+
+def _grouped(incumbent: ScoredRun, candidate: ScoredRun) -> tuple[_Groups, _Groups]:
+    """Groups samples by question, or by id where a question is missing or all have one text."""
+    questions = {sample.question for run in (incumbent, candidate) for sample in run.samples}
+    by_question = "" not in questions and len(questions) > 1
+    found: list[dict[str, list[ScoredSample]]] = []
+    for run in (incumbent, candidate):
+        groups: dict[str, list[ScoredSample]] = {}
+        for sample in run.samples:
+            key = sample.question if by_question else sample.id
+            groups.setdefault(key, []).append(sample)
+        found.append(groups)
+    return found[0], found[1]
+
+
+def _names(groups: _Groups) -> Mapping[str, str]:
+    """A name of its own for each item: its first id."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for key, samples in groups.items():
+        id_ = samples[0].id
+        names[key] = id_ if id_ not in taken else f"{id_} ({len(names) + 1})"
+        taken.add(names[key])
+    return names
+
+
+def _check_terms(incumbent: ScoredRun, candidate: ScoredRun, metric: str) -> None:
+    for term, ours in incumbent.terms.items():
+        theirs = candidate.terms.get(term, ours)
+        of_metric = metric.split(".", maxsplit=1)[0] == term.removeprefix("scorer ")
+        if ours != theirs and (of_metric or not term.startswith("scorer ")):
+            raise InputError(
+                f"the runs differ in {term}: {ours[:80]!r} and {theirs[:80]!r}; their scores "
+                "do not compare"
+            )
+
+
+def _check_items(ours: _Groups, theirs: _Groups) -> None:
+    """Raises InputError where one id stands for two questions, and for no common item."""
+    known: dict[str, set[tuple[str, str]]] = {}
+    for samples in ours.values():
+        for sample in samples:
+            known.setdefault(sample.id, set()).add((sample.question, sample.revision))
+    for samples in theirs.values():
+        for sample in samples:
+            versions = known.get(sample.id)
+            if versions and not any(_agree(sample, version) for version in versions):
+                raise InputError(
+                    f"item {sample.id[:60]!r} is not the same in both runs: its "
+                    "question, its expected answer or its assertions differ"
+                )
+    if not ours.keys() & theirs.keys():
+        raise InputError("the runs have no item in common: they are of different data")
+
+
+def _agree(sample: ScoredSample, version: tuple[str, str]) -> bool:
+    pairs = zip((sample.question, sample.revision), version, strict=True)
+    return all(ours == theirs or not (ours and theirs) for ours, theirs in pairs)
+
+
+def _check_scores(run: ScoredRun, metric: str) -> None:
+    for sample in run.samples:
+        score = sample.score(metric)
+        if score is not None and not 0.0 <= score <= 1.0:
+            raise InputError(
+                f"{metric} of item {sample.id[:40]!r} is {score:g}: scores are from 0 to 1"
+            )
+    values = Counter(s.unread[metric] for s in run.samples if metric in s.unread)
+    if values:
+        listed = "; ".join(
+            f"{count} {'sample has' if count == 1 else 'samples have'} the value {value[:40]!r}"
+            for value, count in values.most_common(_SHOWN)
+        )
+        raise InputError(f"{metric} of run {run.model!r} cannot be read as scores: {listed}")
+    if all(sample.score(metric) is None for sample in run.samples):
+        raise InputError(f"run {run.model!r} has no score of {metric}: its samples failed")
+
+
+def _notes(
+    incumbent: ScoredRun, candidate: ScoredRun, ours: _Groups, theirs: _Groups
+) -> Iterator[str]:
+    if incumbent.prompt != candidate.prompt and incumbent.prompt and candidate.prompt:
+        yield "the prompts of the runs differ: the pairs compare prompt and model together"
+    if (
+        len(ours) > 1
+        and len({sample.question or sample.id for sample in incumbent.samples}) == 1
+    ):
+        yield (
+            f"all {len(ours)} ids have one text, so each id counts as an item; repeats of one "
+            "question need one id"
+        )
+    for side, run, own, other in (
+        ("incumbent", incumbent, ours, theirs),
+        ("candidate", candidate, theirs, ours),
+    ):
+        if cached := sum(sample.cached for sample in run.samples):
+            yield f"{side}: {cached} of {len(run.samples)} answers are from a cache"
+        alone = [samples[0].id for key, samples in own.items() if key not in other]
+        if alone:
+            listed = ", ".join(repr(id_[:40]) for id_ in alone[:_SHOWN])
+            more = f" and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""
+            yield f"{side}: {len(alone)} without a partner: {listed}{more}"
+
+
+def _filled(scores: Sequence[float | None], epochs: int) -> tuple[float | None, ...]:
+    return (*scores, *[None] * (epochs - len(scores)))
+
+
+def _gaps(run: ScoredRun, metric: str, unscored: int) -> GapCount:
+    """unscored: how many pairs have no score of this run, whatever the reason."""
+    failed = sum(sample.failed for sample in run.samples)
+    plain = sum(not s.failed and s.score(metric) is None for s in run.samples)
+    return GapCount(len(run.samples), failed, plain, unscored - failed - plain)

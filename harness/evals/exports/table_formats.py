@@ -1,0 +1,100 @@
+"""Parses results that are tables: LangSmith's experiments, and a team's own CSV files."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from harness.evals.exports.scored_run import (
+    ScoredRun,
+    ScoredSample,
+    numeric_score,
+    question_key,
+    read_scores,
+)
+from harness.frame.errors import InputError
+from harness.frame.text_files import csv_records
+
+_FEEDBACK: Final = "feedback."
+_EXAMPLES: Final = ("example_id", "reference_example_id", "example", "reference_example")
+_INPUTS: Final = ("inputs.", "input.", "inputs", "input")
+_REFERENCES: Final = ("reference.", "reference_outputs")
+
+
+def parse_langsmith(text: str) -> list[ScoredRun]:
+    rows = [row for _, row in csv_records(text, _line_fault)]
+    columns = list(dict.fromkeys(column for row in rows for column in row if column))
+    metrics = [column for column in columns if column.startswith(_FEEDBACK)]
+    if not metrics:
+        raise InputError("has no columns feedback.NAME, which hold the scores")
+    return [
+        ScoredRun.from_samples("", [_langsmith_sample(row, columns, metrics) for row in rows])
+    ]
+
+
+def _line_fault(line: int, wrong: str) -> InputError:
+    return InputError(f"line {line}: {wrong}")
+
+
+def _langsmith_sample(
+    row: Mapping[str, str], columns: list[str], metrics: list[str]
+) -> ScoredSample:
+    example = next((row[name] for name in _EXAMPLES if row.get(name)), "")
+    asked = {name: row.get(name) for name in columns if name.startswith(_INPUTS)}
+    wanted = {name: row.get(name) for name in columns if name.startswith(_REFERENCES)}
+    question = question_key(asked, wanted) if any(asked.values()) else ""
+    if not (example or question):
+        raise InputError("has rows with neither an example_id nor inputs")
+    named = {name.removeprefix(_FEEDBACK): row.get(name) for name in metrics}
+    scores, unread = read_scores(named, _number)
+    failed = bool((row.get("error") or "").strip())
+    return ScoredSample(example or str(asked), scores, failed, question, unread=unread)
+
+
+def _number(text: object) -> float | None:
+    plain = str(text or "").strip()
+    if plain.lower() in {"true", "false"}:
+        return float(plain.lower() == "true")
+    try:
+        return numeric_score(float(plain))
+    except ValueError:
+        return None
+
+
+_IDS: Final = ("id", "item", "item_id", "case", "name")
+_QUESTIONS: Final = ("input", "question", "prompt", "query")
+_TARGETS: Final = ("expected", "target", "expected_output", "reference", "label")
+_SCORES: Final = ("score", "pass", "passed", "correct", "success", "is_correct", "grade")
+
+
+def has_csv_scores(names: Sequence[str]) -> bool:
+    columns = [name.strip().lower() for name in names]
+    asked = any(name in {*_IDS, *_QUESTIONS} for name in columns)
+    return asked and any(name in _SCORES or name.startswith("score") for name in columns)
+
+
+def parse_csv_scores(text: str) -> list[ScoredRun]:
+    """Parses a row for each answer: its question or id, and its scores. Raises InputError."""
+    rows = [row for _, row in csv_records(text, _line_fault)]
+    columns = {name.strip().lower(): name for row in rows[:1] for name in row}
+    if not has_csv_scores([*columns]):
+        raise InputError(
+            "needs a column that says what was asked (input, question, prompt or id) and one "
+            f"of scores ({', '.join(_SCORES)} or score…)"
+        )
+    ids, asked, wanted = (
+        [columns[name] for name in names if name in columns]
+        for names in (_IDS, _QUESTIONS, _TARGETS)
+    )
+    metrics = [
+        name for plain, name in columns.items() if plain in _SCORES or plain.startswith("score")
+    ]
+    samples = []
+    for row in rows:
+        scores, unread = read_scores({name: row.get(name) for name in metrics}, _number)
+        given = [row.get(name) or "" for name in asked]
+        question = question_key(given, [row.get(name) for name in wanted]) if any(given) else ""
+        id_ = next((row[name] for name in ids if row.get(name)), " ".join(given))
+        if not (id_ or question):
+            raise InputError("has rows that say neither what was asked nor an id")
+        samples.append(ScoredSample(id_, scores, question=question, unread=unread))
+    models = {row[columns["model"]] for row in rows} if "model" in columns else set()
+    return [ScoredRun.from_samples(models.pop() if len(models) == 1 else "", samples)]

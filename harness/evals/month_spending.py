@@ -1,0 +1,110 @@
+"""The spending cap bounds what Swapgate itself spends on models in a month (UTC): evals,
+judges, shadows, drift checks and the turns of agents, together. What clients send through
+routes is not in it. Pure.
+
+Each call adds its cost to a sum. Once the sum has reached the cap, no call is made.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Final
+
+from harness.frame.errors import InputError
+from harness.frame.formatting import format_date, format_usd
+from harness.frame.people.spend import next_month
+
+# Sums of floats differ in their last digits by the order of adding.
+ROUNDING_USD: Final = 1e-9
+AT_THE_CAP: Final = (
+    "evals, judges, shadows and drift checks wait, and turns of agents are refused"
+)
+
+
+class SpendingPurpose(StrEnum):
+    EVALS = "evals"
+    JUDGES = "judges"  # of evals and of canaries
+    SHADOW = "shadow"
+    DRIFT = "drift"
+    AGENTS = "agents"  # what their turns ask
+
+    @property
+    def at_the_cap(self) -> str:
+        """What becomes of it at the cap, in the singular."""
+        return "refused" if self is SpendingPurpose.AGENTS else "waits"
+
+
+@dataclass(frozen=True, slots=True)
+class PurposeSpending:
+    purpose: SpendingPurpose
+    spent_usd: float = 0.0
+    calls: int = 0
+    unpriced: int = 0  # of the calls, those whose cost is unknown; they are not in the sum
+
+    def plus(self, other: "PurposeSpending") -> "PurposeSpending":
+        return replace(
+            self,
+            spent_usd=self.spent_usd + other.spent_usd,
+            calls=self.calls + other.calls,
+            unpriced=self.unpriced + other.unpriced,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MonthSpending:
+    month: date  # its first day
+    cap_usd: float | None  # None for no cap
+    purposes: tuple[PurposeSpending, ...]  # each one, in SpendingPurpose's order
+
+    @property
+    def spent_usd(self) -> float:
+        return math.fsum(row.spent_usd for row in self.purposes)
+
+    @property
+    def unpriced(self) -> int:
+        return sum(row.unpriced for row in self.purposes)
+
+    @property
+    def left_usd(self) -> float | None:
+        """What may still be spent; None without a cap."""
+        return None if self.cap_usd is None else max(0.0, self.cap_usd - self.spent_usd)
+
+    def find_obstacle(self, more_usd: float = 0.0, unpriced_model: str = "") -> str:
+        """Says why no call may be made; empty where one may. more_usd: spent, and in no stored
+        sum yet. unpriced_model: the name of the model that is to be asked, where its price is
+        not known.
+        """
+        if self.cap_usd is None:
+            return ""
+        cap = format_usd(self.cap_usd)
+        if unpriced_model:
+            return (
+                f"the price of {unpriced_model} is not known, so that the monthly cap of {cap} "
+                "cannot be kept: give its provider a price"
+            )
+        spent_usd = self.spent_usd + more_usd
+        if spent_usd < self.cap_usd - ROUNDING_USD:
+            return ""
+        return (
+            f"the monthly cap of {cap} is reached: {format_usd(spent_usd)} spent; "
+            f"it starts anew on {format_date(next_month(self.month))} (UTC), "
+            "or raise spending.monthly_cap_usd"
+        )
+
+
+def check_cap(usd: float | None) -> float | None:
+    """Checks a cap. Raises InputError for a sum that is negative or not finite."""
+    if usd is not None and not 0 <= usd < math.inf:
+        raise InputError(f"monthly_cap_usd is 0 or more, or absent for no cap; not {usd}")
+    return usd
+
+
+def month_of(now: datetime) -> date:
+    return now.date().replace(day=1)
+
+
+def fill_purposes(rows: Sequence[PurposeSpending]) -> tuple[PurposeSpending, ...]:
+    known = {row.purpose: row for row in rows}
+    return tuple(known.get(purpose, PurposeSpending(purpose)) for purpose in SpendingPurpose)

@@ -1,0 +1,219 @@
+"""Assesses whether a verdict still is proof: it has not expired, its suites, models and
+providers are as they were measured (F6), and its candidate may see the route's class of data
+(D8). Time and content decide that, so no schema can.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from harness.frame.errors import NotFound, ProofRefused
+from harness.frame.plain_data import from_plain
+from harness.frame.records.transaction import Transaction
+from harness.gate.offline.replay import run_ids, served_from_json
+from harness.gate.pins import Sighting, find_replacement, named_models
+from harness.gate.suite_plan import SuitePin, SuitePlan
+from harness.gate.verdict import Verdict
+from harness.providers.records import Providers, Sightings
+from harness.registry import data_class_checks, targets
+from harness.routing.context import Context
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns, Suites
+
+
+class ProofState(StrEnum):
+    HOLDS = "holds"
+    EXPIRED = "expired"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class ProofValidity:
+    proof: ProofState
+    why: str = ""  # what changed since, or when it ended; empty for one that holds
+
+    @property
+    def holds(self) -> bool:
+        return self.proof is ProofState.HOLDS
+
+    @property
+    def text(self) -> str:
+        return f"{self.proof.value.upper()}: {self.why}" if self.why else "holds"
+
+
+def route_time(tx: Transaction, route: str) -> datetime:
+    """Returns the time at which a route's decisions count: now, but never before its newest
+    version.
+
+    Versions follow one another in time, and a verdict has to hold at the time of the version
+    that it proves. Where a clock was set back, the route's time stands until the clock has
+    caught up: what is decided meanwhile is decided at that time.
+    """
+    now = tx.now()
+    return max(now, Routing(tx).changed_at(route) or now)
+
+
+def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidity:
+    """Stale before expired: the first says what to look at. Loads a suite that has changed."""
+    plans, why = _read_plans(verdict)
+    if why:
+        return ProofValidity(ProofState.STALE, why)
+    changes = [
+        *list_clearance_faults(ctx, tx, verdict),
+        *list_moved_providers(ctx, tx, verdict),
+        *_suites(ctx, tx, plans),
+        *_served(tx, verdict, plans),
+    ]
+    if changes:
+        return ProofValidity(ProofState.STALE, "; ".join(changes))
+    if verdict.expires_at <= route_time(tx, verdict.route):
+        return ProofValidity(ProofState.EXPIRED, f"it held until {_at(verdict.expires_at)}")
+    return ProofValidity(ProofState.HOLDS)
+
+
+def require_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
+    validity = assess_proof(ctx, tx, verdict)
+    if not validity.holds:
+        raise ProofRefused(
+            f"verdict {verdict.id} is {validity.proof.value}: {validity.why}; propose again"
+        )
+
+
+def find_unreadable(verdict: Verdict) -> str:
+    """Says why a verdict's inputs are none that the gate writes; empty when they are."""
+    return _read_plans(verdict)[1]
+
+
+def _read_plans(verdict: Verdict) -> tuple[Sequence[SuitePlan], str]:
+    try:
+        plans = [*_plans(verdict)]
+        for plan in plans:
+            served_from_json(verdict.inputs, plan.suite)
+            run_ids(verdict.inputs, plan.suite)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        return [], f"its inputs cannot be read ({type(error).__name__}: {error})"
+    return plans, ""
+
+
+def list_clearance_faults(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
+    """Why the candidate's provider may not see the route's traffic; empty if it may."""
+    route = Routing(tx).route(verdict.route)
+    candidate = Routing(tx).target(verdict.candidate)
+    if route is None or candidate is None:
+        return []
+    refusal = data_class_checks.find_refusal(ctx, route.settings, candidate, route=route.name)
+    return [refusal] if refusal else []
+
+
+def has_moved_providers(tx: Transaction) -> bool:
+    return any(provider.moved for provider in Providers(tx).all().values())
+
+
+def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
+    """Lists in words the providers of arms and judges that moved since the verdict."""
+    found: dict[str, str] = {}
+    if not has_moved_providers(tx):
+        return []
+    for plan in _plans(verdict):
+        runs = [EvalRuns(tx).get(run) for run in run_ids(verdict.inputs, plan.suite) if run]
+        asked = [(run.target, run.created_at) for run in runs]
+        asked += [(_judge(tx, plan), run.created_at) for run in runs]
+        for target, began in asked:
+            provider = targets.find_move_since(ctx, tx, target, began)
+            if provider is not None and provider.moved is not None:
+                found[provider.name] = (
+                    f"provider {provider.name} was moved by {provider.moved.by} at "
+                    f"{_at(provider.moved.at)}, after it was measured"
+                )
+    return list(found.values())
+
+
+def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:
+    for plan in _plans(verdict):
+        measured = served_from_json(verdict.inputs, plan.suite).candidate
+        sighting = Sightings(tx).for_target(verdict.candidate)
+        replacement = find_replacement(
+            measured, sighting, plan.served_pin, decided_at=verdict.decided_at
+        )
+        if replacement is not None:
+            return replacement
+    return None
+
+
+def _plans(verdict: Verdict) -> Iterator[SuitePlan]:
+    stored = verdict.inputs["plans"]
+    if not isinstance(stored, list | tuple):
+        raise TypeError("its plans are no list")
+    yield from (from_plain(SuitePlan, plan) for plan in stored)
+
+
+def _suites(ctx: Context, tx: Transaction, plans: Iterable[SuitePlan]) -> Iterator[str]:
+    for plan in plans:
+        if change := describe_suite_change(ctx, tx, plan):
+            yield change
+
+
+def describe_suite_change(ctx: Context, tx: Transaction, plan: SuitePlan) -> str:
+    """What of the suite is no longer as it was registered; empty when all is."""
+    try:
+        now = ctx.suites.pin(plan.suite)
+    except Exception as error:  # noqa: BLE001 - a suite may be a Python file of the user's
+        return f"{plan.suite} cannot be loaded any more ({error})"
+    if now.digest == plan.suite_digest:
+        return ""
+    try:
+        pieces = ", ".join(list_pin_differences(Suites(tx).get(plan.suite_digest), now))
+    except NotFound:
+        pieces = ""
+    return f"{plan.suite} changed" + (f" ({pieces})" if pieces else "")
+
+
+def list_pin_differences(before: SuitePin, now: SuitePin) -> Iterator[str]:
+    """The pieces of the pin that are not alike, as people call them."""
+    if before.data_sha256 != now.data_sha256:
+        yield f"data, {before.data_sha256[:12]} then and {now.data_sha256[:12]} now"
+    if before.scorer_alone != now.scorer_alone:
+        yield f"scorer, {before.scorer_alone} then and {now.scorer_alone} now"
+    if before.judge_pin != now.judge_pin:
+        yield f"judge, {before.judge_pin or 'none'} then and {now.judge_pin or 'none'} now"
+    if before.template != now.template:
+        yield f"prompt or settings, {before.template} then and {now.template} now"
+    if before.version != now.version:
+        yield f"version, {before.version} then and {now.version} now"
+
+
+def _served(tx: Transaction, verdict: Verdict, plans: Iterable[SuitePlan]) -> Iterator[str]:
+    for plan in plans:
+        served = served_from_json(verdict.inputs, plan.suite)
+        for target, measured in (
+            (verdict.incumbent, served.incumbent),
+            (verdict.candidate, served.candidate),
+            (_judge(tx, plan), served.judge),
+        ):
+            replacement = find_replacement(
+                measured,
+                Sightings(tx).for_target(target),
+                plan.served_pin,
+                decided_at=verdict.decided_at,
+            )
+            if replacement is None:
+                continue
+            known = Routing(tx).target(target)
+            who = known.name if known else f"the judge {target}"
+            was = ", ".join(model.label for model in named_models(measured))
+            yield (
+                f"the provider of {who} serves {replacement.served.label} (last seen "
+                f"{_at(replacement.last_at)}), and {was} was measured on {plan.suite}"
+            )
+
+
+def _judge(tx: Transaction, plan: SuitePlan) -> str:
+    try:
+        return Suites(tx).get(plan.suite_digest).judge
+    except NotFound:
+        return ""
+
+
+def _at(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M} UTC"

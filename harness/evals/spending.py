@@ -1,0 +1,121 @@
+"""Keeps the monthly cap, and reports what Swapgate spent against it."""
+
+from dataclasses import dataclass
+from datetime import date
+
+from harness.evals.month_spending import (
+    AT_THE_CAP,
+    MonthSpending,
+    PurposeSpending,
+    SpendingPurpose,
+    month_of,
+)
+from harness.evals.records.drift import Drift
+from harness.evals.records.spending import Spending
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.formatting import format_date, format_quantity, format_usd
+from harness.frame.people.access import SYSTEM
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.run import EvalRun
+from harness.providers.records import Providers
+from harness.providers.target import Target
+from harness.routing.context import Context
+from harness.routing.records.routes import Routing
+
+ALERT_KEY = "spending"
+
+
+def run_once(ctx: Context) -> list[str]:
+    """Keeps cap and alert as they should be; what it did, in words."""
+    did = []
+    with ctx.store.read() as tx:
+        stored = Spending(tx).cap_usd()
+    if stored != ctx.monthly_cap_usd:
+        with ctx.store.write() as tx:
+            if Spending(tx).set_cap(ctx.monthly_cap_usd, ctx.clock.now()):
+                details = {"before_usd": stored, "after_usd": ctx.monthly_cap_usd}
+                AuditLog(tx).append(SYSTEM, "spending.cap", "spending", details)
+        did.append(f"the monthly cap is {_cap_text(ctx.monthly_cap_usd)} now")
+    _watch(ctx)
+    return did
+
+
+def load_spending(ctx: Context) -> MonthSpending:
+    with ctx.store.read() as tx:
+        return Spending(tx).month(month_of(ctx.clock.now()))
+
+
+def spending_purpose(tx: Transaction, run: str) -> SpendingPurpose:
+    return SpendingPurpose.DRIFT if Drift(tx).is_checking(run) else SpendingPurpose.EVALS
+
+
+def find_money_obstacle(tx: Transaction, month: MonthSpending, run: EvalRun, judge: str) -> str:
+    """Says why a run may ask nothing now; empty where it may. judge: id of its target."""
+    if month.cap_usd is None:
+        return ""
+    known, providers = Routing(tx).targets(), Providers(tx).all()
+    for id_ in filter(None, (run.target, judge)):
+        target: Target | None = known.get(id_)
+        provider = providers.get(target.provider) if target else None
+        if target and provider and target.model not in provider.prices:
+            return month.find_obstacle(unpriced_model=target.name)
+    return month.find_obstacle()
+
+
+def _watch(ctx: Context) -> None:
+    notice: alerts.AlertNotice | None = None
+    if reason := load_spending(ctx).find_obstacle():
+        notice = alerts.AlertNotice(
+            "spending",
+            f"the monthly cap is reached: {AT_THE_CAP}",
+            f"{reason[:1].upper()}{reason[1:]}. All other requests go on.",
+        )
+    alerts.update_alert(ctx, AlertKind.SPENDING_CAP, ALERT_KEY, notice)
+
+
+def _cap_text(usd: float | None) -> str:
+    return "none" if usd is None else format_usd(usd)
+
+
+@dataclass(frozen=True)
+class SpendingReport:
+    month: date  # its first day
+    cap_usd: float | None  # None for no cap
+    spent_usd: float
+    left_usd: float | None  # None without a cap
+    purposes: tuple[PurposeSpending, ...]
+    reason: str  # why no call is made: the cap is reached; empty below it
+
+    @property
+    def headline(self) -> str:
+        since = f"since {format_date(self.month)} (UTC)"
+        calls = format_quantity(self.unpriced, "call")
+        if self.unpriced and not self.spent_usd:
+            cap = "" if self.cap_usd is None else f", below a cap of {format_usd(self.cap_usd)}"
+            spent = f"{calls} {since}{cap}, none of a known price"
+        else:
+            share = "" if self.cap_usd is None else f" of {format_usd(self.cap_usd)}"
+            more = f", beside {calls} of unknown price" if self.unpriced else ""
+            spent = f"{format_usd(self.spent_usd)} spent {since}{share}{more}"
+        if self.reason:
+            return f"{spent}: {AT_THE_CAP}"
+        return spent if self.cap_usd is not None else f"{spent}; there is no monthly cap"
+
+    @property
+    def unpriced(self) -> int:
+        return sum(row.unpriced for row in self.purposes)
+
+
+def load_report(ctx: Context) -> SpendingReport:
+    """Loads the report of this month."""
+    month = load_spending(ctx)
+    return SpendingReport(
+        month=month.month,
+        cap_usd=month.cap_usd,
+        spent_usd=month.spent_usd,
+        left_usd=month.left_usd,
+        purposes=month.purposes,
+        reason=month.find_obstacle(),
+    )

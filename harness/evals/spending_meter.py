@@ -1,0 +1,135 @@
+"""Keeps one purpose of this process within the monthly cap. Before a call the meter compares
+the sum of stored costs, as it read it last, with the cap. Afterwards it stores the call's cost.
+
+Calls under way are in no sum, so each process may pass the cap by one batch of them. A process
+that is killed loses the costs of its last seconds.
+"""
+
+import math
+import threading
+from datetime import date
+from typing import TYPE_CHECKING, Final
+
+from harness.evals.month_spending import (
+    MonthSpending,
+    PurposeSpending,
+    SpendingPurpose,
+    month_of,
+)
+from harness.evals.records.spending import Spending
+from harness.frame.errors import SpendingPaused
+from harness.frame.ports import Clock
+
+if TYPE_CHECKING:
+    from harness.store.store import Store
+
+READ_EVERY_S: Final = 10.0
+# A call that may wait for the database has the sum read again after so long.
+FRESH_S: Final = 2.0
+# A sum that is older than this is not trusted any more.
+TRUSTED_S: Final = 30.0
+
+UNKNOWN: Final = "the sum of this month's spending is not known at the moment"
+
+Costs = dict[date, PurposeSpending]
+
+
+class StoredSpending:
+    """Reads a month's spending, and adds to it, each in a unit of work of its own."""
+
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+
+    def month(self, month: date) -> MonthSpending:
+        with self._store.read() as tx:
+            return Spending(tx).month(month)
+
+    def add(self, costs: Costs, month: date) -> MonthSpending:
+        """Adds costs by month, and returns the spending of `month` with them."""
+        with self._store.write() as tx:
+            for of, cost in costs.items():
+                Spending(tx).add(of, cost)
+            return Spending(tx).month(month)
+
+
+class SpendingMeter:
+    """Spends on one purpose. Thread-safe."""
+
+    def __init__(self, stored: StoredSpending, clock: Clock, purpose: SpendingPurpose) -> None:
+        self._stored = stored
+        self._clock = clock
+        self._purpose = purpose
+        self._writing = threading.Lock()  # taken before `_numbers`
+        self._numbers = threading.Lock()  # held for no longer than a sum takes
+        self._month: MonthSpending | None = None
+        self._read_s = -math.inf
+        self._costs: Costs = {}  # that the database does not have yet
+        self._in_write: Costs = {}  # being stored: no sum has them yet
+        self.refusal = ""  # why `require_money` refused the last call; empty where it did not
+
+    def find_obstacle(self, unpriced_model: str = "") -> str:
+        """Says why a call may not be made, by the sum that was read last; never waits.
+        unpriced_model: the name of the model that is to be asked, where its price is not known.
+        """
+        with self._numbers:
+            month = self._month
+            if month is None or month.month != month_of(self._clock.now()):
+                return UNKNOWN
+            if month.cap_usd is not None and self._age_s > TRUSTED_S:
+                return UNKNOWN
+            unstored = (costs.get(month.month) for costs in (self._costs, self._in_write))
+            unstored_usd = math.fsum(cost.spent_usd for cost in unstored if cost)
+            return month.find_obstacle(unstored_usd, unpriced_model)
+
+    def require_money(self, unpriced_model: str = "") -> None:
+        """Checks that a call may be made. Raises SpendingPaused, StoreUnavailable."""
+        if self._age_s > FRESH_S or self.find_obstacle(unpriced_model):
+            self.refresh(at_once=True)
+        self.refusal = self.find_obstacle(unpriced_model)
+        if self.refusal:
+            raise SpendingPaused(self.refusal)
+
+    def pay(self, cost_usd: float | None) -> None:
+        """Notes what a call cost; None where its price or its tokens are not known."""
+        cost = PurposeSpending(self._purpose, cost_usd or 0.0, 1, int(cost_usd is None))
+        with self._numbers:
+            self._note(month_of(self._clock.now()), cost)
+
+    def refresh(self, *, at_once: bool = False) -> None:
+        """Stores what was spent, if anything was, and reads the sum again when it is due.
+        at_once: it is. Raises StoreUnavailable; then nothing is lost.
+        """
+        with self._writing:
+            if self._costs:
+                self._write()
+            elif at_once or self._age_s >= READ_EVERY_S:
+                self._put(self._stored.month(month_of(self._clock.now())))
+
+    @property
+    def cap_usd(self) -> float | None:
+        return self._month.cap_usd if self._month else None
+
+    @property
+    def _age_s(self) -> float:
+        return self._clock.monotonic() - self._read_s
+
+    def _write(self) -> None:
+        with self._numbers:
+            self._in_write, self._costs = self._costs, {}
+        try:
+            read = self._stored.add(self._in_write, month_of(self._clock.now()))
+        except BaseException:
+            with self._numbers:
+                for month, cost in self._in_write.items():
+                    self._note(month, cost)
+                self._in_write = {}
+            raise
+        self._put(read)
+
+    def _put(self, month: MonthSpending) -> None:
+        with self._numbers:
+            self._month, self._read_s, self._in_write = month, self._clock.monotonic(), {}
+
+    def _note(self, month: date, cost: PurposeSpending) -> None:
+        known = self._costs.get(month)
+        self._costs[month] = known.plus(cost) if known else cost

@@ -1,0 +1,1 @@
+"""Foundations that every subject stands on."""

@@ -1,0 +1,173 @@
+"""Opens and ends alerts beside the decision that they tell of, in its unit of work."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Final
+
+from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind, Severity
+from harness.frame.alerts.alert_record import (
+    AlertRecord,
+    Notified,
+    mark_notified,
+    resolve_record,
+)
+from harness.frame.alerts.delivery import Delivery, find_alert_page, new_delivery
+from harness.frame.alerts.records import Alerts, Deliveries
+from harness.frame.records.transaction import Transaction
+from harness.frame.world import World
+
+SOURCE: Final = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertView:
+    id: str
+    kind: AlertKind
+    severity: Severity
+    open: bool
+    subject: str
+    title: str
+    text: str
+    next_step: str
+    first_seen: datetime
+    last_seen: datetime
+    resolved_at: datetime | None
+    count: int
+    delivered: int  # delivered, waiting, given_up: counts of its messages
+    waiting: int
+    given_up: int
+    last_error: str
+    page: str  # of the dashboard, where it is looked at, such as `/compare?id=p_1`
+
+    @property
+    def message_counts(self) -> str:
+        """Counts its messages in words: `1 sent, 2 waiting`; empty without one."""
+        counts = {"sent": self.delivered, "waiting": self.waiting, "given up": self.given_up}
+        return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
+
+
+def raise_alert(
+    tx: Transaction,
+    kind: AlertKind,
+    about: str,
+    *,
+    subject: str,
+    title: str,
+    text: str,
+    news: AlertEvent = AlertEvent.RAISED,
+) -> None:
+    """Opens an alert. about: the id that tells this cause from others of its kind."""
+    key = f"{kind.value}:{about}"
+    Alerts(tx).fold([Alert(kind, subject, key, title, text, tx.now(), SOURCE, news)])
+
+
+def resolve_alert(tx: Transaction, kind: AlertKind, about: str) -> None:
+    """End the alert, as its cause is over; does nothing where none is open."""
+    record = Alerts(tx).newest(f"{kind.value}:{about}")
+    if record is not None and record.open:
+        Alerts(tx).fold([resolution_of(record, tx.now())])
+
+
+def end_alert(tx: Transaction, kind: AlertKind, about: str = "") -> bool:
+    """Ends the alert whatever its sources say, as where a person has looked; the next one opens
+    it again. Returns whether there was one. about: empty for a kind that has one alert.
+    """
+    record = Alerts(tx).newest(f"{kind.value}:{about}" if about else kind.value)
+    if record is None or not record.open:
+        return False
+    Alerts(tx).save(resolve_record(record, tx.now()))
+    return True
+
+
+def list_open(ctx: World, *kinds: AlertKind) -> set[tuple[AlertKind, str]]:
+    with ctx.store.read() as tx:
+        records = Alerts(tx).unsettled()
+    return {
+        (record.kind, record.key.partition(":")[2])
+        for record in records
+        if record.kind in kinds and record.open
+    }
+
+
+def is_open(ctx: World, kind: AlertKind, about: str) -> bool:
+    with ctx.store.read() as tx:
+        record = Alerts(tx).newest(f"{kind.value}:{about}")
+    return record is not None and record.open
+
+
+@dataclass(frozen=True, slots=True)
+class AlertNotice:
+    subject: str
+    title: str
+    text: str
+
+
+def update_alert(ctx: World, kind: AlertKind, about: str, notice: AlertNotice | None) -> None:
+    """Opens the alert once while there is a notice, and ends it where there is none."""
+    if (notice is not None) == is_open(ctx, kind, about):
+        return
+    with ctx.store.write() as tx:
+        if notice is None:
+            resolve_alert(tx, kind, about)
+        else:
+            raise_alert(tx, kind, about, **asdict(notice))
+
+
+def update_alerts(
+    ctx: World,
+    kinds: Collection[AlertKind],
+    notices: Mapping[tuple[AlertKind, str], AlertNotice],
+) -> None:
+    """Opens and ends alerts of these kinds, so that each open one has a notice."""
+    with ctx.store.read() as tx:
+        titles = {
+            (record.kind, record.key.partition(":")[2]): record.title
+            for record in Alerts(tx).unsettled()
+            if record.kind in kinds and record.open
+        }
+    for key in sorted(titles.keys() | notices.keys()):
+        notice = notices.get(key)
+        if notice is None or key not in titles:
+            update_alert(ctx, *key, notice)
+        elif notice.title != titles[key]:
+            with ctx.store.write() as tx:
+                raise_alert(tx, *key, **asdict(notice), news=AlertEvent.STILL)
+
+
+def resolution_of(record: AlertRecord, now: datetime) -> Alert:
+    return Alert(
+        record.kind,
+        record.subject,
+        record.key,
+        record.title,
+        record.text,
+        # The clock may have been set back since it was told: an end comes after.
+        max(now, record.last_seen),
+        SOURCE,
+        AlertEvent.ENDED,
+    )
+
+
+def queue_message(
+    tx: Transaction, record: AlertRecord, message: Notified, sinks: Iterable[str]
+) -> None:
+    now = tx.now()
+    after = mark_notified(record, message, now)
+    Alerts(tx).save(after)
+    for sink in sinks:
+        Deliveries(tx).add(new_delivery(after, message, sink, now))
+
+
+def build_alert_view(record: AlertRecord, deliveries: Sequence[Delivery]) -> AlertView:
+    names = (field.name for field in fields(AlertView))
+    return AlertView(
+        **{name: getattr(record, name) for name in names if hasattr(record, name)},
+        delivered=sum(delivery.delivered_at is not None for delivery in deliveries),
+        waiting=sum(delivery.next_attempt_at is not None for delivery in deliveries),
+        given_up=sum(delivery.gave_up_at is not None for delivery in deliveries),
+        last_error=next(
+            (delivery.last_error for delivery in deliveries if delivery.last_error), ""
+        ),
+        page=find_alert_page(record),
+    )

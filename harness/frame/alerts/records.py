@@ -1,0 +1,173 @@
+"""What is stored of alerts, and the outbox of their messages."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.frame.alerts.alert import ALERT_RULES, Alert, AlertKind
+from harness.frame.alerts.alert_record import AlertRecord, Notified, apply_alerts
+from harness.frame.alerts.delivery import Delivery
+from harness.frame.records.columns import Row, at_least, one_of, unique_where
+from harness.frame.records.pages import given
+from harness.frame.records.preloaded import newest_key, rows_key
+from harness.frame.records.record import record, record_of
+from harness.frame.records.repository import Records
+
+
+def alert_from_row(row: Row) -> AlertRecord:
+    sources = {who: at for who, text in row.sources.items() if (at := _time_of_source(text))}
+    return record_of(AlertRecord, row, alert, sources=sources)
+
+
+def _time_of_source(text: object) -> datetime | None:
+    """Returns None for a malformed time. Alerts are not signed, and a bad row must not hide the
+    others.
+    """
+    try:
+        at = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return at if at.tzinfo is not None else None
+
+
+ALERT: Final = record(
+    AlertRecord,
+    "alert",
+    one_of("notified", Notified),
+    at_least("count", 1),
+    sa.CheckConstraint("last_seen >= first_seen", name="seen_in_order"),
+    sa.CheckConstraint("notified_count BETWEEN 0 AND count", name="notified_count_range"),
+    sa.CheckConstraint(
+        "(notified IS NULL) = (notified_at IS NULL)"
+        " AND (notified IS NULL) = (messages = 0) AND messages >= 0",
+        name="notified_when",
+    ),
+    sa.Index("ix_alert_key", "key", "first_seen"),
+    sa.Index("ix_alert_last_seen", "last_seen"),
+    sa.Index("ix_alert_resolved_at", "resolved_at"),
+    sa.Index("ix_alert_notified", "notified", "kind"),
+    # A key has one open alert at a time.
+    unique_where("uq_alert_open", sa.text("resolved_at IS NULL"), "key"),
+    free="subject key title text",
+    read=alert_from_row,
+)
+
+alert = ALERT.table
+
+DELIVERY: Final = record(
+    Delivery,
+    "delivery",
+    sa.Column("alert", sa.Text, sa.ForeignKey("alert.id", ondelete="CASCADE"), nullable=False),
+    one_of("message", Notified),
+    at_least("number", 1),
+    at_least("attempts", 0),
+    # Waiting, delivered or given up: one of the three.
+    sa.CheckConstraint(
+        "(next_attempt_at IS NOT NULL AND delivered_at IS NULL AND gave_up_at IS NULL)"
+        " OR (next_attempt_at IS NULL AND delivered_at IS NOT NULL AND gave_up_at IS NULL)"
+        " OR (next_attempt_at IS NULL AND delivered_at IS NULL AND gave_up_at IS NOT NULL)",
+        name="one_state",
+    ),
+    sa.CheckConstraint("delivered_at IS NULL OR attempts > 0", name="delivered_by_attempt"),
+    sa.Index("ix_delivery_next_attempt_at", "next_attempt_at"),
+    key="alert number sink",
+    free="sink title text last_error",
+)
+
+delivery = DELIVERY.table
+
+_EVENTS = [kind.value for kind, rule in ALERT_RULES.items() if not rule.lasting]
+
+# Named one by one: an index goes straight to these, and to no NOT IN.
+_LASTING = [kind.value for kind, rule in ALERT_RULES.items() if rule.lasting]
+
+IS_UNSETTLED = sa.or_(
+    alert.c.resolved_at.is_(None),
+    sa.and_(alert.c.notified == Notified.RAISED.value, alert.c.kind.in_(_LASTING)),
+    sa.and_(alert.c.kind.in_(_EVENTS), alert.c.notified.is_(None)),
+)
+
+_earlier = delivery.alias("earlier")
+
+# A sink gets the message of an alert's end after the message of its start.
+FOLLOWS_ANOTHER = sa.exists().where(
+    _earlier.c.alert == delivery.c.alert,
+    _earlier.c.sink == delivery.c.sink,
+    _earlier.c.number < delivery.c.number,
+    _earlier.c.next_attempt_at.is_not(None),
+)
+
+
+class Alerts(Records[AlertRecord]):
+    record = ALERT
+    order = (alert.c.last_seen.desc(), alert.c.id)
+    missing = "there is no alert {}; `swapgate alert list` shows them"
+
+    def fold(self, alerts: Iterable[Alert]) -> None:
+        told = list(alerts)
+        # In one order for all writers: two of them never wait for each other.
+        keys = sorted({message.key for message in told})
+        known = {key: found for key in keys if (found := self.newest(key)) is not None}
+        stored = {record.id for record in known.values()}
+        for changed in apply_alerts(known, told).values():
+            if changed.id in stored:
+                self.save(changed)
+            else:
+                self.add(changed)
+
+    def newest(self, key: str) -> AlertRecord | None:
+        """Finds the newest alert with this key. A `write()` locks it until its end."""
+        self._tx.serialize_by(f"alert {key}")
+        query = sa.select(alert).where(alert.c.key == key).limit(1)
+        query = query.order_by(alert.c.first_seen.desc(), alert.c.id)
+        row = self._tx.once(newest_key(alert, key), lambda: self._tx.read(query).first())
+        return None if row is None else self.record.read(row)
+
+    def save(self, record: AlertRecord) -> None:
+        if self._change(self._is(record.id), **self.record.write(record)) != 1:
+            raise self._missing(record.id)
+
+    def list(
+        self, *, open_only: bool = False, kind: AlertKind | None = None, limit: int = 100
+    ) -> Sequence[AlertRecord]:
+        open_ = alert.c.resolved_at.is_(None) if open_only else None
+        return self._all(self._select(open_, given(alert.c.kind, kind)).limit(limit))
+
+    def unsettled(self) -> Sequence[AlertRecord]:
+        """Lists the alerts that are open or may still have a due message."""
+        return self._all(self._select(IS_UNSETTLED))
+
+    def forget(self, before: datetime) -> int:
+        return self._delete(alert.c.resolved_at < before)
+
+
+class Deliveries(Records[Delivery]):
+    record = DELIVERY
+
+    def add(self, new: Delivery) -> None:
+        """Adds a message. Leaves it as it is where another process added it first."""
+        self._tx.write_new(delivery, self.record.write(new))
+
+    def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
+        row = delivery.c
+        query = self._select(row.next_attempt_at <= now, ~FOLLOWS_ANOTHER)
+        query = query.order_by(row.created_at, row.alert, row.number, row.sink)
+        return self._all(query.limit(limit))
+
+    def replace(self, before: Delivery, after: Delivery) -> bool:
+        same = (
+            delivery.c.alert == before.alert,
+            delivery.c.number == before.number,
+            delivery.c.sink == before.sink,
+            delivery.c.attempts == before.attempts,
+            delivery.c.next_attempt_at.is_not_distinct_from(before.next_attempt_at),
+        )
+        return self._change(*same, **self.record.write(after)) > 0
+
+    def for_alert(self, alert: str) -> Sequence[Delivery]:
+        query = self._select(delivery.c.alert == alert)
+        query = query.order_by(delivery.c.number, delivery.c.sink)
+        rows = self._tx.once(rows_key(delivery, alert), lambda: self._tx.read(query).all())
+        return [self.record.read(row) for row in rows]

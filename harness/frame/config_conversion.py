@@ -1,0 +1,131 @@
+"""A conversion reads another gateway's configuration and reports every key of it. No report
+has a secret's value.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from harness.frame.errors import InputError
+from harness.frame.redaction import find_keys
+
+ConfigPath = tuple[str | int, ...]
+# How a value of LiteLLM's file names an environment variable.
+ENVIRONMENT_MARK: Final = "os.environ/"
+_VARIABLE: Final = re.compile(f"{ENVIRONMENT_MARK}([A-Za-z_][A-Za-z0-9_]*)")
+
+
+class ConversionOutcome(StrEnum):
+    TAKEN = "taken"
+    CHANGED = "changed"  # taken over, and means something else here
+    LEFT = "not taken"
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionNote:
+    place: str  # file:line
+    key: str  # dotted, as in the other file
+    outcome: ConversionOutcome
+    text: str  # where it went, or why it did not
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    config: Mapping[str, object]  # of a swapgate.yaml
+    notes: tuple[ConversionNote, ...]  # in the order of the other file
+    variables: tuple[str, ...]  # environment variables that have to hold secrets
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Holds another gateway's configuration as it was read, and what became of its keys."""
+
+    values: Mapping[str, object]
+    places: Mapping[ConfigPath, str]  # path of a value to `file:line`
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    _notes: dict[ConfigPath, tuple[ConversionOutcome, str]] = field(default_factory=dict)
+
+    def value(self, path: ConfigPath) -> Any:
+        """The value at `path`; None where the path leads nowhere."""
+        value: Any = self.values
+        for part in path:
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return value
+
+    def variable(self, path: ConfigPath) -> str:
+        """The environment variable that a value names; empty for a plain value."""
+        found = _VARIABLE.fullmatch(f"{self.value(path)}")
+        return found[1] if found else ""
+
+    def number(self, path: ConfigPath, default: float | None = None) -> float:
+        """A number, which may stand as a text. Raises InputError for anything else."""
+        value = self._resolve(path, default)
+        try:
+            number = float(value if isinstance(value, int | float | str) else "")
+        except ValueError:
+            number = float("nan")
+        if isinstance(value, bool) or not abs(number) <= 1e15:  # NaN among them
+            raise InputError("is not a number")
+        return int(number) if number.is_integer() else number
+
+    def text(self, path: ConfigPath, default: str | None = None) -> str:
+        """A text that is not empty. Raises InputError for anything else."""
+        value = self._resolve(path, default)
+        if not isinstance(value, str) or not (value.strip() or default == ""):
+            raise InputError("is not a text")
+        return value.strip()
+
+    def public(self, path: ConfigPath) -> object:
+        """A value that is no secret. Raises InputError for one that may be."""
+        text = f"{value}" if (value := self.value(path)) else ""
+        if ENVIRONMENT_MARK in text or any(True for _ in find_keys(text)):
+            raise InputError("it may be a secret, which is never copied")
+        return value
+
+    def _resolve(self, path: ConfigPath, default: object) -> object:
+        if (name := self.variable(path)) and name not in self.environ:
+            raise InputError(f"{name} is not set: set it, and convert again")
+        value = self.environ[name] if name else self.value(path)
+        return default if value is None else value
+
+    def read_each(self, path: ConfigPath, reader: Callable[[ConfigPath], None]) -> None:
+        """Reads each entry; one that its reader refuses is left behind with the reason."""
+        if not isinstance(value := self.value(path), Mapping | list | None):
+            self.leave(path, "is neither a list nor a mapping")
+        for key in _keys(value):
+            try:
+                reader((*path, key))
+            except InputError as error:
+                self.leave((*path, key), f"{error}")
+
+    def take(self, path: ConfigPath, text: str, *, changed: bool = False) -> None:
+        outcome = ConversionOutcome.CHANGED if changed else ConversionOutcome.TAKEN
+        self._notes[path] = (outcome, text)
+
+    def leave(self, path: ConfigPath, reason: str) -> None:
+        for known in [known for known in self._notes if known[: len(path)] == path]:
+            del self._notes[known]
+        self._notes[path] = (ConversionOutcome.LEFT, reason)
+
+    def notes(
+        self, path: ConfigPath = (), place: str = "configuration", *, covered: bool = False
+    ) -> Iterator[ConversionNote]:
+        keys, note = _keys(self.value(path)), self._notes.get(path)
+        place = self.places.get(path, place)
+        if path and not (note or keys or covered):
+            note = (ConversionOutcome.LEFT, "Swapgate has no such setting")
+        if note:
+            yield ConversionNote(place, ".".join(map(str, path)), *note)
+        for key in keys:
+            yield from self.notes((*path, key), place, covered=covered or bool(note))
+
+
+def _keys(value: object) -> tuple[Any, ...]:
+    if isinstance(value, list):
+        return tuple(range(len(value)))
+    return tuple(value) if isinstance(value, Mapping) else ()

@@ -1,0 +1,190 @@
+"""Says whether a value is valid against a JSON schema (Draft 2020-12), within limits: schemas
+come from clients and suites' authors, values from models. No schema is fetched. `jsonschema`
+takes a tenth of a second to load, hence late.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any, Final
+
+from harness.frame.bounded_regex import BoundedPattern
+from harness.frame.errors import SchemaTooLarge
+
+_Keyword = Callable[[Any, Any, Any, Any], Iterable[Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaLimits:
+    steps: int  # keywords, each as often as it is applied
+    depth: int  # of keywords within keywords
+    patterns: bool  # regular expressions and what compares all members with one another
+
+
+# On an event loop: 1000 steps are about 2 ms.
+REQUEST_LIMITS: Final = SchemaLimits(steps=1000, depth=32, patterns=False)
+# In a thread beside one.
+THREAD_LIMITS: Final = SchemaLimits(steps=20_000, depth=32, patterns=False)
+# In a worker of its own. The depth is far from the interpreter's limit of recursion, past which
+# the library's Rust part panics, and that is no Exception.
+SUITE_LIMITS: Final = SchemaLimits(steps=1_000_000, depth=100, patterns=True)
+_PATTERNS: Final = frozenset(
+    {
+        "format",
+        "pattern",
+        "patternProperties",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+        "uniqueItems",
+    }
+)
+
+
+class _Steps(threading.local):
+    left = 0
+    depth = 0
+
+    def begin(self, limits: SchemaLimits) -> None:
+        self.left, self.depth = limits.steps, limits.depth
+
+    def go_in(self) -> None:
+        self.left -= 1
+        self.depth -= 1
+        if self.left < 0 or self.depth < 0:
+            raise SchemaTooLarge("the schema takes too many steps for one value")
+
+    def come_out(self) -> None:
+        self.depth += 1
+
+
+_STEPS: Final = _Steps()
+
+
+def load_judge() -> None:
+    """Loads the library, a tenth of a second: beforehand, and not on the event loop."""
+    _validator_class(patterns=False)
+
+
+def is_valid(value: object, schema: object, limits: SchemaLimits) -> bool:
+    """Whether the value is valid.
+
+    Raises SchemaTooLarge past the limits, PatternTooSlow, and an error of the library for what
+    is no schema, or refers to one that is not in it.
+    """
+    _STEPS.begin(limits)
+    return bool(_validator(schema, patterns=limits.patterns).is_valid(value))
+
+
+def matches_schema(
+    value: object, schema: object, limits: SchemaLimits = REQUEST_LIMITS
+) -> bool:
+    """Whether the value is valid; also where that cannot be told, or there is no schema."""
+    if not isinstance(schema, Mapping):
+        return schema is not False
+    if not schema:
+        return True
+    try:
+        return is_valid(value, schema, limits)
+    except Exception:  # noqa: BLE001 - too much, or no schema: of that its provider tells the client
+        return True
+
+
+def schema_fault(schema: object) -> str:
+    return _fault(_SORTED.encode(schema))
+
+
+# Built once: `json.dumps` would build one for each item of a suite.
+_SORTED: Final = json.JSONEncoder(sort_keys=True)
+
+
+@lru_cache(maxsize=256)
+def _fault(schema: str) -> str:
+    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - see above
+
+    try:
+        Draft202012Validator.check_schema(json.loads(schema))
+    except SchemaError as error:
+        return str(error.message)
+    return ""
+
+
+def _validator(schema: object, *, patterns: bool) -> Any:
+    validator_class, registry = _validator_class(patterns=patterns)
+    return validator_class(schema, registry=registry)
+
+
+@cache
+def _validator_class(*, patterns: bool) -> tuple[Any, Any]:
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - see above
+    from jsonschema.validators import extend  # noqa: PLC0415
+    from referencing import Registry  # noqa: PLC0415
+
+    known: Mapping[str, _Keyword] = dict(Draft202012Validator.VALIDATORS)
+    judged = {**known, **(_TIMED if patterns else _without_patterns(known))}
+    keywords = {name: _counted(check) for name, check in judged.items()}
+    made: Any = extend(Draft202012Validator, keywords)  # type: ignore[no-untyped-call]  # theirs
+    return made, Registry()
+
+
+def _counted(check: _Keyword) -> _Keyword:
+    def step(validator: Any, given: Any, value: Any, schema: Any) -> Iterator[Any]:
+        _STEPS.go_in()
+        try:
+            yield from check(validator, given, value, schema) or ()
+        finally:
+            _STEPS.come_out()
+
+    return step
+
+
+def _without_patterns(known: Mapping[str, _Keyword]) -> Mapping[str, _Keyword]:
+    def additional_properties(
+        validator: Any, allowed: object, value: object, schema: Mapping[str, object]
+    ) -> Iterable[Any] | None:
+        if "patternProperties" in schema:
+            return None
+        return known["additionalProperties"](validator, allowed, value, schema)
+
+    def ignored(*_: object) -> None: ...
+
+    return dict.fromkeys(_PATTERNS, ignored) | {"additionalProperties": additional_properties}
+
+
+_timed = cache(BoundedPattern)
+
+
+def _pattern(validator: Any, pattern: str, value: object, _schema: object) -> Iterator[Any]:
+    if isinstance(value, str) and not _timed(pattern).matches_in(value):
+        yield from validator.descend(value, schema=False)
+
+
+def _pattern_properties(
+    validator: Any, schemas: Mapping[str, object], value: object, _schema: object
+) -> Iterator[Any]:
+    if not isinstance(value, dict):
+        return
+    for pattern, schema in schemas.items():
+        for name, inner in value.items():
+            if _timed(pattern).matches_in(name):
+                yield from validator.descend(inner, schema, path=name, schema_path=pattern)
+
+
+def _additional_properties(
+    validator: Any, allowed: object, value: object, schema: Mapping[str, Any]
+) -> Iterator[Any]:
+    if not isinstance(value, dict):
+        return
+    named = schema.get("properties", {})
+    patterns = [_timed(pattern) for pattern in schema.get("patternProperties", {})]
+    for name, inner in value.items():
+        if name not in named and not any(pattern.matches_in(name) for pattern in patterns):
+            yield from validator.descend(inner, allowed, path=name)
+
+
+_TIMED: Final[Mapping[str, _Keyword]] = {
+    "pattern": _pattern,
+    "patternProperties": _pattern_properties,
+    "additionalProperties": _additional_properties,
+}

@@ -1,0 +1,1 @@
+"""People, their keys and roles, and the four eyes."""

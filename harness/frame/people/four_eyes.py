@@ -1,0 +1,198 @@
+"""Checks that two people stand behind a proposal: not the proposer under another name, and no
+one with a key that one of the two had a hand in making for the other. A person of single
+sign-on has no key: whoever declared who that person is counts as who made it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Final, Protocol
+
+from harness.frame.errors import NotAllowed
+from harness.frame.people.access import Actor
+from harness.frame.people.principals import LOCAL_PRINCIPAL, PersonLink, Principal, fold_name
+from harness.frame.people.records import ApiKeys, PersonLinks, Principals
+from harness.frame.records.transaction import Transaction
+
+NEW_FOR: Final = timedelta(days=7)
+
+# Whoever set Swapgate up alone made all keys as the operator.
+_OPERATORS_WAYS: Final[Mapping[str, str]] = {
+    "approve": ". Or cancel it, let somebody propose it with their own key (`--key-file`), and "
+    "approve it as the operator",
+    "confirm": ". Or end it, let somebody ask for it with their own key (`--key-file`), and "
+    "confirm it as the operator",
+}
+
+
+class TwoPersonRequest(Protocol):
+    """What one person asks for and another one decides: a proposal, a break-glass."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def proposer(self) -> str: ...
+    @property
+    def proposer_principal(self) -> str: ...
+    @property
+    def proposer_key(self) -> str | None: ...
+    @property
+    def self_approval(self) -> bool: ...
+
+
+def check_four_eyes(
+    tx: Transaction, actor: Actor, proposal: TwoPersonRequest, act: str
+) -> None:
+    """Checks that another principal than the proposer acts, with a key that the proposer had no
+    hand in; else raises NotAllowed. A policy may say `self_approval`. act: a verb, `approve` or
+    a canary's.
+    """
+    if not proposal.self_approval:
+        for refusal in _find_refusals(tx, actor, proposal, act):
+            raise NotAllowed(refusal)
+
+
+def _find_refusals(
+    tx: Transaction, actor: Actor, proposal: TwoPersonRequest, act: str
+) -> Iterator[str]:
+    whose, hands = proposal.proposer_principal, Hands(tx)
+    way = _OPERATORS_WAYS.get(act, "") if whose == LOCAL_PRINCIPAL.id else ""
+    if actor.principal == whose or fold_name(actor.name) == fold_name(proposal.proposer):
+        yield (
+            f"{actor.name} proposed {proposal.id} and cannot {act} it: ask another approver, "
+            "who does it with a key of their own (`--key-file`) or in the dashboard; a key "
+            f"that {actor.name} creates counts as {actor.name}'s{way}"
+        )
+    if whose:
+        yield from _find_undeclared(hands, actor, proposal, act)
+    proposer, approver = hands.people.person(whose), hands.people.person(actor.principal)
+    if whose and proposer in hands.of_key(actor.key):
+        yield (
+            f"{proposal.proposer} proposed {proposal.id}, and the key {actor.key} goes back to "
+            f"one that {proposal.proposer} created: it cannot {act} it. Ask an approver whose "
+            f"key somebody else created{way}"
+        )
+    used = proposal.proposer_key
+    # The machine's operator makes everybody's first key: `list_key_remarks` tells of that.
+    if actor.principal != LOCAL_PRINCIPAL.id and approver in hands.of_key(used):
+        yield (
+            f"{proposal.id} was proposed with the key {used}, which {actor.name} had a hand "
+            f"in: who made it cannot {act} what was proposed with it. Ask another approver"
+        )
+    for hand in hands.of_both(used, actor.key):
+        if whose and all(hands.has_other_key(one, hand) for one in (proposer, approver)):
+            yield (
+                f"{person_name(tx, hand)} had a hand in both keys, the one that {proposal.id} "
+                f"was proposed with and the one that would {act} it, and could be both people. "
+                f"Both have keys that were made by others: {act} it with such a key"
+            )
+
+
+def _find_undeclared(
+    hands: "Hands", actor: Actor, proposal: TwoPersonRequest, act: str
+) -> Iterator[str]:
+    """Yields that the two are, or could be, one person with two sign-ins."""
+    tx, people, whose = hands.tx, hands.people, proposal.proposer_principal
+    both = {people.person(actor.principal), people.person(whose)}
+    if len(both) == 1:
+        yield (
+            f"{actor.name} and {proposal.proposer}, who proposed {proposal.id}, were declared "
+            f"to be one person, who cannot {act} it: ask another approver"
+        )
+    undeclared = hands.find_undeclared(actor.principal, whose)
+    if undeclared is not None:
+        yield (
+            f"nobody said yet who {undeclared.name}, of single sign-on, is here, and "
+            f"{actor.name} and {proposal.proposer} could be one person. Before {actor.name} "
+            f"can {act} {proposal.id}, an admin who is neither of them declares it: `swapgate "
+            "person link`, or `swapgate person separate`"
+        )
+    # The machine's operator may have declared it, where he decides: that is remarked upon.
+    if people.person(actor.principal) == LOCAL_PRINCIPAL.id:
+        both.discard(LOCAL_PRINCIPAL.id)
+    for principal in (actor.principal, whose):
+        link = people.link(principal)
+        declarers = load_declarers(tx, link) if link is not None else ()
+        for declarer in sorted(both.intersection(map(people.person, declarers))):
+            yield (
+                f"{person_name(tx, declarer)} had a hand in declaring who "
+                f"{person_name(tx, principal)} is, and so could be both: to {act} "
+                f"{proposal.id}, ask another approver, or another "
+                "admin to declare it"
+            )
+
+
+class Hands:
+    """Says who, as people, had a hand in keys; and whom nobody has declared to be somebody."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self.tx, self.people = tx, PersonLinks(tx).people()
+
+    def of_key(self, key: str | None) -> frozenset[str]:
+        creators = load_key_creators(self.tx, key) if key is not None else ()
+        return frozenset(map(self.people.person, creators))
+
+    def of_both(self, one: str | None, other: str | None) -> Sequence[str]:
+        """Lists who had a hand in both keys, without the operator, who makes the first ones."""
+        return sorted((self.of_key(one) & self.of_key(other)) - {LOCAL_PRINCIPAL.id})
+
+    def has_other_key(self, person: str, hand: str) -> bool:
+        return any(
+            key.revoked_at is None and hand not in self.of_key(key.id)
+            for principal in (person, *self.people.others(person))
+            for key in ApiKeys(self.tx).of_principal(principal)
+        )
+
+    def find_undeclared(self, one: str, other: str) -> Principal | None:
+        """Finds who of the two signs in by single sign-on, was declared to be nobody, and could
+        be the other, who signs in otherwise; None without. Whoever has a service's key acts as
+        the service, so that the other may be one.
+        """
+        known = Principals(self.tx).among([one, other])
+        if len(known) < 2 or known[one].issuer == known[other].issuer:
+            return None
+        by_sign_on = [p for p in known.values() if p.issuer is not None]
+        return next((p for p in by_sign_on if self.people.link(p.id) is None), None)
+
+
+def load_declarers(tx: Transaction, link: PersonLink) -> frozenset[str]:
+    """Loads who declared it, and who had a hand in the key that he did it with."""
+    made = frozenset[str]()
+    if link.created_with is not None:
+        made = load_key_creators(tx, link.created_with) - {LOCAL_PRINCIPAL.id}
+    return made | {link.created_by}
+
+
+def load_key_creators(tx: Transaction, key: str) -> frozenset[str]:
+    """Loads who created the key, who created the key that it was created with, and so on."""
+    met, creators = set[str](), set[str]()
+    at: str | None = key
+    while at is not None and at not in met:
+        met.add(at)
+        api_key = ApiKeys(tx).find(at)
+        if api_key is None:
+            break
+        if api_key.created_by is not None:
+            creators.add(api_key.created_by)
+        at = api_key.created_with
+    return frozenset(creators)
+
+
+def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
+    """Whether the one of this name is another person, with no key of the proposer's hand."""
+    if fold_name(name) == fold_name(proposer.name):
+        return False
+    known = Principals(tx).named(name)
+    if known is None:
+        return True  # the control plane itself
+    hands = Hands(tx)
+    person = hands.people.person(proposer.principal)
+    return not (
+        hands.people.person(known.id) == person
+        or hands.find_undeclared(known.id, proposer.principal) is not None
+        or any(person in hands.of_key(key.id) for key in ApiKeys(tx).of_principal(known.id))
+    )
+
+
+def person_name(tx: Transaction, principal: str) -> str:
+    known = Principals(tx).among([principal]).get(principal)
+    return known.name if known is not None else principal or "nobody known"

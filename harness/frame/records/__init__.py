@@ -1,0 +1,1 @@
+"""How a record is stored, signed, read and listed."""

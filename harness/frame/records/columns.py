@@ -1,0 +1,282 @@
+"""Column types that read alike on SQLite and PostgreSQL; makers of columns and CHECKs."""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from types import NoneType, UnionType
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
+
+import sqlalchemy as sa
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.ext.compiler import compiles
+
+from harness.frame.content_hash import canonical_json
+from harness.frame.errors import InputError
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+# SQLite's STRICT tables know six types; other types become one of these.
+@compiles(sa.BigInteger, "sqlite")
+@compiles(sa.Boolean, "sqlite")
+def _whole_number(*_: object, **__: Any) -> str:
+    return "INTEGER"
+
+
+@compiles(sa.Double, "sqlite")
+def _number(*_: object, **__: Any) -> str:
+    return "REAL"
+
+
+def keep_strict(table: sa.Table) -> None:
+    """Makes SQLite's tables strict: columns hold what their type says, and no row is reached
+    past its key.
+
+    Without STRICT a column of numbers takes the text '2x'; with a rowid, REPLACE by that number
+    rewrites a row whose key no trigger saw. PostgreSQL has neither.
+    """
+    options = table.dialect_options["sqlite"]
+    options["strict"], options["with_rowid"] = True, False
+
+
+# The column of a row's signature, in every table whose rows are signed.
+SIGNATURE: Final = "signature"
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST: Final = datetime.min.replace(tzinfo=UTC)
+LAST: Final = datetime.max.replace(tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class UtcTime(sa.types.TypeDecorator[datetime]):
+    """Stores an aware datetime as microseconds since 1970 UTC: exact, and alike on every
+    database.
+    """
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:  # noqa: ARG002 - the signature is SQLAlchemy's
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise InputError(f"the time {value.isoformat()} has no time zone: give it in UTC")
+        return (value - EPOCH) // MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        try:
+            return EPOCH + value * MICROSECOND
+        except OverflowError:
+            # Written by other means than `process_bind_param`. It must not hide other rows.
+            return LAST if value > 0 else FIRST
+
+
+def _no_json(constant: str) -> object:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_JSON: Final = json.JSONDecoder(parse_constant=_no_json)
+
+
+class Json(sa.types.TypeDecorator[object]):
+    """A JSON value as canonical text: the same value is the same bytes.
+
+    Malformed JSON was written around Swapgate. It is read as plain text, and its signature
+    fails: such a row must not hide others.
+    """
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: object, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
+        if value is None:
+            return None
+        text = canonical_json(value)
+        # A lone surrogate cannot be stored as UTF-8; its JSON escape can, and comes back.
+        return _LONE_SURROGATE.sub(lambda match_: f"\\u{ord(match_[0]):04x}", text)
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> object:  # noqa: ARG002
+        if value is None:
+            return None
+        try:
+            return _JSON.decode(value)
+        except (ValueError, RecursionError):
+            return value
+
+
+class Day(sa.types.TypeDecorator[date]):
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: date | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else value.isoformat()
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> date | None:  # noqa: ARG002
+        if value is None:
+            return None
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            return date.min  # as of a time: one such row must not hide others
+
+
+def storable(text: str) -> str:
+    """`text` without what no database stores: NUL and lone surrogates, shown as � and ␀."""
+    return _LONE_SURROGATE.sub("\ufffd", text.replace("\0", "\u2400"))
+
+
+class FreeText(sa.types.TypeDecorator[str]):
+    """Words of people and models, which may hold anything; see `storable`."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else storable(value)
+
+
+def one_of(column: str, values: Iterable[str]) -> sa.CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+def share(column: str) -> sa.CheckConstraint:
+    """Constrains a column to shares, 0 to 1. PostgreSQL sorts NaN above every number, so that
+    the upper bound refuses it.
+    """
+    return sa.CheckConstraint(f"{column} >= 0 AND {column} <= 1", name=f"{column}_share")
+
+
+def amount(column: str) -> sa.CheckConstraint:
+    """Constrains a column to amounts: not negative and, as in `share`, neither infinite nor
+    NaN.
+    """
+    return sa.CheckConstraint(f"{column} >= 0 AND {column} < 1e15", name=f"{column}_amount")
+
+
+def at_least(column: str, least: int) -> sa.CheckConstraint:
+    return sa.CheckConstraint(f"{column} >= {least}", name=f"{column}_least")
+
+
+def not_blank(column: str) -> sa.CheckConstraint:
+    return sa.CheckConstraint(f"trim({column}) <> ''", name=f"{column}_not_blank")
+
+
+def text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=nullable)
+
+
+def free_text(name: str) -> sa.Column[str]:
+    return sa.Column(name, FreeText, nullable=False)
+
+
+def count(name: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=nullable)
+
+
+def added_count(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+
+
+def number(name: str, *, nullable: bool = False) -> sa.Column[float]:
+    return sa.Column(name, sa.Double, nullable=nullable)
+
+
+def time(name: str, *, nullable: bool = False) -> sa.Column[datetime]:
+    return sa.Column(name, UtcTime, nullable=nullable)
+
+
+def day(name: str) -> sa.Column[date]:
+    return sa.Column(name, Day, nullable=False)
+
+
+def json_value(name: str, *, nullable: bool = False) -> sa.Column[object]:
+    return sa.Column(name, Json, nullable=nullable)
+
+
+def signature() -> sa.Column[str]:
+    return sa.Column(SIGNATURE, sa.Text, nullable=True)
+
+
+# The type of a column for a field of each type; JSON for all other types.
+_TYPES: Final[Mapping[type, Any]] = {
+    bool: sa.Boolean,
+    int: sa.BigInteger,
+    float: sa.Double,
+    str: sa.Text,
+    datetime: UtcTime,
+    date: Day,
+}
+
+
+def columns_of(
+    record: Any,
+    *own: sa.Column[Any],
+    free: Collection[str] = (),
+    flat: Collection[str] = (),
+    without: Collection[str] = (),
+) -> list[sa.Column[Any]]:
+    """Builds a column for each field of a dataclass, by its type; an optional one is nullable.
+
+    own: columns with a key, a reference, a default or another type, in the place of their
+    fields; columns without a field come last. free: fields with `FreeText`. flat: dataclass
+    fields whose own fields have the columns. without: fields that have no column.
+    """
+    columns: dict[str, sa.Column[Any]] = {}
+    for name, hint in get_type_hints(record).items():
+        if name in flat:
+            columns |= {c.name: c for c in columns_of(hint, free=free, flat=flat)}
+        elif name in record.__dataclass_fields__ and name not in without:
+            columns[name] = _column_of(name, hint, FreeText if name in free else None)
+    return list((columns | {column.name: column for column in own}).values())
+
+
+def _column_of(name: str, hint: Any, type_: Any) -> sa.Column[Any]:
+    options = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
+    kind = next(option for option in options if option is not NoneType)
+    if type_ is None:
+        bases = kind.__mro__ if isinstance(kind, type) else ()
+        type_ = next((_TYPES[base] for base in bases if base in _TYPES), Json)
+    return sa.Column(name, type_, nullable=NoneType in options)
+
+
+def index_where(
+    name: str,
+    where: sa.ColumnElement[bool] | sa.TextClause,
+    *columns: str,
+    unique: bool = False,
+) -> sa.Index:
+    return sa.Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
+def unique_where(
+    name: str, where: sa.ColumnElement[bool] | sa.TextClause, *columns: str
+) -> sa.Index:
+    return index_where(name, where, *columns, unique=True)
+
+
+# Our types store alike everywhere.
+ANY: Final = DefaultDialect()
+
+
+def default_text(column: sa.Column[Any]) -> str | None:
+    """Returns a column's default as the database knows it; None without one."""
+    default = column.server_default
+    return str(default.arg) if isinstance(default, sa.DefaultClause) else None
+
+
+# A row to write, by column.
+Values = dict[str, object]
+# A row that was read: the columns' types are only known to the tables.
+Row = sa.Row[Any]

@@ -1,0 +1,1 @@
+"""Clock, schedule, processes and telemetry."""

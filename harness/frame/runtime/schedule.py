@@ -1,0 +1,110 @@
+"""Runs jobs every so many seconds or by cron on background threads, with APScheduler. Nothing
+is kept between starts.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobExecutionEvent
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from harness.frame.errors import ConfigError, InputError
+from harness.frame.ports import Clock
+from harness.frame.runtime.cron import parse_cron
+
+CLOCK_SETBACK_S = 0.5
+
+
+@dataclass(frozen=True)
+class ScheduledJob:
+    """Describes a job and when it runs: by either every_s or cron (five fields, UTC)."""
+
+    name: str
+    run: Callable[[], object]
+    every_s: float | None = None
+    cron: str | None = None
+
+
+class Schedule:
+    """Runs jobs on a background thread pool. A job never overlaps itself; a missed one runs
+    once.
+
+    The scheduler goes by the wall clock. Where that is set back, jobs that run every so many
+    seconds would rest until it has caught up: a watch of its own, by the monotonic clock, puts
+    them right. on_error: told of a job that raised. watch_s: how often the clocks are compared.
+    """
+
+    def __init__(
+        self,
+        jobs: list[ScheduledJob],
+        *,
+        clock: Clock,
+        on_error: Callable[[str, BaseException], None],
+        watch_s: float = 1.0,
+    ) -> None:
+        self._scheduler = BackgroundScheduler(
+            timezone="UTC",
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        self._jobs, self._clock, self._watch_s = jobs, clock, watch_s
+        self._on_error = on_error
+        self._ended_at: dict[str, float] = {}  # job to the monotonic time of its last good run
+        self._ending = threading.Event()
+        self._watch = threading.Thread(target=self._compare_clocks, daemon=True)
+        self._scheduler.add_listener(self._failed, EVENT_JOB_ERROR)
+        self._scheduler.add_listener(self._note_end, EVENT_JOB_EXECUTED)
+        for job in jobs:
+            self._scheduler.add_job(job.run, trigger=_trigger(job), id=job.name, name=job.name)
+
+    def _failed(self, event: JobExecutionEvent) -> None:
+        self._on_error(event.job_id, event.exception)
+
+    def _note_end(self, event: JobExecutionEvent) -> None:
+        self._ended_at[event.job_id] = self._clock.monotonic()
+
+    def age_s(self, job: str) -> float | None:
+        """Seconds since a job last succeeded, at first since the start; None before that."""
+        ended_at = self._ended_at.get(job)
+        return None if ended_at is None else self._clock.monotonic() - ended_at
+
+    def start(self) -> None:
+        self._ended_at = dict.fromkeys(
+            (job.name for job in self._jobs), self._clock.monotonic()
+        )
+        self._scheduler.start()
+        self._watch.start()
+
+    def stop(self) -> None:
+        """Waits for the jobs that run now."""
+        self._ending.set()
+        self._scheduler.shutdown(wait=True)
+        self._watch.join()
+
+    def _compare_clocks(self) -> None:
+        before = self._lead()
+        while not self._ending.wait(self._watch_s):
+            now = self._lead()
+            if now < before - CLOCK_SETBACK_S:
+                self._plan_again()
+            before = now
+
+    def _lead(self) -> float:
+        """How far the wall clock is ahead of the monotonic one, in seconds."""
+        return self._clock.now().timestamp() - self._clock.monotonic()
+
+    def _plan_again(self) -> None:
+        for job in self._jobs:
+            if job.every_s is not None:
+                self._scheduler.reschedule_job(job.name, trigger=_trigger(job))
+
+
+def _trigger(job: ScheduledJob) -> IntervalTrigger | CronTrigger:
+    if job.every_s is not None:
+        return IntervalTrigger(seconds=job.every_s, timezone="UTC")
+    try:
+        return parse_cron(job.cron or "")
+    except InputError as error:
+        raise ConfigError(f"{job.name}: {error}") from None

@@ -1,0 +1,98 @@
+"""TCP ports: whether one is free, which process holds it, and the next free one."""
+
+import contextlib
+import socket
+from collections.abc import Container
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from harness.frame.errors import ConfigError
+
+if TYPE_CHECKING:
+    import psutil
+
+LISTEN: Final = "LISTEN"  # psutil.CONN_LISTEN
+COMMAND_LENGTH: Final = 80  # characters of a holder's command in messages
+
+
+class _Address(Protocol):
+    @property
+    def port(self) -> int: ...
+
+
+class _Connection(Protocol):
+    """The common fields of psutil's two kinds of connection."""
+
+    @property
+    def laddr(self) -> _Address | tuple[()]: ...
+
+    @property
+    def status(self) -> str: ...
+
+
+def is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except PermissionError:
+            raise ConfigError(f"port {port} needs more rights; choose one above 1023") from None
+        except OSError:
+            return False
+    return True
+
+
+def port_holder(port: int) -> str:
+    """Names the process that holds a port, with its command: `pid 12 (nginx -g daemon)`, or
+    `another process` where the system does not tell.
+    """
+    import psutil  # noqa: PLC0415 - only who finds a port taken asks
+
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            if connection.pid and _listens(connection, port):
+                process = psutil.Process(connection.pid)
+                # Workers hold their parent's socket: it is the parent who must be stopped.
+                while (parent := process.parent()) is not None and any(
+                    _listens(inherited, port) for inherited in parent.net_connections("tcp")
+                ):
+                    process = parent
+                return f"pid {process.pid} ({_command(process)})"
+    return "another process"
+
+
+def _command(process: "psutil.Process") -> str:
+    """Its program without the folder and its words, or its name where they cannot be read."""
+    import psutil  # noqa: PLC0415 - as above
+
+    words: list[str] = []
+    with contextlib.suppress(psutil.Error):
+        words = process.cmdline()
+    if not words:
+        return process.name()
+    line = " ".join([Path(words[0]).name, *words[1:]])
+    line = "".join(sign if sign.isprintable() else " " for sign in line)
+    return line if len(line) <= COMMAND_LENGTH else f"{line[: COMMAND_LENGTH - 1]}…"
+
+
+def _listens(connection: _Connection, port: int) -> bool:
+    here = connection.laddr and connection.laddr.port == port
+    return bool(here) and connection.status == LISTEN
+
+
+def require_free(host: str, port: int, *, what: str, setting: str) -> None:
+    """Checks that a port is free. Raises ConfigError with its holder and the setting."""
+    if not is_free(host, port):
+        raise ConfigError(
+            f"{what} cannot listen on {host}:{port}: {port_holder(port)} holds it. "
+            f"Stop that, or set {setting} in swapgate.yaml"
+        )
+
+
+def free_port(host: str, wanted: int, *, spoken_for: Container[int] = ()) -> int:
+    """Returns `wanted` if it is free and not spoken for, else the next such port above it."""
+    for port in range(wanted, min(wanted + 200, 65_536)):
+        if port not in spoken_for and is_free(host, port):
+            return port
+    raise ConfigError(f"no free port from {wanted} on {host}")

@@ -1,0 +1,119 @@
+"""Reads the text files that people bring: encodings, JSON lines and CSV, alike for data files,
+for scores, and for the results of other tools.
+"""
+
+import codecs
+import csv
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from harness.frame.errors import InputError
+
+# The longer mark first: that of UTF-16 begins it.
+_MARKS: Final = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_HALF: Final = re.compile("[\ud800-\udfff]")
+_SEPARATORS: Final = (",", ";", "\t", "|")
+_QUOTED: Final = re.compile('"[^"]*"')
+
+# About four million items; they are judged in memory.
+MAX_BYTES: Final = 128 * 2**20
+
+# A cell may hold a whole conversation; the files themselves are limited.
+csv.field_size_limit(sys.maxsize)
+
+
+def read_text(path: str) -> str:
+    """Reads the file's text, without its byte order mark. Raises InputError, naming the file.
+
+    A pipe will do; what is larger than MAX_BYTES, or never ends, is refused.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a file name"
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+    if len(data) > MAX_BYTES:
+        raise InputError(
+            f"{path}: larger than {MAX_BYTES // 2**20} MiB; keep only the columns that count"
+        )
+    return decode_text(data, path)
+
+
+def decode_text(data: bytes, place: str) -> str:
+    """Decodes UTF-8, or UTF-16 and UTF-32 with a mark. Raises InputError as `place:line: …`."""
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8-sig")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        name = encoding.removesuffix("-sig").upper()
+        raise InputError(f"{place}:{line}: not {name} text; save it as UTF-8") from None
+
+
+def replace_halves(value: Any) -> Any:
+    """Replaces lone surrogates in a JSON value by U+FFFD: UTF-8 can hold none."""
+    match value:
+        case str():
+            return _HALF.sub("\ufffd", value)
+        case list():
+            return [replace_halves(inner) for inner in value]
+        case dict():
+            return {replace_halves(key): replace_halves(part) for key, part in value.items()}
+        case _:
+            return value
+
+
+def text_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Number and text of each line that is not blank; lines end at line feeds alone."""
+    # Not splitlines(): JSON strings may contain U+2028 and other breaks unescaped.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, line
+
+
+def csv_rows(
+    text: str, fault: Callable[[int, str], InputError]
+) -> Iterator[tuple[int, list[str]]]:
+    """Yields first line and cells of each filled row. Raises what `fault` makes of a fault."""
+    # Not StringIO: it takes four bytes for each character.
+    lines = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", newline="")
+    reader = csv.reader(lines, strict=True, delimiter=_separator(text))
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise fault(line, f"not CSV: {error}") from None
+        if any(cell.strip() for cell in cells):
+            yield line, cells
+
+
+def csv_records(
+    text: str, fault: Callable[[int, str], InputError]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """First line of each row, and its cells by the header's names. Raises as csv_rows()."""
+    rows = csv_rows(text, fault)
+    _, header = next(rows, (1, []))
+    names: Sequence[str] = [name.strip() for name in header]
+    for line, cells in rows:
+        if len(cells) > len(names):
+            raise fault(line, "more cells than the header has names")
+        yield line, dict(zip(names, cells, strict=False))
+
+
+def _separator(text: str) -> str:
+    header = next((line for _, line in text_lines(text)), "")
+    plain = _QUOTED.sub("", header)
+    return max(_SEPARATORS, key=plain.count)

@@ -1,0 +1,182 @@
+"""Item groups say which items of a suite belong together (statistics.md §1.12), fix the order
+in which a run asks them, and measure which items two suites share. Pure.
+
+The items of one cluster are one unit of the gate: they stand together in the order, and the
+order is drawn over clusters. A renamed or copied suite counts as the same one: its texts are
+kept as sorted hashes of 40 bits each, so that 10,000 items take 67 KB.
+"""
+
+import re
+import unicodedata
+from base64 import b64decode, b64encode
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Final
+
+from harness.frame.content_hash import hash_content, short_hash
+from harness.frame.errors import InputError
+from harness.frame.formatting import INVISIBLE_CHARACTERS, format_excerpt
+
+MAX_VALUE_LENGTH: Final = 200  # characters of a cluster's name
+EXCERPT: Final = 40
+SLICE_VALUE: Final = re.compile(r"[\w .,:+/()&-]{1,64}")
+MIN_SLICE_UNITS: Final = 60  # fewer show nothing but a landslide
+MOST_SLICES: Final = 20  # more would leave none of them enough of the error
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    field: str
+    value: str
+    positions: tuple[int, ...]  # of its items in the registered order, from 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.field} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemGroups:
+    items: tuple[str, ...]  # ids
+    # Item → name of its cluster; empty for a suite that names no cluster field.
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    cluster_field: str = ""  # of the metadata, that names it
+    # Slice field → item → its value there.
+    slices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def units(self) -> int:
+        """Counts what the gate counts: clusters, or items where there are none."""
+        return len(set(self.clusters.values())) if self.clusters else len(self.items)
+
+    def order(self, order_seed: int) -> tuple[str, ...]:
+        return shuffle_items(self.items, order_seed, self.clusters)
+
+    def cluster_sizes(self, order_seed: int) -> tuple[int, ...]:
+        if not self.clusters:
+            return ()
+        ordered = map(self.clusters.__getitem__, self.order(order_seed))
+        return tuple(len(list(members)) for _, members in groupby(ordered))
+
+    def guarded_slices(self, order_seed: int, n_max: int) -> tuple[Slice, ...]:
+        """Lists the slices with units enough among the first n_max, the largest first."""
+        order = self.order(order_seed)
+        fields = {name: [of[item] for item in order] for name, of in self.slices.items()}
+        return guard_slices(fields, self.cluster_sizes(order_seed), n_max)
+
+
+def guard_slices(
+    fields: Mapping[str, Sequence[str]], cluster_sizes: Sequence[int], n_max: int
+) -> tuple[Slice, ...]:
+    """The same of the values at each position, by field; without sizes each item is a unit."""
+    units = [unit for unit, size in enumerate(cluster_sizes) for _ in range(size)]
+    found: list[Slice] = []
+    for name, values in fields.items():
+        members: dict[str, list[int]] = {}
+        for position, value in enumerate(values):
+            if (units[position] if units else position) < n_max:
+                members.setdefault(value, []).append(position)
+        found += [
+            Slice(name, value, tuple(positions))
+            for value, positions in members.items()
+            if len({units[at] for at in positions} if units else positions) >= MIN_SLICE_UNITS
+        ]
+    found.sort(key=lambda slice_: (-len(slice_.positions), slice_.field, slice_.value))
+    return tuple(found[:MOST_SLICES])
+
+
+def shuffle_items(
+    item_ids: Collection[str], order_seed: int, clusters: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """A permutation of the ids that depends on the ids, their clusters and the seed alone.
+
+    Sorted by a hash and not by `random`: the same in every version of Python, and an item that
+    leaves the suite moves no other past its neighbour.
+    """
+
+    def place(item: str) -> tuple[str, str, str]:
+        own = hash_content(f"{order_seed}:{item}")
+        if not clusters:
+            return own, "", ""
+        cluster = clusters[item]
+        # The name decides where two hashes are equal: no cluster may be split.
+        return hash_content(f"{order_seed}:cluster:{cluster}"), cluster, own
+
+    return tuple(sorted(item_ids, key=place))
+
+
+def read_slice(metadata: Mapping[str, object], name: str, place: str) -> str:
+    """Reads a value that holds no markup: pages show it. Raises InputError."""
+    value = read_group(metadata, name, place)
+    if not SLICE_VALUE.fullmatch(value):
+        raise InputError(
+            f"{place}: field 'metadata.{name}': the value of a slice has at most 64 letters, "
+            "digits, spaces and .,:+/()&-"
+        )
+    return value
+
+
+def read_group(metadata: Mapping[str, object], name: str, place: str) -> str:
+    """Reads the value of one metadata field that groups items.
+
+    Raises InputError where it is missing, or neither a text nor a whole number.
+    """
+    value = metadata.get(name)
+    if value is None:
+        raise InputError(
+            f"{place}: field 'metadata.{name}': missing; the suite groups its items by it. An "
+            "item that belongs to no other gets a value of its own"
+        )
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InputError(
+            f"{place}: field 'metadata.{name}': must be a text or a whole number, not "
+            f"{format_excerpt(repr(value), EXCERPT)}"
+        )
+    text = str(value).strip()
+    if not text or len(text) > MAX_VALUE_LENGTH or not text.isprintable():
+        raise InputError(
+            f"{place}: field 'metadata.{name}': must have 1 to {MAX_VALUE_LENGTH} characters "
+            "that can be printed"
+        )
+    return text
+
+
+HASH_BYTES: Final = 5
+# What is neither letter nor digit; some that show nothing are letters to Unicode.
+SEPARATORS: Final = re.compile(rf"[\W_{''.join(sorted(INVISIBLE_CHARACTERS))}]+")
+# The same of a text in ASCII, which has no marks: most have no others, and there are many.
+ASCII_SEPARATORS: Final = {code: None for code in range(128) if not chr(code).isalnum()}
+# From this share of the smaller suite's items on they are asked the same thing.
+SAME_ITEMS_SHARE: Final = 0.1
+
+
+def normalize_text(text: str) -> str:
+    """Returns the text's letters and digits, without case and marks: `Crème, brûlée?` is
+    `cremebrulee`.
+
+    Texts that differ in nothing else are the same item; that a few more are taken for one (12 +
+    3 and 1 + 23) can only count a look too much.
+    """
+    if text.isascii():
+        return text.lower().translate(ASCII_SEPARATORS)
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return SEPARATORS.sub("", folded)
+
+
+def texts_fingerprint(texts: Iterable[str]) -> str:
+    """Returns a fingerprint of a suite's items, in any order and each once."""
+    hashes = {short_hash(normalize_text(text) or text, HASH_BYTES) for text in texts}
+    return b64encode(b"".join(sorted(hashes))).decode()
+
+
+def overlap_share(one: str, other: str) -> float:
+    """Share of the smaller suite's items that the other has too; 0 where one has none."""
+    ours, theirs = _hashes(one), _hashes(other)
+    smaller = min(len(ours), len(theirs))
+    return len(ours & theirs) / smaller if smaller else 0.0
+
+
+def _hashes(stored: str) -> frozenset[bytes]:
+    raw = b64decode(stored)
+    return frozenset(raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES))

@@ -1,0 +1,83 @@
+"""The key ledger tells which keys a rollout has counted before (statistics.md §2.12): in this
+period, in an earlier one, or never. It knows keys by their fingerprints alone.
+
+A rollout's fingerprints are spread over pages, so that a claim of some keys reads and writes
+few bytes of many: `page_of` says where one belongs, `claim_keys` enters a block's and says of
+each what the ledger knew. What a key's requests came to is never asked here: a key is left out
+by what it is, in both arms alike.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from hashlib import blake2b
+from struct import Struct
+from typing import Final, NamedTuple
+
+from harness.frame.content_hash import short_hash
+
+# Of a fingerprint's 44 bits the page is 12; 32 are kept in it.
+PAGES: Final = 4096
+# Bounds the ledger of one rollout to 2 million keys, 12.6 MB.
+KEYS_PER_PAGE: Final = 512
+_ENTRY: Final = Struct(">IH")
+_LAST_PERIOD: Final = 0xFFFF
+
+
+class KeyHistory(IntEnum):
+    NEVER_SEEN = 0
+    RETURNED = 1  # in an earlier period
+    COUNTED = 2  # in this period, by another process or before a restart
+
+
+class KeyClaim(NamedTuple):
+    rollout: str
+    period: int
+    fingerprints: Sequence[int]
+
+
+def fingerprint(salt: str, key: str | int) -> int:
+    """Names a key. key: sticky, or its short hash. salt: the rollout's own."""
+    told = short_hash(key) if isinstance(key, str) else key.to_bytes(8)
+    return int.from_bytes(blake2b(told, digest_size=6, key=salt.encode()[:64]).digest()) >> 4
+
+
+def page_of(print_: int) -> int:
+    return print_ >> 32
+
+
+def claim_keys(
+    pages: Mapping[int, bytes], claim: KeyClaim
+) -> tuple[Mapping[int, bytes], Sequence[KeyHistory]]:
+    """Enters a claim's keys; returns the pages that changed, and each key's history before.
+
+    pages: those that the keys belong to, as far as they exist. A key that finds its page full
+    is not entered, and counts as one that returned: it adds nothing to what is carried over
+    periods.
+    """
+    period = min(claim.period, _LAST_PERIOD)
+    read = {number: _entries(page) for number, page in pages.items()}
+    found, changed = [], set[int]()
+    for print_ in claim.fingerprints:
+        number, rest = page_of(print_), print_ & 0xFFFFFFFF
+        page = read.setdefault(number, {})
+        last = page.get(rest)
+        if last is not None and last >= period:
+            found.append(KeyHistory.COUNTED)
+            continue
+        if last is None and len(page) >= KEYS_PER_PAGE:
+            found.append(KeyHistory.RETURNED)
+            continue
+        found.append(KeyHistory.NEVER_SEEN if last is None else KeyHistory.RETURNED)
+        page[rest] = period
+        changed.add(number)
+    return {number: _page(read[number]) for number in sorted(changed)}, found
+
+
+def _entries(page: bytes) -> dict[int, int]:
+    """The last period of each key of a page. Bytes that are no entry are left out."""
+    whole = len(page) - len(page) % _ENTRY.size
+    return dict(_ENTRY.iter_unpack(page[:whole]))
+
+
+def _page(entries: Mapping[int, int]) -> bytes:
+    return b"".join(_ENTRY.pack(rest, period) for rest, period in entries.items())

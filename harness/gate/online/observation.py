@@ -1,0 +1,248 @@
+"""Observations count what requests did: by blocks for the canary's statistics, by minutes for
+people.
+
+An `ObservationBlock` has both arms' units, failures and ranks (statistics.md §2.1);
+`TrafficMinute` and `TrafficTotal` have requests, tokens, cost and latency by route, arm and
+target. What a unit is, `unit_rule` says.
+
+Segments are the closed list of parts of a canary's traffic in which errors are counted apart
+(statistics.md §2.13): whether a request streams, offers tools, to which endpoint it goes, and
+what names its caller.
+
+They explain a rollback, and are no evidence. A unit's segments are those of its request alone,
+never of an answer.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Final
+
+from harness.frame.failures import ArmFailure
+from harness.gate.online.guardrails import (
+    NO_SPLIT,
+    ArmLevels,
+    ArmSplit,
+    ErrorTally,
+    FailureTally,
+    Guardrail,
+    JudgeTally,
+)
+
+MIN_OBSERVED_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class NeverSeen:
+    """Counts those units of a block whose keys the rollout had never counted before.
+
+    counts, ranks: None where the block's own are theirs as well.
+    """
+
+    units: int
+    canary_units: int
+    failures: int
+    canary_failures: int
+    counts: Mapping[Guardrail, FailureTally] | None = None
+    ranks: Mapping[Guardrail, tuple[float, ...]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationBlock:
+    """Holds n consecutive assigned units of one rollout at one weight, all outcomes in.
+
+    Analysis is by assigned arm, whatever answered.
+    """
+
+    rollout: str
+    worker: str
+    sequence: int  # the worker's own count, so that the same block sent twice is stored once
+    weight_bps: int
+    units: int
+    canary_units: int
+    failures: int
+    canary_failures: int
+    missing: int  # outcomes that never came; the counts hold them as failures
+    opened_at: datetime
+    closed_at: datetime
+    number: int = 0  # given by the store, in order of arrival. failures count both arms
+    period: int = 1  # of the rollout, from 1 (statistics.md §2.1); a block never spans two
+    counts: Mapping[Guardrail, FailureTally] = field(default_factory=dict)
+    # In [0, 1], one for each scored unit of the smaller arm, by `domain.canary.ranking`.
+    ranks: Mapping[Guardrail, tuple[float, ...]] = field(default_factory=dict)
+    # For words. Of errors, counts say which they were where there are any; older blocks do not.
+    levels: Mapping[Guardrail, ArmLevels] = field(default_factory=dict)
+    # None: no ledger was asked. The rule is an older one's, or the router, or the database was
+    # away for too long.
+    never_seen: NeverSeen | None = None
+
+    @property
+    def is_never_seen(self) -> bool:
+        new = self.never_seen
+        return self.period == 1 if new is None else new.units == self.units
+
+    def set_missing(self, *, against: bool) -> "ObservationBlock":
+        """The block with its missing outcomes set against the canary: its own failed, and the
+        incumbent's did not. Or for it: the other way round. Where an older block does not say
+        whose they are, they may be either's.
+        """
+        if not self.has_missing:
+            return self
+        counts = {
+            guardrail: tally.without(self._lost(tally, against=against), canary=not against)
+            for guardrail, tally in self.counts.items()
+        }
+        whole = FailureTally(self.units, self.canary_units, self.failures, self.canary_failures)
+        errors = self.counts.get(Guardrail.ERRORS, whole)
+        left = whole.without(self._lost(errors, against=against), canary=not against)
+        return replace(
+            self, failures=left.failures, canary_failures=left.canary_failures, counts=counts
+        )
+
+    def _lost(self, tally: FailureTally, *, against: bool) -> int:
+        """How many missing outcomes may be the incumbent's (against), or the canary's."""
+        errors = self.counts.get(Guardrail.ERRORS)
+        splits = [ArmSplit(self.missing, 0 if against else self.missing)]
+        if isinstance(errors, ErrorTally):
+            splits = [errors.classes.get(ArmFailure.MISSING.value, NO_SPLIT)]
+        if isinstance(tally, JudgeTally):
+            splits.append(tally.no_verdict)
+        return max(s.failures - s.canary if against else s.canary for s in splits)
+
+    @property
+    def has_missing(self) -> bool:
+        judged = self.counts.get(Guardrail.JUDGE)
+        unjudged = isinstance(judged, JudgeTally) and judged.no_verdict.failures > 0
+        return self.missing > 0 or unjudged
+
+    @property
+    def of_new_keys(self) -> "ObservationBlock | None":
+        """The block as if it held its never-seen keys alone; None when it has none.
+
+        Without a ledger that is the first period's whole block: whoever counted it had not
+        counted these keys before.
+        """
+        new = self.never_seen
+        if new is None:
+            return self if self.period == 1 else None
+        if not new.units:
+            return None
+        return replace(
+            self,
+            units=new.units,
+            canary_units=new.canary_units,
+            failures=new.failures,
+            canary_failures=new.canary_failures,
+            counts=self.counts if new.counts is None else new.counts,
+            ranks=self.ranks if new.ranks is None else new.ranks,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficMinute:
+    route: str
+    minute: datetime
+    worker: str
+    arm: str
+    target: str
+    revision: int
+    requests: int
+    failed: int  # requests whose user got an error
+    charged: int  # requests whose assigned arm failed, though another target answered
+    streams: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    # Histogram, upper bound in ms (-1: no bound) to count.
+    latency_ms: Mapping[int, int] = field(default_factory=dict)
+    cached_tokens: int = 0  # of the input, those read from a provider's cache
+    unpriced: int = 0  # requests whose cost nobody knows; cost_usd is of the others
+
+
+# Of a route and day, so many names are kept; of the others the sum.
+MOST_ASKED_NAMES: Final = 200
+OTHER_NAMES: Final = "(others)"
+
+
+@dataclass(frozen=True, slots=True)
+class AskedName:
+    """Counts a UTC day's requests that asked for something by name."""
+
+    # Without a route: a model, as the client called it. Of a route: the endpoint, a colon, and
+    # what its own provider alone can do.
+    name: str
+    day: date
+    requests: int
+    route: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficTotal:
+    route: str
+    arm: str
+    target: str
+    first: datetime  # first, last: its minutes in it
+    last: datetime
+    requests: int
+    failed: int
+    charged: int
+    streams: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    cost_usd: float
+    unpriced: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficPoint:
+    minute: datetime
+    requests: int
+    failed: int  # requests whose user got an error
+    charged: int  # requests whose assigned arm failed, though another target answered
+
+
+def observed_seconds(totals: Iterable[TrafficTotal], now: datetime) -> float:
+    """Seconds that these records cover: from the first one's minute to now.
+
+    Traffic is recorded by minutes, so it is one at least. Every pace is reckoned over this.
+    """
+    first = min((total.first for total in totals), default=now)
+    return max(MIN_OBSERVED_S, (now - first).total_seconds())
+
+
+class Segment(StrEnum):
+    STREAM = "stream"
+    WHOLE = "whole"
+    TOOLS = "tools"
+    NO_TOOLS = "no_tools"
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    HEADER = "named_by_header"  # what names the caller: a header, a field of the body, the
+    FIELD = "named_by_field"  # conversation's opening, or the request alone
+    OPENING = "named_by_opening"
+    REQUEST = "named_by_request"
+
+    @property
+    def text(self) -> str:
+        if words := SOURCES.get(self):
+            return f"requests whose caller is named by {words}"
+        return _TEXTS.get(self) or f"requests to the endpoint {self.value}"
+
+
+SOURCES: Final[Mapping[Segment, str]] = {
+    Segment.HEADER: "a header",
+    Segment.FIELD: "a field of the body",
+    Segment.OPENING: "the conversation's opening",
+    Segment.REQUEST: "the request alone",
+}
+_TEXTS: Final[Mapping[Segment, str]] = {
+    Segment.STREAM: "requests that stream",
+    Segment.WHOLE: "requests that do not stream",
+    Segment.TOOLS: "requests with tools",
+    Segment.NO_TOOLS: "requests without tools",
+}
+SEGMENTS: Final = tuple(Segment)

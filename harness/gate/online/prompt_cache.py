@@ -1,0 +1,163 @@
+"""A canary has few requests, so its provider's prompt cache is colder than the incumbent's.
+That is no harm: costs and times are compared at an equal share of cached tokens (statistics.md
+§2.14). Pure; each function is the same for both arms.
+
+What a provider bills and how long an answer took stay as they are everywhere else.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self
+
+from harness.frame.formatting import format_number, format_percent
+
+# A prompt cache saves at most this part of the time to the first token ("Prompt caching" in
+# OpenAI's documentation: "up to 80%"), and so many seconds for each token that it had: a
+# hosted model reads at least 1,000 tokens a second.
+MAX_SAVED_SHARE: Final = 0.8
+MAX_SAVED_S_PER_TOKEN: Final = 0.001
+
+
+class CacheUse(NamedTuple):
+    """Says what the prompt cache did for one request.
+
+    worth_usd: by how much it would cost less if all its input came from the cache. saved_s:
+    seconds that the cache saved at most.
+    """
+
+    input_tokens: int = 0
+    cached_tokens: int = 0  # of the input, read from the cache
+    worth_usd: float = 0.0
+    saved_s: float = 0.0
+
+    @property
+    def share(self) -> float:
+        return self.cached_tokens / self.input_tokens if self.input_tokens else 0.0
+
+    def cost_at(self, share: float, cost_usd: float) -> float:
+        # Rounded, so that equal costs stay equal.
+        return max(0.0, round(cost_usd + (self.share - share) * self.worth_usd, 12))
+
+
+NO_CACHE_USE: Final = CacheUse()
+
+
+def saved_seconds(input_tokens: int, cached_tokens: int, first_token_s: float) -> float:
+    """Computes how many seconds the cache saved at most. first_token_s: as it came."""
+    if not cached_tokens or not input_tokens:
+        return 0.0
+    share = MAX_SAVED_SHARE * cached_tokens / input_tokens
+    by_share = first_token_s * share / (1.0 - share)
+    return min(by_share, MAX_SAVED_S_PER_TOKEN * cached_tokens)
+
+
+class ArmCacheUse:
+    """Adds up both arms' input tokens, and those that the prompt cache had."""
+
+    def __init__(self) -> None:
+        self._input = {True: 0, False: 0}
+        self._cached = {True: 0, False: 0}
+
+    def add(self, uses: Iterable[tuple[bool, CacheUse]]) -> None:
+        """Adds requests. uses: whether the canary had it, and what its cache did."""
+        for canary, use in uses:
+            self._input[canary] += use.input_tokens
+            self._cached[canary] += use.cached_tokens
+
+    def share(self, *, canary: bool) -> float:
+        return self._cached[canary] / self._input[canary] if self._input[canary] else 0.0
+
+    @property
+    def larger(self) -> float | None:
+        """Returns the larger of both arms' shares; None until both have input tokens."""
+        if not (self._input[True] and self._input[False]):
+            return None
+        return max(self.share(canary=True), self.share(canary=False))
+
+    @property
+    def pooled(self) -> float:
+        total = sum(self._input.values())
+        return sum(self._cached.values()) / total if total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLevels:
+    """Holds both arms' cached share of input tokens, and their geometric mean values at an
+    equal share, over connections that stood: for words.
+
+    canary_opened, control_opened: of the answers, the share whose connection had to be opened.
+    """
+
+    canary_share: float
+    control_share: float
+    canary: float
+    control: float
+    canary_opened: float = 0.0
+    control_opened: float = 0.0
+
+    @classmethod
+    def averaged(
+        cls, known: Sequence[tuple[int, "CacheLevels"]], canary: float, control: float
+    ) -> Self:
+        total = sum(n for n, _ in known)
+
+        def mean(name: str) -> float:
+            return sum(n * float(getattr(cache, name)) for n, cache in known) / total
+
+        return cls(
+            mean("canary_share"),
+            mean("control_share"),
+            canary,
+            control,
+            mean("canary_opened"),
+            mean("control_opened"),
+        )
+
+    @property
+    def ratio(self) -> float:
+        return self.canary / self.control
+
+    @property
+    def is_colder(self) -> bool:
+        """Tells whether the canary had less of its input cached, or opened more connections."""
+        colder = self.canary_share < self.control_share
+        return colder or self.canary_opened > self.control_opened
+
+    @property
+    def is_cached(self) -> bool:
+        return bool(self.canary_share or self.control_share)
+
+    @property
+    def basis(self) -> str:
+        return "at an equal share of cached tokens" if self.is_cached else "once connected"
+
+    def describe(self, observed: float, pair: str) -> str:
+        """Says which part of a difference was cold. observed: a ratio; pair: both, in words."""
+        told = []
+        if self.is_cached:
+            told.append(
+                f"the prompt cache had {_percent(self.canary_share)} of the candidate's input "
+                f"tokens and {_percent(self.control_share)} of the incumbent's"
+            )
+        if self.canary_opened or self.control_opened:
+            told.append(
+                f"a connection was opened for {_percent(self.canary_opened)} of the "
+                f"candidate's answers and {_percent(self.control_opened)} of the incumbent's"
+            )
+        times, equal_times, cold_times = (
+            f"{format_number(ratio, 2)} ×"
+            for ratio in (observed, self.ratio, observed / self.ratio)
+        )
+        where, cold = ("at an equal share", "the cache")
+        if not self.is_cached:
+            where, cold = self.basis, "the opening"
+        elif self.canary_opened or self.control_opened:
+            where, cold = "at an equal share and once connected", "the cache and the opening"
+        return (
+            f"{', and '.join(told)}: as observed {times} ({pair}), {where} {equal_times}; "
+            f"the rest, {cold_times}, is {cold}"
+        )
+
+
+def _percent(share: float) -> str:
+    return format_percent(share, significant=2)

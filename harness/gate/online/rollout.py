@@ -1,0 +1,262 @@
+"""A rollout is one canary, with its policy, step and state; this is its state machine.
+
+`TRANSITIONS` is the table of states and signals; `apply_signal` gives the rollout after a
+signal, with its new step or the end of its bake. `harness.gate.online.next_step` decides which
+signal the data give; `MANUAL_SIGNALS` are those that a person may give.
+
+The three ways in which a canary ends without its candidate serving the route. Command line,
+dashboard, reports, alerts and the reasons in the audit log take their words from here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from harness.frame.errors import IllegalTransition
+from harness.frame.ranges import add_seconds
+from harness.gate.online.guardrails import UnitRule
+from harness.gate.policy import CanaryPolicy, CanaryStep
+
+
+class CanaryEnd(StrEnum):
+    ABORTED = "aborted"  # a person ended it before its promotion
+    TAKEN_BACK = "promotion taken back"  # a person brought the former model back
+    ROLLED_BACK = "rolled back"  # what was measured ended it, or a change of what it rests on
+
+    @property
+    def predicate(self) -> str:
+        return f"had its {self}" if self is CanaryEnd.TAKEN_BACK else f"was {self}"
+
+    @property
+    def clause(self) -> str:
+        return f"its {self.describe('')}"
+
+    def describe(self, route: str) -> str:
+        """Says it of a route: `canary of chat was aborted`. route: empty for none."""
+        of_route = f" of {route}" if route else ""
+        if self is CanaryEnd.TAKEN_BACK:
+            return f"promotion{of_route} was taken back"
+        return f"canary{of_route} was {self}"
+
+
+def describe_abort(name: str, reason: str, *, baking: bool) -> str:
+    """Writes the reason of an end that a person brought about. `find_end` reads it."""
+    return f"{CanaryEnd.TAKEN_BACK if baking else 'abort'} by {name}: {reason}"
+
+
+def describe_who(ended_because: str) -> str:
+    return ended_because.removeprefix("abort ").removeprefix(f"{CanaryEnd.TAKEN_BACK} ")
+
+
+def find_end(ended_because: str) -> CanaryEnd:
+    if ended_because.startswith("abort by "):
+        return CanaryEnd.ABORTED
+    if ended_because.startswith(f"{CanaryEnd.TAKEN_BACK} by "):
+        return CanaryEnd.TAKEN_BACK
+    return CanaryEnd.ROLLED_BACK
+
+
+class RolloutState(StrEnum):
+    WAITING = "waiting"  # fewer exposures than the step's minimum
+    MEASURING = "measuring"  # enough exposures; the evidence decides
+    PAUSED = "paused"  # a person looks; same weight
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+
+
+class RolloutSignal(StrEnum):
+    ENOUGH = "enough"
+    STEP_DONE = "step_done"
+    PROVEN = "proven"
+    HARM = "harm"
+    SILENT = "silent"
+    UNDECIDED = "undecided"
+    PAUSE = "pause"
+    RESUME = "resume"
+    ABORT = "abort"
+    ADVANCE = "advance"  # by hand: one step on, whatever the evidence still lacks
+    PROMOTE = "promote"  # by hand: now, with the verdict
+    BASE_CHANGED = "base_changed"
+    STALE = "stale"  # the candidate's name stands for another model now
+    BAKED = "baked"
+    FINISH = "finish"  # by hand: the bake is over
+
+
+class ActionKind(StrEnum):
+    HOLD = "hold"
+    ADVANCE = "advance"
+    PAUSE = "pause"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+
+
+def rollout_id(proposal: str) -> str:
+    """Names a proposal's one rollout: the route's signed history shows whether it was."""
+    return f"r_{proposal.removeprefix('p_')}"
+
+
+# What a person may ask for; the others are the data's.
+MANUAL_SIGNALS: Final = frozenset(
+    {
+        RolloutSignal.PAUSE,
+        RolloutSignal.RESUME,
+        RolloutSignal.ABORT,
+        RolloutSignal.ADVANCE,
+        RolloutSignal.PROMOTE,
+        RolloutSignal.FINISH,
+    }
+)
+
+# Of these, what brings the candidate further, or ends the watch over it.
+MANUAL_ONWARD_SIGNALS: Final = MANUAL_SIGNALS - {RolloutSignal.PAUSE, RolloutSignal.ABORT}
+
+_S = RolloutState
+TRANSITIONS: Final[Mapping[tuple[RolloutState, RolloutSignal], RolloutState]] = {
+    (_S.WAITING, RolloutSignal.ENOUGH): _S.MEASURING,
+    (_S.WAITING, RolloutSignal.SILENT): _S.PAUSED,
+    (_S.WAITING, RolloutSignal.PAUSE): _S.PAUSED,
+    (_S.WAITING, RolloutSignal.HARM): _S.ROLLED_BACK,
+    (_S.WAITING, RolloutSignal.ABORT): _S.ROLLED_BACK,
+    (_S.WAITING, RolloutSignal.ADVANCE): _S.WAITING,
+    (_S.WAITING, RolloutSignal.PROMOTE): _S.PROMOTED,
+    (_S.WAITING, RolloutSignal.BASE_CHANGED): _S.ROLLED_BACK,
+    (_S.WAITING, RolloutSignal.STALE): _S.ROLLED_BACK,
+    (_S.MEASURING, RolloutSignal.STEP_DONE): _S.WAITING,
+    (_S.MEASURING, RolloutSignal.PROVEN): _S.PROMOTED,
+    (_S.MEASURING, RolloutSignal.UNDECIDED): _S.PAUSED,
+    (_S.MEASURING, RolloutSignal.PAUSE): _S.PAUSED,
+    (_S.MEASURING, RolloutSignal.HARM): _S.ROLLED_BACK,
+    (_S.MEASURING, RolloutSignal.ABORT): _S.ROLLED_BACK,
+    (_S.MEASURING, RolloutSignal.ADVANCE): _S.WAITING,
+    (_S.MEASURING, RolloutSignal.PROMOTE): _S.PROMOTED,
+    (_S.MEASURING, RolloutSignal.BASE_CHANGED): _S.ROLLED_BACK,
+    (_S.MEASURING, RolloutSignal.STALE): _S.ROLLED_BACK,
+    (_S.PAUSED, RolloutSignal.RESUME): _S.WAITING,
+    (_S.PAUSED, RolloutSignal.HARM): _S.ROLLED_BACK,
+    (_S.PAUSED, RolloutSignal.ABORT): _S.ROLLED_BACK,
+    (_S.PAUSED, RolloutSignal.ADVANCE): _S.WAITING,
+    (_S.PAUSED, RolloutSignal.PROMOTE): _S.PROMOTED,
+    (_S.PAUSED, RolloutSignal.BASE_CHANGED): _S.ROLLED_BACK,
+    (_S.PAUSED, RolloutSignal.STALE): _S.ROLLED_BACK,
+    # While it bakes: the incumbent before it is kept as a control (`Rollout.baking`).
+    (_S.PROMOTED, RolloutSignal.HARM): _S.ROLLED_BACK,
+    (_S.PROMOTED, RolloutSignal.ABORT): _S.ROLLED_BACK,
+    (_S.PROMOTED, RolloutSignal.BASE_CHANGED): _S.PROMOTED,
+    (_S.PROMOTED, RolloutSignal.BAKED): _S.PROMOTED,
+    (_S.PROMOTED, RolloutSignal.FINISH): _S.PROMOTED,
+}
+
+LIVE_STATES: Final = frozenset({_S.WAITING, _S.MEASURING, _S.PAUSED})
+
+
+def next_state(state: RolloutState, signal: RolloutSignal) -> RolloutState:
+    """Returns a rollout's next state. Raises IllegalTransition for a pair not in the table."""
+    try:
+        return TRANSITIONS[state, signal]
+    except KeyError:
+        left = [
+            other.value
+            for origin, other in TRANSITIONS
+            if origin is state and other in MANUAL_SIGNALS
+        ]
+        raise IllegalTransition(
+            f"a rollout that is {state.value} cannot take the signal {signal.value}; "
+            f"a person can: {', '.join(left) or 'nothing, it has ended'}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    id: str
+    proposal: str
+    route: str
+    incumbent: str  # incumbent, candidate: target ids
+    candidate: str
+    verdict: str  # its proof
+    policy: CanaryPolicy
+    salt: str
+    step: int  # index into policy.steps
+    state: RolloutState
+    started_at: datetime
+    step_started_at: datetime  # restarts at every step and at every resume
+    updated_at: datetime
+    ended_because: str = ""
+    version: int = 1  # optimistic locking
+    # Until when a promoted candidate is compared with its predecessor; None when there is or
+    # was no bake.
+    bake_ends_at: datetime | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE_STATES
+
+    @property
+    def baking(self) -> bool:
+        """Tells whether it is promoted, and still watched against the incumbent before."""
+        return self.state is RolloutState.PROMOTED and self.bake_ends_at is not None
+
+    @property
+    def end(self) -> CanaryEnd | None:
+        ended = self.state is RolloutState.ROLLED_BACK
+        return find_end(self.ended_because) if ended else None
+
+    @property
+    def current(self) -> CanaryStep:
+        return self.policy.steps[self.step]
+
+    @property
+    def last_step(self) -> bool:
+        return self.step + 1 == len(self.policy.steps)
+
+
+def apply_signal(
+    rollout: Rollout, signal: RolloutSignal, now: datetime, because: str = ""
+) -> Rollout:
+    """Returns the rollout after `signal`; STEP_DONE and ADVANCE go one step on.
+
+    Raises IllegalTransition: for a pair not in the table, past the last step, and for one that
+    was promoted and bakes no more.
+    """
+    state = next_state(rollout.state, signal)
+    if rollout.state is RolloutState.PROMOTED and not rollout.baking:
+        raise IllegalTransition(f"rollout {rollout.id} is promoted, and its bake is over")
+    onward = signal in (RolloutSignal.STEP_DONE, RolloutSignal.ADVANCE)
+    if onward and rollout.last_step:
+        raise IllegalTransition(
+            f"rollout {rollout.id} is at its last step: what comes next is the promotion"
+        )
+    new_step = onward or signal is RolloutSignal.RESUME
+    return replace(
+        rollout,
+        state=state,
+        step=rollout.step + 1 if onward else rollout.step,
+        step_started_at=now if new_step else rollout.step_started_at,
+        updated_at=now,
+        ended_because=because if state not in LIVE_STATES else rollout.ended_because,
+        bake_ends_at=_bake_end(rollout, state, now),
+    )
+
+
+def _bake_end(rollout: Rollout, state: RolloutState, now: datetime) -> datetime | None:
+    begins = state is RolloutState.PROMOTED and rollout.live
+    if begins and rollout.policy.bake_s:
+        return add_seconds(now, rollout.policy.bake_s)
+    return None
+
+
+def build_unit_rule(
+    policy: CanaryPolicy, began_at: datetime, *, ledger_salt: str = ""
+) -> UnitRule:
+    """What routers count for a rollout of this policy. ledger_salt: for its key ledger."""
+    return UnitRule(
+        block_size=policy.block_size,
+        missing_s=policy.missing_s,
+        began_s=began_at.timestamp(),
+        rho=policy.rho,
+        local_alpha=policy.local_alpha,
+        guardrails=policy.guardrails.tolerated(),
+        judge=policy.judge,
+        ledger_salt=ledger_salt,
+    )

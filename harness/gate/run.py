@@ -1,0 +1,356 @@
+"""An eval run asks the items of a suite of one target, and has a sample for each answer. Answer
+columns hold the figures of many answers, without an object for each.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import chain, compress
+from typing import Final, Self
+
+from harness.frame.content_hash import digest, hash_content
+from harness.frame.patience import AWAY, LONGEST_PAUSE_S, describe_absence
+from harness.gate.pins import ServedModel
+
+LEASE_S: Final = 10.0
+
+
+class RunState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"  # every planned sample is stored
+    STOPPED = "stopped"  # the gate had decided; can be continued
+    OVER_BUDGET = "over_budget"
+    FAILED = "failed"  # infrastructure, after its retries
+
+
+RUNNABLE_STATES: Final = (RunState.QUEUED, RunState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class RunBudget:
+    """Where a run stops cleanly. None: no limit."""
+
+    max_tokens: int | None = None
+    max_cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRun:
+    """Describes a suite's run on a target. Items are asked in the order set by order_seed."""
+
+    id: str
+    suite: str
+    suite_digest: str
+    target: str
+    order_seed: int
+    epochs: int
+    wanted: int  # how many items of that order are to be asked
+    state: RunState
+    created_at: datetime
+    budget: RunBudget = RunBudget()
+    # lease_owner, lease_until: who works on it now; an expired lease may be taken over.
+    lease_owner: str | None = None
+    lease_until: datetime | None = None
+    failures: int = 0  # worker ends without success
+    message: str = ""
+    # waits_since, retry_at: while the run waits for a provider that is away: since when, and
+    # when it is asked again. `message` then says which, and why.
+    waits_since: datetime | None = None
+    retry_at: datetime | None = None
+    patience_since: datetime | None = None  # waits_since, or when a person had it asked again
+
+    def is_waiting(self, now: datetime) -> bool:
+        if self.state is not RunState.QUEUED or self.retry_at is None:
+            return False
+        return 0 < (self.retry_at - now).total_seconds() <= LONGEST_PAUSE_S
+
+    def has_waited(self, patience_s: float, now: datetime) -> bool:
+        """Tells whether it has waited for a provider for at least so long."""
+        if self.state is not RunState.QUEUED or self.patience_since is None:
+            return False
+        return (now - self.patience_since).total_seconds() >= patience_s
+
+    @property
+    def is_manual(self) -> bool:
+        """Tells whether a person asked for the run, outside any proposal and any watch."""
+        return self.order_seed == manual_order_seed(self.suite_digest)
+
+    @property
+    def fingerprint(self) -> str:
+        return digest([self.suite_digest, self.target, self.order_seed, self.epochs])
+
+    def is_leased(self, now: datetime) -> bool:
+        until = self.lease_until
+        return until is not None and now < until <= latest_lease_end(now, LEASE_S)
+
+
+def describe_waits(runs: Iterable[EvalRun], now: datetime) -> str:
+    """Says for which providers runs wait, since when, why, and until when; empty for none."""
+    waiting = [run for run in runs if run.state in RUNNABLE_STATES and run.waits_since]
+    by_provider: dict[str, list[EvalRun]] = {}
+    for run in sorted(waiting, key=lambda run: (run.waits_since or now, run.id)):
+        by_provider.setdefault(run.message.partition(AWAY)[0], []).append(run)
+    texts = []
+    for first, *others in by_provider.values():
+        away = describe_absence(first.message, first.waits_since or now, now)
+        pauses = all(run.is_waiting(now) for run in (first, *others))
+        next_try = min(run.retry_at or now for run in (first, *others))
+        then = f"next try {next_try:%H:%M:%S}" if pauses else "trying again now"
+        texts.append(f"waits for {away}; {then}")
+    return "; ".join(texts)
+
+
+def manual_order_seed(suite_digest: str) -> int:
+    """Differs from a proposal's order, so that the two never share a run."""
+    return int(suite_digest[8:16], 16)
+
+
+def latest_lease_end(now: datetime, lease_s: float) -> datetime:
+    """A lease that ends later was written by a clock that has been set back since.
+
+    Twice the time it is given for: the clocks of two machines differ a little.
+    """
+    return now + timedelta(seconds=2 * lease_s)
+
+
+ANSWER_PLACEHOLDER: Final = (
+    "…"  # in place of an answer's text, where only that there is one counts
+)
+
+
+CUT: Final = "length"
+LEAST_THINKING: Final = 4_096  # tokens of an answer's limit that leave room to think
+# Rules of form of answers in which nothing can be read, and what such answers do.
+UNREADABLE: Final[Mapping[str, str]] = {
+    "empty_answer": "are empty",
+    "no_label": "hold no label",
+    "no_choice": "settle on no choice",
+    "no_number": "hold no number",
+    "no_json": "hold no JSON object",
+}
+NO_TEXT: Final = frozenset(map(hash_content, ("", ANSWER_PLACEHOLDER)))
+FIRST_ANSWERS: Final = 5  # a run ends after these if none of them can be scored
+HIGH_SHARE: Final = 0.2  # of a model's answers
+
+
+class SampleError(StrEnum):
+    """Why a sample has no score. None of them is dropped."""
+
+    UNSCORED = "unscored"  # answered, but the scorer failed, or its judge gave no score
+    INFRA = "infra"  # ours or the provider's infrastructure, after R retries
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    run: str
+    item: str
+    epoch: int
+    position: int  # of the item in the run's order, from 0
+    answer: str
+    # strict, lenient: scores in [0, 1], or None when there is none (then `error` says why).
+    strict: float | None
+    lenient: float | None
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    duration_s: float  # wall time of the model's answer
+    error: SampleError | None = None
+    error_text: str = ""
+    served_model: str = ""  # served_model, served_build: what the provider said that it served
+    prompt: str = ""
+    rule: str = ""  # the form rule that broke where strict and lenient differ
+    cached_tokens: int = 0  # of the input, those read from the provider's cache
+    # judge_calls, judge_cost_usd: what scoring took; None where the judge's price is unknown.
+    judge_calls: int = 0
+    judge_cost_usd: float | None = None
+    served_build: str = ""
+    # judge_model, judge_build: the same of the judge. Empty where it did not say.
+    judge_model: str = ""
+    judge_build: str = ""
+    finish: str = ""  # CUT where the answer ended at the limit of tokens
+
+    @property
+    def served(self) -> ServedModel:
+        return ServedModel(self.served_model, self.served_build)
+
+    @property
+    def judge(self) -> ServedModel:
+        return ServedModel(self.judge_model, self.judge_build)
+
+    @property
+    def answer_sha256(self) -> str:
+        return hash_content(self.answer)
+
+    @property
+    def is_silent_cut(self) -> bool:
+        """Whether it ended at the limit of tokens before any text: the model still thought."""
+        return self.error is SampleError.UNSCORED and self.finish == CUT
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether it came, and nothing can be read in it that was asked for."""
+        return self.error is None and self.rule in UNREADABLE
+
+
+def is_nothing_readable(answers: Iterable[tuple[str | None, str]]) -> bool:
+    """Tells whether answers came, all unreadable. answers: each one's error and rule."""
+    came = False
+    for error, rule in answers:
+        if error is None and rule not in UNREADABLE:
+            return False
+        came = came or error is None
+    return came
+
+
+CALIBRATED: Final = "judge.calibrated"  # an action of the audit log
+EVER: Final = datetime.fromtimestamp(0, UTC)  # no calibration is older
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeCalibration:
+    references: int
+    kappa: float | None  # Cohen's; None where all have one score
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerColumns:
+    """The figures of answers in any order. Each column is a field of `Sample`."""
+
+    item: Sequence[str] = ()
+    epoch: Sequence[int] = ()
+    position: Sequence[int] = ()
+    strict: Sequence[float | None] = ()
+    error: Sequence[str | None] = ()
+    duration_s: Sequence[float] = ()
+    cost_usd: Sequence[float | None] = ()
+    input_tokens: Sequence[int] = ()
+    output_tokens: Sequence[int] = ()
+    cached_tokens: Sequence[int] = ()
+    judge_calls: Sequence[int] = ()
+    judge_cost_usd: Sequence[float | None] = ()
+    served_model: Sequence[str] = ()
+    served_build: Sequence[str] = ()
+    judge_model: Sequence[str] = ()
+    judge_build: Sequence[str] = ()
+    error_text: Sequence[str] = ()
+    rule: Sequence[str] = ()
+    finish: Sequence[str] = ()
+    answer_sha256: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Iterable[object]]) -> Self:
+        columns: Iterable[Sequence[object]] = zip(*rows, strict=True)
+        return cls(*columns)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_samples(cls, samples: Sequence[Sample]) -> Self:
+        return cls(*([getattr(sample, name) for sample in samples] for name in COLUMNS))
+
+    @classmethod
+    def join(cls, parts: Iterable[Self]) -> Self:
+        filled = [part for part in parts if len(part)]
+        if len(filled) == 1:
+            return filled[0]
+        return cls(
+            *(list(chain(*(getattr(part, name) for part in filled))) for name in COLUMNS)
+        )
+
+    @property
+    def answered(self) -> Self:
+        if SampleError.INFRA not in self.error:
+            return self
+        wanted = [error != SampleError.INFRA for error in self.error]
+        return type(self)(*(list(compress(getattr(self, name), wanted)) for name in COLUMNS))
+
+    @property
+    def served(self) -> frozenset[ServedModel]:
+        return _models(self.served_model, self.served_build)
+
+    @property
+    def judges(self) -> frozenset[ServedModel]:
+        return _models(self.judge_model, self.judge_build)
+
+
+def describe_faults(
+    answers: AnswerColumns, model: str, *, first: bool = False
+) -> Sequence[str]:
+    """Says what may keep answers from being evidence. first: of a run's first alone."""
+    total, faults = len(answers), []
+
+    def say(number: int, what: str) -> None:
+        if number > HIGH_SHARE * total:
+            of = f"{model}'s {'first ' if first else ''}{total} answers"
+            faults.append(f"{of if number == total else f'{number} of {of}'} {what}")
+
+    whole = zip(answers.rule, answers.finish, strict=True)
+    rules = Counter(rule for rule, end in whole if rule in UNREADABLE and end != CUT)
+    if cut := count_cut(answers):
+        of = f"{cut.number} of {model}'s {'first ' if first else ''}{total} answers"
+        faults.append(f"{of} were {cut.text}: {cut.advice}")
+    for rule, number in rules.most_common():
+        say(
+            number, f"{UNREADABLE[rule]}: it may lack a chat template, or a prompt for the form"
+        )
+    ends = zip(answers.error, answers.error_text, answers.finish, strict=True)
+    lost = [why for error, why, end in ends if error and end != CUT]
+    if lost:
+        (why, _), *_ = Counter(lost).most_common(1)
+        say(len(lost), f"have no score: {why.rstrip('. ') or 'no reply'}")
+    texts = set(answers.answer_sha256)
+    if total >= FIRST_ANSWERS and len(texts) == 1 and not texts & NO_TEXT:
+        say(total, "are all the same text")
+    return faults
+
+
+@dataclass(frozen=True, slots=True)
+class CutAnswers:
+    """Cut answers. silent: those without any text. limit: 0 where no usage was reported."""
+
+    number: int
+    silent: int
+    limit: int
+
+    @property
+    def text(self) -> str:
+        at = f"{self.limit:,} tokens" if self.limit else "the limit of tokens"
+        before = f", {self.silent} of them before any answer" if self.silent else ""
+        return f"cut at {at} (finish reason: length){before}"
+
+    @property
+    def advice(self) -> str:
+        least = max(LEAST_THINKING, 4 * self.limit)
+        return f"set the suite's max_output_tokens to `auto`, or to {least:,}"
+
+
+def count_cut(answers: AnswerColumns) -> CutAnswers | None:
+    """Counts the answers that ended at the limit of tokens; None where none did."""
+    rows = zip(answers.finish, answers.error, answers.output_tokens, strict=True)
+    cut = [(error, tokens) for finish, error, tokens in rows if finish == CUT]
+    if not cut:
+        return None
+    silent = sum(error == SampleError.UNSCORED for error, _ in cut)
+    return CutAnswers(len(cut), silent, max(tokens for _, tokens in cut))
+
+
+def refuse_first(answers: Sequence[Sample], model: str) -> str:
+    """Says why a run ends after its first answers; empty where it goes on."""
+    if len(answers) < FIRST_ANSWERS or not all(
+        one.error or one.is_unreadable for one in answers
+    ):
+        return ""
+    return "; ".join(describe_faults(AnswerColumns.from_samples(answers), model, first=True))
+
+
+COLUMNS: Final = tuple(column.name for column in fields(AnswerColumns))
+
+
+def _models(names: Sequence[str], builds: Sequence[str]) -> frozenset[ServedModel]:
+    return frozenset(
+        ServedModel(name, build) for name, build in set(zip(names, builds, strict=True))
+    )

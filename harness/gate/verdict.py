@@ -1,0 +1,353 @@
+"""A verdict says what the scores of two runs mean, suite by suite. It is a union of five
+classes. Only `Passed` opens the routing table; readers `match` the union and end in
+`assert_never`.
+
+A suite's figures are what the gate counted and measured on one suite beside the test itself:
+means, form, costs. `SuiteReport.details` keeps them as JSON.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Final, Self
+
+from harness.frame.formatting import format_quantity
+from harness.frame.plain_data import ShowsMore, from_plain
+from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
+
+
+@dataclass(frozen=True, slots=True)
+class LenientFigures:
+    outcome: str = ""
+    n_used: int = 0
+    delta: float = 0.0  # candidate minus incumbent
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p_final: float | None = None
+
+
+class CostOutcome(StrEnum):
+    OPEN = "open"
+    SHOWN = "shown"
+    REFUTED = "refuted"  # saves less than was claimed
+    UNSHOWABLE = "unshowable"  # an item above its ceiling, or a side without known costs
+
+
+@dataclass(frozen=True, slots=True)
+class CostFigures:
+    """Costs of the answers that were used. US dollars per item; shares of 1."""
+
+    min_saving: float = 0.0  # the share that was claimed
+    outcome: CostOutcome = CostOutcome.OPEN
+    n_used: int = 0
+    incumbent_usd: float | None = None
+    candidate_usd: float | None = None
+    # 1 minus the ratio of the means, over the items with both costs; its interval is 95 % and
+    # not adjusted for early stopping.
+    saving: float | None = None
+    saving_low: float | None = None
+    saving_high: float | None = None
+    log_e: float = 0.0
+    log_e_bad: float = 0.0
+    missing_incumbent: int = 0
+    missing_candidate: int = 0
+    above_ceiling: int = 0  # items of the candidate
+
+    @property
+    def against(self) -> bool:
+        """Tells whether further items cannot make the comparison a pass."""
+        return self.outcome in (CostOutcome.REFUTED, CostOutcome.UNSHOWABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceFigures:
+    """How a slice stands, on its own units; see `gate.offline.slices`."""
+
+    field: str = ""
+    value: str = ""
+    n_used: int = 0
+    n_max: int = 0
+    delta: float = 0.0  # candidate minus incumbent
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p: float | None = None  # that it is no worse; None before its first look
+    worse: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.field} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class HolmFigures:
+    """Says how a suite stood among several of one claim, by Holm's rule."""
+
+    p: float = 1.0
+    rank: int = 1
+    limit: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteFigures:
+    alpha: float | None = None
+    look: int | None = None  # which of the looks that alpha was split for
+    spend: str | None = None  # the rule by which it was split
+    t: float | None = None  # the test statistic of the last look and its p-value
+    p_t: float | None = None
+    sd: float | None = None  # of the items' differences
+    incumbent_mean: float | None = None
+    candidate_mean: float | None = None
+    lenient_incumbent_mean: float | None = None
+    lenient_candidate_mean: float | None = None
+    near_ties: int = 0
+    mcnemar_exact: float | None = None
+    mcnemar_mid_p: float | None = None
+    # Answers without a score, and items that a model did not answer.
+    unscored_incumbent: int = 0
+    unscored_candidate: int = 0
+    unanswered: int = 0
+    # measured: how many of the units used have every score, where some have not; delta and
+    # interval are theirs. bound_*: the difference with all that is missing counted against the
+    # candidate, and for it.
+    measured: int | None = None
+    bound_low: float | None = None
+    bound_high: float | None = None
+    # Further items, or clusters, that should settle it; None where nothing would.
+    more_items: int | None = None
+    rule: str | None = None  # of form, that broke most often in the candidate's answers
+    rules: Mapping[str, int] = field(default_factory=dict)  # how often each broke
+    examples: tuple[str, ...] = ()  # items in which `rule` broke
+    lenient: LenientFigures | None = None
+    cost: CostFigures | None = None
+    holm: HolmFigures | None = None
+    cluster: str | None = None  # the field whose values are the units that n_used counts
+    items: int | None = None  # in the clusters used
+    # noise_*: variance of an item's score when it is asked anew, where the claim is about these
+    # items.
+    noise_incumbent: float | None = None
+    noise_candidate: float | None = None
+    slices: tuple[SliceFigures, ...] | None = None  # that are guarded
+
+    @property
+    def worse_slices(self) -> tuple[SliceFigures, ...]:
+        return tuple(one for one in self.slices or () if one.worse)
+
+    @property
+    def unit(self) -> str:
+        return "cluster" if self.cluster else "item"
+
+    def as_json(self) -> dict[str, object]:
+        slices = None if self.slices is None else [asdict(one) for one in self.slices]
+        written = asdict(self) | {"examples": list(self.examples), "slices": slices}
+        absent = [name for name in _OPTIONAL if written[name] is None]
+        return {name: value for name, value in written.items() if name not in absent}
+
+
+_OPTIONAL: Final = (
+    *("look", "spend", "cost", "holm", "cluster", "items", "noise_incumbent"),
+    *("noise_candidate", "measured", "bound_low", "bound_high", "slices"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePair:
+    """One item's scores of both arms, the gate's only offline input.
+
+    Means over epochs, after the worst-case rule for unscored samples (statistics.md §1.1).
+    """
+
+    item: str
+    incumbent: float
+    candidate: float
+    lenient_incumbent: float
+    lenient_candidate: float
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteReport:
+    """What the gate found on one suite; all figures over the items used. Shares of 1."""
+
+    suite: str
+    role: SuiteRole
+    claim: Claim
+    margin: float
+    outcome: str  # passed | failed | inconclusive | harness_mismatch | infra_error | running
+    how: str | None  # early | final | None
+    n_used: int
+    n_max: int
+    delta: float  # candidate minus incumbent
+    ci_low: float | None
+    ci_high: float | None
+    ci_method: str
+    log_e_bad: float
+    p_final: float | None
+    wins: int
+    ties: int
+    losses: int
+    reason: str
+    flags: tuple[str, ...] = ()
+    details: Mapping[str, object] = field(default_factory=dict)  # `figures` as JSON
+
+    @property
+    def figures(self) -> SuiteFigures:
+        figures: SuiteFigures = from_plain(SuiteFigures, self.details)
+        return figures
+
+    @property
+    def is_unscored(self) -> bool:
+        return not self.n_used or self.figures.measured == 0
+
+    @property
+    def items_used(self) -> int:
+        items = self.figures.items
+        return self.n_used if items is None else items
+
+    @property
+    def used_text(self) -> str:
+        """Says in words how much was used: `120 of 500`, `40 of 167 clusters`."""
+        clusters = " clusters" if self.figures.cluster else ""
+        return f"{self.n_used} of {self.n_max}{clusters}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseVerdict(ShowsMore):
+    id: str  # `v_` and a hash of its inputs and figures
+    route: str
+    incumbent: str
+    candidate: str
+    reason: str
+    suites: tuple[SuiteReport, ...]
+    # Registration, run ids, pairs: enough to recompute it bit for bit (F5).
+    inputs: Mapping[str, object]
+    decided_at: datetime
+    expires_at: datetime
+
+    outcome: ClassVar[str]
+    words: ClassVar[str]
+
+    def show_more(self, shown: dict[str, Any]) -> dict[str, Any]:
+        return {"verdict": self.outcome, "words": self.words, **shown}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passed(BaseVerdict):
+    outcome = "passed"
+    words = "PASSED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed(BaseVerdict):
+    outcome = "failed"
+    words = "FAILED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inconclusive(BaseVerdict):
+    outcome = "inconclusive"
+    words = "NOT ENOUGH EVIDENCE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessMismatch(BaseVerdict):
+    outcome = "harness_mismatch"
+    words = "FORMAT MISMATCH"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfraError(BaseVerdict):
+    outcome = "infra_error"
+    words = "NOT MEASURED"
+
+
+Verdict = Passed | Failed | Inconclusive | HarnessMismatch | InfraError
+
+VERDICTS: Mapping[str, type[Verdict]] = {
+    kind.outcome: kind for kind in (Passed, Failed, Inconclusive, HarnessMismatch, InfraError)
+}
+
+
+# Outcomes by which a single suite decides, also one that counts in a weighted mean.
+REJECTING_OUTCOMES: Final = ("failed", "harness_mismatch")
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictBasis:
+    outcome: str
+    plans: tuple[SuitePlan, ...]  # as they were registered, one for each suite
+    suites: tuple[SuiteReport, ...]  # what was measured, one for each suite
+    mean: SuiteReport | None  # of the primary suites together, where their mean is the claim
+    items: Mapping[str, int]  # by suite: how many the verdict rests on
+
+    @classmethod
+    def from_verdict(cls, verdict: BaseVerdict) -> Self:
+        inputs: Any = verdict.inputs
+        plans = tuple(from_plain(SuitePlan, plan) for plan in inputs["plans"])
+        names = {plan.suite for plan in plans}
+        return cls(
+            outcome=verdict.outcome,
+            plans=plans,
+            suites=tuple(report for report in verdict.suites if report.suite in names),
+            mean=next((report for report in verdict.suites if report.suite not in names), None),
+            items={plan.suite: len(inputs["pairs"][plan.suite]) for plan in plans},
+        )
+
+    @property
+    def members(self) -> tuple[SuiteReport, ...]:
+        if self.mean is None:
+            return ()
+        return self._combined(PrimaryCombination.WEIGHTED)
+
+    @property
+    def alternatives(self) -> tuple[SuiteReport, ...]:
+        return self._combined(PrimaryCombination.ANY)
+
+    @property
+    def claims(self) -> tuple[SuiteReport, ...]:
+        """Lists what was decided: the weighted mean stands for suites that do not reject."""
+        suites = [report for report in self.suites if self.decides(report)]
+        return (self.mean, *suites) if self.mean is not None else tuple(suites)
+
+    @property
+    def passed_claims(self) -> tuple[SuiteReport, ...]:
+        return tuple(report for report in self.claims if report.outcome == "passed")
+
+    @property
+    def silent_guards(self) -> tuple[SuiteReport, ...]:
+        """Lists the guards of a passed verdict that showed nothing: they do not block."""
+        if self.outcome != "passed":
+            return ()
+        guards = [report for report in self.claims if report.role is SuiteRole.GUARD]
+        return tuple(report for report in guards if report.outcome != "passed")
+
+    @property
+    def items_used(self) -> int:
+        return sum(self.items.values())
+
+    @property
+    def items_planned(self) -> int:
+        return sum(plan.planned_items for plan in self.plans)
+
+    @property
+    def items_text(self) -> str:
+        """Writes `120 of 500 items`, `176 of 960 items (88 of 480 in each of 2 suites)`."""
+        whole = f"{self.items_used:,} of {format_quantity(self.items_planned, 'item')}"
+        shares = {(self.items[plan.suite], plan.planned_items) for plan in self.plans}
+        if len(self.plans) == 1 or len(shares) > 1:
+            return whole
+        ((used, planned),) = shares
+        return f"{whole} ({used:,} of {planned:,} in each of {len(self.plans)} suites)"
+
+    def decides(self, report: SuiteReport) -> bool:
+        """Tells whether a suite's own outcome counts, and not only its part in the mean."""
+        if report not in self.members:
+            return True
+        return report.outcome == self.outcome and report.outcome in REJECTING_OUTCOMES
+
+    def used_text(self, report: SuiteReport) -> str:
+        """Says how much of a report's own plan was used: `120 of 500`, `88 of 480 of each`."""
+        return f"{report.used_text} of each" if report is self.mean else report.used_text
+
+    def _combined(self, combination: PrimaryCombination) -> tuple[SuiteReport, ...]:
+        together = {plan.suite for plan in self.plans if plan.combine is combination}
+        return tuple(report for report in self.suites if report.suite in together)

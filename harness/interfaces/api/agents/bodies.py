@@ -1,0 +1,408 @@
+"""Pydantic models of the agents API's requests and answers, in camelCase, with the examples of
+the OpenAPI document, which tests execute. In a request an unknown field is an error, and so is
+NaN.
+"""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    AliasGenerator,
+    AliasPath,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from harness.agents.conversation import TurnOutcome
+from harness.agents.message import Content, IncomingMessage, MessageRole, MessageUsage, ServedBy
+from harness.frame.errors import InputError
+from harness.interfaces.api.frame.endpoint import Name, PageQuery, Text
+from harness.routing.agent import AgentTool, ModelChoice
+
+T = TypeVar("T")
+MAX_TOOLS: Final = 128
+MAX_PARTS: Final = 256
+IMAGE_DATA: Final = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
+ModelText = Annotated[str, Field(min_length=1, max_length=300)]
+Instructions = Annotated[str, Field(max_length=200_000)]
+Reason = Annotated[str, Field(max_length=1000)]
+# As providers allow a function's name.
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class AgentsBody(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        # A text is no number, and "yes" no boolean.
+        strict=True,
+        allow_inf_nan=False,
+        frozen=True,
+        alias_generator=to_camel,
+    )
+
+
+def _examples(*values: JsonValue) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": list(values)})
+
+
+class FunctionBody(AgentsBody):
+    """A function that the client runs. parameters: JSON Schema of an object."""
+
+    name: FunctionName
+    description: Text = ""
+    parameters: dict[str, JsonValue] = {"type": "object", "properties": {}}
+
+
+class FunctionToolBody(AgentsBody):
+    type: Literal["function"]
+    function: FunctionBody
+
+
+ToolBody = Name | FunctionToolBody
+Tools = Annotated[list[ToolBody], Field(max_length=MAX_TOOLS)]
+
+
+class AgentConfigBody(AgentsBody):
+    """Holds an agent's settings beside its model. fallback_model: asked where the model fails
+    in a way that another one may not.
+    """
+
+    fallback_model: ModelText | None = None
+
+
+class AgentFields(AgentsBody):
+    name: Name = ""
+    model: ModelText = ""
+    description: Text = ""
+    instructions: Instructions = ""
+    tools: Tools = []
+    config: AgentConfigBody = AgentConfigBody()
+    reason: Reason = ""
+
+
+class AgentBody(AgentFields):
+    """Describes an agent to create. model: a route, `auto:ROUTE` (`auto` where one route alone
+    has a floor), or a literal `PROVIDER:MODEL`, which needs an approver's key. tools: names of
+    tools of the server, and functions that the client runs. instructions: the system message of
+    all sessions.
+    """
+
+    model_config = _examples(
+        {"name": "support", "model": "chat", "tools": ["switch_model"]},
+        # A literal model takes the key of an approver.
+        {
+            "name": "research",
+            "model": "openai:gpt-4o-mini",
+            "config": {"fallbackModel": "chat"},
+        },
+    )
+
+    name: Name
+    model: ModelText
+    data_class: Annotated[str, Field(max_length=100)] = ""
+
+
+class AgentPatchBody(AgentFields):
+    """What is given changes; the rest stays. config.fallbackModel: null takes it away."""
+
+    model_config = _examples({"description": "Helps customers"}, {"model": "chat"})
+
+
+class SessionBody(AgentsBody):
+    """Describes a session to open. user_id: whose conversation it is, in the client's words."""
+
+    model_config = _examples({"userId": "user-42", "metadata": {"channel": "web"}})
+
+    user_id: Annotated[str, Field(max_length=200)] = ""
+    metadata: Annotated[dict[str, JsonValue], Field(max_length=64)] = {}
+
+
+class SwitchModelBody(AgentsBody):
+    """Holds a call of the switch tool. action: `list` shows models, those with all words of
+    `model` in their names; `switch` asks a person to let the session go on with `model`.
+    wait_s: how long to wait for the decision.
+    """
+
+    model_config = _examples(
+        {"action": "list"},
+        {"action": "switch", "model": "claude sonnet", "reason": "long contracts"},
+    )
+
+    action: Literal["list", "switch"]
+    model: Annotated[str, Field(max_length=300)] = ""
+    reason: Reason = ""
+    wait_s: Annotated[float, Field(ge=0, le=86_400, strict=True)] = 0.0
+
+
+def _check_image_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_web = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_web = False
+    if not (IMAGE_DATA.fullmatch(url) or (is_web and url.isprintable())):
+        raise ValueError(
+            "send an https address, or a PNG, JPEG, GIF or WebP as data:image/png;base64,…"
+        )
+    return url
+
+
+class TextPart(AgentsBody):
+    type: Literal["text"]
+    text: Annotated[str, Field(min_length=1)]
+
+
+class ImageBody(AgentsBody):
+    url: Annotated[str, AfterValidator(_check_image_url)]
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(AgentsBody):
+    type: Literal["image_url"]
+    image_url: ImageBody = Field(alias="image_url")
+
+
+ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+ContentParts = Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_PARTS)]
+PARTS: Final = "parts"
+
+
+def _content_form(content: object) -> str | None:
+    if isinstance(content, str):
+        return "text"
+    return PARTS if isinstance(content, list) else None
+
+
+ContentBody = Annotated[
+    Annotated[str, Tag("text")] | Annotated[ContentParts, Tag(PARTS)],
+    Discriminator(
+        _content_form,
+        custom_error_type="content_form",
+        custom_error_message="it is neither a text nor a list of parts",
+    ),
+]
+
+
+class MessageBody(AgentsBody):
+    """Holds a message to post. role: `user`, or `tool` with the result of a function that the
+    model asked for. content: a text, or parts of the types `text` and `image_url`. stream: the
+    answer comes as server-sent events.
+    """
+
+    model_config = _examples(
+        {"role": "user", "content": "Where is my order 1001?"},
+        {"role": "user", "content": "Tell me more.", "stream": True},
+        {"role": "user", "content": [{"type": "text", "text": "What is on this picture?"}]},
+    )
+
+    role: Annotated[str, Field(max_length=40)]
+    content: ContentBody
+    tool_call_id: Annotated[str, Field(max_length=200)] = ""
+    stream: bool = False
+
+    def incoming(self) -> IncomingMessage:
+        """Returns the client's message. Raises InputError, which names the field."""
+        is_tool = self.role == MessageRole.TOOL
+        if not is_tool and self.role != MessageRole.USER:
+            raise InputError(
+                f"role: {self.role!r} is not allowed here; send user or tool",
+                code="role_not_allowed",
+            )
+        if is_tool and not self.tool_call_id:
+            raise InputError("toolCallId: a message of the role tool names the call it answers")
+        if self.tool_call_id and not is_tool:
+            raise InputError("toolCallId: only a message of the role tool answers a call")
+        content: Content
+        if isinstance(self.content, str):
+            content = self.content
+            if not is_tool and not content.strip():
+                raise InputError(
+                    "content: it is empty; send a text, or parts of text and image_url"
+                )
+        elif is_tool:
+            raise InputError("content: the result of a tool is a text")
+        else:
+            content = tuple(part.model_dump(exclude_none=True) for part in self.content)
+        return IncomingMessage(MessageRole(self.role), content, self.tool_call_id)
+
+
+class SessionsQuery(PageQuery):
+    """Filters and pages a list of sessions. userId: of that user alone."""
+
+    user_id: Annotated[str | None, Field(max_length=200, alias="userId")] = None
+
+
+def _tool_answer(tool: AgentTool) -> object:
+    """A tool of the server by its name, a function of the client's whole."""
+    if tool.parameters is None:
+        return tool.name
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": dict(tool.parameters),
+    }
+    return {"type": "function", "function": function}
+
+
+ChoiceText = Annotated[str, BeforeValidator(lambda choice: choice.text)]
+TextOrNone = Annotated[str | None, BeforeValidator(lambda text: text or None)]
+
+
+class AgentsAnswer(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=AliasGenerator(serialization_alias=to_camel),
+        from_attributes=True,
+        validate_by_name=True,
+        frozen=True,
+    )
+
+    @classmethod
+    def write(cls, source: object) -> str:
+        """The answer's JSON. source: what it is made of."""
+        return cls.model_validate(source).model_dump_json(by_alias=True)
+
+
+class AgentConfigAnswer(AgentsAnswer):
+    fallback_model: str | None
+
+
+def _config(fallback: ModelChoice | None) -> object:
+    return {"fallback_model": fallback.text if fallback else None}
+
+
+class AgentAnswer(AgentsAnswer):
+    id: str
+    name: str
+    description: str
+    instructions: str
+    model: ChoiceText
+    tools: list[Annotated[str | FunctionToolBody, BeforeValidator(_tool_answer)]]
+    config: Annotated[AgentConfigAnswer, BeforeValidator(_config)] = Field(
+        validation_alias="fallback_model"
+    )
+    data_class: str
+    created_at: datetime
+    updated_at: datetime
+    notes: list[str] = []  # of a creation or change: what was not checked of its models
+
+
+class SessionAnswer(AgentsAnswer):
+    """Shows a session. model: in force for the next message. cost_usd: of all messages."""
+
+    id: str
+    agent_id: str = Field(validation_alias="agent")
+    user_id: str
+    metadata: dict[str, JsonValue]
+    model: ChoiceText
+    state: str
+    parent_id: str | None = Field(validation_alias="parent")
+    cost_usd: float
+    created_at: datetime
+    last_at: datetime
+
+
+class ToolCallAnswer(AgentsAnswer):
+    """A function that the client is to run. arguments: JSON, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class UsageAnswer(AgentsAnswer):
+    """Counts the tokens of one answer and gives their price. cost_usd: null where the price is
+    not known.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cost_usd: float | None
+
+
+class FallbackAnswer(AgentsAnswer):
+    """The model that was asked first, and why it did not answer."""
+
+    from_model: str = Field(validation_alias="fallback_from", serialization_alias="from")
+    reason: str
+
+
+class MessageAnswer(AgentsAnswer):
+    """Shows a message of a session. state: `complete`, `streaming` (under way), `interrupted`
+    or `failed`; only a complete message is part of the conversation. auto: who answered for the
+    model `auto`, and why. error: why it failed; of a complete message, what cut it short.
+    """
+
+    id: str
+    session_id: str = Field(validation_alias="session")
+    position: int
+    role: str
+    content: Any
+    tool_calls: list[ToolCallAnswer]
+    tool_call_id: TextOrNone = Field(validation_alias="response_to")
+    state: str
+    model: TextOrNone = Field(validation_alias=AliasPath("served", "model_requested"))
+    target: TextOrNone = Field(validation_alias=AliasPath("served", "target"))
+    request_id: TextOrNone = Field(validation_alias=AliasPath("served", "request_id"))
+    fallback: FallbackAnswer | None = Field(validation_alias="served")
+    auto: str | None = Field(validation_alias="served")
+    error: TextOrNone
+    created_at: datetime
+    done_at: datetime | None
+    usage: UsageAnswer | None
+
+    @field_validator("fallback", mode="before")
+    @classmethod
+    def _fallback(cls, served: ServedBy) -> ServedBy | None:
+        return served if served.fallback_from else None
+
+    @field_validator("auto", mode="before")
+    @classmethod
+    def _auto(cls, served: ServedBy) -> str | None:
+        return None if served.fallback_from else served.reason or None
+
+    @field_validator("usage", mode="before")
+    @classmethod
+    def _usage(cls, used: MessageUsage, read: ValidationInfo) -> MessageUsage | None:
+        """Null for what no model answered, or has not answered yet."""
+        is_answered = read.data["role"] == MessageRole.ASSISTANT and read.data["done_at"]
+        return used if is_answered else None
+
+
+class TurnAnswer(MessageAnswer):
+    """The answer to a message; for a tool's result while others are missing, that result.
+    open_calls: the functions that the client runs next. steps: how often the model was asked.
+    """
+
+    open_calls: list[ToolCallAnswer]
+    steps: int
+    turn_usage: UsageAnswer
+
+    @classmethod
+    def from_outcome(cls, outcome: TurnOutcome) -> "TurnAnswer":
+        message = MessageAnswer.model_validate(outcome.message)
+        return cls.model_construct(
+            **dict(message),
+            open_calls=[ToolCallAnswer.model_validate(call) for call in outcome.open_calls],
+            steps=outcome.steps,
+            turn_usage=UsageAnswer.model_validate(outcome.usage),
+        )
+
+
+class ListAnswer(AgentsAnswer, Generic[T]):
+    """A page of a list. next: what to give as `after` for the next page; null at the end."""
+
+    items: list[T]
+    total: int
+    next: str | None

@@ -1,0 +1,202 @@
+"""Serves messages of a session, and answers a turn that failed."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Annotated, Final, assert_never
+from urllib.parse import quote
+
+import structlog
+from fastapi import APIRouter, Header, Query
+from starlette.responses import Response, StreamingResponse
+
+from harness.agents.conversation import PostedMessage, TurnEvent, TurnOutcome, TurnRun
+from harness.agents.message import IdempotencyKey, MessageState, SessionMessage
+from harness.agents.turn import AnswerPiece
+from harness.frame.content_hash import digest
+from harness.frame.errors import CallFailed, RouterUnreachable, SwapgateError
+from harness.frame.pagination import Page
+from harness.frame.ports import Chance
+from harness.interfaces.api.agents.access import AgentsRequestParam
+from harness.interfaces.api.agents.bodies import (
+    ListAnswer,
+    MessageAnswer,
+    MessageBody,
+    TurnAnswer,
+)
+from harness.interfaces.api.agents.errors import ErrorAnswer, answer_error, answer_unforeseen
+from harness.interfaces.api.frame.endpoint import PageQuery
+from harness.interfaces.api.frame.error_status import RETRY_AFTER_S
+
+
+def failure_answer(error: CallFailed) -> ErrorAnswer:
+    wait_s = error.retry_after_s
+    if wait_s is None and error.retryable:
+        wait_s = RETRY_AFTER_S
+    status = error.status or HTTPStatus.BAD_GATEWAY
+    if isinstance(error, RouterUnreachable):
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+    # 401 is the agents process's own: nothing that the client can change.
+    elif status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.UNAUTHORIZED:
+        status = HTTPStatus.BAD_GATEWAY
+    return ErrorAnswer(
+        status,
+        str(error),
+        error.code or "model_failed",
+        param="model" if error.code == "model_not_found" else None,
+        retry_after_s=None if wait_s is None else round(max(1.0, wait_s)),
+    )
+
+
+log = structlog.get_logger("swapgate.agents")
+router = APIRouter()
+EVENTS: Final = "text/event-stream"
+# How long a stream may be silent before a comment keeps the connection alive.
+HEARTBEAT_S: Final = 15.0
+# Who answers for the model `auto`, and why.
+AUTO_HEADER: Final = "x-swapgate-auto"
+SAFE: Final = " !$&'()*+,/:;=@"
+EVENTS_EXAMPLE: Final = (
+    'event: message.started\ndata: {"id": "ms_…", "state": "streaming", …}\n\n'
+    'event: message.delta\ndata: {"text": "Your order"}\n\n'
+    'event: message.stored\ndata: {"id": "ms_…", "state": "complete", …}\n\n'
+    'event: turn.completed\ndata: {"id": "ms_…", "content": "Your order …", "steps": 1, …}\n\n'
+)
+
+PATH: Final = "/agents/{agent_id}/sessions/{session_id}/messages"
+
+
+@router.post(
+    PATH,
+    response_model=TurnAnswer,
+    summary="Send a message and get its answer",
+    responses={200: {"content": {EVENTS: {"example": EVENTS_EXAMPLE}}}},
+)
+async def post_message(
+    request: AgentsRequestParam,
+    agent_id: str,
+    session_id: str,
+    body: MessageBody,
+    accept: Annotated[str, Header()] = "",
+    idempotency_key: Annotated[
+        str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)
+    ] = None,
+) -> Response:
+    """The answer comes whole, or as server-sent events with `stream: true` or `Accept:
+    text/event-stream`. A message of the role `tool` gets an answer once no call is open.
+    """
+    streams = body.stream or EVENTS in accept.lower()
+    key = None
+    if idempotency_key is not None:
+        # Asked for anew in another form, it is the same message.
+        content = digest(body.model_dump(mode="json", exclude={"stream"}))
+        key = IdempotencyKey(request.client.name, idempotency_key, content)
+    posted = PostedMessage(
+        request.client,
+        agent_id,
+        session_id,
+        body.incoming(),
+        key,
+        streams=streams,
+        keep=lambda outcome: "" if outcome.error else _turn_json(outcome),
+    )
+    request.client.require_write()
+    run = await request.turns.start(posted)
+    if isinstance(run, str):
+        return _replayed(run, streams=streams)
+    headers = {AUTO_HEADER: quote(run.auto, safe=SAFE)} if run.auto else {}
+    if streams:
+        return StreamingResponse(
+            _events(run, request.ctx.chance),
+            media_type=EVENTS,
+            headers={"x-accel-buffering": "no", **headers},
+        )
+    answer = _answer(await run.outcome())
+    answer.headers.update(headers)
+    return answer
+
+
+def _answer(outcome: TurnOutcome) -> Response:
+    if outcome.error is not None:
+        return failure_answer(outcome.error)
+    answer = Response(_turn_json(outcome), media_type="application/json")
+    if fallen := outcome.message.served.fallback_from:
+        answer.headers["x-swapgate-agent-fallback"] = quote(fallen, safe="/:@")
+    return answer
+
+
+def _replayed(body: str, *, streams: bool) -> Response:
+    headers = {"idempotent-replayed": "true"}
+    if not streams:
+        return Response(body, headers=headers, media_type="application/json")
+    return Response(_event("turn.completed", body), headers=headers, media_type=EVENTS)
+
+
+async def _events(run: TurnRun, chance: Chance) -> AsyncIterator[bytes]:
+    """The turn as it goes on; its last event is `turn.completed` or `error`."""
+    events = run.events()
+    waiting = asyncio.ensure_future(anext(events, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait({waiting}, timeout=HEARTBEAT_S)
+            if not done:
+                yield b": still at work\n\n"
+                continue
+            if (event := waiting.result()) is None:
+                return
+            yield _written(event)
+            waiting = asyncio.ensure_future(anext(events, None))
+    except Exception as error:  # the answer has begun: the error is its last event
+        known = answer_error(error) if isinstance(error, SwapgateError) else None
+        if known is None:
+            name = chance.token("e_")
+            log.exception("turn_failed", id=name)
+            known = answer_unforeseen(name)
+        yield _error_event(known)
+    finally:
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await events.aclose()
+
+
+def _turn_json(outcome: TurnOutcome) -> str:
+    return TurnAnswer.from_outcome(outcome).model_dump_json(by_alias=True)
+
+
+def _written(event: TurnEvent) -> bytes:
+    match event:
+        case SessionMessage():
+            is_begun = event.state is MessageState.STREAMING
+            name = "message.started" if is_begun else "message.stored"
+            return _event(name, MessageAnswer.write(event))
+        case AnswerPiece(text, reasoning):
+            pieces = {"text": text, "reasoning": reasoning}
+            given = {name: piece for name, piece in pieces.items() if piece}
+            return _event("message.delta", json.dumps(given, ensure_ascii=False))
+        case TurnOutcome() if event.error is not None:
+            return _error_event(failure_answer(event.error))
+        case TurnOutcome():
+            return _event("turn.completed", _turn_json(event))
+        case _:
+            assert_never(event)
+
+
+def _event(name: str, data: str) -> bytes:
+    return f"event: {name}\ndata: {data}\n\n".encode()
+
+
+def _error_event(answer: ErrorAnswer) -> bytes:
+    return _event("error", bytes(answer.body).decode())
+
+
+@router.get(PATH, response_model=ListAnswer[MessageAnswer], summary="List what was said")
+def list_messages(
+    request: AgentsRequestParam,
+    agent_id: str,
+    session_id: str,
+    page: Annotated[PageQuery, Query()],
+) -> Page[SessionMessage]:
+    """Lists a session's messages by position, the oldest first."""
+    session = request.require_session(agent_id, session_id)
+    return request.ctx.store.lists.session_messages(page.page, session=session.id)

@@ -1,0 +1,167 @@
+"""The agents process: serves the agents API and runs the turns of sessions until a signal ends
+it. Answers that are under way then may come to their end, and are interrupted after a while.
+"""
+
+import signal
+import sys
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from harness.agents.caller import PEER_HEADER
+from harness.app.agents import TurnService, open_agents
+from harness.app.installation import Installation
+from harness.frame.imports import leave_alone_what_serves
+from harness.frame.people.access import DATA_KEY_PREFIX
+from harness.interfaces.api import health
+from harness.interfaces.api.agents import agents, messages
+from harness.interfaces.api.agents.access import AgentsAccess, FailedKeys, find_peer
+from harness.interfaces.api.agents.approvals import ApprovalPages
+from harness.interfaces.api.agents.errors import (
+    ErrorAnswer,
+    answer_error,
+    answer_http_error,
+    answer_unforeseen,
+    answer_validation_error,
+)
+from harness.interfaces.api.frame.access import SERVER
+from harness.interfaces.api.frame.error_status import ErrorGuard
+from harness.interfaces.api.frame.openapi import (
+    DocumentedApi,
+    add_errors_and_keys,
+    object_schema,
+)
+from harness.interfaces.api.frame.request_body import StrictBody
+
+_TEXT: Final = {"type": "string"}
+_ERROR: Final = object_schema(
+    {
+        "message": _TEXT,
+        "type": {**_TEXT, "description": "e.g. invalid_request_error"},
+        "code": {**_TEXT, "description": "e.g. session_busy"},
+        "param": {"type": ["string", "null"], "description": "the field, if it is one"},
+    }
+)
+
+
+def build_agents_app(installation: Installation, service: TurnService) -> FastAPI:
+    """The ASGI app of an installation, whose turns run as long as it serves."""
+
+    def complete(document: dict[str, Any]) -> dict[str, Any]:
+        keys = f"a data key, {DATA_KEY_PREFIX}…, or a management key"
+        add_errors_and_keys(document, _ERROR, keys)
+        return document
+
+    app = DocumentedApi(
+        "Swapgate agents", "/agents/openapi.json", complete, lambda _: service.running()
+    )
+    app.state.turns = service.turns
+    app.include_router(health.probes)
+    for subject in (agents, messages):
+        app.include_router(subject.router, tags=[subject.__name__.rpartition(".")[2]])
+    return _guarded(app, installation)
+
+
+def _guarded(app: FastAPI, installation: Installation) -> FastAPI:
+    where, failed = installation.settings.agents, FailedKeys(installation)
+    app.state.installation = installation
+    app.add_exception_handler(HTTPException, answer_http_error)
+    app.add_exception_handler(RequestValidationError, answer_validation_error)
+    # The last one added is the outermost.
+    app.add_middleware(StrictBody, max_bytes=where.max_message_bytes, too_large=_too_large)
+    app.add_middleware(
+        AgentsAccess, installation=installation, is_open=where.open_on_loopback, failed=failed
+    )
+    # Before the keys: who opens a link in a browser sends a form.
+    app.add_middleware(ApprovalPages, installation=installation, failed=failed)
+    chance = installation.context.chance
+    app.add_middleware(
+        ErrorGuard, chance=chance, answer=answer_error, unforeseen=answer_unforeseen
+    )
+    return app
+
+
+class SignsForAgents:
+    """Serves what the agents process passes on, beside the control plane's own API. A signed
+    header says that it comes from there: clients find nothing here.
+    """
+
+    def __init__(self, app: ASGIApp, installation: Installation) -> None:
+        passed_on = FastAPI(openapi_url=None)
+        passed_on.include_router(agents.router)
+        self._app, self._installation = app, installation
+        self._passed_on = _guarded(passed_on, installation)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        if scope["type"] == "http" and scope["path"].startswith(agents.PATH):
+            is_signed = PEER_HEADER.decode() in Headers(scope=scope)
+            if is_signed and find_peer(scope, self._installation) is not None:
+                app = self._passed_on
+            else:
+                text = "agents are served below the router's /agents"
+                if is_signed:
+                    text += (
+                        "; the header x-swapgate-peer is not of this installation, or over a "
+                        "minute old: compare the secrets and clocks of both machines"
+                    )
+                app = ErrorAnswer(HTTPStatus.NOT_FOUND, text, "not_found")
+        await app(scope, receive, send)
+
+
+def _too_large(max_bytes: int) -> Response:
+    return ErrorAnswer(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"the body has more than {max_bytes} bytes (agents.max_message_bytes)",
+        "request_too_large",
+        headers={"connection": "close"},
+    )
+
+
+# For the last bytes of answers, after the turns have ended.
+LAST_BYTES_S: Final = 5
+
+
+class AgentsServer(uvicorn.Server):
+    """Tells the turns of a signal, so that those who wait for their answers get one."""
+
+    def __init__(self, config: uvicorn.Config, end_turns: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_turns = end_turns
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._end_turns()
+        super().handle_exit(sig, frame)
+
+
+def run_agents(config: Path | None) -> None:
+    """Blocks until SIGTERM or Ctrl-C."""
+    # uvicorn raises the signal again at its end: without a handler nothing below would run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    installation = open_agents(config)
+    where = installation.settings.agents
+    turns = TurnService(installation)
+    server = uvicorn.Config(
+        build_agents_app(installation, turns),
+        host=where.host,
+        port=where.port,
+        timeout_graceful_shutdown=round(turns.drain_s) + LAST_BYTES_S,
+        **SERVER,
+    )
+    leave_alone_what_serves()
+    try:
+        # Before anything else: who has the port ends what ran where it was before.
+        listener = server.bind_socket()
+        AgentsServer(server, turns.end_turns).run(sockets=[listener])
+    finally:
+        installation.close()

@@ -1,0 +1,147 @@
+"""The control process runs the control jobs and serves the management API."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from harness.app import seed
+from harness.app.control_schedule import RECONCILE_JOB, control_schedule
+from harness.app.database import upgrade_database
+from harness.app.eval_workers import open_with_workers
+from harness.app.installation import Installation
+from harness.frame.errors import SignatureInvalid
+from harness.frame.imports import leave_alone_what_serves
+from harness.frame.people.access import MANAGEMENT_KEY_PREFIX
+from harness.interfaces.api import (
+    canary,
+    evals,
+    health,
+    holds,
+    operations,
+    proposals,
+    providers,
+    routing,
+    switch_requests,
+)
+from harness.interfaces.api.agents.process import SignsForAgents
+from harness.interfaces.api.frame.access import SERVER, AccessRules, Authenticated
+from harness.interfaces.api.frame.error_status import (
+    ErrorGuard,
+    answer_http_error,
+    answer_validation_error,
+)
+from harness.interfaces.api.frame.openapi import (
+    ERROR,
+    DocumentedApi,
+    add_answers,
+    add_errors_and_keys,
+)
+from harness.interfaces.api.frame.request_body import StrictBody
+from harness.interfaces.api.health import TurnAge
+
+PREFIX: Final = "/api/v1"
+# By their tags in the OpenAPI document, which are part of the API.
+ROUTERS: Final[Mapping[str, APIRouter]] = {
+    "routing": routing.router,
+    "providers": providers.router,
+    "evals": evals.router,
+    "proposals": proposals.router,
+    "canaries": canary.router,
+    "switches": holds.switches_router,
+    "freezes": holds.freezes_router,
+    "break-glass": holds.break_glasses_router,
+    "alerts": operations.alerts_router,
+    "captures": operations.captures_router,
+    "credentials": providers.credentials_router,
+    "agents": switch_requests.router,
+    "operations": operations.router,
+}
+
+
+def _complete(document: dict[str, Any]) -> dict[str, Any]:
+    add_answers(document, documented_answers())
+    add_errors_and_keys(document, ERROR, f"a management key, {MANAGEMENT_KEY_PREFIX}…")
+    return document
+
+
+def build_app(
+    installation: Installation,
+    *,
+    metrics_token: str | None = None,
+    turn_age_s: TurnAge | None = None,
+) -> FastAPI:
+    app = DocumentedApi("Swapgate", f"{PREFIX}/openapi.json", _complete)
+    app.state.installation = installation
+    app.state.turn_age_s = turn_age_s
+    app.include_router(health.probes)
+    app.include_router(health.router)
+    for tag, router in ROUTERS.items():
+        app.include_router(router, prefix=PREFIX, tags=[tag])
+    app.add_exception_handler(HTTPException, answer_http_error)
+    app.add_exception_handler(RequestValidationError, answer_validation_error)
+    locks = AccessRules(
+        installation.store, installation.secret, installation.clock, metrics_token
+    )
+    # The last one added is the outermost.
+    app.add_middleware(StrictBody)
+    app.add_middleware(Authenticated, locks=locks)
+    app.add_middleware(ErrorGuard, chance=installation.context.chance)
+    return app
+
+
+def documented_answers() -> Mapping[tuple[str, str], Any]:
+    return {
+        (PREFIX + route.path_format, method.lower()): route.endpoint.__annotations__["return"]
+        for router in ROUTERS.values()
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    }
+
+
+log = structlog.get_logger("swapgate.control")
+
+METRICS_TOKEN = "SWAPGATE_METRICS_TOKEN"  # noqa: S105 - a name, not a secret
+
+
+def _seed(installation: Installation) -> None:
+    try:
+        seed.apply_seed(installation.context, installation.settings)
+    except SignatureInvalid as error:
+        log.error("seeded_nothing", reason=str(error), next="swapgate db check")  # noqa: TRY400 - the reason is the whole story
+
+
+def run_control(config: Path | None) -> None:
+    """Blocks until SIGTERM or Ctrl-C; eval workers end with it and go on after a restart."""
+    # uvicorn raises the signal again at its end: without a handler nothing below would run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    installation = open_with_workers(config)
+    upgrade_database(installation.settings)
+    _seed(installation)
+    schedule = control_schedule(installation)
+    where = installation.settings.control
+    app = build_app(
+        installation,
+        metrics_token=os.environ.get(METRICS_TOKEN) or None,
+        turn_age_s=partial(schedule.age_s, RECONCILE_JOB),
+    )
+    leave_alone_what_serves()
+    schedule.start()
+    try:
+        uvicorn.run(
+            SignsForAgents(app, installation), host=where.host, port=where.port, **SERVER
+        )
+    finally:
+        schedule.stop()
+        installation.close()

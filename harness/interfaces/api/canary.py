@@ -1,0 +1,121 @@
+"""Endpoints for canaries and shadows."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from harness.canary import duration_estimate, shadows
+from harness.canary import status as canary_status
+from harness.canary.canary_state import OPERATIONS, OVERRULES
+from harness.canary.duration_estimate import RampPlan
+from harness.canary.operations import operate
+from harness.canary.status import CanaryStatus
+from harness.frame.errors import NotFound
+from harness.frame.pagination import Page
+from harness.gate.online.rollout import Rollout, RolloutSignal
+from harness.interfaces.api.frame.endpoint import (
+    Body,
+    CallerParam,
+    Name,
+    ReasonBody,
+    RouteQuery,
+    Text,
+    endpoint,
+    operation,
+)
+from harness.interfaces.api.frame.error_status import extend, json_answer
+from harness.operations import queries
+from harness.routing.shadow import Shadow, ShadowLimits
+
+router = APIRouter()
+
+
+class CanaryOperationBody(Body):
+    """Asks for an act on a canary. version: of the rollout that the person looked at; another
+    one is a conflict.
+    """
+
+    reason: Text
+    version: int | None = None
+
+
+class ShadowBody(Body):
+    """Describes a shadow to start. candidate: id or provider/model. Budgets: of a day (UTC).
+    usd_per_day: None for none.
+    """
+
+    candidate: Name
+    reason: Text
+    share_bps: Annotated[int, Field(ge=1, le=10_000)] = 100
+    at_once: Annotated[int, Field(ge=1, le=64)] = 4
+    requests_per_day: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
+    usd_per_day: Annotated[float, Field(gt=0, lt=1e9)] | None = 1.0
+    for_s: Annotated[float, Field(gt=0, le=7_776_000)] = 604_800.0
+
+
+@dataclass(frozen=True)
+class CanaryOperationResult(Rollout):
+    """Describes a canary that a person moved. warnings: what the data say against it, if
+    anything.
+    """
+
+    warnings: tuple[str, ...] = ()
+
+
+@endpoint(router, "GET", "/canaries")
+def list_canaries(who: CallerParam) -> Page[CanaryStatus]:
+    """Lists the live canaries."""
+    return json_answer(canary_status.list_canaries(who.ctx))
+
+
+@endpoint(router, "GET", "/canaries/{route}")
+def get_canary(who: CallerParam, route: str) -> CanaryStatus:
+    """Shows the route's newest canary, live or not."""
+    for canary in canary_status.list_canaries(who.ctx, route=route):
+        return canary
+    raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
+
+
+@endpoint(router, "GET", "/canaries/{route}/plan")
+def plan_canary(who: CallerParam, route: str, policy: str | None = None) -> RampPlan:
+    """How long a canary takes at today's traffic, step by step, before there is one."""
+    return duration_estimate.estimate_for_route(who.ctx, route, policy)
+
+
+def _add_operation(signal: RolloutSignal, text: str) -> None:
+    def act(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
+        done = operate(
+            who.ctx, who.actor, route, signal, body.reason, expected_version=body.version
+        )
+        if signal not in OVERRULES:
+            return done.rollout
+        return extend(CanaryOperationResult, done.rollout, warnings=done.warnings)
+
+    act.__name__, act.__doc__ = f"{signal.value}_canary", text
+    if signal in OVERRULES:
+        act.__annotations__["return"] = CanaryOperationResult
+    endpoint(router, "POST", f"/canaries/{{route}}/{signal.value}")(act)
+
+
+for _signal, _text in OPERATIONS.items():
+    _add_operation(_signal, _text)
+
+
+@endpoint(router, "POST", "/shadows/{route}/start")
+def start_shadow(who: CallerParam, route: str, body: ShadowBody) -> Shadow:
+    """Starts a shadow: within two seconds every router mirrors requests to the candidate, and
+    nobody gets the candidate's answers.
+    """
+    limits = ShadowLimits(body.share_bps, body.at_once, body.requests_per_day, body.usd_per_day)
+    lasts = timedelta(seconds=body.for_s)
+    return shadows.start_shadow(
+        who.ctx, who.actor, route, body.candidate, limits, reason=body.reason, lasts=lasts
+    )
+
+
+operation(router, "GET /shadows", "list_shadows", queries.list_shadows, RouteQuery)
+operation(router, "GET /shadows/{route}", "get_shadow", shadows.load_status)
+operation(router, "POST /shadows/{route}/stop", "stop_shadow", shadows.stop_shadow, ReasonBody)

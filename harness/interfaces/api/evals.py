@@ -1,0 +1,128 @@
+"""Endpoints for suites, eval runs, verdicts and the drift watch."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from harness.evals import drift_watches
+from harness.frame.idempotency import NoteMade
+from harness.frame.pagination import Page
+from harness.gate.run import EvalRun, RunBudget, RunState, Sample
+from harness.interfaces.api.frame.endpoint import (
+    Body,
+    CallerParam,
+    Count,
+    Name,
+    OverruleBody,
+    PageQuery,
+    PathPart,
+    SpenderParam,
+    Text,
+    endpoint,
+    operation,
+)
+from harness.operations import queries
+from harness.proposals.evaluation import worker_supervision
+
+router = APIRouter()
+
+
+class EvalBody(Body):
+    """Asks for an eval run. target: an id or `provider/model`. items: None for the whole suite.
+
+    max_tokens, max_cost_usd: where the run ends; None for no limit.
+    """
+
+    suite: Name
+    target: Name
+    items: Count | None = None
+    max_tokens: Count | None = None
+    max_cost_usd: float | None = None
+
+
+class EvalQuery(PageQuery):
+    state: RunState | None = None
+
+
+class DriftRunBody(Body):
+    """Asks for a run of drift watches. suite: None for all that watch the route."""
+
+    suite: Name | None = None
+
+
+class DriftAcceptBody(DriftRunBody):
+    reason: Text
+
+
+@dataclass(frozen=True)
+class EvalProgress:
+    """A run and how far it is. cost_usd: of the answers whose price is known."""
+
+    run: EvalRun
+    samples: int
+    cost_usd: float
+
+
+@endpoint(router, "GET", "/evals")
+def list_evals(who: CallerParam, piece: Annotated[EvalQuery, Query()]) -> Page[EvalRun]:
+    """Lists the eval runs, newest first."""
+    states = (piece.state,) if piece.state else ()
+    return who.ctx.store.lists.runs(piece.page, states=states)
+
+
+@endpoint(router, "POST", "/evals", status=201)
+def start_eval(who: SpenderParam, body: EvalBody) -> EvalRun:
+    """Queue a run outside any proposal. It never decides anything."""
+
+    def start(note: NoteMade) -> EvalRun:
+        return worker_supervision.start_run(
+            who.ctx,
+            who.actor,
+            body.suite,
+            body.target,
+            items=body.items,
+            budget=RunBudget(body.max_tokens, body.max_cost_usd),
+            note_made=note,
+        )
+
+    return who.once(body, start, lambda ctx, run: queries.load_run_progress(ctx, run)[0])
+
+
+@endpoint(router, "GET", "/evals/{run}")
+def get_eval(who: CallerParam, run: str) -> EvalProgress:
+    return EvalProgress(*queries.load_run_progress(who.ctx, run))
+
+
+@endpoint(router, "GET", "/evals/{run}/samples")
+def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
+    """Lists a run's samples in the order in which they are asked."""
+    return who.ctx.store.lists.samples(piece.page, run=run)
+
+
+operation(router, "GET /suites", "list_suites", queries.list_suites)
+operation(
+    router,
+    "POST /evals/{run}/cancel",
+    "cancel_eval",
+    worker_supervision.cancel_run,
+    OverruleBody,
+)
+operation(router, "GET /verdicts/{verdict}", "get_verdict", queries.load_verdict)
+operation(router, "GET /drift", "list_watched", drift_watches.list_drift_status)
+operation(router, "GET /routes/{route}/drift", "route_drift", drift_watches.list_drift_reports)
+operation(
+    router,
+    "POST /routes/{route}/drift/run",
+    "run_drift",
+    drift_watches.start_checks,
+    DriftRunBody,
+    status=201,
+)
+operation(
+    router,
+    "POST /routes/{route}/drift/accept",
+    "accept_drift",
+    drift_watches.accept_baseline,
+    DriftAcceptBody,
+)

@@ -1,0 +1,219 @@
+"""`operation` registers a use case as an endpoint that follows from its signature; `endpoint`
+does so with a handler. What they return becomes JSON, and its type documents the answer.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial, wraps
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from starlette.responses import Response
+
+from harness.app.installation import Installation
+from harness.frame.content_hash import canonical_json, digest
+from harness.frame.idempotency import NoteMade, do_once, note_nothing
+from harness.frame.idempotent_request import IdempotentRequest
+from harness.frame.pagination import MOST_LISTED, Page, PageRequest
+from harness.frame.people.access import Actor
+from harness.interfaces.api.frame.error_status import JsonAnswer, json_answer
+from harness.routing.context import Context
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, Field(max_length=10_000)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Json = dict[str, JsonValue]
+Cursor = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+    def arguments(self) -> dict[str, Any]:
+        """Gives the fields as arguments of a use case; one that is null keeps its default."""
+        given = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return {name: value for name, value in given if value is not None}
+
+
+class PageQuery(Body):
+    """Asks for a page of a list. after: the `next` of the page before."""
+
+    limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 100
+    after: Cursor | None = None
+
+    @property
+    def page(self) -> PageRequest:
+        return PageRequest(self.limit, self.after)
+
+    def arguments(self) -> dict[str, Any]:
+        others = super().arguments().items()
+        filters = {name: value for name, value in others if name not in ("limit", "after")}
+        return {**filters, "page_request": self.page}
+
+
+class ReasonBody(Body):
+    reason: Text = ""
+
+
+class OverruleBody(Body):
+    """Carries the reason for an act that is refused without one."""
+
+    reason: Text
+
+
+class RouteQuery(PageQuery):
+    """Filters and pages a list by route."""
+
+    route: Name | None = None
+
+
+REPLAYED: Final = "idempotent-replayed"
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ApiCaller:
+    """Says who asks, and holds what a handler needs. idempotency_key: only where a request
+    spends money. headers: of the answer.
+    """
+
+    ctx: Context
+    actor: Actor
+    secret: bytes
+    idempotency_key: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def once(
+        self, body: Body, do: Callable[[NoteMade], T], load: Callable[[Context, str], T]
+    ) -> T:
+        """Does a request once. Raises as `idempotency.do_once`."""
+        if self.idempotency_key is None:
+            return do(note_nothing)
+        # The role too: a lesser key of the same person must not be shown what this one was.
+        place = [self.actor.principal, self.actor.role.name, type(body).__name__]
+        request = IdempotentRequest(
+            canonical_json(place),
+            self.idempotency_key,
+            digest(body.model_dump(mode="json")),
+            self.ctx.clock.now(),
+        )
+        made, was_there = do_once(self.ctx, request, do, load)
+        if was_there:
+            self.headers[REPLAYED] = "true"
+        return made
+
+
+def _caller(request: Request) -> ApiCaller:
+    installation: Installation = request.app.state.installation
+    actor: Actor = request.state.actor
+    return ApiCaller(installation.context, actor, installation.secret)
+
+
+CallerParam = Annotated[ApiCaller, Depends(_caller)]
+IdempotencyKeyParam = Annotated[
+    str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)
+]
+
+
+def _spender(who: CallerParam, idempotency_key: IdempotencyKeyParam = None) -> ApiCaller:
+    return replace(who, idempotency_key=idempotency_key)
+
+
+SpenderParam = Annotated[ApiCaller, Depends(_spender)]
+PathPart = Annotated[PageQuery, Query()]
+
+
+def endpoint(
+    router: APIRouter,
+    method: str,
+    path: str,
+    *,
+    status: int = 200,
+) -> Callable[[F], F]:
+    """Registers a handler. It takes `who` and perhaps `body`; it is called in a thread."""
+
+    def register(handler: F) -> F:
+        @wraps(handler)
+        def answered(**given: Any) -> Response:
+            who: ApiCaller = given["who"]
+            found = handler(**given)
+            if status == 204:
+                return Response(status_code=status)
+            return JsonAnswer(found, status_code=status, headers=who.headers)
+
+        router.add_api_route(
+            path, answered, methods=[method], status_code=status, response_model=None
+        )
+        return handler
+
+    return register
+
+
+def operation(
+    router: APIRouter,
+    call: str,
+    name: str,
+    use_case: Callable[..., Any],
+    body: type[Body] | None = None,
+    *,
+    status: int = 200,
+) -> None:
+    """Registers a use case `(ctx, [actor,] …)` as an endpoint; its docstring is the endpoint's.
+
+    call: `METHOD /path/{name}`; the names in the path are the use case's first arguments. The
+    others are the fields of the body, or of a GET's query.
+    """
+    method, path = call.split()
+    names = re.findall(r"{(\w+)", path)
+    wanted = inspect.signature(use_case).parameters
+
+    def handler(who: ApiCaller, body: Body | None = None, **given: str) -> object:
+        own = (who.ctx, who.actor) if "actor" in wanted else (who.ctx,)
+        named = body.arguments() if body else {}
+        if "secret" in wanted:
+            named["secret"] = who.secret
+        found = use_case(*own, *(given[name] for name in names), **named)
+        return json_answer(found) if is_list else found
+
+    kind = use_case.__annotations__["return"]
+    origin: object = get_origin(kind)
+    is_list = origin in (list, Sequence)
+    returns = Page[get_args(kind)[0]] if is_list else kind  # type: ignore[misc]
+    handler.__name__, handler.__doc__ = name, _description(use_case)
+    parameters = list(_parameters(method, names, body))
+    signature = inspect.Signature(parameters, return_annotation=returns)
+    handler.__signature__ = signature  # type: ignore[attr-defined]
+    handler.__annotations__ = {"return": returns}
+    endpoint(router, method, path, status=status)(handler)
+
+
+def _parameters(
+    method: str, names: Sequence[str], body: type[Body] | None
+) -> Iterator[inspect.Parameter]:
+    make = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+    yield make("who", annotation=CallerParam)
+    yield from (make(name, annotation=str) for name in names)
+    if body is None:
+        return
+    if method == "GET":
+        yield make("body", annotation=Annotated[body, Query()])
+        return
+    needed = any(field.is_required() for field in body.model_fields.values())
+    yield make("body", annotation=body, default=inspect.Parameter.empty if needed else body())
+
+
+def _description(use_case: Callable[..., Any]) -> str:
+    """Takes notes on arguments, and what is raised, out of a use case's docstring: fields have
+    other names here, and errors are statuses.
+    """
+    names = "|".join(inspect.signature(use_case).parameters)
+    left_out = rf"\s*\b(?:Raises\b.*|(?:{names}): .*?(?=\n\n|\Z))"
+    return re.sub(left_out, "", inspect.getdoc(use_case) or "", flags=re.DOTALL).strip()

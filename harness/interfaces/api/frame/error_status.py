@@ -1,0 +1,199 @@
+"""Writes domain objects and errors as JSON answers. A caller sees only messages of our own: of
+an unforeseen error, an id that the log has.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from harness.frame.errors import (
+    ConfigError,
+    Conflict,
+    DiscoveryFailed,
+    IllegalTransition,
+    InputError,
+    NotAllowed,
+    NotFound,
+    ProofRefused,
+    StaleEvidence,
+    StoreUnavailable,
+    SwapgateError,
+)
+from harness.frame.pagination import Page
+from harness.frame.ports import Chance
+from harness.frame.serialize import write_json
+from harness.frame.suggestions import describe_fault
+
+T = TypeVar("T")
+
+
+def json_answer(everything: Sequence[T]) -> Page[T]:
+    return Page(everything, len(everything))
+
+
+def extend(kind: type[T], found: Any, **more: Any) -> T:
+    """Makes an answer of `found` and what the API adds to it. kind: a dataclass; its fields are
+    attributes of `found`, or are in `more`.
+    """
+    names = {field.name for field in fields(kind)} - more.keys()  # type: ignore[arg-type]
+    return kind(**{name: getattr(found, name) for name in names}, **more)
+
+
+class JsonAnswer(Response):
+    """Answers with the JSON of a domain object; a figure that is not finite becomes null."""
+
+    media_type = "application/json"
+
+    def render(self, content: object) -> bytes:
+        return write_json(content).encode()
+
+
+def problem(
+    status: int,
+    kind: str,
+    message: str,
+    *,
+    retryable: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> JsonAnswer:
+    """Builds an error's answer. kind: the class in harness.frame.errors, where one exists."""
+    body = {"error": {"type": kind, "message": message, "retryable": retryable}}
+    return JsonAnswer(body, status_code=status, headers=dict(headers or {}))
+
+
+log = structlog.get_logger("swapgate.api")
+
+# ProofRefused is 409 and not 403: another key would not help, a new proposal does.
+STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
+    InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ConfigError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NotFound: HTTPStatus.NOT_FOUND,
+    NotAllowed: HTTPStatus.FORBIDDEN,
+    Conflict: HTTPStatus.CONFLICT,
+    IllegalTransition: HTTPStatus.CONFLICT,
+    ProofRefused: HTTPStatus.CONFLICT,
+    StaleEvidence: HTTPStatus.CONFLICT,
+    DiscoveryFailed: HTTPStatus.BAD_GATEWAY,
+    StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+RETRY_AFTER_S = 2
+
+
+def find_status(
+    error: SwapgateError, statuses: Mapping[type[SwapgateError], HTTPStatus] = STATUS
+) -> HTTPStatus | None:
+    """The status of an error of ours; None for one that a caller has no part in."""
+    return next((statuses[kind] for kind in type(error).__mro__ if kind in statuses), None)
+
+
+def answer_error(error: SwapgateError) -> JsonAnswer | None:
+    """The answer to an error of ours; None where `find_status` has none."""
+    if (status := find_status(error)) is None:
+        return None
+    headers = {"retry-after": str(RETRY_AFTER_S)} if error.retryable else {}
+    name = type(error).__name__
+    return problem(status, name, str(error), retryable=error.retryable, headers=headers)
+
+
+async def answer_http_error(_: Request, error: Exception) -> JsonAnswer:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    kind = HTTPStatus(error.status_code).phrase.title().replace(" ", "").replace("-", "")
+    return problem(error.status_code, kind, f"{error.detail}.", headers=error.headers)
+
+
+async def answer_validation_error(request: Request, error: Exception) -> JsonAnswer:
+    """Names every wrong field with its place. The value is not repeated: it may be a secret."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+    text = "; ".join(
+        f"{'.'.join(map(str, fault['loc']))}: {describe_request_fault(request, fault)}"
+        for fault in error.errors()
+    )
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "InputError", text)
+
+
+def describe_request_fault(request: Request, fault: Mapping[str, Any]) -> str:
+    """The reason of a fault in a body or query, with the nearest right key or word."""
+    place, *path = fault["loc"]
+    parts = request.scope["route"].dependant
+    fields = parts.query_params if place == "query" else parts.body_params
+    schema = TypeAdapter(fields[0].field_info.annotation).json_schema() if fields else {}
+    return describe_fault(fault, path, schema)
+
+
+def describe_places(kind: type[BaseModel], error: ValidationError) -> str:
+    """The faults of a tool's arguments, each with its place."""
+    schema = kind.model_json_schema()
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc']))}: {describe_fault(fault, fault['loc'], schema)}"
+        for fault in error.errors()
+    )
+
+
+def answer_unforeseen(name: str) -> JsonAnswer:
+    """Answers what failed through a fault of ours. name: its id in the log."""
+    return problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "InternalError",
+        f"This is our fault, not yours. The control process's log has it as {name}.",
+    )
+
+
+class ErrorGuard:
+    """Outermost: an error becomes its answer, an unforeseen one an id that the log has.
+
+    answer: of an error of ours, None for one that a caller has no part in. unforeseen: of the
+    id of any other.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        chance: Chance,
+        answer: Callable[[SwapgateError], Response | None] = answer_error,
+        unforeseen: Callable[[str], Response] = answer_unforeseen,
+    ) -> None:
+        self._app, self._chance = app, chance
+        self._known, self._unforeseen = answer, unforeseen
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = False
+
+        async def sending(message: Message) -> None:
+            nonlocal began
+            if message["type"] == "http.response.start":
+                began = True
+                message["headers"] = [*message["headers"], *_ALWAYS]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if began:
+                raise
+            await self._answer(error, scope)(scope, receive, sending)
+
+    def _answer(self, error: Exception, scope: Scope) -> Response:
+        if isinstance(error, SwapgateError) and (known := self._known(error)) is not None:
+            return known
+        name = self._chance.token("e_")
+        log.error("api_failed", id=name, path=scope["path"], exc_info=error)
+        return self._unforeseen(name)
+
+
+# Answers are about the moment, and are data: never stored, never sniffed for HTML.
+_ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))

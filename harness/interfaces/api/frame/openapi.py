@@ -1,0 +1,192 @@
+"""Builds the OpenAPI document: FastAPI's part for requests, and for answers JSON Schemas made
+from the types of our dataclasses; one shape of error, and the bearer key.
+"""
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime
+from enum import Enum, IntEnum
+from operator import attrgetter
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+from fastapi import FastAPI
+from starlette.types import StatelessLifespan
+
+from harness import __version__
+from harness.frame.pagination import Page
+from harness.frame.serialize import HIDDEN, shown_name
+from harness.gate.online.rollout_action import RolloutFigures
+from harness.gate.verdict import VERDICTS, BaseVerdict
+from harness.providers.target import Target
+from harness.routing.table import Route
+
+Schema = dict[str, Any]
+Lifespan = StatelessLifespan[FastAPI]
+SCALARS: Mapping[object, Schema] = {
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": ["number", "null"]},  # null: not finite
+    str: {"type": "string"},
+    datetime: {"type": "string", "format": "date-time"},
+    date: {"type": "string", "format": "date"},
+    object: {},
+    Any: {},
+    types.NoneType: {"type": "null"},
+    RolloutFigures: {"type": "object", "additionalProperties": {}},
+}
+LISTS = (list, tuple, set, frozenset, Sequence)
+
+
+class SchemaComponents:
+    def __init__(self) -> None:
+        self.schemas: dict[str, Schema] = {}
+
+    def schema_for(self, kind: Any) -> Schema:  # noqa: PLR0911 - one per kind of type
+        """The schema of a type as it is answered. Raises TypeError for one without a form."""
+        if (scalar := SCALARS.get(kind)) is not None:
+            return dict(scalar)
+        origin, inner = get_origin(kind), get_args(kind)
+        if origin in (Union, types.UnionType):
+            return {"anyOf": [self.schema_for(argument) for argument in inner]}
+        if origin is Literal:
+            return {"enum": list(inner)}
+        if origin is Page:
+            return self._page(inner[0])
+        if origin is Mapping or origin is dict:
+            return {"type": "object", "additionalProperties": self.schema_for(inner[1])}
+        if origin is tuple and inner[-1] is not ...:
+            each_place = [self.schema_for(argument) for argument in inner]
+            n = len(inner)
+            return {"type": "array", "prefixItems": each_place, "minItems": n, "maxItems": n}
+        if any(origin is container for container in LISTS):
+            return {"type": "array", "items": self.schema_for(inner[0])}
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return _enum(kind)
+        if is_dataclass(kind) and isinstance(kind, type):
+            return self._reference(kind)
+        raise TypeError(f"{kind!r} has no JSON Schema here")
+
+    def _page(self, kind: Any) -> Schema:
+        hints = get_type_hints(Page)
+        items = {"type": "array", "items": self.schema_for(kind)}
+        others = {name: self.schema_for(hints[name]) for name in ("total", "next", "invalid")}
+        return object_schema({"items": items, **others})
+
+    def _reference(self, kind: type) -> Schema:
+        name = kind.__name__
+        if name not in self.schemas:
+            self.schemas[name] = {}  # a type may contain itself
+            hints = get_type_hints(kind)
+            shown = {
+                shown_name(kind, field.name): self.schema_for(hints[field.name])
+                for field in fields(kind)
+                if field.name not in HIDDEN
+            }
+            self.schemas[name] = object_schema({**_derived(kind), **shown})
+        return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _enum(kind: type[Enum]) -> Schema:
+    words = [
+        member.name.lower() if issubclass(kind, IntEnum) else member.value for member in kind
+    ]
+    return {"type": "string", "enum": words}
+
+
+def _derived(kind: type) -> Schema:
+    text = {"type": "string"}
+    if issubclass(kind, Target):
+        return {"id": text, "name": text}
+    if issubclass(kind, BaseVerdict):
+        outcome = kind.outcome if kind in VERDICTS.values() else None
+        return {"verdict": {"const": outcome} if outcome else text, "words": text}
+    if issubclass(kind, Route):
+        return {"targets": {"type": "array", "items": text}}
+    return {}
+
+
+def object_schema(properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+ERROR: Final = object_schema(
+    {
+        "type": {"type": "string", "description": "e.g. RouteBusy"},
+        "message": {"type": "string"},
+        "retryable": {
+            "type": "boolean",
+            "description": "the same call, unchanged, may yet succeed",
+        },
+    }
+)
+
+
+class DocumentedApi(FastAPI):
+    """An API with an OpenAPI document, and no page that loads scripts from a remote host."""
+
+    def __init__(
+        self,
+        title: str,
+        openapi_url: str,
+        complete: Callable[[Schema], Schema],
+        lifespan: Lifespan | None = None,
+    ) -> None:
+        """complete: adds to the document what FastAPI does not know."""
+        super().__init__(
+            title=title,
+            version=__version__,
+            openapi_url=openapi_url,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+            generate_unique_id_function=attrgetter("name"),
+            lifespan=lifespan,
+        )
+        self._complete = complete
+
+    def openapi(self) -> Schema:
+        if self.openapi_schema is None:
+            self.openapi_schema = self._complete(super().openapi())
+        return self.openapi_schema
+
+
+def add_answers(document: Schema, answers: Mapping[tuple[str, str], Any]) -> None:
+    """Write the schemas of answers that are dataclasses. answers: by path and method."""
+    components = SchemaComponents()
+    for (path, method), kind in answers.items():
+        for status, response in document["paths"][path][method]["responses"].items():
+            if status not in ("204", "422"):
+                response["content"] = _json(components.schema_for(kind))
+    document.setdefault("components", {}).setdefault("schemas", {}).update(components.schemas)
+
+
+def add_errors_and_keys(document: Schema, error: Schema, keys: str) -> None:
+    """Give every operation one shape of error, and the bearer key. error: what stands under
+    `error`. keys: which ones open the API.
+    """
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            # FastAPI's own shape of a wrong field, which is not sent.
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = {
+                "description": "What went wrong",
+                "content": _json({"$ref": "#/components/schemas/Error"}),
+            }
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    schemas["Error"] = object_schema({"error": error})
+    document["components"]["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer", "description": keys}
+    }
+    document["security"] = [{"key": []}]
+
+
+def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

@@ -1,0 +1,138 @@
+"""Endpoints for freezes, break-glass and the kill switch."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import AwareDatetime, Field
+
+from harness.frame.pagination import Page
+from harness.interfaces.api.frame.endpoint import (
+    Body,
+    CallerParam,
+    Name,
+    OverruleBody,
+    PathPart,
+    Text,
+    endpoint,
+    operation,
+)
+from harness.proposals import break_glass as broken
+from harness.providers.force import KillSwitch, SwitchRecord, SwitchSource, parse_force
+from harness.routes import freezes, kill_switch
+from harness.routing.evidence import BreakGlass
+from harness.routing.freeze import Freeze
+
+switches_router = APIRouter()
+
+
+class SwitchBody(Body):
+    """Describes a kill switch to throw. force: `provider:NAME` or `target:ID`, which `avoid:`
+    before it takes out instead. route: None for all. for_s: None until lifted.
+    """
+
+    force: Name
+    reason: Text
+    route: Name | None = None
+    for_s: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
+
+
+class FreezeBody(Body):
+    """Describes a freeze to set. route: None for all. starts_at: None for now."""
+
+    reason: Text
+    ends_at: AwareDatetime
+    starts_at: AwareDatetime | None = None
+    route: Name | None = None
+
+
+class BreakGlassBody(Body):
+    """Asks that a target serve a route without proof. target: id or provider/model.
+    through_freeze: also while the route is frozen.
+    """
+
+    route: Name
+    target: Name
+    reason: Text
+    for_s: Annotated[float, Field(gt=0, le=604_800)]
+    through_freeze: bool = False
+
+
+@endpoint(switches_router, "GET", "/switches")
+def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
+    """Lists the kill switches, newest first, with the lifted and expired ones."""
+    return who.ctx.store.lists.switches(piece.page)
+
+
+@endpoint(switches_router, "POST", "/switches", status=201)
+def throw_switch(who: CallerParam, body: SwitchBody) -> KillSwitch:
+    """Throws a kill switch on every router within two seconds. Needs an approver, and no
+    proof.
+    """
+    lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
+    wanted = kill_switch.SwitchRequest(parse_force(body.force), body.reason, body.route, lasts)
+    return kill_switch.throw_switch(who.ctx, who.actor, wanted, source=SwitchSource.REST)
+
+
+freezes_router = APIRouter()
+
+
+@endpoint(freezes_router, "GET", "/freezes")
+def list_freezes(who: CallerParam, piece: PathPart) -> Page[Freeze]:
+    """Lists the freezes that people set, newest first, with the lifted and past ones."""
+    return who.ctx.store.lists.freezes(piece.page)
+
+
+@endpoint(freezes_router, "POST", "/freezes", status=201)
+def add_freeze(who: CallerParam, body: FreezeBody) -> Freeze:
+    """Freezes a route, or all: no canary opens, advances or is promoted. Needs an approver."""
+    wanted = freezes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
+    return freezes.add_freeze(who.ctx, who.actor, wanted)
+
+
+break_glasses_router = APIRouter()
+
+
+@endpoint(break_glasses_router, "GET", "/break-glass")
+def list_break_glasses(who: CallerParam, piece: PathPart) -> Page[BreakGlass]:
+    """Lists who served without proof, by whose word, newest first."""
+    return who.ctx.store.lists.break_glasses(piece.page)
+
+
+@endpoint(break_glasses_router, "POST", "/break-glass", status=201)
+def propose_break_glass(who: CallerParam, body: BreakGlassBody) -> BreakGlass:
+    """Asks that a target serve without proof; a second person confirms it within an hour."""
+    wanted = broken.BreakGlassRequest(
+        body.route, body.target, body.reason, timedelta(seconds=body.for_s), body.through_freeze
+    )
+    return broken.propose_break_glass(who.ctx, who.actor, wanted)
+
+
+operation(
+    switches_router,
+    "POST /switches/{switch}/lift",
+    "lift_switch",
+    kill_switch.lift_switch,
+    OverruleBody,
+)
+operation(
+    freezes_router,
+    "POST /freezes/{freeze}/lift",
+    "lift_freeze",
+    freezes.lift_freeze,
+    OverruleBody,
+)
+GLASS = "/break-glass/{glass}"
+operation(
+    break_glasses_router,
+    f"POST {GLASS}/confirm",
+    "confirm_break_glass",
+    broken.confirm_break_glass,
+)
+operation(
+    break_glasses_router,
+    f"POST {GLASS}/end",
+    "end_break_glass",
+    broken.end_break_glass,
+    OverruleBody,
+)

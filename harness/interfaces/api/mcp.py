@@ -1,0 +1,433 @@
+"""The MCP server, on stdin and stdout or over streamable HTTP with the callers' keys: which
+tools a caller is shown, and a call's answer as JSON. Errors of ours are the tool's answer, in
+their own words; an unforeseen one is an id that the log has. The tools that need a management
+key read what is measured, and propose; none approves or promotes.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import anyio.to_thread
+import structlog
+import uvicorn
+from mcp.server import Server, ServerRequestContext
+from mcp.server.stdio import stdio_server
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types import (
+    CallToolRequestParams,
+    CallToolResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    TextContent,
+    Tool,
+    ToolAnnotations,
+)
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from harness import __version__
+from harness.agents.agents import AgentsClient
+from harness.agents.built_in_tools import BuiltInTool
+from harness.agents.model_matching import list_available
+from harness.agents.records import Sessions
+from harness.agents.turn import ToolCaller
+from harness.app.agents import TurnService, open_agents
+from harness.app.installation import Installation
+from harness.frame.errors import InputError, NotAllowed, NotFound, SwapgateError
+from harness.frame.imports import leave_alone_what_serves
+from harness.frame.pagination import MOST_LISTED, PageRequest
+from harness.frame.people.access import Actor, Role, listens_on_loopback
+from harness.frame.people.principals import OPERATOR
+from harness.frame.serialize import write_json
+from harness.frame.signing.keyring import KeyPurpose
+from harness.interfaces.api import canary, proposals
+from harness.interfaces.api.agents.access import AgentsAccess, FailedKeys, key_client
+from harness.interfaces.api.agents.errors import answer_error, answer_unforeseen
+from harness.interfaces.api.frame.access import SERVER
+from harness.interfaces.api.frame.endpoint import ApiCaller, Body, Name
+from harness.interfaces.api.frame.error_status import ErrorGuard, describe_places, json_answer
+from harness.interfaces.api.frame.request_body import check_json
+from harness.operations import queries, route_queries
+from harness.proposals.candidates import leaderboard
+from harness.registry import credentials
+from harness.routing.agent import SWITCH_MODEL
+
+Answer = Callable[[ApiCaller, Any], object]  # of the caller and the arguments
+Caller = ServerRequestContext[Any, Any]
+log = structlog.get_logger("swapgate.mcp")
+
+
+@dataclass(frozen=True)
+class ManagementTool:
+    name: str
+    arguments: type[Body]
+    role: Role
+    answer: Answer
+
+    def describe(self) -> Tool:
+        return Tool(
+            name=self.name,
+            description=" ".join((self.answer.__doc__ or "").split()),
+            input_schema=self.arguments.model_json_schema(),
+            annotations=ToolAnnotations(
+                read_only_hint=self.role == Role.VIEWER, open_world_hint=False
+            ),
+        )
+
+
+MANAGEMENT_TOOLS: Final[dict[str, ManagementTool]] = {}
+
+
+def management_tool(
+    arguments: type[Body], role: Role = Role.VIEWER
+) -> Callable[[Answer], Answer]:
+    """Registers a tool under the function's name. Its docstring is what models read."""
+
+    def register(answer: Answer) -> Answer:
+        name = answer.__name__
+        MANAGEMENT_TOOLS[name] = ManagementTool(name, arguments, role, answer)
+        return answer
+
+    return register
+
+
+class NoArguments(Body): ...
+
+
+class CompareArguments(Body):
+    """Names a proposal to compare. proposal: its id. route: instead of it, for the route's
+    newest proposal.
+    """
+
+    proposal: Name | None = None
+    route: Name | None = None
+
+
+class RouteArguments(Body):
+    """Names a route."""
+
+    route: Name
+
+
+class CanaryArguments(Body):
+    """Names the canaries to show. route: whose newest canary, live or not; without it, all live
+    ones.
+    """
+
+    route: Name | None = None
+
+
+class CredentialsArguments(Body):
+    """Holds what a tool may do with credentials: list them. Keys are set by people, on the
+    page Providers, by CLI or API.
+    """
+
+    action: Literal["list"] = "list"
+
+
+@management_tool(NoArguments)
+def list_routes(who: ApiCaller, _: NoArguments) -> object:
+    """The routes, each with the model that answers it, its canary, its open proposal and its
+    last verdict.
+    """
+    return [
+        {
+            "route": status.route.name,
+            "description": status.route.settings.description,
+            "incumbent": status.incumbent.name,
+            "serves_now": status.serves,
+            "state": status.state_text,
+            "reason": status.reason,
+            "canary": status.candidate.name if status.candidate else None,
+            "canary_state": status.rollout.state.value if status.rollout else None,
+            "open_proposal": status.open_proposal.id if status.open_proposal else None,
+            "phase": status.open_proposal.phase.value if status.open_proposal else None,
+            # Of the last comparison, and whether it still holds.
+            "verdict": status.last_verdict.words if status.last_verdict else None,
+            "proof": status.standing.text if status.standing else None,
+            "waits_for_a_person": status.needs_decision,
+        }
+        for status in route_queries.load_page(who.ctx, PageRequest(MOST_LISTED))
+    ]
+
+
+@management_tool(CompareArguments)
+def compare(who: ApiCaller, given: CompareArguments) -> object:
+    """A comparison of two models on a route's suites: the verdict with its evidence, scores,
+    costs and their ratio, and whether it is proof still. By proposal, or the newest of a route.
+    """
+    if (given.proposal is None) == (given.route is None):
+        raise InputError("give one of `proposal` and `route`")
+    proposal = given.proposal
+    if proposal is None:
+        newest = queries.list_proposals(who.ctx, PageRequest(1), route=given.route)
+        if not newest:
+            raise NotFound(f"route {given.route!r} has had no proposal yet: propose a swap")
+        proposal = newest[0].id
+    return proposals.compare_proposal(who, proposal)
+
+
+@management_tool(CanaryArguments)
+def canary_status(who: ApiCaller, given: CanaryArguments) -> object:
+    """How a route's canary goes: its share, its evidence so far, what it waits for."""
+    if given.route is None:
+        return canary.list_canaries(who)
+    return canary.get_canary(who, given.route)
+
+
+@management_tool(RouteArguments)
+def list_candidates(who: ApiCaller, given: RouteArguments) -> object:
+    """The models that a route's suites measured, best first, with score, difference, price and
+    time, and those that its schedule measures next.
+    """
+    return leaderboard.load_leaderboard(who.ctx, given.route)
+
+
+@management_tool(proposals.ProposalBody, Role.PROPOSER)
+def preview_swap(who: ApiCaller, given: proposals.ProposalBody) -> object:
+    """What a proposal would measure and cost, and what would need a person; stores nothing.
+    `cost_text` says how many times the incumbent's cost the candidate costs, or that its price
+    is unknown, and whether its canary ends for that.
+    """
+    return proposals.preview_proposal(who, given)
+
+
+@management_tool(proposals.ProposalBody, Role.PROPOSER)
+def propose_swap(who: ApiCaller, given: Any) -> object:
+    """Propose another model for a route. Both are measured, and a canary follows; where the
+    policy asks for a person, a person approves it, never an agent. Refused where the
+    candidate's cost would end its canary: an approver may propose it and accept that.
+    """
+    return proposals.create_proposal(who, given)
+
+
+@management_tool(CredentialsArguments)
+def manage_credentials(who: ApiCaller, _: CredentialsArguments) -> object:
+    """Which providers have a key. Never shows one; people set them."""
+    return json_answer(credentials.list_credentials(who.ctx))
+
+
+INSTRUCTIONS: Final = (
+    "Swapgate changes the model behind a route only with proof. You may look at routes, "
+    "comparisons and canaries, and propose a swap; people approve. In the name of a session "
+    "of an agent you may ask for another model, which a person approves, and have sub-tasks "
+    "done at the same time."
+)
+SESSION: Final = "session"
+_SESSION_FIELD: Final = {
+    "type": "string",
+    "description": "Id of the agent's session in whose name this is asked, se_…",
+}
+
+
+class McpServer:
+    def __init__(
+        self,
+        installation: Installation,
+        client: Callable[[Caller], AgentsClient],
+        session_tools: Sequence[BuiltInTool],
+        session: str = "",
+    ) -> None:
+        """client: who asks, in each request anew; raises NotAllowed. session_tools: that are
+        called in the name of a session. session: of whoever started this server; empty where
+        each call names it.
+        """
+        self._ctx, self._secret = installation.context, installation.secret
+        self._client, self._session = client, session
+        self._in_session = {tool.offered.name: tool for tool in session_tools}
+
+    def build(self) -> Server[Any]:
+        return Server(
+            "swapgate",
+            title="Swapgate",
+            version=__version__,
+            instructions=INSTRUCTIONS,
+            on_list_tools=self.list_tools,
+            on_call_tool=self.call_tool,
+        )
+
+    async def list_tools(
+        self, context: Caller, _: PaginatedRequestParams | None
+    ) -> ListToolsResult:
+        """Lists the tools that the caller's key may use."""
+        try:
+            client = await anyio.to_thread.run_sync(self._client, context)
+        except SwapgateError:
+            return ListToolsResult(tools=[])
+        actor = management_actor(client)
+        tools = [
+            tool.describe()
+            for tool in MANAGEMENT_TOOLS.values()
+            if actor is not None and actor.role >= tool.role
+        ]
+        if client.actor is None or client.actor.role >= Role.PROPOSER:
+            tools += [
+                _describe_in_session(tool, bound=bool(self._session))
+                for tool in self._in_session.values()
+            ]
+        return ListToolsResult(tools=tools)
+
+    async def call_tool(self, context: Caller, params: CallToolRequestParams) -> CallToolResult:
+        try:
+            text, is_error = await self._answer(context, params), False
+        except SwapgateError as error:
+            text, is_error = str(error), True
+        except Exception:
+            name = self._ctx.chance.token("e_")
+            log.exception("mcp_failed", id=name, tool=params.name[:64])
+            text = f"This is our fault, not yours. The MCP server's log has it as {name}."
+            is_error = True
+        return CallToolResult(content=[TextContent(type="text", text=text)], is_error=is_error)
+
+    async def _answer(self, context: Caller, params: CallToolRequestParams) -> str:
+        name, arguments = params.name, params.arguments or {}
+        check_json(json.dumps(arguments).encode())
+        client = await anyio.to_thread.run_sync(self._client, context)
+        if name in self._in_session:
+            return await self._call_in_session(name, arguments, client)
+        if name in MANAGEMENT_TOOLS:
+            tool = MANAGEMENT_TOOLS[name]
+            return await anyio.to_thread.run_sync(self._manage, tool, arguments, client)
+        names = ", ".join((*MANAGEMENT_TOOLS, *self._in_session))
+        raise NotFound(f"there is no tool {name[:64]!r}; there are: {names}")
+
+    def _manage(
+        self, tool: ManagementTool, arguments: Mapping[str, Any], client: AgentsClient
+    ) -> str:
+        actor = management_actor(client)
+        if actor is None:
+            raise NotAllowed(f"{tool.name} needs a management key, and this is a data key")
+        actor.require(tool.role)
+        try:
+            given = tool.arguments.model_validate(arguments)
+        except ValidationError as error:
+            raise InputError(describe_places(tool.arguments, error)) from None
+        return write_json(tool.answer(ApiCaller(self._ctx, actor, self._secret), given))
+
+    async def _call_in_session(
+        self, name: str, arguments: Mapping[str, Any], client: AgentsClient
+    ) -> str:
+        session = arguments.get(SESSION) or self._session
+        if self._session and session != self._session:
+            raise InputError(
+                f"{SESSION}: this server acts in the name of {self._session} alone"
+            )
+        if not session and name == SWITCH_MODEL and arguments.get("action") == "list":
+            words = str(arguments.get("model") or "")
+            listed = anyio.to_thread.run_sync(list_available, self._ctx, client.routes, words)
+            return (await listed).model_dump_json(by_alias=True, exclude_unset=True)
+        if not isinstance(session, str) or not session:
+            raise InputError(f"{SESSION}: name the session in whose name this is asked, se_…")
+
+        caller = await anyio.to_thread.run_sync(self._caller, client, session)
+        given = {field: value for field, value in arguments.items() if field != SESSION}
+        answer = await self._in_session[name].answer(given, caller)
+        return write_json(answer.content)
+
+    def _caller(self, client: AgentsClient, session: str) -> ToolCaller:
+        """Raises NotFound for a session that the client does not see, NotAllowed."""
+        client.require_write()
+        try:
+            with self._ctx.store.read() as tx:
+                client.find_agent(tx, Sessions(tx).get(session).agent)
+        except NotFound:
+            raise NotFound(f"there is no session {session[:80]!r}") from None
+        return ToolCaller(session, self._ctx.agents.limits)
+
+
+def management_actor(client: AgentsClient) -> Actor | None:
+    """Finds who calls management tools; None for a data key. Without a key one may look."""
+    if client.actor is None or not client.is_open:
+        return client.actor
+    return replace(client.actor, role=Role.VIEWER)
+
+
+def _describe_in_session(tool: BuiltInTool, *, bound: bool) -> Tool:
+    """bound: the session is known, and need not be named."""
+    offered, schema = tool.offered, dict[str, Any](tool.offered.parameters)
+    if not bound:
+        schema["properties"] = {**schema.get("properties", {}), SESSION: _SESSION_FIELD}
+        if offered.name != SWITCH_MODEL:  # its list needs none
+            schema["required"] = [*schema.get("required", ()), SESSION]
+    return Tool(name=offered.name, description=offered.description, input_schema=schema)
+
+
+KEY_VARIABLE: Final = "SWAPGATE_MANAGEMENT_KEY"
+PATH: Final = "/mcp"
+
+
+def own_client(installation: Installation, _: Caller | None = None) -> AgentsClient:
+    """Builds the client of the key that this process was started with, looked at anew in each
+    request; without a key the operator of this machine, who runs the agent, and lets it propose
+    at most. Raises NotAllowed.
+    """
+    if key := os.environ.get(KEY_VARIABLE, ""):
+        return key_client(installation, key)
+    return AgentsClient.of_person(replace(OPERATOR, role=Role.PROPOSER))
+
+
+def request_client(context: Caller) -> AgentsClient:
+    """Whom `AgentsAccess` has let in."""
+    assert isinstance(context.request, Request)  # noqa: S101 - of HTTP
+    client = context.request.scope["state"]["client"]
+    assert isinstance(client, AgentsClient)  # noqa: S101 - it puts no other there
+    return client
+
+
+def http_app(installation: Installation, server: Server[Any], host: str) -> ASGIApp:
+    """The ASGI app: every request with a key of its own, and nothing kept between two."""
+    is_open = installation.settings.agents.open_on_loopback and listens_on_loopback(host)
+    app: ASGIApp = server.streamable_http_app(
+        streamable_http_path=PATH,
+        stateless_http=True,
+        # `AgentsAccess` looks at Host and Origin of what comes without a key.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        custom_starlette_routes=[Route("/healthz", lambda _: JSONResponse({"status": "ok"}))],
+    )
+    failed = FailedKeys(installation)
+    app = AgentsAccess(app, installation=installation, is_open=is_open, failed=failed)
+    chance = installation.context.chance
+    return ErrorGuard(app, chance=chance, answer=answer_error, unforeseen=answer_unforeseen)
+
+
+def run_mcp(config: Path | None, address: tuple[str, int] | None, session: str) -> None:
+    """Blocks until SIGTERM, Ctrl-C, or the end of stdin. address: host and port to serve HTTP;
+    None for stdin and stdout. session: of the agent in whose name tools are called.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    installation = open_agents(config, signs_as=KeyPurpose.CONTROL)
+    try:
+        if address is None:
+            # Before a client waits for tools that it will not get.
+            own_client(installation)
+        asyncio.run(_serve(installation, address, session))
+    finally:
+        installation.close()
+
+
+async def _serve(
+    installation: Installation, address: tuple[str, int] | None, session: str
+) -> None:
+    turns = TurnService(installation, place=f"mcp:{os.getpid()}")
+    client = request_client if address else partial(own_client, installation)
+    server = McpServer(installation, client, turns.session_tools, session).build()
+    async with turns.running():
+        if address is None:
+            async with stdio_server() as (received, sent):
+                await server.run(received, sent, server.create_initialization_options())
+            return
+        host, port = address
+        app = http_app(installation, server, host)
+        leave_alone_what_serves()
+        await uvicorn.Server(uvicorn.Config(app, host=host, port=port, **SERVER)).serve()

@@ -1,0 +1,305 @@
+"""Endpoints for the overview, policies, keys, people, audit, alerts, failovers and captures."""
+
+# ruff: noqa: RUF012 - pydantic copies a default for each request
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, Field
+
+from harness.evals.spending import load_report
+from harness.frame.pagination import MOST_LISTED, Page
+from harness.frame.people.access import ApiKey, OptOut, Role
+from harness.frame.people.principals import PersonLink
+from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.signing.audit import AuditEvent, AuditFilter
+from harness.gate.policy import Policy
+from harness.interfaces.api.frame.endpoint import (
+    Body,
+    CallerParam,
+    Name,
+    OverruleBody,
+    PageQuery,
+    RouteQuery,
+    Text,
+    endpoint,
+    operation,
+)
+from harness.interfaces.api.frame.error_status import extend, json_answer
+from harness.operations import (
+    alert_delivery,
+    captures,
+    dashboard_sessions,
+    keys,
+    people,
+    queries,
+    route_queries,
+    user_deletion,
+)
+from harness.operations.route_status import RouteStatus
+from harness.routing.reliability.failover import Failover
+
+router = APIRouter()
+
+
+class OverviewQuery(PageQuery):
+    """Asks for a page of routes, each with what goes on there."""
+
+    limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 50
+
+
+Rate = Annotated[float, Field(ge=1, le=1e12)]
+Dollars = Annotated[float, Field(ge=0, lt=1e12)]
+
+
+class LimitsBody(Body):
+    """Carries the limits of a data key; a field that is left out sets no limit. warn_share: the
+    share of a budget at which people are warned.
+    """
+
+    requests_per_min: Rate | None = None
+    tokens_per_min: Rate | None = None
+    budget_day_usd: Dollars | None = None
+    budget_month_usd: Dollars | None = None
+    warn_share: Annotated[float, Field(gt=0, le=1)] = 0.8
+
+    def limits(self) -> KeyLimits:
+        return KeyLimits(**self.model_dump())
+
+
+class KeyBody(Body):
+    """Describes a key to create. role: None for a data key. routes: that the data key opens;
+    empty means all.
+
+    principal: whose management key it is, by name; None for a new person of the key's name, or
+    a service. opt_outs: what the data key's requests are kept out of.
+    """
+
+    name: Name
+    principal: Name | None = None
+    service: bool = False
+    role: Literal["viewer", "proposer", "approver", "admin"] | None = None
+    routes: Annotated[list[Name], Field(max_length=1000)] = []
+    limits: LimitsBody | None = None
+    opt_outs: set[OptOut] = set()
+
+
+class OptOutsBody(Body):
+    """Carries what a data key opts out of, as a whole."""
+
+    opt_outs: set[OptOut]
+
+
+class DeclarationBody(Body):
+    """Declares who a principal is. person: the name of the principal that he is as well; None
+    for no other person here.
+    """
+
+    person: Name | None = None
+    reason: Text
+
+
+class AlertQuery(PageQuery):
+    """Selects alerts. search: a part of their text."""
+
+    open_only: Annotated[bool, Field(alias="open")] = False
+    search: Text = ""
+
+
+class FailoverQuery(PageQuery):
+    """Selects failovers. user: the id as the client sent it, or a part of its hash. since_s:
+    how far back.
+    """
+
+    route: Name | None = None
+    user: Name | None = None
+    since_s: Annotated[float, Field(gt=0, le=31_536_000)] = 86_400.0
+
+
+class AuditQuery(PageQuery):
+    """Selects audit events by parts of who acted, what was done, and to what. actor: also the
+    whole id of a management key. since, until: times with a zone.
+    """
+
+    limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 50
+    actor: Text = ""
+    action: Text = ""
+    subject: Text = ""
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+
+    @property
+    def selection(self) -> AuditFilter:
+        return AuditFilter(self.actor, self.action, self.subject, self.since, self.until)
+
+
+class UserDeletionBody(Body):
+    """Whose content is deleted, and why. user: as clients named it."""
+
+    user: Name
+    reason: Text
+
+
+class PurgeQuery(Body):
+    """Selects captured requests to delete; at least one field is given. user: as the client
+    named it.
+    """
+
+    capture: Name | None = None
+    route: Name | None = None
+    user: Name | None = None
+    all: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """Shows a key that was just made. text: what to send as the bearer; shown in this answer
+    alone.
+    """
+
+    key: ApiKey
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class RouteGlance(RouteStatus):
+    """Shows a route at a glance. waits_for_person: for an approval, or with a canary that
+    is paused or on hold.
+    """
+
+    waits_for_person: bool = False
+
+
+@dataclass(frozen=True)
+class AuditCheck:
+    """Says whether the audit log's chain holds. first_break: the number of the first event that
+    does not fit the chain.
+    """
+
+    whole: bool
+    first_break: int | None
+
+
+@endpoint(router, "GET", "/overview")
+def overview(who: CallerParam, piece: Annotated[OverviewQuery, Query()]) -> Page[RouteGlance]:
+    """Lists the routes; those that wait for a person first."""
+    return route_queries.load_page(who.ctx, piece.page).map(
+        lambda status: extend(RouteGlance, status, waits_for_person=status.needs_decision)
+    )
+
+
+@endpoint(router, "GET", "/policies")
+def list_policies(who: CallerParam) -> Page[Policy]:
+    return json_answer(list(who.ctx.policies.values()))
+
+
+@endpoint(router, "POST", "/keys", status=201)
+def create_key(who: CallerParam, body: KeyBody) -> NewKey:
+    """Creates a management key with a role, or without one a data key. Needs an admin."""
+    role = Role[body.role.upper()] if body.role else None
+    made, text = keys.create_key(
+        who.ctx,
+        who.actor,
+        body.name,
+        secret=who.secret,
+        role=role,
+        routes=body.routes,
+        limits=body.limits.limits() if body.limits else None,
+        opt_outs=body.opt_outs,
+        principal=body.principal,
+        service=body.service,
+    )
+    return NewKey(made, text)
+
+
+@endpoint(router, "PUT", "/keys/{key}/limits")
+def limit_key(who: CallerParam, key: str, body: LimitsBody) -> ApiKey:
+    """Replace a data key's limits as a whole; what is left out is not limited."""
+    return keys.set_limits(who.ctx, who.actor, key, lambda _: body.limits())
+
+
+@endpoint(router, "GET", "/audit")
+def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[AuditEvent]:
+    """Lists the audit events, newest first. Of a sign-in by single sign-on, only an admin is
+    told the server and the subject.
+    """
+    return queries.list_audit_events(who.ctx, piece.page, piece.selection, reader=who.actor)
+
+
+@endpoint(router, "GET", "/audit/verify")
+def verify_audit(who: CallerParam) -> AuditCheck:
+    broken = queries.find_audit_break(who.ctx)
+    return AuditCheck(broken is None, broken)
+
+
+alerts_router = APIRouter()
+
+
+@endpoint(alerts_router, "GET", "/failovers")
+def list_failovers(
+    who: CallerParam, piece: Annotated[FailoverQuery, Query()]
+) -> Page[Failover]:
+    """Targets that requests left, newest first; never content, and users as hashes."""
+    return queries.list_failovers(
+        who.ctx,
+        piece.page,
+        secret=who.secret,
+        route=piece.route,
+        user=piece.user,
+        since=timedelta(seconds=piece.since_s),
+    )
+
+
+@endpoint(router, "POST", "/people/{name}/declarations", status=201)
+def declare_person(who: CallerParam, name: str, body: DeclarationBody) -> PersonLink:
+    """Declares whom a principal is as well, or that he is no other person. Needs an admin."""
+    if body.person is None:
+        return people.separate(who.ctx, who.actor, name, body.reason)
+    return people.link(who.ctx, who.actor, name, body.person, body.reason)
+
+
+captures_router = APIRouter()
+
+
+@endpoint(captures_router, "DELETE", "/captures", status=204)
+def purge_captures(who: CallerParam, piece: Annotated[PurgeQuery, Query()]) -> None:
+    """Deletes the captured requests that match every given filter. Needs an admin."""
+    captures.purge_captures(
+        who.ctx,
+        who.actor,
+        secret=who.secret,
+        id_=piece.capture,
+        route=piece.route,
+        user=piece.user,
+        everything=piece.all,
+    )
+
+
+operation(router, "GET /spending", "show_spending", load_report)
+operation(router, "GET /keys", "list_keys", queries.list_keys, PageQuery)
+operation(router, "PUT /keys/{key}/opt-outs", "opt_out_key", keys.set_opt_outs, OptOutsBody)
+operation(router, "DELETE /keys/{key}", "revoke_key", keys.revoke_key, status=204)
+operation(router, "GET /people", "list_people", people.list_people)
+SESSIONS = "/dashboard-sessions"
+operation(router, f"GET {SESSIONS}", "list_dashboard_sessions", dashboard_sessions.list_open)
+operation(
+    router,
+    f"POST {SESSIONS}/{{session}}/end",
+    "end_dashboard_session",
+    dashboard_sessions.end_another,
+    OverruleBody,
+)
+operation(alerts_router, "GET /alerts", "list_alerts", queries.list_alerts, AlertQuery)
+operation(alerts_router, "POST /alerts/test", "test_alerts", alert_delivery.send_test)
+operation(captures_router, "GET /captures", "list_captures", queries.list_captures, RouteQuery)
+operation(captures_router, "GET /captures/{capture}", "show_capture", captures.read_capture)
+# The user's id is in the body, since logs hold paths.
+operation(
+    captures_router,
+    "POST /user-deletions",
+    "delete_user",
+    user_deletion.delete_user,
+    UserDeletionBody,
+)

@@ -1,0 +1,225 @@
+"""Endpoints for proposals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from harness.evals.proof_validity import ProofValidity
+from harness.evals.run_costs import JudgingCost
+from harness.frame.idempotency import NoteMade
+from harness.frame.people.access import Role
+from harness.gate.pins import ServedModels
+from harness.gate.planning.claim_advice import ClaimAdvice
+from harness.gate.run import EvalRun
+from harness.gate.suite_plan import Claim, SuitePin, SuitePlan
+from harness.gate.verdict import Verdict
+from harness.interfaces.api.frame.endpoint import (
+    Body,
+    CallerParam,
+    Name,
+    OverruleBody,
+    PageQuery,
+    ReasonBody,
+    SpenderParam,
+    Text,
+    endpoint,
+    operation,
+)
+from harness.interfaces.api.frame.error_status import extend
+from harness.operations import queries
+from harness.proposals import decisions, submission
+from harness.proposals.candidates import cost_ratio, estimate
+from harness.proposals.candidates.cost_ratio import CostRatio
+from harness.proposals.report import comparison
+from harness.proposals.report.comparison import ArmFigures
+from harness.proposals.report.format_failures import FormatFailure, find_format_failures
+from harness.proposals.submission import MOST_CANDIDATES, ProposalPreview, ProposalRequest
+from harness.providers.target import Target
+from harness.routing.cost_forecast import CostForecast
+from harness.routing.proposal import Proposal, ProposalView
+
+router = APIRouter()
+
+
+class ProposalBody(Body):
+    """Proposes a swap. candidate: an id or `provider/model`. claim, margin: None for the
+    policy's.
+
+    min_saving: of the claim cheaper_and_not_worse, a share of 1; None for the policy's.
+    rivals: other candidates for the same swap; the best of those that pass goes on.
+    change_reference: of the change request in the team's own system.
+    """
+
+    route: Name
+    candidate: Name
+    reason: Text = ""
+    claim: Claim | None = None
+    margin: Annotated[float, Field(gt=0, lt=1)] | None = None
+    descends_from: Name | None = None
+    min_saving: Annotated[float, Field(gt=0, lt=1)] | None = None
+    rivals: Annotated[tuple[Name, ...], Field(max_length=MOST_CANDIDATES - 1)] = ()
+    change_reference: Name | None = None
+
+    def to_request(self) -> ProposalRequest:
+        reference = self.change_reference or ""
+        given = self.model_dump(exclude={"change_reference"})
+        return ProposalRequest(**given, change_reference=reference)
+
+
+class AcceptingProposalBody(ProposalBody):
+    """Proposes a swap. accept_cost, because: how many times the incumbent's cost an approver
+    accepts, beyond the policy's guardrail, and why.
+    """
+
+    accept_cost: Annotated[float, Field(ge=1)] | None = None
+    because: Text = ""
+
+
+class ApprovalBody(Body):
+    """Approves a proposal. verdict: the one that the approver saw; refused when it is another
+    by now. change_reference: of the change request, where the proposal names none. accept_cost:
+    how many times the incumbent's cost is accepted, for the reason of the approval.
+    """
+
+    reason: Text = ""
+    expected_verdict: Annotated[Name | None, Field(alias="verdict")] = None
+    change_reference: Name | None = None
+    accept_cost: Annotated[float, Field(ge=1)] | None = None
+
+
+class AcceptedCostBody(Body):
+    """Accepts how many times the incumbent's cost a candidate may cost, before its proposal."""
+
+    candidate: Name
+    ratio: Annotated[float, Field(ge=1)]
+    because: Text
+
+
+class ProposalQuery(PageQuery):
+    """Selects proposals. open: only those that go on. decided: only those that the gate has
+    decided on.
+    """
+
+    route: Name | None = None
+    open_only: Annotated[bool, Field(alias="open")] = False
+    decided_only: Annotated[bool, Field(alias="decided")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedProposal(ProposalPreview):
+    """What a proposal would measure, cost and need. advice: by suite, which claims may be made
+    there, how often each would be shown, and which one is recommended: the first. cost_text:
+    what the candidate costs and what its canary makes of that, in sentences.
+    """
+
+    advice: Mapping[str, ClaimAdvice]
+    cost_text: str
+
+
+@dataclass(frozen=True)
+class SuiteComparison:
+    """One suite's two runs. Their samples: `/evals/{run}/samples`. pin: what they rest on.
+    served: what the providers said that they served.
+    """
+
+    plan: SuitePlan
+    incumbent_run: EvalRun
+    candidate_run: EvalRun
+    incumbent_samples: int
+    candidate_samples: int
+    judging: JudgingCost
+    pin: SuitePin
+    served: ServedModels
+
+
+@dataclass(frozen=True)
+class ProposalComparison:
+    """Compares both models of a proposal. verdict: null while the gate is open. forecast: of
+    the route's bill, in US dollars per 30 days. cost: of the candidate, in costs of the
+    incumbent for the same answers. standing: whether the verdict is proof still.
+    shadow: the one that comes before the canary. lost_by_form: of a FORMAT MISMATCH, what broke
+    and what mends it. faults: why answers of a model may be no evidence, whatever the gate
+    makes of them.
+    """
+
+    proposal: ProposalView
+    incumbent: Target
+    candidate: Target
+    verdict: Verdict | None
+    suites: Sequence[SuiteComparison]
+    incumbent_figures: ArmFigures
+    candidate_figures: ArmFigures
+    forecast: CostForecast
+    cost: CostRatio
+    standing: ProofValidity | None
+    lost_by_form: Sequence[FormatFailure]
+    faults: Sequence[str]
+
+
+@endpoint(router, "POST", "/proposals", status=201)
+def create_proposal(who: SpenderParam, body: AcceptingProposalBody) -> Proposal:
+    """Register suites, claim, margin and alpha before the first score. 409 on a busy route.
+
+    With `rivals` each candidate gets a proposal; `/routes/{route}/candidates` shows all.
+    """
+
+    def create(note: NoteMade) -> Proposal:
+        return submission.create_proposal(who.ctx, who.actor, body.to_request(), note)
+
+    return who.once(body, create, submission.get_proposal)
+
+
+@endpoint(router, "GET", "/proposals/{proposal}/comparison")
+def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
+    found = comparison.load_comparison(who.ctx, proposal, most_texts=comparison.MOST_TEXTS)
+    suites = [
+        extend(
+            SuiteComparison,
+            side,
+            incumbent_samples=len(side.figures.incumbent),
+            candidate_samples=len(side.figures.candidate),
+        )
+        for side in found.suites
+    ]
+    lost = find_format_failures(found)
+    return extend(ProposalComparison, found, suites=suites, lost_by_form=lost)
+
+
+@endpoint(router, "POST", "/proposals/preview")
+def preview_proposal(who: CallerParam, body: ProposalBody) -> PlannedProposal:
+    """What a proposal would register: its looks and alphas, what needs an approval, the risk;
+    and which claim its suites can show.
+
+    Stores nothing.
+    """
+    who.actor.require(Role.PROPOSER)
+    request = body.to_request()
+    preview = submission.preview_proposal(who.ctx, request, who.actor)
+    planning = estimate.estimate_proposal(who.ctx, request)
+    advice = {suite.plan.suite: suite.advice for suite in planning}
+    return extend(PlannedProposal, preview, advice=advice, cost_text=preview.cost.text)
+
+
+operation(
+    router,
+    "POST /routes/{route}/accepted-costs",
+    "accept_cost",
+    cost_ratio.accept_cost_of,
+    AcceptedCostBody,
+    status=201,
+)
+PROPOSAL = "/proposals/{proposal}"
+operation(router, "GET /proposals", "list_proposals", queries.list_proposals, ProposalQuery)
+operation(router, f"GET {PROPOSAL}", "get_proposal", queries.find_proposal)
+operation(router, f"GET {PROPOSAL}/review", "review_proposal", decisions.review_proposal)
+operation(router, f"GET {PROPOSAL}/approvals", "list_approvals", decisions.list_approvals)
+for _verb, _decide, _body in (
+    ("approve", decisions.approve_proposal, ApprovalBody),
+    ("reject", decisions.refuse_proposal, OverruleBody),
+    ("retry", decisions.retry_proposal, ReasonBody),
+    ("cancel", decisions.cancel_proposal, ReasonBody),
+):
+    operation(router, f"POST {PROPOSAL}/{_verb}", f"{_verb}_proposal", _decide, _body)

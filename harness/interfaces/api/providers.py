@@ -1,0 +1,193 @@
+"""Endpoints for providers and their keys, which no answer shows (D4), in camelCase (D1)."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import AliasChoices, ConfigDict, Field, SecretStr
+from pydantic.alias_generators import to_camel
+
+from harness.frame.people.access import Role
+from harness.interfaces.api.frame.endpoint import (
+    Body,
+    CallerParam,
+    Json,
+    Name,
+    Text,
+    endpoint,
+    operation,
+)
+from harness.providers.credential import MAX_VALUE_LENGTH
+from harness.registry import checks, credentials, discovery, registered_providers
+from harness.registry.checks import SelfTest
+from harness.registry.credentials import (
+    DEFAULT_KEY_NAME,
+    LONGEST_OVERLAP,
+    CredentialChange,
+    ProviderCredentials,
+)
+from harness.registry.registered_providers import ProviderSummary
+from harness.registry.targets import ProviderChange
+from harness.routes.matrix import build_matrix
+
+router = APIRouter()
+
+
+Url = Annotated[str, Field(max_length=2000)]
+
+
+class ProviderBody(Body):
+    """What is left out stays as it is; of a new provider it is the kind's. kind: without it,
+    a new provider's is its name. reason: needed to move one that a route uses.
+    """
+
+    model_config = ConfigDict(**{**Body.model_config, "alias_generator": to_camel})
+
+    kind: Name | None = None
+    api_base: Url | None = None
+    api_key_env: Name | None = None
+    extra_headers: dict[Name, SecretStr] | None = None
+    extra_body: Json | None = None
+    reason: Text = ""
+
+    def to_change(self) -> ProviderChange:
+        headers = None
+        if self.extra_headers is not None:
+            given = self.extra_headers.items()
+            headers = {name: value.get_secret_value() for name, value in given}
+        return ProviderChange(
+            self.kind,
+            self.api_base,
+            self.api_key_env,
+            headers,
+            self.extra_body,
+            self.reason,
+        )
+
+
+@endpoint(router, "POST", "/check")
+def check_now(who: CallerParam) -> SelfTest:
+    """Ask every provider now: a short streamed question each, which it charges for."""
+    who.actor.require(Role.PROPOSER)
+    return checks.run_check(who.ctx)
+
+
+# Before `/providers/{provider}`, which its path fits as well.
+operation(router, "GET /providers/matrix", "provider_matrix", build_matrix)
+
+
+@endpoint(router, "PUT", "/providers/{provider}")
+def put_provider(who: CallerParam, provider: str, body: ProviderBody) -> ProviderSummary:
+    """Adds a provider, or changes one that is there. In force on every router within two
+    seconds. Needs an admin.
+    """
+    return registered_providers.change_provider(who.ctx, who.actor, provider, body.to_change())
+
+
+credentials_router = APIRouter()
+Secret = Annotated[SecretStr, Field(max_length=MAX_VALUE_LENGTH + 100)]
+KEY_FIELDS = AliasChoices("value", "apiKey")
+
+
+class CredentialBody(Body):
+    """What is left out stays as it is. value: the key, also as `apiKey`. A new provider without
+    one finds the variable that its vendor's tools read. overlapS: so long the replaced value is
+    used as well, behind the new one. key: the name of the stored key; first: tried before all
+    others. reason: needed to move a provider that a route uses.
+    """
+
+    model_config = ConfigDict(**{**Body.model_config, "alias_generator": to_camel})
+
+    value: Annotated[Secret | None, Field(validation_alias=KEY_FIELDS)] = None
+    api_base: Annotated[str, Field(max_length=2000)] | None = None
+    kind: Name | None = None
+    extra_headers: dict[Name, Secret] | None = None
+    extra_body: Json | None = None
+    key: Name = DEFAULT_KEY_NAME
+    first: bool = False
+    reason: Text = ""
+    overlap_s: Annotated[float, Field(ge=0, le=LONGEST_OVERLAP.total_seconds())] = 0.0
+
+    def change(self) -> CredentialChange:
+        return CredentialChange(
+            value=None if self.value is None else _clear(self.value),
+            key=self.key,
+            first=self.first,
+            overlap=timedelta(seconds=self.overlap_s) if self.overlap_s else None,
+            kind=self.kind,
+            api_base=self.api_base,
+            extra_headers=self._headers,
+            extra_body=self.extra_body,
+            reason=self.reason,
+        )
+
+    @property
+    def _headers(self) -> Mapping[str, str] | None:
+        if self.extra_headers is None:
+            return None
+        return {name: _clear(value) for name, value in self.extra_headers.items()}
+
+
+class NewCredentialBody(CredentialBody):
+    """Asks to store a provider's first key. name: of the provider; one that is a kind is added
+    where it is missing.
+    """
+
+    name: Name
+    value: Annotated[Secret, Field(validation_alias=KEY_FIELDS)]
+
+
+def _clear(value: SecretStr) -> str:
+    return value.get_secret_value()
+
+
+@endpoint(credentials_router, "POST", "/credentials/providers", status=201)
+def create_credential(who: CallerParam, body: NewCredentialBody) -> ProviderCredentials:
+    """Where none is stored yet; else 409. Needs an admin."""
+    return credentials.put_credential(
+        who.ctx, who.actor, body.name, body.change(), create_only=True
+    )
+
+
+@endpoint(credentials_router, "PUT", "/credentials/providers/{provider}")
+def put_credential(
+    who: CallerParam, provider: str, body: CredentialBody
+) -> ProviderCredentials:
+    """Adds or replaces a provider's key. In force on every router within two seconds. Needs an
+    admin.
+    """
+    return credentials.put_credential(who.ctx, who.actor, provider, body.change())
+
+
+@endpoint(credentials_router, "DELETE", "/credentials/providers/{provider}")
+def remove_credential(
+    who: CallerParam, provider: str, key: str | None = None
+) -> ProviderCredentials:
+    """Removes a provider's stored keys, or one of them. Needs an admin."""
+    return credentials.remove_credential(who.ctx, who.actor, provider, key=key)
+
+
+operation(router, "GET /check", "last_check", checks.load_last_check)
+operation(router, "GET /providers", "list_providers", registered_providers.list_providers)
+operation(
+    router, "GET /providers/{provider}", "get_provider", registered_providers.get_provider
+)
+operation(
+    router,
+    "DELETE /providers/{provider}",
+    "remove_provider",
+    registered_providers.remove_provider,
+    status=204,
+)
+MODELS = "/providers/{provider}/models"
+operation(router, f"GET {MODELS}", "list_discovered", discovery.list_discovered)
+operation(router, f"POST {MODELS}", "discover_models", discovery.discover_models)
+KEYS = "/credentials/providers"
+operation(credentials_router, f"GET {KEYS}", "list_credentials", credentials.list_credentials)
+operation(
+    credentials_router,
+    f"GET {KEYS}/{{provider}}",
+    "get_credential",
+    credentials.get_credentials,
+)

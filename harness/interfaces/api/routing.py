@@ -1,0 +1,348 @@
+"""Endpoints for models (targets) and routes."""
+
+# ruff: noqa: RUF012 - pydantic copies a default for each request
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import ConfigDict, Field
+
+from harness.canary import manual_rollback
+from harness.frame.pagination import Page
+from harness.frame.serialize import to_plain
+from harness.gate.suite_plan import SuiteRole
+from harness.interfaces.api.frame.endpoint import (
+    Body,
+    CallerParam,
+    Count,
+    Json,
+    Name,
+    PageQuery,
+    PathPart,
+    Text,
+    endpoint,
+    operation,
+)
+from harness.interfaces.api.frame.error_status import extend, json_answer
+from harness.operations import queries
+from harness.proposals import fallback_chain
+from harness.proposals.candidates import candidate_rounds, leaderboard
+from harness.proposals.candidates.candidate_rounds import JudgedRoute
+from harness.proposals.fallback_chain import ChainEntry, FallbackRequest, WaiverRequest
+from harness.providers.target import RequestPatch, Target
+from harness.registry import deprecations, discovery, named_models, targets
+from harness.routes import routes, scorecard
+from harness.routing.candidate_schedule import CandidateSchedule
+from harness.routing.capture import MAX_COPY_BYTES, MAX_KEEP_DAYS, MAX_PER_DAY
+from harness.routing.keep_warm import MAX_KEEP_WARM_BPS
+from harness.routing.overrides import RequestKind
+from harness.routing.table import (
+    BUCKETS,
+    ROUTE_TIMEOUTS,
+    OnBadEvent,
+    OnContentPolicy,
+    OnEmptyAnswer,
+    Route,
+    RouteSettings,
+    RouteSuite,
+    Stakes,
+    StreamCommit,
+)
+
+router = APIRouter()
+
+
+class NameQuery(Body):
+    """Asks about one model. name: of a model, as anybody may write it."""
+
+    name: Name
+
+
+class PatchBody(Body):
+    """What is changed in a client's request before it goes to this model."""
+
+    parameters: Json = {}
+    prompt_addendum: Text = ""
+    response_format: Json | None = None
+
+
+class ModelBody(Body):
+    provider: Name
+    model: Name
+    parameters: Json = {}
+    request_patch: PatchBody = PatchBody()
+    discover: bool = True  # whether to ask the provider which models it has
+
+    def seed(self) -> Target:
+        patch = self.request_patch
+        return Target(
+            self.provider,
+            self.model,
+            self.parameters,
+            RequestPatch(patch.parameters, patch.prompt_addendum, patch.response_format),
+        )
+
+
+class SuiteBody(Body):
+    suite: Name
+    role: SuiteRole = SuiteRole.PRIMARY
+    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+
+
+class FallbackBody(Body):
+    """Names a fallback of a route. target: an id or `provider/model`. capable: good enough for
+    a route of high stakes.
+    """
+
+    target: Name
+    capable: bool = False
+
+
+class RouteFields(Body):
+    """Carries the settings of a route. A field that is left out stays as it is; of a new route
+    it is the default. overrides: all of them, by kind; {} for none. keep_warm_bps: 1 % is 100.
+
+    first_token_timeout_s, first_byte_timeout_s: 0 for what holds without one. candidates: with
+    no models, the route has no schedule any more.
+    """
+
+    suites: Annotated[list[SuiteBody], Field(max_length=20)] | None = None
+    description: Text | None = None
+    stakes: Stakes | None = None
+    policy: Name | None = None
+    total_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    on_content_policy: OnContentPolicy | None = None
+    keep_warm_bps: Annotated[int, Field(ge=0, le=MAX_KEEP_WARM_BPS)] | None = None
+    side_effects: bool | None = None
+    data_class: Annotated[str, Field(max_length=200)] | None = None
+    task: Annotated[str, Field(max_length=200)] | None = None
+    capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] | None = None
+    capture_per_day: Annotated[int, Field(ge=1, le=MAX_PER_DAY)] | None = None
+    capture_keep_days: Annotated[float, Field(gt=0, le=MAX_KEEP_DAYS)] | None = None
+    copy_max_bytes: Annotated[int, Field(ge=1, le=MAX_COPY_BYTES)] | None = None
+    overrides: dict[RequestKind, Name] | None = None
+    first_token_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    first_byte_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    commit: StreamCommit | None = None
+    on_bad_event: OnBadEvent | None = None
+    on_empty_answer: OnEmptyAnswer | None = None
+    candidates: CandidateSchedule | None = None
+
+    def over(self, before: RouteSettings) -> RouteSettings:
+        given = ((name, getattr(self, name)) for name in RouteFields.model_fields)
+        changed = {name: value for name, value in given if value is not None}
+        if self.suites is not None:
+            chosen = ((body.suite, body.role, body.weight) for body in self.suites)
+            changed["suites"] = tuple(RouteSuite(*suite) for suite in chosen)
+        changed |= {name: changed[name] or None for name in ROUTE_TIMEOUTS if name in changed}
+        if self.candidates is not None and not self.candidates.models:
+            changed["candidates"] = None
+        return replace(before, **changed)
+
+
+class SettingsBody(RouteFields):
+    """Changes the settings of a route. reason: another policy needs one."""
+
+    reason: Text | None = None
+
+
+def _document_defaults(schema: dict[str, Any]) -> None:
+    new = to_plain(RouteSettings())
+    assert isinstance(new, dict)  # noqa: S101 - as all dataclasses
+    for name in RouteFields.model_fields:
+        schema["properties"][name]["default"] = new[name]
+
+
+class RouteBody(RouteFields):
+    """Describes a new route. incumbent, fallbacks: ids or `provider/model`."""
+
+    model_config = ConfigDict(json_schema_extra=_document_defaults)
+
+    name: Name
+    incumbent: Name
+    fallbacks: Annotated[list[Name | FallbackBody], Field(max_length=20)] = []
+
+    @property
+    def chain(self) -> list[FallbackBody]:
+        return [
+            FallbackBody(target=fallback) if isinstance(fallback, str) else fallback
+            for fallback in self.fallbacks
+        ]
+
+
+class WaiverBody(Body):
+    """Waives the proof of a target. for_s: how long it holds, up to 90 days."""
+
+    reason: Text
+    for_s: Annotated[float, Field(gt=0, le=7_776_000)]
+
+
+class LinkBody(FallbackBody):
+    """Adds a fallback to a route's chain. waiver: for a target without a verdict of this
+    route.
+    """
+
+    waiver: WaiverBody | None = None
+
+    @property
+    def wanted(self) -> FallbackRequest:
+        waiver = self.waiver
+        waive = (
+            WaiverRequest(waiver.reason, timedelta(seconds=waiver.for_s)) if waiver else None
+        )
+        return FallbackRequest(self.target, self.capable, waive)
+
+
+class ChainBody(Body):
+    """Describes the whole chain, in order."""
+
+    fallbacks: Annotated[list[LinkBody], Field(max_length=20)]
+    reason: Text
+
+
+class RollbackBody(Body):
+    """Asks for a route's way back to a former incumbent. to_version: of the route; without it,
+    the incumbent before this one. version: of the route that the person looked at; another one
+    by now is refused.
+    """
+
+    reason: Text
+    to_version: Count | None = None
+    expected_version: Annotated[Count | None, Field(alias="version")] = None
+
+
+class VersionsQuery(Body):
+    """Names two versions of a route. Without `to` the newer one is the newest, without `from`
+    the older one is the version before it.
+    """
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    older: Annotated[Count | None, Field(alias="from")] = None
+    newer: Annotated[Count | None, Field(alias="to")] = None
+
+
+@dataclass(frozen=True)
+class TargetSwap:
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class AddedTarget(Target):
+    """A target that was just added."""
+
+    unlisted: str = ""  # that its provider does not list the model; empty where it does
+
+
+@dataclass(frozen=True)
+class RouteDiff:
+    """Describes what differs between two versions of a route, by field."""
+
+    route: str
+    older: int
+    newer: int
+    changes: Mapping[str, TargetSwap]
+
+
+@endpoint(router, "GET", "/models")
+def list_models(who: CallerParam, piece: PathPart) -> Page[Target]:
+    return who.ctx.store.lists.targets(piece.page)
+
+
+@endpoint(router, "POST", "/models", status=201)
+def add_model(who: CallerParam, body: ModelBody) -> AddedTarget:
+    """Adding the same content again changes nothing: its id is the hash of its content.
+
+    A gateway, a server of one's own or a simulator is asked which models it has, unless
+    `discover` is false.
+    """
+    added = targets.add_target(who.ctx, who.actor, body.seed())
+    unlisted = discovery.describe_unlisted(who.ctx, who.actor, added) if body.discover else ""
+    return extend(AddedTarget, added, unlisted=unlisted)
+
+
+@endpoint(router, "GET", "/routes")
+def list_routes(who: CallerParam, piece: PathPart) -> Page[Route]:
+    return who.ctx.store.lists.routes(piece.page)
+
+
+@endpoint(router, "POST", "/routes", status=201)
+def create_route(who: CallerParam, body: RouteBody) -> JudgedRoute:
+    """A new route; the models that it starts with are its baseline. Needs an admin. faults: as
+    of a change.
+    """
+    made = routes.create_route(
+        who.ctx,
+        who.actor,
+        body.name,
+        body.incumbent,
+        fallbacks=[entry.target for entry in body.chain],
+        capable=[entry.target for entry in body.chain if entry.capable],
+        settings=body.over(RouteSettings()),
+    )
+    return candidate_rounds.judge_route(who.ctx, made)
+
+
+@endpoint(router, "GET", "/routes/{route}/diff")
+def route_diff(
+    who: CallerParam, route: str, versions: Annotated[VersionsQuery, Query()]
+) -> RouteDiff:
+    newer = queries.load_route_version(who.ctx, route, versions.newer)
+    before = versions.older or max(newer.route.version - 1, 1)
+    older = queries.load_route_version(who.ctx, route, before)
+    difference = routes.describe_difference(older.route, newer.route)
+    changes = {
+        field: TargetSwap(before, after) for field, (before, after) in difference.items()
+    }
+    return RouteDiff(route, older.route.version, newer.route.version, changes)
+
+
+@endpoint(router, "PATCH", "/routes/{route}")
+def change_route(who: CallerParam, route: str, body: SettingsBody) -> JudgedRoute:
+    """Changes a route's settings and keeps its models. Needs an admin. faults: what of its
+    candidate schedule will not work.
+    """
+    made = routes.change_settings(
+        who.ctx, who.actor, route, body.over, reason=body.reason or ""
+    )
+    return candidate_rounds.judge_route(who.ctx, made)
+
+
+@endpoint(router, "PUT", "/routes/{route}/fallbacks")
+def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[ChainEntry]:
+    """Replace the chain. Needs an admin, and for a new model evidence or a waiver."""
+    wanted = [fallback.wanted for fallback in body.fallbacks]
+    fallback_chain.replace_chain(who.ctx, who.actor, route, wanted, reason=body.reason)
+    return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
+
+
+operation(router, "GET /models/resolve", "resolve_model", named_models.explain_name, NameQuery)
+operation(router, "GET /models/ending", "list_endings", deprecations.list_deprecations)
+operation(router, "GET /models/match", "match_model", named_models.explain_name, NameQuery)
+operation(router, "GET /models/{model:path}", "get_model", queries.find_target)
+operation(router, "GET /routes/{route}", "get_route", queries.find_route)
+operation(
+    router,
+    "GET /routes/{route}/history",
+    "route_history",
+    queries.list_route_versions,
+    PageQuery,
+)
+operation(
+    router, "GET /routes/{route}/candidates", "list_candidates", leaderboard.load_leaderboard
+)
+operation(router, "GET /routes/{route}/measured", "route_measured", scorecard.build_scorecard)
+operation(
+    router, "GET /routes/{route}/fallbacks", "list_fallbacks", fallback_chain.list_fallbacks
+)
+operation(
+    router,
+    "POST /routes/{route}/rollback",
+    "roll_back_route",
+    manual_rollback.roll_back,
+    RollbackBody,
+)

@@ -1,0 +1,175 @@
+"""Loads the canaries that a person follows, and describes them for `canary` and `proposal`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.canary import status as canary_status
+from harness.canary.status import CanaryStatus
+from harness.frame.formatting import format_bps
+from harness.gate.online.rollout import Rollout
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.output import harm_text
+from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.proposals.verdict_wait import find_exit_code, load_progress
+from harness.proposals import submission
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+
+# Of a canary, in the document as they are.
+SHOWN: Final = (
+    *("incumbent", "candidate", "action", "explanation", "state", "moved", "held", "faults"),
+    *("accepted_cost", "callers", "shared_key"),
+)
+
+
+def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
+    state = status.state
+    return [
+        ("canary", state.words),
+        ("why", state.reason),
+        ("next", state.next_step),
+        ("harm", harm_text(status.action.distance_to_trip)),
+        ("more", f"`swapgate canary status {status.rollout.route}`"),
+    ]
+
+
+def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
+    rollout, action = status.rollout, status.action
+    step, state = rollout.current, status.state
+    needs = f"{action.step_exposures:,} of {step.min_exposures:,} exposures at this share"
+    ends = "promotion" if rollout.last_step else format_bps(_next_weight(status))
+    return [
+        ("route", rollout.route),
+        ("rollout", f"{rollout.id}, of proposal {rollout.proposal}"),
+        ("candidate", f"{status.candidate.name} against {status.incumbent.name}"),
+        ("state", state.words),
+        ("why", state.reason),
+        ("next", state.next_step),
+        ("share", _share(rollout) if rollout.live or rollout.baking else None),
+        ("step", f"{rollout.step + 1} of {len(rollout.policy.steps)}"),
+        ("exposures", f"{action.exposures:,}"),
+        ("callers", status.callers or None),
+        ("one key", status.shared_key or None),
+        ("cost", status.accepted_cost.text if status.accepted_cost else None),
+        ("harm", harm_text(action.distance_to_trip)),
+        (
+            f"for {ends}",
+            (needs + (", and the certificate of no harm" if step.certify else ""))
+            if rollout.live
+            else None,
+        ),
+    ]
+
+
+def _share(rollout: Rollout) -> str:
+    if rollout.baking:
+        return f"100 %, and {format_bps(rollout.policy.bake_bps)} kept back as a control"
+    return format_bps(rollout.current.weight_bps)
+
+
+def as_json(status: CanaryStatus) -> object:
+    rollout = status.rollout
+    return {
+        "rollout": rollout,
+        "weight_bps": rollout.current.weight_bps if rollout.live else 0,
+        **output.pick(status, *SHOWN),
+        "blocks": len(status.blocks),
+    }
+
+
+def _next_weight(status: CanaryStatus) -> int:
+    return status.rollout.policy.steps[status.rollout.step + 1].weight_bps
+
+
+NO_CANARY: Final = "no canary: a proposal that passes its evals opens one"
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitedCanary:
+    proposal: Proposal
+    progress: str
+
+    @property
+    def text(self) -> str:
+        proposal = self.proposal
+        if not proposal.open:
+            why = f": {proposal.closed_because}" if proposal.closed_because else ""
+            return f"{proposal.route}: no canary opened: {self.progress}{why}"
+        said = f"{proposal.route}: waits for a canary: {self.progress}"
+        if proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None:
+            said += f"; `swapgate proposal approve {proposal.id}` lets it open"
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryReading:
+    canaries: Sequence[CanaryStatus]
+    awaited: Sequence[AwaitedCanary]
+
+    @property
+    def ended(self) -> bool:
+        live = any(row.rollout.live or row.rollout.baking for row in self.canaries)
+        return not live and not any(awaited.proposal.open for awaited in self.awaited)
+
+    def lines(self) -> Mapping[str, str]:
+        said = {awaited.proposal.id: awaited.text for awaited in self.awaited}
+        said |= {row.rollout.proposal: _line(row) for row in self.canaries}
+        return said or {"": NO_CANARY}
+
+
+class CanaryFollower:
+    """Loads canaries, and proposals that may open one; what was under way stays to its end."""
+
+    def __init__(self, session: Session, route: str | None) -> None:
+        self._session, self._route = session, route
+        self._followed: dict[str, None] = {}  # proposals, in the order in which they were seen
+
+    @property
+    def _ctx(self) -> Context:
+        return self._session.context
+
+    def load(self) -> CanaryReading:
+        ctx, route = self._ctx, self._route
+        newest = canary_status.list_canaries(ctx, route=route)
+        live = {
+            row.rollout.proposal: row
+            for row in newest
+            if row.rollout.live or row.rollout.baking
+        }
+        opened = submission.list_proposals(ctx, route=route, open_only=True)
+        self._followed.update(dict.fromkeys([*live, *(proposal.id for proposal in opened)]))
+        if not self._followed:
+            return CanaryReading(newest, ())
+        canaries, awaited = [], []
+        for id_ in self._followed:
+            row = live.get(id_) or self._find_ended(id_)
+            if row is not None:
+                canaries.append(row)
+                continue
+            proposal, progress = load_progress(ctx, id_)
+            # Of a canary that has ended, a later one of its route has taken the place.
+            if proposal.open or proposal.rollout is None:
+                awaited.append(AwaitedCanary(proposal, progress.describe()))
+        return CanaryReading(canaries, awaited)
+
+    def _find_ended(self, id_: str) -> CanaryStatus | None:
+        proposal = submission.get_proposal(self._ctx, id_)
+        rows = canary_status.list_canaries(self._ctx, route=proposal.route)
+        return next((row for row in rows if row.rollout.proposal == id_), None)
+
+    def find_exit_code(self) -> int:
+        """Returns the code of the route's proposal that came furthest; 0 of all routes."""
+        if self._route is None:
+            return 0
+        proposals = [submission.get_proposal(self._ctx, id_) for id_ in self._followed]
+        codes = [find_exit_code(self._session, proposal) for proposal in proposals]
+        return min(codes, default=0)
+
+
+def _line(row: CanaryStatus) -> str:
+    needs, harm = (row.rollout.current.min_exposures, harm_text(row.action.distance_to_trip))
+    counts = f"{row.action.step_exposures:,} of {needs:,} exposures; {harm}"
+    held = f": {row.state.reason}" if row.hold_reasons or not row.rollout.live else ""
+    more = f"; {counts}" if row.rollout.live else ""
+    return f"{row.rollout.route}: {row.state.words}{held}{more}"

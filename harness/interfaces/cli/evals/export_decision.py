@@ -1,0 +1,329 @@
+"""Recognises and reads results that another eval tool exported, and judges them for
+`gate decide --from`. Nothing of it is stored, and no proposal can use it.
+"""
+
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from harness.evals.exports.formats import (
+    parse_braintrust,
+    parse_deepeval,
+    parse_inspect,
+    parse_langfuse,
+    parse_lm_eval,
+    parse_openai_evals,
+    parse_promptfoo,
+)
+from harness.evals.exports.scored_run import (
+    ExportedPairs,
+    GapCount,
+    ScoredRun,
+    as_mapping,
+    choose_metric,
+    choose_run,
+    pair_runs,
+)
+from harness.evals.exports.table_formats import (
+    has_csv_scores,
+    parse_csv_scores,
+    parse_langsmith,
+)
+from harness.frame.errors import InputError
+from harness.frame.text_files import MAX_BYTES, csv_rows, read_text, text_lines
+from harness.interfaces.cli.evals.file_decision import FileTerms
+from harness.interfaces.cli.evals.pair_judgement import judge_rows, parse_pairs
+
+# Rows that are looked at: a tool's first rows may be of another kind than those after them.
+_ROWS: Final = 50
+_LISTS: Final = ("item_results", "itemResults", "events", "rows", "data", "results")
+# What files look like that hold no results.
+_OTHERS: Final[Mapping[str, str]] = {
+    "messages": "a data set of conversations",
+    "expected_output": "a data set",
+    "ideal": "a data set of OpenAI evals",
+    "spans": "traces",
+    "resourceSpans": "OpenTelemetry traces",
+}
+_PROMPTFOO_CONFIG: Final = re.compile(r"^(prompts|providers|tests|defaultTest):", re.MULTILINE)
+
+
+def recognise_format(text: str) -> str:
+    """Returns the format's name, as `EXPORT_FORMATS` has it; `pairs` for a file of pairs.
+
+    Raises InputError that says what the file looks like.
+    """
+    if text.lstrip()[:1] in {"{", "["}:
+        document, rows = _json_rows(text)
+        return _of_document(document) or _of_rows(rows) or _refuse(document, rows)
+    names = next((cells for _, cells in csv_rows(text, _fault)), [])
+    columns = {name.strip().lower() for name in names}
+    if {"item", "incumbent", "candidate"} <= columns:
+        return "pairs"
+    if any(name.startswith("feedback.") for name in columns):
+        return "langsmith"
+    if has_csv_scores(names):
+        return "csv"
+    if _PROMPTFOO_CONFIG.search(text):
+        raise InputError(
+            "looks like a promptfoo configuration: give its results, "
+            "`promptfoo eval --output results.json`"
+        )
+    return _refuse({}, [dict.fromkeys(names)])
+
+
+def _json_rows(text: str) -> tuple[Mapping[str, object], list[Mapping[str, object]]]:
+    """The document and its first rows; of JSON lines the rows alone."""
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if value is None:
+        lines = islice(text_lines(text), _ROWS)
+        return {}, [as_mapping(_value(line)) for _, line in lines]
+    if isinstance(value, list):
+        return {}, [as_mapping(row) for row in value[:_ROWS]]
+    document = as_mapping(value)
+    listed = next((document[n] for n in _LISTS if isinstance(document.get(n), list)), None)
+    rows = listed[:_ROWS] if isinstance(listed, list) else [document]
+    return document, [as_mapping(row) for row in rows]
+
+
+def _value(line: str) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _of_document(document: Mapping[str, object]) -> str:
+    if "testCases" in document:
+        return "deepeval"
+    if "samples" in document and "eval" in document:
+        return "inspect"
+    if as_mapping(document.get("results")).get("results") is not None:
+        return "promptfoo"
+    return ""
+
+
+def _of_rows(rows: list[Mapping[str, object]]) -> str:
+    names = {name for row in rows for name in row}
+    scored = next((row["scores"] for row in rows if row.get("scores")), None)
+    if names & {"datasource_item_id", "spec"} or {"sample_id", "run_id", "type"} <= names:
+        return "openai-evals"
+    if "doc_id" in names:
+        return "lm-eval"
+    if "evaluations" in names or isinstance(scored, list):
+        return "langfuse"
+    if isinstance(scored, Mapping) or {"span_id", "scores"} <= names:
+        return "braintrust"
+    if names & {"promptIdx", "gradingResult", "testIdx"}:
+        return "promptfoo"
+    return ""
+
+
+def _refuse(document: Mapping[str, object], rows: list[Mapping[str, object]]) -> str:
+    names = [*document, *(name for row in rows for name in row)]
+    looks = next((what for name, what in _OTHERS.items() if name in names), "")
+    listed = ", ".join(dict.fromkeys(name[:40] for name in names[:200]))[:200]
+    if not names:
+        raise InputError("is neither JSON nor a table: give results that an eval tool wrote")
+    raise InputError(
+        f"{'looks like ' + looks if looks else 'is of no known eval tool'}, and holds no scores"
+        f" that can be read; its fields are {listed or 'none'}"
+    )
+
+
+def _fault(line: int, wrong: str) -> InputError:
+    return InputError(f"line {line}: {wrong}")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFormat:
+    title: str  # of the tool
+    files: str  # what a file of it is, for people
+    parse: Callable[[str], list[ScoredRun]]
+    metric: str = ""  # the one that is meant where nobody names one
+
+
+EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
+    "promptfoo": ExportFormat(
+        "promptfoo", "`promptfoo eval --output results.json`", parse_promptfoo, "score"
+    ),
+    "braintrust": ExportFormat("Braintrust", "rows of an experiment, JSON", parse_braintrust),
+    "langsmith": ExportFormat("LangSmith", "results of an experiment, CSV", parse_langsmith),
+    "openai-evals": ExportFormat(
+        "OpenAI evals", "a log of `oaieval`, or output items of a run", parse_openai_evals
+    ),
+    "lm-eval": ExportFormat(
+        "lm-evaluation-harness", "`samples_TASK_….jsonl` of --log_samples", parse_lm_eval, "acc"
+    ),
+    "inspect": ExportFormat("Inspect", "a log, `.eval` or `.json`", parse_inspect),
+    "deepeval": ExportFormat("DeepEval", "`test_run_….json` of a test run", parse_deepeval),
+    "langfuse": ExportFormat(
+        "Langfuse", "an experiment's result, or traces with scores, JSON", parse_langfuse
+    ),
+    "csv": ExportFormat(
+        "CSV", "a row for each answer, with its score", parse_csv_scores, "score"
+    ),
+}
+
+
+PAIRS: Final = "pairs"
+REPORT_ONLY = "a report only: nothing is promoted by it. A proposal measures anew, by Swapgate"
+_PARTS = ("header.json", "summaries.json")
+# What zipfile raises for an archive that is broken, encrypted or of another compression.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    UnicodeDecodeError,
+    RuntimeError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportChoice:
+    """Says which runs and which metric of the files are meant; empty for the only ones."""
+
+    format: str
+    incumbent: str = ""
+    candidate: str = ""
+    metric: str = ""
+
+
+def judge_exports(
+    files: Sequence[str], choice: ExportChoice, terms: FileTerms
+) -> dict[str, object]:
+    exported = read_exports(files, choice)
+    rows = exported.pairs
+    if terms.n_max is not None and len(rows) > terms.n_max:
+        raise InputError(f"{len(rows)} items are more than the planned {terms.n_max}")
+    return {
+        "from": choice.format,
+        "metric": exported.metric,
+        "incumbent": exported.incumbent,
+        "candidate": exported.candidate,
+        **judge_rows(rows, terms),
+        "items": len(rows),
+        "epochs": max(len(row.incumbent) for row in rows),
+        "incumbent_gaps": asdict(exported.incumbent_gaps),
+        "candidate_gaps": asdict(exported.candidate_gaps),
+        **({"notes": list(exported.notes)} if exported.notes else {}),
+        "use": REPORT_ONLY,
+    }
+
+
+def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
+    if len(files) > 2:
+        raise InputError("give one file with both runs, or the incumbent's and the candidate's")
+    if choice.format == PAIRS:
+        return _read_pairs(files[0])
+    form = EXPORT_FORMATS[choice.format]
+    runs = [_parse(file, choice.format) for file in files]
+    ours, theirs = runs[0], runs[-1]
+    if len(files) == 1 and not (choice.incumbent and choice.candidate):
+        names = ", ".join(repr(run.model) for run in ours)
+        raise InputError(
+            f"{files[0]}: name its runs by --incumbent and --candidate; it has {names}. Or "
+            "give two files, the incumbent's first"
+        )
+    incumbent = _named(files[0], ours, choice.incumbent, "--incumbent")
+    candidate = _named(files[-1], theirs, choice.candidate, "--candidate")
+    metric = choose_metric(incumbent, candidate, choice.metric, form.metric)
+    return pair_runs(incumbent, candidate, metric)
+
+
+def _read_pairs(file: str) -> ExportedPairs:
+    rows = parse_pairs(read_text(file), file)
+    if not rows:
+        raise InputError(f"{file}:2: no items")
+    gaps = [
+        GapCount(sum(map(len, scores)), 0, sum(row.count(None) for row in scores), 0)
+        for scores in ([row.incumbent for row in rows], [row.candidate for row in rows])
+    ]
+    return ExportedPairs("score", "incumbent", "candidate", tuple(rows), gaps[0], gaps[1])
+
+
+def _named(file: str, runs: Sequence[ScoredRun], name: str, option: str) -> ScoredRun:
+    try:
+        return choose_run(runs, name, option)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _parse(file: str, format_name: str) -> list[ScoredRun]:
+    form = EXPORT_FORMATS[format_name]
+    zipped = format_name == "inspect" and _is_archive(file)
+    try:
+        return form.parse(_archive_text(file) if zipped else read_text(file))
+    except InputError as error:
+        text = str(error).removeprefix(f"{file}: ")
+        raise InputError(f"{file}: {text} ({form.title}: {form.files})") from None
+
+
+def title(format_name: str) -> str:
+    form = EXPORT_FORMATS.get(format_name)
+    return form.title if form else "pairs of scores"
+
+
+def recognise_files(files: Sequence[str]) -> dict[str, str]:
+    formats = {file: recognise_file(file) for file in files}
+    names = {*formats.values()}
+    if len(names) > 1 or (names == {PAIRS} and len(formats) > 1):
+        said = ", ".join(f"{file} is of {title(name)}" for file, name in formats.items())
+        raise InputError(f"{said}: give two files that one tool wrote, or one file of pairs")
+    return formats
+
+
+def recognise_file(file: str) -> str:
+    if _is_archive(file):
+        return "inspect"
+    try:
+        return recognise_format(read_text(file))
+    except InputError as error:
+        raise InputError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from None
+
+
+def _is_archive(file: str) -> bool:
+    return file.endswith(".eval") or (Path(file).is_file() and zipfile.is_zipfile(file))
+
+
+def _archive_text(file: str) -> str:
+    """The parts of an `.eval` archive that a JSON log has, without the answers."""
+    with suppress(ImportError):
+        import zipfile_zstd  # type: ignore[import-untyped]  # noqa: F401, PLC0415 - reads zstd
+    try:
+        with zipfile.ZipFile(Path(file)) as archive:
+            names = [name for name in _PARTS if name in archive.namelist()]
+            if sum(archive.getinfo(name).file_size for name in names) > MAX_BYTES:
+                raise InputError(f"larger than {MAX_BYTES // 2**20} MiB")
+            parts: Mapping[str, str] = {
+                name: archive.read(name).decode("utf-8") for name in names
+            }
+    except _UNREADABLE:
+        raise InputError(
+            "cannot be read: convert it by `inspect log convert --to json`"
+        ) from None
+    if len(parts) < len(_PARTS):
+        raise InputError(
+            "is of an older version: convert it by `inspect log convert --to json`"
+        )
+    return f'{{"eval": {_member(parts[_PARTS[0]], "eval")}, "samples": {parts[_PARTS[1]]}}}'
+
+
+def _member(text: str, name: str) -> str:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError("has a header that is not JSON") from None
+    return json.dumps(document.get(name) if isinstance(document, dict) else None)

@@ -1,0 +1,265 @@
+"""`swapgate gate decide` and `canary decide` apply the gate's and the canary's rule to a plain
+CSV file, without an installation, so that anyone can check them. The group `gate` is here, too.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import click
+
+from harness.frame.errors import InputError, SwapgateError
+from harness.frame.formatting import escape_controls
+from harness.frame.text_files import read_text
+from harness.gate.suite_plan import Claim
+from harness.interfaces.cli.frame.command import (
+    LazyCommand,
+    LazyCommandGroup,
+    arg,
+    command,
+    opt,
+)
+
+if TYPE_CHECKING:
+    from harness.gate.online.guardrails import FailureTally
+    from harness.interfaces.cli.evals.pair_judgement import BlockRow
+
+# Formats of `export_decision`, listed here so that `--help` stays quick.
+EXPORTS = (
+    *("promptfoo", "braintrust", "langsmith", "openai-evals", "lm-eval", "inspect"),
+    *("deepeval", "langfuse", "csv"),
+)
+DECIDE = LazyCommand(
+    "harness.interfaces.cli.evals.file_decision:gate_decide",
+    "Decide about a candidate from the scores in PAIRS.csv.",
+)
+
+RUN = LazyCommand(
+    "harness.interfaces.cli.evals.gate_run:gate_run", "Compare two targets without a server."
+)
+
+REPLAY = LazyCommand(
+    "harness.interfaces.cli.proposals.proof:replay",
+    "Decide a verdict again from what is stored.",
+)
+
+
+@click.command(cls=LazyCommandGroup, lazy={"decide": DECIDE, "run": RUN, "replay": REPLAY})
+def gate() -> None:
+    """The gate's rule, on files, on two targets, and on stored verdicts again."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileTerms:
+    claim: Claim
+    margin: float
+    alpha: float
+    n_max: int | None  # planned units; None for all in the file
+    cluster: str = ""  # the column that names an item's cluster
+    slices: tuple[str, ...] = ()  # columns whose values are guarded
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*((self.cluster,) if self.cluster else ()), *self.slices)
+
+
+GATE_EXITS = {"passed": 0, "not_measured": 1, "failed": 3, "inconclusive": 4, "running": 4}
+CANARY_EXITS = {"hold": 0, "rollback": 3}
+
+P = ParamSpec("P")
+
+
+def exits_on_bad_input(command: Callable[P, int]) -> Callable[P, int]:
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return command(*args, **kwargs)
+        except SwapgateError as error:
+            click.echo(str(error), err=True)
+            return error.exit_code
+
+    return run
+
+
+@command(name="decide")
+@exits_on_bad_input
+def gate_decide(
+    files: tuple[str, ...] = arg("PAIRS.csv|FILE…", type=click.Path(), required=True),
+    *,
+    format_name: str | None = opt(
+        "The files are another tool's results.",
+        "--from",
+        type=click.Choice(EXPORTS),
+    ),
+    incumbent: str = opt("With --from: the run of a file.", metavar="NAME", default=""),
+    candidate: str = opt("With --from: the run of a file.", metavar="NAME", default=""),
+    metric: str = opt("With --from: which score counts.", metavar="NAME", default=""),
+    claim: str = opt(
+        "Claim of the candidate.",
+        type=click.Choice(["superior", "non_inferior"]),
+        default="superior",
+    ),
+    margin: float = opt("Allowed loss, a share of 1.", default=0.05),
+    n_max: int | None = opt("Planned items, or clusters [default: all in the file]"),
+    alpha: float = opt("Chance of a false promotion.", default=0.05),
+    cluster: str = opt(
+        "Column that names an item's cluster: each counts once.", metavar="COLUMN", default=""
+    ),
+    slices: tuple[str, ...] = opt(
+        "Column of slices, which may not get worse; may be repeated.",
+        "--slice",
+        metavar="COLUMN",
+    ),
+    as_json: bool = opt("One JSON object on stdout.", "--json"),
+) -> int:
+    """Decide about a candidate from the scores in PAIRS.csv.
+
+    Columns item,incumbent,candidate and perhaps epoch. Scores are from 0 to 1, empty where one
+    is missing. Items count in the order of their first row.
+
+    --from reads results of another tool instead, as `swapgate try` does.
+
+    Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive or running.
+    """
+    between_0_and_1("--margin", margin)
+    between_0_and_1("--alpha", alpha)
+    if n_max is not None and n_max < 1:
+        raise InputError(f"--n-max is {n_max}; plan at least 1 item")
+    named = tuple(column.strip().lower() for column in slices)
+    terms = FileTerms(Claim(claim), margin, alpha, n_max, cluster.strip().lower(), named)
+    if format_name is not None:
+        if terms.columns:
+            raise InputError("--cluster and --slice name columns of a CSV file, without --from")
+        # Here, not above: scipy would slow the start of every other command.
+        from harness.interfaces.cli.evals.export_decision import ExportChoice, judge_exports  # noqa: PLC0415
+
+        choice = ExportChoice(format_name, incumbent, candidate, metric)
+        answer = judge_exports(files, choice, terms)
+    elif incumbent or candidate or metric:
+        raise InputError("--incumbent, --candidate and --metric belong to --from")
+    else:
+        answer = _judge_pairs(files, terms)
+    _print(answer, as_json=as_json)
+    return GATE_EXITS[str(answer["verdict"])]
+
+
+def _judge_pairs(files: Sequence[str], terms: FileTerms) -> dict[str, object]:
+    from harness.interfaces.cli.evals.pair_judgement import judge_rows, parse_pairs  # noqa: PLC0415
+
+    if len(files) > 1:
+        raise InputError("give one file of pairs; of another tool's files say which, by --from")
+    pairs, n_max = files[0], terms.n_max
+    rows = parse_pairs(read_text(pairs), pairs, None if terms.cluster else n_max, terms.columns)
+    if not rows and n_max is None:
+        raise InputError(f"{pairs}:2: no items; give --n-max to judge a run with none yet")
+    try:
+        return judge_rows(rows, terms)
+    except InputError as error:
+        raise InputError(f"{pairs}: {error}") from None
+
+
+@command(name="decide")
+@exits_on_bad_input
+def canary_decide(
+    blocks: str = arg("BLOCKS.csv", type=click.Path()),
+    *,
+    alpha: float = opt("Chance of a false rollback.", default=0.05),
+    rho: float = opt("Tolerated odds ratio of failure.", default=1.0),
+    as_json: bool = opt("One JSON object on stdout.", "--json"),
+) -> int:
+    """Decide about a canary from the counts in BLOCKS.csv.
+
+    Columns block,requests,canary_requests,failures,canary_failures; requests and failures
+    count both arms. Exit code: 0 hold, 3 rollback, 2 bad input.
+
+    Columns missing,canary_missing count outcomes that did not come.
+    """
+    between_0_and_1("--alpha", alpha)
+    from harness.interfaces.cli.evals.pair_judgement import parse_blocks  # noqa: PLC0415 - as above
+
+    answer = _watched(parse_blocks(read_text(blocks), blocks), blocks, alpha, rho)
+    _print(answer, as_json=as_json)
+    return CANARY_EXITS[str(answer["action"])]
+
+
+def _watched(
+    rows: "Sequence[BlockRow]", place: str, alpha: float, rho: float
+) -> dict[str, object]:
+    from harness.gate.online.evidence_paths import counts_path, distance_to_trip, odds_grid  # noqa: PLC0415 - as in _judged
+
+    try:
+        odds_grid(rho)
+    except InputError as error:
+        raise InputError(f"--rho: {error}") from None
+    bounds = [_bounds(row, place) for row in rows]
+    favour, against = ([pair[arm] for pair in bounds] for arm in (0, 1))
+    path = counts_path(favour, rho, weights=()).tolist()
+    limit = math.log(1.0 / alpha)
+    tripped = next((at for at, log_e in enumerate(path) if log_e >= limit), None)
+    read = len(path) if tripped is None else tripped + 1
+    log_e = path[read - 1] if path else 0.0
+    answer: dict[str, object] = {
+        "action": "hold" if tripped is None else "rollback",
+        "log_e": log_e,
+        "block": None if tripped is None else rows[tripped].block,
+        "distance_to_trip": distance_to_trip(log_e, limit),
+        "exposures": sum(count.canary for count in favour[:read]),
+    }
+    if missing := sum(row.missing for row in rows[:read]):
+        worst = counts_path(against[:read], rho, weights=())
+        answer |= {"missing": missing, "log_e_if_missing_failed": float(worst.max())}
+    return answer
+
+
+def _bounds(row: "BlockRow", place: str) -> tuple["FailureTally", "FailureTally"]:
+    """The block with its missing outcomes set for the canary, and against it."""
+    from harness.gate.online.fisher import check_counts  # noqa: PLC0415 - as in _judged
+    from harness.gate.online.guardrails import FailureTally  # noqa: PLC0415 - as in _judged
+
+    units, failed, missing = (row.requests, row.canary_requests), row.failures, row.missing
+    elsewhere, own = missing - row.canary_missing, row.canary_missing
+    readings = [
+        (*units, failed, row.canary_failures),
+        (*units, failed + elsewhere, row.canary_failures),
+        (*units, failed + own, row.canary_failures + own),
+    ]
+    try:
+        for counts in readings:
+            check_counts(*counts)
+    except InputError as error:
+        raise InputError(f"{place}:{row.line}: {error}") from None
+    favour, against = (FailureTally(*counts) for counts in readings[1:])
+    return favour, against
+
+
+def between_0_and_1(option: str, value: float) -> None:
+    if not 0.0 < value < 1.0:
+        raise InputError(f"{option} is {value:g}; it must be above 0 and below 1")
+
+
+def _print(answer: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(answer, allow_nan=False))
+        return
+    width = max(map(len, answer))
+    for name, value in answer.items():
+        if isinstance(value, list):
+            for row in value:
+                if isinstance(row, str):
+                    click.echo(f"{name:<{width}}  {escape_controls(row)}")
+                    continue
+                said = ", ".join(f"{key} {_shown(part)}" for key, part in row.items())
+                click.echo(f"{name:<{width}}  {said}")
+        else:
+            click.echo(f"{name:<{width}}  {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, dict):
+        return ", ".join(f"{_shown(part)} {name}" for name, part in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else escape_controls(str(value))

@@ -1,0 +1,361 @@
+"""`swapgate gate run` compares two targets without a server, in a database that it throws away.
+`swapgate try --suite` asks a team's own questions and keeps its folder: a second call goes on.
+"""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+import yaml
+
+from harness.app.gate_run import (
+    ROUTE,
+    ComparisonRequest,
+    register_comparison,
+    run_until_decided,
+    without_patience,
+)
+from harness.app.installation import config_file, read_dotenv
+from harness.app.set_up import temporary_installation
+from harness.config.routing import target_seed
+from harness.config.source_locations import parse_file
+from harness.evals.run_costs import sum_cost_so_far
+from harness.frame.content_hash import digest
+from harness.frame.errors import InputError, SpendingPaused
+from harness.frame.people.principals import OPERATOR
+from harness.frame.ports import Clock
+from harness.gate.suite_plan import Claim
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import FiniteRange, command, opt, taken_from
+from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.frame.waiting import TIMED_OUT, Progress, ProgressLine
+from harness.interfaces.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
+from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
+from harness.proposals.evaluation import evaluation
+from harness.proposals.report.content import FILE, Report, gather_report, variables
+from harness.proposals.report.formats import render_page
+from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.providers.records import Providers
+from harness.providers.target import Target
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.verdicts import Verdicts
+
+FOLDER: Final = Path(".swapgate-try")
+INTERRUPTED: Final = 130
+_SUITE: Final = "try"
+_FREE: Final = {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 0.0}  # on one's own machine
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteTrial:
+    file: Path
+    incumbent: str
+    candidate: str
+    claim: Claim
+    margin: float
+    max_usd: float
+    suite: Mapping[str, object]  # its settings, beside the file
+    page: Path
+
+
+def try_suite(trial: SuiteTrial, config: Path | None) -> int:
+    """Asks both models, and writes the page; returns the exit code. Raises InputError."""
+    read_dotenv(Path.cwd())
+    incumbent, candidate = _seed(trial.incumbent), _seed(trial.candidate)
+    providers = _providers([incumbent, candidate], config_file(config, os.environ))
+    folder = FOLDER / _name(trial)
+    folder.mkdir(parents=True, exist_ok=True)
+    (FOLDER / ".gitignore").write_text("*\n", encoding="utf-8")  # answers are no source
+    written = folder / "swapgate.yaml"
+    written.write_text(yaml.safe_dump(_config(trial, providers)), encoding="utf-8")
+    question = ComparisonRequest(
+        [_SUITE],
+        incumbent,
+        candidate,
+        claim=trial.claim,
+        margin=trial.margin,
+        reason="swapgate try",
+    )
+    with temporary_installation(written, folder, goes_on=True) as installation:
+        ctx = without_patience(installation.context)
+        proposal = _earlier(ctx) or register_comparison(
+            ctx, OPERATOR, installation.settings, question
+        )
+        ended = ""
+        try:
+            with progress_pauses(ctx, installation.clock) as pause:
+                proposal = run_until_decided(ctx, proposal.id, pause)
+        except KeyboardInterrupt:
+            ended = "stopped"
+        except SpendingPaused as error:
+            ended = f"{error}. {_describe_remedy(ctx, [incumbent, candidate])}"
+        report = gather_report(installation.context, proposal.id, standalone=True, kept=folder)
+    trial.page.write_text(render_page(report), encoding="utf-8")
+    if ended:
+        output.note(
+            f"{ended}. Every answer so far is in {folder}, and the same command goes on from it"
+        )
+        return INTERRUPTED if ended == "stopped" else SpendingPaused.exit_code
+    print_report(report, folder)
+    output.note(f"the page: {trial.page}")
+    return exit_code(report)
+
+
+def _describe_remedy(ctx: Context, seeds: Sequence[Target]) -> str:
+    """Says what lets a comparison go on that had no money: no sum helps without a price."""
+    with ctx.store.read() as tx:
+        known = Providers(tx).all()
+    for seed in seeds:
+        if seed.model not in known[seed.provider].prices:
+            return f"Write it under `providers.{seed.provider}.prices` in ./swapgate.yaml"
+    return "--max-usd allows more"
+
+
+def _seed(name: str) -> Target:
+    """The target; a model without its provider is of the vendor whose models are called so."""
+    if "/" in name:
+        return target_seed(name)
+    fits = [
+        (len(word), kind.name)
+        for kind in PROVIDER_KINDS.values()
+        for word in kind.keywords
+        if name.lower().startswith(word)
+    ]
+    return target_seed(f"{max(fits)[1]}/{name}" if fits else name)
+
+
+def _providers(seeds: list[Target], file: Path | None) -> dict[str, object]:
+    """Takes providers of the folder's own file, else by the vendor's name and variable."""
+    known = parse_file(file).values.get("providers") if file else None
+    found: dict[str, object] = {}
+    for seed in seeds:
+        name = seed.provider
+        kind = PROVIDER_KINDS.get(name)
+        if isinstance(known, dict) and name in known:
+            found[name] = known[name]
+            continue
+        if kind is None:
+            raise InputError(
+                f"{name!r} is no known provider: take one of {', '.join(PROVIDER_KINDS)}, or "
+                "name it under `providers:` in ./swapgate.yaml"
+            )
+        if kind.needs_key and not os.environ.get(kind.key_env):
+            raise InputError(
+                f"{name} needs a key: export {kind.key_env or 'its key'}, and try again"
+            )
+        base = os.environ.get(f"{name.upper()}_BASE_URL") or kind.api_base
+        if not base:
+            raise InputError(f"{name} has no address: export {name.upper()}_BASE_URL")
+        key = {"api_key_env": kind.key_env} if os.environ.get(kind.key_env) else {}
+        own = kind.group in {ProviderGroup.LOCAL, ProviderGroup.SIMULATED}
+        free = {one.model: _FREE for one in seeds if one.provider == name and own}
+        found[name] = {"kind": name, "api_base": base, **key, "prices": free}
+    return found
+
+
+def _config(trial: SuiteTrial, providers: Mapping[str, object]) -> dict[str, object]:
+    suite = {**trial.suite, "path": str(trial.file.resolve()), "title": trial.file.name}
+    return {
+        "providers": dict(providers),
+        "suites": {_SUITE: suite},
+        "spending": {"monthly_cap_usd": trial.max_usd},
+    }
+
+
+def _name(trial: SuiteTrial) -> str:
+    """Names the folder by all that a comparison rests on."""
+    parts = [trial.incumbent, trial.candidate, trial.claim, trial.margin, dict(trial.suite)]
+    content = trial.file.read_bytes().hex()
+    return digest(json.loads(json.dumps([*parts, content])))[:12]
+
+
+def _earlier(ctx: Context) -> Proposal | None:
+    with ctx.store.read() as tx:
+        found = Proposals(tx).list(route=ROUTE)
+    return max(found, key=lambda proposal: proposal.created_at, default=None)
+
+
+PAUSE_S: Final = 0.2
+EXITS: Final = REJECTED_BY_VERDICT | {"passed": 0}
+
+
+@contextmanager
+def progress_pauses(
+    ctx: Context, clock: Clock, timeout_s: float | None = None
+) -> Iterator[Callable[[Proposal], bool]]:
+    """Gives the pause of `run_until_decided`, which writes a progress line to stderr."""
+    ticker = ProgressLine()
+    deadline = None if timeout_s is None else clock.monotonic() + timeout_s
+
+    def pause(now: Proposal) -> bool:
+        ticker.say(_progress(ctx, now), clock.monotonic())
+        if deadline is not None and clock.monotonic() >= deadline:
+            return False
+        time.sleep(PAUSE_S)
+        return True
+
+    try:
+        yield pause
+    finally:
+        ticker.end()
+
+
+def _progress(ctx: Context, proposal: Proposal) -> Progress:
+    with ctx.store.read() as tx:
+        if proposal.retry_at is not None:
+            verdicts = Verdicts(tx).for_proposal(proposal.id)
+            why = next((verdict.reason for verdict in verdicts), "")
+            return Progress(f"{why[:1].lower()}{why[1:]} Trying again.")
+        done, wanted = evaluation.count_answers(tx, proposal)
+        cost = sum_cost_so_far(tx, evaluation.run_ids(proposal))
+        waits = evaluation.describe_proposal_waits(tx, proposal)
+    stage = "asking" if wanted else "starting"
+    return Progress(
+        stage, done, wanted, at_most=True, unit="answers", cost_usd=cost, note=waits
+    )
+
+
+def print_report(report: Report, keep: Path | None) -> None:
+    """Prints the verdict with its suites; keep: the folder with every answer."""
+    from harness.gate.text.sentences import reason_text  # noqa: PLC0415
+    from harness.interfaces.cli.proposals import comparison  # noqa: PLC0415 - as above
+    from harness.proposals.report.format_failures import find_format_failures  # noqa: PLC0415
+
+    found = report.comparison
+    if output.documented(
+        {**comparison.as_json(found, None, standalone=True), "exit_code": exit_code(report)}
+    ):
+        return
+    for fault in found.faults:
+        click.echo(f"mind: {fault}")
+    if found.verdict is None:
+        click.echo(comparison.outcome_text(found))
+    else:
+        click.echo(f"{found.verdict.words}: {reason_text(found.verdict)}")
+        rows = comparison.suite_rows(found.verdict)
+        output.table(comparison.HEADINGS, rows, empty="no suites")
+        click.echo(found.decided_on)
+        click.echo(f"next: {report.next_step}")
+        for lost in find_format_failures(found, standalone=True):
+            comparison.print_format_failures(lost)
+    if keep is not None and found.verdict:
+        output.note(
+            f"every answer is in {keep / FILE}: "
+            f"{variables(keep)} "
+            f"swapgate gate replay {found.verdict.id}"
+        )
+
+
+def exit_code(report: Report) -> int:
+    verdict = report.comparison.verdict
+    if verdict is not None:
+        return EXITS[verdict.outcome]
+    # Without one it was given up, or ended for a reason of its own: that was no measurement.
+    return TIMED_OUT if report.comparison.proposal.open else 1
+
+
+if TYPE_CHECKING:
+    from harness.proposals.report.content import Report
+    from harness.routing.context import Context
+    from harness.routing.proposal import Proposal
+
+
+@command(name="run")
+def gate_run(
+    session: Session,
+    *,
+    suites: tuple[str, ...] = opt(
+        "The primary suite; further ones are required.",
+        "--suite",
+        required=True,
+    ),
+    guards: tuple[str, ...] = opt(
+        "Suite that fails a candidate shown to be worse; may be repeated.",
+        "--guard",
+        metavar="SUITE",
+    ),
+    incumbent: str = opt("As `provider/model`.", metavar="TARGET"),
+    candidate: str = opt("As `provider/model`.", metavar="TARGET"),
+    settings: TargetOptions = taken_from(TargetOptions),
+    policy: str = opt("Name of a policy.", default="default"),
+    claim: Claim | None = opt("Claim of the candidate. [default: as the policy says]"),
+    margin: float | None = opt(
+        "Allowed loss, a share of 1: 0.05 is 5 points. [default: as the policy says]",
+        metavar="SHARE",
+    ),
+    min_saving: float | None = opt(
+        "With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
+        metavar="SHARE",
+    ),
+    unreadable_as_wrong: bool = opt(
+        "Count a model's first 5 answers as wrong if none can be read."
+    ),
+    reason: str = opt("Why.", default="swapgate gate run"),
+    markdown_file: Path | None = opt("Write the report here.", "--markdown"),
+    junit_file: Path | None = opt("Write JUnit XML here.", "--junit"),
+    keep: Path | None = opt(
+        "Keep the database, for `swapgate gate replay`. [default: thrown away]",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="FOLDER",
+    ),
+    timeout_s: float | None = opt(
+        "Seconds, then exit code 5. [default: none]", "--timeout", type=FiniteRange(min=0)
+    ),
+) -> int:
+    """Compare two targets without a server.
+
+    Suites, providers and policies are the configuration's. Your database is not touched.
+    --param, --patch-param, --prompt-addendum and --response-format are the candidate's.
+    Exit code: 0 passed, 3 failed or format mismatch, 4 not enough evidence, 5 timeout, 1 not
+    measured.
+    """
+    question = ComparisonRequest(
+        suites,
+        target_seed(incumbent),
+        requested_target(candidate, settings),
+        policy,
+        claim,
+        margin,
+        reason,
+        guards,
+        min_saving,
+    )
+    from harness.app.set_up import temporary_installation  # noqa: PLC0415 - `--help` stays quick
+
+    with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
+        with temporary_installation(session.config, keep or Path(scratch)) as installation:
+            ctx = without_patience(
+                installation.context, unreadable_is_wrong=unreadable_as_wrong
+            )
+            proposal = register_comparison(ctx, session.actor, installation.settings, question)
+            with progress_pauses(ctx, installation.clock, timeout_s) as pause:
+                found = run_until_decided(ctx, proposal.id, pause)
+            report = _report(installation.context, found, keep)
+        _write(markdown_file, junit_file, report)
+        print_report(report, keep)
+    return exit_code(report)
+
+
+def _report(ctx: "Context", proposal: "Proposal", kept: Path | None) -> "Report":
+    from harness.proposals.report.content import gather_report  # noqa: PLC0415 - only when there is something
+
+    return gather_report(ctx, proposal.id, standalone=True, kept=kept)
+
+
+def _write(markdown_file: Path | None, junit_file: Path | None, report: "Report") -> None:
+    from harness.proposals.report.formats import render_junit  # noqa: PLC0415 - as above
+    from harness.proposals.report.markdown import render_markdown  # noqa: PLC0415
+
+    for file, render in ((markdown_file, render_markdown), (junit_file, render_junit)):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(render(report), encoding="utf-8")

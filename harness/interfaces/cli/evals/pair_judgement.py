@@ -1,0 +1,361 @@
+"""Parses the CSV files of `gate decide` and `canary decide`, and judges scores as the gate does
+(`judge_rows`): by items or by clusters, and with guarded slices, where columns name them. Every
+fault of a file is an InputError that begins with FILE:LINE.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+from typing import Final
+
+from harness.evals.exports.scored_run import PairRow
+from harness.frame.errors import InputError
+from harness.frame.suggestions import did_you_mean
+from harness.frame.text_files import csv_rows
+from harness.gate.item_groups import MIN_SLICE_UNITS, SLICE_VALUE, Slice, guard_slices
+from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score
+from harness.gate.offline.suite_judgement import judge_pairs
+from harness.gate.planning.budget import EFFECT
+from harness.gate.planning.planned_tests import PlannedTest
+from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.gate.verdict import ScorePair, SuiteReport
+from harness.interfaces.cli.evals.file_decision import FileTerms
+
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_COUNT = re.compile(r"[0-9]{1,12}")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRow:
+    block: str
+    line: int
+    requests: int
+    canary_requests: int
+    failures: int
+    canary_failures: int
+    missing: int = 0  # outcomes that did not come, and are no failures
+    canary_missing: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    place: str
+    line: int
+    cells: Mapping[str, str]
+
+    def error(self, message: str) -> InputError:
+        return InputError(f"{self.place}:{self.line}: {message}")
+
+
+def parse_pairs(
+    text: str, place: str, n_max: int | None = None, groups: Sequence[str] = ()
+) -> tuple[PairRow, ...]:
+    """Reads the scores of both models by item, in the order of each item's first row. Other
+    columns are left alone.
+
+    groups: columns that say what items have in common. Raises InputError at the first fault,
+    also for more than n_max items.
+    """
+    required, optional = ("item", "incumbent", "candidate"), ("epoch",)
+    if taken := {*groups} & {*required, *optional}:
+        raise InputError(f"column {min(taken)!r} holds no groups of items")
+    members: dict[str, tuple[str, ...]] = {}
+    scores: dict[str, dict[int, tuple[float | None, float | None]]] = {}
+    lines: dict[str, int] = {}
+    seen: dict[tuple[str, int], int] = {}
+    for row in _rows(text, place, (*required, *dict.fromkeys(groups)), optional):
+        item, epoch = _name(row, "item"), _epoch(row)
+        named = tuple(_name(row, column) for column in groups)
+        if members.setdefault(item, named) != named:
+            raise row.error(
+                f"item {item!r} is in {', '.join(named)} here, and in "
+                f"{', '.join(members[item])} before"
+            )
+        earlier = seen.setdefault((item, epoch), row.line)
+        if earlier != row.line:
+            raise row.error(_twice(item, row, earlier))
+        if item not in scores and n_max is not None and len(scores) == n_max:
+            raise row.error(f"item {item!r} is one more than the planned {n_max} items")
+        lines[item] = row.line
+        epochs = scores.setdefault(item, {})
+        epochs[epoch] = (_score(row, "incumbent"), _score(row, "candidate"))
+    _same_epochs(place, scores, lines)
+    return tuple(_item_row(item, epochs, members[item]) for item, epochs in scores.items())
+
+
+def parse_blocks(text: str, place: str) -> tuple[BlockRow, ...]:
+    counts = ("requests", "canary_requests", "failures", "canary_failures")
+    missing = ("missing", "canary_missing")
+    seen: dict[str, int] = {}
+    blocks = []
+    for row in _rows(text, place, ("block", *counts), missing):
+        name = _name(row, "block")
+        earlier = seen.setdefault(name, row.line)
+        if earlier != row.line:
+            raise row.error(f"block {name!r} is there already, in line {earlier}")
+        known = {column: _count(row, column) for column in counts}
+        known |= {column: _count(row, column) for column in missing if column in row.cells}
+        block = BlockRow(name, row.line, **known)
+        if block.canary_missing > block.missing:
+            raise row.error(f"{block.canary_missing} canary_missing of {block.missing} missing")
+        blocks.append(block)
+    return tuple(blocks)
+
+
+def _rows(
+    text: str, place: str, required: Sequence[str], optional: Sequence[str]
+) -> Iterator[_Row]:
+    numbered = csv_rows(text, lambda line, wrong: InputError(f"{place}:{line}: {wrong}"))
+    try:
+        line, names = next(numbered)
+    except StopIteration:
+        wanted = ",".join(required)
+        raise InputError(f"{place}:1: the file is empty; it begins with {wanted}") from None
+    header = [name.strip().lower() for name in names]
+    _check_header(f"{place}:{line}", header, required, optional)
+    for line, values in numbered:
+        if len(values) != len(header):
+            raise InputError(
+                f"{place}:{line}: {len(values)} fields, but the header has {len(header)}"
+            )
+        cells = {name: value.strip() for name, value in zip(header, values, strict=True)}
+        yield _Row(place, line, cells)
+
+
+def _check_header(
+    where: str, header: Sequence[str], required: Sequence[str], optional: Sequence[str]
+) -> None:
+    for name in (*required, *optional):
+        if header.count(name) > 1:
+            raise InputError(f"{where}: column {name!r} is there twice")
+    for name in required:
+        if name in header:
+            continue
+        others = [other for other in header if other not in (*required, *optional)]
+        columns = f"; the file has {', '.join(header)}, and {', '.join(required)} are needed"
+        hint = did_you_mean(name, others, otherwise=columns)
+        raise InputError(f"{where}: column {name!r} is missing{hint}")
+
+
+def _name(row: _Row, column: str) -> str:
+    if not row.cells[column]:
+        raise row.error(f"{column} is empty")
+    return row.cells[column]
+
+
+def _score(row: _Row, column: str) -> float | None:
+    text = row.cells[column]
+    if not text:
+        return None
+    if not _DECIMAL.fullmatch(text):
+        raise row.error(f"{column} is {text!r}; a score is a number from 0 to 1, or empty")
+    score = float(text)
+    if not 0.0 <= score <= 1.0:
+        raise row.error(f"{column} is {text}; scores are from 0 to 1")
+    return score + 0.0
+
+
+def _epoch(row: _Row) -> int:
+    if "epoch" not in row.cells:
+        return 0
+    return _count(row, "epoch")
+
+
+def _count(row: _Row, column: str) -> int:
+    text = row.cells[column]
+    if not _COUNT.fullmatch(text):
+        raise row.error(f"{column} is {text!r}; it must be a whole number, 0 or more")
+    return int(text)
+
+
+def _twice(item: str, row: _Row, earlier: int) -> str:
+    if "epoch" in row.cells:
+        return f"item {item!r} epoch {row.cells['epoch']} is there already, in line {earlier}"
+    return (
+        f"item {item!r} is there already, in line {earlier}; "
+        "several epochs of an item need a column 'epoch'"
+    )
+
+
+def _same_epochs(
+    place: str, scores: Mapping[str, Mapping[int, object]], lines: Mapping[str, int]
+) -> None:
+    """Epochs are registered before the run: an item that lacks one is not comparable."""
+    wanted: set[int] = set()
+    for item, epochs in scores.items():
+        wanted = wanted or set(epochs)
+        if set(epochs) != wanted:
+            raise InputError(
+                f"{place}:{lines[item]}: item {item!r} has epochs {_listed(epochs)}, "
+                f"the first item has {_listed(wanted)}; leave a score empty when there is none"
+            )
+
+
+def _listed(epochs: Mapping[int, object] | set[int]) -> str:
+    return ", ".join(str(epoch) for epoch in sorted(epochs))
+
+
+def _item_row(
+    item: str, epochs: Mapping[int, tuple[float | None, float | None]], groups: tuple[str, ...]
+) -> PairRow:
+    ordered = [epochs[epoch] for epoch in sorted(epochs)]
+    return PairRow(
+        item=item,
+        incumbent=tuple(ours for ours, _ in ordered),
+        candidate=tuple(theirs for _, theirs in ordered),
+        groups=groups,
+    )
+
+
+VERDICT_WORDS: Final = {"infra_error": "not_measured"}
+NO_SCORE: Final = ("no score",)
+FILL_IN: Final = (
+    "fill in the missing scores, or have those items asked again, and decide again."
+)
+
+
+def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
+    ordered, sizes = _in_clusters(rows) if terms.cluster else (list(rows), ())
+    units = len(sizes) if terms.cluster else len(ordered)
+    n_max = terms.n_max or units
+    if units > n_max:
+        unit = "cluster" if terms.cluster else "item"
+        raise InputError(f"{units} {unit}s are more than the planned {n_max}")
+    if terms.slices and units < n_max:
+        raise InputError(
+            f"--slice needs all planned {n_max} units, of which the file has {units}: their "
+            "looks are planned from the items of each slice"
+        )
+    # Clusters to come are taken to be as large as the others.
+    to_come = (round(fmean(sizes)) if sizes else 1,) * (n_max - units) if terms.cluster else ()
+    plan = SuitePlan(
+        suite="file",
+        suite_digest="",
+        role=SuiteRole.PRIMARY,
+        claim=terms.claim,
+        margin=terms.margin,
+        alpha=terms.alpha,
+        n_max=n_max,
+        epochs=1,
+        order_seed=0,
+        cluster=terms.cluster,
+        cluster_sizes=(*sizes, *to_come),
+        slices=_guarded(ordered, sizes, terms),
+    )
+    paired = PairedSuite(tuple(map(_item, ordered)), "", "")
+    report = judge_pairs(plan, paired).report
+    used = plan.items_in(report.n_used)
+    slices = [
+        {
+            "slice": slice_.name,
+            "n_used": slice_.n_used,
+            "n": slice_.n_max,
+            "delta": slice_.delta if slice_.n_used else None,
+            "ci_low": slice_.ci_low,
+            "ci_high": slice_.ci_high,
+            "worse": slice_.worse,
+        }
+        for slice_ in report.figures.slices or ()
+    ]
+    return {
+        **_answer(report),
+        **({"items": used} if terms.cluster else {}),
+        **({"slices": slices} if terms.slices else {}),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Says which differences items can show with power .8. Shares of 1."""
+
+    smallest: float
+    items_needed: int  # for a difference of EFFECT
+
+
+def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
+    items = [item for item in map(_item, rows) if item.complete]
+    differences = [item.pair.candidate - item.pair.incumbent for item in items] or [0.0]
+    count = len(differences)
+    # The gate's own prior: items without a difference have not shown that there are none.
+    sd = max(pstdev(differences), (0.25 / (count + 1)) ** 0.5)
+    graded = any(difference not in {-1.0, 0.0, 1.0} for difference in differences)
+    margin = 0.0 if terms.claim is Claim.SUPERIOR else terms.margin
+    test = PlannedTest(terms.alpha, count, count, graded=graded, margin=margin)
+    return Sight(test.smallest_effect(sd, count), test.items_needed(sd, EFFECT))
+
+
+def _in_clusters(rows: Sequence[PairRow]) -> tuple[list[PairRow], tuple[int, ...]]:
+    """Puts the rows of a cluster together, in the order of each first row; and their sizes."""
+    clusters: dict[str, list[PairRow]] = {}
+    for row in rows:
+        clusters.setdefault(row.groups[0], []).append(row)
+    members = clusters.values()
+    return [row for rows in members for row in rows], tuple(map(len, members))
+
+
+def _guarded(
+    rows: Sequence[PairRow], sizes: Sequence[int], terms: FileTerms
+) -> tuple[Slice, ...]:
+    """The slices with units enough, the largest first, as a proposal registers them."""
+    fields = {
+        column: [row.groups[place] for row in rows]
+        for place, column in enumerate(terms.slices, start=bool(terms.cluster))
+    }
+    for value in (value for values in fields.values() for value in values):
+        if not SLICE_VALUE.fullmatch(value):
+            raise InputError(
+                f"{value!r} is no value of a slice: it has at most 64 letters, digits, spaces "
+                "and .,:+/()&-"
+            )
+    found = guard_slices(fields, sizes, len(rows))
+    if terms.slices and not found:
+        raise InputError(
+            f"no slice of {', '.join(terms.slices)} has the {MIN_SLICE_UNITS} units that one "
+            "needs to be guarded"
+        )
+    return found
+
+
+def _item(row: PairRow) -> PairedItem:
+    """A file has one reading of each answer: the worst stands for the lenient one."""
+    epochs = len(row.incumbent)
+    lost = row.incumbent.count(None), row.candidate.count(None)
+    incumbent, candidate = mean_score(row.incumbent, 1.0), mean_score(row.candidate, 0.0)
+    return PairedItem(
+        ScorePair(row.item, incumbent, candidate, 1.0, 0.0),
+        unscored_incumbent=lost[0],
+        unscored_candidate=lost[1],
+        missing=(lost[0] / epochs, lost[1] / epochs),
+        reasons=(NO_SCORE * lost[0], NO_SCORE * lost[1]),
+    )
+
+
+def _answer(found: SuiteReport) -> dict[str, object]:
+    figures = found.figures
+    return {
+        "verdict": VERDICT_WORDS.get(found.outcome, found.outcome),
+        "how": found.how,
+        "n_used": found.n_used,
+        "n": found.n_max,
+        "delta": None if found.is_unscored else found.delta,
+        "ci_low": found.ci_low,
+        "ci_high": found.ci_high,
+        "ci_method": found.ci_method if found.ci_low is not None else None,
+        "log_e_bad": found.log_e_bad,
+        "p_final": found.p_final,
+        "wins": found.wins,
+        "ties": found.ties,
+        "losses": found.losses,
+        **(
+            {}
+            if figures.measured is None
+            else {
+                "measured": figures.measured,
+                "bound_low": figures.bound_low,
+                "bound_high": figures.bound_high,
+            }
+        ),
+        "reason": found.reason,
+        **({"next": FILL_IN} if found.outcome == "infra_error" else {}),
+    }

@@ -1,0 +1,242 @@
+"""`swapgate eval` queues a run of one suite on one target by hand, lists, shows and cancels
+runs. They never decide anything.
+"""
+
+from collections.abc import Iterable, Mapping
+from statistics import fmean
+
+import click
+
+from harness.app.processes import describe_missing_control
+from harness.evals.run_costs import sum_cost_so_far
+from harness.frame.formatting import (
+    DASH,
+    format_excerpt,
+    format_latency,
+    format_percent,
+    format_thousand_price,
+)
+from harness.frame.pagination import PageRequest
+from harness.gate.run import AnswerColumns, EvalRun, RunBudget, RunState, SampleError, count_cut
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import PAGE, REASON, FiniteRange, command, opt
+from harness.interfaces.cli.frame.output import timestamp
+from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.frame.waiting import TIMED_OUT, Progress, follow
+from harness.operations import queries
+from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation.eval_queue import QueuedRun, load_queue
+from harness.proposals.report import comparison
+from harness.routing.context import Context
+from harness.routing.records.runs import EvalRuns
+
+# What a run's end means for a script.
+EXITS = {RunState.DONE: 0, RunState.STOPPED: 1, RunState.FAILED: 1, RunState.OVER_BUDGET: 4}
+
+
+@click.group("eval")
+def eval_group() -> None:
+    """Eval runs: one suite on one target."""
+
+
+@command(eval_group, "run")
+def run_suite(
+    session: Session,
+    suite: str,
+    target: str,
+    *,
+    items: int | None = opt("How many items. [default: all]", metavar="N"),
+    max_tokens: int | None = opt("End the run there. [default: none]", metavar="N"),
+    max_cost: float | None = opt("End the run there. [default: none]", metavar="USD"),
+    wait: bool = opt("Stay until the run has ended."),
+    timeout_s: float | None = opt(
+        "With --wait: seconds, then exit code 5. [default: none]",
+        "--timeout",
+        type=FiniteRange(min=0),
+    ),
+) -> int:
+    """Queue a run of SUITE on TARGET; the control process works on it.
+
+    Exit code with --wait: 0 done, 1 failed or stopped, 4 over its budget, 5 timeout.
+    """
+    context = session.context_with_providers
+    budget = RunBudget(max_tokens, max_cost)
+    run = worker_supervision.start_run(
+        context, session.actor, suite, target, items=items, budget=budget
+    )
+    if advice := describe_missing_control(session.settings.control):
+        output.note(advice)
+    code = 0
+    if wait:
+        (run, _, _), in_time = follow(
+            session,
+            lambda: _load_progress(context, run.id),
+            ended=lambda progress: progress[0].state in EXITS,
+            describe=lambda progress: _progress(*progress, queue=load_queue(context)),
+            timeout_s=timeout_s,
+        )
+        code = EXITS[run.state] if in_time else TIMED_OUT
+    _show(session, run.id, with_samples=False)
+    return code
+
+
+def _load_progress(ctx: Context, run_id: str) -> tuple[EvalRun, int, float | None]:
+    """The run, its stored answers, and their cost, None where the model has no price."""
+    run, samples, _ = queries.load_run_progress(ctx, run_id)
+    with ctx.store.read() as tx:
+        return run, samples, sum_cost_so_far(tx, [run_id])
+
+
+def _progress(
+    run: EvalRun, samples: int, cost_usd: float | None, *, queue: Mapping[str, QueuedRun]
+) -> Progress:
+    queued = queue.get(run.id)
+    waits = queued is not None and not queued.leased
+    return Progress(
+        f"{run.id}: {_state(run)}",
+        samples,
+        run.wanted * run.epochs,
+        cost_usd=cost_usd,
+        note=queued.text if queued is not None and waits else "",
+    )
+
+
+def _state(run: EvalRun) -> str:
+    return run.state.value.replace("_", " ")
+
+
+@command(eval_group, "list")
+def list_runs(
+    session: Session,
+    *,
+    states: tuple[RunState, ...] = opt("Only runs in this state; may be repeated.", "--state"),
+    page_request: PageRequest = PAGE,
+) -> None:
+    """List the runs, the newest first; of those that wait, their place and why."""
+    runs = session.context.store.lists.runs(page_request, states=states)
+    with session.context.store.read() as tx:
+        done = {run.id: EvalRuns(tx).progress(run.id)[0] for run in runs}
+    names = queries.load_target_names(session.context, {run.target for run in runs})
+    queue = load_queue(session.context)
+    output.listing(
+        runs,
+        lambda run: {
+            "RUN": run.id,
+            "SUITE": run.suite,
+            "TARGET": names.get(run.target, run.target),
+            "STATE": _state(run),
+            "SAMPLES": f"{done[run.id]} of {run.wanted * run.epochs}",
+            "CREATED (UTC)": timestamp(run.created_at),
+            "PROPOSAL": _needed_by(queue.get(run.id)),
+            "WHY": _why(run, queue.get(run.id)),
+        },
+        empty="no runs yet: `swapgate eval run SUITE TARGET` queues one",
+        as_document=lambda rows: [
+            {
+                **output.plain_fields(run),
+                "samples": done[run.id],
+                **_queue_json(queue.get(run.id)),
+            }
+            for run in rows
+        ],
+    )
+
+
+def _needed_by(queued: QueuedRun | None) -> str | None:
+    return ", ".join(queued.needed_by) if queued else None
+
+
+def _why(run: EvalRun, queued: QueuedRun | None) -> str | None:
+    """Says why a run waits, and of one that has ended why it did."""
+    return queued.text if queued else run.message or None
+
+
+def _queue_json(queued: QueuedRun | None) -> dict[str, object]:
+    if queued is None:
+        return {"needed_by": [], "position": None, "waits": None}
+    waits = None if queued.leased and not queued.away else queued.text
+    place = queued.position or None
+    return {"needed_by": list(queued.needed_by), "position": place, "waits": waits}
+
+
+@command(eval_group)
+def cancel(session: Session, run: str, *, reason: str = REASON) -> None:
+    """End a run for good; a proposal that waits for it is cancelled with it."""
+    ended = session.decide(worker_supervision.cancel_run, run, reason)
+    output.answer(ended, f"{run} is cancelled")
+
+
+@command(eval_group)
+def show(session: Session, run: str, *, samples: bool = opt("With every answer.")) -> None:
+    """Show one run: score, failures, cost and time."""
+    _show(session, run, with_samples=samples)
+
+
+def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
+    run, _, _ = queries.load_run_progress(session.context, run_id)
+    with session.context.store.read() as tx:
+        samples = EvalRuns(tx).samples(run_id)
+    names = queries.load_target_names(session.context, {run.target})
+    answers = AnswerColumns.from_samples(samples)
+    figures = comparison.compute_arm_figures(answers)
+    unscored, cut = len(samples) - answers.error.count(None), count_cut(answers)
+    queued = load_queue(session.context).get(run_id)
+    strict = _mean(sample.strict for sample in samples)
+    lenient = _mean(sample.lenient for sample in samples)
+    if session.json:
+        shown = {
+            "run": output.plain_fields(run),
+            **_queue_json(queued),
+            "figures": figures,
+            "strict": strict,
+            "lenient": lenient,
+            "unscored": sum(sample.error is SampleError.UNSCORED for sample in samples),
+            "cut": cut,
+        }
+        output.document({**shown, "answers": samples} if with_samples else shown)
+        return
+    output.facts(
+        [
+            ("run", run.id),
+            ("suite", run.suite),
+            ("target", names.get(run.target, run.target)),
+            ("state", _state(run)),
+            ("queue", queued.text if queued else None),
+            ("proposal", _needed_by(queued) or None),
+            ("samples", f"{len(samples)} of {run.wanted * run.epochs}"),
+            ("score", _scores(strict, lenient)),
+            ("without a score", f"{unscored} of {len(samples)}" if unscored else None),
+            (
+                "cut",
+                f"{cut.number} of {len(samples)} {cut.text}; {cut.advice}" if cut else None,
+            ),
+            ("failed calls", format_percent(figures.failed, 1, "") or None),
+            ("cost", f"{format_thousand_price(figures.cost_usd_per_1000)} per 1,000 answers"),
+            ("time", f"{format_latency(figures.p50_s, DASH)} (median)" if samples else None),
+            ("message", run.message or None if queued is None else None),
+        ]
+    )
+    if with_samples:
+        click.echo()
+        output.table_of(
+            samples,
+            lambda sample: {
+                "ITEM": sample.item,
+                "SCORE": sample.strict,
+                "LENIENT": sample.lenient,
+                "RULE": sample.rule,
+                "ANSWER": format_excerpt(sample.answer, 80),
+            },
+            empty="no answers yet",
+        )
+
+
+def _mean(scores: Iterable[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return fmean(known) if known else None
+
+
+def _scores(strict: float | None, lenient: float | None) -> str | None:
+    if strict is None or lenient is None:
+        return None
+    return f"{strict:.3f} ({lenient:.3f} when form is forgiven)"

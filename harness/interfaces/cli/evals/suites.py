@@ -1,0 +1,246 @@
+"""`swapgate suite import` makes labelled captures a suite: writes its data and manifest, and
+adds it to swapgate.yaml. `swapgate capture` lists, shows, exports and deletes the requests
+captured from production, redacted (F9).
+"""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from harness.frame.errors import InputError
+from harness.frame.formatting import format_bytes
+from harness.frame.pagination import INVALID_ROWS_HINT, PageRequest
+from harness.frame.serialize import escape_surrogates
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import (
+    ANSWER_LIMIT,
+    EXISTING_FILE,
+    FILE,
+    ONLY_ROUTE,
+    PAGE,
+    FiniteRange,
+    arg,
+    command,
+    opt,
+)
+from harness.interfaces.cli.frame.output import timestamp
+from harness.interfaces.cli.frame.session import Session
+from harness.operations import captures, queries
+
+
+@click.group()
+def suite() -> None:
+    """Suites: items with their scorer, by which models are measured."""
+
+
+@command(suite, "list")
+def list_suites(session: Session) -> None:
+    """List the suites of the configuration, and the routes that use each."""
+    suites = queries.list_suites(session.context, pinned=session.json)
+    users, invalid = queries.list_route_users(
+        session.context, lambda route: [used.suite for used in route.settings.suites]
+    )
+    for fault in invalid:
+        output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
+    output.listing(
+        suites,
+        lambda summary: {
+            "SUITE": summary.name,
+            "ITEMS": summary.items,
+            "SCORER": summary.scorer,
+            "VERSION": summary.version,
+            "ROUTES": output.name_some(users.get(summary.name, ())),
+            "FAULT": summary.error,
+        },
+        empty="no suite yet: name one under `suites` in swapgate.yaml, or make one of labelled "
+        "captures with `swapgate suite import`",
+        as_document=lambda rows: [
+            {**output.plain_fields(row), "routes": users.get(row.name, ())} for row in rows
+        ],
+    )
+
+
+@command(suite, "import")
+def import_suite(
+    session: Session,
+    file: Path = arg(type=EXISTING_FILE),
+    *,
+    suite: str = opt("The new suite's name.", metavar="NAME"),
+    scorer: str = opt(
+        "How an answer is compared with its label.", metavar="NAME", default="exact"
+    ),
+    judge: str = opt(
+        "Model that scores promptfoo's llm-rubric.", metavar="PROVIDER/MODEL", default=""
+    ),
+    options: tuple[str, ...] = opt(
+        "Of the scorer, such as ignore_case=true; may be repeated.",
+        "--option",
+        metavar="NAME=JSON",
+    ),
+    max_output_tokens: int | Literal["auto"] = opt(
+        "Of an answer; auto measures it.", type=ANSWER_LIMIT, default=512
+    ),
+    replace_: bool = opt("Instead of the suite of this name."),
+) -> None:
+    """Make a suite of labelled captures, of promptfoo's configuration, or of a data set.
+
+    Writes suites/NAME.jsonl, and the suite into swapgate.yaml. Data sets are exports of
+    Langfuse, Braintrust, LangSmith, OpenAI evals or DeepEval, JSON lines and CSV. Captures
+    without a label are left out. promptfoo's configuration becomes a suite for each prompt.
+    """
+    from harness.app import suite_import  # noqa: PLC0415 - only this command needs it
+    from harness.evals.settings import JudgeSettings, SuiteSettings  # noqa: PLC0415
+    from harness.providers.target import Target  # noqa: PLC0415
+
+    wished = SuiteSettings(
+        name=suite,
+        scorer=scorer,
+        scorer_options=dict(map(_option, options)),
+        max_output_tokens=max_output_tokens,
+        judge=JudgeSettings(Target.from_name(judge)) if judge else None,
+    )
+    try:
+        done = suite_import.import_file(
+            session.installation, session.actor, file, wished, replace_=replace_
+        )
+    except suite_import.NothingTaken as error:
+        if not session.json:
+            output.conversion(error.notes)
+        raise
+    if session.json:
+        paths = [{"data": str(one.data), "manifest": str(one.manifest)} for one in done.suites]
+        suites = [{**vars(one), **files} for one, files in zip(done.suites, paths, strict=True)]
+        output.document({"suites": suites, "notes": done.notes, "configured": done.configured})
+        return
+    output.conversion(done.notes)
+    for one in done.suites:
+        click.echo(f"suite {one.suite}: {one.items} items in {one.data}")
+        if one.unlabelled:
+            output.note(f"left out {one.unlabelled} without a label")
+        if one.left_out:
+            output.note(f"left out {one.left_out} of {one.suite} that its scorer cannot judge")
+    config_file = session.settings.source
+    if done.configured:
+        click.echo(f"added to {config_file}")
+    else:
+        entries = "".join(
+            suite_import.suite_entry(one.suite, one.settings) for one in done.suites
+        )
+        output.note(f"see that {config_file} has, under `suites:`\n{entries.rstrip()}")
+
+
+def _option(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise InputError(f"--option {text!r}: write NAME=JSON, such as ignore_case=true")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+@click.group()
+def capture() -> None:
+    """Captured requests: from production, redacted, to be labelled."""
+
+
+@command(capture, "list")
+def list_captures(
+    session: Session, *, route: str | None = ONLY_ROUTE, page_request: PageRequest = PAGE
+) -> None:
+    """List captured requests, the newest first; never their content."""
+    found = queries.list_captures(session.context, page_request, route=route)
+    output.listing(
+        found,
+        lambda summary: {
+            "CAPTURE": summary.id,
+            "AT": timestamp(summary.at),
+            "ROUTE": summary.route,
+            "TARGET": summary.target,
+            "MESSAGES": summary.messages,
+            "TOOLS": summary.tools,
+            "REDACTED": ", ".join(f"{name} {n}" for name, n in summary.redactions.items()),
+            "SEEN": summary.seen,
+            "SIZE": format_bytes(summary.body_bytes),
+            "KEPT": "no: over the limit" if summary.too_large else None,
+            "EXPIRES": timestamp(summary.expires_at),
+        },
+        empty="nothing is captured: `swapgate route settings ROUTE --capture 1%` begins it",
+    )
+    if said := captures.load_sample(session.context, route).text:
+        output.note(f"in the last {captures.SAMPLE_DAYS} days: {said}")
+
+
+@command(capture)
+def show(session: Session, capture_id: str = arg("CAPTURE")) -> None:
+    """Show a captured request, with its content. The audit log notes who read it."""
+    request = captures.read_capture(session.context, session.actor, capture_id)
+    output.document(request if session.json else captures.build_export_line(request))
+
+
+@command(capture)
+def export(
+    session: Session,
+    file: Path = arg(type=FILE),
+    *,
+    route: str | None = ONLY_ROUTE,
+    since: timedelta | None = opt("How far back: 2h, 7d."),
+    near: float = opt(
+        "Similarity of duplicates; 1: identical texts.",
+        type=FiniteRange(min=0, max=1, min_open=True),
+        default=captures.NEAR_DUPLICATE_SIMILARITY,
+    ),
+) -> None:
+    """Write captured requests to FILE, a JSON object a line, to be labelled.
+
+    Fill in `label` and `label_author`, then `swapgate suite import FILE`.
+    """
+    capture_export = captures.export_captures(
+        session.context, session.actor, route=route, since=since, near=near
+    )
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in capture_export.lines)
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            file.chmod(0o600)
+            new.write(escape_surrogates(text))
+    except FileExistsError:
+        raise InputError(f"{file} is there already: its labels would be lost") from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from None
+    done = {
+        "file": str(file),
+        "written": len(capture_export.lines),
+        "near_duplicates": dict(capture_export.near),
+        "sample": capture_export.sample,
+    }
+    alike, sample = len(capture_export.near), capture_export.sample.text
+    output.answer(
+        done,
+        f"wrote {len(capture_export.lines)} to {file}",
+        advice=f"left out {alike} that are much like others; {sample}" if alike else sample,
+    )
+
+
+@command(capture)
+def purge(
+    session: Session,
+    *,
+    capture_id: str | None = opt("This one.", "--id", metavar="CAPTURE"),
+    route: str | None = opt("Of this route.", metavar="ROUTE"),
+    user: str | None = opt("Only this user, by the name that the client sent.", metavar="ID"),
+    everything: bool = opt("All of them.", "--all"),
+) -> None:
+    """Delete captured requests, for good: those that fit all options given."""
+    gone = captures.purge_captures(
+        session.context,
+        session.actor,
+        secret=session.installation.secret,
+        id_=capture_id,
+        route=route,
+        user=user,
+        everything=everything,
+    )
+    output.answer({"deleted": gone}, f"deleted {gone}")

@@ -1,0 +1,244 @@
+"""`swapgate try` gives a first answer about a candidate, without an installation."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import click
+
+from harness.frame.errors import InputError
+from harness.frame.formatting import escape_controls, format_number, format_quantity
+from harness.gate.suite_plan import Claim
+from harness.interfaces.cli.evals.file_decision import (
+    GATE_EXITS,
+    FileTerms,
+    between_0_and_1,
+    exits_on_bad_input,
+)
+from harness.interfaces.cli.frame.command import (
+    ANSWER_LIMIT,
+    EXISTING_FILE,
+    FILE,
+    FiniteRange,
+    arg,
+    command,
+    opt,
+)
+from harness.interfaces.cli.frame.session import Session
+
+if TYPE_CHECKING:
+    from harness.evals.exports.scored_run import ExportedPairs
+    from harness.interfaces.cli.evals.pair_judgement import Sight
+
+
+@command(name="try")
+@exits_on_bad_input
+def try_(
+    session: Session,
+    files: tuple[str, ...] = arg("RESULTS…", type=click.Path()),
+    *,
+    suite: Path | None = opt(
+        "Ask both models these questions: JSON lines or CSV.",
+        type=EXISTING_FILE,
+        metavar="FILE",
+    ),
+    incumbent: str = opt(
+        "With --suite: provider/model. Else a file's run.", metavar="NAME", default=""
+    ),
+    candidate: str = opt(
+        "With --suite: provider/model. Else a file's run.", metavar="NAME", default=""
+    ),
+    max_usd: float = opt(
+        "With --suite: most US dollars for the answers.",
+        type=FiniteRange(min=0, min_open=True),
+        default=1.0,
+    ),
+    scorer: str = opt(
+        "With --suite: how an answer is scored.", metavar="NAME", default="exact"
+    ),
+    system: str = opt("With --suite: the system message.", metavar="TEXT", default=""),
+    template: str = opt(
+        "With --suite: the message, which has {input}.", metavar="TEXT", default="{input}"
+    ),
+    max_output_tokens: int | Literal["auto"] = opt(
+        "With --suite: of an answer; auto measures it.", type=ANSWER_LIMIT, default="auto"
+    ),
+    page: Path = opt(
+        "With --suite: where the page is written.",
+        "--html",
+        type=FILE,
+        default="swapgate-try.html",
+    ),
+    metric: str = opt("Which score counts, where there are several.", default=""),
+    claim: str = opt(
+        "Claim of the candidate.",
+        type=click.Choice(["superior", "non_inferior"]),
+        default="superior",
+    ),
+    margin: float = opt("Allowed loss, a share of 1.", default=0.05),
+) -> int:
+    """Give a first answer about a candidate, from results or questions that you have.
+
+    RESULTS: the incumbent's file and then the candidate's, or one file with both runs, of
+    promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith or DeepEval, or
+    CSV. Nothing is stored or promoted.
+
+    --suite asks both models instead, with the keys in the environment, .env or ./swapgate.yaml.
+    Answers are kept in .swapgate-try: after Ctrl-C, or with more --max-usd, the same command
+    goes on.
+
+    Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive.
+    """
+    between_0_and_1("--margin", margin)
+    if suite is not None:
+        if files or not (incumbent and candidate):
+            raise InputError(
+                "--suite needs --incumbent and --candidate, and no files of results"
+            )
+        from harness.interfaces.cli.evals.gate_run import SuiteTrial, try_suite  # noqa: PLC0415 - `--help` stays quick
+
+        click.echo(f"asking {incumbent} and {candidate} the questions of {suite}", err=True)
+        settings = {
+            "scorer": scorer,
+            "system": system,
+            "template": template,
+            "max_output_tokens": max_output_tokens,
+        }
+        trial = SuiteTrial(
+            suite, incumbent, candidate, Claim(claim), margin, max_usd, settings, page
+        )
+        return try_suite(trial, session.config)
+    if not files:
+        raise InputError("give the incumbent's and the candidate's results, or --suite FILE")
+    terms = FileTerms(Claim(claim), margin, alpha=0.05, n_max=None)
+    return _try_files(files, (incumbent, candidate, metric), terms, as_json=session.json)
+
+
+def _try_files(
+    files: Sequence[str], named: Sequence[str], terms: FileTerms, *, as_json: bool
+) -> int:
+    """Answers from results. named: both runs, and the metric; empty for the only one."""
+    from harness.interfaces.cli.evals import export_decision  # noqa: PLC0415 - `--help` stays quick
+
+    formats = export_decision.recognise_files(files)
+    if not as_json:
+        for file, name in formats.items():
+            click.echo(f"read {escape_controls(file)}: {export_decision.title(name)}")
+    # After the first lines: numpy and scipy take their time.
+    from harness.interfaces.cli.evals.pair_judgement import find_sight, judge_rows  # noqa: PLC0415
+
+    choice = export_decision.ExportChoice(formats[files[0]], *named)
+    exported = export_decision.read_exports(files, choice)
+    answer = judge_rows(exported.pairs, terms)
+    sight = find_sight(exported.pairs, terms)
+    verdict = str(answer["verdict"])
+    next_step = _NEXT[verdict]
+    if as_json:
+        document = {
+            "from": choice.format,
+            "metric": exported.metric,
+            "incumbent": exported.incumbent,
+            "candidate": exported.candidate,
+            **answer,
+            "items": len(exported.pairs),
+            "epochs": _epochs(exported),
+            "smallest_difference": sight.smallest,
+            "items_for_5_points": sight.items_needed,
+            "notes": exported.notes,
+            "next": next_step,
+        }
+        click.echo(json.dumps(document, allow_nan=False))
+    else:
+        for sentence in _sentences(exported, answer, sight, terms):
+            click.echo(escape_controls(sentence))
+        click.echo(f"next: {next_step}")
+    return GATE_EXITS[verdict]
+
+
+_NEXT: Final[Mapping[str, str]] = {
+    "passed": (
+        "nothing is promoted by this report. `swapgate init` sets Swapgate up, which measures "
+        "both models itself, and gives the candidate 1 % of your users first"
+    ),
+    "failed": "keep the incumbent, or try another candidate or prompt on the same questions",
+    "inconclusive": (
+        "add questions, run both models over all of them in your tool, and give the new files "
+        "to `swapgate try`"
+    ),
+    "not_measured": (
+        "have the answers that have no score asked again, and give the new files to "
+        "`swapgate try`"
+    ),
+}
+
+
+def _epochs(exported: "ExportedPairs") -> int:
+    return max(len(row.incumbent) for row in exported.pairs)
+
+
+def _sentences(
+    exported: "ExportedPairs", answer: Mapping[str, object], sight: "Sight", terms: FileTerms
+) -> Iterator[str]:
+    count, epochs = len(exported.pairs), _epochs(exported)
+    questions = format_quantity(count, "question")
+    repeats = {len(row.incumbent) for row in exported.pairs}
+    if epochs > 1:
+        most = "" if len(repeats) == 1 else "up to "
+        questions += f" × {most}{epochs} repeats"
+    be = "is" if count == 1 else "are"
+    yield f"{questions} {be} {format_quantity(count, 'item')}, scored by `{exported.metric}`."
+    yield _outcome(exported, answer, terms)
+    yield _sight_text(count, sight)
+    for side, gaps in (
+        ("incumbent", exported.incumbent_gaps),
+        ("candidate", exported.candidate_gaps),
+    ):
+        if gaps.total:
+            yield (
+                f"mind: {side}: of {gaps.samples:,} answers {gaps.failed} failed, "
+                f"{gaps.unscored} have no score, and {gaps.missing} are missing. A missing "
+                "score never counts for the candidate."
+            )
+    for note in exported.notes:
+        yield f"mind: {note}"
+
+
+def _outcome(exported: "ExportedPairs", answer: Mapping[str, object], terms: FileTerms) -> str:
+    verdict = answer["verdict"]
+    low, high = answer["ci_low"], answer["ci_high"]
+    if verdict == "not_measured" or not isinstance(low, float) or not isinstance(high, float):
+        return str(answer["reason"])
+    against = f" than {exported.incumbent}" if exported.incumbent != "incumbent" else ""
+    margin = f"at most {_points(terms.margin)} points worse"
+    shown = "better" if terms.claim == "superior" else margin
+    end = {
+        "passed": f"that shows that it is {shown}",
+        "failed": "it is worse" if high < 0.0 else f"it is not {shown}",
+    }.get(str(verdict), "not enough to decide")
+    return f"{exported.candidate} is {_range(low, high)}{against}: {end}."
+
+
+def _range(low: float, high: float) -> str:
+    """An interval of differences in words: `between 31 points worse and 12 better`."""
+    if low < 0.0 < high:
+        return f"between {_points(low)} points worse and {_points(high)} better"
+    word = "better" if high > 0.0 else "worse"
+    near, far = sorted((abs(low), abs(high)))
+    return f"between {_points(near)} and {_points(far)} points {word}"
+
+
+def _points(share: float) -> str:
+    return format_number(abs(share) * 100, 2)
+
+
+def _sight_text(count: int, sight: "Sight") -> str:
+    with_these = "with this one" if count == 1 else f"with these {count:,}"
+    needed = int(float(f"{sight.items_needed:.2g}"))  # of a guess two digits are enough
+    if sight.items_needed <= count:
+        return f"A difference of 5 points can be seen {with_these}."
+    if sight.smallest > 1.0:
+        seen = f"{with_these}, no difference can be seen"
+    else:
+        seen = f"{with_these}, only {_points(sight.smallest)} points can be seen"
+    return f"For a difference of 5 points you need about {needed:,} questions; {seen}."

@@ -1,0 +1,323 @@
+"""`command` makes a click command of a typed function. A positional parameter becomes an
+argument, a keyword-only one an option; flag and type follow from its name and annotation. Its
+default is `opt(…)`, `arg(…)` or `taken_from(…)`.
+"""
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from functools import wraps
+from importlib import import_module
+from pathlib import Path
+from types import UnionType
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
+
+import click
+from click.shell_completion import CompletionItem
+
+from harness.frame.errors import InputError
+from harness.frame.imports import import_plain_structlog, pause_garbage_collection
+from harness.frame.pagination import MOST_LISTED, PageRequest
+from harness.interfaces.cli.frame.session import Session, adopt_options
+
+
+@dataclass(frozen=True, slots=True)
+class LazyCommand:
+    where: str  # `module:attribute`
+    help: str  # the first line of the command's own help
+    hidden: bool = False
+
+    def load(self) -> click.Command:
+        module, _, attribute = self.where.partition(":")
+        with pause_garbage_collection():
+            import_plain_structlog()
+            command = getattr(import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{self.where} is no command")
+        return command
+
+
+class LazyCommandGroup(click.Group):
+    """A group whose commands stand in a table; listing them imports none.
+
+    sections: headings of its help, each with the names of commands.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, LazyCommand] | None = None,
+        sections: Mapping[str, Sequence[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = dict(lazy or {})
+        self.sections = dict(sections or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.lazy, *(n for n in super().list_commands(ctx) if n not in self.lazy)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.lazy and cmd_name not in self.commands:
+            self.commands[cmd_name] = adopt_options(self.lazy[cmd_name].load())
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            names = self.list_commands(ctx)
+            raise click.NoSuchCommand(
+                error.command_name, possibilities=names, ctx=ctx
+            ) from None
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        rows = dict(self._visible())
+        width = max(map(len, rows), default=0)
+        for heading, names in self._grouped(rows):
+            with formatter.section(heading):
+                # All as wide as the widest: the texts of all sections stand in one column.
+                formatter.write_dl([(name.ljust(width), rows[name]) for name in names])
+
+    def _grouped(self, names: Iterable[str]) -> Iterator[tuple[str, Sequence[str]]]:
+        if not self.sections:
+            yield "Commands", list(names)
+            return
+        yield from self.sections.items()
+        placed = {name for section in self.sections.values() for name in section}
+        if others := [name for name in names if name not in placed]:
+            yield "Others", others
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return options + [
+            CompletionItem(name, help=text)
+            for name, text in self._visible()
+            if name.startswith(incomplete)
+        ]
+
+    def _visible(self) -> list[tuple[str, str]]:
+        eager = {
+            name: LazyCommand("", command.get_short_help_str(200), command.hidden)
+            for name, command in self.commands.items()
+        }
+        shown = {**eager, **self.lazy}
+        names = [*self.lazy, *(name for name in sorted(eager) if name not in self.lazy)]
+        return [(name, shown[name].help) for name in names if not shown[name].hidden]
+
+
+Word = TypeVar("Word", bound=StrEnum)
+Value = TypeVar("Value")
+NO_DEFAULT: Final = object()
+NOT_SHOWN: Final = (None, False, "", ())
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Holds what a parameter's name and annotation cannot say, in click's words."""
+
+    flags: Sequence[str]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TakenFrom:
+    build: Callable[..., object]
+
+
+def opt(text: str, *flags: str, **attributes: Any) -> Any:
+    """Describes an option. text: its help. flags: where the parameter's name is not the flag.
+    attributes: of click.Option. Without a default, only one whose type allows None, a flag, or
+    one that may be repeated may be left out.
+    """
+    return Spec(flags, {"help": text, **attributes})
+
+
+def arg(metavar: str | None = None, **attributes: Any) -> Any:
+    return Spec((), {"metavar": metavar, **attributes})
+
+
+def taken_from(build: Callable[..., object]) -> Any:
+    """Describes several options that make one value. build: a function, or a dataclass whose
+    fields have `opt(…)` as default.
+    """
+    return TakenFrom(build)
+
+
+class FiniteRange(click.FloatRange):
+    def convert(
+        self, value: float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return number
+
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _read_duration(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if found is None:
+        raise InputError(f"{text!r} is no time: write 90s, 30m, 2h or 1d")
+    return timedelta(**{UNITS[found[2]]: int(found[1])})
+
+
+class Reads(click.ParamType[Value]):
+    """Reads a value by a function, whose InputError becomes a usage error."""
+
+    def __init__(self, name: str, read: Callable[[str], Value]) -> None:
+        self.name, self._read = name, read
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Value:
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]  # it was read already
+        try:
+            return self._read(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _read_answer_limit(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"{text!r} is no limit: write a number of tokens, or auto")
+    return int(text)
+
+
+ANSWER_LIMIT: Final = Reads("TOKENS|auto", _read_answer_limit)
+
+
+class EnumChoice(click.Choice[Word]):
+    def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:  # noqa: ARG002 - click's signature
+        return str(choice)
+
+
+def command(
+    group: click.Group | None = None, name: str | None = None, **attributes: Any
+) -> Callable[[Callable[..., int | None]], click.Command]:
+    """Registers a function `(session, argument, …, *, option, …)` as a command. What it returns
+    is the exit code, None for 0. group: None for a command that is loaded when it is called.
+    """
+
+    def register(function: Callable[..., int | None]) -> click.Command:
+        @wraps(function)
+        def run(**given: Any) -> None:
+            context = click.get_current_context()
+            code = function(**_bind(function, given, context.ensure_object(Session)))
+            if code is not None:
+                context.exit(code)
+
+        parameters = list(_click_parameters(function))
+        decorate: Callable[[Callable[..., None]], click.Command]
+        decorate = click.command(name, params=parameters, **attributes)
+        made = decorate(run)
+        if group is not None:
+            group.add_command(made)
+        return made
+
+    return register
+
+
+def _bind(
+    function: Callable[..., object], given: Mapping[str, Any], session: Session
+) -> dict[str, Any]:
+    bound: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        spec = parameter.default
+        if parameter.annotation is Session:
+            bound[parameter.name] = session
+        elif isinstance(spec, TakenFrom):
+            bound[parameter.name] = spec.build(**_bind(spec.build, given, session))
+        else:
+            bound[parameter.name] = given[parameter.name]
+    return bound
+
+
+def _click_parameters(function: Callable[..., object]) -> Iterator[click.Parameter]:
+    for parameter in inspect.signature(function).parameters.values():
+        spec = parameter.default
+        if isinstance(spec, TakenFrom):
+            yield from _click_parameters(spec.build)
+        elif parameter.annotation is not Session:
+            yield _click_parameter(parameter, spec if isinstance(spec, Spec) else Spec((), {}))
+
+
+def _click_parameter(parameter: inspect.Parameter, spec: Spec) -> click.Parameter:
+    attributes = {**_read_type(parameter.annotation), **spec.attributes}
+    may_repeat = attributes.get("multiple", False)
+    if parameter.kind is not parameter.KEYWORD_ONLY:
+        if attributes.pop("multiple", False):
+            attributes["nargs"] = -1
+        return click.Argument([parameter.name], **attributes)
+    default = attributes.get("default", NO_DEFAULT)
+    if isinstance(default, StrEnum):
+        attributes["default"] = default.value
+    is_flag = attributes.get("is_flag", False)
+    attributes.setdefault("required", default is NO_DEFAULT and not (may_repeat or is_flag))
+    attributes.setdefault(
+        "show_default", not is_flag and default not in (*NOT_SHOWN, NO_DEFAULT)
+    )
+    flags = spec.flags or [f"--{parameter.name.strip('_').replace('_', '-')}"]
+    if "/" in flags[0]:
+        del attributes["is_flag"]
+    return click.Option([*flags, parameter.name], **attributes)
+
+
+def _read_type(kind: Any) -> dict[str, Any]:
+    if get_origin(kind) in (Union, UnionType):
+        inner = next(option for option in get_args(kind) if option is not type(None))
+        return {**_read_type(inner), "required": False, "default": None}
+    if get_origin(kind) is tuple and get_args(kind)[-1] is ...:
+        return {**_read_type(get_args(kind)[0]), "multiple": True}
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return {"type": EnumChoice(kind)}
+    return READ_AS.get(kind, {"type": kind})
+
+
+READ_AS: Final[Mapping[type, dict[str, Any]]] = {
+    bool: {"is_flag": True},
+    timedelta: {"type": Reads("duration", _read_duration), "metavar": "TIME"},
+    Path: {"type": click.Path(path_type=Path)},
+}
+
+
+def page_of(limit: int, *short: str) -> Any:
+    """Describes the options of a page. limit: its default. short: other names of it."""
+    rows = click.IntRange(1, MOST_LISTED)
+    size = opt("Maximum number of rows.", *short, "--limit", type=rows, default=limit)
+    after_text = "Continue after this cursor, which the previous page printed."
+
+    def page_request(
+        *, limit: int = size, after: str | None = opt(after_text, metavar="CURSOR")
+    ) -> PageRequest:
+        return PageRequest(limit, after)
+
+    return taken_from(page_request)
+
+
+FILE: Final = click.Path(dir_okay=False, path_type=Path)
+EXISTING_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+PAGE: Final = page_of(100)
+REASON: Final = opt("Reason, recorded in the audit log.")
+OPTIONAL_REASON: Final = opt("Reason, recorded in the audit log.", default="")
+ONLY_ROUTE: Final = opt("Only this route.", "--route", metavar="ROUTE")
+WATCH: Final = opt(
+    "Show it anew every 2 seconds until it has ended. Into a pipe or a file: a line for each "
+    "change.",
+    "--watch",
+)

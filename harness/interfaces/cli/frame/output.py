@@ -1,0 +1,260 @@
+"""Prints data on stdout (JSON documents, tables, facts) and notes on stderr; a table is drawn
+for a terminal and plain in a pipe.
+"""
+
+import shutil
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import click
+
+from harness.frame.config_conversion import ConversionNote, ConversionOutcome
+from harness.frame.formatting import DASH, escape_controls, format_harm
+from harness.frame.pagination import INVALID_ROWS_HINT, Page
+from harness.frame.serialize import to_plain, write_json
+from harness.interfaces.cli.frame.session import Session
+from harness.providers.target import Price, Provider, Target
+
+T = TypeVar("T")
+
+
+def timestamp(moment: datetime | None) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if moment else DASH
+
+
+def known_price(target: Target, provider: Provider | None) -> Price | None:
+    return provider.prices.get(target.model) if provider else None
+
+
+def harm_text(distance_to_trip: float) -> str:
+    return f"evidence of harm: {format_harm(distance_to_trip)}"
+
+
+def note_page(page: Page[Any]) -> None:
+    """Says how to see more, and which rows of the page have no valid signature."""
+    for fault in page.invalid:
+        note(f"{fault.name}: {INVALID_ROWS_HINT}")
+    if page.next is not None:
+        note(f"{len(page)} of {page.total:,}: `--after {page.next}` shows the next")
+
+
+Row = Sequence[object]
+# A longer word, such as a path, may be cut to fit into a column.
+UNCUT_CHARACTERS = 24
+LINE_COLUMNS = 120
+INDENT = "    "
+GAP = 3  # between columns that are drawn
+
+
+MOST_NAMED: Final = 20  # in a cell
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Names the first of a table's cell; the document has all."""
+    shown = ", ".join(names[:MOST_NAMED])
+    more = len(names) - MOST_NAMED
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
+def document(value: object) -> None:
+    """Prints one JSON document. Infinity and NaN, which JSON lacks, become null."""
+    click.echo(write_json(value, indent=2))
+
+
+def note(text: str) -> None:
+    """Prints progress and advice: on stderr, so that a pipe carries data alone."""
+    click.echo(escape_controls(text), err=True)
+
+
+def paragraph(text: str) -> None:
+    """Prints a note of several sentences, in lines of LINE_COLUMNS characters."""
+    lines = text.splitlines()
+    wrapped = (textwrap.fill(line, LINE_COLUMNS, break_on_hyphens=False) for line in lines)
+    note("\n".join(wrapped))
+
+
+def wants_document() -> bool:
+    return click.get_current_context().ensure_object(Session).json
+
+
+def pick(value: object, *names: str) -> dict[str, object]:
+    """Gives attributes of a value by their names, for a document."""
+    return {name: getattr(value, name) for name in names}
+
+
+def plain_fields(value: object) -> dict[str, object]:
+    """Gives the fields that a dataclass has in a document, for one that has more."""
+    plain = to_plain(value)
+    return dict(plain) if isinstance(plain, dict) else {}
+
+
+def documented(value: object) -> bool:
+    """Prints the document with `--json`. Returns whether it did: then nothing else is said."""
+    if wants_document():
+        document(value)
+    return wants_document()
+
+
+def record(value: object, pairs: Iterable[tuple[str, object]]) -> None:
+    """Prints one thing: the document with `--json`; else its facts."""
+    if not documented(value):
+        facts(pairs)
+
+
+def answer(value: object, text: str, *, advice: str = "") -> None:
+    """Prints what a command did: the document with `--json`; else the text, and advice."""
+    if documented(value):
+        return
+    click.echo(text)
+    if advice:
+        note(advice)
+
+
+def listing(
+    rows: Sequence[T],
+    cells: Callable[[T], Mapping[str, object]],
+    *,
+    empty: str,
+    as_document: Callable[[Sequence[T]], object] = tuple,
+) -> None:
+    """Prints a list, or one page of it: a document with `--json`, a table without. cells: of a
+    row, by the column's heading. as_document: the rows themselves unless given.
+    """
+    if isinstance(rows, Page):
+        note_page(rows)
+    if wants_document():
+        document(as_document(rows))
+    else:
+        table_of(rows, cells, empty=empty)
+
+
+def table_of(
+    rows: Iterable[T], cells: Callable[[T], Mapping[str, object]], *, empty: str = ""
+) -> None:
+    shown = [cells(row) for row in rows]
+    table(list(shown[0]) if shown else (), [list(row.values()) for row in shown], empty=empty)
+
+
+def findings(
+    rows: Iterable[T],
+    cells: Callable[[T], Mapping[str, object]],
+    next_step: Callable[[T], str],
+) -> None:
+    """Prints checks as a table of at most LINE_COLUMNS: what was found is wrapped, and below it
+    stands the next step, on a line of its own to copy. next_step: empty for none.
+    """
+    shown = [(cells(row), next_step(row)) for row in rows]
+    if not shown:
+        return
+    texts = [[_cell(value) for value in columns.values()] for columns, _ in shown]
+    aligned = _align_columns([list(shown[0][0]), *texts])
+    begin = aligned[0].rindex(list(shown[0][0])[-1])  # of the last column
+    width = min(LINE_COLUMNS, shutil.get_terminal_size((LINE_COLUMNS, 0)).columns)
+    click.echo(aligned[0])
+    for line, row, (_, step) in zip(aligned[1:], texts, shown, strict=True):
+        room = max(UNCUT_CHARACTERS, width - begin)
+        said = textwrap.wrap(row[-1], room, break_on_hyphens=False)
+        click.echo(line[:begin] + f"\n{' ' * begin}".join(said))
+        if step:
+            advice = f"next: {escape_controls(step)}"
+            room = width - len(INDENT)
+            for part in textwrap.wrap(advice, room, break_on_hyphens=False):
+                click.echo(f"{INDENT}{part}")
+
+
+def table(headings: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:
+    """Prints a table. empty: what is said, on stderr, when there are no rows."""
+    texts = [[_cell(value) for value in row] for row in rows]
+    if not texts:
+        note(empty)
+    elif sys.stdout.isatty():
+        _draw_table(headings, texts)
+    else:
+        for line in _align_columns([list(headings), *texts]):
+            click.echo(line)
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Name and value, a line each; a value of None is left out. Further lines of a value are
+    indented: no text that somebody wrote looks like a fact.
+    """
+    known = [(name, value) for name, value in pairs if value is not None]
+    indent = "\n" + " " * (max((len(name) for name, _ in known), default=0) + 2)
+    shown = [[name, indent.join(_cell(value).split("\n"))] for name, value in known]
+    for line in _align_columns(shown):
+        click.echo(line)
+
+
+def _cell(value: object) -> str:
+    return "–" if value is None or value == "" else escape_controls(str(value))
+
+
+def _align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    if not rows:
+        return []
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _draw_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - only a terminal needs it
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console()
+    if _least_width(headings, rows) > console.width:
+        _print_blocks(headings, rows)
+        return
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        drawn.add_column(heading, overflow="fold")
+    for row in rows:
+        # Text, not str: what people typed is no markup.
+        drawn.add_row(*(Text(cell) for cell in row))
+    console.print(drawn)
+
+
+def _least_width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    columns = zip(headings, *rows, strict=True)
+    words = ([len(word) for cell in column for word in cell.split()] for column in columns)
+    widths = [min(UNCUT_CHARACTERS, max(lengths, default=0)) for lengths in words]
+    return sum(widths) + GAP * (len(widths) - 1)
+
+
+def _print_blocks(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints each row as lines of heading and value, on a terminal too narrow for the table."""
+    for number, row in enumerate(rows):
+        if number:
+            click.echo()
+        for line in _align_columns(list(zip(headings, row, strict=True))):
+            click.echo(line)
+
+
+_MARKS: Final = {
+    ConversionOutcome.TAKEN: "✓",
+    ConversionOutcome.CHANGED: "~",
+    ConversionOutcome.LEFT: "✗",
+}
+
+
+def conversion(notes: Sequence[ConversionNote]) -> None:
+    if not notes:
+        return
+    table(
+        ("place", "key", "", "what became of it"),
+        [
+            (note.place, note.key, f"{_MARKS[note.outcome]} {note.outcome}", note.text)
+            for note in notes
+        ],
+        empty="",
+    )
+    counts = Counter(note.outcome for note in notes)
+    click.echo(", ".join(f"{counts[outcome]} {outcome}" for outcome in ConversionOutcome))

@@ -1,0 +1,211 @@
+"""`Session` is one call of the command line. The global options are here as well."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+
+import click
+
+from harness.frame.errors import InputError
+from harness.frame.people.principals import OPERATOR
+
+if TYPE_CHECKING:
+    from harness.app.installation import FileVersion, Installation
+    from harness.config.model import Settings
+    from harness.frame.people.access import Actor
+    from harness.routing.context import Context
+
+P = ParamSpec("P")
+R = TypeVar("R")
+KEY_VARIABLE = "SWAPGATE_MANAGEMENT_KEY"
+# These set up or repair the machine's own installation, or need none. They have to work where
+# the database does not, so they look at a key when they act with it, not before.
+OF_THE_MACHINE: Final = frozenset(
+    {
+        *("init", "serve", "doctor", "demo", "sim", "try", "mcp", "worker", "db", "config"),
+        *("eval-worker", "eval-worker-template", "router-worker"),
+        *("completion", "docs", "status"),
+        *("gate decide", "canary decide"),
+    }
+)
+
+
+@dataclass
+class Session:
+    """Holds what belongs to one call; nothing is opened before a command needs it."""
+
+    config: Path | None = None
+    json: bool = False
+    key_file: Path | None = None
+    debug: bool = False
+
+    @cached_property
+    def actor(self) -> "Actor":
+        """The management key's principal, and without a key the operator of this machine: who
+        has the database's file and secret can do everything anyway.
+
+        Raises NotAllowed for an unknown key.
+        """
+        text = self.key_text()
+        if text is None:
+            return OPERATOR
+        from harness.operations import keys  # noqa: PLC0415 - as below
+
+        ctx = self.installation.context
+        return keys.authenticate(ctx.store, text, secret=self.installation.secret)
+
+    @cached_property
+    def deciding_actor(self) -> "Actor":
+        """The actor of a command that decides; stderr names him once. Raises as `actor`."""
+        actor = self.actor
+        click.echo(f"acting as {self._describe(actor)}", err=True)
+        return actor
+
+    def decide(
+        self,
+        use_case: "Callable[Concatenate[Context, Actor, P], R]",
+        *given: P.args,
+        **named: P.kwargs,
+    ) -> R:
+        """Calls a use case as the actor who decides. Raises as `actor`, and as the use case."""
+        return use_case(self.context, self.deciding_actor, *given, **named)
+
+    def _describe(self, actor: "Actor") -> str:
+        if actor is OPERATOR:
+            return f"{actor.name}, the operator of this machine (admin)"
+        where = self.key_file or KEY_VARIABLE
+        return f"{actor.name} ({actor.role.name.lower()}), by the key in {where}"
+
+    def key_text(self) -> str | None:
+        """Reads the management key of the file, else the environment. Raises InputError."""
+        if self.key_file is None:
+            return os.environ.get(KEY_VARIABLE) or None
+        try:
+            text = self.key_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            why = error.strerror
+            raise InputError(f"the key in {self.key_file} cannot be read: {why}") from None
+        except UnicodeDecodeError:
+            raise InputError(f"{self.key_file} holds no text: it should hold a key") from None
+        if not text:
+            raise InputError(f"{self.key_file} is empty: it should hold a management key")
+        return text
+
+    @cached_property
+    def _read(self) -> "tuple[Settings, FileVersion | None]":
+        from harness.app.installation import read_settings  # noqa: PLC0415 - pydantic and YAML take their time
+
+        return read_settings(self.config)
+
+    @property
+    def settings(self) -> "Settings":
+        return self._read[0]
+
+    @cached_property
+    def installation(self) -> "Installation":
+        from harness.app.installation import open_installation  # noqa: PLC0415 - as above
+
+        return open_installation(self.config, read=self._read)
+
+    @property
+    def context(self) -> "Context":
+        """What the use cases take. Raises ConfigError, StoreUnavailable."""
+        return self.installation.context
+
+    @property
+    def context_with_providers(self) -> "Context":
+        """Opens the context, and stores the file's providers that the database lacks."""
+        from harness.providers.records import Providers  # noqa: PLC0415 - as above
+        from harness.registry import targets  # noqa: PLC0415
+
+        ctx, settings = self.context, self.installation.settings
+        with ctx.store.read() as tx:
+            known = Providers(tx).all()
+        for name, provider in settings.providers.items():
+            if name not in known:
+                targets.put_provider(ctx, self.actor, provider)
+        return ctx
+
+    def close(self) -> None:
+        if "installation" in self.__dict__:
+            self.installation.close()
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: object) -> object:
+    session, name = ctx.ensure_object(Session), param.opts[0].lstrip("-").replace("-", "_")
+    if value:
+        setattr(session, name, value)
+        # Those that need no key would not notice a file that cannot be read.
+        session.key_text()
+    return getattr(session, name)
+
+
+def global_options(*, root: bool) -> list[click.Option]:
+    """Makes the global options anew. Below the root all but --json are accepted silently."""
+    file = {"type": click.Path(dir_okay=False, path_type=Path), "metavar": "FILE"}
+    flag = {"is_flag": True}
+    key_help = (
+        "Act with the management key in FILE, as its principal and with its role. "
+        f"[default: {KEY_VARIABLE}, else the operator of this machine, an admin]"
+    )
+    config_help = "Configuration file. [default: SWAPGATE_CONFIG, else ./swapgate.yaml]"
+    options: dict[str, tuple[dict[str, Any], str]] = {
+        "--config": (file, config_help),
+        "--json": (flag, "Print one JSON document on stdout."),
+        "--key-file": (file, key_help),
+        "--debug": (flag, "Show the traceback of an unexpected error."),
+    }
+    return [
+        click.Option(
+            [name],
+            help=text,
+            callback=_remember,
+            expose_value=False,
+            hidden=not root and name != "--json",
+            **kind,
+        )
+        for name, (kind, text) in options.items()
+    ]
+
+
+def _is_of_the_machine(path: str) -> bool:
+    return path in OF_THE_MACHINE or path.partition(" ")[0] in OF_THE_MACHINE
+
+
+def _check_key_first(command: click.Command) -> None:
+    """Makes the command look at the key, where one is given, before it does anything."""
+    callback = command.callback
+    if callback is None or getattr(callback, "checks_key", False):
+        return
+
+    @wraps(callback)
+    def checked(*args: object, **given: object) -> object:
+        running = click.get_current_context()
+        session = running.ensure_object(Session)
+        path = running.command_path.partition(" ")[2]
+        if session.key_text() is not None and not _is_of_the_machine(path):
+            _ = session.actor
+        return callback(*args, **given)
+
+    checked.checks_key = True  # type: ignore[attr-defined]  # options are adopted again and again
+    command.callback = checked
+
+
+def adopt_options(command: click.Command) -> click.Command:
+    """The command, and those below it, with the global options it does not have itself."""
+    if isinstance(command, click.Group):
+        for subcommand in command.commands.values():
+            adopt_options(subcommand)
+    else:
+        _check_key_first(command)
+    taken = {name for param in command.params for name in param.opts}
+    for param in command.params:
+        # A --json of its own also hears the one before the verb.
+        if "--json" in param.opts and param.callback is None:
+            param.callback = _remember
+    new = [o for o in global_options(root=False) if not taken.intersection(o.opts)]
+    command.params.extend(new)
+    return command

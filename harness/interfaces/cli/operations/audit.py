@@ -1,0 +1,213 @@
+"""`swapgate audit` and `swapgate alert`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from harness.frame.errors import InputError
+from harness.frame.formatting import format_excerpt, format_quantity
+from harness.frame.pagination import PageRequest
+from harness.frame.signing.audit import AuditFilter, AuditPosition
+from harness.frame.text_files import read_text
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import FILE, arg, command, opt, page_of, taken_from
+from harness.interfaces.cli.frame.output import note_page, timestamp
+from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.operations.database import print_faults
+from harness.operations import alert_delivery, audit_export, queries
+
+MOST_DETAILS: Final = 100  # characters
+WRITERS: Final = {".csv": audit_export.write_csv, ".jsonl": audit_export.write_json_lines}
+DAY_OR_TIME: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+
+
+@click.group()
+def audit() -> None:
+    """The audit log: append-only, hash-chained."""
+
+
+def _selection(
+    *,
+    actor: str = opt("Part of who did it, or a key's id.", metavar="TEXT", default=""),
+    action: str = opt("Part of what was done.", metavar="TEXT", default=""),
+    subject: str = opt("Part of what it was done to.", metavar="TEXT", default=""),
+    since: datetime | None = opt("Only from this day or time on, UTC.", type=DAY_OR_TIME),
+    until: datetime | None = opt("Only before this day or time, UTC.", type=DAY_OR_TIME),
+) -> AuditFilter:
+    # What is typed is UTC, as all times are printed.
+    begin, end = (at.replace(tzinfo=UTC) if at else None for at in (since, until))
+    return AuditFilter(actor, action, subject, begin, end)
+
+
+@command(audit)
+def tail(
+    session: Session,
+    *,
+    selection: AuditFilter = taken_from(_selection),
+    page_request: PageRequest = page_of(20, "-n"),
+) -> None:
+    """Show the newest events, the newest last."""
+    audit_events = queries.list_audit_events(
+        session.context, page_request, selection, reader=session.actor
+    )
+    note_page(audit_events)
+    output.listing(
+        list(reversed(audit_events)),
+        lambda event: {
+            "NUMBER": event.number,
+            "AT (UTC)": timestamp(event.at),
+            "WHO": f"{event.actor} ({event.key})" if event.key else event.actor,
+            "DID": event.action,
+            "TO": event.subject,
+            "DETAILS": format_excerpt(
+                json.dumps(_reason_first(event.details), ensure_ascii=False), MOST_DETAILS
+            ),
+        },
+        empty="no such event is in the log",
+    )
+
+
+def _reason_first(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keeps the reason when a long line of details is cut."""
+    return {name: details[name] for name in sorted(details, key=lambda name: name != "reason")}
+
+
+@command(audit)
+def export(
+    session: Session,
+    file: Path = arg(type=FILE),
+    *,
+    selection: AuditFilter = taken_from(_selection),
+) -> None:
+    """Write events to FILE, the newest first: .csv for spreadsheets, .jsonl for programs.
+
+    A file that is there already is not overwritten.
+    """
+    write = WRITERS.get(file.suffix.lower())
+    if write is None:
+        raise InputError(f"{file}: the name must end in {' or '.join(WRITERS)}")
+    events = queries.read_audit_events(session.context, selection, reader=session.actor)
+    try:
+        with file.open("x", encoding="utf-8", newline="") as opened:
+            count = write(events, opened)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from None
+    if not output.documented({"file": str(file), "events": count}):
+        output.note(f"{format_quantity(count, 'event')} written to {file}")
+
+
+@command(audit)
+def verify(
+    session: Session,
+    *,
+    head: str | None = opt(
+        "A head that the control plane printed, or a file of them.",
+        metavar="HEAD",
+    ),
+) -> int:
+    """Check the chain from its first event, and the signature of every row that was decided.
+
+    Exit code 1 where either does not hold, or the log lacks the event of a printed head.
+    """
+    faults = session.context.store.signature_faults()
+    broken = queries.find_audit_break(session.context)
+    events = queries.list_audit_events(session.context, PageRequest(1)).total
+    heads = [] if head is None else _read_heads(session, head)
+    missing = audit_export.find_missing_head(session.context, heads)
+    if not output.documented(
+        {
+            "whole": broken is None,
+            "events": events,
+            "first_break": broken,
+            "rows": [{"row": fault.name, "why": fault.why} for fault in faults],
+            "heads": len(heads),
+            "missing_head": missing,
+        }
+    ):
+        _print_chain(broken, events)
+        if heads:
+            _print_heads(len(heads), missing)
+        print_faults(faults)
+    return 0 if broken is None and missing is None and not faults else 1
+
+
+def _read_heads(session: Session, head: str) -> Sequence[AuditPosition]:
+    text = head if head.lstrip().startswith("{") else read_text(head)
+    return audit_export.read_heads(text, session.installation.signatures)
+
+
+def _print_chain(broken: int | None, events: int) -> None:
+    if broken is None:
+        click.echo(f"the audit log is whole: {events} events")
+        return
+    click.echo(
+        f"the audit log is broken at event {broken}: it, or one before, was changed or is "
+        "missing"
+    )
+
+
+def _print_heads(heads: int, missing: int | None) -> None:
+    if missing is None:
+        click.echo(f"the log has the events of {format_quantity(heads, 'printed head')}")
+        return
+    click.echo(
+        f"a printed head names event {missing}, which the log lacks or has with other content: "
+        "the log was cut or changed"
+    )
+
+
+@click.group()
+def alert() -> None:
+    """Alerts: open faults, and who was notified."""
+
+
+@command(alert, "list")
+def list_alerts(
+    session: Session,
+    *,
+    open_only: bool = opt("Only alerts whose cause persists.", "--open"),
+    search: str = opt("Only alerts that have this text in them.", default=""),
+    page_request: PageRequest = page_of(50),
+) -> None:
+    """List alerts, the most recent first, with what to do about each."""
+    found = queries.list_alerts(
+        session.context, page_request, open_only=open_only, search=search
+    )
+    output.listing(
+        found,
+        lambda row: {
+            "LAST SEEN": timestamp(row.last_seen),
+            "SEVERITY": row.severity.name.lower(),
+            "STATE": "open" if row.open else "over",
+            "TIMES": row.count,
+            "ALERT": f"{row.title} ({row.kind.value})",
+            "TOLD": row.message_counts or "no message",
+            "NEXT STEP": row.next_step if row.open else " ",
+        },
+        empty="no alert is open" if open_only else "there were no alerts",
+    )
+    if any(row.open for row in found) and not session.json:
+        output.note("what to do, step by step: `swapgate docs open runbook`")
+
+
+@command(alert)
+def test(session: Session) -> int:
+    """Send a test through every sink of the configuration, with this command's environment.
+
+    Exit code 1 when a sink did not accept it.
+    """
+    tried = alert_delivery.send_test(session.context, session.actor)
+    output.listing(
+        tried,
+        lambda attempt: {
+            "SINK": attempt.sink,
+            "DELIVERED": "yes" if attempt.delivered else "NO",
+            "WHY NOT": attempt.error,
+        },
+        empty="",
+    )
+    return 0 if all(attempt.delivered for attempt in tried) else 1

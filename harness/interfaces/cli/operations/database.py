@@ -1,0 +1,191 @@
+"""`swapgate db`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.frame.errors import InputError
+from harness.frame.people.access import Role
+from harness.frame.signing.keyring import KeyPurpose
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import REASON, command, opt
+from harness.interfaces.cli.frame.session import Session
+
+if TYPE_CHECKING:
+    from harness.app.database import SchemaState
+    from harness.frame.signing.signed_rows import RowFault
+
+MOST_SHOWN = 200
+
+
+@click.group()
+def db() -> None:
+    """The database: its schema, and the signatures of its rows."""
+
+
+@command(db)
+def upgrade(session: Session) -> None:
+    """Bring the schema to the newest revision; a missing SQLite file is made."""
+    from harness.app.database import upgrade_database  # noqa: PLC0415 - `--help` stays quick
+
+    upgrade_database(session.settings)
+    output.answer({"upgraded": True}, "the database is at the newest revision")
+
+
+@command(db)
+def accept_restore(
+    session: Session,
+    *,
+    reason: str = opt("Reason, recorded in the audit log."),
+    above: int = opt(
+        "Highest revision that a router elsewhere served.",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=False,
+    ),
+) -> None:
+    """Go on with a database that was restored from a backup.
+
+    Opens a new epoch, which routers accept. Keys that were revoked since the backup stay
+    revoked on routers that knew of it.
+    """
+    from harness.app.router_process import revision_on_disk  # noqa: PLC0415 - `--help` stays quick
+    from harness.operations import integrity  # noqa: PLC0415 - as above
+
+    served = revision_on_disk(session.settings)
+    highest = integrity.highest_known_revision(session.context, (above, served))
+    after = session.decide(integrity.accept_restore, reason=reason, above=highest)
+    output.answer(
+        {"epoch": after.epoch, "revisions_above": highest},
+        f"epoch {after.epoch} begins; the next revision is {highest + 1}",
+        advice="routers take it within seconds: see /readyz",
+    )
+
+
+@command(db)
+def grant(
+    session: Session,
+    role: str,
+    *,
+    only_show: bool = opt("Print the statements; change nothing.", "--print"),
+) -> None:
+    """Let the PostgreSQL role ROLE run Swapgate, without owning its tables.
+
+    Run it as the tables' owner. Then put ROLE into the `database_url` of every process.
+    """
+    from harness.app.database import grant_runtime  # noqa: PLC0415 - as above
+
+    found = grant_runtime(session.settings, role, only_show=only_show)
+    text = f"the role {role} can run Swapgate, and change none of its tables"
+    statements = "\n".join(f"{statement};" for statement in found)
+    done = {"granted": not only_show, "statements": found}
+    output.answer(done, statements if only_show else text)
+
+
+@command(db)
+def check(session: Session) -> int:
+    """Compare the database with what this version needs, and verify every signed row.
+
+    Exit code 1 where anything is wrong. `swapgate audit verify` checks the audit log.
+    """
+    from harness.app.database import schema_state  # noqa: PLC0415 - as above
+
+    state = schema_state(session.settings)
+    # Of an older schema, no row can be read.
+    faults = () if state.differences else session.context.store.signature_faults()
+    if not output.documented(
+        {
+            "same": not state.differences,
+            "differences": state.differences,
+            "needed": state.needed,
+            "found": state.found,
+            "signed": not faults,
+            "rows": [{"row": fault.name, "why": fault.why} for fault in faults],
+        }
+    ):
+        _print_check(state, faults)
+    return 1 if state.differences or faults else 0
+
+
+def _print_check(state: "SchemaState", faults: "Sequence[RowFault]") -> None:
+    for difference in state.differences:
+        click.echo(difference)
+    print_faults(faults)
+    found = f"revision {state.found}" if state.found else "no tables"
+    if state.differences:
+        output.note(f"this version needs revision {state.needed}, and the database has {found}")
+        output.note("run `swapgate db upgrade`")
+    elif faults:
+        output.note(
+            "Swapgate ignores these rows: restore changed rows from a backup, and remove "
+            "added rows with `swapgate db remove-forged`"
+        )
+    else:
+        click.echo(
+            f"the database is what this version needs ({found}), and every row is as it was "
+            "signed"
+        )
+
+
+def print_faults(faults: "Sequence[RowFault]") -> None:
+    for fault in faults[:MOST_SHOWN]:
+        click.echo(f"{fault.name}: {fault.why}")
+    if len(faults) > MOST_SHOWN:
+        click.echo(f"… and {len(faults) - MOST_SHOWN} more rows")
+
+
+@command(db, "remove-forged")
+def remove_forged(
+    session: Session, *, reason: str = REASON, yes: bool = opt("Do not ask for confirmation.")
+) -> None:
+    """Remove the rows whose signature is missing or does not hold.
+
+    Shows them first, and asks. Needs the tables' owner and the private signing key.
+    """
+    session.deciding_actor.require(Role.ADMIN)
+    if not reason.strip():
+        raise InputError("--reason is empty: say why, the audit log keeps it")
+    store = session.installation.store
+    faults = store.signature_faults()
+    if not faults:
+        _print_result("every row is as it was signed", 0)
+        return
+    print_faults(faults)
+    if not yes:
+        click.confirm("Remove these rows?", abort=True, err=True)
+    count = store.remove_forged(faults, actor=session.deciding_actor, reason=reason)
+    _print_result(f"removed {count} rows", count)
+
+
+@command(db, "rotate-key")
+def rotate_key(
+    session: Session,
+    *,
+    purpose: KeyPurpose = opt("Purpose of the key.", default=KeyPurpose.CONTROL),
+) -> None:
+    """Create a new signing key; signatures of the old one stay valid.
+
+    Restart control afterwards, and give every router's `signing.pub` the new line.
+    """
+    from harness.app.database import rotate_signing_key  # noqa: PLC0415 - as above
+
+    new = rotate_signing_key(session.installation, session.deciding_actor, purpose)
+    _print_result(f"the {purpose} key {new.id} signs from now on", 1)
+
+
+@command(db, "retire-key")
+def retire_key(session: Session, key: str, *, reason: str = REASON) -> None:
+    """Stop accepting signatures of the key KEY.
+
+    Every row is checked, and signed anew. Needs the tables' owner. Restart control afterwards,
+    and give every router the new `signing.pub`.
+    """
+    from harness.app.database import retire_signing_key  # noqa: PLC0415 - as above
+
+    count = retire_signing_key(session.installation, session.deciding_actor, key, reason)
+    _print_result(f"signed {count} rows anew; the key {key} is retired", count)
+
+
+def _print_result(text: str, rows: int) -> None:
+    output.answer({"done": text, "rows": rows}, text)

@@ -1,0 +1,115 @@
+"""`swapgate docs` and `swapgate completion`."""
+
+import webbrowser
+from pathlib import Path
+
+import click
+from click.shell_completion import get_completion_class
+
+from harness.frame import docs_pages
+from harness.frame.errors import ConfigError
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import arg, command, opt
+from harness.interfaces.cli.frame.session import Session
+
+FOLDER = Path(__file__).resolve().parents[4] / "docs"
+
+
+@click.group()
+def docs() -> None:
+    """The docs that ship with Swapgate."""
+
+
+@command(docs, "open")
+def open_page(
+    session: Session,
+    page: str = arg(default="index"),
+    *,
+    text: bool = opt("Print the page, and open no browser."),
+) -> None:
+    """Open a page of the docs in the browser, or print it.
+
+    PAGE is its path, or the last part of it: `gate`, `reference/config`, `runbook`. Without a
+    browser or a built site, the page is printed.
+    """
+    found = docs_pages.find_page(page)
+    if session.json:
+        output.document(
+            {
+                "page": found.name,
+                "title": found.title,
+                "markdown": str(found.markdown),
+                "html": None if found.html is None else str(found.html),
+            }
+        )
+    elif not text and found.html is not None and open_browser(found.html.as_uri()):
+        output.note(f"opened {found.html}")
+    else:
+        output.note(str(found.markdown))
+        click.echo(found.markdown.read_text(encoding="utf-8"), nl=False)
+
+
+def open_browser(address: str) -> bool:
+    """Opens the address in a browser; whether there is one."""
+    try:
+        return webbrowser.get().open(address)
+    except webbrowser.Error:
+        return False
+
+
+@command(docs, "list")
+def list_pages() -> None:
+    """List the pages of the docs."""
+    output.listing(
+        docs_pages.list_pages(),
+        lambda page: {"PAGE": page.name, "TITLE": page.title},
+        empty="there are no pages",
+        as_document=lambda pages: [{"page": page.name, "title": page.title} for page in pages],
+    )
+
+
+def _program() -> click.Command:
+    return click.get_current_context().find_root().command
+
+
+@command(docs, hidden=True)
+def generate(
+    session: Session, *, check: bool = opt("Write nothing; exit code 1 when one is stale.")
+) -> int:
+    """Regenerate the reference pages and the diagrams."""
+    try:
+        from docs_reference.pages import generated_files  # noqa: PLC0415 - of a checkout alone
+    except ModuleNotFoundError:
+        raise ConfigError("docs are written in a checkout") from None
+    stale = {
+        path: text
+        for path, text in generated_files(_program(), FOLDER).items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+    names = [f"docs/{path.relative_to(FOLDER).as_posix()}" for path in stale]
+    if not check:
+        for path, text in stale.items():
+            path.write_text(text, encoding="utf-8")
+    if session.json:
+        output.document({"stale" if check else "written": names})
+    elif check:
+        for name in names:
+            click.echo(f"{name} is stale: run `make docs`")
+    else:
+        click.echo(f"written: {', '.join(names) or 'nothing had changed'}")
+    return 1 if check and stale else 0
+
+
+VARIABLE = "_SWAPGATE_COMPLETE"
+
+
+@command()
+def completion(shell: str = arg(type=click.Choice(["bash", "zsh", "fish"]))) -> None:
+    """Print a shell's completion.
+
+    Once, for bash: swapgate completion bash > ~/.swapgate-complete, and
+    `. ~/.swapgate-complete` in ~/.bashrc.
+    """
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None  # noqa: S101 - click brings these three
+    click.echo(completion_class(_program(), {}, "swapgate", VARIABLE).source())

@@ -1,0 +1,152 @@
+"""`swapgate doctor`."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from harness.frame.formatting import format_quantity, format_usd
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import FiniteRange, command, opt
+from harness.interfaces.cli.frame.session import Session
+
+MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
+
+
+@command()
+def doctor(
+    session: Session,
+    *,
+    tools: str | None = opt(
+        "Run a tool loop on a target instead, and compare with its declared abilities. TARGET: "
+        "an id, PROVIDER/MODEL, or a route, for all of its targets.",
+        metavar="TARGET",
+    ),
+    live: str | None = opt(
+        "Try a provider's model with its own key instead, or all its registered models. It "
+        "costs money, and needs --max-usd.",
+        metavar="PROVIDER[/MODEL]",
+    ),
+    max_usd: float | None = opt(
+        "With --live: most US dollars for the run.",
+        type=FiniteRange(min=0, min_open=True),
+    ),
+    timeout_s: float = opt(
+        "Seconds for one target; with --live for each answer.",
+        "--timeout",
+        type=FiniteRange(min=0, min_open=True),
+        default=120.0,
+    ),
+) -> int:
+    """Check the installation, and say what to fix.
+
+    Exit code 1 when a check fails; a warning is no failure.
+    """
+    if live is not None and tools is not None:
+        raise click.UsageError("--live and --tools are two runs: give one of them")
+    if live is None and max_usd is not None:
+        raise click.UsageError("--max-usd belongs to --live")
+    if live is not None:
+        if max_usd is None:
+            raise click.UsageError(
+                "--live costs money: set the most that it may spend with --max-usd"
+            )
+        return 0 if _live(session, live, max_usd, timeout_s) else 1
+    if tools is not None:
+        return 0 if _tools(session, tools, timeout_s) else 1
+    from harness.app.doctor import checks  # noqa: PLC0415 - `--help` stays quick
+
+    findings = list(checks.all_checks(lambda: session.settings, lambda: session.context))
+    failed = any(check.status == "fail" for check in findings)
+    if not output.documented({"ok": not failed, "checks": findings}):
+        output.findings(
+            findings,
+            lambda check: {
+                "CHECK": check.subject,
+                "": MARKS[check.status],
+                "FOUND": check.found,
+            },
+            lambda check: check.next_step,
+        )
+    return 1 if failed else 0
+
+
+def _tools(session: Session, name: str, timeout_s: float) -> bool:
+    """Whether all that is declared works. Raises NotFound, ConfigError."""
+    from harness.app.doctor import tool_checks  # noqa: PLC0415 - the router takes its time
+
+    _ = session.context_with_providers  # the file's, too
+    found = [
+        tool_checks.report(session.installation, target, provider, timeout_s)
+        for target, provider in tool_checks.meant(session.installation, name)
+    ]
+    ok = all(finding.ok for finding in found)
+    if not output.documented({"ok": ok, "targets": found}):
+        output.findings(
+            [(report.target, finding) for report in found for finding in report.findings],
+            lambda pair: {
+                "TARGET": pair[0],
+                "CHECK": pair[1].subject,
+                "": _mark(pair[1].outcome, pair[1].failed),
+                "FOUND": pair[1].found,
+            },
+            lambda pair: pair[1].next_step,
+        )
+    return ok
+
+
+def _live(session: Session, name: str, max_usd: float, timeout_s: float) -> bool:
+    """Whether all was tried and nothing fails. Raises NotFound, InputError, ConfigError."""
+    from harness.app.doctor import live_checks  # noqa: PLC0415 - the router takes its time
+
+    _ = session.context_with_providers  # the file's, too
+    meter = live_checks.LiveMeter(max_usd)
+    models = live_checks.models_of(session.installation, name)
+    with _without_router_logs():
+        reports = [
+            live_checks.report(session.installation, provider, model, meter, timeout_s)
+            for provider, model in models
+        ]
+    ok = all(report.ok for report in reports)
+    spent = {
+        "ok": ok,
+        "calls": meter.calls,
+        "at_most_usd": meter.spent_usd,
+        "targets": reports,
+    }
+    if output.documented(spent):
+        return ok
+    output.findings(
+        [(report.target, finding) for report in reports for finding in report.findings],
+        lambda pair: {
+            "TARGET": pair[0],
+            "SCENARIO": pair[1].scenario,
+            "": _mark(pair[1].outcome, pair[1].outcome == "fails"),
+            "EXPECTED": pair[1].expected,
+            "FOUND": pair[1].found,
+        },
+        lambda pair: pair[1].next_step,
+    )
+    click.echo(
+        f"{format_quantity(meter.calls, 'call')}: at most {format_usd(meter.spent_usd)} "
+        f"of {format_usd(max_usd)}.",
+        err=True,
+    )
+    return ok
+
+
+@contextmanager
+def _without_router_logs() -> Iterator[None]:
+    """Keeps back what the router logs: here the run itself provokes the refusals."""
+    ours = logging.getLogger("swapgate")
+    before = ours.level
+    ours.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ours.setLevel(before)
+
+
+def _mark(outcome: str, failed: bool) -> str:  # noqa: FBT001 - a finding's two
+    return f"FAIL: {outcome}" if failed else outcome

@@ -1,0 +1,268 @@
+"""Commands that run processes."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from harness.frame.imports import leave_modules_alone, pause_garbage_collection
+from harness.interfaces.cli.frame.command import command, opt
+from harness.interfaces.cli.frame.session import KEY_VARIABLE, Session
+
+WHAT = {
+    "router": "the router",
+    "control": "the control plane",
+    "agents": "the agents process",
+    "ui": "the dashboard",
+}
+PARTS = tuple(WHAT)
+# The control plane brings the file's routes in: the router need not miss them meanwhile. The
+# addresses are said once for all.
+BESIDE_OTHERS = "--beside-others"
+MORE = {"router": ["--beside-control"], "control": [BESIDE_OTHERS], "ui": [BESIDE_OTHERS]}
+# The CLI knows API and dashboard by name.
+ENTRY_POINTS = {
+    "control": "harness.interfaces.api.app:run_control",
+    "agents": "harness.interfaces.api.agents.process:run_agents",
+    "ui": "dashboard.serve:run",
+}
+BESIDE = {
+    part: {option.lstrip("-").replace("-", "_"): True for option in options}
+    for part, options in MORE.items()
+}
+_BESIDE_OTHERS = opt(
+    "Started by `serve all`, which says the addresses.", BESIDE_OTHERS, hidden=True
+)
+
+
+def own_command(*words: str, config: Path | None = None) -> list[str]:
+    chosen = ["--config", str(config)] if config else []
+    return [sys.executable, "-m", "swapgate", *chosen, *words]
+
+
+@click.group()
+def serve() -> None:
+    """Run Swapgate's processes."""
+
+
+@command(serve)
+def router(
+    session: Session,
+    *,
+    workers: int | None = opt(
+        "Worker processes. [default: router.workers]",
+        type=click.IntRange(1, 256),
+        metavar="N",
+    ),
+    beside_control: bool = opt(
+        "Started with a control plane, which brings in the file's routes.", hidden=True
+    ),
+) -> None:
+    """Serve production traffic: the OpenAI-compatible API.
+
+    SIGTERM lets requests end; SIGHUP reads the configuration again, without losing one.
+    """
+    from harness.app import data_plane  # noqa: PLC0415 - `--help` stays quick
+
+    with _announced(session, "router", beside_others=beside_control):
+        code = data_plane.serve_router(session.config, workers, beside_control=beside_control)
+    raise SystemExit(code)
+
+
+@command(serve)
+def control(session: Session, *, beside_others: bool = _BESIDE_OTHERS) -> None:
+    """Run the reconcile loop, eval workers and the management API."""
+    _run_part(session, "control", beside_others=beside_others)
+
+
+@command(serve)
+def agents(session: Session) -> None:
+    """Serve agents: their sessions over HTTP, below the router's /agents.
+
+    SIGTERM lets answers end for as long as the router's requests may take.
+    """
+    _run_part(session, "agents", beside_others=True)
+
+
+@command(serve)
+def ui(session: Session, *, beside_others: bool = _BESIDE_OTHERS) -> None:
+    """Serve the dashboard."""
+    _run_part(session, "ui", beside_others=beside_others)
+
+
+@contextmanager
+def _announced(session: Session, part: str, *, beside_others: bool) -> Iterator[None]:
+    """Says on a terminal where a part that was started alone is, as soon as it answers."""
+    if beside_others or not sys.stderr.isatty():
+        yield
+        return
+    from harness.app import processes  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.installation import load_settings  # noqa: PLC0415 - as above
+
+    settings = load_settings(session.config)
+    with processes.announcing(settings, [part], lambda text: click.echo(text, err=True)):
+        yield
+
+
+def _run_part(session: Session, part: str, *, beside_others: bool) -> None:
+    from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.installation import load_settings  # noqa: PLC0415 - as above
+    from harness.app.processes import require_port  # noqa: PLC0415 - as above
+    from harness.app.reload import reloading  # noqa: PLC0415 - as above
+
+    settings = load_settings(session.config)
+    # The dashboard says on its pages what is wrong with the database.
+    if part != "ui":
+        require_database(settings)
+    where = getattr(settings, part)
+    require_port(where, what=WHAT[part], setting=f"{part}.port")
+    again = own_command(
+        "serve", part, *MORE.get(part, ()) if beside_others else (), config=session.config
+    )
+    address = (where.host, where.port) if part == "ui" else ()
+    with (
+        _announced(session, part, beside_others=beside_others),
+        reloading(again, session.config, settings),
+    ):
+        _run_entry_point(ENTRY_POINTS[part], session.config, *address)
+
+
+def _run_entry_point(entry_point: str, *given: object) -> None:
+    module, _, function = entry_point.partition(":")
+    with pause_garbage_collection():
+        run = getattr(import_module(module), function)
+    leave_modules_alone()
+    run(*given)
+
+
+@command(serve, "all")
+def serve_all(session: Session) -> None:
+    """Router, control plane, agents and dashboard together; Ctrl-C ends all of them.
+
+    Prints their addresses once they answer. `agents.enabled: false` leaves the agents out.
+    SIGHUP lets every part read the configuration and `.env` again.
+    """
+    from harness.app import processes  # noqa: PLC0415
+    from harness.app.database import import_store, require_database  # noqa: PLC0415 - as above
+    from harness.app.installation import load_settings  # noqa: PLC0415 - as above
+
+    config = session.config
+    settings = load_settings(config)
+    require_database(settings)
+    parts = [part for part in PARTS if part != "agents" or settings.agents.enabled]
+    processes.require_ports(settings, {part: WHAT[part] for part in parts})
+    commands: dict[str, Sequence[str]] = {
+        part: own_command("serve", part, *MORE.get(part, ()), config=config) for part in parts
+    }
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    def import_shared() -> None:
+        import_store()
+        if "agents" in parts:  # the control plane needs most of what it imports, too
+            import_module(ENTRY_POINTS["agents"].partition(":")[0])
+
+    code = processes.supervise(commands, settings, say, import_shared=import_shared)
+    if isinstance(code, int):
+        raise SystemExit(code)
+    # A process of the part's own from here on.
+    click.get_current_context().invoke(serve.commands[code], **BESIDE.get(code, {}))
+
+
+@command()
+def mcp(
+    session: Session,
+    *,
+    http: bool = opt("Serve streamable HTTP, at /mcp, with callers' keys."),
+    host: str = opt("Address to listen on, for --http.", default="127.0.0.1"),
+    port: int = opt("Port, for --http.", default=8086),
+    agent_session: str = opt(
+        "The agent's session for switch_model and spawn.",
+        "--session",
+        metavar="ID",
+        default="",
+    ),
+) -> None:
+    """Serve tools to agents over MCP: on stdin and stdout, or over HTTP.
+
+    An agent may look, and propose a swap; it can never approve one. Without a key it acts on
+    stdin and stdout as a proposer.
+    """
+    from harness.app.database import require_database  # noqa: PLC0415
+    from harness.app.processes import require_port  # noqa: PLC0415 - as above
+
+    require_database(session.settings)
+    if http:
+        where = replace(session.settings.agents, host=host, port=port)
+        require_port(where, what="the MCP server", setting="--port")
+    elif (text := session.key_text()) is not None:
+        os.environ[KEY_VARIABLE] = text
+    address = (host, port) if http else None
+    _run_entry_point(
+        "harness.interfaces.api.mcp:run_mcp", session.config, address, agent_session
+    )
+
+
+@command()
+def worker(
+    session: Session,
+    *,
+    slots: int = opt(
+        "Eval runs of this host at a time.",
+        type=click.IntRange(1, 256),
+        default=2,
+    ),
+    providers: tuple[str, ...] = opt(
+        "Only runs on this provider; may be repeated.",
+        "--provider",
+    ),
+) -> None:
+    """Take eval runs from the queue that the workers of all hosts share.
+
+    Needs `control.queue: procrastinate` and PostgreSQL. SIGTERM ends it: its runs go on
+    elsewhere.
+    """
+    from harness.app.eval_workers import run_worker_host  # noqa: PLC0415 - as above
+
+    run_worker_host(session.config, slots=slots, providers=providers)
+
+
+@command(hidden=True)
+def eval_worker(
+    session: Session,
+    run: str,
+    *,
+    owner: str = opt("This worker's name on the lease."),
+    parent: int = opt("Process id of the parent; the worker ends with it."),
+) -> None:
+    """Ask and score what one eval run still lacks."""
+    from harness.app.eval_workers import run_worker  # noqa: PLC0415 - `--help` stays quick
+
+    run_worker(session.config, run, owner=owner, parent=parent)
+
+
+@command(hidden=True)
+def eval_worker_template(session: Session) -> None:
+    """Fork eval workers for the runs that the parent names on stdin."""
+    from harness.app.eval_workers import run_worker_template  # noqa: PLC0415 - as above
+
+    run_worker_template(session.config)
+
+
+@command(hidden=True)
+def router_worker(
+    *,
+    slot: int = opt("Number of this worker."),  # noqa: ARG001 - it tells workers apart in `ps`
+    channel: int = opt("File descriptor of the channel to the parent."),
+    listeners: tuple[int, ...] = opt("File descriptor of a listening socket.", "--listen"),
+) -> None:
+    """Serve requests for `swapgate serve router`, which sends the settings on stdin."""
+    from harness.app.router_process import run_router_worker  # noqa: PLC0415 - as above
+
+    run_router_worker(sys.stdin.buffer.read(), channel=channel, listeners=listeners)

@@ -1,0 +1,313 @@
+"""`swapgate status`, and `swapgate` alone. States, first line and banners are Overview's."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+import click
+
+from harness.agents.switches import SwitchRequestView, view_switch
+from harness.app.processes import describe_missing_control
+from harness.evals.spending import load_report
+from harness.frame.alerts.alert import NO_SINK, AlertKind
+from harness.frame.alerts.alerts import AlertView
+from harness.frame.formatting import (
+    escape_controls,
+    format_bps,
+    format_quantity,
+    format_spent_usd,
+)
+from harness.frame.pagination import INVALID_ROWS_HINT, Page
+from harness.frame.signing.signed_rows import RowFault
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import WATCH, command
+from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.frame.waiting import Watched, watch
+from harness.operations.queries import list_alerts
+from harness.operations.route_queries import RouteOverview, load_overview, load_statuses
+from harness.operations.route_status import (
+    ALERTS_OF_STATES,
+    OUTAGE_STATES,
+    RouteState,
+    RouteStatus,
+    describe_needs,
+)
+from harness.proposals import banners
+from harness.proposals.banners import Banner
+from harness.proposals.break_glass import count_unconfirmed
+from harness.routing.table import FIRST_ROUTE_STEP
+
+
+@command()
+def spending(session: Session) -> None:
+    """Show what evals, judges, shadows, drift checks and agents cost in this month (UTC)."""
+    report = load_report(session.context)
+    if output.documented(report):
+        return
+    click.echo(f"{report.headline}.")
+    if report.reason:
+        click.echo(f"{report.reason}.")
+    click.echo()
+    output.table_of(
+        report.purposes,
+        lambda row: {
+            "PURPOSE": row.purpose.value,
+            "SPENT": format_spent_usd(row.spent_usd, row.unpriced),
+            "CALLS": f"{row.calls:,}",
+            "WITHOUT A PRICE": f"{row.unpriced:,}" if row.unpriced else None,
+            "STATE": row.purpose.at_the_cap if report.reason else None,
+        },
+    )
+
+
+MOST_ROUTES: Final = 12
+# Of a document, and of the lines that go into a log.
+MOST_LISTED_ROUTES: Final = 100
+MOST_ALERTS: Final = 5
+FIRST_STEPS: Final = (
+    ("swapgate init", "sets one up in this folder"),
+    ("swapgate init --guided", "does so, and asks for a provider and a route"),
+    ("swapgate demo", "shows what Swapgate does, with simulated providers"),
+)
+NOT_SET_UP: Final = "There is no installation of Swapgate in this folder yet."
+ALL_COMMANDS: Final = "`swapgate --help` lists all commands"
+# Of these a person sees the canary first; of the others the proposal.
+CANARY_STATES: Final = frozenset(
+    {
+        RouteState.HARM,
+        RouteState.SUSPECT,
+        RouteState.HELD,
+        RouteState.BAKE_HELD,
+        RouteState.PAUSED,
+        RouteState.ROLLED_BACK,
+        RouteState.ABORTED,
+        RouteState.TAKEN_BACK,
+        RouteState.CANARY,
+        RouteState.BAKING,
+    }
+)
+
+
+@dataclass(frozen=True)
+class _Standing:
+    overview: RouteOverview
+    routes: Page[RouteStatus]  # the first of them
+    alerts: Sequence[AlertView]
+    alerts_of_states: int  # others, which the routes' states say
+    requests: Sequence[SwitchRequestView]
+    banners: Mapping[str, Sequence[Banner]]  # what is in force, by kind
+    unconfirmed: int  # break-glasses that wait for a second person
+
+    @property
+    def faults(self) -> Iterable[RowFault]:
+        return dict.fromkeys((*self.overview.faults.values(), *self.routes.invalid))
+
+    @property
+    def headline(self) -> str:
+        return describe_needs(
+            self.overview.active,
+            len(self.alerts),
+            self.overview.at,
+            unconfirmed=self.unconfirmed,
+            others=self.overview.others,
+        )
+
+
+@command()
+def status(session: Session, *, watched: bool = WATCH) -> None:
+    """Show where things stand, and what waits for a person.
+
+    `swapgate` alone does the same.
+    """
+    from harness.app.installation import has_state  # noqa: PLC0415 - `--help` stays quick
+
+    if not has_state(session.settings):
+        _print_first_steps(as_json=session.json)
+        return
+    if watched:
+        watch(
+            session,
+            Watched(
+                load=lambda: _load(session, MOST_LISTED_ROUTES),
+                draw=lambda standing: _print(session, standing),
+                lines=_lines,
+                document=_as_json,
+                ended=lambda _: False,
+            ),
+        )
+    elif session.json:
+        output.document(_as_json(_load(session, MOST_LISTED_ROUTES)))
+    else:
+        _print(session, _load(session, MOST_ROUTES))
+        output.note(ALL_COMMANDS)
+
+
+def _print_first_steps(*, as_json: bool) -> None:
+    if as_json:
+        steps = [command for command, _ in FIRST_STEPS]
+        output.document({"installation": False, "headline": NOT_SET_UP, "next": steps})
+        return
+    click.echo(f"{NOT_SET_UP} To begin:")
+    output.facts((f"  {command}", what) for command, what in FIRST_STEPS)
+    output.note(ALL_COMMANDS)
+
+
+def _load(session: Session, most: int) -> _Standing:
+    """most: routes to show."""
+    ctx = session.context
+    overview = load_overview(ctx)
+    routes = load_statuses(ctx, overview, overview.names[:most])
+    requests = ctx.store.lists.switch_requests(pending_at=ctx.clock.now()).map(
+        lambda r: view_switch(ctx, r)
+    )
+    opened = list_alerts(ctx, open_only=True)
+    alerts = [alert for alert in opened if alert.kind not in ALERTS_OF_STATES]
+    others = len(opened) - len(alerts)
+    standing = session.installation.standing_switches
+    in_force = {
+        "switches": banners.list_switch_banners(ctx, standing),
+        "break_glass": banners.list_break_glass_banners(ctx),
+        "freezes": banners.list_freeze_banners(ctx),
+        "observe_only": banners.list_observe_banners(ctx),
+    }
+    unconfirmed = count_unconfirmed(ctx)
+    return _Standing(overview, routes, alerts, others, requests.items, in_force, unconfirmed)
+
+
+def _print(session: Session, standing: _Standing) -> None:
+    click.echo(f"{standing.headline}.")
+    for banner in chain.from_iterable(standing.banners.values()):
+        click.echo(escape_controls(str(banner)))
+    for fault in standing.faults:
+        output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
+    if not standing.overview.heads:
+        click.echo(f"next: {FIRST_ROUTE_STEP}")
+    _print_urgent(standing)
+    _print_routes(standing)
+    _print_alerts(standing)
+    if advice := describe_missing_control(session.settings.control):
+        output.note(advice)
+    if not session.settings.alerts.sinks:
+        output.note(NO_SINK)
+
+
+def _print_urgent(standing: _Standing) -> None:
+    urgent = standing.overview.urgent
+    if not urgent and not standing.requests:
+        return
+    click.echo()
+    for route in urgent[:MOST_ROUTES]:
+        why = f": {route.reason}" if route.reason else ""
+        click.echo(f"▲ {route.route.name}: {route.state_text}{why}")
+        click.echo(f"  {next_command(route)}")
+    if (more := len(urgent) - MOST_ROUTES) > 0:
+        click.echo(f"▲ {format_quantity(more, 'more route')}: `swapgate route list`")
+    for request in standing.requests:
+        click.echo(f"▲ {request.question}")
+        click.echo(f"  swapgate agent show {request.id}")
+
+
+def next_command(status: RouteStatus) -> str:
+    if status.state in OUTAGE_STATES:
+        return f"swapgate route failovers --route {status.route.name} --since 1h"
+    if status.state is RouteState.UNPROVED:
+        return "swapgate route break-glass list"
+    if status.state in CANARY_STATES:
+        return f"swapgate canary status {status.route.name}"
+    if status.open_proposal is not None:
+        return f"swapgate proposal show {status.open_proposal.id}"
+    return f"swapgate route show {status.route.name}"
+
+
+def _print_routes(standing: _Standing) -> None:
+    shown = standing.routes[:MOST_ROUTES]
+    if not shown:
+        return
+    click.echo()
+    output.table_of(shown, _cells)
+    if (more := len(standing.overview.names) - MOST_ROUTES) > 0:
+        click.echo(f"{more:,} more routes: `swapgate route list`")
+
+
+def _cells(status: RouteStatus) -> dict[str, object]:
+    canary = status.route.canary
+    requests = sum(minute.requests for minute in status.traffic)
+    failed = sum(minute.failed for minute in status.traffic)
+    return {
+        "ROUTE": status.route.name,
+        "STATE": status.state_text,
+        "SERVES": status.serves or "nothing",
+        "CANARY": f"{status.candidate.name} at {format_bps(canary.weight_bps)}"
+        if canary and status.candidate
+        else None,
+        "LAST HOUR": f"{format_quantity(requests, 'request')}, {failed:,} failed"
+        if requests
+        else None,
+    }
+
+
+def _print_alerts(standing: _Standing) -> None:
+    # An agent's request stands above with its question.
+    alerts = [alert for alert in standing.alerts if alert.kind is not AlertKind.MODEL_SWITCH]
+    if not alerts:
+        return
+    click.echo()
+    for alert in alerts[:MOST_ALERTS]:
+        click.echo(f"{alert.severity.name.lower()}: {alert.title}")
+        click.echo(f"  {alert.next_step}")
+    shown = min(len(alerts), MOST_ALERTS)
+    if more := len(alerts) - shown + standing.alerts_of_states:
+        click.echo(f"{format_quantity(more, 'more open alert')}: `swapgate alert list --open`")
+
+
+def _lines(standing: _Standing) -> dict[str, str]:
+    routes = {
+        f"route {status.route.name}": f"{status.route.name}: {status.line}"
+        for status in standing.routes
+    }
+    alerts = {
+        f"alert {alert.id}": f"{alert.severity.name.lower()}: {alert.title}"
+        for alert in standing.alerts
+    }
+    requests = {f"request {request.id}": request.question for request in standing.requests}
+    in_force = {
+        f"{kind} {banner.heading}": str(banner)
+        for kind, shown in standing.banners.items()
+        for banner in shown
+    }
+    return {"": standing.headline, **in_force, **routes, **alerts, **requests}
+
+
+def _as_json(standing: _Standing) -> dict[str, object]:
+    return {
+        "installation": True,
+        "headline": standing.headline,
+        "routes_total": len(standing.overview.names),
+        **{kind: list(map(str, shown)) for kind, shown in standing.banners.items()},
+        "routes": [
+            {
+                "route": status.route.name,
+                "state": status.state.value,
+                "state_text": status.state_text,
+                "reason": status.reason,
+                "needs_decision": status.needs_decision,
+                "serves": status.serves,
+                "next": next_command(status),
+            }
+            for status in standing.routes
+        ],
+        "alerts": [
+            {
+                "id": alert.id,
+                "kind": alert.kind.value,
+                "severity": alert.severity.name.lower(),
+                "title": alert.title,
+                "next": alert.next_step,
+            }
+            for alert in standing.alerts
+        ],
+        "agents_ask": [
+            {"id": request.id, "question": request.question} for request in standing.requests
+        ],
+    }

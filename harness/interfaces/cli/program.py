@@ -1,0 +1,256 @@
+"""The root command `swapgate`: `VERBS` names every command with its module and help."""
+
+import json
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+import click
+
+from harness.frame.errors import SwapgateError
+from harness.interfaces.cli.frame.command import LazyCommand, LazyCommandGroup
+from harness.interfaces.cli.frame.session import Session, global_options
+
+INTERRUPTED = 130
+
+
+class RootCommand(LazyCommandGroup):
+    """Ends every call with an exit code; an error is one sentence on stderr, or JSON."""
+
+    def main(  # type: ignore[override]  # it always ends the process, in either mode
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = "swapgate",
+        **extra: Any,
+    ) -> NoReturn:
+        words = list(sys.argv[1:] if args is None else args)
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(words, prog_name, **extra)
+        except click.Abort:
+            code = INTERRUPTED
+        except click.ClickException as error:
+            if isinstance(error, click.NoSuchCommand):
+                error = _if_retired(error)
+            error.show()
+            if isinstance(error, click.NoSuchCommand):
+                _list_commands(error)
+            code = error.exit_code
+            _document(words, type(error).__name__, error.format_message(), code)
+        except SwapgateError as error:
+            click.echo(f"swapgate: {error}", err=True)
+            if error.docs_page and sys.stderr.isatty():
+                click.echo(f"more about it: swapgate docs open {error.docs_page}", err=True)
+            code = error.exit_code
+            _document(words, type(error).__name__, str(error), code, retry=error.retryable)
+        except Exception as error:  # noqa: BLE001 - the last resort says it in a sentence
+            code = 1
+            _unexpected(words, error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _if_retired(error: click.NoSuchCommand) -> click.UsageError:
+    from harness.config.validation_errors import RETIRED_COMMANDS  # noqa: PLC0415 - `--help` stays quick
+
+    words, ctx = [error.command_name], error.ctx
+    while ctx is not None and ctx.parent is not None:
+        words.insert(0, str(ctx.info_name))
+        ctx = ctx.parent
+    instead = RETIRED_COMMANDS.get(" ".join(words))
+    if instead is None:
+        return error
+    return click.UsageError(f"`swapgate {' '.join(words)}` is retired: {instead}", error.ctx)
+
+
+def _list_commands(error: click.NoSuchCommand) -> None:
+    group = error.ctx.command if error.ctx else None
+    if not error.possibilities and isinstance(group, click.Group) and error.ctx:
+        names = ", ".join(group.list_commands(error.ctx))
+        click.echo(f"There are: {names}.", err=True)
+
+
+def _unexpected(words: Sequence[str], error: Exception) -> None:
+    if "--debug" in words:
+        click.echo(traceback.format_exc(), err=True, nl=False)
+    said = f"{type(error).__name__}: {error}"
+    click.echo(
+        f"swapgate: unexpected error: {said}. This is a fault of Swapgate: report it with what "
+        "the same command prints with --debug",
+        err=True,
+    )
+    _document(words, "Unexpected", said, 1)
+
+
+def _document(
+    words: Sequence[str], kind: str, message: str, code: int, *, retry: bool = False
+) -> None:
+    if "--json" not in words:
+        return
+    error = {"kind": kind, "message": message, "exit_code": code, "retryable": retry}
+    click.echo(json.dumps({"error": error}, ensure_ascii=False, indent=2))
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    if value and not ctx.resilient_parsing:
+        from importlib import metadata  # noqa: PLC0415 - it takes a fifth of `--help`
+
+        click.echo(f"swapgate {metadata.version('swapgate')}")
+        ctx.exit()
+
+
+# By heading of the help: each verb with its module, or `module:command`, and the first line of
+# its help.
+_SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
+    "Start": {
+        "try": (
+            ".evals.try_command:try_",
+            "Give a first answer about a candidate, from results or questions that you have.",
+        ),
+        "init": (".operations.init", "Set up Swapgate in this folder."),
+        "serve": (".operations.serve", "Run Swapgate's processes."),
+        "worker": (
+            ".operations.serve",
+            "Take eval runs from the queue that the workers of all hosts share.",
+        ),
+        "status": (
+            ".operations.status",
+            "Show where things stand, and what waits for a person.",
+        ),
+        "doctor": (".operations.doctor", "Check the installation, and say what to fix."),
+        "docs": (".operations.docs", "The docs that ship with Swapgate."),
+        "demo": (
+            ".operations.simulation",
+            "Show what Swapgate does, with simulated providers and real processes.",
+        ),
+        "sim": (
+            ".operations.simulation",
+            "Serve simulated models over an OpenAI-compatible API, with fault switches.",
+        ),
+    },
+    "Providers, models, routes": {
+        "provider": (".providers", "Providers: where models are called, and their keys."),
+        "model": (".routing.models", "Targets: models at providers, with prices."),
+        "route": (".routing.routes", "Routes: the names that clients use as `model`."),
+    },
+    "Swap a model": {
+        "proposal": (".proposals.proposal", "Proposals: requests to swap a route's model."),
+        "canary": (".canary", "Canaries: a candidate on a small share of the traffic."),
+        "shadow": (
+            ".shadow",
+            "Shadows: requests mirrored to a candidate, whose answers no user gets.",
+        ),
+        "eval": (".evals.runs:eval_group", "Eval runs: one suite on one target."),
+        "suite": (
+            ".evals.suites",
+            "Suites: items with their scorer, by which models are measured.",
+        ),
+        "capture": (
+            ".evals.suites",
+            "Captured requests: from production, redacted, to be labelled.",
+        ),
+        "gate": (
+            ".evals.file_decision",
+            "The gate's rule, on files, on two targets, and on stored verdicts again.",
+        ),
+        "proof": (
+            ".proposals.proof",
+            "Proofs: what one swap rests on, in a file that others can verify.",
+        ),
+    },
+    "Watch": {
+        "alert": (".operations.audit", "Alerts: open faults, and who was notified."),
+        "drift": (".drift", "The drift watch: whether models still answer as they did."),
+        "switch": (
+            ".routing.holds",
+            "The kill switch: force a provider or a target, or avoid it.",
+        ),
+        "agent": (".agents", "Agents: their requests to people, and their grants."),
+        "audit": (".operations.audit", "The audit log: append-only, hash-chained."),
+        "spending": (
+            ".operations.status",
+            (
+                "Show what evals, judges, shadows, drift checks and agents cost in this month "
+                "(UTC)."
+            ),
+        ),
+    },
+    "Set up": {
+        "key": (
+            ".operations.client_keys",
+            "Keys of Swapgate's own, for clients and for people.",
+        ),
+        "person": (
+            ".operations.client_keys",
+            "People: who of the principals is one person, and who is signed in.",
+        ),
+        "user": (".agents", "Users of the clients: delete what one said and got."),
+        "config": (".operations.configuration", "The configuration."),
+        "db": (
+            ".operations.database",
+            "The database: its schema, and the signatures of its rows.",
+        ),
+        "mcp": (
+            ".operations.serve",
+            "Serve tools to agents over MCP: on stdin and stdout, or over HTTP.",
+        ),
+        "completion": (".operations.docs", "Print a shell's completion."),
+    },
+}
+# Processes of ours start these.
+_HIDDEN: Final = {
+    "eval-worker": (".operations.serve", "Ask and score what one eval run still lacks."),
+    "eval-worker-template": (
+        ".operations.serve",
+        "Fork eval workers for the runs that the parent names on stdin.",
+    ),
+    "router-worker": (
+        ".operations.serve",
+        "Serve requests for `swapgate serve router`, which sends the settings on stdin.",
+    ),
+}
+# In a wheel this package has another name.
+_HERE: Final = __name__.rpartition(".")[0]
+
+
+def _locate(verb: str, where: str) -> str:
+    return f"{_HERE}{where}" if ":" in where else f"{_HERE}{where}:{verb.replace('-', '_')}"
+
+
+VERBS = {
+    name: LazyCommand(_locate(name, where), text, hidden=name in _HIDDEN)
+    for verbs in (*_SECTIONS.values(), _HIDDEN)
+    for name, (where, text) in verbs.items()
+}
+
+
+@click.command(
+    cls=RootCommand,
+    lazy=VERBS,
+    sections={heading: tuple(verbs) for heading, verbs in _SECTIONS.items()},
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+    epilog="Exit codes: 0 passed or ok, 1 error, 2 usage, 3 gate failed, 4 inconclusive, "
+    "5 timeout, 6 conflict, 7 denied.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version.",
+)
+@click.pass_context
+def program(ctx: click.Context) -> None:
+    """Change the model behind an LLM feature with proof.
+
+    Without a command it shows where things stand, and what waits for a person. Global options
+    are accepted before and after the verb.
+    """
+    ctx.call_on_close(ctx.ensure_object(Session).close)
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(VERBS["status"].load(), watched=False)
+
+
+program.params.extend(global_options(root=True))

@@ -1,0 +1,190 @@
+"""`swapgate proof` writes what a swap rests on into a file, and verifies such a file. `swapgate
+gate replay` decides a verdict or a canary's action again from what is stored, and says whether
+it is the same.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from harness.canary import audit
+from harness.canary.audit import ReplayedAction
+from harness.frame.formatting import escape_controls
+from harness.gate.text.sentences import reason_text
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import EXISTING_FILE, FILE, arg, command, opt
+from harness.interfaces.cli.frame.output import timestamp
+from harness.interfaces.cli.frame.session import Session
+from harness.proposals.evaluation import recomputation
+from harness.proposals.evaluation.recomputation import ReplayedVerdict
+
+FORMATS = ("markdown", "junit")
+
+
+@command(name="report")
+def proposal_report(
+    session: Session,
+    proposal_id: str = arg("ID"),
+    *,
+    form: str = opt(
+        "What to write.", "--format", type=click.Choice(FORMATS), default="markdown"
+    ),
+    file: Path | None = opt("A file. [default: standard output]", "--output"),
+) -> None:
+    """Write a comparison as a document."""
+    from harness.proposals.report.content import gather_report  # noqa: PLC0415 - `--help` stays quick
+    from harness.proposals.report.formats import render_junit  # noqa: PLC0415
+    from harness.proposals.report.markdown import render_markdown  # noqa: PLC0415
+
+    report = gather_report(session.context, proposal_id)
+    text = render_markdown(report) if form == "markdown" else render_junit(report)
+    if file is not None:
+        file.write_text(text, encoding="utf-8")
+    if session.json:
+        output.document({"report": text, "telling": report.telling})
+    elif file is None:
+        click.echo(text, nl=False)
+
+
+DOES_NOT_HOLD = 1
+
+
+@click.group()
+def proof() -> None:
+    """Proofs: what one swap rests on, in a file that others can verify."""
+
+
+@command(proof)
+def export(
+    session: Session,
+    proposal_id: str = arg("PROPOSAL"),
+    *,
+    file: Path = opt(
+        "The file to write.",
+        "-o",
+        "--output",
+        type=FILE,
+        default="proof.json",
+    ),
+) -> None:
+    """Write the proof of a proposal.
+
+    It has the signed rows behind the swap, and no text of people or models. `swapgate proof
+    verify` needs only this file and `signing.pub`.
+    """
+    from harness.app.proof import export_proof  # noqa: PLC0415 - `--help` stays quick
+    from harness.routing.proof import format_proof  # noqa: PLC0415
+
+    found = export_proof(session.context, proposal_id)
+    file.write_text(format_proof(found), encoding="utf-8")
+    rows = {table: len(stored) for table, stored in found.rows.items()}
+    if not output.documented({"proposal": found.proposal, "file": str(file), "rows": rows}):
+        click.echo(f"{file}: verify it with `swapgate proof verify {file} --key signing.pub`")
+
+
+@command(proof)
+def verify(
+    file: Path = arg(type=EXISTING_FILE),
+    *,
+    key: Path = opt(
+        "The installation's public keys: its file `signing.pub`.",
+        type=EXISTING_FILE,
+    ),
+) -> int:
+    """Verify a proof, and say what it shows.
+
+    It needs no configuration. It checks each signature, computes the verdict again, and checks
+    that plan, margin and alpha were registered before the first answer. Exit code: 1 where
+    something does not hold.
+    """
+    from harness.app.proof import verify_proof  # noqa: PLC0415 - `--help` stays quick
+
+    found = verify_proof(file, key)
+    if not output.documented({"holds": found.holds, "found": found}):
+        for sentence in found.shown:
+            click.echo(escape_controls(sentence))
+        for fault in found.faults:
+            click.echo(f"DOES NOT HOLD: {escape_controls(fault)}")
+        click.echo("The proof holds." if found.holds else "The proof does not hold.")
+    return 0 if found.holds else DOES_NOT_HOLD
+
+
+DIFFERS = 1
+
+
+@command()
+def replay(
+    session: Session,
+    decision: str = arg("VERDICT|ACTION"),
+) -> int:
+    """Decide a verdict again from what is stored.
+
+    VERDICT is its id, or a proposal's. ACTION is the number of an audit event of a canary. Exit
+    code: 1 when the stored decision differs from its samples or blocks.
+    """
+    if decision.isdigit():
+        return 0 if _replay_action(session, int(decision)) else DIFFERS
+    found = recomputation.replay_verdict(session.context, decision)
+    _print_replayed(found)
+    return 0 if found.agrees else DIFFERS
+
+
+def _replay_action(session: Session, number: int) -> bool:
+    again = audit.replay_action(session.context, number)
+    event, decided = again.event, again.decided
+    at = f"{timestamp(event.at)} UTC"
+    document = {
+        "event": event.number,
+        "action": event.action,
+        "decided": decided,
+        "rollout": again.rollout,
+        "blocks": again.blocks,
+    }
+    facts = [
+        ("action", f"{event.action}, event {event.number}, by {event.actor}"),
+        ("of", f"{event.subject}, rollout {again.rollout}, {at}"),
+        ("said", event.details.get("reason", "")),
+        ("evidence", decided.reason if decided else "cannot be decided again"),
+        ("blocks", f"{again.blocks:,}"),
+    ]
+    _print_again(document, facts, again, ", from the blocks that are stored")
+    return again.agrees
+
+
+def _print_again(
+    document: dict[str, object],
+    facts: Sequence[tuple[str, object]],
+    again: ReplayedVerdict | ReplayedAction,
+    same: str,
+) -> None:
+    """Prints a decision that was made again. same: what it means that nothing differs."""
+    digests = {"stored_sha256": again.stored_sha256, "again_sha256": again.again_sha256}
+    differences = {"differences": list(again.differences), "agrees": again.agrees}
+    if output.documented({**document, **digests, **differences}):
+        return
+    output.facts(
+        [
+            *facts,
+            ("stored", f"sha256 {again.stored_sha256}"),
+            ("again", f"sha256 {again.again_sha256}"),
+        ]
+    )
+    if again.agrees:
+        click.echo(f"The same, to the byte{same}.")
+    for difference in again.differences:
+        click.echo(f"NOT THE SAME: {difference}")
+
+
+def _print_replayed(verdict: ReplayedVerdict) -> None:
+    stored = verdict.stored
+    _print_again(
+        {"verdict": stored.id, "outcome": stored.outcome, "items": dict(verdict.items)},
+        [
+            ("verdict", stored.id),
+            ("says", f"{stored.words}: {reason_text(stored)}"),
+            ("items", ", ".join(f"{suite} {n}" for suite, n in verdict.items.items())),
+        ],
+        verdict,
+        "; and its pairs are what the stored samples say",
+    )

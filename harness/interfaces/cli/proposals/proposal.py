@@ -1,0 +1,247 @@
+"""`swapgate proposal` lists and shows proposals, and decides about them."""
+
+from collections.abc import Mapping
+
+import click
+
+from harness.canary.status import list_canaries
+from harness.frame.errors import InputError
+from harness.frame.pagination import INVALID_ROWS_HINT, PageRequest
+from harness.gate.verdict import Verdict
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import (
+    OPTIONAL_REASON,
+    PAGE,
+    WATCH,
+    FiniteRange,
+    LazyCommand,
+    LazyCommandGroup,
+    arg,
+    command,
+    opt,
+)
+from harness.interfaces.cli.frame.output import timestamp
+from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.frame.waiting import Watched, watch
+from harness.interfaces.cli.proposals import comparison
+from harness.interfaces.cli.proposals.verdict_wait import load_progress
+from harness.operations import queries
+from harness.proposals import decisions
+from harness.proposals.candidates import cost_ratio
+from harness.proposals.decisions import ProposalReview
+from harness.proposals.evaluation.eval_queue import load_queue
+from harness.proposals.report.comparison import MOST_TEXTS, load_comparison
+from harness.routing.context import Context
+
+CREATE = LazyCommand(
+    "harness.interfaces.cli.proposals.submission:create_proposal",
+    "Propose CANDIDATE for ROUTE: evals on both models, the gate, then a 1 % canary.",
+)
+REPORT = LazyCommand(
+    "harness.interfaces.cli.proposals.proof:proposal_report",
+    "Write a comparison as a document.",
+)
+
+
+@click.command(cls=LazyCommandGroup, lazy={"create": CREATE, "report": REPORT})
+def proposal() -> None:
+    """Proposals: requests to swap a route's model."""
+
+
+@command(proposal, "list")
+def list_proposals(
+    session: Session,
+    *,
+    route: str | None = opt("Only this route's."),
+    open_only: bool = opt("Only those that have not ended.", "--open"),
+    decided_only: bool = opt("Only those that have ended.", "--decided"),
+    page_request: PageRequest = PAGE,
+) -> None:
+    """List the proposals, the newest first."""
+    if open_only and decided_only:
+        raise InputError("give one of --open and --decided; without them, all are listed")
+    context = session.context
+    proposals = queries.list_proposals(
+        context, page_request, route=route, open_only=open_only, decided_only=decided_only
+    )
+    names = queries.load_target_names(context, {row.candidate for row in proposals})
+    verdicts = context.store.lists.verdicts({row.verdict for row in proposals if row.verdict})
+    output.listing(
+        proposals,
+        lambda row: {
+            "ID": row.id,
+            "ROUTE": row.route,
+            "CANDIDATE": names.get(row.candidate, row.candidate),
+            "PHASE": row.phase_text,
+            "VERDICT": _verdict_words(row.verdict, verdicts),
+            "PROPOSER": row.proposer,
+            "CREATED (UTC)": timestamp(row.created_at),
+        },
+        empty="no proposals: `swapgate proposal create ROUTE CANDIDATE` makes one",
+    )
+
+
+def _verdict_words(verdict: str | None, known: Mapping[str, Verdict]) -> str | None:
+    if verdict is None:
+        return None
+    return known[verdict].words if verdict in known else INVALID_ROWS_HINT
+
+
+@command(proposal)
+def show(session: Session, proposal_id: str = arg("ID"), *, watched: bool = WATCH) -> None:
+    """Show a proposal: verdict, figures by suite, reason, canary."""
+    context = session.context
+    if watched:
+        watch(
+            session,
+            Watched(
+                load=lambda: load_progress(context, proposal_id),
+                draw=lambda _: _print(session, proposal_id),
+                lines=lambda pair: {"": pair[1].describe()},
+                document=lambda pair: {
+                    "proposal": pair[0],
+                    "progress": pair[1],
+                },
+                ended=lambda pair: not pair[0].open,
+            ),
+        )
+    else:
+        _print(session, proposal_id)
+
+
+def _print(session: Session, proposal_id: str) -> None:
+    context = session.context
+    proposal_review = load_comparison(context, proposal_id, most_texts=MOST_TEXTS)
+    rollout = proposal_review.proposal.rollout
+    live = list_canaries(context, route=proposal_review.proposal.route) if rollout else ()
+    ours = next((canary for canary in live if canary.rollout.id == rollout), None)
+    seen = decisions.review_proposal(context, proposal_id)
+    stood_up = decisions.list_approvals(context, proposal_id)
+    if session.json:
+        document = {"approvals": stood_up, "review": _review_json(seen)}
+        output.document({**comparison.as_json(proposal_review, ours), **document})
+        return
+    comparison.print_comparison(proposal_review, ours)
+    if proposal_review.proposal.selection:
+        route = proposal_review.proposal.route
+        output.note(f"`swapgate route candidates {route}` shows the candidates side by side")
+    if waits := proposal_review.proposal.waits:
+        output.note(f"it {waits}")
+    _print_queue(context, proposal_id)
+    _print_review(seen)
+    for row in stood_up:
+        words = f": {row.reason}" if row.reason else ""
+        output.note("; ".join((f"approved by {row.name}{words}", *row.remarks)))
+
+
+def _print_queue(ctx: Context, proposal_id: str) -> None:
+    for queued in load_queue(ctx).values():
+        if queued.position and not queued.away and proposal_id in queued.needed_by:
+            output.note(f"{queued.run.suite}, {queued.run.id}: {queued.text}")
+
+
+def _review_json(proposal_review: ProposalReview) -> object:
+    return output.pick(proposal_review, "widened", "risk", "changes", "unlisted")
+
+
+def _print_review(proposal_review: ProposalReview) -> None:
+    click.echo()
+    click.echo(proposal_review.risk.text)
+    if proposal_review.unlisted:
+        click.echo(proposal_review.unlisted)
+    for line in proposal_review.widened:
+        click.echo(f"widened: {line}")
+    if proposal_review.changes:
+        rows = [
+            [timestamp(change.at), change.by, change.what, change.text]
+            for change in proposal_review.changes
+        ]
+        output.table(["CHANGED (UTC)", "BY", "WHAT", "HOW"], rows, empty="")
+
+
+@command(proposal)
+def approve(
+    session: Session,
+    proposal_id: str = arg("ID"),
+    *,
+    reason: str = OPTIONAL_REASON,
+    change: str = opt(
+        "Change request in your own system. [default: the proposal's]",
+        metavar="REFERENCE",
+        default="",
+    ),
+    accept_cost: float | None = opt(
+        "Times the incumbent's cost that you accept.",
+        type=FiniteRange(min=1),
+        metavar="TIMES",
+    ),
+) -> None:
+    """Let a passed proposal into its canary. The proposer cannot."""
+    found = decisions.review_proposal(session.context, proposal_id)
+    if found.unlisted:
+        output.note(found.unlisted)
+    for line in found.widened:
+        output.note(f"widened: {line}")
+    made = session.decide(
+        decisions.approve_proposal,
+        proposal_id,
+        reason,
+        change_reference=change,
+        accept_cost=accept_cost,
+    )
+    text = f"{made.id} is approved by {made.approver}: its canary opens next"
+    output.answer(made, text)
+    for approval in decisions.list_approvals(session.context, made.id):
+        for remark in approval.remarks:
+            output.note(remark)
+
+
+@command(proposal)
+def accept_cost(
+    session: Session,
+    route: str,
+    candidate: str,
+    *,
+    up_to: float = opt(
+        "Times the incumbent's cost that you accept.",
+        type=FiniteRange(min=1),
+        metavar="TIMES",
+        required=True,
+    ),
+    because: str = opt("Reason, which every view of the proposal shows.", required=True),
+) -> None:
+    """Accept what CANDIDATE costs on ROUTE, for its next proposal. Needs an approver."""
+    made = session.decide(
+        cost_ratio.accept_cost_of, route, candidate, ratio=up_to, because=because
+    )
+    output.answer(made, f"{made.text}. Now propose {candidate} for {route}")
+
+
+@command(proposal)
+def reject(
+    session: Session,
+    proposal_id: str = arg("ID"),
+    *,
+    reason: str = opt("Reason, shown to the proposer."),
+) -> None:
+    """End a proposal that waits for approval."""
+    made = session.decide(decisions.refuse_proposal, proposal_id, reason)
+    output.answer(made, f"{made.id} is rejected")
+
+
+@command(proposal)
+def retry(
+    session: Session, proposal_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
+) -> None:
+    """Ask at once the provider that a proposal waits for; its patience begins anew."""
+    made = session.decide(decisions.retry_proposal, proposal_id, reason)
+    output.answer(made, f"{made.id} asks again")
+
+
+@command(proposal)
+def cancel(
+    session: Session, proposal_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
+) -> None:
+    """Take an open proposal back, before its canary."""
+    made = session.decide(decisions.cancel_proposal, proposal_id, reason)
+    output.answer(made, f"{made.id} is cancelled")

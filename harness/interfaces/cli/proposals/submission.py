@@ -1,0 +1,377 @@
+"""`swapgate proposal create`: plans, risk and costs first, then the proposals, then a wait."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import zip_longest
+
+import click
+
+from harness.app.processes import describe_missing_control
+from harness.canary import duration_estimate
+from harness.canary.duration_estimate import RampPlan
+from harness.frame.formatting import (
+    format_bps,
+    format_estimate,
+    format_percent,
+    format_score,
+    format_span,
+    format_usd,
+)
+from harness.gate.planning.claim_advice import ClaimAdvice, ClaimOption
+from harness.gate.planning.ramp import StepPlan
+from harness.gate.suite_plan import Claim, ClaimPopulation, SuiteRole
+from harness.gate.text.sentences import share_text, spending_text
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import FiniteRange, arg, command, opt
+from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.proposals import comparison, verdict_wait
+from harness.proposals import route_rules, submission
+from harness.proposals.candidates import estimate
+from harness.proposals.candidates.cost_ratio import CostRatio
+from harness.proposals.candidates.estimate import SuiteEstimate
+from harness.proposals.report.comparison import load_comparison
+from harness.proposals.submission import ProposalPreview, ProposalRequest
+from harness.routes import monthly_bill, traffic_report
+from harness.routing.context import Context, dry_run_context
+from harness.routing.cost_forecast import CostForecast
+from harness.routing.proposal import Proposal
+
+
+@command(name="plan")
+def plan_ramp(
+    session: Session,
+    route: str,
+    *,
+    policy: str | None = opt("Name of a policy. [default: the route's]"),
+) -> None:
+    """Say how long a canary on ROUTE takes at today's traffic."""
+    plan = duration_estimate.estimate_for_route(session.context, route, policy)
+    if output.documented({**plan_json(plan), "in_time": plan.in_time}):
+        return
+    print_plan(plan)
+
+
+def print_plan(plan: RampPlan) -> None:
+    if plan.steps:
+        output.table_of(plan.steps, _plan_cells)
+    output.paragraph(plan.words)
+    for option in plan.options:
+        output.paragraph(f"option: {option}")
+
+
+def _plan_cells(step: StepPlan) -> dict[str, object]:
+    needs = f"{step.min_exposures:,} callers" + (", certified" if step.certify else "")
+    return {
+        "SHARE": format_bps(step.weight_bps),
+        "NEEDS": needs,
+        "TAKES ABOUT": _step_time(step.typical_s),
+        "FOUR OF FIVE": _step_time(step.cautious_s),
+        "ITS TIME": format_estimate(step.deadline_s),
+        "": "✓" if step.in_time else "too slow",
+    }
+
+
+def _step_time(seconds: float | None) -> str:
+    return "not in its time" if seconds is None else format_estimate(seconds)
+
+
+def plan_json(plan: RampPlan) -> dict[str, object]:
+    return output.pick(plan, "route", "pace", "steps", "options", "words")
+
+
+@command(name="create")
+def create_proposal(
+    session: Session,
+    route: str,
+    candidates: tuple[str, ...] = arg("CANDIDATE...", required=True),
+    *,
+    claim: Claim | None = opt("Claim of the candidate. [default: as the policy says]"),
+    margin: float | None = opt(
+        "Allowed loss, a share of 1: 0.05 is 5 points. [default: as the policy says]",
+        metavar="SHARE",
+    ),
+    min_saving: float | None = opt(
+        "With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
+        metavar="SHARE",
+    ),
+    reason: str = opt("Reason; required for the claim non_inferior.", default=""),
+    change: str = opt("Change request in your own system.", metavar="REFERENCE", default=""),
+    accept_cost: float | None = opt(
+        "Times the incumbent's cost that you accept. [default: the policy's]",
+        type=FiniteRange(min=1),
+        metavar="TIMES",
+    ),
+    because: str = opt("Reason to accept that cost.", default=""),
+    descends_from: str | None = opt(
+        "Target after whose results the candidate was tuned; its looks count.",
+        metavar="TARGET",
+    ),
+    effect: float | None = opt(
+        "Smallest difference that matters to you, for planning. [default: 0.05]",
+        type=FiniteRange(0, 1, min_open=True, max_open=True),
+        metavar="SHARE",
+    ),
+    dry_run: bool = opt("Check and plan; store nothing."),
+    wait: bool = opt("Wait until the gate has decided."),
+    until: str = opt(
+        "With --wait: return at the verdict, or after the canary.",
+        type=click.Choice(["verdict", "end"]),
+        default="verdict",
+    ),
+    timeout_s: float | None = opt(
+        "With --wait: seconds for all candidates together, then exit code 5. [default: none]",
+        "--timeout",
+        type=FiniteRange(min=0),
+    ),
+) -> int:
+    """Propose CANDIDATE for ROUTE: evals on both models, the gate, then a 1 % canary.
+
+    Exit code with --wait: 0 passed or promoted, 3 failed or rolled back, 4 not enough
+    evidence, 5 timeout, 7 refused, 1 not measured or cancelled. Without: 6 when the route has
+    an open proposal.
+    """
+    context = session.context_with_providers
+    request = ProposalRequest(
+        route,
+        candidates[0],
+        reason,
+        claim,
+        margin,
+        descends_from,
+        min_saving,
+        rivals=tuple(candidates[1:]),
+        change_reference=change,
+        accept_cost=accept_cost,
+        because=because,
+    )
+    terms = submission.preview_proposal(context, request, session.actor)
+    planned = submission.create_selection(dry_run_context(context), session.actor, request)
+    outlooks = [
+        _load_outlook(context, one, effect, proposal)
+        for one, proposal in zip(request.alone, planned, strict=True)
+    ]
+    ramp = duration_estimate.estimate_for_proposal(context, planned[0])
+    risk = {"risk": terms.risk}
+    if not session.json:
+        _print_terms(outlooks, ramp, terms)
+    if dry_run:
+        _print_dry(session, outlooks, {"canary": plan_json(ramp), **risk})
+        return 0
+    made = submission.create_selection(context, session.deciding_actor, request)
+    if advice := describe_missing_control(session.settings.control):
+        output.note(advice)
+    if not session.json:
+        for proposal in made:
+            click.echo(f"{proposal.id} proposed")
+        output.note(_next(made[0]))
+    code = 0
+    if wait:
+        made, code = verdict_wait.follow_candidates(session, made, until, timeout_s)
+    if session.json:
+        _print_documents(made, outlooks, risk)
+    elif wait:
+        for proposal in made:
+            click.echo(comparison.outcome_text(load_comparison(context, proposal.id)))
+    return code
+
+
+@dataclass(frozen=True)
+class _Outlook:
+    planned: Proposal
+    candidate: str  # in full
+    unlisted: str  # that its provider does not list it
+    planning: Sequence[SuiteEstimate]
+    bill: CostForecast
+    untaken: Sequence[str]  # shares of the route's requests, in words
+    cost: CostRatio
+
+
+def _load_outlook(
+    ctx: Context, request: ProposalRequest, effect: float | None, planned: Proposal
+) -> _Outlook:
+    preview = submission.preview_proposal(ctx, request)
+    planning = estimate.estimate_proposal(ctx, request, effect)
+    bill = monthly_bill.forecast_from_history(
+        ctx, request.route, request.candidate, planned.plans
+    )
+    untaken = traffic_report.list_untaken(ctx, request.route, request.candidate)
+    cost = replace(preview.cost, accepted=planned.accepted_cost)
+    return _Outlook(planned, preview.candidate, preview.unlisted, planning, bill, untaken, cost)
+
+
+def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPreview) -> None:
+    for outlook in outlooks:
+        click.echo(f"candidate: {outlook.candidate}")
+        if outlook.unlisted:
+            output.note(outlook.unlisted)
+        print_planning(outlook.planning)
+        for line in route_rules.describe_second_person_reasons(outlook.planned.widened):
+            output.note(f"waits for another person's approval: {line}")
+        for line in outlook.untaken:
+            output.paragraph(line)
+        output.paragraph(outlook.cost.text)
+        forecast = monthly_bill.describe_forecast(outlook.bill)
+        basis = monthly_bill.describe_basis(outlook.bill)
+        output.paragraph("\n".join(filter(None, (forecast, basis))))
+    if len(outlooks) > 1:
+        output.note(share_text(len(outlooks)))
+    output.paragraph(terms.risk.text)
+    output.paragraph(f"the canary: {ramp.words}")
+    for option in ramp.options:
+        output.paragraph(f"option: {option}")
+
+
+def _print_documents(
+    made: Sequence[Proposal], outlooks: Sequence[_Outlook], more: Mapping[str, object]
+) -> None:
+    """made: none after a dry run, which shows what would be registered. more: shared by all."""
+    several = [
+        {
+            "proposal": proposal,
+            "candidate": outlook.candidate,
+            "unlisted": outlook.unlisted,
+            "planning": planning_json(outlook.planning),
+            "forecast": outlook.bill,
+            "cost": outlook.cost,
+            "untaken": list(outlook.untaken),
+            **({} if proposal else _registered(outlook.planned)),
+        }
+        for proposal, outlook in zip_longest(made, outlooks)
+    ]
+    if len(several) == 1:
+        output.document({**several[0], **more})
+    else:
+        selection = made[0].selection if made else None
+        output.document({"selection": selection, "candidates": several, **more})
+
+
+def _print_dry(
+    session: Session, outlooks: Sequence[_Outlook], more: Mapping[str, object]
+) -> None:
+    if session.json:
+        _print_documents((), outlooks, more)
+    else:
+        output.note("nothing was stored: leave --dry-run out to propose it")
+
+
+def _registered(planned: Proposal) -> dict[str, object]:
+    return output.pick(planned, "plans", "widened")
+
+
+def _next(made: Proposal) -> str:
+    return (
+        "next: the suites run on both models; a candidate that passes gets its canary, or "
+        f"waits for approval. `swapgate proposal show {made.id} --watch` follows it"
+    )
+
+
+def print_planning(planning: Sequence[SuiteEstimate]) -> None:
+    output.table_of(planning, _planning_cells, empty="no suites")
+    _print_advice(planning)
+    for suite_estimate in planning:
+        suite, plan = suite_estimate.plan.suite, suite_estimate.plan
+        advice = suite_estimate.advice
+        if plan.role is SuiteRole.PRIMARY:
+            output.paragraph(
+                f"{suite}: {advice.recommended.claim.value} is recommended: {advice.why}"
+            )
+        if suite_estimate.judge_usd is None:
+            output.paragraph(
+                f"{suite}: what its judge costs is unknown: it has judged nothing yet, or has "
+                "no price"
+            )
+        elif suite_estimate.judge_usd:
+            judging = format_usd(suite_estimate.judge_usd)
+            output.paragraph(f"{suite}: of that, the judge costs {judging} at most")
+        if suite_estimate.warning:
+            output.paragraph(f"{suite}: {suite_estimate.warning}")
+        for text in suite_estimate.texts:
+            output.paragraph(f"{suite}: {text}")
+        if suite_estimate.plan.claim is Claim.CHEAPER:
+            output.paragraph(f"{suite}: {_saving(suite_estimate)}")
+        if plan.look > 1:
+            output.paragraph(f"{suite}: {spending_text(plan.look, plan.alpha, plan.spend)}")
+        if suite_estimate.basis:
+            output.paragraph(f"{suite}: {suite_estimate.basis}")
+
+
+def _print_advice(planning: Sequence[SuiteEstimate]) -> None:
+    better = {format_score(suite_estimate.advice.effect, None) for suite_estimate in planning}
+    output.table(
+        [
+            *("SUITE", "MAY BE CLAIMED", "WITHIN", "ITEMS", "COSTS", "IF EQUAL"),
+            *(f"IF {points} BETTER" for points in better),
+            "80 % TAKES",
+        ],
+        [
+            [suite_estimate.plan.suite, *_option_cells(option, suite_estimate.advice)]
+            for suite_estimate in planning
+            for option in suite_estimate.advice.options
+        ],
+        empty="",
+    )
+
+
+def _option_cells(option: ClaimOption, advice: ClaimAdvice) -> list[object]:
+    mark = "→" if option is advice.recommended else " "
+    enough = option.enough
+    loss = f"{format_score(option.margin, None)} points"
+    these = ", these" if option.population is ClaimPopulation.THESE else ""
+    return [
+        f"{mark} {option.claim.value.replace('_', '-')}",
+        None if option.claim is Claim.SUPERIOR else loss,
+        _times(option.items, option.epochs) + these,
+        format_usd(option.cost_usd),
+        format_percent(option.if_equal, 0),
+        format_percent(option.if_better, 0),
+        _times(enough.items, enough.epochs) if enough else f"over {advice.suite_items:,}",
+    ]
+
+
+def _times(items: int, epochs: int) -> str:
+    return f"{items:,} x {epochs}" if epochs > 1 else f"{items:,}"
+
+
+def _saving(suite_estimate: SuiteEstimate) -> str:
+    plan = suite_estimate.plan
+    if suite_estimate.saving is None:
+        return f"whether it costs {format_percent(plan.min_saving)} less is open: no price"
+    recorded = suite_estimate.incumbent and not suite_estimate.guessed
+    basis = "recorded answers" if recorded else "by list prices answers"
+    found = f"{basis} cost {format_percent(suite_estimate.saving)} less; claimed are "
+    if suite_estimate.saving_items is None or suite_estimate.saving_items > plan.n_max:
+        more = (
+            f", and that takes about {suite_estimate.saving_items:,}"
+            if suite_estimate.saving_items
+            else ""
+        )
+        return (
+            f"{found}{format_percent(plan.min_saving)}: {plan.n_max} {plan.unit}s will not "
+            f"show it{more}"
+        )
+    return (
+        f"{found}{format_percent(plan.min_saving)}: about {suite_estimate.saving_items} "
+        f"{plan.unit}s show it"
+    )
+
+
+def _planning_cells(suite_estimate: SuiteEstimate) -> dict[str, object]:
+    plan, duration_s = suite_estimate.plan, suite_estimate.duration_s
+    return {
+        "SUITE": plan.suite,
+        "ROLE": plan.role.value,
+        "CLAIM": plan.claim.value.replace("_", "-"),
+        "ALLOWED LOSS": f"{format_score(plan.margin, None)} points",
+        "ITEMS": plan.n_max_text,
+        "SEES FROM": f"{format_score(suite_estimate.mde)} points",
+        "COSTS AT MOST": format_usd(suite_estimate.cost_usd),
+        "TAKES ABOUT": "unknown" if duration_s is None else format_span(duration_s),
+    }
+
+
+def planning_json(planning: Sequence[SuiteEstimate]) -> object:
+    figures = [field.name for field in fields(SuiteEstimate) if field.name != "plan"]
+    return [
+        {"suite": suite.plan.suite, "figures": output.pick(suite, *figures)}
+        for suite in planning
+    ]

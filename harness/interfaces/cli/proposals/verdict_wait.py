@@ -1,0 +1,119 @@
+"""Waits until proposals have their verdict or their end, and turns that into an exit code."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from harness.evals.run_costs import sum_cost_so_far
+from harness.frame.formatting import format_bps
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.rollout import Rollout
+from harness.gate.verdict import Verdict
+from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.frame.waiting import TIMED_OUT, Progress, follow
+from harness.proposals.evaluation import evaluation
+from harness.proposals.evaluation.eval_queue import list_queue
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.verdicts import Verdicts
+
+UNDECIDED: Final = frozenset({ProposalPhase.PROPOSED, ProposalPhase.EVALUATING})
+BY_PHASE: Final = {
+    ProposalPhase.AWAITING_APPROVAL: 0,
+    ProposalPhase.CANARY: 0,
+    ProposalPhase.PROMOTED: 0,
+    ProposalPhase.ROLLED_BACK: 3,
+    ProposalPhase.CANCELLED: 1,
+}
+# A rejected proposal whose verdict is `passed` was refused, expired or overtaken.
+REJECTED_BY_VERDICT: Final = {
+    "passed": 7,
+    "failed": 3,
+    "harness_mismatch": 3,
+    "inconclusive": 4,
+    "infra_error": 1,
+    "": 6,
+}
+
+
+def follow_candidates(
+    session: Session, made: Sequence[Proposal], until: str, timeout_s: float | None
+) -> tuple[tuple[Proposal, ...], int]:
+    """Waits until all are decided. Returns them as they were last, and the exit code."""
+    clock = session.installation.clock
+    deadline = None if timeout_s is None else clock.monotonic() + timeout_s
+    ends = []
+    for proposal in made:
+        left_s = None if deadline is None else max(0.0, deadline - clock.monotonic())
+        ends.append(_follow(session, proposal.id, until, left_s))
+    last = tuple(proposal for proposal, _ in ends)
+    if not all(in_time for _, in_time in ends):
+        return last, TIMED_OUT
+    # One that goes on is what was asked for.
+    return last, min(find_exit_code(session, proposal) for proposal in last)
+
+
+def _follow(
+    session: Session, proposal_id: str, until: str, timeout_s: float | None
+) -> tuple[Proposal, bool]:
+    found, in_time = follow(
+        session,
+        lambda: load_progress(session.context, proposal_id),
+        ended=lambda progress: (
+            progress[0].phase not in UNDECIDED if until == "verdict" else not progress[0].open
+        ),
+        describe=lambda pair: pair[1],
+        timeout_s=timeout_s,
+    )
+    return found[0], in_time
+
+
+def load_progress(ctx: Context, proposal_id: str) -> tuple[Proposal, Progress]:
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        proposal = Proposals(tx).get(proposal_id)
+        stage = f"{proposal.id}: {proposal.phase_text}"
+        if proposal.phase is ProposalPhase.EVALUATING and proposal.runs:
+            return proposal, _count(tx, proposal, stage, now)
+        if proposal.phase is ProposalPhase.CANARY and proposal.rollout:
+            return proposal, Progress(f"{stage}{_canary(Rollouts(tx).get(proposal.rollout))}")
+    return proposal, Progress(stage)
+
+
+def _count(tx: Transaction, proposal: Proposal, stage: str, now: datetime) -> Progress:
+    done, wanted = evaluation.count_answers(tx, proposal)
+    cost = sum_cost_so_far(tx, evaluation.run_ids(proposal))
+    return Progress(
+        stage,
+        done,
+        wanted,
+        at_most=True,
+        cost_usd=cost,
+        note=_describe_wait(tx, proposal, now),
+    )
+
+
+def _describe_wait(tx: Transaction, proposal: Proposal, now: datetime) -> str:
+    if waits := evaluation.describe_proposal_waits(tx, proposal):
+        return waits
+    ours = [queued for queued in list_queue(tx, now) if proposal.id in queued.needed_by]
+    if any(queued.leased for queued in ours):
+        return ""
+    first = next((queued for queued in ours if queued.position > 1), None)
+    return first.text if first is not None and first is ours[0] else ""
+
+
+def _canary(rollout: Rollout) -> str:
+    return f" at {format_bps(rollout.current.weight_bps)}, {rollout.state.value}"
+
+
+def find_exit_code(session: Session, proposal: Proposal) -> int:
+    if proposal.phase is not ProposalPhase.REJECTED:
+        return BY_PHASE[proposal.phase]
+    verdict: Verdict | None = None
+    if proposal.verdict is not None:
+        with session.context.store.read() as tx:
+            verdict = Verdicts(tx).get(proposal.verdict)
+    return REJECTED_BY_VERDICT[verdict.outcome if verdict else ""]

@@ -1,0 +1,297 @@
+"""`swapgate model`."""
+
+from collections.abc import Sequence
+
+import click
+
+from harness.frame.formatting import format_milliseconds
+from harness.frame.pagination import INVALID_ROWS_HINT, PageRequest
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import (
+    PAGE,
+    FiniteRange,
+    arg,
+    command,
+    opt,
+    taken_from,
+)
+from harness.interfaces.cli.frame.output import known_price
+from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
+from harness.operations import queries
+from harness.providers.models.catalogue import CatalogueEntry
+from harness.providers.models.model_match import NOTHING_OFFERED
+from harness.providers.records import Providers
+from harness.providers.target import Price, Provider
+from harness.registry import (
+    deprecations,
+    discovery,
+    named_models,
+    provider_secrets,
+    registered_providers,
+    targets,
+)
+from harness.registry.deprecations import Deprecation
+from harness.registry.named_models import NameReading
+
+
+def show_entries(found: Sequence[tuple[str, CatalogueEntry]], *, empty: str) -> None:
+    output.listing(
+        found,
+        lambda named: _entry_cells(*named),
+        empty=empty,
+        as_document=lambda rows: [{"name": name, **_json(entry)} for name, entry in rows],
+    )
+
+
+def _entry_cells(name: str, entry: CatalogueEntry) -> dict[str, object]:
+    return {
+        "MODEL": name,
+        **_price_cells(entry.price),
+        "WINDOW": entry.context_window or "unknown",
+        "CAN": " ".join(sorted(entry.has)) or "unknown",
+        "ENDS": entry.end_date.isoformat() if entry.end_date else "",
+    }
+
+
+def _price_cells(price: Price | None) -> dict[str, object]:
+    return {
+        "INPUT $/MTOK": f"{price.input_usd_per_mtok:g}" if price else "unknown",
+        "OUTPUT $/MTOK": f"{price.output_usd_per_mtok:g}" if price else "unknown",
+    }
+
+
+def _json(entry: CatalogueEntry) -> dict[str, object]:
+    return {
+        **output.pick(entry, "family", "context_window", "has", "lacks", "end_date"),
+        "price": entry.price.as_json() if entry.price else None,
+    }
+
+
+CONFLICT = 6
+
+
+@click.group()
+def model() -> None:
+    """Targets: models at providers, with prices."""
+
+
+@command(model, "list")
+def list_models(
+    session: Session,
+    *,
+    every: bool = opt("List every model that the configured providers offer.", "--all"),
+    page_request: PageRequest = PAGE,
+) -> None:
+    """List the targets, their prices and the routes that use them."""
+    if every:
+        there = named_models.list_configured_offers(session.context_with_providers)
+        show_entries(there, empty=NOTHING_OFFERED)
+        return
+    ctx = session.context
+    found = ctx.store.lists.targets(page_request)
+    with ctx.store.read() as tx:
+        providers = Providers(tx).all()
+    users, invalid = queries.list_route_users(ctx, lambda route: route.targets)
+    for fault in invalid:
+        output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
+    judges = {judge.id for judge in ctx.judges.values()}
+    in_use = [target for target in found if target.id in users.keys() | judges]
+    endings = (
+        deprecations.list_deprecations(ctx)
+        if session.json
+        else deprecations.list_endings(ctx, in_use, providers)
+    )
+    ends = {ending.target: ending for ending in endings}
+    prices = {t.id: known_price(t, providers.get(t.provider)) for t in found}
+    output.listing(
+        found,
+        lambda target: {
+            "TARGET": target.name,
+            "ID": target.id,
+            **_price_cells(prices[target.id]),
+            "ENDS": _ends(ends.get(target.id)),
+            "ROUTES": output.name_some(users.get(target.id, ())),
+        },
+        empty="no targets yet: `swapgate model add PROVIDER/MODEL` adds one",
+        as_document=lambda rows: [
+            {
+                "target": target,
+                "price": prices[target.id],
+                "routes": sorted(users.get(target.id, ())),
+                "ending": ends.get(target.id),
+            }
+            for target in rows
+        ],
+    )
+
+
+def _ends(ending: Deprecation | None) -> str:
+    if ending is None:
+        return ""
+    then = f", then {ending.successor.name}" if ending.successor else ""
+    unlisted = "not listed since " if ending.unlisted else ""
+    return f"{unlisted}{ending.end_date.isoformat()}{then}"
+
+
+@command(model)
+def add(
+    session: Session,
+    name: str = arg("PROVIDER/MODEL"),
+    *,
+    settings: TargetOptions = taken_from(TargetOptions),
+    api_base: str = opt(
+        "API address of a new provider.",
+        metavar="URL",
+        default="",
+    ),
+    asks: bool = opt(
+        "Ask a gateway, an own server or a simulator for its models. [default: discover]",
+        "--discover/--no-discover",
+        default=True,
+    ),
+) -> None:
+    """Register a target. Its id is a hash of its content and settings.
+
+    A PROVIDER that is a kind's name, such as `openrouter`, is added where it is missing.
+    """
+    seed = requested_target(name, settings)
+    made = registered_providers.register_with_provider(
+        session.context_with_providers, session.actor, seed, api_base=api_base
+    )
+    output.record(made.target, [("target", made.target.name), ("id", made.target.id)])
+    has_key = bool(provider_secrets.keys_of_provider(session.context, made.provider))
+    lacks_key = made.needs_key and not has_key
+    if made.added:
+        output.note(_added(made.provider, lacks_key=lacks_key))
+    if asks and not lacks_key:
+        unlisted = discovery.describe_unlisted(session.context, session.actor, made.target)
+        if unlisted:
+            output.note(unlisted)
+
+
+@command(model)
+def discover(session: Session, provider: str = arg("PROVIDER")) -> None:
+    """Read the models that a provider lists at its /models, and keep them with the date.
+
+    `model match` and `model list --all` know them from then on.
+    """
+    ctx = session.context_with_providers
+    listed = discovery.discover_models(ctx, session.actor, provider)
+    output.listing(
+        listed.models,
+        lambda model: {
+            "MODEL": model.model,
+            **_price_cells(model.price),
+            "WINDOW": model.context_window or "unknown",
+        },
+        empty=f"{provider} lists no models",
+        as_document=lambda _: listed,
+    )
+    if listed.left_out and not session.json:
+        output.note(f"{listed.left_out} entries are left out: they have no name of a model")
+
+
+def _added(provider: Provider, *, lacks_key: bool) -> str:
+    said = f"added provider {provider.name} at {provider.api_base}"
+    if not lacks_key:
+        return said
+    variable = provider.api_key_env
+    return (
+        f"{said}; it needs a key, and {variable} is not set: `swapgate provider key set "
+        f"{provider.name}`, or put {variable} into `.env` and send the router a SIGHUP"
+    )
+
+
+@command(model, "resolve")
+def resolve_name(session: Session, name: str) -> int:
+    """Show which provider a model's name resolves to, rule by rule; exit code 1 when none."""
+    reading = _read(session, name)
+    if not output.documented(reading):
+        output.table(
+            ["RULE", "OUTCOME", "WHY"],
+            [[rule.rule.value, rule.outcome.value, rule.reason] for rule in reading.rules],
+            empty="",
+        )
+        _show_meaning(reading)
+    return 0 if reading.provider else 1
+
+
+@command(model, "search")
+def search_models(session: Session, words: tuple[str, ...] = arg(required=True)) -> None:
+    """Find models in the catalogue, of all kinds of providers, by parts of their names."""
+    show_entries(
+        named_models.search_catalogue(session.context, words),
+        empty="no such model; `catalogue:` in swapgate.yaml adds one",
+    )
+
+
+@command(model, "match")
+def match_name(session: Session, name: str) -> int:
+    """Find the model that a loose name means: "gemini flash", "opus 4.7".
+
+    Exit code 1 when nothing fits, 6 when several families fit equally well.
+    """
+    reading = _read(session, name)
+    if not output.documented(reading):
+        _show_meaning(reading)
+    return 0 if reading.found else CONFLICT if reading.candidates else 1
+
+
+def _read(session: Session, name: str) -> NameReading:
+    standing = session.installation.standing_switches
+    return named_models.explain_name(session.context_with_providers, name, standing=standing)
+
+
+def _show_meaning(reading: NameReading) -> None:
+    count = len(reading.candidates)
+    for name in [reading.found.name] if reading.found else reading.candidates:
+        click.echo(name)
+    reason = f"{count} models fit equally well: name one" if count else reading.reason
+    output.note(f"{reading.name}: {reason}")
+    if reading.unlisted:
+        output.note(reading.unlisted)
+
+
+@command(model)
+def probe(
+    session: Session,
+    name: str = arg("TARGET"),
+    *,
+    timeout_s: float = opt(
+        "Seconds to wait for the answer.",
+        "--timeout",
+        type=FiniteRange(min=0, min_open=True),
+        default=60.0,
+    ),
+) -> int:
+    """Send one short real chat request to a target; exit code 1 when it fails.
+
+    It also tries a local server's Responses and Messages endpoints, and an embedding where a
+    chat is refused. TARGET is an id or a model's name, registered or not.
+    """
+    from harness.app.doctor import provider_requests  # noqa: PLC0415 - `--help` stays quick
+
+    with session.context_with_providers.store.read() as tx:
+        target = named_models.find_model(session.context_with_providers, tx, name)
+        provider = targets.provider_of(tx, target)
+    allowed = session.context.allow_addresses
+    provider = provider_secrets.decrypt_headers(provider, session.context.cipher)
+    keys = provider_secrets.keys_of_provider(session.context, provider)
+    first = keys[0] if keys else None
+    found = provider_requests.chat(
+        provider, target, key=first, timeout_s=timeout_s, allowed=allowed
+    )
+    output.record(
+        found,
+        [
+            ("target", found.target),
+            ("result", "answered" if found.ok else f"failed: {found.error}"),
+            ("latency", format_milliseconds(found.latency_ms)),
+            ("served model", found.served_model or None),
+            ("answer", found.answer or None),
+            *((f"own {name}", gap or "whole") for name, gap in found.native.items()),
+            ("declare", found.declare or None),
+        ],
+    )
+    return 0 if found.ok else 1

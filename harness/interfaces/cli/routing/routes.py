@@ -1,0 +1,323 @@
+"""`swapgate route`."""
+
+from collections.abc import Mapping
+
+import click
+
+from harness.app import seed
+from harness.canary import manual_rollback
+from harness.canary.canary_state import describe_change
+from harness.frame.formatting import (
+    DASH,
+    format_bps,
+    format_latency,
+    format_points,
+    format_points_interval,
+    format_score,
+    format_usd,
+)
+from harness.frame.pagination import PageRequest
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import (
+    PAGE,
+    REASON,
+    arg,
+    command,
+    opt,
+    page_of,
+    taken_from,
+)
+from harness.interfaces.cli.frame.output import timestamp
+from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.routing.fallback_chain import fallback
+from harness.interfaces.cli.routing.holds import break_glass, freeze, list_freezes, unfreeze
+from harness.interfaces.cli.routing.route_options import (
+    NewRouteSuites,
+    SettingsOptions,
+    settings,
+)
+from harness.interfaces.cli.routing.traffic import list_failovers, route_measured, route_traffic
+from harness.operations import queries, route_queries
+from harness.operations.route_status import RouteStatus
+from harness.proposals.candidates import candidate_rounds
+from harness.proposals.candidates.leaderboard import (
+    Leaderboard,
+    LeaderboardRow,
+    load_leaderboard,
+)
+from harness.routes import routes, scorecard
+from harness.routing.table import Route, RouteSettings
+
+
+@click.group()
+def route() -> None:
+    """Routes: the names that clients use as `model`."""
+
+
+for _command in (
+    *(fallback, break_glass, freeze, unfreeze, list_freezes, route_traffic, settings),
+    *(list_failovers, route_measured),
+):
+    route.add_command(_command)
+
+
+@command(route, "list")
+def list_routes(session: Session, *, page_request: PageRequest = page_of(50)) -> None:
+    """List the routes; those that wait for a person come first."""
+    statuses = route_queries.load_page(session.context, page_request)
+    output.listing(
+        statuses,
+        lambda status: {
+            "ROUTE": status.route.name,
+            "STATE": status.state_text,
+            "INCUMBENT": status.incumbent.name,
+            "CANARY": _canary(status),
+            "OPEN PROPOSAL": _proposal(status),
+            "LAST VERDICT": status.last_verdict.words if status.last_verdict else None,
+        },
+        empty="no routes yet: `swapgate route create` makes one",
+        as_document=lambda rows: [as_json(status) for status in rows],
+    )
+    for status in () if session.json else statuses:
+        if (status.needs_decision or status.may_harm) and status.reason:
+            output.note(f"{status.route.name}: {status.reason}")
+
+
+def _canary(status: RouteStatus) -> str | None:
+    canary = status.route.canary
+    if canary is None or status.candidate is None:
+        return None
+    return f"{status.candidate.name} {format_bps(canary.weight_bps)}"
+
+
+def _proposal(status: RouteStatus) -> str | None:
+    proposal = status.open_proposal
+    return f"{proposal.id} {proposal.phase_text}" if proposal else None
+
+
+def as_json(status: RouteStatus) -> dict[str, object]:
+    return {
+        **output.pick(status, "route", "incumbent", "candidate"),
+        "open_proposal": status.open_proposal.id if status.open_proposal else None,
+        "last_verdict": status.last_verdict.outcome if status.last_verdict else None,
+        "state": status.state.value,
+        **output.pick(status, "state_text", "reason", "needs_decision"),
+        "requests_last_hour": sum(minute.requests for minute in status.traffic),
+    }
+
+
+@command(route)
+def create(
+    session: Session,
+    name: str,
+    *,
+    incumbent: str = opt("Id or PROVIDER/MODEL.", metavar="TARGET"),
+    fallbacks: tuple[str, ...] = opt(
+        "Fallback when the incumbent fails; may be repeated, in order.",
+        "--fallback",
+        metavar="TARGET",
+    ),
+    capable: tuple[str, ...] = opt(
+        "Fallback that may answer when the stakes are high.", metavar="TARGET"
+    ),
+    suites: NewRouteSuites = taken_from(NewRouteSuites),
+    options: SettingsOptions = taken_from(SettingsOptions),
+) -> None:
+    """Create a route. Its first targets are its baseline: later ones need proof."""
+    made = routes.create_route(
+        session.context_with_providers,
+        session.deciding_actor,
+        name,
+        incumbent,
+        fallbacks=fallbacks,
+        capable=capable,
+        settings=options.over(RouteSettings(), suites.over()),
+    )
+    judged = candidate_rounds.judge_route(session.context_with_providers, made)
+    text = f"route {made.name} is served by {_name_incumbent(session, made)}"
+    output.answer(judged, text, advice="\n".join(judged.faults))
+
+
+@command(route)
+def show(session: Session, name: str) -> None:
+    """Show one route: targets, settings, open proposals, measured figures."""
+    status = route_queries.load_status(session.context, name)
+    figures = scorecard.build_scorecard(session.context, name)
+    if output.documented({**as_json(status), "measured": figures}):
+        return
+    names = queries.load_target_names(session.context, status.route.targets)
+    found = status.route
+    fields = routes.describe_fields(found).items()
+    output.facts(
+        [
+            ("route", found.name),
+            ("version", found.version),
+            ("state", status.line),
+            *((field, _named(text, names) or None) for field, text in fields),
+            ("open proposal", _proposal(status) or "none"),
+            ("last verdict", status.last_verdict.words if status.last_verdict else "none"),
+            ("requests, last hour", f"{sum(m.requests for m in status.traffic):,}"),
+            *scorecard.list_facts(figures, timestamp),
+        ]
+    )
+
+
+@command(route)
+def history(session: Session, name: str, *, page_request: PageRequest = PAGE) -> None:
+    """Show the route's versions, the newest first."""
+    records = queries.list_route_versions(session.context, name, page_request)
+    names = queries.load_target_names(
+        session.context, {record.route.incumbent for record in records}
+    )
+    output.listing(
+        records,
+        lambda record: {
+            "VERSION": record.route.version,
+            "REVISION": record.revision,
+            "CHANGE": describe_change(record),
+            "AT (UTC)": timestamp(record.at),
+            "BY": record.actor,
+            "INCUMBENT": names.get(record.route.incumbent, record.route.incumbent),
+            "CANARY": format_bps(record.route.canary.weight_bps)
+            if record.route.canary
+            else None,
+            "WHY": record.reason,
+        },
+        empty="no versions",
+    )
+
+
+@command(route)
+def diff(
+    session: Session,
+    name: str,
+    older: int | None = arg("[V1]"),
+    newer: int | None = arg("[V2]"),
+) -> None:
+    """Show what changed from version V1 to V2, and where the file says something else.
+
+    V2 is the newest unless given, V1 the one before V2.
+    """
+    context = session.context
+    last = queries.load_route_version(context, name, newer)
+    wanted = older if older is not None else max(1, last.route.version - 1)
+    first = queries.load_route_version(context, name, wanted)
+    changed = routes.describe_difference(first.route, last.route)
+    filed = [
+        str(difference)
+        for difference in seed.list_seed_differences(session.context, session.settings)
+        if difference.subject == f"route {name}"
+    ]
+    if session.json:
+        fields = {field: {"before": a, "after": b} for field, (a, b) in changed.items()}
+        output.document(
+            {
+                "from": first.route.version,
+                "to": last.route.version,
+                "changed": fields,
+                "file": filed,
+            }
+        )
+        return
+    ids = {id_ for pair in changed.values() for text in pair for id_ in text.split(", ")}
+    names = queries.load_target_names(context, ids)
+    output.table(
+        ["FIELD", f"VERSION {first.route.version}", f"VERSION {last.route.version}"],
+        [[field, _named(a, names), _named(b, names)] for field, (a, b) in changed.items()],
+        empty=f"versions {first.route.version} and {last.route.version} are the same",
+    )
+    for proposal in filed:
+        output.note(proposal)
+
+
+def _named(text: str, names: Mapping[str, str]) -> str:
+    return ", ".join(names.get(part, part) for part in text.split(", "))
+
+
+@command(route)
+def rollback(
+    session: Session,
+    name: str,
+    *,
+    to_version: int | None = opt(
+        "Version whose incumbent to restore. [default: the previous incumbent]", metavar="N"
+    ),
+    reason: str = REASON,
+) -> None:
+    """Restore a former incumbent. Needs no proof; ends a live canary."""
+    found = session.decide(
+        manual_rollback.roll_back, name, to_version=to_version, reason=reason
+    )
+    output.answer(found, f"route {name} is served by {_name_incumbent(session, found)} again")
+
+
+def _name_incumbent(session: Session, route: Route) -> str:
+    names = queries.load_target_names(session.context, {route.incumbent})
+    return names.get(route.incumbent, route.incumbent)
+
+
+@command(route, "candidates")
+def list_candidates(session: Session, name: str) -> None:
+    """Show every model that the route's suites measured, best first, and the next round."""
+    board = load_leaderboard(session.context, name)
+    if output.documented(board):
+        return
+    output.table_of(
+        board.rows,
+        _cells,
+        empty="no candidate was measured on the suites of this route, as they are, yet",
+    )
+    if any(row.is_cheapest_so_good for row in board.rows):
+        output.note("* no other model is both better and cheaper")
+    for row in board.rows:
+        if row.ending and row.name != board.incumbent:
+            output.note(row.ending)
+    if board.ending:
+        output.paragraph(board.ending)
+    _print_next(board)
+
+
+def _cells(row: LeaderboardRow) -> dict[str, object]:
+    mark = "*" if row.is_cheapest_so_good else " "
+    return {
+        "MODEL": f"{mark} {row.name}",
+        "STANDING": row.standing.value,
+        "SCORE": DASH if row.score is None else format_score(row.score),
+        "DIFFERENCE": _difference(row),
+        "ITEMS": f"{row.items:,}",
+        "1,000 ANSWERS": format_usd(row.usd_per_1000),
+        "MEDIAN": format_latency(row.p50_s, DASH),
+        "LOOK": row.look,
+        "MEASURED": row.measured_at.date().isoformat() if row.measured_at else None,
+    }
+
+
+def _difference(row: LeaderboardRow) -> str | None:
+    if row.delta is None:
+        return None
+    interval = format_points_interval(row.delta_low, row.delta_high)
+    return f"{format_points(row.delta)} ({interval})" if interval else format_points(row.delta)
+
+
+def _print_next(board: Leaderboard) -> None:
+    if not board.schedule:
+        output.note(
+            f"no candidates on a schedule: `swapgate route settings {board.route} --candidates "
+            "'PROVIDER/*' --every '0 3 * * 1' --round-budget 5` sets one"
+        )
+        return
+    at = timestamp(board.next_round_at) if board.next_round_at else "never"
+    if board.obstacle:
+        at = f"once it is free ({board.obstacle})"
+    plan = board.next_round
+    output.paragraph(f"schedule: {board.schedule}")
+    measured = ", ".join(f"{one.name} ({format_usd(one.cost_usd)})" for one in plan.measured)
+    output.paragraph(
+        f"next round, {at}: {measured}; about {format_usd(plan.cost_usd)} in all"
+        if measured
+        else f"next round, {at}: nothing new"
+    )
+    for one in plan.waiting:
+        output.paragraph(f"waits: {one.name}: {one.remark}")
+    for warning in plan.warnings:
+        output.paragraph(warning)

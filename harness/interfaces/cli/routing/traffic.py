@@ -1,0 +1,299 @@
+"""`swapgate route traffic`, `failovers` and `measured`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import click
+
+from harness.frame.failures import failure_words
+from harness.frame.formatting import (
+    DASH,
+    format_age,
+    format_estimate,
+    format_latency,
+    format_month_usd,
+    format_percent,
+    format_range,
+    format_score,
+    format_usd,
+)
+from harness.frame.pagination import PageRequest
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import ONLY_ROUTE, PAGE, WATCH, arg, command, opt
+from harness.interfaces.cli.frame.output import timestamp
+from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.frame.waiting import Watched, show
+from harness.operations import queries
+from harness.operations.route_queries import load_target_traffic
+from harness.routes import scorecard
+from harness.routes.scorecard import RouteScorecard, SuiteScore
+from harness.routes.traffic_report import (
+    RouteTraffic,
+    TargetTraffic,
+    TrafficReport,
+    describe_traffic,
+    hide_single_sums,
+    load_traffic_report,
+    name_period,
+)
+from harness.routing.context import Context
+from harness.routing.reliability.failover import FailoverReason
+
+MOST_REASONS: Final = 10
+
+
+@dataclass(frozen=True)
+class _Traffic:
+    report: TrafficReport
+    reasons: Sequence[FailoverReason]
+    targets: Sequence[TargetTraffic]
+    route: str | None
+
+    @property
+    def headline(self) -> tuple[str, str]:
+        return describe_traffic(self.report, name_period(self.report.window), self.route)
+
+
+@command(name="traffic")
+def route_traffic(
+    session: Session,
+    name: str | None = arg("[ROUTE]"),
+    *,
+    since: timedelta = opt("How far back: 30m, 2h, 1d.", default="1h"),
+    watched: bool = WATCH,
+) -> None:
+    """Show whether callers get answers: requests, errors, and figures of each target.
+
+    Of all routes, those with most errors first, or of ROUTE.
+    """
+    context = session.context
+    if name:
+        queries.find_route(context, name)
+    shown = Watched(
+        load=lambda: _load(context, name, since),
+        draw=_print,
+        lines=lambda traffic: {row.route: _line(row) for row in traffic.report.routes},
+        document=_as_json,
+        ended=lambda _: False,
+    )
+    show(session, shown, again=watched)
+
+
+def _load(ctx: Context, route: str | None, window: timedelta) -> _Traffic:
+    report = load_traffic_report(ctx, window, route)
+    reasons = queries.count_failovers(ctx, report.since, route)
+    return _Traffic(report, reasons, load_target_traffic(ctx, report, reasons, route), route)
+
+
+def _as_json(traffic: _Traffic) -> dict[str, object]:
+    report = traffic.report
+    return {
+        "headline": traffic.headline[0],
+        "since": report.since,
+        "all": report.all,
+        "routes": report.routes,
+        "providers": [row for row in traffic.targets if not row.target],
+        "targets": [row for row in traffic.targets if row.target],
+        "left": traffic.reasons,
+        "last_request": report.last_request,
+    }
+
+
+def _line(row: RouteTraffic) -> str:
+    return (
+        f"{row.route}: {row.requests:,} requests, {_count(row.failed, row.failed_share)} with "
+        f"an error to the caller, {_count(row.left, row.left_share)} whose own model failed"
+    )
+
+
+def _count(number: int, share: float | None) -> str:
+    return f"{number:,} ({format_percent(share, significant=2)})" if number else "none"
+
+
+def _print(traffic: _Traffic) -> None:
+    report = traffic.report
+    answer, note = traffic.headline
+    click.echo(f"{answer}.\n{note}")
+    if (quiet := report.quiet_since) is not None:
+        output.note(
+            f"no request was recorded since {timestamp(quiet)} UTC: either nobody "
+            "asks, or the router does not reach the database (`swapgate doctor`)"
+        )
+    if report.routes:
+        click.echo()
+        output.table_of(
+            report.routes,
+            lambda row: {
+                "ROUTE": row.route,
+                "REQUESTS": f"{row.requests:,}",
+                "ERRORS TO CALLERS": _count(row.failed, row.failed_share),
+                "OWN MODEL FAILED": _count(row.left, row.left_share),
+                "COST": format_usd(row.known_cost_usd),
+            },
+        )
+    if traffic.targets:
+        click.echo()
+        output.table_of(hide_single_sums(traffic.targets), _target_cells)
+    if traffic.reasons:
+        click.echo()
+        output.table_of(
+            traffic.reasons[:MOST_REASONS],
+            lambda reason: {
+                "MODEL LEFT": reason.target,
+                "WHY": failure_words(reason.failure),
+                "TIMES": f"{reason.times:,}",
+                "NO FALLBACK LEFT": f"{reason.unanswered:,}",
+                "ROUTES": ", ".join(reason.routes),
+                "LAST": format_age(reason.last, report.now),
+            },
+        )
+        output.note("`swapgate route failovers` lists them one by one")
+
+
+def _target_cells(row: TargetTraffic) -> dict[str, object]:
+    return {
+        "TARGET": row.target or f"{row.provider}, all",
+        "ANSWERED": f"{row.requests:,}",
+        "TIMES LEFT": f"{row.left:,}",
+        "95 % WITHIN": _seconds(row.p95_ms),
+        "COST": format_usd(row.known_cost_usd),
+    }
+
+
+@command(name="failovers")
+def list_failovers(
+    session: Session,
+    *,
+    name: str | None = ONLY_ROUTE,
+    user: str | None = opt("Only this user, by id or hash.", metavar="ID"),
+    since: timedelta = opt("How far back: 90s, 30m, 2h, 1d.", default="1d"),
+    page_request: PageRequest = PAGE,
+) -> None:
+    """List failovers: which target a request left, and why; the newest first.
+
+    With `--json` it has the sentences of providers, redacted.
+    """
+    failovers = queries.list_failovers(
+        session.context,
+        page_request,
+        secret=session.installation.secret,
+        route=name,
+        user=user,
+        since=since,
+    )
+    output.listing(
+        failovers,
+        lambda failover: {
+            "AT": timestamp(failover.at),
+            "ROUTE": failover.route,
+            "LEFT": failover.target,
+            "BECAUSE": failover.failure,
+            "STATUS": failover.status,
+            "CODE": f"{failover.code} at {failover.place}" if failover.place else failover.code,
+            "MS": round(failover.latency_ms),
+            "ASKED NEXT": failover.next_target or "nobody",
+            "USER": failover.user,
+            "SHAPE": failover.shape,
+            "REQUEST": failover.request,
+        },
+        empty="no request left a target in that time",
+    )
+
+
+@command(name="measured")
+def route_measured(session: Session, name: str | None, *, watched: bool = WATCH) -> None:
+    """Show measured quality, cost, latency and failures of every route, or of NAME.
+
+    Cost and failures are of 30 days at most; latency is of the last day.
+    """
+    context = session.context
+
+    def load() -> Sequence[RouteScorecard]:
+        if name:
+            return [scorecard.build_scorecard(context, name)]
+        return scorecard.build_scorecards(context)
+
+    shown = Watched(
+        load=load,
+        draw=_print_measured,
+        lines=lambda scorecards: {row.route.name: _measured_line(row) for row in scorecards},
+        document=lambda scorecards: scorecards,
+        ended=lambda scorecards: not scorecards,
+    )
+    show(session, shown, again=watched)
+
+
+def _measured_line(row: RouteScorecard) -> str:
+    return (
+        f"{row.route.name}: {row.incumbent.name}, {requests(row)}, median "
+        f"{_seconds(row.p50_ms) or DASH}, 95th percentile {_seconds(row.p95_ms) or DASH}, "
+        f"callers failed {_share(row.failed) or DASH}"
+    )
+
+
+def _print_measured(found: Sequence[RouteScorecard]) -> None:
+    output.table_of(
+        found, _traffic_cells, empty="no routes yet: `swapgate route create` makes one"
+    )
+    if found:
+        click.echo()
+        output.table_of(
+            [(row, score) for row in found for score in row.scores],
+            lambda pair: _score_cells(*pair),
+            empty="no route has a suite: `swapgate route settings` gives it one",
+        )
+
+
+def _traffic_cells(row: RouteScorecard) -> dict[str, object]:
+    return {
+        "ROUTE": row.route.name,
+        "MODEL": row.incumbent.name,
+        "PER 1,000": row.price_text,
+        "A MONTH": _month(row),
+        "REQUESTS": requests(row, ""),
+        "MEDIAN": _seconds(row.p50_ms),
+        "95TH PERCENTILE": _seconds(row.p95_ms),
+        "CALLERS FAILED": _share(row.failed),
+        "MODEL FAILED": _share(row.charged),
+    }
+
+
+def _month(route_scorecard: RouteScorecard) -> str | None:
+    """Unknown where less than a day of traffic is recorded."""
+    if not route_scorecard.bill.requests:
+        return None
+    return format_month_usd(route_scorecard.month_usd)
+
+
+def requests(route_scorecard: RouteScorecard, what: str = " requests") -> str:
+    bill = route_scorecard.bill
+    window = format_estimate(bill.window_s)
+    return f"{bill.requests:,}{what} in {window}" if bill.requests else "0"
+
+
+def _seconds(ms: float | None) -> str | None:
+    return None if ms is None else format_latency(ms / 1000)
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else format_percent(value, 2)
+
+
+def _score_cells(row: RouteScorecard, score: SuiteScore) -> dict[str, object]:
+    return {
+        "ROUTE": row.route.name,
+        "SUITE": score.suite,
+        "ROLE": score.role.value,
+        "SCORE": None if score.score is None else format_score(score.score),
+        "95 % INTERVAL": format_range(score.interval, format_score) if score.interval else None,
+        "ITEMS": score.items or None,
+        "MEASURED (UTC)": _when(score),
+    }
+
+
+def _when(score: SuiteScore) -> str:
+    if score.measured_at is None:
+        return "never"
+    return timestamp(score.measured_at) + ("" if score.current else ", of an older suite")

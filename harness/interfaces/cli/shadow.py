@@ -1,0 +1,167 @@
+"""`swapgate shadow`."""
+
+from datetime import timedelta
+
+import click
+
+from harness.canary import shadows
+from harness.canary.shadows import LEFT_OUT, ShadowStatus
+from harness.frame.errors import InputError
+from harness.frame.formatting import format_bps, format_percent, format_usd
+from harness.frame.pagination import PageRequest
+from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import (
+    OPTIONAL_REASON,
+    PAGE,
+    REASON,
+    FiniteRange,
+    arg,
+    command,
+    opt,
+)
+from harness.interfaces.cli.frame.output import timestamp
+from harness.interfaces.cli.frame.session import Session
+from harness.operations import queries
+from harness.routing.shadow import ShadowLimits
+
+DEFAULT = ShadowLimits()
+
+
+@click.group()
+def shadow() -> None:
+    """Shadows: requests mirrored to a candidate, whose answers no user gets."""
+
+
+@command(shadow)
+def start(
+    session: Session,
+    route: str = arg("ROUTE"),
+    candidate: str = arg("TARGET"),
+    *,
+    share: float = opt(
+        "Share of callers to mirror; always the same callers.",
+        type=FiniteRange(0.01, 100.0),
+        metavar="PERCENT",
+        default=DEFAULT.share_bps / 100,
+    ),
+    requests_per_day: int = opt(
+        "Budget in requests per UTC day, across all routers.",
+        type=click.IntRange(min=1),
+        default=DEFAULT.requests_per_day,
+    ),
+    usd_per_day: str = opt(
+        "Budget in US dollars per UTC day, across all routers.", metavar="USD|none", default="1"
+    ),
+    at_once: int = opt(
+        "Concurrent mirrored requests per worker.",
+        type=click.IntRange(min=1),
+        default=DEFAULT.at_once,
+    ),
+    lasts: timedelta = opt("Duration: 90m, 2h, 7d.", "--for", default="7d"),
+    reason: str = REASON,
+) -> None:
+    """Mirror a share of a route's requests to a target (by id or provider/model).
+
+    Users get the incumbent's answers. Needs an open proposal of the candidate, or an approver.
+    """
+    limits = ShadowLimits(round(share * 100), at_once, requests_per_day, _usd(usd_per_day))
+    made = session.decide(
+        shadows.start_shadow, route, candidate, limits, reason=reason, lasts=lasts
+    )
+    output.answer(
+        made,
+        made.id,
+        advice=f"{format_bps(limits.share_bps)} of the callers of route {route} are mirrored "
+        f"to {made.candidate.name} until {timestamp(made.expires_at)}: "
+        f"`swapgate shadow status {route}`",
+    )
+
+
+def _usd(text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--usd-per-day is an amount or none, not {text!r}") from None
+
+
+@command(shadow)
+def stop(session: Session, route: str = arg("ROUTE"), *, reason: str = OPTIONAL_REASON) -> None:
+    """End a route's shadow: routers stop within two seconds."""
+    ended = session.decide(shadows.stop_shadow, route, reason=reason)
+    output.answer(ended, f"stopped {ended.id}")
+
+
+@command(shadow)
+def status(session: Session, route: str | None) -> None:
+    """Show what the running shadows have seen; with ROUTE its newest, running or ended."""
+    if route is None:
+        _print_running(session)
+        return
+    shadow_status = shadows.load_status(session.context, route)
+    if not output.documented(shadow_status):
+        _print_status(shadow_status)
+
+
+def _print_running(session: Session) -> None:
+    running = shadows.list_running(session.context)
+    if output.documented(running):
+        return
+    if not running:
+        output.note("no shadow runs: `swapgate shadow start ROUTE TARGET` starts one")
+    for number, shadow_status in enumerate(running):
+        if number:
+            click.echo()
+        _print_status(shadow_status)
+
+
+def _print_status(shadow_status: ShadowStatus) -> None:
+    started = shadow_status.shadow
+    output.facts(
+        [
+            ("shadow", started.id),
+            ("state", shadow_status.state),
+            ("candidate", started.candidate.name),
+            ("proposal", started.proposal or "none: an approver's act"),
+            ("share", f"{format_bps(started.limits.share_bps)} of the callers"),
+            ("until", timestamp(started.expires_at)),
+            *shadows.list_figures(shadow_status),
+        ]
+    )
+    output.table_of(
+        shadow_status.checks,
+        lambda check: {
+            "CHECK": check.check,
+            "BOTH": check.both,
+            "INCUMBENT ALONE": check.incumbent_only,
+            "CANDIDATE ALONE": check.candidate_only,
+            "NEITHER": check.neither,
+            "COUNTED": f"{check.lost}:{check.won}",
+            "OF THE LEVEL": format_percent(check.share_of_level, 0),
+        },
+        empty="no pair yet",
+    )
+    for name, number in shadow_status.left_out.items():
+        output.note(f"{number:,} not mirrored: {LEFT_OUT[name]}")
+
+
+@command(shadow, "list")
+def list_shadows(session: Session, *, page_request: PageRequest = PAGE) -> None:
+    """List the shadows of all routes, the newest first."""
+    found = queries.list_shadows(session.context, page_request)
+    output.listing(
+        found,
+        lambda row: {
+            "ID": row.shadow.id,
+            "ROUTE": row.shadow.route,
+            "CANDIDATE": row.shadow.candidate.name,
+            "STATE": row.state,
+            "MIRRORED": row.mirrored,
+            "PAIRS": row.pairs,
+            "COST": format_usd(row.cost_usd),
+            "BY": row.shadow.started_by,
+            "REASON": row.shadow.reason,
+        },
+        empty="no shadow was started yet",
+    )

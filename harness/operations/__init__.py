@@ -1,0 +1,1 @@
+"""Queries, keys, people, captures, housekeeping."""

@@ -1,0 +1,248 @@
+"""Ends alerts whose cause is over, and delivers messages from the outbox."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from harness.agents.records import SwitchRequests
+from harness.agents.switch_request import AGENTS_WORDS, SwitchState, inert_text, switch_lines
+from harness.frame.alerts.alert import NO_SINK, AlertKind, Severity
+from harness.frame.alerts.alert_record import (
+    AlertRecord,
+    Notified,
+    drop_silent_sources,
+    due_message,
+    resolve_record,
+)
+from harness.frame.alerts.alerts import queue_message, resolution_of
+from harness.frame.alerts.delivery import (
+    AlertMessage,
+    Delivery,
+    alert_message,
+    claim_delivery,
+    delivery_jitter,
+    mark_delivered,
+    mark_failed,
+)
+from harness.frame.alerts.records import Alerts, Deliveries
+from harness.frame.errors import DeliveryFailed, NotFound, SignatureInvalid
+from harness.frame.people.access import Actor, Role
+from harness.frame.ports import AlertSinks
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.rollout import RolloutState
+from harness.routing.context import Context
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+
+log = structlog.get_logger("swapgate.alerts")
+
+# Without a canary nobody has to say that a fault of the router's is over.
+ROUTER_FAULT_SILENCE: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryAttempt:
+    sink: str
+    delivered: bool
+    error: str  # empty when the sink took it
+
+
+def run_once(ctx: Context) -> None:
+    """One turn: end what is over, put messages into the outbox, send what is due."""
+    _resolve_finished(ctx)
+    if ctx.sinks is not None and ctx.sinks.names():
+        _queue(ctx, ctx.sinks)
+        _send_due(ctx, ctx.sinks)
+
+
+def send_test(ctx: Context, actor: Actor) -> Sequence[DeliveryAttempt]:
+    """Sends one message through every sink, now. Needs an admin. Raises NotAllowed, NotFound
+    without sinks.
+    """
+    actor.require(Role.ADMIN)
+    if ctx.sinks is None or not ctx.sinks.names():
+        raise NotFound(NO_SINK)
+    now = ctx.clock.now()
+    id_ = ctx.chance.token("al_")
+    message = AlertMessage(
+        id=f"{id_}.1",
+        alert=id_,
+        kind=AlertKind.TEST,
+        severity=Severity.INFO,
+        state=Notified.RAISED,
+        subject="alerts",
+        title="a test of Swapgate's alerts",
+        text=f"{actor.name} asked for it. Whoever reads this will hear of real ones.",
+        next_step="nothing: this is a test",
+        first_seen=now,
+        last_seen=now,
+        count=1,
+    )
+    return [_attempt_delivery(ctx.sinks, sink, message) for sink in ctx.sinks.names()]
+
+
+def _attempt_delivery(sinks: AlertSinks, sink: str, message: AlertMessage) -> DeliveryAttempt:
+    try:
+        sinks.send(sink, message)
+    except DeliveryFailed as error:
+        return DeliveryAttempt(sink, delivered=False, error=str(error))
+    return DeliveryAttempt(sink, delivered=True, error="")
+
+
+def _resolve_finished(ctx: Context) -> None:
+    """End what cannot say its own end: decided proposals, moved rollouts, silent workers."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        open_ = [alert for alert in Alerts(tx).unsettled() if alert.open]
+        ended = {alert.key for alert in open_ if _is_over(tx, alert, now)}
+        ended |= {alert.key for alert in open_ if not drop_silent_sources(alert, now).open}
+    for key in sorted(ended):
+        with ctx.store.write() as tx:
+            record = Alerts(tx).newest(key)
+            if record is None or not record.open:
+                continue
+            quiet = drop_silent_sources(record, now)
+            if not quiet.open:
+                Alerts(tx).save(quiet)
+            elif _is_over(tx, record, now):
+                if record.kind is AlertKind.INTERNAL_ERROR:
+                    Alerts(tx).save(
+                        resolve_record(record, now)
+                    )  # routers raised it, and end nothing
+                else:
+                    Alerts(tx).fold([resolution_of(record, now)])
+
+
+def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # noqa: PLR0911 - a table
+    about = record.key.partition(":")[2]
+    if record.kind is AlertKind.INTERNAL_ERROR and about == record.subject:
+        return now - record.last_seen >= ROUTER_FAULT_SILENCE  # of no rollout
+    try:
+        match record.kind:
+            case AlertKind.AWAITING_APPROVAL:
+                proposal = Proposals(tx).get(about)
+                return proposal.phase is not ProposalPhase.AWAITING_APPROVAL or bool(
+                    proposal.approver
+                )
+            case AlertKind.EVAL_WAITS:
+                proposal = Proposals(tx).get(about)
+                measured = proposal.phase is ProposalPhase.EVALUATING
+                runs = [pair for pair in proposal.runs.values() if measured]
+                return not any(
+                    EvalRuns(tx).get(run).waits_since
+                    for pair in runs
+                    for run in (pair.incumbent, pair.candidate)
+                )
+            case AlertKind.MODEL_SWITCH:
+                request = SwitchRequests(tx).get(about)
+                return request.state_at(now) is not SwitchState.PENDING
+            case AlertKind.BREAK_GLASS:
+                # Its own row may be forged, so that nobody can end it: the route's says enough.
+                route = Routing(tx).route(record.subject.removeprefix("route "))
+                return route is None or route.break_glass != about
+            case AlertKind.CANARY_PAUSED:
+                return Rollouts(tx).get(about).state is not RolloutState.PAUSED
+            case AlertKind.CANARY_HELD | AlertKind.SAMPLE_RATIO | AlertKind.INTERNAL_ERROR:
+                rollout = Rollouts(tx).get(about)
+                bakes = record.kind is not AlertKind.SAMPLE_RATIO and rollout.baking
+                return not rollout.live and not bakes
+            case _:
+                return False
+    except NotFound:
+        return True
+    except SignatureInvalid:
+        # What cannot be read says no end, and keeps no other alert from being told.
+        return False
+
+
+def _queue(ctx: Context, sinks: AlertSinks) -> None:
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        keys = {alert.key for alert in Alerts(tx).unsettled() if due_message(alert, now)}
+    for key in sorted(keys):
+        with ctx.store.write() as tx:
+            record = Alerts(tx).newest(key)
+            due = due_message(record, now) if record is not None else None
+            if record is None or due is None:
+                continue
+            takers = [sink for sink in sinks.names() if sinks.takes(sink, record.kind)]
+            queue_message(tx, record, due, takers)
+
+
+def _send_due(ctx: Context, sinks: AlertSinks) -> None:
+    with ctx.store.read() as tx:
+        due = Deliveries(tx).due(ctx.clock.now())
+        records = {delivery.alert: Alerts(tx).get(delivery.alert) for delivery in due}
+    by_sink: dict[str, list[Delivery]] = {}
+    for delivery in due:
+        by_sink.setdefault(delivery.sink, []).append(delivery)
+    if not by_sink:
+        return
+    # One thread each: a sink that hangs holds up no other.
+    with ThreadPoolExecutor(max_workers=len(by_sink)) as pool:
+        list(pool.map(lambda waiting: _send(ctx, sinks, waiting, records), by_sink.values()))
+
+
+def _send(
+    ctx: Context,
+    sinks: AlertSinks,
+    waiting: Iterable[Delivery],
+    records: Mapping[str, AlertRecord],
+) -> None:
+    """In order, up to the first that fails or that another process sends: others wait."""
+    for delivery in waiting:
+        claimed = claim_delivery(delivery, ctx.clock.now())
+        with ctx.store.write() as tx:
+            if not Deliveries(tx).replace(delivery, claimed):
+                return
+        record = records[delivery.alert]
+        plain = alert_message(delivery, record, dashboard_url=ctx.dashboard_url)
+        message = _with_question(ctx, record, plain)
+        tried = _attempt_delivery(sinks, delivery.sink, message)
+        now, error = ctx.clock.now(), tried.error
+        after = mark_delivered(delivery, now)
+        if not tried.delivered:
+            after = mark_failed(delivery, now, error, uniform=delivery_jitter(delivery))
+        with ctx.store.write() as tx:
+            Deliveries(tx).replace(claimed, after)
+        if not tried.delivered:
+            log.warning(
+                "alert_not_delivered",
+                alert=delivery.alert,
+                sink=delivery.sink,
+                attempts=after.attempts,
+                given_up=after.gave_up_at is not None,
+                error=error,
+            )
+            return
+
+
+def _with_question(ctx: Context, record: AlertRecord, message: AlertMessage) -> AlertMessage:
+    """Adds the question, and the link to decide it, to the message of a switch that still
+    waits. The stored alert has neither: it is kept longer than a transcript.
+    """
+    if record.kind is not AlertKind.MODEL_SWITCH or message.state is not Notified.RAISED:
+        return message
+    now = ctx.clock.now()
+    try:
+        with ctx.store.read() as tx:
+            request = SwitchRequests(tx).get(record.key.partition(":")[2])
+    except NotFound:
+        return message
+    if request.state_at(now) is not SwitchState.PENDING:
+        return message
+    text = [message.text]
+    text += [
+        f"{title}: {inert_text(value) if title in AGENTS_WORDS else value}"
+        for title, value in switch_lines(request, now)
+    ]
+    if ctx.approval_links is not None:
+        text.append(f"Decide: {ctx.approval_links.link(request)}")
+    return replace(message, text="\n".join(text))

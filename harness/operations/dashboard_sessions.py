@@ -1,0 +1,326 @@
+"""Signs people in to the dashboard, by a one-time link or a management key. Links and cookies
+are stored as hashes alone. Each step is in the audit log, under the name of whoever is signed
+in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+from harness.frame.errors import Conflict, NotAllowed, NotFound
+from harness.frame.people.access import (
+    COOKIE_PREFIX,
+    LINK_LASTS,
+    LINK_PREFIX,
+    Actor,
+    DashboardSession,
+    Role,
+    check_lifetime,
+    key_hash,
+    require_makeable,
+)
+from harness.frame.people.four_eyes import load_key_creators
+from harness.frame.people.principals import LOCAL_PRINCIPAL, OPERATOR
+from harness.frame.people.records import ApiKeys, DashboardSessions, Principals
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import require_reason
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import keys
+from harness.routing.context import Context
+
+NO_LINK: Final = (
+    "this is no sign-in link of this installation; `swapgate key sign-in-link` prints a new one"
+)
+refusing = partial(keys.refusing, "nobody can sign in")
+ANOTHER: Final = "`swapgate key sign-in-link` prints a new one"
+
+
+@dataclass(frozen=True, slots=True)
+class ActorSession:
+    session: DashboardSession
+    actor: Actor
+
+
+def create_link(
+    ctx: Context,
+    actor: Actor,
+    key: str | None = None,
+    *,
+    secret: bytes,
+    lasts: timedelta = LINK_LASTS,
+) -> tuple[DashboardSession, str]:
+    """A link that signs in once, and its text, which is never shown again.
+
+    key: the id of the management key that the session acts with; None for the actor's own.
+    Raises NotFound, NotAllowed for a key of another's that the actor had no hand in.
+    """
+    now = ctx.clock.now()
+    text = f"{LINK_PREFIX}{ctx.chance.secret()}"
+    with refusing(), ctx.store.write() as tx:
+        owner = _owner(tx, actor, key)
+        session = DashboardSession(
+            id=ctx.chance.token("ds_"),
+            principal=owner.principal,
+            key=owner.key,
+            created_at=now,
+            created_by=actor.principal,
+            created_with=actor.key,
+            link_hash=key_hash(text, secret),
+            link_expires_at=now + check_lifetime(lasts),
+        )
+        DashboardSessions(tx).add(session)
+        facts = {"for": owner.name, "principal": owner.principal, "key": owner.key}
+        AuditLog(tx).append(actor, "dashboard.link", f"session {session.id}", facts)
+    return session, text
+
+
+def _owner(tx: Transaction, actor: Actor, key: str | None) -> Actor:
+    if key is None or key == actor.key:
+        return actor
+    if ApiKeys(tx).find(key) is None:
+        raise NotFound(f"there is no key {key}: `swapgate key list` shows them")
+    owner = keys.actor_behind(tx, key)
+    require_makeable(
+        for_key=key,
+        maker=actor.principal,
+        maker_key=actor.key,
+        known_to=load_key_creators(tx, key),
+    )
+    return owner
+
+
+def preview_link(ctx: Context, link: str, *, secret: bytes, former: str = "") -> ActorSession:
+    """Finds as whom an unused link would sign in. Raises NotAllowed."""
+    found = _find_waiting(ctx, link, former, secret)
+    if found is not None:
+        return found
+    with refusing(), ctx.store.write() as tx:
+        replayed = _end_replayed(tx, link, former, secret)
+        if replayed is None:
+            return _waiting(tx, link, secret)
+    raise NotAllowed(replayed)
+
+
+def open_link(
+    ctx: Context, link: str, *, secret: bytes, lasts: timedelta, former: str = ""
+) -> tuple[ActorSession, str]:
+    """Opens a session by a link, once; and the cookie's text.
+
+    former: the cookie that the browser has; its session ends. A link that comes again while its
+    time runs, from another browser, was seen by two: the session that it opened ends. Raises
+    NotAllowed.
+    """
+    _find_waiting(ctx, link, former, secret)
+    with refusing(), ctx.store.write() as tx:
+        replayed = _end_replayed(tx, link, former, secret)
+        if replayed is None:
+            waiting = _waiting(tx, link, secret)
+            opened, cookie = _opened(ctx, waiting.session, secret, lasts)
+            DashboardSessions(tx).save(opened)
+            _record_start(tx, ActorSession(opened, waiting.actor), _ended(tx, former, secret))
+    if replayed is not None:
+        raise NotAllowed(replayed)
+    return ActorSession(opened, waiting.actor), cookie
+
+
+def open_with_key(
+    ctx: Context, text: str, *, secret: bytes, lasts: timedelta, former: str = ""
+) -> tuple[ActorSession, str]:
+    """Opens a session by a management key. former: as of `open_link`. Raises NotAllowed."""
+    actor = keys.authenticate(ctx.store, text, secret=secret)
+    now = ctx.clock.now()
+    begun = DashboardSession(
+        id=ctx.chance.token("ds_"),
+        principal=actor.principal,
+        key=actor.key,
+        created_at=now,
+        created_by=actor.principal,
+        created_with=actor.key,
+    )
+    session, cookie = _opened(ctx, begun, secret, lasts)
+    with ctx.store.write() as tx:
+        DashboardSessions(tx).add(session)
+        _record_start(tx, ActorSession(session, actor), _ended(tx, former, secret))
+    return ActorSession(session, actor), cookie
+
+
+def resume(ctx: Context, cookie: str, *, secret: bytes) -> ActorSession:
+    """Finds who acts behind a cookie, with the role of now. Raises NotAllowed."""
+    with refusing(), ctx.store.read() as tx:
+        session = DashboardSessions(tx).by_cookie(key_hash(cookie, secret))
+        if session is None:
+            raise NotAllowed("this browser is not signed in")
+        session.require_open(ctx.clock.now())
+        return ActorSession(session, _actor(tx, session))
+
+
+def end(ctx: Context, signed_in: ActorSession) -> None:
+    """Signs out; the browser's cookie is worth nothing from then on."""
+    with refusing(), ctx.store.write() as tx:
+        _end(tx, signed_in.session.cookie_hash)
+
+
+def find_former(tx: Transaction, cookie: str, secret: bytes) -> DashboardSession | None:
+    former = DashboardSessions(tx).by_cookie(key_hash(cookie, secret)) if cookie else None
+    if former is not None:
+        _end(tx, former.cookie_hash)
+    return former
+
+
+def _ended(tx: Transaction, cookie: str, secret: bytes) -> Actor | None:
+    return _end(tx, key_hash(cookie, secret)) if cookie else None
+
+
+def _end(tx: Transaction, cookie_hash: str | None) -> Actor | None:
+    session = DashboardSessions(tx).by_cookie(cookie_hash, lock=True) if cookie_hash else None
+    if session is None or session.ended_at is not None:
+        return None
+    DashboardSessions(tx).save(replace(session, ended_at=tx.now()))
+    name = Principals(tx).get(session.principal).name
+    # Whoever signs out may, also with a key that was revoked.
+    actor = Actor(name, Role.VIEWER, session.principal, session.key)
+    AuditLog(tx).append(actor, "dashboard.sign_out", f"session {session.id}", {})
+    return actor
+
+
+@dataclass(frozen=True, slots=True)
+class SignedInSession:
+    """A session that goes on, as lists show it: nothing that would open it."""
+
+    id: str
+    principal: str
+    name: str
+    by: str  # key, link or oidc
+    key: str | None  # the id of the management key that it acts with
+    opened_at: datetime
+    expires_at: datetime
+
+
+def list_open(ctx: Context, actor: Actor | None) -> Sequence[SignedInSession]:
+    """Lists the sessions that go on, the one opened last first: to an admin all of them, to
+    others their own. actor: None where no one is signed in.
+    """
+    if actor is None:
+        return []
+    with refusing(), ctx.store.read() as tx:
+        return [
+            _view(tx, session)
+            for session in DashboardSessions(tx).open_at(ctx.clock.now())
+            if actor.role >= Role.ADMIN or session.principal == actor.principal
+        ]
+
+
+def end_another(ctx: Context, actor: Actor, session: str, reason: str) -> SignedInSession:
+    """Ends somebody's session; the browser's cookie is worth nothing from then on. Needs an
+    admin, unless it is the caller's own. Raises NotFound, NotAllowed, InputError without a
+    reason, Conflict for one that does not go on.
+    """
+    why = require_reason(reason, "to end a session")
+    now = ctx.clock.now()
+    with refusing(), ctx.store.write() as tx:
+        found = DashboardSessions(tx).get(session)
+        if found.principal != actor.principal:
+            actor.require(Role.ADMIN)
+        if found.opened_at is None or found.ended_at is not None:
+            raise Conflict(f"the session {session} does not go on: nothing to end")
+        DashboardSessions(tx).save(replace(found, ended_at=now))
+        facts = {"of": found.principal, "reason": why}
+        AuditLog(tx).append(actor, "dashboard.end", f"session {session}", facts)
+        return _view(tx, found)
+
+
+def _view(tx: Transaction, session: DashboardSession) -> SignedInSession:
+    if session.opened_at is None or session.expires_at is None:
+        raise Conflict(f"the session {session.id} was never opened")
+    by = "link" if session.link_hash is not None else "key" if session.key else "oidc"
+    return SignedInSession(
+        id=session.id,
+        principal=session.principal,
+        name=Principals(tx).get(session.principal).name,
+        by=by,
+        key=session.key,
+        opened_at=session.opened_at,
+        expires_at=session.expires_at,
+    )
+
+
+def _find_waiting(ctx: Context, link: str, former: str, secret: bytes) -> ActorSession | None:
+    """Finds what a link opens; None where it comes again, which ends what it opened. Anybody
+    can send a wrong link, so it is refused before a transaction that writes begins. Raises
+    NotAllowed.
+    """
+    with refusing(), ctx.store.read() as tx:
+        if _find_replayed(tx, link, former, secret) is not None:
+            return None
+        return _waiting(tx, link, secret)
+
+
+def _waiting(tx: Transaction, link: str, secret: bytes) -> ActorSession:
+    session = DashboardSessions(tx).by_link(key_hash(link, secret))
+    if session is None:
+        raise NotAllowed(NO_LINK)
+    session.require_link(tx.now())
+    if session.created_with is not None:
+        # Whoever was shown the door may have kept a link to another's key in his pocket.
+        keys.actor_behind(tx, session.created_with)
+    return ActorSession(session, _actor(tx, session))
+
+
+def _end_replayed(tx: Transaction, link: str, former: str, secret: bytes) -> str | None:
+    session = _find_replayed(tx, link, former, secret)
+    if session is None or session.opened_at is None:
+        return None
+    DashboardSessions(tx).save(replace(session, ended_at=tx.now()))
+    actor = _actor(tx, session)
+    facts = {"opened_at": session.opened_at.isoformat()}
+    AuditLog(tx).append(actor, "dashboard.link_replayed", f"session {session.id}", facts)
+    return (
+        f"this link was used at {session.opened_at:%H:%M} UTC already, so somebody else has "
+        f"seen it. The session that it opened was ended, in case it was not yours; {ANOTHER}"
+    )
+
+
+def _find_replayed(
+    tx: Transaction, link: str, former: str, secret: bytes
+) -> DashboardSession | None:
+    """Finds the session of a link that comes again in its time, from another browser."""
+    session = DashboardSessions(tx).by_link(key_hash(link, secret))
+    if session is None or session.opened_at is None or session.link_expires_at is None:
+        return None
+    over = tx.now() >= session.link_expires_at or session.ended_at is not None
+    return None if over or session.cookie_hash == key_hash(former, secret) else session
+
+
+def _opened(
+    ctx: Context, session: DashboardSession, secret: bytes, lasts: timedelta
+) -> tuple[DashboardSession, str]:
+    now = ctx.clock.now()
+    # Always a new one: whoever planted a cookie in the browser knows nothing of it.
+    cookie = f"{COOKIE_PREFIX}{ctx.chance.secret()}"
+    opened = replace(
+        session, cookie_hash=key_hash(cookie, secret), opened_at=now, expires_at=now + lasts
+    )
+    return opened, cookie
+
+
+def _actor(tx: Transaction, session: DashboardSession) -> Actor:
+    if session.key is not None:
+        return keys.actor_behind(tx, session.key)
+    if session.principal != LOCAL_PRINCIPAL.id:
+        raise NotAllowed("this session has no key, and only the local operator needs none")
+    return OPERATOR
+
+
+def _record_start(tx: Transaction, signed_in: ActorSession, before: Actor | None) -> None:
+    session = signed_in.session
+    facts = {
+        "by": "key" if session.link_hash is None else "link",
+        "made_by": session.created_by,
+        "made_with": session.created_with,
+        # One browser that was two people: whoever looks into four eyes wants to know.
+        "instead_of": before.principal if before is not None else None,
+    }
+    subject = f"session {session.id}"
+    AuditLog(tx).append(signed_in.actor, "dashboard.sign_in", subject, facts)

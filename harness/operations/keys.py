@@ -1,0 +1,259 @@
+"""Creates, revokes and limits API keys, and finds the actor behind one. A key's text is shown
+once; only its hash is stored.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
+from harness.frame.people.access import (
+    DATA_KEY_PREFIX,
+    MANAGEMENT_KEY_PREFIX,
+    SYSTEM,
+    Actor,
+    ApiKey,
+    OptOut,
+    Role,
+    key_hash,
+)
+from harness.frame.people.principals import (
+    Principal,
+    PrincipalKind,
+    check_principal_name,
+    fold_name,
+)
+from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.records import ApiKeys, Principals
+from harness.frame.people.spend import SpendTotals
+from harness.frame.records.transaction import Transaction
+from harness.frame.serialize import to_plain
+from harness.frame.signing.audit_log import AuditLog
+from harness.routes.routes import require_route
+from harness.routing.context import Context
+
+if TYPE_CHECKING:
+    from harness.store.store import Store
+
+NO_KEY: Final = "no management key is accepted"
+NO_LIMITS: Final = "a management key has a role, not limits, which are the router's"
+NO_OPT_OUTS: Final = "a management key asks no model, so that it has nothing to opt out of"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySummary(ApiKey):
+    spent: SpendTotals
+    principal_name: str  # empty for a data key
+
+
+def create_key(  # noqa: PLR0913 - what a key is made of
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    *,
+    secret: bytes,
+    role: Role | None = None,
+    routes: Iterable[str] = (),
+    limits: KeyLimits | None = None,
+    opt_outs: Iterable[OptOut] = (),
+    principal: str | None = None,
+    service: bool = False,
+) -> tuple[ApiKey, str]:
+    """A new key and its text, which is never shown again. role None: a data key.
+
+    principal: whose management key it is, by name; None for a new person, or service, named
+    like the key. Raises NotFound for a route or principal that does not exist, Conflict for a
+    new principal or a data key whose name is taken, InputError, NotAllowed.
+    """
+    actor.require(Role.ADMIN)
+    granted = frozenset(routes)
+    if role is not None and granted:
+        raise InputError("a management key has a role, not routes: leave the routes out")
+    if not name.strip():
+        raise InputError("a key needs a name, so that people know whose it is")
+    if role is None and (principal is not None or service):
+        raise InputError(
+            "a data key belongs to nobody: leave the principal out, or give a role"
+        )
+    if service and principal is not None:
+        raise InputError(f"{principal!r} is a person or a service already: leave that out")
+    limits = limits and limits.some
+    if role is not None and limits:
+        raise InputError(f"{NO_LIMITS}: leave the limits out")
+    opted_out = frozenset(opt_outs)
+    if role is not None and opted_out:
+        raise InputError(f"{NO_OPT_OUTS}: leave the opt-outs out")
+    text = f"{DATA_KEY_PREFIX if role is None else MANAGEMENT_KEY_PREFIX}{ctx.chance.secret()}"
+    now = ctx.clock.now()
+    key = ApiKey(
+        id=ctx.chance.token("key_"),
+        name=name,
+        hash=key_hash(text, secret),
+        hint=text[-4:],
+        role=role,
+        routes=granted,
+        created_at=now,
+        limits=limits,
+        opt_outs=opted_out,
+        created_by=actor.principal,
+        created_with=actor.key,
+    )
+    with ctx.store.write() as tx:
+        for scope in sorted(granted):
+            require_route(tx, scope)
+        if role is not None:
+            owner = _existing(tx, principal) if principal else _new(ctx, tx, name, service)
+            key = replace(key, principal=owner.id)
+        else:
+            _check_data_name(tx, name)
+        ApiKeys(tx).add(key)
+        AuditLog(tx).append(
+            actor,
+            "key.create",
+            f"key {key.id}",
+            {
+                "name": name,
+                "principal": key.principal,
+                "role": role.name.lower() if role else "data",
+                "routes": sorted(key.routes),
+                "limits": to_plain(limits),
+                "opt_outs": sorted(opted_out),
+            },
+        )
+    return key, text
+
+
+def _check_data_name(tx: Transaction, name: str) -> None:
+    """Raises Conflict where a list, a budget and an alert would name two clients alike."""
+    folded = fold_name(name)
+    for id_, known in ApiKeys(tx).data_key_names().items():
+        if fold_name(known) == folded:
+            raise Conflict(
+                f"there is a data key {known!r} ({id_}) already: give this one another name, "
+                f"such as {f'{name.strip()} 2'!r}, or revoke that one first with "
+                f"`swapgate key revoke {id_}`"
+            )
+
+
+def _existing(tx: Transaction, name: str) -> Principal:
+    found = Principals(tx).named(name)
+    if found is None:
+        raise NotFound(
+            f"there is no principal {name!r}; without one named, the key makes a new "
+            "one of its own name"
+        )
+    return found
+
+
+def _new(ctx: Context, tx: Transaction, name: str, service: bool) -> Principal:  # noqa: FBT001
+    shown = check_principal_name(name)
+    if fold_name(shown) == SYSTEM.name:
+        raise InputError(f"{shown!r} is how the audit log names what no person did")
+    known = Principals(tx).named(shown)
+    if known is not None:
+        raise Conflict(
+            f"there is a principal {known.name!r} ({known.id}) already, and {shown!r} is no "
+            f"other name: another key of the same one takes `--principal {known.name}`"
+        )
+    kind = PrincipalKind.SERVICE if service else PrincipalKind.PERSON
+    made = Principal(ctx.chance.token("pr_"), kind, shown, ctx.clock.now())
+    Principals(tx).add(made)
+    return made
+
+
+def revoke_key(ctx: Context, actor: Actor, key: str) -> None:
+    """Revokes a key; routers stop taking it within two seconds. Raises NotFound."""
+    actor.require(Role.ADMIN)
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        ApiKeys(tx).revoke(key, now)
+        AuditLog(tx).append(actor, "key.revoke", f"key {key}", {})
+
+
+def set_limits(
+    ctx: Context,
+    actor: Actor,
+    key: str,
+    change: Callable[[KeyLimits], KeyLimits],
+) -> ApiKey:
+    """Limit a data key anew. change: from its limits as they are; none at all is KeyLimits().
+
+    What it spent stays counted. Routers follow within two seconds. Raises NotFound, InputError.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        api_key = ApiKeys(tx).find(key)
+        if api_key is not None and api_key.role is not None:
+            raise InputError(NO_LIMITS)
+        before = None if api_key is None else api_key.limits
+        limits = change(before or KeyLimits()).some
+        changed = ApiKeys(tx).limit(key, limits)
+        AuditLog(tx).append(
+            actor,
+            "key.limits",
+            f"key {key}",
+            {"before": to_plain(before), "after": to_plain(limits)},
+        )
+    return changed
+
+
+def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut]) -> ApiKey:
+    """Replaces what a data key opts out of; none at all lifts it. Routers follow within two
+    seconds. Raises NotFound, InputError.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        api_key = ApiKeys(tx).find(key)
+        if api_key is not None and api_key.role is not None:
+            raise InputError(NO_OPT_OUTS)
+        changed = ApiKeys(tx).opt_out(key, frozenset(opt_outs))
+        before = api_key.opt_outs if api_key else ()
+        details = {"before": sorted(before), "after": sorted(changed.opt_outs)}
+        AuditLog(tx).append(actor, "key.opt_outs", f"key {key}", details)
+    return changed
+
+
+def authenticate(store: "Store", text: str, *, secret: bytes) -> Actor:
+    """Returns the actor behind a management key. Raises NotAllowed for any other."""
+    with refusing(NO_KEY), store.read() as tx:
+        return _actor(tx, ApiKeys(tx).by_hash(key_hash(text, secret)))
+
+
+def authenticate_data_key(store: "Store", text: str, *, secret: bytes) -> ApiKey:
+    """The data key with this text. Raises NotAllowed for any other."""
+    with refusing("no data key is accepted"), store.read() as tx:
+        key = ApiKeys(tx).by_hash(key_hash(text, secret))
+    if key is None or key.role is not None or key.revoked_at is not None:
+        raise NotAllowed("this data key is not known, or was revoked")
+    return key
+
+
+def still(store: "Store", actor: Actor) -> Actor:
+    """Returns the actor with the key's role now. Raises NotAllowed where it was revoked."""
+    with refusing(NO_KEY), store.read() as tx:
+        return actor_behind(tx, actor.key)
+
+
+@contextmanager
+def refusing(words: str) -> Iterator[None]:
+    """Refuses everybody, in words, while a row that says who is who is not as it was signed."""
+    try:
+        yield
+    except SignatureInvalid as error:
+        raise NotAllowed(f"{words}: {error}") from error
+
+
+def actor_behind(tx: Transaction, key: str | None) -> Actor:
+    """Returns who acts with the management key, with its role of now. Raises NotAllowed."""
+    found = ApiKeys(tx).find(key) if key is not None else None
+    # By its hash, which looks at the manifest: a key that was revoked may have been put back as
+    # it was signed before.
+    return _actor(tx, ApiKeys(tx).by_hash(found.hash) if found is not None else None)
+
+
+def _actor(tx: Transaction, key: ApiKey | None) -> Actor:
+    if key is None or key.role is None or key.principal is None or key.revoked_at is not None:
+        raise NotAllowed("this management key is not known, or was revoked")
+    name = Principals(tx).get(key.principal).name
+    return Actor(name, key.role, key.principal, key.id)

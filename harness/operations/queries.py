@@ -1,0 +1,327 @@
+"""Answers what people look up by CLI, REST and dashboard: one thing by its name (`find_…`,
+`load_…`), or a list, a page at a time (`list_…`). A row that is not as it was signed is named
+beside its list, and does not hide the others.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from harness.canary import shadows
+from harness.canary.shadows import ShadowStatus
+from harness.frame.alerts import alerts
+from harness.frame.alerts.records import Deliveries
+from harness.frame.errors import NotFound, SignatureInvalid, SwapgateError
+from harness.frame.pagination import FIRST_PAGE, INVALID_ROWS_HINT, Page, PageRequest, read_all
+from harness.frame.people.access import Actor, ApiKey, Role
+from harness.frame.people.records import Principals
+from harness.frame.people.spend import SpendTotals
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import ALL_EVENTS, AuditEvent, AuditFilter, hide_identity
+from harness.frame.signing.audit_log import AuditLog
+from harness.frame.signing.signed_rows import RowFault
+from harness.gate.run import EvalRun
+from harness.gate.verdict import Verdict
+from harness.operations import captures
+from harness.operations.captures import CaptureSummary
+from harness.operations.keys import KeySummary
+from harness.proposals.evaluation import evaluation
+from harness.providers.target import Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.proposal import ProposalPhase, ProposalView
+from harness.routing.records.interventions import BreakGlasses
+from harness.routing.records.observations import Observations
+from harness.routing.records.preload import Preload
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.reliability.failover import (
+    Failover,
+    FailoverReason,
+    search_hashes,
+    sum_failovers,
+)
+from harness.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
+from harness.routing.table import Route, RouteRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteSummary:
+    name: str
+    title: str
+    version: str | None
+    digest: str | None  # None as well where nobody asked for it
+    items: int | None
+    scorer: str | None
+    error: str = ""  # why it does not load, else empty
+
+
+def find_target(ctx: Context, name: str) -> Target:
+    """Finds a target by id or `provider/model`. Raises NotFound, InputError."""
+    with ctx.store.read() as tx:
+        return targets.find_target(tx, name)
+
+
+def find_route(ctx: Context, name: str) -> Route:
+    """Finds a route by name. Raises NotFound."""
+    with ctx.store.read() as tx:
+        return routes.require_route(tx, name)
+
+
+def load_verdict(ctx: Context, name: str) -> Verdict:
+    """Loads a verdict by id. Raises NotFound."""
+    with ctx.store.read() as tx:
+        return Verdicts(tx).get(name)
+
+
+def find_audit_break(ctx: Context) -> int | None:
+    """The number of the first event that does not fit the chain; None when it is whole."""
+    with ctx.store.read() as tx:
+        return AuditLog(tx).first_break()
+
+
+def list_suites(ctx: Context, *, pinned: bool = True) -> Sequence[SuiteSummary]:
+    """Lists the suites in the order of the configuration; a suite that does not load says why.
+    pinned: with digests and the scorers' hashes.
+    """
+    return [_suite(ctx, name, pinned=pinned) for name in ctx.suites.names()]
+
+
+def _suite(ctx: Context, name: str, *, pinned: bool) -> SuiteSummary:
+    title = ctx.suites.title(name)
+    try:
+        pin = ctx.suites.pin(name)
+    except SwapgateError as error:
+        return SuiteSummary(name, title, None, None, None, None, str(error))
+    if not pinned:
+        scorer = pin.scorer.partition("@")[0]
+        return SuiteSummary(name, title, pin.version, None, pin.items, scorer)
+    return SuiteSummary(name, title, pin.version, pin.digest, pin.items, pin.scorer)
+
+
+DEFAULT_SINCE: Final = timedelta(days=1)
+
+
+def list_proposals(
+    ctx: Context,
+    page_request: PageRequest = FIRST_PAGE,
+    *,
+    route: str | None = None,
+    open_only: bool = False,
+    decided_only: bool = False,
+) -> Page[ProposalView]:
+    """Lists the proposals, newest first, with whether those that were promoted serve now, and
+    what those that are being evaluated wait for.
+    """
+    with ctx.store.listings() as stored:
+        page = stored.proposals(
+            page_request, route=route, open_only=open_only, decided_only=decided_only
+        )
+        promoted = {
+            proposal.route for proposal in page if proposal.phase is ProposalPhase.PROMOTED
+        }
+        routes_now = {route.name: route for route in stored.routes_named(promoted)}
+    with ctx.store.read() as tx:
+        views = [
+            ProposalView.from_proposal(
+                proposal, routes_now.get, evaluation.describe_proposal_waits(tx, proposal)
+            )
+            for proposal in page
+        ]
+    return Page(views, page.total, page.next, page.invalid)
+
+
+def find_proposal(ctx: Context, proposal: str) -> ProposalView:
+    """Finds a proposal, with whether it serves once it was promoted. Raises NotFound."""
+
+    def find_route(name: str) -> Route | None:
+        with suppress(SignatureInvalid):
+            return Routing(tx).route(name)
+        return None
+
+    with ctx.store.read() as tx:
+        found = Proposals(tx).get(proposal)
+        return ProposalView.from_proposal(
+            found, find_route, evaluation.describe_proposal_waits(tx, found)
+        )
+
+
+def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, str]:
+    """Id to name, of the targets that are as they were signed."""
+    found = ctx.store.lists.targets_of(targets)
+    return {id_: target.name for id_, target in found.items()}
+
+
+def list_route_users(
+    ctx: Context, used: Callable[[Route], Iterable[str]]
+) -> tuple[Mapping[str, Sequence[str]], Sequence[RowFault]]:
+    """Lists the routes that use each thing, and the forged ones. used: of a route."""
+    page = ctx.store.lists.routes()
+    users: dict[str, list[str]] = defaultdict(list)
+    for route in page:
+        for name in used(route):
+            users[name].append(route.name)
+    return users, page.invalid
+
+
+def list_route_versions(
+    ctx: Context, route: str, page_request: PageRequest = FIRST_PAGE
+) -> Page[RouteRecord]:
+    """Lists every stored version of a route, newest first. Raises NotFound for an unknown
+    route.
+    """
+    page = ctx.store.lists.versions(page_request, route=route)
+    restored = CHANGE_KINDS[RestoreIncumbent]
+    if not any(record.kind == restored for record in page):
+        return page
+    with ctx.store.read() as tx:
+        ended = {
+            (glass.ended_at, f"break-glass {glass.id}: {glass.ended_because}"): glass.id
+            for glass in BreakGlasses(tx).ended_on(route)
+        }
+    records = [
+        replace(record, ended_break_glass=ended.get((record.at, record.reason)))
+        if record.kind == restored
+        else record
+        for record in page
+    ]
+    return Page(records, page.total, page.next, page.invalid)
+
+
+def load_route_version(ctx: Context, route: str, number: int | None = None) -> RouteRecord:
+    """Loads a version, the newest without a number. Raises NotFound, SignatureInvalid."""
+    above = None if number is None else str(number + 1)
+    records = list_route_versions(ctx, route, PageRequest(1, above))
+    for record in records:
+        if number in (None, record.route.version):
+            return record
+    for fault in records.invalid:
+        raise SignatureInvalid(f"{fault.name}: {INVALID_ROWS_HINT}")
+    raise NotFound(f"route {route!r} has versions 1 to {records.total}, not {number}")
+
+
+def list_keys(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[KeySummary]:
+    """Lists the keys with their spending of today and of this month, oldest first, with the
+    revoked ones.
+    """
+    page = ctx.store.lists.keys(page_request)
+    today = ctx.clock.now().date()
+    with ctx.store.read() as tx:
+        ids = [key.id for key in page]
+        spent = Observations(tx).spend_totals(today=today, keys=ids)
+        owners = _owners(tx, {key.principal for key in page if key.principal})
+
+    def glance(key: ApiKey) -> KeySummary:
+        return KeySummary(
+            **{field.name: getattr(key, field.name) for field in fields(key)},
+            spent=spent.get(key.id, SpendTotals(today)),
+            principal_name=owners.get(key.principal, INVALID_ROWS_HINT)
+            if key.principal
+            else "",
+        )
+
+    return page.map(glance)
+
+
+def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
+    found = {}
+    for id_ in ids:
+        with suppress(SignatureInvalid):
+            found[id_] = Principals(tx).get(id_).name
+    return found
+
+
+def list_shadows(
+    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
+) -> Page[ShadowStatus]:
+    """Lists the shadows, newest first, with those that have ended."""
+    page = ctx.store.lists.shadows(page_request, route=route)
+    with ctx.store.read() as tx:
+        found = [shadows.load_shadow_status(ctx, tx, shadow) for shadow in page]
+    return Page(found, page.total, page.next, page.invalid)
+
+
+def list_alerts(
+    ctx: Context,
+    page_request: PageRequest = FIRST_PAGE,
+    *,
+    open_only: bool = False,
+    search: str = "",
+) -> Page[alerts.AlertView]:
+    """Lists the alerts, the one last seen first. search: a part of their text."""
+    page = ctx.store.lists.alerts(page_request, open_only=open_only, search=search)
+    with ctx.store.read() as tx:
+        Preload(tx).deliveries([record.id for record in page])
+        return page.map(
+            lambda record: alerts.build_alert_view(record, Deliveries(tx).for_alert(record.id))
+        )
+
+
+def list_failovers(
+    ctx: Context,
+    page_request: PageRequest = FIRST_PAGE,
+    *,
+    secret: bytes,
+    route: str | None = None,
+    user: str | None = None,
+    since: timedelta = DEFAULT_SINCE,
+) -> Page[Failover]:
+    """Lists the failovers, newest first. user: the id as the client sent it, or a part of its
+    hash; the log has the hash alone.
+    """
+    return ctx.store.lists.failovers(
+        page_request,
+        since=ctx.clock.now() - since,
+        route=route,
+        user_hashes=search_hashes(user, secret) if user else (),
+    )
+
+
+def count_failovers(
+    ctx: Context, since: datetime, route: str | None = None
+) -> Sequence[FailoverReason]:
+    """Counts by target and reason how often requests left a target, the most frequent first."""
+    return sum_failovers(ctx.store.lists.failover_counts(since=since, route=route))
+
+
+def list_captures(
+    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
+) -> Page[CaptureSummary]:
+    """Lists the captured requests, newest first, without their content."""
+    return ctx.store.lists.captures(page_request, route=route).map(captures.summarize_capture)
+
+
+def list_audit_events(
+    ctx: Context,
+    page_request: PageRequest = FIRST_PAGE,
+    selection: AuditFilter = ALL_EVENTS,
+    *,
+    reader: Actor | None = None,
+) -> Page[AuditEvent]:
+    """Lists the selected audit events, newest first. reader: who reads; only an admin is told
+    who others are at the server of a single sign-on.
+    """
+    page = ctx.store.lists.events(page_request, selection=selection)
+    if reader is not None and reader.role >= Role.ADMIN:
+        return page
+    return page.map(hide_identity)
+
+
+def read_audit_events(
+    ctx: Context, selection: AuditFilter = ALL_EVENTS, *, reader: Actor | None = None
+) -> Iterator[AuditEvent]:
+    """Yields all selected audit events, newest first. reader: as of `list_audit_events`."""
+    return read_all(lambda page: list_audit_events(ctx, page, selection, reader=reader))
+
+
+def load_run_progress(ctx: Context, run: str) -> tuple[EvalRun, int, float]:
+    """The run, its stored samples, its cost so far in USD."""
+    with ctx.store.read() as tx:
+        samples, cost, _, _ = EvalRuns(tx).progress(run)
+        return EvalRuns(tx).get(run), samples, cost

@@ -1,0 +1,187 @@
+"""The reconcile loop drives open proposals, bakes and eval workers. A conflict means that
+somebody else was first, and the next turn decides again. Everything it knows is in the store.
+
+With `control.queue: procrastinate` it feeds the job queue. Proposals take turns: the one with
+the fewest runs at work comes next. A run whose host died is queued again.
+"""
+
+import heapq
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import structlog
+
+from harness.canary import operations, shadows
+from harness.canary.proposal_driver import drive_proposal
+from harness.evals import spending
+from harness.evals.ports import QueuedJob, RunQueue
+from harness.frame.errors import StoreUnavailable, SwapgateError
+from harness.gate.run import RUNNABLE_STATES, EvalRun
+from harness.operations import integrity
+from harness.proposals import break_glass
+from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation.eval_queue import QueuedRun, list_queue
+from harness.routing.context import Context
+from harness.routing.records.interventions import BreakGlasses, Shadows
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+
+log = structlog.get_logger("swapgate.reconcile")
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileResult:
+    did: tuple[str, ...]
+    failed: tuple[str, ...]
+    is_idle: bool = False  # nothing is under way: the next turn has nothing to do, either
+
+
+def reconcile(ctx: Context) -> ReconcileResult:
+    """Runs one turn over every open proposal, bake and worker. Raises StoreUnavailable.
+
+    Nothing moves on a database that was restored and that nobody has accepted.
+    """
+    did: list[str] = []
+    failed: list[str] = []
+
+    def run_step(name: str, look_at: Callable[[], list[str]]) -> None:
+        try:
+            did.extend(look_at())
+        except SwapgateError as error:
+            # A conflict means that another writer was first: the next turn decides again.
+            if error.retryable:
+                raise
+            failed.append(f"{name}: {error}")
+        except Exception as error:  # noqa: BLE001 - one that is broken must not stop the others
+            failed.append(f"{name}: {type(error).__name__}: {error}")
+
+    # First: a broken log raises its alert even where it stops all that follows.
+    run_step("the audit log", partial(integrity.check_audit_log, ctx))
+    try:
+        with ctx.store.read() as tx:
+            if integrity.is_unaccepted(tx):
+                restored = "this database was restored from a backup"
+                return ReconcileResult((), (f"all holds: {restored}",))
+    except Exception as error:
+        if isinstance(error, SwapgateError) and error.retryable:
+            raise
+        # Nothing that is read here may stop a canary's end.
+        failed.append(f"what is told of the database cannot be read: {error}")
+    run_step("the monthly cap", partial(spending.run_once, ctx))
+    # Before the proposals: one for a route that is served without proof has lost its base.
+    run_step("break-glass", partial(break_glass.run_once, ctx))
+    with ctx.store.read() as tx:
+        proposals = Proposals(tx).open()
+    for proposal in proposals:
+        run_step(proposal.id, partial(drive_proposal, ctx, proposal))
+    # After the proposals: a promotion of this turn bakes from now on.
+    with ctx.store.read() as tx:
+        baking = Rollouts(tx).baking()
+    for rollout in baking:
+        run_step(rollout.proposal, partial(operations.drive, ctx, rollout))
+    did.extend(
+        worker_supervision.run_once(ctx)
+        if ctx.run_queue is None
+        else share_queue(ctx, ctx.run_queue)
+    )
+    did.extend(shadows.end_finished(ctx))
+    is_idle = not (did or failed or proposals or baking or _is_busy(ctx))
+    return ReconcileResult(tuple(did), tuple(failed), is_idle)
+
+
+def _is_busy(ctx: Context) -> bool:
+    if not ctx.audit_reading.is_whole or (ctx.workers is not None and ctx.workers.alive()):
+        return True
+    with ctx.store.read() as tx:
+        runs = EvalRuns(tx).list(states=RUNNABLE_STATES, limit=1)
+        return bool(runs or Shadows(tx).live() or BreakGlasses(tx).open())
+
+
+def run_once(ctx: Context) -> ReconcileResult:
+    done = reconcile(ctx)
+    for words in done.did:
+        log.info("reconciled", did=words)
+    for words in done.failed:
+        log.warning("reconcile_failed", reason=words)
+    return done
+
+
+# Of one provider: a provider that no host serves must not fill the queue, and each move of the
+# queue writes a row.
+MOST_AHEAD: Final = 100
+
+
+def share_queue(ctx: Context, queue: RunQueue) -> list[str]:
+    did = [_take_back(ctx, run) for run in queue.take_back_dead()]
+    with ctx.store.read() as tx:
+        waiting = fair_order(list_queue(tx, ctx.clock.now()))
+        targets = Routing(tx).targets()
+    ahead: Counter[str] = Counter()
+    jobs: list[QueuedJob] = []
+    for run in waiting:
+        target = targets.get(run.target)
+        provider = target.provider if target is not None else ""
+        ahead[provider] += 1
+        if ahead[provider] > MOST_AHEAD:
+            continue
+        refusal = _refusal(ctx, run)
+        if refusal:
+            did.append(refusal)
+            continue
+        jobs.append(QueuedJob(run.id, provider, priority=-len(jobs)))
+    return did + [f"{run}: queued for the workers" for run in queue.replace(jobs)]
+
+
+def fair_order(queue: Sequence[QueuedRun]) -> list[EvalRun]:
+    """Orders the runs that wait: proposals' take turns, then the rest."""
+    at_work = Counter(_proposal(queued) for queued in queue if queued.leased)
+    shares: dict[str, deque[QueuedRun]] = defaultdict(deque)
+    others = []
+    for queued in queue:
+        if queued.position and queued.needed_by:
+            shares[_proposal(queued)].append(queued)
+        elif queued.position:
+            others.append(queued.run)
+    turns = [
+        (at_work[proposal], waiting[0].position, proposal)
+        for proposal, waiting in shares.items()
+    ]
+    heapq.heapify(turns)
+    ordered = []
+    while turns:
+        count, _, proposal = heapq.heappop(turns)
+        ordered.append(shares[proposal].popleft().run)
+        if shares[proposal]:
+            heapq.heappush(turns, (count + 1, shares[proposal][0].position, proposal))
+    return ordered + others
+
+
+def _proposal(queued: QueuedRun) -> str:
+    return queued.needed_by[0] if queued.needed_by else ""
+
+
+def _refusal(ctx: Context, run: EvalRun) -> str:
+    """Fails a run whose target may not see its suite's data; empty where it may."""
+    try:
+        worker_supervision.check_cleared(ctx, run)
+    except StoreUnavailable:
+        raise
+    except SwapgateError as error:
+        with ctx.store.write() as tx:
+            return worker_supervision.fail_run(tx, run.id, f"no worker may take it: {error}")
+    return ""
+
+
+def _take_back(ctx: Context, run: str) -> str:
+    """A host that was only cut off loses its lease: it stores nothing more of this run."""
+    with ctx.store.write() as tx:
+        owner = EvalRuns(tx).get(run).lease_owner
+        if not owner or run not in EvalRuns(tx).release(owner):
+            return f"{run}: its worker host is gone"
+        because = "its worker host is gone: no heartbeat"
+        return worker_supervision.fail_run(tx, run, because, most=worker_supervision.MAX_KILLS)

@@ -1,0 +1,93 @@
+"""What is stored of captured requests (F9)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.frame.records.columns import at_least
+from harness.frame.records.pages import given
+from harness.frame.records.record import record
+from harness.frame.records.repository import Records
+from harness.routing.capture import CapturedRequest, CaptureResult, day_start
+from harness.routing.records.failovers import marks_having
+
+CAPTURED: Final = record(
+    CapturedRequest,
+    "captured",
+    at_least("seen", 1),
+    sa.CheckConstraint("share_bps BETWEEN 1 AND 10000", name="share_bps_range"),
+    sa.CheckConstraint("expires_at > at", name="expires_later"),
+    # The redactor's digest, so that only redacted texts are stored.
+    sa.CheckConstraint("length(rules) = 64", name="rules_known"),
+    sa.Index("ix_captured_at", "at", "id"),
+    sa.Index("ix_captured_route", "route", "at"),
+    sa.Index("ix_captured_expires_at", "expires_at"),
+    sa.Index("ix_captured_user_hash", "user_hash"),
+    free="route target data_class",
+)
+
+captured = CAPTURED.table
+
+
+class Captures(Records[CapturedRequest]):
+    """Requests with their answers, redacted before they come here (F9)."""
+
+    record = CAPTURED
+    order = (captured.c.at.desc(), captured.c.id)
+    missing = "there is no captured request {}; `swapgate capture list` shows them"
+
+    def store(self, new: CapturedRequest, *, most_per_day: int) -> CaptureResult:
+        """Stores a request; one already stored (id) is counted. most_per_day: of its route, by
+        UTC day.
+        """
+        # Several routers may be at the day's last place.
+        self._tx.serialize_by(f"capture:{new.route}")
+        if self._change(self._is(new.id), seen=captured.c.seen + 1):
+            return CaptureResult.REPEATED
+        today = (captured.c.route == new.route, captured.c.at >= day_start(new.at))
+        count = sa.select(sa.func.count()).select_from(captured).where(*today)
+        if self._tx.read(count).scalar_one() >= most_per_day:
+            return CaptureResult.FULL
+        self.add(new)
+        return CaptureResult.STORED
+
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+    ) -> Sequence[CapturedRequest]:
+        later = None if since is None else captured.c.at >= since
+        return self._all(self._select(given(captured.c.route, route), later).limit(limit))
+
+    def sizes(
+        self, *, since: datetime, route: str | None = None
+    ) -> Sequence[tuple[int, bool, int]]:
+        """Lists bytes, whether it was too large to keep, and how often it was seen."""
+        columns = (captured.c.body_bytes, captured.c.too_large, captured.c.seen)
+        of_route = [] if route is None else [captured.c.route == route]
+        query = sa.select(*columns).where(captured.c.at >= since, *of_route)
+        rows = self._tx.read(query)
+        return [(row.body_bytes, row.too_large, row.seen) for row in rows]
+
+    def forget(self, now: datetime) -> int:
+        return self._delete(captured.c.expires_at <= now)
+
+    def purge(
+        self, *, id_: str | None = None, route: str | None = None, users: Sequence[str] = ()
+    ) -> int:
+        """Deletes what matches every given filter. users: any of these hashes."""
+        query = sa.delete(captured)
+        if id_ is not None:
+            query = query.where(captured.c.id == id_)
+        if route is not None:
+            query = query.where(captured.c.route == route)
+        if not users:
+            return self._tx.write(query)
+        return sum(
+            self._tx.write(query.where(captured.c.user_hash.in_(some)))
+            for some in marks_having(self._tx, captured.c.user_hash, users)
+        )

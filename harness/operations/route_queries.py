@@ -1,0 +1,299 @@
+"""Loads the statuses of routes by few statements."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Final
+
+from harness.canary import status as canary_status
+from harness.canary.canary_state import describe_canary_state
+from harness.canary.rollout_unit import RolloutUnit
+from harness.evals import proof_validity
+from harness.frame.errors import NotFound, SignatureInvalid
+from harness.frame.pagination import FIRST_PAGE, Page, PageRequest
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.signed_rows import RowFault
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.online.rollout import Rollout, RolloutState
+from harness.operations.route_status import NEWS, RouteStatus
+from harness.providers.force import KillSwitch, active_switches, decide_plan
+from harness.providers.target import Target
+from harness.routes import routes
+from harness.routes.outages import load_outages
+from harness.routes.taken_back import describe_later_rollback, find_later_rollback
+from harness.routes.traffic_report import TargetTraffic, TrafficReport, sum_by_target
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal
+from harness.routing.records.interventions import Switches
+from harness.routing.records.observations import Observations
+from harness.routing.records.preload import Preload
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.reliability.failover import FailoverReason
+from harness.routing.table import Route, RouteHead
+
+HOUR: Final = timedelta(hours=1)
+# Older latencies are kept, but many routes have too many of them to read at each visit.
+LATENCIES_OF: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class CurrentActivity:
+    proposals: Mapping[str, Proposal]
+    rollouts: Mapping[str, Rollout]
+    switches: Sequence[KillSwitch]  # of the database, that are not lifted; of every route
+
+    def includes(self, head: RouteHead, at: datetime) -> bool:
+        if head.break_glass or head.name in self.rollouts or head.name in self.proposals:
+            return True
+        if head.state == RolloutState.ROLLED_BACK and head.updated_at is not None:
+            return at - head.updated_at < NEWS
+        return _is_gone(head) and at - head.at < NEWS
+
+
+@dataclass(frozen=True)
+class RouteOverview:
+    """All routes at one moment: forged rows first, then active ones by urgency, then names."""
+
+    at: datetime
+    heads: Mapping[str, RouteHead]  # of all routes, by name
+    now: CurrentActivity
+    active: Sequence[RouteStatus]  # where something goes on; without verdict and traffic
+    faults: Mapping[str, RowFault]  # of routes where something goes on, by name
+
+    @cached_property
+    def names(self) -> Sequence[str]:
+        active = [status.route.name for status in self.active]
+        others = self.heads.keys() - self.faults.keys() - set(active)
+        return [*self.faults, *active, *(name for name in self.heads if name in others)]
+
+    @property
+    def urgent(self) -> Sequence[RouteStatus]:
+        return [status for status in self.active if status.is_urgent(self.at)]
+
+    @property
+    def others(self) -> int:
+        return len(self.heads) - len(self.faults) - len(self.active)
+
+
+def load_overview(ctx: Context) -> RouteOverview:
+    at = ctx.clock.now()
+    heads = {head.name: head for head in ctx.store.lists.route_heads()}
+    with ctx.store.read() as tx:
+        now = _load_activity(tx)
+    outages = load_outages(ctx)
+    busy = [n for n, head in heads.items() if n in outages or now.includes(head, at)]
+    states, faults = _load_states(ctx, busy, heads, now)
+    states = {name: replace(s, outage=outages.get(name)) for name, s in states.items()}
+    active = [status for status in states.values() if not status.is_at_rest(at)]
+    active.sort(key=lambda status: status.urgency(at))
+    return RouteOverview(at, heads, now, active, faults)
+
+
+def _load_activity(tx: Transaction, route: str | None = None) -> CurrentActivity:
+    rollouts = (*Rollouts(tx).baking(route=route), *Rollouts(tx).live(route=route))
+    return CurrentActivity(
+        {proposal.route: proposal for proposal in Proposals(tx).open(route=route)},
+        {rollout.route: rollout for rollout in rollouts},
+        Switches(tx).not_lifted(),
+    )
+
+
+def _is_gone(head: RouteHead) -> bool:
+    return head.state == RolloutState.PROMOTED and head.candidate != head.incumbent
+
+
+def load_page(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[RouteStatus]:
+    overview = load_overview(ctx)
+    names, first = overview.names, 0
+    if page_request.after is not None:
+        if page_request.after not in overview.heads:
+            raise NotFound(f"there is no {page_request.after} in this list to go on behind")
+        first = names.index(page_request.after) + 1
+    shown = names[first : first + page_request.limit]
+    page = load_statuses(ctx, overview, shown)
+    more = shown and first + len(shown) < len(names)
+    return Page(page.items, len(names), shown[-1] if more else None, page.invalid)
+
+
+def load_statuses(
+    ctx: Context, overview: RouteOverview, names: Sequence[str]
+) -> Page[RouteStatus]:
+    states = {status.route.name: status for status in overview.active}
+    faults = {name: overview.faults[name] for name in names if name in overview.faults}
+    others = [name for name in names if name not in states and name not in faults]
+    more, invalid = _load_states(ctx, others, overview.heads, overview.now)
+    states |= more
+    faults |= invalid
+    known = [name for name in names if name in states]
+    found = []
+    with ctx.store.read() as tx:
+        Preload(tx).newest_verdicts(known)
+        Preload(tx).routes(known)
+        proposed = {name for name in known if _stands_by_proposal(states[name])}
+        _preload_last(tx, [overview.heads[name] for name in known if name in proposed])
+        traffic = Observations(tx).traffic_of(known, since=overview.at - HOUR)
+        for name in known:
+            try:
+                state = states[name]
+                state = _with_last_rollout(tx, state) if name in proposed else state
+                found.append(_with_verdict(ctx, tx, state, traffic.get(name, ())))
+            except SignatureInvalid as error:
+                faults[name] = RowFault("route", (name,), str(error))
+    return Page(found, len(names), None, [*faults.values()])
+
+
+def load_status(ctx: Context, name: str) -> RouteStatus:
+    """Loads one route at a glance. Raises NotFound, SignatureInvalid."""
+    with ctx.store.read() as tx:
+        route = routes.require_route(tx, name)
+        now = _load_activity(tx, name)
+    targets = _load_targets(ctx, [route], now)
+    outages = load_outages(ctx, [name])
+    with ctx.store.read() as tx:
+        traffic = Observations(tx).traffic_of([name], since=ctx.clock.now() - HOUR)
+        state = _build_state(ctx, tx, route, targets, now)
+        if _stands_by_proposal(state):
+            state = _with_last_rollout(tx, state)
+        state = replace(state, outage=outages.get(name))
+        return _with_verdict(ctx, tx, state, traffic.get(name, ()))
+
+
+def _load_states(
+    ctx: Context, names: Collection[str], heads: Mapping[str, RouteHead], now: CurrentActivity
+) -> tuple[dict[str, RouteStatus], dict[str, RowFault]]:
+    page = ctx.store.lists.routes_named(names)
+    found = {route.name: route for route in page}
+    # The key is of a version: its route and number.
+    faults = {fault.key[0]: fault for fault in page.invalid}
+    targets = _load_targets(ctx, page, now)
+    states = {}
+    with ctx.store.read() as tx:
+        _preload(tx, [heads[name] for name in names], now)
+        for name in names:
+            if name not in found:
+                continue
+            try:
+                states[name] = _build_state(ctx, tx, found[name], targets, now)
+            except SignatureInvalid as error:
+                faults[name] = RowFault("route", (name,), str(error))
+    return states, faults
+
+
+def _load_targets(
+    ctx: Context, routes_: Iterable[Route], now: CurrentActivity
+) -> Mapping[str, Target]:
+    wanted: set[str] = set()
+    for route in routes_:
+        wanted |= route.targets
+        if route.name in now.proposals:
+            wanted.add(now.proposals[route.name].candidate)
+    return ctx.store.lists.targets_of(wanted)
+
+
+def _preload(tx: Transaction, heads: Sequence[RouteHead], now: CurrentActivity) -> None:
+    rollouts = {
+        head.name: now.rollouts[head.name] for head in heads if head.name in now.rollouts
+    }
+    told = now.proposals.keys() - rollouts.keys()
+    live = {name for name, rollout in rollouts.items() if rollout.live}
+    _preload_last(tx, [head for head in heads if head.name not in told | live])
+    canary_status.preload_canaries(tx, [*rollouts.values()])
+
+
+def _preload_last(tx: Transaction, heads: Sequence[RouteHead]) -> None:
+    Preload(tx).newest_rollouts([head.name for head in heads])
+    Preload(tx).first_after([h.rollout for h in heads if h.rollout and _is_gone(h)])
+
+
+def _build_state(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    targets: Mapping[str, Target],
+    now: CurrentActivity,
+) -> RouteStatus:
+    """targets: by id, those of the route and its open proposal."""
+    for id_ in route.targets - targets.keys():
+        raise SignatureInvalid(f"its target {id_} is not as it was signed")
+    rollout, open_ = now.rollouts.get(route.name), now.proposals.get(route.name)
+    status = RouteStatus(
+        route=route,
+        incumbent=targets[route.incumbent],
+        candidate=targets[route.canary.target] if route.canary else None,
+        open_proposal=open_,
+        last_verdict=None,
+        rollout=rollout,
+        traffic=(),
+        proposed=targets.get(open_.candidate) if open_ else None,
+        forced=_find_forced(route, targets, active_switches(now.switches, ctx.clock.now())),
+    )
+    if rollout is None:
+        return status if _stands_by_proposal(status) else _with_last_rollout(tx, status)
+    unit = RolloutUnit(ctx, tx, rollout)
+    return replace(
+        status,
+        canary_state=canary_status.build_canary_status(unit, targets, ctx.clock.now()).state,
+        # None is newer than the live one: a route has one at a time.
+        last_rollout=rollout if rollout.live else Rollouts(tx).newest(route.name),
+    )
+
+
+def _find_forced(
+    route: Route, targets: Mapping[str, Target], switches: Sequence[KillSwitch]
+) -> Target | None:
+    ids = (route.incumbent, *route.fallbacks)
+    decided = decide_plan(switches, route.name, [targets[id_] for id_ in ids])
+    if decided is None or not decided.in_effect or decided.kept[0] == route.incumbent:
+        return None
+    return targets[decided.kept[0]]
+
+
+def _stands_by_proposal(status: RouteStatus) -> bool:
+    return status.rollout is None and status.open_proposal is not None
+
+
+def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
+    last = Rollouts(tx).newest(status.route.name)
+    if last is None:
+        return status
+    gone = last.candidate != status.route.incumbent
+    rollback = find_later_rollback(tx, last) if gone else None
+    taken_back = describe_later_rollback(rollback)
+    return replace(
+        status,
+        # Of one that has ended, its evidence is not needed.
+        canary_state=describe_canary_state(last, (), taken_back=taken_back),
+        last_rollout=last,
+        rollback=rollback,
+    )
+
+
+def _with_verdict(
+    ctx: Context, tx: Transaction, status: RouteStatus, traffic: Sequence[TrafficMinute]
+) -> RouteStatus:
+    verdict = Verdicts(tx).newest(status.route.name)
+    return replace(
+        status,
+        traffic=traffic,
+        last_verdict=verdict,
+        standing=proof_validity.assess_proof(ctx, tx, verdict) if verdict else None,
+        verdict_proposal=Verdicts(tx).proposal_of(verdict.id) if verdict else "",
+    )
+
+
+def load_target_traffic(
+    ctx: Context,
+    report: TrafficReport,
+    reasons: Iterable[FailoverReason],
+    route: str | None = None,
+) -> Sequence[TargetTraffic]:
+    answered = [total for total in report.totals if total.target]
+    targets = ctx.store.lists.targets_of({total.target for total in answered})
+    since = max(report.since, report.now - LATENCIES_OF)
+    with ctx.store.read() as tx:
+        latencies = Observations(tx).latencies(since=since, route=route)
+    names = {id_: target.name for id_, target in targets.items()}
+    return sum_by_target(answered, names, latencies, reasons)

@@ -1,0 +1,296 @@
+"""A route's status shows people one route at a glance. It decides nothing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from harness.canary.canary_state import CanaryState, CanaryStateKind
+from harness.evals.proof_validity import ProofValidity
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.formatting import format_age, format_quantity
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.online.rollout import CanaryEnd, Rollout
+from harness.gate.verdict import Verdict
+from harness.providers.target import Target
+from harness.routes.outages import OutageView
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.reliability.outage import OutageKind
+from harness.routing.table import Route, RouteRecord
+
+# For so long an ended canary stands before the routes where nothing happened.
+NEWS: Final = timedelta(days=1)
+
+
+class RouteState(StrEnum):
+    """Names where a route stands, the most urgent first."""
+
+    DOWN = "down"
+    UNPROVED = "served without proof"
+    HARM = "canary harms users"
+    ON_FALLBACK = "on fallback"
+    HELD = "canary on hold"
+    BAKE_HELD = "bake on hold"
+    PAUSED = "canary paused"
+    APPROVAL = "waits for approval"
+    SUSPECT = "canary may be hurting users"
+    ROLLED_BACK = "canary rolled back"
+    ABORTED = "canary aborted"
+    TAKEN_BACK = "promotion taken back"
+    CANARY = "in canary"
+    BAKING = "promoted and baking"
+    EVALUATING = "being evaluated"
+    STEADY = "steady"
+
+
+# A person is waited for.
+WAITING_STATES: Final = frozenset(
+    {RouteState.HELD, RouteState.BAKE_HELD, RouteState.PAUSED, RouteState.APPROVAL}
+)
+HARM_STATES: Final = frozenset({RouteState.HARM, RouteState.SUSPECT})
+ENDED_STATES: Final = frozenset(
+    {RouteState.ROLLED_BACK, RouteState.ABORTED, RouteState.TAKEN_BACK}
+)
+OUTAGE_STATES: Final = frozenset({RouteState.DOWN, RouteState.ON_FALLBACK})
+# What a route's own state says already: a list beside the routes leaves these alerts out.
+ALERTS_OF_STATES: Final = frozenset(
+    {
+        AlertKind.AWAITING_APPROVAL,
+        AlertKind.CANARY_PAUSED,
+        AlertKind.CANARY_HELD,
+        AlertKind.ROUTE_DOWN,
+        AlertKind.ON_FALLBACK,
+        AlertKind.BREAK_GLASS,  # its banner stands above all pages, too
+    }
+)
+# See `RouteStatus.urgency`.
+URGENT_BELOW: Final = 5
+_RANKS: Final[Mapping[RouteState, int]] = {
+    RouteState.DOWN: 0,
+    RouteState.UNPROVED: 1,
+    RouteState.HARM: 1,
+    RouteState.SUSPECT: 1,
+    RouteState.ON_FALLBACK: 2,
+    RouteState.CANARY: 5,
+    RouteState.BAKING: 6,
+    RouteState.EVALUATING: 7,
+}
+AT_REST: Final = 8
+MOST_NAMED: Final = 3  # routes in the headline; the others are counted
+
+_OF_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
+    CanaryStateKind.HARM: RouteState.HARM,
+    CanaryStateKind.PAUSED: RouteState.PAUSED,
+    CanaryStateKind.HELD: RouteState.HELD,
+    CanaryStateKind.SUSPECT: RouteState.SUSPECT,
+    CanaryStateKind.EMPTY: RouteState.CANARY,
+    CanaryStateKind.HEALTHY: RouteState.CANARY,
+    CanaryStateKind.RUNNING: RouteState.CANARY,
+    CanaryStateKind.BAKING: RouteState.BAKING,
+    CanaryStateKind.PROMOTED: RouteState.STEADY,
+    CanaryStateKind.ROLLED_BACK: RouteState.ROLLED_BACK,
+    CanaryStateKind.ABORTED: RouteState.ABORTED,
+    CanaryStateKind.TAKEN_BACK: RouteState.TAKEN_BACK,
+}
+
+
+@dataclass(frozen=True)
+class RouteStatus:
+    route: Route
+    incumbent: Target
+    candidate: Target | None
+    open_proposal: Proposal | None
+    last_verdict: Verdict | None
+    rollout: Rollout | None
+    traffic: Sequence[TrafficMinute]  # of the last hour
+    standing: ProofValidity | None = None
+    # Of its live canary or bake, else of its newest that has ended; None where it had none.
+    canary_state: CanaryState | None = None
+    last_rollout: Rollout | None = None  # its newest, ended or not
+    verdict_proposal: str = ""  # the id of the last verdict's
+    proposed: Target | None = None  # of the open proposal
+    rollback: RouteRecord | None = None  # of what its newest rollout promoted
+    outage: OutageView | None = None  # None while its own model serves
+    forced: Target | None = None  # serves in the place of its own model, by a kill switch
+
+    @property
+    def needs_decision(self) -> bool:
+        return self.progress in WAITING_STATES
+
+    @property
+    def may_harm(self) -> bool:
+        return self.progress in HARM_STATES
+
+    @property
+    def serves(self) -> str:
+        """Names what answers callers now; empty where no target does."""
+        if self.outage is None:
+            return (self.forced or self.incumbent).name
+        if self.outage.fallback is not None:
+            return self.outage.fallback.name
+        return "" if self.outage.outage.no_answers else self.incumbent.name
+
+    @property
+    def state(self) -> RouteState:
+        if self.outage is None:
+            return self.progress
+        if self.outage.kind is OutageKind.DOWN:
+            return RouteState.DOWN
+        hurts = self.progress is RouteState.UNPROVED or self.may_harm
+        return self.progress if hurts else RouteState.ON_FALLBACK
+
+    @property
+    def progress(self) -> RouteState:
+        if self.route.break_glass is not None:
+            return RouteState.UNPROVED
+        if self.rollout is not None and self.canary_state is not None:
+            state = _OF_CANARY[self.canary_state.kind]
+            held = self.rollout.baking and state is RouteState.HELD
+            return RouteState.BAKE_HELD if held else state
+        if self.open_proposal is not None:
+            return _proposal_state(self.open_proposal)
+        return _OF_CANARY[self.canary_state.kind] if self.canary_state else RouteState.STEADY
+
+    @property
+    def state_text(self) -> str:
+        if self.outage is not None and self.state in OUTAGE_STATES:
+            return self.outage.state_text
+        return self.progress_text
+
+    @property
+    def progress_text(self) -> str:
+        of_canary = self.rollout is not None or self.progress in ENDED_STATES
+        if of_canary and self.canary_state is not None:
+            return self.canary_state.of_route
+        return self.progress.value
+
+    @property
+    def reason(self) -> str:
+        if self.outage is not None and self.state in OUTAGE_STATES:
+            return self.outage.reason
+        if self.state is RouteState.UNPROVED:
+            return f"By break-glass {self.route.break_glass}, which two people answer for."
+        if self.state is RouteState.APPROVAL and self.open_proposal is not None:
+            until = f"{self.open_proposal.approval_ends_at:%Y-%m-%d %H:%M} UTC"
+            return f"Proposed by {self.open_proposal.proposer}; expires {until}."
+        telling = self.state in (WAITING_STATES | HARM_STATES | ENDED_STATES)
+        if not telling or self.canary_state is None:
+            return ""
+        # The state beside it says that a promotion was taken back.
+        reason = self.canary_state.reason
+        who = reason.removeprefix(f"{RouteState.TAKEN_BACK.value.capitalize()} ")
+        return f"{who[:1].upper()}{who[1:]}" if self.state is RouteState.TAKEN_BACK else reason
+
+    @property
+    def line(self) -> str:
+        """Says state and reason in one line: `promotion taken back by ben: too chatty.`"""
+        if self.reason.startswith("By "):
+            return f"{self.state_text} b{self.reason[1:]}"
+        return f"{self.state_text}: {self.reason}" if self.reason else self.state_text
+
+    def urgency(self, now: datetime) -> int:
+        """Ranks the routes for a list, the lowest first."""
+        if self.needs_decision and self.outage is None:
+            return 3
+        if self.ended_recently(now):
+            return 4
+        return _RANKS.get(self.state, AT_REST)
+
+    def is_urgent(self, now: datetime) -> bool:
+        return self.urgency(now) < URGENT_BELOW
+
+    def is_at_rest(self, now: datetime) -> bool:
+        return self.urgency(now) == AT_REST
+
+    @property
+    def end(self) -> CanaryEnd | None:
+        """Tells how its newest canary ended without serving the route; None where it serves."""
+        if self.rollback is not None:
+            return CanaryEnd.TAKEN_BACK
+        return self.last_rollout.end if self.last_rollout else None
+
+    @property
+    def changed_at(self) -> datetime | None:
+        if self.rollback is not None:
+            return self.rollback.at
+        return self.last_rollout.updated_at if self.last_rollout else None
+
+    def ended_ago(self, now: datetime) -> str:
+        return format_age(self.changed_at, now) if self.changed_at else ""
+
+    def ended_recently(self, now: datetime) -> bool:
+        at = self.changed_at
+        return self.state in ENDED_STATES and at is not None and now - at < NEWS
+
+
+def _proposal_state(proposal: Proposal) -> RouteState:
+    match proposal.phase:
+        case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
+            return RouteState.APPROVAL
+        case ProposalPhase.AWAITING_APPROVAL | ProposalPhase.CANARY:
+            return RouteState.CANARY
+        case _:
+            return RouteState.EVALUATING
+
+
+def describe_needs(
+    statuses: Sequence[RouteStatus],
+    alerts: int,
+    now: datetime,
+    *,
+    unconfirmed: int = 0,
+    others: int = 0,
+    mark: Callable[[str], str] = str,
+) -> str:
+    """Answers whether a route needs somebody now. others: routes at rest beside these."""
+    waits = "a break-glass waits for a second person" if unconfirmed else ""
+    if unconfirmed > 1:
+        waits = f"{unconfirmed:,} break-glasses wait for a second person"
+    if news := list_news(statuses, now, mark=mark):
+        urgent = any(s.is_urgent(now) and s.state not in ENDED_STATES for s in statuses)
+        also = waits or ("" if urgent else "no route waits for you")
+        return f"{news[0]}; {also}" if also else news[0]
+    if waits:
+        return f"{waits[0].upper()}{waits[1:]}"
+    if not statuses and not others:
+        return "No route yet"
+    if alerts:
+        verb = "is" if alerts == 1 else "are"
+        return f"No route waits for you; {format_quantity(alerts, 'alert')} {verb} open"
+    return "No route needs you now"
+
+
+def list_news(
+    statuses: Sequence[RouteStatus], now: datetime, *, mark: Callable[[str], str] = str
+) -> Sequence[str]:
+    """Lists in words what a person should read first. mark: writes a route's name."""
+    waiting = [status for status in statuses if status.needs_decision]
+    verb = "needs" if len(waiting) == 1 else "need"
+    needs = f"{format_quantity(len(waiting), 'route')} {verb} a decision: "
+
+    def say(*states: RouteState) -> list[str]:
+        return [f"{mark(s.route.name)}: {s.state_text}" for s in statuses if s.state in states]
+
+    groups = [
+        ("", say(RouteState.DOWN)),
+        ("", say(RouteState.UNPROVED)),
+        ("", say(*HARM_STATES)),
+        ("", say(RouteState.ON_FALLBACK)),
+        (needs, [f"{mark(s.route.name)} ({s.progress_text})" for s in waiting]),
+        (
+            "",
+            [
+                f"{mark(s.route.name)}: {s.state_text} {s.ended_ago(now)}"
+                for s in statuses
+                if s.ended_recently(now)
+            ],
+        ),
+    ]
+    return [f"{start}{_name_routes(named)}" for start, named in groups if named]
+
+
+def _name_routes(named: Sequence[str]) -> str:
+    more = len(named) - MOST_NAMED
+    shown = ", ".join(named[:MOST_NAMED])
+    return f"{shown} and {more:,} more" if more > 0 else shown

@@ -1,0 +1,259 @@
+"""Signs people in to the dashboard by OpenID Connect. The roles are the server's word each
+time; the name is fixed at the first sign-in. `FailedAttempts` limits failed attempts by
+address, for the management API, the agents' API and the dashboard.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from harness.frame.content_hash import canonical_json
+from harness.frame.errors import Conflict, InputError, NotAllowed
+from harness.frame.people.access import SYSTEM, Actor, DashboardSession, Role, key_hash
+from harness.frame.people.principals import (
+    MAX_NAME_LENGTH,
+    Principal,
+    PrincipalKind,
+    check_principal_name,
+    fold_name,
+)
+from harness.frame.people.records import DashboardSessions, Principals
+from harness.frame.ports import Clock
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import dashboard_sessions
+from harness.operations.dashboard_sessions import ActorSession, refusing
+from harness.operations.settings import OidcSettings
+from harness.routing.context import Context
+
+# What clocks of two machines may differ by.
+CLOCKS_DIFFER: Final = timedelta(minutes=5)
+# Some servers write booleans as texts.
+VERIFIED: Final = (True, "true", "True")
+# As OpenID Connect Core has it.
+LONGEST_SUBJECT: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class SignedInIdentity:
+    issuer: str
+    subject: str
+    name: str
+    role: Role  # the highest of the groups
+    issued_at: datetime
+    sign_in: str  # a text that this sign-in has alone: its claims
+
+    def require_current(self, now: datetime, lasts: timedelta) -> None:
+        """Requires a sign-in that is not too long ago. Raises NotAllowed."""
+        if not self.issued_at - CLOCKS_DIFFER <= now < self.issued_at + lasts:
+            raise NotAllowed("Your session is over: sign in again.")
+
+
+def read_identity(claims: Mapping[str, object], settings: OidcSettings) -> SignedInIdentity:
+    """Reads the claims of an ID token. Raises NotAllowed for another issuer's, for one without
+    a subject, a name or a time, for an unverified e-mail address, and for a person
+    whose groups give no role.
+    """
+    issuer = _text(claims, "iss")
+    if issuer != settings.issuer:
+        raise NotAllowed(
+            f"the sign-in comes from {issuer!r}, and `ui.oidc.issuer` is {settings.issuer!r}"
+        )
+    name = _text(claims, settings.name_claim)
+    if settings.name_claim == "email" and claims.get("email_verified") not in VERIFIED:
+        # Where it says nothing, anybody may have written anybody's address.
+        raise NotAllowed(
+            f"{issuer} has not verified the address {name[:MAX_NAME_LENGTH]}, or does not say "
+            "so: verify it there, or let an admin name another claim in `ui.oidc.name_claim`"
+        )
+    subject = _text(claims, "sub")
+    if len(subject) > LONGEST_SUBJECT or not (subject.isascii() and subject.isprintable()):
+        raise NotAllowed(
+            f"the claim 'sub' of {issuer} is not at most {LONGEST_SUBJECT} ASCII characters"
+        )
+    return SignedInIdentity(
+        issuer=issuer,
+        subject=subject,
+        name=name,
+        role=_role(claims, settings, name),
+        issued_at=_issued_at(claims, issuer),
+        sign_in=canonical_json(dict(claims)),
+    )
+
+
+def _issued_at(claims: Mapping[str, object], issuer: str) -> datetime:
+    seconds = claims.get("iat")
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool):
+        # No number, or a year that no calendar has.
+        with suppress(ValueError, OverflowError, OSError):
+            return datetime.fromtimestamp(seconds, UTC)
+    raise NotAllowed(f"{issuer} does not say when you signed in (`iat`)")
+
+
+def _text(claims: Mapping[str, object], claim: str) -> str:
+    value = claims.get(claim)
+    if not isinstance(value, str) or not value.strip():
+        raise NotAllowed(f"the sign-in has no claim {claim!r}, so nobody knows who you are")
+    return value
+
+
+def _role(claims: Mapping[str, object], settings: OidcSettings, name: str) -> Role:
+    found = claims.get(settings.roles_claim, ())
+    groups = (found,) if isinstance(found, str) else found
+    if not isinstance(groups, list | tuple):
+        groups = ()
+    roles = [
+        Role[settings.roles[group].upper()]
+        for group in groups
+        if isinstance(group, str) and group in settings.roles
+    ]
+    if not roles:
+        raise NotAllowed(
+            f"{name[:MAX_NAME_LENGTH]} is in none of the groups that have a role here: an "
+            f"admin of {settings.issuer} adds you to one of {', '.join(sorted(settings.roles))}"
+        )
+    return max(roles)
+
+
+def sign_in(
+    ctx: Context,
+    identity: SignedInIdentity,
+    *,
+    secret: bytes,
+    lasts: timedelta,
+    former: str = "",
+) -> ActorSession:
+    """Finds or begins the session of a sign-in. former: the cookie of the browser's session by
+    a key or a link, and of a single sign-on its text; the session ends, and the audit log has
+    whose it was. Raises NotAllowed where the sign-in is over, or the person's name is another
+    principal's.
+    """
+    identity.require_current(ctx.clock.now(), lasts)
+    hash_ = key_hash(identity.sign_in, secret)
+    with refusing(), ctx.store.read() as tx:
+        session = DashboardSessions(tx).by_cookie(hash_)
+        if session is not None:
+            return _resumed(tx, session, identity)
+    with refusing(), ctx.store.write() as tx:
+        # Two tabs may have asked at once.
+        session = DashboardSessions(tx).by_cookie(hash_, lock=True)
+        if session is None:
+            before = dashboard_sessions.find_former(tx, former, secret)
+            session = _begin(ctx, tx, identity, hash_, lasts, before)
+        return _resumed(tx, session, identity)
+
+
+def _resumed(
+    tx: Transaction, session: DashboardSession, identity: SignedInIdentity
+) -> ActorSession:
+    session.require_open(tx.now())
+    person = Principals(tx).get(session.principal)
+    return ActorSession(session, _acting(person, identity))
+
+
+def _acting(person: Principal, identity: SignedInIdentity) -> Actor:
+    return Actor(person.name, identity.role, person.id)
+
+
+def _begin(
+    ctx: Context,
+    tx: Transaction,
+    identity: SignedInIdentity,
+    hash_: str,
+    lasts: timedelta,
+    before: DashboardSession | None,
+) -> DashboardSession:
+    now = ctx.clock.now()
+    known = Principals(tx).signed_in(identity.issuer, identity.subject)
+    person = known or _register(ctx, tx, identity)
+    session = DashboardSession(
+        id=ctx.chance.token("ds_"),
+        principal=person.id,
+        key=None,
+        created_at=now,
+        created_by=person.id,
+        cookie_hash=hash_,
+        opened_at=now,
+        expires_at=identity.issued_at + lasts,
+    )
+    DashboardSessions(tx).add(session)
+    actor = _acting(person, identity)
+    facts = {
+        "by": "oidc",
+        "issuer": identity.issuer,
+        "subject": identity.subject,
+        "role": actor.role.name.lower(),
+        "called": _shown(identity.name),
+        "new": known is None,
+        "instead_of": before.principal if before is not None else None,
+    }
+    AuditLog(tx).append(actor, "dashboard.sign_in", f"session {session.id}", facts)
+    return session
+
+
+def _register(ctx: Context, tx: Transaction, identity: SignedInIdentity) -> Principal:
+    if fold_name(identity.name) == SYSTEM.name:
+        raise NotAllowed(f"{identity.name!r} is how the audit log names what no person did")
+    person = Principal(
+        id=ctx.chance.token("pr_"),
+        kind=PrincipalKind.PERSON,
+        name=_checked(identity.name),
+        created_at=ctx.clock.now(),
+        issuer=identity.issuer,
+        subject=identity.subject,
+    )
+    try:
+        Principals(tx).add(person)
+    except Conflict as error:
+        # Two principals of one person would pass four eyes; one of two persons would not.
+        raise NotAllowed(
+            f"{identity.name!r} is somebody's name here already, and nobody knows that it is "
+            "you: an admin looks at `swapgate key list`"
+        ) from error
+    return person
+
+
+def _shown(name: str) -> str:
+    try:
+        return check_principal_name(name)
+    except InputError:
+        return "a name that nobody can act under"
+
+
+def _checked(name: str) -> str:
+    try:
+        return check_principal_name(name)
+    except InputError as error:
+        raise NotAllowed(f"nobody can act under this name: {error}") from error
+
+
+MOST_ADDRESSES = 10_000
+
+
+class FailedAttempts:
+    """Limits the failed attempts of each address by a leaky bucket; from the event loop alone.
+    burst: failures at once; per_s: how fast they are forgotten. The oldest address goes first.
+    """
+
+    def __init__(self, clock: Clock, *, burst: int = 10, per_s: float = 1.0) -> None:
+        self._clock, self._each_s, self._most_s = clock, 1.0 / per_s, burst / per_s
+        self._empty_at: OrderedDict[str, float] = OrderedDict()  # monotonic seconds
+
+    def wait_s(self, address: str) -> float:
+        """Seconds until this address may try again; 0 when it may now."""
+        return max(0.0, self._left_s(address) + self._each_s - self._most_s)
+
+    def failed(self, address: str) -> None:
+        """Counts a failed attempt. Of two in flight the last may count less: no harm."""
+        left_s = min(self._most_s, self._left_s(address) + self._each_s)
+        self._empty_at[address] = self._clock.monotonic() + left_s
+        self._empty_at.move_to_end(address)
+        while len(self._empty_at) > MOST_ADDRESSES:
+            self._empty_at.popitem(last=False)
+
+    def _left_s(self, address: str) -> float:
+        now = self._clock.monotonic()
+        return max(0.0, self._empty_at.get(address, now) - now)

@@ -1,0 +1,1 @@
+"""Proposals: submission, review, decision."""

@@ -1,0 +1,349 @@
+"""Break-glass lets a target serve a route without proof while two people answer for it (G2)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from harness.evals.proof_validity import route_time
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import (
+    Conflict,
+    InputError,
+    NotAllowed,
+    ProofRefused,
+    RouteBusy,
+    SignatureInvalid,
+    StaleWrite,
+)
+from harness.frame.formatting import format_date_time
+from harness.frame.people import four_eyes
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.people.principals import LOCAL_PRINCIPAL, PrincipalKind
+from harness.frame.people.records import ApiKeys, PersonLinks, Principals
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import require_reason
+from harness.frame.signing.audit_log import AuditLog
+from harness.providers.records import Providers
+from harness.registry import data_class_checks, named_models
+from harness.routes import freezes, routes
+from harness.routing.context import Context
+from harness.routing.evidence import CONFIRM_WITHIN, LONGEST, BreakGlass, Waiver
+from harness.routing.records.evidence import Waivers
+from harness.routing.records.interventions import BreakGlasses
+from harness.routing.records.routes import Routing
+from harness.routing.route_changes import RestoreIncumbent, ServeByWaiver
+from harness.routing.table import Route
+
+
+@dataclass(frozen=True, slots=True)
+class BreakGlassRequest:
+    route: str
+    target: str  # a target id, or `provider/model`
+    reason: str
+    lasts: timedelta
+    through_freeze: bool = False
+
+
+def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -> BreakGlass:
+    """Asks for a break-glass; nothing changes before a second person confirms it."""
+    actor.require(Role.APPROVER)
+    freezes.require_swaps(ctx, f"no target serves {wanted.route!r} without proof")
+    require_reason(wanted.reason, "a break-glass")
+    if not timedelta(0) < wanted.lasts <= LONGEST:
+        raise InputError(f"a break-glass lasts for up to {LONGEST.days} days, and ends")
+    with ctx.store.write() as tx:
+        route = routes.require_route(tx, wanted.route)
+        _require_person(tx, actor)
+        target = named_models.register_model(ctx, tx, actor, wanted.target)
+        if target.id == route.incumbent:
+            raise InputError(f"{target.name} serves route {route.name!r} already")
+        _require_free(tx, route)
+        data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
+        _require_thawed(ctx, tx, route.name, through_freeze=wanted.through_freeze)
+        now = route_time(tx, route.name)
+        made = BreakGlass(
+            id=ctx.chance.token("bg_"),
+            route=route.name,
+            incumbent=route.incumbent,
+            target=target.id,
+            reason=wanted.reason,
+            through_freeze=wanted.through_freeze,
+            proposer=actor.name,
+            proposer_principal=actor.principal,
+            proposer_key=actor.key,
+            created_at=now,
+            confirm_by=now + min(CONFIRM_WITHIN, wanted.lasts),
+            expires_at=now + wanted.lasts,
+        )
+        BreakGlasses(tx).add(made)
+        details = {"expires_at": made.expires_at.isoformat()}
+        _audit(tx, actor, "break_glass.propose", made, details)
+    return made
+
+
+def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
+    """Lets the target serve, by the word of a second person, an admin; the person who asked
+    for it may not. Raises NotFound, NotAllowed for its proposer in whatever guise and for a
+    service, Conflict where it is confirmed or over, StaleWrite where another target serves
+    by now, RouteBusy.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        record = BreakGlasses(tx).get(id_)
+        freezes.require_swaps(ctx, f"no target serves {record.route!r} without proof")
+        _require_person(tx, actor)
+        four_eyes.check_four_eyes(tx, actor, record, "confirm")
+        route = routes.require_route(tx, record.route)
+        now = route_time(tx, record.route)
+        if record.ended_at is not None or record.confirmed:
+            raise Conflict(f"{record.id} is not open any more: {_describe_state(record)}")
+        if record.confirm_by <= now:
+            raise Conflict(f"{record.id} waited too long for a second person: ask for it again")
+        if route.incumbent != record.incumbent:
+            raise StaleWrite(f"another target serves {route.name!r} by now: ask for it again")
+        _require_free(tx, route, apart=record.id)
+        known = Routing(tx).targets()[record.target]
+        data_class_checks.check_targets(ctx, route.settings, [known], route=route.name)
+        _require_thawed(ctx, tx, route.name, through_freeze=record.through_freeze)
+        waiver = Waiver(
+            id=ctx.chance.token("w_"),
+            route=record.route,
+            target=record.target,
+            reason=record.reason,
+            author=f"{record.proposer} and {actor.name}",
+            expires_at=record.expires_at,
+        )
+        Waivers(tx).add(waiver)
+        made = replace(
+            record,
+            confirmer=actor.name,
+            confirmer_principal=actor.principal,
+            confirmer_key=actor.key,
+            confirmed_at=now,
+            waiver=waiver.id,
+        )
+        BreakGlasses(tx).save(made)
+        revision = Routing(tx).commit(
+            ServeByWaiver(record.route, waiver, record.id),
+            expected_version=route.version,
+            actor=actor.name,
+            reason=f"break-glass {record.id}: {record.reason}",
+            now=now,
+        )
+        details = {"revision": revision, "proposer": record.proposer, "waiver": waiver.id}
+        remarks = _list_remarks(tx, made)
+        _audit(tx, actor, "break_glass.confirm", made, {**details, "remarks": remarks})
+        until = format_date_time(made.expires_at)
+        title = f"route {made.route} is served without proof until {until}"
+        said = f"{known.name}: {made.reason} ({_describe_state(made)})."
+        more = (f"{remark[:1].upper()}{remark[1:]}." for remark in remarks)
+        _alert(tx, made, title, " ".join((said, *more)))
+    return made
+
+
+def end_break_glass(ctx: Context, actor: Actor, id_: str, *, reason: str) -> BreakGlass:
+    """Ends a break-glass before its time; one person is enough. Raises NotFound, InputError
+    without a reason, Conflict where it is over, ProofRefused where the former incumbent cannot
+    serve.
+    """
+    actor.require(Role.APPROVER)
+    because = require_reason(reason, "to end a break-glass")
+    with ctx.store.write() as tx:
+        record = BreakGlasses(tx).get(id_)
+        if record.ended_at is not None:
+            raise Conflict(f"{record.id} is over: {record.ended_because}")
+        if record.confirmed and (hindrance := _find_hindrance(ctx, tx, record)):
+            raise ProofRefused(f"the former incumbent cannot return: {hindrance}")
+        return _end(tx, actor, record, f"ended by {actor.name}: {because}")
+
+
+def list_open(ctx: Context) -> Sequence[BreakGlass]:
+    """Lists those in force or waiting for a second person, oldest first."""
+    with ctx.store.read() as tx:
+        return [*BreakGlasses(tx).open()]
+
+
+def count_unconfirmed(ctx: Context) -> int:
+    try:
+        return sum(not record.confirmed for record in list_open(ctx))
+    except SignatureInvalid:
+        return 0
+
+
+def list_notices(ctx: Context) -> Sequence[tuple[str, str]]:
+    with ctx.store.read() as tx:
+        names = {id_: known.name for id_, known in Routing(tx).targets().items()}
+        return [
+            _notice(record, names.get(record.target, record.target), standstill)
+            for record in BreakGlasses(tx).open()
+            for standstill in [_find_standstill(ctx, tx, record)]
+        ]
+
+
+def run_once(ctx: Context) -> list[str]:
+    return [said for record in list_open(ctx) if (said := _look_after(ctx, record.id))]
+
+
+def _look_after(ctx: Context, id_: str) -> str:
+    with ctx.store.write() as tx:
+        record = BreakGlasses(tx).get(id_)
+        if record.ended_at is not None:
+            return ""  # another process was quicker
+        because = _find_end(tx, record)
+        if not because:
+            return ""
+        hindrance = _find_hindrance(ctx, tx, record) if record.confirmed else ""
+        if hindrance:
+            title = f"route {record.route} is served without proof, and nobody can take over"
+            text = f"{record.id}: {_find_standstill(ctx, tx, record)}"
+            _alert(tx, record, title, text)
+            return ""
+        _end(tx, SYSTEM, record, because)
+    return f"{record.id}: {because}"
+
+
+def _find_end(tx: Transaction, record: BreakGlass) -> str:
+    route, now = Routing(tx).route(record.route), route_time(tx, record.route)
+    if route is None or route.break_glass != (record.id if record.confirmed else None):
+        return "another version of the route took its place"
+    if not record.confirmed:
+        if route.incumbent != record.incumbent:
+            return "the route's incumbent was changed by another"
+        return "nobody confirmed it in time" if record.confirm_by <= now else ""
+    people = PersonLinks(tx).people()
+    one = people.person(record.proposer_principal)
+    if one == people.person(record.confirmer_principal or ""):
+        return "its two people were declared to be one person since"
+    for key in (record.proposer_key, record.confirmer_key):
+        stored = ApiKeys(tx).find(key) if key is not None else None
+        if stored is not None and stored.revoked_at is not None:
+            return f"the key {key}, with which one of its two people acted, was revoked since"
+    return "its time is over" if record.expires_at <= now else ""
+
+
+def _find_standstill(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
+    because = _find_end(tx, record) if record.confirmed else ""
+    hindrance = _find_hindrance(ctx, tx, record) if because else ""
+    if not hindrance:
+        return ""
+    return f"{because}, and the former incumbent cannot return: {hindrance}"
+
+
+def _find_hindrance(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
+    route = Routing(tx).route(record.route)
+    if route is None or route.break_glass != record.id:
+        return ""
+    former = Routing(tx).targets()[record.incumbent]
+    provider = Providers(tx).all().get(former.provider)
+    if provider is None:
+        return f"the provider {former.provider!r} of {former.name} was removed"
+    entry = ctx.catalogue.find(provider.kind, former.model)
+    if entry is not None and entry.ended(ctx.clock.now().date()):
+        return f"{former.name} has ended on {entry.end_date}, by what is known of models"
+    return data_class_checks.find_refusal(ctx, route.settings, former, route=route.name)
+
+
+def _end(tx: Transaction, actor: Actor, record: BreakGlass, because: str) -> BreakGlass:
+    route = Routing(tx).route(record.route)
+    now = route_time(tx, record.route)
+    details: dict[str, object] = {"because": because}
+    ended = replace(record, ended_at=now, ended_because=because)
+    BreakGlasses(tx).save(ended)
+    if route is not None and record.confirmed and route.break_glass == record.id:
+        details["revision"] = Routing(tx).commit(
+            RestoreIncumbent(record.route, record.incumbent),
+            expected_version=route.version,
+            actor=actor.name,
+            reason=f"break-glass {record.id}: {because}",
+            now=now,
+        )
+    _audit(tx, actor, "break_glass.end", ended, details)
+    alerts.resolve_alert(tx, AlertKind.BREAK_GLASS, record.id)
+    return ended
+
+
+def _require_person(tx: Transaction, actor: Actor) -> None:
+    known = Principals(tx).among([actor.principal]).get(actor.principal)
+    is_local = actor.principal == LOCAL_PRINCIPAL.id
+    if not is_local and (known is None or known.kind is not PrincipalKind.PERSON):
+        raise NotAllowed(
+            f"{actor.name} is no person: two people answer for a break-glass, and no service "
+            "is one of them"
+        )
+
+
+def _require_free(tx: Transaction, route: Route, *, apart: str = "") -> None:
+    for other in BreakGlasses(tx).open():
+        if other.route == route.name and other.id != apart:
+            raise RouteBusy(
+                f"route {route.name!r} has the break-glass {other.id} ({other.state}): "
+                "`swapgate route break-glass end` ends it"
+            )
+    if route.experiment is not None:
+        raise RouteBusy(
+            f"route {route.name!r} has a canary or a bake: `swapgate canary abort "
+            f"{route.name} --reason …` ends it, and takes a baking promotion back"
+        )
+
+
+def _require_thawed(ctx: Context, tx: Transaction, route: str, *, through_freeze: bool) -> None:
+    frozen = freezes.describe_freeze(ctx, tx, route)
+    if frozen and not through_freeze:
+        raise Conflict(
+            f"{frozen}: no target serves it without proof, unless the request says so "
+            "(`--through-freeze`)"
+        )
+
+
+def _describe_state(record: BreakGlass) -> str:
+    if record.ended_at is not None:
+        return record.ended_because
+    if record.confirmed:
+        return f"asked for by {record.proposer}, confirmed by {record.confirmer}"
+    return f"asked for by {record.proposer}, and nobody has confirmed it"
+
+
+def _notice(record: BreakGlass, target: str, standstill: str) -> tuple[str, str]:
+    until = format_date_time(record.expires_at)
+    who = f"{record.reason} ({_describe_state(record)}; {record.id})."
+    if not record.confirmed:
+        text = (
+            f"{target} is to serve without proof until {until}: {who} A second person, an "
+            f"admin, confirms it before {record.confirm_by:%H:%M} UTC."
+        )
+        return f"Break-glass asked for on route {record.route}.", text
+    heading = f"Break-glass: route {record.route} is served without proof"
+    if standstill:
+        text = f"{target}: {who} It should end: {standstill}."
+        return f"{heading}, and nobody can take over.", text
+    text = f"{target}: {who} Then its former model returns; no canary opens before."
+    return f"{heading} until {until}.", text
+
+
+def _list_remarks(tx: Transaction, made: BreakGlass) -> list[str]:
+    at, new_for = made.confirmed_at or made.created_at, four_eyes.NEW_FOR
+    stored = (
+        (key, ApiKeys(tx).find(key)) for key in (made.proposer_key, made.confirmer_key) if key
+    )
+    return [
+        f"the key {name} is newer than {new_for.days} days"
+        for name, key in stored
+        if key is not None and at - key.created_at < new_for
+    ]
+
+
+def _alert(tx: Transaction, record: BreakGlass, title: str, text: str) -> None:
+    kind, subject = AlertKind.BREAK_GLASS, f"route {record.route}"
+    alerts.raise_alert(tx, kind, record.id, subject=subject, title=title, text=text)
+
+
+def _audit(
+    tx: Transaction,
+    actor: Actor,
+    action: str,
+    record: BreakGlass,
+    details: Mapping[str, object],
+) -> None:
+    common = {"break_glass": record.id, "target": record.target, "reason": record.reason}
+    AuditLog(tx).append(actor, action, f"route {record.route}", {**common, **details})

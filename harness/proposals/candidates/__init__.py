@@ -1,0 +1,1 @@
+"""Candidates, their costs and their rounds."""

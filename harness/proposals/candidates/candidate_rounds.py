@@ -1,0 +1,304 @@
+"""Runs the routes' candidate schedules. `run_once`, a job of the control process, begins each
+round that is due: a selection of all candidates that were never measured. The reconciler drives
+it like any other. `ListRefresh`, another one, reads the providers' lists of models each day,
+and announces new ones that a route's schedule selects.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import ConfigError, RouteBusy, StoreUnavailable, SwapgateError
+from harness.frame.formatting import format_usd
+from harness.frame.people.access import SYSTEM
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.proposals import submission
+from harness.proposals.candidates import candidates
+from harness.proposals.candidates.candidates import PlannedCandidate, RoundPlan
+from harness.proposals.submission import ProposalRequest, ScheduleTerms
+from harness.providers.credential import lacks_key
+from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.records import Providers
+from harness.providers.target import Provider
+from harness.registry import deprecations, discovery, named_models, provider_secrets
+from harness.routing.candidate_schedule import (
+    BY_SCHEDULE,
+    CandidateRound,
+    CandidateSchedule,
+    parse_patterns,
+    round_id,
+)
+from harness.routing.context import Context
+from harness.routing.records.proposals import CandidateRounds, Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.table import Route
+
+LISTS_EVERY: Final = timedelta(days=1)
+NEWS_FOR: Final = timedelta(days=2)  # a model is new for this time, to a process that starts
+STORED_WITHIN: Final = timedelta(minutes=1)  # a list, after it was read
+RETRY: Final = timedelta(minutes=15)  # of a provider whose list could not be read
+
+
+def run_once(ctx: Context) -> list[str]:
+    """Begins each round that is due. A route that is busy with a swap keeps its round until it
+    is free. Says what it did; raises ConfigError with the routes whose round failed.
+    """
+    did, failed = [], []
+    with ctx.store.read() as tx:
+        routes = [
+            r for _, r in sorted(Routing(tx).table().routes.items()) if r.settings.candidates
+        ]
+    for route in routes:
+        try:
+            did += _run_route(ctx, route)
+        except StoreUnavailable:
+            raise
+        except SwapgateError as error:
+            failed.append(f"route {route.name}: {error}")
+    if failed:
+        raise ConfigError("; ".join(failed))
+    return did
+
+
+def _run_route(ctx: Context, route: Route) -> list[str]:
+    schedule, now = route.settings.candidates, ctx.clock.now()
+    assert schedule is not None and ctx.calendar is not None  # noqa: S101, PT018 - `run_once`
+    with ctx.store.read() as tx:
+        newest = CandidateRounds(tx).newest(route.name, 50)
+        waits = find_obstacle(tx, route)
+    because = _find_ending(ctx, route, newest)
+    due = ctx.calendar.next_time(schedule.every, newest[0].due_at if newest else now)
+    if not because and (due is None or due > now):
+        return []
+    if waits:
+        return []  # the next turn asks again
+    return _begin(ctx, route, schedule, because or BY_SCHEDULE)
+
+
+def find_obstacle(tx: Transaction, route: Route) -> str:
+    for proposal in Proposals(tx).open():
+        if proposal.route == route.name:
+            return f"proposal {proposal.id} is open"
+    if route.experiment is not None:
+        return "a canary or its bake is under way"
+    return "the route is served without proof" if route.break_glass is not None else ""
+
+
+def _find_ending(ctx: Context, route: Route, rounds: Sequence[CandidateRound]) -> str:
+    """Says what is new of the incumbent's end, where no round was begun for it yet."""
+    for ending in deprecations.list_deprecations(ctx):
+        because = (
+            ending.text
+            if ending.unlisted
+            else f"{ending.name} ends on {ending.end_date.isoformat()}"
+        )
+        known = any(one.because == because for one in rounds)
+        if ending.target == route.incumbent and not known:
+            return because
+    return ""
+
+
+def _begin(ctx: Context, route: Route, schedule: CandidateSchedule, because: str) -> list[str]:
+    _read_lists_of(ctx, [route])
+    plan = candidates.plan_round(ctx, route, schedule)
+    made: tuple[str, ...] = ()
+    if plan.measured:
+        first, *others = [candidate.name for candidate in plan.measured]
+        request = ProposalRequest(
+            route.name,
+            first,
+            reason=f"candidates of {route.name}: {because}",
+            claim=schedule.prefer.claim,
+            rivals=tuple(others),
+        )
+        terms = ScheduleTerms(schedule.on_better, plan.most_alpha)
+        try:
+            selection = submission.create_selection(ctx, SYSTEM, request, terms)
+        except RouteBusy:
+            return []  # a person was quicker; the next turn asks again
+        made = tuple(proposal.id for proposal in selection)
+    _store(ctx, route, because, made, plan)
+    measured = ", ".join(candidate.name for candidate in plan.measured) or "no candidate is new"
+    return [f"route {route.name}: candidates by {because}: {measured}"]
+
+
+def _store(
+    ctx: Context, route: Route, because: str, made: tuple[str, ...], plan: RoundPlan
+) -> None:
+    now = ctx.clock.now()
+    new = CandidateRound(
+        id=round_id(route.name, now),
+        route=route.name,
+        due_at=now,
+        started_at=now,
+        incumbent=route.incumbent,
+        because=because,
+        proposals=made,
+        waiting=tuple(candidate.name for candidate in plan.waiting),
+        cost_usd=plan.cost_usd,
+    )
+    with ctx.store.write() as tx:
+        if CandidateRounds(tx).begin(new):
+            details = {
+                "because": because,
+                "proposals": list(made),
+                "waiting": list(new.waiting),
+            }
+            AuditLog(tx).append(SYSTEM, "candidates.round", f"route {route.name}", details)
+
+
+class ListRefresh:
+    """Reads each provider's list once a day, a new provider's at once, and after RETRY where it
+    gave none; announces each new model that a route's schedule selects.
+    """
+
+    def __init__(self) -> None:
+        self._tried: dict[str, tuple[object, datetime]] = {}
+        self._looked_at: datetime | None = None
+
+    def __call__(self, ctx: Context) -> Sequence[str]:
+        refresh_lists(ctx, partial(self._is_due, ctx))
+        now = ctx.clock.now()
+        since = self._looked_at - STORED_WITHIN if self._looked_at else now - NEWS_FOR
+        self._looked_at = now
+        with ctx.store.read() as tx:
+            listed = named_models.read_lists(tx)
+        first = _find_first(listed)
+        return _announce(
+            ctx,
+            {
+                f"{model.provider}/{model.model}"
+                for model in listed
+                # The first list of a provider is no news.
+                if model.listed_since and model.listed_since > max(since, first[model.provider])
+            },
+        )
+
+    def _is_due(self, ctx: Context, provider: Provider) -> bool:
+        keys = provider_secrets.keys_of_provider(ctx, provider)
+        now, asked = ctx.clock.now(), (provider, tuple(keys))
+        before, tried_at = self._tried.get(provider.name, (None, now))
+        if before == asked and now - tried_at < RETRY:
+            return False
+        self._tried[provider.name] = asked, now
+        return not lacks_key(provider, keys)
+
+
+def _find_first(listed: Sequence[DiscoveredModel]) -> dict[str, datetime]:
+    first: dict[str, datetime] = {}
+    for model in listed:
+        since = model.listed_since or model.found_at
+        first[model.provider] = min(since, first.get(model.provider, since))
+    return first
+
+
+def refresh_lists(ctx: Context, wanted: Callable[[Provider], bool]) -> Sequence[str]:
+    """Reads each wanted list that was not read for a day. Says which could not be read."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        providers = Providers(tx).all()
+        read_at = {model.provider: model.found_at for model in named_models.read_lists(tx)}
+    due = [
+        provider
+        for name, provider in sorted(providers.items())
+        if not (name in read_at and now - read_at[name] < LISTS_EVERY) and wanted(provider)
+    ]
+    found = discovery.discover_several(ctx, SYSTEM, due).values()
+    return [str(error) for error in found if isinstance(error, SwapgateError)]
+
+
+def judge_schedules(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
+    """Says what will not work, by lists of today. Raises as `candidates.describe_faults`."""
+    failed = _read_lists_of(ctx, routes)
+    faults = [fault for one in routes for fault in candidates.describe_faults(ctx, one)]
+    return [*failed, *faults]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRoute(Route):
+    """A route as a change left it, with the faults of its candidate schedule in words."""
+
+    faults: tuple[str, ...] = ()
+
+
+def judge_route(ctx: Context, route: Route) -> JudgedRoute:
+    """Adds what of the route's schedule will not work. Raises as `judge_schedules`."""
+    own = {field.name: getattr(route, field.name) for field in fields(Route)}
+    return JudgedRoute(**own, faults=tuple(judge_schedules(ctx, [route])))
+
+
+def _read_lists_of(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
+    schedules = [route.settings.candidates for route in routes if route.settings.candidates]
+    patterns = [pattern for one in schedules for pattern in parse_patterns(one.models)]
+    return refresh_lists(
+        ctx, lambda provider: any(p.takes_provider(provider.name) for p in patterns)
+    )
+
+
+def _announce(ctx: Context, new: set[str]) -> list[str]:
+    said = []
+    with ctx.store.read() as tx:
+        routes, targets = Routing(tx).table().routes, Routing(tx).targets()
+    for name, route in sorted(routes.items()):
+        schedule = route.settings.candidates
+        if schedule is None or not new:
+            continue
+        incumbent = targets[route.incumbent].name
+        selected, _ = candidates.select_candidates(ctx, incumbent, schedule)
+        plan = candidates.plan_round(ctx, route, schedule)
+        planned = {one.name: one for one in (*plan.measured, *plan.waiting)}
+        for model in selected:
+            about = f"{name}:{model.name}"
+            if model.name not in new or _was_announced(ctx, about):
+                continue
+            step = _describe_step(ctx, route, planned.get(model.name))
+            provider, _, short = model.name.partition("/")
+            text = f"It matches {model.pattern} of {name}'s candidates. {step}"
+            with ctx.store.write() as tx:
+                alerts.raise_alert(
+                    tx,
+                    AlertKind.NEW_CANDIDATE,
+                    about,
+                    subject=f"route {name}",
+                    title=f"new at {provider}: {short}",
+                    text=text,
+                )
+            said.append(f"new at {provider}: {short}, for route {name}")
+    return said
+
+
+def _was_announced(ctx: Context, about: str) -> bool:
+    with ctx.store.read() as tx:
+        return Alerts(tx).newest(f"{AlertKind.NEW_CANDIDATE.value}:{about}") is not None
+
+
+def _describe_step(ctx: Context, route: Route, planned: PlannedCandidate | None) -> str:
+    if planned is None:
+        return "It was measured on these suites before."
+    if planned.remark:
+        return f"It waits: {planned.remark}."
+    with ctx.store.read() as tx:
+        obstacle = find_obstacle(tx, route)
+    at = find_next_round(ctx, route)
+    if obstacle:
+        when = f"once the route is free ({obstacle})"
+    else:
+        when = f"on {at:%A %Y-%m-%d at %H:%M} UTC" if at else "when a round is due"
+    return f"It is measured {when}, about {format_usd(planned.cost_usd)}."
+
+
+def find_next_round(ctx: Context, route: Route) -> datetime | None:
+    """Finds when the route's next round begins, now where one is overdue; None for never."""
+    schedule, now = route.settings.candidates, ctx.clock.now()
+    if ctx.calendar is None or schedule is None:
+        return None
+    with ctx.store.read() as tx:
+        newest = CandidateRounds(tx).newest(route.name)
+    at = ctx.calendar.next_time(schedule.every, newest[0].due_at if newest else now)
+    return max(at, now) if at else None

@@ -1,0 +1,320 @@
+"""Finds the models that a route's candidate schedule selects now (`select_candidates`), those
+that were never measured, and the cost of each and of their round (`plan_round`).
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Final
+
+from harness.frame.errors import InputError, StoreUnavailable, SwapgateError
+from harness.frame.formatting import format_quantity, format_usd
+from harness.frame.records.transaction import Transaction
+from harness.frame.suggestions import did_you_mean
+from harness.gate.planning.multiplicity import false_pass_risk, total_risk
+from harness.gate.suite_plan import Claim
+from harness.gate.verdict import Failed, Inconclusive, Passed
+from harness.proposals.candidates import cost_ratio, estimate
+from harness.proposals.candidates.cost_ratio import CostRatio
+from harness.proposals.candidates.estimate import SuiteEstimate
+from harness.proposals.evaluation import registration
+from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
+from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.providers.records import Providers
+from harness.providers.target import Price, Target
+from harness.registry import data_class_checks, named_models
+from harness.registry.deprecations import ALERT_AHEAD
+from harness.routing.candidate_schedule import (
+    CandidatePattern,
+    CandidateSchedule,
+    Preference,
+    parse_patterns,
+    round_alpha,
+)
+from harness.routing.context import Context
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import Route
+
+# A provider's list is read daily; an older one is said with its age.
+LIST_AGE: Final = timedelta(hours=36)
+# Models that run on the team's own machines cost no money per token.
+_FREE: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedModel:
+    name: str  # provider/model
+    pattern: str
+    price: Price | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCandidate:
+    name: str
+    cost_usd: float | None  # at most, where it is measured alone; None where it is unknown
+    shared_usd: float = 0.0  # of that, the incumbent's answers, which a round pays once
+    remark: str = ""  # why it is not measured; empty for one that is
+
+
+def sum_costs(measured: Sequence[PlannedCandidate]) -> float:
+    """What candidates cost that share the incumbent's answers."""
+    own = sum((one.cost_usd or 0.0) - one.shared_usd for one in measured)
+    return own + max((one.shared_usd for one in measured), default=0.0)
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    measured: tuple[PlannedCandidate, ...] = ()  # the cheapest first
+    waiting: tuple[PlannedCandidate, ...] = ()
+    most_alpha: float = 0.0  # of each candidate
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def cost_usd(self) -> float:
+        """The most that the round costs."""
+        return sum_costs(self.measured)
+
+
+def select_candidates(
+    ctx: Context, incumbent: str, schedule: CandidateSchedule
+) -> tuple[list[SelectedModel], list[str]]:
+    """Lists the models that the schedule selects and that do not end, and says in words which
+    patterns select none and which lists are old. incumbent: `provider/model`.
+    """
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        lists, providers = named_models.read_lists(tx), Providers(tx).all()
+    listed = {f"{model.provider}/{model.model}" for model in lists}
+    read_at = {model.provider: model.found_at for model in lists}
+    last_day = (now + ALERT_AHEAD).date()
+    found: dict[str, SelectedModel] = {}
+    warnings = []
+    patterns = parse_patterns(schedule.models)
+    offers = named_models.list_configured_offers(ctx)
+    for pattern in patterns:
+        matched = set()
+        for name, entry in offers:
+            provider = name.partition("/")[0]
+            is_known = name in listed if provider in read_at else pattern.is_exact
+            ends = entry.end_date is not None and entry.end_date <= last_day
+            usable = is_known and not ends and entry.capabilities.chat
+            if not usable or not pattern.takes(name, entry.price):
+                continue
+            matched.add(name)
+            if name != incumbent:
+                found.setdefault(name, SelectedModel(name, pattern.text, entry.price))
+        if not matched:
+            why = _explain_none(pattern, providers, read_at, [name for name, _ in offers])
+            warnings.append(f"{pattern.text} selects no model now{why}")
+        elif matched == {incumbent}:
+            warnings.append(f"{pattern.text} selects {incumbent} alone, which serves already")
+        warnings += [
+            f"the list of {provider} is of {read_at[provider]:%Y-%m-%d %H:%M} UTC: it could "
+            "not be read since"
+            for provider in filter(pattern.takes_provider, sorted(read_at))
+            if now - read_at[provider] > LIST_AGE
+        ]
+    return sorted(found.values(), key=lambda model: model.name), list(dict.fromkeys(warnings))
+
+
+def _explain_none(
+    pattern: CandidatePattern,
+    providers: Collection[str],
+    read_at: Collection[str],
+    offered: Collection[str],
+) -> str:
+    asked = sorted(filter(pattern.takes_provider, providers))
+    if not asked:
+        hint = did_you_mean(
+            pattern.provider, providers, otherwise=" (`swapgate provider list`)"
+        )
+        return f": there is no provider {pattern.provider!r}{hint}"
+    unread = [name for name in asked if name not in read_at]
+    if unread:
+        return f": the list of {' and '.join(unread)} was never read"
+    named = [name for name in offered if fnmatchcase(name, pattern.name)]
+    if named and pattern.ceiling_usd is not None:
+        models = format_quantity(len(named), "model")
+        return f": it names {models}, and none has a known price below the ceiling"
+    return "" if named else did_you_mean(pattern.name, offered)
+
+
+def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> RoundPlan:
+    """Plans the next round: the selected models that were never measured on the suites as they
+    are, the cheapest first, as far as the budget goes.
+    """
+    with ctx.store.read() as tx:
+        incumbent = Routing(tx).targets()[route.incumbent].name
+        spent = _spent_alpha(tx, route.name, ctx.clock.now())
+    selected, warnings = select_candidates(ctx, incumbent, schedule)
+    with ctx.store.read() as tx:
+        new = [
+            model.name
+            for model in selected
+            if not was_measured(
+                ctx, tx, route, Target.from_name(model.name).id, schedule.prefer.claim
+            )
+        ]
+    known = [price_candidate(ctx, route, schedule, name) for name in new]
+    ready = [one for one in known if not one.remark]
+    waiting = [one for one in known if one.remark]
+    measured: list[PlannedCandidate] = []
+    for candidate in sorted(ready, key=lambda one: (one.cost_usd or 0.0, one.name)):
+        cost = sum_costs([*measured, candidate])
+        if len(measured) == MOST_CANDIDATES:
+            remark = f"a round has at most {MOST_CANDIDATES} candidates"
+        elif cost > schedule.budget_usd:
+            remark = (
+                f"the round would cost {format_usd(cost)} with it, and its budget is "
+                f"{format_usd(schedule.budget_usd)}"
+            )
+        else:
+            measured.append(candidate)
+            continue
+        waiting.append(replace(candidate, remark=remark))
+    return RoundPlan(
+        tuple(measured), tuple(waiting), round_alpha(spent, len(measured)), tuple(warnings)
+    )
+
+
+def _spent_alpha(tx: Transaction, route: str, now: datetime) -> float:
+    """What the rounds of the last 90 days could pass by luck, all candidates together."""
+    return total_risk(
+        false_pass_risk(proposal.plans)
+        for proposal in Proposals(tx).since(route, now - registration.WINDOW)
+        if proposal.on_better is not None and registration.has_looked(tx, proposal)
+    )
+
+
+def was_measured(
+    ctx: Context, tx: Transaction, route: Route, candidate: str, claim: Claim
+) -> bool:
+    """Whether the gate decided about a target against the route's incumbent, on the suites as
+    they are now, or is about to; `not measured` is no decision.
+    """
+    digests = {
+        suite.suite: ctx.suites.pin(suite.suite).digest for suite in route.settings.suites
+    }
+    claimed = replace(ctx.policy(route.settings.policy).gate, claim=claim).claimed
+    return any(
+        proposal.route == route.name
+        and proposal.incumbent == route.incumbent
+        and {plan.suite: plan.suite_digest for plan in proposal.plans} == digests
+        and (
+            proposal.open
+            or (
+                proposal.policy.gate.claimed == claimed
+                and isinstance(
+                    _verdict_of(tx, proposal.verdict), Passed | Failed | Inconclusive
+                )
+            )
+        )
+        for proposal in Proposals(tx).of_candidates([candidate])
+    )
+
+
+def _verdict_of(tx: Transaction, verdict: str | None) -> object:
+    return Verdicts(tx).get(verdict) if verdict else None
+
+
+def describe_faults(ctx: Context, route: Route) -> Sequence[str]:
+    """Says in words what of a route's schedule will not work as it is. Raises InputError for no
+    cron expression.
+    """
+    schedule = route.settings.candidates
+    if schedule is None:
+        return ()
+    faults = []
+    if (
+        ctx.calendar is not None
+        and ctx.calendar.next_time(schedule.every, ctx.clock.now()) is None
+    ):
+        faults.append(f"every: {schedule.every!r} names a time that never comes")
+    plan = plan_round(ctx, route, schedule)
+    faults += plan.warnings
+    if plan.waiting and not plan.measured:
+        costs = [one.cost_usd for one in plan.waiting if one.cost_usd is not None]
+        if costs:
+            faults.append(
+                f"budget_usd of {format_usd(schedule.budget_usd)} is below the smallest round, "
+                f"which costs about {format_usd(min(costs))}"
+            )
+        else:
+            first = plan.waiting[0]
+            faults.append(f"no candidate can be measured; {first.name}: {first.remark}")
+    return [f"route {route.name}: {fault}" for fault in faults]
+
+
+def price_candidate(
+    ctx: Context, route: Route, schedule: CandidateSchedule, name: str
+) -> PlannedCandidate:
+    """Estimates what measuring a model costs, or says why it is not measured."""
+    request = ProposalRequest(route.name, name, claim=schedule.prefer.claim)
+    target = Target.from_name(name)
+    try:
+        data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
+        estimates = estimate.estimate_proposal(ctx, request)
+        cost = _compare_costs(ctx, route, target, estimates)
+        _check_prices(ctx, schedule, cost)
+        return _add_up(name, estimates, cost)
+    except StoreUnavailable:
+        raise
+    except SwapgateError as error:
+        return PlannedCandidate(name, None, remark=str(error))
+
+
+def _compare_costs(
+    ctx: Context, route: Route, target: Target, estimates: Sequence[SuiteEstimate]
+) -> CostRatio:
+    plans = [suite.plan for suite in estimates]
+    policy = ctx.policy(route.settings.policy).canary
+    with ctx.store.read() as tx:
+        arms = (Routing(tx).targets()[route.incumbent], target)
+        accepted = cost_ratio.find_accepted_cost(ctx, tx, route.name, target)
+        cost = cost_ratio.find_ratio(ctx, tx, plans, policy, arms, accepted)
+    command = f"swapgate proposal accept-cost {route.name} {target.name}"
+    cost.require_acceptance(f"An approver may accept it: `{command} --up-to {{0}} --because …`")
+    return cost
+
+
+def _check_prices(ctx: Context, schedule: CandidateSchedule, cost: CostRatio) -> None:
+    """Raises InputError for an unknown price but on one's own machine, which costs nothing."""
+    if not cost.unpriced:
+        return
+    with ctx.store.read() as tx:
+        providers = Providers(tx).all()
+    owners = sorted({name.partition("/")[0] for name in cost.unpriced})
+    kinds = [PROVIDER_KINDS.get(providers[owner].kind) for owner in owners]
+    if schedule.prefer is Preference.CHEAPER:
+        why = "no saving can be shown"
+    elif all(kind is not None and kind.group in _FREE for kind in kinds):
+        return
+    else:
+        why = "`budget_usd` bounds nothing"
+    settings = " and ".join(f"providers.{owner}.prices" for owner in owners)
+    raise InputError(
+        f"the price of {' and '.join(cost.unpriced)} is unknown, so {why}: set {settings}, "
+        "then run `swapgate config apply`"
+    )
+
+
+def _add_up(name: str, estimates: Sequence[SuiteEstimate], cost: CostRatio) -> PlannedCandidate:
+    own, whole = 0.0, 0.0
+    for suite in estimates:
+        usd = suite.candidate.cost_usd if suite.candidate else None
+        total = 0.0 if cost.unpriced else suite.cost_usd
+        if name in cost.unpriced:
+            # It runs on one's own machine, and only its judge is paid.
+            usd, total = 0.0, suite.judge_usd
+        if usd is None or total is None:
+            raise InputError(
+                f"its cost on {suite.plan.suite} cannot be estimated: the price of the "
+                "suite's judge is unknown, or its texts are"
+            )
+        own += usd * suite.plan.planned_items * suite.plan.epochs
+        whole += total
+    whole = max(own, whole)
+    return PlannedCandidate(name, whole, shared_usd=whole - own)

@@ -1,0 +1,331 @@
+"""Compares what two models cost for the same answers, by list prices and the tokens that were
+measured or estimated, with the ratio at which the route's canary ends. It is known before
+anything is spent. An approver may accept a ratio beyond that.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from statistics import fmean
+from typing import Any, Final
+
+from harness.evals.run_costs import sum_judging_cost
+from harness.frame.errors import InputError, SignatureInvalid
+from harness.frame.formatting import format_number
+from harness.frame.people.access import Actor, Role
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.planning.budget import MeanUsage
+from harness.gate.policy import CanaryPolicy, CostAcceptance
+from harness.gate.run import AnswerColumns, is_nothing_readable
+from harness.gate.suite_plan import SuitePlan
+from harness.proposals.evaluation.registration import plan_suites
+from harness.providers.target import Price, Target
+from harness.registry import named_models, prices
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns, Suites
+
+# Enough to know a mean; reading every stored answer would take longer than it tells.
+MOST_SAMPLES: Final = 500
+
+
+def mean_usage(tx: Transaction, plan: SuitePlan, target: Target | None) -> MeanUsage | None:
+    """Computes the means of the newest run with answers; None where there is none. A run in
+    which nothing can be read tells nothing of the tokens that answers take, and neither does a
+    row whose signature does not hold: the estimate goes without it.
+    """
+    if target is None:
+        return None
+    with suppress(SignatureInvalid):
+        return _measured_usage(tx, plan, target)
+    return None
+
+
+def _measured_usage(tx: Transaction, plan: SuitePlan, target: Target) -> MeanUsage | None:
+    for run in EvalRuns(tx).of_suite(target.id, plan.suite, plan.suite_digest):
+        answers = EvalRuns(tx).figures(run.id, below=MOST_SAMPLES).answered
+        readable = not is_nothing_readable(zip(answers.error, answers.rule, strict=True))
+        if len(answers) and readable:
+            judged = Suites(tx).get(plan.suite_digest).judged
+            return _means(answers, judged=judged)
+    return None
+
+
+def _means(answers: AnswerColumns, *, judged: bool) -> MeanUsage:
+    costs = [cost for cost in answers.cost_usd if cost is not None]
+    judging, count = sum_judging_cost(answers, judged=judged), len(answers)
+    return MeanUsage(
+        answers=count,
+        input_tokens=fmean(answers.input_tokens),
+        output_tokens=fmean(answers.output_tokens),
+        cost_usd=fmean(costs) if len(costs) == count else None,
+        duration_s=fmean(answers.duration_s),
+        judge_usd=None if judging.usd is None else judging.usd / count,
+    )
+
+
+def usage_at_price(
+    ctx: Context, tx: Transaction, target: Target | None, of: MeanUsage
+) -> MeanUsage:
+    """Prices a target as if it took the same tokens and time, and the judge as much."""
+    price = prices.find_list_price(ctx, tx, target)
+    per_answer = price.cost_usd(of.input_tokens, of.output_tokens) if price else None
+    return replace(of, answers=0, cost_usd=per_answer)
+
+
+# An answer's time before it was ever measured: to the first token, and for each token.
+GUESSED_START_S: Final = 0.5
+GUESSED_TOKEN_S: Final = 0.02
+# What a judge writes, and reads beside the question and the answer.
+GUESSED_VERDICT_TOKENS: Final = 64
+GUESSED_RUBRIC_TOKENS: Final = 300
+
+
+def guess_usage(
+    ctx: Context, tx: Transaction, plan: SuitePlan, target: Target | None
+) -> MeanUsage | None:
+    """Guesses from the items' texts and list prices; None where texts are not read."""
+    tokens = ctx.suites.guess_tokens(plan.suite)
+    if tokens is None:
+        return None
+    judge = ctx.judges.get(plan.suite)
+    judge_usd: float | None = 0.0
+    if judge is not None:
+        price = prices.find_list_price(ctx, tx, judge)
+        read = sum(tokens) + GUESSED_RUBRIC_TOKENS
+        judge_usd = price.cost_usd(read, GUESSED_VERDICT_TOKENS) if price else None
+    duration_s = GUESSED_START_S + GUESSED_TOKEN_S * tokens[1]
+    unpriced = MeanUsage(0, *tokens, None, duration_s, judge_usd)
+    return usage_at_price(ctx, tx, target, unpriced)
+
+
+def estimate_sides(
+    ctx: Context, tx: Transaction, plan: SuitePlan, arms: tuple[Target, Target | None]
+) -> tuple[MeanUsage | None, MeanUsage | None]:
+    """Estimates what an answer of either model takes. A candidate without answers is priced by
+    those of the incumbent, and an incumbent without answers by the texts of the items.
+    """
+    ours, theirs = (mean_usage(tx, plan, arm) for arm in arms)
+    if ours is None:
+        ours = guess_usage(ctx, tx, plan, arms[0])
+    if ours is not None and theirs is None:
+        theirs = usage_at_price(ctx, tx, arms[1], ours)
+    return ours, theirs
+
+
+# Where nothing is known of the answers: three tokens are read for each one that is written.
+_BLEND: Final = (3.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class CostRatio:
+    """What a candidate costs, in costs of the incumbent for the same answers."""
+
+    candidate: str  # candidate, incumbent: names
+    incumbent: str
+    ratio: float | None  # None where a price is unknown, or the incumbent costs nothing
+    free: bool  # whether the incumbent costs nothing, and the candidate something
+    unpriced: tuple[str, ...]  # names of those whose price is unknown
+    tokens: str  # what the tokens rest on, in words
+    tolerated: float | None  # by the policy's guardrail `cost_per_success`; None where off
+    tolerated_tokens: float | None  # by the guardrail on output tokens; None where off
+    accepted: CostAcceptance | None = None
+
+    @property
+    def limit(self) -> float | None:
+        """The ratio above which the canary ends; None for none."""
+        accepted = self.accepted.ratio if self.accepted else 0.0
+        return None if self.tolerated is None else max(self.tolerated, accepted)
+
+    @property
+    def ends_canary(self) -> bool:
+        limit = self.limit
+        beyond = self.ratio is not None and limit is not None and self.ratio > limit
+        return beyond or (self.free and limit is not None)
+
+    def is_covered_by(self, accepted: float) -> bool:
+        """Tells whether the canary does not end for this cost where so much is accepted."""
+        return self.ratio is not None and accepted >= self.ratio
+
+    @property
+    def text(self) -> str:
+        said = f"{self._cost}. {self._guard}."
+        return f"{said} {self.accepted.text}." if self.accepted else said
+
+    @property
+    def _cost(self) -> str:
+        if self.unpriced:
+            return f"The price of {' and '.join(self.unpriced)} is unknown"
+        if self.ratio is None:
+            return f"{self.incumbent} costs nothing, and {self.candidate} does"
+        times = format_number(self.ratio)
+        much = "as much as" if times == "1" else f"{times} times as much as"
+        return (
+            f"{self.candidate} costs {much} {self.incumbent}, by list prices and {self.tokens}"
+        )
+
+    @property
+    def _guard(self) -> str:
+        if self.unpriced and self.tolerated is not None and self.tolerated_tokens is not None:
+            return (
+                "In place of the cost, its canary guards output tokens: it ends above "
+                f"{_times(self.tolerated_tokens)} as many"
+            )
+        if self.limit is None or self.unpriced:
+            return "No guardrail of the policy watches the cost in its canary"
+        ends = f"Its canary ends above {_times(self.limit)} as much"
+        return f"{ends}, so this cost ends it" if self.ends_canary else ends
+
+    def require_acceptance(self, how: str) -> None:
+        """Requires that the canary does not end for a cost that is known already. how: the way
+        to accept it, with a place for the ratio. Raises InputError.
+        """
+        if not self.ends_canary:
+            return
+        if self.free:
+            raise InputError(
+                f"{self.text} No multiple of nothing can be accepted: give the route a policy "
+                "with `cost_per_success: off`"
+            )
+        enough = math.ceil((self.ratio or 0.0) * 1.1 * 2) / 2
+        raise InputError(f"{self.text} {how.format(format_number(enough))}")
+
+
+def _times(ratio: float) -> str:
+    return f"{format_number(ratio)} times"
+
+
+def find_ratio(
+    ctx: Context,
+    tx: Transaction,
+    plans: Sequence[SuitePlan],
+    policy: CanaryPolicy,
+    arms: tuple[Target, Target],
+    accepted: CostAcceptance | None = None,
+) -> CostRatio:
+    """Compares incumbent and candidate on their suites. Stores nothing."""
+    by_arm = [prices.find_list_price(ctx, tx, arm) for arm in arms]
+    pairs = [(plan, estimate_sides(ctx, tx, plan, arms)) for plan in plans]
+    known = [
+        (plan.planned_items * plan.epochs, ours, theirs)
+        for plan, (ours, theirs) in pairs
+        if ours and theirs and _has_tokens(ours) and _has_tokens(theirs)
+    ]
+    before = _cost_usd(by_arm[0], [(count, ours) for count, ours, _ in known])
+    after = _cost_usd(by_arm[1], [(count, theirs) for count, _, theirs in known])
+    guardrails = policy.with_cost(None, priced=None not in by_arm).guardrails
+    return CostRatio(
+        candidate=arms[1].name,
+        incumbent=arms[0].name,
+        ratio=None if before is None or after is None else _ratio(before, after),
+        free=before == 0.0 and bool(after),
+        unpriced=tuple(
+            arm.name for arm, price in zip(arms, by_arm, strict=True) if price is None
+        ),
+        tokens=_describe_tokens([(ours, theirs) for _, ours, theirs in known]),
+        tolerated=guardrails.cost_per_success or None,
+        tolerated_tokens=guardrails.output_tokens or None,
+        accepted=accepted,
+    )
+
+
+def load_ratio(ctx: Context, tx: Transaction, proposal: Proposal) -> CostRatio:
+    names = Routing(tx).targets()
+    arms = (names[proposal.incumbent], names[proposal.candidate])
+    canary = proposal.policy.canary
+    return find_ratio(ctx, tx, proposal.plans, canary, arms, proposal.accepted_cost)
+
+
+def _has_tokens(usage: MeanUsage) -> bool:
+    return usage.input_tokens + usage.output_tokens > 0.0
+
+
+def _cost_usd(price: Price | None, answers: Sequence[tuple[int, MeanUsage]]) -> float | None:
+    """Sums what all answers cost, without a cache."""
+    if price is None:
+        return None
+    if not answers:
+        return price.cost_usd(*_BLEND)
+    return math.fsum(
+        count * price.cost_usd(usage.input_tokens, usage.output_tokens)
+        for count, usage in answers
+    )
+
+
+def _ratio(before: float, after: float) -> float | None:
+    if before:
+        return after / before
+    return None if after else 1.0
+
+
+def _describe_tokens(sides: Sequence[tuple[MeanUsage, MeanUsage]]) -> str:
+    if not sides:
+        return "three input tokens for each output token"
+    if all(ours.answers and theirs.answers for ours, theirs in sides):
+        return "the tokens that both took on the suites"
+    if all(ours.answers for ours, _ in sides):
+        return "the incumbent's tokens on the suites"
+    return "tokens guessed from the suites' texts"
+
+
+MOST_ACCEPTED: Final = 1_000.0
+ACCEPT_COST: Final = "proposal.accept_cost"  # an action of the audit log
+LASTS: Final = timedelta(days=30)
+MOST_READ: Final = 200  # of the acceptances on a route
+
+
+def accept_cost(actor: Actor, ratio: float, because: str) -> CostAcceptance:
+    """Says what an approver accepts. Raises NotAllowed, InputError."""
+    actor.require(Role.APPROVER)
+    if not 1.0 <= ratio <= MOST_ACCEPTED:
+        most = format_number(MOST_ACCEPTED)
+        raise InputError(f"an accepted cost lies between 1 and {most} times, not {ratio}")
+    if not because.strip():
+        raise InputError("an accepted cost needs its reason, which everybody sees")
+    return CostAcceptance(ratio, because.strip(), actor.name)
+
+
+def accept_cost_of(
+    ctx: Context, actor: Actor, route: str, candidate: str, *, ratio: float, because: str
+) -> CostAcceptance:
+    """Accept up to `ratio` times the incumbent's cost for the next proposal of a candidate.
+
+    It ends with that proposal, or after 30 days. Needs an approver.
+    """
+    accepted = accept_cost(actor, ratio, because)
+    with ctx.store.read() as tx:
+        settings = routes.require_route(tx, route).settings
+    policy = ctx.policy(settings.policy)
+    plans = [plan for _, plan in plan_suites(ctx, settings, policy.gate)]
+    with ctx.store.write() as tx:
+        target = named_models.register_model(ctx, tx, actor, candidate)
+        arms = (Routing(tx).targets()[routes.require_route(tx, route).incumbent], target)
+        cost = find_ratio(ctx, tx, plans, policy.canary, arms)
+        if not cost.is_covered_by(ratio):
+            cost.require_acceptance("Accept at least `--up-to {}`, or propose another model")
+        details = {"candidate": target.id, "name": target.name, "accepted": asdict(accepted)}
+        AuditLog(tx).append(actor, ACCEPT_COST, f"route {route}", details)
+    return accepted
+
+
+def find_accepted_cost(
+    ctx: Context, tx: Transaction, route: str, candidate: Target
+) -> CostAcceptance | None:
+    since = ctx.clock.now() - LASTS
+    events = AuditLog(tx).for_subject(
+        f"route {route}", since=since, limit=MOST_READ, actions=[ACCEPT_COST]
+    )
+    newest = next((one for one in events if one.details["candidate"] == candidate.id), None)
+    if newest is None or any(
+        one.candidate == candidate.id and one.created_at >= newest.at
+        for one in Proposals(tx).list(route=route)
+    ):
+        return None
+    accepted: Any = newest.details["accepted"]
+    return CostAcceptance(**accepted)

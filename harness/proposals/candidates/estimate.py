@@ -1,0 +1,323 @@
+"""Estimates by suite what a proposal would cost, take and show, before it is made (A3, F2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Final
+
+from harness.frame.formatting import format_percent, format_score, format_usd
+from harness.frame.records.transaction import Transaction
+from harness.gate.item_groups import MIN_SLICE_UNITS
+from harness.gate.offline.costs import items_to_show_saving
+from harness.gate.offline.slices import look_levels, promotion_waits_for
+from harness.gate.planning import budget
+from harness.gate.planning.budget import (
+    DISAGREEMENT,
+    EFFECT,
+    DesignOption,
+    DifferenceSpread,
+    MeanUsage,
+    sd_pass_fail,
+)
+from harness.gate.planning.claim_advice import ClaimAdvice, advise_claim
+from harness.gate.planning.planned_tests import PlannedTest, planned_test
+from harness.gate.run import RunBudget, Sample
+from harness.gate.suite_plan import Claim, SuitePlan
+from harness.proposals import submission
+from harness.proposals.candidates import cost_ratio
+from harness.proposals.evaluation import registration
+from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Target
+from harness.registry import named_models, prices
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+
+# How alike items of one cluster are taken to be before any were compared.
+CLUSTER_ICC: Final = 0.5
+MOST_EARLIER: Final = 200  # proposals that are looked through for a comparison on this suite
+
+
+@dataclass(frozen=True)
+class SliceEstimate:
+    """Estimates which loss of a slice would be seen. Losses are shares of 1."""
+
+    name: str
+    units: int  # that are planned
+    sees: float  # with power .8 by its first look, which every promotion waits for
+    sees_whole: float  # by its last look, if the gate goes so far
+
+    @property
+    def text(self) -> str:
+        last = (
+            f", {format_score(self.sees_whole)} on all {self.units:,}"
+            if self.units > MIN_SLICE_UNITS
+            else ""
+        )
+        return (
+            f"slice {self.name}: a loss of {format_score(self.sees)} points is seen on "
+            f"{MIN_SLICE_UNITS}{last}"
+        )
+
+
+@dataclass(frozen=True)
+class SuiteEstimate:
+    plan: SuitePlan
+    effect: float  # the true distance from the null that matters, a share of 1
+    sd: float
+    mde: float
+    # Of the differences, recorded between the incumbent and an earlier candidate, or between
+    # any two; None where too few were recorded, and `sd` is the default guess.
+    spread: DifferenceSpread | None
+    # incumbent, candidate: what one answer took; `estimated` when the candidate has none on
+    # this suite and the incumbent's tokens are taken at its price. None where nobody knows.
+    incumbent: MeanUsage | None
+    candidate: MeanUsage | None
+    estimated: bool
+    guessed: bool  # when neither has answers: tokens are guessed from the items' texts
+    # cost_usd, duration_s: at most, for the registered design, judge included; None where
+    # unknown.
+    cost_usd: float | None
+    # Of that, the judge's; 0 for a suite without one. asked: sides whose answers are not there
+    # yet.
+    judge_usd: float | None
+    duration_s: float | None
+    advice: ClaimAdvice  # the claims that may be made on it, and the one that is recommended
+    warning: str
+    saving_items: int | None = (
+        None  # how many would show that saving, if it is claimed; None for never
+    )
+    slices: tuple[SliceEstimate, ...] = ()
+    promotion_from: int = 0  # units; before these no slice is looked at, and nothing promoted
+
+    @property
+    def saving(self) -> float | None:
+        return self.advice.saving
+
+    @property
+    def basis(self) -> str:
+        if self.guessed:
+            return (
+                "neither model has answers yet; cost and time are guessed from the "
+                "items' texts and list prices"
+            )
+        if self.estimated:
+            return (
+                "the candidate has no answers yet; its cost is the incumbent's tokens at the "
+                "candidate's price"
+            )
+        return ""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        if not self.slices:
+            return ()
+        wait = f"no promotion before {self.plan.unit} {self.promotion_from:,}, for the slices"
+        return (*(guarded.text for guarded in self.slices), wait)
+
+
+def estimate_proposal(
+    ctx: Context, request: ProposalRequest, effect: float | None = None
+) -> Sequence[SuiteEstimate]:
+    """Estimates suite by suite; stores nothing. Raises as `submission.preview_proposal`."""
+    preview = submission.preview_proposal(ctx, request)
+    limit = RunBudget(preview.gate.max_tokens, preview.gate.max_cost_usd)
+    with ctx.store.read() as tx:
+        route = routes.require_route(tx, request.route)
+        arms = (
+            Routing(tx).targets()[route.incumbent],
+            named_models.find_model(ctx, tx, request.candidate),
+        )
+        earlier = Proposals(tx).list(limit=MOST_EARLIER)
+        claims = registration.plan_claims(ctx, route.settings, preview.gate, preview.plans)
+        return [
+            _of_suite(ctx, tx, plans, request.claim, arms, earlier, limit, effect)
+            for plans in claims
+        ]
+
+
+def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
+    ctx: Context,
+    tx: Transaction,
+    plans: Sequence[SuitePlan],
+    chosen: Claim | None,
+    arms: tuple[Target, Target | None],
+    earlier: Sequence[Proposal],
+    limit: RunBudget,
+    wished: float | None,
+) -> SuiteEstimate:
+    plan, effect = plans[0], _effect(plans[0], wished)
+    ours, theirs = sides = cost_ratio.estimate_sides(ctx, tx, plan, arms)
+    spread = _measure_spread(tx, plan, arms[0].id, earlier)
+    known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0, bool(plan.cluster))
+    sd, units = known.sd(plan.epochs), ctx.suites.groups(plan.suite).units
+    test, saving = planned_test(plan, units, known), _saving(ctx, tx, arms, sides)
+    advice = advise_claim(plans, chosen, units, known, sides, saving, wished or EFFECT)
+    judged = ctx.suites.pin(plan.suite).judged
+    warnings = (
+        _warning(plan, test, sd, effect, advice.own.enough),
+        _budget_warning(plan, sides, limit),
+        _likely_clusters(ctx, plan.suite),
+        ctx.suites.describe_sample(plan.suite),
+    )
+    return SuiteEstimate(
+        plan=plan,
+        effect=effect,
+        sd=sd,
+        mde=test.smallest_effect(sd, plan.n_max),
+        spread=spread,
+        incumbent=ours,
+        candidate=theirs,
+        estimated=bool(ours and theirs and not theirs.answers),
+        guessed=bool(ours and theirs and not ours.answers and not theirs.answers),
+        cost_usd=advice.own.cost_usd,
+        judge_usd=(
+            budget.judging_cost_usd(plan.planned_items, plan.epochs, sides) if judged else 0.0
+        ),
+        duration_s=budget.comparison_duration_s(
+            plan.planned_items, plan.epochs, sides, ctx.eval_connections
+        ),
+        advice=advice,
+        warning=" ".join(filter(None, warnings)),
+        saving_items=(
+            items_to_show_saving(saving, plan)
+            if plan.claim is Claim.CHEAPER and saving is not None
+            else None
+        ),
+        slices=_slices(plan, sd),
+        promotion_from=promotion_waits_for(plan),
+    )
+
+
+def _measure_spread(
+    tx: Transaction, plan: SuitePlan, incumbent: str, earlier: Sequence[Proposal]
+) -> DifferenceSpread | None:
+    """Measures the newest comparison on this suite; one with the same incumbent goes first."""
+    for proposal in sorted(earlier, key=lambda former: former.incumbent != incumbent):
+        registered = {
+            registered_plan.suite: registered_plan for registered_plan in proposal.plans
+        }.get(plan.suite)
+        runs = proposal.runs.get(plan.suite)
+        if registered is None or runs is None or registered.suite_digest != plan.suite_digest:
+            continue
+        ours = EvalRuns(tx).samples(runs.incumbent, below=cost_ratio.MOST_SAMPLES)
+        theirs = EvalRuns(tx).samples(runs.candidate, below=cost_ratio.MOST_SAMPLES)
+        spread = budget.measure_spread(_differences(registered, ours, theirs))
+        if spread is not None:
+            return spread
+    return None
+
+
+def _differences(
+    plan: SuitePlan, ours: Sequence[Sample], theirs: Sequence[Sample]
+) -> list[list[float]]:
+    """Per unit, per epoch; only answers that both sides have a score of."""
+    scores = {(s.item, s.epoch): s.strict for s in ours if s.strict is not None}
+    units: dict[int, dict[int, list[float]]] = {}
+    for sample in theirs:
+        score = scores.get((sample.item, sample.epoch))
+        if score is not None and sample.strict is not None:
+            epochs = units.setdefault(plan.units_in(sample.position), {})
+            epochs.setdefault(sample.epoch, []).append(sample.strict - score)
+    return [[fmean(epoch) for epoch in epochs.values()] for epochs in units.values()]
+
+
+def _saving(
+    ctx: Context,
+    tx: Transaction,
+    arms: tuple[Target, Target | None],
+    sides: tuple[MeanUsage | None, MeanUsage | None],
+) -> float | None:
+    ours, theirs = sides
+    if ours is None or theirs is None:
+        before, after = (prices.find_list_price(ctx, tx, arm) for arm in arms)
+        return after.saves_on(before) if before and after else None
+    if not ours.cost_usd or theirs.cost_usd is None:
+        return None
+    return 1.0 - theirs.cost_usd / ours.cost_usd
+
+
+def _effect(plan: SuitePlan, wished: float | None) -> float:
+    """For non_inferior the distance of equal models from the null: the margin."""
+    if plan.claim.quality is Claim.NON_INFERIOR:
+        return plan.margin
+    return EFFECT if wished is None else wished
+
+
+def _guess(plan: SuitePlan, effect: float) -> float:
+    shift = effect if plan.claim is Claim.SUPERIOR else 0.0
+    variance = sd_pass_fail(DISAGREEMENT, shift) ** 2
+    if not plan.cluster:
+        return variance
+    shares = [CLUSTER_ICC + (1.0 - CLUSTER_ICC) / size for size in plan.cluster_sizes]
+    return variance * fmean(shares)
+
+
+def _warning(
+    plan: SuitePlan,
+    test: PlannedTest,
+    sd: float,
+    effect: float,
+    best: DesignOption | None,
+) -> str:
+    smallest = test.smallest_effect(sd, plan.n_max)
+    if smallest <= effect:
+        return ""
+    wanted = format_score(effect, None)
+    power, enough = test.power(sd, effect, plan.n_max), test.items_needed(sd, effect)
+    advice = (
+        f"{best.items} {plan.unit}s with {best.epochs} epoch(s) would show {wanted}"
+        if best
+        else f"the suite's {test.suite_items:,} {plan.unit}s are too few to detect {wanted} "
+        f"points, however often each is asked: about {enough:,} {plan.unit}s would be enough"
+    )
+    return (
+        f"With {plan.n_max} {plan.unit}s you can only see differences of "
+        f"{format_score(smallest)} points or more, and one of {wanted} points is shown in "
+        f"{format_percent(power)} of such comparisons, not in 80 %; {advice}."
+    )
+
+
+def _budget_warning(
+    plan: SuitePlan, sides: Sequence[MeanUsage | None], limit: RunBudget
+) -> str:
+    found = []
+    for whose, usage in zip(("incumbent", "candidate"), sides, strict=True):
+        if usage is None:
+            continue
+        answers = plan.planned_items * plan.epochs
+        tokens = answers * (usage.input_tokens + usage.output_tokens)
+        if limit.max_cost_usd is not None and (usage.cost_usd or 0.0) > 0.0:
+            usd = answers * (usage.cost_usd or 0.0)
+            if usd > limit.max_cost_usd:
+                found.append(
+                    f"The {whose}'s run of {answers:,} answers costs about {format_usd(usd)}, "
+                    f"and `max_cost_usd` ends it at {format_usd(limit.max_cost_usd)}."
+                )
+        if limit.max_tokens is not None and tokens > limit.max_tokens:
+            found.append(
+                f"The {whose}'s run of {answers:,} answers takes about {tokens:,.0f} tokens, "
+                f"and `max_tokens` ends it at {limit.max_tokens:,}."
+            )
+    return " ".join(found)
+
+
+def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
+    levels = look_levels(plan)
+    return tuple(
+        SliceEstimate(
+            slice_.name,
+            units,
+            budget.slice_effect(sd, MIN_SLICE_UNITS, level),
+            budget.slice_effect(sd, units, level),
+        )
+        for slice_, (units, level) in zip(plan.slices, levels, strict=True)
+    )
+
+
+def _likely_clusters(ctx: Context, suite: str) -> str:
+    likely = ctx.suites.likely_clusters(suite)
+    return f"{likely[:1].upper()}{likely[1:]}." if likely else ""

@@ -1,0 +1,296 @@
+"""The leaderboard of a route shows every model that its present suites measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from statistics import fmean
+from typing import Final
+
+from harness.frame.formatting import format_points, format_usd
+from harness.frame.records.transaction import Transaction
+from harness.gate.offline.design import FUTILE
+from harness.gate.offline.intervals import mean_interval
+from harness.gate.run import AnswerColumns
+from harness.gate.suite_plan import Claim, SuiteRole
+from harness.gate.verdict import Failed, Inconclusive, Passed, SuiteReport, Verdict
+from harness.proposals.candidates import candidate_rounds, candidates, selections
+from harness.proposals.candidates.candidates import RoundPlan
+from harness.proposals.report.comparison import compute_arm_figures, is_large
+from harness.providers.records import Providers
+from harness.registry import deprecations
+from harness.routes import routes
+from harness.routing.candidate_schedule import REGISTERED, CandidateRound
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal
+from harness.routing.records.proposals import CandidateRounds, Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import Route
+
+ROUNDS_SHOWN: Final = 10
+SHORTLISTED: Final = 3
+# Proposals among which the one with most answers of the incumbent is looked for.
+MOST_COMPARED: Final = 20
+
+
+class Standing(StrEnum):
+    """How a model stands against the incumbent, in the words of the page."""
+
+    INCUMBENT = "incumbent"
+    BETTER = "better"
+    NOT_WORSE = "not worse"
+    OPEN = "open"  # the gate could not decide with all planned items
+    HOPELESS = "hopeless"  # given up: its claim was out of reach
+    WORSE = "worse"
+    EARLIER = "measured against another model"
+    MEASURED_NOW = "measured now"
+    NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderboardRow:
+    """One model that was measured on the route's primary suites. Scores are shares of 1."""
+
+    name: str  # provider/model
+    target: str
+    standing: Standing
+    proposal: str = ""  # its newest; empty for the incumbent
+    score: float | None = None
+    score_low: float | None = None  # score_low, score_high: 95 % interval over items
+    score_high: float | None = None
+    delta: float | None = None  # minus the incumbent's score, on the same items
+    delta_low: float | None = None
+    delta_high: float | None = None
+    items: int = 0
+    usd_per_1000: float | None = None  # answers
+    p50_s: float | None = None
+    measured_at: datetime | None = None
+    look: int = 1  # which look at these items it was
+    is_cheapest_so_good: bool = False  # no other model is both better and cheaper
+    ending: str = ""  # that it ends or is not on its provider's list, in words; or empty
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    route: str
+    incumbent: str
+    rows: Sequence[LeaderboardRow]
+    schedule: str  # of candidates, in words; empty without one
+    next_round_at: datetime | None
+    obstacle: str  # what the next round waits for, in words; empty for nothing
+    next_round: RoundPlan
+    ending: str  # of the incumbent, with the measured models that could replace it; or empty
+    rounds: Sequence[CandidateRound]  # the newest first
+
+
+def load_leaderboard(ctx: Context, name: str) -> Leaderboard:
+    """Loads the leaderboard of a route. Raises NotFound."""
+    with ctx.store.read() as tx:
+        route = routes.require_route(tx, name)
+        known, providers = Routing(tx).targets(), Providers(tx).all()
+        names = {id_: target.name for id_, target in known.items()}
+        measured = _list_measured(ctx, tx, route)
+        rows = [
+            _row(tx, proposal, names[proposal.candidate], route.incumbent)
+            for proposal in _choose_newest(measured, route)
+        ]
+        if measured:
+            rows.append(_incumbent(tx, measured, route.incumbent, names[route.incumbent]))
+        rounds = CandidateRounds(tx).newest(name, ROUNDS_SHOWN)
+        obstacle = candidate_rounds.find_obstacle(tx, route)
+    schedule = route.settings.candidates
+    shown = [known[id_] for id_ in {route.incumbent, *(row.target for row in rows)}]
+    endings = {e.target: e.text for e in deprecations.list_endings(ctx, shown, providers)}
+    rows = [replace(row, ending=endings.get(row.target, "")) for row in rows]
+    ranked = mark_frontier(sorted(rows, key=_rank))
+    ending = endings.get(route.incumbent)
+    return Leaderboard(
+        route=name,
+        incumbent=names[route.incumbent],
+        rows=ranked,
+        ending=f"{ending}. {_describe_best(name, ranked)}".strip() if ending else "",
+        schedule=schedule.text if schedule else "",
+        next_round_at=candidate_rounds.find_next_round(ctx, route),
+        obstacle=obstacle if schedule else "",
+        next_round=candidates.plan_round(ctx, route, schedule) if schedule else RoundPlan(),
+        rounds=[one for one in rounds if one.because != REGISTERED],
+    )
+
+
+def _rank(row: LeaderboardRow) -> tuple[float, str]:
+    return -1.0 if row.score is None else -row.score, row.name
+
+
+def mark_frontier(rows: Sequence[LeaderboardRow]) -> Sequence[LeaderboardRow]:
+    """Marks the rows that no other beats in both score and price (the Pareto line)."""
+
+    def is_beaten(row: LeaderboardRow) -> bool:
+        return any(
+            other.score is not None
+            and other.usd_per_1000 is not None
+            and other.score >= (row.score or 0.0)
+            and other.usd_per_1000 <= (row.usd_per_1000 or 0.0)
+            and (other.score, other.usd_per_1000) != (row.score, row.usd_per_1000)
+            for other in rows
+        )
+
+    return [
+        replace(
+            row,
+            is_cheapest_so_good=row.score is not None
+            and row.usd_per_1000 is not None
+            and not is_beaten(row),
+        )
+        for row in rows
+    ]
+
+
+def _list_measured(ctx: Context, tx: Transaction, route: Route) -> Sequence[Proposal]:
+    """Lists proposals of any route on the primary suites as they are, newest first."""
+    wanted = {
+        suite.suite: ctx.suites.pin(suite.suite).digest
+        for suite in route.settings.suites
+        if suite.role is SuiteRole.PRIMARY
+    }
+    return [
+        proposal
+        for proposal in Proposals(tx).list()
+        if wanted.items() <= {plan.suite: plan.suite_digest for plan in proposal.plans}.items()
+        and any(plan.suite in proposal.runs for plan in proposal.plans)
+    ]
+
+
+def _choose_newest(measured: Sequence[Proposal], route: Route) -> Sequence[Proposal]:
+    """Chooses by candidate: against the route's incumbent first, then decided, then newest."""
+
+    def worth(proposal: Proposal) -> tuple[bool, bool]:
+        return proposal.incumbent == route.incumbent, proposal.verdict is not None
+
+    found: dict[str, Proposal] = {}
+    for proposal in measured:
+        known = found.get(proposal.candidate)
+        if known is None or worth(proposal) > worth(known):
+            found[proposal.candidate] = proposal
+    return [found[id_] for id_ in found if id_ != route.incumbent]
+
+
+def _row(tx: Transaction, proposal: Proposal, name: str, incumbent: str) -> LeaderboardRow:
+    verdict = Verdicts(tx).get(proposal.verdict) if proposal.verdict else None
+    row = LeaderboardRow(
+        name=name,
+        target=proposal.candidate,
+        standing=_standing(proposal, verdict)
+        if proposal.incumbent == incumbent
+        else Standing.EARLIER,
+        proposal=proposal.id,
+        measured_at=verdict.decided_at if verdict else None,
+        look=max((plan.look for plan in proposal.plans), default=1),
+    )
+    row = _with_answers(row, _answers(tx, proposal, "candidate"))
+    if verdict is None or row.standing is Standing.EARLIER:
+        return row
+    primary = [r for r in verdict.suites if r.role is SuiteRole.PRIMARY and not r.is_unscored]
+    if not primary:
+        return row
+    weights = {plan.suite: plan.weight for plan in proposal.plans}
+    whole = next((r for r in primary if r.suite not in weights), primary[0])
+    low, high = (whole.ci_low, whole.ci_high) if _is_whole(whole, primary) else (None, None)
+    delta = selections.primary_difference(verdict, weights)
+    return replace(row, delta=delta, delta_low=low, delta_high=high)
+
+
+def _is_whole(report: SuiteReport, primary: Sequence[SuiteReport]) -> bool:
+    return len(primary) == 1 or report is not primary[0]
+
+
+def _incumbent(
+    tx: Transaction, measured: Sequence[Proposal], incumbent: str, name: str
+) -> LeaderboardRow:
+    found = [
+        _answers(tx, proposal, arm)
+        for proposal in measured[:MOST_COMPARED]
+        for arm in ("incumbent", "candidate")
+        if getattr(proposal, arm) == incumbent
+    ]
+    answers = max(found, key=lambda columns: sum(map(len, columns)), default=())
+    return _with_answers(LeaderboardRow(name, incumbent, Standing.INCUMBENT), answers)
+
+
+def _answers(tx: Transaction, proposal: Proposal, arm: str) -> Sequence[AnswerColumns]:
+    """By primary suite; checked where there are not too many of them."""
+    runs = [
+        (getattr(proposal.runs[plan.suite], arm), plan.planned_items)
+        for plan in proposal.plans
+        if plan.role is SuiteRole.PRIMARY and plan.suite in proposal.runs
+    ]
+    if is_large(proposal):
+        return [EvalRuns(tx).figures(run, below=below) for run, below in runs]
+    return [
+        AnswerColumns.from_samples(EvalRuns(tx).outcomes(r, below=below)) for r, below in runs
+    ]
+
+
+def _with_answers(row: LeaderboardRow, answers: Sequence[AnswerColumns]) -> LeaderboardRow:
+    scores: dict[tuple[int, str], list[float]] = {}
+    for suite, columns in enumerate(answers):
+        for item, score in zip(columns.item, columns.strict, strict=True):
+            if score is not None:
+                scores.setdefault((suite, item), []).append(score)
+    means = [fmean(epochs) for epochs in scores.values()]
+    figures = compute_arm_figures(AnswerColumns.join(answers))
+    interval = mean_interval(means)
+    return replace(
+        row,
+        score=fmean(means) if means else None,
+        score_low=max(0.0, interval[0]) if interval else None,
+        score_high=min(1.0, interval[1]) if interval else None,
+        items=len(means),
+        usd_per_1000=figures.cost_usd_per_1000,
+        p50_s=figures.p50_s,
+    )
+
+
+_STANDINGS: Final[Mapping[type[Verdict], Standing]] = {
+    Passed: Standing.BETTER,
+    Failed: Standing.WORSE,
+    Inconclusive: Standing.OPEN,
+}
+
+
+def _standing(proposal: Proposal, verdict: Verdict | None) -> Standing:
+    if verdict is None:
+        return Standing.MEASURED_NOW if proposal.open else Standing.NOT_MEASURED
+    if isinstance(verdict, Passed) and proposal.claim is not Claim.SUPERIOR:
+        return Standing.NOT_WORSE
+    if isinstance(verdict, Inconclusive) and any(s.how == FUTILE for s in verdict.suites):
+        return Standing.HOPELESS
+    return _STANDINGS.get(type(verdict), Standing.NOT_MEASURED)
+
+
+def describe_shortlist(ctx: Context, target: str) -> str:
+    """Says which measured models could replace a target, by its id, on each of its routes."""
+    with ctx.store.read() as tx:
+        table = Routing(tx).table().routes
+    serving = sorted(name for name, route in table.items() if route.incumbent == target)
+    boards = [load_leaderboard(ctx, name) for name in serving]
+    return " ".join(filter(None, (_describe_best(one.route, one.rows) for one in boards)))
+
+
+def _describe_best(route: str, rows: Sequence[LeaderboardRow]) -> str:
+    """Writes `Measured for chat: openai/gpt-5.1 (+3.1 points, $0.80 for 1,000 answers).`"""
+    fit = (Standing.BETTER, Standing.NOT_WORSE, Standing.OPEN)
+    best = [row for row in rows if row.standing in fit and not row.ending]
+    named = [
+        f"{row.name} ({format_points(row.delta)} points, {_describe_price(row)})"
+        for row in best[:SHORTLISTED]
+        if row.delta is not None
+    ]
+    return f"Measured for {route}: {'; '.join(named)}." if named else ""
+
+
+def _describe_price(row: LeaderboardRow) -> str:
+    if row.usd_per_1000 is None:
+        return "price unknown"
+    return f"{format_usd(row.usd_per_1000)} for 1,000 answers"

@@ -1,0 +1,111 @@
+"""Selections are candidates that were proposed together: the best that passes goes on."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from harness.frame.errors import ProofRefused
+from harness.frame.formatting import format_points, format_usd
+from harness.frame.records.transaction import Transaction
+from harness.gate.suite_plan import Claim, SuiteRole
+from harness.gate.verdict import Passed, Verdict
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
+
+UNDECIDED = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
+ENDED_AT_GATE = (ProposalPhase.REJECTED, ProposalPhase.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    proposal: str
+    claim: Claim
+    delta: float  # candidate minus incumbent, a share of 1
+    cost_usd: float | None  # of one answer, None where a price is unknown
+
+    @property
+    def text(self) -> str:
+        if self.claim is Claim.CHEAPER and self.cost_usd is not None:
+            return f"{format_usd(self.cost_usd * 1000)} for 1,000 answers"
+        return f"{format_points(self.delta)} points"
+
+
+def rank_finalists(finalists: Sequence[Finalist]) -> list[Finalist]:
+    """Sorts those that passed, the best first: by the larger difference, then the lower cost,
+    then the id. Of the claim `cheaper_and_not_worse` the cost comes first.
+    """
+
+    def rank(finalist: Finalist) -> tuple[float, float, str]:
+        cost = math.inf if finalist.cost_usd is None else finalist.cost_usd
+        first, second = -finalist.delta, cost
+        if finalist.claim is Claim.CHEAPER:
+            first, second = second, first
+        return first, second, finalist.proposal
+
+    return sorted(finalists, key=rank)
+
+
+def primary_difference(verdict: Verdict, weights: Mapping[str, float]) -> float:
+    primary = [report for report in verdict.suites if report.role is SuiteRole.PRIMARY]
+    whole = [report for report in primary if report.suite not in weights]
+    if whole:  # the gate's own weighted mean, over items that all suites have
+        return whole[0].delta
+    deltas = [report.delta for report in primary]
+    return fmean(deltas, [weights[report.suite] for report in primary])
+
+
+def is_decided(members: Sequence[Proposal]) -> bool:
+    return all(member.phase not in UNDECIDED or member.waits_for_rivals for member in members)
+
+
+def find_fault(members: Sequence[Proposal]) -> str:
+    """Says why none of a selection may go on; empty where it is as it was registered.
+
+    Their alphas add up to one candidate's only while there are as many as each was told.
+    """
+    told = {plan.candidates for member in members for plan in member.plans}
+    if told != {len(members)}:
+        numbers = ", ".join(map(str, sorted(told)))
+        return f"the selection has {len(members)} candidates, and was registered for {numbers}"
+    if [member.place for member in members] != list(range(len(members))):
+        return "the selection's candidates are not those that were registered together"
+    if len({(member.route, member.incumbent) for member in members}) > 1:
+        return "the selection's candidates are not for the same swap"
+    gone_on = [m.id for m in members if m.phase not in (*UNDECIDED, *ENDED_AT_GATE)]
+    if gone_on:
+        return f"{gone_on[0]} of the same selection has gone on already"
+    return ""
+
+
+def rank_passed(
+    tx: Transaction, members: Sequence[Proposal]
+) -> list[tuple[Proposal, Finalist]]:
+    """Ranks those that passed, best first; empty while the gate has not decided on all."""
+    if not is_decided(members):
+        return []
+    waiting = {member.id: member for member in members if member.waits_for_rivals}
+    ranked = rank_finalists([_finalist(tx, member) for member in waiting.values()])
+    return [(waiting[finalist.proposal], finalist) for finalist in ranked]
+
+
+def _finalist(tx: Transaction, proposal: Proposal) -> Finalist:
+    verdict = Verdicts(tx).get(proposal.verdict or "")
+    if not isinstance(verdict, Passed):
+        raise ProofRefused(f"{proposal.id}: verdict {verdict.id} is {verdict.outcome}")
+    weights = {plan.suite: plan.weight for plan in proposal.plans}
+    costs = [
+        sample.cost_usd
+        for plan in proposal.plans
+        for sample in EvalRuns(tx).outcomes(
+            proposal.runs[plan.suite].candidate, below=plan.planned_items
+        )
+    ]
+    known = [cost for cost in costs if cost is not None]
+    return Finalist(
+        proposal=proposal.id,
+        claim=proposal.claim,
+        delta=primary_difference(verdict, weights),
+        cost_usd=fmean(known) if known and len(known) == len(costs) else None,
+    )

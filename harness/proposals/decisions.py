@@ -1,0 +1,427 @@
+"""Shows an approver what to know of a proposal, and lets people decide: approve it for its
+canary, refuse it, or take it back.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
+from itertools import pairwise
+from typing import Any, Final
+
+from harness.evals import proof_validity
+from harness.frame.errors import (
+    Conflict,
+    IllegalTransition,
+    InputError,
+    NotFound,
+    ProofRefused,
+    StaleWrite,
+)
+from harness.frame.people import four_eyes
+from harness.frame.people.access import Actor, Role
+from harness.frame.people.records import ApiKeys, PersonLinks
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import require_reason
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.policy import CostAcceptance, Policy, parse_change_reference
+from harness.proposals import approval_remarks, route_rules
+from harness.proposals.candidates import cost_ratio
+from harness.proposals.evaluation import evaluation, registration, worker_supervision
+from harness.proposals.evaluation.registration import WINDOW, FalsePassRisk
+from harness.providers.records import Providers
+from harness.registry import named_models
+from harness.routes import freezes, routes
+from harness.routing.context import Context
+from harness.routing.proposal import (
+    REFUSED_BY,
+    Approval,
+    ApprovalKind,
+    Proposal,
+    ProposalEvent,
+    ProposalPhase,
+    apply_event,
+    next_phase,
+)
+from harness.routing.records.proposals import Approvals, Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns, Suites
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
+
+ACCEPT_AT_APPROVAL: Final = (
+    "Accept it with the approval (`--accept-cost {} --reason …`), or reject the proposal"
+)
+
+
+def approve_proposal(
+    ctx: Context,
+    actor: Actor,
+    proposal: str,
+    reason: str = "",
+    *,
+    expected_verdict: str | None = None,
+    change_reference: str = "",
+    accept_cost: float | None = None,
+) -> Proposal:
+    """Lets a passed proposal into its canary, bound to the verdict that the approver saw. Needs
+    an approver; its proposer may not.
+
+    expected_verdict: that verdict's id; None takes the stored one. change_reference: of the
+    change request, where the proposal names none. accept_cost: how many times the incumbent's
+    cost the approver accepts, for the reason of the approval. Raises InputError where the
+    policy asks for a change request and none is named, and where the canary would end for a
+    cost that no approver accepted; NotAllowed for the proposer (unless the policy says
+    `self_approval` and nothing is widened), StaleWrite when the verdict is another by now,
+    ProofRefused when it or the time to approve has expired, IllegalTransition when nothing
+    waits for approval, NotAllowed where the installation only observes.
+    """
+    actor.require(Role.APPROVER)
+    freezes.require_swaps(ctx, f"{proposal} cannot be approved")
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        found = Proposals(tx).get(proposal)
+        four_eyes.check_four_eyes(tx, actor, found, "approve")
+        next_phase(found.phase, ProposalEvent.APPROVED)
+        if expected_verdict not in (None, found.verdict):
+            raise StaleWrite(
+                f"{found.id} has verdict {found.verdict}, not {expected_verdict}: "
+                "look at it again"
+            )
+        if found.approver is not None:
+            raise Conflict(f"{found.id} is approved already, by {found.approver}")
+        if found.approval_ends_at <= now:
+            raise ProofRefused(f"{found.id} has waited too long for an approval: propose again")
+        proof_validity.require_proof(ctx, tx, Verdicts(tx).get(found.verdict or ""))
+        saved = Proposals(tx).save(
+            # The reconciler opens the canary, in one transaction with the routing table.
+            replace(
+                found,
+                approver=actor.name,
+                approved_verdict=found.verdict,
+                updated_at=now,
+                change_reference=_name_change(found, change_reference),
+                accepted_cost=_accept_cost(ctx, tx, actor, found, accept_cost, reason),
+            )
+        )
+        approval = record_approval(ctx, tx, actor, saved, ApprovalKind.CANARY, reason)
+        details: dict[str, object] = {
+            "verdict": found.verdict,
+            "reason": reason,
+            "widened": dict(found.widened),
+        }
+        if saved.change_reference:
+            details["change"] = saved.change_reference
+        if saved.accepted_cost:
+            details["accepted_cost"] = asdict(saved.accepted_cost)
+        remarks = approval_remarks.list_key_remarks(tx, saved, approval)
+        if remarks:
+            details["remarks"] = [*remarks]
+        AuditLog(tx).append(actor, "proposal.approve", f"proposal {saved.id}", details)
+    return saved
+
+
+def _accept_cost(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    proposal: Proposal,
+    ratio: float | None,
+    reason: str,
+) -> CostAcceptance | None:
+    accepted = proposal.accepted_cost
+    if ratio is not None:
+        if accepted is not None:
+            raise Conflict(f"{accepted.text}. That cannot change: leave the cost out")
+        accepted = cost_ratio.accept_cost(actor, ratio, reason)
+    cost = cost_ratio.load_ratio(ctx, tx, replace(proposal, accepted_cost=accepted))
+    cost.require_acceptance(ACCEPT_AT_APPROVAL)
+    return accepted
+
+
+def _name_change(proposal: Proposal, given: str) -> str:
+    reference = parse_change_reference(given) or proposal.change_reference
+    if proposal.change_reference not in ("", reference):
+        raise Conflict(
+            f"{proposal.id} was proposed under change {proposal.change_reference}, not "
+            f"{reference}: leave the reference out, or cancel it and propose it again"
+        )
+    if proposal.needs_change_reference and not reference:
+        raise InputError(
+            f"the policy {proposal.policy.name!r} asks for a change request, and {proposal.id} "
+            "names none: give its reference (`swapgate proposal approve … --change CHG0012345`)"
+        )
+    return reference
+
+
+def refuse_proposal(ctx: Context, actor: Actor, proposal: str, reason: str) -> Proposal:
+    """Ends a proposal that waits for approval, with a reason for its proposer. Raises
+    IllegalTransition elsewhere.
+    """
+    actor.require(Role.APPROVER)
+    require_reason(reason, "a refusal")
+    return _end_proposal(
+        ctx, actor, proposal, ProposalEvent.REFUSED, f"{REFUSED_BY}{actor.name}: {reason}"
+    )
+
+
+def cancel_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
+    """Take an open proposal back before its canary. With a canary: `canary abort`.
+
+    Raises NotAllowed for another's proposal, unless the actor may refuse it.
+    """
+    with ctx.store.read() as tx:
+        _require_own(actor, Proposals(tx).get(proposal))
+    because = f"cancelled by {actor.name}" + (f": {reason}" if reason else "")
+    return _end_proposal(ctx, actor, proposal, ProposalEvent.CANCELLED, because)
+
+
+def retry_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
+    """Asks at once a provider that a proposal waits for; its patience begins anew.
+
+    Raises IllegalTransition where it waits for none, NotAllowed for another's proposal, unless
+    the actor may refuse it.
+    """
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        found = Proposals(tx).get(proposal)
+        _require_own(actor, found)
+        runs = evaluation.load_runs(tx, found)
+        waiting = [run for run in runs.values() if run.waits_since is not None]
+        if not found.open or not (waiting or found.retry_at):
+            raise IllegalTransition(
+                f"{found.id} {found.predicate} and waits for no provider: nothing to retry"
+            )
+        for run in waiting:
+            EvalRuns(tx).ask_again(run.id, now)
+        retry_at = now if found.retry_at else None
+        again = replace(found, retry_at=retry_at, infra_errors=0, updated_at=now)
+        saved = Proposals(tx).save(again)
+        details = {"reason": reason, "route": found.route}
+        AuditLog(tx).append(actor, "proposal.retry", f"proposal {saved.id}", details)
+    return saved
+
+
+def _require_own(actor: Actor, proposal: Proposal) -> None:
+    actor.require(Role.PROPOSER)
+    if proposal.proposer_principal != actor.principal:
+        actor.require(Role.APPROVER)
+
+
+def _end_proposal(
+    ctx: Context, actor: Actor, proposal: str, event: ProposalEvent, because: str
+) -> Proposal:
+    with ctx.store.write() as tx:
+        found = Proposals(tx).get(proposal)
+        if found.phase is ProposalPhase.CANARY:
+            raise InputError(
+                f"{found.id} is in its canary: `swapgate canary abort {found.route} "
+                "--reason …` ends it"
+            )
+        saved = Proposals(tx).save(apply_event(found, event, ctx.clock.now(), because))
+        worker_supervision.stop_unneeded_runs(ctx, tx, saved)
+        AuditLog(tx).append(
+            actor, f"proposal.{event.value}", f"proposal {saved.id}", {"reason": because}
+        )
+    return saved
+
+
+def record_approval(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    proposal: Proposal,
+    kind: ApprovalKind,
+    reason: str,
+) -> Approval:
+    """Stores that the actor approves the present verdict. Raises as `check_four_eyes`."""
+    act = "approve" if kind is ApprovalKind.CANARY else "promote"
+    four_eyes.check_four_eyes(tx, actor, proposal, act)
+    made = Approval(
+        id=ctx.chance.token("a_"),
+        proposal=proposal.id,
+        verdict=proposal.verdict,
+        kind=kind,
+        principal=actor.principal,
+        name=actor.name,
+        key=actor.key,
+        at=ctx.clock.now(),
+        reason=reason,
+        widened=dict(proposal.widened),
+        change_reference=proposal.change_reference,
+    )
+    Approvals(tx).add(made)
+    return made
+
+
+def find_revocation(tx: Transaction, proposal: Proposal) -> str:
+    """Says in words why an approval counts no more since it was given; empty where it does."""
+    for approval in Approvals(tx).for_proposal(proposal.id):
+        key = ApiKeys(tx).find(approval.key) if approval.key is not None else None
+        if key is not None and key.revoked_at is not None:
+            return (
+                f"the key with which {approval.name} approved it was revoked since: "
+                "propose again"
+            )
+        people, whose = PersonLinks(tx).people(), proposal.proposer_principal
+        one = people.person(approval.principal) == people.person(whose)
+        if one and not proposal.self_approval:
+            return (
+                f"{approval.name}, who approved it, and {proposal.proposer}, who proposed it, "
+                "were declared to be one person since: propose again"
+            )
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalView(Approval):
+    remarks: tuple[str, ...] = ()  # what everybody should know of the keys behind it
+
+
+def list_approvals(ctx: Context, proposal: str) -> Sequence[ApprovalView]:
+    with ctx.store.read() as tx:
+        found = Proposals(tx).get(proposal)
+        return [
+            ApprovalView(
+                **{field.name: getattr(approval, field.name) for field in fields(Approval)},
+                remarks=tuple(approval_remarks.list_key_remarks(tx, found, approval)),
+            )
+            for approval in Approvals(tx).for_proposal(proposal)
+        ]
+
+
+DEFAULT: Final = "the default"
+# Of a route's version, what promotions change, and proposals say for themselves.
+TRAFFIC: Final = frozenset({"incumbent", "canary", "canary share", "held back"})
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChange:
+    at: datetime
+    by: str  # who changed it, or first proposed with it so
+    what: str  # settings | incumbent | policy | suite | provider
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalReview:
+    proposal: Proposal
+    widened: Sequence[str]  # in words, one line for each
+    risk: FalsePassRisk
+    changes: Sequence[RouteChange]  # of the last 90 days, newest first
+    unlisted: str = ""  # that the candidate's provider does not list it
+
+
+def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
+    """Gathers what an approver should know beside the verdict: changed settings, other
+    proposals and moved providers. Raises NotFound.
+    """
+    since = ctx.clock.now() - WINDOW
+    with ctx.store.read() as tx:
+        found = Proposals(tx).get(proposal)
+        changes = [
+            *_settings(tx, found.route, since),
+            *_proposed(tx, found.route, since),
+            *_moved_providers(ctx, tx, found, since),
+        ]
+        return ProposalReview(
+            proposal=found,
+            widened=route_rules.describe_second_person_reasons(found.widened),
+            risk=registration.risk_of_proposal(tx, found),
+            changes=sorted(changes, key=lambda change: change.at, reverse=True),
+            unlisted=named_models.find_unlisted(tx, Routing(tx).targets()[found.candidate]),
+        )
+
+
+def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
+    names = Routing(tx).targets()
+    for newer, older in pairwise(Routing(tx).history(route)):
+        if newer.at < since:
+            return
+        if (
+            newer.kind == CHANGE_KINDS[RestoreIncumbent]
+            and newer.route.incumbent != older.route.incumbent
+        ):
+            # No promotion, so no proof: it chose what a candidate is compared with.
+            was, is_ = (names[version.route.incumbent].name for version in (older, newer))
+            text = f"{was} → {is_}: {newer.reason}"
+            yield RouteChange(newer.at, newer.actor, "incumbent", text)
+        said = [
+            f"{name}: {before or 'none'} → {after or 'none'}"
+            for name, (before, after) in routes.describe_difference(
+                older.route, newer.route
+            ).items()
+            if name not in TRAFFIC
+        ]
+        digests = [
+            {suite.suite: suite.digest for suite in record.route.settings.suites}
+            for record in (older, newer)
+        ]
+        said += [
+            f"suite {suite}: accepted as it was then"
+            for suite, digest in digests[1].items()
+            if suite in digests[0] and digests[0][suite] != digest
+        ]
+        if said:
+            yield RouteChange(newer.at, newer.actor, "settings", "; ".join(said))
+
+
+def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
+    """Against the proposal before it, since a policy or a suite has no author of its own."""
+    found = Proposals(tx).since(route, since - WINDOW)
+    lately = [proposal for proposal in found if proposal.created_at >= since]
+    before = [*found[len(lately) :], *Proposals(tx).let_in(route)]
+    first = [proposal for proposal in before if proposal.created_at < since][:1]
+    for older, newer in pairwise([*first, *reversed(lately)]):
+        by, at = f"{newer.proposer} ({newer.id})", newer.created_at
+        if said := _policies(older.policy, newer.policy):
+            yield RouteChange(at, by, "policy", "; ".join(said))
+        known = {plan.suite: plan.suite_digest for plan in older.plans}
+        for plan in newer.plans:
+            was = known.get(plan.suite, plan.suite_digest)
+            if was != plan.suite_digest:
+                text = "; ".join(_pieces(tx, was, plan.suite_digest))
+                yield RouteChange(at, by, "suite", f"{plan.suite}: {text}")
+
+
+def _moved_providers(
+    ctx: Context, tx: Transaction, proposal: Proposal, since: datetime
+) -> Iterator[RouteChange]:
+    targets, providers = Routing(tx).targets(), Providers(tx).all()
+    route = routes.require_route(tx, proposal.route)
+    asked = [targets[target] for target in (*route.targets, proposal.candidate)]
+    asked += [ctx.judges[plan.suite] for plan in proposal.plans if plan.suite in ctx.judges]
+    for name in sorted({target.provider for target in asked}):
+        moved = providers[name].moved if name in providers else None
+        if moved is not None and moved.at >= since:
+            text = (
+                f"{name} answers from another place since then: {moved.reason or 'no reason'}"
+            )
+            yield RouteChange(moved.at, moved.by, "provider", text)
+
+
+def _pieces(tx: Transaction, before: str, after: str) -> list[str]:
+    try:
+        return list(
+            proof_validity.list_pin_differences(Suites(tx).get(before), Suites(tx).get(after))
+        )
+    except NotFound:
+        return [f"content {before[:12]} then and {after[:12]} now"]
+
+
+def _policies(before: Policy, after: Policy) -> list[str]:
+    ours, theirs = _flat(asdict(before)), _flat(asdict(after))
+    return [
+        f"{name}: {ours.get(name, DEFAULT)} → {theirs.get(name, DEFAULT)}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+
+
+def _flat(policy: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in policy.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{place}{name}.")
+        else:
+            found[f"{place}{name}"] = value
+    return found

@@ -1,0 +1,1 @@
+"""Measures a proposal and decides its verdict."""

@@ -1,0 +1,413 @@
+"""Takes a proposal from its eval runs to its verdict. The incumbent's run of a suite may be
+shared between proposals, a candidate's never.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from harness.frame.errors import SignatureInvalid, StaleEvidence
+from harness.frame.patience import describe_absence
+from harness.frame.records.transaction import Transaction
+from harness.gate import pins
+from harness.gate.offline import verdicts
+from harness.gate.pins import ServedModel, is_mixed, named_models
+from harness.gate.run import (
+    FIRST_ANSWERS,
+    RUNNABLE_STATES,
+    EvalRun,
+    RunBudget,
+    RunState,
+    Sample,
+    describe_waits,
+    is_nothing_readable,
+)
+from harness.gate.suite_plan import SuitePlan
+from harness.gate.verdict import Verdict
+from harness.providers.records import Sightings
+from harness.registry import targets
+from harness.routing.context import Context
+from harness.routing.proposal import (
+    NONCE_CHARACTERS,
+    Proposal,
+    ProposalPhase,
+    SuiteRuns,
+    name_candidate_run,
+)
+from harness.routing.records.runs import EvalRuns, Suites
+
+Answers = tuple[Sequence[Sample], Sequence[Sample]]
+STUCK = (RunState.FAILED, RunState.OVER_BUDGET)
+MAY_GO_ON = (*RUNNABLE_STATES, RunState.STOPPED)
+
+
+def attach_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
+    """The proposal with a run of both arms for each suite.
+
+    The incumbent's run is shared between proposals; a candidate's never is: what was seen of it
+    before this registration must not decide. A proposal that has runs gets new ones with the
+    answers that it has: asking the same again until it suits would be another look.
+    """
+    runs = {
+        plan.suite: (
+            _resume_pair(ctx, tx, proposal, plan, proposal.runs[plan.suite])
+            if plan.suite in proposal.runs
+            else SuiteRuns(
+                incumbent=_share_run(ctx, tx, proposal, plan),
+                candidate=_new(ctx, tx, proposal, plan, proposal.candidate),
+            )
+        )
+        for plan in proposal.plans
+    }
+    return replace(proposal, runs=runs)
+
+
+def _resume_pair(
+    ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, before: SuiteRuns
+) -> SuiteRuns:
+    return SuiteRuns(
+        incumbent=_continue_run(ctx, tx, proposal, plan, before.incumbent, proposal.incumbent),
+        candidate=_continue_run(ctx, tx, proposal, plan, before.candidate, proposal.candidate),
+    )
+
+
+def _continue_run(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    plan: SuitePlan,
+    before: str,
+    target: str,
+) -> str:
+    """The run itself where every answer has a score; else a new one, with those that have, and
+    nothing where two models answered, since neither can be asked again, or where its provider
+    answers from another place since.
+    """
+    if targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(before).created_at):
+        return _new(ctx, tx, proposal, plan, target)
+    samples = EvalRuns(tx).samples(before)
+    scored = _scored(samples)
+    if is_mixed((sample.served for sample in scored), plan.served_pin):
+        scored = []
+    if len(scored) == len(samples) and EvalRuns(tx).get(before).state not in STUCK:
+        EvalRuns(tx).want(before, plan.planned_items)
+        return before
+    run = _new(ctx, tx, proposal, plan, target)
+    for sample in scored:
+        EvalRuns(tx).store_sample(replace(sample, run=run))
+    return run
+
+
+def _scored(samples: Sequence[Sample]) -> list[Sample]:
+    return [sample for sample in samples if sample.error is None]
+
+
+def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+    """Why the candidate's scores cannot be completed to one measurement; empty when they can.
+
+    Scored answers are not asked for again within a proposal: that would be a look nobody
+    counts. So only an incumbent that was replaced is measured anew. The runs' own samples say
+    who answered: they are signed, and sightings are not.
+    """
+    answers = load_answers(tx, proposal)
+    for plan in proposal.plans:
+        if why := _find_move(ctx, tx, proposal, plan):
+            return why
+        incumbent, candidate = map(_scored, answers.get(plan.suite, ((), ())))
+        for whose, served in (
+            ("the candidate", [sample.served for sample in candidate]),
+            ("the judge", [sample.judge for sample in (*incumbent, *candidate)]),
+        ):
+            if is_mixed(served, plan.served_pin):
+                labels = ", ".join(model.label for model in named_models(served))
+                return f"several models answered as {whose} of suite {plan.suite}: {labels}"
+    return ""
+
+
+def _find_move(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
+    if plan.suite not in proposal.runs:
+        return ""
+    pair = proposal.runs[plan.suite]
+    judge = Suites(tx).get(plan.suite_digest).judge
+    for target, run in (
+        (proposal.candidate, pair.candidate),
+        (judge, pair.incumbent),
+        (judge, pair.candidate),
+    ):
+        moved = targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(run).created_at)
+        if moved is not None:
+            return f"provider {moved.name} was moved while suite {plan.suite} was measured"
+    return ""
+
+
+def _share_run(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
+    gate = proposal.policy.gate
+    ours = _run(ctx, proposal, plan, proposal.incumbent)
+    since = ctx.clock.now() - timedelta(seconds=gate.run_max_age_s)
+    found = EvalRuns(tx).shared(ours.fingerprint, not_before=since)
+    if found is None or not _can_share(ctx, tx, found, ours, plan):
+        before = _refused_before(tx, ours, since)
+        EvalRuns(tx).add(ours)
+        for sample in before:
+            EvalRuns(tx).store_sample(replace(sample, run=ours.id))
+        return ours.id
+    EvalRuns(tx).want(found.id, plan.planned_items)
+    return found.id
+
+
+def _refused_before(tx: Transaction, ours: EvalRun, since: datetime) -> Sequence[Sample]:
+    """The first answers of a run that ended with them, since none could be read. A person who
+    proposes again has read of it: the new run begins with these, and goes on.
+    """
+    same = EvalRuns(tx).of_suite(ours.target, ours.suite, ours.suite_digest)
+    newest = next((run for run in same if run.fingerprint == ours.fingerprint), None)
+    if newest is None or newest.created_at < since:
+        return ()
+    return _scored(EvalRuns(tx).samples(newest.id)) if find_refused(tx, [newest]) else ()
+
+
+def find_refused(tx: Transaction, runs: Iterable[EvalRun]) -> EvalRun | None:
+    """The run that ended since nothing can be read in its model's first answers."""
+    failed = (run for run in runs if run.state is RunState.FAILED)
+    return next(
+        (
+            run
+            for run in failed
+            if _is_unreadable(EvalRuns(tx).outcomes(run.id, below=run.wanted))
+        ),
+        None,
+    )
+
+
+def _is_unreadable(answers: Iterable[Sample]) -> bool:
+    return is_nothing_readable((answer.error, answer.rule) for answer in answers)
+
+
+def _can_share(
+    ctx: Context, tx: Transaction, run: EvalRun, ours: EvalRun, plan: SuitePlan
+) -> bool:
+    """Whether a stored run can be what `ours` would be, money too: each sample has a score,
+    of one model that its provider serves still, from the same place.
+    """
+    judge = Suites(tx).get(plan.suite_digest).judge
+    if any(
+        targets.find_move_since(ctx, tx, target, run.created_at)
+        for target in (run.target, judge)
+    ):
+        return False
+    enough = run.state is RunState.DONE and run.wanted >= ours.wanted
+    if run.state in STUCK or not (enough or run.budget == ours.budget):
+        return False
+    samples = EvalRuns(tx).outcomes(run.id, below=ours.wanted)
+    if any(sample.error for sample in samples):
+        return False
+    return _same(tx, run.target, plan, [sample.served for sample in samples]) and _same(
+        tx, judge, plan, [sample.judge for sample in samples]
+    )
+
+
+def _same(tx: Transaction, target: str, plan: SuitePlan, served: Sequence[ServedModel]) -> bool:
+    sighting = Sightings(tx).for_target(target)
+    pin = plan.served_pin
+    return (
+        not is_mixed(served, pin)
+        and pins.find_replacement(named_models(served), sighting, pin) is None
+    )
+
+
+def _new(
+    ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, target: str
+) -> str:
+    run = _run(ctx, proposal, plan, target)
+    if target == proposal.candidate:
+        nonce = ctx.chance.token("")[-NONCE_CHARACTERS:]
+        run = replace(run, id=name_candidate_run(proposal, nonce))
+    EvalRuns(tx).add(run)
+    return run.id
+
+
+def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> EvalRun:
+    gate = proposal.policy.gate
+    return EvalRun(
+        id=ctx.chance.token("run_"),
+        suite=plan.suite,
+        suite_digest=plan.suite_digest,
+        target=target,
+        order_seed=plan.order_seed,
+        epochs=plan.epochs,
+        wanted=plan.planned_items,
+        state=RunState.QUEUED,
+        created_at=ctx.clock.now(),
+        budget=RunBudget(gate.max_tokens, gate.max_cost_usd),
+    )
+
+
+def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
+    """Requires the registered runs. Raises StaleEvidence for another one."""
+    for plan in proposal.plans:
+        pair = proposal.runs[plan.suite]
+        for run, target in (
+            (runs[pair.incumbent], proposal.incumbent),
+            (runs[pair.candidate], proposal.candidate),
+        ):
+            pinned = (
+                ("suite", run.suite_digest, plan.suite_digest),
+                ("target", run.target, target),
+                ("order of items", run.order_seed, plan.order_seed),
+                ("epochs", run.epochs, plan.epochs),
+            )
+            for what, has, registered in pinned:
+                if has != registered:
+                    raise StaleEvidence(
+                        f"suite {plan.suite}: run {run.id} has another {what} than the "
+                        f"proposal: {has}, not {registered}; propose again"
+                    )
+
+
+def run_ids(proposal: Proposal) -> frozenset[str]:
+    return frozenset(
+        run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)
+    )
+
+
+def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
+    return {run: EvalRuns(tx).get(run) for run in sorted(run_ids(proposal))}
+
+
+def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
+    """Says for whom the comparison waits; empty for none, and where a run's row is forged."""
+    if proposal.phase is ProposalPhase.EVALUATING and proposal.retry_at is None:
+        with suppress(SignatureInvalid):
+            return describe_waits(load_runs(tx, proposal).values(), tx.now())
+    return ""
+
+
+def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int]:
+    wanted = sum(plan.most_answers for plan in proposal.plans)
+    done = sum(EvalRuns(tx).progress(run)[0] for run in run_ids(proposal))
+    return min(done, wanted), wanted
+
+
+def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
+    """Loads the stored outcomes of (incumbent, candidate) by suite, in the run's order.
+
+    Asked every second while a run is on: nobody needs the texts of thousands of answers.
+    """
+    plans = {plan.suite: plan for plan in proposal.plans}
+    return {
+        suite: (
+            EvalRuns(tx).outcomes(pair.incumbent, below=plans[suite].planned_items),
+            EvalRuns(tx).outcomes(pair.candidate, below=plans[suite].planned_items),
+        )
+        for suite, pair in proposal.runs.items()
+    }
+
+
+def has_silent_cut(tx: Transaction, proposal: Proposal) -> bool:
+    arms = (arm for answers in load_answers(tx, proposal).values() for arm in answers)
+    return any(answer.is_silent_cut for arm in arms for answer in arm)
+
+
+def drop_unreadable(
+    ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun], found: Mapping[str, Answers]
+) -> Mapping[str, Answers]:
+    """The answers without those of suites of which a model's run has ended since nothing can
+    be read in its first answers, or may yet end so. How many more came hangs on how many were
+    asked at once: no verdict rests on them.
+    """
+    most = FIRST_ANSWERS + ctx.eval_connections
+
+    def ends(run: EvalRun, answers: Sequence[Sample]) -> bool:
+        begins = run.state in MAY_GO_ON and len(answers) <= most
+        return (begins or run.state is RunState.FAILED) and _is_unreadable(answers)
+
+    return {
+        suite: arms
+        for suite, arms in found.items()
+        if not ends(runs[proposal.runs[suite].incumbent], arms[0])
+        and not ends(runs[proposal.runs[suite].candidate], arms[1])
+    }
+
+
+def dead_ends(proposal: Proposal, runs: Mapping[str, EvalRun], now: datetime) -> list[EvalRun]:
+    """Failed runs, and those over budget once the other arm brings no more samples either. A
+    run that has waited for its provider as long as the policy's patience counts as failed.
+    """
+    found = [
+        replace(
+            run,
+            state=RunState.FAILED,
+            message=f"waited for {describe_absence(run.message, run.waits_since or now, now)}",
+        )
+        for run in given_up(proposal, runs, now)
+    ]
+    for pair in proposal.runs.values():
+        arms = (runs[pair.incumbent], runs[pair.candidate])
+        both_ended = not any(arm.state in MAY_GO_ON for arm in arms)
+        found += [
+            arm
+            for arm in arms
+            if arm.state is RunState.FAILED
+            or (arm.state is RunState.OVER_BUDGET and both_ended)
+        ]
+    return found
+
+
+def given_up(
+    proposal: Proposal, runs: Mapping[str, EvalRun], now: datetime
+) -> Sequence[EvalRun]:
+    patience_s = proposal.policy.gate.infra_patience_s
+    return [runs[run] for run in sorted(runs) if runs[run].has_waited(patience_s, now)]
+
+
+def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
+    """Runs that ended before all that this proposal may need was asked, and how many items."""
+    needed = [
+        (run, plan.planned_items, plan.epochs)
+        for plan in proposal.plans
+        for pair in (proposal.runs[plan.suite],)
+        for run in (pair.incumbent, pair.candidate)
+    ]
+    return {
+        run: items
+        for run, items, epochs in needed
+        if _has_stopped_early(tx, EvalRuns(tx).get(run), items, epochs)
+    }
+
+
+def _has_stopped_early(tx: Transaction, run: EvalRun, items: int, epochs: int) -> bool:
+    if run.state is RunState.DONE:
+        # It may have ended while somebody wanted more of it.
+        return len(EvalRuns(tx).outcomes(run.id, below=items)) < items * epochs
+    return run.state is RunState.STOPPED
+
+
+def decide_verdict(
+    proposal: Proposal,
+    found: Mapping[str, Answers],
+    halted: Sequence[EvalRun],
+    now: datetime,
+) -> Verdict | None:
+    """The verdict, or None while the gate needs more samples and can still get them.
+
+    Raises StaleEvidence when the two arms of a suite do not fit each other.
+    halted: runs that bring no more samples though some are missing. A failed one means "not
+    measured"; one over budget means "not enough evidence". Neither is ever a pass.
+    now: the route's time (`proof_validity.route_time`), at which the verdict is decided.
+    """
+    stopped: dict[str, tuple[str, str]] = {}
+    # A failed one last: where both happened to a suite, it was not measured.
+    for run in sorted(halted, key=lambda run: run.state is RunState.FAILED):
+        outcome = "infra_error" if run.state is RunState.FAILED else "inconclusive"
+        stopped[run.suite] = (outcome, run.message or run.state.value)
+    return verdicts.decide_verdict(
+        route=proposal.route,
+        incumbent=proposal.incumbent,
+        candidate=proposal.candidate,
+        plans=proposal.plans,
+        samples_by_suite=found,
+        stopped=stopped,
+        now=now,
+        ttl_s=proposal.policy.gate.verdict_ttl_s,
+    )

@@ -1,0 +1,409 @@
+"""Plans the suites of a route for a proposal, charges each look at a candidate with alpha, and
+adds up a route's risk (statistics.md §1.8).
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import product
+from typing import Final
+
+from harness.frame.errors import ConfigError, NotAllowed, NotFound
+from harness.frame.formatting import format_percent
+from harness.frame.records.transaction import Transaction
+from harness.gate.item_groups import SAME_ITEMS_SHARE, ItemGroups, overlap_share
+from harness.gate.planning import multiplicity
+from harness.gate.planning.multiplicity import (
+    FIRST_FULL,
+    MIN_ALPHA,
+    false_pass_risk,
+    spend_alpha,
+    total_risk,
+)
+from harness.gate.policy import GatePolicy
+from harness.gate.run import EvalRun
+from harness.gate.suite_plan import (
+    Claim,
+    ClaimPopulation,
+    PrimaryCombination,
+    SuitePin,
+    SuitePlan,
+    SuiteRole,
+)
+from harness.providers.models import model_names
+from harness.providers.records import Providers, Sightings
+from harness.providers.target import Target
+from harness.registry import targets
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns, Suites
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import Route, RouteSettings, RouteSuite
+
+WINDOW: Final = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class FalsePassRisk:
+    """Bounds the risk of a false pass among a proposal and those of 90 days before it."""
+
+    number: int  # which candidate it is on this route
+    spent: float  # of those before it, a share of 1
+    risk: float  # with its own
+    budget: float | None = None  # of the policy, None for none
+
+    @property
+    def text(self) -> str:
+        whom = "one of them" if self.number > 1 else "it"
+        said = (
+            f"{_ordinal(self.number)} candidate on this route in {WINDOW.days} days: up to "
+            f"{format_percent(self.risk, significant=2)} that {whom} passed by luck"
+        )
+        if self.budget is None:
+            return said
+        allowed = format_percent(self.budget, significant=2)
+        return f"{said}; the policy allows {allowed} (alpha_budget)"
+
+
+def _ordinal(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"
+
+
+def ration_alpha(
+    tx: Transaction,
+    route: str,
+    plans: Sequence[SuitePlan],
+    gate: GatePolicy,
+    now: datetime,
+    selection: str = "",
+) -> tuple[SuitePlan, ...]:
+    """The plans with no more alpha than the policy's `alpha_budget` has left, which candidates
+    that are proposed together share alike. Raises NotAllowed when too little is left.
+    """
+    if gate.alpha_budget is None:
+        return tuple(plans)
+    spent = total_risk(
+        false_pass_risk(proposal.plans)
+        for proposal in _proposals_before(tx, route, now)
+        if not selection or proposal.selection != selection
+    )
+    candidates = max((plan.candidates for plan in plans), default=1)
+    together = false_pass_risk(plans) * candidates
+    most = multiplicity.ration_alpha(together, spent, gate.alpha_budget) / candidates
+    if most < MIN_ALPHA:
+        raise NotAllowed(
+            f"route {route!r} has spent {format_percent(spent, significant=2)} of the "
+            f"{format_percent(gate.alpha_budget, significant=2)} that its policy allows in "
+            f"{WINDOW.days} days (alpha_budget): wait until its oldest proposals are "
+            "older, or let an admin raise the budget"
+        )
+    return tuple(replace(plan, alpha=min(plan.alpha, most)) for plan in plans)
+
+
+def risk_of_plans(
+    tx: Transaction, route: str, plans: Sequence[SuitePlan], gate: GatePolicy, now: datetime
+) -> FalsePassRisk:
+    earlier = [proposal.plans for proposal in _proposals_before(tx, route, now)]
+    together = max((plan.candidates for plan in plans), default=1)
+    return _risk([*earlier, *[plans] * together], gate, together)
+
+
+def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
+    earlier = [
+        former.plans
+        for former in _proposals_before(tx, proposal.route, proposal.created_at)
+        if former.id != proposal.id and former.created_at <= proposal.created_at
+    ]
+    return _risk([*earlier, proposal.plans], proposal.policy.gate)
+
+
+def _risk(
+    registered: Sequence[Sequence[SuitePlan]], gate: GatePolicy, together: int = 1
+) -> FalsePassRisk:
+    """registered: of each candidate, the newest last."""
+    risks = [false_pass_risk(plans) for plans in registered]
+    return FalsePassRisk(
+        number=len(risks),
+        spent=total_risk(risks[:-together]),
+        risk=total_risk(risks),
+        budget=gate.alpha_budget,
+    )
+
+
+def _proposals_before(tx: Transaction, route: str, now: datetime) -> list[Proposal]:
+    return [
+        proposal
+        for proposal in Proposals(tx).since(route, now - WINDOW)
+        if has_looked(tx, proposal)
+    ]
+
+
+def find_lineage(
+    tx: Transaction, candidate: Target | None, descends_from: str | None
+) -> frozenset[str]:
+    """The target ids of the same model, and of the one that it descends from; raises NotFound,
+    InputError. candidate: None for one that has no such model yet.
+    """
+    first = [candidate] if candidate else []
+    ancestors = [targets.find_target(tx, descends_from)] if descends_from else []
+    return frozenset(
+        relative.id for one in (*first, *ancestors) for relative in (one, *_same_model(tx, one))
+    )
+
+
+def _same_model(tx: Transaction, target: Target) -> Iterator[Target]:
+    """At the same host, by the name it is asked for or the one that its answers tell."""
+    providers = Providers(tx).all()
+    ours = model_names.known_model_names(target, Sightings(tx).for_target(target.id))
+    place = model_names.provider_host(providers.get(target.provider))
+    for other in Routing(tx).targets().values():
+        there = model_names.provider_host(providers.get(other.provider))
+        if not model_names.same_host(place, there):
+            continue
+        if model_names.normalize_model_name(other.model) in ours or (
+            ours & model_names.known_model_names(other, Sightings(tx).for_target(other.id))
+        ):
+            yield other
+
+
+def with_alpha(
+    tx: Transaction,
+    pin: SuitePin,
+    plan: SuitePlan,
+    gate: GatePolicy,
+    candidate: str,
+    family: Collection[str],
+) -> SuitePlan:
+    """Returns the plan with its look's number and the alpha that this look spends.
+
+    A look counts on any route, once one answer of the candidate is scored: whoever has seen
+    scores may have chosen by them. One that is open counts as well: it will see scores. Looks
+    begin again with items that are new; another name, version, prompt, scorer or spelling does
+    not make the same items fresh. A run by hand of another target of the family is a look too.
+    pin: the plan's suite. candidate: its id; family: as `find_lineage` has it.
+    """
+    look = 1 + _before(tx, pin, candidate, family)[0]
+    return replace(plan, alpha=spend_alpha(gate.alpha, look), look=look, spend=FIRST_FULL)
+
+
+def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
+    """The looks, in words, that a proposal was not charged for: answers may tell whose
+    model a candidate is.
+    """
+    family = find_lineage(tx, Routing(tx).targets()[proposal.candidate], None)
+    for plan in proposal.plans:
+        pin = Suites(tx).get(plan.suite_digest)
+        looks, earlier = _before(tx, pin, proposal.candidate, family, until=proposal)
+        if looks >= plan.look:
+            ids = ", ".join(former.id for former in earlier[:3])
+            named = f" ({ids})" if ids else ""
+            return (
+                f"its answers tell a name whose looks at {plan.suite} before it were {looks}"
+                f"{named}, and this was charged as look {plan.look}: propose again, which "
+                "counts them"
+            )
+    return ""
+
+
+def _before(
+    tx: Transaction,
+    pin: SuitePin,
+    candidate: str,
+    family: Collection[str],
+    until: Proposal | None = None,
+) -> tuple[int, list[Proposal]]:
+    """Counts the looks, and lists their proposals, newest first. until: those before it."""
+    proposals = [
+        proposal
+        for proposal in Proposals(tx).of_candidates(family)
+        if (until is None or proposal.created_at < until.created_at)
+        and any(_same_items(tx, pin, plan) for plan in proposal.plans)
+        and has_looked(tx, proposal)
+        and not _was_blind(tx, proposal, candidate)
+    ]
+    before = [
+        max(plan.look for plan in proposal.plans if _same_items(tx, pin, plan))
+        for proposal in proposals
+    ]
+    # What was proposed has its look; the same target looked at once more decides nothing.
+    tried = {candidate, *(proposal.candidate for proposal in proposals)}
+    tried |= {route.incumbent for route in Routing(tx).table().routes.values()}
+    by_hand = {
+        run.target
+        for run in EvalRuns(tx).of_targets(set(family) - tried)
+        if (until is None or run.created_at < until.created_at)
+        and run.is_manual
+        and _same_items(tx, pin, run)
+        and EvalRuns(tx).scored(run.id)
+    }
+    return max(len(before) + len(by_hand), *before, 0), proposals
+
+
+def _was_blind(tx: Transaction, proposal: Proposal, candidate: str) -> bool:
+    """Whether a proposal's verdict used no score and so could not have passed, and nobody could
+    choose `candidate` by scores of another: it is the same, or none of its answers has one.
+    """
+    if proposal.open or proposal.verdict is None:
+        return False
+    if any(report.n_used for report in Verdicts(tx).get(proposal.verdict).suites):
+        return False
+    runs = [pair.candidate for pair in proposal.runs.values()]
+    return proposal.candidate == candidate or all(
+        EvalRuns(tx).count(run) and not EvalRuns(tx).scored(run) for run in runs
+    )
+
+
+def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) -> bool:
+    try:
+        known = Suites(tx).get(earlier.suite_digest)
+    except NotFound:
+        return earlier.suite == pin.name
+    if known.data_sha256 == pin.data_sha256:
+        return True
+    if not (known.texts and pin.texts):
+        # From before texts were kept: nobody can say that they are fresh.
+        return earlier.suite == pin.name
+    return overlap_share(known.texts, pin.texts) >= SAME_ITEMS_SHARE
+
+
+def has_looked(tx: Transaction, proposal: Proposal) -> bool:
+    # A verdict is a look also where somebody deleted its samples since.
+    pairs = proposal.runs.values()
+    decided = proposal.open or proposal.verdict is not None
+    return decided or any(EvalRuns(tx).scored(pair.candidate) for pair in pairs)
+
+
+RegisteredSuites = Sequence[tuple[SuitePin, SuitePlan]]
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionPlace:
+    selection: str = ""
+    place: int = 0
+    candidates: int = 1
+    most_alpha: float = 1.0  # that each may have
+
+
+def charge_alpha(
+    tx: Transaction,
+    route: Route,
+    gate: GatePolicy,
+    registered: RegisteredSuites,
+    candidate: str,
+    lineage: Collection[str],
+    place: SelectionPlace,
+) -> tuple[SuitePlan, ...]:
+    """Gives each plan the alpha that is left for it.
+
+    Raises NotAllowed when the policy's `alpha_budget` is spent.
+    """
+    charged = [
+        multiplicity.share_alpha(
+            with_alpha(tx, pin, plan, gate, candidate, lineage),
+            place.candidates,
+        )
+        for pin, plan in registered
+    ]
+    charged = [replace(plan, alpha=min(plan.alpha, place.most_alpha)) for plan in charged]
+    now = tx.now()
+    return ration_alpha(tx, route.name, charged, gate, now, place.selection)
+
+
+def plan_suites(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> RegisteredSuites:
+    """Plans a route's suites at the policy's alpha; stores nothing. Raises ConfigError for a
+    route without a primary suite, and for several that make no claim.
+    """
+    primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
+    if not primary:
+        raise ConfigError(
+            "a route needs a primary suite to be gated, and this one has none: set `suites:` "
+            "of the route"
+        )
+    names = [suite.suite for suite in settings.suites]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"a suite has one role on a route, and {names} names one twice")
+    combine = gate.primaries if len(primary) > 1 else None
+    if combine is PrimaryCombination.ANY and gate.claim is not Claim.SUPERIOR:
+        raise ConfigError(
+            f"`primaries: any` asks whether one of several suites is better, which is no "
+            f"question of the claim {gate.claim.value}: use `primaries: weighted`"
+        )
+    pins = {suite.suite: ctx.suites.pin(suite.suite) for suite in settings.suites}
+    groups = {suite.suite: ctx.suites.groups(suite.suite) for suite in settings.suites}
+    return [
+        (pins[suite.suite], _plan(suite, pins, groups, gate, combine, primary))
+        for suite in settings.suites
+    ]
+
+
+def plan_claims(
+    ctx: Context, settings: RouteSettings, gate: GatePolicy, registered: Sequence[SuitePlan]
+) -> Sequence[Sequence[SuitePlan]]:
+    """Plans every suite with each claim that may be made there, the registered one first."""
+    found = {plan.suite: {_claim_key(plan): plan} for plan in registered}
+    own = {plan.suite: plan for plan in registered}
+    margins = dict.fromkeys((gate.margin, gate.largest_margin))
+    for claim, margin, population in product(gate.allowed_claims, margins, ClaimPopulation):
+        if any(plan.combine is PrimaryCombination.ANY for plan in registered):
+            break
+        epochs = max(gate.epochs, 2) if population is ClaimPopulation.THESE else gate.epochs
+        other = replace(gate, claim=claim, margin=margin, population=population, epochs=epochs)
+        for _, plan in plan_suites(ctx, settings, other):
+            if plan.role is SuiteRole.PRIMARY and plan.population is population:
+                same_alpha = replace(plan, alpha=own[plan.suite].alpha)
+                found[plan.suite].setdefault(_claim_key(plan), same_alpha)
+    return [list(plans.values()) for plans in found.values()]
+
+
+def _claim_key(plan: SuitePlan) -> tuple[object, ...]:
+    margin = None if plan.claim is Claim.SUPERIOR else plan.margin
+    return plan.claim, margin, plan.population
+
+
+def _plan(
+    suite: RouteSuite,
+    pins: Mapping[str, SuitePin],
+    groups: Mapping[str, ItemGroups],
+    gate: GatePolicy,
+    combine: PrimaryCombination | None,
+    primary: Sequence[RouteSuite],
+) -> SuitePlan:
+    pin = pins[suite.suite]
+    main = suite.role is SuiteRole.PRIMARY
+    claim = gate.claim if main else Claim.NON_INFERIOR
+    # A unit of the weighted mean takes one of each suite: the shortest one's end is the end.
+    paired = [groups[other.suite].units for other in primary]
+    ours = groups[suite.suite]
+    units = min(paired) if main and combine is PrimaryCombination.WEIGHTED else ours.units
+    n_max = min(gate.n_max or units, units)
+    # One order per suite content: the incumbent's run can serve every proposal.
+    order_seed = int(pin.digest[:8], 16)
+    # Clusters and the units of a weighted mean are drawn, however often their items are asked;
+    # one answer to an item does not say how much answers vary.
+    drawn = ours.cluster_field or gate.epochs == 1 or (main and combine)
+    population = ClaimPopulation.LIKE_THESE if drawn else gate.population
+    these = population is ClaimPopulation.THESE
+    return SuitePlan(
+        suite=suite.suite,
+        suite_digest=pin.digest,
+        role=suite.role,
+        claim=claim,
+        margin=gate.margin,
+        alpha=gate.alpha,
+        n_max=n_max,
+        epochs=gate.epochs,
+        order_seed=order_seed,
+        served_pin=gate.served_pin,
+        min_saving=gate.min_saving if claim is Claim.CHEAPER else 0.0,
+        cost_ceiling=gate.cost_ceiling if claim is Claim.CHEAPER else 0.0,
+        combine=combine if main else None,
+        weight=suite.weight if main and combine else 1.0,
+        cluster=ours.cluster_field,
+        cluster_sizes=ours.cluster_sizes(order_seed)[:n_max],
+        population=population,
+        suite_items=pin.items if these else 0,
+        slices=ours.guarded_slices(order_seed, n_max),
+    )

@@ -1,0 +1,356 @@
+"""Changes and lists a route's fallback chain. A new target needs evidence (A7)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from harness.evals import proof_validity
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import InputError, NotAllowed, NotFound, ProofRefused, StaleWrite
+from harness.frame.people import four_eyes
+from harness.frame.people.access import Actor, Role
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import require_reason
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.verdict import Passed
+from harness.proposals.evaluation import recomputation
+from harness.providers.target import Target
+from harness.registry import data_class_checks, named_models
+from harness.routes import routes, taken_back
+from harness.routing.context import Context
+from harness.routing.evidence import ChainProof, EvidenceKind, FormerTarget, Waiver
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.evidence import Waivers
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.route_changes import SetChain
+from harness.routing.table import Route
+
+# A verdict that led there is no proof for another role either.
+NO_PROOF: Final = frozenset(
+    {ProposalPhase.ROLLED_BACK, ProposalPhase.REJECTED, ProposalPhase.CANCELLED}
+)
+LONGEST_WAIVER: Final = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class WaiverRequest:
+    reason: str
+    lasts: timedelta
+
+
+def update_waiver_alerts(ctx: Context) -> None:
+    expired = list_expired_waivers(ctx)
+    with ctx.store.read() as tx:
+        names = {w.target: Routing(tx).targets()[w.target].name for w in expired}
+    kind = AlertKind.WAIVER_EXPIRED
+    notices = {(kind, w.id): _expiry_notice(w, names[w.target]) for w in expired}
+    alerts.update_alerts(ctx, [kind], notices)
+
+
+def _expiry_notice(waiver: Waiver, name: str) -> alerts.AlertNotice:
+    return alerts.AlertNotice(
+        f"route {waiver.route}",
+        f"the waiver for {name} on route {waiver.route} has expired",
+        f"{waiver.author} gave it, and said: {waiver.reason}. {name} goes on serving as a "
+        "fallback; no change of the route's settings or chain may keep it.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackRequest:
+    target: str  # id or `provider/model`
+    capable: bool = False
+    waive: WaiverRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChainEntry:
+    target: Target
+    capable: bool
+    evidence: EvidenceKind
+    verdict: str | None = None  # its id
+    waiver: Waiver | None = None
+    waiver_expired: bool = False  # nobody may keep it
+
+
+def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
+    """Lists a route's fallbacks in the order of the chain. Raises NotFound."""
+    with ctx.store.read() as tx:
+        route = routes.require_route(tx, name)
+        evidence = Routing(tx).evidence(name)
+        waivers = {waiver.id: waiver for waiver in Waivers(tx).list(route=name)}
+        known = Routing(tx).targets()
+    now = ctx.clock.now()
+    found = []
+    for fallback in evidence.fallbacks if evidence else ():
+        waiver = waivers.get(fallback.proof)
+        entry = ChainEntry(
+            target=known[fallback.target],
+            capable=fallback.target in route.settings.capable,
+            evidence=fallback.kind,
+            verdict=fallback.proof if fallback.kind is EvidenceKind.VERDICT else None,
+            waiver=waiver,
+            waiver_expired=waiver is not None and waiver.expired(now),
+        )
+        found.append(entry)
+    return found
+
+
+def list_expired_waivers(ctx: Context) -> Sequence[Waiver]:
+    with ctx.store.read() as tx:
+        names = sorted(Routing(tx).table().routes)
+    return [
+        entry.waiver
+        for name in names
+        for entry in list_fallbacks(ctx, name)
+        if entry.waiver is not None and entry.waiver_expired
+    ]
+
+
+def replace_chain(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    wanted: Sequence[FallbackRequest],
+    *,
+    reason: str,
+    expected: Route | None = None,
+) -> Route:
+    """Replaces a route's chain. expected: as the decider saw it; another raises StaleWrite."""
+
+    def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
+        if expected is not None and _chain_of(expected) != _chain_of(
+            routes.require_route(tx, name)
+        ):
+            raise StaleWrite(
+                f"somebody else changed the chain of route {name!r} meanwhile: look at it again"
+            )
+        chain[:] = wanted
+
+    return _changed(ctx, actor, name, changed, reason)
+
+
+def _chain_of(route: Route) -> tuple[object, ...]:
+    return tuple(route.fallbacks), frozenset(route.settings.capable)
+
+
+def add_fallback(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    wanted: FallbackRequest,
+    *,
+    place: int | None = None,
+    reason: str,
+) -> Route:
+    """Adds a fallback, or renews its evidence. place: from 1 on; None for the end."""
+
+    def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
+        id_ = named_models.register_model(ctx, tx, actor, wanted.target).id
+        was = next((i for i, request in enumerate(chain) if request.target == id_), len(chain))
+        del chain[was : was + 1]
+        chain.insert(was if place is None else place - 1, replace(wanted, target=id_))
+
+    if place is not None and place < 1:
+        raise InputError(f"places count from 1 on, and {place} is none")
+    return _changed(ctx, actor, name, changed, reason)
+
+
+def remove_fallback(
+    ctx: Context, actor: Actor, name: str, target: str, *, reason: str
+) -> Route:
+    def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
+        del chain[_place(ctx, tx, chain, name, target)]
+
+    return _changed(ctx, actor, name, changed, reason)
+
+
+def mark_capable(
+    ctx: Context, actor: Actor, name: str, target: str, *, capable: bool, reason: str
+) -> Route:
+    def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
+        place = _place(ctx, tx, chain, name, target)
+        chain[place] = replace(chain[place], capable=capable)
+
+    return _changed(ctx, actor, name, changed, reason)
+
+
+def reorder_chain(
+    ctx: Context, actor: Actor, name: str, order: Sequence[str], *, reason: str
+) -> Route:
+    def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
+        wanted = [named_models.find_model(ctx, tx, target_name).id for target_name in order]
+        if sorted(wanted) != sorted(request.target for request in chain):
+            raise InputError(
+                f"name each fallback of route {name!r} once; "
+                f"`swapgate route fallback list {name}` shows them"
+            )
+        chain.sort(key=lambda request: wanted.index(request.target))
+
+    return _changed(ctx, actor, name, changed, reason)
+
+
+def _changed(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    changed: Callable[[Transaction, list[FallbackRequest]], None],
+    reason: str,
+) -> Route:
+    actor.require(Role.ADMIN)
+    require_reason(reason, "a change of the chain")
+    with ctx.store.write() as tx:
+        route = routes.require_route(tx, name)
+        capable = route.settings.capable
+        # A fallback that was promoted is served first anyway.
+        chain = [
+            FallbackRequest(t, t in capable) for t in route.fallbacks if t != route.incumbent
+        ]
+        changed(tx, chain)
+        return _commit(ctx, tx, actor, route, chain, reason)
+
+
+def _place(
+    ctx: Context, tx: Transaction, chain: Sequence[FallbackRequest], route: str, target: str
+) -> int:
+    id_ = named_models.find_model(ctx, tx, target).id
+    for place, request in enumerate(chain):
+        if request.target == id_:
+            return place
+    raise NotFound(
+        f"{target} is no fallback of route {route!r}; `swapgate route fallback list {route}` "
+        "shows which are"
+    )
+
+
+def _commit(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    route: Route,
+    wanted: Sequence[FallbackRequest],
+    reason: str,
+) -> Route:
+    found = [named_models.register_model(ctx, tx, actor, request.target) for request in wanted]
+    data_class_checks.check_targets(ctx, route.settings, found, route=route.name)
+    proofs = {
+        target.id: find_proof(ctx, tx, actor, route, target, request.waive)
+        for target, request in zip(found, wanted, strict=True)
+        if request.waive is not None or target.id not in route.fallbacks
+    }
+    capable = (t.id for t, request in zip(found, wanted, strict=True) if request.capable)
+    fallbacks = tuple(target.id for target in found)
+    change = SetChain(route.name, fallbacks, tuple(capable), proofs)
+    return _store(tx, actor, route, change, reason)
+
+
+def drop_fallback(
+    tx: Transaction, actor: Actor, route: Route, target: str, reason: str
+) -> Route:
+    """Drops a fallback, without role or proof. Raises ProofRefused for an expired waiver."""
+    # A fallback that is the incumbent is served first anyway.
+    left = [
+        fallback for fallback in route.fallbacks if fallback not in (target, route.incumbent)
+    ]
+    capable = [id_ for id_ in route.settings.capable if id_ in left]
+    change = SetChain(route.name, tuple(left), tuple(capable))
+    return _store(tx, actor, route, change, reason)
+
+
+def _store(tx: Transaction, actor: Actor, route: Route, change: SetChain, reason: str) -> Route:
+    details = {
+        "before": list(route.fallbacks),
+        "after": list(change.fallbacks),
+        "capable": list(change.capable),
+        "proofs": {
+            target: "served before" if isinstance(proof, FormerTarget) else proof.id
+            for target, proof in change.proofs.items()
+        },
+    }
+    routes.commit(tx, actor, change, route.version, reason, action="route.fallbacks", **details)
+    return routes.require_route(tx, route.name)
+
+
+def find_proof(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    route: Route,
+    target: Target,
+    waive: WaiverRequest | None,
+) -> ChainProof:
+    """Returns a new waiver if asked for, else the proof there is. Raises ProofRefused."""
+    now = ctx.clock.now()
+    if waive is not None:
+        return _add_waiver(ctx, tx, actor, route, target, waive)
+    verdict = _verdict(ctx, tx, actor, route, target)
+    if verdict is not None:
+        return verdict
+    history = Routing(tx).history(route.name)
+    served = any(target.id in (r.route.incumbent, *r.route.fallbacks) for r in history)
+    if served and taken_back.find_taken_back(tx, route.name, target.id, history) is None:
+        return FormerTarget(target.id)
+    for waiver in Waivers(tx).list(route=route.name):
+        if waiver.target == target.id and not waiver.expired(now):
+            return waiver
+    raise ProofRefused(
+        f"{target.name} has no evidence on route {route.name!r}: propose it there "
+        f"(`swapgate proposal create {route.name} {target.name}`), or take the responsibility "
+        "with a waiver (`--waive REASON --for 30d`). A proposal that is still open is evidence "
+        "where another person than its proposer says so"
+    )
+
+
+def _verdict(
+    ctx: Context, tx: Transaction, actor: Actor, route: Route, target: Target
+) -> Passed | None:
+    """A canary that did harm or a person's refusal ends its force. No proposer uses their own
+    open proposal: a forced fallback would be a promotion by hand.
+    """
+    for proposal in Proposals(tx).of_pair(route.name, route.incumbent, target.id):
+        if proposal.verdict is None or proposal.phase in NO_PROOF:
+            continue
+        verdict = Verdicts(tx).get(proposal.verdict)
+        if not isinstance(verdict, Passed):
+            continue
+        if proposal.needs_approval and proposal.approver is None:
+            continue
+        if proposal.open:
+            try:
+                four_eyes.check_four_eyes(tx, actor, proposal, "make a fallback of")
+            except NotAllowed:
+                continue
+        if not proof_validity.assess_proof(ctx, tx, verdict).holds:
+            continue
+        if recomputation.recompute_stored(ctx, tx, verdict, proposal).agrees:
+            return verdict
+    return None
+
+
+def _add_waiver(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    route: Route,
+    target: Target,
+    waive: WaiverRequest,
+) -> Waiver:
+    if not waive.reason.strip():
+        raise InputError("a waiver needs a reason: it is shown wherever it is used")
+    if not timedelta(0) < waive.lasts <= LONGEST_WAIVER:
+        raise InputError(f"a waiver lasts for up to {LONGEST_WAIVER.days} days, and ends")
+    id_, expires_at = ctx.chance.token("w_"), ctx.clock.now() + waive.lasts
+    waiver = Waiver(id_, route.name, target.id, waive.reason, actor.name, expires_at)
+    Waivers(tx).add(waiver)
+    details = {
+        "route": route.name,
+        "target": target.id,
+        "reason": waiver.reason,
+        "expires_at": expires_at.isoformat(),
+    }
+    AuditLog(tx).append(actor, "waiver.add", f"waiver {id_}", details)
+    return waiver

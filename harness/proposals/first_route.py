@@ -1,0 +1,87 @@
+"""Makes the first route of an installation, with what is there already."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from harness.frame.errors import InputError
+from harness.frame.people.access import Actor, Role
+from harness.gate.suite_plan import SuiteRole
+from harness.proposals import submission
+from harness.proposals.submission import ProposalRequest
+from harness.providers.calls.probe import ProviderCheck
+from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.providers.target import Target
+from harness.registry import credentials, registered_providers
+from harness.registry.credentials import CredentialChange
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.table import Route, RouteSettings, RouteSuite
+
+SIMULATOR: Final = "sim"
+REASON: Final = "the first proposal"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRoute:
+    provider: str = SIMULATOR  # a kind's name, or another one with an address
+    api_base: str = "http://127.0.0.1:9000/v1"  # empty for the kind's
+    key: str = field(default="", repr=False)  # empty where it needs none, or has a variable
+    model: str = "sim-base"
+    route: str = "support"
+    suite: str = "tickets"
+    policy: str = "quick"
+    candidate: str = "sim-better"  # a model of the same provider; empty for no proposal
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRouteResult:
+    route: Route
+    check: ProviderCheck | None
+    proposal: str  # its id, empty for none
+
+
+def provider_choices() -> Sequence[str]:
+    named = [
+        name
+        for name, kind in PROVIDER_KINDS.items()
+        if name != SIMULATOR and kind.group is not ProviderGroup.OAUTH
+    ]
+    return [SIMULATOR, *sorted(named)]
+
+
+def usual_address(provider: str) -> str:
+    if provider == SIMULATOR:
+        return FirstRoute().api_base
+    kind = PROVIDER_KINDS.get(provider)
+    return kind.api_base if kind else ""
+
+
+def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstRouteResult:
+    """Makes provider, key, route and proposal. After a refusal the same call goes on."""
+    # The first steps ask for less, and would be left behind.
+    actor.require(Role.ADMIN)
+    for name in ("provider", "model", "route", "suite"):
+        if not getattr(wanted, name).strip():
+            raise InputError(f"{name} is empty, and the first route needs one")
+    settings = RouteSettings(
+        suites=(RouteSuite(wanted.suite, SuiteRole.PRIMARY),), policy=wanted.policy
+    )
+    # Before a provider is made: a typing error in the route should leave nothing behind.
+    routes.check_settings(ctx, settings)
+    registered_providers.register_with_provider(
+        ctx, actor, Target(wanted.provider, wanted.model), api_base=wanted.api_base
+    )
+    if wanted.key:
+        credentials.put_credential(
+            ctx, actor, wanted.provider, CredentialChange(value=wanted.key)
+        )
+    incumbent = f"{wanted.provider}/{wanted.model}"
+    route = routes.create_route(ctx, actor, wanted.route, incumbent, settings=settings)
+    proposal = ""
+    if wanted.candidate:
+        candidate = f"{wanted.provider}/{wanted.candidate}"
+        request = ProposalRequest(wanted.route, candidate, reason=REASON)
+        proposal = submission.create_proposal(ctx, actor, request).id
+    check = registered_providers.check_added(ctx, actor, wanted.provider)
+    return FirstRouteResult(route, check, proposal)

@@ -1,0 +1,1 @@
+"""Comparison and report of a proposal."""

@@ -1,0 +1,336 @@
+"""A comparison shows people one proposal with both models' answers. It decides nothing."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from statistics import median, quantiles
+from typing import Final
+
+from harness.evals import proof_validity
+from harness.evals.proof_validity import ProofValidity
+from harness.evals.run_costs import JudgingCost, sum_judging_cost
+from harness.frame.records.transaction import Transaction
+from harness.gate.offline.intervals import (
+    mean_interval,
+    median_interval,
+    quantile_interval,
+    share_interval,
+)
+from harness.gate.online.rollout import Rollout
+from harness.gate.pins import ServedModels, named_models
+from harness.gate.run import AnswerColumns, EvalRun, Sample, describe_faults
+from harness.gate.suite_plan import SuitePin, SuitePlan
+from harness.gate.verdict import Verdict, VerdictBasis
+from harness.proposals.candidates import cost_ratio
+from harness.proposals.candidates.cost_ratio import CostRatio
+from harness.proposals.evaluation import evaluation
+from harness.proposals.report.next_steps import DecidedProposal, describe_next_step
+from harness.providers.target import Target
+from harness.routes import freezes, monthly_bill
+from harness.routes.taken_back import describe_later_rollback, find_later_rollback
+from harness.routing.context import Context
+from harness.routing.cost_forecast import CostForecast
+from harness.routing.proposal import Proposal, ProposalPhase, ProposalView
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns, Suites
+from harness.routing.records.verdicts import Verdicts
+
+# More answers than that take long to check, and to send.
+MOST_TEXTS: Final = 4_000
+
+
+@dataclass(frozen=True)
+class ArmFigures:
+    """One arm's answers in an eval."""
+
+    samples: int
+    cost_usd_per_1000: float | None  # None where a price is unknown
+    p50_s: float | None  # p50_s, p95_s: of the answers' wall time, None without answers
+    p95_s: float | None
+    # Share of calls that ended in an infrastructure error, None without calls. The intervals
+    # are 95 %, None where they say nothing.
+    failed: float | None
+    cost_interval_usd_per_1000: tuple[float, float] | None = None
+    p50_interval_s: tuple[float, float] | None = None
+    p95_interval_s: tuple[float, float] | None = None
+    failed_interval: tuple[float, float] | None = None
+    tokens_per_s: float | None = None  # of output, of one call's whole time
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteColumns:
+    incumbent: AnswerColumns
+    candidate: AnswerColumns
+
+
+@dataclass(frozen=True)
+class SuiteAnswers:
+    plan: SuitePlan
+    incumbent_run: EvalRun
+    candidate_run: EvalRun
+    # incumbent, candidate: whole answers, of a comparison without texts those alone that its
+    # verdict names.
+    incumbent: Sequence[Sample]
+    candidate: Sequence[Sample]
+    pin: SuitePin
+    read: SuiteColumns | None = None  # of a comparison without texts
+
+    @cached_property
+    def figures(self) -> SuiteColumns:
+        if self.read is not None:
+            return self.read
+        return SuiteColumns(*map(AnswerColumns.from_samples, (self.incumbent, self.candidate)))
+
+    def describe_faults(self, incumbent: str, candidate: str) -> Sequence[str]:
+        return (
+            *describe_faults(self.figures.incumbent, incumbent),
+            *describe_faults(self.figures.candidate, candidate),
+        )
+
+    @property
+    def judging(self) -> JudgingCost:
+        both = self.figures.incumbent, self.figures.candidate
+        return sum_judging_cost(AnswerColumns.join(both), judged=self.pin.judged)
+
+    @property
+    def served(self) -> ServedModels:
+        ours, theirs = self.figures.incumbent, self.figures.candidate
+        return ServedModels(
+            incumbent=named_models(ours.served),
+            candidate=named_models(theirs.served),
+            judge=named_models(ours.judges | theirs.judges),
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    proposal: ProposalView
+    incumbent: Target
+    candidate: Target
+    verdict: Verdict | None  # None while the gate is open
+    suites: Sequence[SuiteAnswers]
+    incumbent_figures: ArmFigures
+    candidate_figures: ArmFigures
+    forecast: CostForecast
+    cost: CostRatio  # what the candidate costs, and whether its canary ends for that
+    # Whether the verdict is proof still; None without a verdict and for NOT MEASURED.
+    standing: ProofValidity | None = None
+    next_step: str = ""  # what to do next, in words; empty without a verdict
+    # Whether the samples are without their texts, and their signatures not checked.
+    without_texts: bool = False
+    # By suite, what the sample behind it leaves out, as it is now.
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def basis(self) -> VerdictBasis | None:
+        return VerdictBasis.from_verdict(self.verdict) if self.verdict else None
+
+    @property
+    def is_measured(self) -> bool:
+        """Tells whether its figures say something: NOT MEASURED rests on an outage's rest."""
+        return self.verdict is None or self.verdict.outcome != "infra_error"
+
+    @property
+    def faults(self) -> Sequence[str]:
+        """Says why answers of a model, or a suite's items, may be no evidence."""
+        models = self.incumbent.model, self.candidate.model
+        names = [side.plan.suite for side in self.suites]
+        samples = [[self.left_out[name]] if name in self.left_out else [] for name in names]
+        said = [
+            (side.plan.suite, [*side.describe_faults(*models), *sample])
+            for side, sample in zip(self.suites, samples, strict=True)
+        ]
+        alone = len(said) == 1
+        return [
+            fault if alone else f"{suite}: {fault}"
+            for suite, faults in said
+            for fault in faults
+        ]
+
+    @property
+    def decided_on(self) -> str:
+        if self.basis is None:
+            return ""
+        return f"Decided on {self.basis.items_text}."
+
+
+def load_comparison(
+    ctx: Context, proposal: str, *, most_texts: int | None = None
+) -> Comparison:
+    """Loads a proposal with both models' answers, their costs and its verdict; NotFound.
+
+    most_texts: with more answers than that, figures alone; `with_texts` loads some items' rest.
+    """
+    with ctx.store.read() as tx:
+        found = Proposals(tx).get(proposal)
+        targets = Routing(tx).targets()
+        light = most_texts is not None and is_large(found, most_texts)
+        verdict = Verdicts(tx).get(found.verdict) if found.verdict else None
+        suites = [
+            _load_suite(tx, found, plan, verdict, light=light)
+            for plan in found.plans
+            if plan.suite in found.runs
+        ]
+        arms = targets[found.incumbent], targets[found.candidate]
+        answers = [(side.figures.incumbent, side.figures.candidate) for side in suites]
+        money = monthly_bill.forecast_from_answers(tx, found.route, arms, answers)
+        standing_ = None
+        if verdict and verdict.outcome != "infra_error":
+            standing_ = proof_validity.assess_proof(ctx, tx, verdict)
+        rollout = Rollouts(tx).get(found.rollout) if found.rollout else None
+        ratio = cost_ratio.load_ratio(ctx, tx, found)
+        shown = ProposalView.from_proposal(
+            found, Routing(tx).route, evaluation.describe_proposal_waits(tx, found)
+        )
+    return Comparison(
+        proposal=shown,
+        incumbent=arms[0],
+        candidate=arms[1],
+        verdict=verdict,
+        suites=suites,
+        incumbent_figures=compute_arm_figures(AnswerColumns.join(arm for arm, _ in answers)),
+        candidate_figures=compute_arm_figures(AnswerColumns.join(arm for _, arm in answers)),
+        forecast=money,
+        cost=ratio,
+        standing=standing_,
+        next_step=_next_step(ctx, found, verdict, rollout, suites),
+        without_texts=light,
+        left_out=_left_out(ctx, found),
+    )
+
+
+def _left_out(ctx: Context, proposal: Proposal) -> Mapping[str, str]:
+    known = set(ctx.suites.names())
+    suites = [plan.suite for plan in proposal.plans if plan.suite in known]
+    said = {suite: ctx.suites.describe_sample(suite).rstrip(".") for suite in suites}
+    return {suite: sentence for suite, sentence in said.items() if sentence}
+
+
+def is_large(proposal: Proposal, most_texts: int = MOST_TEXTS) -> bool:
+    """Tells whether a proposal may have more answers than are checked at once."""
+    return sum(plan.most_answers for plan in proposal.plans) > most_texts
+
+
+def with_texts(
+    ctx: Context, comparison: Comparison, items: Mapping[str, Collection[str]]
+) -> Comparison:
+    """Loads the answers to some items alone, whole and checked. items: by suite."""
+    with ctx.store.read() as tx:
+        suites = [
+            replace(
+                side,
+                incumbent=EvalRuns(tx).samples_of(
+                    side.incumbent_run.id, items[side.plan.suite]
+                ),
+                candidate=EvalRuns(tx).samples_of(
+                    side.candidate_run.id, items[side.plan.suite]
+                ),
+                read=None,
+            )
+            for side in comparison.suites
+            if items.get(side.plan.suite)
+        ]
+    return replace(comparison, suites=suites, without_texts=False)
+
+
+def _next_step(
+    ctx: Context,
+    proposal: Proposal,
+    verdict: Verdict | None,
+    rollout: Rollout | None,
+    suites: Sequence[SuiteAnswers],
+) -> str:
+    if verdict is None:
+        return ""
+    answers = {
+        side.plan.suite: (side.figures.incumbent, side.figures.candidate) for side in suites
+    }
+    frozen = gone = ""
+    if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
+        with ctx.store.read() as tx:
+            frozen = freezes.describe_freeze(ctx, tx, proposal.route)
+    elif proposal.phase is ProposalPhase.PROMOTED and rollout is not None:
+        with ctx.store.read() as tx:
+            gone = _describe_absence(tx, rollout)
+    decided = DecidedProposal(
+        proposal,
+        verdict,
+        rollout,
+        answers,
+        ctx.eval_connections,
+        frozen,
+        gone,
+        observe_only=ctx.observe_only,
+    )
+    return describe_next_step(decided)
+
+
+def _describe_absence(tx: Transaction, rollout: Rollout) -> str:
+    route = Routing(tx).route(rollout.route)
+    if route is None or route.incumbent == rollout.candidate:
+        return ""
+    if rollback := find_later_rollback(tx, rollout):
+        return describe_later_rollback(rollback)
+    if route.break_glass:
+        return f"another model serves for the time of break-glass {route.break_glass}"
+    return "another model took its place"
+
+
+def _load_suite(
+    tx: Transaction,
+    proposal: Proposal,
+    plan: SuitePlan,
+    verdict: Verdict | None,
+    *,
+    light: bool,
+) -> SuiteAnswers:
+    """light: without texts but of a FORMAT MISMATCH, and with no signature checked."""
+    pair, below = proposal.runs[plan.suite], plan.planned_items
+    reports = [r for r in (verdict.suites if verdict else ()) if r.suite == plan.suite]
+    shown = [item for report in reports for item in report.figures.examples]
+
+    def figures(run: str) -> AnswerColumns:
+        return EvalRuns(tx).figures(run, below=below)
+
+    def load(run: str) -> Sequence[Sample]:
+        if not light:
+            return EvalRuns(tx).samples(run, below=below)
+        return EvalRuns(tx).samples_of(run, shown) if shown else ()
+
+    return SuiteAnswers(
+        plan,
+        EvalRuns(tx).get(pair.incumbent),
+        EvalRuns(tx).get(pair.candidate),
+        load(pair.incumbent),
+        load(pair.candidate),
+        Suites(tx).get(plan.suite_digest),
+        SuiteColumns(figures(pair.incumbent), figures(pair.candidate)) if light else None,
+    )
+
+
+def compute_arm_figures(answers: AnswerColumns) -> ArmFigures:
+    if not len(answers):
+        return ArmFigures(0, None, None, None, None)
+    answered = answers.answered
+    costs = [cost for cost in answered.cost_usd if cost is not None]
+    # Sorted once: what is in order already is sorted again in no time.
+    times = sorted(answered.duration_s)
+    known = bool(costs) and len(costs) == len(answered)
+    cost_interval = mean_interval(costs) if known else None
+    return ArmFigures(
+        samples=len(answers),
+        cost_usd_per_1000=math.fsum(costs) / len(costs) * 1000 if known else None,
+        p50_s=median(times) if times else None,
+        p95_s=quantiles(times, n=20)[-1] if len(times) > 1 else None,
+        failed=1 - len(answered) / len(answers),
+        cost_interval_usd_per_1000=(
+            (cost_interval[0] * 1000, cost_interval[1] * 1000) if cost_interval else None
+        ),
+        p50_interval_s=median_interval(times),
+        p95_interval_s=quantile_interval(times, 0.95),
+        failed_interval=share_interval(len(answers) - len(answered), len(answers)),
+        tokens_per_s=sum(answered.output_tokens) / sum(times) if sum(times) else None,
+    )

@@ -1,0 +1,261 @@
+"""Gathers what a report on one comparison holds, for the renderers of Markdown and JUnit."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from shlex import quote
+from statistics import fmean
+from typing import Final
+
+from harness.frame.errors import SwapgateError
+from harness.frame.formatting import (
+    DASH,
+    format_latency,
+    format_number,
+    format_percent,
+    format_points,
+    format_points_interval,
+    format_range,
+    format_thousand_price,
+)
+from harness.gate.run import Sample
+from harness.gate.verdict import BaseVerdict, SuiteReport, VerdictBasis
+from harness.proposals.report.comparison import (
+    ArmFigures,
+    Comparison,
+    SuiteAnswers,
+    load_comparison,
+)
+from harness.proposals.report.next_steps import NEXT_STEPS
+from harness.routing.context import Context
+
+DATABASE: Final = "SWAPGATE__DATABASE_URL"
+FILE: Final = "swapgate.db"
+KEYRING: Final = "SWAPGATE_SIGNING_KEYRING_FILE"
+PUBLIC: Final = "signing.pub"
+
+
+def address(folder: Path) -> str:
+    return f"sqlite:///{folder.resolve() / FILE}"
+
+
+def variables(folder: Path) -> str:
+    """Writes what a shell puts before `swapgate gate replay`: the database and its signers."""
+    return (
+        f"{DATABASE}={quote(address(folder))} {KEYRING}={quote(str(folder.resolve() / PUBLIC))}"
+    )
+
+
+def figure_cells(figures: ArmFigures) -> list[str]:
+    cost = figures.cost_interval_usd_per_1000
+    return [
+        format_thousand_price(figures.cost_usd_per_1000),
+        format_range(cost, format_thousand_price, missing=DASH),
+        format_latency(figures.p50_s, DASH),
+        format_range(figures.p50_interval_s, format_latency, missing=DASH),
+        format_latency(figures.p95_s, DASH),
+        DASH if figures.tokens_per_s is None else format_number(figures.tokens_per_s),
+        format_percent(figures.failed, 1, DASH),
+    ]
+
+
+def list_pinned(side: SuiteAnswers) -> Sequence[tuple[str, str]]:
+    pin, served = side.pin, side.served
+    arms = (
+        ("incumbent", served.incumbent),
+        ("candidate", served.candidate),
+        ("judge", served.judge),
+    )
+    pinned = (
+        ("data", pin.data_sha256[:12]),
+        ("scorer", pin.scorer_alone),
+        ("judge", pin.judge_pin),
+        ("prompt and settings", pin.template),
+        *((f"{arm} served", ", ".join(m.label for m in models)) for arm, models in arms),
+    )
+    return [(what, text) for what, text in pinned if text]
+
+
+def slice_rows(verdict: BaseVerdict | None) -> Sequence[Sequence[str]]:
+    return [
+        (
+            report.suite,
+            slice_.name,
+            "worse" if slice_.worse else "not shown worse",
+            format_points(slice_.delta) if slice_.n_used else DASH,
+            format_points_interval(slice_.ci_low, slice_.ci_high),
+            f"{slice_.n_used} of {slice_.n_max}",
+        )
+        for report in (verdict.suites if verdict else ())
+        for slice_ in report.figures.slices or ()
+    ]
+
+
+MAX_TELLING: Final = 10
+
+
+@dataclass(frozen=True)
+class TellingAnswer:
+    """Holds one item on which the two models differ. Answers are of the first epoch."""
+
+    suite: str
+    item: str
+    prompt: str
+    expected: str
+    incumbent: str
+    candidate: str
+    incumbent_score: float
+    candidate_score: float
+    rule: str
+
+
+@dataclass(frozen=True)
+class SuiteSection:
+    side: SuiteAnswers
+    report: SuiteReport | None  # None while the gate is open
+    decides: bool = True  # by itself, and not only by its part in a weighted mean
+
+
+@dataclass(frozen=True)
+class Report:
+    comparison: Comparison
+    suites: Sequence[SuiteSection]
+    telling: Sequence[TellingAnswer]
+    made_at: datetime
+    # Of a `gate run`, which leaves no route and no database of its own behind unless that was
+    # kept.
+    standalone: bool = False
+    kept: Path | None = None  # the folder of that database
+
+    @property
+    def together(self) -> Sequence[SuiteReport]:
+        basis = self.comparison.basis
+        return [basis.mean] if basis is not None and basis.mean is not None else []
+
+    @property
+    def next_step(self) -> str:
+        verdict = self.comparison.verdict
+        # No canary follows from a `gate run`, whatever its proposal waits for.
+        if self.standalone and verdict is not None and verdict.outcome == "passed":
+            return NEXT_STEPS[verdict.outcome]
+        return self.comparison.next_step
+
+    @property
+    def arms(self) -> Sequence[tuple[str, ArmFigures]]:
+        comparison = self.comparison
+        return (
+            (comparison.incumbent.name, comparison.incumbent_figures),
+            (comparison.candidate.name, comparison.candidate_figures),
+        )
+
+
+def gather_report(
+    ctx: Context, proposal: str, *, standalone: bool = False, kept: Path | None = None
+) -> Report:
+    """Gathers a proposal's report. standalone, kept: as `Report` says. Raises NotFound."""
+    comparison = load_comparison(ctx, proposal)
+    basis = comparison.basis
+    judged = {suite.suite: suite for suite in basis.suites} if basis else {}
+    parts: list[SuiteSection] = []
+    telling: list[TellingAnswer] = []
+    for side in comparison.suites:
+        report = judged.get(side.plan.suite)
+        used = _used(side, basis)
+        decides = report is None or basis is None or basis.decides(report)
+        parts.append(SuiteSection(side=side, report=report, decides=decides))
+        # Examples of a form that broke stand in the report already.
+        by_form = report is not None and report.outcome == "harness_mismatch"
+        shown = report.figures.examples if report is not None and by_form else ()
+        telling += [
+            _telling_answer(ctx, side.plan.suite, item)
+            for item in used
+            if item.item not in shown and item.scores[0] != item.scores[1]
+        ]
+    return Report(comparison, parts, _most(telling), ctx.clock.now(), standalone, kept)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An item that the verdict rests on, with both sides' answers, each with a score."""
+
+    item: str
+    incumbent: Sequence[Sample]
+    candidate: Sequence[Sample]
+
+    @property
+    def scores(self) -> tuple[float, float]:
+        return _mean(self.incumbent), _mean(self.candidate)
+
+
+def _used(side: SuiteAnswers, basis: VerdictBasis | None) -> Sequence[_Item]:
+    limit = basis.items[side.plan.suite] if basis else side.plan.planned_items
+    ours, theirs = _by_item(side.incumbent, limit), _by_item(side.candidate, limit)
+    return [
+        _Item(item, ours[item], theirs[item])
+        for item in ours
+        if item in theirs and not any(one.error for one in (*ours[item], *theirs[item]))
+    ]
+
+
+def _mean(samples: Sequence[Sample]) -> float:
+    return fmean(sample.strict or 0.0 for sample in samples)
+
+
+def _by_item(samples: Sequence[Sample], below: int) -> Mapping[str, list[Sample]]:
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample.position < below:
+            found.setdefault(sample.item, []).append(sample)
+    return found
+
+
+def _telling_answer(ctx: Context, suite: str, item: _Item) -> TellingAnswer:
+    ours, theirs = item.scores
+    a, b = item.incumbent[0], item.candidate[0]
+    try:
+        expected = ctx.suites.shown(suite, item.item)[1]
+    except SwapgateError:
+        expected = ""  # the suite's items are not known here, or not any more
+    return TellingAnswer(
+        suite=suite,
+        item=item.item,
+        prompt=b.prompt or a.prompt,
+        expected=expected,
+        incumbent=a.answer or a.error_text,
+        candidate=b.answer or b.error_text,
+        incumbent_score=ours,
+        candidate_score=theirs,
+        rule=next((sample.rule for sample in item.candidate if sample.rule), ""),
+    )
+
+
+def _most(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
+    """The largest losses, then the largest wins, at most MAX_TELLING together.
+
+    Losses first: they are what a decision has to look in the eye.
+    """
+    losses, wins = (
+        _largest(
+            [one for one in telling if (one.candidate_score < one.incumbent_score) is lost]
+        )
+        for lost in (True, False)
+    )
+    half = MAX_TELLING // 2
+    kept_losses = losses[: max(half, MAX_TELLING - len(wins))]
+    return [*kept_losses, *wins[: MAX_TELLING - len(kept_losses)]]
+
+
+def _largest(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
+    """By the size of the difference; of equal ones every suite in turn."""
+
+    def size(answer: TellingAnswer) -> float:
+        return abs(answer.candidate_score - answer.incumbent_score)
+
+    seen: Counter[tuple[str, float]] = Counter()
+    ranked = []
+    for answer in sorted(telling, key=lambda telling_answer: telling_answer.item):
+        seen[answer.suite, size(answer)] += 1
+        ranked.append((-size(answer), seen[answer.suite, size(answer)], answer.suite, answer))
+    return [answer for *_, answer in sorted(ranked, key=lambda entry: entry[:3])]

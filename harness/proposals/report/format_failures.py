@@ -1,0 +1,225 @@
+"""Explains a candidate that lost by the form of its answers alone, and how to ask anew (A8)."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.gate.offline.format_rules import FormatRemedy, find_format_rule, find_remedy
+from harness.gate.run import Sample
+from harness.gate.suite_plan import Claim, SuiteRole
+from harness.gate.verdict import SuiteReport
+from harness.proposals.report.comparison import Comparison, SuiteAnswers
+from harness.providers.target import RequestPatch, Target
+from harness.routing.proposal import Proposal
+
+JSON_MODE: Final[Mapping[str, object]] = {"type": "json_object"}
+OPTIONS: Final = {SuiteRole.REQUIRED: "--suite", SuiteRole.GUARD: "--guard"}
+
+
+def patch_candidate(candidate: Target, remedy: FormatRemedy) -> Target:
+    patch = candidate.request_patch
+    lines = " ".join(filter(None, (patch.prompt_addendum, remedy.prompt)))
+    return replace(candidate, request_patch=replace(patch, prompt_addendum=lines))
+
+
+def with_json_mode(candidate: Target) -> Target:
+    patch = replace(candidate.request_patch, response_format=JSON_MODE)
+    return replace(candidate, request_patch=patch)
+
+
+def model_add_command(target: Target) -> str:
+    named = f"{target.provider}/{target.model}"
+    return shlex.join(["swapgate", "model", "add", named, *target_options(target)])
+
+
+def target_options(target: Target) -> Sequence[str]:
+    """Writes a target's own settings as options of `model add` and `gate run`."""
+    patch: RequestPatch = target.request_patch
+    words: list[str] = []
+    for option, fields in (("--param", target.parameters), ("--patch-param", patch.parameters)):
+        for key, value in fields.items():
+            words += [option, f"{key}={json.dumps(value, ensure_ascii=False)}"]
+    if patch.prompt_addendum:
+        words += ["--prompt-addendum", patch.prompt_addendum]
+    if patch.response_format:
+        words += ["--response-format", json.dumps(dict(patch.response_format))]
+    return words
+
+
+def build_rerun_command(comparison: Comparison, candidate: Target | None = None) -> str:
+    """Writes the command that runs a comparison again, with another candidate where one is
+    given; empty where no `gate run` can: several primary suites, an incumbent with settings.
+    """
+    proposal, incumbent = comparison.proposal, comparison.incumbent
+    primary = [plan.suite for plan in proposal.plans if plan.role is SuiteRole.PRIMARY]
+    own = incumbent.parameters or not incumbent.request_patch.empty
+    if len(primary) != 1 or own:
+        return ""
+    target = candidate or comparison.candidate
+    # The first suite is the primary one.
+    words = ["swapgate", "gate", "run", "--suite", *primary]
+    for plan in proposal.plans:
+        if plan.role is not SuiteRole.PRIMARY:
+            words += [OPTIONS[plan.role], plan.suite]
+    words += ["--incumbent", f"{incumbent.provider}/{incumbent.model}"]
+    words += ["--candidate", f"{target.provider}/{target.model}", *target_options(target)]
+    words += ["--policy", proposal.policy.name, "--claim", proposal.claim.value]
+    gate = proposal.policy.gate
+    words += ["--margin", f"{gate.margin!r}"]
+    if proposal.claim is Claim.CHEAPER:
+        words += ["--min-saving", f"{gate.min_saving!r}"]
+    if proposal.reason:
+        words += ["--reason", " ".join(proposal.reason.split())]
+    return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class FormatExample:
+    """One item's answers, of the first epoch. Scores are None where there is none."""
+
+    item: str
+    rule: str
+    prompt: str
+    incumbent: str
+    candidate: str
+    incumbent_score: float | None
+    candidate_score: float | None
+    lenient_score: float | None  # the candidate's, with its form forgiven
+
+
+@dataclass(frozen=True)
+class FormatFix:
+    what: str
+    target: str
+    commands: Sequence[str]
+
+
+@dataclass(frozen=True)
+class FormatFailure:
+    """One suite that says FORMAT MISMATCH. Differences: shares of 1, candidate − incumbent."""
+
+    suite: str
+    rules: Mapping[str, int]  # how often each broke in the candidate's answers
+    meanings: Mapping[str, str]  # what each is, in words
+    strict_delta: float
+    lenient_delta: float
+    remedy: FormatRemedy
+    mends: Sequence[FormatFix]  # the most likely one first
+    examples: Sequence[FormatExample]
+
+
+def find_format_failures(
+    comparison: Comparison, *, standalone: bool = False
+) -> Sequence[FormatFailure]:
+    """One for each suite that was lost by form alone; empty without such a verdict.
+
+    standalone: of a `gate run`, whose route is gone: its commands are further `gate run`s.
+    """
+    reports = (
+        {suite.suite: suite for suite in comparison.verdict.suites}
+        if comparison.verdict
+        else {}
+    )
+    sides = [(side, reports.get(side.plan.suite)) for side in comparison.suites]
+    return [
+        lost
+        for side, report in sides
+        if report is not None and report.outcome == "harness_mismatch"
+        for lost in _failure_of_suite(comparison, side, report, standalone=standalone)
+    ]
+
+
+def _failure_of_suite(
+    comparison: Comparison, side: SuiteAnswers, report: SuiteReport, *, standalone: bool
+) -> Sequence[FormatFailure]:
+    rules = report.figures.rules  # how often each broke in the candidate's answers
+    scorer = side.pin.scorer.partition("@")[0]
+    remedy = find_remedy(rules, scorer)
+    lenient = report.figures.lenient
+    if remedy is None or lenient is None:
+        return ()
+    return (
+        FormatFailure(
+            suite=report.suite,
+            rules=rules,
+            meanings={rule: find_format_rule(rule, scorer).what for rule in rules},
+            strict_delta=report.delta,
+            lenient_delta=lenient.delta,
+            remedy=remedy,
+            mends=_list_fixes(comparison, remedy, standalone=standalone),
+            examples=_examples(side, report),
+        ),
+    )
+
+
+def _list_fixes(
+    comparison: Comparison, remedy: FormatRemedy, *, standalone: bool
+) -> Sequence[FormatFix]:
+    told = [
+        (
+            f"a line in the prompt: “{remedy.prompt}”",
+            patch_candidate(comparison.candidate, remedy),
+        )
+    ]
+    if remedy.json_mode:
+        what = "`response_format: json_object`, where the provider knows it"
+        told.append((what, with_json_mode(comparison.candidate)))
+    return [
+        FormatFix(what, target.id, _commands(comparison, target, standalone=standalone))
+        for what, target in told
+    ]
+
+
+def _commands(comparison: Comparison, target: Target, *, standalone: bool) -> Sequence[str]:
+    if standalone:
+        return (build_rerun_command(comparison, target),)
+    return model_add_command(target), _proposing(target, comparison.proposal)
+
+
+def _proposing(target: Target, proposal: Proposal) -> str:
+    words = ["swapgate", "proposal", "create", proposal.route, target.id]
+    # The same question again; honest about whose results the new target was made after.
+    words += ["--claim", proposal.claim.value]
+    margins = {plan.margin for plan in proposal.plans}
+    if proposal.claim is not Claim.SUPERIOR and len(margins) == 1:
+        words += ["--margin", f"{min(margins):g}"]
+    savings = {plan.min_saving for plan in proposal.plans}
+    if proposal.claim is Claim.CHEAPER and len(savings) == 1:
+        words += ["--min-saving", f"{min(savings):g}"]
+    words += ["--descends-from", proposal.candidate]
+    if proposal.reason:
+        words += ["--reason", proposal.reason]
+    return shlex.join(words)
+
+
+def _examples(side: SuiteAnswers, report: SuiteReport) -> Sequence[FormatExample]:
+    """The items that the verdict names; some may lie behind those that it used."""
+    named = report.figures.examples
+    ours, theirs = _first(side.incumbent), _first(side.candidate, broken=True)
+    return [
+        _example(ours[item], theirs[item]) for item in named if item in ours and item in theirs
+    ]
+
+
+def _first(samples: Sequence[Sample], *, broken: bool = False) -> Mapping[str, Sample]:
+    """By item; with `broken`, of the first epoch in which a rule of form broke, if one did."""
+    found: dict[str, Sample] = {}
+    for sample in samples:
+        if sample.item not in found or (broken and sample.rule and not found[sample.item].rule):
+            found[sample.item] = sample
+    return found
+
+
+def _example(ours: Sample, theirs: Sample) -> FormatExample:
+    return FormatExample(
+        item=theirs.item,
+        rule=theirs.rule,
+        prompt=theirs.prompt or ours.prompt,
+        incumbent=ours.answer or ours.error_text,
+        candidate=theirs.answer or theirs.error_text,
+        incumbent_score=ours.strict,
+        candidate_score=theirs.strict,
+        lenient_score=theirs.lenient,
+    )

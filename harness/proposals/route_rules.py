@@ -1,0 +1,335 @@
+"""Compares a proposal with its route's rules: what another person has to approve, and what
+is different on the route by now.
+
+Rules are changed while a proposal is open, and a person who registers one by the command line
+does so with a configuration of his own: the control plane's is the one that counts.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import islice, pairwise
+from operator import itemgetter
+from typing import Any, Final
+
+from harness.evals import proof_validity
+from harness.frame.errors import InputError, NotFound, ProofRefused
+from harness.frame.formatting import format_usd
+from harness.frame.people import four_eyes
+from harness.frame.people.access import Actor, Role
+from harness.frame.people.principals import fold_name
+from harness.frame.people.records import Principals
+from harness.frame.records.transaction import Transaction
+from harness.gate.offline.format_rules import format_prompts
+from harness.gate.policy import GatePolicy, Policy
+from harness.gate.suite_plan import SuitePin, SuiteRole
+from harness.proposals import judge as canary_judge
+from harness.proposals.evaluation.registration import WINDOW
+from harness.providers.records import Providers
+from harness.providers.target import Target
+from harness.registry import data_class_checks
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import Suites
+from harness.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
+from harness.routing.table import Route, RouteRecord, RouteSuite
+
+OTHER_RULES: Final = "registered under other rules than the route has"
+
+
+def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> list[str]:
+    """Lists in words where a proposal asks for less than its route does, without its registered
+    reasons for a second person. Raises NotFound when the policy is gone.
+    """
+    route = routes.require_route(tx, proposal.route)
+    pins = [Suites(tx).get(plan.suite_digest) for plan in proposal.plans]
+    proposer = Actor(
+        proposal.proposer, Role.PROPOSER, proposal.proposer_principal, proposal.proposer_key
+    )
+    candidate = Routing(tx).targets()[proposal.candidate]
+    found = find_second_person_reasons(ctx, tx, route, pins, candidate, proposer)
+    known = proposal.widened.items()
+    new = {name: change for name, change in found.items() if (name, change) not in known}
+    return [
+        *_policy(ctx, route, proposal),
+        *describe_second_person_reasons(new),
+        *_suites(route, proposal),
+    ]
+
+
+def require_current_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
+    """Requires that the proposal asks for all that its route does now. Raises ProofRefused."""
+    if rule_differences := list_rule_differences(ctx, tx, proposal):
+        raise ProofRefused(
+            f"{proposal.id}: {OTHER_RULES} ({'; '.join(rule_differences)}): propose again"
+        )
+
+
+def _suites(route: Route, proposal: Proposal) -> Iterator[str]:
+    plans = {plan.suite: plan for plan in proposal.plans}
+    for suite in route.settings.suites:
+        plan = plans.pop(suite.suite, None)
+        if plan is None:
+            yield f"suite {suite.suite}: {suite.role.value} on the route, and not proposed"
+        elif plan.role is not suite.role:
+            yield f"suite {suite.suite}: {suite.role.value} on the route, not {plan.role.value}"
+        elif plan.combine and plan.weight != suite.weight:
+            weights = f"{suite.weight:g} on the route, not {plan.weight:g}"
+            yield f"suite {suite.suite}: weighs {weights}"
+    for plan in plans.values():
+        if plan.role is SuiteRole.PRIMARY:
+            yield f"suite {plan.suite}: not of the route any more, and primary in the proposal"
+
+
+ADDENDUM: Final = "prompt addendum"
+SHOWN: Final = 2000  # characters of one
+
+# Suite to what it decides on a route, and how much it counts.
+Parts = Mapping[str, tuple[SuiteRole, float]]
+
+# Roles before and after that ask for more; None for a suite that the route has not.
+STRICTER: Final = frozenset(
+    {
+        (None, SuiteRole.REQUIRED),
+        (None, SuiteRole.GUARD),
+        (SuiteRole.GUARD, SuiteRole.REQUIRED),
+    }
+)
+
+
+def list_choices_beyond(rules: GatePolicy, chosen: GatePolicy) -> list[str]:
+    found = []
+    if chosen.claim not in rules.allowed_claims:
+        allowed = ", ".join(rules.allowed_claims)
+        found.append(f"the claim {chosen.claim.value}, of {allowed}")
+    if chosen.margin > rules.largest_margin:
+        found.append(f"a margin of {chosen.margin:g}, above {rules.largest_margin:g}")
+    if chosen.min_saving < rules.min_saving:
+        found.append(f"a saving of {chosen.min_saving:g}, below {rules.min_saving:g}")
+    return found
+
+
+def _policy(ctx: Context, route: Route, proposal: Proposal) -> Iterator[str]:
+    rules, asked = ctx.policy(route.settings.policy), proposal.policy
+    chosen = replace(
+        rules.gate,
+        claim=asked.gate.claim,
+        margin=asked.gate.margin,
+        min_saving=asked.gate.min_saving,
+    )
+    if asked != replace(rules, gate=chosen):
+        yield f"the policy {rules.name} has other rules than {asked.name} had"
+    yield from list_choices_beyond(rules.gate, asked.gate)
+
+
+def find_second_person_reasons(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    pins: Sequence[SuitePin],
+    candidate: Target | None,
+    proposer: Actor | None,
+) -> dict[str, Any]:
+    """Finds what another person than the proposer has to approve, whatever the policy says:
+    suites that nobody accepted, an incumbent that the proposer brought back, words for every
+    prompt. candidate, proposer: None where not known yet.
+    """
+    found = _find_other_suites(ctx, tx, route, pins, proposer)
+    if proposer is not None:
+        found |= _find_restored_incumbent(tx, route, proposer, ctx.clock.now())
+    if candidate is not None:
+        found |= _find_added_prompt(Routing(tx).targets()[route.incumbent], candidate)
+    return found
+
+
+def _find_other_suites(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    pins: Sequence[SuitePin],
+    proposer: Actor | None,
+) -> dict[str, Any]:
+    """Suites that are other than those that a person has accepted for this route.
+
+    Accepted is the newer of what the route had when it was created or another person than the
+    proposer named its suites, and what the last proposal was let in with. The first proposal of
+    a route without either sets the measure. proposer: None for somebody who named none of them.
+    """
+    named = _named(ctx, tx, route, proposer)
+    let_in = next(iter(Proposals(tx).let_in(route.name)), None)
+    found: dict[str, Any] = {}
+    for pin in pins:
+        accepted = _accepted(tx, named, pin.name)
+        if accepted and pin.digest != accepted:
+            found[f"suite {pin.name}"] = {
+                "route": accepted,
+                "proposed": pin.digest,
+                "changed": _changed(tx, accepted, pin),
+            }
+    before = _parts(named[0].route.settings.suites)
+    if let_in is not None and let_in.created_at >= named[0].at:
+        before = {plan.suite: (plan.role, plan.weight) for plan in let_in.plans}
+    for name, (was, now) in _loosened(before, _parts(route.settings.suites)).items():
+        entry = found.setdefault(
+            f"suite {name}", {"route": was, "proposed": now, "changed": []}
+        )
+        entry["changed"] = [f"{was} then and {now} now", *entry["changed"]]
+    return found
+
+
+def _named(
+    ctx: Context, tx: Transaction, route: Route, proposer: Actor | None
+) -> Sequence[RouteRecord]:
+    """The route's versions from the one on that got its suites by a person who may speak for
+    them: not by the proposer, where the route's policy asks for two people. Who creates a route
+    may name the first.
+    """
+    history = Routing(tx).history(route.name)
+    alone = proposer is None or ctx.policy(route.settings.policy).self_approval
+    for number, (newer, older) in enumerate(pairwise(history)):
+        if _content(newer) == _content(older):
+            continue
+        if alone or proposer is None or four_eyes.is_other_person(tx, newer.actor, proposer):
+            return history[number:]
+    return history[-1:]
+
+
+def _content(record: RouteRecord) -> list[tuple[RouteSuite, str]]:
+    return [(suite, suite.digest) for suite in record.route.settings.suites]
+
+
+def _accepted(tx: Transaction, named: Sequence[RouteRecord], suite: str) -> str:
+    """The digest of the newer one; empty where there is none."""
+    let_in = (
+        (proposal.created_at, plan.suite_digest)
+        for proposal in Proposals(tx).let_in(named[0].route.name)
+        for plan in proposal.plans
+        if plan.suite == suite
+    )
+    both = [*islice(let_in, 1), *_since(named, suite)]
+    return max(both, key=itemgetter(0), default=(None, ""))[1]
+
+
+def _since(named: Sequence[RouteRecord], suite: str) -> list[tuple[datetime, str]]:
+    """Since when the settings had the suite as they did first, and its digest."""
+    found: list[tuple[datetime, str]] = []
+    for record in named:
+        suites = record.route.settings.suites
+        digest = next(
+            (route_suite.digest for route_suite in suites if route_suite.suite == suite), ""
+        )
+        if not digest or (found and digest != found[0][1]):
+            break
+        found = [(record.at, digest)]
+    return found
+
+
+def _parts(suites: Sequence[RouteSuite]) -> Parts:
+    """A weight counts among several primary suites alone."""
+    several = sum(suite.role is SuiteRole.PRIMARY for suite in suites) > 1
+    return {
+        suite.suite: (
+            suite.role,
+            suite.weight if several and suite.role is SuiteRole.PRIMARY else 1.0,
+        )
+        for suite in suites
+    }
+
+
+def _loosened(before: Parts, now: Parts) -> dict[str, tuple[str, str]]:
+    """Suites whose part in the decision is neither the same nor a stricter one, in words."""
+    if not before:
+        return {}
+    pairs = {name: (before.get(name), now.get(name)) for name in {**before, **now}}
+    return {
+        name: (_part(was), _part(is_))
+        for name, (was, is_) in pairs.items()
+        if was != is_ and (was and was[0], is_ and is_[0]) not in STRICTER
+    }
+
+
+def _part(part: tuple[SuiteRole, float] | None) -> str:
+    if part is None:
+        return "none"
+    role, weight = part
+    return role.value if weight == 1.0 else f"{role.value} with weight {weight:g}"
+
+
+def _changed(tx: Transaction, accepted: str, now: SuitePin) -> list[str]:
+    try:
+        return list(proof_validity.list_pin_differences(Suites(tx).get(accepted), now))
+    except NotFound:
+        return ["its content"]
+
+
+def _find_restored_incumbent(
+    tx: Transaction, route: Route, proposer: Actor, now: datetime
+) -> dict[str, Any]:
+    """The incumbent, where the proposer brought it back himself in the last 90 days: he chose
+    what his candidate is compared with, and that may be a weaker one than served before.
+    """
+    names = Routing(tx).targets()
+    for newer, older in pairwise(Routing(tx).history(route.name)):
+        if newer.route.incumbent == older.route.incumbent:
+            continue
+        known = Principals(tx).named(newer.actor)
+        own = fold_name(newer.actor) == fold_name(proposer.name) or (
+            known is not None and known.id == proposer.principal
+        )
+        if newer.kind != CHANGE_KINDS[RestoreIncumbent] or newer.at < now - WINDOW or not own:
+            return {}
+        was, is_ = (names[version.route.incumbent].name for version in (older, newer))
+        return {"incumbent": {"route": was, "proposed": is_, "reason": newer.reason}}
+    return {}
+
+
+def _find_added_prompt(incumbent: Target, candidate: Target) -> dict[str, Any]:
+    """Finds words for every prompt beyond the incumbent's and the gate's own remedies."""
+    added = candidate.request_patch.prompt_addendum
+    rest = added
+    for known in (incumbent.request_patch.prompt_addendum, *format_prompts()):
+        rest = rest.replace(known, "") if known else rest
+    if not rest.strip():
+        return {}
+    before = incumbent.request_patch.prompt_addendum
+    return {
+        ADDENDUM: {"route": before[:SHOWN], "proposed": added[:SHOWN], "length": len(added)}
+    }
+
+
+def describe_second_person_reasons(reasons: Mapping[str, Any]) -> list[str]:
+    return [f"{name}: {_describe_one(name, change)}" for name, change in reasons.items()]
+
+
+def _describe_one(name: str, difference: Mapping[str, Any]) -> str:
+    if name == "incumbent":
+        return (
+            f"{difference['proposed']}, which the proposer brought back in the place of "
+            f"{difference['route']} ({difference['reason']})"
+        )
+    if name == ADDENDUM:
+        more = f" … ({difference['length']} characters)" if difference["length"] > SHOWN else ""
+        return f"adds to every prompt, which may hold answers: {difference['proposed']!r}{more}"
+    return f"not the one accepted for this route ({'; '.join(difference['changed'])})"
+
+
+def check_judge(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> None:
+    """Checks a policy's judge before anything is paid for: that it can be asked, and that its
+    provider may see the route's class of data (D8).
+    """
+    canary_judge.check_judge(policy.canary)
+    judge = policy.canary.judge
+    if judge is None:
+        return
+    target = Target.from_name(judge.model)
+    data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
+    provider = Providers(tx).all().get(target.provider)
+    if provider is None or target.model not in provider.prices:
+        raise InputError(
+            f"policy {policy.name!r} has its canaries judged by {target.name}, within "
+            f"{format_usd(judge.max_usd)}, and its price is not known: set "
+            f"providers.{target.provider}.prices"
+        )

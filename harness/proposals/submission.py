@@ -1,0 +1,390 @@
+"""Lets people submit proposals, of one candidate or of several, which share one alpha."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from harness.frame.errors import InputError, NotAllowed, RouteBusy
+from harness.frame.idempotency import NoteMade, note_nothing
+from harness.frame.people.access import Actor, Role
+from harness.frame.ranges import SHARE_RANGE
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.policy import CostAcceptance, GatePolicy, Policy, parse_change_reference
+from harness.gate.suite_plan import Claim, SuitePlan
+from harness.proposals import route_rules
+from harness.proposals.candidates import cost_ratio
+from harness.proposals.candidates.cost_ratio import CostRatio
+from harness.proposals.evaluation import registration, worker_supervision
+from harness.proposals.evaluation.registration import FalsePassRisk, SelectionPlace
+from harness.providers.records import Providers
+from harness.providers.target import Target
+from harness.registry import data_class_checks, named_models, targets
+from harness.routes import routes
+from harness.routing.candidate_schedule import OnBetter
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalEvent, ProposalPhase, apply_event
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import Suites
+from harness.routing.table import Route, RouteSettings
+
+MOST_CANDIDATES: Final = 10  # that are proposed together
+ACCEPT_AT_PROPOSAL: Final = (
+    "An approver accepts it as they propose (`--accept-cost {0} --because …`), or before you "
+    "do: `swapgate proposal accept-cost ROUTE CANDIDATE --up-to {0} --because …`"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalRequest:
+    route: str
+    candidate: str
+    reason: str = ""
+    claim: Claim | None = None  # claim, margin, min_saving: None means what the policy says
+    margin: float | None = None
+    # A target id or name that stood before the suites already, and whose results the candidate
+    # was tuned after: its looks count as the candidate's.
+    descends_from: str | None = None
+    min_saving: float | None = None
+    # Others for the same swap: the best of those that pass goes on.
+    rivals: tuple[str, ...] = ()
+    # Of the change request in the team's own system, under which the swap is made.
+    change_reference: str = ""
+    # The most that a candidate may cost, in costs of the incumbent, and why: by an approver.
+    accept_cost: float | None = None
+    because: str = ""
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        return (self.candidate, *self.rivals)
+
+    @property
+    def alone(self) -> tuple["ProposalRequest", ...]:
+        return tuple(
+            replace(
+                self,
+                candidate=candidate,
+                rivals=tuple(other for at, other in enumerate(self.candidates) if at != number),
+            )
+            for number, candidate in enumerate(self.candidates)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleTerms:
+    on_better: OnBetter
+    most_alpha: float  # of each candidate
+
+
+def create_proposal(
+    ctx: Context, actor: Actor, request: ProposalRequest, note_made: NoteMade = note_nothing
+) -> Proposal:
+    """Register a proposal: suites, claim, margin, alpha, items and order are fixed from here.
+
+    Raises RouteBusy when the route has an open proposal, NotFound for an unknown route, target
+    or policy, InputError for a wish that makes no sense.
+    """
+    return create_selection(ctx, actor, request, note_made=note_made)[0]
+
+
+def create_selection(
+    ctx: Context,
+    actor: Actor,
+    request: ProposalRequest,
+    terms: ScheduleTerms | None = None,
+    *,
+    note_made: NoteMade = note_nothing,
+) -> tuple[Proposal, ...]:
+    """Registers a proposal for each of the request's candidates, all of them or none. terms: of
+    the route's schedule; None for a person's request, which ends the schedule's own while those
+    are measured.
+
+    Each has the k-th part of its alpha (statistics.md §1.16). Raises as `create_proposal`, and
+    InputError for a candidate that is named twice.
+    """
+    actor.require(Role.PROPOSER)
+    _check_rivals(request)
+    # A suite may take seconds to load, and a unit of work holds up all others: load it first.
+    preview_proposal(ctx, request, actor)
+    several = len(request.candidates)
+    selection = ctx.chance.token("sel_") if several > 1 else ""
+    made: list[Proposal] = []
+    with ctx.store.write() as tx:
+        if terms is None:
+            _end_scheduled(ctx, tx, actor, request.route)
+        for number, candidate in enumerate(request.candidates):
+            place = SelectionPlace(
+                selection, number, several, terms.most_alpha if terms else 1.0
+            )
+            one = replace(request, candidate=candidate, rivals=())
+            proposal = replace(
+                _register(ctx, tx, actor, one, place),
+                on_better=terms.on_better if terms else None,
+            )
+            if any(proposal.candidate == other.candidate for other in made):
+                raise InputError(f"{candidate} is named twice: each candidate stands once")
+            if not made:
+                note_made(tx, proposal.id)
+            Proposals(tx).add(proposal)
+            subject, details = f"proposal {proposal.id}", _registration(proposal)
+            AuditLog(tx).append(actor, "proposal.create", subject, details)
+            made.append(proposal)
+    return tuple(made)
+
+
+def _end_scheduled(ctx: Context, tx: Transaction, actor: Actor, route: str) -> None:
+    """Ends what the route's schedule still measures: a person does not wait for the clock."""
+    for proposal in Proposals(tx).open():
+        if proposal.route == route and proposal.yields:
+            because = f"{actor.name} proposed another swap"
+            now = ctx.clock.now()
+            saved = Proposals(tx).save(
+                apply_event(proposal, ProposalEvent.CANCELLED, now, because)
+            )
+            worker_supervision.stop_unneeded_runs(ctx, tx, saved)
+            subject = f"proposal {proposal.id}"
+            AuditLog(tx).append(actor, "proposal.cancelled", subject, {"reason": because})
+
+
+def _check_rivals(request: ProposalRequest) -> None:
+    if len(request.candidates) > MOST_CANDIDATES:
+        raise InputError(
+            f"at most {MOST_CANDIDATES} candidates are proposed together, not "
+            f"{len(request.candidates)}: each one more leaves all of them less alpha"
+        )
+    if request.rivals and request.descends_from:
+        raise InputError(
+            "one target cannot be told as what several candidates descend from: propose the "
+            "one that does alone"
+        )
+
+
+def _register(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    request: ProposalRequest,
+    place: SelectionPlace,
+) -> Proposal:
+    """Checks a candidate, and registers its suites. The proposal is not stored yet."""
+    now = ctx.clock.now()
+    route = routes.require_route(tx, request.route)
+    _check_baked(route)
+    candidate = named_models.register_model(ctx, tx, actor, request.candidate)
+    if candidate.id == route.incumbent:
+        raise InputError(
+            f"{candidate.name} serves route {route.name!r} already: nothing to swap"
+        )
+    targets.check_evaluable(tx, candidate, Routing(tx).targets()[route.incumbent])
+    data_class_checks.check_targets(ctx, route.settings, [candidate], route=route.name)
+    incumbent = Routing(tx).targets()[route.incumbent]
+    for suite in route.settings.suites:
+        data_class_checks.check_suite(ctx, suite.suite, [incumbent, candidate])
+    policy = _policy(ctx, route.settings, request)
+    _check_reason(policy.gate, request)
+    route_rules.check_judge(ctx, tx, route, policy)
+    _check_prices(tx, policy.gate, incumbent, candidate)
+    accepted = _find_accepted_cost(ctx, tx, actor, request, candidate)
+    lineage = registration.find_lineage(tx, candidate, request.descends_from)
+    registered = registration.plan_suites(ctx, route.settings, policy.gate)
+    for pin, _ in registered:
+        Suites(tx).put(pin, now)
+    plans = registration.charge_alpha(
+        tx, route, policy.gate, registered, candidate.id, lineage, place
+    )
+    arms = (incumbent, candidate)
+    cost = cost_ratio.find_ratio(ctx, tx, plans, policy.canary, arms, accepted)
+    cost.require_acceptance(ACCEPT_AT_PROPOSAL)
+    proposal = Proposal(
+        id=ctx.chance.token("p_"),
+        route=route.name,
+        incumbent=route.incumbent,
+        candidate=candidate.id,
+        claim=policy.gate.claim,
+        reason=request.reason,
+        proposer=actor.name,
+        policy=policy,
+        plans=plans,
+        widened=_find_second_person_reasons(ctx, tx, route, candidate, actor),
+        phase=ProposalPhase.PROPOSED,
+        created_at=now,
+        updated_at=now,
+        proposer_principal=actor.principal,
+        proposer_key=actor.key,
+        selection=place.selection,
+        place=place.place,
+        change_reference=parse_change_reference(request.change_reference),
+        accepted_cost=accepted,
+    )
+    _check_change(proposal)
+    return proposal
+
+
+def _find_accepted_cost(
+    ctx: Context, tx: Transaction, actor: Actor, request: ProposalRequest, candidate: Target
+) -> CostAcceptance | None:
+    if request.accept_cost is not None:
+        return cost_ratio.accept_cost(actor, request.accept_cost, request.because)
+    if request.because.strip():
+        raise InputError(
+            "a reason to accept a cost goes with how many times the cost (`--accept-cost`)"
+        )
+    return cost_ratio.find_accepted_cost(ctx, tx, request.route, candidate)
+
+
+def _check_change(proposal: Proposal) -> None:
+    """Raises InputError where the change request that the policy asks for cannot come later."""
+    missing = proposal.needs_change_reference and not proposal.change_reference
+    if missing and not proposal.needs_approval:
+        raise InputError(
+            f"the policy {proposal.policy.name!r} asks for a change request, and nobody "
+            "approves this proposal: give its reference (`--change CHG0012345`)"
+        )
+
+
+def _find_second_person_reasons(
+    ctx: Context, tx: Transaction, route: Route, candidate: Target | None, actor: Actor | None
+) -> dict[str, Any]:
+    pins = [ctx.suites.pin(suite.suite) for suite in route.settings.suites]
+    return route_rules.find_second_person_reasons(ctx, tx, route, pins, candidate, actor)
+
+
+def _policy(ctx: Context, settings: RouteSettings, request: ProposalRequest) -> Policy:
+    """The route's policy with what the request chooses. Raises NotAllowed beyond its bounds."""
+    policy = ctx.policy(settings.policy)
+    gate = policy.gate
+    if request.margin is not None and not SHARE_RANGE.holds(request.margin):
+        raise InputError(f"an allowed loss lies in {SHARE_RANGE.text}, not {request.margin}")
+    if request.min_saving is not None and not SHARE_RANGE.holds(request.min_saving):
+        raise InputError(
+            f"a share to be saved lies in {SHARE_RANGE.text}, not {request.min_saving}"
+        )
+    gate = replace(
+        gate,
+        claim=request.claim or gate.claim,
+        margin=gate.margin if request.margin is None else request.margin,
+        min_saving=gate.min_saving if request.min_saving is None else request.min_saving,
+    )
+    if request.min_saving is not None and gate.claim is not Claim.CHEAPER:
+        raise InputError(
+            f"a share to be saved goes with the claim {Claim.CHEAPER.value}, not with "
+            f"{gate.claim.value}"
+        )
+    if beyond := route_rules.list_choices_beyond(policy.gate, gate):
+        raise NotAllowed(
+            f"beyond what the policy {policy.name!r} allows: {'; '.join(beyond)}. Choose "
+            "within it, or let an admin change the policy"
+        )
+    return replace(policy, gate=gate)
+
+
+def _check_baked(route: Route) -> None:
+    if route.break_glass is not None:
+        raise RouteBusy(
+            f"route {route.name!r} is served without proof ({route.break_glass}), and nothing "
+            "is compared with that: end it with `swapgate route break-glass end`"
+        )
+    if route.holdback is not None:
+        raise RouteBusy(
+            f"route {route.name!r} still bakes its last promotion: wait for the end, or end it "
+            f"with `swapgate canary finish {route.name} --reason …`"
+        )
+
+
+def _check_reason(gate: GatePolicy, request: ProposalRequest) -> None:
+    if gate.claim is Claim.NON_INFERIOR and not request.reason.strip():
+        raise InputError(
+            "the claim non_inferior accepts a small loss, so it needs a reason: "
+            "cheaper, faster, end of life …"
+        )
+
+
+def _check_prices(tx: Transaction, gate: GatePolicy, *arms: Target) -> None:
+    """Before any answer is paid for: what has no price is never shown to be cheaper."""
+    if gate.claim is not Claim.CHEAPER:
+        return
+    providers = Providers(tx).all()
+    for arm in arms:
+        provider = providers.get(arm.provider)
+        if provider is None or arm.model not in provider.prices:
+            raise InputError(
+                f"the claim {gate.claim.value} needs both models' prices, and {arm.name} has "
+                f"none: set providers.{arm.provider}.prices"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalPreview:
+    plans: tuple[SuitePlan, ...]
+    widened: Mapping[str, Any]  # what would need another person's approval, as in `Proposal`
+    risk: FalsePassRisk
+    gate: GatePolicy
+    cost: CostRatio  # with what an approver accepted before
+    candidate: str  # in full, as the request's words were read
+    unlisted: str  # that the candidate's provider does not list it; empty for nothing to say
+
+
+def preview_proposal(
+    ctx: Context, request: ProposalRequest, actor: Actor | None = None
+) -> ProposalPreview:
+    """What `create_proposal` would register for this request; stores nothing. actor: None where
+    the proposer is not known yet.
+    """
+    with ctx.store.read() as tx:
+        route = routes.require_route(tx, request.route)
+    policy = _policy(ctx, route.settings, request)
+    registered = registration.plan_suites(ctx, route.settings, policy.gate)
+    with ctx.store.read() as tx:
+        candidate = named_models.find_listed_model(ctx, tx, request.candidate)
+        incumbent = Routing(tx).targets()[route.incumbent]
+        lineage = registration.find_lineage(tx, candidate, request.descends_from)
+        place = SelectionPlace(candidates=len(request.candidates))
+        plans = registration.charge_alpha(
+            tx, route, policy.gate, registered, candidate.id, lineage, place
+        )
+        accepted = cost_ratio.find_accepted_cost(ctx, tx, route.name, candidate)
+        return ProposalPreview(
+            plans,
+            _find_second_person_reasons(ctx, tx, route, candidate, actor),
+            registration.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
+            policy.gate,
+            cost_ratio.find_ratio(
+                ctx, tx, plans, policy.canary, (incumbent, candidate), accepted
+            ),
+            candidate.name,
+            named_models.find_unlisted(tx, candidate),
+        )
+
+
+def get_proposal(ctx: Context, proposal: str) -> Proposal:
+    with ctx.store.read() as tx:
+        return Proposals(tx).get(proposal)
+
+
+def list_proposals(
+    ctx: Context, *, route: str | None = None, open_only: bool = False
+) -> Sequence[Proposal]:
+    with ctx.store.read() as tx:
+        return Proposals(tx).list(route=route, open_only=open_only)
+
+
+def count_phases(ctx: Context) -> Mapping[ProposalPhase, int]:
+    with ctx.store.read() as tx:
+        return Proposals(tx).phases()
+
+
+def _registration(proposal: Proposal) -> dict[str, object]:
+    accepted = proposal.accepted_cost
+    return {
+        "route": proposal.route,
+        "incumbent": proposal.incumbent,
+        "candidate": proposal.candidate,
+        "reason": proposal.reason,
+        "policy": proposal.policy.digest,
+        "suites": [plan.as_json() for plan in proposal.plans],
+        "widened": dict(proposal.widened),
+        **({"selection": proposal.selection} if proposal.selection else {}),
+        **({"change": proposal.change_reference} if proposal.change_reference else {}),
+        **({"accepted_cost": asdict(accepted)} if accepted else {}),
+    }

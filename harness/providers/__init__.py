@@ -1,0 +1,1 @@
+"""Providers, their keys, models and checks."""

@@ -1,0 +1,234 @@
+"""A provider's `api_base` must not lead to a metadata service, which hands out the machine's
+credentials. The URL is checked when it is set, each address before it is connected to. Pure.
+"""
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
+from typing import Final
+from urllib.parse import urlsplit
+
+from harness.frame.errors import InputError
+
+# By kind: how an `api_base` ends, and one that is right.
+_API_BASES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
+    "bedrock": (
+        re.compile(r"(?!.*/v1/?$).+"),  # that ending is of its other API
+        "https://bedrock-runtime.REGION.amazonaws.com",
+    ),
+    "vertex": (
+        re.compile(r".*/projects/[^/]+/locations/[^/]+/publishers/google/?"),
+        (
+            "https://REGION-aiplatform.googleapis.com/v1/"
+            "projects/PROJECT/locations/REGION/publishers/google"
+        ),
+    ),
+}
+
+
+def api_base_example(kind: str) -> str:
+    return _API_BASES[kind][1] if kind in _API_BASES else ""
+
+
+def check_api_base_path(kind: str, url: str) -> None:
+    """Checks that an api_base ends where its kind's paths begin. Raises InputError."""
+    if not url:
+        like = f": {example}" if (example := api_base_example(kind)) else ""
+        raise InputError(f"a provider of kind {kind!r} needs an api_base{like}")
+    if kind not in _API_BASES:
+        return
+    ending, example = _API_BASES[kind]
+    if not ending.fullmatch(url):
+        raise InputError(f"api_base of a provider of kind {kind!r} is {example}")
+
+
+Address = IPv4Address | IPv6Address
+
+# Link-local, where clouds' metadata services are, and those that are elsewhere: Amazon's and
+# Google's over IPv6, Alibaba's, Oracle's, Azure's platform (its WireServer hands out secrets).
+CLOSED_NETWORKS: Final = tuple(
+    ip_network(network_text)
+    for network_text in (
+        "169.254.0.0/16",
+        "fe80::/10",
+        "fd00:ec2::/64",
+        "fd20:ce::254/128",
+        "100.100.100.200/32",
+        "192.0.0.192/32",
+        "168.63.129.16/32",
+    )
+)
+CLOSED_NAMES: Final = frozenset(
+    {
+        "metadata",
+        "metadata.google.internal",
+        "metadata.goog",
+        "instance-data",
+        "instance-data.ec2.internal",
+    }
+)
+# An IPv4 address stands in their last 32 bits: mapped, compatible, translated (RFC 6052, and
+# RFC 2765's `::ffff:0:a.b.c.d`).
+_EMBEDDING: Final = tuple(
+    IPv6Network(network_text)
+    for network_text in ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "::ffff:0:0:0/96")
+)
+# RFC 5214 (ISATAP): likewise, behind any prefix, where these stand before it. The two bits that
+# may be set say that an address is unique, or a group's.
+_ISATAP: Final = b"\x00\x00\x5e\xfe"
+_ISATAP_FREE_BITS: Final = 0x03
+_SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # in the 32 bits after the first 16
+# A network's own translation (RFC 8215), whose prefix may have any of RFC 6052's lengths: by
+# which, the four bytes are elsewhere, around one that is always 0.
+_OWN_TRANSLATION: Final = IPv6Network("64:ff9b:1::/48")
+_PLACES: Final = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
+_TEREDO: Final = IPv6Network("2001::/32")  # RFC 4380: its server's, and its own, inverted
+_NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
+_DOTS: Final = str.maketrans("\u3002\uff0e\uff61", "...")
+
+
+def check_api_base(url: str, allowed: Collection[str] = ()) -> None:
+    """Checks an address. Raises InputError without the URL, which may hold a secret."""
+    host = _host(url)
+    if not _is_open(host, allowed):
+        raise InputError(
+            f"api_base names {host}: link-local addresses and clouds' metadata services are "
+            "closed. If a provider is really there, add the name to `router.allow_addresses`"
+        )
+
+
+def may_connect(host: str, address: str, allowed: Collection[str] = ()) -> bool:
+    try:
+        return plain_host(host) in _names(allowed) or _is_open(plain_host(address), allowed)
+    except ValueError:
+        return False
+
+
+def is_internal_host(host: str) -> bool:
+    try:
+        return not _is_open(plain_host(host), ())
+    except ValueError:
+        return False
+
+
+def _names(allowed: Collection[str]) -> set[str]:
+    return {plain_host(name) for name in allowed if "/" not in name}
+
+
+def _host(url: str) -> str:
+    """Returns the URL's host in one spelling. Raises InputError."""
+    if any(character <= " " or character in "\\\x7f" for character in url):
+        raise InputError("api_base has a space, a backslash or a control character in it")
+    try:
+        found = urlsplit(url)
+        host, port = found.hostname, found.port
+    except ValueError:
+        host, port = None, None
+    if not host or found.scheme not in ("http", "https") or port == 0:
+        raise InputError("api_base is http(s)://host[:port]/path, and the one given is not")
+    if "@" in found.netloc:
+        raise InputError(
+            "api_base has a user or a password in it, which would be shown and logged: give "
+            "the key by `api_key_env` or `swapgate provider key set`"
+        )
+    if found.query or found.fragment:
+        raise InputError("api_base has a query or a fragment: paths are put behind it")
+    try:
+        return plain_host(host)
+    except ValueError:
+        raise InputError("api_base has a host that is neither a name nor an address") from None
+
+
+def plain_host(host: str) -> str:
+    """A name as it is looked up, or an address in its usual form. Raises ValueError."""
+    text = unicodedata.normalize("NFKC", host.translate(_DOTS)).lower().rstrip(".")
+    found = _address(text)
+    if found is not None:
+        return str(found)
+    name = text.encode("idna").decode()
+    if not _NAME.fullmatch(name):
+        raise ValueError(host)
+    return name
+
+
+def _address(text: str) -> Address | None:
+    """Parses an address; None for a name. Raises ValueError for a broken IPv6 address."""
+    if ":" in text:
+        return IPv6Address(text.partition("%")[0])
+    return _ipv4(text)
+
+
+def _ipv4(text: str) -> IPv4Address | None:
+    """Parses an IPv4 address as inet_aton: one to four parts, decimal, 0x or octal."""
+    try:
+        *firsts, last = [_number(part) for part in text.split(".")]
+    except ValueError:
+        return None
+    if (
+        len(firsts) > 3
+        or any(first > 255 for first in firsts)
+        or last >= 256 ** (4 - len(firsts))
+    ):
+        return None
+    return IPv4Address(int.from_bytes([*firsts, *last.to_bytes(4 - len(firsts))]))
+
+
+def _number(part: str) -> int:
+    if not re.fullmatch(r"0x[0-9a-f]*|[0-9]+", part):
+        raise ValueError(part)
+    if part.startswith("0x"):
+        return int(part[2:] or "0", 16)
+    return int(part, 8 if part.startswith("0") else 10)
+
+
+def _is_open(host: str, allowed: Collection[str]) -> bool:
+    """Whether a provider may be at this host. host: a name or an address, in its plain form."""
+    found = _address(host)
+    if found is None:
+        return host not in CLOSED_NAMES or host in _names(allowed)
+    closed = [
+        address
+        for address in _meant(found)
+        if any(address in network for network in CLOSED_NETWORKS)
+    ]
+    return not closed or any(_covers(name, found, *closed) for name in allowed)
+
+
+def _meant(address: Address) -> Iterator[Address]:
+    yield address
+    if isinstance(address, IPv6Address):
+        if _is_isatap(address) or any(address in network for network in _EMBEDDING):
+            yield IPv4Address(address.packed[12:])
+        if address in _SIX_TO_FOUR:
+            yield IPv4Address(address.packed[2:6])
+        elif address in _OWN_TRANSLATION:
+            for places in _PLACES:
+                yield IPv4Address(bytes(address.packed[place] for place in places))
+        elif address in _TEREDO:
+            yield IPv4Address(address.packed[4:8])
+            yield IPv4Address(bytes(octet ^ 0xFF for octet in address.packed[12:]))
+
+
+def _is_isatap(address: IPv6Address) -> bool:
+    first, *others = address.packed[8:12]
+    return bytes([first & ~_ISATAP_FREE_BITS, *others]) == _ISATAP
+
+
+def _covers(allowed: str, *addresses: Address) -> bool:
+    try:
+        network = ip_network(allowed, strict=False)
+    except ValueError:
+        return False
+    return any(address in network for address in addresses)
+
+
+def check_allowed_address(entry: str) -> None:
+    """Checks an entry of `router.allow_addresses`. Raises InputError."""
+    try:
+        if "/" in entry:
+            ip_network(entry, strict=False)
+        else:
+            plain_host(entry)
+    except ValueError:
+        raise InputError(f"{entry!r} is no host name, address or network") from None

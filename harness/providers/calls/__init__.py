@@ -1,0 +1,1 @@
+"""Calls to providers outside of traffic."""

@@ -1,0 +1,117 @@
+"""The HTTP client of the control plane uses no proxy, follows no redirect, refuses closed
+addresses where the connection leads, and has a limit of time up to the last byte.
+"""
+
+import http.client
+import io
+import socket
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from harness.providers.api_base_rules import may_connect
+
+USER_AGENT: Final = "swapgate"
+
+
+class ClosedAddress(OSError):
+    """The name resolved to a forbidden address; nothing was sent."""
+
+
+class GuardedHttpClient:
+    """Sends single requests. allowed: as `api_base_rules.check_api_base` reads it."""
+
+    def __init__(self, allowed: Collection[str] = ()) -> None:
+        self._allowed = allowed
+
+    @contextmanager
+    def send(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        timeout_s: float,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Sends a GET, or a POST of the body. Yields the answer, of any status, when its head
+        came; the caller reads as much of it as it will take.
+
+        Raises OSError (TimeoutError, ClosedAddress), HTTPException and ValueError, also while
+        the answer is read.
+        """
+        ends = time.monotonic() + timeout_s
+        connection = _connection(url, timeout_s)
+        connection.response_class = partial(_TimedResponse, partial(_left_s, ends))  # type: ignore[assignment]  # called as one
+        try:
+            connection.connect()
+            check_peer(connection.sock, connection.host, self._allowed)
+            connection.sock.settimeout(_left_s(ends))
+            connection.request(
+                "GET" if body is None else "POST", _target(url), body, _merged(headers)
+            )
+            with connection.getresponse() as answer:
+                yield answer
+        finally:
+            connection.close()
+
+
+def check_peer(sock: socket.socket, host: str, allowed: Collection[str] = ()) -> None:
+    if not may_connect(host, str(sock.getpeername()[0]), allowed):
+        raise ClosedAddress("its name leads to a closed address")
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, left_s: Callable[[], float], sock: socket.socket, **more: Any) -> None:
+        super().__init__(sock, **more)
+        self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach(), left_s))
+
+
+class _TimedReader(io.RawIOBase):
+    """Waits for each piece only as long as the whole answer may still take."""
+
+    def __init__(
+        self, sock: socket.socket, raw: io.RawIOBase, left_s: Callable[[], float]
+    ) -> None:
+        self._sock, self._raw, self._left_s = sock, raw, left_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(self._left_s())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _left_s(ends: float) -> float:
+    """Raises TimeoutError when nothing is left."""
+    left_s = ends - time.monotonic()
+    if left_s <= 0.0:
+        raise TimeoutError("timed out")
+    return left_s
+
+
+def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http or https URL with a host")
+    secure = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    return kind(parts.hostname, parts.port or kind.default_port, timeout=timeout_s)
+
+
+def _target(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+
+
+def _merged(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Keeps the last header of each name; case does not matter."""
+    ours = {"user-agent": USER_AGENT, "connection": "close"}
+    return ours | {name.lower(): value for name, value in headers.items()}

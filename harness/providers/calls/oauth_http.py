@@ -1,0 +1,210 @@
+"""Signs people in at a model vendor by OAuth's device flow, in OpenAI's own form as well.
+Errors repeat no text of a server, which may hold a token.
+"""
+
+import http.client
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlencode, urlsplit
+
+from harness.frame.errors import SignInRefused, SignInUnreachable
+from harness.frame.ports import Clock
+from harness.providers.calls.guarded_http import GuardedHttpClient
+from harness.providers.oauth import (
+    DEFAULT_INTERVAL_S,
+    DeviceCode,
+    OAuthEndpoints,
+    OAuthFlow,
+    OAuthTokens,
+    PollAnswer,
+    lifetime_s,
+)
+
+MAX_BYTES: Final = 1024 * 1024
+TIMEOUT_S: Final = 15.0
+CODE_LIFE_S: Final = 900.0  # of a user code whose server does not say
+DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
+TOO_MANY: Final = 429
+NOT_YET: Final = (403, 404)  # OpenAI's pending
+REFUSALS: Final = (400, 401, 403, 404, 422)
+_FORM: Final = "application/x-www-form-urlencoded"
+_JSON: Final = "application/json"
+_WORD: Final = re.compile(r"[a-z0-9_]{1,60}")
+_PASSING: Final = ("slow_down", "temporarily_unavailable", "server_error")
+_USER_CODE: Final = re.compile(r"[\x21-\x7e]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    status: int
+    body: Mapping[str, object]  # its JSON object; empty for anything else
+    host: str
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def error(self) -> str:
+        told = self.body.get("error")
+        word = told.get("code") if isinstance(told, dict) else told
+        return word if isinstance(word, str) and _WORD.fullmatch(word) else ""
+
+    def text(self, *names: str) -> str:
+        found = (self.body.get(name) for name in names)
+        return next((value for value in found if isinstance(value, str)), "")
+
+    def seconds(self, name: str) -> float | None:
+        """Also of a number that comes as text."""
+        value = self.body.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return None
+        try:
+            found = float(value)
+        except ValueError:
+            return None
+        return found if 0 <= found < 1e12 else None
+
+
+class HttpOAuthServer:
+    """Implements ports.OAuthServer. allowed: as `api_base_rules.check_api_base` reads it."""
+
+    def __init__(self, clock: Clock, allowed: Collection[str] = ()) -> None:
+        self._clock = clock
+        self._client = GuardedHttpClient(allowed)
+
+    def device_code(self, place: OAuthEndpoints) -> DeviceCode:
+        if place.flow is OAuthFlow.OPENAI:
+            reply = self._post(place, place.device_url, _JSON, {"client_id": place.client_id})
+            secret = reply.text("device_auth_id")
+        else:
+            asked = {"client_id": place.client_id, "scope": place.scope}
+            reply = self._post(place, place.device_url, _FORM, asked)
+            secret = reply.text("device_code")
+        user_code = reply.text("user_code", "usercode")
+        url = reply.text("verification_uri", "verification_url") or place.verification_url
+        if not (reply.ok and secret and _USER_CODE.fullmatch(user_code) and _shown(url)):
+            raise _failed(reply)
+        life_s = reply.seconds("expires_in")
+        interval_s = reply.seconds("interval")
+        return DeviceCode(
+            secret,
+            user_code,
+            url,
+            CODE_LIFE_S if life_s is None else life_s,
+            DEFAULT_INTERVAL_S if interval_s is None else interval_s,
+        )
+
+    def poll(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:
+        try:
+            if place.flow is OAuthFlow.OPENAI:
+                return self._poll_openai(place, code)
+            asked = {
+                "client_id": place.client_id,
+                "device_code": code.secret,
+                "grant_type": DEVICE_GRANT,
+            }
+            reply = self._post(place, place.token_url, _FORM, asked)
+        except SignInUnreachable:
+            return PollAnswer.UNREACHABLE
+        if reply.status == TOO_MANY:
+            return PollAnswer.SLOW_DOWN
+        # GitHub's errors have status 200.
+        if reply.error in set(PollAnswer) - {PollAnswer.UNREACHABLE}:
+            return PollAnswer(reply.error)
+        if reply.ok or reply.error:
+            return _tokens(reply)
+        return PollAnswer.UNREACHABLE
+
+    def _poll_openai(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:
+        asked = {"device_auth_id": code.secret, "user_code": code.user_code}
+        reply = self._post(place, place.poll_url, _JSON, asked)
+        if reply.error in (PollAnswer.DENIED, PollAnswer.EXPIRED, PollAnswer.SLOW_DOWN):
+            return PollAnswer(reply.error)
+        if reply.status in NOT_YET:
+            return PollAnswer.PENDING
+        if reply.status == TOO_MANY:
+            return PollAnswer.SLOW_DOWN
+        granted = reply.text("authorization_code")
+        if not (reply.ok and granted):
+            raise _failed(reply)
+        asked = {
+            "client_id": place.client_id,
+            "grant_type": "authorization_code",
+            "code": granted,
+            "code_verifier": reply.text("code_verifier"),
+            "redirect_uri": place.redirect_uri,
+        }
+        return _tokens(self._post(place, place.token_url, _FORM, asked))
+
+    def refresh(self, place: OAuthEndpoints, refresh_token: str) -> OAuthTokens:
+        asked = {
+            "client_id": place.client_id,
+            "grant_type": "refresh_token",
+            "refresh_token": refresh_token,
+        }
+        return _tokens(self._post(place, place.token_url, _FORM, asked))
+
+    def exchange(self, place: OAuthEndpoints, account_token: str) -> OAuthTokens:
+        reply = self._send(
+            place, place.exchange_url, None, {"Authorization": f"token {account_token}"}
+        )
+        token, ends = reply.text("token"), reply.seconds("expires_at")
+        if not (reply.ok and token):
+            raise _failed(reply)
+        left_s = None if ends is None else max(ends - self._clock.now().timestamp(), 0.0)
+        return OAuthTokens(token, expires_in_s=left_s, refresh_in_s=reply.seconds("refresh_in"))
+
+    def _post(
+        self, place: OAuthEndpoints, url: str, form: str, fields: Mapping[str, str]
+    ) -> _Reply:
+        sent = {name: value for name, value in fields.items() if value}
+        text = json.dumps(sent) if form == _JSON else urlencode(sent)
+        return self._send(place, url, text.encode(), {"Content-Type": form})
+
+    def _send(
+        self, place: OAuthEndpoints, url: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> _Reply:
+        sent = {"Accept": _JSON, **place.headers, **headers}
+        host = urlsplit(url).hostname or ""
+        try:
+            with self._client.send(url, sent, body, timeout_s=TIMEOUT_S) as answer:
+                return _Reply(answer.status, _object(answer.read(MAX_BYTES)), host)
+        except (OSError, http.client.HTTPException, ValueError) as failed:
+            raise SignInUnreachable(
+                f"{host} does not answer ({type(failed).__name__}): see whether this machine "
+                "reaches it"
+            ) from None
+
+
+def _object(content: bytes) -> Mapping[str, object]:
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _shown(url: str) -> bool:
+    return url.startswith(("https://", "http://")) and url.isprintable() and " " not in url
+
+
+def _tokens(reply: _Reply) -> OAuthTokens:
+    token = reply.text("access_token")
+    if not (reply.ok and token and not reply.error):
+        raise _failed(reply)
+    life = reply.seconds("expires_in")
+    return OAuthTokens(
+        token, reply.text("refresh_token"), lifetime_s(token) if life is None else life
+    )
+
+
+def _failed(reply: _Reply) -> SignInRefused | SignInUnreachable:
+    said = reply.error or f"status {reply.status}"
+    told_no = reply.status in REFUSALS or (reply.ok and reply.error)
+    if told_no and reply.error not in _PASSING:
+        return SignInRefused(f"{reply.host} refuses: {said}")
+    return SignInUnreachable(f"{reply.host} does not answer as it should: {said}")

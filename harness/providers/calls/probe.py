@@ -1,0 +1,237 @@
+"""Checks a provider by its list of models and a streamed question. Pure."""
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from harness.frame.formatting import format_milliseconds, format_span
+from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.oauth import OAUTH_ENDPOINTS, key_command
+from harness.providers.target import Provider, Target
+
+PROBE_QUESTION: Final = "Reply with the one word: ready"
+KEY_REFUSED_STATUSES: Final = (401, 403)
+# Signed requests and tokens are refused at minutes; people want to know before that.
+# They give a few at a time else.
+_WHOLE_LIST: Final = {"anthropic": "?limit=1000", "gemini": "?pageSize=1000"}
+MAX_SKEW_S: Final = 30.0
+MAX_REPLY_BYTES: Final = 4 * 1024 * 1024  # of an answer that does not stream; the rest is cut
+_MESSAGES_TOKENS: Final = 64
+_RETIRED: Final = (
+    "is it retired, or misspelt? `swapgate proposal create` moves a route to another"
+)
+
+
+class ProbeStatus(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+class ProbeSubject(StrEnum):
+    """Names what a probe looks at, in the order in which one needs the other."""
+
+    KEY = "key"
+    REACHABLE = "reachable"
+    MODEL = "model"
+    FIRST_TOKEN = "first token"  # noqa: S105 - no secret
+    CLOCK = "clock"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFinding:
+    subject: ProbeSubject
+    status: ProbeStatus
+    found: str
+    next_step: str = ""  # empty where there is nothing to do
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReply:
+    status: int | None  # None when nothing did
+    seconds: float  # until the head
+    content: bytes = b""
+    error: str = ""  # why, in words without a secret
+    first_s: float | None = None  # of a stream, until its first content
+    skew_s: float | None = None  # the provider's clock minus ours, None without a date
+
+
+@dataclass(frozen=True)
+class ProviderCheck:
+    provider: str
+    kind: str
+    target: str | None  # whose model was asked, None where none is known
+    ok: bool
+    findings: tuple[ProbeFinding, ...]
+    at: datetime  # when it ended
+
+
+def streamed_probe_request(
+    provider: Provider, target: Target
+) -> tuple[str, dict[str, Any]] | None:
+    kind = PROVIDER_KINDS.get(provider.kind)
+    spoken = kind.speaks if kind is not None else frozenset()
+    sent = provider.as_sent(target)
+    fields = {**sent.parameters, **sent.request_patch.parameters}
+    body = {
+        **{name: value for name, value in fields.items() if value is not None},
+        "model": target.model,
+        "messages": [{"role": "user", "content": PROBE_QUESTION}],
+        "stream": True,
+    }
+    if not provider.can(target.model).chat and Endpoint.EMBEDDINGS in spoken:
+        return "/embeddings", {"model": target.model, "input": PROBE_QUESTION}
+    if Endpoint.CHAT in spoken:
+        return "/chat/completions", body
+    if Endpoint.MESSAGES in spoken:
+        return "/messages", {"max_tokens": _MESSAGES_TOKENS, **body}
+    return None
+
+
+def is_content_event(data: bytes) -> bool:
+    try:
+        event = json.loads(data)
+        if event.get("type") == "content_block_delta":
+            return True
+        delta = event["choices"][0]["delta"]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return False
+    return any(value for name, value in delta.items() if name != "role")
+
+
+def probe_findings(
+    provider: Provider,
+    target: Target | None,
+    models: ProbeReply,
+    chat: ProbeReply | None,
+    used: Collection[str] = (),
+) -> Iterator[ProbeFinding]:
+    """Yields a probe's findings. used: the models that routes ask."""
+    yield _reachable(provider, models)
+    if models.status is None:
+        return
+    yield _key(provider, models, chat)
+    if target is not None:
+        yield _model(target, models, chat)
+        listed = parse_model_list(models.content)
+        others = sorted({*used} - listed - {target.model})
+        if listed and others:
+            found = f"it does not list {', '.join(others)}, which routes use"
+            yield ProbeFinding(ProbeSubject.MODEL, ProbeStatus.WARN, found, _RETIRED)
+    yield _first_token(target, chat)
+    yield _clock(models, chat)
+
+
+def missing_key_finding(provider: Provider) -> ProbeFinding:
+    found, step = "it has no key", f"`{key_command(provider.name, provider.kind)}`"
+    if provider.key_envs:
+        found = f"{found}: {', '.join(provider.key_envs)} not set"
+        step = f"{step}, or set {provider.key_envs[0]}, e.g. in .env"
+    found = f"{found}; its targets get no requests"
+    return ProbeFinding(ProbeSubject.KEY, ProbeStatus.FAIL, found, step)
+
+
+def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
+    if models.status is None:
+        up = "see whether it is up"
+        kind = PROVIDER_KINDS.get(provider.kind)
+        if kind is not None and kind.group is ProviderGroup.SIMULATED:
+            up = f"`swapgate sim --port {urlsplit(provider.api_base).port}` starts it"
+        step = f"{up}, or `swapgate provider set {provider.name} --api-base URL`"
+        return ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.FAIL, models.error, step)
+    found = f"answers after {format_milliseconds(models.seconds * 1000)}"
+    return ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.OK, found)
+
+
+def _key(provider: Provider, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
+    asked = [reply.status for reply in (models, chat) if reply is not None]
+    if refused := [status for status in asked if status in KEY_REFUSED_STATUSES]:
+        signs_in = provider.kind in OAUTH_ENDPOINTS
+        then = "signs in anew" if signs_in else "with a key that is in force"
+        step = f"`{key_command(provider.name, provider.kind)}` {then}"
+        found = f"{refused[0]}: it refuses our key"
+        return ProbeFinding(ProbeSubject.KEY, ProbeStatus.FAIL, found, step)
+    if any(status is not None and 200 <= status < 300 for status in asked):
+        return ProbeFinding(ProbeSubject.KEY, ProbeStatus.OK, "accepted")
+    return ProbeFinding(ProbeSubject.KEY, ProbeStatus.UNKNOWN, f"not told by status {asked[0]}")
+
+
+def _model(target: Target, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
+    if chat is not None and chat.status == 200:
+        return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.OK, f"{target.model} answers")
+    if chat is not None and chat.status == 404:
+        found = f"it does not know {target.model}: {chat.error}"
+        return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.FAIL, found, _RETIRED)
+    listed = parse_model_list(models.content)
+    if listed and target.model not in listed:
+        found = f"it does not list {target.model} among {len(listed)} models"
+        return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.WARN, found, _RETIRED)
+    if listed:
+        return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.OK, f"{target.model} is listed")
+    return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.UNKNOWN, "it lists no models")
+
+
+def _first_token(target: Target | None, chat: ProbeReply | None) -> ProbeFinding:
+    ask = ProbeSubject.FIRST_TOKEN
+    if target is None:
+        step = "`swapgate model add PROVIDER/MODEL` gives it a target to be asked"
+        return ProbeFinding(ask, ProbeStatus.UNKNOWN, "it has no target", step)
+    if chat is None:
+        found = "its protocol is spoken by the router alone"
+        return ProbeFinding(ask, ProbeStatus.UNKNOWN, found, "ask the route")
+    if chat.first_s is not None:
+        found = f"after {format_milliseconds(chat.first_s * 1000)}"
+        return ProbeFinding(ask, ProbeStatus.OK, found)
+    if chat.status == 200:
+        step = f"`swapgate model probe {target.provider}/{target.model}` shows the whole answer"
+        return ProbeFinding(ask, ProbeStatus.WARN, f"no content came: {chat.error}", step)
+    return ProbeFinding(ask, ProbeStatus.FAIL, chat.error, _step(chat.status))
+
+
+def _step(status: int | None) -> str:
+    match status:
+        case 429:
+            return "its limit or quota is used up: wait, or raise it with the provider"
+        case 402:
+            return "top up the account with the provider"
+        case None:
+            return "it did not answer in time: see the provider's status page"
+        case _ if status >= 500:
+            return "the provider fails: see its status page"
+        case _:
+            return (
+                "fix the target's parameters or the provider's `extra_body`; a model that "
+                "makes embeddings alone is declared `chat: false`"
+            )
+
+
+def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
+    known = [reply.skew_s for reply in (models, chat) if reply is not None]
+    skew = next((value for value in known if value is not None), None)
+    if skew is None:
+        return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.UNKNOWN, "it sends no date")
+    if abs(skew) > MAX_SKEW_S:
+        found = f"ours is {format_span(abs(skew))} {'behind' if skew > 0 else 'ahead'}"
+        step = "set this machine's clock (NTP): signatures and expiries depend on it"
+        return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.WARN, found, step)
+    return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.OK, f"within {MAX_SKEW_S:g} s of ours")
+
+
+def models_path(kind: str) -> str:
+    return f"/models{_WHOLE_LIST.get(kind, '')}"
+
+
+def parse_model_list(content: bytes) -> set[str]:
+    try:
+        found = json.loads(content)
+        if "models" in found:
+            return {str(entry["name"]).removeprefix("models/") for entry in found["models"]}
+        return {str(entry["id"]) for entry in found["data"]}
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return set()

@@ -1,0 +1,235 @@
+"""Compares what a model did in a short tool loop with what is declared of it (B7). Pure."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from harness.frame.json_schema import matches_schema
+from harness.frame.plain_data import read_object
+from harness.providers.target import Provider, Target
+
+STOCK_TOOL: Final = "stock_of"
+PRICE_TOOL: Final = "price_of"
+TOOL_QUESTION: Final = (
+    "How many lamps are in stock, and what does one lamp cost in EUR? Ask both tools at once, "
+    "in the same turn. Then answer in one sentence with both numbers."
+)
+FORCED_QUESTION: Final = "Say good morning."
+_ITEM: Final = {"type": "string", "enum": ["lamp", "chair"]}
+_CURRENCY: Final = {"type": "string", "enum": ["EUR", "USD"]}
+
+
+def _schema(**fields: object) -> Mapping[str, object]:
+    return {
+        "type": "object",
+        "properties": fields,
+        "required": list(fields),
+        "additionalProperties": False,
+    }
+
+
+TOOL_SCHEMAS: Final[Mapping[str, Mapping[str, object]]] = {
+    STOCK_TOOL: _schema(item=_ITEM),
+    PRICE_TOOL: _schema(item=_ITEM, currency=_CURRENCY),
+}
+# Numbers that no model would say by itself.
+TOOL_ANSWERS: Final[Mapping[str, int]] = {STOCK_TOOL: 4817, PRICE_TOOL: 2963}
+_IN_NUMBER: Final = re.compile(r"(?<=\d)[ ,.'’\u00a0\u202f](?=\d{3})")
+
+
+class ToolOutcome(StrEnum):
+    WORKS = "works"
+    ONE_AT_A_TIME = "one at a time"
+    OTHERS = "calls others"  # it calls tools, though none of those that it was offered
+    DOES_NOT = "does not"
+    NO_ANSWER = "no answer"  # or one that the router cannot read
+    NOT_SEEN = "not seen"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeToolCall:
+    name: str
+    arguments: str  # as the model wrote them
+
+
+@dataclass(frozen=True, slots=True)
+class ToolLoopTrace:
+    turns: Sequence[Sequence[ProbeToolCall]] = ()  # the calls of each of the model's answers
+    text: str = ""  # of its last one
+    error: str = ""  # why it ended early, in words without a secret; empty when it did not
+
+    @property
+    def calls(self) -> list[ProbeToolCall]:
+        return [call for turn in self.turns for call in turn]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolProbeResult:
+    whole: ToolLoopTrace  # whole, streamed: the same loop
+    # One answer, with `price_of` as the tool choice. None for what was not tried.
+    forced: ToolLoopTrace | None = None
+    streamed: ToolLoopTrace | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFinding:
+    subject: str
+    outcome: ToolOutcome
+    failed: bool  # the target is declared to do it, and does not
+    found: str
+    next_step: str = ""  # empty for none
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    provider: Provider
+    target: Target
+
+    def has(self, capability: str) -> bool:
+        return bool(getattr(self.provider.can(self.target.model), capability))
+
+    def describe(self, capability: str) -> str:
+        if self.target.model in self.provider.models:
+            return f"declared {capability}" if self.has(capability) else f"no {capability}"
+        return f"taken to have {capability}, as nothing is said of it"
+
+    def setting(self, capability: str, *, to: bool) -> str:
+        place = f"providers.{self.provider.name}.models.{self.target.model}.{capability}"
+        return f"set {place}: {'true' if to else 'false'}"
+
+
+def tool_findings(
+    provider: Provider, target: Target, result: ToolProbeResult
+) -> Iterator[ToolFinding]:
+    declared = _Declared(provider, target)
+    unheard = _UNHEARD if not result.whole.turns else ""
+    yield _judged(declared, "tools", "tools", _calls(result.whole), unheard)
+    yield _parallel(declared, result.whole)
+    yield _judged(declared, "results", "tools", _results(result.whole), _RESULTS)
+    yield _judged(declared, "forced choice", "tools", _forced(result.forced), _FORCED)
+    yield _judged(declared, "strict schema", "tools", _strict(result), _STRICT)
+    yield _judged(declared, "streamed", "stream", _streamed(result), _STREAMED)
+
+
+_Judged = tuple[ToolOutcome, str]
+_UNHEARD: Final = "fix what the error names; `swapgate doctor` looks at key, address and model"
+_RESULTS: Final = "see whether its chat template keeps tool results, or propose another model"
+_FORCED: Final = "leave tool_choice out where this target may answer, or propose another"
+_STRICT: Final = "check arguments in the tools, or propose a model that keeps to schemas"
+_STREAMED: Final = "ask without streams where there are tools, or propose another model"
+
+
+def _judged(
+    declared: _Declared, subject: str, capability: str, judged: _Judged, step: str = ""
+) -> ToolFinding:
+    outcome, found = judged
+    has, works = declared.has(capability), outcome is ToolOutcome.WORKS
+    next_step, failed = "", False
+    if outcome is ToolOutcome.NOT_SEEN or (works and has):
+        said = found
+    elif works:
+        said = f"{found}; {declared.describe(capability)} is declared"
+        next_step = declared.setting(capability, to=True)
+    elif not has:
+        said = f"as declared: {found}"
+    else:
+        said, failed = f"{declared.describe(capability)}; {found}", True
+        next_step = step or declared.setting(capability, to=False)
+    return ToolFinding(subject, outcome, failed, said, next_step)
+
+
+def _calls(loop: ToolLoopTrace) -> _Judged:
+    if not loop.calls:
+        why = loop.error or "it answers in words, where a tool call is required"
+        return ToolOutcome.DOES_NOT, why
+    for call in loop.calls:
+        if call.name not in TOOL_SCHEMAS:
+            return (
+                ToolOutcome.OTHERS,
+                f"it asks for a tool that there is not: {call.name[:40]!r}",
+            )
+        if read_object(call.arguments or "{}") is None:
+            return ToolOutcome.DOES_NOT, f"its arguments of {call.name} are no JSON object"
+    return (
+        ToolOutcome.WORKS,
+        f"{_count(len(loop.calls), 'call')} in {_count(_asking(loop), 'turn')}",
+    )
+
+
+def _parallel(declared: _Declared, loop: ToolLoopTrace) -> ToolFinding:
+    if not loop.calls:
+        judged = ToolOutcome.NOT_SEEN, "it called no tool"
+    elif (most := max(len(turn) for turn in loop.turns)) > 1:
+        judged = ToolOutcome.WORKS, f"{most} calls in one turn"
+    else:
+        judged = ToolOutcome.ONE_AT_A_TIME, "answers one at a time"
+    return _judged(declared, "parallel calls", "parallel_tools", judged)
+
+
+def _results(loop: ToolLoopTrace) -> _Judged:
+    if loop.calls and loop.error:
+        return ToolOutcome.DOES_NOT, loop.error
+    called = {call.name for call in loop.calls}
+    if called.isdisjoint(TOOL_SCHEMAS):
+        return ToolOutcome.NOT_SEEN, "it called none of the tools"
+    said = _IN_NUMBER.sub("", loop.text)
+    lost = sorted(name for name, number in TOOL_ANSWERS.items() if str(number) not in said)
+    if not loop.text.strip():
+        return ToolOutcome.DOES_NOT, "it says nothing after the tools' results"
+    if unasked := [name for name in lost if name not in called]:
+        return ToolOutcome.DOES_NOT, f"it answers without asking {', '.join(unasked)}"
+    if lost:
+        return ToolOutcome.DOES_NOT, f"its answer leaves out what {', '.join(lost)} said"
+    return ToolOutcome.WORKS, "its answer has what both tools said"
+
+
+def _forced(loop: ToolLoopTrace | None) -> _Judged:
+    if loop is None:
+        return ToolOutcome.NOT_SEEN, "not tried: the loop before it got no answer"
+    if loop.error:
+        return ToolOutcome.DOES_NOT, loop.error
+    called = {call.name for call in loop.calls}
+    if called == {PRICE_TOOL}:
+        return ToolOutcome.WORKS, f"it calls {PRICE_TOOL}, as it must"
+    instead = "another tool" if called else "no tool"
+    others = called and called.isdisjoint(TOOL_SCHEMAS)
+    outcome = ToolOutcome.OTHERS if others else ToolOutcome.DOES_NOT
+    return outcome, f"it calls {instead} where {PRICE_TOOL} is forced"
+
+
+def _strict(result: ToolProbeResult) -> _Judged:
+    loops = [
+        loop for loop in (result.whole, result.forced, result.streamed) if loop is not None
+    ]
+    known = [call for loop in loops for call in loop.calls if call.name in TOOL_SCHEMAS]
+    if not known:
+        return ToolOutcome.NOT_SEEN, "it called no tool"
+    for name in known:
+        if not matches_schema(read_object(name.arguments or "{}"), TOOL_SCHEMAS[name.name]):
+            return ToolOutcome.DOES_NOT, f"its arguments of {name.name} do not fit the schema"
+    return ToolOutcome.WORKS, f"the arguments of {_count(len(known), 'call')} fit the schemas"
+
+
+def _streamed(result: ToolProbeResult) -> _Judged:
+    loop = result.streamed
+    if loop is None:
+        return ToolOutcome.NOT_SEEN, "not tried: the loop before it got no answer"
+    if loop.error:
+        outcome = ToolOutcome.DOES_NOT if loop.turns else ToolOutcome.NO_ANSWER
+        return outcome, loop.error
+    if not loop.calls and not result.whole.calls:
+        return ToolOutcome.NOT_SEEN, "it called no tool, with a stream or without"
+    outcome, found = _calls(loop)
+    if outcome is not ToolOutcome.WORKS:
+        return outcome, f"in a stream {found}"
+    return outcome, f"the pieces of {_count(len(loop.calls), 'call')} come to JSON"
+
+
+def _asking(loop: ToolLoopTrace) -> int:
+    return sum(1 for turn in loop.turns if turn)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,228 @@
+"""The keys of providers: how they are stored, ordered, replaced and rested. Pure."""
+
+import html
+import re
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import lru_cache
+from typing import Final, TypeVar
+
+from harness.frame.errors import InputError
+from harness.frame.failures import FAILURE_RULES, FailureClass
+from harness.providers.kinds import PROVIDER_KINDS, KeyStyle
+from harness.providers.target import Provider
+
+HIDDEN_MARK: Final = b"[hidden]"
+# Of a header's value: a shorter one is a word.
+MIN_SECRET_LENGTH: Final = 8
+# What an escape in JSON, in a URL or in HTML begins with.
+_MARKS: Final = (b"\\", b"%", b"&", b"+")
+# JSON in JSON in JSON.
+_NESTED: Final = rb"\\{0,7}"
+_SLASHES: Final = rb"\\{1,7}"
+_SHORT: Final = {
+    character: letter.encode()
+    for character, letter in zip("\a\b\t\n\v\f\r\0", "abtnvfr0", strict=True)
+}
+_LAST_OF_LATIN_1: Final = 0xFF
+
+
+def hide_secret(text: bytes, secret: str) -> bytes:
+    """Returns the text without the secret in any spelling; short secrets are words and stay."""
+    if len(secret) < MIN_SECRET_LENGTH:
+        return text
+    for spelling in _encoded(secret):
+        text = text.replace(spelling, HIDDEN_MARK)
+    if any(mark in text for mark in _MARKS):
+        text = _escaped(secret).sub(HIDDEN_MARK, text)
+    return text
+
+
+@lru_cache(maxsize=512)
+def _encoded(secret: str) -> tuple[bytes, ...]:
+    raw = secret.encode("utf-8", "surrogatepass")
+    latin_1 = secret.encode("latin-1", "replace")  # as many send a header
+    found = [raw, latin_1, raw.hex().encode(), raw.hex().upper().encode()]
+    for before in range(3):
+        # A character of base64 at either end may hold bits of the unknown bytes beside the
+        # secret: such characters are cut off.
+        first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
+        for encode in (b64encode, urlsafe_b64encode):
+            inner = encode(bytes(before) + raw)[first:last]
+            found += (inner, inner.replace(b"/", b"\\/"))
+    return tuple(dict.fromkeys(found))
+
+
+@lru_cache(maxsize=512)
+def _escaped(secret: str) -> re.Pattern[bytes]:
+    return re.compile(
+        b"".join(b"(?:%s)" % b"|".join(_spelled(character)) for character in secret)
+    )
+
+
+def _spelled(character: str) -> list[bytes]:
+    raw = character.encode("utf-8", "surrogatepass")
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    number = ord(character)
+    words = {html.escape(character), html.escape(character).replace("&#x27;", "&apos;")}
+    found = [re.escape(raw)]
+    if not character.isalnum():
+        found = [_NESTED + re.escape(raw)]
+    found += [re.escape(word.encode()) for word in sorted(words - {character})]
+    if character == " ":
+        found.append(rb"\+")
+    percents = b"".join(b"%%(?:25)*%02x" % byte for byte in raw)
+    unicodes = b"".join(
+        _SLASHES + b"u" + units[at : at + 4].encode() for at in range(0, len(units), 4)
+    )
+    if character in _SHORT:
+        found.append(_SLASHES + _SHORT[character])
+    numeric = b"&#(?:0*%d|x0*%x);" % (number, number)
+    # Python's own, of text and of bytes.
+    python = [
+        b"".join(_SLASHES + b"x%02x" % byte for byte in raw),
+        _SLASHES + b"U%08x" % number,
+    ]
+    if number <= _LAST_OF_LATIN_1:
+        python.append(_SLASHES + b"x%02x" % number)
+    return [*found, *(b"(?i:%s)" % form for form in (percents, unicodes, numeric, *python))]
+
+
+Key = TypeVar("Key", bound=Hashable)
+# A key that was refused is seldom mended at once; and one try in so long costs nothing.
+REFUSED_S: Final = 300.0
+# Of a limit without Retry-After.
+LIMITED_S: Final = 5.0
+MAX_REST_S: Final = 900.0
+
+
+def key_rest_s(failure: FailureClass, retry_after_s: float | None) -> float | None:
+    if not FAILURE_RULES[failure].other_key:
+        return None
+    if failure is FailureClass.RATE_LIMITED:
+        return min(retry_after_s or LIMITED_S, MAX_REST_S)
+    return min(max(retry_after_s or 0.0, REFUSED_S), MAX_REST_S)
+
+
+def rested_keys(
+    keys: Sequence[Key], resting_until: Mapping[Key, float], now: float
+) -> tuple[Key, ...]:
+    return tuple(key for key in keys if resting_until.get(key, now) <= now)
+
+
+def choose_key(keys: Sequence[Key], resting_until: Mapping[Key, float], now: float) -> Key:
+    able = rested_keys(keys, resting_until, now)
+    return able[0] if able else min(keys, key=lambda key: resting_until[key])
+
+
+MAX_VALUE_LENGTH: Final = 8192
+REPLACED_KEY_SUFFIX: Final = ".old"
+_SENDABLE: Final = re.compile(r"[\x21-\x7e]+")
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_OWN_HEADERS: Final = frozenset(style.value for style in KeyStyle)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKey:
+    name: str  # what people and alerts call it, such as `OPENAI_API_KEY`
+    secret: str = field(repr=False)
+
+
+# By provider's name, in the order in which they are tried.
+ProviderKeySets = Mapping[str, Sequence[ProviderKey]]
+
+
+def keys_from_environment(
+    provider: Provider, environ: Mapping[str, str]
+) -> tuple[ProviderKey, ...]:
+    found = ((name, environ.get(name, "")) for name in provider.key_envs)
+    return tuple(ProviderKey(name, secret) for name, secret in found if secret)
+
+
+def hide_provider_secrets(answer: bytes, provider: Provider, key: ProviderKey | None) -> bytes:
+    """Removes from an answer what the provider was sent to prove who asks: some repeat it."""
+    return hide_secrets(answer, (key.secret if key else "", *provider.extra_headers.values()))
+
+
+def hide_secrets(text: bytes, secrets: Iterable[str]) -> bytes:
+    """Removes secrets, the longest first, so that of one that holds another no end is left."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = hide_secret(text, secret)
+    return text
+
+
+def lacks_key(
+    provider: Provider, keys: Sequence[ProviderKey], *, stored_before: bool = False
+) -> bool:
+    """Whether a provider wants a key and has none. A header of its own may stand in for it."""
+    if keys:
+        return False
+    kind = PROVIDER_KINDS.get(provider.kind)
+    wants = (kind is not None and kind.needs_key) or bool(provider.key_envs) or stored_before
+    return wants and _OWN_HEADERS.isdisjoint(name.lower() for name in provider.header_names)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    provider: str
+    name: str
+    ciphertext: str = field(repr=False)  # empty once it was taken away
+
+
+@dataclass(frozen=True, slots=True)
+class Credential(StoredKey):
+    position: int  # the lowest is tried first
+    created_at: datetime
+    updated_at: datetime
+    created_by: str
+    expires_at: datetime | None = None  # when it is taken away by itself; None for never
+
+    def live(self, now: datetime) -> bool:
+        return bool(self.ciphertext) and (self.expires_at is None or now < self.expires_at)
+
+
+def keys_for_routers(stored: Iterable[Credential], now: datetime) -> tuple[StoredKey, ...]:
+    return tuple(
+        StoredKey(key.provider, key.name, key.ciphertext if key.live(now) else "")
+        for key in stored
+    )
+
+
+def check_key_value(value: str) -> str:
+    """Strips white space around a key. Raises InputError for one that no header carries."""
+    found = value.strip()
+    if not found or len(found) > MAX_VALUE_LENGTH or not _SENDABLE.fullmatch(found):
+        raise InputError(
+            f"a key is 1 to {MAX_VALUE_LENGTH} printable ASCII characters without spaces; "
+            "the value given is not"
+        )
+    return found
+
+
+def check_key_name(name: str) -> str:
+    """Returns the name of a provider's key. Raises InputError for one that is hard to type."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name!r} is no name of a key: take a-z, 0-9, `-`, `_` and `.`")
+    return name
+
+
+def place_new_key(
+    stored: Sequence[Credential], new: Credential, *, first: bool, keep_until: datetime | None
+) -> list[Credential]:
+    """Returns what to write for a new key. keep_until: the replaced one stays right behind."""
+    before = next((credential for credential in stored if credential.name == new.name), None)
+    places = [credential.position for credential in stored]
+    replaced = before is not None and before.ciphertext
+    # Steps of two leave a place behind each for the one that it replaces.
+    last = max(places, default=-2) + 2
+    place = before.position if before is not None and replaced else last
+    if first:
+        place = min(places, default=0) - 2
+    written = [replace(new, position=place)]
+    if before is not None and replaced and keep_until is not None:
+        old = f"{before.name}{REPLACED_KEY_SUFFIX}"
+        kept = replace(before, name=old, position=place + 1, expires_at=keep_until)
+        written.append(kept)
+    return written

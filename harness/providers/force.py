@@ -1,0 +1,232 @@
+"""A kill switch forces or avoids a provider or a target (B11). It takes targets away; where it
+would leave none, the route keeps its plan. All that avoid something apply; of those that
+force something one rules: the environment's, CLI's and REST's, the file's; one route before all
+routes; the newest.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from harness.frame.errors import InputError
+from harness.providers.target import Target
+
+ENVIRONMENT_VARIABLE: Final = "SWAPGATE_FORCE"
+_ITEM: Final = re.compile(
+    r"(?:(?P<route>.+?)\s*=\s*)?(?P<kind>(?:avoid:)?(?:provider|target))\s*:(?P<name>.*)"
+)
+_GRAMMAR: Final = (
+    "write provider:NAME, target:ID, avoid:provider:NAME, avoid:target:ID or "
+    "ROUTE=provider:NAME, separated by commas"
+)
+
+
+class SwitchSource(StrEnum):
+    ENVIRONMENT = "environment"
+    CLI = "cli"
+    REST = "rest"
+    CONFIG = "config"
+
+
+_RANK: Final[Mapping[SwitchSource, int]] = {
+    SwitchSource.ENVIRONMENT: 2,
+    SwitchSource.CLI: 1,
+    SwitchSource.REST: 1,
+    SwitchSource.CONFIG: 0,
+}
+
+
+class ForceKind(StrEnum):
+    PROVIDER = "provider"
+    TARGET = "target"
+    AVOID_PROVIDER = "avoid:provider"
+    AVOID_TARGET = "avoid:target"
+
+
+@dataclass(frozen=True, slots=True)
+class Force:
+    kind: ForceKind
+    name: str  # of the provider, or the target's id or name
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}:{self.name}"
+
+    @property
+    def avoids(self) -> bool:
+        """Whether the chain loses what is named, and stays as it is otherwise."""
+        return self.kind in (ForceKind.AVOID_PROVIDER, ForceKind.AVOID_TARGET)
+
+    @property
+    def names_target(self) -> bool:
+        return self.kind in (ForceKind.TARGET, ForceKind.AVOID_TARGET)
+
+    @property
+    def effect(self) -> str:
+        return "avoided" if self.avoids else "forced"
+
+    @property
+    def text(self) -> str:
+        return f"{str(self).removeprefix('avoid:')} is {self.effect}"
+
+
+@dataclass(frozen=True, slots=True)
+class KillSwitch:
+    id: str
+    route: str | None  # None for all routes
+    force: Force
+    reason: str
+    actor: str
+    created_at: datetime
+    expires_at: datetime | None  # None until somebody lifts it. Times are aware
+    source: SwitchSource
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchRecord:
+    switch: KillSwitch
+    lifted_at: datetime | None = None  # lifted_at, lifted_by: None until somebody lifts it
+    lifted_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForcedPlan:
+    switch: KillSwitch
+    kept: tuple[str, ...]  # target ids, in order
+    in_effect: bool  # False when the route keeps its plan since nothing of it is what is forced
+    reason: str  # in words
+    idle: bool = False  # it avoids what the plan does not have
+
+
+def active_switches(switches: Iterable[KillSwitch], now: datetime) -> tuple[KillSwitch, ...]:
+    """Returns the switches that have not expired, the strongest first."""
+    live = [
+        switch for switch in switches if switch.expires_at is None or now < switch.expires_at
+    ]
+    return tuple(sorted(live, key=_strength, reverse=True))
+
+
+def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | None:
+    """The one switch that decides about the route. switches: those in force, in any order."""
+    about = [switch for switch in switches if switch.route in (None, route)]
+    return max(about, key=_strength, default=None)
+
+
+def decide_plan(
+    switches: Iterable[KillSwitch], route: str, plan: Sequence[Target]
+) -> ForcedPlan | None:
+    """The targets that all switches about a route leave; None where there is no switch."""
+    about = sorted(
+        (switch for switch in switches if switch.route in (None, route)),
+        key=_strength,
+        reverse=True,
+    )
+    ruling = next((switch for switch in about if not switch.force.avoids), None)
+    applied = [switch for switch in about if switch.force.avoids]
+    decided, left = None, tuple(plan)
+    for switch in (*applied, *([ruling] if ruling else [])):
+        step = force_plan(switch, left)
+        left = tuple(target for target in left if target.id in step.kept)
+        if decided is None or decided.idle or (step.in_effect and not decided.in_effect):
+            decided = step
+        elif step.in_effect or not switch.force.avoids:
+            decided = ForcedPlan(
+                step.switch if step.in_effect else decided.switch,
+                step.kept,
+                in_effect=decided.in_effect or step.in_effect,
+                reason=f"{decided.reason}; {step.reason}",
+            )
+    return decided
+
+
+def force_plan(switch: KillSwitch, plan: Sequence[Target]) -> ForcedPlan:
+    force = switch.force
+    kept = tuple(target.id for target in plan if _is_named(target, force) != force.avoids)
+    whole = tuple(target.id for target in plan)
+    scope = "for all routes" if switch.route is None else "for this route"
+    kind = "target" if force.names_target else "provider"
+    said = f"{kind} {force.name} {scope} (switch {switch.id}) is {force.effect}"
+    if kept and not (force.avoids and kept == whole):
+        return ForcedPlan(switch, kept, in_effect=True, reason=said)
+    if not force.avoids:
+        why = "none of the targets that this route has evidence for, and may use, is that one"
+    elif kept:
+        why = "this route does not use it"
+    else:
+        why = "this route may use no other target"
+    why = f"{said}, but {why}: the route keeps its plan"
+    return ForcedPlan(
+        switch, whole, in_effect=False, reason=why, idle=force.avoids and bool(kept)
+    )
+
+
+def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ...]:
+    """Parses SWAPGATE_FORCE. Raises InputError with the item that cannot be read."""
+    items = [part.strip() for part in text.split(",")]
+    if items == [""]:
+        return ()
+    return _standing(items, now, SwitchSource.ENVIRONMENT, place=ENVIRONMENT_VARIABLE)
+
+
+def parse_file_switches(items: Sequence[str], now: datetime) -> tuple[KillSwitch, ...]:
+    """Parses the items under `switches:` in the configuration file, as the environment's."""
+    return _standing(
+        [item.strip() for item in items], now, SwitchSource.CONFIG, place="switches"
+    )
+
+
+def parse_force(text: str) -> Force:
+    """Parses `provider:NAME`, `target:ID`, or one after `avoid:`. Raises InputError."""
+    route, force = _parsed(text.strip(), f"the switch ({text.strip()!r})")
+    if route is not None:
+        raise InputError(f"the switch ({text!r}) names a route as well: give it apart")
+    return force
+
+
+def _standing(
+    items: Sequence[str], now: datetime, source: SwitchSource, *, place: str
+) -> tuple[KillSwitch, ...]:
+    switches: dict[tuple[str | None, Force | None], KillSwitch] = {}
+    for number, item in enumerate(items, 1):
+        here = f"{place}: item {number} ({item!r})"
+        route, force = _parsed(item, here)
+        key = (route, force if force.avoids else None)
+        if key in switches:
+            scope = "all routes" if route is None else f"route {route!r}"
+            raise InputError(
+                f"{here} forces {scope} for a second time; the first says "
+                f"{switches[key].force}: keep one of them"
+            )
+        switches[key] = KillSwitch(
+            id=f"{source.value}-{number}",
+            route=route,
+            force=force,
+            reason=f"set in {place}",
+            actor=source.value,
+            created_at=now,
+            expires_at=None,
+            source=source,
+        )
+    return tuple(switches.values())
+
+
+def _parsed(item: str, place: str) -> tuple[str | None, Force]:
+    found = _ITEM.fullmatch(item)
+    if found is None:
+        raise InputError(f"{place} cannot be read; {_GRAMMAR}")
+    name = found["name"].strip()
+    if not name:
+        raise InputError(f"{place} names no {found['kind']}; {_GRAMMAR}")
+    return found["route"], Force(ForceKind(found["kind"]), name)
+
+
+def _strength(switch: KillSwitch) -> tuple[int, bool, datetime, str]:
+    return _RANK[switch.source], switch.route is not None, switch.created_at, switch.id
+
+
+def _is_named(target: Target, force: Force) -> bool:
+    if force.names_target:
+        return force.name in (target.id, target.name)
+    return target.provider == force.name

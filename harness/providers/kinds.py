@@ -1,0 +1,287 @@
+"""This table describes the kinds of providers. A kind with `adapted` endpoints answers them
+through a translation (`router.upstream`); what it `speaks` goes through as bytes.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from harness.frame.errors import InputError
+from harness.frame.suggestions import did_you_mean
+from harness.providers.models.capabilities import NATIVE, Capabilities, Endpoint
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_SHOWN: Final = 40
+
+
+def check_provider_name(name: str) -> None:
+    """Checks a provider's name, which stands before a slash or a colon. Raises InputError."""
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{name[:_SHOWN]!r} is no name of a provider: take 1 to 63 of a-z, A-Z, 0-9, `-`, "
+            "`_` and `.`, a letter or digit first"
+        )
+
+
+class AnswerLimit(StrEnum):
+    MAX_TOKENS = "max_tokens"
+    MAX_COMPLETION_TOKENS = "max_completion_tokens"
+
+
+class ProviderGroup(StrEnum):
+    """Where a provider runs, and who vouches for the caller (D7)."""
+
+    HOSTED = "hosted"
+    LOCAL = "local"
+    OAUTH = "oauth"  # by a person's account: chosen in so many words, never by a rule
+    SIMULATED = "simulated"
+
+
+class KeyStyle(StrEnum):
+    """Says how a key travels: a bearer token, or alone in the header of this name."""
+
+    BEARER = "authorization"
+    ANTHROPIC = "x-api-key"
+    AZURE = "api-key"
+    GOOGLE = "x-goog-api-key"
+
+
+_CHAT: Final = frozenset({Endpoint.CHAT})
+_CHAT_EMBED: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})
+_OPENAIS: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
+# The endpoints for which a chat can stand in (`router.protocols`).
+_BRIDGED: Final = frozenset({Endpoint.MESSAGES, Endpoint.RESPONSES})
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKind:
+    name: str
+    group: ProviderGroup
+    speaks: frozenset[Endpoint] = frozenset()
+    # Where all its providers are, with the version below which the paths stand; empty where an
+    # operator must say it.
+    api_base: str = ""
+    key_env: str = ""  # the variable that the vendor's own tools read
+    keywords: tuple[str, ...] = ()  # beginnings of model names that belong to this kind (D2)
+    key_style: KeyStyle = KeyStyle.BEARER
+    needs_key: bool = True  # without one, no request can succeed
+    translated: frozenset[Endpoint] = frozenset()  # answered through the vendor's own protocol
+    lacks: frozenset[str] = frozenset()  # the optional features that none of its models takes
+    # The one limit that its chats know; None where both are known, or that is unknown.
+    answer_limit: AnswerLimit | None = None
+    cache_marks: bool = False  # its chats take `cache_control`
+    catalogue_names: tuple[str, ...] = ()  # what the model catalogue calls its provider
+    # Header → the path of the claim in its token (a JWT) that it repeats.
+    claim_headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def adapted(self) -> frozenset[Endpoint]:
+        chats = Endpoint.CHAT in self.speaks | self.translated
+        return self.translated | (_BRIDGED - self.speaks if chats else frozenset())
+
+    @property
+    def serves(self) -> frozenset[Endpoint]:
+        return self.speaks | self.adapted
+
+    def translates(self, can: Capabilities) -> frozenset[Endpoint]:
+        if Endpoint.CHAT not in self.speaks:
+            return self.adapted if can.chat else frozenset()
+        said = {endpoint: getattr(can, endpoint.value) for endpoint in _BRIDGED}
+        native = {endpoint for endpoint, way in said.items() if way == NATIVE}
+        chats = {endpoint for endpoint, way in said.items() if not way}
+        return (self.adapted - native) | chats if can.chat else frozenset()
+
+    def serves_of(self, can: Capabilities) -> frozenset[Endpoint]:
+        own = {endpoint for endpoint in _BRIDGED if getattr(can, endpoint.value) == NATIVE}
+        return self.speaks | own | self.translates(can)
+
+
+_NO_TOP_K: Final = frozenset({"top_k"})
+_OLD_LIMIT, _NEW_LIMIT = AnswerLimit
+_HOSTED, _LOCAL, _OAUTH = ProviderGroup.HOSTED, ProviderGroup.LOCAL, ProviderGroup.OAUTH
+
+_ALL: Final = (
+    ProviderKind(
+        "openai",
+        _HOSTED,
+        _OPENAIS,
+        "https://api.openai.com/v1",
+        "OPENAI_API_KEY",
+        ("gpt", "chatgpt", "o1", "o3", "o4", "text-embedding"),
+        lacks=_NO_TOP_K,
+        answer_limit=_NEW_LIMIT,
+        catalogue_names=("openai",),
+    ),
+    ProviderKind(
+        "anthropic",
+        _HOSTED,
+        frozenset({Endpoint.MESSAGES}),
+        "https://api.anthropic.com/v1",
+        "ANTHROPIC_API_KEY",
+        ("claude",),
+        KeyStyle.ANTHROPIC,
+        translated=_CHAT,
+        lacks=frozenset({"seed", "logprobs"}),
+        cache_marks=True,
+        catalogue_names=("anthropic",),
+    ),
+    ProviderKind(
+        "gemini",
+        _HOSTED,
+        frozenset(),
+        "https://generativelanguage.googleapis.com/v1beta",
+        "GEMINI_API_KEY",
+        ("gemini", "gemma"),
+        KeyStyle.GOOGLE,
+        translated=_CHAT,
+        catalogue_names=("gemini",),
+    ),
+    # Its v1 API is OpenAI's, at .../openai/v1; the model is the deployment's name.
+    ProviderKind(
+        "azure_openai",
+        _HOSTED,
+        _OPENAIS,
+        key_env="AZURE_OPENAI_API_KEY",
+        key_style=KeyStyle.AZURE,
+        lacks=_NO_TOP_K,
+        answer_limit=_NEW_LIMIT,
+        catalogue_names=("azure",),
+    ),
+    # Its Converse API, in a region's place; its key is a Bedrock API key.
+    ProviderKind(
+        "bedrock",
+        _HOSTED,
+        key_env="AWS_BEARER_TOKEN_BEDROCK",
+        translated=_CHAT,
+        cache_marks=True,
+        catalogue_names=("bedrock", "bedrock_converse"),
+    ),
+    # Gemini's protocol below a project's own place; its key is an access token.
+    ProviderKind("vertex", _HOSTED, translated=_CHAT, catalogue_names=("vertex_ai",)),
+    ProviderKind(
+        "groq",
+        _HOSTED,
+        _CHAT,
+        "https://api.groq.com/openai/v1",
+        "GROQ_API_KEY",
+        lacks=_NO_TOP_K | {"logprobs"},
+        catalogue_names=("groq",),
+    ),
+    ProviderKind(
+        "deepseek",
+        _HOSTED,
+        _CHAT,
+        "https://api.deepseek.com/v1",
+        "DEEPSEEK_API_KEY",
+        ("deepseek",),
+        answer_limit=_OLD_LIMIT,
+        catalogue_names=("deepseek",),
+    ),
+    ProviderKind(
+        "mistral",
+        _HOSTED,
+        _CHAT_EMBED,
+        "https://api.mistral.ai/v1",
+        "MISTRAL_API_KEY",
+        ("mistral", "ministral", "magistral", "codestral", "devstral", "pixtral"),
+        # It refuses every field that it does not know.
+        lacks=_NO_TOP_K | {"seed", "logprobs", "service_tier"},
+        answer_limit=_OLD_LIMIT,
+        catalogue_names=("mistral",),
+    ),
+    ProviderKind(
+        "openrouter",
+        _HOSTED,
+        _OPENAIS,
+        "https://openrouter.ai/api/v1",
+        "OPENROUTER_API_KEY",
+        catalogue_names=("openrouter",),
+    ),
+    # A local server speaks more than chats in part, or poorly: that is said of a model, where
+    # it works.
+    *(
+        ProviderKind(
+            name,
+            _LOCAL,
+            _CHAT_EMBED,
+            api_base,
+            keywords=keywords,
+            needs_key=False,
+            answer_limit=limit,
+            catalogue_names=names,
+        )
+        for name, api_base, keywords, limit, names in (
+            ("ollama", "http://127.0.0.1:11434/v1", ("ollama",), _OLD_LIMIT, ("ollama",)),
+            ("lm_studio", "http://127.0.0.1:1234/v1", (), _OLD_LIMIT, ()),
+            ("vllm", "", ("vllm",), None, ()),
+            ("llama_cpp", "http://127.0.0.1:8080/v1", (), None, ()),
+            ("sglang", "http://127.0.0.1:30000/v1", (), None, ()),
+            ("tgi", "http://127.0.0.1:3000/v1", (), _OLD_LIMIT, ()),
+            ("ovms", "http://127.0.0.1:8000/v3", (), None, ()),
+            ("litellm", "http://127.0.0.1:4000/v1", (), None, ()),
+            ("custom", "", (), None, ()),
+        )
+    ),
+    ProviderKind(
+        "openai_codex",
+        _OAUTH,
+        frozenset({Endpoint.RESPONSES}),
+        "https://chatgpt.com/backend-api/codex",
+        catalogue_names=("chatgpt",),
+        claim_headers={
+            "chatgpt-account-id": ("https://api.openai.com/auth", "chatgpt_account_id")
+        },
+    ),
+    ProviderKind(
+        "github_copilot",
+        _OAUTH,
+        _CHAT_EMBED,
+        "https://api.githubcopilot.com",
+        catalogue_names=("github_copilot",),
+    ),
+    ProviderKind("sim", ProviderGroup.SIMULATED, frozenset(Endpoint), needs_key=False),
+)
+
+PROVIDER_KINDS: Final[Mapping[str, ProviderKind]] = {kind.name: kind for kind in _ALL}
+# What others call a kind: LiteLLM, vendors, and servers that speak OpenAI's protocol.
+_OTHER_NAMES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("azure", "azureopenai", "azureai"), "azure_openai"),
+    **dict.fromkeys(("aws", "awsbedrock", "amazon"), "bedrock"),
+    **dict.fromkeys(("google", "googleai", "aistudio"), "gemini"),
+    **dict.fromkeys(("llamaserver", "llamafile"), "llama_cpp"),
+    **dict.fromkeys(("openaicompatible", "openailike"), "custom"),
+    "textgenerationinference": "tgi",
+    "litellmproxy": "litellm",
+    "chatgpt": "openai",
+    "claude": "anthropic",
+    "vertexai": "vertex",
+    "hostedvllm": "vllm",
+    "copilot": "github_copilot",
+    "codex": "openai_codex",
+}
+# What a router can call.
+SERVED_KINDS: Final = frozenset(name for name, kind in PROVIDER_KINDS.items() if kind.serves)
+
+
+def check_kind(name: str) -> str:
+    """Returns the name of a kind. Raises InputError for another, with the nearest right one."""
+    if name in PROVIDER_KINDS:
+        return name
+    own = _OTHER_NAMES.get("".join(filter(str.isalnum, name.casefold())), "")
+    near = did_you_mean(own or name, PROVIDER_KINDS)
+    raise InputError(f"unknown kind {name!r}{near}; kinds: {', '.join(PROVIDER_KINDS)}")
+
+
+def rename_answer_limit(fields: Mapping[str, object], kind: str) -> dict[str, object]:
+    """Renames the limits among a chat's fields to the kind's; one that has that name stays."""
+    known = PROVIDER_KINDS.get(kind)
+    named = known.answer_limit if known is not None else None
+    if named is None:
+        return dict(fields)
+    found = {name: value for name, value in fields.items() if name not in set(AnswerLimit)}
+    for answer_limit in (named, *AnswerLimit):
+        if answer_limit in fields:
+            return {**found, named.value: fields[answer_limit]}
+    return found

@@ -1,0 +1,309 @@
+"""What is stored of targets and providers, with keys, sign-ins, checks and models."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.frame.errors import InputError, NotFound, StaleWrite
+from harness.frame.records.columns import FreeText, Row, Values, not_blank, storable, text, time
+from harness.frame.records.record import record, record_of
+from harness.frame.records.repository import Query, Records
+from harness.frame.records.signed_tables import sign_rows_of
+from harness.frame.records.transaction import Transaction
+from harness.gate.pins import ServedModel, Sighting, newest_sightings
+from harness.providers.calls.probe import ProviderCheck
+from harness.providers.credential import Credential
+from harness.providers.models.discovered_model import DiscoveredModel, merge_lists
+from harness.providers.oauth import SignIn
+from harness.providers.target import Provider, ProviderMove, Target
+
+# Append-only (trigger): the id is the hash of the content.
+TARGET: Final = record(
+    Target, "target", text("id"), signed=True, also=lambda one: {"id": one.id}
+)
+
+target = TARGET.table
+
+
+def _move_to_row(provider: Provider) -> Values:
+    moved = provider.moved
+    return {
+        "removed_at": None,
+        "answers_since": moved.at if moved else None,
+        "moved_by": moved.by if moved else None,
+        "moved_because": moved.reason if moved else None,
+    }
+
+
+def provider_from_row(row: Row) -> Provider:
+    at = row.answers_since
+    moved = ProviderMove(at, row.moved_by or "", row.moved_because or "") if at else None
+    return record_of(Provider, row, provider, moved=moved)
+
+
+# Its row stays when it is removed: its keys' rows stand on it.
+PROVIDER: Final = record(
+    Provider,
+    "provider",
+    time("updated_at"),
+    time("removed_at", nullable=True),
+    time("answers_since", nullable=True),
+    text("moved_by", nullable=True),
+    sa.Column("moved_because", FreeText, nullable=True),
+    key="name",
+    signed=True,
+    without="moved",
+    read=provider_from_row,
+    also=_move_to_row,
+)
+
+provider = sign_rows_of(PROVIDER.table, live=PROVIDER.table.c.removed_at.is_(None))
+
+# The value is in no other place; none is ever deleted. Every change reaches the routers
+# (triggers).
+CREDENTIAL: Final = record(
+    Credential,
+    "credential",
+    not_blank("name"),
+    key="provider name",
+    refers={"provider": provider},
+    signed=True,
+    free="created_by",
+)
+
+credential = sign_rows_of(CREDENTIAL.table, live=sa.true())
+
+# No router reads it.
+SIGN_IN: Final = record(
+    SignIn,
+    "sign_in",
+    not_blank("ciphertext"),
+    key="provider",
+    refers={"provider": provider},
+    free="ciphertext signed_in_by refused",
+)
+
+sign_in = SIGN_IN.table
+
+# One row for each provider; no router reads it. findings: as `ProviderCheck` has them.
+PROVIDER_CHECK: Final = record(
+    ProviderCheck,
+    "provider_check",
+    key="provider",
+    refers={"provider": provider},
+)
+
+provider_check = PROVIDER_CHECK.table
+
+# A few rows for each target; the oldest give way. No foreign key: a judge's target is not
+# registered, and a router may know one whose row has not come yet.
+SIGHTING: Final = record(
+    Sighting,
+    "served_model",
+    sa.CheckConstraint("first_at <= last_at", name="in_order"),
+    key="target model build",
+    flat="served",
+)
+
+served_model = SIGHTING.table
+
+# As each provider listed its models when somebody asked last; no router reads it.
+DISCOVERED_MODEL: Final = record(
+    DiscoveredModel,
+    "discovered_model",
+    not_blank("model"),
+    key="provider model",
+    refers={"provider": provider},
+)
+
+discovered_model = DISCOVERED_MODEL.table
+
+LONGEST_NAME: Final = 200  # of a served model, in characters
+
+
+def _has_row(tx: Transaction, name: str) -> bool:
+    query = sa.select(provider.c.name).where(provider.c.name == name)
+    return tx.read(query).first() is not None
+
+
+def _require_provider(tx: Transaction, name: str) -> None:
+    if not _has_row(tx, name):
+        raise InputError(f"there is no provider {name!r}: add it before its key")
+
+
+def _unknown_provider(name: str) -> InputError:
+    return InputError(f"there is no provider {name!r} that could have been asked")
+
+
+class Credentials(Records[Credential]):
+    """Keys of providers. The caller encrypts them. A key is never deleted."""
+
+    record = CREDENTIAL
+    order = (credential.c.provider, credential.c.position, credential.c.name)
+
+    def put(self, new: Credential) -> None:
+        """Adds or replaces a key. Raises InputError for an unknown provider."""
+        self._tx.serialize()
+        _require_provider(self._tx, new.provider)
+        values = self._tx.signed(credential, self.record.write(new))
+        self._tx.upsert(credential, values, put=tuple(values))
+
+
+class SignIns(Records[SignIn]):
+    record = SIGN_IN
+    order = (sign_in.c.provider,)
+
+    def start(self, new: SignIn) -> None:
+        """Replaces the last sign-in. Raises InputError for an unknown provider."""
+        self._tx.serialize()
+        _require_provider(self._tx, new.provider)
+        values = self.record.write(new)
+        self._tx.upsert(sign_in, values, put=tuple(values))
+
+    def save(self, changed: SignIn) -> None:
+        self._save(changed, sign_in.c.id == changed.id)
+
+    def replace(self, before: SignIn, after: SignIn) -> None:
+        """Saves `after` where the sign-in is as `before` says. Raises StaleWrite."""
+        self._save(
+            after,
+            sign_in.c.id == before.id,
+            sign_in.c.ciphertext == before.ciphertext,
+            sign_in.c.renewed_at == before.renewed_at,
+            sign_in.c.attempts == before.attempts,
+            sign_in.c.retry_at.is_not_distinct_from(before.retry_at),
+        )
+
+    def _save(self, after: SignIn, *same: sa.ColumnElement[bool]) -> None:
+        values = self.record.write(after)
+        if not self._change(sign_in.c.provider == after.provider, *same, **values):
+            raise StaleWrite(
+                f"somebody signed in anew for provider {after.provider!r}, or out: what the "
+                "last one gave is dropped"
+            )
+
+    def end(self, provider: str) -> bool:
+        return self._delete(sign_in.c.provider == provider) > 0
+
+
+class Providers(Records[Provider]):
+    record = PROVIDER
+    order = (provider.c.name,)
+
+    def put(self, new: Provider) -> None:
+        self._tx.serialize()
+        values = self.record.write(new) | {"updated_at": self._tx.now()}
+        if not _has_row(self._tx, new.name):
+            self._tx.insert(provider, values)
+        elif self.all().get(new.name) != new:
+            # An equal one is left alone: routers need not load anything.
+            self._change(self._is(new.name), **self._tx.signed(provider, values))
+
+    def remove(self, name: str) -> None:
+        """Removes a provider, as if it had never been put. Raises NotFound."""
+        self._tx.serialize()
+        known = sa.and_(provider.c.name == name, provider.c.removed_at.is_(None))
+        gone = {"removed_at": self._tx.now(), "extra_headers": {}, "sealed_headers": {}}
+        if not self._tx.amend(provider, known, gone):
+            raise NotFound(f"there is no provider {name!r}")
+
+    def all(self) -> Mapping[str, Provider]:  # type: ignore[override]  # by name
+        def read() -> Mapping[str, Provider]:
+            found = self._all(self._select(provider.c.removed_at.is_(None)))
+            return {stored.name: stored for stored in found}
+
+        return self._tx.once((provider.name,), read)
+
+
+class ProviderChecks(Records[ProviderCheck]):
+    record = PROVIDER_CHECK
+    order = (provider_check.c.provider,)
+
+    def keep(self, checks: Iterable[ProviderCheck]) -> None:
+        """Replaces each provider's older check. Raises InputError for an unknown provider."""
+        there = set(self._tx.read(sa.select(provider.c.name)).scalars())
+        # In one order everywhere: two that write the same rows do not wait for each other.
+        for check in sorted(checks, key=lambda one: one.provider):
+            if check.provider not in there:
+                raise _unknown_provider(check.provider)
+            values = self.record.write(check)
+            if not self._tx.write_new(provider_check, values):
+                older = provider_check.c.at <= check.at
+                self._change(self._is(check.provider), older, **values)
+
+
+class DiscoveredModels(Records[DiscoveredModel]):
+    record = DISCOVERED_MODEL
+    order = (discovered_model.c.provider, discovered_model.c.model)
+
+    def all(self) -> Sequence[DiscoveredModel]:
+        """Lists the models by provider and name, without those of a removed provider."""
+        return self._all(self._of_providers(discovered_model.c.gone_at.is_(None)))
+
+    def gone(self) -> Sequence[DiscoveredModel]:
+        """Lists the models that their provider listed once, and lists no more."""
+        return self._all(self._of_providers(discovered_model.c.gone_at.is_not(None)))
+
+    def _of_providers(self, condition: sa.ColumnElement[bool]) -> Query:
+        is_there = provider.c.name == discovered_model.c.provider
+        query = self._select(condition, provider.c.removed_at.is_(None))
+        return query.join_from(discovered_model, provider, is_there)
+
+    def find(self, of_provider: str, model: str) -> DiscoveredModel | None:
+        columns = discovered_model.c
+        return self._first(
+            self._select(columns.provider == of_provider, columns.model == model)
+        )
+
+    def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
+        """Replaces a provider's list, and remembers what it lacks now. Raises InputError."""
+        # Of two that replace the same list the second waits.
+        self._tx.serialize_by(discovered_model.name)
+        if not _has_row(self._tx, of_provider):
+            raise _unknown_provider(of_provider)
+        of_it = discovered_model.c.provider == of_provider
+        merged = merge_lists(self._all(self._select(of_it)), list(models))
+        self._delete(of_it)
+        if rows := [self.record.write(model) for model in merged]:
+            self._tx.write(sa.insert(discovered_model), rows)
+
+
+class Sightings(Records[Sighting]):
+    record = SIGHTING
+
+    def note(self, sightings: Iterable[Sighting]) -> None:
+        """Adds sightings, or raises `last_at` of known ones. Deletes a target's oldest ones."""
+        # In one order everywhere: two that write the same rows do not wait for each other.
+        for sighting in _storable_sightings(sightings):
+            earlier = served_model.c.last_at < sighting.last_at
+            if self._change(*_is_same(sighting), earlier, last_at=sighting.last_at):
+                continue
+            if self._tx.write_new(served_model, self.record.write(sighting)):
+                stored = self._stored(sighting.target)
+                for old in set(stored) - set(newest_sightings(stored)):
+                    self._delete(*_is_same(old))
+
+    def for_target(self, target: str) -> Sequence[Sighting]:
+        return self._tx.once(
+            (served_model.name, target), lambda: newest_sightings(self._stored(target))
+        )
+
+    def _stored(self, target: str) -> Sequence[Sighting]:
+        return self._all(self._select(served_model.c.target == target))
+
+
+def _storable_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
+    """Sightings as they can be stored, in one order for all writers, so that none deadlock."""
+    found = []
+    for sighting in sightings:
+        model, build = (storable(text)[:LONGEST_NAME] for text in sighting.served.pair)
+        if model:
+            found.append(replace(sighting, served=ServedModel(model, build)))
+    return sorted(found, key=lambda sighting: (sighting.target, sighting.served))
+
+
+def _is_same(sighting: Sighting) -> tuple[sa.ColumnElement[bool], ...]:
+    key = (sighting.target, *sighting.served.pair)
+    return tuple(c == value for c, value in zip(served_model.primary_key, key, strict=True))

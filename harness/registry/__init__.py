@@ -1,0 +1,1 @@
+"""Providers, keys and models that are registered, and who uses them."""

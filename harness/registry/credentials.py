@@ -1,0 +1,312 @@
+"""Sets, imports, lists and removes providers' keys. A stored key never comes out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import Conflict, InputError, NotFound
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.plain_data import CamelCase
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.providers.credential import (
+    Credential,
+    check_key_name,
+    check_key_value,
+    keys_from_environment,
+    lacks_key,
+    place_new_key,
+)
+from harness.providers.kinds import PROVIDER_KINDS, check_kind, check_provider_name
+from harness.providers.oauth import TOKEN_KEY_NAME, check_kind_takes_key
+from harness.providers.records import Credentials, Providers, SignIns
+from harness.providers.target import Provider
+from harness.registry import discovery, provider_secrets, targets
+from harness.registry.targets import ProviderChange
+from harness.routing.context import Context
+
+DEFAULT_KEY_NAME: Final = "default"
+LONGEST_OVERLAP: Final = timedelta(days=365)
+SIGN_IN_ALERTS: Final = (AlertKind.SIGN_IN_ENDED, AlertKind.TOKEN_NOT_RENEWED)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKeyView(CamelCase):
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    created_by: str
+    expires_at: datetime | None  # when it is taken away by itself
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderCredentials(CamelCase):
+    name: str
+    kind: str
+    has_value: bool  # a key is there
+    # Of the first one, `stored` or `environment`, as the process sees it that answers; None
+    # without one.
+    source: str | None
+    keys: int  # how many there are
+    lacks_key: bool  # it wants one, so that its targets get no requests
+    api_base: str
+    extra_headers: Sequence[str]  # their names
+    stored: Sequence[StoredKeyView]
+    # What waits for new proof, in words, in the answer to a change that moved the provider.
+    outdated: Sequence[str] = ()
+    # In the answer to a new key: what the provider said when it was asked for its models.
+    listing: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialChange(ProviderChange):
+    """What is set of a provider and its keys; None leaves it as it is."""
+
+    value: str | None = field(default=None, repr=False)
+    key: str = DEFAULT_KEY_NAME  # the stored key's name
+    first: bool = False  # before all other keys
+    # So long the replaced value is used, too, behind the new one.
+    overlap: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedCredential:
+    provider: str
+    variable: str
+    kept: bool = False  # it had one, which was left alone
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptionRotation:
+    values: int  # how many were encrypted anew
+
+
+def list_credentials(ctx: Context) -> Sequence[ProviderCredentials]:
+    """Lists every provider, and whether it has a key; never the key."""
+    with ctx.store.read() as tx:
+        return [_credentials_of(ctx, tx, provider) for provider in Providers(tx).all().values()]
+
+
+def get_credentials(ctx: Context, name: str) -> ProviderCredentials:
+    """Describes the keys of a provider, without their values. Raises NotFound."""
+    with ctx.store.read() as tx:
+        return _credentials_of(ctx, tx, targets.require_provider(tx, name))
+
+
+def _credentials_of(ctx: Context, tx: Transaction, provider: Provider) -> ProviderCredentials:
+    ever = provider_secrets.list_credentials_of(tx, provider.name)
+    stored = [credential for credential in ever if credential.live(ctx.clock.now())]
+    given = keys_from_environment(provider, ctx.environ)
+    source = "stored" if stored else "environment" if given else None
+    # Whether it can be decrypted is the router's to find out, and `doctor`'s.
+    keys = [*stored, *given]
+    return ProviderCredentials(
+        name=provider.name,
+        kind=provider.kind,
+        has_value=bool(keys),
+        source=source,
+        keys=len(keys),
+        lacks_key=not keys and lacks_key(provider, (), stored_before=bool(ever)),
+        api_base=provider.api_base,
+        extra_headers=provider.header_names,
+        stored=[
+            StoredKeyView(**{f.name: getattr(key, f.name) for f in fields(StoredKeyView)})
+            for key in stored
+        ],
+    )
+
+
+def put_credential(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    change: CredentialChange,
+    *,
+    create_only: bool = False,
+) -> ProviderCredentials:
+    """Sets a key of a provider, and where it is. Adds a kind's provider. Raises Conflict."""
+    shown = _put(ctx, actor, name, change, create_only=create_only)
+    if change.value is None:
+        return shown
+    return replace(shown, listing=discovery.describe_list(ctx, actor, name))
+
+
+def _put(
+    ctx: Context, actor: Actor, name: str, change: CredentialChange, *, create_only: bool
+) -> ProviderCredentials:
+    actor.require(Role.ADMIN)
+    value = None if change.value is None else check_key_value(change.value)
+    check_key_name(change.key)
+    if change.overlap is not None and not timedelta(0) <= change.overlap <= LONGEST_OVERLAP:
+        raise InputError("an overlap is at most a year")
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        stored = provider_secrets.list_credentials_of(tx, name)
+        if create_only and any(credential.live(now) for credential in stored):
+            raise Conflict(
+                f"provider {name!r} has a key already: PUT replaces it, "
+                f"`swapgate provider key set {name}` too"
+            )
+        known = Providers(tx).all().get(name)
+        before = known or _new_provider(name, change.kind, with_variable=value is None)
+        wanted = targets.change_of_provider(ctx, before, change)
+        if value is not None:
+            check_kind_takes_key(name, wanted.kind)
+        changed = not targets.same(ctx, known, wanted)
+        if changed:
+            wanted = targets.with_move(ctx, tx, actor, known, wanted, change.reason)
+            Providers(tx).put(provider_secrets.encrypt_headers(wanted, ctx.cipher))
+        if value is not None:
+            new = Credential(
+                name, change.key, ctx.cipher.encrypt(value), 0, now, now, actor.name
+            )
+            keep = now + change.overlap if change.overlap else None
+            for credential in place_new_key(stored, new, first=change.first, keep_until=keep):
+                Credentials(tx).put(credential)
+        details = _change_details(change, wanted, known, changed=changed)
+        AuditLog(tx).append(actor, "credential.put", f"provider {name}", details)
+        moved = known is not None and wanted.moved != known.moved
+        outdated = targets.list_outdated(tx, name) if moved else ()
+        return replace(_credentials_of(ctx, tx, wanted), outdated=outdated)
+
+
+def _change_details(
+    change: CredentialChange, wanted: Provider, known: Provider | None, *, changed: bool
+) -> dict[str, object]:
+    """For the audit log: what was set, no value and no header's."""
+    said: dict[str, object] = {}
+    if change.value is not None:
+        said |= {"key": change.key}
+        if change.overlap:
+            said |= {"overlap_s": change.overlap.total_seconds()}
+    if changed:
+        said |= {"kind": wanted.kind, "api_base": wanted.api_base, "added": known is None}
+        said |= targets.moved_details(wanted)
+    return said
+
+
+def _new_provider(name: str, kind: str | None, *, with_variable: bool) -> Provider:
+    check_provider_name(name)
+    kind = kind or (name if name in PROVIDER_KINDS else None)
+    if kind is None:
+        raise NotFound(
+            f"there is no provider {name!r}, and no kind of that name. Name its `kind` and "
+            f"`apiBase` as well; kinds: {', '.join(PROVIDER_KINDS)}"
+        )
+    row = PROVIDER_KINDS[check_kind(kind)]
+    return Provider(name, kind, row.api_base, row.key_env or None if with_variable else None)
+
+
+def remove_credential(
+    ctx: Context, actor: Actor, name: str, *, key: str | None = None
+) -> ProviderCredentials:
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        provider = targets.require_provider(tx, name)
+        if not take_credentials_away(tx, actor, name, key):
+            which = f"no stored key {key!r}" if key else "no stored key"
+            raise NotFound(f"provider {name!r} has {which}: `swapgate provider key list`")
+        return _credentials_of(ctx, tx, provider)
+
+
+def take_credentials_away(
+    tx: Transaction, actor: Actor, name: str, key: str | None = None
+) -> bool:
+    """Takes away all keys and the sign-in of a provider, or one key; whether there was one."""
+    stored, now = provider_secrets.list_credentials_of(tx, name), tx.now()
+    gone = [e for e in stored if e.ciphertext and key in (None, e.name)]
+    for credential in gone:
+        Credentials(tx).put(_without_value(credential, now))
+    # What renews a token would bring it back.
+    ended = key in (None, TOKEN_KEY_NAME) and SignIns(tx).end(name)
+    if ended:
+        resolve_sign_in_alerts(tx, name)
+    if gone or ended:
+        details = {"keys": [credential.name for credential in gone]}
+        AuditLog(tx).append(actor, "credential.remove", f"provider {name}", details)
+    return bool(gone or ended)
+
+
+def resolve_sign_in_alerts(tx: Transaction, provider: str) -> None:
+    for kind in SIGN_IN_ALERTS:
+        alerts.resolve_alert(tx, kind, provider)
+
+
+def expire_credentials(ctx: Context) -> int:
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        over = [e for e in Credentials(tx).all() if e.ciphertext and not e.live(now)]
+        for credential in over:
+            Credentials(tx).put(_without_value(credential, now))
+            said = {"keys": [credential.name], "reason": "expired"}
+            subject = f"provider {credential.provider}"
+            AuditLog(tx).append(SYSTEM, "credential.remove", subject, said)
+    return len(over)
+
+
+def _without_value(credential: Credential, now: datetime) -> Credential:
+    return replace(credential, ciphertext="", updated_at=now, expires_at=None)
+
+
+def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
+    """Encrypts every stored value with the newest key: all, or none with DecryptionFailed."""
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        stored = [credential for credential in Credentials(tx).all() if credential.ciphertext]
+        for key in stored:
+            place = f"the key {key.name!r} of provider {key.provider!r}"
+            fresh = provider_secrets.reencrypt(ctx.cipher, key.ciphertext, place)
+            Credentials(tx).put(replace(key, ciphertext=fresh))
+        signed_in = SignIns(tx).all()
+        for one in signed_in:
+            place = f"the sign-in for provider {one.provider!r}"
+            fresh = provider_secrets.reencrypt(ctx.cipher, one.ciphertext, place)
+            SignIns(tx).save(replace(one, ciphertext=fresh))
+        known = [e for e in Providers(tx).all().values() if e.header_names]
+        for provider in known:
+            Providers(tx).put(provider_secrets.reencrypt_headers(provider, ctx.cipher))
+        headers = sum(len(provider.header_names) for provider in known)
+        values = len(stored) + len(signed_in) + headers
+        action, details = "credential.rotate_encryption", {"values": values}
+        AuditLog(tx).append(actor, action, "credentials", details)
+    return EncryptionRotation(values)
+
+
+def import_credentials(
+    ctx: Context, actor: Actor, environ: Mapping[str, str], *, replace_known: bool = False
+) -> Sequence[ImportedCredential]:
+    """Stores the keys in variables. Raises before it stores a key for a kind without one."""
+    actor.require(Role.ADMIN)
+    with ctx.store.read() as tx:
+        known, stored = Providers(tx).all(), provider_secrets.list_live_credentials(tx)
+    have = {credential.provider for credential in stored}
+    done = []
+    named = [
+        (provider, variable, value)
+        for provider, variable in name_variables(known.values())
+        if (value := environ.get(variable, "").strip())
+    ]
+    for provider, _, _ in named:
+        check_kind_takes_key(provider, known[provider].kind if provider in known else provider)
+    for provider, variable, value in named:
+        kept = provider in have and not replace_known
+        if not kept:
+            put_credential(ctx, actor, provider, CredentialChange(value=value))
+        done.append(ImportedCredential(provider, variable, kept))
+    return done
+
+
+def name_variables(known: Iterable[Provider]) -> Iterable[tuple[str, str]]:
+    configured = {provider.name: provider for provider in known}
+    for provider in configured.values():
+        kind = PROVIDER_KINDS.get(provider.kind)
+        variable = provider.api_key_env or (kind.key_env if kind else "")
+        if variable:
+            yield provider.name, variable
+    of_kinds = {provider.kind for provider in configured.values()} | set(configured)
+    for kind in PROVIDER_KINDS.values():
+        if kind.key_env and kind.api_base and kind.name not in of_kinds:
+            yield kind.name, kind.key_env

@@ -1,0 +1,72 @@
+"""Checks which providers may see a route's traffic or a suite's items (D8)."""
+
+from collections.abc import Iterable
+
+from harness.frame.errors import NotAllowed, NotFound
+from harness.frame.suggestions import did_you_mean
+from harness.providers.target import Target, classes_of_provider
+from harness.routing.context import Context
+from harness.routing.records.routes import Routing
+from harness.routing.table import RouteSettings
+
+
+def check_targets(
+    ctx: Context, settings: RouteSettings, targets: Iterable[Target], *, route: str
+) -> None:
+    """Checks who may see a route's data. Raises NotAllowed, NotFound for an unknown class."""
+    _check(ctx, f"route {route!r} carries", settings.data_class, targets)
+
+
+def check_suite(ctx: Context, suite: str, targets: Iterable[Target]) -> None:
+    _check(ctx, f"suite {suite!r} has", ctx.suites.data_class(suite), targets)
+
+
+def _check(ctx: Context, having: str, data_class: str, targets: Iterable[Target]) -> None:
+    if not data_class:
+        return
+    if data_class not in ctx.data_classes:
+        hint = did_you_mean(data_class, ctx.data_classes, otherwise=".")
+        raise NotFound(
+            f"there is no data class {data_class!r}{hint} Name its providers under "
+            "`data_classes:` in swapgate.yaml"
+        )
+    allowed = ctx.data_classes[data_class]
+    for target in targets:
+        if target.provider not in allowed:
+            raise NotAllowed(
+                f"{having} {data_class} data, and provider {target.provider!r} of "
+                f"{target.name} may not see it; allowed are "
+                f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:` in the file)"
+            )
+
+
+def find_refusal(ctx: Context, settings: RouteSettings, *targets: Target, route: str) -> str:
+    try:
+        check_targets(ctx, settings, targets, route=route)
+    except (NotAllowed, NotFound) as error:
+        return str(error)
+    return ""
+
+
+def check_address(ctx: Context, provider: str, before: str, after: str) -> None:
+    """Refuses a new address: a cleared name must not stand for another place."""
+    classes = classes_of_provider(ctx.data_classes, provider)
+    if classes and after != before:
+        raise NotAllowed(
+            f"provider {provider!r} may see {', '.join(classes)} data where it is now: change "
+            f"`providers.{provider}.api_base` in swapgate.yaml, beside `data_classes:`, then "
+            "`swapgate config apply`"
+        )
+
+
+def list_violations(ctx: Context) -> list[str]:
+    with ctx.store.read() as tx:
+        table = Routing(tx).table()
+    used = (
+        (name, route.settings, [table.targets[target] for target in sorted(route.targets)])
+        for name, route in sorted(table.routes.items())
+    )
+    found = (
+        find_refusal(ctx, settings, *targets, route=name) for name, settings, targets in used
+    )
+    return [refusal for refusal in found if refusal]

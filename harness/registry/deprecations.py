@@ -1,0 +1,194 @@
+"""Finds models in use that end within 90 days, ended or are listed no more (F11)."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Final
+
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.providers.models.catalogue import Catalogue, CatalogueEntry
+from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.models.model_names import parse_model_name
+from harness.providers.records import DiscoveredModels, Providers
+from harness.providers.target import Price, Provider, Target
+from harness.registry.prices import describe_price
+from harness.routing.context import Context
+from harness.routing.records.routes import Routing
+from harness.routing.table import Route, RoutingTable
+
+ALERT_AHEAD: Final = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class Successor:
+    name: str  # `provider/model`, of the provider that has the ending one
+    price: Price | None
+    context_window: int | None
+    end_date: date | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deprecation:
+    target: str  # its id
+    name: str
+    end_date: date  # or when its provider's list lacked it first
+    days: int  # until the end, 0 or less once it has come
+    uses: tuple[str, ...]  # where it is used, such as `incumbent of chat`
+    price: Price | None = None
+    successor: Successor | None = None  # None where its family has none that can do as much
+    unlisted: bool = False  # no end is announced, and its provider lists it no more
+
+    @property
+    def over(self) -> bool:
+        return self.days <= 0
+
+    @property
+    def text(self) -> str:
+        day = self.end_date.isoformat()
+        if self.unlisted:
+            return f"{self.name} is not on its provider's list since {day}"
+        if self.over:
+            return f"{self.name} has ended on {day}"
+        return f"{self.name} ends on {day}, in {self.days} days"
+
+
+def find_deprecations(
+    used: Iterable[tuple[Target, Sequence[str]]],
+    providers: Mapping[str, Provider],
+    known: Catalogue,
+    today: date,
+    gone: Iterable[DiscoveredModel] = (),  # what providers list no more
+) -> tuple[Deprecation, ...]:
+    gone_on = {
+        (model.provider, model.model, model.source): model.gone_at.date()
+        for model in gone
+        if model.gone_at
+    }
+    found = []
+    for target, uses in used:
+        provider = providers.get(target.provider)
+        if provider is None:
+            continue
+        entry = known.find(provider.kind, target.model)
+        ends = entry.end_date if entry else None
+        announced = ends is not None and ends - today <= ALERT_AHEAD
+        end_date = (
+            ends
+            if announced
+            else gone_on.get((target.provider, target.model, provider.api_base))
+        )
+        if end_date is None:
+            continue
+        follows, successor = find_successor(entry, known, today) if entry else None, None
+        if follows is not None:
+            name = f"{provider.name}/{follows.model}"
+            price = provider.prices.get(follows.model, follows.price)
+            successor = Successor(name, price, follows.context_window, follows.end_date)
+        deprecation = Deprecation(
+            target=target.id,
+            name=target.name,
+            end_date=end_date,
+            days=(end_date - today).days,
+            uses=tuple(uses),
+            price=provider.prices.get(target.model, entry.price if entry else None),
+            successor=successor,
+            unlisted=not announced,
+        )
+        found.append(deprecation)
+    return tuple(sorted(found, key=lambda ending: (ending.end_date, ending.name)))
+
+
+def find_successor(
+    entry: CatalogueEntry, known: Iterable[CatalogueEntry], today: date
+) -> CatalogueEntry | None:
+    """Finds the newest longer-lasting model of the family with the same abilities."""
+    # A move to a model that ends within ALERT_AHEAD would be the first of two.
+    last = max(today + ALERT_AHEAD, entry.end_date or today)
+    rank = parse_model_name(entry.model).rank
+    fits = [
+        (parse_model_name(other.model).rank, other.model, other)
+        for other in known
+        if other.kind == entry.kind
+        and other.family == entry.family
+        and parse_model_name(other.model).rank > rank
+        and entry.has <= other.has
+        and (entry.context_window or 0) <= (other.context_window or 0)
+        and (other.end_date is None or other.end_date > last)
+    ]
+    return max(fits, key=lambda fit: fit[:2])[2] if fits else None
+
+
+ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED
+
+
+def list_deprecations(ctx: Context, table: RoutingTable | None = None) -> Sequence[Deprecation]:
+    """Lists the models in use that end within 90 days or have ended, the earliest end first."""
+    with ctx.store.read() as tx:
+        used = _used(ctx, table or Routing(tx).table())
+        gone, today = DiscoveredModels(tx).gone(), ctx.clock.now().date()
+        return find_deprecations(used, Providers(tx).all(), ctx.catalogue, today, gone)
+
+
+def list_endings(
+    ctx: Context, used: Iterable[Target], providers: Mapping[str, Provider]
+) -> Sequence[Deprecation]:
+    today = ctx.clock.now().date()
+    with ctx.store.read() as tx:
+        gone = DiscoveredModels(tx).gone()
+    unused = [(target, ()) for target in used]
+    return find_deprecations(unused, providers, ctx.catalogue, today, gone)
+
+
+def update_deprecation_alerts(
+    ctx: Context, shortlist: Callable[[Context, str], str] = lambda _ctx, _target: ""
+) -> None:
+    # shortlist: describes the measured models that could replace a target, by its id.
+    found = list_deprecations(ctx)
+    notices = {
+        (ENDED if e.over else ENDS, e.target): _notice(e, shortlist(ctx, e.target))
+        for e in found
+    }
+    alerts.update_alerts(ctx, (ENDS, ENDED), notices)
+
+
+def _used(ctx: Context, table: RoutingTable) -> Sequence[tuple[Target, Sequence[str]]]:
+    by_id: dict[str, Target] = {}
+    uses: dict[str, list[str]] = {}
+    for name, route in sorted(table.routes.items()):
+        for id_, role in _roles(route):
+            by_id[id_] = table.targets[id_]
+            uses.setdefault(id_, []).append(f"{role} of {name}")
+        for suite in route.settings.suites:
+            if (judge := ctx.judges.get(suite.suite)) is not None:
+                by_id[judge.id] = judge
+                uses.setdefault(judge.id, []).append(
+                    f"judge of suite {suite.suite}, for {name}"
+                )
+    return [(by_id[id_], use) for id_, use in uses.items()]
+
+
+def _roles(route: Route) -> Sequence[tuple[str, str]]:
+    roles = [(route.incumbent, "incumbent")]
+    if route.canary:
+        roles.append((route.canary.target, "canary"))
+    if route.holdback:
+        roles.append((route.holdback.target, "holdback"))
+    return [*roles, *((fallback, "fallback") for fallback in route.fallbacks)]
+
+
+def _notice(ending: Deprecation, shortlist: str) -> alerts.AlertNotice:
+    return alerts.AlertNotice(
+        f"target {ending.name}",
+        ending.text,
+        f"It is {'; '.join(ending.uses)}. It costs {describe_price(ending.price)}. "
+        f"{_next(ending)}{shortlist and f' {shortlist}'}",
+    )
+
+
+def _next(ending: Deprecation) -> str:
+    to = ending.successor
+    if to is None:
+        return "No newer model of its family is known to do as much: choose one yourself."
+    window = f", a window of {to.context_window} tokens" if to.context_window else ""
+    return f"Proposed successor: {to.name}, at {describe_price(to.price)}{window}."

@@ -1,0 +1,279 @@
+"""Reads the model that a name means, for all commands, routes and agents alike."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.frame.errors import AmbiguousName, InputError, NotFound
+from harness.frame.people.access import Actor
+from harness.frame.records.transaction import Transaction
+from harness.frame.suggestions import did_you_mean
+from harness.providers.force import Force, KillSwitch, active_switches
+from harness.providers.kinds import PROVIDER_KINDS
+from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabilities, Endpoint
+from harness.providers.models.catalogue import CatalogueEntry
+from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.models.model_match import (
+    ModelOffer,
+    list_nearest,
+    list_offers,
+    match_among,
+)
+from harness.providers.models.name_resolution import (
+    ModelNameQuery,
+    Resolution,
+    ResolutionRule,
+    RuleResult,
+)
+from harness.providers.oauth import TOKEN_KEY_NAME
+from harness.providers.records import DiscoveredModels, Providers, SignIns
+from harness.providers.target import Provider, Target
+from harness.registry import provider_secrets, targets
+from harness.routing.context import Context
+from harness.routing.records.interventions import Switches
+from harness.routing.records.routes import Routing
+
+SHORT: Final = 28  # characters of what was written, in an error of at most 200
+ROOM: Final = 55  # characters of the nearest names together, as above
+UNKNOWN: Final = "model_not_found"  # an error's code
+NEAREST: Final = 2  # names, in an error
+MOST_NEAR: Final = 5
+_NAMES_PROVIDER: Final = (ResolutionRule.PREFIX, ResolutionRule.OAUTH)
+
+
+@dataclass(frozen=True, slots=True)
+class NameReading:
+    name: str
+    provider: str | None
+    model: str | None
+    rules: tuple[RuleResult, ...]
+    reason: str  # why this model is found, or none
+    found: Target | None = None  # the model that is meant, registered or not
+    candidates: tuple[str, ...] = ()  # models that the name means equally well
+    near: tuple[str, ...] = ()  # names to choose from where no model is found
+    unlisted: str = ""  # that the provider's own list lacks the model
+
+
+def find_model(ctx: Context, tx: Transaction, words: str) -> Target:
+    """Finds the target of a name. Raises NotFound, AmbiguousName, InputError without a name."""
+    reading = read_name(ctx, tx, words)
+    if reading.found is not None:
+        return reading.found
+    if reading.candidates:
+        raise AmbiguousName(reading.reason, candidates=reading.candidates)
+    raise NotFound(reading.reason, code=UNKNOWN)
+
+
+def find_listed_model(ctx: Context, tx: Transaction, words: str) -> Target:
+    target = find_model(ctx, tx, words)
+    require_listed(ctx, tx, target)
+    return target
+
+
+def require_listed(ctx: Context, tx: Transaction, target: Target) -> None:
+    """Refuses a model that neither the provider's list nor a person names, with NotFound."""
+    if not find_unlisted(tx, target):
+        return
+    provider, name = targets.provider_of(tx, target), target.name
+    known = {(one.provider, one.model) for one in Routing(tx).targets().values()}
+    settled = {*provider.models, *provider.prices}
+    if target.model in settled or (target.provider, target.model) in known:
+        return
+    near = list_nearest(name, (offer.name for offer in read_offers(ctx, tx)))
+    copied = name if len(name) <= SHORT else "PROVIDER/MODEL"
+    add = f"`swapgate model add {copied}` adds it"
+    raise NotFound(_say_unlisted(name, near) + add, code=UNKNOWN)
+
+
+def describe_unchecked(ctx: Context, tx: Transaction, target: Target) -> str:
+    """Says that no list was there to check a model; empty where one was."""
+    provider = targets.provider_of(tx, target)
+    known = read_lists(tx)
+    if (
+        any(model.provider == provider.name for model in known)
+        or target.model in {*provider.models, *provider.prices}
+        or ctx.catalogue.find(provider.kind, target.model)
+    ):
+        return ""
+    return (
+        f"{provider.name} never listed its models, and {target.model} was not looked up: "
+        f"`swapgate model discover {provider.name}` asks it"
+    )
+
+
+def register_model(ctx: Context, tx: Transaction, actor: Actor, words: str) -> Target:
+    target = find_listed_model(ctx, tx, words)
+    if target.id in Routing(tx).targets():
+        return target
+    return targets.register_target(ctx, tx, actor, Target(target.provider, target.model))
+
+
+def explain_name(
+    ctx: Context, name: str, *, standing: Sequence[KillSwitch] = ()
+) -> NameReading:
+    """Reads a name, and says by which rules. A switch over all routes says which provider
+    answers for now, and not what the name means. standing: of environment and file.
+    """
+    with ctx.store.read() as tx:
+        reading = read_name(ctx, tx, name)
+        switches = (*standing, *Switches(tx).not_lifted())
+        active = active_switches(switches, ctx.clock.now())
+        forced = [s.force for s in active if s.route is None and not s.force.avoids]
+        if not forced:
+            return reading
+        sent = _apply_rules(ctx, tx, name, (), forced=forced[0])
+    return replace(reading, provider=sent.provider, model=sent.model, rules=sent.rules)
+
+
+def read_name(ctx: Context, tx: Transaction, words: str) -> NameReading:
+    """Reads a name by the rules. Raises InputError for an empty one, or one of several."""
+    name = words.strip()
+    if not name:
+        raise InputError("the model's name is empty: write PROVIDER/MODEL")
+    offers = read_offers(ctx, tx)
+    known = targets.find_known_target(tx, name)
+    if known is not None:
+        targets.provider_of(tx, known)
+        taken = _apply_rules(ctx, tx, f"{known.provider}/{known.model}", offers)
+        return replace(_read_as(tx, taken, "it is registered", known), name=name)
+    usable = provider_secrets.find_usable(ctx, tx)
+    taken = _apply_rules(ctx, tx, name, offers, usable=usable)
+    if taken.target is None and not taken.candidates:
+        taken = _apply_rules(ctx, tx, name, offers)
+    if taken.candidates:
+        said = f"{name[:SHORT]!r} may be one of {', '.join(taken.candidates)}: name one"
+        return replace(_reading(taken, said), candidates=taken.candidates)
+    if taken.target is None:
+        return _not_found(ctx, tx, taken, offers)
+    if taken.provider not in usable and not _decided_by(taken, *_NAMES_PROVIDER):
+        return _reading(
+            taken,
+            f"{name[:SHORT]!r} is {taken.target}, whose provider has no key: "
+            f"`swapgate provider key set {taken.provider}`",
+        )
+    target = targets.find_known_target(tx, taken.target) or Target.from_name(taken.target)
+    return _read_as(tx, taken, taken.reason, target)
+
+
+def _apply_rules(
+    ctx: Context,
+    tx: Transaction,
+    name: str,
+    offers: Sequence[ModelOffer],
+    *,
+    forced: Force | None = None,
+    usable: Collection[str] | None = None,
+) -> Resolution:
+    tokens = {
+        e.provider
+        for e in provider_secrets.list_live_credentials(tx)
+        if e.name == TOKEN_KEY_NAME
+    }
+    query = ModelNameQuery(
+        name,
+        Providers(tx).all(),
+        offers,
+        today=ctx.clock.now().date(),
+        catalogue=ctx.catalogue,
+        usable=usable,
+        forced=forced,
+        signed_in=tokens & {one.provider for one in SignIns(tx).all()},
+    )
+    return query.resolve()
+
+
+def _decided_by(taken: Resolution, *rules: ResolutionRule) -> bool:
+    return taken.deciding is not None and taken.deciding.rule in rules
+
+
+def _reading(taken: Resolution, reason: str) -> NameReading:
+    return NameReading(taken.name, taken.provider, taken.model, taken.rules, reason)
+
+
+def _read_as(tx: Transaction, taken: Resolution, reason: str, target: Target) -> NameReading:
+    unlisted = find_unlisted(tx, target)
+    return replace(_reading(taken, reason), found=target, unlisted=unlisted)
+
+
+def _not_found(
+    ctx: Context, tx: Transaction, taken: Resolution, offers: Sequence[ModelOffer]
+) -> NameReading:
+    if _decided_by(taken, ResolutionRule.OAUTH):  # the account is not signed in
+        return _reading(taken, taken.reason)
+    name = taken.name
+    versions = match_among(name, offers, today=ctx.clock.now().date()).near
+    known = {*(offer.name for offer in offers), *Routing(tx).table().routes}
+    near = tuple(dict.fromkeys((*versions, *list_nearest(name, known))))[:MOST_NEAR]
+    add = "`swapgate model add PROVIDER/MODEL` adds a model"
+    return replace(_reading(taken, _say_unlisted(name, near) + add), near=near)
+
+
+def _say_unlisted(name: str, near: Sequence[str]) -> str:
+    named: list[str] = []
+    for one in near:
+        # A name that is cut cannot be copied.
+        if len(named) < NEAREST and sum(map(len, named)) + len(one) <= ROOM:
+            named.append(one)
+    hint = f"near are {' and '.join(named)}; " if named else ""
+    return f"no provider lists {name[:SHORT]!r}; {hint}"
+
+
+def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
+    with ctx.store.read() as tx:
+        providers, offers = Providers(tx).all(), read_offers(ctx, tx)
+    found = []
+    for offer in offers:
+        entry = offer.entry or CatalogueEntry(offer.kind, offer.model)
+        own = providers[offer.provider].prices.get(offer.model)
+        found.append((offer.name, replace(entry, price=own or entry.price)))
+    return found
+
+
+def search_catalogue(
+    ctx: Context, words: Sequence[str]
+) -> Sequence[tuple[str, CatalogueEntry]]:
+    parts = [word.lower() for phrase in words for word in phrase.split()]
+    fits = [e for e in ctx.catalogue if all(part in e.name.lower() for part in parts)]
+    return [(fit.name, fit) for fit in sorted(fits, key=lambda offer: offer.name)]
+
+
+def read_offers(ctx: Context, tx: Transaction) -> Sequence[ModelOffer]:
+    return list_offers(
+        Providers(tx).all(),
+        ctx.catalogue,
+        Routing(tx).targets().values(),
+        read_lists(tx),
+    )
+
+
+def read_lists(tx: Transaction) -> Sequence[DiscoveredModel]:
+    """What all providers listed, each where it is now: nothing from before it moved."""
+    known, listed = Providers(tx).all(), DiscoveredModels(tx).all()
+    return [model for model in listed if model.source == known[model.provider].api_base]
+
+
+def find_unlisted(tx: Transaction, target: Target) -> str:
+    """Says that a provider's list lacks a model; empty where it has it, or no list."""
+    names = {one.model for one in read_lists(tx) if one.provider == target.provider}
+    if not names or target.model in names:
+        return ""
+    hint = did_you_mean(target.model, names)
+    return f"{target.provider} does not list {target.model} among {len(names)}{hint}"
+
+
+def model_capabilities(ctx: Context, provider: Provider, model: str) -> Capabilities:
+    """What a model can do. The weakest word counts, of its kind, the registry and the
+    catalogue; of the context window, the registry's.
+    """
+    kind, own = PROVIDER_KINDS[provider.kind], provider.can(model)
+    entry = ctx.catalogue.find(provider.kind, model)
+    known = entry.capabilities if entry is not None else UNKNOWN_CAPABILITIES
+    able = {
+        name: getattr(own, name) and getattr(known, name) and name not in kind.lacks
+        for name in ("stream", "tools", "parallel_tools", "vision")
+    }
+    return Capabilities(
+        chat=own.chat and known.chat and Endpoint.CHAT in kind.serves,
+        context_window=own.context_window or known.context_window,
+        **able,
+    )

@@ -1,0 +1,125 @@
+"""Encrypts and decrypts providers' secrets. One that cannot be decrypted is logged."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from harness.frame.errors import DecryptionFailed, SwapgateError
+from harness.frame.ports import Cipher
+from harness.frame.records.transaction import Transaction
+from harness.providers.credential import (
+    Credential,
+    ProviderKey,
+    ProviderKeySets,
+    StoredKey,
+    keys_from_environment,
+    lacks_key,
+)
+from harness.providers.records import Credentials, Providers
+from harness.providers.target import Provider
+from harness.routing.context import Context
+from harness.routing.table import Snapshot
+
+log = logging.getLogger(__name__)
+
+
+def encrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
+    """Encrypts the values of a provider's extra headers. Raises ConfigError without any key."""
+    if not provider.extra_headers:
+        return provider
+    hidden = {name: cipher.encrypt(value) for name, value in provider.extra_headers.items()}
+    return replace(
+        provider, extra_headers={}, sealed_headers={**provider.sealed_headers, **hidden}
+    )
+
+
+def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
+    if not provider.sealed_headers:
+        return provider
+    clear = dict(provider.extra_headers)
+    for name, token in provider.sealed_headers.items():
+        try:
+            clear[name] = cipher.decrypt(token)
+        except SwapgateError as error:
+            log.error("the header %s of provider %s: %s", name, provider.name, error)  # noqa: TRY400 - the message is the whole story
+    return replace(provider, extra_headers=clear, sealed_headers={})
+
+
+def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
+    providers = {
+        name: decrypt_headers(provider, cipher) for name, provider in snapshot.providers.items()
+    }
+    return replace(snapshot, providers=providers)
+
+
+def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
+    fresh = {
+        name: reencrypt(cipher, token, f"the header {name!r} of provider {provider.name!r}")
+        for name, token in provider.sealed_headers.items()
+    }
+    return encrypt_headers(replace(provider, sealed_headers=fresh), cipher)
+
+
+def reencrypt(cipher: Cipher, ciphertext: str, place: str) -> str:
+    try:
+        return cipher.reencrypt(ciphertext)
+    except DecryptionFailed as error:
+        raise DecryptionFailed(f"{place}: {error}") from None
+
+
+def decrypt_credential(
+    stored: Iterable[StoredKey], cipher: Cipher
+) -> dict[str, list[ProviderKey]]:
+    found: dict[str, list[ProviderKey]] = {}
+    for key in stored:
+        if not key.ciphertext:
+            continue
+        try:
+            secret = cipher.decrypt(key.ciphertext)
+        except SwapgateError as error:
+            log.error("the key %s of provider %s: %s", key.name, key.provider, error)  # noqa: TRY400 - the message is the whole story
+            continue
+        found.setdefault(key.provider, []).append(ProviderKey(f"stored:{key.name}", secret))
+    return found
+
+
+def key_sets(
+    providers: Iterable[Provider],
+    stored: Iterable[StoredKey],
+    cipher: Cipher,
+    environ: Mapping[str, str],
+) -> ProviderKeySets:
+    clear = decrypt_credential(stored, cipher)
+    return {
+        one.name: (*clear.get(one.name, ()), *keys_from_environment(one, environ))
+        for one in providers
+    }
+
+
+def list_live_credentials(tx: Transaction) -> list[Credential]:
+    now = tx.now()
+    return [credential for credential in Credentials(tx).all() if credential.live(now)]
+
+
+def list_credentials_of(tx: Transaction, provider: str) -> list[Credential]:
+    return [one for one in Credentials(tx).all() if one.provider == provider]
+
+
+def find_usable(ctx: Context, tx: Transaction) -> frozenset[str]:
+    ever, now = Credentials(tx).all(), ctx.clock.now()
+    before = {one.provider for one in ever}
+    have = {one.provider for one in ever if one.live(now)}
+    return frozenset(
+        name
+        for name, provider in Providers(tx).all().items()
+        if name in have
+        or keys_from_environment(provider, ctx.environ)
+        or not lacks_key(provider, (), stored_before=name in before)
+    )
+
+
+def keys_of_provider(ctx: Context, provider: Provider) -> tuple[ProviderKey, ...]:
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        stored = [key for key in list_credentials_of(tx, provider.name) if key.live(now)]
+    return tuple(key_sets([provider], stored, ctx.cipher, ctx.environ)[provider.name])

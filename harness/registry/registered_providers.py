@@ -1,0 +1,225 @@
+"""Adds, changes, lists and removes providers while routers serve; each change is audited."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from harness.frame.errors import Conflict, InputError, NotFound
+from harness.frame.people.access import Actor, Role
+from harness.frame.plain_data import CamelCase
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.frame.suggestions import did_you_mean
+from harness.providers.api_base_rules import api_base_example
+from harness.providers.calls.probe import ProviderCheck
+from harness.providers.kinds import (
+    PROVIDER_KINDS,
+    ProviderGroup,
+    check_kind,
+    check_provider_name,
+)
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.records import Providers
+from harness.providers.target import JsonObject, Price, Provider, Target
+from harness.registry import checks, credentials, data_class_checks, targets
+from harness.registry.credentials import CredentialChange
+from harness.registry.targets import ProviderChange, change_of_provider
+from harness.routing.context import Context
+from harness.routing.records.interventions import Shadows
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredTarget:
+    target: Target
+    provider: Provider
+    added: bool  # the provider, where it was not there before
+    needs_key: bool  # without one, no request of its kind can succeed
+
+
+def register_with_provider(
+    ctx: Context, actor: Actor, seed: Target, *, api_base: str = ""
+) -> RegisteredTarget:
+    """Registers a target, and its provider where that is an unconfigured kind's name."""
+    actor.require(Role.PROPOSER)
+    with ctx.store.read() as tx:
+        known = Providers(tx).all()
+    there = known.get(seed.provider)
+    if there is not None and api_base and api_base != there.api_base:
+        raise Conflict(
+            f"provider {there.name} is configured at {there.api_base}: "
+            f"`swapgate provider set {there.name} --api-base {api_base}` changes that"
+        )
+    provider = there or default_provider(seed.provider, known, api_base=api_base)
+    if there is None:
+        place = kind.api_base if (kind := PROVIDER_KINDS.get(seed.provider)) else ""
+        data_class_checks.check_address(ctx, provider.name, place, provider.api_base)
+        targets.put_provider(ctx, actor, provider)
+    kind = PROVIDER_KINDS.get(provider.kind)
+    return RegisteredTarget(
+        targets.add_target(ctx, actor, seed),
+        provider,
+        added=there is None,
+        needs_key=kind is not None and kind.needs_key,
+    )
+
+
+def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = "") -> Provider:
+    check_provider_name(name)
+    kind = PROVIDER_KINDS.get(name)
+    if kind is None and not api_base:
+        hint = did_you_mean(name, [*known, *PROVIDER_KINDS], otherwise=".")
+        raise NotFound(
+            f"there is no provider {name!r}, and no kind of that name{hint} Add it under "
+            "`providers:` in swapgate.yaml, or give --api-base of an OpenAI-compatible server"
+        )
+    if kind is not None and kind.group is ProviderGroup.OAUTH:
+        raise InputError(
+            f"{name} is a person's account, and they sign in first: "
+            f"`swapgate provider key login {name}`"
+        )
+    base = api_base or (kind.api_base if kind else "")
+    if not base:
+        example = api_base_example(name) or "URL"
+        raise InputError(
+            f"a provider of kind {name!r} has no usual place: give --api-base {example}"
+        )
+    where = urlsplit(base)
+    if where.scheme not in ("http", "https") or not where.hostname:
+        raise InputError(f"{base!r} is no http or https address")
+    key_env = kind.key_env if kind else ""
+    return Provider(name, kind.name if kind else "custom", base, key_env or None)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSummary(CamelCase):
+    name: str
+    kind: str
+    group: ProviderGroup
+    api_base: str
+    api_key_env: str | None
+    more_api_key_envs: Sequence[str]
+    extra_headers: Sequence[str]  # their names
+    extra_body: JsonObject
+    prices: Mapping[str, Price]
+    models: Mapping[str, Capabilities]
+    routes: Sequence[str]  # that use it in any role
+    # When it was moved to where it is; None for one that has always been there.
+    answers_since: datetime | None = None
+    # What waits for new proof, in words, in the answer to a change that moved it.
+    outdated: Sequence[str] = ()
+
+
+def list_providers(ctx: Context) -> Sequence[ProviderSummary]:
+    """Lists the providers with the routes that use each; of headers the names alone."""
+    with ctx.store.read() as tx:
+        routes = targets.routes_by_provider(tx)
+        return [_glance(one, routes.get(one.name, [])) for one in Providers(tx).all().values()]
+
+
+def get_provider(ctx: Context, name: str) -> ProviderSummary:
+    """Describes a configured provider. Raises NotFound."""
+    with ctx.store.read() as tx:
+        provider = targets.require_provider(tx, name)
+        return _glance(provider, targets.routes_using(tx, name))
+
+
+def change_provider(
+    ctx: Context, actor: Actor, name: str, change: ProviderChange, *, create: bool | None = None
+) -> ProviderSummary:
+    """Adds a provider, or changes it. create: True raises Conflict, False NotFound."""
+    actor.require(Role.ADMIN)
+    with ctx.store.read() as tx:
+        known = Providers(tx).all().get(name)
+        if create is False:
+            targets.require_provider(tx, name)
+    if create and known is not None:
+        raise Conflict(f"there is a provider {name!r} already: `swapgate provider set {name}`")
+    wanted = change_of_provider(ctx, known or _new(name, change.kind), change)
+    targets.put_provider(ctx, actor, wanted, change.reason)
+    with ctx.store.read() as tx:
+        after = targets.require_provider(tx, name)
+        moved = known is not None and after.moved != known.moved
+        outdated = targets.list_outdated(tx, name) if moved else ()
+        routes = targets.routes_using(tx, name)
+        return replace(_glance(after, routes), outdated=outdated)
+
+
+def _new(name: str, kind: str | None) -> Provider:
+    check_provider_name(name)
+    chosen = kind or name
+    provider_kind = PROVIDER_KINDS[check_kind(chosen)]
+    return Provider(name, chosen, provider_kind.api_base, provider_kind.key_env or None)
+
+
+def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
+    """Removes a provider with its keys, within two seconds on every router. Its targets stay
+    known. Refused while something uses it. Needs an admin. Raises NotFound, and Conflict
+    naming what needs it.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        targets.require_provider(tx, name)
+        if needs := list(_needs(ctx, tx, name)):
+            raise Conflict(f"provider {name!r} is used: {', '.join(needs)}. End that first")
+        credentials.take_credentials_away(tx, actor, name)
+        Providers(tx).remove(name)
+        AuditLog(tx).append(actor, "provider.remove", f"provider {name}", {})
+
+
+def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
+    yield from (f"route {route}" for route in targets.routes_using(tx, name))
+    by_id = Routing(tx).targets()
+    for proposal in Proposals(tx).open():
+        if by_id[proposal.candidate].provider == name:
+            yield f"proposal {proposal.id}"
+    for shadow in Shadows(tx).live():
+        if shadow.candidate.provider == name:
+            yield f"shadow of route {shadow.route}"
+    yield from (f"judge of suite {s}" for s, j in ctx.judges.items() if j.provider == name)
+    for rollout in (*Rollouts(tx).live(), *Rollouts(tx).baking()):
+        judge = rollout.policy.judge
+        if judge is not None and Target.from_name(judge.model).provider == name:
+            yield f"judge of the canary of route {rollout.route}"
+
+
+def _glance(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
+    return ProviderSummary(
+        name=provider.name,
+        kind=provider.kind,
+        group=PROVIDER_KINDS[provider.kind].group,
+        api_base=provider.api_base,
+        api_key_env=provider.api_key_env,
+        more_api_key_envs=provider.more_api_key_envs,
+        extra_headers=provider.header_names,
+        extra_body=provider.extra_body,
+        prices=provider.prices,
+        models=provider.models,
+        answers_since=provider.moved.at if provider.moved else None,
+        routes=routes,
+    )
+
+
+def add_provider(
+    ctx: Context, actor: Actor, name: str, change: CredentialChange
+) -> ProviderCheck | None:
+    """Adds a provider and its key, then asks it. It stays whatever the check finds."""
+    actor.require(Role.ADMIN)
+    with ctx.store.read() as tx:
+        if name in Providers(tx).all():
+            raise Conflict(f"there is a provider {name!r} already: give this one another name")
+    return replace_key(ctx, actor, name, change)
+
+
+def replace_key(
+    ctx: Context, actor: Actor, name: str, change: CredentialChange
+) -> ProviderCheck | None:
+    credentials.put_credential(ctx, actor, name, change)
+    return check_added(ctx, actor, name)
+
+
+def check_added(ctx: Context, actor: Actor, name: str) -> ProviderCheck | None:
+    return None if ctx.door is None else checks.check_provider(ctx, actor, name)

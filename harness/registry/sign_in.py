@@ -1,0 +1,297 @@
+"""Signs people in for a provider with their account (OAuth's device flow), and out."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import (
+    ConfigError,
+    NotFound,
+    SignInRefused,
+    SignInUnreachable,
+    StaleWrite,
+)
+from harness.frame.people.access import Actor, Role
+from harness.frame.plain_data import CamelCase
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.providers.credential import Credential, check_key_value, place_new_key
+from harness.providers.oauth import (
+    ALERT_ATTEMPTS,
+    MAX_INTERVAL_S,
+    MAX_WAIT_S,
+    MIN_INTERVAL_S,
+    TOKEN_KEY_NAME,
+    DeviceCode,
+    OAuthEndpoints,
+    OAuthTokens,
+    PollAnswer,
+    Renewal,
+    SignIn,
+    SignInSecrets,
+    apply_access_tokens,
+    apply_account_tokens,
+    claim_renewal,
+    due_renewal,
+    is_expired,
+    merge_secrets,
+    next_interval_s,
+    oauth_endpoints,
+    record_failed_renewal,
+    record_refusal,
+    renew_sooner,
+)
+from harness.providers.ports import OAuthServer
+from harness.providers.records import Credentials, Providers, SignIns
+from harness.providers.target import Provider
+from harness.registry import credentials
+from harness.registry.provider_secrets import list_credentials_of
+from harness.routing.context import Context
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn(CamelCase):
+    provider: str
+    signed_in_at: datetime
+    signed_in_by: str
+    # Of the token that requests carry now; None where it has no end.
+    access_ends: datetime | None
+
+
+def sign_in(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    *,
+    show: Callable[[DeviceCode], None],
+    pause: Callable[[float], None],
+) -> SignedIn:
+    """Shows a code, and waits for the person's consent. Raises SignInRefused."""
+    actor.require(Role.ADMIN)
+    server = require_oauth_server(ctx)
+    provider, place = _place(ctx, actor, name)
+    code = server.device_code(place)
+    show(code)
+    tokens = _wait_for_consent(ctx, server, place, code, pause)
+    now = ctx.clock.now()
+    exchanged = bool(place.exchange_url)
+    new = SignIn(provider.name, ctx.chance.token("si-"), "", now, actor.name, renewed_at=now)
+    new = apply_account_tokens(new, tokens, now, exchanged=exchanged)
+    access = server.exchange(place, tokens.access_token) if exchanged else tokens
+    if exchanged:
+        new = apply_access_tokens(new, access, now)
+    new = encrypt_secrets(ctx, new, SignInSecrets(tokens.access_token, tokens.refresh_token))
+    with ctx.store.write() as tx:
+        SignIns(tx).start(new)
+        store_access_key(ctx, tx, new, access)
+        subject, details = f"provider {provider.name}", {"key": TOKEN_KEY_NAME}
+        AuditLog(tx).append(actor, "credential.login", subject, details)
+        credentials.resolve_sign_in_alerts(tx, provider.name)
+    return SignedIn(provider.name, new.signed_in_at, new.signed_in_by, new.access_ends)
+
+
+def _wait_for_consent(
+    ctx: Context,
+    server: OAuthServer,
+    place: OAuthEndpoints,
+    code: DeviceCode,
+    pause: Callable[[float], None],
+) -> OAuthTokens:
+    now = ctx.clock.monotonic()
+    ends_at = now + min(code.expires_in_s, MAX_WAIT_S)
+    interval_s = min(max(code.interval_s, MIN_INTERVAL_S), MAX_INTERVAL_S)
+    while True:
+        # Once more at the very end: the person may be done by then.
+        pause(max(0.0, min(interval_s, ends_at - now)))
+        answer = server.poll(place, code)
+        now = ctx.clock.monotonic()
+        if isinstance(answer, OAuthTokens):
+            return answer
+        if answer is PollAnswer.DENIED:
+            raise SignInRefused("the person said no: nothing is stored")
+        if answer is PollAnswer.EXPIRED or now >= ends_at:
+            raise SignInRefused(
+                "the code was not typed in time: nothing is stored; begin again"
+            )
+        interval_s = next_interval_s(interval_s, answer)
+
+
+def sign_out(ctx: Context, actor: Actor, name: str) -> None:
+    """Removes a provider's sign-in and its tokens from every router. Raises NotFound."""
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        ended = SignIns(tx).end(name)
+        if not (drop_access_key(tx, name) or ended):
+            raise NotFound(f"nobody is signed in for provider {name!r}")
+        subject, details = f"provider {name}", {"key": TOKEN_KEY_NAME}
+        AuditLog(tx).append(actor, "credential.logout", subject, details)
+        credentials.resolve_sign_in_alerts(tx, name)
+
+
+def _place(ctx: Context, actor: Actor, name: str) -> tuple[Provider, OAuthEndpoints]:
+    with ctx.store.read() as tx:
+        known = Providers(tx).all().get(name)
+    kind = known.kind if known else name
+    place = oauth_endpoints(name, kind, ctx.oauth_changes.get(name))
+    if known is None:
+        credentials.put_credential(ctx, actor, name, credentials.CredentialChange())
+        with ctx.store.read() as tx:
+            known = Providers(tx).all()[name]
+    return known, place
+
+
+def require_oauth_server(ctx: Context) -> OAuthServer:
+    if ctx.oauth is None:
+        raise ConfigError("this process cannot reach OAuth servers")
+    return ctx.oauth
+
+
+def encrypt_secrets(ctx: Context, changed: SignIn, secrets: SignInSecrets) -> SignIn:
+    return replace(changed, ciphertext=ctx.cipher.encrypt(json.dumps(asdict(secrets))))
+
+
+def decrypt_secrets(ctx: Context, stored: SignIn) -> SignInSecrets:
+    return SignInSecrets(**json.loads(ctx.cipher.decrypt(stored.ciphertext)))
+
+
+def store_access_key(
+    ctx: Context, tx: Transaction, signed_in: SignIn, access: OAuthTokens
+) -> None:
+    name, now = signed_in.provider, ctx.clock.now()
+    stored = list_credentials_of(tx, name)
+    secret = ctx.cipher.encrypt(check_key_value(access.access_token))
+    new = Credential(
+        name, TOKEN_KEY_NAME, secret, 0, signed_in.signed_in_at, now, signed_in.signed_in_by
+    )
+    for credential in place_new_key(stored, new, first=False, keep_until=None):
+        Credentials(tx).put(credential)
+
+
+def drop_access_key(tx: Transaction, provider: str) -> bool:
+    for credential in list_credentials_of(tx, provider):
+        if credential.name == TOKEN_KEY_NAME and credential.ciphertext:
+            Credentials(tx).put(replace(credential, ciphertext="", updated_at=tx.now()))
+            return True
+    return False
+
+
+log = structlog.get_logger("swapgate.renewals")
+ENDED, NOT_RENEWED = credentials.SIGN_IN_ALERTS
+
+
+def renew_tokens(ctx: Context) -> int:
+    with ctx.store.read() as tx:
+        found, providers = SignIns(tx).all(), Providers(tx).all()
+        seen = {sign_in.provider: _refused_at(tx, sign_in.provider) for sign_in in found}
+    done = 0
+    for sign_in in (e for e in found if e.provider in providers):
+        refused_at, now = seen[sign_in.provider], ctx.clock.now()
+        current = renew_sooner(sign_in, refused_at, now) if refused_at is not None else sign_in
+        # The account's token first, then at once the one that it buys.
+        while due_renewal(current, ctx.clock.now()) is not None:
+            after_it = _renewed(ctx, providers[sign_in.provider], current)
+            if after_it is None:
+                break
+            done += after_it.renewed_at > current.renewed_at
+            current = after_it
+    _take_away_ended(ctx)
+    return done
+
+
+def _refused_at(tx: Transaction, provider: str) -> datetime | None:
+    keys = (provider, f"{provider}:stored:{TOKEN_KEY_NAME}")
+    found = (Alerts(tx).newest(f"{AlertKind.OUR_KEY.value}:{key}") for key in keys)
+    return max((alert.last_seen for alert in found if alert and alert.open), default=None)
+
+
+def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
+    """None where another process renews it, its server refuses, or it is tried later."""
+    claimed = claim_renewal(before, ctx.clock.now())
+    try:
+        with ctx.store.write() as tx:
+            SignIns(tx).replace(before, claimed)
+    except StaleWrite:
+        return None
+    try:
+        place = oauth_endpoints(
+            provider.name, provider.kind, ctx.oauth_changes.get(provider.name)
+        )
+        changed, access = _request_tokens(ctx, place, before)
+    except SignInRefused as error:
+        changed, access = record_refusal(before, str(error)), None
+        log.warning("sign_in_refused", provider=provider.name, because=str(error))
+    except (SignInUnreachable, ConfigError) as error:
+        changed, access = record_failed_renewal(before, ctx.clock.now()), None
+        log.warning("token_not_renewed", provider=provider.name, because=str(error))
+        if changed.attempts >= ALERT_ATTEMPTS:
+            _alert_failing(ctx, changed, str(error))
+    try:
+        with ctx.store.write() as tx:
+            SignIns(tx).replace(claimed, changed)
+            if access is not None:
+                store_access_key(ctx, tx, changed, access)
+            if not (changed.attempts or changed.refused):
+                alerts.resolve_alert(tx, NOT_RENEWED, provider.name)
+            if changed.refused:
+                _alert_refused(tx, changed)
+    except StaleWrite:
+        return None
+    return None if changed.refused or changed.attempts else changed
+
+
+def _request_tokens(
+    ctx: Context, place: OAuthEndpoints, before: SignIn
+) -> tuple[SignIn, OAuthTokens | None]:
+    server, secrets = require_oauth_server(ctx), decrypt_secrets(ctx, before)
+    if due_renewal(before, ctx.clock.now()) is Renewal.ACCESS:
+        tokens = server.exchange(place, secrets.account_token)
+        return apply_access_tokens(before, tokens, ctx.clock.now()), tokens
+    tokens = server.refresh(place, secrets.refresh_token)
+    exchanged = bool(place.exchange_url)
+    changed = apply_account_tokens(before, tokens, ctx.clock.now(), exchanged=exchanged)
+    changed = encrypt_secrets(ctx, changed, merge_secrets(secrets, tokens))
+    return changed, None if exchanged else tokens
+
+
+def _take_away_ended(ctx: Context) -> None:
+    """So that no request meets a certain 401."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        ended = {sign_in.provider for sign_in in SignIns(tx).all() if is_expired(sign_in, now)}
+        keys = [e for e in Credentials(tx).all() if e.name == TOKEN_KEY_NAME and e.ciphertext]
+    for provider in ended.intersection(key.provider for key in keys):
+        with ctx.store.write() as tx:
+            drop_access_key(tx, provider)
+
+
+def _alert_refused(tx: Transaction, stored: SignIn) -> None:
+    ends = stored.access_ends
+    until = f"until {ends:%Y-%m-%d %H:%M} UTC" if ends and ends > tx.now() else "no more"
+    alerts.resolve_alert(tx, NOT_RENEWED, stored.provider)
+    alerts.raise_alert(
+        tx,
+        ENDED,
+        stored.provider,
+        subject=f"provider {stored.provider}",
+        title=f"the sign-in of {stored.signed_in_by} for {stored.provider} has ended",
+        text=f"{stored.refused}. The token that requests carry is used {until}: "
+        f"`swapgate provider key login {stored.provider}`.",
+    )
+
+
+def _alert_failing(ctx: Context, stored: SignIn, because: str) -> None:
+    with ctx.store.write() as tx:
+        alerts.raise_alert(
+            tx,
+            NOT_RENEWED,
+            stored.provider,
+            subject=f"provider {stored.provider}",
+            title=f"the token of {stored.provider} could not be renewed",
+            text=f"{because}. Tried {stored.attempts} times.",
+        )

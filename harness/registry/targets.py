@@ -1,0 +1,293 @@
+"""Registers targets and stores providers. What was measured before a provider moved proves
+nothing of what answers now (ADR 29); who serves already goes on being served.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from harness.frame.errors import Conflict, InputError, NotFound
+from harness.frame.people.access import Actor, Role
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import require_reason
+from harness.frame.signing.audit_log import AuditLog
+from harness.frame.suggestions import did_you_mean
+from harness.gate.run import RunState
+from harness.providers.api_base_rules import check_api_base, check_api_base_path
+from harness.providers.calls.headers import check_headers
+from harness.providers.kinds import PROVIDER_KINDS
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.records import Providers
+from harness.providers.target import (
+    JsonObject,
+    Provider,
+    ProviderMove,
+    Target,
+    check_extra_body,
+)
+from harness.registry import data_class_checks
+from harness.registry.prices import fill_prices
+from harness.registry.provider_secrets import decrypt_headers, encrypt_headers
+from harness.routing.context import Context
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+
+
+def add_target(ctx: Context, actor: Actor, seed: Target) -> Target:
+    actor.require(Role.PROPOSER)
+    with ctx.store.write() as tx:
+        return register_target(ctx, tx, actor, seed)
+
+
+def register_target(ctx: Context, tx: Transaction, actor: Actor, target: Target) -> Target:
+    providers = Providers(tx).all()
+    if target.provider not in providers:
+        hint = did_you_mean(target.provider, providers, otherwise=".")
+        raise NotFound(
+            f"there is no provider {target.provider!r}{hint} "
+            "Add it under `providers:` in swapgate.yaml"
+        )
+    if target.id not in Routing(tx).targets():
+        Routing(tx).add_target(target)
+        AuditLog(tx).append(actor, "model.add", f"target {target.id}", target.as_json())
+    # A model that was never used had no price to be stored.
+    provider = providers[target.provider]
+    priced = fill_prices(ctx, tx, provider, [target.model])
+    if priced != provider:
+        _put(tx, actor, priced)
+    return target
+
+
+def require_provider(tx: Transaction, name: str) -> Provider:
+    found = Providers(tx).all()
+    if name not in found:
+        listed = ", ".join(found) or "none"
+        raise NotFound(f"there is no provider {name!r}; there are: {listed}")
+    return found[name]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderChange:
+    """What is set; None leaves it as it is, and of a new provider takes its kind's."""
+
+    kind: str | None = None
+    api_base: str | None = None
+    api_key_env: str | None = None
+    extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
+    extra_body: JsonObject | None = None
+    reason: str = ""  # needed to move a provider that a route uses (`with_move`)
+
+
+def change_of_provider(ctx: Context, before: Provider, change: ProviderChange) -> Provider:
+    """Applies a change. Raises InputError, NotAllowed for a new address of a cleared name."""
+    if change.kind not in (None, before.kind):
+        raise InputError(
+            f"provider {before.name!r} is of kind {before.kind!r}, which does not change: "
+            "its targets were measured with it. Add another provider"
+        )
+    fields = ("api_base", "api_key_env", "extra_headers", "extra_body")
+    given = {name: value for name in fields if (value := getattr(change, name)) is not None}
+    if change.extra_headers is not None:
+        check_headers(change.extra_headers)
+        given["sealed_headers"] = {}
+    wanted = replace(before, **given)
+    data_class_checks.check_address(ctx, before.name, before.api_base, wanted.api_base)
+    check_api_base_path(wanted.kind, wanted.api_base)
+    check_api_base(wanted.api_base, ctx.allow_addresses)
+    return wanted
+
+
+def provider_of(tx: Transaction, target: Target) -> Provider:
+    provider = Providers(tx).all().get(target.provider)
+    if provider is None:
+        raise NotFound(
+            f"there is no provider {target.provider!r} any more, which {target.name} needs: "
+            "`swapgate provider add` brings it back"
+        )
+    return provider
+
+
+def check_evaluable(tx: Transaction, *targets: Target) -> None:
+    """Suites are run over chat. Raises InputError for a target whose provider has none."""
+    for target in targets:
+        kind = provider_of(tx, target).kind
+        if kind in PROVIDER_KINDS and Endpoint.CHAT not in PROVIDER_KINDS[kind].serves:
+            raise InputError(
+                f"{target.name} cannot be compared: suites are run over chat, which a provider "
+                f"of the kind {kind!r} does not have"
+            )
+
+
+def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "") -> None:
+    """Adds or changes a provider. Raises Conflict for `extra_body` that was proven with."""
+    actor.require(Role.ADMIN)
+    if provider.api_base:  # a kind may have no place to be said
+        check_api_base(provider.api_base, ctx.allow_addresses)
+        check_api_base_path(provider.kind, provider.api_base)
+    check_extra_body(provider.extra_body)
+    check_headers(provider.extra_headers)
+    with ctx.store.write() as tx:
+        wanted = with_prices(ctx, tx, provider)
+        known = Providers(tx).all().get(provider.name)
+        if known is not None and known.extra_body != wanted.extra_body:
+            _check_unproven(ctx, tx, known)
+        if not same(ctx, known, wanted):
+            placed = with_move(ctx, tx, actor, known, wanted, reason)
+            _put(tx, actor, encrypt_headers(placed, ctx.cipher))
+
+
+def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
+    return known is not None and decrypt_headers(known, ctx.cipher) == decrypt_headers(
+        wanted, ctx.cipher
+    )
+
+
+def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
+    """A target's id does not cover `extra_body`: it is proven with what that was."""
+    by_id = Routing(tx).targets()
+    used = [f"route {route}" for route in routes_using(tx, provider.name)]
+    used += [
+        f"judge of suite {suite}"
+        for suite, judge in ctx.judges.items()
+        if judge.provider == provider.name
+    ]
+    asked = {id_ for id_, target in by_id.items() if target.provider == provider.name}
+    if EvalRuns(tx).newest_of_targets(asked, [*RunState]):
+        used.append("eval runs")
+    if used:
+        raise Conflict(
+            f"extra_body of provider {provider.name!r} cannot change: it goes with every "
+            f"request, and what was proven was proven with it ({', '.join(used)}). Add another "
+            "provider with it and propose its model, or set it in a target's parameters"
+        )
+
+
+def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
+    used = (*Routing(tx).targets().values(), *ctx.judges.values())
+    models = sorted({target.model for target in used if target.provider == provider.name})
+    return fill_prices(ctx, tx, provider, models) if models else provider
+
+
+def _put(tx: Transaction, actor: Actor, provider: Provider) -> None:
+    Providers(tx).put(provider)
+    details = {
+        "kind": provider.kind,
+        "api_base": provider.api_base,
+        "extra_body": dict(provider.extra_body),
+        **moved_details(provider),
+    }
+    AuditLog(tx).append(actor, "provider.put", f"provider {provider.name}", details)
+
+
+def moved_details(provider: Provider) -> dict[str, object]:
+    if (moved := provider.moved) is None:
+        return {}
+    return {"moved_at": moved.at.isoformat(), "moved_by": moved.by, "reason": moved.reason}
+
+
+def find_target(tx: Transaction, name: str) -> Target:
+    """Finds a target by id or `provider/model`. Raises NotFound with the nearest name,
+    InputError for a name of several.
+    """
+    targets = Routing(tx).targets()
+    if name in targets:
+        return targets[name]
+    named = [t for t in targets.values() if name in (t.name, f"{t.provider}/{t.model}")]
+    exact = [t for t in named if t.name == name]
+    match exact or named:
+        case [only]:
+            return only
+        case []:
+            hint = did_you_mean(name, [t.name for t in targets.values()], otherwise=".")
+            raise NotFound(
+                f"there is no target {name!r}{hint} `swapgate model add {name}` adds it"
+            )
+        case several:
+            ids = ", ".join(f"{t.name} ({t.id})" for t in several)
+            raise InputError(f"{name!r} names several targets: {ids}. Give the id")
+
+
+def find_known_target(tx: Transaction, name: str) -> Target | None:
+    try:
+        return find_target(tx, name)
+    except NotFound:
+        return None
+
+
+def with_move(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    known: Provider | None,
+    wanted: Provider,
+    reason: str,
+) -> Provider:
+    """Records a provider's move. Raises InputError without a reason where a route uses it."""
+    if known is not None and decrypt_headers(known, ctx.cipher).same_place(
+        decrypt_headers(wanted, ctx.cipher)
+    ):
+        return replace(wanted, moved=known.moved)
+    used = {
+        id_ for id_, target in Routing(tx).targets().items() if target.provider == wanted.name
+    }
+    if known is None and not used:
+        return wanted
+    if routes := routes_using(tx, wanted.name):
+        act = f"to move provider {wanted.name!r}, which answers route {', '.join(routes)},"
+        require_reason(reason, act)
+    # Later than all that was measured before, whatever the clock says.
+    before = [run.created_at for run in EvalRuns(tx).newest_of_targets(used, [*RunState])]
+    at = max([ctx.clock.now(), *before])
+    return replace(wanted, moved=ProviderMove(at, actor.name, reason.strip()))
+
+
+def routes_using(tx: Transaction, provider: str) -> list[str]:
+    return routes_by_provider(tx).get(provider, [])
+
+
+def routes_by_provider(tx: Transaction) -> Mapping[str, list[str]]:
+    table = Routing(tx).table()
+    found: dict[str, list[str]] = {}
+    for name, route in sorted(table.routes.items()):
+        for provider in {table.targets[target].provider for target in route.targets}:
+            found.setdefault(provider, []).append(name)
+    return found
+
+
+def find_move_since(
+    ctx: Context, tx: Transaction, target: str, began: datetime
+) -> Provider | None:
+    known = Routing(tx).targets().get(target)
+    if known is None:
+        known = next((judge for judge in ctx.judges.values() if judge.id == target), None)
+    provider = Providers(tx).all().get(known.provider) if known is not None else None
+    if provider is None or provider.moved is None or began > provider.moved.at:
+        return None
+    return provider
+
+
+def list_outdated(tx: Transaction, provider: str) -> Sequence[str]:
+    targets = Routing(tx).targets()
+
+    def there(*arms: str) -> bool:
+        return any(targets[arm].provider == provider for arm in arms)
+
+    rollouts = Rollouts(tx).live()
+    live = {rollout.proposal for rollout in rollouts}
+    return [
+        *(
+            f"canary {rollout.id} of route {rollout.route}, which goes no further: abort it "
+            "and propose again"
+            for rollout in rollouts
+            if there(rollout.incumbent, rollout.candidate)
+        ),
+        *(
+            f"proposal {proposal.id} of route {proposal.route}"
+            for proposal in Proposals(tx).open()
+            if proposal.id not in live
+            and proposal.runs
+            and there(proposal.incumbent, proposal.candidate)
+        ),
+    ]

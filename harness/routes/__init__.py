@@ -1,0 +1,1 @@
+"""What people do with routes, and how routes fare."""

@@ -1,0 +1,167 @@
+"""Says what holds candidates back (`require_may_go_on`), and sets and lifts freezes."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from harness.frame.errors import Conflict, InputError, NotAllowed, SignatureInvalid
+from harness.frame.formatting import format_date_time
+from harness.frame.people import four_eyes
+from harness.frame.people.access import Actor, Role
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import require_reason
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.rollout import RolloutSignal
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.freeze import (
+    ADDED,
+    FROZEN_SIGNALS,
+    LIFTED,
+    LONGEST,
+    OBSERVED_SIGNALS,
+    Freeze,
+    Hold,
+    describe_reach,
+    list_holds,
+    may_go_on,
+    measure_frozen_time,
+)
+from harness.routing.records.interventions import Freezes
+from harness.routing.records.proposals import Proposals
+
+OBSERVE_ONLY: Final = "this installation only observes (control.observe_only)"
+
+
+def list_freeze_notices(ctx: Context, route: str | None = None) -> Sequence[Hold]:
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        holds = list_holds(Freezes(tx).overlapping(now), ctx.freeze_windows, now, now)
+    return [hold for hold in holds if route is None or hold.covers(route)]
+
+
+def list_liftable_freezes(ctx: Context, route: str) -> Sequence[Freeze]:
+    now = ctx.clock.now()
+    try:
+        with ctx.store.read() as tx:
+            records = Freezes(tx).overlapping(now)
+    except SignatureInvalid:
+        return ()
+    return [r for r in records if r.hold.covers(route) and r.ended_at > now]
+
+
+def list_unknown_routes(ctx: Context, routes: Collection[str]) -> Sequence[tuple[str, str]]:
+    return [
+        (name, str(window))
+        for window in ctx.freeze_windows
+        for name in sorted(window.routes.difference(routes))
+    ]
+
+
+def describe_freeze(
+    ctx: Context, tx: Transaction, route: str, step: RolloutSignal | None = None
+) -> str:
+    """Says why a step is frozen; always so where the stored freezes cannot be trusted."""
+    now = ctx.clock.now()
+    try:
+        holds = list_holds(Freezes(tx).overlapping(now), ctx.freeze_windows, now, now)
+    except SignatureInvalid as error:
+        return f"route {route} counts as frozen, since its freezes cannot be trusted: {error}"
+    refusing = may_go_on(route, step, holds, now)
+    return refusing[0].describe(route) if refusing else ""
+
+
+def require_swaps(ctx: Context, act: str) -> None:
+    if ctx.observe_only:
+        raise NotAllowed(
+            f"{OBSERVE_ONLY}: {act}. Verdicts, books and shadows go on; take the setting out "
+            "of the file and send control a SIGHUP, and swaps are possible again"
+        )
+
+
+def require_may_go_on(
+    ctx: Context, tx: Transaction, route: str, step: RolloutSignal | None = None
+) -> None:
+    """Refuses a step with NotAllowed where the installation observes, Conflict in a freeze."""
+    stays = f"canary does not go on ({step.value})" if step else "no canary opens"
+    if step is None or step in OBSERVED_SIGNALS:
+        require_swaps(ctx, f"a {stays}" if step else stays)
+    if (step is None or step in FROZEN_SIGNALS) and (
+        frozen := describe_freeze(ctx, tx, route, step)
+    ):
+        raise Conflict(
+            f"{frozen}: {f'its {stays}' if step else stays}. Rollback, abort and kill switch "
+            "work; wait until it ends, or lift it: `swapgate route freezes` lists them"
+        )
+
+
+def list_frozen_signals(ctx: Context, route: str) -> Collection[RolloutSignal]:
+    with ctx.store.read() as tx:
+        return FROZEN_SIGNALS if describe_freeze(ctx, tx, route) else frozenset()
+
+
+def measure_frozen(ctx: Context, tx: Transaction, route: str, since: datetime) -> timedelta:
+    now = ctx.clock.now()
+    try:
+        holds = list_holds(Freezes(tx).overlapping(since), ctx.freeze_windows, since, now)
+    except SignatureInvalid:
+        return timedelta(0)
+    return measure_frozen_time([h for h in holds if h.covers(route)], since, now)
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeRequest:
+    route: str | None  # None for all
+    ends_at: datetime
+    reason: str
+    starts_at: datetime | None = None  # None for now
+
+
+def add_freeze(ctx: Context, actor: Actor, wanted: FreezeRequest) -> Freeze:
+    actor.require(Role.APPROVER)
+    require_reason(wanted.reason, "a freeze")
+    now = ctx.clock.now()
+    starts_at = max(wanted.starts_at or now, now)
+    if wanted.ends_at <= starts_at:
+        raise InputError(
+            f"the freeze would end at {format_date_time(wanted.ends_at)}, before it begins at "
+            f"{format_date_time(starts_at)}: give a later end"
+        )
+    if wanted.ends_at - now > LONGEST:
+        raise InputError("a freeze ends within a year: give an earlier end, and renew it then")
+    id_, route = ctx.chance.token("fz_"), wanted.route
+    freeze = Freeze(id_, route, wanted.reason, actor.name, now, starts_at, wanted.ends_at)
+    details = {
+        "freeze": freeze.id,
+        "reason": freeze.reason,
+        "starts_at": starts_at.isoformat(),
+        "ends_at": freeze.ends_at.isoformat(),
+    }
+    with ctx.store.write() as tx:
+        if route is not None:
+            routes.require_route(tx, route)
+        Freezes(tx).add(freeze)
+        AuditLog(tx).append(actor, ADDED, describe_reach(route), details)
+    return freeze
+
+
+def lift_freeze(ctx: Context, actor: Actor, freeze: str, *, reason: str) -> Freeze:
+    """Ends a freeze before its time. Again, or late, changes nothing. Needs an approver who
+    proposed nothing that it holds back. Raises NotFound, InputError without a reason,
+    NotAllowed.
+    """
+    actor.require(Role.APPROVER)
+    require_reason(reason, "to lift a freeze")
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        before = Freezes(tx).get(freeze)
+        if before.ended_at <= now:
+            return before
+        for proposal in Proposals(tx).open():
+            if before.hold.covers(proposal.route):
+                four_eyes.check_four_eyes(tx, actor, proposal, "lift a freeze for")
+        record = Freezes(tx).lift(freeze, actor=actor.name, now=now)
+        subject = describe_reach(record.route)
+        AuditLog(tx).append(actor, LIFTED, subject, {"freeze": freeze, "reason": reason})
+    return record

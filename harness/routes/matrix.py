@@ -1,0 +1,174 @@
+"""Builds the provider matrix (E4)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from typing import Final
+
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.plain_data import CamelCase
+from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.providers.models.catalogue import (
+    Ability,
+    PriceOrigin,
+    find_price_origin,
+    kind_limitations,
+    model_abilities,
+)
+from harness.providers.records import Providers
+from harness.providers.target import Price, Provider, Target, classes_of_provider
+from harness.registry import credentials
+from harness.registry.checks import known_check
+from harness.routes import scorecard
+from harness.routing.context import Context
+from harness.routing.records.routes import Routing
+
+_TROUBLE: Final = frozenset(
+    {AlertKind.BREAKER_OPEN, AlertKind.OUR_KEY, AlertKind.QUOTA, AlertKind.MODEL_UNKNOWN}
+)
+
+
+class ProviderHealth(StrEnum):
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixModel(CamelCase):
+    model: str
+    abilities: Mapping[str, Ability]  # by name
+    context_window: int | None
+    price: Price | None  # None when unknown, which is never 0
+    price_origin: PriceOrigin | None  # None without a price
+    end_date: date | None
+    p50_ms: float | None  # of a route's answers in the last day, where it serves one
+    routes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixRow(CamelCase):
+    provider: str
+    kind: str
+    group: ProviderGroup
+    configured: bool = False  # it is in the registry, and has a key if it wants one
+    has_key: bool = False
+    health: ProviderHealth = ProviderHealth.UNKNOWN
+    health_because: str = "not configured"  # whence that is known
+    ill: str = ""  # what is unhealthy: the provider, or one of its targets; empty for nothing
+    data_classes: Sequence[str] = ()  # that its models may see, of those that the file has
+    limitations: Sequence[str]
+    repairs: Sequence[str] = ()  # fields that routers change, since its targets refused them
+    models: Sequence[MatrixModel] = ()
+
+
+def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
+    """Configured providers by name, then the kinds that could be."""
+    with ctx.store.read() as tx:
+        providers = Providers(tx).all()
+        targets, table = Routing(tx).targets(), Routing(tx).table()
+    keys = {credential.name: credential for credential in credentials.list_credentials(ctx)}
+    serves: dict[str, list[str]] = {}
+    for name, route in sorted(table.routes.items()):
+        for target in route.targets:
+            serves.setdefault(target, []).append(name)
+    speeds = scorecard.load_speeds(ctx, table.routes)
+    health = _Health(ctx, targets, speeds)
+    rows = []
+    for name, provider in providers.items():
+        own = [target for target in targets.values() if target.provider == name]
+        kind, (found, because, ill) = PROVIDER_KINDS[provider.kind], health.assess(provider)
+        row = MatrixRow(
+            provider=name,
+            kind=kind.name,
+            group=kind.group,
+            configured=not keys[name].lacks_key,
+            has_key=keys[name].has_value,
+            health=found,
+            health_because=because,
+            ill=ill,
+            data_classes=classes_of_provider(ctx.data_classes, name),
+            limitations=kind_limitations(kind),
+            repairs=health.learned(provider),
+            models=_models(ctx, provider, own, serves, speeds),
+        )
+        rows.append(row)
+    there = {provider.kind for provider in providers.values()}
+    others = [
+        MatrixRow(
+            provider=kind.name,
+            kind=kind.name,
+            group=kind.group,
+            limitations=kind_limitations(kind),
+        )
+        for kind in PROVIDER_KINDS.values()
+        if kind.name not in there and kind.group is not ProviderGroup.SIMULATED
+    ]
+    return [*rows, *others]
+
+
+def _models(
+    ctx: Context,
+    provider: Provider,
+    own: Iterable[Target],
+    serves: Mapping[str, Sequence[str]],
+    speeds: Mapping[str, float],
+) -> Sequence[MatrixModel]:
+    by_model: dict[str, list[str]] = {name: [] for name in provider.models}
+    for target in own:
+        by_model.setdefault(target.model, []).append(target.id)
+    rows = []
+    for model, ids in sorted(by_model.items()):
+        entry = ctx.catalogue.find(provider.kind, model)
+        price = provider.prices.get(model) or (entry.price if entry else None)
+        can = provider.can(model)
+        rows.append(
+            MatrixModel(
+                model=model,
+                abilities=model_abilities(PROVIDER_KINDS[provider.kind], can, entry, price),
+                context_window=can.context_window or (entry.context_window if entry else None),
+                price=price,
+                price_origin=find_price_origin(price, entry, ctx.catalogue) if price else None,
+                end_date=entry.end_date if entry else None,
+                p50_ms=next((speeds[id_] for id_ in ids if id_ in speeds), None),
+                routes=sorted({name for id_ in ids for name in serves.get(id_, ())}),
+            )
+        )
+    return rows
+
+
+class _Health:
+    def __init__(
+        self, ctx: Context, targets: Mapping[str, Target], speeds: Mapping[str, float]
+    ) -> None:
+        with ctx.store.read() as tx:
+            open_ = Alerts(tx).list(open_only=True)
+        self._alerts = [alert for alert in open_ if alert.kind in _TROUBLE]
+        self._repairs = [alert for alert in open_ if alert.kind is AlertKind.LEARNED_REPAIR]
+        self._answered = {targets[speed].provider for speed in speeds}
+        self._targets = targets
+        self._check = known_check(ctx)
+
+    def learned(self, provider: Provider) -> list[str]:
+        start = f"target {provider.name}/"
+        return sorted(a.title for a in self._repairs if a.subject.startswith(start))
+
+    def assess(self, provider: Provider) -> tuple[ProviderHealth, str, str]:
+        own = [e.name for e in self._targets.values() if e.provider == provider.name]
+        # As routers name what an alert is about (`router.health.worker_alerts`).
+        names = {f"provider {provider.name}", *(f"target {target}" for target in own)}
+        for alert in self._alerts:
+            if alert.subject in names:
+                ill = alert.subject.partition(" ")[2]
+                return ProviderHealth.UNHEALTHY, f"alert: {alert.title}", ill
+        last = self._check.get(provider.name)
+        if last is not None and not last.ok:
+            because = f"the check of {last.at:%F %H:%M} UTC"
+            return ProviderHealth.UNHEALTHY, because, provider.name
+        if provider.name in self._answered:
+            return ProviderHealth.HEALTHY, "it answered requests in the last day", ""
+        if last is not None:
+            return ProviderHealth.HEALTHY, f"the check of {last.at:%F %H:%M} UTC", ""
+        return ProviderHealth.UNKNOWN, "not asked yet: `swapgate doctor`", ""

@@ -1,0 +1,225 @@
+"""Finds the routes whose callers get errors or a fallback's answers, and alerts (B9)."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from functools import cache, partial
+from typing import Final
+
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertEvent, AlertKind
+from harness.frame.alerts.alert_record import AlertRecord, Notified
+from harness.frame.alerts.alerts import AlertNotice
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import NotFound, SignatureInvalid
+from harness.frame.formatting import format_percent, format_quantity, format_score
+from harness.frame.records.transaction import Transaction
+from harness.providers.models.model_figures import MeasuredScore
+from harness.providers.target import Target
+from harness.registry.prices import describe_price, find_price
+from harness.routes import routes
+from harness.routes.scorecard import load_target_scores
+from harness.routing.context import Context
+from harness.routing.records.observations import Observations
+from harness.routing.records.preload import Preload
+from harness.routing.records.routes import Routing
+from harness.routing.reliability.outage import (
+    FRESH,
+    RECENT,
+    OutageKind,
+    RouteOutage,
+    find_outage,
+)
+from harness.routing.table import Route
+
+HOUR: Final = timedelta(hours=1)
+ALERTS: Final[Mapping[OutageKind, AlertKind]] = {
+    OutageKind.DOWN: AlertKind.ROUTE_DOWN,
+    OutageKind.ON_FALLBACK: AlertKind.ON_FALLBACK,
+}
+# Routers leave a target, or all targets of a provider, out of their plans.
+_TARGETS_SHUT: Final = frozenset({AlertKind.BREAKER_OPEN, AlertKind.MODEL_UNKNOWN})
+_PROVIDERS_SHUT: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
+_NO_KEY: Final = "none"
+_Scores = Callable[[str], Sequence[MeasuredScore]]  # of a target, by its id
+
+
+@dataclass(frozen=True, slots=True)
+class OutageView:
+    outage: RouteOutage
+    own: Target  # the route's incumbent
+    fallback: Target | None = None  # the one that answers now
+    difference: str = ""  # its price and quality beside the incumbent's
+
+    @property
+    def kind(self) -> OutageKind:
+        return self.outage.kind
+
+    @property
+    def state_text(self) -> str:
+        if self.fallback is not None and self.kind is OutageKind.ON_FALLBACK:
+            return f"on fallback {self.fallback.name}"
+        return "down" if self.outage.no_answers else "callers get errors"
+
+    @property
+    def reason(self) -> str:
+        outage, since = self.outage, f"Since {self.outage.since:%Y-%m-%d %H:%M} UTC"
+        if not outage.requests:
+            return f"{since} the routers leave out all of its targets."
+        requests = format_quantity(outage.requests, "request")
+        if self.kind is OutageKind.ON_FALLBACK:
+            instead = f"in place of {self.own.name}"
+            met = f"{since} {outage.carried:,} of {requests} were answered {instead}."
+            return f"{met} {self.difference}".strip()
+        share = format_percent(outage.failed / outage.requests, significant=2)
+        met = f"{since} {outage.failed:,} of {requests} failed ({share})"
+        if outage.no_answers:
+            return f"{met}: no target of the route answers."
+        also = f" {self.fallback.name} answers in its place." if self.fallback else ""
+        return f"{met}.{also} {self.difference}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shut:
+    targets: Mapping[str, datetime]
+    providers: Mapping[str, datetime]
+
+    @classmethod
+    def from_alerts(cls, open_: Iterable[AlertRecord]) -> "_Shut":
+        targets, providers = {}, {}
+        for record in open_:
+            _, about, *part = record.key.split(":")
+            if record.kind in _TARGETS_SHUT:
+                targets[about] = record.first_seen
+            elif record.kind in _PROVIDERS_SHUT and part in ([], [_NO_KEY]):
+                providers[about] = record.first_seen
+        return cls(targets, providers)
+
+    def among(self, targets: Iterable[Target]) -> Mapping[str, datetime]:
+        found = {t.id: self.targets.get(t.id, self.providers.get(t.provider)) for t in targets}
+        return {id_: since for id_, since in found.items() if since is not None}
+
+
+def load_outages(
+    ctx: Context, names: Collection[str] | None = None
+) -> Mapping[str, OutageView]:
+    """Loads the outages by route, of all routes or of these. Leaves out forged routes."""
+    now = ctx.clock.now()
+    found = {}
+    with ctx.store.read() as tx:
+        open_ = [record for record in Alerts(tx).unsettled() if record.open]
+        shut = _Shut.from_alerts(open_)
+        begun = {rec.key: rec.first_seen for rec in open_}
+        suspects = set(Observations(tx).failing_routes(since=now - RECENT))
+        if shut.targets or shut.providers:
+            suspects |= set(Routing(tx).names())
+        if names is not None:
+            suspects &= set(names)
+        Preload(tx).routes(suspects)
+        minutes = Observations(tx).traffic_of(suspects, since=now - HOUR)
+        scores = cache(partial(load_target_scores, tx))
+        for name in sorted(suspects):
+            with suppress(SignatureInvalid, NotFound):
+                route = routes.require_route(tx, name)
+                targets = {id_: Routing(tx).target(id_) for id_ in route.targets}
+                known = {id_: target for id_, target in targets.items() if target}
+                closed = shut.among(known.values())
+                outage = find_outage(route, minutes.get(name, ()), closed, now)
+                if outage is not None:
+                    outage = _begin_at_alert(outage, begun.get(_key(outage.kind, name)), now)
+                    found[name] = _view(tx, route, known, outage, scores)
+    return found
+
+
+def update_outage_alerts(ctx: Context) -> None:
+    notices = {
+        (ALERTS[view.kind], name): AlertNotice(f"route {name}", _title(name, view), view.reason)
+        for name, view in load_outages(ctx).items()
+    }
+    for kind, name in alerts.list_open(ctx, *ALERTS.values()) - notices.keys():
+        for successor in ALERTS.values():
+            if notice := notices.get((successor, name)):
+                _hand_over(ctx, name, kind, successor, notice)
+    alerts.update_alerts(ctx, frozenset(ALERTS.values()), notices)
+
+
+def _hand_over(
+    ctx: Context, route: str, ended: AlertKind, successor: AlertKind, notice: AlertNotice
+) -> None:
+    """Ends an alert as the other kind begins; a sink gets one message of both."""
+    with ctx.store.write() as tx:
+        record = Alerts(tx).newest(f"{ended.value}:{route}")
+        if record is None or not record.open:
+            return
+        changed = replace(notice, title=f"{record.title}; now: {notice.title}")
+        alerts.raise_alert(tx, ended, route, **asdict(changed), news=AlertEvent.STILL)
+        alerts.resolve_alert(tx, ended, route)
+        alerts.raise_alert(tx, successor, route, **asdict(notice))
+        opened = Alerts(tx).newest(f"{successor.value}:{route}")
+        was_told = record.notified is Notified.RAISED
+        if ctx.sinks is None or opened is None or successor is AlertKind.ROUTE_DOWN:
+            return
+        if was_told and opened.notified is not Notified.RAISED:
+            takes = ctx.sinks.takes
+            others = [s for s in ctx.sinks.names() if takes(s, successor) > takes(s, ended)]
+            alerts.queue_message(tx, opened, Notified.RAISED, others)
+
+
+def _title(name: str, view: OutageView) -> str:
+    if view.kind is OutageKind.ON_FALLBACK and view.fallback is not None:
+        return f"{view.fallback.name} answers for {view.own.name} on route {name}"
+    if view.outage.no_answers:
+        return f"route {name} is down: no target answers"
+    return f"callers of route {name} get errors"
+
+
+def _key(kind: OutageKind, route: str) -> str:
+    return f"{ALERTS[kind].value}:{route}"
+
+
+def _begin_at_alert(
+    outage: RouteOutage, first_seen: datetime | None, now: datetime
+) -> RouteOutage:
+    if first_seen is None or outage.since > now - HOUR + FRESH:
+        return outage
+    return replace(outage, since=min(first_seen, outage.since))
+
+
+def _view(
+    tx: Transaction,
+    route: Route,
+    targets: Mapping[str, Target],
+    outage: RouteOutage,
+    scores: _Scores,
+) -> OutageView:
+    own, fallback = targets[route.incumbent], targets.get(outage.fallback)
+    difference = ""
+    if fallback is not None:
+        price = _price_difference(tx, own, fallback)
+        differences = (price, *_score_differences(scores, route, own, fallback))
+        difference = f"{'; '.join(differences)}."
+    return OutageView(outage, own, fallback, difference)
+
+
+def _price_difference(tx: Transaction, own: Target, fallback: Target) -> str:
+    ours, theirs = (describe_price(find_price(tx, target)) for target in (own, fallback))
+    if ours == theirs:
+        return f"Its price is the same: {theirs}"
+    return f"It costs {theirs}, {own.name} {ours}"
+
+
+def _score_differences(
+    scores: _Scores, route: Route, own: Target, fallback: Target
+) -> Iterator[str]:
+    ours, theirs = (
+        {measured.suite: measured.score for measured in scores(target.id)}
+        for target in (own, fallback)
+    )
+    suites = [suite.suite for suite in route.settings.suites]
+    both = [suite for suite in suites if suite in ours and suite in theirs]
+    for suite in both:
+        here, there = format_score(theirs[suite]), format_score(ours[suite])
+        yield f"on {suite} it scores {here}, {own.name} {there}"
+    if not both:
+        yield "no suite of the route has measured both"

@@ -1,0 +1,282 @@
+"""Creates routes and changes their settings."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from harness.frame.errors import Conflict, InputError, NotFound, RouteBusy, SwapgateError
+from harness.frame.formatting import format_bps, format_bytes
+from harness.frame.people.access import Actor, Role
+from harness.frame.people.principals import check_principal_name
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import require_reason
+from harness.frame.signing.audit_log import AuditLog
+from harness.frame.suggestions import did_you_mean
+from harness.gate.policy import Policy, PromotionMode
+from harness.providers.target import Target
+from harness.registry import data_class_checks, named_models
+from harness.routing.candidate_schedule import (
+    CandidateSchedule,
+    OnBetter,
+    build_start,
+    check_schedule,
+)
+from harness.routing.capture import check_capture
+from harness.routing.context import Context
+from harness.routing.keep_warm import KeepWarm
+from harness.routing.overrides import format_overrides, override_errors
+from harness.routing.records.proposals import CandidateRounds, Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import Suites
+from harness.routing.route_changes import (
+    ChangeSettings,
+    CreateRoute,
+    TableChange,
+    check_route_name,
+)
+from harness.routing.table import ROUTE_TIMEOUTS, Route, RouteSettings, RoutingTable
+
+
+def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
+    """Checks the overrides of a route and to it. Raises InputError, NotFound, NotAllowed."""
+    table = Routing(tx).table()
+    for route, other, error in _override_faults(ctx, table):
+        if name in (route, other):
+            raise error
+
+
+def list_override_violations(ctx: Context) -> list[str]:
+    with ctx.store.read() as tx:
+        table = Routing(tx).table()
+    return [str(error) for _, _, error in _override_faults(ctx, table)]
+
+
+def _override_faults(
+    ctx: Context, table: RoutingTable
+) -> Iterator[tuple[str, str, SwapgateError]]:
+    carried = {name: route.settings.data_class for name, route in table.routes.items()}
+    for name, route in sorted(table.routes.items()):
+        overrides = route.settings.overrides
+        for kind, error in override_errors(name, overrides, carried, ctx.data_classes):
+            yield name, overrides[kind], error
+
+
+LONGEST_TIMEOUT_S: Final = 86_400
+
+
+def load_table(ctx: Context) -> RoutingTable:
+    with ctx.store.read() as tx:
+        return Routing(tx).table()
+
+
+def require_route(tx: Transaction, name: str) -> Route:
+    route = Routing(tx).route(name)
+    if route is None:
+        hint = did_you_mean(name, Routing(tx).table().routes)
+        raise NotFound(
+            f"there is no route {name!r}{hint}; `swapgate route list` shows the routes"
+        )
+    return route
+
+
+def create_route(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    incumbent: str,
+    *,
+    fallbacks: Sequence[str] = (),
+    capable: Sequence[str] = (),
+    settings: RouteSettings,
+) -> Route:
+    """Creates a route; its first targets are its baseline. Raises Conflict, InputError."""
+    actor.require(Role.ADMIN)
+    settings = check_settings(ctx, settings)
+    check_route_name(name)
+    check_principal_name(name)
+    with ctx.store.write() as tx:
+        if Routing(tx).route(name) is not None:
+            raise Conflict(
+                f"there is a route {name!r} already: `swapgate proposal create {name} MODEL` "
+                "proposes another model for it, `swapgate route settings` changes the rest"
+            )
+        first = named_models.register_model(ctx, tx, actor, incumbent).id
+        chain = [
+            named_models.register_model(ctx, tx, actor, fallback).id for fallback in fallbacks
+        ]
+        data_class_checks.check_targets(
+            ctx, settings, known_targets(tx, [first, *chain]), route=name
+        )
+        marked = tuple(named_models.find_model(ctx, tx, id_).id for id_ in capable)
+        change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
+        store_pins(ctx, tx, settings)
+        commit(tx, actor, change, 0, "created", action="route.create")
+        check_overrides(ctx, tx, name)
+        return require_route(tx, name)
+
+
+def change_settings(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    changed: Callable[[RouteSettings], RouteSettings],
+    *,
+    reason: str = "",
+) -> Route:
+    """Changes settings and keeps the targets. Raises ProofRefused for an expired waiver."""
+    actor.require(Role.ADMIN)
+    with ctx.store.read() as tx:
+        before = require_route(tx, name).settings
+    # A suite may take seconds to load, and a unit of work holds up all others.
+    pinned = check_settings(ctx, changed(before)).suites
+    with ctx.store.write() as tx:
+        route = require_route(tx, name)
+        settings = replace(changed(route.settings), capable=route.settings.capable)
+        if settings.suites == pinned:
+            settings = replace(settings, suites=pinned)
+        data_class_checks.check_targets(
+            ctx, settings, known_targets(tx, route.targets), route=name
+        )
+        if settings.policy != route.settings.policy:
+            # A proposal ends by the policy under which it was registered.
+            if found := Proposals(tx).list(route=name, open_only=True):
+                raise RouteBusy(
+                    f"route {name!r} has the open proposal {found[0].id}, and keeps its policy "
+                    "until that ends: wait, or cancel it"
+                )
+            require_reason(reason, "another policy")
+        change = ChangeSettings(name, settings)
+        store_pins(ctx, tx, settings)
+        said = describe_difference(route, replace(route, settings=settings)).items()
+        words = "; ".join(f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in said)
+        why = ": ".join(filter(None, (reason, words or "the same settings again")))
+        commit(tx, actor, change, route.version, why, action="route.settings")
+        check_overrides(ctx, tx, name)
+        return require_route(tx, name)
+
+
+def known_targets(tx: Transaction, ids: Iterable[str]) -> list[Target]:
+    targets_ = Routing(tx).targets()
+    return [targets_[id_] for id_ in sorted(ids)]
+
+
+def describe_difference(older: Route, newer: Route) -> dict[str, tuple[str, str]]:
+    """Lists what differs between two states of a route: field to (before, after)."""
+    before, after = describe_fields(older), describe_fields(newer)
+    return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+
+
+def describe_fields(route: Route) -> dict[str, str]:
+    """Describes a route by field; targets by their ids, and empty for what is not set."""
+    canary = route.canary
+    return {
+        "incumbent": route.incumbent,
+        "canary": canary.target if canary else "none",
+        "canary share": format_bps(canary.weight_bps) if canary else "0 %",
+        "held back": route.holdback.target if route.holdback else "none",
+        "fallbacks": ", ".join(route.fallbacks) or "none",
+        "description": route.settings.description,
+        "capable": ", ".join(route.settings.capable) or "none",
+        "stakes": route.settings.stakes.value,
+        "on content policy": route.settings.on_content_policy.value,
+        "keep warm": format_bps(route.settings.keep_warm_bps),
+        "tools": "side effects" if route.settings.side_effects else "",
+        "data class": route.settings.data_class,
+        "task": route.settings.task,
+        "capture": format_bps(route.settings.capture_bps),
+        "captured per day": str(route.settings.capture_per_day),
+        "captured for": f"{route.settings.capture_keep_days:g} days",
+        "copies up to": format_bytes(route.settings.copy_max_bytes),
+        "overrides": format_overrides(route.settings.overrides),
+        "timeout": f"{route.settings.total_timeout_s:g} s",
+        "first token": _limit(route.settings.first_token_timeout_s),
+        "first byte": _limit(route.settings.first_byte_timeout_s),
+        "commit": route.settings.commit.value,
+        "on bad event": route.settings.on_bad_event.value,
+        "on empty answer": route.settings.on_empty_answer.value,
+        "policy": route.settings.policy,
+        "suites": ", ".join(suite.text for suite in route.settings.suites),
+        "candidates": route.settings.candidates.text if route.settings.candidates else "",
+    }
+
+
+def _limit(seconds: float | None) -> str:
+    return f"{seconds:g} s" if seconds is not None else ""
+
+
+def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
+    """Pins the digest of each suite that has none. Raises NotFound, InputError."""
+    KeepWarm(settings.keep_warm_bps)
+    check_capture(settings)
+    if not 0 < settings.total_timeout_s <= LONGEST_TIMEOUT_S:
+        raise InputError(
+            f"a request's whole budget is above 0 s, at most {LONGEST_TIMEOUT_S} s"
+        )
+    for name in ROUTE_TIMEOUTS:
+        limit_s = getattr(settings, name)
+        if limit_s is not None and not 0 < limit_s <= LONGEST_TIMEOUT_S:
+            raise InputError(f"{name} is above 0 s, at most {LONGEST_TIMEOUT_S} s")
+    policy = ctx.policy(settings.policy)
+    _check_candidates(ctx, settings.candidates, policy)
+    digests = {suite.suite: ctx.suites.pin(suite.suite).digest for suite in settings.suites}
+    suites = (
+        replace(suite, digest=suite.digest or digests[suite.suite]) for suite in settings.suites
+    )
+    return replace(settings, suites=tuple(suites))
+
+
+def _check_candidates(ctx: Context, wanted: CandidateSchedule | None, policy: Policy) -> None:
+    if wanted is None:
+        return
+    check_schedule(wanted)
+    if ctx.calendar is not None:
+        try:
+            ctx.calendar.next_time(wanted.every, ctx.clock.now())
+        except InputError as error:
+            raise InputError(f"candidates: every: {error}") from None
+    if wanted.on_better is OnBetter.CANARY and policy.promotion is PromotionMode.APPROVED:
+        raise InputError(
+            f"on_better: canary opens canaries by itself, and the policy {policy.name!r} asks "
+            "a person: use `propose`"
+        )
+    if wanted.prefer.claim not in policy.gate.allowed_claims:
+        raise InputError(
+            f"prefer: {wanted.prefer.value} claims {wanted.prefer.claim.value}, which the "
+            f"policy {policy.name!r} does not allow (`claims`)"
+        )
+
+
+def store_pins(ctx: Context, tx: Transaction, settings: RouteSettings) -> None:
+    """Store the suites' pins as they were accepted, so that a later change can be named."""
+    for suite in settings.suites:
+        pin = ctx.suites.pin(suite.suite)
+        if pin.digest == suite.digest:
+            Suites(tx).put(pin, ctx.clock.now())
+
+
+def commit(
+    tx: Transaction,
+    actor: Actor,
+    change: TableChange,
+    version: int,
+    reason: str,
+    *,
+    action: str,
+    **details: object,
+) -> None:
+    """Writes a change with its audit event. version: before it. Raises RevisionConflict."""
+    now, before = tx.now(), Routing(tx).route(change.route)
+    revision = Routing(tx).commit(
+        change, expected_version=version, actor=actor.name, reason=reason, now=now
+    )
+    told = {"revision": revision, "reason": reason, **details}
+    AuditLog(tx).append(actor, action, f"route {change.route}", told)
+    if isinstance(change, CreateRoute | ChangeSettings):
+        cron_before = _find_cron(before.settings) if before else None
+        if _find_cron(change.settings) not in (None, cron_before):
+            incumbent = require_route(tx, change.route).incumbent
+            CandidateRounds(tx).begin(build_start(change.route, incumbent, now))
+
+
+def _find_cron(settings: RouteSettings) -> str | None:
+    return settings.candidates.every if settings.candidates else None

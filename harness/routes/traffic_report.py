@@ -1,0 +1,266 @@
+"""Reports the recorded traffic of a window. It reads only sums, so that it stays quick."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from harness.frame.formatting import (
+    format_age,
+    format_date_time,
+    format_percent,
+    format_quantity,
+    format_span,
+)
+from harness.gate.online.observation import TrafficPoint, TrafficTotal
+from harness.providers.kinds import PROVIDER_KINDS
+from harness.providers.records import Providers
+from harness.registry import named_models
+from harness.routing.context import Context
+from harness.routing.records.observations import Observations
+from harness.routing.reliability.failover import FailoverReason
+from harness.routing.reliability.latency import merge_histograms, quantile_ms
+
+# How far back the newest request is looked for, where the window has none.
+LOOK_BACK: Final = timedelta(days=30)
+# Without a request for so long, figures of a window with traffic are called stale.
+QUIET: Final = timedelta(minutes=5)
+MOST_POINTS: Final = 96  # of the course over time
+_DAY: Final = timedelta(days=1)
+_TAKEN: Final = 7 * _DAY  # the days whose requests a candidate is compared with
+_MINUTE: Final = timedelta(minutes=1)
+_STEPS: Final = tuple(timedelta(minutes=n) for n in (1, 5, 15, 30, 60, 120, 240, 720, 1440))
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTraffic:
+    route: str  # empty for all
+    requests: int
+    failed: int  # requests whose caller got an error
+    left: int  # requests whose own model failed, whoever answered then
+    cost_usd: float  # of the requests whose price is known
+    unpriced: int
+    last: datetime | None  # the newest minute with a request
+
+    @classmethod
+    def from_totals(cls, route: str, totals: Sequence[TrafficTotal]) -> "RouteTraffic":
+        return cls(
+            route=route,
+            requests=sum(total.requests for total in totals),
+            failed=sum(total.failed for total in totals),
+            left=sum(total.charged for total in totals),
+            cost_usd=math.fsum(total.cost_usd for total in totals),
+            unpriced=sum(total.unpriced for total in totals),
+            last=max((total.last for total in totals), default=None),
+        )
+
+    @property
+    def failed_share(self) -> float | None:
+        return self.failed / self.requests if self.requests else None
+
+    @property
+    def known_cost_usd(self) -> float | None:
+        nothing_known = self.requests and self.unpriced >= self.requests
+        return None if nothing_known else self.cost_usd
+
+    @property
+    def left_share(self) -> float | None:
+        return self.left / self.requests if self.requests else None
+
+
+@dataclass(frozen=True)
+class TrafficReport:
+    window: timedelta
+    since: datetime  # when it begins, at a whole step
+    now: datetime
+    all: RouteTraffic
+    routes: Sequence[RouteTraffic]  # those with most errors first, then with most requests
+    step: timedelta  # of the course
+    course: Sequence[TrafficPoint]  # a point for each step since the window's begin
+    last_request: datetime | None  # also from before the window; None without one in 30 days
+    totals: Sequence[TrafficTotal] = ()  # by route, arm and target
+
+    @property
+    def failing(self) -> Sequence[RouteTraffic]:
+        return [traffic for traffic in self.routes if traffic.failed]
+
+    @property
+    def quiet_since(self) -> datetime | None:
+        last = self.last_request
+        return last if last is not None and self.now - last > QUIET else None
+
+
+def load_traffic_report(
+    ctx: Context, window: timedelta, route: str | None = None
+) -> TrafficReport:
+    now = ctx.clock.now()
+    step = next((s for s in _STEPS if window <= MOST_POINTS * s), _STEPS[-1])
+    since = _floor(now - window, step)
+    with ctx.store.read() as tx:
+        totals = Observations(tx).totals(since=since, route=route)
+        points = Observations(tx).traffic_points(since=since, step=step, route=route)
+        earlier = () if totals else Observations(tx).totals(since=now - LOOK_BACK, route=route)
+    last = max((total.last for total in (*totals, *earlier)), default=None)
+    return TrafficReport(
+        window=window,
+        since=since,
+        now=now,
+        all=RouteTraffic.from_totals("", totals),
+        routes=_by_route(totals),
+        step=step,
+        course=_course(points, since, now, step),
+        last_request=None if last is None else last + _MINUTE,
+        totals=totals,
+    )
+
+
+def list_untaken(ctx: Context, route: str, candidate: str) -> Sequence[str]:
+    """Says which recent requests a candidate cannot take, as they need another endpoint."""
+    since = _floor(ctx.clock.now() - _TAKEN + _DAY, _DAY)
+    with ctx.store.read() as tx:
+        asked = Observations(tx).asked_names(since=since.date(), route=route)
+        if not asked:
+            return ()
+        target = named_models.find_model(ctx, tx, candidate)
+        provider = Providers(tx).all()[target.provider]
+        totals = Observations(tx).totals(since=since, route=route)
+    can = provider.can(target.model)
+    kind = PROVIDER_KINDS[provider.kind]
+    native = kind.serves_of(can) - kind.translates(can)
+    counts: Counter[str] = Counter()
+    for day in asked:
+        endpoint, _, what = day.name.partition(":")
+        if endpoint not in native:
+            counts[what] += day.requests
+    requests = sum(total.requests for total in totals)
+    return [
+        f"{format_percent(min(1.0, number / requests), significant=2)} of {route}'s requests "
+        f"of {name_period(_TAKEN)} used {what}: this candidate cannot take them"
+        for what, number in counts.most_common()
+        if requests
+    ]
+
+
+def name_period(window: timedelta) -> str:
+    """Names a window that ends now: `the last hour`, `the last 24 hours`, `the last 7 days`."""
+    hours, rest = divmod(window, timedelta(hours=1))
+    if rest or not hours:
+        return f"the last {format_span(window.total_seconds())}"
+    if hours == 1:
+        return "the last hour"
+    days, odd_hours = divmod(hours, 24)
+    return f"the last {hours} hours" if odd_hours or days == 1 else f"the last {days} days"
+
+
+def describe_traffic(
+    report: TrafficReport,
+    period: str,
+    route: str | None,
+    *,
+    mark: Callable[[str], str] = str,
+) -> tuple[str, str]:
+    """Answers whether callers get answers, and notes how many asked. period: in words."""
+    whole, failing = report.all, report.failing
+    where = f" on {mark(route)}" if route else ""
+    until = f"until {format_date_time(report.now)}"
+    if not whole.requests:
+        last = report.last_request
+        came = f"; the last one came {format_age(last, report.now)}" if last else ""
+        return f"No request{where} in {period}{came}", until
+    requests = format_quantity(whole.requests, "request")
+    if not failing:
+        return f"No caller got an error{where} in {period}", f"{requests} {until}"
+    share = format_percent(whole.failed_share, significant=2)
+    note = f"{whole.failed:,} of {requests} ({share}), {until}"
+    if route:
+        return f"Callers of {mark(route)} got errors in {period}", note
+    routes = f"{len(failing):,} of {format_quantity(len(report.routes), 'route')}"
+    return f"{mark(routes)} gave callers errors in {period}", note
+
+
+def _by_route(totals: Iterable[TrafficTotal]) -> Sequence[RouteTraffic]:
+    grouped: dict[str, list[TrafficTotal]] = {}
+    for total in totals:
+        grouped.setdefault(total.route, []).append(total)
+    routes = [RouteTraffic.from_totals(name, group) for name, group in grouped.items()]
+    return sorted(routes, key=lambda route: (-route.failed, -route.requests, route.route))
+
+
+def _floor(at: datetime, step: timedelta) -> datetime:
+    seconds = step.total_seconds()
+    return at - timedelta(seconds=at.timestamp() % seconds)
+
+
+def _course(
+    points: Iterable[TrafficPoint], since: datetime, now: datetime, step: timedelta
+) -> Sequence[TrafficPoint]:
+    sums = [[0, 0, 0] for _ in range(math.ceil((now - since) / step))]
+    for point in points:
+        place = (point.minute - since) // step
+        if 0 <= place < len(sums):
+            for index, count in enumerate((point.requests, point.failed, point.charged)):
+                sums[place][index] += count
+    return [TrafficPoint(since + number * step, *counts) for number, counts in enumerate(sums)]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetTraffic:
+    provider: str
+    target: str  # its name; empty for all of the provider's
+    requests: int  # answered by it
+    left: int  # times that a request left it, since it failed or its circuit was open
+    p95_ms: float | None  # of its answers in the last day of the window; None without one
+    known_cost_usd: float | None  # None where no request's price is known
+
+
+def sum_by_target(
+    answered: Iterable[TrafficTotal],
+    names: Mapping[str, str],
+    latencies: Mapping[tuple[str, str], Mapping[int, int]],
+    reasons: Iterable[FailoverReason],
+) -> Sequence[TargetTraffic]:
+    """Lists for each provider its sum, then its targets; those with most requests first."""
+    left: Counter[str] = Counter()
+    for reason in reasons:
+        left[reason.target] += reason.times
+    totals: dict[str, list[TrafficTotal]] = defaultdict(list)
+    for total in answered:
+        totals[names.get(total.target, total.target)].append(total)
+    times: dict[str, Mapping[int, int]] = {}
+    for (_, target), histogram in latencies.items():
+        name = names.get(target, target)
+        times[name] = merge_histograms((times.get(name, {}), histogram))
+    by_provider: dict[str, list[str]] = defaultdict(list)
+    for name in totals.keys() | left.keys():
+        by_provider[name.partition("/")[0]].append(name)
+    rows: list[Sequence[TargetTraffic]] = []
+    for provider, targets in by_provider.items():
+        own = [
+            _row(provider, name, totals[name], left[name], times.get(name, {}))
+            for name in sorted(targets)
+        ]
+        together = [total for name in targets for total in totals[name]]
+        histogram = merge_histograms(times.get(name, {}) for name in targets)
+        whole = _row(provider, "", together, sum(left[name] for name in targets), histogram)
+        rows.append([whole, *sorted(own, key=lambda row: -row.requests)])
+    rows.sort(key=lambda group: (-group[0].requests, group[0].provider))
+    return [row for group in rows for row in group]
+
+
+def hide_single_sums(rows: Sequence[TargetTraffic]) -> Sequence[TargetTraffic]:
+    targets = Counter(row.provider for row in rows if row.target)
+    return [row for row in rows if row.target or targets[row.provider] > 1]
+
+
+def _row(
+    provider: str,
+    target: str,
+    totals: Sequence[TrafficTotal],
+    left: int,
+    times: Mapping[int, int],
+) -> TargetTraffic:
+    sums = RouteTraffic.from_totals("", totals)
+    p95_ms = quantile_ms(times, 0.95)
+    return TargetTraffic(provider, target, sums.requests, left, p95_ms, sums.known_cost_usd)

@@ -1,0 +1,1 @@
+"""Routes, their changes, traffic and scorecard."""

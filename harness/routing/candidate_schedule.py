@@ -1,0 +1,173 @@
+"""Names the models that a route's suites measure by the clock, and when. Pure."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Final
+
+from harness.frame.content_hash import short_hash
+from harness.frame.errors import InputError
+from harness.frame.formatting import format_usd
+from harness.gate.suite_plan import Claim
+from harness.providers.target import Price
+
+_CEILING: Final = re.compile(r"^(?P<name>.+):price<(?P<usd>\d+(\.\d+)?)$")
+_MISSPELT: Final = re.compile(r":[^:<]*<=?")
+_WILDCARDS: Final = "*?["
+_CRON_FIELDS: Final = (
+    ("minute", 0, 59),
+    ("hour", 0, 23),
+    ("day", 1, 31),
+    ("month", 1, 12),
+    ("weekday", 0, 7),
+)
+_CRON_PART: Final = re.compile("[0-9A-Za-z*/,-]{1,200}")
+MOST_USD: Final = 1_000_000.0  # of a round
+
+
+class OnBetter(StrEnum):
+    """What follows when a candidate passes the gate."""
+
+    NOTIFY = "notify"  # an alert; a person proposes it
+    PROPOSE = "propose"  # it waits for a person's approval
+    CANARY = "canary"  # its canary opens, where the policy asks no person
+
+
+class Preference(StrEnum):
+    """What a candidate has to show."""
+
+    BETTER = "better"  # superior
+    CHEAPER = "cheaper"  # not worse, and cheaper
+
+    @property
+    def claim(self) -> Claim:
+        return Claim.SUPERIOR if self is Preference.BETTER else Claim.CHEAPER
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateSchedule:
+    models: tuple[str, ...]  # provider/model, with `*`, or with `:price<USD` at the end
+    every: str  # cron: five fields, UTC
+    budget_usd: float  # of each round; candidates that do not fit wait for the next
+    on_better: OnBetter = OnBetter.PROPOSE  # the step after a candidate passed
+    prefer: Preference = Preference.BETTER  # claim of a candidate
+
+    @property
+    def text(self) -> str:
+        return (
+            f"{', '.join(self.models)}; {self.every} (UTC), up to "
+            f"{format_usd(self.budget_usd)} a round; "
+            f"{self.prefer.value}: {self.on_better.value}"
+        )
+
+
+def check_schedule(schedule: CandidateSchedule) -> None:
+    """Checks that a schedule makes sense. Raises InputError."""
+    if not schedule.models:
+        raise InputError("candidates need at least one name or pattern under `models`")
+    _check_cron(schedule.every)
+    if not 0.0 < schedule.budget_usd <= MOST_USD:
+        raise InputError(
+            f"budget_usd: above 0 and at most {MOST_USD:,.0f}, not {schedule.budget_usd}"
+        )
+    parse_patterns(schedule.models)
+
+
+def _check_cron(every: str) -> None:
+    """Checks the count of fields and their numbers; the calendar reads the rest."""
+    parts = every.split()
+    if len(parts) != len(_CRON_FIELDS):
+        raise InputError(f"every: {every!r} is no cron expression of five fields")
+    for part, (name, low, high) in zip(parts, _CRON_FIELDS, strict=True):
+        numbers = [int(number) for number in re.findall("[0-9]+", part)]
+        if not _CRON_PART.fullmatch(part) or not all(low <= n <= high for n in numbers):
+            raise InputError(
+                f"every: {every!r}: the {name} is {part!r}, and its numbers go from {low} to "
+                f"{high}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatePattern:
+    text: str
+    name: str  # of provider and model, with the wildcards of `fnmatch`
+    ceiling_usd: float | None = None  # of a million tokens, input and output alike
+
+    @property
+    def is_exact(self) -> bool:
+        return not any(sign in self.name for sign in _WILDCARDS)
+
+    @property
+    def provider(self) -> str:
+        return self.name.partition("/")[0]
+
+    def takes_provider(self, name: str) -> bool:
+        return fnmatchcase(name, self.provider)
+
+    def takes(self, name: str, price: Price | None) -> bool:
+        """Tells whether it selects a model. An unknown price is below no ceiling."""
+        if not fnmatchcase(name, self.name):
+            return False
+        if self.ceiling_usd is None:
+            return True
+        return price is not None and (
+            max(price.input_usd_per_mtok, price.output_usd_per_mtok) < self.ceiling_usd
+        )
+
+
+def parse_patterns(models: Iterable[str]) -> Sequence[CandidatePattern]:
+    """Parses names and patterns such as `openrouter/*:price<0.5`. Raises InputError."""
+    return [_parse(model.strip()) for model in models]
+
+
+def _parse(text: str) -> CandidatePattern:
+    found = _CEILING.match(text)
+    name = found["name"] if found else text
+    provider, slash, model = name.partition("/")
+    is_ceiling = ":price" in text or "<" in text
+    if not (slash and provider and model) or (is_ceiling and not found):
+        near = _MISSPELT.sub(":price<", text)
+        hint = f"; did you mean {near!r}?" if near != text and _CEILING.match(near) else ""
+        raise InputError(
+            f"{text!r} selects no models: write provider/model, with `*` for any text, and "
+            f"`:price<0.5` for a ceiling in US dollars a million tokens{hint}"
+        )
+    return CandidatePattern(text, name, float(found["usd"]) if found else None)
+
+
+@dataclass(frozen=True)
+class CandidateRound:
+    id: str
+    route: str
+    due_at: datetime  # the time of the schedule, or when something else began it
+    started_at: datetime
+    incumbent: str  # target id
+    because: str  # `schedule`, or why it did not wait for it
+    proposals: tuple[str, ...] = ()  # ids, the cheapest candidate first
+    waiting: tuple[str, ...] = ()  # names that the budget did not reach
+    cost_usd: float | None = 0.0  # estimated, at most; None with a candidate of unknown price
+
+
+def build_start(route: str, incumbent: str, now: datetime) -> CandidateRound:
+    """Builds the moment when a cron was set: the next round is due at its first time after."""
+    return CandidateRound(round_id(route, now), route, now, now, incumbent, REGISTERED)
+
+
+def round_id(route: str, at: datetime) -> str:
+    return f"round_{short_hash(f'{route} {at.isoformat()}').hex()}"
+
+
+BY_SCHEDULE: Final = "schedule"
+REGISTERED: Final = "the schedule was set"
+# Of a route's quarter, over all candidates that rounds measure: how often at most a useless one
+# passes. Each round takes its share of what is left (statistics.md §1.18).
+QUARTER_ALPHA: Final = 0.05
+ROUND_SHARE: Final = 0.125
+
+
+def round_alpha(spent: float, candidates: int) -> float:
+    """Returns the most alpha of each candidate. spent: by the rounds of the 90 days before."""
+    return max(0.0, QUARTER_ALPHA - spent) * ROUND_SHARE / max(1, candidates)

@@ -1,0 +1,67 @@
+"""Overrides send one kind of request, such as vision, to another route (D6). Pure."""
+
+from collections.abc import Collection, Iterator, Mapping
+from enum import StrEnum
+from typing import Final
+
+from harness.frame.errors import InputError, NotAllowed, NotFound, SwapgateError
+from harness.providers.target import DataClasses, is_at_least_as_strict
+
+
+class RequestKind(StrEnum):
+    """A subagent's request looks like any other: whoever sends it says so."""
+
+    SUBAGENT = "subagent"
+    VISION = "vision"
+    IMAGE = "image"
+    VIDEO = "video"
+    EMBEDDING = "embedding"
+
+
+Overrides = Mapping[RequestKind, str]
+NO_OVERRIDES: Final[Overrides] = {}
+# Of what a request is seen to be, the first that has an override: from the rarest model to the
+# most common. A model that takes video takes pictures too, and not the other way round.
+KIND_PRECEDENCE: Final = (
+    RequestKind.EMBEDDING,
+    RequestKind.IMAGE,
+    RequestKind.VIDEO,
+    RequestKind.VISION,
+)
+
+
+def choose_kind(
+    overrides: Overrides, declared: RequestKind | None, kinds: Collection[RequestKind]
+) -> RequestKind | None:
+    """Chooses the kind whose override answers. What a caller declares comes first."""
+    if declared is not None:
+        return declared if declared in overrides else None
+    found = (kind for kind in KIND_PRECEDENCE if kind in kinds and kind in overrides)
+    return next(found, None)
+
+
+def format_overrides(overrides: Overrides) -> str:
+    return ", ".join(
+        f"{kind.value}={overrides[kind]}" for kind in RequestKind if kind in overrides
+    )
+
+
+def override_errors(
+    route: str, overrides: Overrides, carried: Mapping[str, str], classes: DataClasses
+) -> Iterator[tuple[RequestKind, SwapgateError]]:
+    """Yields what is wrong with overrides, by kind. carried: each route's class of data."""
+    for kind, other in overrides.items():
+        about = f"route {route!r}: the override for {kind.value}"
+        if other == route:
+            yield kind, InputError(f"{about} names the route itself: leave it out")
+        elif other not in carried:
+            words = f"{about} names {other!r}, and there is no such route: create it first"
+            yield kind, NotFound(words)
+        elif not is_at_least_as_strict(classes, carried[other], than=carried[route]):
+            own = f"carries {carried[other]} data" if carried[other] else "has no data class"
+            words = (
+                f"{about} names {other!r}, which {own}, and {route!r} carries {carried[route]} "
+                f"data, which not all may see who may see that: give {other!r} a data class as "
+                "strict, or take the override away"
+            )
+            yield kind, NotAllowed(words)

@@ -1,0 +1,272 @@
+"""The targets that may answer a request, in order, and why others may not. Pure. The first of
+these leaves one out: data class, stakes, a lacking key, a switch, capabilities, its breaker.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from harness.frame.failures import CLIENT_FAILURES, FAILURE_RULES, FailureClass, NextTarget
+from harness.providers.force import ForcedPlan, KillSwitch, decide_plan
+from harness.providers.models.capabilities import (
+    UNKNOWN_CAPABILITIES,
+    Capabilities,
+    Needs,
+    missing_capabilities,
+    must_serialize_tools,
+)
+from harness.providers.target import Target
+from harness.routing.reliability.breaker import Breaker, BreakerPolicy, WhenAllOpen, retry_in_s
+from harness.routing.table import Arm, Route, Stakes
+
+
+@dataclass(frozen=True, slots=True)
+class TargetAvailability:
+    retry_in_s: float = 0.0  # until the target may be asked, 0 for now
+    failed_at: float | None = None  # monotonic seconds
+    pause_s: float = 0.0  # what is left of the time that its provider asked for
+
+
+AVAILABLE = TargetAvailability()
+# A last resort is not asked while its provider wants to be left alone for longer than this.
+SHORT_PAUSE_S: Final = 30.0
+
+
+@dataclass(frozen=True)
+class PlanContext:
+    # capabilities, health: a target without an entry can do everything and is healthy.
+    capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
+    health: Mapping[str, TargetAvailability] = field(default_factory=dict)
+    # Needed for switches alone.
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    switches: Sequence[KillSwitch] = ()  # those in force
+    keyless: frozenset[str] = frozenset()  # those whose provider wants a key and has none
+    # Those whose provider may not see the route's class of data.
+    barred: frozenset[str] = frozenset()
+    when_all_open: WhenAllOpen = WhenAllOpen.TRY
+
+
+class ExclusionReason(StrEnum):
+    DATA_CLASS = "data_class"
+    STAKES = "stakes"
+    KEY = "no_key"
+    SWITCH = "switch"
+    CAPABILITY = "capability"
+    OPEN = "open"
+
+
+# What an operator mends, whatever a request needs.
+OPERATOR_REASONS: Final = (ExclusionReason.DATA_CLASS, ExclusionReason.KEY)
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    target: str
+    because: ExclusionReason
+    reason: str  # in words, without the target's name
+    retry_in_s: float = 0.0  # above 0 for OPEN alone
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePlan:
+    incumbent: str
+    guest: str | None  # see `preferred_target`
+    targets: tuple[str, ...]  # ids in order; empty when nobody may answer
+    left_out: tuple[Excluded, ...]
+    # The one target's breaker is open, and it is tried all the same; it gets no ticket of that
+    # breaker.
+    last_resort: bool = False
+    serialize_tools: bool = False  # see `must_serialize_tools`
+    # The switch that decided, also when the route keeps its plan.
+    forced: ForcedPlan | None = None
+
+    @property
+    def all_open(self) -> bool:
+        """Tells whether nobody is left and time alone would help: 503 with Retry-After."""
+        return not self.targets and any(
+            e.because is ExclusionReason.OPEN for e in self.left_out
+        )
+
+    @property
+    def unable(self) -> bool:
+        return (
+            not self.targets
+            and not (self.all_open or any(e.because in OPERATOR_REASONS for e in self.left_out))
+            and any(e.because is ExclusionReason.CAPABILITY for e in self.left_out)
+        )
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """Counts the seconds until the earliest probe, at least 1; None unless `all_open`."""
+        waits = [
+            excluded.retry_in_s
+            for excluded in self.left_out
+            if excluded.because is ExclusionReason.OPEN
+        ]
+        return max(1, math.ceil(min(waits))) if self.all_open else None
+
+    @property
+    def guest_left_out(self) -> Excluded | None:
+        """An open breaker, a lacking key or ability is the guest's failure; no switch is."""
+        return next(
+            (excluded for excluded in self.left_out if excluded.target == self.guest), None
+        )
+
+
+def target_availability(
+    breaker: Breaker, now: float, policy: BreakerPolicy, pause_s: float = 0.0
+) -> TargetAvailability:
+    wait_s = max(retry_in_s(breaker, now, policy), pause_s)
+    return TargetAvailability(wait_s, breaker.failed_at, pause_s)
+
+
+def preferred_target(route: Route, arm: Arm, warm: str | None = None) -> str | None:
+    """The target before the incumbent: the keep-warm target, or the arm's own."""
+    own = {Arm.CANARY: route.canary, Arm.HOLDBACK: route.holdback}.get(arm)
+    return warm or (own.target if own is not None else None)
+
+
+def order_targets(route: Route, guest: str | None) -> tuple[str, ...]:
+    """While a promotion bakes, the old incumbent stands before the chain."""
+    first = (guest,) if guest else ()
+    before = (route.holdback.target,) if route.holdback else ()
+    return tuple(dict.fromkeys((*first, route.incumbent, *before, *route.fallbacks)))
+
+
+def plan_request(
+    route: Route,
+    arm: Arm,
+    needs: Needs,
+    around: PlanContext,
+    warm: str | None = None,
+) -> RoutePlan:
+    guest = preferred_target(route, arm, warm)
+    every = order_targets(route, guest)
+    beneath = _beneath_the_stakes(route, guest)
+    out_anyway = beneath | around.keyless | around.barred
+    decided = _decided(route, [id_ for id_ in every if id_ not in out_anyway], around)
+    targets: list[str] = []
+    left_out: list[Excluded] = []
+    for target in every:
+        out = _kept_out(target, beneath, around) or _left_out(target, needs, around, decided)
+        if out is None:
+            targets.append(target)
+        else:
+            left_out.append(out)
+    last = None if targets else _last_resort(left_out, around)
+    if last is not None:
+        targets, left_out = (
+            [last],
+            [excluded for excluded in left_out if excluded.target != last],
+        )
+    has = tuple(around.capabilities.get(target, UNKNOWN_CAPABILITIES) for target in targets)
+    return RoutePlan(
+        incumbent=route.incumbent,
+        guest=guest,
+        targets=tuple(targets),
+        left_out=tuple(left_out),
+        last_resort=last is not None,
+        serialize_tools=must_serialize_tools(needs, has),
+        forced=decided,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    target: str
+    failure: FailureClass
+
+
+def next_target(
+    plan: RoutePlan,
+    failures: Sequence[FailedAttempt],
+    capabilities: Mapping[str, Capabilities],
+    *,
+    policy_fallback: bool = False,
+) -> str | None:
+    """The target to ask next; None: the client gets what there is."""
+    last = failures[-1]
+    later = plan.targets[plan.targets.index(last.target) + 1 :]
+    if last.failure in CLIENT_FAILURES and last.target == plan.guest:
+        # Perhaps the guest alone rejects it: the incumbent is asked once.
+        return plan.incumbent if plan.incumbent in later else None
+    says = FAILURE_RULES[last.failure].next_target
+    if says is NextTarget.NO or (says is NextTarget.IF_ROUTE_SAYS and not policy_fallback):
+        return None
+    small = [
+        capabilities.get(failure.target, UNKNOWN_CAPABILITIES)
+        for failure in failures
+        if FAILURE_RULES[failure.failure].needs_larger_window and failure.target != plan.guest
+    ]
+    fitting = (
+        id_
+        for id_ in later
+        if all(
+            capabilities.get(id_, UNKNOWN_CAPABILITIES).larger_than(window) for window in small
+        )
+    )
+    return next(fitting, None)
+
+
+def _beneath_the_stakes(route: Route, guest: str | None) -> frozenset[str]:
+    if route.settings.stakes is not Stakes.HIGH:
+        return frozenset()
+    arms = {route.incumbent}
+    if route.holdback is not None:
+        arms.add(route.holdback.target)
+    if route.canary is not None and guest == route.canary.target:
+        arms.add(guest)
+    return frozenset(route.fallbacks) - frozenset(route.settings.capable) - arms
+
+
+def _kept_out(target: str, beneath: frozenset[str], around: PlanContext) -> Excluded | None:
+    if target in around.barred:
+        why = "its provider may not see this route's class of data"
+        return Excluded(target, ExclusionReason.DATA_CLASS, why)
+    if target in beneath:
+        why = "the stakes are high and it is not marked capable"
+        return Excluded(target, ExclusionReason.STAKES, why)
+    return None
+
+
+def _decided(route: Route, allowed: Sequence[str], around: PlanContext) -> ForcedPlan | None:
+    if not around.switches:
+        return None
+    plan = [around.targets[name] for name in allowed]
+    return decide_plan(around.switches, route.name, plan)
+
+
+def _left_out(
+    target: str, needs: Needs, around: PlanContext, decided: ForcedPlan | None
+) -> Excluded | None:
+    if target in around.keyless:
+        return Excluded(target, ExclusionReason.KEY, "its provider has no key")
+    if decided is not None and target not in decided.kept:
+        return Excluded(target, ExclusionReason.SWITCH, decided.reason)
+    lacks = missing_capabilities(needs, around.capabilities.get(target, UNKNOWN_CAPABILITIES))
+    if lacks:
+        return Excluded(target, ExclusionReason.CAPABILITY, f"lacks {', '.join(lacks)}")
+    wait_s = around.health.get(target, AVAILABLE).retry_in_s
+    if wait_s > 0:
+        reason = f"its circuit is open, or it asked for a pause: {math.ceil(wait_s)} s to go"
+        return Excluded(target, ExclusionReason.OPEN, reason, wait_s)
+    return None
+
+
+def _last_resort(left_out: Sequence[Excluded], around: PlanContext) -> str | None:
+    if around.when_all_open is not WhenAllOpen.TRY:
+        return None
+    only_open = [
+        excluded.target
+        for excluded in left_out
+        if excluded.because is ExclusionReason.OPEN
+        and around.health.get(excluded.target, AVAILABLE).pause_s <= SHORT_PAUSE_S
+    ]
+
+    def failed_at(target: str) -> float:
+        at = around.health.get(target, AVAILABLE).failed_at
+        return -math.inf if at is None else at
+
+    return min(only_open, key=failed_at, default=None)

@@ -1,0 +1,325 @@
+"""A proposal asks to make a candidate the incumbent of a route; this is its state machine. The
+rules are the table TRANSITIONS; docs/explanation/architecture.md draws its diagram from it.
+
+A candidate's run is named after the registration that it measures. Every answer is signed
+together with its run's id, and the id holds a hash of the registered plans. So the answers show
+that the plans, with margin and alpha, were fixed before the first of them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from harness.frame.content_hash import digest
+from harness.frame.errors import IllegalTransition
+from harness.frame.ranges import add_seconds
+from harness.gate.online.rollout import CanaryEnd, find_end
+from harness.gate.policy import ChangeReferenceRule, CostAcceptance, Policy, PromotionMode
+from harness.gate.suite_plan import Claim, SuitePlan
+from harness.routing.candidate_schedule import OnBetter
+from harness.routing.table import Route
+
+
+class ProposalPhase(StrEnum):
+    PROPOSED = "proposed"
+    EVALUATING = "evaluating"
+    AWAITING_APPROVAL = "awaiting_approval"
+    CANARY = "canary"
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+    CANCELLED = "cancelled"
+
+
+class ProposalEvent(StrEnum):
+    START = "start"
+    PASSED = "passed"
+    PASSED_NEEDS_APPROVAL = "passed_needs_approval"
+    FAILED = "failed"
+    HARNESS_MISMATCH = "harness_mismatch"
+    INCONCLUSIVE = "inconclusive"
+    INFRA_ERROR = "infra_error"
+    INFRA_LIMIT = "infra_limit"
+    APPROVED = "approved"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+    NOT_CHOSEN = "not_chosen"  # passed, and another candidate of its selection was better
+    STALE = "stale"
+    HEALTHY = "healthy"
+    HARM = "harm"
+    BASE_CHANGED = "base_changed"
+    CANCELLED = "cancelled"
+
+
+class ApprovalKind(StrEnum):
+    CANARY = "canary"  # its canary may open, where the policy asks a person
+    PROMOTION = "promotion"  # it becomes the incumbent before its last step has shown enough
+
+
+_P, _E = ProposalPhase, ProposalEvent
+# By phase and the phase after it: the events that lead there.
+_NEXT: Final[Mapping[ProposalPhase, Mapping[ProposalPhase, tuple[ProposalEvent, ...]]]] = {
+    _P.PROPOSED: {
+        _P.EVALUATING: (_E.START,),
+        _P.CANCELLED: (_E.CANCELLED,),
+        _P.REJECTED: (_E.BASE_CHANGED,),
+    },
+    _P.EVALUATING: {
+        _P.CANARY: (_E.PASSED,),
+        _P.AWAITING_APPROVAL: (_E.PASSED_NEEDS_APPROVAL,),
+        _P.REJECTED: (
+            _E.FAILED,
+            _E.HARNESS_MISMATCH,
+            _E.INCONCLUSIVE,
+            _E.INFRA_LIMIT,
+            _E.BASE_CHANGED,
+            _E.EXPIRED,
+            _E.NOT_CHOSEN,
+            _E.STALE,
+        ),
+        _P.EVALUATING: (_E.INFRA_ERROR,),
+        _P.CANCELLED: (_E.CANCELLED,),
+    },
+    _P.AWAITING_APPROVAL: {
+        _P.CANARY: (_E.APPROVED,),
+        _P.REJECTED: (_E.REFUSED, _E.EXPIRED, _E.STALE, _E.BASE_CHANGED),
+        _P.CANCELLED: (_E.CANCELLED,),
+    },
+    _P.CANARY: {
+        _P.PROMOTED: (_E.HEALTHY,),
+        _P.ROLLED_BACK: (_E.HARM, _E.BASE_CHANGED, _E.STALE, _E.CANCELLED),
+    },
+    _P.PROMOTED: {
+        _P.ROLLED_BACK: (_E.HARM, _E.CANCELLED),
+    },
+}
+TRANSITIONS: Final[Mapping[tuple[ProposalPhase, ProposalEvent], ProposalPhase]] = {
+    (phase, event): after
+    for phase, ends in _NEXT.items()
+    for after, events in ends.items()
+    for event in events
+}
+
+# A proposal in one of them has the route for itself, its rivals of a selection included.
+PAST_GATE_PHASES: Final = frozenset({ProposalPhase.AWAITING_APPROVAL, ProposalPhase.CANARY})
+
+# Who approved a proposal that its policy lets in without a person, and that a freeze holds.
+POLICY_APPROVER: Final = "the policy"
+
+# How the reason begins with which a person rejected a proposal.
+REFUSED_BY: Final = "refused by "
+
+OPEN_PHASES: Final = frozenset(
+    {
+        ProposalPhase.PROPOSED,
+        ProposalPhase.EVALUATING,
+        ProposalPhase.AWAITING_APPROVAL,
+        ProposalPhase.CANARY,
+    }
+)
+
+
+def next_phase(phase: ProposalPhase, event: ProposalEvent) -> ProposalPhase:
+    """Returns a proposal's next phase. Raises IllegalTransition for a pair not in the table."""
+    try:
+        return TRANSITIONS[phase, event]
+    except KeyError:
+        raise IllegalTransition(
+            f"the proposal is {phase.value.replace('_', ' ')}, which does not change by "
+            f"{event.value.replace('_', ' ')}: read it again; "
+            "`swapgate proposal list` says where each one stands"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteRuns:
+    incumbent: str
+    candidate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A person's approval of one verdict of a proposal, as it is stored. It never changes."""
+
+    id: str
+    proposal: str
+    verdict: str | None
+    kind: ApprovalKind
+    principal: str  # who that is, whatever he is called
+    name: str  # how he is called
+    at: datetime
+    key: str | None = None  # the management key's id, None for the local operator
+    reason: str = ""
+    # What of the rules he saw widened.
+    widened: Mapping[str, object] = field(default_factory=dict)
+    change_reference: str = ""  # the change request that he approved it under
+
+
+@dataclass(frozen=True)
+class Proposal:
+    id: str
+    route: str
+    incumbent: str  # incumbent, candidate: target ids
+    candidate: str
+    claim: Claim
+    reason: str
+    proposer: str
+    policy: Policy
+    plans: tuple[SuitePlan, ...]  # registered before the first candidate score
+    phase: ProposalPhase
+    created_at: datetime
+    updated_at: datetime
+    runs: Mapping[str, SuiteRuns] = field(default_factory=dict)  # by suite
+    verdict: str | None = None
+    rollout: str | None = None
+    infra_errors: int = 0
+    retry_at: datetime | None = None
+    approver: str | None = None
+    approved_verdict: str | None = None
+    closed_because: str = ""
+    version: int = 1  # rises with every stored change (optimistic locking)
+    # Where it asks for less than the route's policy does, or with suites that nobody accepted
+    # for the route: field to what the route has and what is proposed. Registered, as the plans
+    # are.
+    widened: Mapping[str, Any] = field(default_factory=dict)
+    proposer_principal: str = ""  # who the proposer is, whatever he is called
+    proposer_key: str | None = None  # the management key's id, None for the local operator
+    # The candidates that were proposed together have it in common; empty for one alone.
+    selection: str = ""
+    place: int = 0  # in the order in which they were named, from 0
+    # The change request that it is made under, named by the proposer or the approver.
+    change_reference: str = ""
+    # What follows its verdict, where the route's schedule made it; None for a person's.
+    on_better: OnBetter | None = None
+    # A cost beyond the policy's guardrail that an approver accepted; None for none.
+    accepted_cost: CostAcceptance | None = None
+
+    @property
+    def waits_for_rivals(self) -> bool:
+        """Tells whether it passed, while the gate may not have decided on all of its selection.
+
+        An attempt that measured nothing leaves a verdict too, until it is measured again.
+        """
+        waits = self.phase is ProposalPhase.EVALUATING and self.retry_at is None
+        return bool(self.selection) and waits and self.verdict is not None
+
+    @property
+    def needs_approval(self) -> bool:
+        """Tells whether a person lets the proposal into its canary, whatever its verdict."""
+        by_schedule = self.on_better is OnBetter.PROPOSE
+        by_policy = self.policy.promotion is PromotionMode.APPROVED
+        return bool(self.widened) or by_schedule or by_policy
+
+    @property
+    def yields(self) -> bool:
+        """Tells whether it ends when a person proposes: a schedule made it, not decided yet."""
+        measured = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
+        return self.on_better is not None and self.phase in measured
+
+    @property
+    def needs_change_reference(self) -> bool:
+        return self.policy.change_reference is ChangeReferenceRule.REQUIRED
+
+    @property
+    def self_approval(self) -> bool:
+        """Tells whether the proposer may approve the proposal: never for rules of his own."""
+        return self.policy.self_approval and not self.widened
+
+    @property
+    def open(self) -> bool:
+        return self.phase in OPEN_PHASES
+
+    @property
+    def end(self) -> CanaryEnd | None:
+        """Tells how its canary or its promotion came to nothing; None where it did not."""
+        ended = self.phase is ProposalPhase.ROLLED_BACK
+        return find_end(self.closed_because) if ended else None
+
+    @property
+    def closed(self) -> bool:
+        """Tells whether it ended before its canary, and no person rejected it."""
+        refused = self.closed_because.startswith(REFUSED_BY)
+        return self.phase is ProposalPhase.REJECTED and not refused
+
+    @property
+    def phase_text(self) -> str:
+        """Says the phase in words: `rejected` and `rolled back` only of an act that was one."""
+        if self.closed:
+            return "closed"
+        return self.phase.value.replace("_", " ") if self.end is None else self.end.value
+
+    @property
+    def predicate(self) -> str:
+        """Says the phase after the proposal's id: `is in its canary`, `was aborted`."""
+        if self.end is not None:
+            return self.end.predicate
+        inside = "in its " if self.phase is ProposalPhase.CANARY else ""
+        return f"is {inside}{self.phase_text}"
+
+    @property
+    def approval_ends_at(self) -> datetime:
+        return add_seconds(self.updated_at, self.policy.approval_ttl_s)
+
+    def retry_due(self, now: datetime) -> bool:
+        """Whether the pause after InfraError is over.
+
+        A pause longer than any that is given was set by a clock that was set back since.
+        """
+        if self.retry_at is None:
+            return False
+        left = (self.retry_at - now).total_seconds()
+        return not 0 < left <= self.policy.gate.infra_pause_s(self.infra_errors)
+
+
+def apply_event(
+    proposal: Proposal, event: ProposalEvent, now: datetime, because: str = ""
+) -> Proposal:
+    """Returns the proposal after `event`. Raises IllegalTransition."""
+    phase = next_phase(proposal.phase, event)
+    closed = because if phase not in OPEN_PHASES else proposal.closed_because
+    return replace(proposal, phase=phase, updated_at=now, closed_because=closed)
+
+
+PREFIX: Final = "run_"
+NONCE_CHARACTERS: Final = 8
+HASH_CHARACTERS: Final = 32  # 128 bits
+
+
+def name_candidate_run(proposal: Proposal, nonce: str) -> str:
+    """Names a run of the proposal's candidate. nonce: tells one attempt from another."""
+    registered = digest([nonce, proposal.id, [plan.as_json() for plan in proposal.plans]])
+    return f"{PREFIX}{nonce}{registered[:HASH_CHARACTERS]}"
+
+
+def was_registered_before(proposal: Proposal, run: str) -> bool:
+    """Tells whether the run's id holds the hash of the plans that the proposal has now."""
+    nonce = run.removeprefix(PREFIX)[:-HASH_CHARACTERS]
+    return name_candidate_run(proposal, nonce) == run
+
+
+@dataclass(frozen=True)
+class ProposalView(Proposal):
+    # Whether its candidate, once promoted, serves the route now; None in any other phase, and
+    # where the route is not as it was signed.
+    serves: bool | None = None
+    # For which provider its evals wait, why, and when it is asked again; empty where they run.
+    waits: str = ""
+
+    @property
+    def phase_text(self) -> str:
+        """Says the phase in words, and of a promoted candidate that it does not serve now."""
+        words = super().phase_text
+        return f"{words}, does not serve now" if self.serves is False else words
+
+    @classmethod
+    def from_proposal(
+        cls, proposal: Proposal, find_route: Callable[[str], Route | None], waits: str = ""
+    ) -> "ProposalView":
+        """Shows a proposal. find_route: of now; asked only where the proposal is promoted."""
+        promoted = proposal.phase is ProposalPhase.PROMOTED
+        route = find_route(proposal.route) if promoted else None
+        stored = {field.name: getattr(proposal, field.name) for field in fields(Proposal)}
+        serves = route.incumbent == proposal.candidate if route else None
+        return cls(**stored, serves=serves, waits=waits)

@@ -1,0 +1,267 @@
+"""Finds and writes the evidence for each target of a route's version: what a change brings
+(`proof_of`), the fallback chain's (`write_fallbacks`), and waivers (`Waivers`).
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import assert_never
+
+import sqlalchemy as sa
+
+from harness.frame.errors import ProofRefused
+from harness.frame.records.columns import Row, Values
+from harness.frame.records.pages import given
+from harness.frame.records.repository import Records
+from harness.frame.records.transaction import Transaction
+from harness.gate.verdict import Passed
+from harness.routing.evidence import (
+    ChainProof,
+    FormerTarget,
+    RouteEvidence,
+    TargetEvidence,
+    Waiver,
+    baseline_evidence,
+    verdict_evidence,
+    waiver_evidence,
+)
+from harness.routing.records.verdicts import verdict
+from harness.routing.records.versions import (
+    WAIVER,
+    evidence,
+    evidence_from_row,
+    evidence_to_row,
+    route_fallback,
+    route_version,
+    waiver,
+)
+from harness.routing.route_changes import (
+    AbortCanary,
+    ChangeSettings,
+    CreateRoute,
+    EndBake,
+    PromoteCanary,
+    RaiseWeight,
+    RestoreIncumbent,
+    ServeByWaiver,
+    SetChain,
+    StartCanary,
+    TableChange,
+)
+from harness.routing.table import Route
+
+FORMER = (
+    sa.select(route_version)
+    .where(
+        route_version.c.route == sa.bindparam("name"),
+        route_version.c.incumbent == sa.bindparam("incumbent"),
+        # A target that served by break-glass is no former incumbent.
+        route_version.c.break_glass.is_(None),
+    )
+    .order_by(route_version.c.version.desc())
+    .limit(1)
+)
+FALLBACK_EVIDENCE = (
+    sa.select(route_fallback.c.target, route_fallback.c.evidence)
+    .where(
+        route_fallback.c.route == sa.bindparam("name"),
+        route_fallback.c.version == sa.bindparam("version"),
+    )
+    .order_by(route_fallback.c.position)
+)
+_SERVED = sa.union_all(
+    sa.select(
+        route_version.c.version, route_version.c.incumbent_evidence.label("evidence")
+    ).where(
+        route_version.c.route == sa.bindparam("name"),
+        route_version.c.incumbent == sa.bindparam("target"),
+    ),
+    sa.select(route_fallback.c.version, route_fallback.c.evidence).where(
+        route_fallback.c.route == sa.bindparam("name"),
+        route_fallback.c.target == sa.bindparam("target"),
+    ),
+).subquery()
+SERVED = sa.select(_SERVED.c.evidence).order_by(_SERVED.c.version.desc()).limit(1)
+
+
+def proof_of(  # noqa: PLR0911 - one a class
+    tx: Transaction, change: TableChange, before: Row | None, now: datetime
+) -> Values:
+    """The columns of a new version that are its proof: its base, evidence and verdict.
+
+    Raises ProofRefused for a restore of a target that was never this route's incumbent.
+    """
+    if isinstance(change, CreateRoute):
+        first = baseline_evidence(change.route, change.incumbent)
+        return {"incumbent_evidence": ensure(tx, first, now)}
+    if before is None:
+        raise ProofRefused(f"route {change.route!r} has no version to change: create it first")
+    base: Values = {
+        "prev_version": before.version,
+        "prev_incumbent": before.incumbent,
+        "incumbent_evidence": before.incumbent_evidence,
+        "canary_evidence": before.canary_evidence,
+    }
+    match change:
+        case StartCanary(proof=proof):
+            return base | _verdict(tx, proof) | {"canary_evidence": _proven(tx, proof, now)}
+        case PromoteCanary(proof=proof):
+            new = {"incumbent_evidence": _proven(tx, proof, now), "canary_evidence": None}
+            return base | _verdict(tx, proof) | new
+        case RestoreIncumbent(incumbent=incumbent):
+            former = {"name": change.route, "incumbent": incumbent}
+            row = tx.read(FORMER, former).first()
+            if row is None:
+                raise ProofRefused(
+                    f"{incumbent} was never the incumbent of route {change.route!r}: "
+                    "`swapgate route history` shows which were; for a new one make a proposal"
+                )
+            of_version(tx, row)
+            return base | {
+                "incumbent_evidence": row.incumbent_evidence,
+                "canary_evidence": None,
+            }
+        case ServeByWaiver(waiver=stored):
+            return base | {"incumbent_evidence": ensure(tx, waiver_evidence(stored), now)}
+        case AbortCanary():
+            return base | {"canary_evidence": None}
+        case RaiseWeight() | ChangeSettings() | SetChain() | EndBake():
+            return base
+        case _:
+            assert_never(change)
+
+
+def _verdict(tx: Transaction, proof: Passed) -> Values:
+    # Verifies the stored row: the caller's copy may differ from it.
+    stored = tx.read(sa.select(verdict).where(verdict.c.id == proof.id)).all()
+    tx.checked(verdict, stored)
+    return {
+        "verdict_id": proof.id,
+        "verdict_candidate": proof.candidate,
+        "verdict_outcome": proof.outcome,
+    }
+
+
+def _proven(tx: Transaction, proof: Passed, now: datetime) -> str:
+    return ensure(tx, verdict_evidence(proof), now)
+
+
+def ensure(tx: Transaction, wanted: TargetEvidence, now: datetime) -> str:
+    """The evidence's id; written if it is new."""
+    same = sa.select(evidence).where(evidence.c.id == wanted.id)
+    known = tx.read(same).all()
+    if not tx.checked(evidence, known):
+        tx.insert(evidence, evidence_to_row(wanted) | {"created_at": now})
+    return wanted.id
+
+
+def write_fallbacks(
+    tx: Transaction, change: TableChange, after: Route, before: Row | None, now: datetime
+) -> list[list[str]]:
+    """The chain of a version, written before it: the version seals it, and signs what this
+    returns.
+
+    Raises ProofRefused for a waiver that has expired, and for a target that never served.
+    """
+    chain = _chain(tx, change, after, before, now)
+    if chain and isinstance(change, SetChain | ChangeSettings):
+        _check_waivers(tx, after.name, read(tx, chain.values()), now)
+    for position, fallback in enumerate(after.fallbacks):
+        row = {
+            "route": after.name,
+            "version": after.version,
+            "position": position,
+            "target": fallback,
+            "evidence": chain[fallback],
+        }
+        tx.write(sa.insert(route_fallback), row)
+    return [[fallback, chain[fallback]] for fallback in after.fallbacks]
+
+
+def _check_waivers(
+    tx: Transaction, route: str, chain: Iterable[TargetEvidence], now: datetime
+) -> None:
+    """A person's change keeps no target whose waiver has expired. A rollout's own changes keep
+    the chain as it is: going back is always allowed.
+    """
+    waivers = Waivers(tx).list(route=route)
+    expired = {row.id: row for row in waivers if row.expired(now)}
+    for link in chain:
+        if past := expired.get(link.proof):
+            raise ProofRefused(
+                f"route {route!r}: the waiver of {past.author} for {past.target} expired on "
+                f"{past.expires_at:%Y-%m-%d}: take it out of the chain, or bring a verdict or "
+                "a new waiver"
+            )
+
+
+def chain_signed(rows_: Iterable[Row]) -> list[list[str]]:
+    """Lists a version's fallbacks with evidence, in order, as its signature covers them."""
+    return [[row.target, row.evidence] for row in rows_]
+
+
+def _chain(
+    tx: Transaction, change: TableChange, after: Route, before: Row | None, now: datetime
+) -> dict[str, str]:
+    name = after.name
+    if before is None:
+        return {
+            fallback: ensure(tx, baseline_evidence(name, fallback), now)
+            for fallback in after.fallbacks
+        }
+    found = tx.read(FALLBACK_EVIDENCE, {"name": name, "version": before.version})
+    chain = {row.target: row.evidence for row in found}
+    if isinstance(change, SetChain):
+        new = {target: _proof(tx, name, proof, now) for target, proof in change.proofs.items()}
+        chain |= new
+    if unproven := [fallback for fallback in after.fallbacks if fallback not in chain]:
+        raise ProofRefused(f"route {name!r}: there is no proof of {', '.join(unproven)}")
+    return {fallback: chain[fallback] for fallback in after.fallbacks}
+
+
+def _proof(tx: Transaction, route: str, proof: ChainProof, now: datetime) -> str:
+    match proof:
+        case Passed():
+            return _proven(tx, proof, now)
+        case Waiver():
+            return ensure(tx, waiver_evidence(proof), now)
+        case FormerTarget(target):
+            found = tx.read(SERVED, {"name": route, "target": target}).scalar()
+            if found is None:
+                raise ProofRefused(
+                    f"{target} never served route {route!r}: `swapgate route history` shows "
+                    "what did; a new target needs a passed verdict of this route, or a waiver"
+                )
+            read(tx, [found])
+            return str(found)
+        case _:
+            assert_never(proof)
+
+
+def read(tx: Transaction, ids: Iterable[str]) -> list[TargetEvidence]:
+    wanted = list(ids)
+    query = sa.select(evidence).where(evidence.c.id.in_(wanted))
+    stored = tx.checked(evidence, tx.read(query)) if wanted else []
+    found = {row.id: evidence_from_row(row) for row in stored}
+    return [found[id_] for id_ in wanted]
+
+
+def of_version(tx: Transaction, row: Row) -> RouteEvidence:
+    which = {"name": row.route, "version": row.version}
+    chain = tx.read(FALLBACK_EVIDENCE, which).all()
+    tx.checked(route_version, [row], fallbacks=chain_signed(chain))
+    [incumbent] = read(tx, [row.incumbent_evidence])
+    canary = read(tx, [row.canary_evidence]) if row.canary_evidence else [None]
+    return RouteEvidence(incumbent, canary[0], tuple(read(tx, [r.evidence for r in chain])))
+
+
+class Waivers(Records[Waiver]):
+    record = WAIVER
+    order = (waiver.c.expires_at, waiver.c.id)
+
+    def add(self, new: Waiver) -> None:
+        self._tx.serialize()
+        super().add(new)
+        ensure(self._tx, waiver_evidence(new), self._tx.now())
+
+    def list(self, *, route: str | None = None) -> Sequence[Waiver]:
+        return self._all(self._select(given(waiver.c.route, route)))

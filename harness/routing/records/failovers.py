@@ -1,0 +1,68 @@
+"""What is stored of failovers."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.frame.records.columns import Row, amount, at_least
+from harness.frame.records.record import record
+from harness.frame.records.repository import Records
+from harness.frame.records.transaction import Transaction
+from harness.routing.reliability.failover import Failover, FailoverCount
+
+FAILOVER: Final = record(
+    Failover,
+    "failover",
+    *(at_least(column, 0) for column in ("attempts", "body_bytes", "messages", "tools")),
+    amount("latency_ms"),
+    sa.Index("ix_failover_at", "at"),
+    sa.Index("ix_failover_user_hash", "user_hash", "at"),
+    key="worker number",
+    free="route target provider code place sentence",
+)
+
+failover = FAILOVER.table
+
+
+def failover_count_from_row(row: Row) -> FailoverCount:
+    # A sum of counts is a decimal on PostgreSQL.
+    return FailoverCount(**(row._asdict() | {"unanswered": int(row.unanswered)}))
+
+
+# Databases take some thousand parameters in a statement.
+MARKS_AT_A_TIME = 500
+
+
+class Failovers(Records[Failover]):
+    record = FAILOVER
+
+    def append(self, new: Iterable[Failover]) -> None:
+        """Stores failovers; one already stored (worker, number) is left as it is."""
+        for one in sorted(new, key=lambda row: (row.worker, row.number)):
+            self._tx.write_new(failover, self.record.write(one))
+
+    def forget(self, before: datetime) -> int:
+        return self._delete(failover.c.at < before)
+
+    def blank_users(self, hashes: Sequence[str]) -> int:
+        blanked = sa.update(failover).values(user_hash="", sentence="")
+        return sum(
+            self._tx.write(blanked.where(failover.c.user_hash.in_(some)))
+            for some in marks_having(self._tx, failover.c.user_hash, hashes)
+        )
+
+
+def marks_having(
+    tx: Transaction, column: sa.Column[str], hashes: Sequence[str]
+) -> Iterator[Sequence[str]]:
+    """Yields the stored marks that have one of the hashes, some at a time: the mark of a
+    request that names its caller twice is several hashes, divided by spaces.
+    """
+    wanted = frozenset(hashes)
+    several = tx.read(sa.select(column).where(column.contains(" ")).distinct()).scalars()
+    theirs = [mark for mark in several if not wanted.isdisjoint(mark.split())]
+    marks = [*hashes, *theirs]
+    for first in range(0, len(marks), MARKS_AT_A_TIME):
+        yield marks[first : first + MARKS_AT_A_TIME]

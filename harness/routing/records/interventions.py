@@ -1,0 +1,252 @@
+"""What is stored of kill switches, freezes, break-glass and shadows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.frame.errors import Conflict
+from harness.frame.pagination import MOST_LISTED
+from harness.frame.records.columns import (
+    Row,
+    amount,
+    index_where,
+    not_blank,
+    one_of,
+    text,
+    unique_where,
+)
+from harness.frame.records.pages import given
+from harness.frame.records.record import record, record_of
+from harness.frame.records.repository import Query, Records
+from harness.frame.records.signed_tables import sign_rows_of
+from harness.providers.force import ForceKind, KillSwitch, SwitchRecord, SwitchSource
+from harness.providers.records import TARGET, target
+from harness.providers.target import Target
+from harness.routing.evidence import BreakGlass
+from harness.routing.freeze import Freeze
+from harness.routing.shadow import Shadow, ShadowTally, add_tallies
+
+IS_HELD = sa.text("lifted_at IS NULL")
+
+# Lifted once, else never changed or deleted (triggers).
+SWITCH: Final = record(
+    SwitchRecord,
+    "switch",
+    one_of("kind", ForceKind),
+    # The other two stand in the environment and in the file.
+    one_of("source", (SwitchSource.CLI, SwitchSource.REST)),
+    not_blank("reason"),
+    sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
+    sa.Index("ix_switch_created_at", "created_at", "id"),
+    index_where("ix_switch_held", IS_HELD, "created_at"),
+    signed=True,
+    free="reason actor",
+    flat="switch force",
+)
+
+switch = sign_rows_of(SWITCH.table, live=SWITCH.table.c.lifted_at.is_(None))
+
+# Lifted once, else never changed or deleted (triggers).
+FREEZE: Final = record(
+    Freeze,
+    "route_freeze",
+    not_blank("reason"),
+    sa.CheckConstraint("starts_at < ends_at", name="starts_first"),
+    sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
+    sa.Index("ix_route_freeze_ends_at", "ends_at"),
+    signed=True,
+    free="reason actor",
+)
+
+freeze = FREEZE.table
+
+IS_OPEN = sa.text("ended_at IS NULL")
+
+# Confirmed once, ended once, else never changed or deleted (triggers).
+BREAK_GLASS: Final = record(
+    BreakGlass,
+    "break_glass",
+    not_blank("reason"),
+    not_blank("proposer"),
+    sa.CheckConstraint("incumbent <> target", name="another_target"),
+    sa.CheckConstraint(
+        "(confirmed_at IS NULL) = (confirmer IS NULL)"
+        " AND (confirmed_at IS NULL) = (confirmer_principal IS NULL)"
+        " AND (confirmed_at IS NULL) = (waiver IS NULL)",
+        name="confirmed_whole",
+    ),
+    unique_where("ux_break_glass_open", IS_OPEN, "route"),
+    sa.Index("ix_break_glass_created_at", "created_at", "id"),
+    refers={"incumbent": target, "target": target},
+    signed=True,
+    free="reason proposer ended_because",
+)
+
+break_glass = BREAK_GLASS.table
+
+# Ended once, else never changed or deleted (triggers).
+SHADOW: Final = record(
+    Shadow,
+    "shadow",
+    text("candidate"),
+    sa.CheckConstraint("share_bps BETWEEN 1 AND 10000", name="share_bps_range"),
+    sa.CheckConstraint("at_once BETWEEN 1 AND 64", name="at_once_range"),
+    sa.CheckConstraint("requests_per_day >= 1", name="requests_per_day_least"),
+    amount("usd_per_day"),
+    not_blank("reason"),
+    sa.CheckConstraint("incumbent <> candidate", name="another_target"),
+    # No shadow is for ever.
+    sa.CheckConstraint("expires_at > started_at", name="expires_later"),
+    sa.CheckConstraint("(ended_at IS NULL) = (ended_by IS NULL)", name="ended_by_whom"),
+    sa.Index("ix_shadow_started_at", "started_at", "id"),
+    sa.Index("ix_shadow_route", "route", "started_at"),
+    unique_where("uq_shadow_live", sa.text("ended_at IS NULL"), "route"),
+    refers={"incumbent": "target", "candidate": "target", "proposal": "proposal"},
+    signed=True,
+    free="route data_class reason started_by",
+    flat="limits",
+    also=lambda started: {"candidate": started.candidate.id},
+)
+
+shadow = sign_rows_of(SHADOW.table, live=SHADOW.table.c.ended_at.is_(None))
+
+SHADOW_TALLY: Final = record(
+    ShadowTally,
+    "shadow_tally",
+    key="shadow day worker",
+    refers={"shadow": "shadow"},
+)
+
+shadow_tally = SHADOW_TALLY.table
+
+
+def shadow_from_row(row: Row, targets: Mapping[str, Target]) -> Shadow:
+    return record_of(Shadow, row, shadow, candidate=targets[row.candidate])
+
+
+class Switches(Records[SwitchRecord]):
+    """Kill switches of CLI and REST; those of the environment and the file are not stored."""
+
+    record = SWITCH
+    order = (switch.c.created_at.desc(), switch.c.id.desc())
+    missing = "there is no switch {}; `swapgate switch list` shows them"
+
+    def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
+        return self._close(id_, lifted_at=now, lifted_by=actor)
+
+    def not_lifted(self) -> Sequence[KillSwitch]:
+        held = self._all(self._select(switch.c.lifted_at.is_(None)))
+        return [stored.switch for stored in held]
+
+
+class Freezes(Records[Freeze]):
+    """Freezes that people set; those of every week stand in the configuration file."""
+
+    record = FREEZE
+    order = (freeze.c.starts_at, freeze.c.id)
+    missing = "there is no freeze {}; `swapgate route freezes` lists them"
+
+    def lift(self, id_: str, *, actor: str, now: datetime) -> Freeze:
+        return self._close(id_, lifted_at=now, lifted_by=actor)
+
+    def overlapping(self, since: datetime) -> Sequence[Freeze]:
+        """Lists the freezes that end after a moment, with the lifted ones."""
+        return self._all(self._select(freeze.c.ends_at > since))
+
+
+class BreakGlasses(Records[BreakGlass]):
+    record = BREAK_GLASS
+    order = (break_glass.c.created_at, break_glass.c.id)
+    missing = "there is no break-glass {}; `swapgate route break-glass list` lists them"
+
+    def save(self, changed: BreakGlass) -> None:
+        """Stores its confirmation or its end, no other change."""
+        self._tx.serialize()
+        row = self.record.write(changed)
+        names = [name for name in row if name.startswith(("confirmed", "confirmer", "ended"))]
+        changes = {name: row[name] for name in (*names, "waiver")}
+        self._tx.amend(break_glass, self._is(changed.id), changes)
+
+    def open(self) -> Sequence[BreakGlass]:
+        return self._all(self._select(break_glass.c.ended_at.is_(None)))
+
+    def ended_on(self, route: str) -> Sequence[BreakGlass]:
+        """Lists those of a route that have ended, without forged ones."""
+        ended = self._select(break_glass.c.route == route, break_glass.c.ended_at.is_not(None))
+        return self._believed(self._tx.read(ended))
+
+
+Found = list[Shadow]
+
+TALLIES = sa.select(shadow_tally).order_by(*shadow_tally.primary_key.columns)
+
+
+class Shadows(Records[Shadow]):
+    record = SHADOW
+    order = (shadow.c.started_at.desc(), shadow.c.id.desc())
+    missing = "there is no shadow {}; `swapgate shadow list` shows them"
+
+    def add(self, new: Shadow) -> None:
+        self._tx.serialize()
+        live = self._tx.read(self._live().where(shadow.c.route == new.route)).first()
+        if live is not None:
+            raise Conflict(
+                f"route {new.route!r} has the shadow {live.id} already: "
+                f"`swapgate shadow stop {new.route}` ends it"
+            )
+        super().add(new)
+
+    def end(self, id_: str, *, actor: str, because: str, now: datetime) -> Shadow:
+        return self._close(id_, ended_at=now, ended_by=actor, ended_because=because)
+
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        proposal: str | None = None,
+        limit: int = MOST_LISTED,
+    ) -> Sequence[Shadow]:
+        wanted = given(shadow.c.route, route), given(shadow.c.proposal, proposal)
+        return self._all(self._select(*wanted).limit(limit))
+
+    def live(self) -> Sequence[Shadow]:
+        live = self._all(self._live())
+        return sorted(live, key=lambda one: (one.started_at, one.id), reverse=True)
+
+    def _live(self) -> Query:
+        # In the order of the partial index of live shadows, so that no ended one is read.
+        return sa.select(shadow).where(shadow.c.ended_at.is_(None)).order_by(shadow.c.route)
+
+    def append(self, more: Iterable[ShadowTally]) -> None:
+        for tally in sorted(more, key=lambda t: (t.shadow, t.day, t.worker)):
+            values = SHADOW_TALLY.write(tally)
+            if self._tx.write_new(shadow_tally, values):
+                continue
+            is_same = sa.and_(
+                *(shadow_tally.c[name] == values[name] for name in ("shadow", "day", "worker"))
+            )
+            query = sa.select(shadow_tally).where(is_same).with_for_update()
+            both = SHADOW_TALLY.write(
+                add_tallies(SHADOW_TALLY.read(self._tx.read(query).one()), tally)
+            )
+            self._tx.write(sa.update(shadow_tally).where(is_same).values(both))
+
+    def tallies(
+        self, shadows: Sequence[str], *, since: date | None = None
+    ) -> Sequence[ShadowTally]:
+        """Lists tallies. since: the first day; None for all."""
+        query = TALLIES.where(shadow_tally.c.shadow.in_(list(shadows)))
+        if since is not None:
+            query = query.where(shadow_tally.c.day >= since)
+        return [SHADOW_TALLY.read(row) for row in self._tx.read(query)]
+
+    def _verified(self, rows: Iterable[Row]) -> Found:
+        found = self._tx.checked(shadow, rows)
+        if not found:
+            return []
+        wanted = sorted({row.candidate for row in found})
+        stored = self._tx.read(sa.select(target).where(target.c.id.in_(wanted)))
+        known = {row.id: TARGET.read(row) for row in self._tx.checked(target, stored)}
+        return [shadow_from_row(row, known) for row in found]

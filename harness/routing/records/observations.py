@@ -1,0 +1,325 @@
+"""Stores what requests leave behind: blocks, traffic, and keys' spend."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date, datetime
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from harness.frame.people.spend import KeySpend, SpendTotals, next_month
+from harness.frame.records.columns import EPOCH, MICROSECOND, Values, storable
+from harness.frame.records.json_rows import json_rows, look_up
+from harness.frame.records.pages import select_where
+from harness.frame.records.preloaded import read_named, rows_key
+from harness.gate.online.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
+from harness.gate.online.observation import (
+    MOST_ASKED_NAMES,
+    OTHER_NAMES,
+    AskedName,
+    ObservationBlock,
+    TrafficMinute,
+)
+from harness.routing.records.observation_rules import (
+    SPEND_SUMS,
+    TRAFFIC_KEY,
+    TRAFFIC_SUMS,
+    check_block,
+)
+from harness.routing.records.traffic import FAR, Traffic
+from harness.routing.records.traffic_sums import DAY, floor_time, traffic_hour
+from harness.routing.records.traffic_tables import (
+    ASKED_NAME,
+    BLOCK,
+    KEY_SPEND,
+    TRAFFIC,
+    asked_name,
+    block,
+    key_spend,
+    observation_batch,
+    seen_keys,
+    traffic,
+)
+from harness.routing.reliability.latency import merge_histograms
+
+BLOCKS = (
+    sa.select(block)
+    .where(block.c.rollout == sa.bindparam("of"), block.c.number > sa.bindparam("after"))
+    .order_by(block.c.number)
+)
+
+SEEN_PAGES = sa.select(seen_keys.c.page, seen_keys.c.entries).where(
+    seen_keys.c.rollout == sa.bindparam("of"),
+    seen_keys.c.page.in_(sa.bindparam("wanted", expanding=True)),
+)
+
+KEEP_PAGE = (
+    sa.update(seen_keys)
+    .where(
+        seen_keys.c.rollout == sa.bindparam("of"), seen_keys.c.page == sa.bindparam("of_page")
+    )
+    .values(entries=sa.bindparam("new_entries"))
+)
+
+# The minutes of an hour come one after the other, so that writers lock sums in one order.
+ADDING_ORDER = ("route", "worker", "arm", "target", "minute", "revision")
+
+IS_SAME_TRAFFIC = sa.and_(
+    *(traffic.c[name] == sa.bindparam(f"key_{name}") for name in TRAFFIC_KEY)
+)
+
+
+@cache
+def stored_minutes(dialect: str) -> sa.Select[Any]:
+    columns: Mapping[str, sa.types.TypeEngine[Any]] = {
+        name: sa.Text() if isinstance(traffic.c[name].type, sa.Text) else sa.BigInteger()
+        for name in ADDING_ORDER
+    }
+    asked = json_rows("asked", columns, dialect)
+    same = sa.and_(
+        *(sa.type_coerce(traffic.c[name], columns[name]) == asked.c[name] for name in columns)
+    )
+    order = [traffic.c[name] for name in ADDING_ORDER]
+    query = sa.select(*order, traffic.c.latency_ms).select_from(look_up(asked, traffic, same))
+    return query.order_by(*order).with_for_update(of=traffic)
+
+
+ADD_TRAFFIC = (
+    sa.update(traffic)
+    .where(IS_SAME_TRAFFIC)
+    .values(
+        {name: traffic.c[name] + sa.bindparam(f"more_{name}") for name in TRAFFIC_SUMS}
+        | {"latency_ms": sa.bindparam("histogram", type_=traffic.c.latency_ms.type)}
+    )
+)
+
+# An end as well as a beginning: SQLite takes a span with one end for a quarter of the table,
+# and rather reads all of it than go by the index.
+FAR_DAY = date(9999, 12, 31)
+
+OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_key.columns)
+
+TRAFFIC_OF = OLDEST_TRAFFIC.where(
+    traffic.c.route.in_(sa.bindparam("names", expanding=True)),
+    traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
+)
+
+FAILING_ROUTES = (
+    sa.select(traffic.c.route)
+    .where(
+        traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
+        traffic.c.minute < FAR,
+        sa.or_(traffic.c.failed > 0, traffic.c.charged > 0),
+    )
+    .distinct()
+)
+
+
+def _key_of(minute: TrafficMinute) -> tuple[object, ...]:
+    return tuple(getattr(minute, name) for name in ADDING_ORDER)
+
+
+class Observations(Traffic):
+    def append(
+        self,
+        blocks: Iterable[ObservationBlock],
+        traffic: Iterable[TrafficMinute],
+        spends: Iterable[KeySpend] = (),
+        asked_names: Iterable[AskedName] = (),
+    ) -> None:
+        """Stores observations. Leaves a stored block (rollout, worker, sequence) as it is.
+
+        Adds up traffic by (route, minute, worker, arm, target, revision), the spend of keys by
+        (key, day, worker), and asked names by (route, name, day). Past MOST_ASKED_NAMES names
+        of a route and day it keeps their sum.
+        """
+        # In one order for all writers: two of them never wait for each other.
+        for observation_block in sorted(blocks, key=lambda b: b.rollout):
+            self._append_block(observation_block)
+        self._add_traffic(traffic)
+        for spend in sorted(spends, key=lambda s: (s.key, s.day, s.worker)):
+            self._tx.upsert(key_spend, KEY_SPEND.write(spend), add=SPEND_SUMS)
+        for row in sorted(asked_names, key=lambda row: (row.day, row.route, row.name)):
+            self._add_asked(row)
+
+    def begin_batch(self, id_: str, at: datetime) -> bool:
+        """Notes that a batch is stored; False where it was stored before, and the router has
+        not heard of it.
+        """
+        # Beside a transaction of the same batch that goes on, this waits for its end.
+        return self._tx.write_new(observation_batch, {"id": id_, "at": at})
+
+    def forget_batches(self, ids: Collection[str]) -> None:
+        if ids:
+            sent = observation_batch.c.id.in_(ids)
+            self._tx.write(sa.delete(observation_batch).where(sent))
+
+    def forget_batches_before(self, before: datetime) -> int:
+        return self._forget(observation_batch.c.at, before)
+
+    def _append_block(self, new: ObservationBlock) -> None:
+        check_block(new)
+        # The number's order must be the order of commits: a reader sees no block slip in.
+        self._tx.serialize_by(new.rollout)
+        last = sa.select(sa.func.coalesce(sa.func.max(block.c.number), 0)).where(
+            block.c.rollout == new.rollout
+        )
+        number = last.scalar_subquery() + 1
+        self._tx.write_new(block, BLOCK.write(new) | {"number": number})
+
+    def _add_traffic(self, minutes: Iterable[TrafficMinute]) -> None:
+        ordered = sorted(minutes, key=lambda minute: [str(part) for part in _key_of(minute)])
+        stored = self._stored_latencies(ordered)
+        more: list[TrafficMinute] = []
+        for minute in ordered:
+            key = _key_of(minute)
+            if key not in stored:
+                # After those before it: so all writers change the sums in one order.
+                self._add_to_stored(more)
+                if self._tx.write_new(traffic, TRAFFIC.write(minute)):
+                    stored[key] = minute.latency_ms
+                    continue
+                stored |= self._stored_latencies([minute])
+            stored[key] = merge_histograms([stored[key], minute.latency_ms])
+            more.append(replace(minute, latency_ms=stored[key]))
+        self._add_to_stored(more)
+
+    def _stored_latencies(
+        self, minutes: Sequence[TrafficMinute]
+    ) -> dict[tuple[object, ...], Mapping[int, int]]:
+        if not minutes:
+            return {}
+        asked = []
+        for minute in minutes:
+            key = dict(zip(ADDING_ORDER, _key_of(minute), strict=True))
+            asked.append(key | {"minute": (minute.minute - EPOCH) // MICROSECOND})
+        query = stored_minutes(self._tx.dialect)
+        return {
+            tuple(row[:-1]): {int(bound): n for bound, n in row.latency_ms.items()}
+            for row in self._tx.read(query, {"asked": json.dumps(asked)})
+        }
+
+    def _add_to_stored(self, minutes: list[TrafficMinute]) -> None:
+        """Adds to stored minutes, and empties the list. Its latencies are those after it."""
+        if not minutes:
+            return
+        changes = []
+        for values in map(TRAFFIC.write, minutes):
+            key = {f"key_{name}": values[name] for name in TRAFFIC_KEY}
+            sums = {f"more_{name}": values[name] for name in TRAFFIC_SUMS}
+            changes.append(key | sums | {"histogram": values["latency_ms"]})
+        self._tx.write(ADD_TRAFFIC, changes)
+        minutes.clear()
+
+    def _add_asked(self, more: AskedName) -> None:
+        kept = self._asked_names(more.route, more.day, more.day)
+        name = storable(more.name)
+        if len(kept) >= MOST_ASKED_NAMES and all(name != row.name for row in kept):
+            name = OTHER_NAMES
+        values = ASKED_NAME.write(replace(more, name=name))
+        self._tx.upsert(asked_name, values, add=("requests",))
+
+    def claim_keys(self, claim: KeyClaim) -> Sequence[KeyHistory]:
+        """Enters a block's keys into the rollout's ledger; gives each one's history before, in
+        the order of the claim. Of two claims of one key in one period the first has it.
+        """
+        # Claims take turns, so that two routers never both find a key new.
+        self._tx.serialize_by(claim.rollout)
+        wanted = sorted({page_of(print_) for print_ in claim.fingerprints})
+        read = self._tx.read(SEEN_PAGES, {"of": claim.rollout, "wanted": wanted})
+        before = {row.page: row.entries for row in read}
+        changed, found = claim_keys(before, claim)
+        if new := [page for page in changed if page not in before]:
+            rows = [
+                {"rollout": claim.rollout, "page": page, "entries": changed[page]}
+                for page in new
+            ]
+            self._tx.write(sa.insert(seen_keys), rows)
+        if old := [page for page in changed if page in before]:
+            pages = [
+                {"of": claim.rollout, "of_page": page, "new_entries": changed[page]}
+                for page in old
+            ]
+            self._tx.write(KEEP_PAGE, pages)
+        return found
+
+    def forget_keys(self, but: Collection[str]) -> int:
+        return self._tx.write(
+            sa.delete(seen_keys).where(seen_keys.c.rollout.not_in(sorted(but)))
+        )
+
+    def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
+        """Lists a rollout's blocks by number. after: only those of a higher number."""
+        wanted: Values = {"of": rollout, "after": after}
+        if after:
+            return [BLOCK.read(row) for row in self._tx.read(BLOCKS, wanted)]
+        rows = self._tx.once(
+            rows_key(block, rollout), lambda: self._tx.read(BLOCKS, wanted).all()
+        )
+        return [BLOCK.read(row) for row in rows]
+
+    def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:
+        query = OLDEST_TRAFFIC.where(traffic.c.minute >= since)
+        if route is not None:
+            query = query.where(traffic.c.route == route)
+        return [TRAFFIC.read(row) for row in self._tx.read(query)]
+
+    def traffic_of(
+        self, routes: Collection[str], *, since: datetime
+    ) -> Mapping[str, Sequence[TrafficMinute]]:
+        found: dict[str, list[TrafficMinute]] = {}
+        for row in read_named(self._tx, TRAFFIC_OF, routes, {"since": since}):
+            found.setdefault(row.route, []).append(TRAFFIC.read(row))
+        return found
+
+    def failing_routes(self, *, since: datetime) -> Sequence[str]:
+        """Lists the routes with a request that failed, or that its own model failed."""
+        return [row.route for row in self._tx.read(FAILING_ROUTES, {"since": since})]
+
+    def asked_names(self, *, since: date, route: str = "") -> Sequence[AskedName]:
+        """Lists the names that requests asked for, by day and name. For a route: abilities of
+        the provider's own endpoint only. Without one: models without a route of that name.
+        """
+        return self._asked_names(route, since, FAR_DAY)
+
+    def _asked_names(self, route: str, since: date, until: date) -> Sequence[AskedName]:
+        days = (asked_name.c.day >= since, asked_name.c.day <= until)
+        query = sa.select(asked_name).where(asked_name.c.route == route, *days)
+        rows = self._tx.read(query.order_by(asked_name.c.day, asked_name.c.name))
+        return [ASKED_NAME.read(row) for row in rows]
+
+    def forget_traffic(self, before: datetime) -> int:
+        """Deletes minutes of traffic, sums of hours, and keys' spend; sums of days stay."""
+        begin = floor_time(before, DAY)
+        self._forget(traffic_hour.c.begins_at, begin)
+        self._forget(key_spend.c.day, begin.date())
+        self._forget(asked_name.c.day, begin.date())
+        return self._forget(traffic.c.minute, begin)
+
+    def _forget(self, column: sa.Column[Any], before: date) -> int:
+        return self._tx.write(sa.delete(column.table).where(column < before))
+
+    def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:
+        """Sums today's and this month's spend by key, without keys that spent nothing."""
+        row, first = key_spend.c, today.replace(day=1)
+        of_today = sa.case((row.day == today, row.cost_usd), else_=0.0)
+        query = sa.select(
+            row.key,
+            sa.func.sum(of_today).label("day_usd"),
+            sa.func.sum(row.cost_usd).label("month_usd"),
+            sa.func.sum(row.unpriced).label("unpriced"),
+        ).where(row.key.in_(sorted(keys)), row.day >= first, row.day < next_month(first))
+        return {
+            sums.key: SpendTotals(today, sums.day_usd, sums.month_usd, int(sums.unpriced))
+            for sums in self._tx.read(query.group_by(row.key))
+        }
+
+    def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
+        """Lists what keys spent since a day; of all keys unless some are named."""
+        row = key_spend.c
+        named = None if keys is None else row.key.in_(sorted(keys))
+        query = select_where(key_spend, row.day >= since, row.day <= FAR_DAY, named)
+        rows = self._tx.read(query.order_by(*key_spend.primary_key.columns))
+        return [KEY_SPEND.read(stored) for stored in rows]

@@ -1,0 +1,150 @@
+"""Reads at once what a list would ask by a statement for each of its rows. The unit of work
+keeps the rows as they are stored, and the repository that takes a row verifies it.
+"""
+
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from harness.frame.alerts.records import alert, delivery
+from harness.frame.records.columns import Row
+from harness.frame.records.json_rows import json_rows, look_up
+from harness.frame.records.preloaded import (
+    NAMES,
+    among,
+    newest_key,
+    read_named,
+    row_key,
+    rows_key,
+)
+from harness.frame.records.record import stored_columns
+from harness.frame.records.signed_tables import is_signed
+from harness.frame.records.transaction import Transaction
+from harness.routing.records.rollouts import rollout
+from harness.routing.records.traffic_tables import block
+from harness.routing.records.verdicts import verdict
+from harness.routing.records.version_queries import (
+    CHAINS_OF,
+    FIRST_AFTER,
+    VERSIONS_OF,
+    after_key,
+)
+from harness.routing.records.versions import route_version
+
+
+@cache
+def newest_rows(table: sa.Table, dialect: str) -> sa.Select[Any]:
+    """Builds the query of the newest row of each group that `names` has as JSON. It looks each
+    up from the newest end of its index: the others of a group are wide rows, and many.
+    """
+    newest = _NEWEST[table]
+    names, of = json_rows(NAMES, {"name": sa.Text()}, dialect), table.alias("of_group").c
+    newest_id = (
+        sa.select(of.id)
+        .where(of[newest.group] == names.c.name)
+        .order_by(of[newest.time].desc(), newest.tie(of.id))
+        .limit(1)
+        .scalar_subquery()
+    )
+    columns = stored_columns(table) if is_signed(table) else table.c
+    return sa.select(*columns).select_from(look_up(names, table, table.c.id == newest_id))
+
+
+@dataclass(frozen=True, slots=True)
+class _Newest:
+    group: str  # the column that names it
+    time: str
+    tie: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]]  # order of one moment's
+
+
+_NEWEST: Final = {
+    verdict: _Newest("route", "decided_at", sa.desc),
+    rollout: _Newest("route", "started_at", sa.desc),
+    alert: _Newest("key", "first_seen", sa.asc),
+}
+
+VERDICTS_NAMED: Final = sa.select(*stored_columns(verdict)).where(among(verdict.c.id))
+
+BLOCKS_OF: Final = (
+    sa.select(block).where(among(block.c.rollout)).order_by(block.c.rollout, block.c.number)
+)
+
+DELIVERIES_OF: Final = (
+    sa.select(delivery)
+    .where(among(delivery.c.alert))
+    .order_by(delivery.c.alert, delivery.c.number, delivery.c.sink)
+)
+
+
+class Preload:
+    """Reads at once rows for which a `read()` is asked one by one afterwards. The caller gets
+    the same answer, and the same refusal of a forged row. A `write()` keeps none of them.
+    """
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def routes(self, names: Collection[str]) -> None:
+        chains = self._grouped(CHAINS_OF, names, lambda row: row.route)
+        versions = self._grouped(
+            VERSIONS_OF, names, lambda row: row.route, stored=route_version
+        )
+        for name, rows in versions.items():
+            newest = rows[0] if rows else None
+            self._tx.keep(newest_key(route_version, name), (newest, chains[name]))
+
+    def verdicts(self, ids: Collection[str]) -> None:
+        found = self._grouped(VERDICTS_NAMED, ids, lambda row: row.id, stored=verdict)
+        for id_, rows in found.items():
+            self._tx.keep(row_key(verdict, id_), rows[0] if rows else None)
+
+    def newest_verdicts(self, routes: Collection[str]) -> None:
+        self._keep_newest(verdict, routes)
+
+    def newest_rollouts(self, routes: Collection[str]) -> None:
+        self._keep_newest(rollout, routes)
+
+    def newest_alerts(self, keys: Collection[str]) -> None:
+        self._keep_newest(alert, keys)
+
+    def deliveries(self, alerts: Collection[str]) -> None:
+        for id_, rows in self._grouped(DELIVERIES_OF, alerts, lambda row: row.alert).items():
+            self._tx.keep(rows_key(delivery, id_), rows)
+
+    def blocks(self, rollouts: Collection[str]) -> None:
+        for id_, rows in self._grouped(BLOCKS_OF, rollouts, lambda row: row.rollout).items():
+            self._tx.keep(rows_key(block, id_), rows)
+
+    def first_after(self, rollouts: Collection[str]) -> None:
+        found = self._grouped(FIRST_AFTER, rollouts, lambda row: row.of_rollout)
+        for id_, rows in found.items():
+            self._tx.keep(after_key(id_), rows[0] if rows else None)
+
+    def _keep_newest(self, table: sa.Table, groups: Collection[str]) -> None:
+        asked = {NAMES: json.dumps([{"name": name} for name in sorted(set(groups))])}
+        query = newest_rows(table, self._tx.dialect)
+        rows = (
+            self._tx.read_stored(table, query, asked)
+            if is_signed(table)
+            else self._tx.read(query, asked).all()
+        )
+        found = {getattr(row, _NEWEST[table].group): row for row in rows}
+        for name in groups:
+            self._tx.keep(newest_key(table, name), found.get(name))
+
+    def _grouped(
+        self,
+        query: sa.Select[Any],
+        names: Collection[str],
+        group: Callable[[Row], str],
+        *,
+        stored: sa.Table | None = None,
+    ) -> dict[str, list[Row]]:
+        found: dict[str, list[Row]] = {name: [] for name in names}
+        for row in read_named(self._tx, query, names, stored=stored):
+            found[group(row)].append(row)
+        return found

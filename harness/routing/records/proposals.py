@@ -1,0 +1,273 @@
+"""What is stored of proposals, approvals and rounds of candidates. A save of a version that
+somebody else changed since is refused.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.frame.errors import InputError, RouteBusy, StaleWrite
+from harness.frame.pagination import MOST_LISTED
+from harness.frame.records.columns import (
+    FreeText,
+    Json,
+    Values,
+    added_count,
+    at_least,
+    index_where,
+    not_blank,
+    one_of,
+    unique_where,
+)
+from harness.frame.records.database_errors import RowRefused
+from harness.frame.records.pages import given, newest
+from harness.frame.records.record import record, stored_columns
+from harness.frame.records.repository import Records
+from harness.gate.online.rollout import Rollout
+from harness.gate.suite_plan import Claim
+from harness.providers.records import target
+from harness.routing.candidate_schedule import CandidateRound, OnBetter
+from harness.routing.proposal import (
+    OPEN_PHASES,
+    PAST_GATE_PHASES,
+    Approval,
+    ApprovalKind,
+    Proposal,
+    ProposalPhase,
+)
+from harness.routing.records.verdicts import verdict
+
+OPEN_PHASE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in OPEN_PHASES)
+
+DECIDED_PHASE_VALUES = tuple(p.value for p in ProposalPhase if p not in OPEN_PHASES)
+
+PAST_GATE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in PAST_GATE_PHASES)
+
+# Columns that never change after the row was written; a proposal's `plans` have a rule of their
+# own.
+PROPOSAL_REGISTERED = (
+    *("id", "route", "incumbent", "candidate", "claim", "proposer", "policy", "self_approval"),
+    *("created_at", "on_better", "widened"),
+)
+
+
+def _among(column: str, values: tuple[str, ...]) -> sa.TextClause:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return sa.text(f"{column} IN ({listed})")
+
+
+def change_reference() -> sa.Column[str]:
+    return sa.Column("change_reference", FreeText, nullable=False, server_default="")
+
+
+# Literal values, so that the planner finds the partial index with the same condition.
+HAS_NOT_ENDED: sa.ColumnElement[bool] = sa.column("phase").not_in(
+    [sa.literal_column(f"'{value}'") for value in DECIDED_PHASE_VALUES]
+)
+
+# Route, targets, claim, proposer and policy never change (trigger).
+PROPOSAL: Final = record(
+    Proposal,
+    "proposal",
+    sa.Column("self_approval", sa.Boolean, nullable=False),
+    sa.Column("widened", Json, nullable=False, server_default="{}"),
+    sa.Column("proposer_principal", FreeText, nullable=False, server_default=""),
+    sa.Column("selection", FreeText, nullable=False, server_default=""),
+    added_count("place"),
+    change_reference(),
+    one_of("claim", Claim),
+    one_of("phase", ProposalPhase),
+    one_of("on_better", OnBetter),
+    not_blank("proposer"),
+    at_least("infra_errors", 0),
+    at_least("version", 1),
+    sa.CheckConstraint(
+        "approver IS NULL OR approver <> proposer OR self_approval", name="four_eyes"
+    ),
+    unique_where(
+        "ux_proposal_open_route", _among("phase", OPEN_PHASE_VALUES), "route", "place"
+    ),
+    unique_where("ux_proposal_past_gate", _among("phase", PAST_GATE_VALUES), "route"),
+    index_where("ix_proposal_open", HAS_NOT_ENDED, "created_at", "id"),
+    sa.Index("ix_proposal_selection", "selection"),
+    sa.Index("ix_proposal_created_at", "created_at", "id"),
+    sa.Index("ix_proposal_phase", "phase"),
+    sa.Index("ix_proposal_route", "route", "created_at"),
+    sa.Index("ix_proposal_candidate", "candidate"),
+    refers={"incumbent": target, "candidate": target},
+    signed=True,
+    free="reason closed_because",
+    also=lambda one: {"self_approval": one.self_approval},
+)
+
+proposal = PROPOSAL.table
+
+# Append-only (trigger).
+APPROVAL: Final = record(
+    Approval,
+    "approval",
+    # key: NULL for the local operator.
+    sa.Column("widened", Json, nullable=False, server_default="{}"),
+    change_reference(),
+    one_of("kind", ApprovalKind),
+    not_blank("principal"),
+    not_blank("name"),
+    sa.Index("ix_approval_proposal", "proposal", "at"),
+    sa.Index("ix_approval_verdict", "verdict"),
+    refers={"proposal": proposal, "verdict": verdict, "key": "api_key"},
+    signed=True,
+    free="principal name reason",
+)
+
+approval = APPROVAL.table
+
+# One round for a route and a time, whichever control process begins it.
+CANDIDATE_ROUND: Final = record(
+    CandidateRound,
+    "candidate_round",
+    sa.UniqueConstraint("route", "due_at"),
+    refers={"incumbent": target},
+    free="because",
+)
+
+candidate_round = CANDIDATE_ROUND.table
+
+OPEN = (
+    sa.select(*stored_columns(proposal))
+    .where(HAS_NOT_ENDED)
+    .order_by(proposal.c.created_at, proposal.c.id)
+)
+
+PHASES = sa.select(proposal.c.phase, sa.func.count().label("n")).group_by(proposal.c.phase)
+
+OPEN_ON_ROUTE = sa.select(proposal.c.id).where(
+    HAS_NOT_ENDED, proposal.c.route == sa.bindparam("route")
+)
+
+WAS_LET_IN = proposal.c.approver.is_not(None) | proposal.c.rollout.is_not(None)
+
+MOST_LET_IN: Final = 20  # proposals that a new one's suites are compared with
+
+
+def _unchanged(table: sa.Table, record: Proposal | Rollout) -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.id == record.id, table.c.version == record.version)
+
+
+def _without(values: Values, names: Collection[str]) -> Values:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+class Proposals(Records[Proposal]):
+    record = PROPOSAL
+    order = (proposal.c.created_at.desc(), proposal.c.id.desc())
+    missing = "there is no proposal {}; `swapgate proposal list` shows them"
+
+    def add(self, new: Proposal) -> None:
+        """Adds a proposal. Raises RouteBusy, which names the route's open one."""
+        self._tx.serialize()
+        try:
+            with self._tx.attempt():
+                super().add(new)
+        except RowRefused as error:
+            open_ = self._tx.read(OPEN_ON_ROUTE, {"route": new.route}).scalar()
+            if open_ is None or not new.open:
+                raise
+            raise RouteBusy(
+                f"route {new.route!r} has the open proposal {open_}: wait for its end or "
+                f"cancel it with `swapgate proposal cancel {open_}`"
+            ) from error
+
+    def save(self, changed: Proposal) -> Proposal:
+        self._tx.serialize()
+        found = self.get(changed.id)
+        if found.version != changed.version:
+            raise _stale("proposal", changed, found)
+        saved = replace(changed, version=changed.version + 1)
+        planned = () if found.phase is ProposalPhase.PROPOSED else ("plans",)
+        fixed = (*PROPOSAL_REGISTERED, *planned)
+        if self.record.only(found, *fixed) != self.record.only(saved, *fixed):
+            raise InputError(
+                f"proposal {changed.id}: what was registered cannot change; cancel it and "
+                "propose again"
+            )
+        values = _without(self.record.write(saved), fixed)
+        if not self._tx.amend(proposal, _unchanged(proposal, changed), values):
+            raise _stale("proposal", changed, found)
+        return saved
+
+    def open(self, *, route: str | None = None) -> Sequence[Proposal]:
+        query = OPEN if route is None else OPEN.where(proposal.c.route == route)
+        return self._believed(self._tx.read_stored(proposal, query))
+
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        open_only: bool = False,
+        limit: int = MOST_LISTED,
+        after: str | None = None,
+    ) -> Sequence[Proposal]:
+        """Lists the proposals. after: the id of the last one of the page before."""
+        order = newest(proposal.c.created_at, proposal.c.id)
+        where = (
+            HAS_NOT_ENDED if open_only else None,
+            given(proposal.c.route, route),
+            None if after is None else order.behind(self._tx, after),
+        )
+        return self._all(self._select(*where).limit(limit))
+
+    def phases(self) -> Mapping[ProposalPhase, int]:
+        """Counts the proposals in each phase; forged rows count as well."""
+        known = set(ProposalPhase)
+        counts = self._tx.read(PHASES)
+        return {ProposalPhase(row.phase): row.n for row in counts if row.phase in known}
+
+    def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
+        pair = (proposal.c.incumbent == incumbent, proposal.c.candidate == candidate)
+        return self._all(self._select(proposal.c.route == route, *pair))
+
+    def since(self, route: str, at: datetime) -> Sequence[Proposal]:
+        return self._all(self._select(proposal.c.route == route, proposal.c.created_at >= at))
+
+    def let_in(self, route: str) -> Sequence[Proposal]:
+        """Lists the last 20 proposals that a person approved or that had a canary."""
+        return self._all(self._select(proposal.c.route == route, WAS_LET_IN).limit(MOST_LET_IN))
+
+    def of_selection(self, selection: str) -> Sequence[Proposal]:
+        """Lists a selection's proposals in the order in which they were named."""
+        found = self._all(self._select(proposal.c.selection == selection))
+        return sorted(found, key=lambda member: member.place)
+
+    def of_candidates(self, targets: Collection[str]) -> Sequence[Proposal]:
+        return self._all(self._select(proposal.c.candidate.in_(sorted(targets))))
+
+
+class Approvals(Records[Approval]):
+    record = APPROVAL
+    order = (approval.c.at, approval.c.id)
+
+    def for_proposal(self, proposal_: str) -> Sequence[Approval]:
+        return self._all(self._select(approval.c.proposal == proposal_))
+
+
+class CandidateRounds(Records[CandidateRound]):
+    record = CANDIDATE_ROUND
+    order = (candidate_round.c.due_at.desc(), candidate_round.c.id)
+
+    def begin(self, new: CandidateRound) -> bool:
+        """Stores a round; False where that time of the route has one."""
+        self._tx.serialize()
+        return self._tx.write_new(candidate_round, CANDIDATE_ROUND.write(new))
+
+    def newest(self, route: str, limit: int = 1) -> Sequence[CandidateRound]:
+        return self._all(self._select(candidate_round.c.route == route).limit(limit))
+
+
+def _stale(kind: str, mine: Proposal | Rollout, stored: Proposal | Rollout) -> StaleWrite:
+    return StaleWrite(
+        f"{kind} {mine.id} is stored at version {stored.version}, not {mine.version}: load it "
+        "again, then decide"
+    )

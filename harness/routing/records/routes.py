@@ -1,0 +1,315 @@
+"""Reads the routing table, routes' histories and targets, and commits changes of routes by
+compare-and-swap, with their proof (`Routing`).
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.frame.errors import ProofRefused, RevisionConflict, SnapshotInvalid
+from harness.frame.records.columns import Row
+from harness.frame.records.database_errors import RowRefused
+from harness.frame.records.installation import meta
+from harness.frame.records.preloaded import newest_key, row_key
+from harness.frame.records.record import stored_columns
+from harness.frame.records.transaction import Transaction
+from harness.providers.records import TARGET, target
+from harness.providers.target import Target
+from harness.routing.evidence import RouteEvidence
+from harness.routing.records.evidence import (
+    FALLBACK_EVIDENCE,
+    chain_signed,
+    of_version,
+    proof_of,
+    write_fallbacks,
+)
+from harness.routing.records.interventions import break_glass
+from harness.routing.records.rollouts import rollout
+from harness.routing.records.version_queries import (
+    CHAINS_OF,
+    FIRST_AFTER,
+    VERSIONS_OF,
+    after_key,
+)
+from harness.routing.records.versions import (
+    IS_FALLBACK_OF_NEWEST,
+    IS_NEWEST,
+    NAMES,
+    REVISION,
+    record_from_row,
+    route_fallback,
+    route_from_row,
+    route_to_row,
+    route_version,
+)
+from harness.routing.route_changes import (
+    CHANGE_KINDS,
+    PromoteCanary,
+    ServeByWaiver,
+    StartCanary,
+    TableChange,
+    apply_change,
+)
+from harness.routing.table import Route, RouteRecord, RoutingTable
+
+NEWEST_NAMES = sa.select(route_version.c.route).where(IS_NEWEST)
+_of_route = rollout.alias("of_route")
+_emergencies = sa.select(break_glass.c.route).where(break_glass.c.ended_at.is_(None))
+ROUTE_HEADS = (
+    sa.select(
+        route_version.c.route.label("name"),
+        *(route_version.c[name] for name in ("incumbent", "at")),
+        # By either row: somebody who edits one of them hides no emergency.
+        sa.or_(
+            route_version.c.break_glass.is_not(None), route_version.c.route.in_(_emergencies)
+        ).label("break_glass"),
+        rollout.c.id.label("rollout"),
+        *(rollout.c[name] for name in ("state", "candidate", "updated_at")),
+    )
+    .select_from(route_version)
+    .outerjoin(
+        rollout,
+        rollout.c.id
+        == sa.select(_of_route.c.id)
+        .where(
+            _of_route.c.route == route_version.c.route,
+        )
+        .order_by(_of_route.c.started_at.desc(), _of_route.c.id.desc())
+        .limit(1)
+        .correlate(route_version)
+        .scalar_subquery(),
+    )
+    .where(IS_NEWEST)
+    .order_by(route_version.c.route)
+)
+_STORED_CURRENT = (
+    sa.select(*stored_columns(route_version)).where(IS_NEWEST).order_by(route_version.c.route)
+)
+CURRENT_OF = (
+    sa.select(route_version)
+    .where(route_version.c.route == sa.bindparam("name"))
+    .order_by(route_version.c.version.desc())
+    .limit(1)
+)
+CURRENT_FALLBACKS = (
+    sa.select(route_fallback)
+    .where(IS_FALLBACK_OF_NEWEST)
+    .order_by(route_fallback.c.route, route_fallback.c.position)
+)
+FALLBACKS_OF = (
+    sa.select(route_fallback)
+    .where(route_fallback.c.route == sa.bindparam("name"))
+    .order_by(route_fallback.c.version, route_fallback.c.position)
+)
+HISTORY = (
+    sa.select(route_version)
+    .where(route_version.c.route == sa.bindparam("name"))
+    .order_by(route_version.c.version.desc())
+)
+HAS_HAD = sa.select(
+    sa.exists().where(
+        route_version.c.route == sa.bindparam("route"),
+        route_version.c.rollout == sa.bindparam("rollout"),
+    )
+)
+FLOOR = sa.select(meta.c.revision_floor)
+TARGETS = sa.select(target)
+_TAKEN: Final = ("version_taken", "revision_follows", "pk_route_version", "route_version.route")
+
+
+# A route's newest version with its chain, as they are stored.
+VersionRows = tuple[Row | None, Sequence[Row]]
+
+
+def read_current(
+    tx: Transaction, names: Collection[str] | None = None
+) -> Iterator[tuple[Row, Sequence[Row]]]:
+    """Reads the newest version of every route, or of the named routes, at most a page, with its
+    chain. The rows are not verified yet.
+    """
+    if names is None:
+        query, named, links = _STORED_CURRENT, None, tx.read(CURRENT_FALLBACKS)
+    else:
+        query, named = VERSIONS_OF, {"names": sorted(names)}
+        links = tx.read(CHAINS_OF, named)
+    chains: dict[str, list[Row]] = defaultdict(list)
+    for link in links:
+        chains[link.route].append(link)
+    for row in tx.read_stored(route_version, query, named):
+        yield row, chains[row.route]
+
+
+class Routing:
+    """Stores the routing table. Revisions rise by one over all routes, versions per route."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def table(self) -> RoutingTable:
+        routes = {}
+        for row, chain in read_current(self._tx):
+            self._tx.checked(route_version, [row], fallbacks=chain_signed(chain))
+            routes[row.route] = route_from_row(row, tuple(link.target for link in chain))
+        used = frozenset[str]().union(*(route.targets for route in routes.values()))
+        query = TARGETS.where(target.c.id.in_(sorted(used)))
+        return RoutingTable(self._revision(), routes, self._read_targets(query))
+
+    def _revision(self) -> int:
+        return int(self._tx.read(REVISION).scalar_one())
+
+    def _read_targets(self, query: sa.Select[tuple[object, ...]]) -> dict[str, Target]:
+        checked = self._tx.checked(target, self._tx.read(query))
+        found = {row.id: TARGET.read(row) for row in checked}
+        for id_, record in found.items():
+            if record.id != id_:
+                raise SnapshotInvalid(
+                    f"target {id_} was edited in the database: its content is {record.id}'s. "
+                    "Restore the row from a backup"
+                )
+        return found
+
+    def targets(self) -> Mapping[str, Target]:
+        return self._tx.once((target.name,), lambda: self._read_targets(TARGETS))
+
+    def target(self, id_: str) -> Target | None:
+        def read() -> Target | None:
+            return self._read_targets(TARGETS.where(target.c.id == id_)).get(id_)
+
+        return self._tx.once(row_key(target, id_), read)
+
+    def add_target(self, target_: Target) -> str:
+        """Adds a target, and returns its id. Adding the same content again changes nothing."""
+        self._tx.write_new(target, TARGET.write(target_))
+        return target_.id
+
+    def route(self, name: str) -> Route | None:
+        row, chain = self._current(name)
+        return route_from_row(row, tuple(link.target for link in chain)) if row else None
+
+    def _current(self, name: str) -> VersionRows:
+        """Raises SignatureInvalid."""
+        return self._tx.once(row_key(route_version, name), lambda: self._verified(name))
+
+    def _verified(self, name: str) -> VersionRows:
+        key = newest_key(route_version, name)
+        row, chain = self._tx.once(key, lambda: self._newest(name))
+        if row is not None:
+            self._tx.checked(route_version, [row], fallbacks=chain_signed(chain))
+        return row, chain
+
+    def _newest(self, name: str) -> VersionRows:
+        row = self._tx.read(CURRENT_OF, {"name": name}).first()
+        if row is None:
+            return None, ()
+        wanted = {"name": name, "version": row.version}
+        return row, self._tx.read(FALLBACK_EVIDENCE, wanted).all()
+
+    def _fallbacks(self, name: str) -> dict[int, tuple[str, ...]]:
+        found: dict[int, tuple[str, ...]] = {}
+        for row in self._tx.read(FALLBACKS_OF, {"name": name}):
+            found[row.version] = (*found.get(row.version, ()), row.target)
+        return found
+
+    def history(self, name: str) -> Sequence[RouteRecord]:
+        fallbacks = self._fallbacks(name)
+        return [
+            record_from_row(row, fallbacks) for row in self._tx.read(HISTORY, {"name": name})
+        ]
+
+    def first_after(self, rollout_: str) -> RouteRecord | None:
+        """Loads, without its chain, the version by which a rollout's candidate ceased to serve
+        last; None where it serves.
+        """
+        wanted = {"names": [rollout_]}
+        row = self._tx.once(
+            after_key(rollout_), lambda: self._tx.read(FIRST_AFTER, wanted).first()
+        )
+        return None if row is None else record_from_row(row, {})
+
+    def has_had_rollout(self, route: str, rollout: str) -> bool:
+        wanted = {"route": route, "rollout": rollout}
+        return bool(self._tx.read(HAS_HAD, wanted).scalar_one())
+
+    def names(self) -> Sequence[str]:
+        return self._tx.read(NAMES).scalars().all()
+
+    def changed_at(self, name: str) -> datetime | None:
+        row, _ = self._current(name)
+        return row.at if row is not None else None
+
+    def evidence(self, name: str) -> RouteEvidence | None:
+        """Why each target of the route's newest version may serve; None without a route."""
+        row, _ = self._current(name)
+        return of_version(self._tx, row) if row is not None else None
+
+    def commit(
+        self,
+        change: TableChange,
+        *,
+        expected_version: int,
+        actor: str,
+        reason: str,
+        now: datetime,
+    ) -> int:
+        """Writes the route's next version, and returns its revision. expected_version 0 creates
+        the route.
+
+        Raises RevisionConflict if another writer was first, IllegalTransition or ProofRefused
+        if the change does not apply, ProofRefused when the database itself refuses.
+        """
+        self._tx.serialize()
+        row, _ = self._current(change.route)
+        version = row.version if row is not None else 0
+        if version != expected_version:
+            raise RevisionConflict(
+                f"route {change.route!r} is at version {version}, not {expected_version}: "
+                "somebody else was first; load it again, then decide"
+            )
+        after = apply_change(self.route(change.route), change)
+        floor = int(self._tx.read(FLOOR).scalar_one())
+        revision = max(self._revision(), floor) + 1
+        values = route_to_row(after) | {
+            "revision": revision,
+            "kind": CHANGE_KINDS[type(change)],
+            "at": _time_of(change, now, row.at if row is not None else None),
+            "actor": actor,
+            "reason": reason,
+            "prev_signature": row.signature if row is not None else None,
+        }
+        try:
+            with self._tx.attempt():
+                proof = proof_of(self._tx, change, row, now)
+                chain = write_fallbacks(self._tx, change, after, row, now)
+                new = self._tx.signed(route_version, values | proof, fallbacks=chain)
+                self._tx.write(sa.insert(route_version), new)
+        except RowRefused as error:
+            raise _refusal(change, error) from error
+        return revision
+
+
+def _time_of(change: TableChange, now: datetime, before: datetime | None) -> datetime:
+    """Returns the time of a new version: what needs proof is no earlier than the proof and the
+    version before it, though the clock was set back.
+    """
+    match change:
+        case ServeByWaiver() if before is not None:
+            return max(now, before)
+        case StartCanary(proof=proof) | PromoteCanary(proof=proof) if before is not None:
+            return max(now, before, proof.decided_at)
+        case _:
+            return now
+
+
+def _refusal(change: TableChange, error: RowRefused) -> RevisionConflict | ProofRefused:
+    if error.names(*_TAKEN):
+        return RevisionConflict(
+            f"route {change.route!r}: another writer was first; load it again, then decide"
+        )
+    return ProofRefused(
+        f"the database refuses this {CHANGE_KINDS[type(change)]} of route {change.route!r} "
+        f"({error.database}): a target needs stored evidence, and a canary or "
+        "promotion a passed verdict for exactly this route, incumbent and candidate"
+    )

@@ -1,0 +1,469 @@
+"""What is stored of suites (named by a hash of their content), eval runs with their leases, and
+samples.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.frame.content_hash import hash_content
+from harness.frame.errors import LeaseLost, NotFound
+from harness.frame.pagination import MOST_LISTED
+from harness.frame.records.columns import (
+    Values,
+    added_count,
+    amount,
+    at_least,
+    one_of,
+    share,
+    storable,
+    text,
+    time,
+)
+from harness.frame.records.record import record
+from harness.frame.records.repository import Records
+from harness.frame.records.signed_tables import sign_rows_of
+from harness.frame.signing.keyring import KeyPurpose
+from harness.gate.run import (
+    ANSWER_PLACEHOLDER,
+    COLUMNS,
+    RUNNABLE_STATES,
+    UNREADABLE,
+    AnswerColumns,
+    EvalRun,
+    RunState,
+    Sample,
+    SampleError,
+    latest_lease_end,
+)
+from harness.gate.suite_plan import SuitePin
+from harness.providers.records import target
+
+# Append-only (trigger): the digest is the hash of the content.
+SUITE: Final = record(
+    SuitePin,
+    "suite",
+    text("digest"),
+    time("created_at"),
+    sa.Column("texts", sa.Text, nullable=False, server_default=""),
+    at_least("items", 0),
+    key="digest",
+    signed=True,
+    free="template",
+    also=lambda pin: {"digest": pin.digest},
+)
+
+suite = SUITE.table
+
+EVAL_RUN: Final = record(
+    EvalRun,
+    "eval_run",
+    # As text: a seed may have all of 64 bits, one more than a signed integer holds.
+    text("order_seed"),
+    text("fingerprint"),
+    one_of("state", RunState),
+    at_least("epochs", 1),
+    *(at_least(column, 0) for column in ("wanted", "failures", "max_tokens")),
+    amount("max_cost_usd"),
+    sa.CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_whole"),
+    sa.Index("ix_eval_run_created_at", "created_at", "id"),
+    sa.Index("ix_eval_run_target", "target", "created_at"),
+    sa.Index("ix_eval_run_target_suite", "target", "suite", "created_at", "id", "state"),
+    sa.Index("ix_eval_run_fingerprint", "fingerprint", "created_at"),
+    sa.Index("ix_eval_run_state", "state", "created_at", "id"),
+    sa.Index("ix_eval_run_lease_owner", "lease_owner"),
+    refers={"target": target},
+    signed=True,
+    free="message",
+    flat="budget",
+    also=lambda run: {"fingerprint": run.fingerprint},
+)
+
+# Workers take and leave runs, without the signing key.
+eval_run = sign_rows_of(
+    EVAL_RUN.table,
+    changing=(
+        *("wanted", "state", "lease_owner", "lease_until", "failures", "message"),
+        *("waits_since", "retry_at", "patience_since"),
+    ),
+)
+
+# Scores never change and nothing is deleted (triggers). The key makes a second one impossible.
+SAMPLE: Final = record(
+    Sample,
+    "sample",
+    added_count("cached_tokens"),
+    added_count("judge_calls"),
+    # Of the texts as they came: they outlive a blanking.
+    text("answer_sha256", nullable=True),
+    text("prompt_sha256", nullable=True),
+    share("strict"),
+    share("lenient"),
+    # SQLite stores NaN as NULL, and a CHECK passes on NULL: no score needs its reason.
+    sa.CheckConstraint("strict IS NOT NULL OR error IS NOT NULL", name="scored_or_error"),
+    one_of("error", SampleError),
+    *(at_least(column, 0) for column in ("position", "input_tokens", "output_tokens")),
+    *(at_least(column, 0) for column in ("cached_tokens", "judge_calls")),
+    *(amount(column) for column in ("cost_usd", "judge_cost_usd", "duration_s")),
+    sa.Index("ix_sample_run_position", "run", "position", "epoch"),
+    key="run item epoch",
+    refers={"run": eval_run},
+    signed=True,
+    free=(
+        "answer error_text served_model prompt rule served_build judge_model judge_build finish"
+    ),
+    also=lambda one: text_digests(one.answer, one.prompt),
+)
+
+# The texts may be blanked; their digests stay.
+sample = sign_rows_of(
+    SAMPLE.table,
+    purpose=KeyPurpose.WORKER,
+    changing=("answer", "prompt"),
+    decides=False,
+)
+
+
+def text_digests(answer: str, prompt: str) -> dict[str, str]:
+    """SHA-256 of a sample's texts as they are stored; they outlive the texts."""
+    return {
+        "answer_sha256": hash_content(storable(answer)),
+        "prompt_sha256": hash_content(storable(prompt)),
+    }
+
+
+NO_SUCH_RUN: Final = "there is no eval run {}; `swapgate eval list` shows them"
+
+NOTHING: Final = hash_content(b"")
+
+NEWEST_RUNS = sa.select(eval_run).order_by(eval_run.c.created_at.desc(), eval_run.c.id.desc())
+
+_ranked = (
+    sa.select(
+        eval_run.c.id,
+        sa.func.row_number()
+        .over(
+            partition_by=(eval_run.c.target, eval_run.c.suite),
+            order_by=(eval_run.c.created_at.desc(), eval_run.c.id.desc()),
+        )
+        .label("place"),
+    )
+    .where(
+        eval_run.c.target.in_(sa.bindparam("targets", expanding=True)),
+        eval_run.c.state.in_(sa.bindparam("states", expanding=True)),
+    )
+    .subquery("ranked")
+)
+
+# Ranked in an index: to read and verify all runs of a target would be too much.
+NEWEST_OF_TARGETS = NEWEST_RUNS.where(
+    eval_run.c.id.in_(sa.select(_ranked.c.id).where(_ranked.c.place == 1))
+)
+
+ENDED: Final = tuple(state for state in RunState if state not in RUNNABLE_STATES)
+
+IS_RUNNABLE = eval_run.c.state.in_([state.value for state in RUNNABLE_STATES])
+
+STATE_OF_RUN = sa.select(eval_run.c.state, eval_run.c.lease_owner).where(
+    eval_run.c.id == sa.bindparam("run")
+)
+
+STATE_OF_HELD_RUN = STATE_OF_RUN.with_for_update(read=True)
+
+CHANGE_RUN = sa.update(eval_run).where(eval_run.c.id == sa.bindparam("run"))
+
+LEASE = CHANGE_RUN.where(
+    IS_RUNNABLE,
+    sa.or_(
+        eval_run.c.lease_owner.is_(None),
+        eval_run.c.lease_owner == sa.bindparam("owner"),
+        eval_run.c.lease_until <= sa.bindparam("now"),
+        eval_run.c.lease_until > sa.bindparam("furthest"),
+    ),
+).values(lease_owner=sa.bindparam("owner"), lease_until=sa.bindparam("until"))
+
+NOT_WAITING: Final[Values] = {"waits_since": None, "retry_at": None, "patience_since": None}
+
+LEAVE = CHANGE_RUN.where(eval_run.c.lease_owner == sa.bindparam("owner"))
+
+SAMPLES = (
+    sa.select(sample)
+    .where(sample.c.run == sa.bindparam("run"))
+    .order_by(sample.c.position, sample.c.epoch, sample.c.item)
+)
+
+# Whether there was an answer outlives its text.
+NO_ANSWER = sa.and_(
+    sample.c.answer == "", sa.func.coalesce(sample.c.answer_sha256, NOTHING) == NOTHING
+)
+
+TEXTS = {
+    "answer": sa.case((NO_ANSWER, ""), else_=ANSWER_PLACEHOLDER).label("answer"),
+    "prompt": sa.literal("").label("prompt"),
+}
+
+OUTCOMES = (
+    sa.select(*(TEXTS.get(column.name, column) for column in sample.c))
+    .where(sample.c.run == sa.bindparam("run"), sample.c.position < sa.bindparam("below"))
+    .order_by(sample.c.position, sample.c.epoch, sample.c.item)
+)
+
+# By the primary key and in its order: an order by position, or a condition that its index
+# answers, would look up each row by itself, and twice as slowly.
+FIGURES = sa.select(*(sample.c[name] for name in COLUMNS)).where(
+    sample.c.run == sa.bindparam("run"), sample.c.position + 0 < sa.bindparam("below")
+)
+
+# Sorted afterwards: an order here would make SQLite read the whole run by its position.
+OF_ITEMS = sa.select(sample).where(
+    sample.c.run == sa.bindparam("run"),
+    sample.c.item.in_(sa.bindparam("items", expanding=True)),
+)
+
+# Databases take some thousand parameters in a statement.
+ITEMS_AT_ONCE: Final = 500
+
+DONE = sa.select(sample.c.item, sample.c.epoch).where(sample.c.run == sa.bindparam("run"))
+
+SCORED = (
+    sa.select(sample.c.item)
+    .where(
+        sample.c.run == sa.bindparam("run"),
+        sample.c.error.is_(None) & sample.c.rule.not_in(UNREADABLE),
+    )
+    .limit(1)
+)
+
+# A run is blanked whole. The question that was added last tells whether it is.
+_LAST_PROMPT: Final = (
+    sa.select(sample.c.prompt)
+    .where(sample.c.run == eval_run.c.id)
+    .order_by(sample.c.position.desc(), sample.c.epoch.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+
+WITH_TEXTS: Final = (
+    sa.select(eval_run.c.id)
+    .where(eval_run.c.state.in_([state.value for state in ENDED]), _LAST_PROMPT != "")
+    .order_by(eval_run.c.created_at, eval_run.c.id)
+)
+
+BLANK_TEXTS: Final = (
+    sa.update(sample).where(sample.c.run == sa.bindparam("of_run")).values(answer="", prompt="")
+)
+
+COUNT = sa.select(sa.func.count()).where(sample.c.run == sa.bindparam("run"))
+
+PROGRESS = sa.select(
+    sa.func.count().label("samples"),
+    sa.func.coalesce(sa.func.sum(sample.c.cost_usd), 0.0).label("cost_usd"),
+    sa.func.coalesce(sa.func.sum(sample.c.input_tokens), 0).label("input_tokens"),
+    sa.func.coalesce(sa.func.sum(sample.c.output_tokens), 0).label("output_tokens"),
+).where(sample.c.run == sa.bindparam("run"))
+
+
+class Suites(Records[SuitePin]):
+    record = SUITE
+    order = (suite.c.created_at.desc(), suite.c.digest)
+    missing = "no suite with the digest {} is stored"
+
+    def put(self, pin: SuitePin, now: datetime) -> None:
+        """Stores a suite's pin under its digest: the same digest again changes nothing."""
+        self._tx.write_new(suite, self.record.write(pin) | {"created_at": now})
+
+    def get(self, id_: str) -> SuitePin:
+        return self._tx.once((suite.name, id_), lambda: super(Suites, self).get(id_))
+
+
+class EvalRuns(Records[EvalRun]):
+    record = EVAL_RUN
+    order = (eval_run.c.created_at.desc(), eval_run.c.id.desc())
+    missing = NO_SUCH_RUN
+
+    def add_new(self, run: EvalRun) -> bool:
+        """Adds a run unless one of its id is there; returns whether it was added."""
+        return self._tx.write_new(eval_run, self.record.write(run))
+
+    def list(
+        self, *, states: Sequence[RunState] = (), limit: int = MOST_LISTED
+    ) -> Sequence[EvalRun]:
+        query = self._select(eval_run.c.state.in_(states) if states else None)
+        return self._believed(self._tx.read(query.limit(limit)))
+
+    def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
+        return self._all(self._select(eval_run.c.target.in_(sorted(targets))))
+
+    def of_suite(self, target: str, suite: str, suite_digest: str) -> Iterator[EvalRun]:
+        """Yields a target's runs of a version of a suite, newest first, each when it is asked
+        for.
+        """
+        of = {"target": target, "suite": suite, "suite_digest": suite_digest}
+        same = (eval_run.c[name] == value for name, value in of.items())
+        for row in self._tx.read(self._select(*same)):
+            yield from self._verified([row])
+
+    def unfinished(self, fingerprint: str) -> Sequence[EvalRun]:
+        return self._all(self._select(eval_run.c.fingerprint == fingerprint, IS_RUNNABLE))
+
+    def newest_of_targets(
+        self, targets: Collection[str], states: Sequence[RunState]
+    ) -> Sequence[EvalRun]:
+        wanted = {"targets": sorted(targets), "states": [state.value for state in states]}
+        return self._all(NEWEST_OF_TARGETS, wanted)
+
+    def scored(self, run: str) -> bool:
+        """Tells whether one answer can be read and has a score."""
+        return self._tx.read(SCORED, {"run": run}).first() is not None
+
+    def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
+        same = eval_run.c.fingerprint == fingerprint
+        has_not_failed = eval_run.c.state != RunState.FAILED.value
+        query = self._select(same, eval_run.c.created_at >= not_before, has_not_failed)
+        return self._first(query.limit(1))
+
+    def set_state(self, run: str, state: RunState, message: str = "") -> None:
+        """States but RUNNING clear the lease. FAILED adds one to `failures`."""
+        # That it runs is its worker's affair, which holds the row by its lease already.
+        self._change_run(run, _into(state, message), decides=state is not RunState.RUNNING)
+
+    def leave(self, run: str, owner: str, state: RunState, message: str = "") -> bool:
+        """`set_state` by the lease's owner; False, and nothing done, when it is not theirs."""
+        # The owner is compared where the row is locked: a run that is stopped right now
+        # stays stopped.
+        ours = LEAVE.values(_into(state, message))
+        left = self._tx.write(ours, {"run": run, "owner": owner}) == 1
+        if not left:
+            self.get(run)
+        return left
+
+    def wait(self, run: EvalRun, owner: str) -> bool:
+        """Queues a run that waits for a provider, as its fields say.
+
+        owner: the worker that leaves it; False, and nothing done, where the lease is another's.
+        """
+        waits = {name: getattr(run, name) for name in NOT_WAITING}
+        changes = {**_into(RunState.QUEUED, run.message), **waits}
+        return self._tx.write(LEAVE.values(changes), {"run": run.id, "owner": owner}) == 1
+
+    def ask_again(self, run: str, now: datetime) -> None:
+        """Ends the pause of a run that waits for a provider; its patience begins anew."""
+        self._change_run(run, {"retry_at": now, "patience_since": now})
+
+    def end_wait(self, run: str) -> None:
+        """Notes that the provider of a running run answers again."""
+        self._change_run(run, {**NOT_WAITING, "message": ""}, decides=False)
+
+    def blank_texts(self, suite: str, before: datetime, *, limit: int) -> int:
+        old = WITH_TEXTS.where(eval_run.c.suite == suite, eval_run.c.created_at < before)
+        runs = self._tx.read(old.limit(limit)).scalars().all()
+        for run in runs:
+            self._tx.write(BLANK_TEXTS, {"of_run": run})
+        return len(runs)
+
+    def want(self, run: str, items: int) -> None:
+        """Raise the number of wanted items (never lower it); queue the run if it ended."""
+        # Decisions first, runs second, in every unit of work: two never wait for each other.
+        self._tx.serialize()
+        found = self.get(run)
+        changes: dict[str, object] = {"wanted": max(items, found.wanted)}
+        # DONE with nothing more to ask stays so: a worker would find nothing to do.
+        more = items > found.wanted or found.state is not RunState.DONE
+        if found.state in ENDED and more:
+            changes |= {"state": RunState.QUEUED.value, "message": ""}
+        self._change_run(run, changes)
+
+    def _change_run(self, run: str, changes: Values, *, decides: bool = True) -> None:
+        if not self._tx.write(CHANGE_RUN.values(changes), {"run": run}, decides=decides):
+            self.get(run)
+
+    def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
+        """Takes or renews the lease. False when the run has ended or another worker has it.
+
+        A worker may take another's lease that has expired, or that ends after
+        `domain.evals.run.latest_lease_end`.
+        """
+        furthest = latest_lease_end(now, (until - now).total_seconds())
+        wish = {"run": run, "owner": owner, "now": now, "until": until, "furthest": furthest}
+        taken = self._tx.write(LEASE, wish, decides=False) == 1
+        if not taken:
+            self.get(run)
+        return taken
+
+    def release(self, owner: str) -> Sequence[str]:
+        own = eval_run.c.lease_owner == owner
+        given_up = self._tx.read(sa.select(eval_run.c.id).where(own)).scalars().all()
+        queued = {"state": RunState.QUEUED.value, **NOT_WAITING}
+        self._change(own, lease_owner=None, lease_until=None, **queued)
+        return given_up
+
+    def store_sample(self, sample_: Sample, *, owner: str | None = None) -> bool:
+        """Stores a sample; False when that run, item and epoch is stored already: nothing
+        counts twice.
+
+        owner: the worker that holds the run's lease. Raises LeaseLost where another worker has
+        the lease. No other worker gets it until the unit of work ends.
+        """
+        values = SAMPLE.write(sample_)
+        run = self._tx.read(STATE_OF_RUN, {"run": sample_.run}).one_or_none()
+        if run is None:
+            raise NotFound(f"there is no eval run {sample_.run} to store a sample of")
+        if run.state not in ENDED:
+            # It cannot end, nor get another worker, until this one is stored.
+            run = self._tx.read(STATE_OF_HELD_RUN, {"run": sample_.run}).one()
+        if owner not in (None, run.lease_owner):
+            raise LeaseLost(
+                f"{run.lease_owner or 'no worker'} holds the lease of run {sample_.run}, not "
+                f"{owner}: the answer to {sample_.item!r} is not stored"
+            )
+        return self._tx.write_new(sample, values)
+
+    def done(self, run: str) -> frozenset[tuple[str, int]]:
+        return frozenset((row.item, row.epoch) for row in self._tx.read(DONE, {"run": run}))
+
+    def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
+        """Lists a run's samples by position and epoch; below: only positions below it."""
+        query = SAMPLES if below is None else SAMPLES.where(sample.c.position < below)
+        found = self._tx.checked(sample, self._tx.read(query, {"run": run}))
+        return [SAMPLE.read(row) for row in found]
+
+    def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
+        """Lists a run's samples for a gate that decides again and again: without prompts, and
+        an answer is only ANSWER_PLACEHOLDER or empty.
+        """
+        wanted = {"run": run, "below": below}
+        found = self._tx.checked(sample, self._tx.read(OUTCOMES, wanted))
+        return [SAMPLE.read(row) for row in found]
+
+    def figures(self, run: str, *, below: int) -> AnswerColumns:
+        """Loads the figures of a run's samples, in any order and without a check of their
+        signatures: for sums over more samples than a page can check.
+        """
+        rows = self._tx.read(FIGURES, {"run": run, "below": below})
+        return AnswerColumns.from_rows(rows.all())
+
+    def samples_of(self, run: str, items: Collection[str]) -> Sequence[Sample]:
+        wanted, found = sorted(set(items)), []
+        for first in range(0, len(wanted), ITEMS_AT_ONCE):
+            some = wanted[first : first + ITEMS_AT_ONCE]
+            rows = self._tx.read(OF_ITEMS, {"run": run, "items": some})
+            found += [SAMPLE.read(row) for row in self._tx.checked(sample, rows)]
+        return sorted(found, key=lambda one: (one.position, one.epoch, one.item))
+
+    def count(self, run: str) -> int:
+        return int(self._tx.read(COUNT, {"run": run}).scalar_one())
+
+    def progress(self, run: str) -> tuple[int, float, int, int]:
+        row = self._tx.read(PROGRESS, {"run": run}).one()
+        return row.samples, row.cost_usd, int(row.input_tokens), int(row.output_tokens)
+
+
+def _into(state: RunState, message: str) -> dict[str, object]:
+    changes: dict[str, object] = {"state": state.value, "message": message}
+    if state is not RunState.RUNNING:
+        changes |= {"lease_owner": None, "lease_until": None, **NOT_WAITING}
+    if state is RunState.FAILED:
+        changes["failures"] = eval_run.c.failures + 1
+    return changes

@@ -1,0 +1,200 @@
+"""Reads the traffic of a window: whole days and hours from their sums, the rest at the window's
+ends from the minutes.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from harness.frame.records.columns import EPOCH, UtcTime
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.observation import TrafficPoint, TrafficTotal
+from harness.routing.records.observation_rules import TOTAL_KEY, TRAFFIC_SUMS
+from harness.routing.records.traffic_sums import (
+    DAY,
+    HOUR,
+    ceil_time,
+    floor_time,
+    traffic_day,
+    traffic_hour,
+)
+from harness.routing.records.traffic_tables import (
+    total_from_row,
+    traffic,
+    traffic_point_from_row,
+)
+from harness.routing.reliability.latency import merge_histograms
+
+# Each span has an end as well as a beginning: SQLite takes one without for a quarter of the
+# table, and rather reads all of it than go by the index.
+FAR: Final = datetime(9999, 12, 31, tzinfo=UTC)
+MINUTE: Final = timedelta(minutes=1)
+_TABLES: Final = {table.name: table for table in (traffic, traffic_hour, traffic_day)}
+# As `TrafficTotal` has them.
+_TOTAL_SUMS: Final = tuple(
+    name for name in TrafficTotal.__dataclass_fields__ if name in TRAFFIC_SUMS
+)
+_COUNTED: Final = ("requests", "failed", "charged")
+_BEGINS: Final = {
+    traffic: traffic.c.minute,
+    traffic_hour: traffic_hour.c.begins_at,
+    traffic_day: traffic_day.c.begins_at,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    table: sa.Table
+    begin: datetime
+    end: datetime  # not in it
+
+
+def split_window(since: datetime, until: datetime) -> Sequence[Span]:
+    """Splits a window into whole days, whole hours before and after them, and the minutes at
+    its ends.
+    """
+    hour = ceil_time(since, HOUR)
+    day = ceil_time(hour, DAY)
+    last_day, last_hour = floor_time(until, DAY), floor_time(until, HOUR)
+    if last_day < day:
+        day = last_day = max(hour, last_hour)
+    parts = (
+        Span(traffic, since, min(hour, until)),
+        Span(traffic_hour, hour, day),
+        Span(traffic_day, day, last_day),
+        Span(traffic_hour, last_day, last_hour),
+        Span(traffic, max(hour, last_hour), until),
+    )
+    return [part for part in parts if part.begin < part.end]
+
+
+class Traffic:
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
+        """Sums of what `traffic` gives, in order of route, arm and target. Deleted
+        minutes are in it by whole days.
+        """
+        # A table without a part of the window gives none.
+        bounds = {f"{name}_{end}": FAR for name in _TABLES for end in ("begin", "end")}
+        for span in split_window(since, FAR):
+            name = span.table.name
+            bounds |= {f"{name}_begin": span.begin, f"{name}_end": span.end}
+        query = _totals(route is not None)
+        named = {} if route is None else {"of": route}
+        return [total_from_row(row) for row in self._tx.read(query, {**bounds, **named})]
+
+    def latencies(
+        self, *, since: datetime, route: str | None = None
+    ) -> Mapping[tuple[str, str], Mapping[int, int]]:
+        """Sums the histograms of what `traffic` gives, by route and target. They are added as
+        they are read: of all routes no more than one each is held.
+        """
+        sums: dict[tuple[str, str], Mapping[int, int]] = {}
+        hour = ceil_time(since, HOUR)
+        for span in (Span(traffic, since, hour), Span(traffic_hour, hour, FAR)):
+            query = _LATENCIES[span.table]
+            if route is not None:
+                query = query.where(span.table.c.route == route)
+            for row in self._tx.read(query, _bounds(span)):
+                histograms = json.loads(f"[{row.histograms}]")
+                own = merge_histograms(
+                    {int(bound): n for bound, n in histogram.items()}
+                    for histogram in histograms
+                )
+                key = (row.route, row.target)
+                sums[key] = merge_histograms([sums.get(key, {}), own])
+        return sums
+
+    def traffic_points(
+        self, *, since: datetime, step: timedelta = MINUTE, route: str | None = None
+    ) -> Sequence[TrafficPoint]:
+        """Sums of what `traffic` gives, oldest first, minute by minute; by hours or days where
+        `since` begins one and `step` is a multiple of it.
+        """
+        table = traffic
+        for span, other in ((HOUR, traffic_hour), (DAY, traffic_day)):
+            whole = not (since - EPOCH) % span and not step % span
+            if whole:
+                table = other
+        query = _points(table)
+        if route is not None:
+            query = query.where(table.c.route == route)
+        if table is traffic and route is None:
+            # SQLite gets at a minute's rows faster route by route than through an index that
+            # has not their counts.
+            query = query.where(traffic.c.route.in_(_ROUTES_SINCE))
+        asked = {"begin": since, "end": FAR, "day": floor_time(since, DAY)}
+        return [traffic_point_from_row(row) for row in self._tx.read(query, asked)]
+
+
+def _bounds(span: Span) -> Mapping[str, datetime]:
+    return {"begin": span.begin, "end": span.end}
+
+
+def _within(begins: sa.ColumnElement[Any], named: str = "") -> sa.ColumnElement[bool]:
+    return sa.and_(
+        begins >= sa.bindparam(f"{named}begin", type_=UtcTime()),
+        begins < sa.bindparam(f"{named}end", type_=UtcTime()),
+    )
+
+
+def _sums(table: sa.FromClause, first: str, last: str) -> Iterator[sa.ColumnElement[Any]]:
+    """The columns of a total, over rows of minutes, of their sums, or of totals."""
+    yield from (table.c[name] for name in TOTAL_KEY)
+    yield sa.func.min(table.c[first], type_=UtcTime()).label("first")
+    yield sa.func.max(table.c[last], type_=UtcTime()).label("last")
+    yield from (sa.func.sum(table.c[name]).label(name) for name in _TOTAL_SUMS)
+
+
+def _sums_of(table: sa.Table) -> sa.Select[Any]:
+    names = ("minute", "minute") if table is traffic else ("first_minute", "last_minute")
+    return sa.select(*_sums(table, *names)).group_by(*(table.c[name] for name in TOTAL_KEY))
+
+
+def _add_up(parts: Iterable[sa.Select[Any]]) -> sa.Select[Any]:
+    """The totals over those of a window's parts, in order of route, arm and target."""
+    part = sa.union_all(*parts).subquery("part")
+    key = [part.c[name] for name in TOTAL_KEY]
+    return sa.select(*_sums(part, "first", "last")).group_by(*key).order_by(*key)
+
+
+@cache
+def _totals(of_route: bool) -> sa.Select[Any]:  # noqa: FBT001 - a key of the cache
+    parts = []
+    for name, table in _TABLES.items():
+        part = _sums_of(table)
+        if of_route:
+            part = part.where(table.c.route == sa.bindparam("of"))
+        parts.append(part.where(_within(_BEGINS[table], f"{name}_")))
+    return _add_up(parts)
+
+
+@cache
+def _points(table: sa.Table) -> sa.Select[Any]:
+    begins = _BEGINS[table]
+    counts = (sa.func.sum(table.c[name]).label(name) for name in _COUNTED)
+    query = sa.select(begins.label("minute"), *counts).where(_within(begins))
+    return query.group_by(begins).order_by(begins)
+
+
+_ROUTES_SINCE: Final = sa.select(traffic_day.c.route).where(
+    traffic_day.c.begins_at >= sa.bindparam("day", type_=UtcTime()),
+    traffic_day.c.begins_at < FAR,
+)
+
+
+def _latencies(table: sa.Table) -> sa.Select[Any]:
+    texts = sa.type_coerce(table.c.latency_ms, sa.Text)
+    histograms = sa.func.aggregate_strings(texts, ",").label("histograms")
+    key = (table.c.route, table.c.target)
+    return sa.select(*key, histograms).where(_within(_BEGINS[table])).group_by(*key)
+
+
+_LATENCIES: Final = {table: _latencies(table) for table in (traffic, traffic_hour)}

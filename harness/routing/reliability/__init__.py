@@ -1,0 +1,1 @@
+"""Pure rules of failover, breakers and repairs."""

@@ -1,0 +1,293 @@
+"""The circuit breaker of one target (docs/reference/router.md) is a state machine: a table of
+transitions and their causes.
+
+    closed ──tripped──▶ open ──waited, answered──▶ half open ──proven──▶ closed
+                         ▲                             │
+                         └────────probe failed─────────┘
+
+While it is open a trickle of requests goes through, one at a time and `trickle_s` apart. One
+that is answered makes it half open long before `open_s` is over; one that fails changes nothing
+but the time of the next.
+
+One that our key opened closes when that key is replaced (`renewed`): the next request tells.
+
+Pure: time is monotonic seconds, handed in. A request asks `admit` for a ticket and hands it
+back to `settle` when it is over, streams at their end. An outcome counts only while its ticket
+is the breaker's serial, and the serial rises with every move and every probe: so an answer that
+comes late, to a request of an earlier state, can neither open nor close anything.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from harness.frame.errors import IllegalTransition, InputError
+from harness.frame.failures import FAILURE_RULES, BreakerEffect, FailureClass
+
+Ticket = int
+
+# Of a request sent although the breaker is open: it is settled, and never counts.
+LAST_RESORT_TICKET: Final[Ticket] = -1
+BUCKETS: Final = 12
+# What a caller is told to wait while a probe is under way: nobody knows how long it takes.
+PROBE_UNDER_WAY_S: Final = 1.0
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class BreakerEvent(StrEnum):
+    TRIPPED = "tripped"  # failures reached both thresholds, or the class opens at once
+    WAITED = "waited"  # the time is up and somebody asks
+    ANSWERED = "answered"  # a request of the trickle was answered
+    PROVEN = "proven"  # enough good probes
+    PROBE_FAILED = "probe_failed"
+    RENEWED = "renewed"  # what opened it was ours, and changed; or a person says so
+
+
+class WhenAllOpen(StrEnum):
+    TRY = "try"  # the least recently failed one
+    FAIL_FAST = "fail_fast"
+
+
+_S = BreakerState
+TRANSITIONS: Final[Mapping[tuple[BreakerState, BreakerEvent], BreakerState]] = {
+    (_S.CLOSED, BreakerEvent.TRIPPED): _S.OPEN,
+    (_S.OPEN, BreakerEvent.WAITED): _S.HALF_OPEN,
+    (_S.OPEN, BreakerEvent.ANSWERED): _S.HALF_OPEN,
+    (_S.HALF_OPEN, BreakerEvent.PROVEN): _S.CLOSED,
+    (_S.HALF_OPEN, BreakerEvent.PROBE_FAILED): _S.OPEN,
+    (_S.OPEN, BreakerEvent.RENEWED): _S.CLOSED,
+    (_S.HALF_OPEN, BreakerEvent.RENEWED): _S.CLOSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """Sets when a breaker opens, and for how long. Raises InputError."""
+
+    failures: int = 5  # so many within window_s open the target's circuit
+    window_s: float = 60.0  # time in which failures are counted
+    share: float = 0.20  # share of the window's requests that must have failed as well
+    open_s: float = 120.0  # at first; doubles with every failed probe up to open_max_s
+    open_max_s: float = 900.0  # the longest that it stays open
+    # An open circuit lets one request through so long after it opened, or after a failed probe;
+    # open_max_s or more: none.
+    trickle_s: float = 10.0
+    probe_successes: int = 3  # probes in a row that close it again
+    # A probe that is never settled is given up after it.
+    probe_lease_s: float = 900.0
+    # The treatment of a request when every target's circuit is open.
+    when_all_open: WhenAllOpen = WhenAllOpen.TRY
+
+    def __post_init__(self) -> None:
+        if min(self.failures, self.probe_successes) < 1:
+            raise InputError("breaker: failures and probe_successes are at least 1")
+        if min(self.window_s, self.open_s, self.trickle_s, self.probe_lease_s) <= 0:
+            raise InputError(
+                "breaker: window_s, open_s, trickle_s and probe_lease_s are above 0"
+            )
+        if not 0 <= self.share <= 1:
+            raise InputError(f"breaker: share is between 0 and 1, not {self.share}")
+        if self.open_max_s < self.open_s:
+            raise InputError(
+                f"breaker: open_max_s ({self.open_max_s}) is below open_s ({self.open_s})"
+            )
+
+
+DEFAULT_BREAKER: Final = BreakerPolicy()
+
+
+class Bucket(NamedTuple):
+    number: int  # monotonic time over its length
+    requests: int
+    failures: int
+
+
+class Breaker(NamedTuple):
+    state: BreakerState = BreakerState.CLOSED
+    serial: Ticket = 0
+    window: tuple[Bucket, ...] = ()  # closed only; at most BUCKETS entries, oldest first
+    # open_until, open_s: when the first probe may go, and how long that wait is.
+    open_until: float = 0.0
+    open_s: float = 0.0
+    good_probes: int = 0
+    probe_since: float | None = None  # None when no probe is out
+    failed_at: float | None = None  # of the last failure, whatever the state
+    because: FailureClass | None = None  # the class that opened it
+    trickle_at: float = 0.0  # open only, when the next request of the trickle may go
+
+
+CLOSED_BREAKER: Final = Breaker()
+_HARM: Final = (BreakerEffect.FAILURE, BreakerEffect.OPENS)
+
+
+def retry_in_s(breaker: Breaker, now: float, policy: BreakerPolicy) -> float:
+    if breaker.probe_since is not None and now < breaker.probe_since + policy.probe_lease_s:
+        return PROBE_UNDER_WAY_S
+    if breaker.state is BreakerState.OPEN:
+        return max(0.0, min(breaker.open_until, breaker.trickle_at) - now)
+    return 0.0
+
+
+def admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> tuple[Breaker, Ticket | None]:
+    """Returns a request's ticket, or None; unless closed, that of the one probe."""
+    if breaker.state is BreakerState.CLOSED:
+        return breaker, breaker.serial
+    if retry_in_s(breaker, now, policy) > 0.0:
+        return breaker, None
+    if breaker.state is BreakerState.OPEN and now >= breaker.open_until:
+        breaker = _apply_event(breaker, BreakerEvent.WAITED)
+    probing = breaker._replace(serial=breaker.serial + 1, probe_since=now)
+    return probing, probing.serial
+
+
+def settle(
+    breaker: Breaker,
+    ticket: Ticket,
+    failure: FailureClass | None,
+    now: float,
+    policy: BreakerPolicy,
+) -> Breaker:
+    """Settles a ticket. failure: None for a success; CANCELLED sets a probe free."""
+    effect = None if failure is None else FAILURE_RULES[failure].breaker
+    if effect in _HARM and (breaker.failed_at is None or breaker.failed_at < now):
+        breaker = breaker._replace(failed_at=now)
+    if ticket != breaker.serial:
+        return breaker
+    if breaker.state is BreakerState.CLOSED:
+        return _counted(breaker, failure, effect, now, policy)
+    if breaker.probe_since is None:
+        return breaker
+    if breaker.state is BreakerState.OPEN:
+        if effect in _HARM:
+            return _set_free(breaker)._replace(trickle_at=now + policy.trickle_s)
+        if effect is not None:
+            return _set_free(breaker)
+        breaker = _apply_event(breaker, BreakerEvent.ANSWERED)
+    return _probed(breaker, failure, effect, now, policy)
+
+
+def bucket_number(now: float, policy: BreakerPolicy) -> int:
+    return int(now * BUCKETS // policy.window_s)
+
+
+def count_successes(breaker: Breaker, number: int, successes: int) -> Breaker:
+    """Counts successes of one bucket with a closed breaker's ticket, as `settle` does."""
+    return breaker._replace(window=_with(breaker.window, number, successes, 0))
+
+
+def reset_after_new_key(breaker: Breaker) -> Breaker:
+    """Closes a breaker that our key or account opened, once the credential was changed."""
+    because = breaker.because
+    if breaker.state is BreakerState.CLOSED or because is None:
+        return breaker
+    if FAILURE_RULES[because].breaker is not BreakerEffect.OPENS:
+        return breaker
+    return _closed(breaker, BreakerEvent.RENEWED)
+
+
+def reset_breaker(breaker: Breaker) -> Breaker:
+    if breaker.state is BreakerState.CLOSED:
+        return breaker
+    return _closed(breaker, BreakerEvent.RENEWED)
+
+
+def _counted(
+    breaker: Breaker,
+    failure: FailureClass | None,
+    effect: BreakerEffect | None,
+    now: float,
+    policy: BreakerPolicy,
+) -> Breaker:
+    if effect is BreakerEffect.NEUTRAL:
+        return breaker
+    failed = effect is not None
+    window = _with(breaker.window, bucket_number(now, policy), 1, int(failed))
+    after = breaker._replace(window=window)
+    if effect is BreakerEffect.OPENS or (failed and _over(window, policy)):
+        return _opened(after, BreakerEvent.TRIPPED, failure, policy.open_s, now, policy)
+    return after
+
+
+def _probed(
+    breaker: Breaker,
+    failure: FailureClass | None,
+    effect: BreakerEffect | None,
+    now: float,
+    policy: BreakerPolicy,
+) -> Breaker:
+    if effect in _HARM:
+        open_s = min(2 * breaker.open_s, policy.open_max_s)
+        return _opened(breaker, BreakerEvent.PROBE_FAILED, failure, open_s, now, policy)
+    good = breaker.good_probes + (effect is None)
+    if good >= policy.probe_successes:
+        return _closed(breaker, BreakerEvent.PROVEN)
+    return _set_free(breaker)._replace(good_probes=good)
+
+
+def _set_free(breaker: Breaker) -> Breaker:
+    """Another probe may go. A new serial: the one settled twice must not count twice."""
+    return breaker._replace(serial=breaker.serial + 1, probe_since=None)
+
+
+def _opened(
+    breaker: Breaker,
+    move: BreakerEvent,
+    failure: FailureClass | None,
+    open_s: float,
+    now: float,
+    policy: BreakerPolicy,
+) -> Breaker:
+    return _apply_event(breaker, move)._replace(
+        window=(),
+        open_until=now + open_s,
+        open_s=open_s,
+        good_probes=0,
+        probe_since=None,
+        because=failure,
+        trickle_at=now + policy.trickle_s,
+    )
+
+
+def _closed(breaker: Breaker, move: BreakerEvent) -> Breaker:
+    return _apply_event(breaker, move)._replace(
+        open_until=0.0,
+        open_s=0.0,
+        good_probes=0,
+        probe_since=None,
+        because=None,
+        trickle_at=0.0,
+    )
+
+
+def _apply_event(breaker: Breaker, move: BreakerEvent) -> Breaker:
+    """Raises IllegalTransition for a pair that is not in the table."""
+    state = TRANSITIONS.get((breaker.state, move))
+    if state is None:
+        raise IllegalTransition(
+            f"a breaker that is {breaker.state.value} cannot take the move {move.value}"
+        )
+    return breaker._replace(state=state, serial=breaker.serial + 1)
+
+
+def _with(
+    window: tuple[Bucket, ...], number: int, requests: int, failures: int
+) -> tuple[Bucket, ...]:
+    """The window with more outcomes. It reaches back 11 to 12 buckets, never further."""
+    if window and window[-1].number >= number:
+        last, requests_before, failures_before = window[-1]
+        last_bucket = Bucket(last, requests_before + requests, failures_before + failures)
+        return (*window[:-1], last_bucket)
+    kept = tuple(bucket for bucket in window if bucket.number > number - BUCKETS)
+    return (*kept, Bucket(number, requests, failures))
+
+
+def _over(window: tuple[Bucket, ...], policy: BreakerPolicy) -> bool:
+    failures = sum(bucket.failures for bucket in window)
+    requests = sum(bucket.requests for bucket in window)
+    return failures >= policy.failures and failures / requests >= policy.share

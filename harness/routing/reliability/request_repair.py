@@ -1,0 +1,313 @@
+"""Reads from a refusal how a request may be sent once more. What changes its meaning (messages,
+tools, formats) is never repaired. Pure.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from harness.routing.reliability.turn_order import TurnOrder, in_order, refused_order
+
+# An answer is one without them.
+HINTS: Final = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "repetition_penalty",
+    "seed",
+    "reasoning_effort",
+    "reasoning.effort",
+    "reasoning.summary",
+    "include",
+    "verbosity",
+    "text.verbosity",
+    "parallel_tool_calls",
+    "service_tier",
+    "store",
+    "metadata",
+    "user",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "stream_options",
+)
+# Words that a message may have for something else: they count where the provider quotes them.
+_COMMON: Final = frozenset({"user", "store", "metadata", "include"})
+# What an answer depends on: without one of these it would be the answer to something else.
+_NEEDED: Final = frozenset(
+    {
+        "container",
+        "conversation",
+        "input",
+        "instructions",
+        "max_tokens",
+        "mcp_servers",
+        "messages",
+        "model",
+        "n",
+        "previous_response_id",
+        "prompt",
+        "response_format",
+        "stream",
+        "system",
+        "text",
+        "thread",
+        "tool_choice",
+        "tools",
+    }
+)
+# Of the answer's length, by the names that protocols give it.
+LENGTHS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+# So many of one request's fields are repaired, one after the other.
+MAX_REPAIRS: Final = 3
+_REFUSES: Final = re.compile(
+    r"unsupported|not support|unrecogni[sz]ed|unknown (parameter|name|field|argument)|"
+    r"not (enabled|available|allowed|permitted)|no longer|deprecated|extra inputs|"
+    r"cannot both|only one|may only be|may not be|is immutable|only \S+ is allowed|"
+    r"must be (unset|strictly positive|> 0)|or unset|must be verified",
+    re.IGNORECASE,
+)
+# A refusal of one value, or beside another field: the next request may be without it.
+_OF_THIS_REQUEST: Final = re.compile(
+    r"supported values are|cannot both|only one|together|when thinking|must be >|positive",
+    re.IGNORECASE,
+)
+_CODES: Final = frozenset(
+    {"unsupported_value", "unsupported_parameter", "unknown_parameter", "extra_forbidden"}
+)
+# The path of a field that the provider does not know, in the words of Anthropic, of OpenAI and
+# its older versions, and of Groq.
+_UNKNOWN: Final = (
+    re.compile(r"([\w.\[\]-]+): Extra inputs are not permitted"),
+    re.compile(r"Unknown parameter: '([\w.\[\]-]+)'"),
+    re.compile(r"Unrecognized request argument supplied: ([\w.-]+)"),
+    re.compile(r"('?[\w.]+' : property '[\w.-]+)' is unsupported"),
+    re.compile(r"property '([\w.\[\]-]+)' is unsupported"),
+)
+_STEPS: Final = re.compile(r"[^.\[\]]+")
+# In a path: each entry of a list, as what one does not know, the others do not either.
+_EACH: Final = "*"
+_BETAS: Final = re.compile(
+    r"unexpected value\(s\) (.+?) for the `?anthropic-beta", re.IGNORECASE
+)
+_INSTEAD: Final = re.compile(r"\buse [`'\"]?(max_\w+)", re.IGNORECASE)
+# A window, and what the prompt takes of it: vLLM's, Anthropic's, OpenAI's, OpenRouter's.
+_WINDOWS: Final = (
+    re.compile(r"> (?P<window>\d+) - (?P<prompt>\d+)"),
+    re.compile(r"limit: (?P<prompt>\d+) \+ \d+ > (?P<window>\d+)"),
+    re.compile(
+        r"maximum context length is (?P<window>\d+) tokens\b.*?"
+        r"\((?P<prompt>\d+) (?:in the messages, \d+ in the completion|of text input, "
+        r"(?:(?P<tools>\d+) of tool input, )?\d+ in)"
+    ),
+    # SGLang's
+    re.compile(
+        r"maximum context length of (?P<window>\d+) tokens\. You requested a total of \d+ "
+        r"tokens: (?P<prompt>\d+) tokens"
+    ),
+    # TGI's
+    re.compile(r"must be <= (?P<window>\d+)\. Given: (?P<prompt>\d+) `inputs`"),
+)
+# vLLM's since 0.13: how much the prompt takes is not told, and without a limit it is the rest.
+_REST: Final = re.compile(r"requested [1-9]\d* output tokens and your prompt contains at least")
+# Google's range ends before its number.
+_BELOW: Final = re.compile(r"range is from \d+ \(inclusive\) to (\d+) \(exclusive\)")
+# Bedrock's name of a limit.
+_MAXIMUM_TOKENS: Final = re.compile(r"^the maximum tokens you requested", re.IGNORECASE)
+_MOST: Final = re.compile(
+    r"(?:at most|<=|less than or equal to|\d >|up to|(?:maximum|limit) (?:value )?(?:of|is)|"
+    r"(?:range|should|between)\D{0,40}\d+\s*(?:,|and|to))\s*[`'\"]?(\d[\d,]*)",
+    re.IGNORECASE,
+)
+_LEAST: Final = re.compile(
+    r"(?:at least|>=|greater than or equal to|minimum (?:value )?(?:of|is))\s*[`'\"]?(\d+)",
+    re.IGNORECASE,
+)
+# What Ollama and Google call hints, and names of these that a chat has.
+_OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "thinking": ("reasoning_effort",),
+    "think": ("reasoning_effort",),
+    "penalty": ("presence_penalty", "frequency_penalty"),
+}
+
+
+class RepairKind(StrEnum):
+    LEAVE_BETA = "leave_beta"  # of Anthropic's, in a header
+    LEAVE_OUT = "leave_out"
+    LEAVE_PIECE = "leave_piece"  # of a conversation, which another target wrote
+    AT_MOST = "at_most"
+    AT_LEAST = "at_least"
+    RENAME = "rename"
+    REORDER = "reorder"  # the turns, as its template demands
+
+
+# By the place of what changes.
+_ORDERED: Final[Mapping[TurnOrder, str]] = {
+    TurnOrder.SYSTEM_FIRST: "messages.system",
+    TurnOrder.NO_SYSTEM: "messages.system",
+    TurnOrder.ALTERNATE: "messages.roles",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRepair:
+    kind: RepairKind
+    field: str
+    limit: int = 0
+    name: str = ""
+    kept: bool = True
+
+    @property
+    def shown(self) -> str:
+        """The field for people and metrics: the name of an unknown one may be a client's."""
+        if self.kind is RepairKind.LEAVE_BETA:
+            return "beta"
+        if self.kind in (RepairKind.LEAVE_PIECE, RepairKind.REORDER):
+            return self.field
+        return self.field if self.field in (*LENGTHS, *HINTS) else "unknown field"
+
+
+def find_repair(
+    error: Mapping[str, object], sent: Mapping[str, object]
+) -> RequestRepair | None:
+    """Finds the repair of a refused request, else None. error: the provider's object."""
+    message = str(error.get("message") or "")
+    if betas := _BETAS.search(message):
+        return RequestRepair(RepairKind.LEAVE_BETA, betas[1].translate(_NO_QUOTES))
+    rest = next((n for n in LENGTHS if n in sent), "") if _REST.search(message) else ""
+    left = rest or _unknown_field(error, message)
+    if left and _without(sent, left.split(".")) != sent:
+        return RequestRepair(RepairKind.LEAVE_OUT, left, kept=not rest)
+    codes = {str(error.get(name)) for name in ("code", "type")}
+    param = str(error.get("param") or "")
+    if order := refused_order(message):
+        return RequestRepair(RepairKind.REORDER, _ORDERED[order], name=order)
+    named = param if param in HINTS else _snake(param.rpartition(".")[2])
+    given = [name for name in (*LENGTHS, *HINTS) if _value(sent, name) is not None]
+    field = named if named in given else _named_in(message, given)
+    if named and named not in (*LENGTHS, *HINTS):
+        field = ""
+    if field in LENGTHS:
+        return _repair_length(field, message, sent)
+    if not field or not (codes & _CODES or _REFUSES.search(message)):
+        return None
+    kept = _OF_THIS_REQUEST.search(message) is None
+    return RequestRepair(RepairKind.LEAVE_OUT, field, kept=kept)
+
+
+def repair_request(
+    body: Mapping[str, Any], repairs: Iterable[RequestRepair]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    found, changed = dict(body), list[str]()
+    for repair in repairs:
+        less = _repaired(found, repair)
+        if less != found and repair.kind is not RepairKind.RENAME:  # it says the same
+            changed.append(repair.field)
+        found = less
+    return found, tuple(changed)
+
+
+def _repaired(body: dict[str, Any], repair: RequestRepair) -> dict[str, Any]:
+    field, value = repair.field, body.get(repair.field)
+    match repair.kind:
+        case RepairKind.LEAVE_OUT:
+            return dict(_without(body, field.split(".")))
+        case RepairKind.REORDER if isinstance(body.get("messages"), list):
+            return {**body, "messages": in_order(body["messages"], TurnOrder(repair.name))}
+        case RepairKind.RENAME if value is not None:
+            return {**_without(body, [field]), repair.name: value}
+        case RepairKind.AT_MOST if isinstance(value, int) and value > repair.limit:
+            return {**body, field: repair.limit}
+        case RepairKind.AT_LEAST if isinstance(value, int) and value < repair.limit:
+            return {**body, field: repair.limit}
+    return body
+
+
+_NO_QUOTES: Final = str.maketrans("", "", "`'\"")
+
+
+def _unknown_field(error: Mapping[str, object], message: str) -> str:
+    path = str(error.get("param")) if error.get("type") == "extra_forbidden" else ""
+    found = next((hit for words in _UNKNOWN if (hit := words.search(message))), None)
+    named = found[1].replace("' : property '", ".").strip("'") if found else ""
+    steps = _STEPS.findall(path or named)
+    # What stands in a schema is the client's own.
+    if not steps or "properties" in steps or (len(steps) == 1 and steps[0] in _NEEDED):
+        return ""
+    return ".".join(_EACH if step.isdecimal() else step for step in steps)
+
+
+def _without(place: Any, steps: list[str]) -> Any:
+    """A copy without a path's value. Kinds may stand in a path: `thinking.enabled.x`."""
+    step, rest = steps[0], steps[1:]
+    if isinstance(place, dict) and step in place:
+        others = {name: value for name, value in place.items() if name != step}
+        return {**place, step: _without(place[step], rest)} if rest else others
+    if isinstance(place, list) and step == _EACH and rest:
+        return [_without(entry, rest) for entry in place]
+    return _without(place, rest) if rest else place
+
+
+def _repair_length(
+    field: str, message: str, sent: Mapping[str, object]
+) -> RequestRepair | None:
+    instead, value = _INSTEAD.search(message), sent[field]
+    if instead is not None and instead[1] in LENGTHS and instead[1] != field:
+        return RequestRepair(RepairKind.RENAME, field, name=instead[1])
+    if not isinstance(value, int):
+        return None
+    if left := _window(message):
+        # SGLang refuses a window that would be full, too.
+        known = left.groupdict()
+        taken = int(left["prompt"]) + int(known.get("tools") or 0)
+        most = min(int(left["window"]) - taken, value - 1)
+        repair = RequestRepair(RepairKind.AT_MOST, field, most, kept=False)
+        return repair if most > 0 else None
+    below = [str(int(number) - 1) for number in _BELOW.findall(message)]
+    for number in (*below, *_MOST.findall(message)):
+        most = int(number.replace(",", ""))
+        if 0 < most < value:
+            return RequestRepair(RepairKind.AT_MOST, field, most)
+    for number in _LEAST.findall(message):
+        if int(number) > value:
+            return RequestRepair(RepairKind.AT_LEAST, field, int(number))
+    return None
+
+
+def _window(message: str) -> re.Match[str] | None:
+    return next((left for words in _WINDOWS if (left := words.search(message))), None)
+
+
+def _value(sent: Mapping[str, object], path: str) -> object:
+    name, _, inner = path.partition(".")
+    value = sent.get(name)
+    return value.get(inner) if inner and isinstance(value, Mapping) else value
+
+
+def _named_in(message: str, given: Iterable[str]) -> str:
+    words = [_snake(word) for word in re.findall(r"[A-Za-z_]+(?:\.[a-z_]+)?", message)]
+    quoted = {_snake(word) for word in re.findall(r"[`'\"]([A-Za-z_.]+)[`'\"]", message)}
+    places = {
+        name: words.index(name)
+        for name in given
+        if name in words and (name not in _COMMON or name in quoted)
+    }
+    if places:
+        return min(places, key=places.__getitem__)
+    if also := next((names for word, names in _OTHER_NAMES.items() if word in words), ()):
+        return next((name for name in given if name in also), "")
+    long = not set(LENGTHS).isdisjoint(words) or _MAXIMUM_TOKENS.search(message)
+    if long or _window(message):
+        # A translation gave the limit another name.
+        return next((name for name in given if name in LENGTHS), "")
+    return ""
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).lower()

@@ -1,0 +1,155 @@
+"""Retry rules decide how long to wait before the same target is asked again, and whether time
+is left. Pure: `uniform` is a number in [0, 1), times are seconds.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final, NamedTuple, assert_never
+
+from harness.frame.errors import InputError
+from harness.frame.failures import FAILURE_RULES, FailureClass, SameTarget
+
+# Header to the number of its units in a second.
+_NUMBERS: Final[Mapping[str, float]] = {
+    "retry-after": 1.0,
+    "retry-after-ms": 1000.0,
+    "x-ms-retry-after-ms": 1000.0,
+}
+# float() alone would take "1_0", "infinity" and digits of any script.
+_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
+_LONGEST: Final = 64
+# Go's spelling of a span.
+_SPANS: Final[Mapping[str, float]] = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_SPAN_PART: Final = re.compile(r"(\d+\.?\d*)(ms|h|m|s)", re.ASCII)
+_SPAN: Final = re.compile(rf"({_SPAN_PART.pattern})+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Says how often and how long requests retry. Raises InputError for impossible values."""
+
+    base_s: float = 0.25  # base_s, cap_s: of the exponential backoff
+    cap_s: float = 8.0
+    tries_per_target: int = 2  # tries at one target within one request
+    attempts: int = 6  # tries of one request, over all targets
+    # The least time for a further attempt, or half of the target's share where that is less.
+    attempt_s: float = 1.0
+    max_wait_s: float = 2.0  # no longer wait is made while another target stands by
+
+    def __post_init__(self) -> None:
+        if min(self.tries_per_target, self.attempts) < 1:
+            raise InputError("retry: tries_per_target and attempts are at least 1")
+        if not 0 <= self.base_s <= self.cap_s:
+            raise InputError(f"retry: base_s ({self.base_s}) is above cap_s ({self.cap_s})")
+        if min(self.attempt_s, self.max_wait_s) < 0:
+            raise InputError("retry: attempt_s and max_wait_s are not below 0")
+
+
+DEFAULT_RETRY: Final = RetryPolicy()
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds that a provider asks us to wait; None when it does not say so legibly. Reads
+    `retry-after` as seconds or HTTP date, `retry-after-ms` and `x-ms-retry-after-ms`; the
+    largest counts. headers: look-up ignores case, or names are lower case. now: aware.
+    """
+    waits = [
+        wait
+        for name, per_second in _NUMBERS.items()
+        if (text := headers.get(name)) is not None
+        and (wait := _wait_s(text.strip(), per_second, now)) is not None
+    ]
+    return max(waits, default=None)
+
+
+def used_up_for_s(headers: Mapping[str, str], now: datetime) -> float:
+    """Seconds until a rate is there again that a provider's headers call used up; 0 where they
+    call none so. Reads OpenAI's `x-ratelimit-…` (a span such as `1m0.5s`), also of Groq and
+    others, and Anthropic's (a time). headers, now: as above.
+    """
+    waits = [0.0]
+    for kind in ("requests", "tokens"):
+        if headers.get(f"x-ratelimit-remaining-{kind}", "").strip() == "0":
+            waits.append(_span_s(headers.get(f"x-ratelimit-reset-{kind}", "").strip()))
+        if headers.get(f"anthropic-ratelimit-{kind}-remaining", "").strip() == "0":
+            with suppress(LookupError, ValueError, TypeError):
+                then = datetime.fromisoformat(headers[f"anthropic-ratelimit-{kind}-reset"])
+                waits.append((then - now).total_seconds())
+    return max(waits)
+
+
+def _span_s(text: str) -> float:
+    if len(text) > _LONGEST or not _SPAN.fullmatch(text):
+        return 0.0
+    return sum(float(number) * _SPANS[unit] for number, unit in _SPAN_PART.findall(text))
+
+
+def _wait_s(text: str, per_second: float, now: datetime) -> float | None:
+    if len(text) > _LONGEST:
+        return None
+    if _NUMBER.fullmatch(text):
+        return max(0.0, float(text) / per_second)
+    if per_second != 1.0:
+        return None
+    try:
+        then = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
+    return max(0.0, (then - now).total_seconds())
+
+
+def backoff_s(tries: int, uniform: float, policy: RetryPolicy = DEFAULT_RETRY) -> float:
+    """Computes the wait after so many tries: uniform up to `base_s * 2^(tries - 1)`, at most
+    cap_s. Source: Brooker 2015, "Exponential Backoff And Jitter" (AWS), full jitter.
+    """
+    # 2.0 ** 1024 overflows; long before that the cap holds.
+    exponent = min(tries - 1, 60)
+    return uniform * min(policy.cap_s, policy.base_s * math.ldexp(1.0, exponent))
+
+
+class RetryBudget(NamedTuple):
+    # What it may still use, of share_s at first; a caller that has further targets keeps their
+    # share back.
+    left_s: float
+    share_s: float = math.inf
+    standby: bool = False  # one of those is well
+
+
+def fits_budget(wait_s: float, room: RetryBudget, policy: RetryPolicy = DEFAULT_RETRY) -> bool:
+    """Whether time is left for an attempt, and no other target should go first."""
+    if room.standby and wait_s > policy.max_wait_s:
+        return False
+    return wait_s + min(policy.attempt_s, room.share_s / 2) <= room.left_s
+
+
+def retry_wait_s(
+    failure: FailureClass,
+    *,
+    tries: int,
+    retry_after_s: float | None,
+    uniform: float,
+    room: RetryBudget,
+    policy: RetryPolicy = DEFAULT_RETRY,
+) -> float | None:
+    """Seconds until the same target is asked once more; None to go on."""
+    rule = FAILURE_RULES[failure].same_target
+    match rule:
+        case SameTarget.NEVER:
+            return None
+        case SameTarget.ONCE:
+            most, wait_s = 2, 0.0
+        case SameTarget.BACKOFF | SameTarget.RETRY_AFTER:
+            most, wait_s = policy.tries_per_target, backoff_s(tries, uniform, policy)
+        case _:
+            assert_never(rule)
+    wait_s = max(wait_s, retry_after_s or 0.0)
+    if tries >= min(most, policy.tries_per_target) or not fits_budget(wait_s, room, policy):
+        return None
+    return wait_s

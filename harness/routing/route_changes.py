@@ -1,0 +1,333 @@
+"""`apply_change` is the only way from one version of a route to the next."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, assert_never
+
+from harness.frame.errors import IllegalTransition, InputError, ProofRefused
+from harness.gate.online.guardrails import DEFAULT_UNIT_RULE, UnitRule
+from harness.gate.verdict import Passed
+from harness.routing.agent import LITERAL_MARK
+from harness.routing.evidence import ChainProof, FormerTarget, Waiver
+from harness.routing.table import (
+    BUCKETS,
+    DEFAULT_ROUTE_SETTINGS,
+    Canary,
+    Handover,
+    Route,
+    RouteSettings,
+)
+
+_NOT_IN_NAMES: Final = re.compile(r"[\s/?#]")
+
+
+def spell_route_name(model: str) -> str:
+    return _NOT_IN_NAMES.sub("-", model).lstrip(LITERAL_MARK)
+
+
+def check_route_name(name: str) -> None:
+    """Checks a name. Raises InputError where clients cannot send it, or for a literal."""
+    if name.startswith(LITERAL_MARK):
+        raise InputError(
+            f"{name!r} is no route name: what begins with {LITERAL_MARK!r} is a model that an "
+            "agent was granted"
+        )
+    if not name or _NOT_IN_NAMES.search(name):
+        raise InputError(f"{name!r} is no route name: no spaces, '/', '?' or '#'")
+
+
+def check_chain(
+    route: str, incumbent: str, fallbacks: Sequence[str], capable: Sequence[str]
+) -> None:
+    """Checks a chain. Raises InputError for a double, or a capable target outside it."""
+    whole = (incumbent, *fallbacks)
+    if len(set(whole)) < len(whole):
+        raise InputError(f"route {route!r} names a target twice: {', '.join(whole)}")
+    stray = set(capable) - set(fallbacks)
+    if stray:
+        raise InputError(
+            f"route {route!r}: only fallbacks are marked capable, and these are none: "
+            f"{', '.join(sorted(stray))}"
+        )
+
+
+def check_chain_proof(route: str, target: str, proof: ChainProof | None) -> None:
+    """Checks that the proof is for this target on this route; else raises ProofRefused."""
+    match proof:
+        case None:
+            raise ProofRefused(
+                f"route {route!r}: {target} is new in the chain and has no proof: "
+                "a passed verdict of this route, or a waiver"
+            )
+        case Passed():
+            fits = (proof.route, proof.candidate) == (route, target)
+        case Waiver():
+            fits = (proof.route, proof.target) == (route, target)
+        case FormerTarget():
+            fits = proof.target == target
+        case _:
+            assert_never(proof)
+    if not fits:
+        raise ProofRefused(
+            f"route {route!r}: the proof brought for {target} is another target's or route's"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRoute:
+    """The first version: its targets become the route's baseline."""
+
+    route: str
+    incumbent: str
+    fallbacks: tuple[str, ...] = ()
+    settings: RouteSettings = DEFAULT_ROUTE_SETTINGS
+
+
+@dataclass(frozen=True, slots=True)
+class StartCanary:
+    route: str
+    proof: Passed
+    rollout: str
+    weight_bps: int
+    salt: str
+    unit_rule: UnitRule = DEFAULT_UNIT_RULE
+    handover: Handover | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseWeight:
+    route: str
+    rollout: str
+    weight_bps: int
+    handover: Handover | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteCanary:
+    route: str
+    proof: Passed
+    # The incumbent that goes keeps this share for the bake; 0 for no bake.
+    holdback_bps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EndBake:
+    """The incumbent before the promotion loses its last share. Needs no proof."""
+
+    route: str
+    rollout: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbortCanary:
+    """Takes the canary away. Needs no proof: going back is always allowed."""
+
+    route: str
+    rollout: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreIncumbent:
+    """Brings a former incumbent of this route back; the store knows which those are."""
+
+    route: str
+    incumbent: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServeByWaiver:
+    """Makes a target the incumbent that has no proof but the waiver of a break-glass."""
+
+    route: str
+    waiver: Waiver
+    break_glass: str  # its id
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSettings:
+    route: str
+    settings: RouteSettings
+
+
+@dataclass(frozen=True)
+class SetChain:
+    route: str
+    fallbacks: tuple[str, ...]
+    capable: tuple[str, ...] = ()  # of `fallbacks`, those good enough for high stakes
+    # By target id, for those that the version before does not have; for another it replaces the
+    # evidence.
+    proofs: Mapping[str, ChainProof] = field(default_factory=dict)
+
+
+TableChange = (
+    CreateRoute
+    | StartCanary
+    | RaiseWeight
+    | PromoteCanary
+    | EndBake
+    | AbortCanary
+    | RestoreIncumbent
+    | ServeByWaiver
+    | ChangeSettings
+    | SetChain
+)
+
+CHANGE_KINDS: Mapping[type, str] = {
+    CreateRoute: "baseline",
+    StartCanary: "canary",
+    RaiseWeight: "weight",
+    PromoteCanary: "promotion",
+    AbortCanary: "abort",
+    RestoreIncumbent: "restore",
+    # To the database: another incumbent without a verdict, and neither canary nor bake.
+    ServeByWaiver: "restore",
+    ChangeSettings: "settings",
+    # To the database: incumbent and canary stay as they are.
+    SetChain: "settings",
+    EndBake: "settings",
+}
+
+
+def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C901, PLR0911, PLR0912 - one a class
+    """Returns the route's next version. Raises IllegalTransition, InputError, ProofRefused."""
+    if isinstance(change, CreateRoute):
+        return _create(route, change)
+    if route is None:
+        raise IllegalTransition(f"there is no route {change.route!r}; create it first")
+    after = replace(route, version=route.version + 1)
+    match change:
+        case StartCanary():
+            return _start_canary(after, change)
+        case RaiseWeight():
+            canary = _canary_of(route, change.rollout)
+            if not canary.weight_bps < change.weight_bps <= BUCKETS:
+                raise IllegalTransition(
+                    f"route {route.name!r}: a weight only rises, "
+                    f"and {change.weight_bps} does not after {canary.weight_bps} bps"
+                )
+            raised = replace(canary, weight_bps=change.weight_bps, handover=change.handover)
+            return replace(after, canary=raised)
+        case PromoteCanary():
+            return _promote(after, change)
+        case EndBake():
+            if route.holdback is None or route.holdback.rollout != change.rollout:
+                raise IllegalTransition(f"route {route.name!r} does not bake {change.rollout}")
+            return replace(after, holdback=None)
+        case AbortCanary():
+            _canary_of(route, change.rollout)
+            return replace(after, canary=None)
+        case RestoreIncumbent():
+            return replace(
+                after,
+                incumbent=change.incumbent,
+                canary=None,
+                holdback=None,
+                break_glass=None,
+            )
+        case ServeByWaiver(waiver=waiver):
+            return _serve_by_waiver(after, waiver, change.break_glass)
+        case ChangeSettings():
+            return replace(after, settings=change.settings)
+        case SetChain():
+            return _set_chain(after, change)
+        case _:
+            assert_never(change)
+
+
+def _create(route: Route | None, change: CreateRoute) -> Route:
+    if route is not None:
+        raise IllegalTransition(f"route {change.route!r} exists, at version {route.version}")
+    check_route_name(change.route)
+    check_chain(change.route, change.incumbent, change.fallbacks, change.settings.capable)
+    return Route(
+        name=change.route,
+        version=1,
+        incumbent=change.incumbent,
+        fallbacks=change.fallbacks,
+        settings=change.settings,
+    )
+
+
+def _set_chain(after: Route, change: SetChain) -> Route:
+    check_chain(after.name, after.incumbent, change.fallbacks, change.capable)
+    for target in change.fallbacks:
+        if target in change.proofs or target not in after.fallbacks:
+            proof = change.proofs.get(target)
+            check_chain_proof(after.name, target, proof)
+            if isinstance(proof, Passed):
+                _check_proof(after, proof)
+    settings = replace(after.settings, capable=change.capable)
+    return replace(after, fallbacks=change.fallbacks, settings=settings)
+
+
+def _serve_by_waiver(after: Route, waiver: Waiver, break_glass: str) -> Route:
+    check_chain_proof(after.name, waiver.target, waiver)
+    if after.experiment is not None or after.break_glass is not None:
+        raise IllegalTransition(
+            f"route {after.name!r} has a canary, a bake or a break-glass: end it first"
+        )
+    return replace(after, incumbent=waiver.target, break_glass=break_glass)
+
+
+def _start_canary(after: Route, change: StartCanary) -> Route:
+    _check_proof(after, change.proof)
+    if after.canary is not None:
+        raise IllegalTransition(
+            f"route {after.name!r} has a canary already: end that rollout first"
+        )
+    if after.holdback is not None:
+        raise IllegalTransition(
+            f"route {after.name!r} still bakes its last promotion: "
+            f"`swapgate canary finish {after.name}` ends that"
+        )
+    if after.break_glass is not None:
+        raise IllegalTransition(
+            f"route {after.name!r} is served without proof (break-glass {after.break_glass}): "
+            "no canary opens before that has ended"
+        )
+    if not 0 < change.weight_bps <= BUCKETS:
+        raise IllegalTransition(
+            f"a canary's weight is 1 to {BUCKETS} bps, not {change.weight_bps}"
+        )
+    canary = Canary(
+        change.proof.candidate,
+        change.weight_bps,
+        change.salt,
+        change.rollout,
+        change.unit_rule,
+        handover=change.handover,
+    )
+    return replace(after, canary=canary)
+
+
+def _promote(after: Route, change: PromoteCanary) -> Route:
+    proof = change.proof
+    _check_proof(after, proof)
+    canary = after.canary
+    if canary is None or canary.target != proof.candidate:
+        raise ProofRefused(f"route {after.name!r}: {proof.candidate} is not its canary")
+    holdback = None
+    if change.holdback_bps:
+        holdback = replace(
+            canary,
+            target=after.incumbent,
+            weight_bps=change.holdback_bps,
+            control=True,
+            handover=None,
+        )
+    return replace(after, incumbent=proof.candidate, canary=None, holdback=holdback)
+
+
+def _check_proof(route: Route, proof: Passed) -> None:
+    if (proof.route, proof.incumbent) != (route.name, route.incumbent):
+        raise ProofRefused(
+            f"verdict {proof.id} is for route {proof.route!r} against {proof.incumbent}; "
+            f"route {route.name!r} has incumbent {route.incumbent}: propose again"
+        )
+
+
+def _canary_of(route: Route, rollout: str) -> Canary:
+    if route.canary is None or route.canary.rollout != rollout:
+        raise IllegalTransition(f"route {route.name!r} has no canary of rollout {rollout}")
+    return route.canary

@@ -1,0 +1,232 @@
+"""A shadow sends a share of a route's requests to a candidate as well, and discards its answers
+(F8). Pure. It needs no verdict; its provider must be cleared for the route's data class (D8),
+and it has limits and a budget of its own.
+
+A shadow pair compares the incumbent's and the candidate's answer to one request, without a
+model: form, latency, tokens and cost. Only counts and sums go out.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from harness.frame.errors import InputError
+from harness.frame.json_schema import THREAD_LIMITS, matches_schema
+from harness.providers.target import Target
+
+MAX_SHARE_BPS: Final = 10_000
+MAX_AT_ONCE: Final = 64
+MAX_PER_DAY: Final = 10_000_000
+MIRRORED: Final = "mirrored"
+UNPRICED: Final = "unpriced"
+COST_USD: Final = "candidate.cost_usd"
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowLimits:
+    share_bps: int = 100  # of the sticky keys, 1 to 10 000
+    at_once: int = 4  # of one worker. Days are UTC
+    requests_per_day: int = 1000
+    usd_per_day: float | None = 1.0  # None for no limit in money
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A shadow of a route; `routing.table.find_shadow_end` says which changes end it."""
+
+    id: str
+    route: str
+    incumbent: str  # target id
+    candidate: Target
+    data_class: str
+    limits: ShadowLimits
+    proposal: str | None  # the one that it was started for, None for an approver's act
+    reason: str
+    started_by: str
+    started_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None = None  # ended_at, ended_by: None until it ends
+    ended_by: str | None = None
+    ended_because: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowTally:
+    """Holds what a worker added up of a shadow on one day (UTC): numbers, never content."""
+
+    shadow: str
+    day: date
+    worker: str
+    # Requests mirrored and left out, by why, and pairs by check (`compare_pair`).
+    counts: Mapping[str, int] = field(default_factory=dict)
+    # Of the pairs, by side and measure, and the candidate's whole cost.
+    sums: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowUsage:
+    requests: int = 0
+    cost_usd: float = 0.0
+
+
+def check_shadow_limits(limits: ShadowLimits) -> None:
+    if not 1 <= limits.share_bps <= MAX_SHARE_BPS:
+        raise InputError("a shadow mirrors more than nothing, and 100 % at the most")
+    if not 1 <= limits.at_once <= MAX_AT_ONCE:
+        raise InputError(f"a shadow asks 1 to {MAX_AT_ONCE} at once, not {limits.at_once}")
+    if not 1 <= limits.requests_per_day <= MAX_PER_DAY:
+        raise InputError(f"a shadow mirrors 1 to {MAX_PER_DAY} requests a day")
+    usd = limits.usd_per_day
+    if usd is not None and not 0 < usd < 1e9:
+        raise InputError(f"a shadow's budget is above 0 US dollars a day, not {usd}")
+
+
+def within_budget(limits: ShadowLimits, used: ShadowUsage, *, priced: bool) -> bool:
+    """Whether one more may be asked. An unknown cost keeps within no budget in money."""
+    if used.requests >= limits.requests_per_day:
+        return False
+    most = limits.usd_per_day
+    return most is None or (priced and used.cost_usd < most)
+
+
+def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
+    used = [row for row in rows if row.day == today]
+    return ShadowUsage(
+        sum(row.counts.get(MIRRORED, 0) for row in used),
+        math.fsum(row.sums.get(COST_USD, 0.0) for row in used),
+    )
+
+
+def add_tallies(one: ShadowTally, more: ShadowTally) -> ShadowTally:
+    counts = Counter(one.counts)
+    counts.update(more.counts)
+    sums = dict(one.sums)
+    for name, value in more.sums.items():
+        sums[name] = sums.get(name, 0.0) + value
+    return ShadowTally(one.shadow, one.day, one.worker, dict(counts), sums)
+
+
+PAIRS: Final = "pairs"
+UNIT: Final = "unit"
+CUT_OFF_REASONS: Final = frozenset({"length", "max_tokens", "incomplete"})
+REFUSAL_REASONS: Final = frozenset({"content_filter", "refusal"})
+REDACTED_REFUSAL: Final = "[refusal left out]"
+
+
+class ShadowCheck(StrEnum):
+    """What an answer holds or does not. SCHEMA: it is valid as `domain.json_schema` judges."""
+
+    ANSWERED = "answered"
+    JSON = "json"
+    SCHEMA = "schema"
+    TOOLS = "tools"
+    NOT_REFUSED = "not_refused"
+    NOT_CUT_OFF = "not_cut_off"
+
+
+class CheckSides(StrEnum):
+    BOTH = "both"
+    INCUMBENT = "incumbent_only"
+    CANDIDATE = "candidate_only"
+    NEITHER = "neither"
+
+
+@dataclass(frozen=True, slots=True)
+class PairSide:
+    # The request and this side's answer to it; None where it gave none.
+    content: Mapping[str, Any] | None
+    ms: float  # to the whole answer, of a stream to its first output
+    output_tokens: int
+    cost_usd: float
+
+
+def compare_pair(
+    incumbent: PairSide, candidate: PairSide
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Counts and sums. Raises ValueError, TypeError, KeyError or AttributeError."""
+    ours, theirs = _checks(incumbent.content), _checks(candidate.content)
+    counts = {
+        f"{check.value}.{_both(ours[check], theirs[check]).value}": 1
+        for check in ShadowCheck
+        if check in ours and check in theirs
+    }
+    if incumbent.content is None or candidate.content is None:
+        return counts, {}
+    counts[PAIRS] = 1
+    sums: dict[str, float] = {}
+    for name, side in (("incumbent", incumbent), ("candidate", candidate)):
+        sums[f"{name}.ms"] = side.ms
+        sums[f"{name}.output_tokens"] = float(side.output_tokens)
+        sums[f"{name}.paired_usd"] = side.cost_usd
+    return counts, sums
+
+
+def unit_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """The checks of a caller's first pair, by the names that callers are counted under."""
+    names = {f"{check.value}.{both.value}" for check in ShadowCheck for both in CheckSides}
+    return {f"{UNIT}.{name}": n for name, n in counts.items() if name in names}
+
+
+def _both(incumbent: bool, candidate: bool) -> CheckSides:  # noqa: FBT001 - two of a kind
+    if incumbent:
+        return CheckSides.BOTH if candidate else CheckSides.INCUMBENT
+    return CheckSides.CANDIDATE if candidate else CheckSides.NEITHER
+
+
+def _checks(content: Mapping[str, Any] | None) -> dict[ShadowCheck, bool]:
+    if content is None:
+        return {ShadowCheck.ANSWERED: False}
+    answer = content["answer"]
+    ended = answer.get("finish_reason")
+    said = answer.get("content")
+    refused = (
+        ended in REFUSAL_REASONS or bool(answer.get("refusal")) or said == REDACTED_REFUSAL
+    )
+    found = {
+        ShadowCheck.ANSWERED: True,
+        ShadowCheck.NOT_REFUSED: not refused,
+        ShadowCheck.NOT_CUT_OFF: ended not in CUT_OFF_REASONS,
+    }
+    calls = answer.get("tool_calls") or ()
+    if content.get("tools"):
+        found[ShadowCheck.TOOLS] = all(_valid(call, content["tools"]) for call in calls)
+    form = content.get("response_format") or {}
+    if form.get("type") in ("json_object", "json_schema") and not calls:
+        is_json, value = _parsed(_answer_text(answer))
+        found[ShadowCheck.JSON] = is_json
+        if form["type"] == "json_schema":
+            schema = (form.get("json_schema") or {}).get("schema")
+            found[ShadowCheck.SCHEMA] = is_json and matches_schema(value, schema, THREAD_LIMITS)
+    return found
+
+
+def _valid(call: Mapping[str, Any], tools: list[Mapping[str, Any]]) -> bool:
+    """Whether it names a tool that was offered, with arguments of the tool's form."""
+    function = call.get("function") or {}
+    offered = {
+        tool["function"]["name"]: tool["function"] for tool in tools if "function" in tool
+    }
+    if function.get("name") not in offered:
+        return False
+    is_json, given = _parsed(function.get("arguments") or "{}")
+    wanted = offered[function["name"]].get("parameters")
+    return is_json and isinstance(given, dict) and matches_schema(given, wanted, THREAD_LIMITS)
+
+
+def _parsed(text: object) -> tuple[bool, object]:
+    try:
+        return True, json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return False, None
+
+
+def _answer_text(answer: Mapping[str, Any]) -> str:
+    content = answer.get("content")
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content)
+    return content if isinstance(content, str) else ""

@@ -1,1 +1,0 @@
-"""Adapters to the machine: clock, chance, subprocesses, schedule. No rules."""

@@ -1,1 +1,0 @@
-"""Child processes: eval workers, a supervisor for groups, and the TCP ports they listen on."""

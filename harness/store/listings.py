@@ -1,0 +1,290 @@
+"""Lists for people to look at. A forged row is named in its page, and fails no list."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.agents.records import AgentListings
+from harness.frame.alerts.alert import ALERT_RULES
+from harness.frame.alerts.alert_record import AlertRecord
+from harness.frame.alerts.records import ALERT, alert
+from harness.frame.errors import NotFound
+from harness.frame.pagination import FIRST_PAGE, Page, PageRequest
+from harness.frame.people.access import ApiKey
+from harness.frame.people.records import API_KEY, api_key
+from harness.frame.records.columns import Row
+from harness.frame.records.pages import Order, given, newest, read_page, select_where
+from harness.frame.records.preloaded import NAMES_AT_ONCE
+from harness.frame.signing.audit import ALL_EVENTS, AuditEvent, AuditFilter
+from harness.frame.signing.audit_log import AUDIT_EVENT, read_events
+from harness.frame.signing.signed_rows import RowFault
+from harness.gate.run import EvalRun, RunState, Sample
+from harness.gate.verdict import Verdict
+from harness.operations.records import CAPTURED, captured
+from harness.providers.force import SwitchRecord
+from harness.providers.records import TARGET, target
+from harness.providers.target import Target
+from harness.routing.capture import CapturedRequest
+from harness.routing.evidence import BreakGlass
+from harness.routing.freeze import Freeze
+from harness.routing.proposal import Proposal
+from harness.routing.records.evidence import chain_signed
+from harness.routing.records.failovers import FAILOVER, failover, failover_count_from_row
+from harness.routing.records.interventions import (
+    BREAK_GLASS,
+    FREEZE,
+    SWITCH,
+    break_glass,
+    freeze,
+    shadow,
+    shadow_from_row,
+    switch,
+)
+from harness.routing.records.proposals import (
+    DECIDED_PHASE_VALUES,
+    HAS_NOT_ENDED,
+    PROPOSAL,
+    proposal,
+)
+from harness.routing.records.routes import NEWEST_NAMES, ROUTE_HEADS, read_current
+from harness.routing.records.runs import EVAL_RUN, NO_SUCH_RUN, SAMPLE, eval_run, sample
+from harness.routing.records.verdicts import VERDICT, verdict
+from harness.routing.records.versions import (
+    record_from_row,
+    route_fallback,
+    route_from_row,
+    route_version,
+)
+from harness.routing.reliability.failover import Failover, FailoverCount
+from harness.routing.shadow import Shadow
+from harness.routing.table import Route, RouteHead, RouteRecord
+
+PROPOSALS: Final = newest(proposal.c.created_at, proposal.c.id)
+RUNS: Final = newest(eval_run.c.created_at, eval_run.c.id)
+SWITCHES: Final = newest(switch.c.created_at, switch.c.id)
+BREAK_GLASSES: Final = newest(break_glass.c.created_at, break_glass.c.id)
+FREEZES: Final = newest(freeze.c.created_at, freeze.c.id)
+SHADOWS: Final = newest(shadow.c.started_at, shadow.c.id)
+SAMPLES: Final = Order((sample.c.position, sample.c.epoch, sample.c.item))
+TARGETS: Final = Order((target.c.provider, target.c.model, target.c.id), key=target.c.id)
+KEYS: Final = Order((api_key.c.created_at, api_key.c.id), key=api_key.c.id)
+ROUTES: Final = Order((route_version.c.route,))
+VERSIONS: Final = Order((route_version.c.version,), frozenset({route_version.c.version}))
+_UNLISTED: Final = [kind.value for kind, rule in ALERT_RULES.items() if not rule.notifies]
+ALERTS: Final = Order((alert.c.last_seen, alert.c.id), frozenset({alert.c.last_seen}))
+FAILOVERS: Final = Order(
+    (failover.c.at, failover.c.worker, failover.c.number),
+    frozenset({failover.c.at, failover.c.number}),
+)
+CAPTURES: Final = Order((captured.c.at, captured.c.id), frozenset({captured.c.at}))
+
+
+class Listings(AgentListings):
+    """Pages of stored rows, for people to look at. `after` raises NotFound for a row that is
+    not stored, InputError for a malformed cursor.
+
+    A row that is not as it was signed is named in its page and does not hide the others. A
+    `Transaction` has no listings for that reason: no decision may rest on these rows.
+    """
+
+    def proposals(
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        route: str | None = None,
+        open_only: bool = False,
+        decided_only: bool = False,
+    ) -> Page[Proposal]:
+        where = (
+            given(proposal.c.route, route),
+            HAS_NOT_ENDED if open_only else None,
+            proposal.c.phase.in_(DECIDED_PHASE_VALUES) if decided_only else None,
+        )
+        return self.page(PROPOSAL, PROPOSALS, page_request, *where)
+
+    def runs(
+        self, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
+    ) -> Page[EvalRun]:
+        in_state = eval_run.c.state.in_(states) if states else None
+        return self.page(EVAL_RUN, RUNS, page_request, in_state)
+
+    def samples(self, page_request: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
+        known = sa.select(eval_run.c.id).where(eval_run.c.id == run)
+        if self.tx.read(known).first() is None:
+            raise NotFound(NO_SUCH_RUN.format(run))
+        return self.page(SAMPLE, SAMPLES, page_request, sample.c.run == run)
+
+    def targets(self, page_request: PageRequest = FIRST_PAGE) -> Page[Target]:
+        return self.page(TARGET, TARGETS, page_request)
+
+    def versions(
+        self, page_request: PageRequest = FIRST_PAGE, *, route: str
+    ) -> Page[RouteRecord]:
+        query = sa.select(route_version).where(route_version.c.route == route)
+        rows = read_page(self.tx, query, VERSIONS, page_request)
+        if not rows.total:
+            raise NotFound(f"there is no route {route!r}; `swapgate route list` shows them")
+        chains = self._chains(route, [row.version for row in rows.rows])
+        records, invalid = [], []
+        for row in rows.rows:
+            chain = chains.get(row.version, [])
+            fault = self.tx.fault(route_version, row, fallbacks=chain_signed(chain))
+            if fault is not None:
+                invalid.append(fault)
+                continue
+            fallbacks = {row.version: tuple(link.target for link in chain)}
+            records.append(record_from_row(row, fallbacks))
+        return Page(records, rows.total, rows.next, invalid)
+
+    def _chains(self, route: str, versions: Collection[int]) -> dict[int, list[Row]]:
+        query = (
+            sa.select(route_fallback)
+            .where(
+                route_fallback.c.route == route,
+                route_fallback.c.version.in_(versions),
+            )
+            .order_by(route_fallback.c.version, route_fallback.c.position)
+        )
+        found: dict[int, list[Row]] = {}
+        for row in self.tx.read(query):
+            found.setdefault(row.version, []).append(row)
+        return found
+
+    def keys(self, page_request: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
+        return self.page(API_KEY, KEYS, page_request)
+
+    def switches(self, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
+        return self.page(SWITCH, SWITCHES, page_request)
+
+    def freezes(
+        self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ) -> Page[Freeze]:
+        """Lists people's freezes, past ones too. route: its own and those of all routes."""
+        about = sa.or_(freeze.c.route == route, freeze.c.route.is_(None))
+        return self.page(FREEZE, FREEZES, page_request, None if route is None else about)
+
+    def break_glasses(self, page_request: PageRequest = FIRST_PAGE) -> Page[BreakGlass]:
+        return self.page(BREAK_GLASS, BREAK_GLASSES, page_request)
+
+    def shadows(
+        self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ) -> Page[Shadow]:
+        query = select_where(shadow, given(shadow.c.route, route))
+        page = read_page(self.tx, query, SHADOWS, page_request)
+        good, invalid = self.sorted_out(shadow, page.rows)
+        known, invalid_targets = self._targets({row.candidate for row in good})
+        records = [shadow_from_row(row, known) for row in good if row.candidate in known]
+        return Page(records, page.total, page.next, [*invalid, *invalid_targets])
+
+    def alerts(
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        open_only: bool = False,
+        search: str = "",
+    ) -> Page[AlertRecord]:
+        """Lists the alerts that notify people. search: a part of their text."""
+        columns = (alert.c.title, alert.c.text, alert.c.subject, alert.c.kind)
+        where = (
+            alert.c.kind.not_in(_UNLISTED),
+            alert.c.resolved_at.is_(None) if open_only else None,
+            sa.or_(*(c.icontains(search, autoescape=True) for c in columns))
+            if search
+            else None,
+        )
+        return self.page(ALERT, ALERTS, page_request, *where)
+
+    def failovers(
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        since: datetime,
+        route: str | None = None,
+        user_hashes: Sequence[str] = (),
+    ) -> Page[Failover]:
+        # A request that names its caller twice has several hashes in one mark.
+        parts = [failover.c.user_hash.contains(part) for part in user_hashes]
+        where = (
+            failover.c.at >= since,
+            given(failover.c.route, route),
+            sa.or_(failover.c.user_hash.in_(user_hashes), *parts) if user_hashes else None,
+        )
+        return self.page(FAILOVER, FAILOVERS, page_request, *where)
+
+    def failover_counts(
+        self, *, since: datetime, route: str | None = None
+    ) -> Sequence[FailoverCount]:
+        of = (failover.c.route, failover.c.target, failover.c.failure)
+        unanswered = sa.case((failover.c.next_target.is_(None), 1), else_=0)
+        query = (
+            sa.select(
+                *of,
+                sa.func.count().label("times"),
+                sa.func.sum(unanswered).label("unanswered"),
+                sa.func.max(failover.c.at, type_=failover.c.at.type).label("last"),
+            )
+            .where(failover.c.at >= since)
+            .group_by(*of)
+            .order_by(sa.desc("times"), *of)
+        )
+        if route is not None:
+            query = query.where(failover.c.route == route)
+        return [failover_count_from_row(row) for row in self.tx.read(query)]
+
+    def captures(
+        self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ) -> Page[CapturedRequest]:
+        return self.page(CAPTURED, CAPTURES, page_request, given(captured.c.route, route))
+
+    def events(
+        self, page_request: PageRequest = FIRST_PAGE, *, selection: AuditFilter = ALL_EVENTS
+    ) -> Page[AuditEvent]:
+        rows = read_events(self.tx, selection, page_request)
+        return Page([AUDIT_EVENT.read(row) for row in rows.rows], rows.total, rows.next)
+
+    def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
+        query = sa.select(verdict).where(verdict.c.id.in_(sorted(ids)))
+        good, _ = self.sorted_out(verdict, self.tx.read(query).all())
+        return {row.id: VERDICT.read(row) for row in good}
+
+    def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
+        return self._targets(ids)[0]
+
+    def routes(self, page_request: PageRequest | None = None) -> Page[Route]:
+        """Lists the routes by name, as they are now; all of them without a page."""
+        if page_request is None:
+            return self._current(None)
+        page = read_page(self.tx, NEWEST_NAMES, ROUTES, page_request)
+        found = self.routes_named([row.route for row in page.rows])
+        routes = sorted(found, key=lambda route: route.name)
+        return Page(routes, page.total, page.next, found.invalid)
+
+    def routes_named(self, names: Collection[str]) -> Page[Route]:
+        wanted = sorted(names)
+        some = [
+            self._current(wanted[first : first + NAMES_AT_ONCE])
+            for first in range(0, len(wanted), NAMES_AT_ONCE)
+        ]
+        routes = [route for page in some for route in page]
+        invalid = [fault for page in some for fault in page.invalid]
+        return Page(routes, len(routes) + len(invalid), None, invalid)
+
+    def route_heads(self) -> Sequence[RouteHead]:
+        """Lists by name what all routes are sorted by; forged rows are among them."""
+        return [RouteHead(**row._asdict()) for row in self.tx.read(ROUTE_HEADS)]
+
+    def _current(self, names: Collection[str] | None) -> Page[Route]:
+        found, invalid = [], []
+        for row, chain in read_current(self.tx, names):
+            if fault := self.tx.fault(route_version, row, fallbacks=chain_signed(chain)):
+                invalid.append(fault)
+            else:
+                found.append(route_from_row(row, tuple(link.target for link in chain)))
+        return Page(found, len(found) + len(invalid), None, invalid)
+
+    def _targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
+        query = sa.select(target).where(target.c.id.in_(sorted(ids)))
+        good, invalid = self.sorted_out(target, self.tx.read(query).all())
+        return {row.id: TARGET.read(row) for row in good}, invalid

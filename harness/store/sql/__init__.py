@@ -1,1 +1,0 @@
-"""SQLite and PostgreSQL: named Core statements, by subject."""

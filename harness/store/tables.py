@@ -1,0 +1,62 @@
+"""All tables, as Core metadata: the migrations must lead to them."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from harness.agents import records as agents_records
+from harness.evals.records import drift, spending
+from harness.frame import idempotency_records
+from harness.frame.alerts import records as alert_records
+from harness.frame.people.records import person_link
+from harness.frame.records import installation
+from harness.frame.records.columns import keep_strict, metadata
+from harness.frame.records.signed_tables import SignedTable, is_signed, signed_table
+from harness.frame.signing.audit_log import audit_event
+from harness.operations import records as operations_records
+from harness.providers.records import target
+from harness.routing.records import failovers, interventions, rollouts, traffic_sums
+from harness.routing.records.proposals import approval
+from harness.routing.records.runs import sample, suite
+from harness.routing.records.traffic_tables import block
+from harness.routing.records.verdicts import verdict
+from harness.routing.records.versions import evidence, route_fallback, route_version, waiver
+
+for table in metadata.tables.values():
+    keep_strict(table)
+
+# The tables whose rows are signed, by name, each after those that it refers to.
+SIGNED: Final[Mapping[str, SignedTable]] = {
+    table.name: signed_table(table) for table in metadata.sorted_tables if is_signed(table)
+}
+
+APPEND_ONLY: Final = (
+    target,
+    suite,
+    sample,
+    verdict,
+    approval,
+    waiver,
+    evidence,
+    route_version,
+    route_fallback,
+    block,
+    audit_event,
+    person_link,
+)
+
+# The modules that declare the other tables.
+DECLARED_BY: Final = (
+    agents_records,
+    alert_records,
+    drift,
+    failovers,
+    idempotency_records,
+    installation,
+    interventions,
+    operations_records,
+    rollouts,
+    spending,
+    traffic_sums,
+)
+
+__all__ = ["APPEND_ONLY", "SIGNED", "metadata"]
