@@ -400,7 +400,7 @@ def _unit(leaf: str) -> str:
 def _default(value: object, *, required: bool) -> str:
     if value is _MISSING:
         return "required" if required else ""
-    if value is None or value == "":
+    if value in (None, "", [], {}):
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
