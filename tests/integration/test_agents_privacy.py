@@ -253,6 +253,15 @@ def test_a_signed_grant_opens_its_target_until_it_is_revoked_and_nothing_else(
         assert calls.refusal(agent="ag_2") == NOT_SERVED
         assert calls.refusal(key="k_gone") == "invalid_agent_header"
 
+        # A router that starts without its database knows the grant as well.
+        world.kill()
+        database = tmp_path / "swapgate.db"
+        hidden = database.rename(tmp_path / "away.db")
+        world.start()
+        assert calls.refusal() == ""
+        hidden.rename(database)
+        eventually(lambda: world.readyz() == "ok")
+
         with world.installation.store.write() as tx:
             AgentGrants(tx).revoke(GRANT, world.installation.clock.now())
         eventually(lambda: calls.refusal() == NOT_SERVED)

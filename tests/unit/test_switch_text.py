@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import pytest
 
+from harness.agents.caller import APPROVAL_PATH, ApprovalLinks
 from harness.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,
@@ -105,6 +106,17 @@ def test_what_an_agent_wrote_is_one_line_of_data(text: str, shown: str, inert: s
 )
 def test_another_request_has_another_hash(change: dict[str, object]) -> None:
     assert replace(REQUEST, **change).hash != REQUEST.hash  # type: ignore[arg-type]
+
+
+def test_a_link_is_of_its_request_as_it_is_alone() -> None:
+    links = ApprovalLinks("http://swapgate.test/", b"a secret of the tests")
+    token = links.link(REQUEST).removeprefix(f"http://swapgate.test{APPROVAL_PATH}")
+
+    assert links.is_of(token, REQUEST)
+    for wrong in ("", token[:-1], token.replace("sw_1", "sw_2"), "\ud800", "é"):
+        assert not links.is_of(wrong, REQUEST)
+    assert not links.is_of(token, replace(REQUEST, reason="another"))
+    assert not replace(links, secret=b"another").is_of(token, REQUEST)
 
 
 def test_the_agent_is_told_of_every_end() -> None:
