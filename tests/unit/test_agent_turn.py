@@ -170,7 +170,8 @@ def test_what_sub_tasks_used_counts_against_the_turn() -> None:
     left = budget.left(20.0)
 
     assert (left.max_tokens, left.max_usd, left.timeout_s) == (60, 0.75, 280.0)
-    budget.charge(MessageUsage(60, 0, cost_usd=0.0))
+    budget.charge(MessageUsage(60, 0, cost_usd=0.25))
+    assert budget.left(20.0).max_usd == 0.5
     with pytest.raises(CallFailed, match="100 tokens"):
         budget.require_left(10.0)
 
