@@ -31,36 +31,23 @@ class Palette:
         return str(getattr(self, tone.value))
 
 
-LIGHT: Final = Palette(
-    better="#0B5CAD",
-    worse="#B3470B",
-    undecided="#7A5600",
-    neutral="#546173",
-    ground="#FFFFFF",
-    raised="#F5F7FA",
-    text="#1A2330",
-    line="#DDE3EA",
-    primary="#1F5FBF",
-    better_wash="#EAF3FC",
-    worse_wash="#FDF0E8",
-    undecided_wash="#FFF6DC",
-    neutral_wash="#F3F5F8",
-)
-DARK: Final = Palette(
-    better="#4FB6FF",
-    worse="#FF9D57",
-    undecided="#F2C14E",
-    neutral="#A3B1C0",
-    ground="#10151C",
-    raised="#1A212B",
-    text="#E8EDF3",
-    line="#2D3744",
-    primary="#2F6FD0",
-    better_wash="#122436",
-    worse_wash="#33210F",
-    undecided_wash="#332B10",
-    neutral_wash="#1A212B",
-)
+_COLOURS: Final = {  # by light and dark
+    "better": ("#0B5CAD", "#4FB6FF"),
+    "worse": ("#B3470B", "#FF9D57"),
+    "undecided": ("#7A5600", "#F2C14E"),
+    "neutral": ("#546173", "#A3B1C0"),
+    "ground": ("#FFFFFF", "#10151C"),
+    "raised": ("#F5F7FA", "#1A212B"),
+    "text": ("#1A2330", "#E8EDF3"),
+    "line": ("#DDE3EA", "#2D3744"),
+    "primary": ("#1F5FBF", "#2F6FD0"),
+    "better_wash": ("#EAF3FC", "#122436"),
+    "worse_wash": ("#FDF0E8", "#33210F"),
+    "undecided_wash": ("#FFF6DC", "#332B10"),
+    "neutral_wash": ("#F3F5F8", "#1A212B"),
+}
+LIGHT: Final = Palette(**{name: light for name, (light, _) in _COLOURS.items()})
+DARK: Final = Palette(**{name: dark for name, (_, dark) in _COLOURS.items()})
 
 
 def palette(theme: str | None) -> Palette:

@@ -44,7 +44,7 @@ DOORS = {
         "harness/store/",
         "harness/frame/records/",
         "harness/frame/signing/audit_log.py",
-        "harness/frame/idempotency_records.py",
+        "harness/frame/idempotency.py",
         *(f"harness/{subject}/records" for subject in RECORDED),
         "migrations/",
     ),

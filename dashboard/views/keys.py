@@ -3,7 +3,7 @@ what did Swapgate itself spend, and swaps save?
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date
 from typing import Any, Final
 
 import streamlit as st
@@ -171,15 +171,11 @@ def _management(found: Sequence[KeySummary]) -> None:
             "Whose": strong(key.principal_name),
             "Role": escape(key.role.name.lower() if key.role else ""),
             "Key": escape(f"{key.name} …{key.hint}"),
-            "Created (UTC)": _day(key.created_at),
+            "Created (UTC)": f"{key.created_at:%d %b %Y}",
         }
         for key in by_name
     ]
     st.html(html.listing("Management keys", note, rows, nobody))
-
-
-def _day(at: datetime) -> str:
-    return f"{at:%d %b %Y}"
 
 
 def _spending() -> None:
@@ -228,10 +224,6 @@ def _person_cells(view: PersonView) -> html.Row:
     return {"Name": strong(view.name), "Acts by": escape(way), "Is": declared}
 
 
-def _who_first(view: PersonView) -> tuple[bool, str]:
-    return (bool(view.person) or view.issuer is None, view.folded)
-
-
 NO_OTHER: Final = "No other person here"
 OWN: Final = "An admin sees every person here. All others see themselves alone."
 NOTE: Final = (
@@ -252,7 +244,9 @@ def _people() -> None:
         st.html(html.note(OWN))
     if not known:
         return
-    rows = [_person_cells(view) for view in sorted(known, key=_who_first)[:MOST_ROWS]]
+    # Those whom an admin has still to declare stand first.
+    ordered = sorted(known, key=lambda v: (bool(v.person) or v.issuer is None, v.folded))
+    rows = [_person_cells(view) for view in ordered[:MOST_ROWS]]
     st.html(html.table(rows, stacked=True))
     if len(known) > MOST_ROWS:
         st.html(html.note(f"{MOST_ROWS} of {len(known):,}; swapgate person list has all."))
@@ -309,14 +303,6 @@ def show_buttons(live: Sequence[KeySummary]) -> None:
             change_key.opener(live, missing=none),
         ]
     )
-
-
-def kind(key: KeySummary) -> str:
-    return f"{key.role.name.lower()} key" if key.role else "client key"
-
-
-def choice(key: KeySummary) -> str:
-    return f"{key.name} · {kind(key)} …{key.hint}"
 
 
 @dialog("Create a client key", Role.ADMIN, "client", "add", width="medium")
@@ -395,9 +381,14 @@ def _ask_opt_outs(before: Iterable[OptOut], form: Form) -> list[OptOut]:
 @dialog("Change or revoke a key", Role.ADMIN, "chosen", "edit", width="medium")
 def change_key(form: Form, live: Sequence[KeySummary]) -> None:
     by_id = {key.id: key for key in sorted(live, key=lambda key: key.name.casefold())}
+    titles = {
+        id_: f"{key.name} · {f'{key.role.name.lower()} key' if key.role else 'client key'} "
+        f"…{key.hint}"
+        for id_, key in by_id.items()
+    }
     chosen = form.choose(
         "key", "Key", by_id, placeholder="Choose a key, or write a part of its name",
-        format_func=lambda id_: choice(by_id[id_]) if id_ in by_id else id_,
+        format_func=lambda id_: titles.get(id_, id_),
     )  # fmt: skip
     key = by_id.get(chosen or "")
     if key is None:

@@ -1,7 +1,6 @@
 """The Routes page's section of policies: what must a candidate prove, and how?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import streamlit as st
@@ -20,8 +19,6 @@ from harness.gate.policy import (
 )
 from harness.gate.suite_plan import Claim
 from harness.gate.text.guardrail_rows import GUARDRAIL_NAMES
-from harness.routing.context import Context
-from harness.routing.table import Route
 
 MOST_ROUTES: Final = 8
 NOTE: Final = (
@@ -30,54 +27,40 @@ NOTE: Final = (
 )
 
 
-@dataclass(frozen=True)
-class PolicyUse:
-    policy: Policy
-    routes: Sequence[Route]
-
-
-def show(route: Route | None = None) -> None:
-    uses = list_policy_uses(page_frame.context())
+def show(own: str = "") -> None:
+    """Shows the policies. own: that of the page's route, which is shown first, and whole."""
+    ctx = page_frame.context()
+    used: dict[str, list[str]] = {name: [] for name in ctx.policies}
+    for route in ctx.store.lists.routes():
+        used.setdefault(route.settings.policy, []).append(route.name)
+    ordered = sorted(ctx.policies, key=lambda name: (-len(used[name]), name))
     st.html(html.section("Policy", NOTE))
-    own = route.settings.policy if route else ""
-    others = [use for use in uses if use.policy.name != own]
-    for use in uses:
-        if use not in others:
-            _show_policy(use)
-    if others:
-        with st.expander(labels.plural(len(others), "other policy", "other policies")):
-            for use in others:
-                _show_policy(use)
+    if own in ctx.policies:
+        _show_policy(ctx.policies[own], used[own])
+        ordered.remove(own)
+    if ordered:
+        with st.expander(labels.plural(len(ordered), "other policy", "other policies")):
+            for name in ordered:
+                _show_policy(ctx.policies[name], used[name])
 
 
-def _show_policy(use: PolicyUse) -> None:
-    people = use.policy.promotion is PromotionMode.APPROVED
+def _show_policy(policy: Policy, routes: Sequence[str]) -> None:
+    people = policy.promotion is PromotionMode.APPROVED
     who = "a person approves" if people else "automatic"
     tone = labels.Tone.UNDECIDED if people else labels.Tone.NEUTRAL
     used = "No route uses it."
-    if use.routes:
-        names = [html.link("routes", escape(r.name), route=r.name) for r in use.routes]
-        count = escape(labels.plural(len(use.routes), "route"))
+    if routes:
+        names = [html.link("routes", escape(name), route=name) for name in routes]
+        count = escape(labels.plural(len(routes), "route"))
         used = f"{count}: {labels.few(names, MOST_ROUTES)}"
-    with st.container(border=True, key=f"policy-{use.policy.name}"):
+    name = f'<span class="name">{strong(policy.name)}</span>'
+    with st.container(border=True, key=f"policy-{policy.name}"):
         st.html(
-            html.block(
-                f'<p><span class="name">{strong(use.policy.name)}</span> '
-                f"{html.pill(who, tone)}</p>",
-                f'<p class="note">{used}</p>',
-            )
+            html.block(f"<p>{name} {html.pill(who, tone)}</p>", f'<p class="note">{used}</p>')
         )
-        st.html(summary(use.policy))
-        st.html(_steps(use.policy.canary))
-
-
-def list_policy_uses(ctx: Context) -> Sequence[PolicyUse]:
-    known = ctx.store.lists.routes()
-    uses = [
-        PolicyUse(policy, [route for route in known if route.settings.policy == name])
-        for name, policy in ctx.policies.items()
-    ]
-    return sorted(uses, key=lambda use: (-len(use.routes), use.policy.name))
+        st.html(summary(policy))
+        plan = [(format_bps(step.weight_bps), _needs(step)) for step in policy.canary.steps]
+        st.html(html.steps([*plan, ("100 %", "promoted")], None))
 
 
 def summary(policy: Policy) -> str:
@@ -199,11 +182,6 @@ def _bake(canary: CanaryPolicy) -> str:
     return (
         f"After the promotion the former model keeps {share} for {time}, to be compared with."
     )
-
-
-def _steps(canary: CanaryPolicy) -> str:
-    plan = [(format_bps(step.weight_bps), _needs(step)) for step in canary.steps]
-    return html.steps([*plan, ("100 %", "promoted")], None)
 
 
 def _needs(step: CanaryStep) -> str:

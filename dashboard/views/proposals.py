@@ -17,12 +17,10 @@ from harness.canary import duration_estimate, status
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_score
 from harness.frame.pagination import Page
-from harness.frame.people.access import Role
 from harness.gate.suite_plan import Claim
 from harness.gate.text.sentences import reason_text
 from harness.proposals import route_rules, submission
-from harness.proposals.candidates import cost_ratio, estimate
-from harness.proposals.candidates.cost_ratio import CostRatio
+from harness.proposals.candidates import estimate
 from harness.routes import traffic_report
 from harness.routing.proposal import ProposalPhase
 
@@ -179,7 +177,7 @@ def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
         request = _read_form(routes, prefilled, busy)
         why_not = _why_not(request, busy)
         if not why_not:
-            request, why_not = _accept_cost(request, _outlook(request))
+            why_not = _outlook(request)
         elif request.route in busy:
             _lead_to(busy[request.route])
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -261,45 +259,14 @@ def _why_not(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow
     return ""
 
 
-def _accept_cost(
-    request: submission.ProposalRequest, cost: CostRatio | None
-) -> tuple[submission.ProposalRequest, str]:
-    """Asks for it where the canary would end for its cost. Returns why it cannot be proposed
-    yet.
-    """
-    if cost is None or not cost.ends_canary or cost.free:
-        return request, cost.text if cost and cost.ends_canary else ""
-    if why_not := current_user.why_not(Role.APPROVER):
-        return request, f"Its canary would end for its cost. {why_not}"
-    left, right = st.columns(2)
-    ratio = left.number_input(
-        "Accept a cost of up to … times", 1.0, cost_ratio.MOST_ACCEPTED, None, 0.5,
-        key="wish-cost",
-    )  # fmt: skip
-    because = right.text_input("Because", key="wish-because")
-    if ratio is None or not cost.is_covered_by(ratio) or not because.strip():
-        return request, "Its canary would end for its cost: accept that above, with a reason."
-    if st.button("Accept this cost for another person's proposal"):
-        current_user.attempt(
-            lambda actor: cost_ratio.accept_cost_of(
-                page_frame.context(), actor, request.route, request.candidate,
-                ratio=ratio, because=because,
-            ),
-            lambda actor: (
-                f"{actor.name} accepted up to {ratio:g} times the cost of {request.candidate}; "
-                "its next proposal has it."
-            ),
-        )  # fmt: skip
-    return replace(request, accept_cost=ratio, because=because), ""
-
-
-def _outlook(request: submission.ProposalRequest) -> CostRatio | None:
+def _outlook(request: submission.ProposalRequest) -> str:
+    """Shows what the swap takes, and returns why it cannot be proposed yet."""
     ctx = page_frame.context()
     try:
         planned = estimate.estimate_proposal(ctx, request)
     except SwapgateError as error:
         st.html(html.note(f"No forecast is possible: {error}"))
-        return None
+        return ""
     terms = submission.preview_proposal(ctx, request, current_user.signed_in())
     names = page_frame.titles(ctx)
     rows = [
@@ -327,7 +294,15 @@ def _outlook(request: submission.ProposalRequest) -> CostRatio | None:
         *(f"Option: {option}" for option in ramp.options),
     ):
         st.html(html.note(line))
-    return terms.cost
+    if not terms.cost.ends_canary:
+        return ""
+    if terms.cost.free:
+        return terms.cost.text
+    swap = f"{request.route} {request.candidate}"
+    return (
+        "Its canary would end for its cost. An approver accepts that first: `swapgate proposal "
+        f"accept-cost {swap} --up-to TIMES --because WHY`."
+    )
 
 
 if __name__ == "__main__":

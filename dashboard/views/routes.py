@@ -62,7 +62,7 @@ def show() -> None:
     timeline(view)
     versions(view)
     back(view)
-    policies.show(view.route)
+    policies.show(view.route.settings.policy)
     page_frame.copy_as_cli(["route", "history", name], POLICIES_COMMAND)
 
 

@@ -76,17 +76,16 @@ def live(heading: DeltaGenerator, ids: frozenset[str]) -> None:
                 st.html(part)
 
 
-def _tone(share: float) -> Tone:
-    return Tone.WORSE if share >= HARM_SHOWS else Tone.NEUTRAL
-
-
-def check_cells(check: CheckEvidence) -> html.Row:
+def _check_cells(check: CheckEvidence) -> html.Row:
+    tone = Tone.WORSE if check.share_of_level >= HARM_SHOWS else Tone.NEUTRAL
+    share = escape(labels.percent(check.share_of_level, 0))
     return {
         "Check": escape(check.check.replace("_", " ")),
         "Both": f"{check.both:,}",
         "Incumbent alone": f"{check.incumbent_only:,}",
         "Candidate alone": f"{check.candidate_only:,}",
         "Neither": f"{check.neither:,}",
+        "Evidence": f'<span class="{tone}">{share} of the level</span>',
     }
 
 
@@ -112,8 +111,7 @@ def running_parts(status: ShadowStatus, now: datetime) -> Sequence[str]:
         f"{faint(labels.left(shadow.expires_at, now))}</p>"
     )
     parts = [html.block(heading), html.facts(_facts(status))]
-    rows = [{**check_cells(check), "Evidence": _evidence(check)} for check in status.checks]
-    return [*parts, html.table(rows) or html.note(NO_PAIR)]
+    return [*parts, html.table(map(_check_cells, status.checks)) or html.note(NO_PAIR)]
 
 
 def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
@@ -138,11 +136,6 @@ def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
         for name, number in status.left_out.items()
     ]
     return rows
-
-
-def _evidence(check: CheckEvidence) -> str:
-    share = escape(labels.percent(check.share_of_level, 0))
-    return f'<span class="{_tone(check.share_of_level)}">{share} of the level</span>'
 
 
 def ended_cells(status: ShadowStatus) -> html.Row:

@@ -8,15 +8,15 @@ from typing import Any, Final
 import streamlit as st
 
 from dashboard import current_user, html, page_frame
-from dashboard.dialog_forms import Form, ask_object, dialog
-from dashboard.html import strong
+from dashboard.dialog_forms import REASON, Form, ask_object, dialog
+from dashboard.html import escape, strong
 from harness.app import suite_import
 from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.people.access import Actor, Role
 from harness.frame.serialize import escape_surrogates
 from harness.gate.run import EvalRun, RunBudget
-from harness.operations import captures
+from harness.operations import captures, user_deletion
 from harness.proposals.evaluation import worker_supervision
 from harness.providers.target import Target
 from harness.routing.capture import answer_text, user_text
@@ -268,3 +268,25 @@ def _ask_judge(form: Form) -> JudgeSettings | None:
     is_named = all(judge.partition("/"))
     form.need(is_named, "Write the model that judges as PROVIDER/MODEL.")
     return JudgeSettings(Target.from_name(judge), max_cost_usd=most) if is_named else None
+
+
+@dialog(
+    "Delete what a user said and got", Role.ADMIN, "delete-user", "person_remove",
+    label="Delete a user's content …", width="medium",
+)  # fmt: skip
+def delete_user(form: Form) -> None:
+    lacks = "Give the id, and a reason that does not name it."
+    user = form.text("id", "User's id, as clients send it", need=lacks)
+    sentences = user_deletion.BEYOND
+    beyond = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    form.say(
+        "Their sessions with all messages and their captured requests go for good, and their "
+        "marks in the failover log. The audit log keeps your reason and the counts, and not "
+        "the id."
+    )
+    st.html(html.block(f"<details><summary>Not reached</summary><ul>{beyond}</ul></details>"))
+    reason = form.text("why", REASON, need=lacks)
+    form.submit(
+        "Delete it", "deleted the content of a user; Audit has the counts.",
+        user_deletion.delete_user, user, reason, secret=page_frame.installation().secret,
+    )  # fmt: skip

@@ -12,7 +12,6 @@ from dashboard import html, labels, page_frame, plots
 from dashboard.dialog_forms import show_openers
 from dashboard.html import Row, escape, faint, noted, state, strong
 from dashboard.labels import Label, Tone
-from dashboard.views import captures
 from dashboard.views import suite_dialogs as dialogs
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import (
@@ -78,29 +77,13 @@ class RunView:
     cost_usd: float
 
 
-@dataclass(frozen=True, slots=True)
-class SuitesPage:
-    suites: Sequence[SuiteView]
-    runs: Sequence[RunView]
-    targets: Sequence[str]  # names of the models that a suite can be run on
-    now: datetime
-
-
-def load(ctx: Context) -> SuitesPage:
-    runs = list(ctx.store.lists.runs(PageRequest(MOST_RUNS)))
+def _load_suites(ctx: Context, runs: Sequence[EvalRun]) -> Sequence[SuiteView]:
     newest = {run.suite: run for run in reversed(runs)}
-    with ctx.store.read() as tx:
-        table, known = Routing(tx).table(), Routing(tx).targets()
-        names = {id_: target.name for id_, target in known.items()}
-        shown = [
-            RunView(run, names.get(run.target, run.target), *EvalRuns(tx).progress(run.id)[:2])
-            for run in runs[:SHOWN_RUNS]
-        ]
     used: dict[str, dict[str, RouteSuite]] = {}
-    for name, route in sorted(table.routes.items()):
+    for route in sorted(ctx.store.lists.routes(), key=lambda route: route.name):
         for suite in route.settings.suites:
-            used.setdefault(suite.suite, {})[name] = suite
-    views = [
+            used.setdefault(suite.suite, {})[route.name] = suite
+    return [
         SuiteView(
             summary,
             used.get(summary.name, {}),
@@ -111,7 +94,6 @@ def load(ctx: Context) -> SuitesPage:
         for summary in queries.list_suites(ctx)
         for judge in [ctx.judges.get(summary.name)]
     ]
-    return SuitesPage(views, shown, sorted(names.values()), ctx.clock.now())
 
 
 def _find_calibration(
@@ -137,36 +119,64 @@ def _find_calibration(
 
 def show() -> None:
     with page_frame.loading("the suites"):
-        page = load(page_frame.context())
-    st.html(html.title(_headline(page), escape(labels.date_time(page.now))))
+        ctx = page_frame.context()
+        runs, now = list(ctx.store.lists.runs(PageRequest(MOST_RUNS))), ctx.clock.now()
+        suites = _load_suites(ctx, runs)
+        with ctx.store.read() as tx:
+            names = {id_: target.name for id_, target in Routing(tx).targets().items()}
+            newest = [
+                RunView(
+                    run, names.get(run.target, run.target), *EvalRuns(tx).progress(run.id)[:2]
+                )
+                for run in runs[:SHOWN_RUNS]
+            ]
+    under_way = [view for view in newest if view.run.state in UNDER_WAY]
+    st.html(html.title(_headline(suites, len(under_way)), escape(labels.date_time(now))))
     page_frame.show_done_message()
-    nothing = st.session_state.pop("nothing-captured", None)
-    if nothing:
-        how = f"Let it capture a share of its requests, in its settings on {nothing}'s page."
-        st.html(html.banner(f"Nothing is captured of {nothing}.", how))
-    able = {v.summary.name: v.summary.items or 0 for v in page.suites if not v.summary.error}
+    if route := st.session_state.pop("nothing-captured", None):
+        how = f"Let it capture a share of its requests, in its settings on {route}'s page."
+        st.html(html.banner(f"Nothing is captured of {route}.", how))
+    able = {v.summary.name: v.summary.items or 0 for v in suites if not v.summary.error}
     none = "" if able else "There is no suite to run."
-    run = dialogs.run_suite.opener(able, page.targets, missing=none)
-    show_openers([run, dialogs.add_suite.opener(), dialogs.label_captures.opener()])
-    if page.suites:
-        _suites(page)
+    run = dialogs.run_suite.opener(able, sorted(names.values()), missing=none)
+    show_openers([run, dialogs.add_suite.opener()])
+    if suites:
+        found = page_frame.find(
+            suites, MOST_ROWS, "Find a suite", "Part of its name, title or of a route",
+            lambda view: " ".join((view.summary.name, view.summary.title, *view.routes)),
+        )  # fmt: skip
+        if len(suites) > MOST_ROWS:
+            st.html(html.note(f"{len(found):,} of {len(suites):,} suites"))
+        ordered = sorted(found, key=lambda view: (not view.summary.error, not view.routes))
+        page_frame.show_html(
+            html.table([_suite_cells(view, now) for view in ordered], stacked=True)
+        )
     else:
         command = "swapgate suite import FILE --suite NAME --scorer exact"
         page_frame.show_empty("Add a suite above, or by this command:", command)
     nothing = "Nothing has run yet. A proposal runs its suites by itself."
-    titles = {view.summary.name: view.summary.title for view in page.suites}
-    rows = [run_cells(view, titles, page.now) for view in page.runs]
+    titles = {view.summary.name: view.summary.title for view in suites}
+    rows = [run_cells(view, titles, now) for view in newest]
     st.html(
         html.listing("Newest runs", "Of proposals, of schedules and by hand.", rows, nothing)
     )
-    _cancel([view for view in page.runs if view.run.state in UNDER_WAY])
-    _show_models(sorted({name for view in page.suites for name in view.routes}))
-    captures.show()
+    _cancel(under_way)
+    _show_models(sorted({name for view in suites for name in view.routes}))
+    _show_captures()
     page_frame.copy_as_cli(["suite", "list"], ["capture", "list"])
 
 
-def _headline(page: SuitesPage) -> str:
-    suites = page.suites
+def _show_captures() -> None:
+    page = queries.list_captures(page_frame.context(), PageRequest(1))
+    count = labels.plural(page.total or 0, "request")
+    kept = f"{count} of users kept, redacted; `swapgate capture list` tells until when."
+    none = "No request is kept. `swapgate route settings ROUTE --capture 1%` begins it."
+    st.html(html.section("Captured requests", kept if page.total else none))
+    missing = "" if page.total else "Nothing is captured yet."
+    show_openers([dialogs.label_captures.opener(missing=missing), dialogs.delete_user.opener()])
+
+
+def _headline(suites: Sequence[SuiteView], under_way: int) -> str:
     broken = [view.summary.title for view in suites if view.summary.error]
     if broken:
         verb = "does" if len(broken) == 1 else "do"
@@ -174,23 +184,11 @@ def _headline(page: SuitesPage) -> str:
     if not suites:
         return "There is no suite yet"
     count, several = labels.plural(len(suites), "suite"), len(suites) > 1
-    if under_way := sum(view.run.state in UNDER_WAY for view in page.runs):
+    if under_way:
         verb = "is" if under_way == 1 else "are"
         load = f"all {count} load" if several else f"{count}, it loads"
         return f"{labels.plural(under_way, 'run')} {verb} under way; {load}"
     return f"{count}, all load; nothing runs now" if several else f"{count}, it loads"
-
-
-def _suites(page: SuitesPage) -> None:
-    found = page_frame.find(
-        page.suites, MOST_ROWS, "Find a suite", "Part of its name, title or of a route",
-        lambda view: " ".join((view.summary.name, view.summary.title, *view.routes)),
-    )  # fmt: skip
-    if len(page.suites) > MOST_ROWS:
-        st.html(html.note(f"{len(found):,} of {len(page.suites):,} suites"))
-    ordered = sorted(found, key=lambda view: (not view.summary.error, not view.routes))
-    rows = [_suite_cells(view, page.now) for view in ordered]
-    page_frame.show_html(html.table(rows, stacked=True))
 
 
 def _cancel(under_way: Sequence[RunView]) -> None:

@@ -31,12 +31,12 @@ from harness.client.types import (
     Message,
     ToolDefinition,
 )
-from harness.frame.addresses import http_url
 from harness.frame.errors import CallFailed, CallRefused, NobodyAnswered, RouterUnreachable
 from harness.frame.ports import Clock
 from harness.frame.runtime import telemetry
 from harness.frame.signing.keyring import KeyPurpose
 from harness.routing.agent import LITERAL_MARK, SPAWN
+from harness.routing.settings import http_url
 
 # Above what any turn may take: each call has its own, shorter limit.
 CONNECTION_S: Final = 24 * 3600.0

@@ -18,7 +18,6 @@ from harness.app.alert_sinks import ConfiguredSinks
 from harness.config.model import FILE_NAME, Settings
 from harness.evals.ports import EvalWorkers, RunQueue
 from harness.frame import package_data
-from harness.frame.addresses import http_url
 from harness.frame.errors import ConfigError, DatabaseUnusable, InputError
 from harness.frame.ports import Cipher, Clock, Signatures
 from harness.frame.runtime import encryption
@@ -36,6 +35,7 @@ from harness.providers.force import (
 )
 from harness.providers.models.model_catalogue import LitellmTable
 from harness.routing.context import Context
+from harness.routing.settings import http_url
 from harness.store.store import Store
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,6 @@ from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from harness.config.model import ControlSettings, Settings
-from harness.frame.addresses import http_url
 from harness.frame.alerts.alert import NO_SINK
 from harness.frame.errors import ConfigError
 from harness.frame.imports import (
@@ -23,6 +22,7 @@ from harness.frame.imports import (
     pause_garbage_collection,
     put_off_collection,
 )
+from harness.routing.settings import http_url
 
 LOOK_EVERY_S: Final = 0.05
 COMM: Final = Path("/proc/self/comm")  # what `ps -o comm` and `top` call a process

@@ -3,6 +3,7 @@ answers nobody gets. A shadow needs no verdict; it needs an open proposal of tha
 an approver, clearance for the data class, and an end.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from datetime import datetime, timedelta
 from functools import reduce
 from typing import Final
 
-from harness.canary import shadow_evidence
 from harness.frame.errors import InputError, NotFound
 from harness.frame.formatting import (
     format_answer_price,
@@ -21,6 +21,7 @@ from harness.frame.formatting import (
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
+from harness.gate.arrays import log_mean
 from harness.providers.target import Target
 from harness.registry import data_class_checks, named_models, targets
 from harness.routes import routes
@@ -45,8 +46,43 @@ from harness.routing.shadow import (
 )
 from harness.routing.table import Route, find_shadow_end
 
+# Of false alarms, over all checks and the whole life of a shadow.
+SHADOW_ALPHA: Final = 0.05
+
+THETAS: Final = (0.55, 0.6, 0.7, 0.8, 0.9, 0.97)
+
+
+def check_log_e(lost: int, won: int) -> float:
+    """Returns the log e-value of one check. lost: pairs that only the incumbent held. won: only
+    the candidate.
+    """
+    return log_mean(
+        [lost * math.log(2 * theta) + won * math.log(2 * (1 - theta)) for theta in THETAS]
+    )
+
+
+def combined_log_e(discordant: Mapping[str, tuple[int, int]]) -> float:
+    """The mean of the checks' e-values: they see the same pairs, and are not independent.
+
+    A check that no pair was asked for yet has its weight, and an e-value of 1.
+    """
+    seen = [check_log_e(*counts) for counts in discordant.values()]
+    return log_mean([*seen, *[0.0] * (len(ShadowCheck) - len(seen))])
+
+
+def is_harm(log_e_all: float) -> bool:
+    return log_e_all >= -math.log(SHADOW_ALPHA)
+
+
+def share_of_level(log_e_value: float) -> float:
+    """How near the evidence is to the level of harm, 0 to 1 and beyond."""
+    return max(0.0, log_e_value / -math.log(SHADOW_ALPHA))
+
+
 LONGEST: Final = timedelta(days=90)
+
 DEFAULT_LASTS: Final = timedelta(days=7)
+
 # Requests that were drawn and not mirrored, by the name they are counted under.
 LEFT_OUT: Final[Mapping[str, str]] = {
     "declined": "the client said no (x-swapgate-shadow: off), or its key is opted out",
@@ -270,9 +306,7 @@ def build_status(shadow: Shadow, rows: Sequence[ShadowTally], now: datetime) -> 
     checks = [
         evidence for check in ShadowCheck if (evidence := _evidence(check, counts)) is not None
     ]
-    log_e = shadow_evidence.combined_log_e(
-        {check.check: (check.lost, check.won) for check in checks}
-    )
+    log_e = combined_log_e({check.check: (check.lost, check.won) for check in checks})
     pairs = counts[PAIRS]
     return ShadowStatus(
         shadow=shadow,
@@ -284,8 +318,8 @@ def build_status(shadow: Shadow, rows: Sequence[ShadowTally], now: datetime) -> 
         today=sum_usage(rows, now.date()),
         left_out={name: counts[name] for name in LEFT_OUT if counts[name]},
         checks=checks,
-        share_of_level=shadow_evidence.share_of_level(log_e),
-        harm=shadow_evidence.is_harm(log_e),
+        share_of_level=share_of_level(log_e),
+        harm=is_harm(log_e),
         incumbent=_figures("incumbent", sums, pairs),
         candidate=_figures("candidate", sums, pairs),
     )
@@ -306,7 +340,7 @@ def _evidence(check: ShadowCheck, counts: Mapping[str, int]) -> CheckEvidence | 
         counts.get(f"{UNIT}.{check.value}.{side.value}", 0)
         for side in (CheckSides.INCUMBENT, CheckSides.CANDIDATE)
     )
-    share = shadow_evidence.share_of_level(shadow_evidence.check_log_e(lost, won))
+    share = share_of_level(check_log_e(lost, won))
     return CheckEvidence(check.value, **by, lost=lost, won=won, share_of_level=share)
 
 

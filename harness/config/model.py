@@ -10,7 +10,7 @@ from typing import Final
 
 from harness.evals.month_spending import check_cap
 from harness.evals.settings import SuiteSettings
-from harness.frame.alerts.settings import AlertSettings
+from harness.frame.alerts.delivery import AlertSettings
 from harness.frame.people.rate_limits import EvalLimits
 from harness.gate.policy import Policy
 from harness.operations.settings import UiSettings

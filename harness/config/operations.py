@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.config.model import ControlSettings
 from harness.config.source_locations import Document, KeyPath
-from harness.frame.addresses import http_url
-from harness.frame.alerts.settings import AlertSink
+from harness.frame.alerts.delivery import AlertSink
 from harness.frame.errors import InputError
 from harness.frame.people.access import Role, listens_on_loopback
 from harness.frame.redaction import RedactionRule, Redactor
@@ -23,7 +22,7 @@ from harness.providers.api_base_rules import is_internal_host
 from harness.providers.calls.headers import check_headers
 from harness.routing.capture import CaptureSettings
 from harness.routing.freeze import FreezeWindow, build_window
-from harness.routing.settings import AgentSettings, RouterSettings, ToolServer
+from harness.routing.settings import AgentSettings, RouterSettings, ToolServer, http_url
 
 ONE_OF: Final = ("url", "url_env", "webhook")
 _INTERNAL: Final = "the address is link-local, or a cloud's metadata service"

@@ -1,7 +1,13 @@
 """The file's schema says which keys may stand where."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import ast
+import inspect
+import io
+import sys
+import tokenize
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
 from datetime import date
 from functools import cache
 from typing import Annotated, Any, Final
@@ -15,7 +21,6 @@ from pydantic import (
     field_validator,
 )
 
-from harness.config.field_descriptions import describe_fields
 from harness.config.model import ControlSettings, SpendingSettings
 from harness.config.operations import CaptureEntry, FreezeEntry
 from harness.config.routing import RouteEntry
@@ -26,7 +31,7 @@ from harness.config.validation_errors import (
     without_ignored_keys,
 )
 from harness.evals.settings import SuiteFields
-from harness.frame.alerts.settings import AlertSettings
+from harness.frame.alerts.delivery import AlertSettings
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.people.rate_limits import EvalLimits
 from harness.gate.policy import (
@@ -45,6 +50,91 @@ from harness.providers.models.catalogue import ABILITIES
 from harness.providers.oauth import OAuthOverrides
 from harness.providers.target import Price
 from harness.routing.settings import AgentSettings, RouterSettings
+
+
+def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, Any]:
+    for name, cls in _classes(root).items():
+        definition = schema if cls is root else schema.get("$defs", {}).get(name, {})
+        properties = definition.get("properties", {})
+        for base in cls.__mro__[:-1]:
+            for field, comment in field_comments(base).items():
+                if field in properties:
+                    properties[field].setdefault("description", comment)
+    return schema
+
+
+def field_comments(cls: type) -> Mapping[str, str]:
+    """Field → its comment: at the end of its line, or in whole lines just before it."""
+    return _comments_in(cls.__module__).get(cls.__name__, {})
+
+
+@cache
+def _comments_in(module: str) -> Mapping[str, Mapping[str, str]]:
+    """Class → field → comment, of a whole module: to read it for each of its classes took
+    longer than all else that `swapgate init` does.
+    """
+    try:
+        source = inspect.getsource(sys.modules[module])
+    except (OSError, TypeError):  # only bytecode is installed
+        return {}
+    comments = {
+        token.start[0]: (token.string.lstrip("# "), not token.line[: token.start[1]].strip())
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    return {
+        node.name: _comments_of_class(node, comments)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def _comments_of_class(
+    node: ast.ClassDef, comments: Mapping[int, tuple[str, bool]]
+) -> Mapping[str, str]:
+    described: dict[str, str] = {}
+    for field in node.body:
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            comment = _comment_of(field, comments)
+            names, colon, text = comment.partition(": ")
+            fields = names.split(", ")
+            if colon and field.target.id in fields:  # one comment for several fields
+                described |= dict.fromkeys(fields, text)
+            elif comment:
+                described[field.target.id] = comment
+    return described
+
+
+def _comment_of(field: ast.AnnAssign, comments: Mapping[int, tuple[str, bool]]) -> str:
+    trailing, alone = comments.get(field.end_lineno or field.lineno, ("", False))
+    if trailing and not alone:
+        return trailing.partition("noqa:")[0].rstrip("# ")
+    lines: list[str] = []
+    line = field.lineno - 1
+    while line in comments and comments[line][1]:
+        lines.insert(0, comments[line][0])
+        line -= 1
+    return " ".join(lines)
+
+
+def _classes(root: type) -> dict[str, type]:
+    found: dict[str, type] = {}
+    waiting: list[type] = [root]
+    while waiting:
+        cls = waiting.pop()
+        if cls.__name__ not in found:
+            found[cls.__name__] = cls
+            for hint in typing.get_type_hints(cls, include_extras=True).values():
+                waiting += _described(hint)
+    return found
+
+
+def _described(hint: Any) -> Iterator[type]:
+    if isinstance(hint, type) and (is_dataclass(hint) or issubclass(hint, BaseModel)):
+        yield hint
+    for inner in typing.get_args(hint):
+        yield from _described(inner)
+
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 

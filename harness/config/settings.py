@@ -29,7 +29,7 @@ from harness.config.schema import (
 )
 from harness.config.source_locations import Document, KeyPath
 from harness.evals.settings import JudgeSettings, SuiteSettings
-from harness.frame.alerts.settings import AlertSettings, AlertSink
+from harness.frame.alerts.delivery import AlertSettings, AlertSink
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.people.access import check_origin, parse_proxy_networks
 from harness.gate.policy import Policy

@@ -4,17 +4,62 @@ request with that key cannot commit.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+
+import sqlalchemy as sa
 
 from harness.frame.errors import Conflict, InputError
-from harness.frame.idempotency_records import IdempotentRequests
-from harness.frame.idempotent_request import KEEP, IdempotentRequest
+from harness.frame.records.record import record
+from harness.frame.records.repository import Records
 from harness.frame.records.transaction import Transaction
 from harness.frame.world import World
 
+# How long a request may be sent again under its key.
+KEEP: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotentRequest:
+    scope: str  # who sent it, with which role, and to which place
+    key: str
+    request_hash: str  # of the body
+    sent_at: datetime
+    made: str = ""  # the id of what it made
+
+
+# Forgotten after a day.
+IDEMPOTENT_REQUEST: Final = record(
+    IdempotentRequest,
+    "idempotent_request",
+    sa.Index("ix_idempotent_request_sent_at", "sent_at"),
+    key="scope key",
+    free="scope key",
+)
+
+idempotent_request = IDEMPOTENT_REQUEST.table
+
+
+class IdempotentRequests(Records[IdempotentRequest]):
+    record = IDEMPOTENT_REQUEST
+
+    def find(self, scope: str, key: str) -> IdempotentRequest | None:
+        columns = idempotent_request.c
+        return self._first(self._select(columns.scope == scope, columns.key == key))
+
+    def add_new(self, new: IdempotentRequest) -> bool:
+        """Adds a request; False where its key is taken."""
+        return self._tx.write_new(idempotent_request, self.record.write(new))
+
+    def forget(self, until: datetime) -> int:
+        return self._delete(idempotent_request.c.sent_at <= until)
+
+
 T = TypeVar("T")
+
 C = TypeVar("C", bound=World)
+
 # Notes the id of what is made, in the unit of work that makes it.
 NoteMade = Callable[[Transaction, str], None]
 

@@ -9,8 +9,8 @@ from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import StoreUnavailable
-from harness.frame.idempotency_records import IdempotentRequests
-from harness.frame.idempotent_request import KEEP as IDEMPOTENT_REQUESTS_KEPT
+from harness.frame.idempotency import KEEP as IDEMPOTENT_REQUESTS_KEPT
+from harness.frame.idempotency import IdempotentRequests
 from harness.frame.people.access import SYSTEM
 from harness.frame.people.records import DashboardSessions
 from harness.gate.run import EvalRun

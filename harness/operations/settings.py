@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from harness.frame.addresses import http_url
+from harness.routing.settings import http_url
 
 
 @dataclass(frozen=True, slots=True)

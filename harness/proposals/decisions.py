@@ -18,13 +18,21 @@ from harness.frame.errors import (
     StaleWrite,
 )
 from harness.frame.people import four_eyes
-from harness.frame.people.access import Actor, Role
-from harness.frame.people.records import ApiKeys, PersonLinks
+from harness.frame.people.access import Actor, ApiKey, Role
+from harness.frame.people.four_eyes import (
+    NEW_FOR,
+    Hands,
+    load_declarers,
+    load_key_creators,
+    person_name,
+)
+from harness.frame.people.principals import PrincipalKind
+from harness.frame.people.records import ApiKeys, PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.policy import CostAcceptance, Policy, parse_change_reference
-from harness.proposals import approval_remarks, route_rules
+from harness.proposals import route_rules
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.evaluation import evaluation, registration, worker_supervision
 from harness.proposals.evaluation.registration import WINDOW, FalsePassRisk
@@ -113,7 +121,7 @@ def approve_proposal(
             details["change"] = saved.change_reference
         if saved.accepted_cost:
             details["accepted_cost"] = asdict(saved.accepted_cost)
-        remarks = approval_remarks.list_key_remarks(tx, saved, approval)
+        remarks = list_key_remarks(tx, saved, approval)
         if remarks:
             details["remarks"] = [*remarks]
         AuditLog(tx).append(actor, "proposal.approve", f"proposal {saved.id}", details)
@@ -283,13 +291,14 @@ def list_approvals(ctx: Context, proposal: str) -> Sequence[ApprovalView]:
         return [
             ApprovalView(
                 **{field.name: getattr(approval, field.name) for field in fields(Approval)},
-                remarks=tuple(approval_remarks.list_key_remarks(tx, found, approval)),
+                remarks=tuple(list_key_remarks(tx, found, approval)),
             )
             for approval in Approvals(tx).for_proposal(proposal)
         ]
 
 
 DEFAULT: Final = "the default"
+
 # Of a route's version, what promotions change, and proposals say for themselves.
 TRAFFIC: Final = frozenset({"incumbent", "canary", "canary share", "held back"})
 
@@ -425,3 +434,55 @@ def _flat(policy: Mapping[str, Any], place: str = "") -> dict[str, Any]:
         else:
             found[f"{place}{name}"] = value
     return found
+
+
+def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) -> Sequence[str]:
+    found = []
+    key = ApiKeys(tx).find(approval.key) if approval.key is not None else None
+    if key is not None and approval.at - key.created_at < NEW_FOR:
+        age, by = _age(approval.at, key.created_at), _creator(tx, key)
+        found.append(f"approved with a key created {age} before by {by}")
+    person = Principals(tx).among([approval.principal]).get(approval.principal)
+    if person is not None and person.kind is PrincipalKind.SERVICE:
+        found.append(
+            f"approved by {person.name}, which is a service: whoever has its key could do that"
+        )
+    if (
+        approval.key is None
+        and person is not None
+        and person.issuer is not None
+        and approval.at - person.created_at < NEW_FOR
+    ):
+        age = _age(approval.at, person.created_at)
+        found.append(f"approved by {person.name}, who first signed in {age} before")
+    hands = Hands(tx)
+    link = hands.people.link(proposal.proposer_principal)
+    if link is not None and approval.principal in load_declarers(tx, link):
+        found.append(f"{approval.name}, who approved it, declared who {proposal.proposer} is")
+    found += [
+        f"{person_name(tx, hand)} had a hand in both keys, the proposer's and the approver's"
+        for hand in hands.of_both(proposal.proposer_key, approval.key)
+    ]
+    used = (
+        ApiKeys(tx).find(proposal.proposer_key) if proposal.proposer_key is not None else None
+    )
+    if used is not None and approval.principal in load_key_creators(tx, used.id):
+        age = _age(proposal.created_at, used.created_at)
+        found.append(
+            f"proposed with a key created {age} before by {_creator(tx, used)}, and "
+            f"{approval.name}, who approved it, had a hand in that key"
+        )
+    return found
+
+
+def _creator(tx: Transaction, key: ApiKey) -> str:
+    return person_name(tx, key.created_by or "")
+
+
+def _age(at: datetime, created_at: datetime) -> str:
+    seconds = max(0, round((at - created_at).total_seconds()))
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= size:
+            many = seconds // size
+            return f"{many} {unit}{'s' if many != 1 else ''}"
+    return f"{seconds} second{'s' if seconds != 1 else ''}"

@@ -5,11 +5,18 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
-from harness.frame.addresses import http_url
 from harness.providers.target import Target
 from harness.routing.reliability.breaker import DEFAULT_BREAKER, BreakerPolicy
 from harness.routing.reliability.retry import DEFAULT_RETRY, RetryPolicy
 from harness.routing.table import RouteSettings
+
+
+def http_url(host: str, port: int) -> str:
+    """Where a server is reached from its own machine: one that listens on every address, on
+    loopback.
+    """
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound
+    return f"http://[{near}]:{port}" if ":" in near else f"http://{near}:{port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Final
 
 from harness.agents import records as agents_records
 from harness.evals.records import drift, spending
-from harness.frame import idempotency_records
+from harness.frame import idempotency
 from harness.frame.alerts import records as alert_records
 from harness.frame.people.records import person_link
 from harness.frame.records import installation
@@ -50,7 +50,7 @@ DECLARED_BY: Final = (
     alert_records,
     drift,
     failovers,
-    idempotency_records,
+    idempotency,
     installation,
     interventions,
     operations_records,

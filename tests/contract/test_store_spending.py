@@ -1,7 +1,6 @@
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,7 +23,6 @@ from tests.support.store.sqlite_store import open_sqlite
 pytestmark = pytest.mark.req("G5")
 
 SECRET = b"a secret of the installation"
-ROOT = Path(__file__).parents[2]
 EVALS, AGENTS = SpendingPurpose.EVALS, SpendingPurpose.AGENTS
 
 
@@ -40,10 +38,17 @@ def month(store: Store, at: datetime) -> MonthSpending:
         return Spending(tx).month(month_of(at))
 
 
-def start(url: str, purpose: str) -> subprocess.Popen[str]:
-    module = "tests.support.control.spending_process"
-    command = [sys.executable, "-m", module, url, "0.02", purpose]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
+def spend_to_the_cap(url: str, purpose: SpendingPurpose) -> int:
+    """Another process's calls of two cents each, until the cap refuses the next one."""
+    calls, clock = 0, SystemClock()
+    with closing(Store(url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
+        meter = SpendingMeter(StoredSpending(store), clock, purpose)
+        meter.refresh(at_once=True)
+        while not meter.find_obstacle():
+            calls += 1
+            meter.pay(0.02)
+            meter.refresh()
+    return calls
 
 
 @pytest.mark.both_databases
@@ -53,10 +58,9 @@ def test_processes_that_spend_together_pass_the_cap_by_one_call_of_each_at_most(
     now = SystemClock().now()
     with opened.write() as tx:
         Spending(tx).set_cap(1.0, now)
-    processes = [start(database_url, purpose) for purpose in ("evals", "agents", "agents")]
-    calls = [int(process.communicate(timeout=120)[0]) for process in processes]
+    with ThreadPoolExecutor(3) as pool:
+        calls = list(pool.map(spend_to_the_cap, [database_url] * 3, (EVALS, AGENTS, AGENTS)))
     spent = month(opened, now)
-    assert [process.returncode for process in processes] == [0, 0, 0]
     assert spent.spent_usd == pytest.approx(sum(calls) * 0.02)
     assert 1.0 <= spent.spent_usd + 1e-9 < 1.0 + 3 * 0.02
     assert sum(row.calls for row in spent.purposes) == sum(calls)

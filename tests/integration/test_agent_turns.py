@@ -1,12 +1,9 @@
 import asyncio
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
@@ -52,7 +49,6 @@ from harness.frame.errors import (
 )
 from harness.frame.pagination import PageRequest
 from harness.frame.people.access import SYSTEM
-from harness.frame.runtime.clock import SystemClock
 from harness.operations import user_deletion
 from harness.operations.records import Captures
 from harness.routes import routes
@@ -70,14 +66,19 @@ from harness.routing.context import Context
 from harness.routing.reliability.failover import hash_user
 from harness.routing.settings import AgentSettings, TurnBounds
 from harness.routing.table import RouteSettings
+from harness.store.store import Store
 from harness.store.tables import metadata
 from tests.contract import test_store_observations as observations
-from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation
-from tests.support.control.turn_process import KEY as SENT_AGAIN
-from tests.support.control.turn_process import STEPS
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    SECRET,
+    Crash,
+    CrashingStore,
+    SmallInstallation,
+)
 
 pytestmark = [pytest.mark.req("E1", "E2"), pytest.mark.both_databases]
-ROOT = Path(__file__).parents[2]
 CHAT = ModelChoice("chat", ModelKind.ROUTE, route="chat")
 BETTER = literal_choice("sim:better", "sim/better")
 KEY = AgentsClient(key="k_1")
@@ -104,9 +105,6 @@ def agent(ctx: Context) -> Agent:
 @pytest.fixture
 def session(ctx: Context, agent: Agent) -> AgentSession:
     return agents.open_session(ctx, KEY, agent.id, "user-7", {"a": 1})
-
-
-SAMPLED_STEPS = ("within begin", "after results", "after second answer", "within end")
 
 
 def begin(ctx: Context, session: str, text: str = "hello", **more: object) -> BegunTurn:
@@ -728,30 +726,42 @@ def test_what_was_captured_of_a_users_sessions_is_deleted_with_them(
         assert [left.id for left in Captures(tx).list()] == ["cap_2"]
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        step if step in SAMPLED_STEPS else pytest.param(step, marks=pytest.mark.verify)
-        for step in STEPS
-    ],
-)
+# Of a turn, one after the other.
+UNITS = ("begin", "answer", "step", "results", "second answer", "end")
+SENT_AGAIN = IdempotencyKey("k_1", "a", "hash")
+
+
+def say_and_look(ctx: Context, session: str) -> None:
+    """A whole turn: a tool is called, and its result answered."""
+    begun = begin(ctx, session, key=SENT_AGAIN)
+    first = turns.begin_answer(ctx, begun.session, model="chat")
+    calls = (MessageToolCall("c_1", "look", "{}"),)
+    turns.record_step(ctx, begun.session, answer=replace(whole(first, ""), tool_calls=calls))
+    turns.record_step(ctx, begun.session, results=[("c_1", "42")])
+    answered(ctx, begun, "It is 42.", kept="It is 42.")
+
+
+@pytest.mark.parametrize("after_commit", [False, True])
+@pytest.mark.parametrize("unit", UNITS)
 def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
-    ctx: Context, session: AgentSession, database_url: str, step: str
+    ctx: Context, session: AgentSession, unit: str, *, after_commit: bool
 ) -> None:
     """The client sends the same message again, until it is answered, and once more."""
-    killed_at(database_url, session.id, step)
-    ctx = replace(ctx, clock=SystemClock())
+    stored = UNITS.index(unit) + after_commit
+    dying = CrashingStore(ctx.store, at=UNITS.index(unit) + 1, after_commit=after_commit)
+    with pytest.raises(Crash):
+        say_and_look(replace(ctx, store=cast("Store", dying)), session.id)
     successor = "here:8085#2"
     turns.interrupt_lapsed(ctx, successor)
 
     begun = turns.begin_turn(ctx, successor, session.id, HELLO, SENT_AGAIN)
     if isinstance(begun, BegunTurn):
-        shown = [message for message in begun.messages if message.is_whole]
+        shown = [message.role.value for message in begun.messages if message.is_whole]
         answered(ctx, begun, "It is 42.", kept="It is 42.")
         begun = turns.begin_turn(ctx, successor, session.id, HELLO, SENT_AGAIN)
-        assert [message.role.value for message in shown] == CONTEXT_AFTER[step]
+        assert shown == ["user", "assistant", "tool"][: max(1, stored - 1)]
     else:
-        assert step == "after end"
+        assert stored == len(UNITS)
     assert begun == "It is 42."
 
     found = list(ctx.store.lists.session_messages(session=session.id))
@@ -762,42 +772,3 @@ def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
     whole_ones = [message for message in found if message.is_whole]
     assert whole_ones[-1].content == "It is 42."
     assert not [message for message in found if not message.is_whole and message.content]
-
-
-ALONE = ["user"]
-WITH_CALL = ["user", "assistant"]
-WITH_RESULT = ["user", "assistant", "tool"]
-# What the next turn starts from; its own message where the first one was not stored.
-CONTEXT_AFTER = {
-    "within begin": ALONE,
-    "after begin": ALONE,
-    "within answer": ALONE,
-    "after answer": ALONE,
-    "within step": ALONE,
-    "after step": WITH_CALL,
-    "within results": WITH_CALL,
-    "after results": WITH_RESULT,
-    "within second answer": WITH_RESULT,
-    "after second answer": WITH_RESULT,
-    "within end": WITH_RESULT,
-}
-
-
-def killed_at(database_url: str, session: str, step: str) -> None:
-    process = subprocess.Popen(  # noqa: S603 - our own
-        [
-            sys.executable,
-            "-m",
-            "tests.support.control.turn_process",
-            database_url,
-            session,
-            step,
-        ],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "here\n"
-        process.kill()

@@ -99,25 +99,6 @@ def test_the_documented_examples_are_taken(site: AgentsSite) -> None:
         assert asked.status_code in (200, 202), asked.text
 
 
-def test_pieces_of_a_stream_come_before_the_whole_message(site: AgentsSite) -> None:
-    site.upstream.turns[BASE] = streamed("Hel", "lo")
-    session = site.session()
-
-    told = events(site.send(session, "Hi", stream=True))
-
-    names = [name for name, _ in told]
-    assert names == [
-        "message.started",
-        "message.delta",
-        "message.delta",
-        "message.stored",
-        "turn.completed",
-    ]
-    assert [data["text"] for name, data in told if name == "message.delta"] == ["Hel", "lo"]
-    assert told[-1][1]["content"] == "Hello"
-    assert site.messages(session)[-1] == told[-2][1]
-
-
 def test_a_stream_that_breaks_off_ends_in_an_error_and_a_failed_message(
     site: AgentsSite,
 ) -> None:
@@ -275,13 +256,3 @@ def test_the_same_message_again_gets_the_same_answer(site: AgentsSite) -> None:
     assert answers[0].json() == answers[1].json()
     assert events(as_stream) == [("turn.completed", answers[0].json())]
     assert len(site.messages(session)) == 2
-
-
-@pytest.mark.req("C7")
-def test_the_answer_says_which_target_auto_chose_and_why(site: AgentsSite) -> None:
-    answer = site.send(site.session(model="auto:chat"), "Hi")
-
-    assert good(answer)["auto"].startswith(
-        "sim/sim-base: the incumbent: route chat has no floor"
-    )
-    assert answer.headers["x-swapgate-auto"] == answer.json()["auto"]

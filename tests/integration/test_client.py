@@ -222,34 +222,6 @@ def test_a_client_belongs_to_one_event_loop(world: Routed) -> None:
 
 
 @pytest.mark.req("B1")
-def test_a_process_with_a_client_prints_nothing_of_ours(
-    upstream: Upstream, tmp_path: Path
-) -> None:
-    upstream.turns["sim-base"] = error(503)
-    upstream.turns["sim-better"] = completion("from the second")
-    code = (
-        "import sys\n"
-        "from swapgate import CompletionRequest, Message, ModelClient\n"
-        "asked = CompletionRequest(route='chat', messages=[Message.user('hi')])\n"
-        "with ModelClient.in_process(sys.argv[1], sys.argv[2]) as client:\n"
-        "    print(client.complete(asked).text)\n"
-    )
-    routes = {"chat": {"incumbent": "sim/sim-base", "fallbacks": ["sim/sim-better"]}}
-    with routed(tmp_path, upstream.url.removesuffix("/v1"), routes=routes) as world:
-        done = subprocess.run(  # noqa: S603 - our own code
-            [sys.executable, "-c", code, str(world.place.config), world.key],
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=600,
-        )
-
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "from the second\n"
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.req("B1")
 def test_a_router_that_is_not_there_is_named() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with (
@@ -442,36 +414,6 @@ def test_a_client_over_http_loads_nothing_heavy(code: str, also: str) -> None:
     )
 
     assert done.stdout == "[]\n"
-
-
-RIGHT = """
-from swapgate import CompletionRequest, Message, ModelClient
-
-def ask(client: ModelClient) -> str:
-    answer = client.complete(CompletionRequest(route="a", messages=[Message.user("b")]))
-    return answer.text
-"""
-WRONG = RIGHT.replace("answer.text", "answer.usage").replace('"a"', "1")
-
-
-@pytest.mark.verify
-@pytest.mark.req("B1")
-def test_a_user_s_code_is_type_checked_against_the_client(tmp_path: Path) -> None:
-    (tmp_path / "right.py").write_text(RIGHT)
-    (tmp_path / "wrong.py").write_text(WRONG)
-    (tmp_path / "mypy.ini").write_text("[mypy]\nstrict = True\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "right.py", "wrong.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        check=False,
-        text=True,
-    )
-
-    faults = [line for line in done.stdout.splitlines() if "error:" in line]
-    assert len(faults) == 2, done.stdout
-    assert "[arg-type]" in faults[0]
-    assert "[return-value]" in faults[1]
 
 
 @pytest.mark.req("B1")

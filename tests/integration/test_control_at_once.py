@@ -13,7 +13,7 @@ import pytest
 
 from harness.canary import proposal_driver
 from harness.frame.errors import Conflict, IllegalTransition, StaleWrite
-from harness.frame.idempotency_records import IdempotentRequests
+from harness.frame.idempotency import IdempotentRequests
 from harness.frame.runtime.clock import SystemRandomIds
 from harness.frame.signing.audit_log import AuditLog
 from harness.interfaces.api.app import build_app

@@ -14,7 +14,7 @@ from harness.frame.people.principals import LOCAL_PRINCIPAL, OPERATOR
 from harness.frame.people.records import principal as principals
 from harness.gate.online.rollout import MANUAL_SIGNALS, RolloutSignal
 from harness.operations import keys
-from harness.proposals import approval_remarks, decisions
+from harness.proposals import decisions
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Approvals
 from tests.support.control.control_plane import (
@@ -194,7 +194,7 @@ def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
 
     with world.store.read() as tx:
         (approval,) = Approvals(tx).for_proposal(made.id)
-        key_remarks = approval_remarks.list_key_remarks(tx, made, approval)
+        key_remarks = decisions.list_key_remarks(tx, made, approval)
     assert key_remarks == ["mal had a hand in both keys, the proposer's and the approver's"]
 
 

@@ -41,7 +41,6 @@ from router.snapshot.holder import SnapshotHolder, save_snapshot
 from tests.contract.conftest import SECRET
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.control.manual_clock import ManualClock
-from tests.support.site.command_line import installed
 from tests.support.site.signing_keys import CONTROL, VERIFIER
 from tests.support.store.records import KEY, NEW, OLD, PROVIDER, ROUTE, seeded
 from tests.support.store.tampering import forge, owned, row
@@ -173,27 +172,6 @@ def test_a_head_that_the_control_plane_did_not_sign_is_refused(
         read_heads(line.replace('"audit_head":3', '"audit_head":4'), CONTROL)
     with pytest.raises(InputError, match="no printed head"):
         read_heads("nothing", CONTROL)
-
-
-@pytest.mark.req("F5")
-def test_audit_verify_takes_a_printed_head_and_a_file_of_lines(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with installed(tmp_path, sqlite_url, monkeypatch) as cli:
-        cli.run("config", "apply")
-        with cli.world.store.read() as tx:
-            (event,) = AuditLog(tx).tail(1)
-        line = head_line(AuditPosition(event.number, event.mac), event.at, CONTROL)
-        file = tmp_path / "collected.log"
-        file.write_text(f"started\n{line}\n", "utf-8")
-        cli.run("audit", "verify", "--head", str(file))
-        cli.run("audit", "verify", "--head", line)
-        gone = head_line(AuditPosition(event.number + 5, event.mac), event.at, CONTROL)
-        cli.run("audit", "verify", "--head", gone, exits=1)
-        with owned(cli.world.store) as db:
-            db.execute(sa.text("DELETE FROM audit_event WHERE number > 1"))
-        said = cli.run("audit", "verify", exits=1).output
-        assert "of the audit log, and the log lacks this event" in " ".join(said.split())
 
 
 CLOCK = SystemClock()

@@ -12,8 +12,7 @@ from harness.app.proof import ProofFindings, verify_proof
 from harness.canary import manual_rollback
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM
-from harness.frame.signing.keyring import KeyPurpose, format_keyring
-from harness.frame.signing.payload import row_payload
+from harness.frame.signing.keyring import KeyPurpose, format_keyring, row_payload
 from harness.routing.proof import Proof, format_proof
 from harness.routing.records.proposals import Proposals
 from harness.store.signing.proof_rows import DOCUMENT, read_proof

@@ -50,7 +50,7 @@ from harness.registry.credentials import CredentialChange
 from harness.registry.targets import ProviderChange
 from harness.routing.context import Context
 from tests.support.control.control_plane import ANN, SmallInstallation
-from tests.support.providers.oauth_server import CLIENT, MemoryOAuth, OAuthSite, oauth_site
+from tests.support.providers.oauth_server import CLIENT, OAuthSite, oauth_site
 from tests.support.router.router_process import ROUTE, Routed, eventually, routed
 
 pytestmark = pytest.mark.req("D2", "D3", "D4", "D7")
@@ -67,17 +67,13 @@ class Desk:
     waited_s: float = 0.0
     code: DeviceCode | None = None
 
-    @property
-    def accounts(self) -> MemoryOAuth:
-        return self.site.accounts
-
     def log_in(self) -> sign_in.SignedIn:
         return sign_in.sign_in(self.ctx, SYSTEM, self.name, show=self.show, pause=self.pause)
 
     def show(self, code: DeviceCode) -> None:
         self.code = code
         if self.then is not PollAnswer.PENDING:
-            self.accounts.say(code.user_code, self.then)
+            self.site.say(code.user_code, self.then)
 
     def pause(self, seconds: float) -> None:
         self.waited_s += seconds
@@ -105,8 +101,7 @@ class Desk:
 def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
     world = SmallInstallation(tmp_path)
     key = new_key()
-    accounts = MemoryOAuth(world.clock)
-    with oauth_site(accounts, world.clock, github=request.param == COPILOT) as site:
+    with oauth_site(world.clock, github=request.param == COPILOT) as site:
         place = site.place
         change = OAuthOverrides(
             **{
@@ -128,7 +123,7 @@ def test_who_signs_in_gets_a_provider_whose_requests_carry_the_token(desk: Desk)
     done = desk.log_in()
 
     assert (done.provider, done.access_ends is not None) == (desk.name, True)
-    assert desk.accounts.accepts(desk.token())
+    assert desk.site.accepts(desk.token())
     assert desk.code is not None
     assert desk.waited_s == 5.0
     (shown,) = credentials.list_credentials(desk.ctx)
@@ -149,8 +144,8 @@ def test_no_token_is_in_the_database_the_audit_log_or_a_snapshot(desk: Desk) -> 
         rows = (SignIns(tx).all(), Credentials(tx).all())
     hidden = [row.ciphertext for row in rows[0]] + [row.ciphertext for row in rows[1]]
     written = repr((rows, audit, hidden, desk.ctx.store.snapshot(), desk.ctx))
-    assert len(desk.accounts.all) > 6
-    assert not any(token in written for token in desk.accounts.all)
+    assert len(desk.site.all) > 6
+    assert not any(token in written for token in desk.site.all)
     done = [event.action for event in audit if "log" in event.action]
     assert sorted(done) == ["credential.login", "credential.login", "credential.logout"]
 
@@ -186,17 +181,17 @@ def test_tokens_are_renewed_before_they_end_and_the_old_one_is_replaced(desk: De
 
     assert (desk.after(479), desk.token()) == (0, first)
     assert desk.after(1) == 1
-    assert desk.token() == desk.accounts.newest != first
+    assert desk.token() == desk.site.newest != first
     for _ in range(5):
         assert desk.after(480) == 1
-        assert desk.accounts.accepts(desk.token())
+        assert desk.site.accepts(desk.token())
     assert not desk.open_alerts(AlertKind.SIGN_IN_ENDED)
 
 
 def test_a_server_that_is_away_is_asked_again_and_people_are_told(desk: Desk) -> None:
     desk.log_in()
     first = desk.token()
-    desk.accounts.down = True
+    desk.site.down = True
     for seconds in (480, 2, 4):
         assert desk.after(seconds) == 0
     (alert,) = desk.open_alerts(AlertKind.TOKEN_NOT_RENEWED)
@@ -206,26 +201,26 @@ def test_a_server_that_is_away_is_asked_again_and_people_are_told(desk: Desk) ->
     # Its token ended meanwhile: none is better than one that is refused.
     desk.after(200)
     assert desk.token() == ""
-    desk.accounts.down = False
+    desk.site.down = False
     assert desk.after(60) == 1
-    assert desk.accounts.accepts(desk.token())
+    assert desk.site.accepts(desk.token())
     assert not desk.open_alerts(AlertKind.TOKEN_NOT_RENEWED)
 
 
 def test_a_refused_renewal_says_who_has_to_do_what_until_they_sign_in_anew(desk: Desk) -> None:
     desk.log_in()
-    desk.accounts.revoke()
-    asked = len(desk.accounts.all)
+    desk.site.revoke()
+    asked = len(desk.site.all)
 
     assert desk.after(480) == 0
     (alert,) = desk.open_alerts(AlertKind.SIGN_IN_ENDED)
     assert f"`swapgate provider key login {desk.name}`" in alert.text
     assert "is used until" in alert.text
     desk.after(120)
-    assert (desk.token(), len(desk.accounts.all)) == ("", asked)
+    assert (desk.token(), len(desk.site.all)) == ("", asked)
 
     desk.log_in()
-    assert desk.accounts.accepts(desk.token())
+    assert desk.site.accepts(desk.token())
     assert not desk.open_alerts(AlertKind.SIGN_IN_ENDED)
 
 
@@ -239,7 +234,7 @@ def test_a_token_that_the_provider_refuses_in_its_life_is_renewed_at_once(desk: 
         Alerts(tx).fold([Alert(kind, f"provider {desk.name}", key, "401", "", now, "w1")])
 
     assert (desk.after(1), desk.after(1)) == (1, 0)
-    assert desk.token() == desk.accounts.newest != first
+    assert desk.token() == desk.site.newest != first
 
 
 def test_who_signed_out_is_signed_out_for_good(desk: Desk) -> None:
@@ -257,7 +252,7 @@ def test_nobody_is_told_any_more_of_a_sign_in_that_was_taken_away(
     desk: Desk, removed: str
 ) -> None:
     desk.log_in()
-    desk.accounts.revoke()
+    desk.site.revoke()
     desk.after(480)
     assert desk.open_alerts(AlertKind.SIGN_IN_ENDED)
 
@@ -283,7 +278,7 @@ def test_encryption_keys_rotate_under_a_sign_in(desk: Desk) -> None:
     desk.ctx = replace(desk.ctx, cipher=FernetCipher(lambda: keys))
 
     assert desk.after(480) == 1
-    assert desk.accounts.accepts(desk.token())
+    assert desk.site.accepts(desk.token())
 
 
 def test_only_its_own_prefix_leads_there_and_only_while_somebody_is_signed_in(
@@ -344,7 +339,7 @@ def test_who_may_not_and_what_cannot_be_signed_in_for_is_refused(desk: Desk) -> 
 
 
 def test_a_server_that_is_away_at_the_start_is_named(desk: Desk) -> None:
-    desk.accounts.down = True
+    desk.site.down = True
     with pytest.raises(SignInUnreachable, match=r"127\.0\.0\.1") as failed:
         desk.log_in()
 
@@ -365,9 +360,9 @@ def test_who_asks_too_soon_is_told_to_slow_down_and_an_outage_is_no_answer(desk:
         PollAnswer.SLOW_DOWN,
         PollAnswer.PENDING,
     ]
-    desk.accounts.down = True
+    desk.site.down = True
     assert poll(20.0) is PollAnswer.UNREACHABLE
-    desk.accounts.down = False
+    desk.site.down = False
     assert poll(900.0) is PollAnswer.EXPIRED
     with pytest.raises(SignInRefused, match="invalid_client"):
         server.device_code(replace(place, client_id=""))
@@ -446,7 +441,7 @@ def log_in(world: Routed, site: OAuthSite) -> str:
     if not found:
         process.kill()
     assert found, said + process.stderr.read()
-    site.accounts.say(found[1], None)
+    site.say(found[1], None)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return said + out + err
@@ -465,17 +460,16 @@ def leaks(world: Routed, site: OAuthSite, said: str) -> bool:
     written = said + world.place.log("router") + world.place.log("control")
     files = [path for path in world.place.folder.rglob("*") if path.is_file()]
     held = written.encode() + b"".join(file.read_bytes() for file in files)
-    return any(token.encode() in held for token in site.accounts.all)
+    return any(token.encode() in held for token in site.all)
 
 
 @pytest.mark.verify
 def test_tokens_are_renewed_while_requests_go_on_and_none_fails(tmp_path: Path) -> None:
     clock = SystemClock()
-    accounts = MemoryOAuth(clock, life_s=20.0)
-    # Vendors allow for clocks that differ; this one, for a machine that has other work.
-    accounts.leeway_s = 10.0
-    accounts.interval_s = 1.0
-    with oauth_site(accounts, clock) as site, installed(tmp_path, site, open_s=1) as world:
+    with oauth_site(clock, life_s=20.0) as site, installed(tmp_path, site, open_s=1) as world:
+        # Vendors allow for clocks that differ; this one, for a machine that has other work.
+        site.leeway_s = 10.0
+        site.interval_s = 1.0
         caller = Caller(world)
         with caller.running():
             # Without a sign-in it is left out of every plan, so no client waits for a 401.
@@ -487,7 +481,7 @@ def test_tokens_are_renewed_while_requests_go_on_and_none_fails(tmp_path: Path) 
             eventually(lambda: len(taken(site)) >= 3 or bool(caller.errors), timeout_s=240)
             assert not [token for token, accepted in site.asked if not accepted]
 
-            accounts.revoke()
+            site.revoke()
             eventually(
                 lambda: has_alert(world, AlertKind.SIGN_IN_ENDED) or bool(caller.errors),
                 timeout_s=240,
@@ -504,9 +498,8 @@ def test_tokens_are_renewed_while_requests_go_on_and_none_fails(tmp_path: Path) 
 @pytest.mark.verify
 def test_a_provider_that_takes_the_newest_token_alone_costs_no_request(tmp_path: Path) -> None:
     clock = SystemClock()
-    accounts = MemoryOAuth(clock, life_s=10.0)
-    accounts.interval_s = 1.0
-    with oauth_site(accounts, clock) as site, installed(tmp_path, site, open_s=0.5) as world:
+    with oauth_site(clock, life_s=10.0) as site, installed(tmp_path, site, open_s=0.5) as world:
+        site.interval_s = 1.0
         site.strict = True
         log_in(world, site)
         caller = Caller(world)

@@ -120,23 +120,6 @@ def test_the_api_refuses_what_it_cannot_read(
 
 
 @pytest.mark.req("B11")
-def test_the_command_line_throws_lists_and_lifts(cli: CommandLine) -> None:
-    said = cli.run("switch", "throw", "provider:sim", "--for", "2h", "--reason", "drill")
-    made = said.stdout.strip()
-    assert "provider:sim is forced for all routes until" in said.stderr
-    assert "in force" in cli.text("switch", "list")
-    assert cli.text("switch", "lift", made, "--reason", "over") == f"lifted {made}\n"
-    assert "lifted by local" in cli.text("switch", "list")
-    assert "switch.lift" in cli.text("audit", "tail")
-
-    for wrong in ("2", "h", "2y", "-1h"):
-        cli.run(
-            *("switch", "throw", "provider:sim", "--reason", "r"), f"--for={wrong}", exits=2
-        )
-    cli.error("switch", "throw", "provider:smi", "--reason", "r", exits=1)
-
-
-@pytest.mark.req("B11")
 def test_who_throws_a_switch_is_told_which_routes_it_does_not_reach(cli: CommandLine) -> None:
     cli.run("model", "add", "sim/better")
 

@@ -1,4 +1,5 @@
-"""Rollouts with faults, people, crashes and set clocks: the invariants of faults.md hold.
+"""Rollouts, selections, chains and suites with faults, people, crashes and set clocks: the
+invariants of faults.md hold.
 
 Each seed is one life of two routes (tests/support/control/rollout_simulation.py); after every
 turn of the control plane the laws are checked (tests/support/control/rollout_invariants.py). A
@@ -69,7 +70,7 @@ def test_whatever_happens_in_rollouts_the_invariants_hold(seeds: Sequence[int]) 
     check_calibration(endings)
 
 
-@pytest.mark.req("F3", "F5")
+@pytest.mark.req("A7", "F1", "F3", "F5")
 @pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, later(13)])

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import pytest
 
-from harness.canary.shadow_evidence import SHADOW_ALPHA, check_log_e, combined_log_e, is_harm
+from harness.canary.shadows import SHADOW_ALPHA, check_log_e, combined_log_e, is_harm
 from harness.routing.shadow import ShadowCheck
 from router.recording.shared_marks import SharedMarks
 

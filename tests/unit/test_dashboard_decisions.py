@@ -11,7 +11,7 @@ from streamlit.testing.v1.element_tree import Button
 
 from dashboard import current_user, dialog_forms, page_frame
 from dashboard.views import canary as canary_page
-from dashboard.views import canary_text, captures, decisions, route_holds, route_timeline
+from dashboard.views import canary_text, decisions, route_holds, route_timeline, suite_dialogs
 from harness.app.installation import CONFIG_VARIABLE
 from harness.canary import shadows
 from harness.evals.drift_watches import list_drift_status
@@ -381,11 +381,11 @@ def test_a_shadow_without_a_proposal_is_started_by_an_approver_and_stopped(
 
 
 @pytest.mark.req("F9", "F5")
-def test_a_captured_request_is_read_by_an_approver_alone_and_the_audit_log_says_who(
+def test_captured_requests_are_read_by_an_approver_alone_and_the_audit_log_says_who(
     house: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = {
-        "messages": [{"role": "user", "content": "<b>Where</b> is it?"}],
+        "messages": [{"role": "user", "content": "Where is it?"}],
         "answer": {"content": "At the depot."},
     }
     ctx = page_frame.context()
@@ -394,26 +394,18 @@ def test_a_captured_request_is_read_by_an_approver_alone_and_the_audit_log_says_
     with ctx.store.write() as tx:
         Captures(tx).store(kept, most_per_day=9)
     page = shown(monkeypatch, house.config, "suites")
-    assert ("Show one …", True) in _reads(page)
+    assert "1 request of users kept, redacted" in text(page)
     assert "At the depot." not in text(page)
-    app = _opened("captures.show_one(['cap_1'])")
-    app.selectbox(key="read-id").select("cap_1").run()
+    app = _opened("suites.label_captures()")
     with monkeypatch.context() as lowered:
         signed_in_as(lowered, "pia", Role.PROPOSER)
-        assert "Not done" in text(app.button(key="read-now").click().run())
-    fill(app, {}, "read-now")
+        assert "Not done" in text(app.button(key="read-captures-now").click().run())
+    fill(app, {}, "read-captures-now")
+    (_, [line]) = app.session_state[suite_dialogs.CAPTURES]
+    assert line["answer"]["content"] == "At the depot."
     with ctx.store.read() as tx:
-        (read,) = [e for e in AuditLog(tx).tail(50) if e.action == "capture.read"]
+        (read,) = [e for e in AuditLog(tx).tail(50) if e.action == "capture.export"]
     assert read.actor == "ben"
-
-    app = dialog("captures.show_one(['cap_1'])")
-    ben = current_user.signed_in()
-    assert ben is not None
-    assert "&lt;b&gt;Where&lt;/b&gt; is it?" in captures.render(kept)
-    for reader, shows in ((ben.principal, True), ("p_other", False)):
-        app.session_state[captures.READ] = (reader, kept)
-        assert ("At the depot." in text(app.run())) is shows
-        assert captures.READ not in app.session_state
 
 
 @pytest.mark.req("F7")

@@ -67,7 +67,7 @@ DIALOGS = """
 import streamlit as st
 from dashboard import page_frame
 from dashboard.views import (
-    canary_text, captures, decisions, keys, route_holds, route_timeline, shadows
+    canary_text, decisions, keys, route_holds, route_timeline, shadows
 )
 from dashboard.views import provider_dialogs as providers
 from dashboard.views import route_settings as routes
@@ -75,7 +75,7 @@ from dashboard.views import suite_dialogs as suites
 
 ctx, kept = page_frame.context(), st.session_state.setdefault
 """
-AGE = re.compile(r"\d+ (?:s|min|h) ago")
+AGE = re.compile(r"\d+ (?:s|min|h)\b")
 # What changes nothing.
 ANYBODYS = ("Sign out", "Refresh", "Try again")
 

@@ -135,7 +135,7 @@ def test_an_approver_alone_decides_on_a_switch_and_sees_what_it_means(
     app = dialog(
         "from dashboard.views import sessions",
         "from harness.agents.records import SwitchRequests",
-        "with ctx.store.read() as tx: found = SwitchRequests(tx).get('{request.id}')",
+        f"with ctx.store.read() as tx: found = SwitchRequests(tx).get('{request.id}')",
         f"sessions.decide('{verb}', kept('asked', found), 'concierge')",
     )
     said = text(app)

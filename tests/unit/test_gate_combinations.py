@@ -22,7 +22,7 @@ import pytest
 from harness.frame.plain_data import from_plain
 from harness.gate.arrays import Floats
 from harness.gate.item_groups import Slice
-from harness.gate.offline.noise import MOST_NOISE
+from harness.gate.offline.item_tests import MOST_NOISE
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import replay_verdict
 from harness.gate.planning.multiplicity import share_alpha

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.canary.shadow_evidence import check_log_e, combined_log_e, is_harm, share_of_level
+from harness.canary.shadows import check_log_e, combined_log_e, is_harm, share_of_level
 from harness.frame.errors import InputError
 from harness.providers.target import Target
 from harness.routing.shadow import (

@@ -3,22 +3,27 @@ give up. Waits double from 5 seconds to 15 minutes, half of each random; after t
 gives up. Pure.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlencode
 
-from harness.frame.alerts.alert import Alert, AlertKind, Severity
+from harness.frame.alerts.alert import ALERT_RULES, Alert, AlertKind, Severity
 from harness.frame.alerts.alert_record import AlertRecord, Notified
 from harness.frame.content_hash import short_hash
 
 _K: Final = AlertKind
+
 ALERTS_PAGE: Final = "/alerts"
+
 OF_A_PROPOSAL: Final = frozenset({_K.AWAITING_APPROVAL, _K.EVAL_WAITS})
+
 OF_A_CANARY: Final = frozenset(
     {_K.ROLLED_BACK, _K.LOCAL_ABORT, _K.CANARY_PAUSED, _K.CANARY_HELD, _K.SAMPLE_RATIO}
 )
+
 OF_TRAFFIC: Final = frozenset({_K.ROUTE_DOWN, _K.ON_FALLBACK})
+
 # A page without a filter for what the alert is about.
 WHOLE_PAGES: Final = {
     _K.BREAKER_OPEN: "/traffic",
@@ -49,8 +54,11 @@ def find_runbook_page(kind: AlertKind) -> str:
 
 
 FIRST_WAIT: Final = timedelta(seconds=5)
+
 MAX_WAIT: Final = timedelta(minutes=15)
+
 GIVE_UP_AFTER: Final = timedelta(days=3)
+
 MAX_ERROR_LENGTH: Final = 300
 
 
@@ -171,3 +179,35 @@ def retry_wait(attempts: int, uniform: float) -> timedelta:
     # Beyond 2**20 the cap holds anyway, and a timedelta would overflow.
     whole = min(MAX_WAIT, FIRST_WAIT * (1 << min(attempts - 1, 20)))
     return whole / 2 + whole / 2 * uniform
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSink:
+    """Says where alerts go: an apprise URL (`url`, or in the variable `url_env`), or a webhook.
+
+    A URL of apprise has passwords in it: it is never logged, stored or shown. Where a variable
+    is not set, the file that NAME_FILE names is read.
+    """
+
+    name: str = ""  # shown in messages and errors; by default its kind and number
+    url: str = field(default="", repr=False)  # of apprise; it holds passwords, prefer `url_env`
+    url_env: str = ""  # name of the environment variable with the apprise URL
+    webhook: str = ""  # address that gets a signed HTTP POST
+    secret_env: str = ""  # name of the variable with the secret that signs it
+    severity: Literal["info", "warning", "critical"] = "info"  # the least that it gets
+    # Which kinds it gets, such as route_down (docs/reference/events.md); empty for all.
+    kinds: tuple[AlertKind, ...] = ()
+
+    def takes(self, kind: AlertKind) -> bool:
+        severe = ALERT_RULES[kind].severity >= Severity[self.severity.upper()]
+        return severe and (not self.kinds or kind in self.kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSettings:
+    """Where alerts are delivered, and how long they are kept."""
+
+    sinks: tuple[AlertSink, ...] = ()  # where messages go
+    deliver_interval_s: float = 2.0  # how often due messages are sent
+    timeout_s: float = 10.0  # for one delivery
+    keep_days: float = 90.0  # how long alerts that are over are kept

@@ -14,8 +14,7 @@ from harness.frame.ports import Signatures, Verifier
 from harness.frame.records.columns import Row, default_text
 from harness.frame.records.record import StoredRow
 from harness.frame.records.signed_tables import REMEDY, SignedTable, signed_table
-from harness.frame.signing.keyring import KeyPurpose
-from harness.frame.signing.payload import row_payload
+from harness.frame.signing.keyring import KeyPurpose, row_payload
 
 UNSIGNED: Final = "it has no signature"
 

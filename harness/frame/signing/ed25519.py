@@ -17,10 +17,11 @@ from harness.frame.signing.keyring import (
     PublicKey,
     decode_base64url,
     encode_base64url,
+    join_signature,
     key_id,
+    split_signature,
     verifying_key,
 )
-from harness.frame.signing.payload import join_signature, split_signature
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from harness.frame.content_hash import hash_content
+from harness.frame.content_hash import canonical_json, hash_content
 from harness.frame.errors import ConfigError, SignatureInvalid
 
 KEY_BYTES: Final = 32
@@ -117,3 +117,30 @@ def rotate_key(keyring: Keyring, new: PublicKey) -> dict[str, PublicKey]:
         for id_, key in keyring.items()
     }
     return {new.id: new, **older}
+
+
+# What is signed can be nothing else than a row of Swapgate's, in this format.
+SIGNING_DOMAIN: Final = b"swapgate row 1\n"
+
+
+def row_payload(
+    table: str, installation: str, row: Mapping[str, object], **more: object
+) -> bytes:
+    """The bytes that are signed of a row: its stored columns, and what else it stands for."""
+    whole = {"table": table, "installation": installation, "row": row, **more}
+    return SIGNING_DOMAIN + canonical_json(whole).encode("utf-8", "surrogatepass")
+
+
+def join_signature(key: str, signature: bytes) -> str:
+    return f"{key}.{encode_base64url(signature)}"
+
+
+def split_signature(signature: str) -> tuple[str, bytes]:
+    """Splits a signature into its key's id and its bytes. Raises SignatureInvalid."""
+    key, dot, text = signature.partition(".")
+    try:
+        if dot:
+            return key, decode_base64url(text)
+    except ValueError:
+        pass
+    raise SignatureInvalid("its signature is not one: `<key id>.<base64url>` is expected")

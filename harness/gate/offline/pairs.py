@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.frame.errors import InputError, StaleEvidence
-from harness.gate.offline.noise import MOST_NOISE
+from harness.gate.offline.item_tests import MOST_NOISE
 from harness.gate.pins import ServedModel, ServedModels, ServedPin, named_models
 from harness.gate.run import Sample, SampleError
 from harness.gate.suite_plan import Claim, SuitePlan

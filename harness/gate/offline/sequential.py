@@ -31,8 +31,16 @@ from harness.gate.offline.intervals import (
     t_interval,
     tango_interval,
 )
-from harness.gate.offline.item_tests import NEVER, final_p, guarded_t, t_tail
-from harness.gate.offline.noise import AnswerNoise, asked_anew, p_about_these, share_left
+from harness.gate.offline.item_tests import (
+    NEVER,
+    AnswerNoise,
+    asked_anew,
+    final_p,
+    guarded_t,
+    p_about_these,
+    share_left,
+    t_tail,
+)
 
 BET_GRID = geometric_grid(0.02, 0.9, 15)
 _SLACK = 1e-12

@@ -12,7 +12,7 @@ from harness.frame.formatting import format_points
 from harness.gate.arrays import np
 from harness.gate.offline.design import FUTILE, design_from_plan
 from harness.gate.offline.intervals import mcnemar
-from harness.gate.offline.noise import AnswerNoise
+from harness.gate.offline.item_tests import AnswerNoise
 from harness.gate.offline.pairs import PairedItem, PairedSuite, score_difference
 from harness.gate.offline.sequential import (
     ComparisonEvidence,

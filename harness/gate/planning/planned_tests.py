@@ -12,7 +12,7 @@ from typing import Final
 
 from harness.gate.offline.design import interim_items, interim_power
 from harness.gate.offline.intervals import VARIANCE_GUARD
-from harness.gate.offline.noise import MOST_NOISE, asked_anew, share_left
+from harness.gate.offline.item_tests import MOST_NOISE, asked_anew, share_left
 from harness.gate.planning import budget
 from harness.gate.planning.budget import DesignOption, DifferenceSpread, MeanUsage
 from harness.gate.suite_plan import Claim, SuitePlan

@@ -11,9 +11,8 @@ import sqlalchemy as sa
 
 from harness.frame.people.spend import KeySpend, SpendTotals, next_month
 from harness.frame.records.columns import EPOCH, MICROSECOND, Values, storable
-from harness.frame.records.json_rows import json_rows, look_up
 from harness.frame.records.pages import select_where
-from harness.frame.records.preloaded import read_named, rows_key
+from harness.frame.records.preloaded import json_rows, look_up, read_named, rows_key
 from harness.gate.online.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
 from harness.gate.online.observation import (
     MOST_ASKED_NAMES,

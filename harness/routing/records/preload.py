@@ -12,10 +12,11 @@ import sqlalchemy as sa
 
 from harness.frame.alerts.records import alert, delivery
 from harness.frame.records.columns import Row
-from harness.frame.records.json_rows import json_rows, look_up
 from harness.frame.records.preloaded import (
     NAMES,
     among,
+    json_rows,
+    look_up,
     newest_key,
     read_named,
     row_key,

@@ -18,8 +18,7 @@ from harness.frame.records.columns import SIGNATURE, Row
 from harness.frame.records.record import StoredRow
 from harness.frame.records.row_signatures import RowVerifier, covered_values, named
 from harness.frame.records.transaction import Transaction
-from harness.frame.signing.keyring import KeyPurpose, Keyring
-from harness.frame.signing.payload import row_payload, split_signature
+from harness.frame.signing.keyring import KeyPurpose, Keyring, row_payload, split_signature
 from harness.gate.run import RunState, Sample
 from harness.providers.records import TARGET, target
 from harness.routing.proof import Proof, ProvenRows, StoredValues, SwapChange

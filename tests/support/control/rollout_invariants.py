@@ -17,7 +17,7 @@ from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import TRANSITIONS, Rollout, RolloutState
 from harness.gate.verdict import Passed
 from harness.routing.context import Context
-from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.rollouts import Rollouts
@@ -133,6 +133,7 @@ class Watcher:
             check_rollout(tx, self.rollouts.get(id_), after)
 
     def _proposals(self, tx: Transaction, proposals: Sequence[Proposal]) -> None:
+        check_selections(proposals)
         for proposal in proposals:
             routing_invariants.check_verdicts(tx, proposal)
             before = self.closed.get(proposal.id)
@@ -179,6 +180,14 @@ class Watcher:
                 assert again.agrees, (event, again.differences)
                 assert again.again_sha256 == event.details["decided_sha256"]
             assert "inputs_unreadable" not in event.details
+
+
+def check_selections(proposals: Sequence[Proposal]) -> None:
+    """One of a selection goes on, and one proposal alone is past the gate on a route."""
+    past = [proposal.route for proposal in proposals if proposal.phase in PAST_GATE_PHASES]
+    assert len(past) == len(set(past))
+    gone_on = [p.selection for p in proposals if p.selection and (p.rollout or p.approver)]
+    assert len(gone_on) == len(set(gone_on))
 
 
 def check_weights(history: Sequence[RouteRecord]) -> None:

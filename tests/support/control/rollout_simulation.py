@@ -19,19 +19,21 @@ from random import Random
 
 import structlog
 
+from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from harness.canary import manual_rollback, operations
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import ProofRefused, RevisionConflict, SwapgateError
-from harness.frame.people.access import SYSTEM
+from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.world import PASS_FOR_NEW
 from harness.gate.online.guardrails import Guardrails
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.policy import CanaryPolicy, CanaryStep, GatePolicy, Policy, PromotionMode
 from harness.gate.suite_plan import Claim
 from harness.operations import alert_delivery, reconciler
-from harness.proposals import decisions, submission
+from harness.proposals import decisions, fallback_chain, submission
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.submission import ProposalRequest
 from harness.providers.target import Provider, Target
 from harness.registry import targets
@@ -58,6 +60,7 @@ from tests.support.store.interrupted_store import InterruptedStore
 from tests.support.store.sqlite_store import open_sqlite
 
 ROUTES = ("chat", "mail")
+ADA = Actor("ada", Role.ADMIN, "pr_ada")
 LEVELS, ITEMS_A_LEVEL = 5, 14
 SWAPS = 3
 TURNS, REST_TURNS = 60, 150
@@ -145,8 +148,13 @@ class Life:
         self.stores = open_stores(clock)
         store = self.stores[0]
         self.world = SmallInstallation(
-            folder, store, clock=clock, policy=policy_of(self.draw, self.dice), script=answer
+            folder,
+            store,
+            clock=clock,
+            policy=policy_of(self.draw, self.dice),
+            script=self._script,
         )
+        self.provider_is_down = False
         self.ctx = self.world.context()
         self.other = self.world.context(self.stores[-1])
         self.processes = [self.ctx, self.other]
@@ -179,6 +187,11 @@ class Life:
 
     def _say(self, words: str) -> None:
         self.told.append(f"{self.turns:3d} {self.clock.now():%d %H:%M:%S} {words}")
+
+    def _script(self, target: Target, item: Item, epoch: int) -> str:
+        if self.provider_is_down:
+            raise ProviderFailed("overloaded")
+        return answer(target, item, epoch)
 
     def _maybe(self, probability: float) -> bool:
         return self.draw.random() < probability
@@ -313,6 +326,11 @@ class Life:
         if self._maybe(0.04):
             self._say("the control process starts again")
             self.ctx = self.world.context()
+        self.provider_is_down = self.dice.random() < 0.1
+        if self.dice.random() < 0.06:
+            self._change_a_chain(self.dice.choice(ROUTES))
+        if self.dice.random() < 0.02:
+            self._change_the_suite()
 
     def _attempt(self, act: Callable[[], object]) -> None:
         """People may be refused; nothing else may come of it."""
@@ -328,10 +346,30 @@ class Life:
         table = routes.load_table(self.ctx)
         serving = int(table.targets[table.routes[name].incumbent].model[1:])
         level = min(LEVELS - 1, serving + self.draw.choice([1, 1, 1, 2]))
-        submission.create_proposal(
-            self.ctx, ANN, ProposalRequest(name, f"sim/m{level}", "better")
-        )
+        rivals = (f"sim/m{LEVELS}",) if self.dice.random() < 0.2 else ()
+        request = ProposalRequest(name, f"sim/m{level}", "better", rivals=rivals)
+        submission.create_selection(self.ctx, ANN, request)
         self.swaps[name] -= 1
+
+    def _change_a_chain(self, name: str) -> None:
+        """A fallback comes, by a waiver or by evidence, or goes."""
+        model, why = f"sim/m{self.dice.randrange(LEVELS)}", "an outage"
+        self._say(f"a person changes the chain of {name}: {model}")
+        if self.dice.random() < 0.3:
+            remove = fallback_chain.remove_fallback
+            self._attempt(partial(remove, self.ctx, ADA, name, model, reason=why))
+        else:
+            days = self.dice.choice([None, 1, 30])
+            waive = WaiverRequest("a drill", timedelta(days=days)) if days else None
+            wish = FallbackRequest(model, waive=waive)
+            add = fallback_chain.add_fallback
+            self._attempt(partial(add, self.ctx, ADA, name, wish, reason=why))
+
+    def _change_the_suite(self) -> None:
+        self._say("the suite changes")
+        suite = self.world.suites["colours"]
+        self.world.suites["colours"] = replace(suite, version=f"{suite.version}1")
+        self.ctx = self.world.context()
 
     def _approve(self) -> None:
         for proposal in submission.list_proposals(self.ctx, open_only=True):
@@ -378,6 +416,7 @@ class Life:
     def _rest(self) -> None:
         """All troubles are over, and people do what they are asked for: then all ends."""
         self.routers.troubles.clear()
+        self.provider_is_down = False
         self.clock.jump(-self.ahead_s)
         for _ in range(REST_TURNS):
             self._approve()

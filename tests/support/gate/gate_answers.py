@@ -18,7 +18,7 @@ from benchmarks.gate.gate_benchmark import FIVE, GateBenchmarkPlan, theta0_of
 from benchmarks.gate.gate_rules import ALPHA, MARGIN
 from benchmarks.gate.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
 from harness.gate.offline.design import Design
-from harness.gate.offline.noise import MOST_NOISE, AnswerNoise
+from harness.gate.offline.item_tests import MOST_NOISE, AnswerNoise
 from harness.gate.offline.sequential import judge_batch
 from harness.gate.suite_plan import Claim, ClaimPopulation
 

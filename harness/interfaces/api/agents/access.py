@@ -27,7 +27,6 @@ from harness.agents.agents import AgentsClient
 from harness.agents.caller import PEER_HEADER, HeaderFault, read_peer_header, sign_peer_header
 from harness.agents.turn_runner import TurnRunner
 from harness.app.installation import Installation
-from harness.frame.addresses import http_url
 from harness.frame.errors import ConfigError, NotAllowed
 from harness.frame.people.access import (
     DATA_KEY_PREFIX,
@@ -42,6 +41,7 @@ from harness.operations import keys
 from harness.operations.single_sign_on import FailedAttempts
 from harness.routing.agent import AgentSession
 from harness.routing.context import Context
+from harness.routing.settings import http_url
 
 # A request that one of these stands in came by a proxy: its peer is not who asks.
 _PROXY_HEADERS: Final = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via")

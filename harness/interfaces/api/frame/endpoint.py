@@ -15,8 +15,7 @@ from starlette.responses import Response
 
 from harness.app.installation import Installation
 from harness.frame.content_hash import canonical_json, digest
-from harness.frame.idempotency import NoteMade, do_once, note_nothing
-from harness.frame.idempotent_request import IdempotentRequest
+from harness.frame.idempotency import IdempotentRequest, NoteMade, do_once, note_nothing
 from harness.frame.pagination import MOST_LISTED, Page, PageRequest
 from harness.frame.people.access import Actor
 from harness.interfaces.api.frame.error_status import JsonAnswer, json_answer

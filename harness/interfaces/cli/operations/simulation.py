@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 
 from harness.config.model import ControlSettings
-from harness.frame.addresses import http_url
 from harness.frame.errors import InputError
 from harness.frame.imports import leave_modules_alone
 from harness.interfaces.cli.frame.command import EXISTING_FILE, FiniteRange, arg, command, opt
 from harness.interfaces.cli.frame.session import Session
+from harness.routing.settings import http_url
 
 KEY_VARIABLE = "SWAPGATE_KEY"
 TIMED_OUT = 5
