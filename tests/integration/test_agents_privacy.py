@@ -1,8 +1,7 @@
-import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,38 +10,19 @@ import pytest
 
 from harness.agents import agents, switches
 from harness.agents.agents import AgentsClient
-from harness.agents.caller import AgentCaller
-from harness.agents.message import ServedBy
-from harness.agents.records import AgentGrants, Agents, Sessions
-from harness.agents.turn import ModelCallAnswer, ModelCallRequest
-from harness.app.agents import RouterModelCalls
-from harness.frame.errors import CallFailed, NobodyAnswered
-from harness.frame.people.access import SYSTEM, Role, key_hash
-from harness.frame.people.records import ApiKeys
+from harness.frame.people.access import SYSTEM, Role
 from harness.operations import keys
-from harness.providers.target import Target
-from harness.routing.agent import (
-    Agent,
-    AgentGrant,
-    AgentSession,
-    GrantKind,
-    ModelChoice,
-    ModelKind,
-)
-from harness.routing.records.observations import Observations
-from harness.routing.records.routes import Routing
 from tests.integration.test_secrets_leak_nowhere import content, forms
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion, error
-from tests.support.router.router_process import EVER, ROUTE, Routed, eventually, routed
+from tests.support.router.router_process import eventually
 from tests.support.site.agents_site import OPENAI_KEY, AgentsSite, agents_site, error_of, good
 
 pytestmark = pytest.mark.slow
 
 WORD = "Zanzibar"
 SEED = "sk-SEEDprovider-0123456789abcdef"
-TOOL = {"type": "function", "function": {"name": "find_order"}}
 
 
 def admin(site: AgentsSite) -> dict[str, str]:
@@ -65,11 +45,6 @@ def tables_with(site: AgentsSite, text: str) -> set[str]:
             for name in named
             if any(text in repr(row) for row in db.execute(f"SELECT * FROM {name}"))  # noqa: S608 - our own table
         }
-
-
-def files_with(folder: Path, text: str) -> list[str]:
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    return [file.name for file in files if text.encode() in content(file)]
 
 
 @pytest.mark.req("E2", "C8")
@@ -165,113 +140,3 @@ def test_no_key_is_in_prompts_transcripts_errors_logs_or_files(
         if any(form in data for form in forms(seed))
     ]
     assert found == []
-
-
-LITERAL = Target("sim", "sim-better")
-NAME = f"@{LITERAL.name}"
-GRANT = "gr_1"
-# Of a grant that the router does not know, or not yet.
-NOT_SERVED = "model_not_ready"
-
-
-@dataclass(frozen=True)
-class Calls:
-    world: Routed
-    key: str
-
-    async def ask(self, asked: ModelCallRequest) -> ModelCallAnswer:
-        installation = self.world.installation
-        calls = RouterModelCalls(
-            self.world.url, installation.secret, installation.clock, grant_arrives_s=0.0
-        )
-        try:
-            return await calls.ask(asked)
-        finally:
-            await calls.aclose()
-
-    def served(self, **changes: str) -> ServedBy:
-        asked = {"role": "user", "content": "Colour number 3?"}
-        model = changes.pop("model", NAME)
-        caller = replace(AgentCaller("ag_1", "se_1", self.key, GRANT), **changes)
-        return asyncio.run(self.ask(ModelCallRequest(model, (asked,), caller, 60.0))).served
-
-    def refusal(self, **changes: str) -> str:
-        try:
-            self.served(**changes)
-        except CallFailed as refused:
-            return refused.code
-        return ""
-
-
-def grant_target(world: Routed) -> None:
-    now = world.installation.clock.now()
-    by_route = ModelChoice(ROUTE, ModelKind.ROUTE, route=ROUTE)
-    agent = Agent("ag_1", "helper", by_route, now, now)
-    with world.installation.store.write() as tx:
-        Routing(tx).add_target(LITERAL)
-        Agents(tx).add(agent)
-        Sessions(tx).add(AgentSession("se_1", agent.id, by_route, now, now))
-        AgentGrants(tx).add(
-            AgentGrant(
-                id=GRANT,
-                agent=agent.id,
-                target=LITERAL.id,
-                target_name=LITERAL.name,
-                kind=GrantKind.BASELINE,
-                granted_by="ada",
-                granted_with=None,
-                reason="the agent was created with it",
-                created_at=now,
-                expires_at=now + timedelta(hours=1),
-            )
-        )
-
-
-@pytest.mark.req("C5", "E1", "E2")
-@pytest.mark.verify
-def test_a_signed_grant_opens_its_target_until_it_is_revoked_and_nothing_else(
-    provider: str, tmp_path: Path
-) -> None:
-    with routed(tmp_path, provider) as world:
-        world.start()
-        with world.installation.store.read() as tx:
-            key = ApiKeys(tx).by_hash(key_hash(world.key, world.installation.secret))
-        assert key is not None
-        calls = Calls(world, key.id)
-        assert calls.refusal(grant="") == "model_not_found"
-        # The same message may succeed later, once the router has heard of the grant.
-        with pytest.raises(NobodyAnswered, match="send the message again") as not_yet:
-            calls.served()
-        assert (not_yet.value.status, not_yet.value.retryable) == (503, True)
-
-        grant_target(world)
-        eventually(lambda: not calls.refusal())
-
-        served = calls.served()
-        assert (served.route, served.target) == (NAME, LITERAL.name)
-        assert calls.refusal(session="se_2") == ""  # the grant is the whole agent's
-        assert calls.refusal(agent="ag_2") == NOT_SERVED
-        assert calls.refusal(key="k_gone") == "invalid_agent_header"
-
-        # A router that starts without its database knows the grant as well.
-        world.kill()
-        database = tmp_path / "swapgate.db"
-        hidden = database.rename(tmp_path / "away.db")
-        world.start()
-        assert calls.refusal() == ""
-        hidden.rename(database)
-        eventually(lambda: world.readyz() == "ok")
-
-        with world.installation.store.write() as tx:
-            AgentGrants(tx).revoke(GRANT, world.installation.clock.now())
-        eventually(lambda: calls.refusal() == NOT_SERVED)
-        assert calls.refusal(model=ROUTE) == ""
-
-        assert world.place.terminate("router") == 0
-        today = world.installation.clock.now().date()
-        with world.installation.store.read() as tx:
-            literal = Observations(tx).traffic(since=EVER, route=NAME)
-            spends = Observations(tx).spends(since=today - timedelta(days=1), keys=[key.id])
-        assert {row.target for row in literal} == {LITERAL.id}
-        asked = world.recorded() + sum(row.requests for row in literal)
-        assert sum(spend.requests for spend in spends) == asked

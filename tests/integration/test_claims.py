@@ -187,7 +187,7 @@ def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(
     assert decided.phase is ProposalPhase.REJECTED
     assert decided.closed_because.startswith("guarding: The candidate is worse")
     text = render_markdown(gather_report(plain.context(), decided.id))
-    assert "| guarding (guard) | failed |" in text
+    assert "| guarding | guard | failed |" in text
 
 
 @pytest.mark.req("A3", "A7", "F2")
@@ -205,7 +205,7 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
         ("shades", PrimaryCombination.WEIGHTED, 2.0),
     ]
     assert [suite_report.suite for suite_report in report.together] == [WEIGHTED_MEAN]
-    assert f"| {WEIGHTED_MEAN} (primary) | passed |" in render_markdown(report)
+    assert f"| {WEIGHTED_MEAN} | primary | passed |" in render_markdown(report)
     assert 'tests="3" failures="0"' in render_junit(report)
     assert recomputation.replay_verdict(plain.context(), decided.id).agrees
 

@@ -25,7 +25,7 @@ from harness.proposals.report.comparison import load_comparison
 from harness.providers.target import Provider, Target
 from harness.registry import targets
 from harness.routes import routes
-from harness.routing.context import Context, dry_run_context
+from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.rollouts import Rollouts
 from harness.routing.records.runs import EvalRuns
@@ -188,22 +188,6 @@ def test_the_runs_of_a_cancelled_proposal_stop(world: SmallInstallation) -> None
     world.run_once()
     with world.store.read() as tx:
         assert not any(EvalRuns(tx).done(run) for run in states(world))
-
-
-def test_a_rehearsed_cancellation_stops_no_worker(world: SmallInstallation) -> None:
-    proposal = world.propose("sim/better")
-    reconciler.reconcile(replace(world.context(), workers=None))
-    stopped: list[str] = []
-
-    class Watched(InlineWorkers):
-        def stop(self, run: str) -> None:
-            stopped.append(run)
-
-    ctx = replace(world.context(), workers=Watched(lambda _run, _owner: None))
-    decisions.cancel_proposal(dry_run_context(ctx), ANN, proposal.id)
-    assert stopped == []
-    decisions.cancel_proposal(ctx, ANN, proposal.id)
-    assert len(stopped) == 2
 
 
 def test_a_shared_run_goes_on_for_the_proposal_that_still_needs_it(

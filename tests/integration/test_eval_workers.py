@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,8 @@ from harness.app import secret_files
 from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
 from harness.app.installation import Installation, open_installation
-from harness.evals import spending
-from harness.evals.spending import load_report
-from harness.frame.alerts import alerts
-from harness.frame.alerts.alert import AlertKind
 from harness.frame.people.access import SYSTEM
 from harness.proposals.evaluation import worker_supervision
-from harness.proposals.evaluation.eval_queue import load_queue
 from harness.providers.target import Target
 from harness.registry import credentials, targets
 from harness.registry.credentials import CredentialChange
@@ -161,60 +156,6 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
 def lease_is_over(installation: Installation, run: str) -> bool:
     with installation.store.read() as tx:
         return not EvalRuns(tx).get(run).is_leased(installation.clock.now())
-
-
-@pytest.mark.verify
-@pytest.mark.slow
-@pytest.mark.req("G5")
-@pytest.mark.timeout(900)
-def test_a_run_waits_at_the_monthly_cap_and_goes_on_once_it_is_raised(tmp_path: Path) -> None:
-    counting = Counting(most=2)
-    # An answer takes 10 tokens in, so 10 cents.
-    prices = {
-        model: {"input_usd_per_mtok": usd, "output_usd_per_mtok": 0}
-        for model, usd in (("candidate", 10_000), ("judge", 10))
-    }
-    with (
-        serving(counting) as served,
-        site(tmp_path, settings(tmp_path, served.url, prices=prices)) as place,
-    ):
-        installation = open_installation(place.config, create_secret=True)
-        upgrade_database(installation.settings)
-        for provider in installation.settings.providers.values():
-            targets.put_provider(installation.context, SYSTEM, provider)
-        ctx = replace(installation.context, monthly_cap_usd=2.0)
-        spending.run_once(ctx)
-        run = queued(installation, "candidate")
-        assert worker(place, run).wait(END_S) == 0
-        spending.run_once(ctx)
-        capped, waiting = load_report(ctx), load_queue(ctx)[run]
-        told = alerts.is_open(ctx, AlertKind.SPENDING_CAP, spending.ALERT_KEY)
-        with ctx.store.read() as tx:
-            stored = len(EvalRuns(tx).done(run))
-
-        raised = replace(ctx, monthly_cap_usd=40.0)
-        spending.run_once(raised)
-        goes_on = load_queue(raised)[run]
-        still_told = alerts.is_open(raised, AlertKind.SPENDING_CAP, spending.ALERT_KEY)
-        assert worker(place, run).wait(END_S) == 0
-        after = load_report(raised)
-        with ctx.store.read() as tx:
-            samples = EvalRuns(tx).samples(run)
-            state = EvalRuns(tx).get(run).state.value
-        installation.close()
-
-    assert 0 < stored < ITEMS
-    # The calls that were under way at once may pass the cap.
-    assert 2.0 <= capped.spent_usd + 1e-9 < 2.0 + 0.11 * CONNECTIONS
-    assert waiting.position == 0
-    assert waiting.text.startswith("waits: the monthly cap of $2.00 is reached")
-    assert (told, still_told) == (True, False)
-    assert goes_on.text == "next in line"
-    assert (state, len(samples)) == ("done", ITEMS)
-    assert [sample for sample in samples if sample.error] == []
-    answers, judged = counting.calls("candidate"), counting.calls("judge")
-    assert after.spent_usd == pytest.approx(answers * 0.1 + judged * 0.0001)
-    assert sum(row.calls for row in after.purposes) == answers + judged
 
 
 TARGET, JUDGE, OTHER = (f"sk-SEED{name}-0123456789" for name in ("target", "judge", "other"))

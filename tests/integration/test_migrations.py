@@ -13,8 +13,6 @@ from harness.interfaces.cli.program import program
 from harness.store import engine, migrate
 from harness.store.schema_revisions import REVISION
 from harness.store.tables import metadata
-from tests.contract.conftest import open_store
-from tests.support.store.records import seeded
 
 pytestmark = pytest.mark.both_databases
 
@@ -41,17 +39,6 @@ def test_an_upgrade_leads_to_the_tables(empty_database_url: str) -> None:
     migrate.upgrade(url)
     assert migrate.state(url) == migrate.SchemaState(REVISION, REVISION, ())
     assert names(url) == {*metadata.tables, "alembic_version"}
-
-
-def test_upgrading_twice_changes_nothing(database_url: str) -> None:
-    store = open_store(database_url)
-    seeded(store)
-    before = store.etag()
-
-    migrate.upgrade(database_url)
-
-    assert store.etag() == before
-    store.close()
 
 
 def test_several_may_upgrade_at_once(empty_database_url: str) -> None:

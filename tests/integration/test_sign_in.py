@@ -493,18 +493,3 @@ def test_tokens_are_renewed_while_requests_go_on_and_none_fails(tmp_path: Path) 
         who = [provider for provider, _ in caller.served]
         assert (who[0], who[-1], "copilot" in who) == ("spare", "spare", True)
         assert not leaks(world, site, said)
-
-
-@pytest.mark.verify
-def test_a_provider_that_takes_the_newest_token_alone_costs_no_request(tmp_path: Path) -> None:
-    clock = SystemClock()
-    with oauth_site(clock, life_s=10.0) as site, installed(tmp_path, site, open_s=0.5) as world:
-        site.interval_s = 1.0
-        site.strict = True
-        log_in(world, site)
-        caller = Caller(world)
-        with caller.running():
-            eventually(lambda: len(taken(site)) >= 3 or bool(caller.errors), timeout_s=240)
-
-    assert not caller.errors
-    assert {provider for provider, _ in caller.served} <= {"copilot", "spare"}

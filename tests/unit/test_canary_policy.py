@@ -103,30 +103,6 @@ W, M, P = RolloutState.WAITING, RolloutState.MEASURING, RolloutState.PAUSED
 HELD = (ActionKind.HOLD, None)
 
 
-def test_waiting_holds_until_the_step_has_its_exposures() -> None:
-    assert ask(rollout(W), []) == HELD
-    assert ask(rollout(W), blocks(19, 1)) == HELD
-    assert ask(rollout(W), blocks(20, 1)) == (ActionKind.HOLD, RolloutSignal.ENOUGH)
-
-
-def test_exposures_of_an_earlier_step_do_not_count_for_this_one() -> None:
-    earlier = blocks(90, 1)
-    assert ask(rollout(W, step=1), earlier) == HELD
-    now = earlier + blocks(10, 5, weight_bps=500, first=91)
-    assert ask(rollout(W, step=1), now) == (ActionKind.HOLD, RolloutSignal.ENOUGH)
-
-
-def test_a_step_without_minimum_still_wants_one_exposure() -> None:
-    free = replace(POLICY, steps=(CanaryStep(100, 0), CanaryStep(500, 0)))
-    assert ask(rollout(W, policy=free), []) == HELD
-    assert ask(rollout(M, policy=free), []) == HELD
-    assert ask(rollout(M, policy=free), blocks(3, 0)) == HELD
-    assert ask(rollout(M, policy=free), blocks(1, 1)) == (
-        ActionKind.ADVANCE,
-        RolloutSignal.STEP_DONE,
-    )
-
-
 def test_silence_is_paused_at_the_deadline() -> None:
     late = START + 7 * DAY
     assert ask(rollout(W), [], late - timedelta(seconds=1)) == HELD
@@ -135,10 +111,6 @@ def test_silence_is_paused_at_the_deadline() -> None:
     assert few.signal is RolloutSignal.SILENT
     assert "3 of 20 canary exposures at 1 %" in few.reason
     assert "at this pace they take 47 days" in few.reason
-
-
-def test_a_measured_step_without_harm_advances() -> None:
-    assert ask(rollout(M), blocks(20, 1)) == (ActionKind.ADVANCE, RolloutSignal.STEP_DONE)
 
 
 @pytest.mark.parametrize("state", [W, M, P])
@@ -165,26 +137,64 @@ def test_the_certified_step_promotes_only_with_its_certificate() -> None:
     assert action.figures.certificate > 20
 
 
-def test_a_certified_step_in_the_middle_goes_on() -> None:
-    policy = replace(POLICY, steps=(CanaryStep(100, 20, certify=True), CanaryStep(500, 50)))
-    data = blocks(600, 1)
-    assert ask(rollout(M, policy=policy), data) == (ActionKind.ADVANCE, RolloutSignal.STEP_DONE)
+def with_steps(*steps: CanaryStep) -> CanaryPolicy:
+    return replace(POLICY, steps=steps)
 
 
-def test_a_last_step_without_certificate_promotes_on_its_exposures() -> None:
-    policy = replace(POLICY, steps=(CanaryStep(100, 20),))
-    assert ask(rollout(M, policy=policy), blocks(20, 1)) == (
-        ActionKind.PROMOTE,
-        RolloutSignal.PROVEN,
-    )
+EARLIER = blocks(90, 1)
+MIDDLE = with_steps(CanaryStep(100, 20, certify=True), CanaryStep(500, 50))
+FREE = with_steps(CanaryStep(100, 0), CanaryStep(500, 0))
+ENOUGH = (ActionKind.HOLD, RolloutSignal.ENOUGH)
+ON = (ActionKind.ADVANCE, RolloutSignal.STEP_DONE)
+UP = (ActionKind.PROMOTE, RolloutSignal.PROVEN)
 
 
-def test_evidence_that_does_not_decide_is_paused_at_the_deadline() -> None:
-    short = blocks(6, 25, weight_bps=2500)
-    assert ask(rollout(M, step=2), short, START + 7 * DAY) == (
-        ActionKind.PAUSE,
-        RolloutSignal.UNDECIDED,
-    )
+@pytest.mark.parametrize(
+    ("found", "data", "days", "expected"),
+    [
+        # Waiting holds until the step has its exposures, those of an earlier step apart.
+        (rollout(W), [], 0, HELD),
+        (rollout(W), blocks(19, 1), 0, HELD),
+        (rollout(W), blocks(20, 1), 0, ENOUGH),
+        (rollout(W, step=1), EARLIER, 0, HELD),
+        (
+            rollout(W, step=1),
+            [*EARLIER, *blocks(10, 5, weight_bps=500, first=91)],
+            0,
+            ENOUGH,
+        ),
+        # A step without a minimum still wants one exposure.
+        (rollout(W, policy=FREE), [], 0, HELD),
+        (rollout(M, policy=FREE), [], 0, HELD),
+        (rollout(M, policy=FREE), blocks(3, 0), 0, HELD),
+        (rollout(M, policy=FREE), blocks(1, 1), 0, ON),
+        (rollout(M), blocks(20, 1), 0, ON),
+        # A certified step in the middle goes on; a last one without a certificate promotes.
+        (
+            rollout(
+                M, policy=with_steps(CanaryStep(100, 20, certify=True), CanaryStep(500, 50))
+            ),
+            blocks(600, 1),
+            0,
+            ON,
+        ),
+        (rollout(M, policy=with_steps(CanaryStep(100, 20))), blocks(20, 1), 0, UP),
+        # Evidence that does not decide is paused at the deadline.
+        (
+            rollout(M, step=2),
+            blocks(6, 25, weight_bps=2500),
+            7,
+            (ActionKind.PAUSE, RolloutSignal.UNDECIDED),
+        ),
+    ],
+)
+def test_each_step_is_left_by_its_exposures_its_certificate_or_its_deadline(
+    found: Rollout,
+    data: list[ObservationBlock],
+    days: int,
+    expected: tuple[ActionKind, RolloutSignal | None],
+) -> None:
+    assert ask(found, data, START + days * DAY) == expected
 
 
 @given(
@@ -228,8 +238,8 @@ def test_a_wrong_split_holds_until_a_person_resumes() -> None:
 
 
 def test_outcomes_that_never_came_neither_take_a_canary_back_nor_let_it_on() -> None:
-    healthy, done = blocks(30, 1, failures=1), (ActionKind.ADVANCE, RolloutSignal.STEP_DONE)
-    assert ask(rollout(M), healthy) == done
+    healthy = blocks(30, 1, failures=1)
+    assert ask(rollout(M), healthy) == ON
     sick = blocks(30, 1, failures=2, canary_failures=1)
     assert ask(rollout(M), sick) == (ActionKind.ROLLBACK, RolloutSignal.HARM)
 
@@ -238,7 +248,7 @@ def test_outcomes_that_never_came_neither_take_a_canary_back_nor_let_it_on() -> 
     assert said.startswith("30 outcomes did not come: with all of them against the canary it")
     assert ask(rollout(M), silent(sick, 0, 1)) == (ActionKind.ROLLBACK, RolloutSignal.HARM)
     # Of the incumbent, some may be missing: whatever they are, there is no harm.
-    assert ask(rollout(M), silent(healthy, 0, 1)) == done
+    assert ask(rollout(M), silent(healthy, 0, 1)) == ON
     # No silence of the incumbent certifies a canary that fails as often as it answers.
     plain = blocks(40, 25, failures=2, canary_failures=1)
     open_, known = (collect_evidence(data, POLICY) for data in (silent(plain, 0, 20), plain))

@@ -13,19 +13,11 @@ from harness.frame import package_data
 from harness.frame.errors import ConfigError
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES
-from harness.providers.models.catalogue import (
-    CatalogueChange,
-    CatalogueEntry,
-    build_catalogue,
-    with_catalogue_prices,
-)
+from harness.providers.models.catalogue import CatalogueChange, CatalogueEntry, build_catalogue
 from harness.providers.models.model_catalogue import LitellmTable, table_file
 from harness.providers.models.model_figures import find_price
 from harness.providers.target import Price, Provider, Target
 from harness.registry.deprecations import ALERT_AHEAD, find_deprecations, find_successor
-
-MODELS = st.sampled_from(["a", "b", "c", "d"])
-PRICES = st.builds(Price, st.floats(0, 100), st.floats(0, 100))
 
 
 def table(folder: Path, **rows: dict[str, object]) -> LitellmTable:
@@ -187,26 +179,6 @@ def test_without_litellm_the_file_s_word_is_all_there_is(
 
     assert table_file() is None
     assert [model.name for model in LitellmTable([change]).catalogue()] == ["openai/m"]
-
-
-@given(
-    own=st.dictionaries(MODELS, PRICES),
-    known=st.dictionaries(MODELS, st.none() | PRICES),
-    used=st.sets(MODELS),
-)
-def test_the_catalogue_fills_in_prices_and_changes_none(
-    own: dict[str, Price], known: dict[str, Price | None], used: set[str]
-) -> None:
-    provider = Provider("p", "openai", "http://127.0.0.1:9", prices=own)
-    table = build_catalogue(
-        CatalogueEntry("openai", m, price=price) for m, price in known.items()
-    )
-
-    filled = with_catalogue_prices(provider, table, used)
-
-    assert {m: filled.prices[m] for m in own} == own
-    assert set(filled.prices) == set(own) | {m for m in used if known.get(m)}
-    assert with_catalogue_prices(filled, table, used) == filled
 
 
 TODAY = date(2026, 11, 20)

@@ -71,28 +71,29 @@ def test_a_verdict_is_decided_at_its_moment_in_utc_and_expires_after_its_time() 
     assert [report.suite for report in two.suites] == ["law", "math"]
 
 
-@pytest.mark.parametrize("name", ["route", "incumbent", "candidate"])
-def test_a_verdict_about_another_question_than_its_proposals_is_told(name: str) -> None:
-    registered = replace(proposal(), **{name: "other"})  # type: ignore[arg-type]
-
-    found = recompute(decided(), registered)
-    assert found.agreement is AgreementLevel.DIFFERS
-    assert found.text == f"its {name} is not the one of p_1"
-
-
-def test_other_terms_than_the_registered_ones_are_told() -> None:
-    for other in (replace(PLAN, margin=0.06), plan("law")):
-        registered = replace(proposal(), plans=(other,))
-        words = "its suites and terms differ from the registration of p_1"
-        assert words in recompute(decided(), registered).text
+RUNS = "math: its runs are not those of p_1"
+TERMS = "its suites and terms differ from the registration of p_1"
 
 
 @pytest.mark.parametrize(
-    "runs", [{}, {"math": SuiteRuns("x", "run_b_math")}, {"math": SuiteRuns("run_a_math", "x")}]
+    ("registered", "said"),
+    [
+        *(
+            ({name: "other"}, f"its {name} is not the one of p_1")
+            for name in ("route", "incumbent", "candidate")
+        ),
+        ({"plans": (replace(PLAN, margin=0.06),)}, TERMS),
+        ({"plans": (plan("law"),)}, TERMS),
+        ({"runs": {}}, RUNS),
+        ({"runs": {"math": SuiteRuns("x", "run_b_math")}}, RUNS),
+        ({"runs": {"math": SuiteRuns("run_a_math", "x")}}, RUNS),
+    ],
 )
-def test_other_runs_than_the_registered_ones_are_told(runs: dict[str, SuiteRuns]) -> None:
-    found = recompute(decided(), replace(proposal(), runs=runs))
-    assert found.text == "math: its runs are not those of p_1"
+def test_a_verdict_about_another_question_terms_or_runs_than_the_registered_ones_is_told(
+    registered: dict[str, Any], said: str
+) -> None:
+    found = recompute(decided(), replace(proposal(), **registered))
+    assert (found.agreement, said in found.text) == (AgreementLevel.DIFFERS, True)
 
 
 @pytest.mark.parametrize(

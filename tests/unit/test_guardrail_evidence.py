@@ -111,24 +111,6 @@ def test_what_never_seen_keys_showed_is_carried_over_the_days() -> None:
     assert evidence.block == pooled.block == 2
 
 
-def test_keys_that_come_back_are_evidence_of_their_own_day_alone() -> None:
-    none = NeverSeen(0, 0, 0, 0)
-    first, *later = [sick(1, 1, ALL_NEW), *(sick(n, n, none) for n in range(2, 6))]
-    evidence = collect_evidence([first, *later], CARRYING)
-    assert evidence.block is None
-    assert evidence.carried
-    assert evidence.log_e == pytest.approx(collect_evidence([first], CARRYING).log_e)
-
-    harm = [sick(n, 2, none) for n in range(2, 9)]
-    found = collect_evidence([first, *harm], CARRYING)
-    assert not found.carried
-    assert found.period == 2
-    # Of a quarter of alpha, half of the share that a second day had when each began anew.
-    assert found.limit == pytest.approx(math.log(6 / (2 * 0.25 * 0.05)))
-    assert found.block is not None
-    assert found.log_e >= found.limit
-
-
 def test_a_block_that_asked_no_ledger_counts_as_never_seen_on_the_first_day_alone() -> None:
     first, second = sick(1, 1, None), sick(2, 2, None)
 

@@ -1,6 +1,4 @@
 import math
-from dataclasses import fields
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -8,16 +6,7 @@ from hypothesis import strategies as st
 
 from harness.frame.content_hash import short_hash
 from harness.frame.errors import InputError
-from harness.frame.plain_data import from_plain, to_plain
-from harness.gate.online.guardrails import (
-    RANK_GUARDRAILS,
-    FailureTally,
-    Guardrail,
-    GuardrailKind,
-    Guardrails,
-    UnitRule,
-    guardrail_kind,
-)
+from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.key_ledger import (
     KEYS_PER_PAGE,
     PAGES,
@@ -28,50 +17,11 @@ from harness.gate.online.key_ledger import (
     page_of,
 )
 from harness.gate.online.ranking import MeasuredUnit, rank_block, scored_count
-from harness.gate.online.rollout import build_unit_rule
-from harness.gate.policy import CanaryPolicy, Policy
 
 pytestmark = pytest.mark.req("F3")
 
-BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 SEED = ("r-1", "w-1", 7)
 values = st.builds(MeasuredUnit, st.booleans(), st.none() | st.floats(0, 1e6))
-
-
-def test_every_guardrail_but_errors_has_its_place_in_the_policy() -> None:
-    assert {field.name for field in fields(Guardrails)} == {
-        guardrail.value for guardrail in Guardrail if guardrail is not Guardrail.ERRORS
-    }
-    assert {
-        guardrail for guardrail in Guardrail if guardrail_kind(guardrail) is GuardrailKind.RANKS
-    } == RANK_GUARDRAILS
-    assert Guardrails.none().tolerated() == {}
-    assert CanaryPolicy(rho=1.5, guardrails=Guardrails.none()).tolerated == {
-        Guardrail.ERRORS: 1.5
-    }
-
-
-def test_a_policy_keeps_its_guardrails_in_its_hash_and_in_what_is_stored() -> None:
-    default, off = Policy(), Policy(canary=CanaryPolicy(guardrails=Guardrails.none()))
-
-    assert default.digest != off.digest
-    for guardrails in (default, off):
-        assert from_plain(Policy, to_plain(guardrails)) == guardrails
-
-
-def test_a_rule_has_the_policys_ratios_and_knows_its_age() -> None:
-    rule = build_unit_rule(CanaryPolicy(rho=1.2), BEGAN)
-
-    assert (rule.rho, rule.guardrails[Guardrail.LATENCY]) == (1.2, 1.25)
-    assert rule.age_s(BEGAN + timedelta(hours=2)) == 7200.0
-    assert rule.age_s(BEGAN - timedelta(hours=2)) == 0.0
-    assert UnitRule().age_s(BEGAN) == 0.0
-
-
-def test_a_tally_fits_or_not() -> None:
-    assert FailureTally(100, 5, 7, 5).fits
-    assert not FailureTally(100, 5, 7, 6).fits
-    assert not FailureTally(6, 5, 7, 5).fits
 
 
 @given(measured=st.lists(values, max_size=60))

@@ -5,7 +5,7 @@ with every figure behind it (`RolloutFigures`), as the audit log keeps them.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from harness.frame.plain_data import ShownAsJson
 from harness.gate.online.guardrail_report import GuardrailEvidence
@@ -89,34 +89,6 @@ class RolloutFigures(ShownAsJson):
 
 _TOLD_APART = {"at", "tripped", "guardrails", "carried", "unproven", "local_abort", "warnings"}
 _PLAIN = tuple(f.name for f in fields(RolloutFigures) if f.name not in _TOLD_APART)
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedEvidence:
-    """The figures of a decision that people read in its audit event; see RolloutFigures."""
-
-    canary_units: int
-    canary_failures: int
-    control_units: int
-    control_failures: int
-    log_e_max: float
-    rollback_at: float
-    certificate: float
-    certificate_at: float
-
-    @classmethod
-    def from_details(cls, details: Mapping[str, Any]) -> Self | None:
-        """Reads the evidence that an audit event recorded; None for a person's action, which
-        needs no evidence.
-        """
-        if "canary_units" not in details:
-            return None
-        return cls(**{figure.name: details[figure.name] for figure in fields(cls)})
-
-    @property
-    def harm_share(self) -> float:
-        """Returns the most evidence of harm there was, as a share of the rollback level."""
-        return max(0.0, self.log_e_max / self.rollback_at) if self.rollback_at else 0.0
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,11 @@ from harness.frame.formatting import (
     format_points,
     format_points_interval,
     format_range,
+    format_score,
     format_thousand_price,
 )
 from harness.gate.run import Sample
+from harness.gate.text.sentences import difference_cells, standing_text
 from harness.gate.verdict import BaseVerdict, SuiteReport, VerdictBasis
 from harness.proposals.report.comparison import (
     ArmFigures,
@@ -76,6 +78,28 @@ def list_pinned(side: SuiteAnswers) -> Sequence[tuple[str, str]]:
         *((f"{arm} served", ", ".join(m.label for m in models)) for arm, models in arms),
     )
     return [(what, text) for what, text in pinned if text]
+
+
+SUITE_HEADS: Final = (
+    *("suite", "role", "outcome", "delta", "95 % interval", "allowed loss", "items"),
+    "wins/ties/losses",
+)
+
+
+def suite_rows(verdict: BaseVerdict) -> Sequence[Sequence[str]]:
+    basis = VerdictBasis.from_verdict(verdict)
+    return [
+        (
+            report.suite,
+            report.role.value,
+            standing_text(basis, report),
+            *difference_cells(report),
+            format_score(report.margin, None),
+            basis.used_text(report),
+            f"{report.wins}/{report.ties}/{report.losses}",
+        )
+        for report in verdict.suites
+    ]
 
 
 def slice_rows(verdict: BaseVerdict | None) -> Sequence[Sequence[str]]:

@@ -20,14 +20,10 @@ from harness.frame.formatting import (
     format_usd,
 )
 from harness.gate.offline.design import EARLY_ENDS
-from harness.gate.text.sentences import (
-    bounds_text,
-    difference_cells,
-    reason_text,
-    standing_text,
-)
+from harness.gate.suite_plan import SuitePlan
+from harness.gate.text.sentences import bounds_text, reason_text
 from harness.gate.text.verdict_sentences import describe_claim
-from harness.gate.verdict import SuiteReport, Verdict, VerdictBasis
+from harness.gate.verdict import Verdict
 from harness.proposals import route_rules
 from harness.proposals.report.answer_examples import (
     cell,
@@ -38,7 +34,14 @@ from harness.proposals.report.answer_examples import (
     table,
 )
 from harness.proposals.report.comparison import ArmFigures, Comparison
-from harness.proposals.report.content import Report, SuiteSection, figure_cells, slice_rows
+from harness.proposals.report.content import (
+    SUITE_HEADS,
+    Report,
+    SuiteSection,
+    figure_cells,
+    slice_rows,
+    suite_rows,
+)
 from harness.proposals.report.drawbacks import describe_absence, list_drawbacks
 from harness.proposals.report.format_failures import FormatFailure, find_format_failures
 from harness.routes import monthly_bill
@@ -220,14 +223,10 @@ def _score(share: float | None) -> str:
 
 
 def _suites(report: Report) -> Iterator[str]:
-    basis = report.comparison.basis
+    verdict = report.comparison.verdict
+    rows = suite_rows(verdict) if verdict else [_open_row(p.side.plan) for p in report.suites]
     yield from ("", "## What was compared", "")
-    yield from table(
-        ("suite", "verdict", "candidate − incumbent", "95 % interval", "allowed loss",
-         "wins / ties / losses", "items used"),
-        [*(_suite_row(part, basis) for part in report.suites),
-         *(_report_row(whole, basis) for whole in report.together if basis)],
-    )  # fmt: skip
+    yield from table(SUITE_HEADS, rows)
     yield ""
     yield "Differences are points of 100. A win is an item on which the candidate does better."
     if any(part.report and part.report.how in EARLY_ENDS for part in report.suites):
@@ -244,36 +243,16 @@ def _suites(report: Report) -> Iterator[str]:
             )
 
 
-def _suite_row(part: SuiteSection, basis: VerdictBasis | None) -> Sequence[str]:
-    plan, report = part.side.plan, part.report
-    if report is None or basis is None:
-        return (
-            plan.suite,
-            "open",
-            "–",
-            "–",
-            format_score(plan.margin, None),
-            "–",
-            f"0 of {plan.n_max_text}",
-        )
-    return _report_row(report, basis)
-
-
-def _report_row(report: SuiteReport, basis: VerdictBasis) -> Sequence[str]:
-    return (
-        f"{report.suite} ({report.role.value})",
-        standing_text(basis, report),
-        *difference_cells(report),
-        format_score(report.margin, None),
-        f"{report.wins} / {report.ties} / {report.losses}",
-        basis.used_text(report),
-    )
+def _open_row(plan: SuitePlan) -> Sequence[str]:
+    loss = format_score(plan.margin, None)
+    role, none_used = plan.role.value, f"0 of {plan.n_max_text}"
+    return plan.suite, role, "open", DASH, DASH, loss, none_used, DASH
 
 
 def _slices(verdict: Verdict | None) -> Iterator[str]:
     rows = [[cell(text) for text in row] for row in slice_rows(verdict)]
     if rows:
-        heads = ("suite", "slice", "shown", "candidate − incumbent", "95 % interval", "used")
+        heads = ("suite", "slice", "shown", "delta", "95 % interval", "used")
         yield from ("", "### Slices", "", *table(heads, rows), "")
         yield "A candidate that is shown worse in one of them fails, whatever its mean says."
 

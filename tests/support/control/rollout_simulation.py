@@ -155,6 +155,8 @@ class Life:
             script=self._script,
         )
         self.provider_is_down = False
+        # In every other life providers fail, chains and suites change, and candidates compete.
+        self.is_varied = seed % 2 == 1
         self.ctx = self.world.context()
         self.other = self.world.context(self.stores[-1])
         self.processes = [self.ctx, self.other]
@@ -326,11 +328,12 @@ class Life:
         if self._maybe(0.04):
             self._say("the control process starts again")
             self.ctx = self.world.context()
-        self.provider_is_down = self.dice.random() < 0.1
-        if self.dice.random() < 0.06:
-            self._change_a_chain(self.dice.choice(ROUTES))
-        if self.dice.random() < 0.02:
-            self._change_the_suite()
+        if self.is_varied:
+            self.provider_is_down = self.dice.random() < 0.1
+            if self.dice.random() < 0.06:
+                self._change_a_chain(self.dice.choice(ROUTES))
+            if self.dice.random() < 0.02:
+                self._change_the_suite()
 
     def _attempt(self, act: Callable[[], object]) -> None:
         """People may be refused; nothing else may come of it."""
@@ -346,7 +349,8 @@ class Life:
         table = routes.load_table(self.ctx)
         serving = int(table.targets[table.routes[name].incumbent].model[1:])
         level = min(LEVELS - 1, serving + self.draw.choice([1, 1, 1, 2]))
-        rivals = (f"sim/m{LEVELS}",) if self.dice.random() < 0.2 else ()
+        several = self.is_varied and self.dice.random() < 0.2
+        rivals = (f"sim/m{LEVELS}",) if several else ()
         request = ProposalRequest(name, f"sim/m{level}", "better", rivals=rivals)
         submission.create_selection(self.ctx, ANN, request)
         self.swaps[name] -= 1

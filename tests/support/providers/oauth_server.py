@@ -47,15 +47,14 @@ class OAuthSite:
 
     life_s: of access tokens. down: answers nobody. leeway_s: after its end an access token is
     still taken for so long. newest: the access token given last; all: every token ever given,
-    for leak tests. strict: the provider takes the newest token alone, else any that lives.
-    asked: of the provider, the token of each request and whether it was taken. Another
-    provider, below /spare, takes any request.
+    for leak tests. asked: of the provider, the token of each request and whether it was taken.
+    Another provider, below /spare, takes any request.
     """
 
     def __init__(self, clock: Clock, *, github: bool = True, life_s: float = 600.0) -> None:
         self.github, self.life_s = github, life_s
         self.interval_s, self.leeway_s = 5.0, 0.0
-        self.down = self.strict = False
+        self.down = False
         self.newest = self.url = ""
         self.all: list[str] = []
         self.asked: list[tuple[str, bool]] = []
@@ -200,8 +199,7 @@ class OAuthSite:
 
     def _chat(self, headers: Headers, body: bytes) -> Said:
         kind, _, token = headers.get("authorization", "").partition(" ")
-        newest = token == self.newest or not self.strict
-        taken = kind == "Bearer" and newest and self.accepts(token)
+        taken = kind == "Bearer" and self.accepts(token)
         self.asked.append((token, taken))
         _need(taken, 401, "invalid_token")
         return _completion(body)

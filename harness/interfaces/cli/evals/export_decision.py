@@ -202,9 +202,8 @@ class ExportChoice:
 
 
 def judge_exports(
-    files: Sequence[str], choice: ExportChoice, terms: FileTerms
+    exported: ExportedPairs, choice: ExportChoice, terms: FileTerms
 ) -> dict[str, object]:
-    exported = read_exports(files, choice)
     rows = exported.pairs
     if terms.n_max is not None and len(rows) > terms.n_max:
         raise InputError(f"{len(rows)} items are more than the planned {terms.n_max}")

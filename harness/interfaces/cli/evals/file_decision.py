@@ -134,10 +134,11 @@ def gate_decide(
         if terms.columns:
             raise InputError("--cluster and --slice name columns of a CSV file, without --from")
         # Here, not above: scipy would slow the start of every other command.
-        from harness.interfaces.cli.evals.export_decision import ExportChoice, judge_exports  # noqa: PLC0415
+        from harness.interfaces.cli.evals import export_decision  # noqa: PLC0415
 
-        choice = ExportChoice(format_name, incumbent, candidate, metric)
-        answer = judge_exports(files, choice, terms)
+        choice = export_decision.ExportChoice(format_name, incumbent, candidate, metric)
+        exported = export_decision.read_exports(files, choice)
+        answer = export_decision.judge_exports(exported, choice, terms)
     elif incumbent or candidate or metric:
         raise InputError("--incumbent, --candidate and --metric belong to --from")
     else:

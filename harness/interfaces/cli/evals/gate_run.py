@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 import yaml
@@ -32,15 +32,19 @@ from harness.frame.errors import InputError, SpendingPaused
 from harness.frame.people.principals import OPERATOR
 from harness.frame.ports import Clock
 from harness.gate.suite_plan import Claim
+from harness.gate.text.sentences import reason_text
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import FiniteRange, command, opt, taken_from
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import TIMED_OUT, Progress, ProgressLine
+from harness.interfaces.cli.proposals import comparison
 from harness.interfaces.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
 from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
 from harness.proposals.evaluation import evaluation
-from harness.proposals.report.content import FILE, Report, gather_report, variables
-from harness.proposals.report.formats import render_page
+from harness.proposals.report.content import FILE, Report, gather_report, suite_rows, variables
+from harness.proposals.report.format_failures import find_format_failures
+from harness.proposals.report.formats import render_junit, render_page
+from harness.proposals.report.markdown import render_markdown
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.records import Providers
 from harness.providers.target import Target
@@ -226,10 +230,6 @@ def _progress(ctx: Context, proposal: Proposal) -> Progress:
 
 def print_report(report: Report, keep: Path | None) -> None:
     """Prints the verdict with its suites; keep: the folder with every answer."""
-    from harness.gate.text.sentences import reason_text  # noqa: PLC0415
-    from harness.interfaces.cli.proposals import comparison  # noqa: PLC0415 - as above
-    from harness.proposals.report.format_failures import find_format_failures  # noqa: PLC0415
-
     found = report.comparison
     if output.documented(
         {**comparison.as_json(found, None, standalone=True), "exit_code": exit_code(report)}
@@ -241,7 +241,7 @@ def print_report(report: Report, keep: Path | None) -> None:
         click.echo(comparison.outcome_text(found))
     else:
         click.echo(f"{found.verdict.words}: {reason_text(found.verdict)}")
-        rows = comparison.suite_rows(found.verdict)
+        rows = suite_rows(found.verdict)
         output.table(comparison.HEADINGS, rows, empty="no suites")
         click.echo(found.decided_on)
         click.echo(f"next: {report.next_step}")
@@ -261,12 +261,6 @@ def exit_code(report: Report) -> int:
         return EXITS[verdict.outcome]
     # Without one it was given up, or ended for a reason of its own: that was no measurement.
     return TIMED_OUT if report.comparison.proposal.open else 1
-
-
-if TYPE_CHECKING:
-    from harness.proposals.report.content import Report
-    from harness.routing.context import Context
-    from harness.routing.proposal import Proposal
 
 
 @command(name="run")
@@ -329,8 +323,6 @@ def gate_run(
         guards,
         min_saving,
     )
-    from harness.app.set_up import temporary_installation  # noqa: PLC0415 - `--help` stays quick
-
     with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
         with temporary_installation(session.config, keep or Path(scratch)) as installation:
             ctx = without_patience(
@@ -339,23 +331,10 @@ def gate_run(
             proposal = register_comparison(ctx, session.actor, installation.settings, question)
             with progress_pauses(ctx, installation.clock, timeout_s) as pause:
                 found = run_until_decided(ctx, proposal.id, pause)
-            report = _report(installation.context, found, keep)
-        _write(markdown_file, junit_file, report)
+            report = gather_report(installation.context, found.id, standalone=True, kept=keep)
+        for path, render in ((markdown_file, render_markdown), (junit_file, render_junit)):
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(render(report), encoding="utf-8")
         print_report(report, keep)
     return exit_code(report)
-
-
-def _report(ctx: "Context", proposal: "Proposal", kept: Path | None) -> "Report":
-    from harness.proposals.report.content import gather_report  # noqa: PLC0415 - only when there is something
-
-    return gather_report(ctx, proposal.id, standalone=True, kept=kept)
-
-
-def _write(markdown_file: Path | None, junit_file: Path | None, report: "Report") -> None:
-    from harness.proposals.report.formats import render_junit  # noqa: PLC0415 - as above
-    from harness.proposals.report.markdown import render_markdown  # noqa: PLC0415
-
-    for file, render in ((markdown_file, render_markdown), (junit_file, render_junit)):
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(render(report), encoding="utf-8")

@@ -126,23 +126,17 @@ def _try_files(
         for file, name in formats.items():
             click.echo(f"read {escape_controls(file)}: {export_decision.title(name)}")
     # After the first lines: numpy and scipy take their time.
-    from harness.interfaces.cli.evals.pair_judgement import find_sight, judge_rows  # noqa: PLC0415
+    from harness.interfaces.cli.evals.pair_judgement import find_sight  # noqa: PLC0415
 
     choice = export_decision.ExportChoice(formats[files[0]], *named)
     exported = export_decision.read_exports(files, choice)
-    answer = judge_rows(exported.pairs, terms)
+    answer = export_decision.judge_exports(exported, choice, terms)
     sight = find_sight(exported.pairs, terms)
     verdict = str(answer["verdict"])
     next_step = _NEXT[verdict]
     if as_json:
         document = {
-            "from": choice.format,
-            "metric": exported.metric,
-            "incumbent": exported.incumbent,
-            "candidate": exported.candidate,
             **answer,
-            "items": len(exported.pairs),
-            "epochs": _epochs(exported),
             "smallest_difference": sight.smallest,
             "items_for_5_points": sight.items_needed,
             "notes": exported.notes,
@@ -173,16 +167,13 @@ _NEXT: Final[Mapping[str, str]] = {
 }
 
 
-def _epochs(exported: "ExportedPairs") -> int:
-    return max(len(row.incumbent) for row in exported.pairs)
-
-
 def _sentences(
     exported: "ExportedPairs", answer: Mapping[str, object], sight: "Sight", terms: FileTerms
 ) -> Iterator[str]:
-    count, epochs = len(exported.pairs), _epochs(exported)
+    count = len(exported.pairs)
     questions = format_quantity(count, "question")
     repeats = {len(row.incumbent) for row in exported.pairs}
+    epochs = max(repeats)
     if epochs > 1:
         most = "" if len(repeats) == 1 else "up to "
         questions += f" × {most}{epochs} repeats"

@@ -6,16 +6,21 @@ from collections.abc import Sequence
 import click
 
 from harness.canary.status import CanaryStatus
-from harness.frame.formatting import format_points, format_score, format_usd
-from harness.gate.text import sentences
+from harness.frame.formatting import format_points, format_usd
 from harness.gate.text.sentences import reason_text, spending_text
 from harness.gate.text.verdict_sentences import describe_claim
-from harness.gate.verdict import SuiteReport, Verdict, VerdictBasis
+from harness.gate.verdict import Verdict
 from harness.interfaces.cli import canary_facts
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.output import timestamp
 from harness.proposals.report.comparison import Comparison, SuiteAnswers
-from harness.proposals.report.content import figure_cells, list_pinned, slice_rows
+from harness.proposals.report.content import (
+    SUITE_HEADS,
+    figure_cells,
+    list_pinned,
+    slice_rows,
+    suite_rows,
+)
 from harness.proposals.report.drawbacks import list_drawbacks
 from harness.proposals.report.format_failures import FormatFailure, find_format_failures
 from harness.routes import monthly_bill
@@ -26,16 +31,7 @@ SHOWN = (
     *("proposal", "incumbent", "candidate", "verdict", "standing", "faults"),
     *("incumbent_figures", "candidate_figures", "forecast", "cost"),
 )
-HEADINGS = (
-    "SUITE",
-    "ROLE",
-    "OUTCOME",
-    "DELTA",
-    "95 % INTERVAL",
-    "ALLOWED LOSS",
-    "ITEMS",
-    "WINS/TIES/LOSSES",
-)
+HEADINGS = tuple(head.upper() for head in SUITE_HEADS)
 
 
 def outcome_text(comparison: Comparison) -> str:
@@ -144,23 +140,6 @@ def _example(lost: FormatFailure) -> Sequence[tuple[str, str]]:
         ("  incumbent", textwrap.shorten(shown.incumbent, EXAMPLE_CHARACTERS)),
         ("  candidate", textwrap.shorten(shown.candidate, EXAMPLE_CHARACTERS)),
     )
-
-
-def suite_rows(verdict: Verdict) -> list[list[object]]:
-    basis = VerdictBasis.from_verdict(verdict)
-    return [_suite_row(basis, report) for report in verdict.suites]
-
-
-def _suite_row(basis: VerdictBasis, report: SuiteReport) -> list[object]:
-    return [
-        report.suite,
-        report.role.value,
-        sentences.standing_text(basis, report),
-        *sentences.difference_cells(report),
-        format_score(report.margin, None),
-        basis.used_text(report),
-        f"{report.wins}/{report.ties}/{report.losses}",
-    ]
 
 
 def _print_slices(verdict: Verdict) -> None:
