@@ -3,6 +3,7 @@ sub-tasks.
 """
 
 import re
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -11,12 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from harness.agents.caller import AgentCaller
 from harness.agents.conversation import TurnOutcome
 from harness.agents.message import MessageRole, MessageToolCall, MessageUsage, SessionMessage
 from harness.agents.spawn import SpawnArguments, SubTask, read_outcome, share_bounds
-from harness.agents.turn import MAX_CALL_ID, OfferedTool, TurnBudget, name_calls, sort_calls
+from harness.agents.turn import (
+    MAX_CALL_ID,
+    ModelCallRequest,
+    OfferedTool,
+    TurnBudget,
+    name_calls,
+    sort_calls,
+)
+from harness.app.agents import RouterModelCalls
 from harness.frame.errors import CallFailed
 from harness.routing.settings import TurnBounds
+from tests.support.control.manual_clock import ManualClock
 from tests.support.store.agent_records import SESSION
 from tests.support.store.records import NOW
 
@@ -185,3 +196,38 @@ def test_a_long_answer_is_cut_and_says_so() -> None:
     assert (whole.answer, whole.is_cut) == ("x" * 11, False)
     cut = read_outcome(SESSION, long, 10)
     assert (cut.answer, cut.is_cut) == ("x" * 10, True)
+
+
+class NewToTheRouter:
+    """A router's answer about a model that it does not know."""
+
+    status = 404
+    headers: Mapping[str, str] = {}
+
+    async def post(self, *_: object) -> "NewToTheRouter":
+        return self
+
+    async def body(self) -> bytes:
+        return b'{"error": {"message": "no such model", "code": "model_not_found"}}'
+
+    async def aclose(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("grant", "code", "is_temporary"),
+    [("gr_1", "model_not_ready", True), ("", "model_not_found", False)],
+)
+async def test_a_model_that_was_just_granted_may_be_asked_again(
+    monkeypatch: pytest.MonkeyPatch, grant: str, code: str, *, is_temporary: bool
+) -> None:
+    calls = RouterModelCalls(
+        "http://127.0.0.1:9", b"secret", ManualClock(), grant_arrives_s=0.0
+    )
+    monkeypatch.setattr(calls, "_channel", NewToTheRouter())
+    caller = AgentCaller("ag_1", "se_1", grant=grant)
+    asked = ModelCallRequest("@sim/m", ({"role": "user", "content": "hi"},), caller, 60.0)
+
+    with pytest.raises(CallFailed) as failed:
+        await calls.ask(asked)
+
+    assert (failed.value.code, failed.value.retryable) == (code, is_temporary)
