@@ -160,7 +160,7 @@ THOUGHT[Endpoint.CHAT]["choices"][0]["message"]["reasoning_content"] = "hm"
 
 
 @pytest.mark.req("B8")
-def test_a_stream_of_thoughts_alone_fails_at_its_end() -> None:
+def test_a_stream_of_thoughts_alone_or_that_its_provider_aborts_fails_at_its_end() -> None:
     block = {"type": "thinking", "thinking": ""}
     thought = {"type": "thinking_delta", "thinking": "hm"}
     streams: list[tuple[StreamFilter, list[tuple[str, dict[str, Any]]]]] = [
@@ -187,10 +187,14 @@ def test_a_stream_of_thoughts_alone_fails_at_its_end() -> None:
             stream.feed(f"event: {kind}\ndata: {said}\n\n".encode())
         assert stream.failure_class is F.EMPTY
 
-    chat = ChatStream('"m"', show_usage=False)
-    chat.feed(event({"reasoning_content": "hm"}))
-    chat.feed(event(finish="stop"))
-    assert chat.failure_class is F.EMPTY
+    for name, end, failure in (
+        ("reasoning_content", "stop", F.EMPTY),
+        ("content", "abort", F.ABORTED),
+    ):
+        chat = ChatStream('"m"', show_usage=False)
+        chat.feed(event({name: "hm"}))
+        chat.feed(event(finish=end))
+        assert chat.failure_class is failure
 
 
 BLANK: Final[dict[Endpoint, list[tuple[str, dict[str, Any]]]]] = {

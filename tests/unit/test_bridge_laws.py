@@ -32,7 +32,7 @@ from router.upstream.endpoint_translation import (
 )
 from router.upstream.learned_repairs import without_piece
 from router.upstream.transport import UpstreamRequest
-from tests.support.providers.scripted_upstream import DONE, event
+from tests.support.providers.scripted_upstream import DONE
 from tests.wire import chats
 from tests.wire.server import Json, Reply
 from tests.wire.tool_clients import accumulated
@@ -231,23 +231,6 @@ def test_a_message_sent_back_is_what_the_chat_had_said(answer: Json) -> None:
     assert [json.loads(c["function"]["arguments"]) for c in turn.get("tool_calls", [])] == [
         json.loads(c["function"]["arguments"]) for c in message_of(answer).get("tool_calls", [])
     ]
-
-
-def test_thinking_that_nobody_asked_for_is_not_shown() -> None:
-    events = ChatStreamReader(MessageEventWriter(), thinking=False)
-    out = events.feed(as_stream(chats.whole(Reply("a", "b")), mixed=False))
-    assert b"thinking" not in out
-
-
-def test_calls_of_providers_that_number_them_all_alike_are_told_apart() -> None:
-    events = ChatStreamReader(MessageEventWriter(), thinking=False)
-    calls = [
-        {"index": 0, "id": i, "function": {"name": "f", "arguments": "{}"}} for i in ("a", "b")
-    ]
-    pieces = [event({"tool_calls": [c]}) for c in calls]
-    final = accumulated(events.feed(b"".join([*pieces, event(finish="stop")])) + events.end())
-    assert [(use.id, use.name) for use in final.content] == [("a", "f"), ("b", "f")]
-    assert final.stop_reason == "tool_use"
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", "NaN"])
