@@ -7,7 +7,6 @@ from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.alerts.alert_record import Notified, mark_notified
 from harness.frame.alerts.delivery import mark_delivered, mark_failed, new_delivery
 from harness.frame.alerts.records import Alerts, Deliveries
-from harness.frame.errors import NotFound
 from harness.routing.reliability.failover import Failover
 from harness.store.store import Store
 from tests.support.store.records import NOW
@@ -77,14 +76,6 @@ def test_the_same_alert_of_two_workers_is_one_record_that_the_last_one_ends(
         assert (event.key, event.resolved_at) == ("promoted:ro_1", NOW)
 
 
-def test_a_record_that_is_not_stored_cannot_be_saved(store: Store) -> None:
-    with store.write() as tx:
-        Alerts(tx).fold([OPENED])
-        (record,) = Alerts(tx).list()
-    with pytest.raises(NotFound), store.write() as tx:
-        Alerts(tx).save(replace(record, id="al_other"))
-
-
 def test_a_delivery_waits_is_tried_again_and_is_over_once(store: Store) -> None:
     with store.write() as tx:
         Alerts(tx).fold([OPENED])
@@ -123,19 +114,3 @@ def test_a_sink_gets_the_end_of_an_alert_after_its_start(store: Store) -> None:
         assert Deliveries(tx).due(NOW) == [start, elsewhere]
         assert Deliveries(tx).replace(start, mark_delivered(start, NOW))
         assert Deliveries(tx).due(NOW) == [end, elsewhere]
-
-
-def test_what_ended_long_ago_is_forgotten_with_its_deliveries(store: Store) -> None:
-    with store.write() as tx:
-        Alerts(tx).fold([OPENED, PROMOTED])
-        for record in Alerts(tx).list():
-            after = mark_notified(record, Notified.RAISED, NOW)
-            Alerts(tx).save(after)
-            Deliveries(tx).add(new_delivery(after, Notified.RAISED, "chat", NOW))
-    with store.write() as tx:
-        assert Alerts(tx).forget(NOW) == 0
-        assert Alerts(tx).forget(NOW + timedelta(days=1)) == 1
-    with store.read() as tx:
-        (left,) = Alerts(tx).list()
-        assert left.kind is AlertKind.BREAKER_OPEN
-        assert [delivery.alert for delivery in Deliveries(tx).due(NOW)] == [left.id]

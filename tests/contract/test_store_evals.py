@@ -113,27 +113,6 @@ def test_outcomes_and_figures_are_the_samples_without_their_texts(store: Store) 
         assert next(iter(EvalRuns(tx).samples_of(RUN.id, asked))) == SAMPLE
 
 
-def test_progress_adds_up_what_is_known(store: Store) -> None:
-    unscored = replace(
-        SAMPLE,
-        item="i2",
-        strict=None,
-        lenient=None,
-        cost_usd=None,
-        error=SampleError.INFRA,
-        error_text="timed out",
-    )
-    with store.write() as tx:
-        EvalRuns(tx).store_sample(SAMPLE)
-        EvalRuns(tx).store_sample(unscored)
-
-    with store.read() as tx:
-        assert EvalRuns(tx).progress(RUN.id) == (2, 0.25, 40, 6)
-        assert EvalRuns(tx).count(RUN.id) == 2
-        assert EvalRuns(tx).progress("r_unknown") == (0, 0.0, 0, 0)
-        assert EvalRuns(tx).samples(RUN.id)[1] == unscored
-
-
 def test_any_answer_of_a_model_can_be_stored(store: Store) -> None:
     wild = "a\0b \ud800 ü 漢 'quoted' \"twice\" \\ % :name"
     with store.write() as tx:
@@ -142,16 +121,6 @@ def test_any_answer_of_a_model_can_be_stored(store: Store) -> None:
     with store.read() as tx:
         stored = EvalRuns(tx).samples(RUN.id)[0].answer
         assert stored == wild.replace("\0", "\u2400").replace("\ud800", "\ufffd")
-
-
-def test_an_equal_run_that_has_not_ended_is_found(store: Store) -> None:
-    with store.write() as tx:
-        EvalRuns(tx).add(replace(RUN, id="r_2", state=RunState.DONE))
-        EvalRuns(tx).add(replace(RUN, id="r_3", state=RunState.RUNNING))
-        EvalRuns(tx).add(replace(RUN, id="r_4", target=NEW.id))
-
-    with store.read() as tx:
-        assert {run.id for run in EvalRuns(tx).unfinished(RUN.fingerprint)} == {"r_1", "r_3"}
 
 
 def test_a_lease_from_a_clock_that_was_set_back_since_is_not_waited_for(store: Store) -> None:

@@ -23,12 +23,10 @@ from harness.routing.records.routes import Routing
 from harness.routing.route_changes import (
     AbortCanary,
     ChangeSettings,
-    RaiseWeight,
     RestoreIncumbent,
     SetChain,
     TableChange,
 )
-from harness.routing.table import Canary, Route
 from harness.store.store import Store
 from tests.contract.test_store_shadows import SHADOW
 from tests.support.store.records import (
@@ -41,13 +39,10 @@ from tests.support.store.records import (
     PASSED,
     PROVIDER,
     ROUTE,
-    RULE,
     SETTINGS,
     SPARE,
     create_route,
-    promote,
     seeded,
-    start_canary,
 )
 
 pytestmark = pytest.mark.both_databases
@@ -76,41 +71,6 @@ ON_ROUTE = replace(
 def commit(tx: Transaction, change: TableChange, version: int) -> int:
     return Routing(tx).commit(
         change, expected_version=version, actor="bob", reason="why not", now=NOW
-    )
-
-
-@pytest.mark.req("F1", "A7")
-def test_a_route_goes_from_baseline_over_its_canary_to_the_promotion(store: Store) -> None:
-    seeded(store)
-    with store.write() as tx:
-        assert start_canary(tx) == 2
-        assert commit(tx, RaiseWeight(ROUTE, "ro_1", 500), 2) == 3
-        assert commit(tx, ChangeSettings(ROUTE, replace(SETTINGS, policy="fast")), 3) == 4
-        during = Routing(tx).route(ROUTE)
-        assert promote(tx, version=4) == 5
-
-    assert during is not None
-    assert during.canary == Canary(NEW.id, 500, "salt", "ro_1", RULE)
-    with store.read() as tx:
-        after = Routing(tx).route(ROUTE)
-        history = Routing(tx).history(ROUTE)
-        assert Routing(tx).names() == [ROUTE]
-    assert after == Route(ROUTE, 5, NEW.id, None, (SPARE.id,), replace(SETTINGS, policy="fast"))
-    assert [record.kind for record in history] == [
-        "promotion",
-        "settings",
-        "weight",
-        "canary",
-        "baseline",
-    ]
-    assert [record.revision for record in history] == [5, 4, 3, 2, 1]
-    assert [record.verdict for record in history] == ["v_1", None, None, "v_1", None]
-    newest = history[0]
-    assert (newest.route, newest.actor, newest.reason, newest.at) == (
-        after,
-        "bob",
-        "why not",
-        NOW,
     )
 
 

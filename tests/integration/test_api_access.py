@@ -247,19 +247,18 @@ def objects_of(schema: object, components: dict[str, Any]) -> Iterator[dict[str,
 WITH_BODY = {verb: body for verb, (body, _) in WRITES.items() if isinstance(body, dict)}
 
 
-@pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("verb", WITH_BODY)
 def test_a_body_that_sets_what_only_control_sets_changes_nothing(
-    verb: str, role: str, door: Door, names: dict[str, str]
+    verb: str, door: Door, names: dict[str, str]
 ) -> None:
     method, path = verb.split()
     with door.world.store.read() as tx:
         before = AuditLog(tx).tail(1)
     for name in ("signature", "approver", "createdBy"):
         body = {**WITH_BODY[verb], name: "eve"}
-        answer = door.send(method, path.format(**names), role=role, json=body)
+        answer = door.send(method, path.format(**names), json=body)
         error_of(answer, answer.status_code)
-        assert answer.status_code in (400, 403, 422), answer.text
+        assert answer.status_code in (400, 422), answer.text
     with door.world.store.read() as tx:
         assert AuditLog(tx).tail(1) == before
 

@@ -26,14 +26,7 @@ from harness.agents.turn import ToolCaller
 from harness.agents.turns import BegunTurn
 from harness.app.installation import open_installation
 from harness.frame.alerts.alert import AlertKind
-from harness.frame.errors import (
-    AmbiguousName,
-    Conflict,
-    InputError,
-    NotAllowed,
-    NotFound,
-    StaleWrite,
-)
+from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound, StaleWrite
 from harness.frame.people.access import SYSTEM
 from harness.operations import alert_delivery, keys, queries
 from harness.providers.models.capabilities import Capabilities
@@ -264,27 +257,6 @@ def test_reasoning_that_is_left_out_is_shown_to_the_approver(
     assert omission.startswith("the reasoning of sim in the messages 2 is left out")
 
 
-def test_a_loose_name_is_the_newest_of_its_family_or_a_question(
-    ctx: Context, session: AgentSession
-) -> None:
-    assert choose_model(ctx, "claude sonnet") == literal_choice(
-        "sim/claude-sonnet-4", "sim/claude-sonnet-4"
-    )
-    assert choose_model(ctx, "sonnet 3") == literal_choice(
-        "sim/claude-sonnet-3", "sim/claude-sonnet-3"
-    )
-    assert choose_model(ctx, "chat") == CHAT
-    with pytest.raises(AmbiguousName) as question:
-        choose_model(ctx, "claude")
-    assert question.value.candidates == ("sim/claude-opus-4", "sim/claude-sonnet-4")
-    told = call(ctx, session, "switch", "claude")
-    assert (told["status"], told["candidates"]) == ("question", list(question.value.candidates))
-    with ctx.store.read() as tx:
-        assert not SwitchRequests(tx).of_session(session.id)
-    with pytest.raises(NotFound, match="'gpt-far' is far/gpt-far, whose provider has no key"):
-        choose_model(ctx, "gpt-far")
-
-
 @pytest.mark.req("E1")
 def test_an_unknown_model_of_a_client_is_told_its_two_nearest_and_the_command(
     ctx: Context,
@@ -427,16 +399,6 @@ def test_a_data_class_holds_before_anybody_is_asked(ctx: Context) -> None:
     session = agents.open_session(ctx, PERSON, private.id)
 
     with pytest.raises(NotAllowed, match="may not see it"):
-        ask(ctx, session)
-
-
-def test_a_closed_session_takes_its_request_back(ctx: Context, session: AgentSession) -> None:
-    request = ask(ctx, session)
-    agents.close_session(ctx, PERSON, session.agent, session.id)
-
-    with pytest.raises(Conflict, match="cancelled already"):
-        switches.approve_switch(ctx, BEN, request.id)
-    with pytest.raises(Conflict, match="closed"):
         ask(ctx, session)
 
 

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise
 
 from harness.canary import audit
 from harness.canary import status as canary_status
@@ -17,14 +17,15 @@ from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import TRANSITIONS, Rollout, RolloutState
 from harness.gate.verdict import Passed
 from harness.routing.context import Context
+from harness.routing.evidence import EvidenceKind
 from harness.routing.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
+from harness.routing.records.evidence import Waivers
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.rollouts import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
-from harness.routing.table import RouteRecord
-from tests.support.control import routing_invariants
+from harness.routing.table import Route, RouteRecord
 
 BAKED = "canary.baked"
 UP = frozenset({"canary.step_done", audit.PROMOTED})
@@ -111,9 +112,9 @@ class Watcher:
         if revision == self.revision:
             return
         self.revision = revision
-        routing_invariants.check_revisions(tx, self.routes)
+        check_revisions(tx, self.routes)
         for name in self.routes:
-            routing_invariants.check_history(tx, name)
+            check_history(tx, name)
             check_weights(Routing(tx).history(name)[::-1])
 
     def _rollouts(
@@ -126,7 +127,7 @@ class Watcher:
             route = Routing(tx).route(name)
             assert route is not None
             mine = [proposal for proposal in proposals if proposal.route == name]
-            routing_invariants.check_canary(tx, route, mine)
+            check_canary(tx, route, mine)
             under_way = [r for r in now.values() if r.route == name and (r.live or r.baking)]
             assert len(under_way) <= 1, "one rollout per route"
         for id_, after in now.items():
@@ -135,7 +136,7 @@ class Watcher:
     def _proposals(self, tx: Transaction, proposals: Sequence[Proposal]) -> None:
         check_selections(proposals)
         for proposal in proposals:
-            routing_invariants.check_verdicts(tx, proposal)
+            check_verdicts(tx, proposal)
             before = self.closed.get(proposal.id)
             if before is not None and before != proposal:
                 # Late harm takes a promotion back; nothing else moves what has ended.
@@ -278,3 +279,113 @@ def check_words(ctx: Context, route: str) -> None:
         *(need.words for need in explanation.needs),
     ):
         assert not NEGATIVE.search(words), words
+
+
+PROVEN = (
+    ProposalPhase.AWAITING_APPROVAL,
+    ProposalPhase.CANARY,
+    ProposalPhase.PROMOTED,
+    ProposalPhase.ROLLED_BACK,
+)
+LEGAL = {
+    "baseline": (),
+    "canary": ("baseline", "promotion", "abort", "restore"),
+    "weight": ("canary", "weight"),
+    "promotion": ("canary", "weight"),
+    "abort": ("canary", "weight"),
+    "restore": ("baseline", "promotion", "abort", "restore", "canary", "weight"),
+}
+
+
+def check_revisions(tx: Transaction, names: Sequence[str]) -> None:
+    every = [record.revision for name in names for record in Routing(tx).history(name)]
+    assert sorted(every) == list(range(1, len(every) + 1))
+    assert Routing(tx).table().revision == len(every)
+
+
+def check_history(tx: Transaction, name: str) -> None:
+    """Each version follows from the one before; nothing is promoted without its proof."""
+    history = Routing(tx).history(name)[::-1]
+    assert [record.route.version for record in history] == list(range(1, len(history) + 1))
+    assert [record.revision for record in history] == sorted({r.revision for r in history})
+    for before, after in pairwise(history):
+        check_change(tx, before, after)
+    # A chain may change at any time, and changes nothing else.
+    for before, after in pairwise([record for record in history if record.kind != "settings"]):
+        assert before.kind in LEGAL[after.kind], (before.kind, after.kind)
+    check_evidence(tx, history[-1].route)
+
+
+def check_evidence(tx: Transaction, route: Route) -> None:
+    """Every target in every role has evidence of its own, of a kind that the role takes."""
+    found = Routing(tx).evidence(route.name)
+    assert found is not None
+    canary_ = route.canary.target if route.canary else None
+    assert found.incumbent.target == route.incumbent
+    assert (found.canary.target if found.canary else None) == canary_
+    assert tuple(fallback.target for fallback in found.fallbacks) == route.fallbacks
+    assert found.canary is None or found.canary.kind is EvidenceKind.VERDICT
+    assert found.incumbent.kind is not EvidenceKind.WAIVER
+    stored = {waiver.id: waiver.target for waiver in Waivers(tx).list(route=route.name)}
+    for fallback in found.fallbacks:
+        if fallback.kind is EvidenceKind.WAIVER:
+            assert stored[fallback.proof] == fallback.target
+
+
+def check_change(tx: Transaction, before: RouteRecord, after: RouteRecord) -> None:
+    old, new = before.route.canary, after.route.canary
+    if after.kind in ("canary", "promotion"):
+        proof = Verdicts(tx).get(after.verdict or "")
+        assert isinstance(proof, Passed)
+        assert (proof.route, proof.incumbent) == (after.route.name, before.route.incumbent)
+        arrived = new.target if new else after.route.incumbent
+        assert arrived == proof.candidate
+    else:
+        assert after.verdict is None
+    if after.kind == "weight":
+        assert old is not None
+        assert new is not None
+        assert (new.rollout, new.salt, new.target) == (old.rollout, old.salt, old.target)
+        assert new.weight_bps > old.weight_bps
+    if after.kind not in ("promotion", "restore"):
+        assert after.route.incumbent == before.route.incumbent
+    if after.kind == "settings":
+        assert new == old
+    else:
+        assert after.route.fallbacks == before.route.fallbacks
+    if after.kind not in ("canary", "weight", "settings"):
+        assert new is None
+
+
+def check_canary(tx: Transaction, route: Route, proposals: Sequence[Proposal]) -> None:
+    """One rollout, one open proposal or selection; the table shows the rollout's step and
+    nothing else.
+    """
+    opened = [proposal for proposal in proposals if proposal.open]
+    assert len({proposal.selection or proposal.id for proposal in opened}) <= 1
+    live = [rollout for rollout in Rollouts(tx).live() if rollout.route == route.name]
+    in_canary = [
+        proposal.rollout for proposal in opened if proposal.phase is ProposalPhase.CANARY
+    ]
+    assert [proposal.id for proposal in live] == in_canary
+    if route.canary is not None:
+        assert [proposal.id for proposal in live] == [route.canary.rollout]
+        assert route.canary.weight_bps == live[0].current.weight_bps
+        assert route.canary.target == live[0].candidate
+    elif live:
+        # Taken away by hand: the loop's next turn ends the rollout.
+        kinds = (record.kind for record in Routing(tx).history(route.name))
+        assert next(kind for kind in kinds if kind != "settings") == "restore"
+
+
+def check_verdicts(tx: Transaction, proposal: Proposal) -> None:
+    outcomes = [verdict.outcome for verdict in Verdicts(tx).for_proposal(proposal.id)]
+    decided = [outcome for outcome in outcomes if outcome != "infra_error"]
+    assert len(decided) <= 1
+    gate = proposal.policy.gate
+    attempts = next(n for n in count(1) if not gate.infra_pause_s(n))
+    assert len(outcomes) - len(decided) <= attempts
+    if proposal.phase in PROVEN:
+        assert decided == ["passed"]
+    if proposal.approver is not None:
+        assert proposal.approver != proposal.proposer
