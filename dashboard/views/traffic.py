@@ -35,8 +35,7 @@ WINDOWS: Final = {
     "7d": timedelta(days=7),
 }
 MOST_ROUTES: Final = 25
-MOST_FREQUENT: Final = 15
-MOST_TARGETS: Final = 15
+MOST_LINES: Final = 15
 MOST_FAILOVERS: Final = 20
 MOST_NAMES: Final = 3
 
@@ -69,12 +68,19 @@ def show() -> None:
         st.altair_chart(chart, width="stretch", theme=None)
     if route is None:
         _routes(report.routes)
-    _targets(load_target_traffic(ctx, report, reasons, route), period)
-    _most_frequent(
+    targets = hide_single_sums(load_target_traffic(ctx, report, reasons, route))
+    _list(
+        "Providers and targets",
+        f"Answers and failovers of {period}; latency of the last day at most.",
+        [_target_cells(row) for row in targets],
+        "No target answered.",
+    )
+    _list(
         "Models that were left, and why",
         f"Failovers in {period}, by model.",
         [_reason_cells(reason, report.now) for reason in reasons],
         "No request left its first model.",
+        "reasons, the most frequent first",
     )
     if user := _failovers(window, route):
         of_route = ("--route", route) if route else ()
@@ -171,13 +177,12 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
         st.html(html.note(f"{MOST_ROUTES} of {labels.plural(len(found), 'route')}."))
 
 
-def _targets(rows: Sequence[TargetTraffic], period: str) -> None:
-    shown = hide_single_sums(rows)
-    note = f"Answers and failovers of {period}; latency of the last day at most."
-    cells = list(map(_target_cells, shown[:MOST_TARGETS]))
-    st.html(html.listing("Providers and targets", note, cells, "No target answered."))
-    if len(shown) > MOST_TARGETS:
-        st.html(html.note(f"{MOST_TARGETS} of {len(shown):,} lines."))
+def _list(
+    heading: str, note: str, rows: Sequence[html.Row], nothing: str, most: str = "lines"
+) -> None:
+    st.html(html.listing(heading, note, rows[:MOST_LINES], nothing))
+    if len(rows) > MOST_LINES:
+        st.html(html.note(f"{MOST_LINES} of {len(rows):,} {most}."))
 
 
 def _target_cells(row: TargetTraffic) -> html.Row:
@@ -199,14 +204,6 @@ def _share(count: int, share: float | None, tone: Tone) -> str:
     # One element: on a phone a cell's elements are set side by side.
     percent = faint(format_percent(share, significant=2))
     return f'<span><b class="{tone}">{count:,}</b> {percent}</span>'
-
-
-def _most_frequent(
-    heading: str, note: str, rows: Sequence[html.Row], nothing: str = ""
-) -> None:
-    st.html(html.listing(heading, note, rows[:MOST_FREQUENT], nothing))
-    if len(rows) > MOST_FREQUENT:
-        st.html(html.note(f"The {MOST_FREQUENT} most frequent of {len(rows):,}."))
 
 
 def _reason_cells(reason: FailoverReason, now: datetime) -> html.Row:

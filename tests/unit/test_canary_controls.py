@@ -74,6 +74,8 @@ def test_one_that_is_held_by_faults_of_a_router_can_be_resumed_in_its_bake_too()
         held = replace(state, faults="On hold: routers failed once")
         assert canary_controls.list_buttons(held)[S.RESUME] == ""
         assert "same step and time" in effect(held, S.RESUME)
+    assert "From 1 % to 25 % for sim/new" in effect(live(), S.ADVANCE)
+    assert "From 100 % to 0 % for sim/new" in effect(baking(), S.ABORT)
 
 
 def test_the_split_of_callers_is_checked_with_its_figures() -> None:
@@ -110,13 +112,3 @@ def test_the_sign_of_a_guardrail_is_that_of_its_evidence() -> None:
         found = replace(row, log_e=log_e, distance=distance, warns=warns)
         label = canary_text.evidence_label(found)
         assert (label.symbol, label.tone) == (symbol, tone)
-
-
-def test_the_question_names_percents_and_models() -> None:
-    for canary, signal, says in (
-        (live(), S.ADVANCE, "From 1 % to 25 % for sim/new"),
-        (live(), S.PROMOTE, "From 1 % to 100 % for sim/new"),
-        (live(), S.ABORT, "From 1 % to 0 %: all traffic goes back to sim/old"),
-        (baking(), S.ABORT, "From 100 % to 0 % for sim/new"),
-    ):
-        assert says in effect(canary, signal)

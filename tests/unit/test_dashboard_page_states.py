@@ -226,6 +226,7 @@ def test_a_comparison_shows_what_its_verdict_rests_on_and_what_to_do_next(
         f"Support-ticket routing</b>: {format_signed(primary.delta * 100)} points, 95 % CI",
         f"must be better than 0; {primary.n_used} pairs",
         "allowed loss 5.0",
+        f"· {found.basis.items_used} in all" if found.basis else "?",
     ):
         assert words in text(passed), words
     assert "Watch the canary" in [button.label for button in passed.button]

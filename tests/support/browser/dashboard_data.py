@@ -132,39 +132,24 @@ def _empty_files() -> Mapping[str, tuple[int, bytes | None]]:
         }
 
 
-def lived(home: Path, now: datetime) -> Lived:
-    house = _furnished(home, now)
-    _record_traffic(house.config, now)
-    return house
-
-
 def lived_copy(factory: pytest.TempPathFactory, now: datetime) -> Lived:
-    """As `lived`, in a folder of its own; the traffic of the last hour is each copy's own."""
-    house = shared_copy(factory, "lived", now, _furnished)
-    _record_traffic(house.config, now)
-    return house
-
-
-def shared_copy(
-    factory: pytest.TempPathFactory,
-    name: str,
-    now: datetime,
-    build: Callable[[Path, datetime], Lived],
-) -> Lived:
-    """A copy of an installation that only the first of a run's workers builds."""
+    """A copy of an installation that only the first of a run's workers builds; the traffic of
+    the last hour is each copy's own.
+    """
     shared = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    with (shared / f"{name}.lock").open("w") as lock:
+    with (shared / "lived.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        kept = shared / f"{name}.json"
+        kept = shared / "lived.json"
         if not kept.exists() or now.timestamp() - kept.stat().st_mtime > STALE_S:
             # Others may still be reading the former one.
-            built = build(Path(mkdtemp(prefix=f"{name}-", dir=shared)), now)
+            built = _furnished(Path(mkdtemp(prefix="lived-", dir=shared)), now)
             kept.write_text(json.dumps([str(built.config), *built.proposals.items()]))
         config, *proposals = json.loads(kept.read_text())
-    home = factory.mktemp(f"{name}-copy") / "home"
+    home = factory.mktemp("lived-copy") / "home"
     copy = shutil.copytree(Path(config).parent, home) / Path(config).name
+    _record_traffic(copy, now)
     return Lived(copy, dict(proposals))
 
 
