@@ -20,6 +20,8 @@ LABELS_WIDTH: Final = 46
 ROW_HEIGHT = 58
 COST_HEIGHT: Final = 300
 EDGES = 104
+TICKS_H: Final = (1 / 60, 5 / 60, 0.25, 0.5, 1, 2, 4, 8, 24, 48, 168, 720)
+MOST_TICKS: Final = 8
 SHAPES = {
     "passed": "circle",
     "failed": "square",
@@ -159,15 +161,24 @@ def narrow_axis(expression: str = "datum.label + ' %'", **options: Any) -> alt.A
 
 
 def time_axis(field: str, begin: datetime, end: datetime, **options: Any) -> alt.X:
-    """Makes an axis of times in milliseconds, which labels hours, days or months of UTC."""
+    """Makes an axis of times in milliseconds, with labels at round hours, days or months of
+    UTC.
+    """
     patterns = {timedelta(days=2): "%H:%M", timedelta(days=300): "%d %b"}
     pattern = next((text for most, text in patterns.items() if end - begin <= most), "%b %Y")
+    hours = (end - begin).total_seconds() / 3600
+    step_h = next((h for h in TICKS_H if hours <= MOST_TICKS * h), hours / MOST_TICKS)
+    step_ms, begin_ms, end_ms = step_h * 3_600_000.0, to_ms(begin), to_ms(end)
+    first = -(-begin_ms // step_ms) * step_ms
     axis = alt.Axis(
-        labelExpr=f"utcFormat(datum.value, '{pattern}')", tickCount=8, labelOverlap=True,
+        labelExpr=f"utcFormat(datum.value, '{pattern}')",
+        values=[first + n * step_ms for n in range(int((end_ms - first) // step_ms) + 1)],
+        labelOverlap=True,
         **options,
-    )  # fmt: skip
-    scale = alt.Scale(type="utc", domain=[to_ms(begin), to_ms(end)], nice=False)
-    return alt.X(f"{field}:T", title=None, scale=scale, axis=axis)
+    )
+    # Not a scale of times: Vega-Lite would read its domain in two ways, and warn of that.
+    scale = alt.Scale(domain=[begin_ms, end_ms], nice=False)
+    return alt.X(f"{field}:Q", title=None, scale=scale, axis=axis)
 
 
 def to_ms(at: datetime) -> float:

@@ -158,7 +158,7 @@ def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
         .mark_bar(cornerRadius=2, size=height)
         .encode(
             x=plots.time_axis("since", begin, end),
-            x2="until",
+            x2="until:Q",
             y=rows,
             color=colour,
             tooltip="text:N",

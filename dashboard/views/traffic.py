@@ -315,7 +315,7 @@ def _request_panel(
         .mark_rect(color=palette.neutral, opacity=0.75)
         .encode(
             x=_time(report, shown=alone),
-            x2="until",
+            x2="until:Q",
             y=alt.Y("requests:Q", title=None, axis=axis),
             y2=alt.datum(0),
             tooltip="text:N",
