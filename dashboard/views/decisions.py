@@ -25,7 +25,7 @@ from harness.proposals import decisions
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.decisions import ProposalReview
 from harness.proposals.evaluation import evaluation
-from harness.proposals.report import drawbacks
+from harness.proposals.report import findings
 from harness.routes import monthly_bill
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase, ProposalView
@@ -248,9 +248,9 @@ def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]
         facts.append(("Verdict", f"{verdict}: {escape(claim)}"))
     against = [
         f"{strong(drawback.what)}: {escape(drawback.text)}"
-        for drawback in drawbacks.list_drawbacks(held, view.titles)
+        for drawback in findings.list_drawbacks(held, view.titles)
     ]
-    facts.append(("Against", "<br>".join(against) or escape(drawbacks.describe_absence(held))))
+    facts.append(("Against", "<br>".join(against) or escape(findings.describe_absence(held))))
     if held.proposal.change_reference:
         facts.append(("Change request", escape(held.proposal.change_reference)))
     forecast = monthly_bill.describe_forecast(held.forecast)

@@ -31,7 +31,7 @@ from harness.proposals.report.comparison import (
     load_comparison,
     with_texts,
 )
-from harness.proposals.report.format_failures import FormatExample, find_format_failures
+from harness.proposals.report.findings import FormatExample, find_format_failures
 from harness.proposals.submission import get_proposal
 from harness.routing.context import Context
 from harness.routing.records.runs import Suites

@@ -23,7 +23,7 @@ from harness.gate.text.verdict_sentences import describe_claim
 from harness.gate.verdict import BaseVerdict, SliceFigures, SuiteReport, VerdictBasis
 from harness.proposals.candidates.estimate import SuiteEstimate
 from harness.proposals.report.comparison import ArmFigures, Comparison, SuiteAnswers
-from harness.proposals.report.drawbacks import describe_absence, list_drawbacks
+from harness.proposals.report.findings import describe_absence, list_drawbacks
 from harness.routing.proposal import ProposalPhase
 
 

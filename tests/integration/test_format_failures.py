@@ -19,7 +19,7 @@ from harness.gate.suite_plan import Claim
 from harness.interfaces.cli.proposals.submission import create_proposal
 from harness.proposals.report import comparison
 from harness.proposals.report.comparison import Comparison
-from harness.proposals.report.format_failures import (
+from harness.proposals.report.findings import (
     FormatFailure,
     find_format_failures,
     patch_candidate,

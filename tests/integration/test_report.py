@@ -26,7 +26,7 @@ from harness.interfaces.cli.evals.gate_run import gate_run
 from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
 from harness.proposals import submission
 from harness.proposals.report.content import Report, gather_report, list_pinned
-from harness.proposals.report.format_failures import find_format_failures
+from harness.proposals.report.findings import find_format_failures
 from harness.proposals.report.formats import render_junit, render_page
 from harness.proposals.report.markdown import render_markdown
 from harness.proposals.submission import ProposalRequest

@@ -34,7 +34,7 @@ from harness.operations import dashboard_sessions, keys
 from harness.operations.dashboard_sessions import ActorSession
 from harness.proposals.report import comparison
 from harness.proposals.report.comparison import ArmFigures
-from harness.proposals.report.drawbacks import describe_absence, list_drawbacks
+from harness.proposals.report.findings import describe_absence, list_drawbacks
 from harness.providers.force import ENVIRONMENT_VARIABLE, SwitchSource, parse_force
 from harness.providers.target import Provider
 from harness.registry import targets

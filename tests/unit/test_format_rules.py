@@ -25,11 +25,7 @@ from harness.gate.offline.format_rules import (
 from harness.gate.run import UNREADABLE
 from harness.interfaces.cli.routing import models
 from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
-from harness.proposals.report.format_failures import (
-    model_add_command,
-    patch_candidate,
-    with_json_mode,
-)
+from harness.proposals.report.findings import model_add_command, patch_candidate, with_json_mode
 from harness.providers.target import RequestPatch, Target
 
 pytestmark = pytest.mark.req("A8")

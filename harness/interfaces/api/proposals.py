@@ -35,7 +35,7 @@ from harness.proposals.candidates import cost_ratio, estimate
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.report import comparison
 from harness.proposals.report.comparison import ArmFigures
-from harness.proposals.report.format_failures import FormatFailure, find_format_failures
+from harness.proposals.report.findings import FormatFailure, find_format_failures
 from harness.proposals.submission import MOST_CANDIDATES, ProposalPreview, ProposalRequest
 from harness.providers.target import Target
 from harness.routing.cost_forecast import CostForecast

@@ -17,7 +17,7 @@ from harness.frame.formatting import format_points, format_score
 from harness.gate.pins import ServedModel, named_models
 from harness.gate.text.sentences import clusters_text, spending_text
 from harness.gate.verdict import Verdict
-from harness.proposals.report import format_failures
+from harness.proposals.report import findings
 from harness.proposals.report.comparison import Comparison, SuiteAnswers
 from harness.proposals.report.content import Report, TellingAnswer, variables
 from harness.routing.context import Context
@@ -135,7 +135,7 @@ def _rerun_lines(report: Report, verdict: Verdict | None) -> Iterator[str]:
     yield from ("", "## To check it")
     if verdict is not None:
         yield from _replaying(report, verdict)
-    command = format_failures.build_rerun_command(report.comparison)
+    command = findings.build_rerun_command(report.comparison)
     if not command:
         return
     proposal = report.comparison.proposal

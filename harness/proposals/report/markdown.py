@@ -42,8 +42,12 @@ from harness.proposals.report.content import (
     slice_rows,
     suite_rows,
 )
-from harness.proposals.report.drawbacks import describe_absence, list_drawbacks
-from harness.proposals.report.format_failures import FormatFailure, find_format_failures
+from harness.proposals.report.findings import (
+    FormatFailure,
+    describe_absence,
+    find_format_failures,
+    list_drawbacks,
+)
 from harness.routes import monthly_bill
 
 HEADS: Final = {

@@ -42,7 +42,7 @@ from harness.interfaces.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
 from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
 from harness.proposals.evaluation import evaluation
 from harness.proposals.report.content import FILE, Report, gather_report, suite_rows, variables
-from harness.proposals.report.format_failures import find_format_failures
+from harness.proposals.report.findings import find_format_failures
 from harness.proposals.report.formats import render_junit, render_page
 from harness.proposals.report.markdown import render_markdown
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup

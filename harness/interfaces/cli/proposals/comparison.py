@@ -21,8 +21,11 @@ from harness.proposals.report.content import (
     slice_rows,
     suite_rows,
 )
-from harness.proposals.report.drawbacks import list_drawbacks
-from harness.proposals.report.format_failures import FormatFailure, find_format_failures
+from harness.proposals.report.findings import (
+    FormatFailure,
+    find_format_failures,
+    list_drawbacks,
+)
 from harness.routes import monthly_bill
 
 EXAMPLE_CHARACTERS = 200
