@@ -206,6 +206,7 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
     ]
     assert [suite_report.suite for suite_report in report.together] == [WEIGHTED_MEAN]
     assert f"| {WEIGHTED_MEAN} | primary | passed |" in render_markdown(report)
+    assert "| primary | counts in the mean |" in render_markdown(report)
     assert 'tests="3" failures="0"' in render_junit(report)
     assert recomputation.replay_verdict(plain.context(), decided.id).agrees
 
