@@ -229,6 +229,8 @@ def test_a_candidate_of_unknown_price_costs_nothing_on_ones_own_machine(
     cheaper = replace(WEEKLY, prefer=Preference.CHEAPER)
     (waits,) = candidates.plan_round(ctx, world.route(), cheaper).waiting
     assert waits.remark.startswith("the price of sim/better is unknown, so no saving")
+    set_prices(world, base=None)
+    assert len(candidates.plan_round(ctx, world.route(), WEEKLY).measured) == 2
 
 
 @pytest.mark.req("A3")
