@@ -43,6 +43,19 @@ def targets(store: Store) -> None:
             Routing(tx).add_target(target)
 
 
+def test_a_route_has_one_open_proposal_and_the_refusal_names_it(store: Store) -> None:
+    with store.write() as tx:
+        Proposals(tx).add(proposal())
+        with pytest.raises(RouteBusy, match="p_1"):
+            Proposals(tx).add(proposal("p_2"))
+        # Another route is free, and so is a closed proposal on a busy one.
+        Proposals(tx).add(proposal("p_3", route="other"))
+        Proposals(tx).add(proposal("p_4", phase=ProposalPhase.REJECTED))
+
+    with store.read() as tx:
+        assert [approval.id for approval in Proposals(tx).open()] == ["p_1", "p_3"]
+
+
 def test_saving_an_old_state_of_a_proposal_is_refused(store: Store) -> None:
     with store.write() as tx:
         Proposals(tx).add(proposal())

@@ -92,10 +92,12 @@ def test_only_the_owner_of_the_lease_stores_by_it(store: Store) -> None:
 def test_outcomes_and_figures_are_the_samples_without_their_texts(store: Store) -> None:
     silent = replace(SAMPLE, item="i2", position=1, answer="", prompt="a long question")
     with store.write() as tx:
-        for sample in (SAMPLE, silent, replace(SAMPLE, item="i3", position=2)):
+        for sample in (replace(SAMPLE, item="i3", position=2), silent, SAMPLE):
             EvalRuns(tx).store_sample(sample)
 
     with store.read() as tx:
+        in_order = [sample.position for sample in EvalRuns(tx).samples(RUN.id)]
+        assert in_order == [0, 1, 2]
         assert list(EvalRuns(tx).outcomes(RUN.id, below=2)) == [
             replace(SAMPLE, answer=ANSWER_PLACEHOLDER, prompt=""),
             replace(silent, prompt=""),

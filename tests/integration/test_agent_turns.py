@@ -165,6 +165,7 @@ def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
     under_way = turns.begin_answer(ctx, dead.session, model="chat")
     world.clock.advance(19)
     assert turns.renew(ctx, OWNER, [dead.session.turn]) == ()
+    assert turns.renew(ctx, "there:8085#1", [dead.session.turn]) == (dead.session.turn,)
     world.clock.advance(19)
     with pytest.raises(SessionBusy):
         begin(ctx, session.id)
