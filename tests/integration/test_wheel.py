@@ -163,7 +163,7 @@ def test_references_to_our_packages_are_rewritten_and_nothing_else() -> None:
         "from routers import router",
         "def f():",
         "    from swapgate.evals.sim import serve  # from evals",
-        'VERB = "swapgate.harness.cli.program:program"',
+        'VERB = "swapgate.harness.interfaces.cli.program:program"',
         'SETTING = "router.port"',
     ]
 
