@@ -13,7 +13,7 @@ from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_differences
 from harness.gate.suite_plan import Claim
 from harness.interfaces.cli.evals.file_decision import gate_decide
-from tests.unit.test_gate_clusters import clustered
+from tests.unit.test_gate_slices import clustered
 from tests.unit.test_gate_verdicts import ask, sides
 
 pytestmark = pytest.mark.req("F2", "A7")
