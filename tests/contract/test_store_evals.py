@@ -21,6 +21,19 @@ def run(store: Store) -> None:
         EvalRuns(tx).add(RUN)
 
 
+def test_a_run_is_shared_by_fingerprint_unless_it_failed_or_is_old(store: Store) -> None:
+    with store.write() as tx:
+        EvalRuns(tx).add(replace(RUN, id="r_2", created_at=NOW + MINUTE))
+        failed = replace(RUN, id="r_3", created_at=NOW + 2 * MINUTE, state=RunState.FAILED)
+        EvalRuns(tx).add(failed)
+
+    with store.read() as tx:
+        shared = EvalRuns(tx).shared(RUN.fingerprint, not_before=NOW)
+        assert shared is not None
+        assert shared.id == "r_2"
+        assert EvalRuns(tx).shared(RUN.fingerprint, not_before=NOW + 2 * MINUTE) is None
+
+
 def test_a_run_is_scored_by_what_it_learned_of_its_target(store: Store) -> None:
     """What has no score tells nothing, nor does an answer in which nothing can be read."""
     lost = replace(SAMPLE, strict=None, lenient=None, error=SampleError.INFRA)
@@ -178,3 +191,24 @@ def test_a_sample_counts_once(store: Store) -> None:
     with store.read() as tx:
         assert list(EvalRuns(tx).samples(RUN.id)) == [SAMPLE, replace(SAMPLE, epoch=1)]
         assert EvalRuns(tx).done(RUN.id) == {("i1", 0), ("i1", 1)}
+
+
+def test_an_equal_run_that_has_not_ended_is_found(store: Store) -> None:
+    with store.write() as tx:
+        EvalRuns(tx).add(replace(RUN, id="r_2", state=RunState.DONE))
+        EvalRuns(tx).add(replace(RUN, id="r_3", state=RunState.RUNNING))
+        EvalRuns(tx).add(replace(RUN, id="r_4", target=NEW.id))
+
+    with store.read() as tx:
+        assert {run.id for run in EvalRuns(tx).unfinished(RUN.fingerprint)} == {"r_1", "r_3"}
+
+
+def test_a_dead_owners_runs_are_queued_again(store: Store) -> None:
+    with store.write() as tx:
+        EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=LATER)
+        EvalRuns(tx).set_state(RUN.id, RunState.RUNNING)
+        assert list(EvalRuns(tx).release("w2")) == []
+        assert list(EvalRuns(tx).release("w1")) == [RUN.id]
+
+    with store.read() as tx:
+        assert EvalRuns(tx).get(RUN.id) == RUN

@@ -19,7 +19,14 @@ from harness.frame.alerts.alert_record import (
     due_message,
     mark_notified,
 )
-from harness.frame.alerts.delivery import FIRST_WAIT, MAX_WAIT, retry_wait
+from harness.frame.alerts.delivery import (
+    FIRST_WAIT,
+    MAX_WAIT,
+    alert_message,
+    find_alert_page,
+    new_delivery,
+    retry_wait,
+)
 from tests.support.store.records import NOW
 
 OPENED = Alert(AlertKind.BREAKER_OPEN, "target a/b", "breaker_open:t", "t", "x", NOW, "w1")
@@ -148,3 +155,27 @@ def test_the_next_step_names_the_provider_that_the_alert_is_about(kind: AlertKin
         Alert(kind, "route chat", "k", "t", "x", NOW, "w1").next_step
         == ALERT_RULES[kind].next_step
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "page"),
+    [
+        (AlertKind.AWAITING_APPROVAL, "route chat", "/compare?id=pr_1"),
+        (AlertKind.ROLLED_BACK, "route chat", "/canary?route=chat"),
+        (AlertKind.CANARY_HELD, "route a&b=c", "/canary?route=a%26b%3Dc"),
+        (AlertKind.PROMOTED, "route chat", "/routes?route=chat"),
+        (AlertKind.OUR_KEY, "provider openai", "/providers"),
+        (AlertKind.JOB_FAILED, "job drift", "/alerts"),
+    ],
+)
+@pytest.mark.req("B9")
+def test_a_message_leads_to_the_page_where_one_decides(
+    kind: AlertKind, subject: str, page: str
+) -> None:
+    alert = Alert(kind, subject, f"{kind.value}:pr_1", "t", "x", NOW, "control")
+    assert find_alert_page(alert) == page
+
+    waiting = new_delivery(after(alert), Notified.RAISED, "chat", NOW)
+    linked = alert_message(waiting, after(alert), dashboard_url="https://swapgate.example.com")
+    assert linked.page == f"https://swapgate.example.com{page}"
+    assert not alert_message(waiting, after(alert)).page
