@@ -53,9 +53,8 @@ def serve_router(
     beside_control: a control plane starts with it, which makes the tables. Raises ConfigError,
     DatabaseUnusable.
     """
-    from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator  # noqa: PLC0415 - only this process needs it
-    from router.workers.listeners import open_listeners  # noqa: PLC0415
-    from router.workers.parent import WorkerParent  # noqa: PLC0415
+    from router.recording.worker_aggregator import WorkerAggregator  # noqa: PLC0415 - only this process needs it
+    from router.workers.parent import WorkerParent, open_listeners  # noqa: PLC0415
 
     installation = open_installation(given, signs_as=None)
     installation = replace(installation, settings=_with_workers(installation.settings, workers))
@@ -68,12 +67,11 @@ def serve_router(
     require_free(where.host, where.port, what="the router", setting="router.port")
     if not (beside_control and settings.routes):
         warn_without_routes(installation)
-    live = LiveRollouts()
-    recorder = build_recorder(installation, live, name="router-")
+    recorder = build_recorder(installation, name="router-")
     listeners = open_listeners(where.host, where.port)
     parent = WorkerParent(
         listeners,
-        WorkerAggregator(recorder, live),
+        WorkerAggregator(recorder),
         lambda: _worker_spec(_reload_settings(given, installation, workers)),
         reload_on=RELOAD,
     )

@@ -133,8 +133,7 @@ def router_app(
 ) -> "Router":
     """Builds the router's ASGI application, for one process. Raises ConfigError."""
     from router.access.rate_limits import BOOK, SharedRates  # noqa: PLC0415
-    from router.recording.guard_files import GuardFiles  # noqa: PLC0415
-    from router.recording.shared_marks import FILE, SharedMarks  # noqa: PLC0415
+    from router.recording.shared_files import FILE, GuardFiles, SharedMarks  # noqa: PLC0415
     from router.server.app import Router  # noqa: PLC0415 - only a process that routes needs it
 
     where, home = (
@@ -168,7 +167,10 @@ def router_app(
 
 
 def build_recorder(
-    installation: Installation, live_rollouts: Callable[[], frozenset[str]], *, name: str
+    installation: Installation,
+    live_rollouts: Callable[[], frozenset[str]] = frozenset,
+    *,
+    name: str,
 ) -> "Recorder":
     """Builds a recorder. name: what its workers' names begin with. Processes of one `home`
     share the spool.

@@ -101,6 +101,7 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     "swapgate_router_agents_under_way": MetricSpec(
         _G, "Requests to the agents process that are being answered"
     ),
+    "swapgate_router_tasks": MetricSpec(_G, "Tasks of the worker's event loop"),
     "swapgate_observations_dropped": MetricSpec(
         _C, "Rows of observations that database, spool and memory did not take"
     ),
@@ -203,7 +204,7 @@ CONTROL_METRICS: Final[Mapping[str, MetricSpec]] = {
 _ROUTERS: Final = {**ROUTER_METRICS, **PROCESS_COUNTERS}
 
 
-def router_metric_meaning(name: str) -> str:
-    """Says what a router's metric means; of one that is not in the table, its name in words."""
-    spec = _ROUTERS.get(f"swapgate_{name}")
-    return spec.meaning if spec else name.removeprefix("router_").replace("_", " ")
+def router_metric(name: str) -> MetricSpec:
+    """Describes a router's metric; one that is not in the table is a counter of that name."""
+    unknown = MetricSpec(_C, name.removeprefix("router_").replace("_", " "))
+    return _ROUTERS.get(f"swapgate_{name}", unknown)

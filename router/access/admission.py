@@ -111,8 +111,10 @@ class Admission:
         _, limit, budget = active
         headers: tuple[Header, ...] = ()
         if budget is not None:
-            decision = self._judged(key, budget)
+            today = self._clock.now().date()
+            decision = check_budget(budget, self._spent(key, today), today)
             if decision is not FINE:
+                self._alert(key, decision)
                 if not decision.allowed:
                     return self._stopped(decision)
                 headers = ((b"x-swapgate-budget", b"%d%%" % (100 * decision.share)),)
@@ -170,13 +172,6 @@ class Admission:
             return error_reply(401, message, "invalid_api_key")
         reason = "too many requests came from your address with unknown keys; send a valid one"
         return _too_many_requests(reason, decided.retry_after_s, ())
-
-    def _judged(self, key: str, budget: SpendBudget) -> SpendDecision:
-        today = self._clock.now().date()
-        decision = check_budget(budget, self._spent(key, today), today)
-        if decision is not FINE:
-            self._alert(key, decision)
-        return decision
 
     def _read_limits(self, key: str, limits: KeyLimits) -> ActiveLimits:
         if len(self._active) >= KEPT_KEYS:

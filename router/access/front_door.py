@@ -1,6 +1,8 @@
 """The front door finds who asks and the serving revision, and counts requests under way."""
 
+import hmac
 import itertools
+import json
 import logging
 from collections import Counter
 from datetime import datetime
@@ -8,21 +10,20 @@ from typing import Final
 from weakref import ReferenceType, ref
 
 from harness.agents.caller import AGENT_HEADER, AgentCaller, HeaderFault, read_agent_header
-from harness.frame.people.access import client_address, parse_proxy_networks
+from harness.frame.people.access import client_address, key_hash, parse_proxy_networks
 from harness.frame.ports import Clock
 from harness.routing.settings import RouterSettings
 from harness.routing.table import KeyGrant
 from router.access.admission import Admission
-from router.access.keys import FLAGS_PATH, KeyRing
 from router.frame.asgi import HEAD_FACTS, Scope, header
-from router.frame.replies import CLOSE, Header, Reply, error_reply
+from router.frame.replies import CLOSE, JSON, Header, Reply, error_reply
 from router.health.provider_keys import EarlyRecovery
 from router.protocols.endpoints import ENDPOINTS
 from router.protocols.messages.answer_writer import anthropic_error
 from router.protocols.messages.dialect import VERSION
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.recording.port import Recording
-from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
+from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, RouteNames
 from router.snapshot.holder import SnapshotHolder
 
 # For whom the books have what no data key asked: the local operator, or a management key.
@@ -45,7 +46,6 @@ class Callers:
         admission: Admission,
         counters: Counter[str],
     ) -> None:
-        self._keys = KeyRing(secret)
         self._secret, self._clock, self._counters = secret, clock, counters
         self._admission = admission
         self._proxies = parse_proxy_networks(settings.trusted_proxies)
@@ -69,9 +69,9 @@ class Callers:
                 authorization = value
             elif name == AGENT_HEADER:
                 return self._identify_agent(scope, serving)
-        grant = self._keys.grant(authorization, serving)
+        grant = find_grant(bearer_key(authorization), serving, self._secret)
         if grant is None and (is_anthropics(scope) or scope["path"].startswith(FLAGS_PATH)):
-            grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
+            grant = find_grant(header(scope, b"x-api-key"), serving, self._secret)
         if grant is None:
             return self._admission.refuse_unknown_key(self._address(scope))
         return grant
@@ -185,3 +185,78 @@ def is_anthropics(scope: Scope) -> bool:
     return path in (_MESSAGES, f"{_MESSAGES}/count_tokens") or (
         path not in ENDPOINTS and header(scope, VERSION) is not None
     )
+
+
+MODELS: Final = "/v1/models"
+FLAGS_PATH: Final = "/ofrep/v1/evaluate/flags"
+
+
+def list_models(
+    serving: CompiledSnapshot,
+    grant: KeyGrant,
+    path: str,
+    aliases: RouteNames,
+    *,
+    anthropic: bool,
+) -> Reply:
+    """Lists the models that a key may ask, or shows the one that the path names."""
+
+    def is_open(route: str) -> bool:
+        return route in serving.routes and is_route_allowed(grant, route)
+
+    others = {name for name, route in aliases.listed().items() if is_open(route)}
+    names = sorted(others.union(filter(is_open, serving.routes)))
+    wanted = path[len(MODELS) + 1 :]
+    described = _anthropics if anthropic else _openais
+    if wanted in names or (wanted and is_open(aliases.route_of(wanted))):
+        return Reply(200, (JSON,), json.dumps(described(wanted)).encode())
+    if wanted:
+        message = f"there is no route {wanted!r}"
+        return error_reply(404, message, "model_not_found", param="model")
+    listed: dict[str, object] = {"data": [described(name) for name in names]}
+    if anthropic:
+        listed |= {"has_more": False, "first_id": _at(names, 0), "last_id": _at(names, -1)}
+    else:
+        listed["object"] = "list"
+    return Reply(200, (JSON,), json.dumps(listed).encode())
+
+
+def _openais(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "swapgate"}
+
+
+def _anthropics(name: str) -> dict[str, object]:
+    return {
+        "id": name,
+        "type": "model",
+        "display_name": name,
+        "created_at": "1970-01-01T00:00:00Z",
+        "lifecycle": "active",
+    }
+
+
+def _at(names: list[str], place: int) -> str | None:
+    return names[place] if names else None
+
+
+_SCHEME: Final = b"bearer "
+
+
+def find_grant(key: bytes | None, serving: CompiledSnapshot, secret: bytes) -> KeyGrant | None:
+    """Finds a key's grant; None for none. secret: under which keys are hashed."""
+    if key is None:
+        return None
+    hashed = key_hash(key.strip().decode("latin-1"), secret)
+    grant = serving.grants.get(hashed)
+    is_equal = grant is not None and hmac.compare_digest(grant.hash.encode(), hashed.encode())
+    return grant if is_equal else None
+
+
+def bearer_key(authorization: bytes | None) -> bytes | None:
+    if authorization is None or authorization[:7].lower() != _SCHEME:
+        return None
+    return authorization[7:]
+
+
+def is_route_allowed(grant: KeyGrant, route: str) -> bool:
+    return not grant.routes or route in grant.routes

@@ -16,8 +16,7 @@ from router.conversation.intake import (
     read_mark,
 )
 from router.conversation.native_histories import SIGNATURES
-from router.frame.body_patch import to_json
-from router.frame.object_lists import list_objects
+from router.frame.body import list_objects, to_json
 
 _NAMES: Final = re.compile(rb'"name"\s*:\s*"([^"]*)"')
 _STRANGE: Final = re.compile(r"[^A-Za-z0-9_-]")

@@ -11,7 +11,7 @@ from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
 from harness.providers.target import Target
-from router.frame.object_lists import list_objects
+from router.frame.body import list_objects
 
 # No provider's own signature has a full stop: they are base64.
 _MARK: Final = re.compile(r"sg\.([a-z2-7]{8})\.")

@@ -16,9 +16,8 @@ from router.conversation.intake import (
     mark_piece,
     read_mark,
 )
-from router.frame.body_patch import to_json
+from router.frame.body import list_objects, to_json
 from router.frame.failure import SEND_ALL, Untranslatable
-from router.frame.object_lists import list_objects
 
 Json = dict[str, Any]
 # Where the protocol has a thought's signature, by the block's type.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from router.frame.object_lists import list_objects
+from router.frame.body import list_objects
 
 Json = dict[str, Any]
 # Of nodes in a schema whose references are written out.

@@ -1,40 +1,145 @@
-"""Parses a JSON object, and replaces single values in its text; every other byte stays."""
+"""Parses a JSON object, finds its members in its text, and replaces single values there."""
 
 import json
+import json.scanner
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 from jiter import from_json
 
 from harness.frame.errors import InputError
-from router.frame.json_walk import (
-    MAX_DEPTH,
-    MAX_MEMBERS,
-    TOO_DEEP,
-    JsonSpan,
-    ObjectSpans,
-    walk_whole,
-)
+
+MAX_DEPTH: Final = 64
+# Each costs a step here: without a limit a body of a few MiB would hold up all others.
+MAX_MEMBERS: Final = 1000
+TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels"
+
+
+class JsonSpan(NamedTuple):
+    """A parsed value and where it stands: text[start:end]."""
+
+    value: object
+    start: int
+    end: int
+
+
+class ObjectSpans(NamedTuple):
+    values: dict[str, JsonSpan]
+    close: int  # the index of its closing brace
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_STRICT: Final = json.JSONDecoder(parse_constant=_refuse)
+_PARSE: Final = _STRICT.raw_decode
+# What `_PARSE` calls, without the call in between.
+_SCAN: Final = json.scanner.make_scanner(_STRICT)  # type: ignore[arg-type]  # as json does
+_SPACE: Final = re.compile(r"[ \t\n\r]*").match
+# A name without escapes, which are rare, up to its value; and what follows a value: the end of
+# the object, which leaves the group empty, or another such name.
+_PLAIN: Final = r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*'
+_PLAIN_NAME: Final = re.compile(_PLAIN).match
+_AFTER_VALUE: Final = re.compile(rf"[ \t\n\r]*(?:}}|,[ \t\n\r]*{_PLAIN})").match
+
+
+def walk_whole(text: str) -> ObjectSpans:
+    """Returns the members of the object that is the whole text. Raises InputError."""
+    walked = walk_object(text, _skip(text, 0))
+    end = _skip(text, walked.close + 1)
+    if end != len(text):
+        raise InputError(f"something follows the object at character {end}")
+    return walked
+
+
+def walk_array(text: str, start: int) -> list[JsonSpan]:
+    """Returns the elements of the array that opens at text[start]. Raises InputError."""
+    if text[start : start + 1] != "[":
+        raise InputError(f"expected an array at character {start}")
+    spans: list[JsonSpan] = []
+    at = _skip(text, start + 1)
+    if text[at : at + 1] == "]":
+        return spans
+    while True:
+        spans.append(_parse(text, at))
+        at = _skip(text, spans[-1].end)
+        if text[at : at + 1] == "]":
+            return spans
+        at = _skip(text, _expect(text, at, ","))
+
+
+def walk_object(text: str, start: int) -> ObjectSpans:
+    """Returns the members of the object that opens at text[start]. Raises InputError."""
+    if text[start : start + 1] != "{":
+        raise InputError(f"expected an object at character {start}")
+    values: dict[str, JsonSpan] = {}
+    at = _skip(text, start + 1)
+    if text[at : at + 1] == "}":
+        return ObjectSpans(values, at)
+    name, at = _name(text, at)
+    while True:
+        if name in values:
+            raise InputError(f"the name {name!r} occurs twice, again at character {at}")
+        try:
+            value, end = _SCAN(text, at)
+        except (StopIteration, RecursionError, ValueError):
+            value, _, end = _parse(text, at)  # says what is wrong with it
+        values[name] = JsonSpan(value, at, end)
+        if len(values) > MAX_MEMBERS:
+            raise InputError(f"an object has more than {MAX_MEMBERS} names")
+        after = _AFTER_VALUE(text, end)
+        if after is None:
+            name, at = _name(text, _skip(text, _expect(text, _skip(text, end), ",")))
+            continue
+        name, at = after[1], after.end()
+        if name is None:
+            return ObjectSpans(values, at - 1)
+
+
+def _name(text: str, at: int) -> tuple[str, int]:
+    plain = _PLAIN_NAME(text, at)
+    if plain:
+        return plain[1], plain.end()
+    if text[at : at + 1] != '"':
+        raise InputError(f"expected a name in double quotes at character {at}")
+    name, _, end = _parse(text, at)
+    return str(name), _skip(text, _expect(text, _skip(text, end), ":"))
+
+
+def _parse(text: str, at: int) -> JsonSpan:
+    try:
+        value, end = _PARSE(text, at)
+    except RecursionError:
+        raise InputError(TOO_DEEP) from None
+    except ValueError as error:
+        raise InputError(f"not valid JSON: {error}") from None
+    return JsonSpan(value, at, end)
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE(text, at)
+    return found.end() if found else at
+
+
+def _expect(text: str, at: int, mark: str) -> int:
+    if text[at : at + 1] != mark:
+        raise InputError(f"expected {mark!r} at character {at}")
+    return at + 1
 
 
 class ParsedObject:
     """A parsed object. found: its members. `values` walks the text when it is first asked."""
 
-    __slots__ = ("_data", "_walked", "found", "get", "text")
+    __slots__ = ("_walked", "found", "get", "text")
 
     def __init__(
-        self,
-        text: str,
-        found: Mapping[str, object],
-        walked: ObjectSpans | None = None,
-        data: bytes = b"",
+        self, text: str, found: Mapping[str, object], walked: ObjectSpans | None = None
     ) -> None:
         self.text = text
-        self._data = data  # of a text that was parsed
         # A member's value; None when it is null or not there.
         self.get: Callable[[str], object] = found.get
         self.found = found
@@ -47,55 +152,48 @@ class ParsedObject:
         """A member with its place, quickly if it is a string. name: of ASCII letters."""
         value = self.found.get(name)
         if self._walked is None and isinstance(value, str):
-            span = _only_place(self.text, name)
+            span = _string_span(self.text, name)
             if span is not None:
                 return JsonSpan(value, *span)
         return self.values.get(name)
 
     def with_text(self, name: str, new: str) -> bytes | None:
-        """Sets a string quickly; None where its place is not. name: ASCII. new: as JSON."""
+        """Sets a string quickly; None where its place is not plain. name: of ASCII letters.
+        new: as JSON.
+        """
         value, text = self.get(name), self.text
         if self._walked is not None or not isinstance(value, str):
             return None
-        if len(self._data) > _COUNTED_BYTES:
-            spliced = _spliced(self._data, name, new)
-            if spliced is not None:
-                return spliced
-        # As nearly all write it: without escapes, and with no object before it but the whole,
-        # whose member it then is.
+        # As nearly all write it, without another call.
         for key in (f'"{name}":', f'"{name}": '):
             before, found, after = text.partition(f'{key}"{value}"')
             if found and before[-1] != "\\" and before.count("{") == 1:
                 return f"{before}{key}{new}{after}".encode()
-        span = _only_place(text, name)
-        if span is None:
-            return None
-        return f"{text[: span[0]]}{new}{text[span[1] :]}".encode()
+        span = _string_span(text, name)
+        return None if span is None else f"{text[: span[0]]}{new}{text[span[1] :]}".encode()
 
     def renamed(self, old: str, new: str) -> "ParsedObject":
         """Renames a member; every other byte stays. old: of ASCII letters. new: not there."""
-        span = _only_name(self.text, old)
-        if span is None:
-            start = self.values[old].start
-            end = self.text.rindex('"', 0, start)  # of its name, which may be full of escapes
-            span = self.text.rindex('"', 0, end), end + 1
-        text = f'{self.text[: span[0]]}"{new}"{self.text[span[1] :]}'
+        colon = _string_span(self.text, old, _COLON)
+        if colon is None:
+            # Its name may be full of escapes.
+            after = self.text.rindex('"', 0, self.values[old].start) + 1
+            start = self.text.rindex('"', 0, after - 1)
+        else:
+            start, after = colon[0] - len(old) - 2, colon[0]
+        text = f'{self.text[:start]}"{new}"{self.text[after:]}'
         found = {new if name == old else name: value for name, value in self.found.items()}
         return ParsedObject(text, found)
 
     @property
     def values(self) -> dict[str, JsonSpan]:
-        return self._places.values
+        if self._walked is None:
+            self._walked = walk_whole(self.text)
+        return self._walked.values
 
     @property
     def close(self) -> int:
         return self.text.rindex("}")
-
-    @property
-    def _places(self) -> ObjectSpans:
-        if self._walked is None:
-            self._walked = walk_whole(self.text)
-        return self._walked
 
 
 class TextEdit(NamedTuple):
@@ -109,11 +207,9 @@ def member_edit(members: ParsedObject, name: str, value: str) -> TextEdit:
     return TextEdit(place.start, place.end, value)
 
 
-_WHITE, _COLON, _LETTERS = r"[ \t\n\r]*", r"[ \t\n\r]*:[ \t\n\r]*", r'[^"\\\x00-\x1f]'
-_STRING_BYTES: Final = re.compile(rb'[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]|\\.)*")').match
-_BACKSLASH: Final = ord("\\")
-_STRING_VALUE: Final = re.compile(r'[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]|\\.)*")').match
-_ESCAPED_LETTER: Final = re.compile(r"\\u00[4-7]").search
+Match = Callable[[str, int], re.Match[str] | None]
+_COLON: Final[Match] = re.compile(r"([ \t\n\r]*:)").match
+_STRING_VALUE: Final[Match] = re.compile(r'[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]|\\.)*")').match
 _START: Final = itemgetter(0)
 _NOT_FINITE: Final = object()
 _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
@@ -203,7 +299,7 @@ def parse_object(data: bytes) -> ParsedObject:
         many_brackets = _has_many_brackets(data)
     if many_brackets and _nests_too_deep(found, data):
         raise InputError(TOO_DEEP)
-    return ParsedObject(text, found, None, data)
+    return ParsedObject(text, found)
 
 
 def parse_finite_object(data: bytes) -> ParsedObject:
@@ -246,53 +342,20 @@ def walk_text(text: str) -> ParsedObject:
     )
 
 
-def _spliced(data: bytes, name: str, new: str) -> bytes | None:
-    """A large object with another value for a member that is a string, in one copy; None unless
-    it is plain that the first such name is the member's: no object but the whole begins before
-    it, or it stands there but once, as `_only_name` has it.
-    """
-    quoted = f'"{name}"'.encode()
-    at = data.find(quoted)
-    after = at + len(quoted)
-    if at < 1 or data[at - 1] == _BACKSLASH:
-        return None
-    if data.count(b"{", 0, at) != 1 and (data.find(quoted, after) >= 0 or b"\\u00" in data):
-        return None
-    value = _STRING_BYTES(data, after)
-    if value is None:
-        return None
-    view = memoryview(data)
-    return b"".join((view[: value.start(1)], new.encode(), view[value.end(1) :]))
-
-
-def _only_place(text: str, name: str) -> tuple[int, int] | None:
-    early = _early_member(name)(text)
-    if early is not None:
-        return early.span(1)
-    place = _only_name(text, name)
-    found = _STRING_VALUE(text, place[1]) if place else None
-    return found.span(1) if found else None
-
-
-@lru_cache(maxsize=16)
-def _early_member(name: str) -> Callable[[str], re.Match[str] | None]:
-    member = rf'"{_LETTERS}*"{_COLON}(?:"{_LETTERS}{{0,200}}"|[-+.\w]+){_WHITE},{_WHITE}'
-    wanted = rf'"{name}"{_COLON}("(?:[^"\\]|\\.)*")'
-    return re.compile(rf"{_WHITE}\{{{_WHITE}(?:{member})*{wanted}").match
-
-
-def _only_name(text: str, name: str) -> tuple[int, int] | None:
-    """The span of a member's name in quotes, if it stands in the text but once.
-
-    That one place is then the member's: it has to be somewhere, and only letters written as
-    escapes could hide it.
+def _string_span(text: str, name: str, value: Match = _STRING_VALUE) -> tuple[int, int] | None:
+    """Where the value of a member stands; None unless it is plain that the first such name is
+    the member's: no object but the whole begins before it, or it stands there but once. It has
+    to be somewhere, and only letters written as escapes could hide it.
     """
     quoted = f'"{name}"'
     at = text.find(quoted)
     after = at + len(quoted)
-    if at < 0 or text.find(quoted, after) >= 0 or ("\\u" in text and _ESCAPED_LETTER(text)):
+    if at < 1 or text[at - 1] == "\\":
         return None
-    return at, after
+    if text.count("{", 0, at) != 1 and (text.find(quoted, after) >= 0 or "\\u00" in text):
+        return None
+    found = value(text, after)
+    return found.span(1) if found else None
 
 
 def apply_edits(text: str, edits: Iterable[TextEdit]) -> bytes:

@@ -16,10 +16,10 @@ from harness.routing.reliability.failover import keep_sentence
 from router.frame.failure import ProviderWords, UpstreamFailed
 from router.health.target_health import TargetHealth
 from router.protocols.caller_names import OPENING
-from router.recording.caller_shares import CallerShares
-from router.recording.event_log import EventLog
-from router.recording.guard_files import LocalAbort
+from router.recording.internal_errors import EventLog
 from router.recording.port import Recording
+from router.recording.shared_files import LocalAbort
+from router.recording.sums import CallerShares
 from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.learned_repairs import LearnedFields

@@ -16,8 +16,8 @@ from harness.frame.failures import keep_common_causes
 from harness.frame.ports import Clock
 from harness.gate.online.worker_guard import WorkerGuard, abort_log_e
 from harness.routing.table import Arm, Canary, Route
-from router.recording.guard_files import GuardFiles, GuardTurn, LocalAbort
 from router.recording.internal_errors import RouterPart
+from router.recording.shared_files import GuardFiles, GuardTurn, LocalAbort
 from router.request.request_observers import RequestObserver
 from router.request.request_state import RoutedRequest
 from router.request.routed_response import RoutedResponse

@@ -8,7 +8,7 @@ from typing import Final
 from harness.frame.people.access import OptOut
 from harness.frame.ports import Clock
 from harness.providers.models.capabilities import Endpoint
-from harness.routing.capture import is_sampled
+from harness.routing.capture import CapturedRequest, capture_expiry, is_sampled
 from harness.routing.reliability.failover import hash_callers
 from router.frame.asgi import header
 from router.recording.internal_errors import RouterPart
@@ -62,7 +62,12 @@ class CaptureSampler(RequestObserver):
         too_large = answer is None or len(asked) > settings.copy_max_bytes
         if too_large:
             self._recorder.counters["captures_too_large"] += 1
-        draft = CaptureDraft(
+        now = self._clock.now()
+        users = caller_keys(observed.request, observed.sticky_key)
+        head = CapturedRequest(
+            id="",
+            at=now,
+            expires_at=capture_expiry(now, settings.capture_keep_days),
             route=observed.route.route.name,
             request=observed.request_id,
             endpoint=observed.request.endpoint.value,
@@ -71,20 +76,17 @@ class CaptureSampler(RequestObserver):
             target=target.name,
             revision=observed.revision,
             data_class=settings.data_class,
-            user_hash=hash_callers(
-                caller_keys(observed.request, observed.sticky_key), self._secret
-            ),
+            user_hash=hash_callers(users, self._secret),
             share_bps=settings.capture_bps,
-            per_day=settings.capture_per_day,
-            keep_days=settings.capture_keep_days,
-            at=self._clock.now().isoformat(),
-            client_body="" if too_large else asked,
-            answer="" if too_large else answer or "",
+            rules="",
+            redactions={},
+            content={},
             body_bytes=len(asked)
             + (settings.copy_max_bytes if answer is None else len(answer)),
             too_large=too_large,
         )
-        self._recorder.capture(draft)
+        texts = ("", "") if too_large else (asked, answer or "")
+        self._recorder.capture(CaptureDraft(head, settings.capture_per_day, *texts))
 
 
 def is_copy_refused(observed: RoutedRequest) -> bool:

@@ -7,6 +7,7 @@ import json
 from typing import ClassVar, Final
 
 from harness.frame.errors import InputError
+from harness.frame.failures import ArmFailure
 from harness.gate.online.guardrails import Guardrail
 from harness.routing.table import Arm
 from router.frame.body import FieldError
@@ -101,7 +102,8 @@ class FeedbackIntake(RequestObserver):
         is_bad = opinion.verdict is FeedbackVerdict.BAD
         in_time = await self._recorder.note_feedback(ticket, bad=is_bad)
         if in_time and self._exposed.get(opinion.request_id) is not None:
-            self._recorder.settle_exposure(ticket, failed=is_bad)
+            why = ArmFailure.BAD_FEEDBACK.value if is_bad else ""
+            self._recorder.settle(ticket, failed=is_bad, why=why)
         return FeedbackOutcome.COUNTED if in_time else FeedbackOutcome.LATE
 
     def _label(self, label: str) -> str:

@@ -10,9 +10,9 @@ from harness.providers.models.capabilities import Endpoint
 from harness.routing.table import Canary, Route
 from router.frame.body import ClientRequest
 from router.observers.canary_guard import CanaryGuards
-from router.recording.guardrail_sample import SEGMENTS_FROM
 from router.recording.internal_errors import RouterPart
 from router.recording.port import Recording
+from router.recording.scored_units import SEGMENTS_FROM
 from router.request.guardrail_probe import RequestCost, RouteGuardrails
 from router.request.request_observers import RequestObserver
 from router.request.request_state import RoutedRequest

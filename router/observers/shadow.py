@@ -32,7 +32,7 @@ from router.observers.side_calls import OVER_CAP, SideCalls, SideParts, WorkerSp
 from router.protocols.answers import NO_USAGE, TokenUsage
 from router.protocols.transcript import build_transcript
 from router.recording.internal_errors import RouterPart
-from router.recording.shared_marks import SharedMarks
+from router.recording.shared_files import SharedMarks
 from router.request.attempts import first_token_s
 from router.request.needs import detect_needs
 from router.request.request_state import AnswerCopy, RoutedRequest, UpstreamAnswer

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from router.frame.object_lists import iter_objects
+from router.frame.body import iter_objects
 from router.protocols.answers import AnswerEnding, read_ending
 from router.protocols.call_pieces import CallPieces, call_of_piece
 

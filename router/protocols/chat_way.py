@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from router.frame.object_lists import iter_objects
+from router.frame.body import iter_objects
 
 
 @dataclass(slots=True)

@@ -10,11 +10,9 @@ from typing import Final
 from harness.frame.failures import FailureClass
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Target
-from router.frame.body import ClientRequest
-from router.frame.body_patch import model_edit
+from router.frame.body import ClientRequest, first_object, iter_objects, model_edit
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import ParsedObject, apply_edits
-from router.frame.object_lists import first_object, iter_objects
 from router.frame.replies import Reply, error_reply
 from router.protocols.answers import TokenUsage, read_usage
 from router.protocols.chat.dialect import CHAT, ChatDialect

@@ -13,16 +13,16 @@ from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass
 from harness.frame.sse import LINE_END, EventPayloads, SseParser, event_data
 from router.conversation.intake import AnswerIds
-from router.frame.body_patch import to_json
+from router.frame.body import to_json
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import (
+    JsonSpan,
     ParsedObject,
     TextEdit,
     apply_edits,
     parse_finite_object,
     parse_object,
 )
-from router.frame.json_walk import JsonSpan
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.answers import (
     AnswerEnding,

@@ -3,11 +3,11 @@
 import logging
 from collections import Counter, deque
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import replace
 from typing import Final
 
 from harness.frame.redaction import Redactor
-from harness.routing.capture import CapturedRequest, CaptureResult, capture_expiry, capture_id
+from harness.routing.capture import CapturedRequest, CaptureResult, capture_id
 from harness.store.router_store import RouterStore
 from router.protocols.transcript import build_transcript
 from router.recording.port import CaptureDraft
@@ -72,8 +72,8 @@ class CaptureWriter:
 
     def _room(self, draft: CaptureDraft) -> bool:
         """Whether its route is known to be full for the day; another setting asks again."""
-        day = datetime.fromisoformat(draft.at).date()
-        if self._full.get(draft.route) != (day, draft.share_bps):
+        head = draft.head
+        if self._full.get(head.route) != (head.at.date(), head.share_bps):
             return True
         self._counters["captures_over_day"] += 1
         return False
@@ -83,39 +83,24 @@ class CaptureWriter:
             return redact_draft(draft, self._redactor, self._secret)
         except Exception as error:  # noqa: BLE001 - its words may hold content
             kind = type(error).__name__
-            log.warning("a capture of route %s is not readable: %s", draft.route, kind)
+            log.warning("a capture of route %s is not readable: %s", draft.head.route, kind)
             self._counters["captures_unreadable"] += 1
             return None
 
 
 def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> CapturedRequest:
     """Redacts a draft. Raises as `build_transcript` does, and InputError."""
+    head, client_body, answer = draft.head, draft.client_body, draft.answer
     # One that was too large is stored without content: that it came counts.
     result = redactor.redact(
-        {"left_out": draft.request}
-        if draft.too_large
-        else build_transcript(
-            draft.endpoint, draft.client_body, draft.answer, stream=draft.stream
-        )
+        {"left_out": head.request}
+        if head.too_large
+        else build_transcript(head.endpoint, client_body, answer, stream=head.stream)
     )
-    at = datetime.fromisoformat(draft.at)
-    return CapturedRequest(
-        id=capture_id(draft.route, result.value, secret),
-        at=at,
-        expires_at=capture_expiry(at, draft.keep_days),
-        route=draft.route,
-        request=draft.request,
-        endpoint=draft.endpoint,
-        stream=draft.stream,
-        arm=draft.arm,
-        target=draft.target,
-        revision=draft.revision,
-        data_class=draft.data_class,
-        user_hash=draft.user_hash,
-        share_bps=draft.share_bps,
+    return replace(
+        head,
+        id=capture_id(head.route, result.value, secret),
         rules=redactor.digest,
         redactions=dict(sorted(result.counts.items())),
-        content={} if draft.too_large else result.value,
-        body_bytes=draft.body_bytes,
-        too_large=draft.too_large,
+        content={} if head.too_large else result.value,
     )

@@ -2,11 +2,15 @@
 
 import asyncio
 import logging
+import threading
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
+from queue import Empty, Full, Queue
 from typing import Final
+
+import structlog
 
 from harness.routing.table import Arm
 from router.recording.metrics import RouterMetrics
@@ -132,3 +136,50 @@ class Background:
             except Exception as error:
                 self._errors.note(RouterPart.BACKGROUND, error)
             await asyncio.sleep(BEGIN_AGAIN_S)
+
+
+events = structlog.get_logger("swapgate.router")
+
+QUEUE: Final = 10_000
+STOP_S: Final = 5.0
+
+
+class EventLog:
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._events: Queue[Mapping[str, object] | None] = Queue(QUEUE)
+        self._thread = threading.Thread(target=self._run, name="event-log", daemon=True)
+
+    def put(self, event: str, **fields: object) -> None:
+        try:
+            self._events.put_nowait({"event": event, **fields})
+        except Full:
+            self.dropped += 1
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is waiting, within STOP_S."""
+        if self._thread.is_alive():
+            try:
+                self._events.put(None, timeout=STOP_S)
+            except Full:
+                return
+            self._thread.join(STOP_S)
+
+    def drain(self) -> None:
+        while True:
+            try:
+                fields = self._events.get_nowait()
+            except Empty:
+                return
+            if fields is not None:
+                events.warning(**fields)
+
+    def _run(self) -> None:
+        while (fields := self._events.get()) is not None:
+            try:
+                events.warning(**fields)
+            except Exception:
+                self.dropped += 1

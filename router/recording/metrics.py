@@ -4,7 +4,6 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from mypy_extensions import mypyc_attr
@@ -25,7 +24,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from harness.frame.failures import FailureClass
-from harness.frame.metrics import PROCESS_COUNTERS, ROUTER_METRICS, router_metric_meaning
+from harness.frame.metrics import PROCESS_COUNTERS, ROUTER_METRICS, router_metric
 from harness.providers.target import Price
 from router.protocols.answers import TokenUsage
 from router.recording.sums import CompletedRequest
@@ -45,16 +44,12 @@ class TargetCheck(NamedTuple):
     seconds: float
 
 
-class MetricReading(NamedTuple):
-    gauges: Mapping[str, float]
-    # counters, gauges: by their name after `swapgate_`, without `_total`.
-    counters: Mapping[str, float]
-    breakers: Mapping[str, int]  # 0 closed, 1 half open, 2 open, by target's name
-    checks: Mapping[str, TargetCheck]  # by target's name, of those that were checked
-    # Seconds to go, by target's name, of those whose providers asked for one.
-    pauses: Mapping[str, float] = MappingProxyType({})
-    # Fields that its requests are changed for, by target's name.
-    repairs: Mapping[str, Sequence[str]] = MappingProxyType({})
+class StateSample(NamedTuple):
+    """A state at a scrape. name: after `swapgate_`, without the `_total` of a counter."""
+
+    name: str
+    value: float
+    labels: tuple[str, ...] = ()
 
 
 class HistogramSeries:
@@ -82,7 +77,7 @@ class HistogramSeries:
 class RouterMetrics:
     """One worker's, counted and read on its event loop. read: called at each scrape."""
 
-    def __init__(self, read: Callable[[], MetricReading]) -> None:
+    def __init__(self, read: Callable[[], Iterable[StateSample]]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # theirs
         self._registry = CollectorRegistry()
         self._requests = self._counter("swapgate_requests")
@@ -217,32 +212,21 @@ class Histogram(Collector):
 
 @mypyc_attr(native_class=False)
 class _StateCollector(Collector):
-    def __init__(self, read: Callable[[], MetricReading]) -> None:
+    def __init__(self, read: Callable[[], Iterable[StateSample]]) -> None:
         self._read = read
 
     def describe(self) -> Iterable[Metric]:
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        reading = self._read()
-        for name, value in reading.gauges.items():
-            yield GaugeMetricFamily(f"swapgate_{name}", router_metric_meaning(name), value)
-        for name, value in reading.counters.items():
-            yield CounterMetricFamily(f"swapgate_{name}", router_metric_meaning(name), value)
-        checks, repairs = reading.checks.items(), reading.repairs.items()
-        by_target: dict[str, Iterable[tuple[tuple[str, ...], float]]] = {
-            "breaker_state": [((name,), state) for name, state in reading.breakers.items()],
-            "health_check_up": [((name,), check.up) for name, check in checks],
-            "health_check_duration_seconds": [((n,), check.seconds) for n, check in checks],
-            "target_pause_seconds": [((name,), s) for name, s in reading.pauses.items()],
-            "learned_repairs": [((n, field), 1) for n, fields in repairs for field in fields],
-        }
-        for name, values in by_target.items():
-            spec = ROUTER_METRICS[f"swapgate_{name}"]
-            family = GaugeMetricFamily(f"swapgate_{name}", spec.meaning, labels=spec.labels)
-            for labels, value in values:
-                family.add_metric(labels, value)
-            yield family
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for name, value, labels in self._read():
+            if name not in families:
+                spec = router_metric(name)
+                kind = GaugeMetricFamily if spec.kind == GAUGE else CounterMetricFamily
+                families[name] = kind(f"swapgate_{name}", spec.meaning, labels=spec.labels)
+            families[name].add_metric(labels, value)
+        return families.values()
 
 
 _ZEROS: Final = {name.removeprefix("swapgate_"): 0 for name in PROCESS_COUNTERS}

@@ -23,8 +23,14 @@ from harness.gate.online.key_ledger import KeyHistory
 from harness.gate.online.observation import SEGMENTS, NeverSeen, ObservationBlock
 from harness.gate.online.prompt_cache import ArmCacheUse, CacheLevels, CacheUse
 from harness.gate.online.ranking import MIN_CONTROLS, MeasuredUnit, mean_levels, rank_block
-from router.recording.guardrail_sample import CACHED_TIMES, FAULTS, NEEDS, SEGMENTS_FROM
-from router.recording.open_block import LedgerUnit, OpenBlock
+from router.recording.scored_units import (
+    CACHED_TIMES,
+    FAULTS,
+    NEEDS,
+    SEGMENTS_FROM,
+    LedgerUnit,
+    OpenBlock,
+)
 
 _CACHED: Final = CACHED_TIMES | {Guardrail.COST_PER_SUCCESS}
 
@@ -207,11 +213,13 @@ class ObservationBuilder:
         ranked = self._pool.take(units, (block.period, block.weight_bps), block.share)
         findings, errors = self._summarize(units, ranked)
         counts = dict(findings.counts)
-        if Guardrail.FEEDBACK in counts:
-            counts[Guardrail.FEEDBACK] = _opinions(counts[Guardrail.FEEDBACK], units)
-        if Guardrail.JUDGE in counts:
+        if (heard := counts.get(Guardrail.FEEDBACK)) is not None:
+            opinions = _split(unit for unit in units if unit.heard)
+            counts[Guardrail.FEEDBACK] = FeedbackTally(*_sums(heard), opinions)
+        if (judged := counts.get(Guardrail.JUDGE)) is not None:
             spent_usd, self.judge_usd = self.judge_usd, 0.0
-            counts[Guardrail.JUDGE] = _verdicts(counts[Guardrail.JUDGE], units, spent_usd)
+            none = _split(unit for unit in units if unit.unjudged)
+            counts[Guardrail.JUDGE] = JudgeTally(*_sums(judged), none, spent_usd)
         return ObservationBlock(
             rollout=self._rollout,
             worker=self._worker,
@@ -284,24 +292,10 @@ def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorT
     )
 
 
-def _verdicts(tally: FailureTally, units: Sequence[LedgerUnit], spent_usd: float) -> JudgeTally:
-    none = [unit.canary for unit in units if unit.unjudged]
-    return JudgeTally(
-        tally.units,
-        tally.canary,
-        tally.failures,
-        tally.canary_failures,
-        ArmSplit(len(none), sum(none)),
-        spent_usd,
-    )
+def _sums(tally: FailureTally) -> tuple[int, int, int, int]:
+    return tally.units, tally.canary, tally.failures, tally.canary_failures
 
 
-def _opinions(tally: FailureTally, units: Sequence[LedgerUnit]) -> FeedbackTally:
-    heard = [unit.canary for unit in units if unit.heard]
-    return FeedbackTally(
-        tally.units,
-        tally.canary,
-        tally.failures,
-        tally.canary_failures,
-        ArmSplit(len(heard), sum(heard)),
-    )
+def _split(units: Iterable[LedgerUnit]) -> ArmSplit:
+    arms = [unit.canary for unit in units]
+    return ArmSplit(len(arms), sum(arms))

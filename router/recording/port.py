@@ -15,16 +15,16 @@ from harness.frame.people.spend import KeySpend, SpendTotals, total_spend
 from harness.frame.ports import Clock
 from harness.gate.online.observation import AskedName, ObservationBlock
 from harness.proposals.judge import JudgeOutcome
+from harness.routing.capture import CapturedRequest
 from harness.routing.reliability.failover import Failover
 from harness.routing.shadow import ShadowTally, ShadowUsage, sum_usage
 from harness.routing.table import Arm, Canary
 from router.frame.body import FieldError
 from router.frame.json_spans import parse_object
-from router.recording.guard_files import LocalAbort
-from router.recording.guardrail_sample import GuardrailSample
 from router.recording.ledger import Ledger
 from router.recording.metrics import RouterMetrics
-from router.recording.open_block import LedgerUnit
+from router.recording.scored_units import GuardrailSample, LedgerUnit
+from router.recording.shared_files import LocalAbort
 from router.recording.spool import Batch
 from router.recording.sums import SUMMED, CompletedRequest, DayTotals, ServedNames, Sums
 
@@ -97,26 +97,13 @@ MAX_ALERTS: Final = 1000
 class CaptureDraft(NamedTuple):
     """A request and its answer as they were, for the capture writer; no log ever gets one."""
 
-    route: str
-    request: str
-    endpoint: str
-    stream: bool
-    arm: str
-    target: str
-    revision: int
-    data_class: str
-    user_hash: str
-    share_bps: int
+    head: CapturedRequest  # without content
     per_day: int
-    keep_days: float
-    at: str  # ISO 8601
-    client_body: str  # the client's body
-    answer: str  # the body that it got, or the events
-    body_bytes: int = 0  # of both, also where they are too large to be kept
-    too_large: bool = False
+    client_body: str
+    answer: str  # the body that the client got, or the events
 
     def __repr__(self) -> str:
-        return f"Draft({self.route!r}, {self.request!r})"
+        return f"Draft({self.head.route!r}, {self.head.request!r})"
 
     @property
     def size(self) -> int:
@@ -193,7 +180,8 @@ class Recording:
     ) -> None:
         raise NotImplementedError
 
-    def settle_exposure(self, ticket: Ticket, *, failed: bool) -> None:
+    def settle(self, ticket: Ticket, *, failed: bool, why: str = "") -> None:
+        """Enters the outcome of a scored request that is none of ours. why: as in `finish`."""
         raise NotImplementedError
 
     def failed_over(self, rows: Sequence[Failover]) -> None:

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.errors import StoreUnavailable
-from harness.frame.failures import ArmFailure
 from harness.frame.ports import Clock
 from harness.gate.online.guardrails import UnitRule
 from harness.gate.online.observation import ObservationBlock
@@ -24,10 +23,9 @@ from harness.proposals.judge import JudgeOutcome
 from harness.routing.table import Arm, Canary
 from harness.store.router_store import RouterRecords, RouterStore
 from router.recording.capture_writer import CaptureWriter
-from router.recording.guardrail_sample import GuardrailSample
-from router.recording.key_claims import KeyClaims
-from router.recording.ledger import Ledger
+from router.recording.ledger import KeyClaims, Ledger
 from router.recording.port import CaptureDraft, Recording, ScoredUnit, Ticket
+from router.recording.scored_units import GuardrailSample
 from router.recording.spool import NOTHING, Batch, Spool
 from router.recording.sums import SUMMED, CompletedRequest, minute_rows, spend_rows, sum_rows
 
@@ -44,7 +42,7 @@ class Recorder(Recording):
     """Records for a router that is one process, and for the parent of workers.
 
     worker: new for every process, since blocks are numbered from 1 in each. live_rollouts:
-    those of the snapshot that serves. queue_rows: rows kept in memory when neither the database
+    those of the snapshots that serve. queue_rows: rows kept in memory when neither the database
     nor the disk takes them; past it the oldest are dropped, and counted. captures: makes the
     capture writer, given these counters; without one nothing is captured.
     """
@@ -56,7 +54,7 @@ class Recorder(Recording):
         *,
         worker: str,
         clock: Clock,
-        live_rollouts: Callable[[], frozenset[str]],
+        live_rollouts: Callable[[], frozenset[str]] = frozenset,
         flush_interval_s: float = 1.0,
         queue_rows: int = 50_000,
         captures: Callable[[Counter[str]], CaptureWriter] | None = None,
@@ -66,7 +64,7 @@ class Recorder(Recording):
         self._store = store
         self._spool = spool
         self._aside = Spool(spool.file.with_suffix(".refused"))
-        self._live_rollouts = live_rollouts
+        self.live_rollouts = live_rollouts
         self._interval_s = flush_interval_s
         self._queue_rows = queue_rows
         self._lock = threading.Lock()
@@ -119,7 +117,7 @@ class Recorder(Recording):
         sample: GuardrailSample | None = None,
     ) -> None:
         at = self._clock.now()
-        if isinstance(ticket, ScoredUnit):
+        if ticket is not None:
             self.settle(ticket, failed=ended.charged, why=ended.charge, sample=sample)
         self._sums["traffic"].add(minute_rows((ended,), at, self.worker))
         self.spends.note(spend_rows((ended,), at, self.worker))
@@ -127,24 +125,20 @@ class Recorder(Recording):
         if self._metrics is not None:
             self._metrics.finished((ended,))
 
-    def settle_exposure(self, ticket: Ticket, *, failed: bool) -> None:
-        if isinstance(ticket, ScoredUnit):
-            self.settle(
-                ticket, failed=failed, why=ArmFailure.BAD_FEEDBACK.value if failed else ""
-            )
-
     def settle(
         self,
-        scored: ScoredUnit,
+        ticket: Ticket,
         *,
         failed: bool,
         why: str = "",
         sample: GuardrailSample | None = None,
     ) -> None:
-        ledger, unit = scored
-        now = self._clock.monotonic()
-        with self._lock:
-            ledger.finish(unit, failed=failed, why=why, sample=sample, now=now)
+        if isinstance(ticket, ScoredUnit):
+            now = self._clock.monotonic()
+            with self._lock:
+                ticket.ledger.finish(
+                    ticket.unit, failed=failed, why=why, sample=sample, now=now
+                )
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
         return isinstance(ticket, ScoredUnit) and self.note_unit_feedback(ticket, bad=bad)
@@ -228,7 +222,7 @@ class Recorder(Recording):
 
     def _take(self, *, final: bool) -> Batch:
         now, at = self._clock.monotonic(), self._clock.now()
-        live = self._live_rollouts()
+        live = self.live_rollouts()
         blocks: list[ObservationBlock] = []
         with self._lock:
             for rollout, ledger in list(self._ledgers.items()):

@@ -8,22 +8,19 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from operator import attrgetter
 from typing import Any, Final
 
 from mypy_extensions import mypyc_attr
 
 from harness.frame.content_hash import short_hash
-from harness.frame.failures import ArmFailure
 from harness.frame.people.spend import SpendTotals
 from harness.frame.plain_data import from_plain, to_plain
 from harness.frame.ports import Clock
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.table import Arm, Canary
 from router.recording import spool
-from router.recording.guard_files import LocalAbort
-from router.recording.guardrail_sample import GuardrailSample
 from router.recording.internal_errors import place_of
 from router.recording.port import (
     CaptureDraft,
@@ -35,8 +32,10 @@ from router.recording.port import (
     Ticket,
     ignore_event,
 )
+from router.recording.scored_units import GuardrailSample
+from router.recording.shared_files import LocalAbort
 from router.recording.spool import FrameReader, encode_frame
-from router.recording.sums import CompletedRequest, minute_rows, spend_rows, start_of_minute
+from router.recording.sums import CompletedRequest, minute_rows, spend_rows
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,6 @@ MAX_DRAFTS: Final = 32 * 1024 * 1024
 DRAFTS_AT_ONCE: Final = 256 * 1024
 # Requests that ended, which one turn of the loop may have to sum up.
 MAX_ENDED: Final = 1000
-MINUTE: Final = timedelta(minutes=1)
 _SERVED: Final = attrgetter("target", "model")
 
 
@@ -144,17 +142,15 @@ class Reporter(Recording):
         if self._clock.monotonic() >= self._minute_ends or len(self._ended) >= MAX_ENDED:
             self._sum_up()
             self._minute = at = self._clock.now()
-            left = start_of_minute(at) + MINUTE - at
-            self._minute_ends = self._clock.monotonic() + left.total_seconds()
+            left_s = 60.0 - at.second - at.microsecond / 1e6
+            self._minute_ends = self._clock.monotonic() + left_s
         self._ended.append(ended)
         if self._news is not None:
             self._wake()
 
-    def settle_exposure(self, ticket: Ticket, *, failed: bool) -> None:
+    def settle(self, ticket: Ticket, *, failed: bool, why: str = "") -> None:
         if isinstance(ticket, int):
-            self._units.append(
-                (ticket, int(failed), ArmFailure.BAD_FEEDBACK.value if failed else "")
-            )
+            self._units.append((ticket, int(failed), why))
         if self._news is not None:
             self._wake()
 
@@ -307,7 +303,7 @@ class Reporter(Recording):
         while self._drafts and (everything or size < DRAFTS_AT_ONCE):
             draft = self._drafts.popleft()
             size += draft.size
-            drafts.append(draft._asdict())
+            drafts.append(to_plain(draft._asdict()))
         self._drafted -= size
         return drafts
 

@@ -96,7 +96,7 @@ class Spool:
     def append(self, batch: Batch) -> bool:
         """Appends a batch; False when it does not fit any more. Raises OSError."""
         # It begins a line of its own: a crash may have torn the one before.
-        line = f"\n{encode(batch)}\n".encode()
+        line = f"\n{json.dumps(batch_to_json(batch))}\n".encode()
         with self.lock():
             size = self.file.stat().st_size if self.file.exists() else 0
             if size + len(line) > self._max_bytes:
@@ -116,26 +116,18 @@ class Spool:
         with self.file.open("rb") as lines:
             for line in lines:
                 with suppress(ValueError, KeyError, TypeError, AttributeError):
-                    yield decode(line)
+                    yield batch_from_json(json.loads(line))
 
     def clear(self) -> None:
         self.file.unlink()
-
-
-def encode(batch: Batch) -> str:
-    return json.dumps(batch_to_json(batch))
 
 
 def batch_to_json(batch: Batch) -> dict[str, object]:
     return to_plain(batch._asdict())  # type: ignore[no-any-return]  # it is a mapping
 
 
-def decode(line: bytes | str) -> Batch:
-    """Reads a line. Raises ValueError, KeyError, TypeError or AttributeError for another."""
-    return batch_from_json(json.loads(line))
-
-
 def batch_from_json(data: Mapping[str, Any]) -> Batch:
+    """Reads a batch. Raises ValueError, KeyError, TypeError or AttributeError."""
     kinds = {"blocks": ObservationBlock, **_ROWS}
     rows = {name: [from_plain(kind, row) for row in data[name]] for name, kind in kinds.items()}
     return Batch(id=data["id"], **rows)

@@ -11,16 +11,17 @@ from typing import Any, Final
 
 import structlog
 
-from harness.frame.metrics import ROUTER_METRICS, router_metric_meaning
+from harness.frame.metrics import router_metric
 from harness.frame.plain_data import from_plain, to_plain
 from harness.gate.online.guardrails import UnitRule
 from harness.proposals.judge import JudgeOutcome
+from harness.routing.capture import CapturedRequest
 from router.frame.bounded_map import BoundedMap
-from router.recording.guard_files import LocalAbort
-from router.recording.guardrail_sample import GuardrailSample, RequestTraits
 from router.recording.metrics import GAUGE, MetricTotals, counter_names
 from router.recording.port import CaptureDraft, ScoredUnit
 from router.recording.recorder import Recorder
+from router.recording.scored_units import GuardrailSample, RequestTraits
+from router.recording.shared_files import LocalAbort
 from router.recording.spool import FrameReader, batch_from_json, encode_frame
 
 log = structlog.get_logger("swapgate.router")
@@ -34,26 +35,16 @@ ADMISSION: Final = 6
 VERDICT: Final = 4
 
 
-class LiveRollouts:
-    """The rollouts of the workers' snapshots, as the recorder asks for them in its thread."""
-
-    def __init__(self) -> None:
-        self.rollouts: frozenset[str] = frozenset()
-
-    def __call__(self) -> frozenset[str]:
-        return self.rollouts
-
-
 class WorkerAggregator:
-    """Gathers the reports of all workers. recorder: not fed by anybody else. live: what the
-    recorder was given as `live_rollouts`. counters: of the parent itself, such as
-    `worker_restarts`.
+    """Gathers the reports of all workers. recorder: not fed by anybody else. counters: of the
+    parent itself, such as `worker_restarts`.
     """
 
-    def __init__(self, recorder: Recorder, live: LiveRollouts) -> None:
+    def __init__(self, recorder: Recorder) -> None:
+        self._live: frozenset[str] = frozenset()
+        recorder.live_rollouts = lambda: self._live
         self.recorder = recorder
         self.counters: Counter[str] = Counter()
-        self._live = live
         self._accounts: list[WorkerReports] = []
         self._ended = MetricTotals()
         self._count = itertools.count(1)
@@ -71,7 +62,7 @@ class WorkerAggregator:
         self._ended.add_counts(account.families)
 
     def live_changed(self) -> None:
-        self._live.rollouts = frozenset().union(*(account.live for account in self._accounts))
+        self._live = frozenset().union(*(account.live for account in self._accounts))
 
     def abort(self, abort: LocalAbort) -> None:
         if abort.rollout in self._aborted:
@@ -82,8 +73,7 @@ class WorkerAggregator:
             account.send_abort(abort)
 
     def aborts(self) -> list[LocalAbort]:
-        live = self._live.rollouts
-        return [abort for abort in self._aborted.values() if abort.rollout in live]
+        return [abort for abort in self._aborted.values() if abort.rollout in self._live]
 
     def forward(self, worker: str, opinion: list[str], answer: Callable[[str], None]) -> None:
         number = next(self._count)
@@ -111,12 +101,12 @@ class WorkerAggregator:
         counted = counter_names(self.recorder.counters + self.counters)
         serving = sum(account.ready.is_set() for account in self._accounts)
         name = "swapgate_router_workers"
-        meaning = ROUTER_METRICS[name].meaning
+        meaning = router_metric("router_workers").meaning
         families: list[list[object]] = [[name, GAUGE, meaning, [[name, {}, serving]]]]
         for name, n in counted.items():
             samples = [[f"swapgate_{name}_total", {}, n]]
             families.append(
-                [f"swapgate_{name}", "counter", router_metric_meaning(name), samples]
+                [f"swapgate_{name}", "counter", router_metric(name).meaning, samples]
             )
         return families
 
@@ -185,7 +175,8 @@ class WorkerReports(asyncio.Protocol):
         if "batch" in report:
             self._books.recorder.absorb(batch_from_json(report["batch"]))
         for draft in report.get("captures", ()):
-            self._books.recorder.capture(CaptureDraft(**draft))
+            head = from_plain(CapturedRequest, draft.pop("head"))
+            self._books.recorder.capture(CaptureDraft(head, **draft))
         if "metrics" in report:
             self.families = report["metrics"]
         if "ask" in report:

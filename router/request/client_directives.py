@@ -10,8 +10,7 @@ from typing import Final
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.overrides import RequestKind
 from router.frame.asgi import HEAD_FACTS, Scope, header
-from router.frame.body import ClientRequest
-from router.frame.object_lists import iter_objects
+from router.frame.body import ClientRequest, iter_objects
 from router.frame.replies import LISTS, Header, Reply, error_reply
 from router.protocols.caller_names import OPENING, body_callers, header_caller
 from router.protocols.endpoints import DIALECTS

@@ -13,7 +13,7 @@ from router.protocols.answer_signals import AnswerSignals
 from router.protocols.answers import NO_USAGE, TokenUsage
 from router.protocols.call_pieces import NO_JSON, parse_json
 from router.protocols.endpoints import DIALECTS
-from router.recording.guardrail_sample import (
+from router.recording.scored_units import (
     FAULTS,
     NEEDS,
     GuardrailSample,

@@ -14,14 +14,13 @@ from harness.routing.plan import RoutePlan
 from harness.routing.settings import RouterSettings
 from harness.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant, Route
 from router.access.admission import Admission, RateReservation
-from router.access.front_door import CALLER, open_literal
-from router.access.keys import is_route_allowed
+from router.access.front_door import CALLER, is_route_allowed, open_literal
 from router.frame.asgi import ON_LEAVING, ClientDisconnected, Receive, Scope, Send
 from router.frame.body import ClientRequest, FieldError, read_request
 from router.frame.replies import JSON, Header, Reply, error_reply, header_text
 from router.protocols.endpoints import CONTENT, DIALECTS, ENDPOINTS, misfit_reply
-from router.recording.caller_shares import CallerShares
 from router.recording.internal_errors import InternalErrors, RouterPart
+from router.recording.sums import CallerShares
 from router.request import client_directives
 from router.request.client_directives import Directives, detect_kinds, read_directives
 from router.request.dispatch import Dispatcher
@@ -36,8 +35,7 @@ from router.request.request_observers import RequestObservers
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
 from router.request.upstream_call import FirstAttempt
-from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
-from router.snapshot.route_names import RouteNames
+from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, RouteNames
 
 # Sticky key, arm, plan, and the rollout that the request is evidence for.
 Assignment = tuple[str, Arm, RoutePlan, Canary | None]

@@ -9,9 +9,8 @@ from typing import Any, Final
 from harness.providers.models.capabilities import Endpoint, Needs, OptionalFeature
 from harness.providers.target import Target
 from harness.routing.plan import RoutePlan
-from router.frame.body import ClientRequest
-from router.frame.body_patch import to_json
-from router.frame.json_walk import JsonSpan
+from router.frame.body import ClientRequest, to_json
+from router.frame.json_spans import JsonSpan
 from router.frame.replies import JSON, Header, Reply
 from router.snapshot.compiled import CACHE_MARK, OPTIONAL_FIELDS, CompiledTarget
 

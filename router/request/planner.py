@@ -20,7 +20,7 @@ from harness.routing.table import Arm, Canary, choose_arm, hash_bucket
 from router.conversation.intake import is_made_by
 from router.frame.body import ClientRequest
 from router.health.target_health import TargetHealth
-from router.recording.shared_marks import SharedMarks
+from router.recording.shared_files import SharedMarks
 from router.request.needs import detect_needs
 from router.snapshot.compiled import CompiledRoute
 from router.upstream.endpoint_translation import UNTRANSLATABLE_FIELDS

@@ -16,8 +16,7 @@ from harness.routing.table import Arm, Canary
 from router.access.admission import RateReservation
 from router.conversation.intake import AnswerIds
 from router.frame.asgi import Scope
-from router.frame.body import ClientRequest
-from router.frame.body_patch import to_json
+from router.frame.body import ClientRequest, to_json
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import (
     ParsedObject,
@@ -31,9 +30,9 @@ from router.protocols.answers import TokenUsage
 from router.protocols.chat.dialect import ChatDialect
 from router.protocols.event_stream import Irregularity
 from router.protocols.provider_failures import refusal_failure
-from router.recording.guardrail_sample import GuardrailSample
 from router.recording.internal_errors import RouterPart
 from router.recording.port import Ticket as UnitTicket
+from router.recording.scored_units import GuardrailSample
 from router.recording.sums import CompletedRequest
 from router.request.guardrail_probe import GuardrailProbe
 from router.request.stream_relay import CommittedStream, OnEnd

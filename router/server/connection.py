@@ -21,9 +21,8 @@ from uvicorn.server import ServerState
 from router.frame.asgi import HEAD_FACTS, REQUEST_ARRIVES_S, App
 from router.frame.replies import error_body
 from router.server.known_head import KnownHead
-from router.server.request_cycle import RequestCycle, status_line
+from router.server.request_cycle import RequestCycle, StartQueue, status_line
 from router.server.slow_reader import SlowReader
-from router.server.start_queue import StartQueue
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 # Of a body that nobody reads yet; more is left to the network.

@@ -5,14 +5,13 @@ none. Source: https://github.com/open-feature/protocol/blob/main/service/openapi
 """
 
 import json
-from enum import StrEnum
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from harness.frame.errors import InputError
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.table import KeyGrant
-from router.access.keys import FLAGS_PATH, is_route_allowed
+from router.access.front_door import FLAGS_PATH, is_route_allowed
 from router.frame.asgi import Scope, header
 from router.frame.body import read_request
 from router.frame.json_spans import parse_object
@@ -21,8 +20,7 @@ from router.observers.canary_guard import CanaryGuards
 from router.observers.feedback import FeedbackIntake
 from router.recording.port import Recording
 from router.request.model_endpoint import Assignment, ModelEndpoint
-from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
-from router.snapshot.route_names import RouteNames
+from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, RouteNames
 
 FLAG_PREFIX: Final = f"{FLAGS_PATH}/"
 MAX_CONTEXT_BYTES: Final = 64 * 1024
@@ -31,23 +29,17 @@ LONGEST_KEY: Final = 1024  # characters of a targeting key
 _REQUEST: Final = read_request(b'{"model": "flag", "messages": []}', Endpoint.CHAT)
 
 
-class FlagError(StrEnum):
-    PARSE_ERROR = "PARSE_ERROR"
-    TARGETING_KEY_MISSING = "TARGETING_KEY_MISSING"
-    INVALID_CONTEXT = "INVALID_CONTEXT"
-    FLAG_NOT_FOUND = "FLAG_NOT_FOUND"
-    GENERAL = "GENERAL"
-
-
 class FlagFault(Exception):
-    """A flag that cannot be evaluated. status: of the reply about this flag alone."""
+    """A flag that cannot be evaluated. code: the protocol's. status: of the reply about this
+    flag alone.
+    """
 
-    def __init__(self, code: FlagError, message: str, status: int = 400) -> None:
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.code, self.status = code, status
 
     def to_plain(self, flag: str) -> dict[str, object]:
-        return {"key": flag, "errorCode": self.code.value, "errorDetails": str(self)}
+        return {"key": flag, "errorCode": self.code, "errorDetails": str(self)}
 
 
 class FlagCaller(NamedTuple):
@@ -92,7 +84,7 @@ class FlagEvaluation:
         route = caller.serving.routes.get(flag) or self._names.find(flag, caller.serving)
         if route is None or not is_route_allowed(caller.grant, route.route.name):
             message = f"this key may use no route {flag[:200]!r}; GET /v1/models lists its own"
-            raise FlagFault(FlagError.FLAG_NOT_FOUND, message, 404)
+            raise FlagFault("FLAG_NOT_FOUND", message, 404)
         return route
 
     def _evaluate_all(self, targeting_key: str, caller: FlagCaller) -> Reply:
@@ -123,7 +115,7 @@ class FlagEvaluation:
         canary = route.route.canary
         if canary is not None and not targeting_key:
             message = "send `context.targetingKey`: the route has a canary, which is sticky"
-            raise FlagFault(FlagError.TARGETING_KEY_MISSING, message)
+            raise FlagFault("TARGETING_KEY_MISSING", message)
         sticky = targeting_key.encode(errors="replace")
         assigned = self._calls.assign(
             caller.scope, sticky, route, _REQUEST, caller.grant, caller.request_id, None
@@ -131,7 +123,7 @@ class FlagEvaluation:
         _, arm, plan, _ = assigned
         if not plan.targets:
             message = f"no target of route {flag!r} can answer now; `swapgate status` says why"
-            raise FlagFault(FlagError.GENERAL, message, 503)
+            raise FlagFault("GENERAL", message, 503)
         upstream = route.upstreams[plan.targets[0]]
         metadata: dict[str, object] = {
             "target": upstream.name,
@@ -164,15 +156,15 @@ def _read_targeting_key(body: bytes) -> str:
     try:
         context = parse_object(body).get("context") if body else None
     except InputError as error:
-        raise FlagFault(FlagError.PARSE_ERROR, f"the request body: {error}") from None
+        raise FlagFault("PARSE_ERROR", f"the request body: {error}") from None
     if context is None:
         return ""
     if not isinstance(context, dict):
-        raise FlagFault(FlagError.INVALID_CONTEXT, "`context` must be an object")
+        raise FlagFault("INVALID_CONTEXT", "`context` must be an object")
     key = context.get("targetingKey", "")
     if not isinstance(key, str) or len(key) > LONGEST_KEY:
         message = f"`context.targetingKey` must be a text of at most {LONGEST_KEY} characters"
-        raise FlagFault(FlagError.INVALID_CONTEXT, message)
+        raise FlagFault("INVALID_CONTEXT", message)
     return key
 
 

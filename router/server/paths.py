@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Final
 
 from harness.routing.settings import CorsSettings
-from router.access.keys import FLAGS_PATH, MODELS
+from router.access.front_door import FLAGS_PATH, MODELS
 from router.frame.asgi import Message, Scope, Send, header
 from router.frame.replies import Header, Reply, error_reply
 from router.observers.feedback import FEEDBACK_PATH

@@ -17,7 +17,7 @@ import uvicorn
 
 from router.frame.asgi import App
 from router.server.connection import Connection, ConnectionState
-from router.workers.listeners import HAND_OVER, KEEP_ALIVE_S, STOP, open_listeners
+from router.workers.parent import HAND_OVER, KEEP_ALIVE_S, STOP, open_listeners
 
 ENOUGH_FILES: Final = 65_536
 TICK_S: Final = 0.1

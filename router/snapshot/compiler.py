@@ -213,24 +213,36 @@ def _native(
     return endpoints
 
 
+def _beside(
+    snapshot: Snapshot,
+    route: Route,
+    target: Target,
+    keys: ProviderKeySets,
+    classes: DataClasses,
+) -> tuple[CompiledTarget | None, str]:
+    """A target that is asked beside a route's own; None, and why, for one that cannot be: it
+    holds up no revision.
+    """
+    try:
+        upstream = _upstream_of(snapshot, route, target, keys)
+    except SnapshotInvalid as error:
+        return None, str(error)
+    if not may_see(classes, route.settings.data_class, upstream.provider.name):
+        return None, f"{upstream.name} may not see the route's class of data"
+    if upstream.keyless:
+        return None, f"{upstream.name} has no key"
+    return upstream, ""
+
+
 def _shadow(
     snapshot: Snapshot, route: Route, keys: ProviderKeySets, classes: DataClasses
 ) -> CompiledShadow | None:
-    """None also for one that cannot be asked: it holds up no revision."""
     for shadow in snapshot.shadows:
         if shadow.route == route.name and not find_shadow_end(shadow, route):
-            try:
-                upstream = _upstream_of(snapshot, route, shadow.candidate, keys)
-            except SnapshotInvalid as error:
-                log.warning("shadow %s mirrors nothing: %s", shadow.id, error)
-                continue
-            if not may_see(classes, route.settings.data_class, upstream.provider.name):
-                why = "may not see the route's class of data"
-            elif upstream.keyless:
-                why = "has no key"
-            else:
+            upstream, why = _beside(snapshot, route, shadow.candidate, keys, classes)
+            if upstream is not None:
                 return CompiledShadow(shadow, upstream)
-            log.warning("shadow %s mirrors nothing: %s %s", shadow.id, upstream.name, why)
+            log.warning("shadow %s mirrors nothing: %s", shadow.id, why)
     return None
 
 
@@ -241,26 +253,18 @@ def canary_judge(route: Route) -> CanaryJudge | None:
 def _judge(
     snapshot: Snapshot, route: Route, keys: ProviderKeySets, classes: DataClasses
 ) -> CompiledJudge | None:
-    """None also for one that cannot be asked: it holds up no revision, and no canary."""
     judge = canary_judge(route)
     if judge is None:
         return None
-    try:
-        upstream = _upstream_of(snapshot, route, Target.from_name(judge.model), keys)
-    except SnapshotInvalid as error:
-        log.warning("route %s: nobody judges its canary: %s", route.name, error)
-        return None
-    if not may_see(classes, route.settings.data_class, upstream.provider.name):
-        why = "may not see the route's class of data"
-    elif upstream.keyless:
-        why = "has no key"
-    elif upstream.price is None:
-        why = "has no price, so that its cost cannot be held to max_usd"
-    elif not upstream.can.chat:
-        why = "answers no chat"
-    else:
+    target = Target.from_name(judge.model)
+    upstream, why = _beside(snapshot, route, target, keys, classes)
+    if upstream is not None and upstream.price is None:
+        why = f"{upstream.name} has no price, so that its cost cannot be held to max_usd"
+    elif upstream is not None and not upstream.can.chat:
+        why = f"{upstream.name} answers no chat"
+    if upstream is not None and not why:
         return CompiledJudge(judge, upstream)
-    log.warning("route %s: nobody judges its canary: %s %s", route.name, upstream.name, why)
+    log.warning("route %s: nobody judges its canary: %s", route.name, why)
     return None
 
 

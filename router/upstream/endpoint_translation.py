@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.providers.models.capabilities import Endpoint
 from router.conversation.intake import INTAKES, TAKES_ALL
-from router.frame.body_patch import to_json
+from router.frame.body import to_json
 from router.frame.json_spans import ParsedObject
 from router.protocols.chat.answer_reader import ChatStreamReader, read_chat_answer
 from router.protocols.chat_way import ChatWay, name_hosted

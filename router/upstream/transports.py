@@ -24,8 +24,7 @@ from router.conversation.native_histories import (
     suits_message,
     suits_response,
 )
-from router.frame.body import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH
-from router.frame.body_patch import to_json
+from router.frame.body import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH, to_json
 from router.frame.failure import Untranslatable, refused_request
 from router.protocols.endpoints import DIALECTS
 from router.upstream.endpoint_translation import TRANSLATIONS, Translation

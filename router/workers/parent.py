@@ -8,13 +8,43 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from harness.frame.errors import SwapgateError
-from router.recording.worker_aggregator import WorkerAggregator, WorkerReports
-from router.workers.listeners import HAND_OVER, KEEP_ALIVE_S
+from harness.frame.errors import ConfigError, SwapgateError
+
+if TYPE_CHECKING:
+    from router.recording.worker_aggregator import WorkerAggregator, WorkerReports
+
+# TERM: after the delay in which balancers find out. INT: at once. HAND_OVER: others accept in
+# its stead already, and no client is to notice.
+HAND_OVER: Final = signal.SIGUSR1
+STOP: Final = (signal.SIGTERM, signal.SIGINT, HAND_OVER)
+# Longer than the usual client pools keep a connection, so that they close it first.
+KEEP_ALIVE_S: Final = 75
+BACKLOG: Final = 2048
+
+
+def open_listeners(host: str, port: int) -> list[socket.socket]:
+    """One per address; the parent keeps them, so that no waiting connection is lost when a
+    worker ends. Raises ConfigError.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, address in dict.fromkeys((info[0], info[4]) for info in found):
+            made = socket.create_server(address, family=family, backlog=BACKLOG)
+            sockets.append(made)
+    except OSError as error:
+        for listener in sockets:
+            listener.close()
+        raise ConfigError(
+            f"the router cannot listen on {host}:{port}: {error.strerror or error}; "
+            "set router.host and router.port to what is free here"
+        ) from None
+    return sockets
+
 
 START_S: Final = 120.0
 # A worker that lived for so long did not die of its start.
@@ -47,7 +77,7 @@ class WorkerPool:
     """Runs the workers of one configuration. listeners: bound, shared by all workers."""
 
     def __init__(
-        self, orders: WorkerSpec, listeners: Sequence[socket.socket], books: WorkerAggregator
+        self, orders: WorkerSpec, listeners: Sequence[socket.socket], books: "WorkerAggregator"
     ) -> None:
         self._orders = orders
         self._listeners = listeners
@@ -122,7 +152,7 @@ class WorkerPool:
         return process.returncode or 0, account.ready.is_set()
 
     async def _watch(
-        self, slot: int, process: asyncio.subprocess.Process, account: WorkerReports
+        self, slot: int, process: asyncio.subprocess.Process, account: "WorkerReports"
     ) -> None:
         serves = asyncio.create_task(self._note_ready(slot, process, account))
         retiring = asyncio.create_task(self._retiring.wait())
@@ -158,13 +188,13 @@ class WorkerPool:
         _send(process, signal.SIGKILL)
 
     async def _note_ready(
-        self, slot: int, process: asyncio.subprocess.Process, account: WorkerReports
+        self, slot: int, process: asyncio.subprocess.Process, account: "WorkerReports"
     ) -> None:
         await account.ready.wait()
         log.info("worker_serves", worker=slot, pid=process.pid)
         self._started[slot].set()
 
-    async def _launch(self, slot: int, account: WorkerReports) -> asyncio.subprocess.Process:
+    async def _launch(self, slot: int, account: "WorkerReports") -> asyncio.subprocess.Process:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -214,7 +244,7 @@ class WorkerParent:
     def __init__(
         self,
         listeners: Sequence[socket.socket],
-        books: WorkerAggregator,
+        books: "WorkerAggregator",
         again: Callable[[], WorkerSpec],
         *,
         reload_on: signal.Signals = signal.SIGHUP,

@@ -98,49 +98,6 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @on_both_loops
-async def test_the_scope_says_what_was_asked() -> None:
-    scopes: list[Scope] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scopes.append(scope)
-        await echo(scope, receive, send)
-
-    async with serving(Connection, app) as served:
-        asked = GET.replace(b"host", b"X-Odd: V\r\nconnection: close\r\nHost")
-        out = await served.talk(asked)
-
-    scope = scopes[0]
-    assert out.endswith(b"GET /a b c=d 0 ")
-    assert (scope["type"], scope["http_version"]) == ("http", "1.1")
-    assert scope["raw_path"] == b"/a%20b"
-    assert (b"x-odd", b"V") in scope["headers"]
-
-
-@on_both_loops
-async def test_the_length_is_told_or_the_body_comes_in_chunks() -> None:
-    async def stream(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"abc", "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": True})
-        await send({"type": "http.response.body", "body": b"de"})
-
-    close = GET.replace(b"host", b"connection: close\r\nhost")
-    async with serving(Connection, stream) as served:
-        out = await served.talk(close)
-        bare = await served.talk(close.replace(b"GET", b"HEAD"))
-    async with serving(Connection, echo) as served:
-        old = await served.talk(GET.replace(b"HTTP/1.1", b"HTTP/1.0"))
-
-    assert out.endswith(b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
-    assert b"transfer-encoding: chunked" in out
-    assert b"connection: close" in out
-    assert bare.endswith(b"\r\n\r\n")
-    assert b"abc" not in bare
-    assert b"chunked" not in old
-    assert old.endswith(b"GET /a b c=d 0 ")
-
-
-@on_both_loops
 async def test_a_client_that_does_not_read_holds_the_application_up() -> None:
     sent = 0
 

@@ -73,7 +73,6 @@ class Books:
             Spool(self.folder / "spool.jsonl", max_bytes=max_bytes),
             worker="w",
             clock=self.clock,
-            live_rollouts=frozenset,
         )
 
     def stored(self) -> tuple[int, float]:

@@ -22,7 +22,6 @@ from router.upstream.pool_connection import PoolConnection
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     EVENTS,
-    ReceivedRequest,
     completion,
     running_upstream,
     streamed,
@@ -119,29 +118,6 @@ def test_a_failed_attempt_leaves_nothing_for_the_garbage_collector(
                 for _ in range(ASKED):
                     assert b"200 OK" in ask(world, stream=stream)
                 # A connection that the provider closed may lie in the pool until it is swept.
-                wait_until(lambda: kept() <= before, timeout_s=2 * IDLE_S)
-
-
-@pytest.mark.parametrize("failure", [None, "reset"])
-def test_a_request_over_a_kept_connection_leaves_nothing_for_the_garbage_collector(
-    failure: str | None, tmp_path: Path
-) -> None:
-    good = completion("a")
-
-    def answer(asked: ReceivedRequest) -> ScriptedTurn:
-        """Every second answer is the failure, so that its request finds a connection."""
-        second = len(upstream.asked_for(asked.model)) % 2 == 0
-        return FAILURES[failure] if second and failure else good
-
-    with running_upstream() as upstream:
-        upstream.turns = {INCUMBENT: answer, FALLBACK: good}
-        with running_router(snapshot(upstream.url, fallback=True), tmp_path, PATIENT) as world:
-            for _ in range(5):  # connections to both targets stand
-                ask(world, stream=False)
-            with uncollected():
-                before = kept()
-                for _ in range(ASKED):
-                    assert b"200 OK" in ask(world, stream=False)
                 wait_until(lambda: kept() <= before, timeout_s=2 * IDLE_S)
 
 

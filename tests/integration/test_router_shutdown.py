@@ -14,7 +14,7 @@ import pytest
 
 from router.frame.asgi import App
 from router.server.process import WorkerServer, server
-from router.workers.listeners import HAND_OVER
+from router.workers.parent import HAND_OVER
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     EVENTS,

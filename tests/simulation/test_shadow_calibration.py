@@ -9,7 +9,7 @@ import pytest
 
 from harness.canary.shadows import SHADOW_ALPHA, check_log_e, combined_log_e, is_harm
 from harness.routing.shadow import ShadowCheck
-from router.recording.shared_marks import SharedMarks
+from router.recording.shared_files import SharedMarks
 
 pytestmark = pytest.mark.req("F8")
 

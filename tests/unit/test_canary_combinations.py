@@ -38,16 +38,16 @@ from harness.gate.policy import CanaryPolicy, CanaryStep
 from harness.gate.text.explain import explain_rollout
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.records.observation_rules import check_block
-from router.recording.guardrail_sample import (
+from router.recording.ledger import Ledger
+from router.recording.scored_units import (
     SEGMENTS_FROM,
     AnswerFault,
     GuardrailSample,
+    LedgerUnit,
     RequestTraits,
     SampleValues,
 )
-from router.recording.ledger import Ledger
-from router.recording.open_block import LedgerUnit
-from router.recording.spool import Batch, decode, encode
+from router.recording.spool import Batch, batch_from_json, batch_to_json
 from tests.support.sampling import sampled
 from tests.unit.test_gate_combinations import rounded
 
@@ -296,7 +296,7 @@ def test_stored_blocks_of_every_combination_are_judged_to_the_same_bytes(seed: i
     blocks = serve(drawn, 2)
     for block in blocks:
         check_block(block)
-    stored = decode(encode(Batch(tuple(blocks), ())))
+    stored = batch_from_json(batch_to_json(Batch(tuple(blocks), ())))
     policy = from_plain(CanaryPolicy, json.loads(json.dumps(plain_of(drawn.policy))))
 
     read = [

@@ -35,9 +35,8 @@ from harness.proposals.judge import (
     sampling_share_bps,
 )
 from harness.routing.table import BUCKETS, hash_bucket
-from router.recording.guardrail_sample import RequestTraits
 from router.recording.ledger import JUDGED_WITHIN_S, Ledger
-from router.recording.open_block import LedgerUnit
+from router.recording.scored_units import LedgerUnit, RequestTraits
 from tests.unit.test_canary_policy import START, rollout
 
 pytestmark = pytest.mark.req("F3")

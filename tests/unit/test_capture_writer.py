@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,11 @@ class AwayStore(Store):
 def draft(number: int = 1, *, said: str = SENT, answer: str | None = None) -> CaptureDraft:
     asked = {"messages": [{"role": "user", "content": said}]}
     whole = {"choices": [{"message": {"content": f"Hello, {said}"}, "finish_reason": "stop"}]}
-    return CaptureDraft(
+    at = datetime(2026, 11, 20, 12, tzinfo=UTC)
+    head = CapturedRequest(
+        id="",
+        at=at,
+        expires_at=at + timedelta(days=30),
         route="triage",
         request=f"req_{number}",
         endpoint="chat",
@@ -57,12 +62,11 @@ def draft(number: int = 1, *, said: str = SENT, answer: str | None = None) -> Ca
         data_class="",
         user_hash="a" * 32,
         share_bps=100,
-        per_day=2,
-        keep_days=30.0,
-        at="2026-11-20T12:00:00+00:00",
-        client_body=json.dumps(asked),
-        answer=answer or json.dumps(whole),
+        rules="",
+        redactions={},
+        content={},
     )
+    return CaptureDraft(head, 2, json.dumps(asked), answer or json.dumps(whole))
 
 
 def open_store(folder: Path, kind: type[Store] = Store) -> Store:
@@ -197,9 +201,11 @@ def test_a_drawn_request_goes_to_the_desk_with_its_answer(tmp_path: Path) -> Non
     (draft,) = sampled.drafts
     assert json.loads(draft.client_body)["messages"][0]["content"] == "hi"
     assert json.loads(draft.answer)["choices"]
-    assert (draft.route, draft.arm, draft.endpoint) == ("support", "incumbent", "chat")
-    assert (draft.data_class, draft.share_bps, draft.per_day) == ("personal", 10_000, 200)
-    assert "kim" not in draft.user_hash
+    head = draft.head
+    assert (head.route, head.arm, head.endpoint) == ("support", "incumbent", "chat")
+    assert (head.data_class, head.share_bps, draft.per_day) == ("personal", 10_000, 200)
+    assert (head.expires_at - head.at).days == RouteSettings().capture_keep_days
+    assert "kim" not in head.user_hash
 
 
 @pytest.mark.req("G3")
@@ -232,6 +238,6 @@ def test_of_a_request_over_the_limit_only_its_size_is_taken(tmp_path: Path) -> N
     assert sampled.ask(said="x" * limit) == 200
 
     (draft,) = sampled.drafts
-    assert (draft.client_body, draft.answer, draft.too_large) == ("", "", True)
-    assert draft.body_bytes > limit
+    assert (draft.client_body, draft.answer, draft.head.too_large) == ("", "", True)
+    assert draft.head.body_bytes > limit
     assert sampled.counted == {"captures_too_large": 1}

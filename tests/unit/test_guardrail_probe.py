@@ -11,7 +11,7 @@ from router.frame.json_spans import parse_object
 from router.protocols.answer_signals import MAX_KEPT, AnswerSignals
 from router.protocols.call_pieces import parse_json
 from router.protocols.endpoints import DIALECTS
-from router.recording.guardrail_sample import (
+from router.recording.scored_units import (
     AnswerFault,
     GuardrailSample,
     RequestTraits,

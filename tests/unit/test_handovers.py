@@ -11,7 +11,7 @@ from harness.routing.table import Arm, Canary, Handover, Route, Snapshot, choose
 from router.conversation.intake import mark_piece
 from router.frame.body import read_request
 from router.observers.guardrail_sampling import KEPT, LEAST, TIMES, ShortDeadlines
-from router.recording.shared_marks import SharedMarks
+from router.recording.shared_files import SharedMarks
 from router.request.planner import is_under_way
 from router.upstream.transport import UpstreamRequest
 from tests.support.control.manual_clock import ManualClock

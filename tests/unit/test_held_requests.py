@@ -14,8 +14,7 @@ from router.frame.asgi import BODY, Receive, Scope, Send
 from router.frame.replies import Reply
 from router.server.connection import HIGH_WATER_BYTES, HOLD_S, Connection, ConnectionState
 from router.server.known_head import MAX_KNOWN_BYTES, KnownHead
-from router.server.request_cycle import RequestCycle
-from router.server.start_queue import STARTS_IN_A_TURN, StartQueue
+from router.server.request_cycle import STARTS_IN_A_TURN, RequestCycle, StartQueue
 
 SAME: Final = b"POST /same HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 OTHER: Final = SAME.replace(b"/same", b"/other")

@@ -15,7 +15,7 @@ from harness.gate.online.guardrails import UnitRule
 from harness.gate.online.worker_guard import FIRST_WEIGHT, WorkerGuard, abort_log_e
 from harness.routing.table import Arm, Canary, Route
 from router.observers.canary_guard import WAIT_S, CanaryGuards, RolloutGuard
-from router.recording.guard_files import GuardFiles, GuardTurn, LocalAbort
+from router.recording.shared_files import GuardFiles, GuardTurn, LocalAbort
 from router.snapshot.compiler import compile_snapshot
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import snapshot

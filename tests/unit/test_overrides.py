@@ -15,8 +15,7 @@ from harness.providers.force import parse_environment_switches
 from harness.providers.target import Target, is_at_least_as_strict, may_see
 from harness.routing.overrides import RequestKind, choose_kind
 from harness.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
-from router.frame.body import read_request
-from router.frame.body_patch import to_json
+from router.frame.body import read_request, to_json
 from router.protocols.endpoints import ENDPOINTS
 from router.request.client_directives import detect_kinds
 from router.snapshot.compiled import CompiledRoute

@@ -24,15 +24,15 @@ from harness.gate.online.guardrails import (
 from harness.routing.table import Arm, Canary
 from router.observers.feedback import FeedbackIntake
 from router.recording import reporter as reporting
-from router.recording.guardrail_sample import (
+from router.recording.metrics import RouterMetrics, StateSample
+from router.recording.port import FeedbackBody, FeedbackOutcome, FeedbackVerdict
+from router.recording.reporter import Reporter
+from router.recording.scored_units import (
     AnswerFault,
     GuardrailSample,
     RequestTraits,
     SampleValues,
 )
-from router.recording.metrics import MetricReading, RouterMetrics
-from router.recording.port import FeedbackBody, FeedbackOutcome, FeedbackVerdict
-from router.recording.reporter import Reporter
 from router.recording.spool import FrameReader, encode_frame
 from router.recording.sums import CompletedRequest
 from router.recording.worker_aggregator import WorkerReports
@@ -41,7 +41,6 @@ from tests.support.router.live_router import SwitchableStore, parents_books, sna
 
 ROLLOUT = "r-1"
 CALLERS = Canary("t", 100, "s", ROLLOUT, UnitRule(block_size=100))
-NOTHING_READ = MetricReading({}, {}, {}, {})
 messages = st.dictionaries(
     st.text(), st.one_of(st.integers(), st.text(), st.lists(st.integers()))
 )
@@ -55,7 +54,7 @@ class Office:
     def __init__(self, folder: Path) -> None:
         self.store = SwitchableStore(snapshot("http://127.0.0.1:1/v1"))
         self.recorder, self.books = parents_books(folder, self.store)
-        self.live = self.recorder._live_rollouts
+        self.live = self.recorder.live_rollouts
         self.accounts: list[WorkerReports] = []
         self.orphaned = 0
 
@@ -77,9 +76,7 @@ class Office:
             live_rollouts=lambda: live,
             on_orphaned=self._orphaned,
         )
-        made.attach(
-            RouterMetrics(lambda: MetricReading({"router_stale": counts()}, {}, {}, {}))
-        )
+        made.attach(RouterMetrics(lambda: [StateSample("router_stale", counts())]))
         made.start()
         await account.ready.wait()
         return made
@@ -381,10 +378,7 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(office: O
 
     async def play() -> None:
         served, told = await office.worker(), await office.worker()
-        doors = [
-            FeedbackIntake(recorder, RouterMetrics(lambda: NOTHING_READ))
-            for recorder in (served, told)
-        ]
+        doors = [FeedbackIntake(recorder, RouterMetrics(list)) for recorder in (served, told)]
         for number in ("1", "2"):
             ticket = served.admit(GUARDED, Arm.CANARY, f"user:{number}")
             request_id = f"req_{served.worker}-{number}"

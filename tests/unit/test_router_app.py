@@ -2,12 +2,10 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
 from harness.routing.table import RouteSettings
-from router.frame import asgi
 from router.recording.internal_errors import RouterPart
 from router.request import client_directives, model_endpoint
 from router.request.request_observers import RequestObserver, RequestObservers
@@ -16,18 +14,8 @@ from router.request.routed_response import RoutedResponse
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
-from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, code
+from tests.support.router.asgi_router import ASK, CHAT, Door, code
 from tests.support.router.live_router import KEY, NARROW_KEY, QUICK, snapshot
-
-
-async def test_a_body_in_pieces_is_one_body(tmp_path: Path) -> None:
-    door = Door(tmp_path)
-
-    status, headers, _ = await door.call(CHAT, ASK[:10], ASK[10:20], ASK[20:])
-
-    assert status == 200
-    assert headers[b"x-swapgate-attempts"] == b"1"
-    assert door.transport.open_replies == 0
 
 
 async def test_a_router_whose_database_has_no_route_says_what_to_do(tmp_path: Path) -> None:
@@ -48,25 +36,6 @@ async def test_a_caller_who_leaves_before_the_body_costs_nothing(tmp_path: Path)
 
     assert await door.call(CHAT, leave=True) == (0, {}, b"")
     assert not door.transport.seen
-
-
-async def test_a_body_that_does_not_arrive_is_408(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(asgi, "REQUEST_ARRIVES_S", 0.0)
-    door = Door(tmp_path)
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        await asyncio.Event().wait()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [AUTH]}
-    await door.app(scope, receive, send)
-
-    assert sent[0]["status"] == 408
 
 
 async def test_a_full_worker_says_so_at_once(tmp_path: Path) -> None:
@@ -154,17 +123,6 @@ async def test_a_second_try_of_a_target_is_on_a_fresh_connection(tmp_path: Path)
 
     assert (status, headers[b"x-swapgate-attempts"]) == (200, b"2")
     assert [request.fresh for request in door.transport.seen] == [False, True]
-
-
-async def test_other_protocols_are_left_alone(tmp_path: Path) -> None:
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await Door(tmp_path).app({"type": "websocket"}, cast("Any", None), send)
-
-    assert sent == []
 
 
 @pytest.mark.parametrize("stream", ['"yes"', "1", "[]"])

@@ -16,7 +16,7 @@ from harness.frame.alerts.alert import AlertKind
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.table import BUCKETS, Arm, Canary, Handover, Route, choose_arm, hash_bucket
 from router.frame.body import ClientRequest, read_request
-from router.recording.caller_shares import KEPT, RouteKeys
+from router.recording.sums import KEPT, RouteKeys
 from router.request.client_directives import opening_digest, read_directives, sticky_key
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.asgi_router import CHAT, Door

@@ -20,8 +20,7 @@ from harness.providers.target import RequestPatch, Target
 from harness.routing.table import Arm
 from router.frame.asgi import BodyTooLarge
 from router.frame.body import read_request
-from router.frame.json_spans import ParsedObject, decode, parse_object, walk_text
-from router.frame.json_walk import MAX_DEPTH
+from router.frame.json_spans import MAX_DEPTH, ParsedObject, decode, parse_object, walk_text
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS
 from router.request import upstream_call

@@ -19,14 +19,14 @@ from harness.gate.online.ranking import scored_count
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 from harness.gate.policy import CanaryPolicy
 from harness.providers.target import Price
-from router.recording.guardrail_sample import (
+from router.recording.observation_builder import RankPool
+from router.recording.scored_units import (
     NEEDS,
     GuardrailSample,
+    LedgerUnit,
     RequestTraits,
     SampleValues,
 )
-from router.recording.observation_builder import RankPool
-from router.recording.open_block import LedgerUnit
 from tests.unit.test_router_ledger import Play as LedgerPlay
 
 pytestmark = pytest.mark.req("F3")

@@ -12,9 +12,13 @@ from harness.frame.failures import FailureClass
 from harness.gate.online.guardrails import ArmSplit, ErrorTally, Guardrail, UnitRule
 from harness.gate.online.key_ledger import KeyHistory
 from harness.gate.online.observation import NeverSeen, ObservationBlock
-from router.recording.guardrail_sample import GuardrailSample, RequestTraits, SampleValues
 from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger
-from router.recording.open_block import LedgerUnit
+from router.recording.scored_units import (
+    GuardrailSample,
+    LedgerUnit,
+    RequestTraits,
+    SampleValues,
+)
 
 pytestmark = pytest.mark.req("F3", "F4")
 START = datetime(2026, 1, 1, tzinfo=UTC)

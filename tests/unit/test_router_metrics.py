@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from router.observers.failover_log import OPEN
-from router.recording.event_log import QUEUE
-from router.recording.metrics import MetricReading, RouterMetrics
+from router.observers.request_accounting import OPEN
+from router.recording.internal_errors import QUEUE
+from router.recording.metrics import RouterMetrics
 from router.recording.sums import CompletedRequest
 from tests.support.providers.scripted_transport import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
@@ -102,7 +102,7 @@ async def test_the_failovers_of_one_user_show_one_hash_whatever_decides_the_arm(
 
 @pytest.mark.req("B9")
 def test_a_request_for_which_no_target_was_asked_has_a_duration_alone() -> None:
-    metrics = RouterMetrics(lambda: MetricReading({}, {}, {}, {}))
+    metrics = RouterMetrics(list)
     metrics.finished([CompletedRequest("support", "incumbent", outcome="client_error")] * 2)
 
     lines = metrics.text().decode().splitlines()

@@ -13,7 +13,7 @@ from harness.routing.table import Arm
 from router.frame.body import read_request
 from router.health.target_health import TargetHealth
 from router.protocols.provider_failures import classify_error, classify_status
-from router.recording.shared_marks import SharedMarks
+from router.recording.shared_files import SharedMarks
 from router.request.needs import detect_needs
 from router.request.planner import Planner
 from router.snapshot.route_plans import is_arm_charged

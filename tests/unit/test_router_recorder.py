@@ -1,3 +1,4 @@
+import json
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -25,9 +26,9 @@ from harness.routing.table import Arm, Canary
 from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.recording.ledger import Ledger
-from router.recording.open_block import OpenBlock
 from router.recording.recorder import TOGETHER, Recorder
-from router.recording.spool import Batch, Spool, decode, encode
+from router.recording.scored_units import OpenBlock
+from router.recording.spool import Batch, Spool, batch_from_json, batch_to_json
 from router.recording.sums import CompletedRequest, Sums, minute_rows, sum_rows
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import SwitchableStore, snapshot
@@ -394,7 +395,7 @@ def test_a_rollout_that_is_over_is_forgotten_once_its_blocks_are_out(bench: Benc
     )
 )
 def test_a_batch_comes_back_from_the_spool_as_it_was(batch: Batch) -> None:
-    assert decode(encode(batch)) == batch
+    assert batch_from_json(json.loads(json.dumps(batch_to_json(batch)))) == batch
 
 
 @given(
@@ -450,13 +451,7 @@ def test_an_alert_that_is_refused_takes_no_observation_with_it(
 ) -> None:
     clock = ManualClock()
     store = Store(sqlite_url, secret=b"s", clock=clock, signatures=CONTROL)
-    recorder = Recorder(
-        RouterStore(store),
-        Spool(tmp_path / "spool"),
-        worker="w",
-        clock=clock,
-        live_rollouts=frozenset,
-    )
+    recorder = Recorder(RouterStore(store), Spool(tmp_path / "spool"), worker="w", clock=clock)
     recorder.finish(None, DONE)
     without_zone = clock.now().replace(tzinfo=None)
     recorder.notify(Alert(AlertKind.TEST, "s", "k", "t", "x", without_zone, "w"))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.frame.errors import SnapshotInvalid
-from harness.frame.people.access import OptOut, key_hash
+from harness.frame.people.access import OptOut
 from harness.frame.people.rate_limits import KeyLimits
 from harness.gate.online.guardrails import CanaryJudge, Guardrail, UnitRule
 from harness.gate.suite_plan import SuiteRole
@@ -26,8 +26,9 @@ from harness.routing.table import (
     Stakes,
 )
 from harness.store.router_store import RouterStore
-from router.access.keys import CACHED_KEYS, KeyRing
+from router.access.front_door import bearer_key, find_grant
 from router.frame.replies import header_text
+from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
 from router.snapshot.holder import SnapshotHolder, load_snapshot, save_snapshot
 from tests.support.control.manual_clock import ManualClock
@@ -252,25 +253,15 @@ def test_a_name_cannot_break_a_header() -> None:
 
 
 def test_a_key_opens_what_the_current_snapshot_grants() -> None:
-    ring = KeyRing(SECRET)
     serving = compile_snapshot(snapshot(URL))
     header = f"Bearer {KEY}".encode()
 
-    assert ring.grant(header, serving)
-    assert ring.grant(header.replace(b"Bearer", b"bearer"), serving)
+    def opened(header: bytes | None, serving: CompiledSnapshot) -> KeyGrant | None:
+        return find_grant(bearer_key(header), serving, SECRET)
+
+    assert opened(header, serving)
+    assert opened(header.replace(b"Bearer", b"bearer"), serving)
     for wrong in (None, b"", b"Basic x", b"Bearer ", b"Bearer \xff", header + b"x"):
-        assert ring.grant(wrong, serving) is None
+        assert opened(wrong, serving) is None
     revoked = compile_snapshot(replace(snapshot(URL), keys=()))
-    assert ring.grant(header, revoked) is None
-
-
-def test_the_memory_of_keys_is_bounded() -> None:
-    ring = KeyRing(SECRET)
-    names = [f"sk-sg-{i}" for i in range(CACHED_KEYS + 50)]
-    grants = tuple(KeyGrant(name, key_hash(name, SECRET)) for name in names)
-    serving = compile_snapshot(replace(snapshot(URL), keys=grants))
-
-    for name in names:
-        assert ring.grant(f"Bearer {name}".encode(), serving)
-
-    assert len(ring._hashes) == CACHED_KEYS
+    assert opened(header, revoked) is None

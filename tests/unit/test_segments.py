@@ -24,8 +24,8 @@ from harness.providers.models.capabilities import Endpoint
 from harness.routing.records.observation_rules import check_block
 from router.frame.body import read_request
 from router.observers.guardrail_sampling import detect_segments
-from router.recording.guardrail_sample import SEGMENTS_FROM
 from router.recording.ledger import Ledger
+from router.recording.scored_units import SEGMENTS_FROM
 from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
 from tests.support.router.asgi_router import ASK, CHAT, Door
 from tests.support.router.counted_router import CallCounter

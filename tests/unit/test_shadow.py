@@ -21,7 +21,7 @@ from harness.routing.shadow import (
     within_budget,
 )
 from harness.routing.table import Canary, Route, RouteSettings, find_shadow_end, is_mirrored
-from router.recording.shared_marks import SharedMarks
+from router.recording.shared_files import SharedMarks
 from router.recording.sums import DayTotals, Sums
 
 pytestmark = pytest.mark.req("F8")

@@ -128,11 +128,7 @@ def test_what_was_committed_into_a_file_that_is_gone_is_not_called_written(
     store = ReplacedStore(sqlite_url, sqlite_template, when)
     spool = Spool(tmp_path / "spool.jsonl")
     recorder = Recorder(
-        RouterStore(cast("Store", store)),
-        spool,
-        worker="w1",
-        clock=FixedClock(),
-        live_rollouts=frozenset,
+        RouterStore(cast("Store", store)), spool, worker="w1", clock=FixedClock()
     )
     recorder.notify(
         Alert(AlertKind.BREAKER_OPEN, "target t", "k", "t", "text", FixedClock().now(), "w1")

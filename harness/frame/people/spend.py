@@ -97,16 +97,14 @@ def totals_on(spent: SpendTotals, today: date) -> SpendTotals:
 
 
 def total_spend(rows: Iterable[KeySpend], today: date) -> SpendTotals:
-    spent = SpendTotals(today)
+    day_usd = month_usd = 0.0
+    unpriced = 0
     for row in rows:
         if (row.day.year, row.day.month) == (today.year, today.month):
-            spent = SpendTotals(
-                today,
-                spent.day_usd + (row.cost_usd if row.day == today else 0.0),
-                spent.month_usd + row.cost_usd,
-                spent.unpriced + row.unpriced,
-            )
-    return spent
+            day_usd += row.cost_usd if row.day == today else 0.0
+            month_usd += row.cost_usd
+            unpriced += row.unpriced
+    return SpendTotals(today, day_usd, month_usd, unpriced)
 
 
 def next_month(day: date) -> date:

@@ -7,9 +7,9 @@ from typing import Any, Final
 from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass
 from router.conversation.intake import AnswerIds, arguments_text, seal_thoughts
+from router.frame.body import empty_answer_error, first_object, iter_objects
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import ParsedObject
-from router.frame.object_lists import empty_answer_error, first_object, iter_objects
 from router.protocols.answers import (
     AnswerBlock,
     AnswerEnd,

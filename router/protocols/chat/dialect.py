@@ -8,19 +8,28 @@ from mypy_extensions import mypyc_attr
 from harness.frame.failures import FailureClass
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Target
-from router.frame.body import CHAT_PATH, ClientRequest
-from router.frame.body_patch import (
+from router.frame.body import (
+    CHAT_PATH,
+    ClientRequest,
     append_members,
+    empty_answer_error,
     field_edits,
+    first_object,
+    iter_objects,
     model_alone,
     model_edit,
     setting_edits,
     to_json,
 )
 from router.frame.failure import UpstreamFailed
-from router.frame.json_spans import ParsedObject, TextEdit, apply_edits
-from router.frame.json_walk import JsonSpan, walk_array, walk_object
-from router.frame.object_lists import empty_answer_error, first_object, iter_objects
+from router.frame.json_spans import (
+    JsonSpan,
+    ParsedObject,
+    TextEdit,
+    apply_edits,
+    walk_array,
+    walk_object,
+)
 from router.frame.replies import Reply
 from router.protocols.answer_signals import ANY, AnswerSignals, read_schema, read_signals
 from router.protocols.answers import AnswerEnding, TokenUsage, read_ending, read_usage

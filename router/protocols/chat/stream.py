@@ -9,7 +9,7 @@ from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass
 from harness.frame.sse import event_data
 from router.conversation.intake import arguments_text
-from router.frame.body_patch import to_json
+from router.frame.body import iter_objects, to_json
 from router.frame.json_spans import (
     ParsedObject,
     TextEdit,
@@ -17,7 +17,6 @@ from router.frame.json_spans import (
     member_edit,
     parse_object,
 )
-from router.frame.object_lists import iter_objects
 from router.frame.replies import error_event
 from router.protocols.answer_signals import AnswerSignals, read_signals
 from router.protocols.answers import read_usage

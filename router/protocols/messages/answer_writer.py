@@ -7,7 +7,7 @@ from typing import Final
 
 from harness.frame.failures import FailureClass
 from router.conversation.intake import mark_piece
-from router.frame.body_patch import to_json
+from router.frame.body import to_json
 from router.frame.replies import Reply
 from router.protocols.answers import (
     NO_USAGE,

@@ -7,12 +7,17 @@ from typing import Final
 from harness.frame.failures import FailureClass
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import ANTHROPIC_VERSION, Target
-from router.frame.body import MESSAGES_PATH, ClientRequest
-from router.frame.body_patch import patched_body, setting_edits, to_json
+from router.frame.body import (
+    MESSAGES_PATH,
+    ClientRequest,
+    empty_answer_error,
+    iter_objects,
+    patched_body,
+    setting_edits,
+    to_json,
+)
 from router.frame.failure import UpstreamFailed
-from router.frame.json_spans import ParsedObject, TextEdit, member_edit
-from router.frame.json_walk import walk_object
-from router.frame.object_lists import empty_answer_error, iter_objects
+from router.frame.json_spans import ParsedObject, TextEdit, member_edit, walk_object
 from router.frame.replies import Reply
 from router.protocols.answer_signals import AnswerSignals, read_schema
 from router.protocols.answers import NO_USAGE, TokenUsage, read_count, read_hour_count

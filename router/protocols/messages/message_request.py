@@ -5,9 +5,8 @@ from typing import Final
 
 from router.conversation.hosted_text import hosted_text, last_answer
 from router.conversation.intake import read_mark
-from router.frame.body_patch import to_json
+from router.frame.body import iter_objects, to_json
 from router.frame.failure import Untranslatable, no_chat_error, untranslatable_error
-from router.frame.object_lists import iter_objects
 from router.protocols.caller_names import BILLING
 from router.protocols.chat_way import ChatWay, hosted_tools_alone, without_hosted
 

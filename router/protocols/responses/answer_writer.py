@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from router.conversation.intake import own_id
-from router.frame.body_patch import to_json
+from router.frame.body import to_json
 from router.protocols.answers import (
     NO_USAGE,
     AnswerBlock,

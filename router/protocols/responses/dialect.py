@@ -7,12 +7,17 @@ from typing import Final
 from harness.frame.failures import FailureClass
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import JsonObject, Target
-from router.frame.body import RESPONSES_PATH, ClientRequest
-from router.frame.body_patch import patched_body, setting_edits, to_json
+from router.frame.body import (
+    RESPONSES_PATH,
+    ClientRequest,
+    empty_answer_error,
+    iter_objects,
+    patched_body,
+    setting_edits,
+    to_json,
+)
 from router.frame.failure import UpstreamFailed
-from router.frame.json_spans import ParsedObject, TextEdit, member_edit
-from router.frame.json_walk import walk_object
-from router.frame.object_lists import empty_answer_error, iter_objects
+from router.frame.json_spans import ParsedObject, TextEdit, member_edit, walk_object
 from router.protocols.answer_signals import ANY, AnswerSignals, read_schema
 from router.protocols.answers import AnswerEnding, TokenUsage, read_ending, usage_with_cache
 from router.protocols.caller_names import conversation_opening

@@ -6,9 +6,8 @@ from typing import Any, Final, NamedTuple
 from router.conversation.hosted_text import has_text, hosted_text, last_answer
 from router.conversation.intake import maker_of_id, open_thoughts
 from router.conversation.native_histories import check_references
-from router.frame.body_patch import to_json
+from router.frame.body import iter_objects, to_json
 from router.frame.failure import REFERENCE, no_chat_error, reference_error, untranslatable_error
-from router.frame.object_lists import iter_objects
 from router.protocols.call_pieces import parse_json
 from router.protocols.chat_way import ChatWay, flat_name, hosted_tools_alone, without_hosted
 

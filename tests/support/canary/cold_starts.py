@@ -13,8 +13,8 @@ from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import build_unit_rule
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
-from router.recording.guardrail_sample import GuardrailSample, RequestTraits, SampleValues
 from router.recording.ledger import Ledger
+from router.recording.scored_units import GuardrailSample, RequestTraits, SampleValues
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 DEFAULT: Final = CanaryPolicy()

@@ -17,7 +17,7 @@ from router.frame.asgi import BODY, HEAD_FACTS, WATCH_AFTER_S, App, Receive, Sen
 from router.frame.replies import Header, Reply
 from router.observers.request_tracing import Tracing
 from router.recording.recorder import Recorder
-from router.recording.shared_marks import SharedMarks
+from router.recording.shared_files import SharedMarks
 from router.recording.spool import Spool
 from router.server.app import Router
 from router.snapshot.holder import SnapshotHolder
@@ -130,9 +130,7 @@ class Door:
         )
         if booted:
             self.holder.boot()
-        self.recorder = Recorder(
-            store, Spool(folder / "spool"), worker="w", clock=clock, live_rollouts=frozenset
-        )
+        self.recorder = Recorder(store, Spool(folder / "spool"), worker="w", clock=clock)
         self.script = script
         self.asked: Counter[str] = Counter()
         self.transport = ScriptedTransport(self._script_turn)
@@ -149,7 +147,6 @@ class Door:
             clock,
             tracing=tracing,
             agents=agents,
-            direct=direct,
             learned=learned,
             marks=begun,
         )

@@ -42,7 +42,7 @@ from harness.store.router_store import RouterStore
 from router.observers.request_tracing import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
-from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator
+from router.recording.worker_aggregator import WorkerAggregator
 from router.server.app import Router
 from router.server.process import server
 from router.snapshot.compiled import CompiledSnapshot
@@ -267,15 +267,13 @@ def snapshot(
 
 
 def parents_books(folder: Path, store: SwitchableStore) -> tuple[Recorder, WorkerAggregator]:
-    live = LiveRollouts()
     recorder = Recorder(
         cast("RouterStore", store),
         Spool(folder / "spool.jsonl"),
         worker="parent",
         clock=SystemClock(),
-        live_rollouts=live,
     )
-    return recorder, WorkerAggregator(recorder, live)
+    return recorder, WorkerAggregator(recorder)
 
 
 def switch_of(force: str, **more: object) -> KillSwitch:

@@ -1,0 +1,286 @@
+"""Builds the parts of a worker's application, starts and stops them, and reads their state."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from harness.evals.month_spending import SpendingPurpose
+from harness.frame.ports import Clock, RateBook
+from harness.routing.reliability.breaker import BreakerState
+from harness.routing.settings import AgentSettings, RouterSettings
+from harness.store.router_store import RouterStore
+from router.access.admission import Admission
+from router.access.front_door import Callers, FrontDoor
+from router.access.rate_limits import LocalRates
+from router.frame.timers import Timers
+from router.health.provider_keys import EarlyRecovery, ProviderKeys
+from router.health.target_health import TargetHealth
+from router.health.worker_alerts import WorkerAlerts
+from router.observers.canary_guard import CanaryGuards
+from router.observers.capture import CaptureSampler
+from router.observers.feedback import FeedbackIntake
+from router.observers.guardrail_sampling import (
+    GuardrailSampling,
+    RolloutAdmission,
+    ShortDeadlines,
+)
+from router.observers.health_checks import HealthChecks
+from router.observers.judge import CanarySampleJudge
+from router.observers.request_accounting import FailoverLog, RequestAccounting, TokenSettlement
+from router.observers.request_tracing import RequestTracing, Tracing
+from router.observers.shadow import ShadowMirror
+from router.observers.side_calls import (
+    KEY_BUDGETS,
+    SHADOW_BUDGETS,
+    JudgeBudget,
+    SideParts,
+    TotalsRefresh,
+    WorkerSpending,
+)
+from router.recording.internal_errors import Background, EventLog, InternalErrors
+from router.recording.metrics import RouterMetrics, StateSample, TargetCheck, counter_names
+from router.recording.port import Recording
+from router.recording.shared_files import GuardFiles, SharedMarks
+from router.request.attempts import AttemptSettlement
+from router.request.dispatch import Dispatcher
+from router.request.model_endpoint import ModelEndpoint
+from router.request.planner import Planner
+from router.request.request_observers import RequestObserver, RequestObservers
+from router.request.upstream_call import UpstreamCalls
+from router.server.agents_pass_through import AgentsPassThrough
+from router.server.flags import FlagEvaluation
+from router.server.paths import CrossOrigins
+from router.snapshot.compiled import RouteNames
+from router.snapshot.holder import SnapshotHolder
+from router.upstream.learned_repairs import LearnedFields
+from router.upstream.transport import TransportFactory
+
+BREAKER_GAUGE: Final[Mapping[BreakerState, int]] = {
+    BreakerState.CLOSED: 0,
+    BreakerState.HALF_OPEN: 1,
+    BreakerState.OPEN: 2,
+}
+
+
+class RouterParts:
+    """Builds what a worker's application is made of. holder: booted. rates, marks: shared by
+    all workers; by default this process's own. learned: which fields targets do not take.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts, one by one
+        self,
+        holder: SnapshotHolder,
+        recorder: Recording,
+        transport_factory: TransportFactory,
+        settings: RouterSettings,
+        secret: bytes,
+        clock: Clock,
+        *,
+        on_stop: Callable[[], Awaitable[None]] | None = None,
+        rates: RateBook | None = None,
+        tracing: Tracing | None = None,
+        guard_files: GuardFiles | None = None,
+        agents: AgentSettings | None = None,
+        learned: LearnedFields = dict,
+        marks: SharedMarks | None = None,
+    ) -> None:
+        self._holder = holder
+        self._recorder = recorder
+        self._settings = settings
+        self._timers = Timers()
+        self._agents = (
+            AgentsPassThrough(agents, settings, secret, clock, recorder.counters, self._timers)
+            if agents is not None and agents.pass_through_url
+            else None
+        )
+        self._health = TargetHealth(settings.breaker, clock.monotonic)
+        self._events = EventLog()
+        self._alarms = WorkerAlerts(
+            holder, self._health, recorder, clock, self._events, learned
+        )
+        self._health.on_move = self._alarms.breaker_moved
+        self._health.on_pause = self._alarms.paused
+        self._metrics, self._cors = RouterMetrics(self._state), CrossOrigins(settings.cors)
+        self._names = RouteNames(settings.aliases, self._metrics.without_route)
+        recorder.attach(self._metrics)
+        self._errors = InternalErrors(
+            self._metrics, recorder.counters, self._alarms.internal_error
+        )
+        failovers = FailoverLog(secret, clock, self._metrics, recorder, self._events)
+        self._guards = CanaryGuards(
+            holder,
+            guard_files or GuardFiles(),
+            clock,
+            workers=settings.workers,
+            worker=recorder.worker,
+            announce=recorder.announce,
+            on_abort=self._alarms.canary_aborted,
+        )
+        self._guards.boot()
+        recorder.on_abort = self._guards.apply_abort
+        self._feedback = FeedbackIntake(recorder, self._metrics)
+        keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
+        self._renewals = EarlyRecovery(self._health, keys)
+        self._alarms.add_follower(self._renewals.evaluate)
+        calls = UpstreamCalls(transport_factory, settings, self._timers)
+        dispatcher = Dispatcher(
+            calls,
+            settings,
+            self._health,
+            keys,
+            AttemptSettlement(self._health, keys, self._metrics),
+            clock,
+            random.random,
+            self._errors,
+        )
+        self._admission = Admission(
+            rates or LocalRates(), recorder.spent, recorder.counters, clock,
+            self._alarms.raise_alert, worker=recorder.worker, rate_share=settings.rate_share,
+            secret=secret,
+        )  # fmt: skip
+        callers = Callers(settings, secret, clock, self._admission, recorder.counters)
+        self._spending = {
+            purpose: WorkerSpending(purpose, clock)
+            for purpose in (SpendingPurpose.SHADOW, SpendingPurpose.JUDGES)
+        }
+        parts = SideParts(
+            holder, calls, self._health, keys, recorder, self._metrics, settings, clock
+        )
+        marks = marks or SharedMarks(secret)
+        self._shadows = ShadowMirror(parts, self._spending[SpendingPurpose.SHADOW], marks)
+        money = JudgeBudget(holder, clock)
+        followers: list[Callable[[RouterStore], None]] = [
+            TotalsRefresh(holder, recorder.spends, clock, *KEY_BUDGETS),
+            TotalsRefresh(holder, recorder.shadows, clock, *SHADOW_BUDGETS),
+            *self._spending.values(),
+            money,
+        ]
+        for follower in followers:
+            holder.add_follower(follower)
+        self._judges = CanarySampleJudge(parts, money, self._spending[SpendingPurpose.JUDGES])
+        self._checks = HealthChecks(
+            holder,
+            dispatcher,
+            self._health,
+            self._metrics,
+            clock,
+            settings.health_check_interval_s,
+        )
+        self._background = Background(
+            (self._alarms.watch, self._checks.watch, self._guards.watch), self._errors
+        )
+        self._learned = learned
+        planner = Planner(
+            self._health,
+            clock,
+            settings.breaker.when_all_open,
+            marks,
+            self._guards.stopped,
+        )
+        deadlines = ShortDeadlines()
+        always: list[RequestObserver] = [
+            self._feedback,
+            CaptureSampler(secret, clock, recorder),
+            self._shadows,
+            TokenSettlement(self._admission),
+            RequestAccounting(recorder, self._metrics, clock),
+            failovers,
+            deadlines,
+        ]
+        if tracing is not None:
+            always.append(RequestTracing(tracing, self._errors))
+        of_evidence: list[RequestObserver] = [
+            self._judges,
+            RolloutAdmission(recorder, self._guards),
+            GuardrailSampling(),
+            self._guards,
+        ]
+        self._calls = ModelEndpoint(
+            planner,
+            dispatcher,
+            self._admission,
+            deadlines.is_too_short,
+            RequestObservers(always, of_evidence, self._errors),
+            recorder.counters,
+            settings,
+            clock,
+            self._errors,
+            self._names,
+            self._alarms.shares,
+        )
+        self._flags = FlagEvaluation(
+            self._calls, recorder, self._feedback, self._guards, self._names
+        )
+        self._tracing, self._on_stop = tracing, on_stop
+        self._door = FrontDoor(
+            holder, recorder, settings.max_concurrent, callers, self._renewals, self._errors
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._holder.start()
+        self._recorder.start()
+        self._events.start()
+        self._background.start()
+
+    async def _stop(self) -> None:
+        await self._background.stop()
+        self._alarms.close()
+        if self._agents is not None:
+            self._agents.close()
+        await self._shadows.aclose()
+        await self._judges.aclose()
+        self._holder.stop()
+        for spending in self._spending.values():
+            await asyncio.to_thread(spending.close)
+        self._recorder.stop()
+        self._events.stop()
+        if self._tracing is not None:
+            self._tracing.close()
+        if self._on_stop is not None:
+            await self._on_stop()
+
+    def _state(self) -> list[StateSample]:
+        holder, health, serving = self._holder, self._health, self._holder.current
+        plain: dict[str, float] = {
+            "routing_revision": serving.revision if serving else 0,
+            "snapshot_age_seconds": holder.age_s,
+            "router_stale": int(holder.stale),
+            "router_revision_refused": int(bool(holder.refused)),
+            "router_requests_under_way": self._door.under_way,
+            "router_agents_under_way": self._agents.under_way if self._agents else 0,
+            "router_tasks": len(asyncio.all_tasks(self._loop)) if self._loop else 0,
+            **counter_names(self._recorder.counters),
+            "router_log_events_dropped": self._events.dropped,
+        }
+        targets = serving.snapshot.table.targets if serving else {}
+        checks = self._checks.results()
+        # Of several targets of one name, the worst.
+        states: dict[str, int] = {}
+        pauses: dict[str, float] = {}
+        answers: dict[str, TargetCheck] = {}
+        for id_, target in sorted(targets.items()):
+            name = target.name
+            state, pause_s, check = health.state(id_), health.pause_s(id_), checks.get(id_)
+            states[name] = max(states.get(name, 0), BREAKER_GAUGE[state])
+            if pause_s > 0:
+                pauses[name] = max(pauses.get(name, 0.0), pause_s)
+            if check is not None:
+                answers[name] = min(answers.get(name, check), check)
+        return [
+            *(StateSample(name, value) for name, value in plain.items()),
+            *(StateSample("breaker_state", n, (name,)) for name, n in states.items()),
+            *(StateSample("target_pause_seconds", s, (name,)) for name, s in pauses.items()),
+            *(StateSample("health_check_up", c.up, (name,)) for name, c in answers.items()),
+            *(
+                StateSample("health_check_duration_seconds", check.seconds, (name,))
+                for name, check in answers.items()
+            ),
+            *(
+                StateSample("learned_repairs", 1, (name, field))
+                for name, fields in self._learned().items()
+                for field in fields
+            ),
+        ]
