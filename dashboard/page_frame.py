@@ -7,9 +7,8 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import pandas as pd
 import streamlit as st
 
 from dashboard import html, labels, theme
@@ -36,6 +35,9 @@ from harness.registry import named_models
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("swapgate.dashboard")
 Item = TypeVar("Item")
@@ -317,7 +319,7 @@ def model_names(ctx: Context) -> list[str]:
     return list(dict.fromkeys((*known, *offered)))
 
 
-def to_csv(frame: pd.DataFrame) -> bytes:
+def to_csv(frame: "pd.DataFrame") -> bytes:
     """Writes CSV with a mark by which spreadsheets know UTF-8. Every text stands in quotes:
     where `;` parts the cells, one within it begins no new cell.
     """
@@ -325,8 +327,10 @@ def to_csv(frame: pd.DataFrame) -> bytes:
     return text.encode("utf-8-sig")
 
 
-def frame_of(rows: Iterable[object]) -> pd.DataFrame:
+def frame_of(rows: Iterable[object]) -> "pd.DataFrame":
     """Builds a row of each record; lists and objects in it become JSON."""
+    import pandas as pd  # noqa: PLC0415 - it takes its time and memory
+
     plain = pd.DataFrame([to_plain(row) for row in rows])
     return plain.map(
         lambda cell: (
@@ -335,7 +339,7 @@ def frame_of(rows: Iterable[object]) -> pd.DataFrame:
     )
 
 
-def offer_csv(name: str, load: Callable[[], pd.DataFrame]) -> None:
+def offer_csv(name: str, load: "Callable[[], pd.DataFrame]") -> None:
     st.download_button(
         "CSV",
         lambda: to_csv(load()),

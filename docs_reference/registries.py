@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from docs_reference.stored_content import COLUMNS, FILES, USERS, ContentColumn
-from harness.config import json_schema
+from harness.config.configuration import json_schema
 from harness.config.ranges import RANGES
 from harness.frame import docs_pages, errors
 from harness.frame.errors import SwapgateError

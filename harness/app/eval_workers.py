@@ -12,7 +12,6 @@ from pathlib import Path
 
 import structlog
 
-from harness import config
 from harness.app import secret_files, signing_keys
 from harness.app.installation import CONFIG_VARIABLE, Installation, job_queue, open_installation
 from harness.config.model import RunQueueKind
@@ -49,7 +48,7 @@ def build_workers(installation: Installation) -> EvalWorkers:
     if source is not None:
         for argv in (command, template):
             argv += ["--config", str(source.resolve())]
-    ours = [name for name in os.environ if name.startswith(config.source_locations.PREFIX)]
+    ours = [name for name in os.environ if name.startswith(source_locations.PREFIX)]
 
     def needed_by(run: str) -> dict[str, str]:
         with installation.store.read() as tx:

@@ -89,11 +89,11 @@ def read_file_version(file: Path | None) -> FileVersion | None:
 
 def load_settings(given: Path | None = None) -> Settings:
     """Loads the settings. Raises ConfigError with the place of the fault."""
-    from harness import config  # noqa: PLC0415 - a worker is given its settings
+    from harness.config import configuration  # noqa: PLC0415 - a worker is given its settings
 
     file = config_file(given, os.environ)
     read_dotenv(file.resolve().parent if file else Path.cwd())
-    return config.load_settings(
+    return configuration.load_settings(
         file, os.environ, defaults=package_data.path("config/default.yaml")
     )
 

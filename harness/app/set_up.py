@@ -11,7 +11,6 @@ from typing import Final
 
 import yaml
 
-from harness import config
 from harness.app import secret_files, seed, signing_keys
 from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
@@ -24,6 +23,7 @@ from harness.app.installation import (
     read_dotenv,
 )
 from harness.app.litellm_import import convert_litellm
+from harness.config import configuration
 from harness.config.model import RunQueueKind
 from harness.config.source_locations import parse_file
 from harness.frame import package_data
@@ -105,9 +105,9 @@ def set_up(
     """Makes what is missing; changes nothing that is there. takes: whether the providers of
     keys in the environment are written into a file without providers. Raises ConfigError.
     """
-    file = config_file(given, os.environ) or Path.cwd() / config.FILE_NAME
+    file = config_file(given, os.environ) or Path.cwd() / configuration.FILE_NAME
     schema = file.with_name(SCHEMA_NAME)
-    wanted = {file: TEMPLATE, schema: json.dumps(config.json_schema(), indent=2) + "\n"}
+    wanted = {file: TEMPLATE, schema: json.dumps(configuration.json_schema(), indent=2) + "\n"}
     created = {path: _write_new(path, text) for path, text in wanted.items()}
     settings = load_settings(file)
     found = _find_keys(settings.providers.values())
@@ -230,7 +230,7 @@ def import_config(format_name: str, source: Path, given: Path | None) -> ConfigI
     """Writes a configuration from another gateway's. Raises ConfigError where there is one
     already.
     """
-    file = config_file(given, os.environ) or Path.cwd() / config.FILE_NAME
+    file = config_file(given, os.environ) or Path.cwd() / configuration.FILE_NAME
     read_dotenv(source.resolve().parent)
     conversion = convert_file(source, os.environ)
     head = _HEAD.format(format=format_name, name=source.name)
@@ -250,7 +250,7 @@ def _write(file: Path, text: str) -> None:
         raise ConfigError(text)
     try:
         defaults = package_data.path("config/default.yaml")
-        config.load_settings(file, os.environ, defaults=defaults)
+        configuration.load_settings(file, os.environ, defaults=defaults)
     except ConfigError as error:
         file.unlink()
         text = f"what was converted does not load, and was not written: {error}"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from harness import config
 from harness.app.database import HIDDEN, without_password
+from harness.config import configuration
 from harness.config.model import Settings
 from harness.config.source_locations import Document, KeyPath
 from harness.frame import package_data
@@ -52,8 +52,8 @@ def list_settings(
 ) -> Sequence[Setting]:
     """Lists every setting as file and environment have it now. Raises ConfigError."""
     shipped = package_data.path("config/default.yaml")
-    document = config.read_document(settings.source, environ, defaults=shipped)
-    schema = config.json_schema()
+    document = configuration.read_document(settings.source, environ, defaults=shipped)
+    schema = configuration.json_schema()
     return [
         Setting(
             name=".".join(map(str, path)),
@@ -62,7 +62,7 @@ def list_settings(
             place=place,
             meaning=_meaning(schema, path),
         )
-        for path, value in _leaves((), to_plain(config.whole_file(document)))
+        for path, value in _leaves((), to_plain(configuration.whole_file(document)))
         for source, place in [_origin(document, path, shipped)]
     ]
 

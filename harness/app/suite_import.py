@@ -26,9 +26,9 @@ from evals.suites.suite_import import (
     write_value,
     writing,
 )
-from harness import config
 from harness.app import secret_files
 from harness.app.installation import Installation, load_settings
+from harness.config import configuration
 from harness.config.model import Settings
 from harness.config.source_locations import parse_file
 from harness.evals.settings import SuiteSettings
@@ -292,7 +292,9 @@ def add_to_config(file: Path, entry: str, data: Path) -> bool:
     try:
         new.write_text(after, encoding="utf-8")
         new.chmod(file.stat().st_mode)
-        config.load_settings(new, os.environ, defaults=package_data.path("config/default.yaml"))
+        configuration.load_settings(
+            new, os.environ, defaults=package_data.path("config/default.yaml")
+        )
         new.replace(file)
     except ConfigError as error:
         raise ConfigError(

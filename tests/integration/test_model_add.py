@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import config
 from harness.app import seed
+from harness.config import configuration
 from harness.config.model import Settings
 from harness.frame import package_data
 from harness.frame.errors import InputError
@@ -171,7 +171,9 @@ def test_the_settings_are_understood_and_the_count_is_right(tmp_path: Path) -> N
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
     file = tmp_path / "swapgate.yaml"
     file.write_text(block, encoding="utf-8")
-    settings = config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
+    settings = configuration.load_settings(
+        file, {}, defaults=package_data.path("config/default.yaml")
+    )
 
     assert len(settings.catalogue) == len(yaml.safe_load(block)["catalogue"])
     assert f"of {len(LitellmTable().catalogue())} models" in PAGE
@@ -244,4 +246,6 @@ def settings(tmp_path: Path) -> Settings:
         "    prices: {small: {input_usd_per_mtok: 7, output_usd_per_mtok: 8}}\n",
         encoding="utf-8",
     )
-    return config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
+    return configuration.load_settings(
+        file, {}, defaults=package_data.path("config/default.yaml")
+    )

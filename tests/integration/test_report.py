@@ -11,9 +11,9 @@ import pytest
 
 from evals.sim import profiles, simulated_model
 from evals.suites.items import Item
-from harness import config
 from harness.app import gate_run as standalone
 from harness.app.gate_run import ComparisonRequest
+from harness.config import configuration
 from harness.config.routing import target_seed
 from harness.evals.settings import SuiteSettings
 from harness.frame import package_data
@@ -304,7 +304,7 @@ def registered_anew(world: SmallInstallation, tmp_path: Path, command: str) -> P
     with world.store.read() as tx:
         providers = Providers(tx).all()
     home, defaults = {"SWAPGATE__HOME": str(tmp_path)}, package_data.path("config/default.yaml")
-    shipped_ones = config.load_settings(None, home, defaults=defaults)
+    shipped_ones = configuration.load_settings(None, home, defaults=defaults)
     settings = replace(shipped_ones, providers=providers)
     with closing(open_sqlite(tmp_path / "anew.db", world.clock, secret=SECRET)) as store:
         ctx = world.context(store)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import config
 from harness.app import seed
+from harness.config import configuration
 from harness.config.model import Settings
 from harness.frame import package_data
 from harness.frame.errors import DecryptionFailed
@@ -38,7 +38,9 @@ def settings(tmp_path: Path) -> Settings:
         "extra_headers": {"x-key": VALUE},
     }
     file.write_text(json.dumps({"providers": {"hosted": given}}))
-    return config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
+    return configuration.load_settings(
+        file, {}, defaults=package_data.path("config/default.yaml")
+    )
 
 
 def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable(

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness import config
+from harness.config import configuration
 from harness.frame import package_data
 from harness.frame.errors import ConfigError, Conflict, InputError, NotAllowed, NotFound
 from harness.frame.people.access import Role
@@ -363,4 +363,4 @@ def test_a_section_that_signs_nobody_in_is_refused_with_its_place(
     file.write_text(f"ui:\n  oidc:\n{lines}", encoding="utf-8")
 
     with pytest.raises(ConfigError, match=f"ui.oidc.{key}.*{why}"):
-        config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
+        configuration.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))

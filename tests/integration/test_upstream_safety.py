@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
-from harness import config
 from harness.app.alert_sinks import post
 from harness.app.doctor import provider_requests
+from harness.config import configuration
 from harness.frame import package_data
 from harness.frame.alerts.alert import AlertKind, Severity
 from harness.frame.alerts.alert_record import Notified
@@ -314,7 +314,9 @@ providers: {{p: {{api_base: '{CLOSED}'}}}}
 def loaded(folder: Path, text: str) -> Any:
     file = folder / "swapgate.yaml"
     file.write_text(text, encoding="utf-8")
-    return config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
+    return configuration.load_settings(
+        file, {}, defaults=package_data.path("config/default.yaml")
+    )
 
 
 @pytest.mark.req("D1")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import config
+from harness.config import configuration
 from harness.frame import package_data
 from harness.frame.errors import ConfigError
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
@@ -127,7 +127,9 @@ def test_the_file_s_word_wins_field_by_field(tmp_path: Path) -> None:
         "    family: llama\n",
         encoding="utf-8",
     )
-    settings = config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
+    settings = configuration.load_settings(
+        file, {}, defaults=package_data.path("config/default.yaml")
+    )
 
     known = LitellmTable(settings.catalogue).catalogue()
 
@@ -166,7 +168,7 @@ def test_a_wrong_line_of_the_catalogue_is_named(tmp_path: Path, text: str, said:
     file.write_text(text, encoding="utf-8")
 
     with pytest.raises(ConfigError, match=said):
-        config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
+        configuration.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
 
 
 def test_without_litellm_the_file_s_word_is_all_there_is(

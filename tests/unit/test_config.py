@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import config
 from harness.app.doctor import checks
+from harness.config import configuration
 from harness.config.model import Settings
 from harness.frame.errors import ConfigError
 from harness.gate.online.guardrails import Guardrail, Guardrails
@@ -35,12 +35,12 @@ DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
 def loaded(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> Settings:
     file = tmp_path / "swapgate.yaml"
     file.write_text(text, encoding="utf-8")
-    return config.load_settings(file, environ or {}, defaults=DEFAULTS)
+    return configuration.load_settings(file, environ or {}, defaults=DEFAULTS)
 
 
 @pytest.mark.req("E3")
 def test_the_shipped_defaults_hold_four_suites_and_four_policies() -> None:
-    settings = config.load_settings(None, {}, defaults=DEFAULTS)
+    settings = configuration.load_settings(None, {}, defaults=DEFAULTS)
     assert set(settings.suites) == {"arithmetic", "extraction", "tickets", "instructions"}
     assert set(settings.policies) == {"default", "approved", "demo", "quick"}
     assert settings.policies["default"].gate.claim is Claim.SUPERIOR
@@ -185,7 +185,7 @@ def test_a_fault_in_the_file_is_named_with_file_line_and_guess(
 
 def test_a_file_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="swapgate init"):
-        config.load_settings(tmp_path / "none.yaml", {}, defaults=DEFAULTS)
+        configuration.load_settings(tmp_path / "none.yaml", {}, defaults=DEFAULTS)
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:

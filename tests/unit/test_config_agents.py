@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.config import load_settings
+from harness.config.configuration import load_settings
 from harness.config.model import Settings
 from harness.frame.errors import ConfigError
 from harness.routing.settings import AgentSettings

@@ -6,9 +6,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import config
 from harness.app.litellm_import import REQUEST_FIELDS, SECTIONS, convert_litellm
 from harness.app.set_up import convert_file
+from harness.config import configuration
 from harness.config.model import Settings
 from harness.frame import package_data
 from harness.frame.config_conversion import Conversion, ConversionOutcome, SourceConfig
@@ -70,7 +70,9 @@ def loaded(conversion: Conversion, folder: Path) -> Settings:
     """What the real loader makes of it."""
     file = folder / "swapgate.yaml"
     file.write_text(yaml.safe_dump(dict(conversion.config), sort_keys=False))
-    return config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
+    return configuration.load_settings(
+        file, {}, defaults=package_data.path("config/default.yaml")
+    )
 
 
 def notes(conversion: Conversion) -> Mapping[str, tuple[str, str]]:

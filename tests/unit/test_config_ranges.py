@@ -10,8 +10,9 @@ from click.testing import CliRunner
 
 from dashboard import html
 from evals.sim import profiles
-from harness.config import load_settings, source_locations
 from harness.config import schema as shape
+from harness.config import source_locations
+from harness.config.configuration import load_settings
 from harness.config.ranges import RANGES, range_errors
 from harness.config.source_locations import KeyPath
 from harness.config.validation_errors import RETIRED_KEYS

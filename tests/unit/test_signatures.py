@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import config
 from harness.app import signing_keys
+from harness.config import configuration
 from harness.config.model import Settings
 from harness.frame import package_data
 from harness.frame.errors import ConfigError, SignatureInvalid
@@ -29,7 +29,7 @@ OTHER = row_payload("verdict", "inst", {"id": "v_1", "outcome": "failed"})
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
-    shipped_ones = config.load_settings(
+    shipped_ones = configuration.load_settings(
         None, {}, defaults=package_data.path("config/default.yaml")
     )
     return replace(shipped_ones, home=tmp_path / "home")

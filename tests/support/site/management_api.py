@@ -12,8 +12,8 @@ import httpx
 import uvicorn
 from jsonschema import Draft202012Validator
 
-from harness import config
 from harness.app.installation import Installation
+from harness.config import configuration
 from harness.frame import package_data
 from harness.frame.people.access import SYSTEM, Role
 from harness.frame.runtime.encryption import FernetCipher, new_key
@@ -121,7 +121,9 @@ class Door:
 
 def installation(world: SmallInstallation, probe: ProviderDoor = UNKNOWING) -> Installation:
     """Its adapters are the world's. probe: what asks providers."""
-    settings = config.load_settings(None, {}, defaults=package_data.path("config/default.yaml"))
+    settings = configuration.load_settings(
+        None, {}, defaults=package_data.path("config/default.yaml")
+    )
     made = Installation(settings, SECRET, world.clock)
     key = new_key()
     context = replace(

@@ -9,7 +9,7 @@ import click
 import yaml
 
 from harness.app.database import HIDDEN, without_password
-from harness.config import json_schema
+from harness.config.configuration import json_schema
 from harness.config.model import Settings
 from harness.frame.errors import InputError
 from harness.frame.serialize import Plain, to_plain
