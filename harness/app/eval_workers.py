@@ -14,6 +14,7 @@ import structlog
 
 from harness.app import secret_files, signing_keys
 from harness.app.installation import CONFIG_VARIABLE, Installation, job_queue, open_installation
+from harness.config import source_locations
 from harness.config.model import RunQueueKind
 from harness.evals.ports import EvalWorkers
 from harness.frame.errors import ConfigError, InputError, NotFound
