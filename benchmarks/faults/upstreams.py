@@ -42,7 +42,6 @@ class Numbered(Simulator):
         super().__init__(
             dict.fromkeys(models, plain),
             ItemBank({}),
-            unix_time=serve.whole_seconds,
             time_scale=0,
         )
         self._text = " ".join(words(letter))

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-from evals.runner.chat_completions import request_body
+from evals.runner.chat_completions import ChatReply, request_body
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
 from evals.scorers import AnswerJudge, NotJudged
 from evals.suites.items import Reference, load_references
@@ -110,8 +110,9 @@ class Judge:
         try:
             reply, _ = await self._client.ask(request_body(self._target, messages, settings))
         except ProviderFailed as error:
-            raise self._away(error) from None
-        self._pay(reply.served, reply.input_tokens, reply.output_tokens, reply.cached_tokens)
+            name = self._settings.target.name
+            raise NotJudged(f"the judge {name} did not answer: {error}") from None
+        self._pay(reply)
         if reply.finish == CUT and "}" not in reply.text:
             most = f"{self._settings.max_output_tokens:,} tokens"
             raise NotJudged(
@@ -131,19 +132,15 @@ class Judge:
         if (bill := _bill.get()) is not None:
             bill.calls += 1
 
-    def _pay(
-        self, served: ServedModel, input_tokens: int, output_tokens: int, cached_tokens: int = 0
-    ) -> None:
+    def _pay(self, reply: ChatReply) -> None:
         cost_usd = None
         if self._price is not None:
-            cost_usd = self._price.cost_usd(input_tokens, output_tokens, cached_tokens)
+            tokens = reply.input_tokens, reply.output_tokens, reply.cached_tokens
+            cost_usd = self._price.cost_usd(*tokens)
             self.cost_usd += cost_usd
         if (bill := _bill.get()) is not None:
             bill.pay(cost_usd)
-            bill.heard.add(served)
-
-    def _away(self, error: ProviderFailed) -> NotJudged:
-        return NotJudged(f"the judge {self._settings.target.name} did not answer: {error}")
+            bill.heard.add(reply.served)
 
 
 @dataclass(frozen=True, slots=True)

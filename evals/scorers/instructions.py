@@ -85,15 +85,12 @@ def share(text: str, rules: Sequence[Params]) -> float:
 
 
 def loose_share(text: str, rules: Sequence[Params]) -> float:
+    names = [(str(rule["rule"]), rule) for rule in rules]
     kept = sum(
-        RULES[rule["rule"]].holds(text, rule) or VARIANTS.get(rule["rule"], _never)(text, rule)
-        for rule in rules
+        RULES[name].holds(text, rule) or (name in VARIANTS and VARIANTS[name](text, rule))
+        for name, rule in names
     )
     return kept / len(rules)
-
-
-def _never(_text: str, _params: Params) -> bool:
-    return False
 
 
 def relaxed(answer: str) -> Iterator[tuple[str, str]]:

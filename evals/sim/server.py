@@ -5,7 +5,6 @@ endpoints, and for loopback clients the `/sim/` switches for faults, profiles an
 import asyncio
 import signal
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -151,10 +150,6 @@ def server(app: object) -> SimServer:
     return SimServer(config)
 
 
-def whole_seconds() -> int:
-    return time.time_ns() // 1_000_000_000
-
-
 def simulator(
     *, profiles: Path = DEFAULT_PROFILES, suites: Sequence[Source] = (), time_scale: float = 1.0
 ) -> Simulator:
@@ -167,7 +162,7 @@ def simulator(
     )
     bank = ItemBank([*shipped, *own], version)
     models = load_profiles(profiles)
-    return Simulator(models, bank, unix_time=whole_seconds, time_scale=time_scale)
+    return Simulator(models, bank, time_scale=time_scale)
 
 
 def open_listener(host: str, port: int) -> socket.socket:

@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -66,7 +67,7 @@ class Simulator:
     """Holds the state of one server. models: profiles by the name that clients use.
 
     time_scale: factor on all latencies of the profiles, 0 for none (a fault's `delay_s` is
-    not scaled). unix_time: whole seconds, for `created`.
+    not scaled).
     """
 
     def __init__(
@@ -74,14 +75,12 @@ class Simulator:
         models: Mapping[str, Profile],
         bank: ItemBank,
         *,
-        unix_time: Callable[[], int],
         time_scale: float = 1.0,
     ) -> None:
         self.bank = bank
         self.models = {name: SimulatedModel(profile, bank) for name, profile in models.items()}
         self.faults = FaultBook()
         self.stats: dict[str, Stats] = {}
-        self._unix_time = unix_time
         self._time_scale = time_scale
         self._numbers = itertools.count(1)
 
@@ -174,7 +173,7 @@ class Simulator:
             text, reason = simulated_model.cut(text, request.limit), "length"
         return Completion(
             id=f"chatcmpl-sim-{next(self._numbers):08x}",
-            created=self._unix_time(),
+            created=time.time_ns() // 1_000_000_000,
             model=profile.serves or request.model,
             fingerprint=model.fingerprint,
             text=text,

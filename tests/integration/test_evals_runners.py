@@ -1,7 +1,5 @@
-"""The contract of every runner: the scripted twin here, Inspect in a process of its own.
-
-Both work through the same assignments. The provider finds its answer by the prompt, as any
-provider must; the twin's script says the same.
+"""What the runner makes of assignments, in a process of its own. The provider finds its answer
+by the prompt, as any provider must.
 """
 
 import json
@@ -14,15 +12,12 @@ from typing import Any
 
 import pytest
 
-from evals.runner.provider_client import ProviderFailed
 from evals.suites.configured_suites import ConfiguredSuites
-from evals.suites.items import Item
 from harness.evals.ports import EvalJob
 from harness.evals.settings import SuiteSettings
 from harness.gate.item_groups import shuffle_items
 from harness.providers.target import Provider, RequestPatch, Target
-from tests.support.evals.eval_process import Assignment, carry_out, one
-from tests.support.evals.scripted_runner import ScriptedRunner
+from tests.support.evals.eval_process import Assignment, carry_out
 from tests.support.providers.scripted_chat import KEY, Response, Served, serving
 from tests.support.site.small_disk import small_disk
 from tests.support.store.records import PLAIN_RUN
@@ -71,15 +66,6 @@ def provider_says(body: Mapping[str, Any]) -> Response:
         refusal = {"error": {"message": text.removeprefix("HTTP 401: ")}}
         return Response(status=401, raw=json.dumps(refusal).encode())
     return Response(text)
-
-
-def script_says(target: Target, item: Item, _epoch: int) -> str:
-    found = NUMBERED.search(item.input)
-    assert found
-    text = says(int(found[1]), target.model)
-    if text.startswith("HTTP"):
-        raise ProviderFailed(text)
-    return text
 
 
 @pytest.fixture(scope="module")
@@ -148,28 +134,12 @@ def assignments(
 
 
 @pytest.fixture(scope="module")
-def inspect_results(suites: dict[str, SuiteSettings], served: Served) -> Results:
+def results(suites: dict[str, SuiteSettings], served: Served) -> Results:
     both = assignments(suites, served.provider()) | {
         name: Assignment(suites, job(suites, served.provider(), name))
         for name in ("mine", "tooled", "two", "chosen")
     }
     return dict(zip(both, carry_out(list(both.values())), strict=True))
-
-
-@pytest.fixture(scope="module")
-def scripted_results(suites: dict[str, SuiteSettings], served: Served) -> Results:
-    results: dict[str, dict[str, Any]] = {}
-    before: dict[str, Any] = {}
-    for name, assignment in assignments(suites, served.provider()).items():
-        before = one(assignment, ScriptedRunner(assignment.suites, script_says), before)
-        results[name] = before
-    return results
-
-
-@pytest.fixture(params=["scripted", "inspect"])
-def results(request: pytest.FixtureRequest) -> Results:
-    found: Results = request.getfixturevalue(f"{request.param}_results")
-    return found
 
 
 def pairs(result: Mapping[str, Any]) -> list[tuple[str, int]]:
@@ -186,12 +156,8 @@ def test_a_whole_run_asks_every_item_in_every_epoch_once(results: Results) -> No
     assert result["state"] == "done"
     assert len(pairs(result)) == len(set(pairs(result))) == 2 * ITEMS
     assert {sample["run"] for sample in result["samples"]} == {"run-1"}
-
-
-def test_positions_follow_the_order_that_the_seed_fixes(results: Results) -> None:
     expected = shuffle_items([f"colours-{n:04}" for n in range(1, ITEMS + 1)], 7)
-
-    for sample in results["whole"]["samples"]:
+    for sample in result["samples"]:
         assert expected[sample["position"]] == sample["item"]
 
 
@@ -276,13 +242,13 @@ def test_no_error_text_holds_the_prompt_or_the_key(results: Results) -> None:
 
 
 def test_a_suite_of_ours_loads_no_vendors_sdk_and_no_protocol_for_agents_clients(
-    inspect_results: Results,
+    results: Results,
 ) -> None:
-    assert inspect_results["whole"]["needless"] == []
+    assert results["whole"]["needless"] == []
 
 
-def test_inspect_reports_tokens_cost_time_and_who_served(inspect_results: Results) -> None:
-    sample = by_item(inspect_results["whole"])["colours-0001"]
+def test_inspect_reports_tokens_cost_time_and_who_served(results: Results) -> None:
+    sample = by_item(results["whole"])["colours-0001"]
 
     assert (sample["input_tokens"], sample["output_tokens"]) == (10, 2)
     assert sample["cost_usd"] == pytest.approx((10 * 1 + 2 * 10) / 1e6)
@@ -291,7 +257,7 @@ def test_inspect_reports_tokens_cost_time_and_who_served(inspect_results: Result
     assert sample["prompt"] == "Which colour has number 0?"
 
 
-@pytest.mark.usefixtures("inspect_results")
+@pytest.mark.usefixtures("results")
 def test_inspect_asks_with_the_suites_settings_and_the_targets_patch(served: Served) -> None:
     request = next(
         request for request in served.requests if "Which colour" in str(request["messages"])
@@ -308,9 +274,9 @@ def test_inspect_asks_with_the_suites_settings_and_the_targets_patch(served: Ser
 
 
 def test_a_users_task_is_run_with_its_own_solver_and_scorer(
-    inspect_results: Results, served: Served
+    results: Results, served: Served
 ) -> None:
-    result = inspect_results["mine"]
+    result = results["mine"]
     found = by_item(result)
 
     assert (result["state"], len(result["samples"])) == ("done", 12)
@@ -320,17 +286,17 @@ def test_a_users_task_is_run_with_its_own_solver_and_scorer(
     assert any("Be brief." in str(request["messages"]) for request in served.requests)
 
 
-def test_a_users_scorer_that_fails_leaves_the_sample_unscored(inspect_results: Results) -> None:
-    sample = by_item(inspect_results["mine"])["mine-0009"]
+def test_a_users_scorer_that_fails_leaves_the_sample_unscored(results: Results) -> None:
+    sample = by_item(results["mine"])["mine-0009"]
 
     assert (sample["strict"], sample["error"]) == (None, "unscored")
     assert sample["error_text"] == "the scorer failed with ValueError"
 
 
 def test_a_users_task_may_call_tools_and_all_its_calls_are_paid(
-    inspect_results: Results, served: Served
+    results: Results, served: Served
 ) -> None:
-    [sample] = inspect_results["tooled"]["samples"]
+    [sample] = results["tooled"]["samples"]
 
     assert (sample["answer"], sample["strict"]) == ("The sum 2", 1)
     assert (sample["input_tokens"], sample["output_tokens"]) == (20, 4)
@@ -339,8 +305,8 @@ def test_a_users_task_may_call_tools_and_all_its_calls_are_paid(
     assert back["messages"][-2]["tool_calls"][0]["function"]["name"] == "add"
 
 
-def test_of_several_scores_of_a_task_one_must_be_named(inspect_results: Results) -> None:
-    unnamed, named = (by_item(inspect_results[name]) for name in ("two", "chosen"))
+def test_of_several_scores_of_a_task_one_must_be_named(results: Results) -> None:
+    unnamed, named = (by_item(results[name]) for name in ("two", "chosen"))
 
     assert "set scorer_options.metric: first, second" in unnamed["two-0001"]["error_text"]
     assert (named["chosen-0001"]["strict"], named["chosen-0002"]["strict"]) == (0.5, 0)

@@ -10,7 +10,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,7 +45,7 @@ def carry_out(
     environment: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """In a fresh process, with these variables beside its own; what each one gave: `state`,
-    `samples`, `seconds`, `error`, `needless` (modules that were loaded).
+    `samples`, `error`, `needless` (modules that were loaded).
     """
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.evals.eval_process"],
@@ -85,7 +84,6 @@ def one(
     def stop() -> bool:
         return assignment.stop_after is not None and len(samples) >= assignment.stop_after
 
-    started = time.perf_counter()
     state, error = "", ""
     try:
         with disk:
@@ -99,7 +97,6 @@ def one(
         "remark": runner.remark,
         "calibration": runner.calibration and asdict(runner.calibration),
         "samples": [asdict(sample) for sample in samples],
-        "seconds": time.perf_counter() - started,
         "needless": sorted({"acp", "anthropic", "openai"} & sys.modules.keys()),
     }
 
