@@ -213,12 +213,12 @@ def _choose(ctx: Context, proposal: Proposal) -> list[str]:
         if fault := selections.find_fault(members):
             return _reject(ctx, tx, proposal, ProposalEvent.STALE, f"{fault}: propose again")
         ranked = selections.rank_passed(tx, members)
-        if not ranked or ranked[0][0].id != proposal.id:
+        if not ranked or ranked[0].proposal.id != proposal.id:
             return []
-        best, name = ranked[0][1], Routing(tx).targets()[proposal.candidate].name
-        for other, finalist in ranked[1:]:
-            because = f"it passed with {finalist.text}, and {name} with {best.text}"
-            said += _reject(ctx, tx, other, ProposalEvent.NOT_CHOSEN, because)
+        best, name = ranked[0], Routing(tx).targets()[proposal.candidate].name
+        for other in ranked[1:]:
+            because = f"it passed with {other.text}, and {name} with {best.text}"
+            said += _reject(ctx, tx, other.proposal, ProposalEvent.NOT_CHOSEN, because)
         _passed(ctx, tx, proposal, proof)
     return [*said, f"{proposal.id}: the best of its selection"]
 

@@ -187,7 +187,7 @@ def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(
     assert decided.phase is ProposalPhase.REJECTED
     assert decided.closed_because.startswith("guarding: The candidate is worse")
     text = render_markdown(gather_report(plain.context(), decided.id))
-    assert "| guarding | guard | failed |" in text
+    assert "| guarding | guard | failed | −" in text
 
 
 @pytest.mark.req("A3", "A7", "F2")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from statistics import fmean
 
 from harness.frame.errors import ProofRefused
@@ -20,31 +21,26 @@ ENDED_AT_GATE = (ProposalPhase.REJECTED, ProposalPhase.CANCELLED)
 
 @dataclass(frozen=True, slots=True)
 class Finalist:
-    proposal: str
-    claim: Claim
+    proposal: Proposal
     delta: float  # candidate minus incumbent, a share of 1
     cost_usd: float | None  # of one answer, None where a price is unknown
 
     @property
     def text(self) -> str:
-        if self.claim is Claim.CHEAPER and self.cost_usd is not None:
+        if self.proposal.claim is Claim.CHEAPER and self.cost_usd is not None:
             return f"{format_usd(self.cost_usd * 1000)} for 1,000 answers"
         return f"{format_points(self.delta)} points"
 
-
-def rank_finalists(finalists: Sequence[Finalist]) -> list[Finalist]:
-    """Sorts those that passed, the best first: by the larger difference, then the lower cost,
-    then the id. Of the claim `cheaper_and_not_worse` the cost comes first.
-    """
-
-    def rank(finalist: Finalist) -> tuple[float, float, str]:
-        cost = math.inf if finalist.cost_usd is None else finalist.cost_usd
-        first, second = -finalist.delta, cost
-        if finalist.claim is Claim.CHEAPER:
+    @property
+    def rank(self) -> tuple[float, float, str]:
+        """Orders those that passed: the larger difference, then the lower cost, then the id. Of
+        the claim `cheaper_and_not_worse` the cost comes first.
+        """
+        cost = math.inf if self.cost_usd is None else self.cost_usd
+        first, second = -self.delta, cost
+        if self.proposal.claim is Claim.CHEAPER:
             first, second = second, first
-        return first, second, finalist.proposal
-
-    return sorted(finalists, key=rank)
+        return first, second, self.proposal.id
 
 
 def primary_difference(verdict: Verdict, weights: Mapping[str, float]) -> float:
@@ -54,10 +50,6 @@ def primary_difference(verdict: Verdict, weights: Mapping[str, float]) -> float:
         return whole[0].delta
     deltas = [report.delta for report in primary]
     return fmean(deltas, [weights[report.suite] for report in primary])
-
-
-def is_decided(members: Sequence[Proposal]) -> bool:
-    return all(member.phase not in UNDECIDED or member.waits_for_rivals for member in members)
 
 
 def find_fault(members: Sequence[Proposal]) -> str:
@@ -79,15 +71,12 @@ def find_fault(members: Sequence[Proposal]) -> str:
     return ""
 
 
-def rank_passed(
-    tx: Transaction, members: Sequence[Proposal]
-) -> list[tuple[Proposal, Finalist]]:
+def rank_passed(tx: Transaction, members: Sequence[Proposal]) -> list[Finalist]:
     """Ranks those that passed, best first; empty while the gate has not decided on all."""
-    if not is_decided(members):
+    if any(member.phase in UNDECIDED and not member.waits_for_rivals for member in members):
         return []
-    waiting = {member.id: member for member in members if member.waits_for_rivals}
-    ranked = rank_finalists([_finalist(tx, member) for member in waiting.values()])
-    return [(waiting[finalist.proposal], finalist) for finalist in ranked]
+    waiting = [member for member in members if member.waits_for_rivals]
+    return sorted((_finalist(tx, member) for member in waiting), key=attrgetter("rank"))
 
 
 def _finalist(tx: Transaction, proposal: Proposal) -> Finalist:
@@ -104,8 +93,7 @@ def _finalist(tx: Transaction, proposal: Proposal) -> Finalist:
     ]
     known = [cost for cost in costs if cost is not None]
     return Finalist(
-        proposal=proposal.id,
-        claim=proposal.claim,
+        proposal=proposal,
         delta=primary_difference(verdict, weights),
         cost_usd=fmean(known) if known and len(known) == len(costs) else None,
     )
