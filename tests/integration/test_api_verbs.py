@@ -155,3 +155,9 @@ def test_suites_and_policies_are_listed_and_a_suite_that_does_not_load_says_why(
     [suite] = door.get("/suites")["items"]
     assert suite["digest"] is None
     assert "colours.jsonl" in suite["error"]
+
+
+def test_a_rollback_of_another_version_is_refused(door: Door) -> None:
+    other = {"reason": "complaints", "version": door.get("/routes/chat")["version"] + 1}
+    refused = door.send("POST", "/routes/chat/rollback", json=other, role="approver")
+    assert error_of(refused, 409)["type"] == "StaleWrite"

@@ -1,14 +1,34 @@
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from evals.suites.items import Item, load_items
 from harness.frame.errors import InputError
-from harness.providers.models.model_names import provider_host, same_host
-from harness.providers.target import Provider
+from harness.gate.item_groups import overlap_share, texts_fingerprint
+from harness.gate.pins import ServedModel, Sighting
+from harness.providers.models.model_names import (
+    known_model_names,
+    normalize_model_name,
+    provider_host,
+    same_host,
+)
+from harness.providers.target import Provider, Target
 
 pytestmark = pytest.mark.req("F2")
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+def test_the_share_is_of_the_smaller_suite_so_that_padding_hides_nothing() -> None:
+    real = [f"question {n}" for n in range(100)]
+    padded = [*real, *(f"padding {n}" for n in range(5_000))]
+
+    assert overlap_share(texts_fingerprint(real), texts_fingerprint(padded)) == 1.0
+    assert overlap_share(texts_fingerprint(padded), texts_fingerprint(real[:10])) == 1.0
+    assert overlap_share(texts_fingerprint(real[:50]), texts_fingerprint(real[50:])) == 0.0
+    assert overlap_share(texts_fingerprint(real), "") == 0.0
 
 
 @pytest.mark.parametrize(
@@ -34,6 +54,18 @@ pytestmark = pytest.mark.req("F2")
 )
 def test_a_host_is_its_name_however_its_address_is_written(base: str, place: str) -> None:
     assert provider_host(Provider("p", "custom", base)) == place
+
+
+def test_a_model_is_called_what_it_is_asked_for_and_what_it_answers_with() -> None:
+    sighting = Sighting("t", ServedModel("GPT-X-2026-05-01"), NOW, NOW)
+
+    assert known_model_names(Target("p", " Gpt-X"), [sighting]) == {"gpt-x", "gpt-x-2026-05-01"}
+    assert (
+        normalize_model_name("ｇｐｔ-x")
+        == normalize_model_name("gpt\u2011x")
+        == normalize_model_name("g\u200bpt-x")
+        == "gpt-x"
+    )
 
 
 def test_a_provider_that_is_gone_may_be_any_host() -> None:
