@@ -174,7 +174,8 @@ def _alert_cells(alert: AlertView) -> html.Row:
     error = f" ({alert.last_error})" if alert.last_error else ""
     lasted = "still open"
     if alert.resolved_at is not None:
-        lasted = labels.span((alert.resolved_at - alert.first_seen).total_seconds())
+        seconds = (alert.resolved_at - alert.first_seen).total_seconds()
+        lasted = labels.span(seconds) if seconds >= 1 else DASH
     symbol, tone = SEVERITY_SIGNS[alert.severity]
     return {
         "Alert": noted(title, alert.text),
