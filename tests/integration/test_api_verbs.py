@@ -1,6 +1,5 @@
 import pytest
 
-from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.management_api import Door, awaiting_approval, error_of, in_canary
 
 
@@ -14,14 +13,6 @@ def test_a_model_is_added_once_and_found_by_id_and_by_name(door: Door) -> None:
     assert door.get(f"/models/{made['id']}") == made
     assert door.get("/models/sim/org/big:1") == made
     assert made in door.get("/models")["items"]
-
-
-def promote(world: SmallInstallation) -> None:
-    proposal = in_canary(world)
-    for _ in range(60):
-        world.feed()
-        world.run_once()
-    assert not world.get(proposal.id).open
 
 
 def test_a_proposal_can_be_rejected_with_a_reason_and_only_with_one(careful: Door) -> None:

@@ -40,7 +40,6 @@ workers.start(SLEEPS)
 time.sleep(600)
 """
 SLEEPS = "Path('worker').write_text(str(os.getpid())); time.sleep(600)"
-END_S = 60.0
 ROOT = Path(__file__).parents[2]
 
 

@@ -170,14 +170,7 @@ UP = (ActionKind.PROMOTE, RolloutSignal.PROVEN)
         (rollout(M, policy=FREE), blocks(1, 1), 0, ON),
         (rollout(M), blocks(20, 1), 0, ON),
         # A certified step in the middle goes on; a last one without a certificate promotes.
-        (
-            rollout(
-                M, policy=with_steps(CanaryStep(100, 20, certify=True), CanaryStep(500, 50))
-            ),
-            blocks(600, 1),
-            0,
-            ON,
-        ),
+        (rollout(M, policy=MIDDLE), blocks(600, 1), 0, ON),
         (rollout(M, policy=with_steps(CanaryStep(100, 20))), blocks(20, 1), 0, UP),
         # Evidence that does not decide is paused at the deadline.
         (

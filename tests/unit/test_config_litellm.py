@@ -194,7 +194,6 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | mappings(["gpt-4o", "m", "x y", "a.b"], inner),
     max_leaves=5,
 )
-PARAMETERS = mappings({*GIVEN, *REQUEST_FIELDS}, VALUES)
 DEPLOYMENTS = st.fixed_dictionaries(
     {
         "model_name": VALUES,

@@ -1,12 +1,9 @@
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from harness.gate.run import RunState
 from harness.operations.reconciler import fair_order
 from harness.proposals.evaluation.eval_queue import QueuedRun
 from tests.support.store.records import PLAIN_RUN
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def queued(run: str, *proposals: str, position: int = 0, leased: bool = False) -> QueuedRun:
