@@ -88,7 +88,6 @@ def format_init(node: ast.ClassDef, fields: list[ast.AnnAssign]) -> str:
     for field in fields:
         name, kind = ast.unparse(field.target), ast.unparse(field.annotation).replace("'", "")
         value = ast.unparse(field.value) if field.value is not None else ""
-        value = "" if value == "field(repr=False)" else value
         if value == "field(init=False)":
             continue
         if value.startswith("field(default_factory="):

@@ -1,7 +1,7 @@
 """Chooses among a provider's keys (D3): a refused key rests while another is left."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from harness.frame.failures import FAILURE_RULES, FailureClass
@@ -98,12 +98,12 @@ class ProviderKeys:
         return self._resting_until.get(upstream.provider.name, {})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)  # it holds secrets
 class CredentialProof:
     keys: tuple[ProviderKey, ...]
     # Also a key that was written again as it was, as one does whose account was paid.
     stored: tuple[StoredKey, ...]
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    headers: tuple[tuple[str, str], ...]
 
 
 class EarlyRecovery:
