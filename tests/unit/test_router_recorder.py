@@ -118,6 +118,9 @@ def test_blocks_and_minutes_are_stored_when_they_are_complete(bench: Bench) -> N
     (row,) = bench.store.traffic
     assert (row.charged, row.input_tokens, row.output_tokens) == (1, 21, 15)
     assert (row.cost_usd, row.latency_ms) == (1.5, {50: 3})
+    ended = [DONE, DONE._replace(priced=False)]
+    (row,) = minute_rows(ended, bench.clock.now(), "w")
+    assert (row.requests, row.unpriced) == (2, 1)
 
 
 def spooled(bench: Bench, batches: int, *, requests: int = 2) -> None:
