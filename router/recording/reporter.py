@@ -158,7 +158,8 @@ class Reporter(Recording):
         """Enters in all sums what ended since the last time. What ends next looks at the wall
         clock, which may have been set.
         """
-        self._note_spends()
+        if self._spent < len(self._ended):
+            self._note_spends()
         ended, self._ended, self._spent = self._ended, [], 0
         self._minute_ends = -math.inf
         if ended:
@@ -170,11 +171,11 @@ class Reporter(Recording):
 
     def _note_spends(self) -> None:
         ended, self._spent = self._ended[self._spent :], len(self._ended)
-        if ended:
-            self.spends.note(spend_rows(ended, self._minute, self.worker))
+        self.spends.note(spend_rows(ended, self._minute, self.worker))
 
     def spent(self, key: str, today: date) -> SpendTotals:
-        self._note_spends()
+        if self._spent < len(self._ended):
+            self._note_spends()
         return self.spends.used(key, today)
 
     def capture(self, draft: CaptureDraft) -> None:
