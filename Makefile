@@ -12,7 +12,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint types arch test-fast test-browser cov migrate bench docs \
-	docs-check imports bytecode lock verify soak gameday compiled-wheel real
+	docs-check imports bytecode lock verify soak gameday real
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -85,9 +85,6 @@ verify: setup ## every case of what `make test` samples, and all acceptance stor
 	$(PYTEST) $(PARALLEL) -m "verify or acceptance"
 	SWAPGATE_HYPOTHESIS=verify $(PYTEST) $(PARALLEL) -m "hypothesis and not (verify or soak or acceptance)"
 	@sh .ci/last_passed.sh verify
-
-compiled-wheel: setup ## dist/: the router compiled, for this platform and Python; needs a C compiler
-	SWAPGATE_COMPILE=1 $(BIN)/python -m hatchling build -t wheel
 
 soak: setup ## the longest tests; SOAK_S=3600 seconds of mixed faults
 	$(PYTEST) tests -m soak --timeout=0

@@ -6,9 +6,6 @@ they would meet a user's own `router.py` or another library's `evals`. So pyproj
 each folder to `swapgate/…`, and this hook rewrites what names it: `from harness.frame import
 errors` becomes `from swapgate.harness.frame import errors`. Nothing else changes, and no line
 moves (ADR 0030).
-
-SWAPGATE_COMPILE=1 makes a wheel for one platform and one Python, in which the router's direct
-path is compiled by mypyc. The sources stay beside what is compiled (ADR 0045).
 """
 
 import ast
@@ -17,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,21 +24,12 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 PACKAGES = ("harness", "router", "evals", "dashboard")
 # A lazy command names what it loads as `module:attribute`.
 ENTRY_POINT = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+:\w+")
-COMPILE = "SWAPGATE_COMPILE"
-# Another version compiles other things wrongly: see `compiled` in pyproject.toml.
-COMPILER = "mypy[mypyc]==2.4.1"
 
 
 class NamespaceHook(BuildHookInterface[BuilderConfig]):
     """Gives the wheel a rewritten copy of every Python file. An editable install needs none."""
 
     PLUGIN_NAME = "custom"
-
-    def dependencies(self) -> list[str]:
-        """The compiler, and whatever the modules import: it reads the types of all that."""
-        if not is_compiled():
-            return []
-        return [COMPILER, *self.build_config.builder.metadata.core.dependencies]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         self.copies = TemporaryDirectory(prefix="swapgate-wheel-")
@@ -58,20 +45,6 @@ class NamespaceHook(BuildHookInterface[BuilderConfig]):
         if version == "standard":
             site = self.build_site(Path(self.root))
             build_data["force_include"][str(site)] = "swapgate/site"
-            if is_compiled():
-                for built in self.build_extensions(Path(self.root)):
-                    place = built.relative_to(self.copies.name)
-                    build_data["force_include"][str(built)] = str(place)
-                build_data["pure_python"] = False
-                build_data["infer_tag"] = True
-
-    def build_extensions(self, root: Path) -> list[Path]:
-        """Compiles the copies of the modules that pyproject.toml lists. Returns what came."""
-        copies = Path(self.copies.name)
-        paths = [f"swapgate/{name}" for name in self.config["compiled"]]
-        command = [sys.executable, str(root / "compile_modules.py"), str(copies), *paths]
-        subprocess.run(command, check=True)  # noqa: S603 - our own script
-        return sorted(copies.glob(f"swapgate/**/*{sysconfig.get_config_var('EXT_SUFFIX')}"))
 
     def build_site(self, root: Path) -> Path:
         """Builds the docs site, without what only its makers need. Returns its folder."""
@@ -87,10 +60,6 @@ class NamespaceHook(BuildHookInterface[BuilderConfig]):
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 - hatchling's signature
         self.copies.cleanup()
-
-
-def is_compiled() -> bool:
-    return os.environ.get(COMPILE, "0") not in {"", "0"}
 
 
 def below_package(source: bytes, package: str) -> bytes:

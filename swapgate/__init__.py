@@ -7,13 +7,8 @@ with ModelClient.over_http("http://127.0.0.1:8080") as client:
     print(client.complete(asked).text)
 """
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING
-
-# In a wheel this package is imported before every module of ours (ADR 45).
-if os.environ.get("SWAPGATE_INTERPRETED", "0") not in {"", "0"}:
-    import_module(f"{__name__}.source_finder").install()
 
 if TYPE_CHECKING:
     from swapgate.client import *  # noqa: F403 - `__all__` says what

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from harness.frame import package_data
-
 if TYPE_CHECKING:
     from tests.support.store.postgres import Postgres
 
@@ -101,12 +99,6 @@ def remember_installed_components() -> None:
     )
 
 
-def skip_interpreted(items: list[pytest.Item]) -> None:
-    for item in items:
-        for mark in item.iter_markers("interpreted"):
-            item.add_marker(pytest.mark.skip(reason=f"compiled: {mark.args[0]}"))
-
-
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Workers come and go; the process that started them ends the server."""
     if postgres_folder().exists() and not hasattr(config, "workerinput"):
@@ -152,8 +144,6 @@ def pytest_report_collectionfinish(
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     mark_by_database(items)
-    if package_data.is_compiled():
-        skip_interpreted(items)
     yield  # pytest leaves out what -m does not want
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:

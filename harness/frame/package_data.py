@@ -1,19 +1,11 @@
-"""Where the files lie that ship with Swapgate but are no code: data, migrations, defaults. And
-whether some of the code came compiled.
-"""
+"""Where the files lie that ship with Swapgate but are no code: data, migrations, defaults."""
 
 from pathlib import Path
 
-from harness.frame import content_hash
 from harness.frame.errors import ConfigError
 
 # They lie beside `harness`: in the checkout, and in a wheel below `swapgate` (ADR 0030).
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def is_compiled() -> bool:
-    """Whether the router's direct path runs compiled in this process (ADR 45)."""
-    return not content_hash.__file__.endswith(".py")
 
 
 def path(name: str) -> Path:

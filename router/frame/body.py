@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
-from mypy_extensions import mypyc_attr
-
 from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
@@ -58,7 +56,6 @@ class ClientRequest:
         )
 
 
-@mypyc_attr(native_class=False)
 class FieldError(InputError):
     """Raised for a field that is wrong. param: the field of the body that is wrong."""
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
-from mypy_extensions import mypyc_attr
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -30,7 +29,6 @@ from router.protocols.answers import TokenUsage
 from router.recording.sums import CompletedRequest
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
-# Compiled, a tuple of more than ten has no type of its own.
 _Bounds = tuple[float, ...]
 DURATION_S: Final[_Bounds] = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 FIRST_TOKEN_S: Final[_Bounds] = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0)
@@ -183,7 +181,6 @@ def _provider(target: str) -> str:
     return target.partition("/")[0]
 
 
-@mypyc_attr(native_class=False)
 class Histogram(Collector):
     """Collects the series of one histogram. Belongs to one event loop."""
 
@@ -210,7 +207,6 @@ class Histogram(Collector):
         yield family
 
 
-@mypyc_attr(native_class=False)
 class _StateCollector(Collector):
     def __init__(self, read: Callable[[], Iterable[StateSample]]) -> None:
         self._read = read
@@ -242,7 +238,6 @@ def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
 _Labels = tuple[tuple[str, str], ...]
 
 
-@mypyc_attr(native_class=False)
 class MetricTotals(Collector):
     """Adds up metrics of several processes, as `RouterMetrics.families` gives them.
 

@@ -7,8 +7,6 @@ from datetime import date
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from mypy_extensions import mypyc_attr
-
 from harness.frame.alerts.alert import Alert
 from harness.frame.errors import InputError
 from harness.frame.people.spend import KeySpend, SpendTotals, total_spend
@@ -125,7 +123,6 @@ Ticket = ScoredUnit | int
 EnterFeedback = Callable[[FeedbackBody, str], Awaitable[FeedbackOutcome | None]]
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class Recording:
     """A Recorder, or the Reporter of a worker whose parent has the Recorder.
 

@@ -12,8 +12,6 @@ from datetime import UTC, date, datetime
 from operator import attrgetter
 from typing import Any, Final
 
-from mypy_extensions import mypyc_attr
-
 from harness.frame.content_hash import short_hash
 from harness.frame.people.spend import SpendTotals
 from harness.frame.plain_data import from_plain, to_plain
@@ -376,7 +374,6 @@ class Reporter(Recording):
             self._on_orphaned()
 
 
-@mypyc_attr(native_class=False)
 class _FrameProtocol(asyncio.Protocol):
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter

@@ -383,7 +383,6 @@ class DirectRequest:
             failed = self._door.note_failure(self.id, error)
             if begun:
                 raise
-        # Not awaited within `except`: compiled by mypyc 2.4.1, it would raise the fault again.
         if failed is not None:
             told = self._door.client_reply(scope, self.id, failed)
             await send_reply(send, told, (self.id,))

@@ -6,15 +6,12 @@ Hooks are synchronous; one that raises is counted and alerted, and the others go
 from collections.abc import Sequence
 from typing import ClassVar
 
-from mypy_extensions import mypyc_attr
-
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.request_state import Hooks, ObserverHooks, RoutedRequest
 from router.request.routed_response import RoutedResponse
 from router.snapshot.compiled import CompiledRoute
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class RequestObserver:
     """Watches requests: it overrides the hooks that it needs, and the others cost nothing."""
 

@@ -111,7 +111,6 @@ class RoutedResponse:
             )
         except Exception as error:
             self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
-        # Not awaited within `except`: compiled by mypyc 2.4.1, it would raise the fault again.
         if beat is None:
             await self._serve(dispatcher, receive, send, first=first)
             return
@@ -131,7 +130,6 @@ class RoutedResponse:
         beat: Heartbeat | None = None,
         first: FirstAttempt | None = None,
     ) -> None:
-        faults: list[BaseException] = []
         try:
             # Not watched while the last bytes are sent: after them any caller may go.
             with DisconnectWatch(receive, dispatcher.timers, self._on_leaving):
@@ -168,13 +166,9 @@ class RoutedResponse:
                 await send({"type": "http.response.body", "body": self._late_error(result)})
             else:
                 await send_reply(send, self._reply(result), self._truth())
-        except BaseException as error:
-            faults.append(error)
-        # In no `finally`: compiled, its `await` would lose the exception (ADR 45).
-        if isinstance(self.progress.result, CommittedStream):
-            await self.progress.result.aclose()
-        if faults:
-            raise faults.pop()  # it holds this frame: kept here, it would be a cycle
+        finally:
+            if isinstance(self.progress.result, CommittedStream):
+                await self.progress.result.aclose()
 
     def _failed_inside(self, *, every: bool = False) -> bool:
         failures = [attempt.failure for attempt in self.progress.attempts]
@@ -302,17 +296,13 @@ class RoutedResponse:
         if not self.head_sent:
             headers = self.stream_headers(stream)
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-        faults: list[BaseException] = []
         pieces = stream.sent()
         try:
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 self.copy(piece)
-        except BaseException as error:
-            faults.append(error)
-        await pieces.aclose()
-        if faults:
-            raise faults.pop()
+        finally:
+            await pieces.aclose()
         self.end_stream(asyncio.get_running_loop())
 
     def stream_headers(self, stream: CommittedStream) -> list[Header]:

@@ -159,10 +159,9 @@ class UpstreamCalls:
         reply = await self._sent(job, made, begun)
         result: UpstreamAnswer | CommittedStream
         handed_over = False
-        faults: list[BaseException] = []
         try:
             if not 200 <= reply.status < 300:
-                raise await read_refusal(reply)  # noqa: TRY301 - kept until the reply is closed
+                raise await read_refusal(reply)
             if on_head is not None:
                 on_head()
             if not asked.stream:
@@ -177,13 +176,9 @@ class UpstreamCalls:
                 commit = partial(self._committed, job, made, reply, events, on_end)
                 result = await _until_commit(reply, events, _most_held(job), commit)
                 handed_over = True
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            faults.append(error)
-        # In no `finally`: compiled, its `await` would lose the exception (ADR 45).
-        if not handed_over:
-            await reply.aclose()
-        if faults:
-            raise faults.pop()  # it holds this frame: kept here, it would be a cycle
+        finally:
+            if not handed_over:
+                await reply.aclose()
         return result
 
     async def count_tokens(self, job: RoutedRequest, made: Attempt) -> bytes:
@@ -195,20 +190,12 @@ class UpstreamCalls:
         body = count_body(_body(job, upstream), endpoint)
         request = replace(_request(job, made), body=body, path=PROVIDER_PATHS[endpoint])
         reply = await self._transport_for(upstream.provider).send(request)
-        counted = b""
-        faults: list[BaseException] = []
         try:
-            if reply.status == HTTPStatus.OK:
-                counted = await reply.body()
-            else:
-                faults.append(await read_refusal(reply))
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            faults.append(error)
-        # In no `finally`: compiled, its `await` would lose the exception (ADR 45).
-        await reply.aclose()
-        if faults:
-            raise faults.pop()
-        return counted
+            if reply.status != HTTPStatus.OK:
+                raise await read_refusal(reply)
+            return await reply.body()
+        finally:
+            await reply.aclose()
 
     async def _sent(
         self, job: RoutedRequest, made: Attempt, begun: BegunCall | None

@@ -93,7 +93,6 @@ class Router(RouterParts):
             failed = self._door.note_failure(request_id, error)
             if begun:
                 raise
-        # Not awaited within `except`: compiled by mypyc 2.4.1, it would raise the fault again.
         if failed is not None:
             told = self._door.client_reply(scope, request_id, failed)
             await send_reply(send, told, (request_id,))

@@ -14,7 +14,6 @@ from typing import Any, Final, cast
 from urllib.parse import unquote
 
 import httptools
-from mypy_extensions import mypyc_attr
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
@@ -50,7 +49,6 @@ _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 class HeadTooLarge(Exception): ...
 
 
-@mypyc_attr(native_class=False)
 class ConnectionState(ServerState):
     """The state that connections share. ending: every answer is the last. handed_over: others
     accept in this server's stead, and idle connections are kept until used once more.

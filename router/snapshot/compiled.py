@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
-from mypy_extensions import mypyc_attr
-
 from harness.frame.suggestions import did_you_mean
 from harness.gate.online.guardrails import CanaryJudge, Guardrail
 from harness.gate.online.observation import OTHER_NAMES
@@ -146,8 +144,6 @@ class CompiledLiteral:
     route: CompiledRoute  # shared by all grants of its target and class of data
 
 
-# Compiled, it could have no weak references.
-@mypyc_attr(native_class=False)
 @dataclass(frozen=True)
 class CompiledSnapshot:
     """Holds one revision, complete and immutable. A request keeps it from start to end."""

@@ -133,7 +133,6 @@ async def test_fresh_connections_take_an_idle_ones_place() -> None:
     await pool.aclose()
 
 
-@pytest.mark.interpreted("changes a constant")
 @on_both_loops
 async def test_idle_connections_are_closed_in_time(
     pool: UpstreamPool, monkeypatch: pytest.MonkeyPatch

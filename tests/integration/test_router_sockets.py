@@ -160,7 +160,6 @@ def test_trailers_and_frames_of_chunks_without_end_are_cut(world: World, end: by
     assert statuses(exchange(world, request(PLAIN, LAST))) == [200]
 
 
-@pytest.mark.interpreted("changes a constant")
 def test_a_client_that_never_reads_is_hung_up_on(
     upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +234,6 @@ def test_a_client_that_reads_once_all_is_sent_learns_that_it_was_too_much(
 
 
 @pytest.mark.req("G5")
-@pytest.mark.interpreted("changes a constant")
 @pytest.mark.parametrize("quiet", [True, False])
 def test_a_client_that_sends_on_after_its_last_answer_is_read_on_for_a_while_alone(
     upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, quiet: bool

@@ -71,12 +71,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built_wheel(tmp_path_factory.mktemp("wheel"))
 
 
-@pytest.fixture(scope="module")
-def compiled_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One whose router is compiled, for this platform and this Python."""
-    return built_wheel(tmp_path_factory.mktemp("wheel"), SWAPGATE_COMPILE="1")
-
-
 def built_wheel(folder: Path, **variables: str) -> Path:
     build = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
     run(*build, cwd=ROOT, **variables)
@@ -106,12 +100,6 @@ def borrowed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     The checkout is not among them: a `.pth` file counts in an environment's own folder only.
     """
     return borrowing(wheel, tmp_path_factory.mktemp("borrowed"))
-
-
-@pytest.fixture(scope="module")
-def compiled(compiled_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `borrowed`, of the compiled wheel."""
-    return borrowing(compiled_wheel, tmp_path_factory.mktemp("compiled"))
 
 
 def borrowing(wheel: Path, folder: Path) -> Path:
@@ -249,34 +237,6 @@ def test_a_scorer_has_the_same_identity_in_a_wheel_as_in_the_checkout(
 def test_the_suite_passes_against_the_wheel(borrowed: Path, tmp_path: Path) -> None:
     copy_suite(tmp_path)
     run(borrowed, "-m", "pytest", *CHOSEN, *SUITE, cwd=tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.verify
-@pytest.mark.timeout(4 * TIMEOUT_S)
-def test_the_routers_tests_pass_compiled(compiled: Path, tmp_path: Path) -> None:
-    copy_suite(tmp_path)
-    code = "from swapgate.harness import package_data; print(package_data.is_compiled())"
-
-    assert run(compiled, "-c", code, cwd=tmp_path).strip() == "True"
-    interpreted = run(compiled, "-c", code, cwd=tmp_path, SWAPGATE_INTERPRETED="1")
-    assert interpreted.strip() == "False"
-    run(compiled, "-m", "pytest", "-n", "2", *CHOSEN, *router_tests(), cwd=tmp_path)
-
-
-def router_tests() -> list[str]:
-    """The files of tests that import something of the router, or a router to test."""
-    files = [
-        *(ROOT / "tests/unit").glob("*.py"),
-        *(ROOT / "tests/contract").glob("*.py"),
-        *(ROOT / "tests/integration").glob("test_router_*.py"),
-    ]
-    own = re.compile(r"^\s*from (tests\.support\.)?router\.", re.MULTILINE)
-    return sorted(
-        str(file.relative_to(ROOT))
-        for file in files
-        if file.stem not in OF_THE_CHECKOUT and own.search(file.read_text())
-    )
 
 
 def copy_suite(folder: Path) -> None:

@@ -105,7 +105,6 @@ def test_a_stream_and_each_of_its_chunks(tmp_path: Path) -> None:
         assert_within(name, least_cost(name, allowed, tmp_path / name), allowed)
 
 
-@pytest.mark.interpreted("counts calls of Python functions")
 @pytest.mark.parametrize("name", ["plain", "stream", "messages"])
 def test_observers_that_are_off_cost_a_request_no_call(name: str, tmp_path: Path) -> None:
     called = files(KINDS[name], tmp_path).keys()
@@ -114,7 +113,6 @@ def test_observers_that_are_off_cost_a_request_no_call(name: str, tmp_path: Path
     assert not OBSERVERS & called
 
 
-@pytest.mark.interpreted("counts calls of Python functions")
 def test_a_chat_passes_few_files_and_the_page_about_the_code_names_each(tmp_path: Path) -> None:
     page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
     called = files(KINDS["plain"], tmp_path).keys()
@@ -123,14 +121,12 @@ def test_a_chat_passes_few_files_and_the_page_about_the_code_names_each(tmp_path
     assert [file for file in called if f"`router/{file}`" not in page] == []
 
 
-@pytest.mark.interpreted("counts calls of Python functions")
 def test_those_that_a_rollout_needs_are_called_with_one(tmp_path: Path) -> None:
     called = files(KINDS["guardrails"], tmp_path).keys()
 
     assert {Path("observers/canary_guard.py"), Path("request/guardrail_probe.py")} <= called
 
 
-@pytest.mark.interpreted("counts calls of Python functions")
 def test_a_change_that_costs_five_percent_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,7 +191,6 @@ def test_a_worker_whose_parent_is_gone_is_told_once_and_says_so_to_a_scrape(
     assert office.orphaned == 1
 
 
-@pytest.mark.interpreted("changes a constant")
 def test_a_parent_that_does_not_read_makes_later_requests_unscored_and_holds_up_none(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +215,6 @@ def test_a_parent_that_does_not_read_makes_later_requests_unscored_and_holds_up_
     assert sum(row.requests for row in office.store.traffic) == 5
 
 
-@pytest.mark.interpreted("replaces a method of one object")
 @pytest.mark.parametrize("begins", [False, True])
 def test_a_worker_that_rests_reports_a_request_that_ends_and_evidence_that_begins(
     office: Office, monkeypatch: pytest.MonkeyPatch, *, begins: bool

@@ -202,7 +202,6 @@ async def ask(folder: Path) -> None:
     await Door(folder).call(CHAT, ASK)
 
 
-@pytest.mark.interpreted("replaces a method of a class")
 async def test_the_end_comes_where_the_request_breaks_off_right_after_its_beginning(
     witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

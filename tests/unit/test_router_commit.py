@@ -240,7 +240,6 @@ def allowing(max_tokens: int, more: str = "") -> bytes:
     return ASK[:-1] + f',"max_tokens":{max_tokens}{more}}}'.encode()
 
 
-@pytest.mark.interpreted("replaces a method of one object")
 @pytest.mark.req("B3")
 async def test_what_a_worker_has_measured_limits_whoever_has_somebody_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -257,7 +256,6 @@ async def test_what_a_worker_has_measured_limits_whoever_has_somebody_behind(
     assert used[MIN_ANSWERS:] == [*[(INCUMBENT, MIN_LIMIT_S)] * 3, (FALLBACK, math.inf)]
 
 
-@pytest.mark.interpreted("replaces a method of one object")
 @pytest.mark.req("B3")
 async def test_what_a_client_allows_limits_a_target_that_nobody_has_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -273,7 +271,6 @@ async def test_what_a_client_allows_limits_a_target_that_nobody_has_measured(
     assert limits_s == [MIN_LIMIT_S, 9000 / SLOW_TOKENS_PER_S, math.inf]
 
 
-@pytest.mark.interpreted("replaces a method of one object")
 @pytest.mark.req("B3")
 async def test_a_fresh_router_leaves_a_hanging_target_and_a_slow_one_only_at_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

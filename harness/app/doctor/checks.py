@@ -14,7 +14,6 @@ from harness.app.database import without_password
 from harness.app.processes import answers_http
 from harness.config.model import Settings
 from harness.evals.settings import SuiteSettings
-from harness.frame import package_data
 from harness.frame.errors import DatabaseUnusable, NotAllowed, StoreUnavailable, SwapgateError
 from harness.frame.pagination import PageRequest
 from harness.frame.runtime.tcp_ports import is_free, port_holder
@@ -53,8 +52,7 @@ def all_checks(
     finding.
     """
     version = ".".join(map(str, sys.version_info[:3]))
-    router = "compiled" if package_data.is_compiled() else "interpreted"
-    yield DoctorFinding("python", "ok", f"{version}, the router is {router}")
+    yield DoctorFinding("python", "ok", version)
     try:
         settings = read_settings()
     except SwapgateError as error:

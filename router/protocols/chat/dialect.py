@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from mypy_extensions import mypyc_attr
-
 from harness.frame.failures import FailureClass
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Target
@@ -48,7 +46,6 @@ _GOOD: Final = ("stop", "tool_calls")  # most often; `ENDS` has all
 _CUT: Final = AnswerEnding.CUT
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class ChatDialect:
     """Speaks one endpoint's protocol; the other dialects inherit from it. passed_up: the
     client's headers for the provider, with defaults. call_mark: is in answers that call tools.
