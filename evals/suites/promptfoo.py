@@ -40,7 +40,6 @@ _CHANGED: Final[Mapping[str, str]] = {
 # Of a key that is not taken, why.
 _LEFT: Final[Mapping[str, str]] = {
     "scenarios": "write its tests out under `tests`",
-    "assertionTemplates": "write them out under `tests`",
     "outputPath": "results are stored: `swapgate eval show RUN --samples`",
     "env": "keys belong into the environment or .env",
     "extensions": "they run code of yours",
@@ -98,6 +97,8 @@ def convert(
 def _note_others(source: SourceConfig) -> None:
     if source.value(("description",)):
         source.take(("description",), "the suites' title")
+    if source.value(("assertionTemplates",)):
+        source.take(("assertionTemplates",), "written out where a test names them")
     for key, where in _CHANGED.items():
         if source.value((key,)):
             source.take((key,), where, changed=True)
@@ -121,6 +122,11 @@ class _Reader:
     # By the place of a file of tests: how many there are, and why some are not taken.
     counts: dict[ConfigPath, int] = field(default_factory=dict)
     lost: dict[ConfigPath, dict[int, str]] = field(default_factory=dict)
+
+    @property
+    def _templates(self) -> Mapping[str, object]:
+        given = self.source.value(("assertionTemplates",))
+        return given if isinstance(given, Mapping) else {}
 
     def list_prompts(self) -> Iterator[str]:
         given = self.source.value(("prompts",))
@@ -249,6 +255,8 @@ class _Reader:
     def _read_assertion(self, one: object, path: ConfigPath) -> Test:
         if isinstance(one, str):
             one = parse_expected(one)
+        if isinstance(one, Mapping) and isinstance(named := one.get("$ref"), str):
+            one = self._templates.get(named.rpartition("/")[2])
         if not isinstance(one, Mapping):
             raise InputError("it is no assertion")
         kind = str(one.get("type"))

@@ -177,3 +177,19 @@ def test_a_file_without_right_answers_says_what_it_looks_like(tmp_path: Path) ->
         InputError, match="looks like a data set of langfuse, and has no question"
     ):
         read_dataset(file)
+
+
+def test_an_assertion_by_its_templates_name_is_the_template() -> None:
+    template = {"type": "contains", "value": "Hello"}
+    config = {
+        "prompts": ["Say {{word}}"],
+        "assertionTemplates": {"greets": template},
+        "tests": [
+            {"vars": {"word": "Hello"}, "assert": [{"$ref": "#/assertionTemplates/greets"}]},
+            {"vars": {"word": "Hi"}, "assert": [{"$ref": "#/assertionTemplates/unknown"}]},
+        ],
+    }
+
+    (suite,) = convert(SourceConfig(config, {(): "c.yaml:1"}), FILES.__getitem__, judged=False)
+
+    assert [item["metadata"]["assert"] for item in suite.items] == [[template]]
