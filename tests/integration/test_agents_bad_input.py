@@ -3,9 +3,11 @@ The rows of `agents_endpoints` say for every endpoint what is wrong, and who may
 """
 
 import json
+import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,16 @@ import httpx
 import pytest
 import yaml
 
+from harness.agents import switches
+from harness.agents.records import SwitchRequests
+from harness.agents.switch_request import ModelSwitchRequest
 from harness.app.demo.environment import PORTS, DemoEnvironment
 from harness.frame.people.access import SYSTEM, Role
 from harness.operations import keys
+from harness.routing.context import Context
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion, streamed
+from tests.support.router.router_process import eventually
 from tests.support.site import documented_commands
 from tests.support.site.agents_endpoints import (
     ENDPOINTS,
@@ -361,6 +368,40 @@ def test_the_demo_has_what_the_commands_name(tmp_path: Path) -> None:
     assert named["config"]["fallbackModel"] in made["routes"]
     assert made["agents"]["open_on_loopback"]
     assert f":{PORTS['router']}" in ADDRESS
+
+
+@pytest.mark.verify
+@pytest.mark.req("C1", "C4")
+def test_the_commands_of_a_switch_work_and_wait_for_a_person(
+    documented_site: AgentsSite,
+) -> None:
+    (commands,) = re.findall(r"```bash\n(.*?)```", DOCS, flags=re.DOTALL)
+    here = commands.replace(
+        ADDRESS, documented_site.world.url.replace("127.0.0.1", "localhost")
+    )
+    _, _, agent, _, session = documented_site.session().split("/")
+    ctx = documented_site.world.installation.context
+    with subprocess.Popen(  # noqa: S603 - the documented commands are what is tried
+        ["bash", "-euo", "pipefail", "-c", here],  # noqa: S607
+        env={"PATH": os.environ["PATH"], "AGENT": agent, "SESSION": session},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as running:
+        eventually(lambda: pending_of(ctx, session) or running.poll() is not None)
+        (request,) = pending_of(ctx, session)
+        switches.approve_switch(ctx, SYSTEM, request.id, "go on")
+        shown, _ = running.communicate(timeout=120)
+
+    assert running.returncode == 0, shown
+    listed, switched = json_values(shown)
+    assert "openai/gpt-4o-mini" in [model["model"] for model in listed["models"]]
+    assert (switched["status"], switched["request"]) == ("approved", request.id)
+
+
+def pending_of(ctx: Context, session: str) -> Sequence[ModelSwitchRequest]:
+    with ctx.store.read() as tx:
+        return SwitchRequests(tx).pending(session=session)
 
 
 def test_every_endpoint_is_in_the_table() -> None:
