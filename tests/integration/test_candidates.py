@@ -216,7 +216,7 @@ def test_what_does_not_fit_into_the_budget_waits_for_the_next_round(
 
 
 @pytest.mark.req("A3", "F4")
-def test_a_candidate_of_unknown_price_costs_nothing_on_ones_own_machine(
+def test_beside_a_candidate_of_ones_own_machine_the_incumbents_answers_are_paid(
     world: SmallInstallation,
 ) -> None:
     set_prices(world, better=None)
@@ -224,8 +224,15 @@ def test_a_candidate_of_unknown_price_costs_nothing_on_ones_own_machine(
     ctx = world.context()
     plan = candidates.plan_round(ctx, world.route(), WEEKLY)
     assert [one.name for one in plan.measured] == ["sim/better", "sim/good"]
-    assert plan.measured[0].cost_usd == 0.0
-    assert 0.0 < plan.cost_usd == plan.measured[1].cost_usd
+    better, good = plan.measured
+    assert 0.0 < better.shared_usd == better.cost_usd == pytest.approx(good.shared_usd)
+    assert plan.cost_usd == pytest.approx(good.cost_usd)
+    policy = ctx.policy("default")
+    capped = replace(policy, gate=replace(policy.gate, max_cost_usd=5.0))
+    (waits,) = candidates.plan_round(
+        replace(ctx, policies={**ctx.policies, "default": capped}), world.route(), WEEKLY
+    ).waiting
+    assert "so the policy's `max_cost_usd` would end its run" in waits.remark
     cheaper = replace(WEEKLY, prefer=Preference.CHEAPER)
     (waits,) = candidates.plan_round(ctx, world.route(), cheaper).waiting
     assert waits.remark.startswith("the price of sim/better is unknown, so no saving")

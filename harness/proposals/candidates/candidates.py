@@ -258,7 +258,8 @@ def price_candidate(
         data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
         estimates = estimate.estimate_proposal(ctx, request)
         cost = _compare_costs(ctx, route, target, estimates)
-        _check_prices(ctx, schedule, cost)
+        gate = ctx.policy(route.settings.policy).gate
+        _check_prices(ctx, schedule, cost, capped=gate.max_cost_usd is not None)
         return _add_up(name, estimates, cost)
     except StoreUnavailable:
         raise
@@ -280,8 +281,12 @@ def _compare_costs(
     return cost
 
 
-def _check_prices(ctx: Context, schedule: CandidateSchedule, cost: CostRatio) -> None:
-    """Raises InputError for an unknown price but on one's own machine, which costs nothing."""
+def _check_prices(
+    ctx: Context, schedule: CandidateSchedule, cost: CostRatio, *, capped: bool
+) -> None:
+    """Raises InputError for an unknown price but on one's own machine, which costs nothing.
+    capped: whether the policy bounds what a run costs.
+    """
     if not cost.unpriced:
         return
     with ctx.store.read() as tx:
@@ -290,6 +295,8 @@ def _check_prices(ctx: Context, schedule: CandidateSchedule, cost: CostRatio) ->
     kinds = [PROVIDER_KINDS.get(providers[owner].kind) for owner in owners]
     if schedule.prefer is Preference.CHEAPER:
         why = "no saving can be shown"
+    elif capped:
+        why = "the policy's `max_cost_usd` would end its run"
     elif all(kind is not None and kind.group in _FREE for kind in kinds):
         return
     else:
@@ -307,8 +314,9 @@ def _add_up(name: str, estimates: Sequence[SuiteEstimate], cost: CostRatio) -> P
         usd = suite.candidate.cost_usd if suite.candidate else None
         total = 0.0 if cost.unpriced else suite.cost_usd
         if name in cost.unpriced:
-            # It runs on one's own machine, and only its judge is paid.
-            usd, total = 0.0, suite.judge_usd
+            # It runs on one's own machine: the incumbent's answers and the judge are paid.
+            total = _paid_without(suite, is_incumbent_priced=len(cost.unpriced) == 1)
+            usd = 0.0
         if usd is None or total is None:
             raise InputError(
                 f"its cost on {suite.plan.suite} cannot be estimated: the price of the "
@@ -318,3 +326,12 @@ def _add_up(name: str, estimates: Sequence[SuiteEstimate], cost: CostRatio) -> P
         whole += total
     whole = max(own, whole)
     return PlannedCandidate(name, whole, shared_usd=whole - own)
+
+
+def _paid_without(suite: SuiteEstimate, *, is_incumbent_priced: bool) -> float | None:
+    """Returns what a suite costs beside a candidate that costs nothing; None for unknown."""
+    known = suite.incumbent.cost_usd if suite.incumbent else None
+    answer_usd = known if is_incumbent_priced else 0.0
+    if answer_usd is None or suite.judge_usd is None:
+        return None
+    return answer_usd * suite.plan.planned_items * suite.plan.epochs + suite.judge_usd
