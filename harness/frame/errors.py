@@ -2,41 +2,41 @@
 and what to do next.
 
 SwapgateError
-├── ConfigError            the file is wrong, at this file and line
-│   └── RetiredKeys        it has keys that are gone
-├── InputError             the input is wrong, at this file, line or field
-│   └── AmbiguousName      several models fit a name equally well
+├── ConfigError            the file is wrong; says file, line, nearest right key
+│   └── RetiredKeys        it has keys that are gone; names all, with their replacements
+├── InputError             what a caller passed is wrong; says the place (file, line, field)
+│   └── AmbiguousName      several models fit a name equally well; says which
 ├── NotFound               no such route, proposal, run, key, target
 ├── NotAllowed             the caller's role, or the four-eyes rule, forbids it
 ├── Conflict               somebody else was first, or the thing is busy
 │   ├── RevisionConflict   the routing table moved on: decide again
 │   ├── StaleWrite         the row's version moved on: load it again
-│   ├── LeaseLost          an eval run is not this worker's any more
-│   ├── RouteBusy          the route has an open proposal
-│   └── SessionBusy        an agent's session answers another message
+│   ├── LeaseLost          an eval run is not this worker's any more: its answers are not stored
+│   ├── RouteBusy          the route has an open proposal; says which
+│   └── SessionBusy        an agent's session answers another message: wait for its end
 ├── IllegalTransition      a pair that the transition table does not have
 ├── ProofRefused           the proof is missing, stale, expired, or another target's
-│   └── EvidenceMismatch   the stored scores no longer give the verdict
+│   └── EvidenceMismatch   the stored scores do not give the verdict any more
 ├── StaleEvidence          pairs whose pins differ between the arms or from the registration
-├── StoreUnavailable       the database did not answer
-│   └── DatabaseUnusable   its file is missing or damaged, or it needs another version or role
-├── DecryptionFailed       the encryption keys at hand do not read a stored value
-├── SignInRefused          an OAuth provider refuses: a person signs in anew
-├── SignInUnreachable      an OAuth provider did not answer as it should
-├── DiscoveryFailed        a provider's list of models was not read
-├── ToolServerFailed       an agent's tool server, or its tool, failed
-├── DeliveryFailed         a sink did not take an alert
+├── StoreUnavailable       the database did not answer; the same call may succeed later
+│   └── DatabaseUnusable   its file is missing or damaged, or another version or role is needed
+├── DecryptionFailed       what is stored cannot be read with the encryption keys at hand
+├── SignInRefused          the server of an OAuth provider says no: a person signs in anew
+├── SignInUnreachable      it did not answer as it should; the same call may succeed later
+├── DiscoveryFailed        a provider's list of models was not read, and none is kept of it
+├── ToolServerFailed       an agent's tool server, or its tool, failed: the model is told so
+├── DeliveryFailed         a sink did not take an alert; it is tried again
 ├── JudgeUnfit             a suite's judge is away, or does not agree with its references
-├── ProviderAway           a provider does not answer; the run waits
+├── ProviderAway           a provider does not answer; the run waits, and asks it again
 ├── SpendingPaused         the monthly cap is reached; the work waits
 ├── PatternTooSlow         a user's regular expression takes too long for a text
 ├── SchemaTooLarge         a JSON schema takes too many steps for a value
-├── SignatureInvalid       a stored row is not as it was signed
-├── SnapshotInvalid        a snapshot does not validate; the old one serves
-│   └── DatabaseRestored   it is older than the one that this router served
+├── SignatureInvalid       a stored row is not what its signature covers, or has none
+├── SnapshotInvalid        a snapshot does not validate; the old one goes on serving
+│   └── DatabaseRestored   it is older than what this router served; a person decides
 ├── UpstreamError          a provider failed (`reliability.failures`: how)
-│   └── NoAnswer           a call brought no answer
-└── CallFailed             a ModelClient's call has no answer
+│   └── NoAnswer           a call brought no answer; says whether another one may
+└── CallFailed             a ModelClient's call has no answer; says status, code, retry_after_s
     ├── CallRefused        the request is wrong
     ├── KeyRefused         the key opens nothing, or not this route
     ├── CallLimited        too much at once: wait for retry_after_s

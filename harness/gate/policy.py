@@ -49,7 +49,8 @@ class GatePolicy:
     verdict_ttl_s: float = 14 * 86_400.0  # how long a verdict is proof
     # How long a comparison waits for a provider that is away, in pauses of up to 15 minutes.
     infra_patience_s: float = DEFAULT_PATIENCE_S
-    # Whether the first 5 answers count as wrong if none can be read.
+    # Whether a run goes on as a retry, its answers counting as wrong, where nothing can be read
+    # in the first 5.
     unreadable_is_wrong: bool = False
     max_cost_usd: float | None = None  # max_cost_usd, max_tokens: per run
     max_tokens: int | None = None

@@ -126,7 +126,8 @@ class AgentSettings:
     enabled: bool = True  # `swapgate serve all` starts it
     host: str = "127.0.0.1"  # address that it listens on
     port: int = 8085  # port that it listens on
-    # Where the router passes `/agents` to: null for this host and port, empty for nowhere.
+    # Where the router passes `/agents` to: null for this host and port while `enabled`, empty
+    # for nowhere.
     url: str | None = None
     router_url: str = ""  # where models are called; empty for the router of this file
     # Where the control plane signs consents; empty for the control plane of this file.

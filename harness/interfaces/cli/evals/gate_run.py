@@ -291,7 +291,7 @@ def gate_run(
         metavar="SHARE",
     ),
     unreadable_as_wrong: bool = opt(
-        "Count a model's first 5 answers as wrong if none can be read."
+        "Go on where nothing can be read in a model's first 5 answers: they count as wrong."
     ),
     reason: str = opt("Why.", default="swapgate gate run"),
     markdown_file: Path | None = opt("Write the report here.", "--markdown"),

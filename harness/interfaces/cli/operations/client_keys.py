@@ -208,7 +208,8 @@ def print_sign_in_link(
     """Print a link that signs in to the dashboard, once.
 
     Without ID it signs in the operator of this machine, or the owner of the key in --key-file.
-    With ID it signs in the owner of that management key, which you must have created.
+    With ID it signs in the owner of that management key, which you must have created. The first
+    person who opens the link is signed in.
     """
     made, text = session.decide(
         dashboard_sessions.create_link,
@@ -290,7 +291,7 @@ def separate(session: Session, name: str, *, reason: str = REASON) -> None:
     """Declare that NAME is no other person here.
 
     A person of single sign-on needs this, or a `link`, to approve a proposal that was made with
-    a key, and the other way.
+    a key, and the other way. Neither of the two may declare it.
     """
     made = session.decide(people.separate, name, reason)
     output.answer(made, f"{name} is no other person here")

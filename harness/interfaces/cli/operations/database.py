@@ -141,7 +141,8 @@ def remove_forged(
 ) -> None:
     """Remove the rows whose signature is missing or does not hold.
 
-    Shows them first, and asks. Needs the tables' owner and the private signing key.
+    Shows them first, and asks. Restore rows that somebody changed from a backup instead. Needs
+    the tables' owner and the private signing key.
     """
     session.deciding_actor.require(Role.ADMIN)
     if not reason.strip():
