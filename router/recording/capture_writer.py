@@ -1,8 +1,11 @@
-"""Redacts and stores captured requests. No log and no spool has a word of them."""
+"""Redacts and stores captured requests in a thread. No log and no spool has a word of them."""
 
 import logging
-from collections import Counter, deque
+import queue
+import threading
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -17,6 +20,7 @@ log = logging.getLogger(__name__)
 # Of drafts, each of at most the route's `copy_max_bytes` twice.
 ROOM: Final = 100
 TOGETHER: Final = 20
+STOP_S: Final = 5.0
 COUNTED: Final = {
     CaptureResult.STORED: "captures_stored",
     CaptureResult.REPEATED: "captures_repeated",
@@ -25,7 +29,9 @@ COUNTED: Final = {
 
 
 class CaptureWriter:
-    """Redacts and stores drafts in the recorder's thread. secret: of the captures' ids."""
+    """Redacts and stores drafts in a thread of its own: a long one delays no observation.
+    secret: of the captures' ids.
+    """
 
     def __init__(
         self, store: RouterStore, redactor: Redactor, secret: bytes, counters: Counter[str]
@@ -34,21 +40,38 @@ class CaptureWriter:
         self._redactor = redactor
         self._secret = secret
         self._counters = counters
-        self._drafts: deque[CaptureDraft] = deque()
+        self._drafts: queue.Queue[CaptureDraft | None] = queue.Queue(ROOM)
         self._full: dict[str, object] = {}
+        self._thread = threading.Thread(target=self._run, name="captures", daemon=True)
 
     def put(self, draft: CaptureDraft) -> None:
-        if len(self._drafts) < ROOM:
-            self._drafts.append(draft)
-        else:
+        try:
+            self._drafts.put_nowait(draft)
+        except queue.Full:
             self._counters["captures_dropped"] += 1
 
-    def flush(self) -> None:
-        """Stores what has come. Raises nothing: what cannot be stored is dropped."""
-        while self._drafts:
-            self._keep(
-                [self._drafts.popleft() for _ in range(min(TOGETHER, len(self._drafts)))]
-            )
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stores the waiting drafts within STOP_S; the rest is dropped, and counted."""
+        if not self._thread.is_alive():
+            return
+        with suppress(queue.Full):
+            self._drafts.put(None, timeout=STOP_S)
+        self._thread.join(timeout=STOP_S)
+        if left := self._drafts.qsize():
+            self._counters["captures_dropped"] += left
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            drafts = [self._drafts.get()]
+            with suppress(queue.Empty):
+                while len(drafts) < TOGETHER:
+                    drafts.append(self._drafts.get_nowait())
+            last = None in drafts
+            self._keep([draft for draft in drafts if draft is not None])
 
     def _keep(self, drafts: Sequence[CaptureDraft]) -> None:
         ready = [

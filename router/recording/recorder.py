@@ -171,9 +171,13 @@ class Recorder(Recording):
 
     def start(self) -> None:
         self._thread.start()
+        if self._captures is not None:
+            self._captures.start()
 
     def stop(self) -> None:
         self._stopping.set()
+        if self._captures is not None:
+            self._captures.stop()
         if self._thread.is_alive():
             self._thread.join(timeout=STOP_S)
         if self._thread.is_alive():
@@ -210,8 +214,6 @@ class Recorder(Recording):
         else:
             self._well_again()
         self._in_hand = NOTHING
-        if self._captures is not None:
-            self._captures.flush()
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_s):

@@ -80,9 +80,10 @@ def desk(
     store = open_store(folder, kind)
     counters: Counter[str] = Counter()
     made = CaptureWriter(RouterStore(store), Redactor(), SECRET, counters)
+    made.start()
     for capture in drafts:
         made.put(capture)
-    made.flush()
+    made.stop()
     with closing(store), store.read() as tx:
         return list(Captures(tx).list()), counters
 
