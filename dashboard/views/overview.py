@@ -177,9 +177,13 @@ def _alert_cells(alert: AlertView) -> html.Row:
         seconds = (alert.resolved_at - alert.first_seen).total_seconds()
         lasted = labels.span(seconds) if seconds >= 1 else DASH
     symbol, tone = SEVERITY_SIGNS[alert.severity]
+    text = f"{alert.text} Next: {alert.next_step}." if alert.open else alert.text
+    about = escape(alert.subject)
+    if alert.open:
+        about += f"<br>{html.docs_link(f'runbook#{alert.kind}', labels.RUNBOOK)}"
     return {
-        "Alert": noted(title, alert.text),
-        "About": escape(alert.subject),
+        "Alert": noted(title, text),
+        "About": about,
         "Severity": html.state(Label(symbol, alert.severity.name.lower(), tone)),
         "First seen": escape(labels.date_time(alert.first_seen)),
         "Lasted": escape(lasted),

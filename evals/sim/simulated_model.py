@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
+from string import ascii_uppercase
 from typing import Any
 
 from pydantic import dataclasses as checked
@@ -158,10 +159,19 @@ def bank_item(sample: items.Item, *, suite: str, place: str) -> BankItem:
         "input": sample.input,
         "target": sample.target,
         "difficulty": known.get("difficulty", 0.5),
-        "distractors": known.get("distractors", ()),
+        "distractors": known.get("distractors", other_choices(sample)),
         "tool_call": calls[0] if calls else None,
     }
     return parse(BankItem, fields, f"{place}: item {sample.id}")
+
+
+def other_choices(sample: items.Item) -> list[object]:
+    choices = sample.choices
+    places = range(len(choices))
+    for options in (list(choices), list(ascii_uppercase[: len(choices)]), list(places)):
+        if sample.target in options:
+            return [option for option in options if option != sample.target]
+    return []
 
 
 SLOPE = 5.0
