@@ -10,13 +10,11 @@ from router.frame.body import iter_objects
 @dataclass(slots=True)
 class ChatWay:
     """The way into a chat. limit_field: the provider's name of the output's limit. maker: gets
-    its own reasoning back. dropped: names of what was left out or said otherwise. says_all:
-    also what is asked now and no chat has is said as text.
+    its own reasoning back. dropped: names of what was left out or said otherwise.
     """
 
     limit_field: str = "max_tokens"
     maker: str = ""
-    says_all: bool = False
     dropped: dict[str, None] = field(default_factory=dict)
 
     def without(

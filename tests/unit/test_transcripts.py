@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from harness.frame.redaction import Redactor
 from router.protocols.transcript import build_transcript
 
 pytestmark = pytest.mark.req("F9")
@@ -11,9 +12,8 @@ TOOL = {"type": "function", "function": {"name": "mail", "parameters": {"type": 
 CALL = {
     "id": "c1",
     "type": "function",
-    "function": {"name": "mail", "arguments": '{"to":"a"}'},
+    "function": {"name": "mail", "arguments": '{"to": "a"}'},
 }
-LEFT_OUT = {"type": "text", "text": "[image_url left out]"}
 ASKED = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Write to a."}]
 
 
@@ -41,14 +41,14 @@ def test_a_chat_streamed_in_pieces_is_what_it_would_have_been_whole() -> None:
     asked = {"model": "chat", "messages": ASKED, "tools": [TOOL], "user": "kim", "store": True}
     message = {"role": "assistant", "content": "Sure.", "tool_calls": [CALL]}
     whole = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
-    first = {"index": 0, "id": "c1", "function": {"name": "mail", "arguments": '{"to":'}}
+    first = {"index": 0, "id": "c1", "function": {"name": "mail", "arguments": '{"to"'}}
     streamed = events(
         chunk(role="assistant", content=""),
         chunk(content="Su"),
         chunk(content="re."),
         {"choices": [{"index": 1, "delta": {"content": "another choice"}}]},
         chunk(tool_calls=[first]),
-        chunk(tool_calls=[{"index": 0, "function": {"arguments": '"a"}'}}]),
+        chunk(tool_calls=[{"index": 0, "function": {"arguments": ': "a"}'}}]),
         chunk(finish_reason="tool_calls"),
         {"choices": [], "usage": {"prompt_tokens": 3}},
         done=True,
@@ -82,7 +82,7 @@ def test_anthropics_messages_become_a_chats() -> None:
                 "role": "user",
                 "content": [
                     {"type": "tool_result", "tool_use_id": "c1", "content": "sent"},
-                    {"type": "image", "source": {"type": "base64", "data": "AAAA"}},
+                    {"type": "image", "source": {"data": "AAAA"}},
                     {"type": "text", "text": "Thanks"},
                 ],
             },
@@ -113,13 +113,13 @@ def test_anthropics_messages_become_a_chats() -> None:
         *ASKED,
         {"role": "assistant", "content": None, "tool_calls": [CALL]},
         {"role": "tool", "tool_call_id": "c1", "content": "sent"},
-        {"role": "user", "content": [LEFT_OUT, {"type": "text", "text": "Thanks"}]},
+        {"role": "user", "content": "[image left out]\nThanks"},
     ]
     assert found["tools"] == [TOOL]
     assert found["tool_choice"] == "required"
     answer = found["answer"]
     assert (answer["content"], answer["finish_reason"]) == ("Done.", "tool_use")
-    assert answer["tool_calls"][0]["function"] == {"name": "mail", "arguments": '{"to":"b"}'}
+    assert answer["tool_calls"][0]["function"] == {"name": "mail", "arguments": '{"to": "b"}'}
 
 
 def test_openais_responses_become_a_chats() -> None:
@@ -133,7 +133,7 @@ def test_openais_responses_become_a_chats() -> None:
                 "type": "function_call",
                 "call_id": "c1",
                 "name": "mail",
-                "arguments": '{"to":"a"}',
+                "arguments": '{"to": "a"}',
             },
             {"type": "function_call_output", "call_id": "c1", "output": "sent"},
         ],
@@ -172,4 +172,58 @@ def test_what_is_no_text_is_left_out_by_name() -> None:
 
     found = read("chat", asked, whole)
 
-    assert found["messages"] == [{"role": "user", "content": [LEFT_OUT]}]
+    left = {"type": "text", "text": "[image_url left out]"}
+    assert found["messages"] == [{"role": "user", "content": [left]}]
+
+
+def test_a_key_behind_a_hosted_tools_block_is_redacted_and_files_are_left_out_by_name() -> None:
+    key = "sk-sg-abcdefgh12345678"
+    hit = {"type": "web_search_result", "title": "found", "url": "https://files.test/hit"}
+    hosted = {"type": "web_search_tool_result", "tool_use_id": "s1", "content": [hit]}
+    spoken = [hosted, {"type": "text", "text": key}]
+    sources: list[dict[str, Any]] = [
+        {"type": "text", "media_type": "text/plain", "data": "A secret plan."},
+        {"type": "url", "url": "https://files.test/plan"},
+        {"type": "base64", "media_type": "application/pdf", "data": "QUJDRA=="},
+        {"type": "file", "file_id": "file_1"},
+        {"type": "content", "content": [{"type": "text", "text": "A secret part."}]},
+    ]
+    documents = [{"type": "document", "title": "Plan", "source": source} for source in sources]
+    pictures = [{"type": "image", "source": source} for source in sources[1:4]]
+    result = {"type": "tool_result", "tool_use_id": "c1", "content": documents}
+    asked = {
+        "system": pictures,
+        "messages": [
+            {"role": "user", "content": [*documents, *pictures]},
+            {"role": "assistant", "content": spoken},
+            {"role": "user", "content": [result]},
+        ],
+    }
+    whole = {"content": spoken, "stop_reason": "end_turn"}
+
+    found = Redactor().redact(read("messages", asked, whole)).value
+
+    no_documents = "\n".join(["[document left out]"] * 5)
+    no_pictures = "\n".join(["[image left out]"] * 3)
+    said = "[web_search_tool_result left out]\n[KEY_1]"
+    assert found == {
+        "messages": [
+            {"role": "system", "content": no_pictures},
+            {"role": "user", "content": f"{no_documents}\n{no_pictures}"},
+            {"role": "assistant", "content": said},
+            {"role": "tool", "tool_call_id": "c1", "content": no_documents},
+        ],
+        "answer": {"role": "assistant", "content": said, "finish_reason": "end_turn"},
+    }
+    parts = [
+        {"type": "input_file", "file_data": "QUJDRA==", "filename": "plan.pdf"},
+        {"type": "input_image", "image_url": "https://files.test/plan"},
+    ]
+    call = {"type": "web_search_call", "action": {"query": key}}
+    turns = read(
+        "responses", {"input": [{"role": "user", "content": parts}, call]}, {"output": []}
+    )
+    assert [turn["content"] for turn in turns["messages"]] == [
+        "[input_file left out]\n[input_image left out]",
+        "[web_search_call left out]",
+    ]

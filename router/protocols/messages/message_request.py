@@ -25,7 +25,7 @@ def chat_messages(messages: object, way: ChatWay) -> Iterator[Turn]:
     answered = last_answer(given)
     for number, message in enumerate(given):
         content = message.get("content")
-        blocks = _Blocks(way.dropped, is_history=way.says_all or number < answered)
+        blocks = _Blocks(way.dropped, is_history=number < answered)
         if message.get("role") == "assistant":
             yield _assistant(content, way.maker, blocks)
         elif message.get("role") == "system":
@@ -240,7 +240,7 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     if body.get("service_tier") == "standard_only":
         body["service_tier"] = "default"
     body["messages"] = [
-        *system_turn(request.get("system")),
+        *_system(request.get("system")),
         *chat_messages(request.get("messages"), way),
     ]
     if request.get("max_tokens") is not None:
@@ -249,7 +249,7 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
         body["stop"] = request["stop_sequences"]
     if request.get("stream"):
         body["stream_options"] = {"include_usage": True}
-    body |= chat_tools(request, way)
+    body |= _tools(request, way)
     body |= _format(request)
     effort = _effort(request)
     if effort and "reasoning_effort" not in body:
@@ -278,7 +278,7 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
     )
 
 
-def system_turn(system: object) -> list[dict[str, object]]:
+def _system(system: object) -> list[dict[str, object]]:
     """Leaves out the client's line about its bill: it differs between requests, so that no
     other provider would find the prompt in its cache.
     """
@@ -294,7 +294,7 @@ def system_turn(system: object) -> list[dict[str, object]]:
     return [{"role": "system", "content": content}] if content else []
 
 
-def chat_tools(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
+def _tools(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     kept = without_hosted(request.get("tools"), _CLIENTS, way.dropped)
     tools = [_tool(tool) for tool in kept]
     if not tools:

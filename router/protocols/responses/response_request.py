@@ -118,7 +118,7 @@ def chat_messages(instructions: object, given: object, way: ChatWay) -> list[Tur
     items = list(iter_objects(given))
     answered = last_answer(items)
     for number, item in enumerate(items):
-        turns.is_history = way.says_all or number < answered
+        turns.is_history = number < answered
         turns.add_item(item)
     return turns.found
 
@@ -146,7 +146,7 @@ class _Turns:
             if self._way.maker and maker_of_id(item.get("id")) == self._way.maker:
                 self._thought += _summary(item)
             self._signed += open_thoughts(item.get("encrypted_content"))
-        elif kind == "item_reference" and not self._way.says_all:
+        elif kind == "item_reference":
             raise reference_error()
         else:
             self._way.dropped[f"input.{kind}"] = None
@@ -307,7 +307,7 @@ def chat_body(
     reasoning = request.get("reasoning")
     if isinstance(reasoning, Mapping) and reasoning.get("effort"):
         body["reasoning_effort"] = reasoning["effort"]
-    body |= text_settings(request.get("text"))
+    body |= _text(request.get("text"))
     if not tools.functions:
         body.pop("parallel_tool_calls", None)
         return body
@@ -331,7 +331,7 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
     )
 
 
-def text_settings(text: object) -> dict[str, object]:
+def _text(text: object) -> dict[str, object]:
     if not isinstance(text, Mapping):
         return {}
     found: dict[str, object] = {}
