@@ -9,9 +9,9 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import streamlit as st
 
-from dashboard import html, page_frame, sign_in_page
-from dashboard.html import escape, strong
+from dashboard import markup, page_frame, sign_in_page
 from dashboard.labels import time_of_day
+from dashboard.markup import escape, strong
 from harness.frame.errors import NotAllowed, SwapgateError
 from harness.frame.people.access import SIGN_IN_PATH, Actor, Role
 from harness.operations import dashboard_sessions, single_sign_on
@@ -61,7 +61,7 @@ def show_account() -> bool:
 
 
 def _ask_sign_on(why: str) -> None:
-    st.html(html.title("<b>Sign in</b> to Swapgate", html.escape(why)))
+    st.html(markup.title("<b>Sign in</b> to Swapgate", markup.escape(why)))
     if page_frame.sign_on() is None:
         st.html(_account_line("With a key or a link:", sign_in_address()))
         return
@@ -126,7 +126,7 @@ def require_reader() -> None:
         gone = True
     except SwapgateError:
         # By the time that the part reads, the database may answer again, and to anybody.
-        st.html(html.failure(page_frame.NOT_OPEN, NOBODY_KNOWN, page_frame.ROUTER_SERVES))
+        st.html(markup.failure(page_frame.NOT_OPEN, NOBODY_KNOWN, page_frame.ROUTER_SERVES))
         st.stop()
     if gone:
         st.rerun()
@@ -139,10 +139,10 @@ def live_part(what: str) -> Iterator[None]:
     try:
         yield
         now = page_frame.context().clock.now()
-        st.html(html.note(f"updated {time_of_day(now)} UTC, every 2 s"))
+        st.html(markup.note(f"updated {time_of_day(now)} UTC, every 2 s"))
     except SwapgateError as error:
         why = f"Trying again. {page_frame.ROUTER_SERVES}"
-        st.html(html.failure(f"{what} cannot be read at the moment", str(error), why))
+        st.html(markup.failure(f"{what} cannot be read at the moment", str(error), why))
 
 
 def session_cookie() -> str:
@@ -173,7 +173,7 @@ def _sign_out() -> None:
             if (other := _find_sign_on()) is not None:
                 dashboard_sessions.end(ctx, other)
     except SwapgateError as error:
-        st.html(html.failure("Not signed out", str(error), "You are still signed in."))
+        st.html(markup.failure("Not signed out", str(error), "You are still signed in."))
         return
     if page_frame.sign_on() is not None and st.user.get("is_logged_in"):
         st.logout()
@@ -226,7 +226,7 @@ def attempt(
         else:
             st.session_state[page_frame.DONE] = done(actor)
             st.rerun()
-    st.html(html.failure("Not done", why or SIGN_IN, holds, docs_page=docs_page))
+    st.html(markup.failure("Not done", why or SIGN_IN, holds, docs_page=docs_page))
 
 
 def _account_line(words: str, address: str) -> str:

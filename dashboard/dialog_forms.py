@@ -12,7 +12,7 @@ from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar
 
 import streamlit as st
 
-from dashboard import current_user, html, page_frame
+from dashboard import current_user, markup, page_frame
 from harness.frame.errors import SwapgateError
 from harness.frame.people.access import Actor, Role
 from harness.routing.context import Context
@@ -57,7 +57,7 @@ def show_openers(openers: Sequence[Opener], *, explain: Sequence[Opener] | None 
                 opener.open()
     refusals = describe_refusals(openers if explain is None else explain)
     if refusals:
-        st.html(html.note(refusals))
+        st.html(markup.note(refusals))
 
 
 def describe_refusals(openers: Sequence[Opener]) -> str:
@@ -160,8 +160,8 @@ class Form:
 
     def say(self, *paragraphs: str, note: str = "") -> None:
         text = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs if paragraph)
-        below = f'<p class="note">{html.rich(note)}</p>' if note else ""
-        st.html(html.block(text + below))
+        below = f'<p class="note">{markup.rich(note)}</p>' if note else ""
+        st.html(markup.block(text + below))
 
     def need(self, met: object, words: str) -> None:
         if not met:
@@ -247,7 +247,7 @@ class Form:
                     lambda actor: self.says or f"{actor.name} {done}",
                 )
         if why:
-            st.html(html.note(why))
+            st.html(markup.note(why))
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,11 +273,11 @@ class Dialog(Generic[Arguments]):
                 self.show(Form(self.role, self.name, _about(*args)), *args, **kwargs)
             except SwapgateError as error:
                 why = str(error)
-                st.html(html.failure(NOT_NOW, why, UNCHANGED, docs_page=error.docs_page))
+                st.html(markup.failure(NOT_NOW, why, UNCHANGED, docs_page=error.docs_page))
             except Exception:
                 # The last resort, as of a page: our error belongs in the log.
                 log.exception("dialog_failed: %s", self.title)
-                st.html(html.failure("This failed", OUR_ERROR, RELOAD))
+                st.html(markup.failure("This failed", OUR_ERROR, RELOAD))
 
         guarded()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import streamlit as st
 
-from dashboard import html, labels, theme
+from dashboard import labels, markup, theme
 from dashboard.theme import Palette
 from harness.app import processes
 from harness.app.installation import Installation, open_installation
@@ -125,7 +125,7 @@ def show_page(name: str, show: Callable[[], None]) -> None:
         if (broken := first_break()) is not None:
             heading = f"✕ The audit log is broken at event {broken:,}."
             words = "Somebody changed what was recorded. swapgate audit verify shows where."
-            st.html(html.banner(heading, words, tone=labels.Tone.WORSE))
+            st.html(markup.banner(heading, words, tone=labels.Tone.WORSE))
         _show_banners(banners.list_observe_banners(ctx))
         show()
 
@@ -155,7 +155,7 @@ def _guard(name: str, show: Callable[[], object]) -> bool:
 
 
 def _failed(what: str, why: str, works: str, docs_page: str = "") -> None:
-    st.html(html.failure(what, why, works, docs_page=docs_page))
+    st.html(markup.failure(what, why, works, docs_page=docs_page))
     if st.button("Try again", icon=":material/refresh:"):
         st.rerun()
 
@@ -168,7 +168,7 @@ def _show_banners(found: Sequence[Banner]) -> None:
     for banner in found:
         tone = labels.Tone.WORSE if banner.serious else labels.Tone.UNDECIDED
         page = banner.docs_page
-        st.html(html.banner(banner.heading, banner.text, tone=tone, docs_page=page))
+        st.html(markup.banner(banner.heading, banner.text, tone=tone, docs_page=page))
 
 
 @st.cache_data(ttl=60, show_spinner=False)
@@ -183,7 +183,7 @@ def loading(what: str) -> Iterator[None]:
     # It is there each time: without it all below would move up, and be drawn anew.
     slot = st.empty()
     if key not in st.session_state:
-        slot.html(html.loading(what))
+        slot.html(markup.loading(what))
     try:
         yield
     finally:
@@ -196,7 +196,7 @@ def choose_route(routes: Sequence[str]) -> str | None:
     if asked is None or asked in routes:
         return st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
     why = "The page's address asks for it. `swapgate route list` names all routes."
-    st.html(html.title(f"There is no route {html.strong(asked)}", html.rich(why)))
+    st.html(markup.title(f"There is no route {markup.strong(asked)}", markup.rich(why)))
     choice = st.selectbox(
         "Show another route", routes, index=None, placeholder="Choose a route", key="instead"
     )
@@ -209,7 +209,7 @@ def choose_route(routes: Sequence[str]) -> str | None:
 def show_done_message() -> None:
     message = st.session_state.pop(DONE, None)
     if message:
-        st.html(html.banner("Done.", message, tone=labels.Tone.BETTER))
+        st.html(markup.banner("Done.", message, tone=labels.Tone.BETTER))
 
 
 def link(page: str, label: str, icon: str, **query: str) -> None:
@@ -251,20 +251,20 @@ def show_first_page() -> None:
 
 
 def show_empty(sentence: str, command: str) -> None:
-    st.html(html.empty(sentence, command))
+    st.html(markup.empty(sentence, command))
 
 
 def show_rest(page: Page[Any], what: str, command: str) -> None:
     if page.next is not None:
-        st.html(html.note(f"{len(page):,} of {page.total:,} {what}; `{command}` has all."))
+        st.html(markup.note(f"{len(page):,} of {page.total:,} {what}; `{command}` has all."))
 
 
 def show_turns(page: str, what: str, following: str | None) -> None:
     chosen = {k: v for k, v in st.query_params.to_dict().items() if k != "after"}
     if "after" in st.query_params:
-        st.html(html.block(html.link(page, f"Newest {what}", **chosen)))
+        st.html(markup.block(markup.link(page, f"Newest {what}", **chosen)))
     if following is not None:
-        st.html(html.block(html.link(page, f"Older {what}", after=following, **chosen)))
+        st.html(markup.block(markup.link(page, f"Older {what}", after=following, **chosen)))
 
 
 def show_html(text: str) -> None:
@@ -279,7 +279,7 @@ def missing_control() -> str | None:
 def warn_without_control() -> None:
     advice = missing_control()
     if advice is not None:
-        st.html(html.banner("Not now:", advice))
+        st.html(markup.banner("Not now:", advice))
 
 
 def copy_as_cli(*commands: Sequence[str]) -> None:

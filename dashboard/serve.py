@@ -237,7 +237,8 @@ OVERVIEW_PATHS: Final = ("/overview", "/alerts", "/settings")
 
 def show_overview(request: Request) -> Response:
     """Redirects to `/`, the one address that Streamlit's first page has."""
-    return RedirectResponse(f"/?{request.url.query}" if request.url.query else "/")
+    query = request.url.query if request.url.path == "/overview" else ""
+    return RedirectResponse(f"/?{query}" if query else "/")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

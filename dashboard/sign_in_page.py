@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from dashboard import theme
-from dashboard.html import escape, failure, strong
+from dashboard.markup import escape, failure, strong
 from harness.app.installation import Installation
 from harness.frame.errors import NotAllowed, SwapgateError
 from harness.frame.people.access import SIGN_IN_PATH, Actor, client_address

@@ -8,8 +8,8 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
-from dashboard import current_user, html, labels, page_frame
-from dashboard.html import escape, noted, strong
+from dashboard import current_user, labels, markup, page_frame
+from dashboard.markup import escape, noted, strong
 from harness.frame.formatting import format_excerpt
 from harness.frame.pagination import Page, PageRequest
 from harness.frame.serialize import to_plain
@@ -38,7 +38,7 @@ def show() -> None:
     matching = page.total if selection != ALL_EVENTS else None
     heading = _headline(total, broken, matching)
     with top:
-        st.html(html.title(heading, html.escape(f"{CHAIN_NOTE} · {labels.date_time(now)}")))
+        st.html(markup.title(heading, markup.escape(f"{CHAIN_NOTE} · {labels.date_time(now)}")))
     if total:
         _events(page, selection, now)
     else:
@@ -80,11 +80,11 @@ def _ask_day(label: str, key: str) -> datetime | None:
 
 def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> None:
     if not page:
-        st.html(html.note("No event has all of this. Shorten or empty a field above."))
+        st.html(markup.note("No event has all of this. Shorten or empty a field above."))
         return
-    st.html(html.table([_cells(event, now) for event in page], stacked=True))
+    st.html(markup.table([_cells(event, now) for event in page], stacked=True))
     page_frame.show_turns("audit", "events", page.next)
-    st.html(html.section("Export", "The selected events, with the chain's signatures."))
+    st.html(markup.section("Export", "The selected events, with the chain's signatures."))
     # The download is read in a thread that knows no visitor.
     ctx, reader = page_frame.context(), current_user.signed_in()
 
@@ -122,7 +122,7 @@ def _headline(total: int, broken: int | None, matching: int | None = None) -> st
     return f"The audit log is {strong('intact')}: {labels.plural(total, 'event')}"
 
 
-def _cells(event: AuditEvent, now: datetime) -> html.Row:
+def _cells(event: AuditEvent, now: datetime) -> markup.Row:
     details = dict(event.details)
     reason = details.pop("reason", "")
     why = f"{escape(str(reason))}<br>" if reason else ""
@@ -143,9 +143,9 @@ def _subject(subject: str) -> str:
     kind, _, name = subject.partition(" ")
     match kind:
         case "route":
-            return html.link("routes", escape(subject), route=name)
+            return markup.link("routes", escape(subject), route=name)
         case "proposal":
-            return html.link("compare", escape(subject), id=name)
+            return markup.link("compare", escape(subject), id=name)
         case _:
             return escape(subject)
 

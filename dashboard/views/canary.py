@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import current_user, html, page_frame
+from dashboard import current_user, markup, page_frame
 from dashboard.dialog_forms import Form, dialog, show_openers
-from dashboard.html import escape, strong
+from dashboard.markup import escape, strong
 from dashboard.views import canary_text, canary_timeline, route_holds, shadows
 from dashboard.views.canary_text import CanaryView
 from harness.canary import operations
@@ -26,7 +26,7 @@ def show() -> None:
         ctx = page_frame.context()
         routes = canary_text.list_canary_routes(ctx)
     if not routes:
-        st.html(html.title("There is no route yet, so no canary"))
+        st.html(markup.title("There is no route yet, so no canary"))
         page_frame.show_no_route()
         return
     # State, next step and Abort come first; the choice of the route stands below them.
@@ -40,7 +40,7 @@ def show() -> None:
         page_frame.show_done_message()
         page_frame.show_freezes(route)
     if view.status is None:
-        state.html(html.title(f"No canary on {strong(route)}"))
+        state.html(markup.title(f"No canary on {strong(route)}"))
         page_frame.show_empty(
             "This route has never had a canary. A canary opens when a proposal passes:",
             f"swapgate proposal create {route} PROVIDER/MODEL",
@@ -62,8 +62,10 @@ def show() -> None:
         # A new action redraws the page, by the new version.
         moves = canary_text.history_rows(rollout, canary_status.list_canary_moves(ctx, rollout))
         note = f"Rollout {rollout.id}. {canary_text.HISTORY_NOTE}"
-        st.html(html.listing("What was done", note, moves, "Nothing since it started."))
-    st.html(html.section("Kill switch", "It needs no canary: it forces one model or provider."))
+        st.html(markup.listing("What was done", note, moves, "Nothing since it started."))
+    st.html(
+        markup.section("Kill switch", "It needs no canary: it forces one model or provider.")
+    )
     show_openers([route_holds.throw.opener(route)])
     shadows.show(routes)
     page_frame.copy_as_cli(["canary", "explain", route], ["shadow", "status"])
@@ -83,25 +85,25 @@ def live(route: str, version: int, state: DeltaGenerator) -> None:
 def figures(view: CanaryView, status: CanaryStatus) -> None:
     # What needs a person is never greyed.
     stale = view.quiet_since is not None and canary_text.is_calm(status)
-    st.html(html.steps(*canary_text.plan(status)))
-    st.html(html.tiles(canary_text.tiles(view, status), stale=stale))
+    st.html(markup.steps(*canary_text.plan(status)))
+    st.html(markup.tiles(canary_text.tiles(view, status), stale=stale))
     if status.shared_key:
-        st.html(html.note(status.shared_key))
+        st.html(markup.note(status.shared_key))
     if status.accepted_cost:
-        st.html(html.note(f"{status.accepted_cost.text}."))
+        st.html(markup.note(f"{status.accepted_cost.text}."))
     if status.callers:
-        st.html(html.note(f"Callers: {status.callers}"))
+        st.html(markup.note(f"Callers: {status.callers}"))
     needs = canary_text.needs(status)
     if needs:
-        st.html(html.section("Conditions for the next step") + html.checklist(needs))
+        st.html(markup.section("Conditions for the next step") + markup.checklist(needs))
     timeline(view, status)
     evidence(status, stale=stale)
 
 
 def timeline(view: CanaryView, status: CanaryStatus) -> None:
-    st.html(html.section("Timeline", canary_text.TIMELINE_NOTE))
+    st.html(markup.section("Timeline", canary_text.TIMELINE_NOTE))
     if not status.blocks:
-        st.html(html.note("Nothing has been counted yet."))
+        st.html(markup.note("Nothing has been counted yet."))
         return
     found = canary_timeline.build_frames(status.rollout, status.timeline, view.now)
     panels = canary_timeline.draw(found, page_frame.palette())
@@ -111,8 +113,8 @@ def timeline(view: CanaryView, status: CanaryStatus) -> None:
 
 def evidence(status: CanaryStatus, *, stale: bool) -> None:
     st.html(
-        html.section("Evidence of harm", canary_text.harm_line(status))
-        + html.meter(
+        markup.section("Evidence of harm", canary_text.harm_line(status))
+        + markup.meter(
             "Evidence of harm",
             status.action.distance_to_trip,
             canary_text.harm_tone(status),
@@ -120,10 +122,10 @@ def evidence(status: CanaryStatus, *, stale: bool) -> None:
         )
     )
     st.html(
-        html.section("Guardrails", canary_text.GUARDRAILS_NOTE)
+        markup.section("Guardrails", canary_text.GUARDRAILS_NOTE)
         + canary_text.guardrails(status, stale=stale)
-        + html.note(canary_text.without_data(status))
-        + html.note(f"This canary {status.explanation.judged_by}.")
+        + markup.note(canary_text.without_data(status))
+        + markup.note(f"This canary {status.explanation.judged_by}.")
     )
 
 
@@ -163,9 +165,9 @@ def show_controls(status: CanaryStatus) -> None:
             if st.button(label, icon=icon, disabled=bool(why), key=f"hand-{signal.value}"):
                 ask(status, signal)
         if reasons := dict.fromkeys(filter(None, buttons.values())):
-            st.html(html.note(" ".join(reasons)), width="content")
+            st.html(markup.note(" ".join(reasons)), width="content")
     if not buttons:
-        st.html(html.note(ENDED))
+        st.html(markup.note(ENDED))
 
 
 def list_buttons(status: CanaryStatus) -> dict[RolloutSignal, str]:
@@ -210,7 +212,7 @@ def confirm(form: Form, _about: str, status: CanaryStatus, signal: RolloutSignal
         escape(describe_effect(rollout, candidate, incumbent, signal)),
     )
     for warning in status.objections(signal):
-        st.html(html.banner("▲ The data argue against it.", warning))
+        st.html(markup.banner("▲ The data argue against it.", warning))
 
     def act(ctx: Context, actor: Actor, reason: str) -> None:
         operations.operate(

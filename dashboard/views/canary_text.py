@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from dashboard import html, labels, page_frame
-from dashboard.html import Tile, VerdictCard, escape, strong
+from dashboard import labels, markup, page_frame
+from dashboard.markup import Tile, VerdictCard, escape, strong
 from harness.canary.canary_state import CanaryStateKind
 from harness.canary.status import CanaryStatus, list_canaries, list_rollouts
 from harness.frame.formatting import format_estimate, format_harm, format_percent
@@ -77,9 +77,9 @@ def headline(view: CanaryView, status: CanaryStatus) -> str:
             f"No request has arrived since {labels.date_time(since)}. Check that clients call "
             "the route and that the router runs: `swapgate doctor`."
         )
-        stale = html.banner("STALE.", words)
-    heading = html.title(f"{strong(status.candidate.name)} {escape(state.predicate)}", note)
-    card = html.verdict(_card(view, status), stale=bool(stale) and is_calm(status))
+        stale = markup.banner("STALE.", words)
+    heading = markup.title(f"{strong(status.candidate.name)} {escape(state.predicate)}", note)
+    card = markup.verdict(_card(view, status), stale=bool(stale) and is_calm(status))
     return f'<div class="sg-top">{heading}{stale}{card}</div>'
 
 
@@ -130,7 +130,7 @@ def _need(need: StepNeed) -> tuple[labels.Label, str]:
 def guardrails(status: CanaryStatus, *, stale: bool) -> str:
     seen = [row for row in status.explanation.guardrails if row.exposures]
     rows = map(_guardrail, sorted(seen, key=lambda row: -row.distance))
-    return html.block("".join(rows), kind="sg-measures sg-stale" if stale else "sg-measures")
+    return markup.block("".join(rows), kind="sg-measures sg-stale" if stale else "sg-measures")
 
 
 def _guardrail(row: GuardrailRow) -> str:
@@ -143,8 +143,9 @@ def _guardrail(row: GuardrailRow) -> str:
         f'<div class="row"><div class="name">{strong(row.name)}'
         f"<span>{escape(f'allowed: {row.allowed}')}</span></div>"
         f'<div class="figures">{figures}</div>'
-        f'<div class="state">{html.state(label)}<span>{format_harm(row.distance)}</span></div>'
-        f"{html.meter(row.name, row.distance, label.tone, row.furthest)}</div>"
+        f'<div class="state">{markup.state(label)}'
+        f"<span>{format_harm(row.distance)}</span></div>"
+        f"{markup.meter(row.name, row.distance, label.tone, row.furthest)}</div>"
     )
 
 
@@ -291,7 +292,7 @@ _WORDS: Final[Mapping[str, str]] = {
 _UPWARD: Final = frozenset({"canary.step_done", "canary.advance"})
 
 
-def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[html.Row]:
+def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[markup.Row]:
     return [
         {
             "When": f"<span>{escape(labels.date_time(move.at))}<br>event {move.number}</span>",

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from dashboard import html, labels, page_frame, plots
-from dashboard.html import escape, strong
+from dashboard import labels, markup, page_frame, plots
+from dashboard.markup import escape, strong
 from dashboard.views import decisions, samples, verdict_text
 from dashboard.views.samples import ComparisonView, show_format_failures
 from harness.frame.pagination import PageRequest
@@ -27,7 +27,7 @@ def show() -> None:
         chosen = st.query_params.get("id") or (newest.id if newest else None)
         view = samples.load(ctx, chosen) if chosen else None
     if view is None:
-        st.html(html.title("Nothing to compare yet"))
+        st.html(markup.title("Nothing to compare yet"))
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
         page_frame.show_empty("No candidate was proposed so far; this proposes one:", command)
         return
@@ -39,7 +39,7 @@ def show() -> None:
     figures(view, stale=stale)
     if view.comparison.proposal.selection:
         route = view.comparison.proposal.route
-        board = html.link("/suites", "All candidates of the route side by side", route=route)
+        board = markup.link("/suites", "All candidates of the route side by side", route=route)
         st.html(f'<p class="note">{board}.</p>')
     if view.comparison.verdict is not None:
         show_format_failures(view.comparison, view.titles)
@@ -66,26 +66,26 @@ def _header(view: ComparisonView) -> None:
         f"proposed by {proposal.proposer}",
         *([f"change request {proposal.change_reference}"] if proposal.change_reference else []),
     ]
-    route = html.link("routes", strong(proposal.route), route=proposal.route)
+    route = markup.link("routes", strong(proposal.route), route=proposal.route)
     heading = f"{strong(comparison.candidate.name)} instead of "
     heading += strong(comparison.incumbent.name)
-    st.html(html.title(heading, f"Route {route} · {escape(' · '.join(facts))}"))
+    st.html(markup.title(heading, f"Route {route} · {escape(' · '.join(facts))}"))
 
 
 def banner(view: ComparisonView) -> bool:
     because = verdict_text.stale_reason(view)
     if because:
         words = f"This verdict is no longer valid: {because}. Propose again to renew it."
-        st.html(html.banner("STALE.", words))
+        st.html(markup.banner("STALE.", words))
     for suite, pieces in view.differing.items():
         name = view.titles.get(suite, suite)
         words = (
             f"{name}: the two models were measured with a different {', '.join(pieces)}, so "
             "their scores cannot be compared."
         )
-        st.html(html.banner("Not comparable.", words))
+        st.html(markup.banner("Not comparable.", words))
     for fault in view.comparison.faults:
-        st.html(html.banner("Mind.", f"{fault}."))
+        st.html(markup.banner("Mind.", f"{fault}."))
     return bool(because)
 
 
@@ -96,7 +96,7 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
     with main:
         card = verdict_text.verdict_card(view)
         # On a phone, what the verdict rests on would push the next step off the screen.
-        st.html(html.verdict(replace(card, foot=""), stale=stale))
+        st.html(markup.verdict(replace(card, foot=""), stale=stale))
         proposal = comparison.proposal
         paused = proposal.open and proposal.retry_at is not None
         if decisions.awaits_decision(proposal) or proposal.waits or paused:
@@ -107,7 +107,7 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
         else:
             next_button(view)
         if card.foot:
-            st.html(html.note(card.foot))
+            st.html(markup.note(card.foot))
     if side is not None:
         side.html(against)
 
@@ -137,24 +137,24 @@ def next_button(view: ComparisonView) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button(label, icon=f":material/{icon}:", type="primary"):
             st.switch_page(f"views/{target}.py", query_params=query)
-        st.html(html.note(why), width="content")
+        st.html(markup.note(why), width="content")
 
 
 def figures(view: ComparisonView, *, stale: bool) -> None:
     comparison = view.comparison
     cost = f"<p>{escape(comparison.cost.text)}</p>"
     if comparison.candidate_figures.samples == 0:
-        st.html(html.block(cost))
+        st.html(markup.block(cost))
         return
     st.html(
-        html.tiles(
+        markup.tiles(
             verdict_text.tiles(comparison.incumbent_figures, comparison.candidate_figures),
             stale=stale,
         )
     )
     why = monthly_bill.describe_basis(comparison.forecast)
     st.html(
-        html.block(
+        markup.block(
             f"{cost}<p>{escape(monthly_bill.describe_forecast(comparison.forecast))}</p>"
             + (f'<p class="note">{escape(why)}</p>' if why else "")
         )
@@ -173,8 +173,8 @@ def pins(view: ComparisonView) -> None:
     ]
     if shown:
         with st.expander("What was pinned: versions of data, scorer and prompt"):
-            st.html(html.note("The verdict stays valid as long as none of this changes."))
-            st.html(html.table(shown))
+            st.html(markup.note("The verdict stays valid as long as none of this changes."))
+            st.html(markup.table(shown))
 
 
 def effects(view: ComparisonView) -> None:
@@ -190,7 +190,7 @@ def effects(view: ComparisonView) -> None:
         "Candidate minus current model, in percentage points. Whisker: 95 % CI. The gate "
         "decides by a test of its own; the whisker shows how precisely the change is known."
     )
-    st.html(html.section("Change in score for each suite", note))
+    st.html(markup.section("Change in score for each suite", note))
     st.altair_chart(plots.forest(frame, page_frame.palette()), theme=None, width="stretch")
     few = [view.titles.get(r.suite, r.suite) for r in shown if r.n_used < plots.FEWEST_PAIRS]
     less = f" Fewer than {plots.FEWEST_PAIRS} pairs, so no interval: {', '.join(few)}."
@@ -199,13 +199,13 @@ def effects(view: ComparisonView) -> None:
         f"{less if few else ''}"
     )
     mark = '<span class="limit"></span>'
-    st.html(html.block(f'<p class="note">{mark}{escape(limit)}</p>'))
+    st.html(markup.block(f'<p class="note">{mark}{escape(limit)}</p>'))
     alone = [report for report in shown if report is not basis.mean]
-    st.html(html.section("Won, tied, lost", verdict_text.bars_note(alone, view.titles)))
+    st.html(markup.section("Won, tied, lost", verdict_text.bars_note(alone, view.titles)))
     counted = [
         (view.titles.get(r.suite, r.suite), r.wins, r.losses, r.ties) for r in alone if r.n_used
     ]
-    st.html(html.pair_bars(counted))
+    st.html(markup.pair_bars(counted))
 
 
 def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
@@ -214,7 +214,7 @@ def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
         if not charts:
             continue
         name = view.titles.get(report.suite, report.suite)
-        st.html(html.section(f"Slices of {name}", verdict_text.slices_note(report)))
+        st.html(markup.section(f"Slices of {name}", verdict_text.slices_note(report)))
         everything = pd.concat(charts.values())
         fields, columns = list(charts), min(CHARTS_A_ROW, len(charts))
         for first in range(0, len(fields), columns):
@@ -222,18 +222,18 @@ def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
             row = fields[first : first + columns]
             for column, field in zip(st.columns(columns), row, strict=False):
                 with column:
-                    st.html(html.block(f"<p>By {strong(field)}</p>"))
+                    st.html(markup.block(f"<p>By {strong(field)}</p>"))
                     chart = plots.forest(charts[field], page_frame.palette(), everything)
                     st.altair_chart(chart, theme=None, width="stretch")
 
 
 def progress(view: ComparisonView) -> None:
-    st.html(html.section("Progress", "Items that are answered."))
+    st.html(markup.section("Progress", "Items that are answered."))
     for suite, done, planned in verdict_text.progress(view.comparison):
         name = view.titles.get(suite, suite)
         st.html(
-            html.block(f"<p>{escape(name)}: {done:,} of {planned:,} on both sides</p>")
-            + html.meter(f"Progress of {name}", done / planned, labels.Tone.NEUTRAL)
+            markup.block(f"<p>{escape(name)}: {done:,} of {planned:,} on both sides</p>")
+            + markup.meter(f"Progress of {name}", done / planned, labels.Tone.NEUTRAL)
         )
     if st.button("Refresh", icon=":material/refresh:"):
         st.rerun()

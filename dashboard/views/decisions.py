@@ -8,9 +8,9 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, html, labels, page_frame
+from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import Form, dialog
-from dashboard.html import escape, strong
+from dashboard.markup import escape, strong
 from dashboard.views.samples import ComparisonView, load_comparison_view
 from harness.evals import proof_validity
 from harness.evals.proof_validity import ProofState, ProofValidity
@@ -132,7 +132,7 @@ def show_buttons(
         ):  # fmt: skip
             reject(*load(key))
         if reasons := " ".join(dict.fromkeys(filter(None, (why, why_not_reject)))):
-            st.html(html.note(reasons), width="content")
+            st.html(markup.note(reasons), width="content")
     if proposal.phase in EARLY_PHASES:
         own = actor is not None and actor.principal == proposal.proposer_principal
         waits = isinstance(proposal, ProposalView) and (proposal.waits or proposal.retry_at)
@@ -144,7 +144,7 @@ def show_buttons(
             if st.button("Cancel", key=f"cancel-{key}", disabled=bool(why)):
                 cancel(*load(key))
             if why:
-                st.html(html.note(why), width="content")
+                st.html(markup.note(why), width="content")
 
 
 def why_not_approve(
@@ -181,7 +181,7 @@ def approve(form: Form, view: ComparisonView, found: ProposalReview) -> None:
         f"; the rest stays with {strong(old)}. Its share rises step by step while no harm "
         "shows, and drops to 0 % as soon as harm shows."
     )
-    st.html(html.facts(_facts(view, found)))
+    st.html(markup.facts(_facts(view, found)))
     _changes(found)
     change = proposal.change_reference
     if not change:
@@ -212,7 +212,7 @@ def reject(form: Form, view: ComparisonView, found: ProposalReview) -> None:
         f"{strong(view.comparison.candidate.name)} gets no traffic. "
         f"{escape(proposal.proposer)} will read the reason."
     )
-    st.html(html.facts(_facts(view, found)))
+    st.html(markup.facts(_facts(view, found)))
     done = f"rejected {proposal.id}."
     form.submit("Reject", done, decisions.refuse_proposal, proposal.id, form.reason())
 
@@ -244,7 +244,7 @@ def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]
     facts: list[tuple[str, str]] = []
     if held.verdict is not None:
         claim = describe_claim(VerdictBasis.from_verdict(held.verdict), view.titles)
-        verdict = html.state(labels.verdict_label(held.verdict))
+        verdict = markup.state(labels.verdict_label(held.verdict))
         facts.append(("Verdict", f"{verdict}: {escape(claim)}"))
     against = [
         f"{strong(drawback.what)}: {escape(drawback.text)}"
@@ -276,4 +276,4 @@ def _changes(found: ProposalReview) -> None:
         for change in found.changes
     ]
     with st.expander(f"{labels.plural(len(rows), 'change')} on this route in 90 days"):
-        st.html(html.table(rows))
+        st.html(markup.table(rows))

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import current_user, html, labels, page_frame
+from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import REASON, Field, Fields, Form, ask_fields, dialog, show_openers
-from dashboard.html import escape, faint, meter, noted, state, strong
 from dashboard.labels import Label, Tone
+from dashboard.markup import escape, faint, meter, noted, state, strong
 from harness.evals.spending import load_report
 from harness.frame.errors import StaleWrite
 from harness.frame.formatting import format_spent_usd
@@ -41,8 +41,8 @@ def show() -> None:
         page, now = list_keys(ctx, PageRequest(MOST_LISTED)), ctx.clock.now()
     live = [key for key in page if key.revoked_at is None]
     clients = [key for key in live if key.role is None]
-    st.html(html.title(_headline(clients, now.date()), escape(labels.date_time(now))))
-    page_frame.show_html(html.invalid(page.invalid))
+    st.html(markup.title(_headline(clients, now.date()), escape(labels.date_time(now))))
+    page_frame.show_html(markup.invalid(page.invalid))
     page_frame.show_done_message()
     show_new_key()
     show_buttons(live)
@@ -87,16 +87,16 @@ def _headline(clients: Sequence[KeySummary], today: date) -> str:
 
 def _clients(clients: Sequence[KeySummary], today: date) -> None:
     note = "A request's cost counts as soon as it is recorded, within seconds."
-    st.html(html.section("Client keys", note))
+    st.html(markup.section("Client keys", note))
     found = page_frame.find(
         sorted(clients, key=lambda key: _urgency(key, today)), MOST_ROWS, "Find a client",
         "Part of its name", lambda key: key.name,
     )  # fmt: skip
     if len(clients) > MOST_ROWS:
         shown = f"{min(len(found), MOST_ROWS):,} of {len(clients):,}, the fullest budget first"
-        st.html(html.note(shown if found else "No client has this in its name."))
+        st.html(markup.note(shown if found else "No client has this in its name."))
     rows = [_client_cells(key, today) for key in found[:MOST_ROWS]]
-    page_frame.show_html(html.table(rows, stacked=True))
+    page_frame.show_html(markup.table(rows, stacked=True))
 
 
 def _urgency(key: KeySummary, today: date) -> tuple[int, float, str]:
@@ -109,7 +109,7 @@ def _urgency(key: KeySummary, today: date) -> tuple[int, float, str]:
     return (-(decision.level if decision else 0), -fullest, key.name.casefold())
 
 
-def _client_cells(key: KeySummary, today: date) -> html.Row:
+def _client_cells(key: KeySummary, today: date) -> markup.Row:
     limits, spent = key.limits or KeyLimits(), key.spent
     routes, opt_outs = labels.few(sorted(key.routes), 2), ", ".join(sorted(key.opt_outs))
     warn = limits.warn_share
@@ -175,15 +175,15 @@ def _management(found: Sequence[KeySummary]) -> None:
         }
         for key in by_name
     ]
-    st.html(html.listing("Management keys", note, rows, nobody))
+    st.html(markup.listing("Management keys", note, rows, nobody))
 
 
 def _spending() -> None:
     report = load_report(page_frame.context())
-    headline = f"<p>{html.rich(report.headline)}</p>"
-    st.html(html.block("<h2>What Swapgate itself spent this month</h2>", headline))
+    headline = f"<p>{markup.rich(report.headline)}</p>"
+    st.html(markup.block("<h2>What Swapgate itself spent this month</h2>", headline))
     if report.reason:  # why work waits
-        st.html(html.note(f"{report.reason}. Users' requests are served as before."))
+        st.html(markup.note(f"{report.reason}. Users' requests are served as before."))
     if any(row.calls or row.spent_usd for row in report.purposes):
         rows = [
             {
@@ -195,7 +195,7 @@ def _spending() -> None:
             }
             for row in report.purposes
         ]
-        st.html(html.table(rows, stacked=True))
+        st.html(markup.table(rows, stacked=True))
     else:
         page_frame.show_empty(
             "Nothing was spent in this month. An eval does:",
@@ -210,7 +210,7 @@ _KINDS: Final = {
 }
 
 
-def _person_cells(view: PersonView) -> html.Row:
+def _person_cells(view: PersonView) -> markup.Row:
     way = f"single sign-on at {view.issuer}" if view.issuer else _KINDS[view.kind]
     if view.person:
         said = (
@@ -237,19 +237,19 @@ def _people() -> None:
     ctx, actor = page_frame.context(), current_user.signed_in()
     known = people.list_people(ctx, actor)
     others = [view for view in known if view.kind is not PrincipalKind.LOCAL]
-    st.html(html.section("People", NOTE))
+    st.html(markup.section("People", NOTE))
     alone = "" if others else "The operator of this machine is the only person."
     show_openers([declare.opener(known, missing=alone)])
     if actor is None or actor.role < Role.ADMIN:
-        st.html(html.note(OWN))
+        st.html(markup.note(OWN))
     if not known:
         return
     # Those whom an admin has still to declare stand first.
     ordered = sorted(known, key=lambda v: (bool(v.person) or v.issuer is None, v.folded))
     rows = [_person_cells(view) for view in ordered[:MOST_ROWS]]
-    st.html(html.table(rows, stacked=True))
+    st.html(markup.table(rows, stacked=True))
     if len(known) > MOST_ROWS:
-        st.html(html.note(f"{MOST_ROWS} of {len(known):,}; swapgate person list has all."))
+        st.html(markup.note(f"{MOST_ROWS} of {len(known):,}; swapgate person list has all."))
 
 
 @dialog("Declare who somebody is", Role.ADMIN, "declaration", "group", width="medium")
@@ -329,7 +329,7 @@ def create_management_key(form: Form, people: Sequence[str]) -> None:
     name = form.text("name", label, need="Name it first.")
     roles = {role.name.lower(): role for role in Role}
     role = roles[st.selectbox("Role", list(roles), key=form.key("role"))]
-    st.html(html.note("Who creates a key for himself does not become a second person by it."))
+    st.html(markup.note("Who creates a key for himself does not become a second person by it."))
     form.says = f"The key {name} is made. Copy it below: it is shown this once."
     service = whose == SERVICE
     form.submit(
@@ -354,7 +354,7 @@ def show_new_key() -> None:
         return
     with st.container(border=True):
         how = "It is not stored in clear and never shown again."
-        st.html(html.block(f"<p>The key of {strong(name)}. {escape(how)}</p>"))
+        st.html(markup.block(f"<p>The key of {strong(name)}. {escape(how)}</p>"))
         st.code(text, language=None, wrap_lines=True)
         if st.button("I have stored it", key="stored", type="primary"):
             del st.session_state[NEW_KEY]
@@ -362,7 +362,7 @@ def show_new_key() -> None:
 
 
 def _ask_limits(before: KeyLimits, form: Form) -> KeyLimits:
-    st.html(html.note("An empty field is no limit."))
+    st.html(markup.note("An empty field is no limit."))
     given = ask_fields(LIMITS, before, form.key)
     warn = st.slider(
         "Warn at this share of a budget", 10, 100, round(100 * before.warn_share), 5,
@@ -403,7 +403,7 @@ def change_key(form: Form, live: Sequence[KeySummary]) -> None:
 
 def _change_limits(key: KeySummary) -> None:
     form, before = Form(Role.ADMIN, "limit", key.id), key.limits or KeyLimits()
-    st.html(html.note("What it spent stays counted. Routers follow within 2 s."))
+    st.html(markup.note("What it spent stays counted. Routers follow within 2 s."))
     wanted = _ask_limits(before, form)
     form.need(wanted != before, "These are its limits already.")
 
@@ -422,7 +422,7 @@ def _change_limits(key: KeySummary) -> None:
 
 def _change_opt_outs(key: KeySummary) -> None:
     form = Form(Role.ADMIN, "opt-out", key.id)
-    st.html(html.note("Routers follow within 2 s. What is stored already stays."))
+    st.html(markup.note("Routers follow within 2 s. What is stored already stays."))
     wanted = _ask_opt_outs(key.opt_outs, form)
     form.need(frozenset(wanted) != key.opt_outs, "These are its opt-outs already.")
     done = f"changed the opt-outs of {key.name}."
@@ -437,7 +437,7 @@ def _revoke(key: KeySummary) -> None:
         f"{strong(key.name)} …{escape(key.hint)}: {escape(person if key.role else client)}"
     )
     if actor is not None and actor.key == key.id:
-        st.html(html.banner("▲ You act with this key.", "You will be signed out."))
+        st.html(markup.banner("▲ You act with this key.", "You will be signed out."))
     form.confirm(key.name)
     form.submit("Revoke it", f"revoked the key of {key.name}.", keys.revoke_key, key.id)
 

@@ -7,9 +7,9 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, html, labels, page_frame
-from dashboard.html import escape, noted, strong
+from dashboard import current_user, labels, markup, page_frame
 from dashboard.labels import Label, Tone
+from dashboard.markup import escape, noted, strong
 from harness.frame.alerts.alert import NO_SINK, Severity
 from harness.frame.alerts.alerts import AlertView
 from harness.frame.formatting import DASH, format_score
@@ -59,8 +59,8 @@ def show() -> None:
         opened = list_alerts(ctx, PageRequest(MOST_LISTED), open_only=True)
         alerts = sorted(opened, key=lambda a: (-a.severity, -a.last_seen.timestamp()))
     alarming = sum(alert.kind not in ALERTS_OF_STATES for alert in alerts)
-    st.html(html.title(*_headline(overview, alarming, count_unconfirmed(ctx))))
-    page_frame.show_html(html.invalid(routes.invalid))
+    st.html(markup.title(*_headline(overview, alarming, count_unconfirmed(ctx))))
+    page_frame.show_html(markup.invalid(routes.invalid))
     page_frame.show_done_message()
     show_next_steps()
     _alerts(ctx, alerts, overview.at)
@@ -86,10 +86,10 @@ def _show_routes(ctx: Context, overview: RouteOverview, routes: Page[Route]) -> 
         "Part of its name, description or model", text,
     )  # fmt: skip
     if known and not found:
-        st.html(html.note("No route has this in its name, its description or its model."))
+        st.html(markup.note("No route has this in its name, its description or its model."))
     shown = load_statuses(ctx, overview, found[: MOST_CARDS + MOST_LINES])
     # Of a verdict or a rollout: forged routes are named above.
-    page_frame.show_html(html.invalid([f for f in shown.invalid if f not in routes.invalid]))
+    page_frame.show_html(markup.invalid([f for f in shown.invalid if f not in routes.invalid]))
     few = len(overview.names) <= FEW_ROUTES
     cards = [status for status in shown if few or status.state is not RouteState.STEADY]
     cards = cards[:MOST_CARDS]
@@ -101,7 +101,7 @@ def _show_routes(ctx: Context, overview: RouteOverview, routes: Page[Route]) -> 
     if more := len(found) - len(cards) - len(lines):
         count += f". Search above to see the {more:,} others."
     heading = "All other routes" if cards else "All routes"
-    st.html(html.listing(heading, count, [_line(status, overview.at) for status in lines]))
+    st.html(markup.listing(heading, count, [_line(status, overview.at) for status in lines]))
 
 
 def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
@@ -121,7 +121,7 @@ def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
 def _alerts(ctx: Context, open_: Sequence[AlertView], now: datetime) -> None:
     sinks = ctx.sinks.names() if ctx.sinks is not None else ()
     if ctx.sinks is not None and not sinks:
-        st.html(html.note(f"{NO_SINK[:1].upper()}{NO_SINK[1:]}."))
+        st.html(markup.note(f"{NO_SINK[:1].upper()}{NO_SINK[1:]}."))
     untold = [
         alert.first_seen
         for alert in open_
@@ -135,7 +135,7 @@ def _alerts(ctx: Context, open_: Sequence[AlertView], now: datetime) -> None:
             f"{labels.age(min(untold), now)}: the control process, which sends and ends "
             "alerts, seems not to run. swapgate doctor tells; swapgate serve control starts it."
         )
-        st.html(html.banner("STALE.", words))
+        st.html(markup.banner("STALE.", words))
     # What the card of a route says needs no banner.
     shown = [alert for alert in open_ if alert.kind not in ALERTS_OF_STATES]
     for alert in shown[:MOST_ALERTS]:
@@ -145,14 +145,14 @@ def _alerts(ctx: Context, open_: Sequence[AlertView], now: datetime) -> None:
         when = f"First seen {labels.age(alert.first_seen, now)}{times}."
         text = f"{alert.text} {when} Next: {alert.next_step}."
         st.html(
-            html.banner(
+            markup.banner(
                 f"{mark} {alert.title}.", text, tone=tone, docs_page=f"runbook#{alert.kind}",
-                docs_label=labels.RUNBOOK,
+                docs_label=labels.RUNBOOK, page=_page_of(alert),
             )
         )  # fmt: skip
     if more := shown[MOST_ALERTS:]:
         many = labels.plural(len(more), "more alert")
-        st.html(html.banner(f"? {many}.", "They stand at the foot, under all alerts."))
+        st.html(markup.banner(f"? {many}.", "They stand at the foot, under all alerts."))
 
 
 def _all_alerts(ctx: Context, open_: Sequence[AlertView]) -> None:
@@ -163,13 +163,18 @@ def _all_alerts(ctx: Context, open_: Sequence[AlertView]) -> None:
     with st.expander(heading, icon=":material/notifications:"):
         over = [alert for alert in page if not alert.open]
         rows = [_alert_cells(alert) for alert in (*open_, *over)[:MOST_LINES]]
-        st.html(html.table(rows, stacked=True))
+        st.html(markup.table(rows, stacked=True))
         page_frame.show_rest(page, "alerts, the last seen first", "swapgate alert list")
 
 
-def _alert_cells(alert: AlertView) -> html.Row:
+def _page_of(alert: AlertView) -> str:
+    """Returns the address of the page where one acts on an alert; empty for Overview."""
+    return alert.page.removeprefix("/alerts").removeprefix("/")
+
+
+def _alert_cells(alert: AlertView) -> markup.Row:
     title = f'<b class="long">{escape(alert.title)}</b>'
-    if page := alert.page.removeprefix("/alerts").removeprefix("/"):
+    if page := _page_of(alert):
         title = f'<a href="{escape(page)}" target="_self">{title}</a>'
     error = f" ({alert.last_error})" if alert.last_error else ""
     lasted = "still open"
@@ -180,11 +185,11 @@ def _alert_cells(alert: AlertView) -> html.Row:
     text = f"{alert.text} Next: {alert.next_step}." if alert.open else alert.text
     about = escape(alert.subject)
     if alert.open:
-        about += f"<br>{html.docs_link(f'runbook#{alert.kind}', labels.RUNBOOK)}"
+        about += f"<br>{markup.docs_link(f'runbook#{alert.kind}', labels.RUNBOOK)}"
     return {
         "Alert": noted(title, text),
         "About": about,
-        "Severity": html.state(Label(symbol, alert.severity.name.lower(), tone)),
+        "Severity": markup.state(Label(symbol, alert.severity.name.lower(), tone)),
         "First seen": escape(labels.date_time(alert.first_seen)),
         "Lasted": escape(lasted),
         "Times": labels.count(alert.count),
@@ -243,19 +248,19 @@ def _headline(overview: RouteOverview, alerts: int, unconfirmed: int) -> tuple[s
         others=overview.others,
         mark=strong,
     )
-    return html.keep_units(needs), html.keep_units(" · ".join([*also, note]))
+    return markup.keep_units(needs), markup.keep_units(" · ".join([*also, note]))
 
 
 def _card(status: RouteStatus, now: datetime, figures: str) -> str:
     candidate, verdict = status.candidate or status.proposed, status.last_verdict
     beside = f" · candidate {strong(candidate.name)}" if candidate else ""
-    why = f'<p class="why">{html.rich(status.reason)}</p>' if status.reason else ""
+    why = f'<p class="why">{markup.rich(status.reason)}</p>' if status.reason else ""
     if status.outage is not None and status.progress is not RouteState.STEADY:
         why += f'<p class="note">{escape(status.progress_text)}</p>'
     when, proof = "", '<p class="neutral">none yet: no swap was decided here</p>'
     if verdict is not None:
         when, proof = f", {labels.age(verdict.decided_at, now)}", f"<p>{_verdict(status)}</p>"
-    return html.block(
+    return markup.block(
         f'<div><span class="name">{escape(status.route.name)}</span> '
         f"<p>{_state(status, now)}</p>"
         f'<p class="note">{_serves(status)}{beside}</p></div>'
@@ -278,7 +283,7 @@ def _serves(status: RouteStatus) -> str:
 def _state(status: RouteStatus, now: datetime) -> str:
     symbol, tone = ROUTE_SIGNS[status.state]
     ago = f" {escape(status.ended_ago(now))}" if status.state in ENDED_STATES else ""
-    return f"{html.state(Label(symbol, status.state_text, tone))}{ago}"
+    return f"{markup.state(Label(symbol, status.state_text, tone))}{ago}"
 
 
 def _verdict(status: RouteStatus) -> str:
@@ -286,26 +291,26 @@ def _verdict(status: RouteStatus) -> str:
     if verdict is None:
         return '<span class="neutral">none yet</span>'
     stale = validity and not validity.holds and verdict.candidate != status.route.incumbent
-    mark = f" {html.pill('STALE', labels.Tone.UNDECIDED)}" if stale else ""
-    shown = html.state(labels.verdict_label(verdict))
+    mark = f" {markup.pill('STALE', labels.Tone.UNDECIDED)}" if stale else ""
+    shown = markup.state(labels.verdict_label(verdict))
     end = status.end if status.state in ENDED_STATES else None
     if end is not None and verdict.outcome == "passed":
         shown += f'<span class="neutral">, but {escape(end.clause)}</span>'
     if status.verdict_proposal:
-        shown = html.link("compare", shown, id=status.verdict_proposal)
+        shown = markup.link("compare", shown, id=status.verdict_proposal)
     return f"{shown}{mark}"
 
 
-def _line(status: RouteStatus, now: datetime) -> html.Row:
+def _line(status: RouteStatus, now: datetime) -> markup.Row:
     name = status.route.name
     state = _state(status, now)
     if status.last_rollout is not None:
-        state = html.link("canary", state, route=name)
+        state = markup.link("canary", state, route=name)
     requests = sum(minute.requests for minute in status.traffic)
     failed = sum(minute.failed for minute in status.traffic)
     counted = f"{labels.plural(requests, 'request')}, {failed:,} failed" if requests else "–"
     return {
-        "Route": html.link("routes", strong(name), route=name),
+        "Route": markup.link("routes", strong(name), route=name),
         "State": state,
         "Serves": escape(status.serves or "nothing"),
         "Last verdict": _verdict(status),
@@ -335,7 +340,7 @@ def last_hour(traffic: Sequence[TrafficMinute]) -> str:
     failed = sum(t.failed for t in traffic)
     # A minute without a price would draw a fall in cost that there was not.
     trend = [] if any(t.unpriced for t in traffic) else cost_trend(traffic)
-    bars = html.trend(trend, name="cost per 1,000 requests, every 5 min")
+    bars = markup.trend(trend, name="cost per 1,000 requests, every 5 min")
     counted = f"{strong(f'{requests:,}')} {'request' if requests == 1 else 'requests'}"
     return f'<p class="note">last hour</p><p>{counted}, {failed:,} failed {bars}</p>'
 
@@ -377,15 +382,15 @@ def ask_first_route() -> None:
     note = (
         "One form; everything can be changed later. `swapgate init --guided` asks for the same."
     )
-    st.html(html.section("First steps: make your first route", note))
-    st.html(html.note(ABOUT))
+    st.html(markup.section("First steps: make your first route", note))
+    st.html(markup.note(ABOUT))
     with st.container(border=True):
-        st.html(html.section("1. Provider", "Where the model that serves now is called."))
+        st.html(markup.section("1. Provider", "Where the model that serves now is called."))
         entered = _ask_provider()
     provider, simulated = entered.provider, entered.provider == SIMULATOR
     with st.container(border=True):
         st.html(
-            html.section("2. Route", "What clients name, and what decides about its model.")
+            markup.section("2. Route", "What clients name, and what decides about its model.")
         )
         suites = sorted(page_frame.context().suites.names())
         policies = sorted(page_frame.context().policies)
@@ -399,10 +404,10 @@ def ask_first_route() -> None:
             "Policy", policies, index=_index(policies, usual), key=f"policy-{provider}",
             help="quick decides within minutes, on too little evidence for production.",
         )  # fmt: skip
-        st.html(html.note(OWN_QUESTIONS))
+        st.html(markup.note(OWN_QUESTIONS))
     with st.container(border=True):
         st.html(
-            html.section("3. First proposal", "Its evals begin at once; empty for none yet.")
+            markup.section("3. First proposal", "Its evals begin at once; empty for none yet.")
         )
         candidate = st.text_input(
             "Candidate, another model of this provider",
@@ -433,7 +438,7 @@ def _ask_provider() -> FirstRoute:
     api_base = right.text_input("Address", address, key=f"address-{provider}")
     key = ""
     if simulated:
-        st.html(html.note(SIMULATED))
+        st.html(markup.note(SIMULATED))
     left, right = st.columns(2)
     model = left.text_input(
         "Model that serves now", usual.model if simulated else "", key=f"model-{provider}"
@@ -442,7 +447,7 @@ def _ask_provider() -> FirstRoute:
         key = right.text_input(
             "Key", type="password", autocomplete="off", key=f"key-{provider}"
         )
-        right.html(html.note("Stored encrypted; leave it empty where none is needed."))
+        right.html(markup.note("Stored encrypted; leave it empty where none is needed."))
     return replace(
         usual, provider=provider, api_base=api_base.strip(), key=key, model=model.strip()
     )
@@ -460,7 +465,7 @@ def _create(wanted: FirstRoute) -> None:
         with st.spinner("The route is made, and its provider asked whether it answers."):
             current_user.attempt(make, lambda _: done, refused=REFUSED)
     if missing:
-        st.html(html.note(missing))
+        st.html(markup.note(missing))
 
 
 def _index(names: list[str], wanted: str) -> int:
@@ -475,7 +480,7 @@ def show_next_steps() -> None:
         for finding in check.findings:
             if finding.next_step:
                 words = f"{finding.found}. Next: {finding.next_step}"
-                st.html(html.banner(f"{check.provider}:", words))
+                st.html(markup.banner(f"{check.provider}:", words))
     traffic = f"<code>swapgate sim traffic {escape(route)} --until-settled</code>"
     entered = (
         f"<p>Clients ask for the model {strong(route)} at the router's address, with a key of "
@@ -485,7 +490,7 @@ def show_next_steps() -> None:
         "<p>A proposal's evals run by themselves, as long as the control plane runs. A canary "
         f"then needs users: {traffic} simulates them, with a client key in SWAPGATE_KEY.</p>"
     )
-    st.html(html.block(entered + evaluated))
+    st.html(markup.block(entered + evaluated))
     for page, label in NEXT_PAGES.items():
         page_frame.link(page, label, "arrow_forward")
 

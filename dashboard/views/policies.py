@@ -5,8 +5,8 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import html, labels, page_frame
-from dashboard.html import escape, strong
+from dashboard import labels, markup, page_frame
+from dashboard.markup import escape, strong
 from harness.frame.formatting import format_bps, format_number, format_percent, format_score
 from harness.gate.planning.multiplicity import ALL_LOOKS
 from harness.gate.policy import (
@@ -34,7 +34,7 @@ def show(own: str = "") -> None:
     for route in ctx.store.lists.routes():
         used.setdefault(route.settings.policy, []).append(route.name)
     ordered = sorted(ctx.policies, key=lambda name: (-len(used[name]), name))
-    st.html(html.section("Policy", NOTE))
+    st.html(markup.section("Policy", NOTE))
     if own in ctx.policies:
         _show_policy(ctx.policies[own], used[own])
         ordered.remove(own)
@@ -50,17 +50,19 @@ def _show_policy(policy: Policy, routes: Sequence[str]) -> None:
     tone = labels.Tone.UNDECIDED if people else labels.Tone.NEUTRAL
     used = "No route uses it."
     if routes:
-        names = [html.link("routes", escape(name), route=name) for name in routes]
+        names = [markup.link("routes", escape(name), route=name) for name in routes]
         count = escape(labels.plural(len(routes), "route"))
         used = f"{count}: {labels.few(names, MOST_ROUTES)}"
     name = f'<span class="name">{strong(policy.name)}</span>'
     with st.container(border=True, key=f"policy-{policy.name}"):
         st.html(
-            html.block(f"<p>{name} {html.pill(who, tone)}</p>", f'<p class="note">{used}</p>')
+            markup.block(
+                f"<p>{name} {markup.pill(who, tone)}</p>", f'<p class="note">{used}</p>'
+            )
         )
         st.html(summary(policy))
         plan = [(format_bps(step.weight_bps), _needs(step)) for step in policy.canary.steps]
-        st.html(html.steps([*plan, ("100 %", "promoted")], None))
+        st.html(markup.steps([*plan, ("100 %", "promoted")], None))
 
 
 def summary(policy: Policy) -> str:
@@ -75,7 +77,7 @@ def summary(policy: Policy) -> str:
         ("Guarded by", _guardrails(policy.canary)),
         ("Afterwards", _bake(policy.canary)),
     )
-    return html.facts([(name, escape(words)) for name, words in rows])
+    return markup.facts([(name, escape(words)) for name, words in rows])
 
 
 def _claim(gate: GatePolicy) -> str:

@@ -7,10 +7,10 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, html, labels, page_frame
+from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import TYPE_A_MODEL
-from dashboard.html import escape, strong
 from dashboard.labels import Label
+from dashboard.markup import escape, strong
 from dashboard.views import decisions, verdict_text
 from dashboard.views.decisions import ProposalRow
 from harness.canary import duration_estimate, status
@@ -32,8 +32,8 @@ def show() -> None:
     with page_frame.loading("the proposals"):
         ctx = page_frame.context()
         page, now = decisions.list_rows(ctx, st.query_params.get("after")), ctx.clock.now()
-    st.html(html.title(*_headline(page)))
-    page_frame.show_html(html.invalid(page.invalid))
+    st.html(markup.title(*_headline(page)))
+    page_frame.show_html(markup.invalid(page.invalid))
     page_frame.show_done_message()
     page_frame.show_freezes()
     busy = {
@@ -57,7 +57,7 @@ def show() -> None:
         if not chosen:
             newest = next(iter(page), None)
             decided = " The newest that was decided:" if newest and state == "open" else ""
-            st.html(html.note(f"No proposal is “{state}”.{decided}"))
+            st.html(markup.note(f"No proposal is “{state}”.{decided}"))
             if newest and decided:
                 _lead_to(newest)
         # Open ones are all on every page.
@@ -112,7 +112,7 @@ def card(
     live = canary if proposal.phase is ProposalPhase.CANARY else None
     with st.container(border=True, key=f"proposal-{proposal.id}"):
         label = live or labels.phase_label(proposal)
-        st.html(html.block(_what(row, label, titles, now)))
+        st.html(markup.block(_what(row, label, titles, now)))
         with st.container(horizontal=True, vertical_alignment="center"):
             page_frame.link("compare", "Compare", "balance", id=proposal.id)
             if live is not None:
@@ -122,9 +122,9 @@ def card(
 
 def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: datetime) -> str:
     proposal = row.proposal
-    phase = html.state(label)
-    comparison = html.link("compare", escape(proposal.id), id=proposal.id)
-    route = html.link("routes", strong(proposal.route), route=proposal.route)
+    phase = markup.state(label)
+    comparison = markup.link("compare", escape(proposal.id), id=proposal.id)
+    route = markup.link("routes", strong(proposal.route), route=proposal.route)
     proposed = f"{comparison} · proposed by {strong(proposal.proposer)}"
     when = labels.age(proposal.created_at, now)
     if proposal.approver is not None:
@@ -145,7 +145,7 @@ def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: dateti
     if row.cost:
         lines.append(f"Cost: {escape(row.cost)}")
     if row.verdict is not None:
-        decided = html.state(labels.verdict_label(row.verdict))
+        decided = markup.state(labels.verdict_label(row.verdict))
         lines.append(f"{decided}: {escape(reason_text(row.verdict, titles))}")
     why = proposal.closed_because
     if why and row.verdict is None:
@@ -161,7 +161,7 @@ def _progress(row: ProposalRow) -> Sequence[str]:
     if not most:
         return waits
     counted = f"{done:,} of at most {most:,} answers; the gate may stop earlier"
-    meter = html.meter("Progress", done / most, labels.Tone.NEUTRAL)
+    meter = markup.meter("Progress", done / most, labels.Tone.NEUTRAL)
     return [*waits, escape(counted) + meter]
 
 
@@ -193,7 +193,7 @@ def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
                 )
             actor = current_user.signed_in()
             whose = f"Proposed as {actor.name}." if actor else current_user.SIGN_IN
-            st.html(html.note(why_not or whose), width="content")
+            st.html(markup.note(why_not or whose), width="content")
 
 
 def _what_follows() -> str:
@@ -265,7 +265,7 @@ def _outlook(request: submission.ProposalRequest) -> str:
     try:
         planned = estimate.estimate_proposal(ctx, request)
     except SwapgateError as error:
-        st.html(html.note(f"No forecast is possible: {error}"))
+        st.html(markup.note(f"No forecast is possible: {error}"))
         return ""
     terms = submission.preview_proposal(ctx, request, current_user.signed_in())
     names = page_frame.titles(ctx)
@@ -278,7 +278,7 @@ def _outlook(request: submission.ProposalRequest) -> str:
         for suite in planned
     ]
     claims = verdict_text.claim_rows(planned, names)
-    page_frame.show_html(html.table(rows) + html.table(claims, stacked=True))
+    page_frame.show_html(markup.table(rows) + markup.table(claims, stacked=True))
     widening = route_rules.describe_second_person_reasons(terms.widened)
     untaken = traffic_report.list_untaken(ctx, request.route, request.candidate)
     ramp = duration_estimate.estimate_for_route(ctx, request.route)
@@ -293,7 +293,7 @@ def _outlook(request: submission.ProposalRequest) -> str:
         f"The canary: {ramp.words}",
         *(f"Option: {option}" for option in ramp.options),
     ):
-        st.html(html.note(line))
+        st.html(markup.note(line))
     if not terms.cost.ends_canary:
         return ""
     if terms.cost.free:

@@ -6,9 +6,9 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, html, labels, page_frame
+from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import Form, dialog
-from dashboard.html import escape, strong
+from dashboard.markup import escape, strong
 from harness.frame.people.access import Actor, Role
 from harness.proposals import first_route
 from harness.providers.oauth import OAUTH_ENDPOINTS, TOKEN_KEY_NAME
@@ -47,7 +47,7 @@ def add_provider(form: Form) -> None:
     kind = st.selectbox("Kind", first_route.provider_choices(), key="new-kind", index=None,
                         placeholder="Choose what it speaks")  # fmt: skip
     if kind is None:
-        st.html(html.note(KIND_NOTE))
+        st.html(markup.note(KIND_NOTE))
         with st.expander(f"An account to sign in to: {', '.join(OAUTH_ENDPOINTS)}"):
             show_account_commands(list(OAUTH_ENDPOINTS))
         return
@@ -56,7 +56,9 @@ def add_provider(form: Form) -> None:
     address = form.text("address", "Address", first_route.usual_address(kind))
     form.need(name and address, "Name and address are needed.")
     key = form.text("key", "Key", type="password", autocomplete="off")
-    st.html(html.note("Stored encrypted and never shown. Leave it empty where none is needed."))
+    st.html(
+        markup.note("Stored encrypted and never shown. Leave it empty where none is needed.")
+    )
     change = CredentialChange(kind, address or None, value=key or None)
     done = f"added {name}. Its card says what the check found."
     form.submit("Add and check", done, registered_providers.add_provider, name or kind, change)
@@ -73,7 +75,7 @@ def add_model(form: Form, provider: str) -> None:
         placeholder="Choose one, or write its name",
     )  # fmt: skip
     known = f"{len(models):,} models are known." if models else "No model of it is known yet."
-    st.html(html.note(f"{known} A model serves nobody until a route names it. {PARAMETERS}"))
+    st.html(markup.note(f"{known} A model serves nobody until a route names it. {PARAMETERS}"))
     if st.button("Ask for its list of models", key=f"list-{provider}", type="tertiary",
                  disabled=bool(current_user.why_not(Role.PROPOSER))):  # fmt: skip
         with st.spinner(f"{ASKS} …"):
@@ -111,7 +113,7 @@ def change_address(form: Form, provider: str) -> None:
         f"Routes that use it ({used}) go on with the new address at once; what was measured "
         "before is no proof for them any more."
     )
-    st.html(html.note(goes_on if before.routes else "No route uses it."))
+    st.html(markup.note(goes_on if before.routes else "No route uses it."))
     done = f"moved {provider} to {address}."
     form.submit("Change and check", done, _change_address, provider, address, form.reason())
 
@@ -133,7 +135,7 @@ def show_once() -> None:
     ):
         name, why = st.session_state.pop(key, ("", ""))
         if why:
-            st.html(html.banner(words.format(name), why))
+            st.html(markup.banner(words.format(name), why))
 
 
 @dialog("Remove the provider", Role.ADMIN, "remove", "delete", label="Remove")
@@ -163,13 +165,13 @@ def show_account_commands(kinds: Sequence[str]) -> None:
         # Wrapped: what scrolls sideways on a phone cannot be reached by keyboard.
         st.code(lines, language="yaml", wrap_lines=True)
         st.code(f"swapgate provider key login {kind}", language=None, wrap_lines=True)
-    link = html.docs_link("how-to/credentials", "Signing in")
+    link = markup.docs_link("how-to/credentials", "Signing in")
     words = (
         "Write the lines into swapgate.yaml, with the id of your application at the vendor. "
         "Then run the command on Swapgate's machine: it shows an address and a code, which you "
         "type in a browser anywhere."
     )
-    st.html(html.block(f'<p class="note">{escape(words)} {link}</p>'))
+    st.html(markup.block(f'<p class="note">{escape(words)} {link}</p>'))
 
 
 @dialog("Keys and sign-in", Role.ADMIN, "set", "key", width="medium")
@@ -178,7 +180,7 @@ def change_keys(_form: Form, provider: str) -> None:
     if known.kind in OAUTH_ENDPOINTS:
         _account(known)
         return
-    st.html(html.block(_listed(known)))
+    st.html(markup.block(_listed(known)))
     act = STORE
     if known.stored:
         act = st.segmented_control(
@@ -228,7 +230,7 @@ def _store(known: ProviderCredentials) -> None:
         )  # fmt: skip
     elif stored:
         first = st.checkbox("Try it before the other keys", key=form.key("first"))
-    st.html(html.note("Stored encrypted and never shown. Routers use it within 2 s."))
+    st.html(markup.note("Stored encrypted and never shown. Routers use it within 2 s."))
     overlap = timedelta(hours=hours) if hours else None
     change = CredentialChange(value=value, key=name, first=first, overlap=overlap)
     typed = form.key("value")
@@ -247,7 +249,7 @@ def _remove(known: ProviderCredentials) -> None:
     name = st.selectbox("Which key", names, key=form.key("name"))
     last = "It is the last one: models of it get no requests until another is stored."
     others = "What was stored is gone for good. The other keys serve on."
-    st.html(html.note(others if known.keys > 1 else last))
+    st.html(markup.note(others if known.keys > 1 else last))
     form.confirm(name)
     done = f"removed the key {name} of {provider}."
     form.submit("Remove the key", done, credentials.remove_credential, provider, key=name)

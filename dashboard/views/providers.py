@@ -8,10 +8,10 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import html, labels, page_frame
+from dashboard import labels, markup, page_frame
 from dashboard.dialog_forms import Opener, show_openers
-from dashboard.html import banner, escape, faint, noted, rich, state, strong
 from dashboard.labels import Label, Tone
+from dashboard.markup import banner, escape, faint, noted, rich, state, strong
 from dashboard.views import provider_dialogs as dialogs
 from harness.frame.formatting import format_milliseconds
 from harness.frame.people.access import Role
@@ -49,7 +49,7 @@ def show() -> None:
     now = ctx.clock.now()
     # The other rows are kinds that could be added.
     here = [row for row in rows if row.health_because != "not configured"]
-    st.html(html.title(_headline(here), escape(labels.date_time(now))))
+    st.html(markup.title(_headline(here), escape(labels.date_time(now))))
     page_frame.show_done_message()
     dialogs.show_once()
     add = dialogs.add_provider.opener()
@@ -64,7 +64,7 @@ def show() -> None:
         )
     others = [row for row in rows if row not in here]
     with st.expander(f"{labels.plural(len(others), 'more kind')} that could be added"):
-        st.html(html.table(map(_kind_cells, others)))
+        st.html(markup.table(map(_kind_cells, others)))
     page_frame.copy_as_cli(["provider", "matrix"])
 
 
@@ -104,7 +104,7 @@ def _cards(
     if len(rows) > MOST_CARDS:
         shown = f"{min(len(found), MOST_CARDS)} of {labels.plural(len(rows), 'provider')}"
         nothing = "No provider has this in its name, kind or models."
-        st.html(html.note(shown if found else nothing))
+        st.html(markup.note(shown if found else nothing))
     limits = page_frame.installation().settings.eval_limits
     for row in found[:MOST_CARDS]:
         with st.container(border=True):
@@ -113,7 +113,7 @@ def _cards(
                 _limits(limits.get(row.provider, EvalLimits())),
                 _last_check(checked.get(row.provider), now),
             )
-            st.html(html.block(*parts, kind="sg-provider"))
+            st.html(markup.block(*parts, kind="sg-provider"))
             _models(row)
             show_openers(_openers(row), explain=())
 
@@ -131,7 +131,7 @@ def _openers(row: MatrixRow) -> list[Opener]:
     ]
 
 
-def _kind_cells(row: MatrixRow) -> html.Row:
+def _kind_cells(row: MatrixRow) -> markup.Row:
     return {
         "Kind": escape(row.kind),
         "Group": escape(row.group),
@@ -197,16 +197,16 @@ def _finding(finding: ProbeFinding) -> str:
 def _models(row: MatrixRow) -> None:
     ordered = sorted(row.models, key=lambda model: (not model.routes, model.model))
     if not ordered:
-        st.html(html.note("No model of it is known yet. Add the one that a route is to use."))
+        st.html(markup.note("No model of it is known yet. Add the one that a route is to use."))
         return
-    st.html(html.table(map(_cells, ordered[:MOST_MODELS]), stacked=True))
+    st.html(markup.table(map(_cells, ordered[:MOST_MODELS]), stacked=True))
     if others := ordered[MOST_MODELS:]:
         names = ", ".join(model.model for model in others)
         with st.expander(f"{labels.plural(len(others), 'more model')} that no route uses"):
-            st.html(html.block(f"<p>{escape(names)}</p>"))
+            st.html(markup.block(f"<p>{escape(names)}</p>"))
 
 
-def _cells(model: MatrixModel) -> html.Row:
+def _cells(model: MatrixModel) -> markup.Row:
     window, speed, routes = model.context_window, model.p50_ms, labels.few(model.routes, 2)
     return {
         "Model": noted(

@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard import labels, page_frame
 from dashboard.dialog_forms import TYPE_A_MODEL, Form, Opener, dialog
-from dashboard.html import escape, strong
+from dashboard.markup import escape, strong
 from harness.canary import status as canary_status
 from harness.evals import drift_watches
 from harness.evals.drift_watches import DriftStatus

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import html, page_frame
+from dashboard import markup, page_frame
 from dashboard.dialog_forms import REASON, Field, Fields, Form, ask_fields, dialog
-from dashboard.html import escape, strong
+from dashboard.markup import escape, strong
 from dashboard.views import route_timeline
 from dashboard.views.route_timeline import RouteView
 from harness.canary import manual_rollback
@@ -165,8 +165,8 @@ def preview(route: Route, wanted: RouteSettings) -> str:
     if not changes:
         return ""
     rows = [(name, was or "none", is_ or "none") for name, (was, is_) in changes.items()]
-    heading = html.section("What changes", "Routers follow within 2 s.")
-    return heading + html.changes(("Setting", "Now", "Then"), rows)
+    heading = markup.section("What changes", "Routers follow within 2 s.")
+    return heading + markup.changes(("Setting", "Now", "Then"), rows)
 
 
 def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
@@ -217,7 +217,7 @@ def _ask_overrides(
     ctx: Context, before: RouteSettings, name: Callable[[str], str], *, others_than: str
 ) -> Overrides:
     others = [route for route in page_frame.route_names(ctx) if route != others_than]
-    st.html(html.note("Another route can answer some kinds of requests in this one's name."))
+    st.html(markup.note("Another route can answer some kinds of requests in this one's name."))
     columns = st.columns(2)
     wanted: dict[RequestKind, str] = {}
     for place, (kind, words) in enumerate(KIND_WORDS.items()):
@@ -265,7 +265,7 @@ def add_route(form: Form) -> None:
         accept_new_options=True, placeholder="None", key=form.key("fallbacks"),
     )  # fmt: skip
     settings = ask(ctx, NEW, "new")
-    st.html(html.note(BASELINE))
+    st.html(markup.note(BASELINE))
     decided = any(suite.role is SuiteRole.PRIMARY for suite in settings.suites)
     form.need(decided, "Choose a suite that decides first.")
     form.submit(

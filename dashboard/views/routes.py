@@ -6,9 +6,9 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import html, labels, page_frame
+from dashboard import labels, markup, page_frame
 from dashboard.dialog_forms import show_openers
-from dashboard.html import escape, faint, strong
+from dashboard.markup import escape, faint, strong
 from dashboard.views import policies, route_holds, route_timeline
 from dashboard.views import route_settings as dialogs
 from dashboard.views.route_timeline import RouteView
@@ -36,7 +36,7 @@ def show() -> None:
         ctx = page_frame.context()
         names = page_frame.route_names(ctx)
     if not names:
-        st.html(html.title("There is no route yet"))
+        st.html(markup.title("There is no route yet"))
         page_frame.show_done_message()
         page_frame.show_no_route()
         policies.show()
@@ -90,7 +90,7 @@ def header(view: RouteView) -> None:
         # The version that brought in the current incumbent.
         since = record
     st.html(
-        html.title(
+        markup.title(
             f"{strong(view.name(view.route.incumbent))} serves "
             f"{strong(view.route.name)} since {escape(labels.date_time(since.at))}",
             f"{escape(labels.age(since.at, view.now))} · version {view.route.version} · "
@@ -106,7 +106,7 @@ def behind(view: RouteView) -> None:
             f"The router still serves revision {view.serving_revision}; the table is at "
             f"{view.history[0].revision}. Read its log, or restart it."
         )
-        st.html(html.banner("STALE.", words))
+        st.html(markup.banner("STALE.", words))
     about = f"route {view.route.name}"
     installed = page_frame.installation()
     for difference in seed.list_seed_differences(installed.context, installed.settings):
@@ -116,7 +116,7 @@ def behind(view: RouteView) -> None:
                 f"{about}: {difference.found}. The database is authoritative; the file only "
                 "seeds new routes."
             )
-            st.html(html.note(words))
+            st.html(markup.note(words))
 
 
 def settings(view: RouteView) -> None:
@@ -144,8 +144,8 @@ def settings(view: RouteView) -> None:
         ("Policy", f"{route.settings.policy} · stakes {route.settings.stakes.value}"),
     ]
     st.html(
-        html.section("Now", route.settings.description)
-        + html.facts((name, escape(fact)) for name, fact in rows)
+        markup.section("Now", route.settings.description)
+        + markup.facts((name, escape(fact)) for name, fact in rows)
     )
     if view.chain:
         st.html(fallback_table(route.name, view.chain))
@@ -161,16 +161,16 @@ def _freezes(view: RouteView) -> None:
     page = ctx.store.lists.freezes(PageRequest(MOST_FREEZES), route=name)
     windows = [one for one in ctx.freeze_windows if not one.routes or name in one.routes]
     shown = freezes_section(page.items, windows, view.now)
-    page_frame.show_html(html.invalid(page.invalid) + shown)
+    page_frame.show_html(markup.invalid(page.invalid) + shown)
 
 
 def timeline(view: RouteView) -> None:
     note = "A wide bar serves, a narrow one has a share; a diamond is a change. Times are UTC."
-    st.html(html.section("Who served when", note))
+    st.html(markup.section("Who served when", note))
     chart = route_timeline.draw_route(view, page_frame.palette())
     if chart is None:
         only = f"{view.name(view.route.incumbent)} has served this route from the start."
-        st.html(html.note(only))
+        st.html(markup.note(only))
     else:
         st.altair_chart(chart, width="stretch", theme=None)
     history(view)
@@ -193,11 +193,11 @@ def history(view: RouteView) -> None:
         for record in view.history
     ]
     note = "Newest first. No entry can be changed or removed."
-    st.html(html.listing("History", note, rows))
-    page_frame.show_html(html.invalid(view.history.invalid))
+    st.html(markup.listing("History", note, rows))
+    page_frame.show_html(markup.invalid(view.history.invalid))
     if view.history.next is not None:
         shown = f"{len(rows)} of {view.history.total:,} versions"
-        st.html(html.note(f"{shown}; the command below lists older ones."))
+        st.html(markup.note(f"{shown}; the command below lists older ones."))
 
 
 def _when(at: datetime) -> str:
@@ -207,7 +207,9 @@ def _when(at: datetime) -> str:
 
 def versions(view: RouteView) -> None:
     if len(view.history) < 2:
-        st.html(html.note("This is the first version, so there is nothing to compare it with."))
+        st.html(
+            markup.note("This is the first version, so there is nothing to compare it with.")
+        )
         return
     by_version = {record.route.version: record for record in view.history}
     name, numbers = view.route.name, list(by_version)
@@ -216,18 +218,18 @@ def versions(view: RouteView) -> None:
     newer = right.selectbox("with version", numbers, index=0, key=f"newer-{name}")
     difference = routes.describe_difference(by_version[older].route, by_version[newer].route)
     if not difference:
-        st.html(html.note("These two versions are identical."))
+        st.html(markup.note("These two versions are identical."))
         return
     rows = [
         (field, view.name(before), view.name(after))
         for field, (before, after) in difference.items()
     ]
-    st.html(html.changes(("Field", f"Version {older}", f"Version {newer}"), rows))
+    st.html(markup.changes(("Field", f"Version {older}", f"Version {newer}"), rows))
 
 
 def back(view: RouteView) -> None:
     note = "A model that has served this route before needs no new proof."
-    st.html(html.section("Roll back", note))
+    st.html(markup.section("Roll back", note))
     why = "There is no former model: this one has served the route from the start."
     missing = "" if route_timeline.former_versions(view) else why
     show_openers([dialogs.roll_back.opener(view, missing=missing)])
@@ -243,7 +245,7 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
     facts = list_facts(view.measured, lambda at: labels.age(at, view.now), titles)
     rows = [(name[:1].upper() + name[1:], escape(fact or DASH)) for name, fact in facts]
     note = f"Of {view.name(view.route.incumbent)}. The route had {traffic}; latency: last day."
-    return html.section("Measured", note) + html.facts(
+    return markup.section("Measured", note) + markup.facts(
         (name, escape(fact)) for name, fact in rows
     )
 
@@ -260,15 +262,15 @@ def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
         }
         for place, entry in enumerate(chain, 1)
     ]
-    shown = html.section("Fallbacks", "Tried in this order when the route's model fails.")
-    shown += html.table(rows)
+    shown = markup.section("Fallbacks", "Tried in this order when the route's model fails.")
+    shown += markup.table(rows)
     if names := ", ".join(entry.target.name for entry in chain if entry.waiver_expired):
         words = (
             f"{names} continues to serve, but the route cannot be changed as long as it is in "
             f"the chain. Remove it with swapgate route fallback remove {route} …, or bring "
             "evidence."
         )
-        shown = html.banner("A waiver has expired.", words) + shown
+        shown = markup.banner("A waiver has expired.", words) + shown
     return shown
 
 
@@ -302,11 +304,11 @@ def freezes_section(
         for record in records
     ]
     weekly = "".join(
-        html.note(f"Every week, {window}: {window.reason} (from the configuration file).")
+        markup.note(f"Every week, {window}: {window.reason} (from the configuration file).")
         for window in windows
     )
-    shown = weekly + html.table(rows, stacked=True)
-    return html.section("Freezes", "Newest first.") + shown if shown else ""
+    shown = weekly + markup.table(rows, stacked=True)
+    return markup.section("Freezes", "Newest first.") + shown if shown else ""
 
 
 DRIFT_STATES: Final = {
@@ -321,17 +323,17 @@ def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
     if not statuses:
         return ""
     note = "The incumbent is asked the same items at intervals, and its answers are compared."
-    card = html.section("Drift watch", note) + html.table(map(_drift_row, statuses))
+    card = markup.section("Drift watch", note) + markup.table(map(_drift_row, statuses))
     if any(status.state == drift_watches.DRIFTED for status in statuses):
         words = (
             f"`swapgate drift status {route}` shows the answers. Accept how the model answers "
             "now, by the button below, or propose another one."
         )
-        card = html.banner("✕ The model behind this route has changed.", words) + card
+        card = markup.banner("✕ The model behind this route has changed.", words) + card
     return card
 
 
-def _drift_row(status: DriftStatus) -> html.Row:
+def _drift_row(status: DriftStatus) -> markup.Row:
     last = status.last
     evidence = last.evidence if last else None
     ended = "–" if last is None or last.ended_at is None else labels.date_time(last.ended_at)
@@ -339,7 +341,7 @@ def _drift_row(status: DriftStatus) -> html.Row:
         ended += " NOT MEASURED"
     return {
         "Suite": strong(status.suite),
-        "State": html.state(DRIFT_STATES[status.state]),
+        "State": markup.state(DRIFT_STATES[status.state]),
         "Compared": drift_watches.describe_comparison(status.comparisons),
         "Change": escape(evidence.change_text if evidence else "–"),
         "Evidence": escape(evidence.share_text if evidence else "–"),

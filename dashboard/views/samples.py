@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import html, labels, page_frame
-from dashboard.html import SHOWN_CHARACTERS, escape, pill, scrolled_text, strong
+from dashboard import labels, markup, page_frame
 from dashboard.labels import Tone
+from dashboard.markup import SHOWN_CHARACTERS, escape, pill, scrolled_text, strong
 from harness.frame.formatting import escape_formula, format_excerpt, format_score
 from harness.frame.imports import pause_garbage_collection
 from harness.gate.run import Sample, SampleError
@@ -197,7 +197,7 @@ def show(view: ComparisonView) -> None:
     everything = view.index
     if everything.empty:
         return
-    st.html(html.section("Samples", "Select a row to see both answers side by side."))
+    st.html(markup.section("Samples", "Select a row to see both answers side by side."))
     counts = everything["change"].value_counts()
     first = next((kind for kind in CHANGES if counts.get(kind, 0)), "all")
     change, suite = _ask_filters(view.titles, list(dict.fromkeys(everything["suite"])), first)
@@ -206,9 +206,11 @@ def show(view: ComparisonView) -> None:
         for kind in CHANGES
         if kind != "missing" or counts.get(kind, 0)
     ]
-    st.html(html.note(" · ".join((*counted, f"{len(everything):,} in all"))))
+    st.html(markup.note(" · ".join((*counted, f"{len(everything):,} in all"))))
     if first != "regressed":
-        st.html(html.note(f"None regressed.{NONE_REGRESSED[first] if change == first else ''}"))
+        st.html(
+            markup.note(f"None regressed.{NONE_REGRESSED[first] if change == first else ''}")
+        )
     chosen = everything
     if change != "all":
         chosen = chosen[chosen["change"] == change]
@@ -217,7 +219,7 @@ def show(view: ComparisonView) -> None:
     rows = chosen.reset_index(drop=True)
     if rows.empty:
         where = "" if suite == "all" else f" of {view.titles.get(suite, suite)}"
-        st.html(html.note(f"No sample{where} is “{change}”. Choose another filter."))
+        st.html(markup.note(f"No sample{where} is “{change}”. Choose another filter."))
         return
     ctx = page_frame.context()
     page, number = _choose_page(rows)
@@ -357,7 +359,7 @@ def _show_answers(view: ComparisonView, row: pd.Series, texts: SuiteTexts) -> No
         summary = "… after the words that every prompt begins with"
         folded = f"<details><summary>{summary}</summary>{_scrolled(texts.start)}</details>"
     wanted = f'<p class="note">unknown: {escape(texts.missing or "nobody stored it")}</p>'
-    question = html.block(
+    question = markup.block(
         f"<p>{strong(row['item'])} · {escape(row['title'])} · "
         f"{CHANGE_SYMBOLS[row['change']]} {row['change']}</p>",
         f'<div class="part"><h3>Question</h3>{folded}{_scrolled(str(row["question"]))}</div>',
@@ -376,7 +378,7 @@ def _show_answers(view: ComparisonView, row: pd.Series, texts: SuiteTexts) -> No
 
 
 def _scrolled(text: str) -> str:
-    return html.scrolled_text(escape(text[: html.SHOWN_CHARACTERS]))
+    return markup.scrolled_text(escape(text[: markup.SHOWN_CHARACTERS]))
 
 
 _TOKENS = re.compile(r"\s+|\w+|[^\w\s]")
@@ -440,13 +442,13 @@ def show_format_failures(comparison: Comparison, titles: Mapping[str, str]) -> N
             *(mend.what.replace("`", "") for mend in lost.mends),
             f"a parser in your application that can {lost.remedy.parser}",
         ]
-        heading = html.section(f"What to change: {titles.get(lost.suite, lost.suite)}", line)
-        st.html(heading + html.table(rows))
-        st.html(html.note(f"Options: {'; or '.join(options)}."))
+        heading = markup.section(f"What to change: {titles.get(lost.suite, lost.suite)}", line)
+        st.html(heading + markup.table(rows))
+        st.html(markup.note(f"Options: {'; or '.join(options)}."))
         as_commands = (
             "The first option as commands, which create another target and propose it:"
         )
-        st.html(html.note(as_commands))
+        st.html(markup.note(as_commands))
         st.code("\n".join(lost.mends[0].commands), language=None, wrap_lines=True)
         shown = labels.plural(len(lost.examples), "answer")
         with st.expander(f"{shown} that lost points by format alone", expanded=True):
@@ -463,7 +465,7 @@ def _example(comparison: Comparison, example: FormatExample) -> str:
     current, candidate = comparison.incumbent.name, comparison.candidate.name
     forgiven = f"{after}, format ignored {lenient}"
     head = f"<p>{strong(example.item)} · {escape(example.rule or 'unnamed rule')}</p>"
-    return html.block(head) + render(
+    return markup.block(head) + render(
         AnswerPanel(f"Current · {current}", example.incumbent, before, Tone.NEUTRAL),
         AnswerPanel(f"Candidate · {candidate}", example.candidate, forgiven, Tone.UNDECIDED),
     )

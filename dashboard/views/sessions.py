@@ -9,10 +9,10 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, html, labels, page_frame
+from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import REASON, Form, dialog, show_openers
-from dashboard.html import escape, noted, pill, strong
 from dashboard.labels import Label, Tone
+from dashboard.markup import escape, noted, pill, strong
 from harness.agents import agents, switches
 from harness.agents.message import MessageRole, MessageState, SessionMessage
 from harness.agents.records import Agents, SessionMessages, Sessions
@@ -58,12 +58,12 @@ def known_cost(session: AgentSession) -> str:
     return f"known cost {format_usd(session.cost_usd)}" if session.cost_usd else "no known cost"
 
 
-def _switch_cells(request: ModelSwitchRequest, now: datetime, *, readable: bool) -> html.Row:
+def _switch_cells(request: ModelSwitchRequest, now: datetime, *, readable: bool) -> markup.Row:
     wanted = f"sub-tasks on {request.wanted}" if request.for_children else request.wanted
     by = escape(f", by {request.decided_by}") if request.decided_by else ""
     return {
         "Model": noted(strong(wanted), f"asked {labels.date_time(request.asked_at)}"),
-        "State": html.state(SWITCH_LABELS[request.state_at(now)]) + by,
+        "State": markup.state(SWITCH_LABELS[request.state_at(now)]) + by,
         "The agent's reason": escape(visible_text(request.reason) if readable else HIDDEN),
     }
 
@@ -88,9 +88,9 @@ def _content(message: SessionMessage) -> str:
     text, kind = message.content, "call" if message.role is MessageRole.TOOL else ""
     if not isinstance(text, str):
         text = "\n".join(map(_part, text))
-    parts = [html.scrolled_text(escape(_cut(text)), kind)] if text else []
+    parts = [markup.scrolled_text(escape(_cut(text)), kind)] if text else []
     parts += [
-        html.scrolled_text(f"→ {escape(call.name)} {escape(_cut(call.arguments))}", "call")
+        markup.scrolled_text(f"→ {escape(call.name)} {escape(_cut(call.arguments))}", "call")
         for call in message.tool_calls
     ]
     parts += [_note(remark) for remark in (message.served.reason, message.error) if remark]
@@ -138,7 +138,7 @@ def decide(verb: str, request: ModelSwitchRequest, agent: str) -> None:
             for name, value in switch_lines(request, now)
         )
         question = f"<p>{strong(switch_question(request, agent))}</p>"
-        st.html(html.block(question) + html.block(facts, kind="sg-facts"))
+        st.html(markup.block(question) + markup.block(facts, kind="sg-facts"))
         reason = form.text("why", "Your reason (optional; the agent is told)")
         said = f"{done} the switch that {agent} asked for."
         form.submit(
@@ -155,7 +155,7 @@ def revoke_grant(form: Form, grants: Sequence[AgentGrant]) -> None:
     lacks = "Choose a grant and give a reason."
     choices = {f"{grant.target_name} · {grant.agent} · {grant.id}": grant for grant in grants}
     choice = form.choose("which", "Which", choices, need=lacks, placeholder="Choose a grant")
-    st.html(html.note(GRANT_ENDS))
+    st.html(markup.note(GRANT_ENDS))
     id_ = choices[choice].id if choice else ""
     reason = form.text("why", REASON, need=lacks)
     form.submit("Revoke it", f"revoked {id_}.", agents.revoke_grant, id_, reason)
@@ -219,7 +219,7 @@ def _show_list(after: str | None) -> None:
         names = ", ".join(dict.fromkeys(names_of[request.agent] for request in waiting))
         many = labels.plural(len(waiting), "switch", "switches")
         heading = f"{many} {verb} for approval: {strong(names)}"
-    st.html(html.title(heading, labels.plural(sessions.total, "session")))
+    st.html(markup.title(heading, labels.plural(sessions.total, "session")))
     with st.container():
         for request in waiting:
             _show_waiting(request, names_of[request.agent], now)
@@ -240,11 +240,11 @@ def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> Non
     """
     why = current_user.why_not(Role.APPROVER)
     with st.container(border=True, key=f"switch-{request.id}"):
-        session = html.link("sessions", escape(request.session), session=request.session)
+        session = markup.link("sessions", escape(request.session), session=request.session)
         when = f"asked {format_age(request.asked_at, now)}"
         left = labels.left(request.expires_at, now)
         facts = f'<p class="note">session {session} · {escape(f"{when} · {left}")}</p>'
-        st.html(html.block(f"<p>{strong(switch_question(request, agent))}</p>", facts))
+        st.html(markup.block(f"<p>{strong(switch_question(request, agent))}</p>", facts))
         with st.container(horizontal=True, vertical_alignment="center"):
             for verb in DECISIONS:
                 if st.button(
@@ -257,7 +257,7 @@ def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> Non
                     st.session_state[DECISION] = (verb, request, agent)
                     st.rerun()
             if why:
-                st.html(html.note(why), width="content")
+                st.html(markup.note(why), width="content")
 
 
 def _show_session_link(session: AgentSession, agent: str, now: datetime) -> None:
@@ -271,7 +271,7 @@ def _show_session_link(session: AgentSession, agent: str, now: datetime) -> None
     label = _MARK.sub(r"\\\1", visible_text(f"{agent} · {session.id}"))
     with st.container(horizontal=True, vertical_alignment="center"):
         page_frame.link("sessions", label, "forum", session=session.id)
-        st.html(html.note(" · ".join(parts)), width="content")
+        st.html(markup.note(" · ".join(parts)), width="content")
 
 
 def _show_session(id_: str, behind: int | None) -> None:
@@ -285,8 +285,8 @@ def _show_session(id_: str, behind: int | None) -> None:
             agent = Agents(tx).get(session.agent).name
             total = SessionMessages(tx).last_position(id_)
     except NotFound:
-        st.html(html.title("There is no such session"))
-        st.html(html.note(GONE))
+        st.html(markup.title("There is no such session"))
+        st.html(markup.note(GONE))
         page_frame.link("sessions", "All sessions", "list")
         return
     switches = ctx.store.lists.switch_requests(PageRequest(MOST_SWITCHES), session=id_)
@@ -301,7 +301,7 @@ def _show_session(id_: str, behind: int | None) -> None:
     ]
     verb = "answers" if session.state is SessionState.OPEN else "answered"
     heading = f"{strong(agent)} {verb} with {strong(session.model.text)}"
-    st.html(html.title(heading, escape(" · ".join(facts))))
+    st.html(markup.title(heading, escape(" · ".join(facts))))
     with st.container(horizontal=True):
         page_frame.link("sessions", "All sessions", "list")
         if session.parent:
@@ -312,10 +312,10 @@ def _show_session(id_: str, behind: int | None) -> None:
                 _show_waiting(request, agent, now)
     with st.container():
         if rows := [_switch_cells(request, now, readable=readable) for request in switches]:
-            st.html(html.section("Switches") + html.table(rows))
+            st.html(markup.section("Switches") + markup.table(rows))
     with st.container():
         if children:
-            st.html(html.section(labels.plural(len(children), "spawned session")))
+            st.html(markup.section(labels.plural(len(children), "spawned session")))
         for child in children:
             _show_session_link(child, agent, now)
     start = max(0, total - MOST_MESSAGES) if behind is None else min(behind, total)
@@ -327,14 +327,16 @@ def _show_transcript(id_: str, start: int, total: int, *, readable: bool) -> Non
     messages = page_frame.context().store.lists.session_messages(page, session=id_).items
     last = start + len(messages)
     note = f"Messages {start + 1:,} to {last:,} of {total:,}."
-    private = "" if readable else html.note(f"What was said is private. {current_user.SIGN_IN}")
-    st.html(html.section("Transcript", note if total else "No message yet.") + private)
+    private = (
+        "" if readable else markup.note(f"What was said is private. {current_user.SIGN_IN}")
+    )
+    st.html(markup.section("Transcript", note if total else "No message yet.") + private)
     parts = [
         f'<section class="message {message.role}"><header>{_head(message)}</header>'
         f"{_content(message) if readable else _note(HIDDEN)}</section>"
         for message in messages
     ]
-    st.html(html.block(*parts, kind="sg-transcript"))
+    st.html(markup.block(*parts, kind="sg-transcript"))
     with st.container(horizontal=True):
         if start:
             before = str(max(0, start - MOST_MESSAGES))
@@ -346,15 +348,15 @@ def _show_transcript(id_: str, start: int, total: int, *, readable: bool) -> Non
 def _show_grants() -> None:
     ctx = page_frame.context()
     page, now = ctx.store.lists.agent_grants(PageRequest(MOST_GRANTS)), ctx.clock.now()
-    page_frame.show_html(html.invalid(page.invalid))
+    page_frame.show_html(markup.invalid(page.invalid))
     if not page.items:
         return
-    st.html(html.section("Grants", GRANTS_NOTE))
+    st.html(markup.section("Grants", GRANTS_NOTE))
     in_force = [grant for grant in page if _is_in_force(grant, now)]
     none = "" if in_force else "No grant is in force."
     show_openers([revoke_grant.opener(in_force, missing=none)])
     rows = [_grant_cells(grant, now) for grant in page]
-    st.html(html.table(rows, stacked=True))
+    st.html(markup.table(rows, stacked=True))
     page_frame.show_rest(page, "grants", "swapgate agent grants")
 
 
@@ -362,7 +364,7 @@ def _is_in_force(grant: AgentGrant, now: datetime) -> bool:
     return grant.revoked_at is None and now < grant.expires_at
 
 
-def _grant_cells(grant: AgentGrant, now: datetime) -> html.Row:
+def _grant_cells(grant: AgentGrant, now: datetime) -> markup.Row:
     state = Label("◷", "expired", Tone.NEUTRAL)
     if grant.revoked_at is not None:
         state = Label("✕", "revoked", Tone.NEUTRAL)
@@ -372,7 +374,7 @@ def _grant_cells(grant: AgentGrant, now: datetime) -> html.Row:
         "Model": noted(strong(grant.target_name), grant.id),
         "Agent": escape(grant.agent),
         "For": escape(f"session {grant.session}" if grant.session else "all its sessions"),
-        "State": html.state(state),
+        "State": markup.state(state),
         "Until": escape(labels.date_time(grant.expires_at)),
         "By": escape(grant.granted_by),
         "Why": escape(grant.reason),

@@ -9,10 +9,10 @@ from typing import Final
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import current_user, html, labels, page_frame
+from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import Field, Fields, Form, ask_fields, dialog, show_openers
-from dashboard.html import escape, faint, noted, strong
 from dashboard.labels import Label, Tone
+from dashboard.markup import escape, faint, noted, strong
 from harness.canary import shadows
 from harness.canary.shadows import DEFAULT_LASTS, LEFT_OUT, CheckEvidence, ShadowStatus
 from harness.frame.pagination import PageRequest
@@ -39,7 +39,7 @@ def show(names: Sequence[str]) -> None:
     page = list_shadows(ctx, PageRequest(MOST_ROWS))
     heading = st.empty()
     heading.html(_heading(running))
-    page_frame.show_html(html.invalid(page.invalid))
+    page_frame.show_html(markup.invalid(page.invalid))
     stops = [
         stop.opener(status.shadow, label=f"Stop the shadow of {status.shadow.route} …")
         for status in running
@@ -58,7 +58,7 @@ def show(names: Sequence[str]) -> None:
             "swapgate shadow start ROUTE PROVIDER/MODEL --reason WHY",
         )
     if ended:
-        st.html(html.listing("Ended", "Newest first.", map(ended_cells, ended)))
+        st.html(markup.listing("Ended", "Newest first.", map(ended_cells, ended)))
     page_frame.show_rest(page, "shadows", "swapgate shadow list")
 
 
@@ -76,7 +76,7 @@ def live(heading: DeltaGenerator, ids: frozenset[str]) -> None:
                 st.html(part)
 
 
-def _check_cells(check: CheckEvidence) -> html.Row:
+def _check_cells(check: CheckEvidence) -> markup.Row:
     tone = Tone.WORSE if check.share_of_level >= HARM_SHOWS else Tone.NEUTRAL
     share = escape(labels.percent(check.share_of_level, 0))
     return {
@@ -99,7 +99,7 @@ def _heading(running: Sequence[ShadowStatus]) -> str:
         verb = "runs" if len(running) == 1 else "run"
         count = strong(labels.plural(len(running), "shadow"))
         words = f"{count} {verb}: no user gets a candidate's answers"
-    return html.block(f"<h2>Shadows</h2><p>{words}</p>")
+    return markup.block(f"<h2>Shadows</h2><p>{words}</p>")
 
 
 def running_parts(status: ShadowStatus, now: datetime) -> Sequence[str]:
@@ -107,17 +107,17 @@ def running_parts(status: ShadowStatus, now: datetime) -> Sequence[str]:
     shadow = status.shadow
     heading = (
         f"<h2>{escape(shadow.candidate.name)} beside {escape(shadow.route)}</h2>"
-        f"<p>{html.state(WORSE if status.harm else MIRRORING)} "
+        f"<p>{markup.state(WORSE if status.harm else MIRRORING)} "
         f"{faint(labels.left(shadow.expires_at, now))}</p>"
     )
-    parts = [html.block(heading), html.facts(_facts(status))]
-    return [*parts, html.table(map(_check_cells, status.checks)) or html.note(NO_PAIR)]
+    parts = [markup.block(heading), markup.facts(_facts(status))]
+    return [*parts, markup.table(map(_check_cells, status.checks)) or markup.note(NO_PAIR)]
 
 
 def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
     shadow = status.shadow
     proposal = (
-        html.link("compare", escape(shadow.proposal), id=shadow.proposal)
+        markup.link("compare", escape(shadow.proposal), id=shadow.proposal)
         if shadow.proposal
         else BY_HAND
     )
@@ -138,7 +138,7 @@ def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
     return rows
 
 
-def ended_cells(status: ShadowStatus) -> html.Row:
+def ended_cells(status: ShadowStatus) -> markup.Row:
     shadow = status.shadow
     at = labels.date_time(status.shadow.ended_at or shadow.expires_at)
     return {

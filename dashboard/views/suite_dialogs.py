@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import current_user, html, page_frame
+from dashboard import current_user, markup, page_frame
 from dashboard.dialog_forms import REASON, Form, ask_object, dialog
-from dashboard.html import escape, strong
+from dashboard.markup import escape, strong
 from harness.app import suite_import
 from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS
 from harness.evals.settings import JudgeSettings, SuiteSettings
@@ -85,7 +85,7 @@ def run_suite(form: Form, suites: Mapping[str, int], targets: Sequence[str]) -> 
     most = st.number_input(
         "End it at this cost, US dollars", min_value=0.01, value=1.0, key=form.key("cost")
     )
-    st.html(html.note(RUN_NOTE))
+    st.html(markup.note(RUN_NOTE))
     page_frame.warn_without_control()
     form.says = f"{suite} on {target} is queued; the control process works on it."
     form.submit(
@@ -110,7 +110,7 @@ def add_suite(form: Form) -> None:
     file = st.file_uploader(
         "Data file", type=["jsonl", "csv"], key="suite-file", max_upload_size=50
     )
-    st.html(html.note(FILE_NOTE))
+    st.html(markup.note(FILE_NOTE))
     content = file.getvalue() if file is not None else b""
     form.need(content, "A data file is needed.")
     done = f"added the suite {wanted.name}. {KNOWN}"
@@ -133,7 +133,7 @@ def label_captures(reading: Form) -> None:
         st.session_state.pop(CAPTURES, None)
         _load_captures(reading)
         return
-    st.html(html.note(LABEL_NOTE))
+    st.html(markup.note(LABEL_NOTE))
     edited = st.data_editor(
         list_rows(lines),
         key="labels",
@@ -176,7 +176,7 @@ def _load_captures(form: Form) -> None:
         "Leave out requests as similar as this to another one (1: only equal ones)",
         0.5, 1.0, captures.NEAR_DUPLICATE_SIMILARITY, 0.05, key=form.key("near"),
     )  # fmt: skip
-    st.html(html.note("Who read captured requests stands in the audit log."))
+    st.html(markup.note("Who read captured requests stands in the audit log."))
     form.submit(
         "Read them", f"read the captured requests of {route}.", _read_captures,
         route=None if route == ALL else route, since=since, near=near,
@@ -284,7 +284,7 @@ def delete_user(form: Form) -> None:
         "marks in the failover log. The audit log keeps your reason and the counts, and not "
         "the id."
     )
-    st.html(html.block(f"<details><summary>Not reached</summary><ul>{beyond}</ul></details>"))
+    st.html(markup.block(f"<details><summary>Not reached</summary><ul>{beyond}</ul></details>"))
     reason = form.text("why", REASON, need=lacks)
     form.submit(
         "Delete it", "deleted the content of a user; Audit has the counts.",

@@ -8,10 +8,10 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
-from dashboard import html, labels, page_frame, plots
+from dashboard import labels, markup, page_frame, plots
 from dashboard.dialog_forms import show_openers
-from dashboard.html import Row, escape, faint, noted, state, strong
 from dashboard.labels import Label, Tone
+from dashboard.markup import Row, escape, faint, noted, state, strong
 from dashboard.views import suite_dialogs as dialogs
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import (
@@ -131,11 +131,11 @@ def show() -> None:
                 for run in runs[:SHOWN_RUNS]
             ]
     under_way = [view for view in newest if view.run.state in UNDER_WAY]
-    st.html(html.title(_headline(suites, len(under_way)), escape(labels.date_time(now))))
+    st.html(markup.title(_headline(suites, len(under_way)), escape(labels.date_time(now))))
     page_frame.show_done_message()
     if route := st.session_state.pop("nothing-captured", None):
         how = f"Let it capture a share of its requests, in its settings on {route}'s page."
-        st.html(html.banner(f"Nothing is captured of {route}.", how))
+        st.html(markup.banner(f"Nothing is captured of {route}.", how))
     able = {v.summary.name: v.summary.items or 0 for v in suites if not v.summary.error}
     none = "" if able else "There is no suite to run."
     run = dialogs.run_suite.opener(able, sorted(names.values()), missing=none)
@@ -146,10 +146,10 @@ def show() -> None:
             lambda view: " ".join((view.summary.name, view.summary.title, *view.routes)),
         )  # fmt: skip
         if len(suites) > MOST_ROWS:
-            st.html(html.note(f"{len(found):,} of {len(suites):,} suites"))
+            st.html(markup.note(f"{len(found):,} of {len(suites):,} suites"))
         ordered = sorted(found, key=lambda view: (not view.summary.error, not view.routes))
         page_frame.show_html(
-            html.table([_suite_cells(view, now) for view in ordered], stacked=True)
+            markup.table([_suite_cells(view, now) for view in ordered], stacked=True)
         )
     else:
         command = "swapgate suite import FILE --suite NAME --scorer exact"
@@ -158,7 +158,7 @@ def show() -> None:
     titles = {view.summary.name: view.summary.title for view in suites}
     rows = [run_cells(view, titles, now) for view in newest]
     st.html(
-        html.listing("Newest runs", "Of proposals, of schedules and by hand.", rows, nothing)
+        markup.listing("Newest runs", "Of proposals, of schedules and by hand.", rows, nothing)
     )
     _cancel(under_way)
     _show_models(sorted({name for view in suites for name in view.routes}))
@@ -171,7 +171,7 @@ def _show_captures() -> None:
     count = labels.plural(page.total or 0, "request")
     kept = f"{count} of users kept, redacted; `swapgate capture list` tells until when."
     none = "No request is kept. `swapgate route settings ROUTE --capture 1%` begins it."
-    st.html(html.section("Captured requests", kept if page.total else none))
+    st.html(markup.section("Captured requests", kept if page.total else none))
     missing = "" if page.total else "Nothing is captured yet."
     show_openers([dialogs.label_captures.opener(missing=missing), dialogs.delete_user.opener()])
 
@@ -273,17 +273,17 @@ FEWEST_POINTS: Final = 2
 def _show_models(routes: Sequence[str]) -> None:
     if not routes:
         return
-    st.html(html.section("Models", "Each model that the suites of a route measured."))
+    st.html(markup.section("Models", "Each model that the suites of a route measured."))
     asked = st.query_params.get("route")
     at = routes.index(asked) if asked in routes else 0
     route = st.selectbox("Route", routes, index=at, key="models-route")
     try:
         board = leaderboard.load_leaderboard(page_frame.context(), route)
     except SwapgateError as error:
-        st.html(html.note(str(error)))
+        st.html(markup.note(str(error)))
         return
     if board.ending:
-        st.html(html.note(board.ending))
+        st.html(markup.note(board.ending))
     if board.rows:
         frame = points(board.rows)
         if len(frame) >= FEWEST_POINTS:
@@ -291,12 +291,14 @@ def _show_models(routes: Sequence[str]) -> None:
             st.altair_chart(chart, theme=None, width="stretch")
             if unpriced := [row.name for row in board.rows if row.usd_per_1000 is None]:
                 names = ", ".join(unpriced)
-                st.html(html.note(f"Without a known price, and so not in the chart: {names}."))
-        st.html(html.table([row_cells(row, route) for row in board.rows], stacked=True))
+                st.html(
+                    markup.note(f"Without a known price, and so not in the chart: {names}.")
+                )
+        st.html(markup.table([row_cells(row, route) for row in board.rows], stacked=True))
     else:
-        st.html(html.note("No candidate was measured on these suites, as they are, yet."))
+        st.html(markup.note("No candidate was measured on these suites, as they are, yet."))
     for line in next_lines(board):
-        st.html(html.note(line))
+        st.html(markup.note(line))
 
 
 def points(rows: Sequence[LeaderboardRow]) -> pd.DataFrame:
@@ -334,11 +336,11 @@ def row_cells(row: LeaderboardRow, route: str) -> Row:
     propose = (
         ""
         if row.standing is Standing.INCUMBENT
-        else html.link("proposals", "Propose", route=route, candidate=row.name)
+        else markup.link("proposals", "Propose", route=route, candidate=row.name)
     )
     return {
         "Model": noted(strong(row.name), about),
-        "Standing": html.state(STANDINGS[row.standing][0]),
+        "Standing": markup.state(STANDINGS[row.standing][0]),
         "Score": noted(escape(score), interval),
         "Difference": faint(DASH)
         if row.delta is None

@@ -8,9 +8,9 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard import current_user, html, labels, page_frame, plots
-from dashboard.html import Tile, escape, faint, strong
+from dashboard import current_user, labels, markup, page_frame, plots
 from dashboard.labels import Tone
+from dashboard.markup import Tile, escape, faint, strong
 from dashboard.theme import Palette
 from harness.frame.failures import failure_words
 from harness.frame.formatting import DASH, format_latency, format_milliseconds, format_percent
@@ -52,7 +52,7 @@ def show() -> None:
     report = load_traffic_report(ctx, window, route)
     answer, note = describe_traffic(report, period, route, mark=strong)
     with top:
-        st.html(html.title(answer, escape(note)))
+        st.html(markup.title(answer, escape(note)))
     command = ["route", "traffic", *([route] if route else []), "--since", since]
     if report.last_request is None:
         page_frame.show_empty(
@@ -101,7 +101,7 @@ def _choices(names: Sequence[str]) -> tuple[str, str | None]:
         route = st.selectbox("Route", [ALL, *names], key="route", bind="query-params")
     asked = st.query_params.get("route", ALL)
     if asked not in (ALL, *names):
-        st.html(html.banner("?", f"There is no route {asked}; these are all routes."))
+        st.html(markup.banner("?", f"There is no route {asked}; these are all routes."))
     return chosen or "24h", None if route in (None, ALL) else route
 
 
@@ -114,7 +114,7 @@ def _stale(report: TrafficReport) -> str:
         f"({labels.age(since, report.now)}). Either nobody asks, or the router does not reach "
         "the database: swapgate doctor tells."
     )
-    return html.banner("STALE.", words)
+    return markup.banner("STALE.", words)
 
 
 def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
@@ -124,7 +124,7 @@ def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
     if whole.unpriced:
         more = "" if whole.known_cost_usd is None else "more "
         unpriced = f"{labels.plural(whole.unpriced, 'request')} {more}of unknown price"
-    return html.tiles(
+    return markup.tiles(
         (
             Tile("Requests", labels.count(whole.requests), below=_pace(report)),
             Tile(
@@ -157,13 +157,13 @@ def _pace(report: TrafficReport) -> str:
 
 
 def _routes(routes: Sequence[RouteTraffic]) -> None:
-    st.html(html.section("Routes", "Those with most errors first."))
+    st.html(markup.section("Routes", "Those with most errors first."))
     found = page_frame.find(
         routes, MOST_ROUTES, "Find a route", "Part of its name", lambda traffic: traffic.route
     )
     rows = [
         {
-            "Route": html.link("routes", strong(traffic.route), route=traffic.route),
+            "Route": markup.link("routes", strong(traffic.route), route=traffic.route),
             "Requests": labels.count(traffic.requests),
             "Errors to callers": _share(traffic.failed, traffic.failed_share, Tone.WORSE),
             "Own model failed": _share(traffic.left, traffic.left_share, Tone.UNDECIDED),
@@ -171,21 +171,21 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
         }
         for traffic in found[:MOST_ROUTES]
     ]
-    nothing = html.note("No route with traffic has this in its name.")
-    st.html(html.table(rows, stacked=True) or nothing)
+    nothing = markup.note("No route with traffic has this in its name.")
+    st.html(markup.table(rows, stacked=True) or nothing)
     if len(found) > MOST_ROUTES:
-        st.html(html.note(f"{MOST_ROUTES} of {labels.plural(len(found), 'route')}."))
+        st.html(markup.note(f"{MOST_ROUTES} of {labels.plural(len(found), 'route')}."))
 
 
 def _list(
-    heading: str, note: str, rows: Sequence[html.Row], nothing: str, most: str = "lines"
+    heading: str, note: str, rows: Sequence[markup.Row], nothing: str, most: str = "lines"
 ) -> None:
-    st.html(html.listing(heading, note, rows[:MOST_LINES], nothing))
+    st.html(markup.listing(heading, note, rows[:MOST_LINES], nothing))
     if len(rows) > MOST_LINES:
-        st.html(html.note(f"{MOST_LINES} of {len(rows):,} {most}."))
+        st.html(markup.note(f"{MOST_LINES} of {len(rows):,} {most}."))
 
 
-def _target_cells(row: TargetTraffic) -> html.Row:
+def _target_cells(row: TargetTraffic) -> markup.Row:
     _, _, model = row.target.partition("/")
     p95 = None if row.p95_ms is None else format_latency(row.p95_ms / 1000)
     return {
@@ -206,9 +206,9 @@ def _share(count: int, share: float | None, tone: Tone) -> str:
     return f'<span><b class="{tone}">{count:,}</b> {percent}</span>'
 
 
-def _reason_cells(reason: FailoverReason, now: datetime) -> html.Row:
+def _reason_cells(reason: FailoverReason, now: datetime) -> markup.Row:
     unanswered = reason.unanswered / reason.times
-    routes = [html.link("routes", escape(name), route=name) for name in reason.routes]
+    routes = [markup.link("routes", escape(name), route=name) for name in reason.routes]
     return {
         "Model left": strong(reason.target),
         "Why": escape(failure_words(reason.failure)),
@@ -221,7 +221,7 @@ def _reason_cells(reason: FailoverReason, now: datetime) -> html.Row:
 
 def _failovers(window: timedelta, route: str | None) -> str:
     st.html(
-        html.section(
+        markup.section(
             "The newest failovers",
             "Sizes and kinds of the requests are kept, never their content; users as hashes.",
         )
@@ -234,7 +234,7 @@ def _failovers(window: timedelta, route: str | None) -> str:
             placeholder="The user's id as your application sends it, or its hash",
         ).strip()
     else:
-        st.html(html.note(f"To look for one user: {current_user.SIGN_IN}"))
+        st.html(markup.note(f"To look for one user: {current_user.SIGN_IN}"))
     # The download is read in a thread that knows no visitor.
     ctx, secret = page_frame.context(), page_frame.installation().secret
 
@@ -249,15 +249,15 @@ def _failovers(window: timedelta, route: str | None) -> str:
     page = load(PageRequest(MOST_FAILOVERS))
     if not page:
         nobody = f"No request of {user} left its first model." if user else "None."
-        st.html(html.note(nobody))
+        st.html(markup.note(nobody))
         return user
-    st.html(html.table(map(_failover_cells, page), stacked=True))
-    st.html(html.note(f"{len(page)} of {labels.plural(page.total, 'failover')}."))
+    st.html(markup.table(map(_failover_cells, page), stacked=True))
+    st.html(markup.note(f"{len(page)} of {labels.plural(page.total, 'failover')}."))
     page_frame.offer_csv("failovers", lambda: page_frame.frame_of(read()))
     return user
 
 
-def _failover_cells(failover: Failover) -> html.Row:
+def _failover_cells(failover: Failover) -> markup.Row:
     """Has no content of the request; the provider's sentence shows where the mouse points."""
     at = f"at {failover.place}" if failover.place else ""
     why = escape(failure_words(failover.failure))

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from dashboard import html, labels
-from dashboard.html import Tile, VerdictCard
+from dashboard import labels, markup
+from dashboard.markup import Tile, VerdictCard
 from dashboard.plots import FEWEST_PAIRS, in_reading_order, limit_of
 from dashboard.views.samples import ComparisonView
 from harness.evals.proof_validity import ProofState
@@ -178,12 +178,12 @@ def against_card(view: ComparisonView) -> str:
     else_ = "" if verdict.outcome == "passed" else "else "
     heading = f"What {else_}speaks against it"
     lines = "".join(
-        f"<p>▲ {html.strong(drawback.what)}: {html.escape(drawback.text)}</p>"
+        f"<p>▲ {markup.strong(drawback.what)}: {markup.escape(drawback.text)}</p>"
         for drawback in list_drawbacks(view.comparison, view.titles)
     )
     below = AGAINST_NOTE if lines else describe_absence(view.comparison)
-    body = f"{lines}{html.note(below)}"
-    return html.block(f"<h2>{heading}</h2>{body}", kind="sg-card sg-against")
+    body = f"{lines}{markup.note(below)}"
+    return markup.block(f"<h2>{heading}</h2>{body}", kind="sg-card sg-against")
 
 
 def stale_reason(view: ComparisonView) -> str:
@@ -199,7 +199,7 @@ def stale_reason(view: ComparisonView) -> str:
 
 def claim_rows(
     planned: Sequence[SuiteEstimate], titles: Mapping[str, str]
-) -> Sequence[html.Row]:
+) -> Sequence[markup.Row]:
     (points, *_) = [format_score(estimate.advice.effect, None) for estimate in planned] or [""]
     return [
         {
@@ -226,7 +226,7 @@ def _claimed(option: ClaimOption, estimate: SuiteEstimate, titles: Mapping[str, 
     if titles:
         words = f"{titles.get(estimate.plan.suite, estimate.plan.suite)}: {words}"
     recommended = option is estimate.advice.recommended
-    return html.strong(f"recommended: {words}") if recommended else html.escape(words)
+    return markup.strong(f"recommended: {words}") if recommended else markup.escape(words)
 
 
 def _times(items: int, epochs: int) -> str:

@@ -6,7 +6,7 @@ from typing import Final, get_origin
 import pytest
 import sqlalchemy as sa
 
-from dashboard import html
+from dashboard import markup
 from dashboard.views import decisions as proposal_rows
 from harness.canary.status import list_canaries
 from harness.frame.errors import NotFound, SignatureInvalid
@@ -222,8 +222,8 @@ def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(cli: Comman
 
     page = proposal_rows.list_rows(cli.world.context())
     assert [row.proposal.id for row in page] == [good]
-    assert f"proposal {bad}." in html.invalid(page.invalid)
-    assert "swapgate db check" in html.invalid(page.invalid)
+    assert f"proposal {bad}." in markup.invalid(page.invalid)
+    assert "swapgate db check" in markup.invalid(page.invalid)
     # A decision reads the row in another way.
     with pytest.raises(SignatureInvalid, match=bad):
         submission.get_proposal(cli.world.context(), bad)

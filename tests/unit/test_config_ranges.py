@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from dashboard import html
+from dashboard import markup
 from evals.sim import profiles
 from harness.config import schema as shape
 from harness.config import source_locations
@@ -238,4 +238,4 @@ def test_a_cell_of_the_tables_own_download_is_escape_formula(start: str) -> None
 
 
 def test_a_name_does_not_turn_round_the_words_behind_it() -> None:
-    assert html.strong("\u202exis") == "<b>\N{REPLACEMENT CHARACTER}xis</b>"
+    assert markup.strong("\u202exis") == "<b>\N{REPLACEMENT CHARACTER}xis</b>"

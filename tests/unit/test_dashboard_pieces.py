@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import html as cards
 from dashboard import labels, plots, serve, theme
+from dashboard import markup as cards
 from dashboard.labels import Tone
 from dashboard.page_frame import to_csv
 from dashboard.theme import LIGHT

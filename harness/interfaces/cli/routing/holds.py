@@ -186,7 +186,9 @@ def throw(
     wanted = kill_switch.SwitchRequest(parse_force(force), reason, route, lasts)
     made = session.decide(kill_switch.throw_switch, wanted, source=SwitchSource.CLI)
     scope = "all routes" if route is None else f"route {route}"
-    until = f"until {timestamp(made.expires_at)} UTC" if made.expires_at else "until it is lifted"
+    until = (
+        f"until {timestamp(made.expires_at)} UTC" if made.expires_at else "until it is lifted"
+    )
     lift_it = f"`swapgate switch lift {made.id}`"
     said = f"{made.force.text} for {scope} {until}: {lift_it}"
     output.answer(made, made.id, advice=said)

@@ -240,9 +240,14 @@ def banner(
     tone: Tone = Tone.UNDECIDED,
     docs_page: str = "",
     docs_label: str = "More about it",
+    page: str = "",
 ) -> str:
+    """page: address of the page that the heading leads to."""
     more = f" {docs_link(docs_page, docs_label)}" if docs_page else ""
-    words = f"{strong(heading)} {rich(text)}{more}"
+    head = strong(heading)
+    if page:
+        head = f'<a href="{escape(page)}" target="_self">{head}</a>'
+    words = f"{head} {rich(text)}{more}"
     return f'<div class="sg sg-banner {tone}" role="status">{words}</div>'
 
 
