@@ -64,6 +64,10 @@ policies:
         - {weight_bps: 100, min_exposures: 60}
         - {weight_bps: 500, min_exposures: 200}
         - {weight_bps: 2500, min_exposures: 400, certify: true}
+  # Its equal candidate must not pass by luck, whichever order a suite's digest gives.
+  unlucky:
+    gate: {n_max: 200, alpha: 0.0005}
+    canary: *canary
   asked:
     promotion: approved
     gate: {n_max: 200}
@@ -86,7 +90,7 @@ routes:
   quiet: *one
   math-tutor: {<<: *one, suites: &sums [{suite: arithmetic, role: primary}]}
   drafts: {<<: *one, suites: *sums}
-  newsletter: {<<: *one, suites: [{suite: instructions, role: primary}]}
+  newsletter: {<<: *one, policy: unlucky, suites: [{suite: instructions, role: primary}]}
   search-help: {<<: *one, suites: &tickets [{suite: tickets, role: primary}]}
   faq: {<<: *one, suites: *tickets}
   mail-triage: {<<: *one, policy: asked, suites: *tickets}
