@@ -242,7 +242,7 @@ def banner(
     docs_label: str = "More about it",
     page: str = "",
 ) -> str:
-    """page: address of the page that the heading leads to."""
+    """Builds a banner. page: address of the page that its heading leads to."""
     more = f" {docs_link(docs_page, docs_label)}" if docs_page else ""
     head = strong(heading)
     if page:

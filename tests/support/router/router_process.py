@@ -118,6 +118,13 @@ class Load:
         )
 
 
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it ended while it was looked at
+        return False
+
+
 def eventually(condition: object, *, timeout_s: float = 240.0) -> None:
     assert callable(condition)
     until = time.monotonic() + timeout_s
@@ -141,7 +148,7 @@ class Routed:
 
     def workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.place.pid("router")).children()
-        return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in children if _runs(child)]
 
     def kill(self) -> None:
         """kill -9 of the router's parent; its workers end by themselves."""
