@@ -31,7 +31,7 @@ _PROGRAMS: Final = ("javascript", "python", "ruby", "webhook")
 _MOST_ITEMS: Final = 100_000  # lists of values multiply
 _MOST_SHOWN: Final = 5  # tests of a file that are not taken
 _ELSEWHERE: Final = "models are no part of a suite: `swapgate proposal create ROUTE MODEL`"
-# Keys of which something is taken in another place, and the place.
+# Keys that are taken in part, in another place, and that place.
 _CHANGED: Final[Mapping[str, str]] = {
     "providers": _ELSEWHERE,
     "targets": _ELSEWHERE,

@@ -327,7 +327,7 @@ def open_session(
     client.require_write()
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        # Locked: nobody deletes the agent before its session is there to be closed.
+        # Locked: no other process deletes the agent before its session is there to be closed.
         model = client.find_agent(tx, agent, lock=True).model
         if not model.is_literal:
             client.require_route(model.route)

@@ -1,4 +1,4 @@
-"""What is stored of agents and their sessions. Sessions are deleted for privacy, so that grants
+"""Records of agents and their sessions. Sessions are deleted for privacy, so that grants
 and switch requests name one without a foreign key.
 """
 

@@ -3,6 +3,7 @@ class with `as_json` or `from_json` is written or read by it.
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
@@ -26,22 +27,22 @@ class CamelCase:
     __slots__ = ()
 
 
-class ShownAsJson:
+class ShownAsJson(ABC):
     """Shown as its `as_json` says, and not by its fields."""
 
     __slots__ = ()
 
-    def as_json(self) -> dict[str, object]:
-        raise NotImplementedError
+    @abstractmethod
+    def as_json(self) -> dict[str, object]: ...
 
 
-class ShowsMore:
+class ShowsMore(ABC):
     """Shown with values beside its fields."""
 
     __slots__ = ()
 
-    def show_more(self, shown: dict[str, Any]) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def show_more(self, shown: dict[str, Any]) -> dict[str, Any]: ...
 
 
 def to_plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind

@@ -43,7 +43,7 @@ from harness.routing.records.runs import EvalRuns
 
 log = structlog.get_logger("swapgate.alerts")
 
-# Without a canary nobody has to say that a fault of the router's is over.
+# Without a canary no person says that a fault of the router is over: silence does.
 ROUTER_FAULT_SILENCE: Final = timedelta(hours=1)
 
 
@@ -79,7 +79,7 @@ def send_test(ctx: Context, actor: Actor) -> Sequence[DeliveryAttempt]:
         state=Notified.RAISED,
         subject="alerts",
         title="a test of Swapgate's alerts",
-        text=f"{actor.name} asked for it. Whoever reads this will hear of real ones.",
+        text=f"{actor.name} asked for it. The readers of this message get real ones.",
         next_step="nothing: this is a test",
         first_seen=now,
         last_seen=now,
@@ -144,7 +144,7 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
                 request = SwitchRequests(tx).get(about)
                 return request.state_at(now) is not SwitchState.PENDING
             case AlertKind.BREAK_GLASS:
-                # Its own row may be forged, so that nobody can end it: the route's says enough.
+                # Its own row may be forged, and then no person can end it: ask the route's.
                 route = Routing(tx).route(record.subject.removeprefix("route "))
                 return route is None or route.break_glass != about
             case AlertKind.CANARY_PAUSED:

@@ -1,4 +1,4 @@
-"""What is stored of captured requests (F9)."""
+"""Records of captured requests (F9)."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What is stored of targets and providers, with keys, sign-ins, checks and models."""
+"""Records of targets and providers, with keys, sign-ins, checks and models."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -78,7 +78,7 @@ class Context(World):
     oauth: OAuthServer | None = None  # where people sign in; None where this process cannot
     oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
     agents: AgentSettings = field(default_factory=AgentSettings)
-    approval_links: "ApprovalLinks | None" = None  # None where nobody is asked by a link
+    approval_links: "ApprovalLinks | None" = None  # None where no link asks people
 
     def policy(self, name: str) -> Policy:
         try:

@@ -178,7 +178,7 @@ class Recording:
         raise NotImplementedError
 
     def settle(self, ticket: Ticket, *, failed: bool, why: str = "") -> None:
-        """Enters the outcome of a scored request that is none of ours. why: as in `finish`."""
+        """Enters the outcome of a scored request that no router served. why: as in `finish`."""
         raise NotImplementedError
 
     def failed_over(self, rows: Sequence[Failover]) -> None:

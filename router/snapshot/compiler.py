@@ -264,7 +264,7 @@ def _judge(
         why = f"{upstream.name} answers no chat"
     if upstream is not None and not why:
         return CompiledJudge(judge, upstream)
-    log.warning("route %s: nobody judges its canary: %s", route.name, why)
+    log.warning("route %s: no judge compares its canary: %s", route.name, why)
     return None
 
 

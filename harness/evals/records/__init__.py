@@ -1,1 +1,1 @@
-"""What is stored of suites, runs and spending."""
+"""Records of drift checks and spending."""

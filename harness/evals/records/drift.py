@@ -1,4 +1,4 @@
-"""What is stored of drift checks and their baselines."""
+"""Records of drift checks and their baselines."""
 
 from collections.abc import Sequence
 from datetime import datetime

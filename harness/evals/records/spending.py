@@ -1,4 +1,4 @@
-"""What is stored of the monthly spending and its cap."""
+"""Records of the monthly spending and its cap."""
 
 from datetime import date, datetime
 from typing import Final

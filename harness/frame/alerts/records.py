@@ -1,4 +1,4 @@
-"""What is stored of alerts, and the outbox of their messages."""
+"""Records of alerts, and the outbox of their messages."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime

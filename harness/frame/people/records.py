@@ -1,4 +1,4 @@
-"""What is stored of people, keys and sign-ins to the dashboard."""
+"""Records of people, keys and sign-ins to the dashboard."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -33,7 +33,7 @@ SHADOW_FIRST: Final = (
 
 
 def no_pace_text(route: str, requests: int) -> str:
-    """Says why nobody can tell how long a canary takes. requests: those of 24 hours."""
+    """Explains why the time that a canary takes is unknown. requests: those of 24 hours."""
     recorded = "no request was"
     if requests:
         recorded = f"only {requests:,} request{'s were' if requests > 1 else ' was'}"

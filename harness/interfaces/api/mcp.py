@@ -240,7 +240,7 @@ class McpServer:
         session: str = "",
     ) -> None:
         """client: who asks, in each request anew; raises NotAllowed. session_tools: that are
-        called in the name of a session. session: of whoever started this server; empty where
+        called in the name of a session. session: of the server's own caller; empty where
         each call names it.
         """
         self._ctx, self._secret = installation.context, installation.secret

@@ -1,1 +1,1 @@
-"""What is stored of routes, their proofs and traffic."""
+"""Records of routes, their proofs and traffic."""

@@ -1,4 +1,4 @@
-"""What is stored of failovers."""
+"""Records of failovers."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime

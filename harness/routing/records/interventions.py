@@ -1,4 +1,4 @@
-"""What is stored of kill switches, freezes, break-glass and shadows."""
+"""Records of kill switches, freezes, break-glass and shadows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime

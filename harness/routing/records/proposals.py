@@ -1,4 +1,4 @@
-"""What is stored of proposals, approvals and rounds of candidates. A save of a version that
+"""Records of proposals, approvals and rounds of candidates. A save of a version that
 somebody else changed since is refused.
 """
 

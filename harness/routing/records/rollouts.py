@@ -1,4 +1,4 @@
-"""What is stored of rollouts. A save of a version that somebody else changed since is refused,
+"""Records of rollouts. A save of a version that somebody else changed since is refused,
 so that two processes never move one rollout.
 """
 

@@ -1,4 +1,4 @@
-"""What is stored of suites (named by a hash of their content), eval runs with their leases, and
+"""Records of suites (named by a hash of their content), eval runs with their leases, and
 samples.
 """
 

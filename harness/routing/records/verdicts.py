@@ -1,4 +1,4 @@
-"""What is stored of verdicts."""
+"""Records of verdicts."""
 
 import math
 from collections.abc import Sequence

@@ -201,7 +201,7 @@ def _model(request: AgentsRequest, field: str, text: str) -> ModelChoice:
 
 
 def _tools(request: AgentsRequest, given: list[ToolBody]) -> tuple[AgentTool, ...]:
-    """Raises InputError for a tool that nobody runs, and for a name that is given twice."""
+    """Checks tools. Raises InputError for one that no process runs, or a name given twice."""
     read: dict[str, AgentTool] = {}
     for body in given:
         if isinstance(body, str):

@@ -224,7 +224,7 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
         raise InputError(f"{units} {unit}s are more than the planned {n_max}")
     if terms.slices and units < n_max:
         raise InputError(
-            f"--slice needs all planned {n_max} units, of which the file has {units}: their "
+            f"--slice needs all planned {n_max} units, and the file has {units}: their "
             "looks are planned from the items of each slice"
         )
     # Clusters to come are taken to be as large as the others.
