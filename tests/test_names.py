@@ -103,9 +103,7 @@ def docstrings_in(node: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def is_strange(file: Path, kind: str, name: str) -> bool:
-    """Tests' own names are sentences, and what they give their doubles is theirs."""
-    of_product = file.parts[0] in PRODUCT and HASHED not in file.parents
-    if name in EXEMPT or name.startswith("test_") or (kind == "field" and not of_product):
+    if name in EXEMPT or (kind == "field" and HASHED in file.parents):
         return False
     bare = name.rpartition(".")[2].strip("_")
     words = set(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", bare).lower().split("_"))
@@ -123,14 +121,13 @@ def test_names_are_standard_and_of_one_meaning_and_public_docstrings_stand_alone
     strange, leaning = list[str](), list[str]()
     classes = defaultdict(set)
     # One pass: to read every file takes seconds.
-    for file, tree in modules(*PRODUCT, "tests", "benchmarks"):
-        of_product = file.parts[0] in PRODUCT
+    for file, tree in modules(*PRODUCT):
         for line, kind, name in names_in(tree):
             if is_strange(file, kind, name):
                 strange.append(f"{file}:{line}: {name}")
-            if of_product and kind == "class" and not name.startswith("_"):
+            if kind == "class" and not name.startswith("_"):
                 classes[name].add(f"{file}")
-        for line, text in docstrings_in(tree) if of_product else ():
+        for line, text in docstrings_in(tree):
             if text[0].islower() or LEANING_WORDS.match(text):
                 leaning.append(f"{file}:{line}: {text.splitlines()[0]}")
     twice = [f"{name}: {', '.join(place)}" for name, place in classes.items() if len(place) > 1]

@@ -35,7 +35,7 @@ from harness.routing.agent import Agent, ModelChoice, ModelKind
 from harness.routing.context import Context
 from tests.support.control.control_plane import SmallInstallation
 
-pytestmark = [pytest.mark.req("G5", "E2"), pytest.mark.both_databases]
+pytestmark = pytest.mark.req("G5", "E2")
 KEY = AgentsClient(key="k_1")
 HELLO = IncomingMessage(MessageRole.USER, "hello")
 PRICES = {"base": Price(1.0, 10.0), "better": Price(1.0, 100.0)}
@@ -152,6 +152,7 @@ async def test_a_target_without_a_price_is_not_asked_below_a_cap(
     await runner.close(0.0)
 
 
+@pytest.mark.both_databases
 async def test_a_cap_that_was_set_a_moment_ago_counts_for_the_next_answer(
     ctx: Context, agent: Agent
 ) -> None:

@@ -78,7 +78,7 @@ from tests.support.control.control_plane import (
     SmallInstallation,
 )
 
-pytestmark = [pytest.mark.req("E1", "E2"), pytest.mark.both_databases]
+pytestmark = pytest.mark.req("E1", "E2")
 CHAT = ModelChoice("chat", ModelKind.ROUTE, route="chat")
 BETTER = literal_choice("sim:better", "sim/better")
 KEY = AgentsClient(key="k_1")
@@ -133,6 +133,7 @@ def ids_of_sessions(ctx: Context, agent: Agent) -> list[str]:
     return [session.id for session in ctx.store.lists.sessions(agent=agent.id)]
 
 
+@pytest.mark.both_databases
 def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> None:
     begun = begin(ctx, session.id)
     first = turns.begin_answer(ctx, begun.session, model="chat")
@@ -158,6 +159,7 @@ def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> N
     assert len(again.messages) == 6
 
 
+@pytest.mark.both_databases
 def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
     ctx: Context, world: SmallInstallation, session: AgentSession
 ) -> None:
@@ -648,6 +650,7 @@ def delete(ctx: Context, agent: str) -> None:
 
 
 @pytest.mark.parametrize("other", [describe, delete])
+@pytest.mark.both_databases
 def test_of_two_changes_of_an_agent_at_once_none_is_lost(
     ctx: Context,
     agent: Agent,
@@ -675,6 +678,7 @@ def test_of_two_changes_of_an_agent_at_once_none_is_lost(
 
 
 @pytest.mark.req("D8")
+@pytest.mark.both_databases
 def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
     ctx: Context, agent: Agent, session: AgentSession
 ) -> None:

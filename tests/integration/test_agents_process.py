@@ -181,12 +181,12 @@ def postgres_outage(folder: Path) -> Iterator[Outage]:
         yield site, server.stop, server.start
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 @pytest.mark.parametrize(
     "outage",
     [
         sqlite_outage,
-        pytest.param(postgres_outage, marks=[pytest.mark.postgres, pytest.mark.verify]),
+        pytest.param(postgres_outage, marks=pytest.mark.postgres),
     ],
 )
 def test_while_the_database_is_away_agents_say_so_and_models_are_served(

@@ -146,6 +146,7 @@ def test_nothing_is_measured_twice_while_suite_incumbent_and_claim_stay(
 
 
 @pytest.mark.req("A3", "F4")
+@pytest.mark.verify
 def test_all_rounds_of_a_quarter_spend_less_than_its_alpha(world: SmallInstallation) -> None:
     world.script = skilled
     names = [f"new-{n}" for n in range(26)]

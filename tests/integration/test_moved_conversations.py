@@ -36,7 +36,7 @@ SETTINGS: Final = replace(QUICK, heartbeat_s=0.0, breaker=BreakerPolicy(failures
 PATHS: Final = {endpoint: path for path, endpoint in ENDPOINTS.items()}
 TURNS: Final = 4
 # Of so many cells, one is in the sample: a prime, so that all forms are among them.
-SHARE: Final = 97
+SHARE: Final = 197
 # Reasoning that only its maker can read is no part of a chat.
 NOT_IN_CHATS: Final = (Feature.HOSTED, Feature.ENCRYPTED)
 

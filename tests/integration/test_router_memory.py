@@ -100,7 +100,7 @@ def leave(world: World) -> None:
         assert client.recv(65536)
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.verify)])
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failed_attempt_leaves_nothing_for_the_garbage_collector(
     failure: str,

@@ -48,7 +48,7 @@ from harness.routing.settings import AgentSettings, AutoFloor
 from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation
 
-pytestmark = [pytest.mark.req("C1", "C3", "C4", "C5", "C8"), pytest.mark.both_databases]
+pytestmark = pytest.mark.req("C1", "C3", "C4", "C5", "C8")
 CHAT = ModelChoice("chat", ModelKind.ROUTE, route="chat")
 BETTER = literal_choice("sim/better", "sim/better")
 PERSON = AgentsClient.of_person(BEN)
@@ -189,6 +189,7 @@ def test_what_nobody_decides_expires(ctx: Context, session: AgentSession) -> Non
     assert not list(ctx.store.lists.agent_grants())
 
 
+@pytest.mark.both_databases
 def test_the_same_request_waits_once_and_not_many_wait(
     ctx: Context, session: AgentSession
 ) -> None:
@@ -402,6 +403,7 @@ def test_a_data_class_holds_before_anybody_is_asked(ctx: Context) -> None:
         ask(ctx, session)
 
 
+@pytest.mark.both_databases
 def test_a_grant_is_revoked_once_by_an_approver_and_its_session_goes_on_with_another(
     ctx: Context, session: AgentSession
 ) -> None:
