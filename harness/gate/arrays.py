@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 else:
 
     class _Deferred:
-        """Stands for a module until one of its names is asked for."""
+        """Imports a module when the code first reads one of its names."""
 
         def __init__(self, name: str) -> None:
             self._name = name
 
         def __getattr__(self, name: str) -> object:
             found = getattr(import_module(self._name), name)
-            setattr(self, name, found)  # the next use finds it here
+            setattr(self, name, found)
             return found
 
     np, special = _Deferred("numpy"), _Deferred("scipy.special")
@@ -38,10 +38,9 @@ __all__ = ["ArrayLike", "Bools", "Floats", "Ints", "np", "special"]
 
 
 def log_mean(logs: Sequence[float], log_weights: Sequence[float] | None = None) -> float:
-    """Computes the log of the weighted mean of e-values given as logs; equal weights when none
-    are given.
+    """Computes the log of the weighted mean of e-values given as logs.
 
-    -inf stands for an e-value of 0.
+    Without log_weights all weights are equal. -inf represents an e-value of 0.
     """
     if log_weights is None:
         terms = list(logs)
@@ -56,10 +55,10 @@ def log_mean(logs: Sequence[float], log_weights: Sequence[float] | None = None) 
 
 
 def log_mean_rows(rows: Sequence[Floats]) -> Floats:
-    """Computes log_mean for arrays of one shape. Rows are added one by one, first to last.
+    """Computes log_mean for arrays of one shape; adds the rows in order, first to last.
 
-    numpy's own sum picks its order by memory layout: one item and many would differ in the last
-    bit, and a verdict could not be recomputed step by step.
+    numpy's own sum picks its order by memory layout. The result for a single item could then
+    differ in the last bit, and a step-by-step recomputation would give another verdict.
     """
     top = rows[0]
     for row in rows[1:]:
@@ -71,16 +70,16 @@ def log_mean_rows(rows: Sequence[Floats]) -> Floats:
 
 
 def ordered_sum(values: Floats) -> Floats:
-    """Adds up the last axis strictly in order."""
+    """Adds up the last axis strictly from first to last."""
     return np.asarray(np.cumsum(values, axis=-1)[..., -1])
 
 
 def geometric_grid(low: float, high: float, count: int) -> tuple[float, ...]:
-    """Returns `count` values from low to high, each a fixed multiple of the one before."""
+    """Returns `count` values from low to high, each a fixed multiple of its predecessor."""
     ratio = high / low
     return tuple(low * ratio ** (k / (count - 1)) for k in range(count))
 
 
 def normalize_zeros(values: Iterable[float]) -> tuple[float, ...]:
-    """Makes each -0.0 a 0.0, as databases lose the sign of zero."""
+    """Replaces -0.0 by 0.0, because databases lose the sign of zero."""
     return tuple(value + 0.0 for value in values)

@@ -1,27 +1,27 @@
 """The drift test asks whether a model has changed behind its name, by comparing runs over the
 same items.
 
-Null: for each item the scores of all runs are exchangeable (the model answers as it did; that
-one question gets different answers is part of it), and items err independently of each other.
-Then, given all scores of an item, each choice of m of them is as likely to be the newest m as
-any other. With w = exp(eta * score), an item's factor
+Null hypothesis: the scores of all runs of an item are exchangeable, and items err independently
+of each other. (Different answers of an unchanged model to one question belong to the null.)
+Then, given all scores of an item, each choice of m scores is equally likely to be the newest m.
+With w = exp(eta * score), an item's factor
 
     product of w over its newest m scores / mean of that product over all choices of m
 
-has expectation 1; the product over items is an e-value for each eta and each window m, and so
-is the mean e_j over the grid of eta (both signs) and the windows 1, 2, 4, 8, 16 that are at
-most j, the number of runs since the baseline. For pass/fail scores it is the likelihood ratio
-of Fisher's noncentral hypergeometric (statistics.md §2.2) with odds ratio exp(eta). The
-evidence after j comparisons is
+has expectation 1. So the product over items is an e-value for each eta and each window m. The
+mean e_j is an e-value too: over the grid of eta (both signs) and the windows 1, 2, 4, 8, 16 up
+to j, the number of runs since the baseline. For pass/fail scores the factor is the likelihood
+ratio of Fisher's noncentral hypergeometric distribution (statistics.md §2.2) with odds ratio
+exp(eta). The evidence after j comparisons is
 
     S_j = sum over i <= j of e_i / (i (i + 1))
 
-S_j never falls, and its expectation never exceeds 1, as the weights sum to 1: so by Markov it
-reaches 1 / alpha at any time with chance alpha at most. That e_i share their runs does not
-matter.
+S_j never falls, and its expectation never exceeds 1, because the weights sum to 1. By Markov's
+inequality, S_j ever reaches 1 / alpha with probability alpha at most, even though the e_i share
+their runs.
 
-Why not one product of all runs against the baseline's scores: given these, a difference's
-expectation is not 0 (the baseline was lucky or unlucky on the item), so it grows on luck alone.
+The test does not multiply comparisons with the baseline alone: given a baseline that was lucky
+or unlucky on an item, the expected difference is not 0, and the product grows by luck.
 
 Sources: Turner, Ly & Gruenwald 2024 (e-values by conditioning, 2x2 tables); Vovk & Wang 2021
 (means of e-values are e-values under any dependence).
@@ -46,15 +46,17 @@ ETAS: Final = tuple(sign * math.log(odd) for sign in (-1.0, 1.0) for odd in ODDS
 def compare_runs(
     history: Sequence[ItemScores], alpha: float, log_before: float
 ) -> DriftEvidence:
-    """Compares the newest run with those before it. history: the baseline first.
+    """Compares the newest run with all earlier runs. history: the baseline first.
 
-    log_before: the evidence after the comparison before, -inf at the first. An item that a run
-    did not measure is left out of that run. Raises InputError below two runs, and for a score
-    outside [0, 1].
+    log_before: the evidence after the previous comparison; -inf before the first comparison. An
+    item without a score is left out of that run only. Raises InputError below two runs, and for
+    a score outside [0, 1].
     """
     check = len(history) - 1
     if check < 1:
-        raise InputError("drift is seen against a baseline: one more run is needed")
+        raise InputError(
+            "a drift check needs at least one run besides the baseline; wait for the next check"
+        )
     scores = _matrix(history)
     windows = [window for window in WINDOWS if window <= check]
     by_window = log_e_values(scores, windows)
@@ -73,7 +75,7 @@ def compare_runs(
 
 
 def _matrix(history: Sequence[ItemScores]) -> Floats:
-    """Runs by items, in the baseline's order; NaN where an item was not measured."""
+    """Returns scores by run and item, in the baseline's item order; NaN if not measured."""
     by_item: list[Mapping[str, float | None]] = [dict(run) for run in history]
     rows = [[_checked(item, run.get(item)) for item, _ in history[0]] for run in by_item]
     return np.asarray(rows, dtype=np.float64)
@@ -88,7 +90,7 @@ def _checked(item: str, score: float | None) -> float:
 
 
 def log_e_values(scores: Floats, windows: Sequence[int]) -> Floats:
-    """Computes log e by window and eta. scores: runs by items, NaN where not measured."""
+    """Computes log e by window and eta. scores: by run and item, NaN if not measured."""
     bag = ScoreBag.empty(max(windows), scores.shape[1])
     for run in scores:
         bag = bag.with_run(run)
@@ -102,8 +104,8 @@ def log_e_values(scores: Floats, windows: Sequence[int]) -> Floats:
 class ScoreBag:
     """Holds all scores that each item ever had, without their order.
 
-    means [k, eta, item]: over all choices of k of an item's scores, the mean of the product of
-    their weights. counts [item]: how many scores.
+    means [k, eta, item]: the mean, over all choices of k scores of an item, of the product of
+    their weights. counts [item]: the number of scores.
     """
 
     means: Floats
@@ -111,13 +113,13 @@ class ScoreBag:
 
     @classmethod
     def empty(cls, largest: int, items: int) -> "ScoreBag":
-        """Returns a bag without scores. largest: the most scores that a choice may have."""
+        """Returns a bag without scores. largest: the maximum number of scores in a choice."""
         means = np.zeros((largest + 1, len(ETAS), items))
         means[0] = 1.0
         return cls(means, np.zeros(items))
 
     def with_run(self, scores: Floats) -> "ScoreBag":
-        """Adds the scores of a run: a choice of k of n has the n-th with chance k / n."""
+        """Adds a run's scores: a choice of k of n has the n-th with probability k / n."""
         known = ~np.isnan(scores)
         counts = self.counts + known
         weights = np.exp(_tilt(scores))
@@ -128,20 +130,20 @@ class ScoreBag:
         return ScoreBag(means, counts)
 
     def log_factors(self, newest: Floats) -> Floats:
-        """Returns [eta, item]: the log of an item's factor for these newest runs of the bag."""
+        """Returns [eta, item]: the log of an item's factor for the bag's newest runs."""
         size = (~np.isnan(newest)).sum(axis=0)
         means = self.means[size, :, np.arange(newest.shape[1])].T
         return np.asarray(_tilt(newest).sum(axis=1) - np.log(means), dtype=np.float64)
 
 
 def _tilt(scores: Floats) -> Floats:
-    """eta times score; 0, as if it were not there, where it was not measured."""
+    """Returns eta times score; 0 (no effect) for an item that was not measured."""
     etas = np.reshape(ETAS, (-1,) + (1,) * scores.ndim)
     return np.asarray(etas * np.where(np.isnan(scores), 0.0, scores), dtype=np.float64)
 
 
 def window_differences(scores: Floats, size: int) -> Floats:
-    """Returns the newest runs' means minus those before, of items that both measured."""
+    """Returns the newest runs' means minus earlier means, for items measured in both."""
     new, before = _means(scores[-size:]), _means(scores[:-size])
     both = ~(np.isnan(new) | np.isnan(before))
     d = new[both] - before[both]

@@ -1,7 +1,7 @@
-"""A drift watch asks an incumbent the same items again and again, and compares its scores (F7).
-It begins with the baseline; each later run, a check, is compared with those before it
-(`harness.gate.drift`). Once drift is found the watch rests until a person accepts a new
-baseline, or swaps the model.
+"""A drift watch sends the same items to an incumbent at intervals, and compares the scores
+(F7). The watch begins with a baseline run. `harness.gate.drift` compares each later run, a
+check, with all earlier runs. Once the watch finds drift, it rests until a person accepts a new
+baseline or swaps the model.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,19 +17,19 @@ RETRY_S: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class DriftPolicy:
-    """How often the incumbents of a suite's routes are asked again, and how much."""
+    """How often and with how many items a suite's drift runs measure incumbents."""
 
-    every_s: float = 86_400.0  # from one run's start to the next
+    every_s: float = 86_400.0  # from the start of a run to the next start
     items: int | None = 200  # per run, None for the whole suite
     epochs: int = 1  # answers to each item
-    alpha: float = 0.05  # chance that a watch of an unchanged model ever raises an alarm
+    alpha: float = 0.05  # probability that an unchanged model ever raises an alarm
     max_cost_usd: float | None = None  # max_cost_usd, max_tokens: per run
     max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DriftPlan:
-    """Registers what a watch asks; another plan needs another baseline."""
+    """Registers a watch's items and settings; a different plan needs a new baseline."""
 
     suite_digest: str
     items: int
@@ -40,25 +40,25 @@ class DriftPlan:
 class DriftCheckState(StrEnum):
     RUNNING = "running"
     COUNTED = "counted"
-    NOT_MEASURED = "not_measured"  # infrastructure: it says nothing about the model
+    NOT_MEASURED = "not_measured"  # an infrastructure error, not evidence about the model
 
 
 @dataclass(frozen=True, slots=True)
 class DriftEvidence:
     """The comparison of a run with those before it. Scores are shares of 1."""
 
-    check: int  # how often the baseline was compared, from 1
-    # How many of the newest runs are taken together; the figures are of the window that says
-    # most.
+    check: int  # number of comparisons with the baseline, from 1
+    # Number of newest runs that form the window with the most evidence; the figures below
+    # describe this window.
     window: int
     items: int
-    # New minus before, over `items`; its 95 % interval is for reading, not adjusted for having
-    # looked often.
+    # Newer mean minus earlier mean, over `items`. The 95 % interval is for reading only: it is
+    # not adjusted for repeated checks.
     delta: float
     ci_low: float | None
     ci_high: float | None
     ci_method: str
-    log_e: float  # the highest; at log_e_limit it is drift
+    log_e: float  # the watch finds drift at log_e_limit
     log_e_limit: float
     direction: str  # worse | better, by the sign of delta
     drifted: bool
@@ -81,7 +81,7 @@ class DriftEvidence:
 
 
 ItemScores = tuple[tuple[str, float | None], ...]
-"""(item, mean score over its epochs) in the run's order; None where it was not measured."""
+"""(item, mean score over its epochs) in the run's order; None if not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +94,13 @@ class DriftCheck:
     plan: DriftPlan
     started_at: datetime
     started_by: str
-    reason: str = ""  # of a baseline: why it is measured
+    reason: str = ""  # why a person or the schedule measures this baseline
     ended_at: datetime | None = None
-    message: str = ""  # why nothing was measured
-    served: tuple[str, ...] = ()  # models that the provider named
+    message: str = ""  # why the run measured no item; empty otherwise
+    served: tuple[str, ...] = ()  # model names in the provider's responses
     scores: ItemScores = ()
-    # None for the baseline and where nothing was measured.
-    evidence: DriftEvidence | None = None
-    closed_at: datetime | None = None  # of a baseline: when its watch ended
+    evidence: DriftEvidence | None = None  # None for the baseline and for a failed check
+    closed_at: datetime | None = None  # baseline only: when its watch ended
 
     @property
     def state(self) -> DriftCheckState:
@@ -141,7 +140,7 @@ class DriftWatch:
 
     @property
     def is_drifted(self) -> bool:
-        """Tells whether drift was found; a person accepts it, or swaps the model."""
+        """Tells whether the watch found drift: a person must accept it, or swap the model."""
         return any(check.evidence and check.evidence.drifted for check in self.checks)
 
     def find_next_due(self, every_s: float) -> datetime:

@@ -1,9 +1,9 @@
-"""Item groups say which items of a suite belong together (statistics.md §1.12), fix the order
-in which a run asks them, and measure which items two suites share. Pure.
+"""Item groups (statistics.md §1.12), the order in which a run asks items, and the items that
+two suites share. Pure.
 
-The items of one cluster are one unit of the gate: they stand together in the order, and the
-order is drawn over clusters. A renamed or copied suite counts as the same one: its texts are
-kept as sorted hashes of 40 bits each, so that 10,000 items take 67 KB.
+A cluster is one unit of the gate. Its items are neighbours in the order, and the seed shuffles
+whole clusters. A renamed or copied suite counts as the same suite, by the overlap of item
+texts. A suite stores sorted text hashes of 40 bits each, so 10,000 items take 67 KB.
 """
 
 import re
@@ -21,8 +21,8 @@ from harness.frame.formatting import INVISIBLE_CHARACTERS, format_excerpt
 MAX_VALUE_LENGTH: Final = 200  # characters of a cluster's name
 EXCERPT: Final = 40
 SLICE_VALUE: Final = re.compile(r"[\w .,:+/()&-]{1,64}")
-MIN_SLICE_UNITS: Final = 60  # fewer show nothing but a landslide
-MOST_SLICES: Final = 20  # more would leave none of them enough of the error
+MIN_SLICE_UNITS: Final = 60  # with fewer units a slice shows only extreme losses
+MOST_SLICES: Final = 20  # more slices would leave each slice too little of the error
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,15 @@ class Slice:
 @dataclass(frozen=True, slots=True)
 class ItemGroups:
     items: tuple[str, ...]  # ids
-    # Item → name of its cluster; empty for a suite that names no cluster field.
+    # Item → name of its cluster; empty if the suite names no cluster field.
     clusters: Mapping[str, str] = field(default_factory=dict)
-    cluster_field: str = ""  # of the metadata, that names it
-    # Slice field → item → its value there.
+    cluster_field: str = ""  # the metadata field that contains the cluster's name
+    # Slice field → item → the item's value.
     slices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def units(self) -> int:
-        """Counts what the gate counts: clusters, or items where there are none."""
+        """Counts the units of the gate: clusters, or items if the suite has no clusters."""
         return len(set(self.clusters.values())) if self.clusters else len(self.items)
 
     def order(self, order_seed: int) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ class ItemGroups:
         return tuple(len(list(members)) for _, members in groupby(ordered))
 
     def guarded_slices(self, order_seed: int, n_max: int) -> tuple[Slice, ...]:
-        """Lists the slices with units enough among the first n_max, the largest first."""
+        """Lists the slices with enough units among the first n_max units, the largest first."""
         order = self.order(order_seed)
         fields = {name: [of[item] for item in order] for name, of in self.slices.items()}
         return guard_slices(fields, self.cluster_sizes(order_seed), n_max)
@@ -69,7 +69,7 @@ class ItemGroups:
 def guard_slices(
     fields: Mapping[str, Sequence[str]], cluster_sizes: Sequence[int], n_max: int
 ) -> tuple[Slice, ...]:
-    """The same of the values at each position, by field; without sizes each item is a unit."""
+    """Does the same for slice values at each position. Without sizes each item is a unit."""
     units = [unit for unit, size in enumerate(cluster_sizes) for _ in range(size)]
     found: list[Slice] = []
     for name, values in fields.items():
@@ -89,10 +89,10 @@ def guard_slices(
 def shuffle_items(
     item_ids: Collection[str], order_seed: int, clusters: Mapping[str, str] | None = None
 ) -> tuple[str, ...]:
-    """A permutation of the ids that depends on the ids, their clusters and the seed alone.
+    """Permutes the ids; the result depends only on the ids, their clusters and the seed.
 
-    Sorted by a hash and not by `random`: the same in every version of Python, and an item that
-    leaves the suite moves no other past its neighbour.
+    Sorts by a hash instead of `random`: the order is the same in every version of Python, and
+    removing an item does not reorder the remaining items.
     """
 
     def place(item: str) -> tuple[str, str, str]:
@@ -100,14 +100,14 @@ def shuffle_items(
         if not clusters:
             return own, "", ""
         cluster = clusters[item]
-        # The name decides where two hashes are equal: no cluster may be split.
+        # The name breaks ties of equal hashes, so that a cluster always stays together.
         return hash_content(f"{order_seed}:cluster:{cluster}"), cluster, own
 
     return tuple(sorted(item_ids, key=place))
 
 
 def read_slice(metadata: Mapping[str, object], name: str, place: str) -> str:
-    """Reads a value that holds no markup: pages show it. Raises InputError."""
+    """Reads a slice's value. Raises InputError for markup, because pages show the value."""
     value = read_group(metadata, name, place)
     if not SLICE_VALUE.fullmatch(value):
         raise InputError(
@@ -120,13 +120,14 @@ def read_slice(metadata: Mapping[str, object], name: str, place: str) -> str:
 def read_group(metadata: Mapping[str, object], name: str, place: str) -> str:
     """Reads the value of one metadata field that groups items.
 
-    Raises InputError where it is missing, or neither a text nor a whole number.
+    Raises InputError if it is missing, or neither a text nor a whole number.
     """
     value = metadata.get(name)
     if value is None:
         raise InputError(
-            f"{place}: field 'metadata.{name}': missing; the suite groups its items by it. An "
-            "item that belongs to no other gets a value of its own"
+            f"{place}: field 'metadata.{name}': missing; the suite groups its items by it. "
+            "Give "
+            "an item that belongs to no group a value of its own"
         )
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InputError(
@@ -143,11 +144,11 @@ def read_group(metadata: Mapping[str, object], name: str, place: str) -> str:
 
 
 HASH_BYTES: Final = 5
-# What is neither letter nor digit; some that show nothing are letters to Unicode.
+# Characters that are neither letters nor digits. Unicode calls some invisible ones letters.
 SEPARATORS: Final = re.compile(rf"[\W_{''.join(sorted(INVISIBLE_CHARACTERS))}]+")
-# The same of a text in ASCII, which has no marks: most have no others, and there are many.
+# A fast path for ASCII texts, which contain no marks and no invisible letters.
 ASCII_SEPARATORS: Final = {code: None for code in range(128) if not chr(code).isalnum()}
-# From this share of the smaller suite's items on they are asked the same thing.
+# Two suites that share at least this part of the smaller suite ask the same questions.
 SAME_ITEMS_SHARE: Final = 0.1
 
 
@@ -155,8 +156,8 @@ def normalize_text(text: str) -> str:
     """Returns the text's letters and digits, without case and marks: `Crème, brûlée?` is
     `cremebrulee`.
 
-    Texts that differ in nothing else are the same item; that a few more are taken for one (12 +
-    3 and 1 + 23) can only count a look too much.
+    Equal results mean the same item. A few different texts have equal results (12 + 3 and
+    1 + 23). Such a pair can only count a look too many, never a look too few.
     """
     if text.isascii():
         return text.lower().translate(ASCII_SEPARATORS)
@@ -165,13 +166,13 @@ def normalize_text(text: str) -> str:
 
 
 def texts_fingerprint(texts: Iterable[str]) -> str:
-    """Returns a fingerprint of a suite's items, in any order and each once."""
+    """Returns a fingerprint of a suite's items that ignores order and duplicates."""
     hashes = {short_hash(normalize_text(text) or text, HASH_BYTES) for text in texts}
     return b64encode(b"".join(sorted(hashes))).decode()
 
 
 def overlap_share(one: str, other: str) -> float:
-    """Share of the smaller suite's items that the other has too; 0 where one has none."""
+    """Returns the share of the smaller suite's items in the other suite; 0 for no items."""
     ours, theirs = _hashes(one), _hashes(other)
     smaller = min(len(ours), len(theirs))
     return len(ours & theirs) / smaller if smaller else 0.0

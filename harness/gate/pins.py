@@ -1,9 +1,8 @@
-"""Served-model pins compare which models a provider says that it served, at different times
-(F6). Pure.
+"""Served-model pins compare the models that a provider named at different times (F6). Pure.
 
-An alias such as `gpt-4o` is a name; the answers' `model` says what stood behind it, and their
-`system_fingerprint`, where there is one, how it was set up. Targets are hashes of what *we*
-send; this is the other half, which changes without us.
+An alias such as `gpt-4o` is only a name. The answers' `model` names the actual model, and their
+`system_fingerprint`, if present, its setup. A target hashes only our request; the provider can
+change the served model without us.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -13,24 +12,24 @@ from enum import StrEnum
 from itertools import combinations
 from typing import Final, Self
 
-# Of one target: a provider that invents a name for every answer must not fill the database.
+# Per target, so that a provider that invents a name for every answer cannot fill the database.
 MAX_SIGHTINGS: Final = 16
 
 
 class ServedPin(StrEnum):
-    """What must stay as it was for a measurement to hold.
+    """The part of a provider's answer that must not change during a measurement.
 
-    BUILD is for providers whose fingerprint is one model's; OpenAI's changes with the machine.
+    BUILD is for providers whose fingerprint identifies one model; OpenAI's is a machine's.
     """
 
     MODEL = "model"  # the answers' `model`
-    BUILD = "build"  # that and the fingerprint
-    NONE = "none"  # recorded and shown only: for a name that stands for several models
+    BUILD = "build"  # the answers' `model` and the fingerprint
+    NONE = "none"  # only recorded and shown, for a name that refers to several models
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class ServedModel:
-    """The model that a provider named; build is empty where it named no fingerprint."""
+    """The model that a provider named; build is empty without a fingerprint."""
 
     model: str
     build: str = ""
@@ -44,7 +43,7 @@ class ServedModel:
         return f"{self.model}@{self.build}" if self.build else self.model
 
     def unlike(self, other: Self, pin: ServedPin) -> bool:
-        """Tells whether two differ in what the pin compares; an unknown one never does."""
+        """Tells whether the pinned parts differ; an unknown part never differs."""
         if pin is ServedPin.NONE or not (self.model and other.model):
             return False
         builds = pin is ServedPin.BUILD and self.build and other.build
@@ -53,11 +52,11 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class ServedModels:
-    """Names the models that answered one suite's items, and those that judged the answers."""
+    """Names the models that answered one suite's items, and the judges of the answers."""
 
     incumbent: tuple[ServedModel, ...] = ()
     candidate: tuple[ServedModel, ...] = ()
-    judge: tuple[ServedModel, ...] = ()  # of the models that scored them
+    judge: tuple[ServedModel, ...] = ()
 
     def as_json(self) -> dict[str, list[list[str]]]:
         return {
@@ -72,13 +71,13 @@ def named_models(served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
 
 
 def is_mixed(served: Iterable[ServedModel], pin: ServedPin) -> bool:
-    """Tells whether two models gave these answers: that is no one measurement."""
+    """Tells whether two models gave these answers: then they are not one measurement."""
     return any(one.unlike(other, pin) for one, other in combinations(named_models(served), 2))
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """Records a model that a target's provider served: first and last time, whoever asked."""
+    """Records a model that a target's provider served: first and last time, in any request."""
 
     target: str
     served: ServedModel
@@ -93,10 +92,10 @@ def find_replacement(
     *,
     decided_at: datetime | None = None,
 ) -> Sighting | None:
-    """The newest sighting of a model that is none of those measured, if it counts.
+    """Returns the newest sighting of an unmeasured model, if it counts.
 
-    It counts when it is newer than every sighting of a measured one, or came after decided_at.
-    None as well when nothing is known of what was measured.
+    It counts if it is newer than every sighting of a measured model, or later than decided_at.
+    None if no measured model is known.
     """
     if not any(model.model for model in measured):
         return None

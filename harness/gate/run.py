@@ -1,5 +1,5 @@
-"""An eval run asks the items of a suite of one target, and has a sample for each answer. Answer
-columns hold the figures of many answers, without an object for each.
+"""An eval run sends a suite's items to one target, and has a sample for each answer. Answer
+columns hold the figures of many answers without an object for each answer.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ class RunState(StrEnum):
     DONE = "done"  # every planned sample is stored
     STOPPED = "stopped"  # the gate had decided; can be continued
     OVER_BUDGET = "over_budget"
-    FAILED = "failed"  # infrastructure, after its retries
+    FAILED = "failed"  # an infrastructure error remained after all retries
 
 
 RUNNABLE_STATES: Final = (RunState.QUEUED, RunState.RUNNING)
@@ -31,7 +31,7 @@ RUNNABLE_STATES: Final = (RunState.QUEUED, RunState.RUNNING)
 
 @dataclass(frozen=True, slots=True)
 class RunBudget:
-    """Where a run stops cleanly. None: no limit."""
+    """The limits at which a run stops cleanly. None: no limit."""
 
     max_tokens: int | None = None
     max_cost_usd: float | None = None
@@ -39,7 +39,7 @@ class RunBudget:
 
 @dataclass(frozen=True, slots=True)
 class EvalRun:
-    """Describes a suite's run on a target. Items are asked in the order set by order_seed."""
+    """Describes a suite's run on a target. order_seed sets the order of the items."""
 
     id: str
     suite: str
@@ -47,20 +47,20 @@ class EvalRun:
     target: str
     order_seed: int
     epochs: int
-    wanted: int  # how many items of that order are to be asked
+    wanted: int  # number of items to ask, from the start of that order
     state: RunState
     created_at: datetime
     budget: RunBudget = RunBudget()
-    # lease_owner, lease_until: who works on it now; an expired lease may be taken over.
+    # lease_owner, lease_until: the current worker; another may take over an expired lease.
     lease_owner: str | None = None
     lease_until: datetime | None = None
     failures: int = 0  # worker ends without success
     message: str = ""
-    # waits_since, retry_at: while the run waits for a provider that is away: since when, and
-    # when it is asked again. `message` then says which, and why.
+    # waits_since, retry_at: start of the wait for an unavailable provider, and time of the next
+    # try. `message` then contains the provider and the cause.
     waits_since: datetime | None = None
     retry_at: datetime | None = None
-    patience_since: datetime | None = None  # waits_since, or when a person had it asked again
+    patience_since: datetime | None = None  # waits_since, or when a person retried the run
 
     def is_waiting(self, now: datetime) -> bool:
         if self.state is not RunState.QUEUED or self.retry_at is None:
@@ -68,14 +68,14 @@ class EvalRun:
         return 0 < (self.retry_at - now).total_seconds() <= LONGEST_PAUSE_S
 
     def has_waited(self, patience_s: float, now: datetime) -> bool:
-        """Tells whether it has waited for a provider for at least so long."""
+        """Tells whether it has waited for a provider for at least `patience_s`."""
         if self.state is not RunState.QUEUED or self.patience_since is None:
             return False
         return (now - self.patience_since).total_seconds() >= patience_s
 
     @property
     def is_manual(self) -> bool:
-        """Tells whether a person asked for the run, outside any proposal and any watch."""
+        """Tells whether a person started the run, outside any proposal and drift watch."""
         return self.order_seed == manual_order_seed(self.suite_digest)
 
     @property
@@ -88,7 +88,7 @@ class EvalRun:
 
 
 def describe_waits(runs: Iterable[EvalRun], now: datetime) -> str:
-    """Says for which providers runs wait, since when, why, and until when; empty for none."""
+    """Describes the providers that runs wait for, since when, why, and the next try."""
     waiting = [run for run in runs if run.state in RUNNABLE_STATES and run.waits_since]
     by_provider: dict[str, list[EvalRun]] = {}
     for run in sorted(waiting, key=lambda run: (run.waits_since or now, run.id)):
@@ -109,27 +109,26 @@ def manual_order_seed(suite_digest: str) -> int:
 
 
 def latest_lease_end(now: datetime, lease_s: float) -> datetime:
-    """A lease that ends later was written by a clock that has been set back since.
+    """The latest plausible end of a lease. A later end comes from a clock that was set back.
 
-    Twice the time it is given for: the clocks of two machines differ a little.
+    Allows twice the lease, because the clocks of two machines differ a little.
     """
     return now + timedelta(seconds=2 * lease_s)
 
 
-ANSWER_PLACEHOLDER: Final = (
-    "…"  # in place of an answer's text, where only that there is one counts
-)
+# Replaces an answer's text if only the existence of an answer counts.
+ANSWER_PLACEHOLDER: Final = "…"
 
 
 CUT: Final = "length"
 LEAST_THINKING: Final = 4_096  # tokens of an answer's limit that leave room to think
-# Rules of form of answers in which nothing can be read, and what such answers do.
+# Format rules of unreadable answers, and a predicate for each.
 UNREADABLE: Final[Mapping[str, str]] = {
     "empty_answer": "are empty",
-    "no_label": "hold no label",
-    "no_choice": "settle on no choice",
-    "no_number": "hold no number",
-    "no_json": "hold no JSON object",
+    "no_label": "contain no label",
+    "no_choice": "contain no choice",
+    "no_number": "contain no number",
+    "no_json": "contain no JSON object",
 }
 NO_TEXT: Final = frozenset(map(hash_content, ("", ANSWER_PLACEHOLDER)))
 FIRST_ANSWERS: Final = 5  # a run ends after these if none of them can be scored
@@ -137,10 +136,10 @@ HIGH_SHARE: Final = 0.2  # of a model's answers
 
 
 class SampleError(StrEnum):
-    """Why a sample has no score. None of them is dropped."""
+    """Why a sample has no score. The gate drops no such sample."""
 
     UNSCORED = "unscored"  # answered, but the scorer failed, or its judge gave no score
-    INFRA = "infra"  # ours or the provider's infrastructure, after R retries
+    INFRA = "infra"  # Swapgate's or the provider's infrastructure failed, after all retries
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ class Sample:
     epoch: int
     position: int  # of the item in the run's order, from 0
     answer: str
-    # strict, lenient: scores in [0, 1], or None when there is none (then `error` says why).
+    # strict, lenient: scores in [0, 1]; None without a score (`error` gives the cause).
     strict: float | None
     lenient: float | None
     input_tokens: int
@@ -159,18 +158,18 @@ class Sample:
     duration_s: float  # wall time of the model's answer
     error: SampleError | None = None
     error_text: str = ""
-    served_model: str = ""  # served_model, served_build: what the provider said that it served
+    served_model: str = ""  # served_model, served_build: as the provider named them
     prompt: str = ""
-    rule: str = ""  # the form rule that broke where strict and lenient differ
-    cached_tokens: int = 0  # of the input, those read from the provider's cache
-    # judge_calls, judge_cost_usd: what scoring took; None where the judge's price is unknown.
+    rule: str = ""  # the broken format rule, if strict and lenient differ
+    cached_tokens: int = 0  # input tokens read from the provider's cache
+    # judge_calls, judge_cost_usd: for scoring; None if the judge's price is unknown.
     judge_calls: int = 0
     judge_cost_usd: float | None = None
     served_build: str = ""
-    # judge_model, judge_build: the same of the judge. Empty where it did not say.
+    # judge_model, judge_build: the same for the judge; empty if its provider named none.
     judge_model: str = ""
     judge_build: str = ""
-    finish: str = ""  # CUT where the answer ended at the limit of tokens
+    finish: str = ""  # CUT if the answer ended at the token limit
 
     @property
     def served(self) -> ServedModel:
@@ -186,17 +185,17 @@ class Sample:
 
     @property
     def is_silent_cut(self) -> bool:
-        """Whether it ended at the limit of tokens before any text: the model still thought."""
+        """Tells whether it ended at the token limit while the model still thought."""
         return self.error is SampleError.UNSCORED and self.finish == CUT
 
     @property
     def is_unreadable(self) -> bool:
-        """Whether it came, and nothing can be read in it that was asked for."""
+        """Tells whether the answer contains nothing of the requested form."""
         return self.error is None and self.rule in UNREADABLE
 
 
 def is_nothing_readable(answers: Iterable[tuple[str | None, str]]) -> bool:
-    """Tells whether answers came, all unreadable. answers: each one's error and rule."""
+    """Tells whether there are answers, all unreadable. answers: (error, rule) of each."""
     came = False
     for error, rule in answers:
         if error is None and rule not in UNREADABLE:
@@ -212,7 +211,7 @@ EVER: Final = datetime.fromtimestamp(0, UTC)  # no calibration is older
 @dataclass(frozen=True, slots=True)
 class JudgeCalibration:
     references: int
-    kappa: float | None  # Cohen's; None where all have one score
+    kappa: float | None  # Cohen's kappa; None if all references have the same score
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +279,13 @@ class AnswerColumns:
 def describe_faults(
     answers: AnswerColumns, model: str, *, first: bool = False
 ) -> Sequence[str]:
-    """Says what may keep answers from being evidence. first: of a run's first alone."""
+    """Describes problems of answers as evidence. first: only a run's first answers."""
     total, faults = len(answers), []
 
-    def say(number: int, what: str) -> None:
+    def say(number: int, problem: str) -> None:
         if number > HIGH_SHARE * total:
             of = f"{model}'s {'first ' if first else ''}{total} answers"
-            faults.append(f"{of if number == total else f'{number} of {of}'} {what}")
+            faults.append(f"{of if number == total else f'{number} of {of}'} {problem}")
 
     whole = zip(answers.rule, answers.finish, strict=True)
     rules = Counter(rule for rule, end in whole if rule in UNREADABLE and end != CUT)
@@ -295,7 +294,9 @@ def describe_faults(
         faults.append(f"{of} were {cut.text}: {cut.advice}")
     for rule, number in rules.most_common():
         say(
-            number, f"{UNREADABLE[rule]}: it may lack a chat template, or a prompt for the form"
+            number,
+            f"{UNREADABLE[rule]}: the model may lack a chat template, or the suite a format "
+            "prompt",
         )
     ends = zip(answers.error, answers.error_text, answers.finish, strict=True)
     lost = [why for error, why, end in ends if error and end != CUT]
@@ -310,7 +311,7 @@ def describe_faults(
 
 @dataclass(frozen=True, slots=True)
 class CutAnswers:
-    """Cut answers. silent: those without any text. limit: 0 where no usage was reported."""
+    """Cut answers. silent: number without any text. limit: 0 if no usage was reported."""
 
     number: int
     silent: int
@@ -318,7 +319,7 @@ class CutAnswers:
 
     @property
     def text(self) -> str:
-        at = f"{self.limit:,} tokens" if self.limit else "the limit of tokens"
+        at = f"{self.limit:,} tokens" if self.limit else "the token limit"
         before = f", {self.silent} of them before any answer" if self.silent else ""
         return f"cut at {at} (finish reason: length){before}"
 
@@ -329,7 +330,7 @@ class CutAnswers:
 
 
 def count_cut(answers: AnswerColumns) -> CutAnswers | None:
-    """Counts the answers that ended at the limit of tokens; None where none did."""
+    """Counts the answers that ended at the token limit; None if no answer did."""
     rows = zip(answers.finish, answers.error, answers.output_tokens, strict=True)
     cut = [(error, tokens) for finish, error, tokens in rows if finish == CUT]
     if not cut:
@@ -339,7 +340,7 @@ def count_cut(answers: AnswerColumns) -> CutAnswers | None:
 
 
 def refuse_first(answers: Sequence[Sample], model: str) -> str:
-    """Says why a run ends after its first answers; empty where it goes on."""
+    """Explains why a run ends after its first answers; empty if it continues."""
     if len(answers) < FIRST_ANSWERS or not all(
         one.error or one.is_unreadable for one in answers
     ):

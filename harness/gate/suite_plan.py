@@ -1,5 +1,5 @@
-"""A suite plan registers how a suite is judged, before the first candidate score: its role and
-claim, the rule of the gate and the pin of what the results depend on.
+"""A suite plan registers, before the first candidate score, how the gate judges a suite: its
+role and claim, the gate's settings, and the pin of the suite.
 """
 
 from bisect import bisect_right
@@ -18,7 +18,7 @@ JUDGE_SEPARATOR: Final = "+judge:"  # in a suite's pin, between the scorer and i
 class Claim(StrEnum):
     SUPERIOR = "superior"
     NON_INFERIOR = "non_inferior"
-    CHEAPER = "cheaper_and_not_worse"  # non-inferior, and its cost lower by the declared share
+    CHEAPER = "cheaper_and_not_worse"  # non-inferior, and cheaper by the declared share
 
     @property
     def quality(self) -> "Claim":
@@ -29,24 +29,24 @@ QUALITY_CLAIMS: Final = (Claim.SUPERIOR, Claim.NON_INFERIOR)
 
 
 class SuiteRole(StrEnum):
-    PRIMARY = "primary"  # the claim is decided here
-    REQUIRED = "required"  # must be shown to stay within the allowed loss
+    PRIMARY = "primary"  # decides the claim
+    REQUIRED = "required"  # must be shown to be within the allowed loss
     GUARD = "guard"  # must not be shown worse; too little evidence does not block
 
 
 class PrimaryCombination(StrEnum):
-    WEIGHTED = "weighted"  # the claim, on the weighted mean of their items' scores
-    ANY = "any"  # superiority on at least one of them, by Holm's rule
+    WEIGHTED = "weighted"  # the claim, on the weighted mean of the suites' scores
+    ANY = "any"  # superiority on at least one suite, by Holm's rule
 
 
 class ClaimPopulation(StrEnum):
-    LIKE_THESE = "like_these"  # those that the suite's items were drawn from
-    THESE = "these"  # the suite's own, asked anew: where each is asked twice or more
+    LIKE_THESE = "like_these"  # the population from which the suite's items were drawn
+    THESE = "these"  # the suite's own items; needs two or more answers to each
 
 
 @dataclass(frozen=True, slots=True)
 class SuitePin:
-    """Records what a suite's results depend on, hashed piece by piece (F6)."""
+    """Records a suite's content and scoring, hashed piece by piece (F6)."""
 
     name: str
     version: str
@@ -54,13 +54,12 @@ class SuitePin:
     scorer: str
     template: str
     items: int
-    # What its items ask, of `item_groups.texts_fingerprint`; empty in pins from before there
-    # was one. `data_sha256` covers it already.
+    # Result of `item_groups.texts_fingerprint`; `data_sha256` covers it. Empty in older pins.
     texts: str = field(default="", compare=False, repr=False)
 
     @property
     def judged(self) -> bool:
-        """Whether a model scores its answers: the scorer's pin names the judge."""
+        """Tells whether a model scores the answers: the scorer's pin then names the judge."""
         return bool(self.judge)
 
     @property
@@ -73,7 +72,7 @@ class SuitePin:
 
     @property
     def judge_subject(self) -> str:
-        """Names the subject of the judge's calibration; the scorer's pin holds all of it."""
+        """Names the subject of the judge's calibration; it covers the whole scorer pin."""
         return f"judge {digest([self.name, self.scorer])[:24]}"
 
     @property
@@ -94,31 +93,32 @@ class SuitePlan:
     role: SuiteRole
     claim: Claim
     margin: float  # allowed loss
-    alpha: float  # of this comparison
-    n_max: int  # items, or clusters where the suite names a cluster field
+    alpha: float  # for this comparison
+    n_max: int  # items, or clusters if the suite names a cluster field
     epochs: int
     order_seed: int
-    # Which time this candidate, or one that it descends from, stands before this suite.
+    # How often the gate has judged this candidate, or a model that it descends from, on this
+    # suite; 1 for the first time.
     look: int = 1
-    # The rule by which that look got its alpha; "" where nobody counts looks.
+    # The rule that gave that look its alpha; "" if looks are not counted.
     spend: str = ""
-    # What the providers must go on serving; NONE in registrations older than that pin.
+    # The part of the served models that must not change; NONE in registrations without a pin.
     served_pin: ServedPin = ServedPin.NONE
-    # min_saving, cost_ceiling: as in GatePolicy, for the claim CHEAPER alone.
+    # min_saving, cost_ceiling: as in GatePolicy, only for the claim CHEAPER.
     min_saving: float = 0.0
     cost_ceiling: float = 0.0
-    # combine, weight: of one of several primary suites; None for a suite alone.
+    # combine, weight: for one of several primary suites; None for a single suite.
     combine: PrimaryCombination | None = None
     weight: float = 1.0
-    # The metadata field whose values are clusters; empty where the item is the unit.
+    # The metadata field whose values are clusters; empty if items are the units.
     cluster: str = ""
-    # How many items each of the n_max clusters has, in the registered order.
+    # The number of items in each of the n_max clusters, in the registered order.
     cluster_sizes: tuple[int, ...] = ()
-    # Each may not be shown worse (statistics.md §1.13).
+    # No slice may be shown worse (statistics.md §1.13).
     slices: tuple[Slice, ...] = ()
-    # How many candidates stand in its selection; `alpha` is this one's share.
+    # The number of candidates in the selection; `alpha` is this candidate's share.
     candidates: int = 1
-    # Chance of being shown at the end below which the comparison is given up; 0: never.
+    # The comparison stops if its chance of passing at n_max falls below this; 0: never stops.
     futility: float = 0.0
 
     @property
@@ -137,13 +137,13 @@ class SuitePlan:
         return sum(self.cluster_sizes[:units]) if self.cluster else units
 
     def units_in(self, items: int) -> int:
-        """Counts the units that the first items of the order make up, whole ones alone."""
+        """Counts the whole units among the first items of the order."""
         if not self.cluster:
             return items
         return bisect_right(list(accumulate(self.cluster_sizes)), items)
 
     population: ClaimPopulation = ClaimPopulation.LIKE_THESE
-    suite_items: int = 0  # how many the suite has, for a claim about these items
+    suite_items: int = 0  # number of the suite's items, for a claim about these items
 
     @property
     def about_these(self) -> bool:
@@ -154,7 +154,7 @@ class SuitePlan:
         return 2 * self.planned_items * self.epochs
 
     def as_json(self) -> dict[str, object]:
-        """Leaves out what does not concern the plan."""
+        """Leaves out settings that do not apply to the plan."""
         more: dict[str, object] = {}
         if self.spend:
             more |= {"look": self.look, "spend": self.spend}

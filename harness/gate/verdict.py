@@ -1,9 +1,9 @@
-"""A verdict says what the scores of two runs mean, suite by suite. It is a union of five
-classes. Only `Passed` opens the routing table; readers `match` the union and end in
+"""A verdict states the result of a comparison of two runs, suite by suite. It is a union of
+five classes. Only `Passed` opens the routing table; readers `match` the union and end in
 `assert_never`.
 
-A suite's figures are what the gate counted and measured on one suite beside the test itself:
-means, form, costs. `SuiteReport.details` keeps them as JSON.
+A suite's figures are further measurements besides the test itself: means, form, costs.
+`SuiteReport.details` keeps them as JSON.
 """
 
 from collections.abc import Mapping
@@ -30,20 +30,20 @@ class LenientFigures:
 class CostOutcome(StrEnum):
     OPEN = "open"
     SHOWN = "shown"
-    REFUTED = "refuted"  # saves less than was claimed
+    REFUTED = "refuted"  # saves less than claimed
     UNSHOWABLE = "unshowable"  # an item above its ceiling, or a side without known costs
 
 
 @dataclass(frozen=True, slots=True)
 class CostFigures:
-    """Costs of the answers that were used. US dollars per item; shares of 1."""
+    """Costs of the answers used. US dollars per item; shares of 1."""
 
-    min_saving: float = 0.0  # the share that was claimed
+    min_saving: float = 0.0  # the claimed share
     outcome: CostOutcome = CostOutcome.OPEN
     n_used: int = 0
     incumbent_usd: float | None = None
     candidate_usd: float | None = None
-    # 1 minus the ratio of the means, over the items with both costs; its interval is 95 % and
+    # 1 minus the ratio of the means, over the items with both costs. Its interval is 95 % and
     # not adjusted for early stopping.
     saving: float | None = None
     saving_low: float | None = None
@@ -56,13 +56,13 @@ class CostFigures:
 
     @property
     def against(self) -> bool:
-        """Tells whether further items cannot make the comparison a pass."""
+        """Tells whether no further item can turn the comparison into a pass."""
         return self.outcome in (CostOutcome.REFUTED, CostOutcome.UNSHOWABLE)
 
 
 @dataclass(frozen=True, slots=True)
 class SliceFigures:
-    """How a slice stands, on its own units; see `gate.offline.slices`."""
+    """The state of one slice, in its own units; see `gate.offline.slices`."""
 
     field: str = ""
     value: str = ""
@@ -71,7 +71,7 @@ class SliceFigures:
     delta: float = 0.0  # candidate minus incumbent
     ci_low: float | None = None
     ci_high: float | None = None
-    p: float | None = None  # that it is no worse; None before its first look
+    p: float | None = None  # of the null that it is not worse; None before its first look
     worse: bool = False
 
     @property
@@ -81,7 +81,7 @@ class SliceFigures:
 
 @dataclass(frozen=True, slots=True)
 class HolmFigures:
-    """Says how a suite stood among several of one claim, by Holm's rule."""
+    """One suite's result among several suites of one claim, by Holm's rule."""
 
     p: float = 1.0
     rank: int = 1
@@ -91,8 +91,8 @@ class HolmFigures:
 @dataclass(frozen=True, slots=True)
 class SuiteFigures:
     alpha: float | None = None
-    look: int | None = None  # which of the looks that alpha was split for
-    spend: str | None = None  # the rule by which it was split
+    look: int | None = None  # number of the look whose alpha it is
+    spend: str | None = None  # the rule that split alpha over looks
     t: float | None = None  # the test statistic of the last look and its p-value
     p_t: float | None = None
     sd: float | None = None  # of the items' differences
@@ -107,27 +107,26 @@ class SuiteFigures:
     unscored_incumbent: int = 0
     unscored_candidate: int = 0
     unanswered: int = 0
-    # measured: how many of the units used have every score, where some have not; delta and
-    # interval are theirs. bound_*: the difference with all that is missing counted against the
-    # candidate, and for it.
+    # measured: number of used units with every score; None if all have every score. delta and
+    # interval describe these units. bound_*: the difference with all missing scores counted
+    # against the candidate, and for it.
     measured: int | None = None
     bound_low: float | None = None
     bound_high: float | None = None
-    # Further items, or clusters, that should settle it; None where nothing would.
+    # Further items, or clusters, that should decide; None if no number would.
     more_items: int | None = None
-    rule: str | None = None  # of form, that broke most often in the candidate's answers
-    rules: Mapping[str, int] = field(default_factory=dict)  # how often each broke
+    rule: str | None = None  # the format rule that the candidate's answers broke most often
+    rules: Mapping[str, int] = field(default_factory=dict)  # number of breaks by rule
     examples: tuple[str, ...] = ()  # items in which `rule` broke
     lenient: LenientFigures | None = None
     cost: CostFigures | None = None
     holm: HolmFigures | None = None
     cluster: str | None = None  # the field whose values are the units that n_used counts
-    items: int | None = None  # in the clusters used
-    # noise_*: variance of an item's score when it is asked anew, where the claim is about these
-    # items.
+    items: int | None = None  # number of items in the used clusters
+    # noise_*: variance of an item's score between answers, for a claim about these items.
     noise_incumbent: float | None = None
     noise_candidate: float | None = None
-    slices: tuple[SliceFigures, ...] | None = None  # that are guarded
+    slices: tuple[SliceFigures, ...] | None = None  # the guarded slices
 
     @property
     def worse_slices(self) -> tuple[SliceFigures, ...]:
@@ -166,7 +165,7 @@ class ScorePair:
 
 @dataclass(frozen=True, slots=True)
 class SuiteReport:
-    """What the gate found on one suite; all figures over the items used. Shares of 1."""
+    """The gate's result for one suite; all figures for the items used. Shares of 1."""
 
     suite: str
     role: SuiteRole
@@ -205,7 +204,7 @@ class SuiteReport:
 
     @property
     def used_text(self) -> str:
-        """Says in words how much was used: `120 of 500`, `40 of 167 clusters`."""
+        """Writes the number of used units: `120 of 500`, `40 of 167 clusters`."""
         clusters = " clusters" if self.figures.cluster else ""
         return f"{self.n_used} of {self.n_max}{clusters}"
 
@@ -267,17 +266,17 @@ VERDICTS: Mapping[str, type[Verdict]] = {
 }
 
 
-# Outcomes by which a single suite decides, also one that counts in a weighted mean.
+# Outcomes by which a single suite decides, even a suite in a weighted mean.
 REJECTING_OUTCOMES: Final = ("failed", "harness_mismatch")
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictBasis:
     outcome: str
-    plans: tuple[SuitePlan, ...]  # as they were registered, one for each suite
-    suites: tuple[SuiteReport, ...]  # what was measured, one for each suite
-    mean: SuiteReport | None  # of the primary suites together, where their mean is the claim
-    items: Mapping[str, int]  # by suite: how many the verdict rests on
+    plans: tuple[SuitePlan, ...]  # as registered, one for each suite
+    suites: tuple[SuiteReport, ...]  # as measured, one for each suite
+    mean: SuiteReport | None  # of the primary suites together, if their mean is the claim
+    items: Mapping[str, int]  # by suite: number of items behind the verdict
 
     @classmethod
     def from_verdict(cls, verdict: BaseVerdict) -> Self:
@@ -304,7 +303,7 @@ class VerdictBasis:
 
     @property
     def claims(self) -> tuple[SuiteReport, ...]:
-        """Lists what was decided: the weighted mean stands for suites that do not reject."""
+        """Lists the decided claims; the weighted mean replaces suites that do not reject."""
         suites = [report for report in self.suites if self.decides(report)]
         return (self.mean, *suites) if self.mean is not None else tuple(suites)
 
@@ -314,7 +313,7 @@ class VerdictBasis:
 
     @property
     def silent_guards(self) -> tuple[SuiteReport, ...]:
-        """Lists the guards of a passed verdict that showed nothing: they do not block."""
+        """Lists the guard suites of a passed verdict that decided nothing and do not block."""
         if self.outcome != "passed":
             return ()
         guards = [report for report in self.claims if report.role is SuiteRole.GUARD]
@@ -345,7 +344,7 @@ class VerdictBasis:
         return report.outcome == self.outcome and report.outcome in REJECTING_OUTCOMES
 
     def used_text(self, report: SuiteReport) -> str:
-        """Says how much of a report's own plan was used: `120 of 500`, `88 of 480 of each`."""
+        """Writes the used part of a report's own plan: `120 of 500`, `88 of 480 of each`."""
         return f"{report.used_text} of each" if report is self.mean else report.used_text
 
     def _combined(self, combination: PrimaryCombination) -> tuple[SuiteReport, ...]:

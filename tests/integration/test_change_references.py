@@ -36,7 +36,7 @@ def test_where_nobody_approves_the_proposer_names_the_change_request(
     with pytest.raises(InputError, match="asks for a change request, and nobody approves"):
         world.propose()
     for nonsense in ("two words", "CHG1\n", "-CHG1", "C" * 65):
-        with pytest.raises(InputError, match="no reference of a change request"):
+        with pytest.raises(InputError, match="not a reference of a change request"):
             world.propose(change_reference=f"{nonsense}!")
 
     made = world.decided(change_reference=" CHG0012345 ")

@@ -155,7 +155,7 @@ def test_a_better_candidate_that_speaks_no_danish_fails(world: SmallInstallation
     with world.store.read() as tx:
         verdict = Verdicts(tx).get(decided.verdict or "")
     assert isinstance(verdict, Failed)
-    assert "worse in a slice, whatever its mean says: language = da" in verdict.reason
+    assert "worse in a slice, at any mean: language = da" in verdict.reason
     (report,) = verdict.suites
     assert report.delta > 0
     assert replay_verdict(world.context(), verdict.id).agrees

@@ -199,7 +199,7 @@ def test_a_suite_that_changed_since_registration_is_not_run(results: Results) ->
         (
             "rambling",
             None,
-            "base's first 5 answers hold no label: it may lack a chat template, or",
+            "base's first 5 answers contain no label: the model may lack a chat template, or",
         ),
     ],
 )

@@ -191,7 +191,7 @@ def test_an_alias_that_changes_in_mid_run_is_measured_anew(world: SmallInstallat
     with world.store.read() as tx:
         first = Verdicts(tx).get(proposal.verdict or "")
     assert isinstance(first, InfraError)
-    assert "that is no one measurement" in first.reason
+    assert "one measurement needs one model" in first.reason
     assert proposal.phase is ProposalPhase.EVALUATING
 
     world.clock.advance(FIRST_PAUSE_S)

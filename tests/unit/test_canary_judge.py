@@ -291,7 +291,7 @@ def test_spent_money_is_told() -> None:
     row = judge_row(explanation)
     assert row.classes == (
         (
-            "sim/judge was paid $2.50 of $2.00: the money is spent, and no further answer is "
-            "read, of either model"
+            "sim/judge was paid $2.50 of $2.00: the money is spent, so the judge reads "
+            "no further answer of either model"
         ),
     )

@@ -223,7 +223,7 @@ def test_a_wrong_split_holds_until_a_person_resumes() -> None:
     wrong = blocks(40, 5)
     held = decide_action(rollout(M, policy=sticky), wrong, START)
     assert (held.kind, held.signal) == HELD
-    assert "not the planned one" in held.reason
+    assert "not the planned share" in held.reason
 
     resumed = replace(rollout(M, policy=sticky), step_started_at=START + DAY)
     onward = decide_action(resumed, wrong, START + DAY)
@@ -238,7 +238,7 @@ def test_outcomes_that_never_came_neither_take_a_canary_back_nor_let_it_on() -> 
 
     assert ask(rollout(M), silent(healthy, 1, 0)) == HELD
     said = decide_action(rollout(M), silent(healthy, 1, 0), START).reason
-    assert said.startswith("30 outcomes did not come: with all of them against the canary it")
+    assert said.startswith("30 outcomes did not arrive: counted against the canary, they")
     assert ask(rollout(M), silent(sick, 0, 1)) == (ActionKind.ROLLBACK, RolloutSignal.HARM)
     # Of the incumbent, some may be missing: whatever they are, there is no harm.
     assert ask(rollout(M), silent(healthy, 0, 1)) == ON

@@ -53,7 +53,7 @@ def test_what_is_not_a_difference_is_refused(d: list[float], claim: Claim, bad: 
 
 
 def test_more_items_than_planned_are_refused() -> None:
-    with pytest.raises(InputError, match="3 items, but the plan says at most 2"):
+    with pytest.raises(InputError, match="3 items, but the plan allows at most 2"):
         judge_differences([0.0, 0.0, 0.0], Design(Claim.SUPERIOR, 0.05, 2))
 
 

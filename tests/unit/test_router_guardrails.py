@@ -248,9 +248,9 @@ def test_the_report_says_for_which_share_of_each_arm_a_connection_was_opened() -
     assert (first.cache.canary_opened, first.cache.control_opened) == (1.0, 0.0)
     assert first.is_cold
     assert first.cache_text == (
-        "a connection was opened for 100 % of the candidate's answers and 0 % of the "
-        "incumbent's: as observed 3 × (0.6 s against 0.2 s), once connected 1 ×; the "
-        "rest, 3 ×, is the opening"
+        "100 % of the candidate's answers and 0 % of the incumbent's needed a new "
+        "connection: as observed 3 × (0.6 s against 0.2 s), once connected 1 ×; the opening "
+        "explains the remaining 3 ×"
     )
     assert all(e.cache is None for e in found if e.guardrail is Guardrail.COST_PER_SUCCESS)
 

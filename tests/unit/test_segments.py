@@ -142,7 +142,7 @@ def test_the_segment_that_carries_the_harm_is_named_with_its_figures() -> None:
     assert found.text == (
         "The harm is in requests with tools: 9 of the canary's 12 units failed there, "
         "1 of 110 elsewhere (incumbent: 3 of 900 and 99 of 9,000). Segments compared: 1; "
-        "chance alone names one in at most 1 of 10 rollbacks"
+        "in at most 1 of 10 rollbacks, chance alone names a segment"
     )
     assert found.as_json()["words"] == found.text
 

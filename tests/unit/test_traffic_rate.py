@@ -49,7 +49,7 @@ def test_the_plan_and_the_monthly_bill_know_the_same_pace(lasting_s: int) -> Non
 def test_a_failure_rate_that_nobody_measured_is_called_assumed() -> None:
     found = pace(recorded(20, timedelta(minutes=1)))
     words = explain.ramp_summary(found, plan_ramp(POLICY, found))
-    assert "that 1 % of requests fail is assumed (the policy's `p0`)" in words
+    assert "a failure rate of 1 % is assumed (the policy's `p0`)" in words
     assert "fail today" not in words
 
 

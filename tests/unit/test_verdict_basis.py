@@ -95,18 +95,19 @@ def test_a_comparison_of_clusters_that_was_given_up_counts_clusters_to_people_al
     assert verdict is not None
 
     used = verdict.suites[0].n_used
-    assert f"Given up after {used} of 100 items: the others" in verdict.reason
-    assert f"Given up after {used} of 100 clusters: the others" in reason_text(verdict)
+    assert f"Stopped after {used} of 100 items, because the remaining items" in verdict.reason
+    clusters = f"Stopped after {used} of 100 clusters, because the remaining clusters"
+    assert clusters in reason_text(verdict)
     assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
     titled = replace(verdict, reason=f"All 2 suites passed. math: {verdict.reason}")
-    assert "passed. Sums \\1: Given up after" in reason_text(titled, {"math": "Sums \\1"})
+    assert "passed. Sums \\1: Stopped after" in reason_text(titled, {"math": "Sums \\1"})
     listed = replace(verdict, reason="math: so. Not shown to be worse: math, maths.")
     assert reason_text(listed, {"math": "Sums"}) == (
         "Sums: so. Not shown to be worse: Sums, maths."
     )
     alone = ask([replace(plan(), futility=0.05)], {"math": alike})
     assert alone is not None
-    assert "of 200 items: the others" in reason_text(alone)
+    assert "of 200 items, because the remaining items" in reason_text(alone)
 
 
 @pytest.mark.req("A7")
@@ -116,7 +117,7 @@ def test_where_no_answer_was_scored_nobody_reads_of_a_loss() -> None:
     assert unfit is not None
     assert worse is not None
 
-    assert reason_text(unfit).startswith("missing scores decide. All of them against the")
+    assert reason_text(unfit).startswith("missing scores decide. If all of them count against")
     assert "the difference of all 60 items is between −100.0 and +100.0 points." in (
         reason_text(unfit)
     )

@@ -2,11 +2,11 @@
 
 `judge_costs` reads the costs item by item until the claim is shown, refuted or cannot be shown.
 With a share s to be saved, the null is that the mean of y = (1 - s) * incumbent - candidate is
-at most 0. The bets are those of the scores (statistics.md §1.3), on y in units of a ceiling; so
-the level holds at every moment and for costs of any shape, as long as no item of the candidate
-costs more than its ceiling. Above its ceiling the gate shows nothing: a mean of cheap answers
-hides a rare dear one. (Without a ceiling nothing at all can be shown about a mean:
-Bahadur & Savage 1956.)
+at most 0. The test bets on y, in units of a ceiling, as on scores (statistics.md §1.3). So the
+level holds at every moment and for any distribution of costs, as long as no item of the
+candidate costs more than its ceiling. If an item does, the claim cannot be shown: a mean of
+cheap answers would hide a rare expensive answer. (Without a ceiling, data can show nothing
+about a mean: Bahadur & Savage 1956.)
 """
 
 import math
@@ -18,13 +18,13 @@ from harness.gate.offline.intervals import mean_interval
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import CostFigures, CostOutcome
 
-# Both in US dollars per item, means over epochs; None where one of them is not known.
+# US dollars per item of (incumbent, candidate), means over epochs; None if unknown.
 CostPair = tuple[float | None, float | None]
 
 
-# An item may also cost this many times the dearest one before it: a heavy tail shows itself.
+# An item may also cost this multiple of the dearest earlier item: heavy tails appear early.
 COST_HEADROOM: Final = 5.0
-# By then a side that has a price has shown one.
+# A side without a known cost after this many items has no known price.
 KNOWN_AFTER: Final = 20
 _CAP: Final = 0.75
 _PRIOR: Final = 0.25
@@ -53,12 +53,12 @@ class _Bet:
 
 
 def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostFigures:
-    """Judges costs item by item, up to where the claim is decided.
+    """Judges costs item by item, until the claim is decided.
 
-    The ceiling of an item is plan.cost_ceiling times the mean cost of the incumbent's items
-    before it, or COST_HEADROOM times the candidate's dearest before it; before there is
-    one nothing is bet. A missing cost counts against what it would decide: the candidate's as
-    the ceiling, the incumbent's as nothing.
+    The ceiling of an item is the larger of two values: plan.cost_ceiling times the mean cost of
+    the incumbent's earlier items, and COST_HEADROOM times the candidate's dearest earlier item.
+    Before the first known cost of the incumbent the test does not bet. A missing cost counts
+    against the claim under test: the candidate's as the ceiling, the incumbent's as 0.
     """
     cheaper = _Bet(math.log(1.0 / plan.alpha), plan.n_max)
     dearer = _Bet(REJECT_LOG_E, plan.n_max)
@@ -89,10 +89,9 @@ def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostFigures:
 
 
 def items_to_show_saving(saving: float, plan: SuitePlan) -> int | None:
-    """Estimates how many items show a saving when every answer saves this share; None for
-    never.
+    """Estimates how many items show a saving if every answer saves this share; None if never.
 
-    Each item multiplies the evidence by 1 + .75 (saving - claimed) / ceiling at most.
+    Each item multiplies the evidence by at most 1 + .75 (saving - claimed) / ceiling.
     """
     gap = saving - plan.min_saving
     if gap <= 0.0:
@@ -103,7 +102,7 @@ def items_to_show_saving(saving: float, plan: SuitePlan) -> int | None:
 def _saved(
     ours: float | None, theirs: float | None, share: float, ceiling: float
 ) -> tuple[float, float]:
-    """(1 - share) * ours - theirs in ceilings, at the least and at the most; within [-1, 1]."""
+    """Returns the bounds of (1 - share) * ours - theirs in ceilings, within [-1, 1]."""
     if ours is not None and theirs is not None:
         y = max(-1.0, min(1.0, ((1.0 - share) * ours - theirs) / ceiling))
         return y, y
@@ -113,7 +112,7 @@ def _saved(
 
 
 def _unknown(pairs: Sequence[CostPair]) -> bool:
-    """Tells whether a side has no cost above 0: its price is unknown, or it is free."""
+    """Tells whether a side has no known cost: its price is unknown, or it is free."""
     return not any(a for a, _ in pairs) or all(b is None for _, b in pairs)
 
 

@@ -1,12 +1,12 @@
 """A design fixes a comparison before the first score is known: claim, allowed loss, items,
 alpha, and the planned analyses at which it may promote (statistics.md §1.3 and §1.14).
 
-For a loss that no item showed yet, graded suites are tested as if one more item had been lost
-(statistics.md §1.17), by the spread that wins and losses share.
+Graded suites are tested as if the candidate had lost one more, unseen item (statistics.md
+§1.17). The spread that wins and losses share reduces this unseen loss.
 
-The levels spend .9 of alpha, or less of a smaller one, as the square of the share of items
-that are in. They are exact for sums of independent normal increments. The rest of alpha covers
-few items that are not normal (measured, see docs/explanation/benchmarks.md).
+The levels together spend .9 of alpha, or less of a smaller alpha, by the square of the share
+of measured items. The levels are exact for sums of independent normal increments. The rest of
+alpha covers few items that are not normal (measured in docs/explanation/benchmarks.md).
 """
 
 import math
@@ -21,13 +21,13 @@ from harness.gate.arrays import ArrayLike, Floats, np, ordered_sum, special
 from harness.gate.offline.intervals import VARIANCE_GUARD, squared_deviations
 from harness.gate.suite_plan import QUALITY_CLAIMS, Claim, PrimaryCombination, SuitePlan
 
-# The rejection is a safety with its own 5 %: it cannot cause a false promotion.
+# The rejection has its own 5 %: it cannot cause a false promotion.
 REJECT_LOG_E = math.log(20.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """Fixes what one comparison has to show, and when (statistics.md §1.2).
+    """Fixes the claim of one comparison and its planned analyses (statistics.md §1.2).
 
     Raises InputError for a margin or alpha outside (0, 1) and for n_max below 1.
     """
@@ -36,17 +36,20 @@ class Design:
     margin: float  # allowed loss, a share of 1
     n_max: int  # items
     alpha: float = 0.05
-    # Whether it may be shown before n_max (statistics.md §1.7).
+    # Whether the comparison may show the claim before n_max (statistics.md §1.7).
     early: bool = True
-    unit: str = "item"  # what n_max counts
+    unit: str = "item"  # the unit that n_max counts
     # The suite's number of items, for a claim about these items (statistics.md §1.15).
     suite_items: int | None = None
-    # Chance of being shown at the end below which the comparison is given up; 0: never.
+    # The comparison stops if its chance of passing at n_max falls below this; 0: never stops.
     futility: float = 0.0
 
     def __post_init__(self) -> None:
         if self.claim not in QUALITY_CLAIMS:
-            raise InputError(f"{self.claim.value} is no claim about scores alone")
+            raise InputError(
+                f"{self.claim.value} is not a claim about scores alone; use superior or "
+                "non_inferior"
+            )
         if not 0.0 < self.margin < 1.0:
             raise InputError(f"the margin is between 0 and 1, not {self.margin:g}")
         if not 0.0 < self.alpha < 1.0:
@@ -56,12 +59,12 @@ class Design:
 
     @property
     def theta0(self) -> float:
-        """The null is that the mean difference is at most this."""
+        """The null hypothesis: the mean difference is at most this value."""
         return 0.0 if self.claim is Claim.SUPERIOR else -self.margin
 
     @property
     def levels(self) -> Mapping[int, float]:
-        """The level of the test at each planned analysis, by the items that are in then."""
+        """The level of the test at each planned analysis, by the number of items it uses."""
         items = interim_items(self.n_max) if self.early else (self.n_max,)
         return dict(zip(items, interim_levels(items, self.alpha), strict=True))
 
@@ -80,11 +83,10 @@ def design_from_plan(plan: SuitePlan) -> Design:
 
 
 def with_unseen_loss(differences: ArrayLike) -> Floats:
-    """Appends the difference of an unseen item to (…, items): a whole loss, or less where
-    wins spread as much as losses.
+    """Appends the difference of an unseen item to (…, items): a whole loss, or a smaller loss
+    if wins spread as much as losses.
 
-    Then the test's own error covers what a rare loss adds to it. Wins that are all alike say
-    nothing of losses.
+    The test's own error then covers a rare loss. Equal wins do not predict losses.
     """
     d = np.asarray(differences, dtype=np.float64)
     gaps = d - ordered_sum(d)[..., None] / d.shape[-1]
@@ -93,17 +95,17 @@ def with_unseen_loss(differences: ArrayLike) -> Floats:
     return np.concatenate([d, -1.0 / (1.0 + shared / 2.0)], axis=-1)
 
 
-FUTILE: Final = "futile"  # how a comparison ended that was given up
+FUTILE: Final = "futile"  # how a comparison ended that stopped for futility
 EARLY_ENDS: Final = ("early", FUTILE)
-# Nothing is given up before this share of the items: what the first ones show is mostly luck.
+# No comparison stops for futility before this share of the items, which is mostly luck.
 FUTILE_FROM: Final = 0.25
-# Futility assumes that further items are as good as the upper end of the measured interval.
+# Futility assumes that the remaining items score at the upper end of the measured interval.
 OPTIMISM_SE: Final = 2.0
 
 
 def chance_of_passing(n: ArrayLike, total: Floats, squares: Floats, design: Design) -> Floats:
-    """Computes the chance that the test at `n_max` is passed after these sums of n items and of
-    their squares; 0 at n_max. Source: conditional power, Lan, Simon & Halperin 1982.
+    """Computes the chance that the test at `n_max` passes, given the sum of n items and the sum
+    of their squares; 0 at n_max. Source: conditional power, Lan, Simon & Halperin 1982.
     """
     done = np.asarray(n, dtype=np.float64)
     left = np.maximum(design.n_max - done, 0.0)
@@ -119,33 +121,33 @@ FIRST_ITEMS: Final = 60
 FEWEST_BETWEEN: Final = 10
 MOST_ANALYSES: Final = 20
 _SPENDING_POWER: Final = 2.0
-# Of alpha. The test of a few values, far apart, errs a little more often than it says, and the
-# more so the smaller alpha is: where candidates share it, and at each further look.
+# A share of alpha. For a few distinct, distant values the test errs slightly more often than
+# its level. The excess grows as alpha falls: with several candidates, and at each further look.
 _SPENT_SHARE: Final = 0.9
 _USUAL_ALPHA: Final = 0.05
-_SMALLER_ALPHA: Final = 0.1  # power of alpha that the share falls by
+_SMALLER_ALPHA: Final = 0.1  # the share falls with this power of alpha
 _GRID: Final = 201
-_REACH: Final = 8.0  # standard deviations; beyond lies less than 1e-15
-# Figures that are stored must not depend on the last bits of a machine's libraries.
+_REACH: Final = 8.0  # standard deviations; the probability beyond is less than 1e-15
+# Stored figures must not depend on the last bits of a machine's libraries.
 _DIGITS: Final = 6
 
 
 def interim_items(n_max: int) -> tuple[int, ...]:
-    """Plans after how many items a comparison is tested; the last is n_max."""
+    """Plans the item counts of the analyses; the last is n_max."""
     between = max(FEWEST_BETWEEN, -(-n_max // MOST_ANALYSES))
     first = max(FIRST_ITEMS, 2 * between)
     return (*range(first, n_max - between // 2, between), n_max)
 
 
 def spent_alpha(alpha: float) -> float:
-    """Computes how much of alpha all analyses together spend."""
+    """Computes the part of alpha that all analyses together spend."""
     return _SPENT_SHARE * alpha * math.pow(min(1.0, alpha / _USUAL_ALPHA), _SMALLER_ALPHA)
 
 
 @lru_cache(maxsize=64)
 def interim_levels(items: Sequence[int], alpha: float) -> tuple[float, ...]:
-    """The level of the test at each analysis. Source: Lan & DeMets 1983; the recursion is
-    Armitage, McPherson & Rowe's (1969).
+    """Computes the level of the test at each analysis. Sources: Lan & DeMets 1983; the
+    recursion is Armitage, McPherson & Rowe's (1969).
     """
     shares = [n / items[-1] for n in items]
     spent = [0.0, *(spent_alpha(alpha) * share**_SPENDING_POWER for share in shares)]
@@ -163,7 +165,7 @@ def interim_levels(items: Sequence[int], alpha: float) -> tuple[float, ...]:
 
 @lru_cache(maxsize=1024)
 def interim_power(items: Sequence[int], alpha: float, drift: float) -> float:
-    """How often a comparison is shown at any analysis. drift: in standard errors."""
+    """Returns the chance that any analysis shows the claim. drift: in standard errors."""
     shares = [n / items[-1] for n in items]
     shown, grid, density = 0.0, np.zeros(1), np.ones(1)
     for (before, share), level in zip(
@@ -178,7 +180,7 @@ def interim_power(items: Sequence[int], alpha: float, drift: float) -> float:
 
 
 def _limit(grid: Floats, density: Floats, step: float, level: float) -> float:
-    """Returns the value that the sum exceeds with probability `level`, not crossed before."""
+    """Returns the value that a so far uncrossed sum exceeds with probability `level`."""
     low, high = -_REACH, _REACH
     for _ in range(60):
         middle = (low + high) / 2.0
@@ -190,7 +192,7 @@ def _limit(grid: Floats, density: Floats, step: float, level: float) -> float:
 def _go_on(
     grid: Floats, density: Floats, step: float, limit: float, sd: float
 ) -> tuple[Floats, Floats]:
-    """The distribution of the sum where the comparison goes on, as masses on a grid."""
+    """Returns the sum's distribution if the comparison continues, as masses on a grid."""
     after = np.linspace(-_REACH * sd, limit, _GRID)
     width = np.full(_GRID, after[1] - after[0])
     width[[0, -1]] /= 2.0

@@ -1,10 +1,10 @@
-"""Rules say how answers break their format, and how that is mended (A8)."""
+"""Format rules: how answers break their format, and how to fix each break (A8)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-# A rule that breaks less often than this share of all breaks gets no line of its own.
+# A rule below this share of all breaks gets no line in the prompt.
 MIN_RULE_SHARE: Final = 0.1
 
 
@@ -12,17 +12,17 @@ MIN_RULE_SHARE: Final = 0.1
 class FormatRemedy:
     """What to change so that a candidate keeps to the format."""
 
-    rule: str  # that broke most
-    what: str  # it means, in words
-    prompt: str  # to add to the system message, for every rule that broke often
-    json_mode: bool  # whether `response_format: json_object` prevents it
-    parser: str  # what the application could do instead
+    rule: str  # the rule that broke most often
+    what: str  # its meaning, as a verb phrase after "the candidate"
+    prompt: str  # lines to add to the system message, for every rule that broke often
+    json_mode: bool  # whether `response_format: json_object` prevents the break
+    parser: str  # a change of the application that helps instead
 
 
 def find_remedy(rules: Mapping[str, int], scorer: str = "") -> FormatRemedy | None:
-    """Finds the remedy for the rules that broke; None when none did.
+    """Finds the remedy for the broken rules; None without a break.
 
-    rules: how often each broke. scorer: the name of the suite's, where it is known.
+    rules: how often each rule broke. scorer: the name of the suite's scorer, if known.
     """
     if not rules:
         return None
@@ -55,7 +55,7 @@ TO_THE_LETTER: Final = "Follow every instruction exactly, to the letter."
 
 @dataclass(frozen=True, slots=True)
 class FormatRule:
-    """Says what one format rule means and what fixes it; fields as in FormatRemedy."""
+    """One format rule's meaning and fixes; fields as in FormatRemedy."""
 
     what: str
     prompt: str
@@ -159,7 +159,7 @@ OTHER_RULE: Final = FormatRule(
     "Keep exactly to the form that is asked for, and write nothing else.",
     "accept that form as well",
 )
-# Suites whose answers are JSON: their sentences about a rule name JSON.
+# Suites with JSON answers; sentences about their rules name JSON.
 JSON_SCORERS: Final = frozenset({"", "json_fields", "json_schema"})
 SCORER_LINES: Final[Mapping[str, str]] = {
     "code": CODE_ONLY,
@@ -179,8 +179,8 @@ def format_prompts() -> frozenset[str]:
 
 
 def find_format_rule(rule: str, scorer: str = "") -> FormatRule:
-    """Finds the format rule of a name. rule: of several joined by `+` the first, which is the
-    outermost. scorer: its name.
+    """Finds a rule by name. rule: for several names joined by `+`, the first, outermost rule
+    counts. scorer: the scorer's name.
     """
     outermost = rule.partition("+")[0]
     form = FORMAT_RULES.get(outermost, OTHER_RULE)

@@ -1,6 +1,6 @@
 """Intervals and tests for paired differences: Tango's for pass/fail scores, Student's t for
-graded ones; McNemar's test, intervals of a mean and a median, and a lower bound of a score that
-holds however often it is looked at.
+graded scores; McNemar's test, intervals of a mean and a median, and a lower bound of a score
+that stays valid under repeated inspection.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from harness.gate.arrays import ArrayLike, Floats, np, special
 
 CONFIDENCE = 0.95
-# Added to a sum of squares: items that are all alike do not prove a spread of 0.
+# Added to a sum of squares, because equal items do not prove a spread of 0.
 VARIANCE_GUARD = 0.25
 
 
@@ -35,14 +35,14 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def quantile_interval(values: Sequence[float], share: float) -> tuple[float, float] | None:
-    """Returns the interval of a quantile by order statistics: no shape is assumed. None where
-    there are too few values for it: below 72 for the 95th percentile.
+    """Returns the interval of a quantile by order statistics, for any distribution. None below
+    the minimum number of values: 72 for the 95th percentile.
 
-    The narrowest pair of ranks that leaves at most 2.5 % on either side.
+    Uses the narrowest pair of ranks with at most 2.5 % probability outside on each side.
     Source: David & Nagaraja 2003, Order Statistics, 7.1.
     """
     n, tail = len(values), (1 - CONFIDENCE) / 2
-    # How many of n values lie below the quantile is binomial.
+    # The number of values below the quantile is binomial.
     below = bisect_right(range(n), tail, key=lambda rank: special.bdtr(rank, n, share)) - 1
     above = bisect_left(range(n), 1 - tail, key=lambda rank: special.bdtr(rank, n, share))
     if below < 0 or above > n - 1:
@@ -52,7 +52,7 @@ def quantile_interval(values: Sequence[float], share: float) -> tuple[float, flo
 
 
 def share_interval(count: int, n: int) -> tuple[float, float] | None:
-    """Returns the exact interval of a share; None without any. Clopper & Pearson 1934."""
+    """Returns the exact interval of a share; None for n = 0. Source: Clopper & Pearson 1934."""
     if not n:
         return None
     tail = (1 - CONFIDENCE) / 2
@@ -65,13 +65,13 @@ _HALF = 0.5  # both parameters of the bound's beta prior (Jeffreys)
 
 
 def lower_bound(scores: Sequence[float]) -> float | None:
-    """Returns the one-sided lower 95 % bound of the mean of scores; None without any, and where
-    one is no number from 0 to 1.
+    """Returns the one-sided lower 95 % bound of the mean of scores. None without scores, or if
+    a score is outside [0, 1].
 
-    It holds at every number of scores at once: runs stop when the gate has decided, and people
-    look again. A mean is ruled out once the beta mixture of likelihood ratios against it
-    reaches 20. No shape is assumed: between 0 and 1 a ratio is convex, so that a graded score
-    never brings more than a pass/fail one of the same mean (statistics.md §1.11).
+    The bound is valid at all sample sizes simultaneously, because runs stop early and people
+    look repeatedly. It excludes a mean once the beta mixture of likelihood ratios against that
+    mean reaches 20. The bound assumes no distribution: each likelihood ratio is convex on [0,
+    1], so a graded score adds no more evidence than a pass/fail score (statistics.md §1.11).
     Source: Robbins 1970, Ann. Math. Stat. 41:1397; Howard et al. 2021.
     """
     n = len(scores)
@@ -93,7 +93,7 @@ def lower_bound(scores: Sequence[float]) -> float | None:
 
 
 Z95 = 1.959963984540054
-# 2 / 2**60 is below the spacing of doubles around the limits of any real suite.
+# 2 / 2**60 is below the spacing of doubles near any real suite's limits.
 _HALVINGS = 60
 
 
@@ -101,7 +101,7 @@ def tango_z(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, theta0: ArrayLike)
     """Computes Tango's score statistic for the difference of paired proportions.
 
     wins: pairs that only the candidate passed; losses: only the incumbent. At theta0 = 0 it is
-    McNemar's z. A variance of 0 with nothing to explain gives 0.
+    McNemar's z. If both the variance and the excess are 0, the result is 0.
     Source: Tango 1998, Stat. Med. 17:891.
     """
     b, c, count, theta = (np.asarray(x, dtype=np.float64) for x in (wins, losses, n, theta0))
@@ -123,7 +123,7 @@ def tango_p(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, theta0: ArrayLike)
 
 
 def tango_interval(wins: int, losses: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """The differences that Tango's test does not refuse. Not adjusted for early stopping."""
+    """Returns the differences that Tango's test accepts. Not adjusted for early stopping."""
     targets = np.array([z, -z])
     low, high = np.array([-1.0, -1.0]), np.array([1.0, 1.0])
     for _ in range(_HALVINGS):
@@ -135,7 +135,7 @@ def tango_interval(wins: int, losses: int, n: int, z: float = Z95) -> tuple[floa
 
 
 def squared_deviations(n: ArrayLike, total: ArrayLike, squares: ArrayLike) -> Floats:
-    """Sum of squared deviations from the mean, from n, the sum and the sum of squares."""
+    """Computes the sum of squared deviations from the mean."""
     count = np.maximum(np.asarray(n, dtype=np.float64), 1.0)
     sums = np.asarray(total, dtype=np.float64)
     deviations = np.asarray(squares, dtype=np.float64) - sums * sums / count
@@ -159,7 +159,10 @@ class McNemar:
 
 
 def mcnemar(wins: int, losses: int) -> McNemar:
-    """Tests whether discordant pairs lean. Fagerland, Lydersen & Laake 2013 (mid-p)."""
+    """Tests whether discordant pairs favour one model.
+
+    Source: Fagerland, Lydersen & Laake 2013 (mid-p).
+    """
     discordant = wins + losses
     if discordant == 0:
         return McNemar(1.0, 1.0)

@@ -1,8 +1,8 @@
-"""The test of one analysis (statistics.md §1.5): how well paired differences fit a mean at the
-null. Graded scores are tested by Student's t, corrected for skewness, and pass/fail scores by
-the exact chance of their wins and losses.
+"""The test of one analysis (statistics.md §1.5): how well differences fit the null mean. Graded
+scores use Student's t, corrected for skewness; pass/fail scores use the exact probability of
+their wins and losses.
 
-Sums are added strictly in order, so that results do not depend on how many there are.
+The code adds sums strictly in order, so that results do not depend on the number of items.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from harness.gate.offline.intervals import VARIANCE_GUARD, squared_deviations, t
 
 MOST_NOISE: Final = 0.25  # variance of the mean of two scores
 
-# Of the differences' variance, this share counts at the suite's last item too, however calm the
-# models seem.
+# At least this share of the differences' variance remains at the suite's last item, however
+# little the models' answers vary.
 _LEAST_LEFT: Final = 0.5
 
 _NOTHING: Final = 1e-12
@@ -24,33 +24,33 @@ _NOTHING: Final = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class AnswerNoise:
-    """How much each item's mean score varies when it is asked anew, in the registered order."""
+    """The variance of each item's mean score between runs, in the registered order."""
 
     incumbent: Floats  # (…, items)
     candidate: Floats
 
     def first(self, n: int) -> tuple[Floats, Floats]:
-        """The mean variances of both arms' first n items."""
+        """Returns the mean variance of the first n items, for each arm."""
         return _mean_noise(self.incumbent[..., :n]), _mean_noise(self.candidate[..., :n])
 
 
 def _mean_noise(variances: Floats) -> Floats:
-    """Adds one more item, as noisy as can be: answers that are alike prove no calm."""
+    """Adds one item with the maximum noise, because equal answers do not prove zero noise."""
     total = ordered_sum(variances)
     return np.asarray((total + MOST_NOISE) / (variances.shape[-1] + 1))
 
 
 def asked_anew(noise: ArrayLike, variance: ArrayLike) -> Floats:
-    """The share of variance by asking items anew; all of it where a figure is no number."""
+    """Returns the share of variance due to asking items again; 1 if a figure is NaN."""
     found = np.asarray(noise, dtype=np.float64) / np.maximum(variance, _NOTHING)
     return np.where(np.isnan(found), 1.0, np.clip(found, _LEAST_LEFT, 1.0))
 
 
 def share_left(share: ArrayLike, anew: ArrayLike) -> Floats:
-    """The share of the mean difference's variance that counts for a claim about these items.
+    """Returns the share of the mean difference's variance that a claim about these items keeps.
 
-    share: of the suite's items that are in. Asked items vary by their noise alone; the others
-    add the error of sampling from a finite lot. anew: as `asked_anew` gives it.
+    share: of the suite's items that are measured. Measured items vary only by their noise; the
+    remaining items add the sampling error of a finite population. anew: result of `asked_anew`.
     """
     return 1.0 - np.asarray(share, dtype=np.float64) * (1.0 - np.asarray(anew))
 
@@ -63,10 +63,10 @@ def p_about_these(p: ArrayLike, left: ArrayLike) -> Floats:
 
 def final_p(differences: ArrayLike, theta0: float, most: float = 1.0) -> Floats:
     """Computes p_final of statistics.md §1.5 for (…, n) differences of items or clusters,
-    n >= 2: how well they fit a mean of theta0 or less. Above `most` it is only near it.
+    n >= 2: how well they fit a mean of theta0 or less. Above `most` the value is approximate.
 
-    Where every difference is -1, 0 or 1, only wins and losses count, and how often a loss stays
-    unseen is known.
+    If every difference is -1, 0 or 1, only wins and losses count, because the probability of an
+    unseen loss is then known.
     """
     d = np.asarray(differences, dtype=np.float64)
     n, whole = d.shape[-1], (d == np.round(d)).all(axis=-1)
@@ -101,19 +101,19 @@ _TIE_DIGITS: Final = 9
 
 NEVER: Final = 1e-300
 
-_SMALL: Final = 0.02  # a larger p of the score test is at most twice the exact chance
+_SMALL: Final = 0.02  # above it, the score test's p is at most twice the exact probability
 
-_PLAUSIBLE: Final = 16  # shares of items that differ, over the interval that fits the data
+_PLAUSIBLE: Final = 16  # grid points over the plausible shares of differing items
 
-_MISSED: Final = 1e-5  # how often that interval misses the true share; it is added to p
+_MISSED: Final = 1e-5  # probability that the true share is outside the grid; added to p
 
-_FAR: Final = 8.0  # standard deviations of the losses; beyond lies less than 1e-14
+_FAR: Final = 8.0  # standard deviations of the losses; the probability beyond is below 1e-14
 
 
 @lru_cache(maxsize=65_536)
 def _exact_p(won: int, lost: int, n: int, theta0: float) -> float:
-    """The chance that `_whole_p` is as small as it is, at the null and with the share of
-    differing items for which that chance is largest, of the shares that fit the data.
+    """Returns the probability, under the null, of a `_whole_p` at most as large as the observed
+    one: the maximum over the shares of differing items that fit the data.
 
     Source: Barnard 1947, Biometrika 34:123; Berger & Boos 1994, JASA 89:1012.
     """
@@ -139,7 +139,7 @@ def _exact_p(won: int, lost: int, n: int, theta0: float) -> float:
 
 
 def _plausible_shares(differ: int, n: int, least: float) -> Floats:
-    """Shares of items that differ, all over the interval that fits so many of n."""
+    """Returns a grid of shares of differing items over the interval that fits `differ` of n."""
     tail = _MISSED / 2.0
     low = special.betaincinv(differ, n - differ + 1, tail) if differ else 0.0
     high = special.betaincinv(differ + 1, n - differ, 1.0 - tail) if differ < n else 1.0
@@ -148,7 +148,7 @@ def _plausible_shares(differ: int, n: int, least: float) -> Floats:
 
 
 def _fewest_wins(losses: Ints, n: int, theta0: float, limit: float) -> Ints:
-    """The fewest wins with `_whole_p` as small as the limit; one more than there can be."""
+    """Returns the fewest wins whose `_whole_p` is within the limit, or the maximum plus 1."""
     low, high = np.zeros_like(losses), n - losses + 1
     while (low < high).any():
         middle = (low + high) // 2
@@ -160,7 +160,7 @@ def _fewest_wins(losses: Ints, n: int, theta0: float, limit: float) -> Ints:
 
 
 def _whole_p(won: ArrayLike, lost: ArrayLike, n: int, theta0: float) -> Floats:
-    """The larger p of Student's t and of the score test, from wins and losses."""
+    """Returns the larger p-value of Student's t and of the score test, from wins and losses."""
     won, lost = np.asarray(won, dtype=np.float64), np.asarray(lost, dtype=np.float64)
     total, squares = won - lost, won + lost
     if theta0 < 0.0:
@@ -179,10 +179,10 @@ def _graded_p(d: Floats, theta0: float) -> Floats:
 
 
 def _lean_p(n: int, total: Floats, squares: Floats, cubes: Floats, theta0: float) -> Floats:
-    """Corrects t where rare losses stand against common wins: there a sample with few losses
-    has a high mean and a small spread. cubes: the sum of the cubes of the gaps to the mean.
+    """Corrects t for rare losses among common wins: a sample with few losses has a high mean
+    and a small spread. cubes: the sum of the cubed deviations from the mean.
 
-    It is Johnson's correction (1978, JASA 73:536) in a form that rises with t: Hall 1992,
+    Source: Johnson's correction (1978, JASA 73:536) in the form that rises with t of Hall 1992,
     J. R. Stat. Soc. B 54:221.
     """
     t = _t_of_sums(n, total, squares, theta0)

@@ -1,9 +1,9 @@
-"""Pairs two runs' samples item by item. A pair holds a missing score against the candidate, and
-knows how far it is open (statistics.md §1.1). The pairs end before the first item that a side
-has not finished, or that another model served: `blocked` says why.
+"""Pairs two runs' samples item by item. A pair counts a missing score against the candidate,
+and records how much of the score is open (statistics.md §1.1). Pairing stops before the first
+item that a side has not finished, or that a different model served; `blocked` gives the reason.
 
-No item is dropped because of its outcome or taken out of order. Only the items before the first
-incomplete one count, and only whole clusters.
+Pairing never drops an item because of its outcome and never reorders items. Only the items
+before the first incomplete item count, and only whole clusters.
 """
 
 import math
@@ -17,13 +17,13 @@ from harness.gate.run import Sample, SampleError
 from harness.gate.suite_plan import Claim, SuitePlan
 from harness.gate.verdict import ScorePair
 
-# (.1 + .2) / 2 and (.15 + .15) / 2 are not the same double: that is no win.
+# (.1 + .2) / 2 and (.15 + .15) / 2 are different doubles, but their difference is not a win.
 ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class PairedItem:
-    """One pair and what the report must say about it.
+    """One pair, with facts for the report.
 
     pair: missing scores count against the candidate. unscored_*: epochs without a score.
     """
@@ -31,29 +31,27 @@ class PairedItem:
     pair: ScorePair
     unscored_incumbent: int = 0
     unscored_candidate: int = 0
-    unanswered: bool = False  # no answer came, of one model or of both
-    # missing: how much of the incumbent's and of the candidate's score is open. reasons: why,
+    unanswered: bool = False  # one model or both gave no answer
+    # missing: the open part of the incumbent's and of the candidate's score. reasons: why, with
     # an entry for each epoch.
     missing: tuple[float, float] = (0.0, 0.0)
     reasons: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    # Form rules that broke in the candidate's answers, one entry per epoch.
+    # Form rules that the candidate's answers broke, with an entry for each epoch.
     rules: tuple[str, ...] = ()
-    # The models that providers named; no part of a pair's identity.
+    # The models that providers named; equality ignores them.
     served: ServedModels = field(default=ServedModels(), compare=False)
-    # US dollars of (incumbent, candidate), means over epochs, where the claim asks for them.
+    # US dollars of (incumbent, candidate), means over epochs; set for a cost claim.
     costs: tuple[float | None, float | None] = (None, None)
-    # Variances of the mean scores of (incumbent, candidate), where the claim is about these
-    # items.
+    # Variances of the mean scores of (incumbent, candidate); set for a claim about these items.
     variances: tuple[float, float] | None = None
 
     @property
     def complete(self) -> bool:
-        """Tells whether every score is known."""
         return self.missing == (0.0, 0.0)
 
     @property
     def in_favour(self) -> "PairedItem":
-        """Returns the item with missing answers counted for the candidate, not against it."""
+        """Returns the item with missing answers counted for the candidate."""
         ours, theirs = self.missing
         if self.complete:
             return self
@@ -72,18 +70,18 @@ class PairedItem:
 
 @dataclass(frozen=True, slots=True)
 class PairedSuite:
-    """Holds the items of one suite up to the first item that is incomplete on a side."""
+    """Holds the items of one suite before the first incomplete item."""
 
     items: tuple[PairedItem, ...]
     incumbent_run: str
     candidate_run: str
-    blocked: str = ""  # why no item after it can be measured
-    # Where the items come from a verdict, what it says was served.
+    blocked: str = ""  # why pairing stopped; empty if it did not
+    # The served models that a stored verdict recorded, if the items come from a verdict.
     stored_served: ServedModels | None = None
 
     @property
     def served(self) -> ServedModels:
-        """Says which models answered and scored these items."""
+        """Returns the models that answered and scored these items."""
         if self.stored_served is not None:
             return self.stored_served
         return ServedModels(
@@ -94,13 +92,13 @@ class PairedSuite:
 
 
 def mean_score(scores: Iterable[float | None], if_missing: float) -> float:
-    """Computes the mean over epochs, a missing score counting `if_missing`."""
+    """Computes the mean over epochs; a missing score counts as `if_missing`."""
     known = [if_missing if score is None else score for score in scores]
     return math.fsum(known) / len(known) + 0.0
 
 
 def score_difference(candidate: float, incumbent: float) -> float:
-    """Subtracts incumbent from candidate; 0 where only the rounding of equal means differs."""
+    """Subtracts incumbent from candidate; 0 if the means differ only by rounding."""
     d = candidate - incumbent
     return d if abs(d) > ROUNDING else 0.0
 
@@ -108,10 +106,10 @@ def score_difference(candidate: float, incumbent: float) -> float:
 def pair_samples(
     plan: SuitePlan, incumbent: Sequence[Sample], candidate: Sequence[Sample]
 ) -> PairedSuite:
-    """The items that both sides have finished, in the registered order.
+    """Pairs the items that both sides have finished, in the registered order.
 
-    Raises StaleEvidence when the sides are not the same items, order or epochs, or hold a
-    sample twice; InputError for a score outside [0, 1].
+    Raises StaleEvidence if the sides differ in items, order or epochs, or a side has a sample
+    twice. Raises InputError for a score outside [0, 1].
     """
     ours, theirs = _by_position(plan, incumbent), _by_position(plan, candidate)
     items: list[PairedItem] = []
@@ -136,9 +134,9 @@ def pair_samples(
 
 
 def _score_variance(samples: Sequence[Sample]) -> float:
-    """Estimates how much their mean score would vary if the item were asked anew.
+    """Estimates the variance of their mean score if a run asked the item again.
 
-    Answers of one length may be one answer, repeated by a cache: they say nothing of it.
+    Answers of equal length may be one cached answer, so they carry no information about noise.
     """
     scores = [score for score in map(_strict, samples) if score is not None]
     lengths = {sample.output_tokens for sample in samples}
@@ -157,12 +155,12 @@ def _by_position(plan: SuitePlan, samples: Sequence[Sample]) -> Mapping[int, lis
         key = (sample.item, sample.epoch)
         if key in seen:
             raise _stale(
-                plan, f"item {sample.item} epoch {sample.epoch} is there twice in one run"
+                plan, f"item {sample.item} epoch {sample.epoch} appears twice in one run"
             )
         if sample.run != samples[0].run:
             raise _stale(plan, f"samples of two runs, {samples[0].run} and {sample.run}")
         if places.setdefault(sample.item, sample.position) != sample.position:
-            raise _stale(plan, f"item {sample.item} has two places in the order")
+            raise _stale(plan, f"item {sample.item} has two positions in the order")
         seen[key] = sample
         found.setdefault(sample.position, []).append(_checked(sample))
     for group in found.values():
@@ -183,7 +181,7 @@ def _checked(sample: Sample) -> Sample:
 def _same_item(plan: SuitePlan, position: int, a: list[Sample], b: list[Sample]) -> None:
     names = sorted({sample.item for sample in (*a, *b)})
     if len(names) > 1:
-        raise _stale(plan, f"place {position} holds {' and '.join(names)}")
+        raise _stale(plan, f"position {position} has two items, {' and '.join(names)}")
     if max(len(a), len(b)) > plan.epochs:
         raise _stale(plan, f"item {names[0]} has more than the planned {plan.epochs} epoch(s)")
 
@@ -210,7 +208,7 @@ def _lenient(sample: Sample) -> float | None:
 
 
 def _reasons(samples: Sequence[Sample]) -> tuple[str, ...]:
-    """Why epochs have no score, an entry for each; it stands within a sentence."""
+    """Returns the reasons of epochs without a score, written for use within a sentence."""
     lost = (sample for sample in samples if _strict(sample) is None)
     return tuple(sample.error_text.rstrip(". ") or "no reply" for sample in lost)
 
@@ -244,14 +242,14 @@ def _paired(a: Sequence[Sample], b: Sequence[Sample]) -> PairedItem:
 
 
 class _Pinned:
-    """Holds every item against what served the first one: else it is no one measurement."""
+    """Checks that the first item's models serve every item of the measurement."""
 
     def __init__(self, pin: ServedPin) -> None:
         self._pin = pin
         self._first: dict[str, tuple[ServedModel, str]] = {}
 
     def broken(self, item: PairedItem) -> str:
-        """Why the run ends before this item; empty when it does not."""
+        """Returns why the run ends before this item; empty if it continues."""
         served = item.served
         for whose, models in (
             ("the incumbent", served.incumbent),
@@ -263,13 +261,14 @@ class _Pinned:
                 if model.unlike(first, self._pin):
                     return (
                         f"two models answered as {whose}: {first.label} from item {since} on, "
-                        f"{model.label} to item {item.pair.item}; that is no one measurement"
+                        f"{model.label} at item {item.pair.item}; one measurement needs one "
+                        "model"
                     )
         return ""
 
 
 def _cost(samples: Sequence[Sample]) -> float | None:
-    """Mean over epochs; None where one of them is not known, or was no answer."""
+    """Returns the mean over epochs; None if an epoch's cost is unknown or it has no answer."""
     costs = [
         None if sample.error is SampleError.INFRA else sample.cost_usd for sample in samples
     ]

@@ -21,7 +21,7 @@ from harness.gate.planning.multiplicity import holm_test
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import HolmFigures, SuiteReport
 
-# A blank cannot stand in the name of a suite that somebody writes by accident.
+# The blank keeps this name apart from the names of real suites.
 WEIGHTED_MEAN: Final = "weighted mean"
 
 
@@ -29,15 +29,15 @@ WEIGHTED_MEAN: Final = "weighted mean"
 class ClaimGroup:
     votes: tuple[tuple[str, SuiteReport], ...]  # (outcome that counts, its report)
     members: Mapping[str, SuiteJudgement]  # by suite
-    whole: SuiteReport | None = None  # of all together
+    whole: SuiteReport | None = None  # the report on the joint claim
 
 
 def weighted_mean(cases: Sequence[SuiteClaim]) -> ClaimGroup:
-    """The claim on items that are made of one item of each suite, in their orders.
+    """Judges the claim on composite items, each made of one item of each suite.
 
-    Score and cost of such an item are the weighted means of its parts; so the gate judges it as
-    any other, with the same error. Each suite is still a guard: when one is shown worse by
-    itself, up to where the mean is decided, that counts.
+    Score and cost of a composite item are weighted means of its parts, so the gate judges it
+    like any other item, with the same error. Each suite is still a guard: a suite that is
+    itself shown worse before the mean is decided decides the claim.
     """
     whole = _composite(cases)
     judged = judge_claim(whole)
@@ -45,7 +45,7 @@ def weighted_mean(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     upto = judged.consumed if decided else len(whole.paired.items)
     ready = max(promotion_waits_for(case.plan) for case in cases)
     if judged.report.outcome == "passed" and upto < ready:
-        # No part of the mean hides a slice behind a promotion before the last item.
+        # A slice without its first look blocks a promotion, also in a part of the mean.
         upto = min(ready, len(whole.paired.items))
         if upto < ready:
             report = waiting_report(whole.paired, judged.report, whole.stopped)
@@ -63,7 +63,7 @@ def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     """Judges whether one or more of the suites show superiority, each at its own n_max. Source:
     Holm 1979.
 
-    A suite that is not measured to its end has p = 1. If it is shown worse, it still rejects.
+    A suite that is not measured to its end has p = 1. A worse suite still rejects.
     """
     judgements = [judge_pairs(case.plan, case.paired, stopped=case.stopped) for case in cases]
     alpha = spent_alpha(min(case.plan.alpha for case in cases))
@@ -86,14 +86,14 @@ def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
         if _rejected(r) or r.outcome in BLOCKING_OUTCOMES or r.figures.worse_slices
     ]
     passed = [r for r in reports if r.outcome == "passed"]
-    # The strongest last: the verdict names it.
+    # The strongest comes last, because the verdict names the last report.
     passed.sort(key=lambda report: -_p(report))
     counted = settled or passed or reports
     return ClaimGroup(tuple((r.outcome, r) for r in counted), members)
 
 
 def _rejected(report: SuiteReport) -> bool:
-    """Whether its scores were rejected, though it may wait for another reading of them."""
+    """Tells whether the scores were rejected, even if the report still waits for leniency."""
     over = report.how is not None and report.outcome != "passed"
     return over and report.log_e_bad >= REJECT_LOG_E
 
@@ -108,7 +108,7 @@ def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
     length = min(map(len, units))
     rows = zip(*(measured[:length] for measured in units), strict=True)
     items = tuple(_item(n, row, weights) for n, row in enumerate(rows, start=1))
-    # The suite that ended first explains why the verdict ended.
+    # The suite with the fewest items explains why the verdict ended.
     ended = [
         case for case, measured in zip(cases, units, strict=True) if len(measured) == length
     ]
@@ -146,18 +146,20 @@ def _item(number: int, parts: Sequence[PairedItem], weights: Sequence[float]) ->
 
 
 def _member(case: SuiteClaim, upto: int, *, decided: bool) -> tuple[SuiteJudgement, bool]:
-    """The suite by itself, and whether it counts: only when it is shown worse."""
+    """Judges one suite, and tells whether it counts: only if it is shown worse."""
     first = case.first(upto)
     early = judge_pairs(case.plan, first.paired, stopped=first.stopped)
     if early.report.figures.worse_slices:
         return replace(early, consumed=max(early.consumed, upto)), True
     if _rejected(early.report):
-        # Later items may show whether it lost by form or by substance.
+        # Later items may show whether the candidate lost by form or by substance.
         judgement = judge_pairs(case.plan, case.paired, stopped=case.stopped)
         return replace(judgement, consumed=max(judgement.consumed, upto)), True
     report = early.report
     if decided and report.outcome in ("running", "infra_error"):
-        report = replace(report, outcome="inconclusive", reason="Open by itself.")
+        report = replace(
+            report, outcome="inconclusive", reason="This suite alone decides nothing."
+        )
     reason = (
         f"{report.reason} It counts in the weighted mean, with weight {case.plan.weight:g}."
     )
@@ -179,11 +181,11 @@ def _adjusted(
 ) -> SuiteReport:
     holm = HolmFigures(p, rank + 1, limit)
     details = replace(report.figures, holm=holm).as_json()
-    said = f"By Holm's rule p = {p:.2g} had to be at most {limit:.2g}."
+    rule_text = f"By Holm's rule p = {p:.2g}; the limit is {limit:.2g}."
     if report.outcome not in ("passed", "inconclusive"):
         return replace(report, details=details)
     outcome = "passed" if ok else "inconclusive"
     reason = report.reason
     if report.outcome == "passed" and not ok:
-        reason = "Better by itself, but not after the other suites are counted."
-    return replace(report, outcome=outcome, reason=f"{reason} {said}", details=details)
+        reason = "Better by itself, but not after the correction for the other suites."
+    return replace(report, outcome=outcome, reason=f"{reason} {rule_text}", details=details)

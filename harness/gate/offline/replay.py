@@ -1,5 +1,5 @@
-"""A verdict's inputs are written as JSON and read back, so that it can be decided again to the
-same bytes (F5).
+"""Writes a verdict's inputs as JSON and reads them back, so that Swapgate can decide the
+verdict again with the same bytes (F5).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from harness.gate.pins import ServedModel, ServedModels
 from harness.gate.suite_plan import Claim, SuitePlan
 from harness.gate.verdict import ScorePair, SuiteReport, Verdict
 
-# Rises with every change of the rules that lets the same scores give another verdict.
+# Rises with every change of the rules that can change a verdict from the same scores.
 RULES_VERSION: Final = 5
 
 
@@ -24,11 +24,11 @@ def inputs_to_json(
     decided_at: datetime,
     expires_at: datetime,
 ) -> dict[str, object]:
-    """Writes what a verdict was decided from: plans, pairs (item, incumbent, candidate, both
-    lenient), runs, marks of odd items, and what the providers served.
+    """Writes the inputs of a verdict: plans, pairs (item, incumbent, candidate, both lenient),
+    runs, marks of incomplete items, and the models that the providers served.
 
-    costs: only of suites whose claim asks for them; pairs in US dollars, in the items' order.
-    variances: of the pairs' scores, where a claim is about these items.
+    costs: only for suites with a cost claim; pairs in US dollars, in the items' order.
+    variances: variances of the pairs' scores, for claims about these items.
     """
     variances = {
         case.plan.suite: [item.variances for item in case.paired.items]
@@ -58,7 +58,7 @@ def inputs_to_json(
         "blocked": {
             case.plan.suite: case.paired.blocked for case in cases if case.paired.blocked
         },
-        # Left out where nothing is known.
+        # Left out if no served model is known.
         **(
             {"served": {suite: models.as_json() for suite, models in served.items()}}
             if any(models != ServedModels() for models in served.values())
@@ -71,7 +71,7 @@ def inputs_to_json(
 
 
 def claims_from_json(inputs: Mapping[str, Any]) -> tuple[SuiteClaim, ...]:
-    """Restores what inputs_to_json wrote, also after a trip through JSON text."""
+    """Restores the output of inputs_to_json, also after conversion to JSON text and back."""
     return tuple(_case(from_plain(SuitePlan, plan), inputs) for plan in inputs["plans"])
 
 
@@ -82,7 +82,6 @@ def run_ids(inputs: Mapping[str, Any], suite: str) -> tuple[str, str]:
 
 
 def served_from_json(inputs: Mapping[str, Any], suite: str) -> ServedModels:
-    """The inverse of ServedModels.as_json."""
     stored = inputs.get("served", {}).get(suite, {})
     sides = {
         side: tuple(ServedModel(*model) for model in pairs) for side, pairs in stored.items()
@@ -102,7 +101,7 @@ def report_json(report: SuiteReport) -> dict[str, object]:
 
 
 def verdict_bytes(verdict: Verdict) -> bytes:
-    """Everything a verdict says, in one canonical form: equal bytes, equal verdicts."""
+    """Writes a whole verdict in one canonical form: equal bytes, equal verdicts."""
     body = {
         "id": verdict.id,
         "outcome": verdict.outcome,

@@ -1,6 +1,6 @@
-"""The sequential test reads paired differences item by item and may stop early
-(statistics.md §1.3 to §1.5): it promotes at a planned analysis, and rejects or gives up at any
-item. Sums are added strictly in order, so that results do not depend on how many there are.
+"""The sequential test reads paired differences item by item and may stop early (statistics.md
+§1.3 to §1.5). It promotes at a planned analysis; it rejects or stops for futility at any item.
+It adds sums strictly in order, so results do not depend on the number of items.
 """
 
 import math
@@ -44,22 +44,22 @@ from harness.gate.offline.item_tests import (
 
 BET_GRID = geometric_grid(0.02, 0.9, 15)
 _SLACK = 1e-12
-# The chance of passing at the last item below which the margin is out of reach.
+# If the chance of passing at the last item is lower than this, the margin is out of reach.
 OUT_OF_REACH = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class EvidencePath:
-    """Holds the evidence after each item along the last axis, going on past any stop."""
+    """Holds the evidence after each item along the last axis; it continues past any stop."""
 
     log_e_bad: Floats
     rejects: Bools  # worse than the incumbent, and the margin is out of reach
-    hopeless: Bools  # it can hardly be shown any more
+    hopeless: Bools  # the chance of passing is below the design's futility
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonEvidence:
-    """Holds every figure of a comparison, on the items used. Shares of 1."""
+    """Holds every figure of a comparison, for the items used. Shares of 1."""
 
     outcome: str  # promote | reject | inconclusive | running
     how: str | None  # early | final | futile | None
@@ -70,25 +70,25 @@ class ComparisonEvidence:
     ci_method: str
     log_e_bad: float
     t: float | None
-    # p_t, p_final: over the items used, at every moment; None below two. p_final decides only
-    # at planned analyses. ci: None below two items; not adjusted for early stopping. Its method
-    # is `these` for a claim about these items, `tango` for differences of -1, 0 and 1, else
-    # `t`.
+    # p_t, p_final: for the items used, at every moment; None below two items. p_final decides
+    # only at planned analyses. ci: None below two items; not adjusted for early stopping. Its
+    # method is `these` for a claim about these items, `tango` for differences of -1, 0 and 1,
+    # else `t`.
     p_t: float | None
     p_final: float | None
     wins: int
     ties: int
     losses: int
     sd: float | None
-    # Variance of an item's score over epochs, of incumbent and candidate, for a claim about
-    # these items.
+    # Variances of an item's score over epochs, of incumbent and candidate; set for a claim
+    # about these items.
     noise: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchDecisions:
-    """Holds the decisions on many comparisons at once: one entry per row. A row that still
-    runs, or that showed nothing to the end, is in no mask.
+    """Holds the decisions on many comparisons at once: one entry per row. A row without a
+    decision, whether it still runs or has ended, is in no mask.
     """
 
     promoted: Bools
@@ -98,7 +98,7 @@ class BatchDecisions:
 
 
 def check_differences(differences: ArrayLike) -> Floats:
-    """Returns differences as an array. Raises InputError for one that is not in [-1, 1]."""
+    """Returns differences as an array. Raises InputError for a value outside [-1, 1]."""
     d = np.asarray(differences, dtype=np.float64)
     good = np.abs(d) <= 1.0 + _SLACK
     if not good.all():
@@ -110,7 +110,7 @@ def check_differences(differences: ArrayLike) -> Floats:
 
 
 def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
-    """The running evidence after each of the differences (…, items).
+    """Computes the running evidence after each of the differences (…, items).
 
     Raises InputError for a value outside [-1, 1] and for more items than design.n_max.
     Source: Waudby-Smith & Ramdas 2024 (betting).
@@ -118,7 +118,7 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
     d = check_differences(differences)
     items = np.arange(1, d.shape[-1] + 1)
     if d.shape[-1] > design.n_max:
-        raise InputError(f"{d.shape[-1]} items, but the plan says at most {design.n_max}")
+        raise InputError(f"{d.shape[-1]} items, but the plan allows at most {design.n_max}")
     losing = [np.cumsum(np.log1p(-stake * d), axis=-1) for stake in BET_GRID]
     log_e_bad = log_mean_rows(losing)
     rejects = log_e_bad >= REJECT_LOG_E
@@ -133,9 +133,9 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
 def judge_differences(
     differences: Sequence[float], design: Design, noise: AnswerNoise | None = None
 ) -> ComparisonEvidence:
-    """Decides on items in their registered order, and consumes them up to the decision.
+    """Decides on items in their registered order, and consumes items up to the decision.
 
-    noise: of the items' scores, for a claim about them; None assumes the highest noise.
+    noise: noise of the items' scores, for a claim about these items; None assumes the maximum.
     """
     d = check_differences(differences)
     taken = evidence_path(d, design)
@@ -166,7 +166,7 @@ def judge_batch(
     used = np.where(stops.any(axis=-1), np.argmax(stops, axis=-1) + 1, items)
     promoted = np.zeros(len(d), dtype=np.bool_)
     for n, level in design.levels.items():
-        # Promotion first: on the same item it stands.
+        # A promotion takes precedence over a stop at the same item.
         if 2 <= n <= items and (open_ := ~promoted & (used >= n)).any():
             now = open_ & (analysis_p(d[:, :n], design, noise, most=level) <= level)
             promoted, used = promoted | now, np.where(now, n, used)
@@ -178,7 +178,7 @@ def judge_batch(
 def analysis_p(
     d: Floats, design: Design, noise: AnswerNoise | None = None, *, most: float = 1.0
 ) -> Floats:
-    """The p-value of (…, n) differences, n >= 2. Above `most` it is only near it."""
+    """Computes the p-value of (…, n) differences, n >= 2. Above `most` it is approximate."""
     p = final_p(d, design.theta0, most if noise is None else 1.0)
     if noise is not None:
         p = p_about_these(p, _left(d, design, noise))
@@ -186,8 +186,8 @@ def analysis_p(
 
 
 def _staked_p(d: Floats, theta0: float) -> Floats:
-    """Bets all money on every graded item: it grows by a factor of 1/p with a chance of at most
-    p at the null, for any differences (statistics.md §1.5).
+    """Bets the whole capital on every graded item. Under the null, the capital grows by a
+    factor of 1/p with probability p at most, for any differences (statistics.md §1.5).
     """
     left = ordered_sum(np.log(np.maximum((1.0 + d) / (1.0 + theta0), NEVER)))
     graded = (d != np.round(d)).any(axis=-1)
@@ -195,7 +195,7 @@ def _staked_p(d: Floats, theta0: float) -> Floats:
 
 
 def _left(d: Floats, design: Design, noise: AnswerNoise) -> Floats:
-    """The share of the mean difference's variance that counts of a claim about these items."""
+    """Returns the share of the variance that a claim about these items keeps."""
     n, anew = d.shape[-1], np.add(*noise.first(d.shape[-1]))
     squares = squared_deviations(n, ordered_sum(d), ordered_sum(d * d))
     variance = (squares + VARIANCE_GUARD) / (n - 1)
@@ -205,7 +205,7 @@ def _left(d: Floats, design: Design, noise: AnswerNoise) -> Floats:
 def build_evidence(
     d: Floats, taken: EvidencePath, design: Design, noise: AnswerNoise | None = None
 ) -> ComparisonEvidence:
-    """Computes every figure of the items so far. taken: of them, or of more."""
+    """Computes every figure for the items `d`. taken: the path of these items, or of more."""
     used, few = len(d), len(d) < 2
     t = None if few else float(guarded_t(d, design.theta0))
     total, squares = (float(ordered_sum(x)) if used else 0.0 for x in (d, d * d))

@@ -1,12 +1,12 @@
 """Slices are parts of a suite, such as a language or a product. A candidate that is shown worse
-in one slice fails, also with a good mean (statistics.md §1.13).
+in one slice fails, even with a good mean (statistics.md §1.13).
 
-Each slice is tested for a loss when its 60th unit is in and when its last one is: at numbers
-of its own units that are fixed before the first score. When the gate ends can therefore only
-leave a look out. The error is split over a slice's looks, and by Holm's rule over the slices.
+The gate tests each slice for a loss after its 60th unit and after its last unit. These numbers
+are fixed before the first score, so stopping early can only leave out a look. The error is
+split over a slice's looks, and by Holm's rule over the slices.
 
 Clusters are the units of a suite whose items belong together (statistics.md §1.12). The plan
-holds their sizes in the registered order. Every cluster weighs the same.
+contains their sizes in the registered order. All clusters have equal weight.
 """
 
 import math
@@ -27,8 +27,8 @@ from harness.gate.verdict import ScorePair, SliceFigures
 
 
 def merge_clusters(plan: SuitePlan, items: Sequence[PairedItem]) -> tuple[PairedItem, ...]:
-    """Averages the items of each whole cluster, both sides alike, into one item with the name
-    of its first. Returns the items themselves where they are the units.
+    """Averages the items of each whole cluster into one item with the name of its first item.
+    Returns the items themselves if the plan has no clusters.
     """
     if not plan.cluster:
         return tuple(items)
@@ -36,7 +36,7 @@ def merge_clusters(plan: SuitePlan, items: Sequence[PairedItem]) -> tuple[Paired
 
 
 def measured_units(plan: SuitePlan, items: Sequence[PairedItem]) -> tuple[PairedItem, ...]:
-    """Merges the measured items of each unit; leaves out units without any."""
+    """Merges the measured items of each unit; leaves out units without measured items."""
     groups = _clusters(plan, items) if plan.cluster else ([item] for item in items)
     known = ([item for item in members if item.complete] for members in groups)
     return tuple(_mean_item(members) for members in known if members)
@@ -58,10 +58,10 @@ def _mean_item(members: Sequence[PairedItem]) -> PairedItem:
 def merge_items(
     parts: Sequence[PairedItem], mean: Callable[[Sequence[float]], float]
 ) -> PairedItem:
-    """Merges items, both sides alike. Its cost is known where each part's is."""
+    """Merges items, both sides alike. The merged cost is known if each part's cost is known."""
 
     def score(name: str) -> float:
-        # Three thirds of 1 may be a little more than 1.
+        # A sum of thirds of 1 may exceed 1 by rounding.
         return min(1.0, mean([getattr(part.pair, name) for part in parts]))
 
     def cost(arm: int) -> float | None:
@@ -87,21 +87,21 @@ def merge_items(
 
 
 def join_reasons(items: Sequence[PairedItem]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Joins why scores of the incumbent, and of the candidate, are missing."""
+    """Joins the reasons of missing scores, for the incumbent and for the candidate."""
     ours, theirs = ([why for item in items for why in item.reasons[arm]] for arm in (0, 1))
     return tuple(ours), tuple(theirs)
 
 
-# A safety with an error of its own, as the early rejection: it cannot cause a promotion.
+# The slice test has its own error, like the early rejection: it cannot cause a promotion.
 SLICE_ALPHA: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class SliceJudgement:
     figures: tuple[SliceFigures, ...]
-    # worse_at: after how many units a slice was first shown worse; None for never.
+    # The number of units after which a slice was first shown worse; None for never.
     worse_at: int | None = None
-    # The loss rests on form alone: read leniently it keeps within the margin.
+    # Whether the loss is only one of form: with lenient scores it is within the margin.
     form: bool = False
 
     @property
@@ -111,25 +111,25 @@ class SliceJudgement:
 
 @dataclass(frozen=True, slots=True)
 class _SliceUnits:
-    """The units of one slice: where they stand in the order, and which items are in it."""
+    """The units of one slice, and the items of each unit that are in the slice."""
 
-    units: tuple[int, ...]  # from 0
+    units: tuple[int, ...]  # positions in the order, from 0
     members: tuple[tuple[int, ...], ...]  # by unit, positions of items
 
     @property
     def looks(self) -> tuple[int, ...]:
-        """Numbers of its units at which it is tested."""
+        """Numbers of the slice's units after which the gate tests it."""
         return tuple(dict.fromkeys((MIN_SLICE_UNITS, len(self.units))))
 
 
 def promotion_waits_for(plan: SuitePlan) -> int:
-    """Counts the units that hold the first look at every slice: none earlier promotes."""
+    """Counts the units up to the last slice's first look; no promotion comes earlier."""
     firsts = [_slice_units(plan, slice_).units[MIN_SLICE_UNITS - 1] for slice_ in plan.slices]
     return max(firsts, default=-1) + 1
 
 
 def look_levels(plan: SuitePlan) -> Sequence[tuple[int, float]]:
-    """Lists the units of each slice and the error that one look at it has."""
+    """Lists, for each slice, its number of units and the error of one look."""
     layouts = [_slice_units(plan, slice_) for slice_ in plan.slices]
     return [
         (len(layout.units), SLICE_ALPHA / len(layouts) / len(layout.looks))
@@ -138,13 +138,13 @@ def look_levels(plan: SuitePlan) -> Sequence[tuple[int, float]]:
 
 
 def judge_slices(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement:
-    """Tests the slices on the items so far, up to the look at which one is shown worse."""
+    """Tests the slices on the items so far, up to the look that shows a slice worse."""
     found = _judge(plan, items)
     if found.worse_at is None:
         return found
     cut = items[: plan.items_in(found.worse_at)]
     blamed = {slice_.name for slice_ in found.worse}
-    # As in the whole suite, a rejection does not rest on form.
+    # As for the whole suite, a loss by form alone is not a rejection.
     lenient = _judge(plan, tuple(map(_lenient, cut)))
     allowed = plan.margin
     kept = all(s.delta >= -allowed for s in lenient.figures if s.name in blamed)
@@ -182,14 +182,14 @@ def _judge(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement:
 def _looks(
     plan: SuitePlan, d: Sequence[float], available: int
 ) -> Iterator[tuple[int, int, float]]:
-    """(units of the order, slice, p-value) of every look whose units are in."""
+    """Yields (units of the order, slice, p-value) of every look whose units are measured."""
     for index, slice_ in enumerate(plan.slices):
         layout = _slice_units(plan, slice_)
         for count in layout.looks:
             end = layout.units[count - 1] + 1
             if end <= available:
                 values = _differences(layout, d, count)
-                # Within the margin it is no loss, however sure.
+                # A difference within the margin is not a loss, however certain.
                 within = math.fsum(values) >= design_from_plan(plan).theta0 * count
                 p = 1.0 if within else float(final_p(np.negative(values), 0.0))
                 yield end, index, min(1.0, len(layout.looks) * p)
@@ -220,7 +220,7 @@ def _figures(
 
 
 def _differences(layout: _SliceUnits, d: Sequence[float], count: int) -> list[float]:
-    """Means over the items that a unit has in the slice."""
+    """Returns the mean differences of the first units, over their items in the slice."""
     return [
         math.fsum(d[position] for position in members) / len(members)
         for members in layout.members[:count]

@@ -11,7 +11,7 @@ from harness.gate.suite_plan import Claim, SuitePlan
 from harness.gate.text.sentences import cost_reason
 from harness.gate.verdict import CostFigures, CostOutcome, SuiteReport
 
-# Costs only add to a pass: what the scores decide against the candidate stands.
+# Costs can only add a condition to a pass; a decision of the scores against stays.
 COST_RELEVANT_OUTCOMES: Final = ("passed", "running")
 
 
@@ -21,10 +21,10 @@ class SuiteClaim:
 
     plan: SuitePlan
     paired: PairedSuite
-    stopped: StoppedRun | None = None  # as in suites
+    stopped: StoppedRun | None = None
 
     def first(self, units: int) -> "SuiteClaim":
-        """Returns the claim on its first units, without what happened behind them."""
+        """Returns the claim on its first units, without any later item or stop."""
         items = self.plan.items_in(units)
         if items >= len(self.paired.items):
             return self
@@ -33,17 +33,17 @@ class SuiteClaim:
 
 
 def judge_claim(case: SuiteClaim) -> SuiteJudgement:
-    """The report on everything that the claim says of this suite.
+    """Judges everything that the plan claims about this suite.
 
-    CHEAPER is an intersection-union (Berger 1982): quality and cost must both be shown, each
-    at the whole alpha. Whichever is refuted first, in the items' order, decides.
+    CHEAPER is an intersection-union test (Berger 1982): the candidate must show quality and
+    cost, each at the whole alpha. The first refutation, in the items' order, decides.
     """
     scores = judge_pairs(case.plan, case.paired, stopped=case.stopped)
     if case.plan.claim is not Claim.CHEAPER:
         return scores
     costs = _costs(case, case.plan.n_max)
     if costs.against and costs.n_used <= scores.consumed:
-        # As it was at that item: later runs do not count.
+        # Take the scores as of that item; later items do not count.
         upto = case.plan.items_in(costs.n_used)
         at = replace(case.paired, items=case.paired.items[:upto], blocked="")
         scores = judge_pairs(case.plan, at)
@@ -52,8 +52,8 @@ def judge_claim(case: SuiteClaim) -> SuiteJudgement:
         return SuiteJudgement(_with_costs(scores.report, costs), scores.consumed)
     report = _with_costs(scores.report, costs)
     outcome = _outcome(case, report.outcome, costs)
-    said = cost_reason(costs, case.plan)
-    reason = said if costs.against else f"{report.reason} {said}"
+    cost_text = cost_reason(costs, case.plan)
+    reason = cost_text if costs.against else f"{report.reason} {cost_text}"
     used = max(scores.consumed, costs.n_used)
     return SuiteJudgement(replace(report, outcome=outcome, reason=reason), used)
 

@@ -1,6 +1,6 @@
-"""Judges one suite's paired scores into a report. A loss counts only if it is no matter of
-form (the lenient scores hold: `harness_mismatch`), and no verdict rests on missing scores: they
-are set against the candidate and for it, and it stands only if both agree (`infra_error`).
+"""Judges one suite's paired scores into a report. A loss counts only if the lenient scores show
+it too (else `harness_mismatch`). Missing scores never decide: the gate counts them once against
+the candidate and once for it, and the outcome needs both to agree (else `infra_error`).
 """
 
 from collections import Counter
@@ -46,12 +46,12 @@ SUITE_OUTCOMES = {
     "running": "running",
 }
 MAX_EXAMPLES = 5
-# (outcome, reason) of a suite whose runs have stopped: never a pass.
+# (outcome, reason) of a suite whose runs have stopped; never a pass.
 StoppedRun = tuple[str, str]
 STOPPED_OUTCOMES = ("infra_error", "inconclusive")
-# Graded scores this close look like a tie to people; the verdict goes by the sign.
+# Graded scores this close look like a tie to people; the verdict uses the sign.
 TIE_BAND = 0.01
-# The figures of a comparison that people read: of complete items only.
+# The figures of a comparison for people, from complete items only.
 SHOWN = ("delta", "ci_low", "ci_high", "ci_method", "wins", "ties", "losses")
 MEASURED = (*SHOWN, "sd")
 REPORTED = (*SHOWN, "how", "n_used", "log_e_bad", "p_final")
@@ -65,13 +65,13 @@ class SuiteJudgement:
 
 @dataclass(frozen=True, slots=True)
 class _Readings:
-    # Under the plan. The lenient scores are asked only when they can change the outcome.
+    # The gate reads lenient scores only if they can change the outcome.
     strict: ComparisonEvidence
     lenient: ComparisonEvidence | None = None
 
     @property
     def consumed(self) -> int:
-        """Units that the outcome rests on; a rejection may wait for the other reading."""
+        """Counts the units behind the outcome; a rejection may wait for the lenient scores."""
         used = self.strict.n_used
         if self.lenient and (self.strict.outcome == "reject" or self.strict.how == FUTILE):
             return max(used, self.lenient.n_used)
@@ -81,11 +81,11 @@ class _Readings:
 def judge_pairs(
     plan: SuitePlan, paired: PairedSuite, *, stopped: StoppedRun | None = None
 ) -> SuiteJudgement:
-    """Judges a suite from pairs of scores that are made already, without costs
-    (statistics.md §1.6), and its slices (§1.13).
+    """Judges a suite and its slices from existing pairs, without costs (statistics.md §1.6,
+    §1.13).
 
-    Where scores are missing it is judged twice, with them against the candidate and for it: it
-    passes only by the first, and fails only by the second (§1.1).
+    Judges twice if scores are missing: with missing scores against the candidate and for it.
+    The suite passes only by the first judgement, and fails only by the second (§1.1).
     """
     against = _judge_reading(plan, paired, stopped)
     if all(item.complete for item in paired.items[: plan.items_in(against.consumed)]):
@@ -93,7 +93,7 @@ def judge_pairs(
     favourable = replace(paired, items=tuple(item.in_favour for item in paired.items))
     favour = _judge_reading(plan, favourable, stopped)
     outcome, base = _between(against, favour)
-    # As the difference that is shown: a slice, or another reading, may have used more items.
+    # Uses the items of the reported difference; a slice or the lenient scores may use more.
     used = plan.items_in(base.report.n_used)
     low, high = (
         fmean(_differences(merge_clusters(plan, items[:used])))
@@ -106,8 +106,8 @@ def judge_pairs(
     if outcome not in (against.report.outcome, favour.report.outcome):
         words = [outcome_text(judged.report.outcome) for judged in (against, favour)]
         reason = (
-            "Not measured: missing scores decide. All of them against the candidate would give "
-            f"“{words[0]}”, all for it “{words[1]}”."
+            "Not measured: missing scores decide. If all of them count against the candidate, "
+            f"the outcome is “{words[0]}”; if all count for it, “{words[1]}”."
         )
     units = f"{base.report.n_used} {plan.unit}s"
     missing = missing_text(join_reasons(paired.items[:used]), (low, high), units)
@@ -124,7 +124,7 @@ def judge_pairs(
 
 
 def _between(against: SuiteJudgement, favour: SuiteJudgement) -> tuple[str, SuiteJudgement]:
-    """The outcome that missing scores leave, and the judgement whose figures say so."""
+    """Returns the outcome that missing scores allow, and the judgement with its figures."""
     low, high = against.report.outcome, favour.report.outcome
     longer = max(against, favour, key=lambda judged: judged.consumed)
     if low == "passed":
@@ -141,7 +141,7 @@ def _judge_reading(
 ) -> SuiteJudgement:
     """Judges the pairs as they are.
 
-    A slice that is shown worse decides, unless the mean was rejected before; a promotion waits
+    A slice that is shown worse decides, unless the mean was rejected earlier. A promotion waits
     for the first look at every slice.
     """
     whole = _judge_scores(plan, paired, stopped)
@@ -163,7 +163,7 @@ def _judge_reading(
 def _worse_slice(
     plan: SuitePlan, paired: PairedSuite, slices: SliceJudgement
 ) -> SuiteJudgement:
-    """Returns the report of the look that showed a loss in a slice, for any mean."""
+    """Returns the report as of the look that showed a loss in a slice."""
     units = slices.worse_at or 0
     at = replace(paired, items=paired.items[: plan.items_in(units)], blocked="")
     report = _with_slices(_judge_scores(plan, at, None).report, slices)
@@ -179,7 +179,7 @@ def _with_slices(report: SuiteReport, slices: SliceJudgement) -> SuiteReport:
 def waiting_report(
     paired: PairedSuite, report: SuiteReport, stopped: StoppedRun | None
 ) -> SuiteReport:
-    """The report of a suite whose mean is shown while a slice was not looked at yet."""
+    """Reports a suite whose mean is shown before every slice has had its first look."""
     outcome = "running"
     if paired.blocked:
         outcome = "infra_error"
@@ -213,7 +213,7 @@ def _judge_scores(
 
 
 def _noise(items: Sequence[PairedItem]) -> AnswerNoise | None:
-    """How much both arms' scores vary, where the claim is about these items."""
+    """Returns the noise of both arms' scores, if the claim is about these items."""
     found = [item.variances for item in items if item.variances is not None]
     if not found or len(found) != len(items):
         return None
@@ -222,20 +222,20 @@ def _noise(items: Sequence[PairedItem]) -> AnswerNoise | None:
 
 
 def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
-    # The noise was measured on strict scores: it does not apply to another reading.
+    # The noise was measured on strict scores, so it does not apply to lenient scores.
     units, design = merge_clusters(plan, paired.items), design_from_plan(plan)
     differences, noise = _differences(units), _noise(units)
     strict = judge_differences(differences, design, noise)
     asked = ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
     if strict.outcome not in asked:
         return _Readings(strict)
-    # A strict loss asks only whether the substance holds within the margin; a strict draw
-    # asks the registered claim again.
+    # After a strict loss, the lenient scores must only be within the margin; after a strict
+    # draw, they must show the registered claim.
     if strict.outcome != "reject":
         return _Readings(strict, judge_differences(_lenient_differences(units), design))
     within = replace(design, claim=Claim.NON_INFERIOR, futility=0.0)
     if judge_differences(differences, within, noise).outcome == "promote":
-        # Small but real: within the margin as scored too, so that form explains nothing.
+        # The loss is within the margin as scored too, so form explains nothing.
         return _Readings(strict)
     return _Readings(strict, judge_differences(_lenient_differences(units), within))
 
@@ -246,10 +246,10 @@ def _outcome(paired: PairedSuite, readings: _Readings, stopped: StoppedRun | Non
     if lenient is not None and lenient.outcome == "promote":
         return "harness_mismatch"
     if strict.how == FUTILE and lenient is not None and lenient.outcome == "running":
-        # Hopeless as scored, open leniently: it may have lost by form.
+        # Hopeless with strict scores, open with lenient scores: the loss may be one of form.
         return "inconclusive" if over else "running"
     if strict.outcome == "reject":
-        # Lost strictly, open leniently: further answers say whether it is form or substance.
+        # Lost with strict scores: further answers show whether by form or by substance.
         waiting = lenient is not None and lenient.outcome == "running" and not over
         return "running" if waiting else "failed"
     if strict.outcome == "running" and paired.blocked:
@@ -261,7 +261,7 @@ def _outcome(paired: PairedSuite, readings: _Readings, stopped: StoppedRun | Non
 
 def _stopped_outcome(stopped: StoppedRun) -> str:
     if stopped[0] not in STOPPED_OUTCOMES:
-        raise ValueError(f"a stopped suite is never {stopped[0]}")
+        raise ValueError(f"a stopped suite cannot have the outcome {stopped[0]}")
     return stopped[0]
 
 
@@ -271,7 +271,7 @@ def _measured(
     evidence: ComparisonEvidence,
     read: Callable[[Sequence[PairedItem]], list[float]],
 ) -> ComparisonEvidence:
-    """The evidence with the figures that people read taken from complete items alone."""
+    """Returns the evidence, with the figures for people computed from complete items only."""
     used = items[: plan.items_in(evidence.n_used)]
     if all(item.complete for item in used):
         return evidence
@@ -326,7 +326,7 @@ def _figures(
 
 
 def _with_form(figures: SuiteFigures, items: Sequence[PairedItem]) -> SuiteFigures:
-    """Adds which form rules broke in the candidate's answers, how often, and where to look."""
+    """Adds the format rules that the candidate's answers broke, their counts and examples."""
     counts = Counter(rule for item in items for rule in item.rules)
     if not counts:
         return figures
@@ -360,24 +360,21 @@ def _reason(
     if report.outcome == "harness_mismatch" and lenient is not None:
         return (
             f"The candidate loses by form, not by substance: {format_points(strict.delta)} "
-            "points as "
-            f"scored, {format_points(lenient.delta)} points when both sides are read "
-            "leniently. "
-            f"The rule that broke most is {rule or 'unnamed'}."
+            f"points with strict scores, {format_points(lenient.delta)} points with lenient "
+            f"scores. The rule that broke most often is {rule or 'unnamed'}."
         )
     if report.outcome == "infra_error":
         return f"Not measured: {stopped}."
     if report.outcome == "running" and lenient is not None:
         return (
-            f"As scored the candidate is worse ({format_points(strict.delta)} points); "
-            "whether by "
-            f"form or by substance is open after {lenient.n_used} of {plan.n_max} "
-            f"{plan.unit}s."
+            f"With strict scores the candidate is worse ({format_points(strict.delta)} "
+            f"points). After {lenient.n_used} of {plan.n_max} {plan.unit}s it is open whether "
+            "by form or by substance."
         )
     if report.outcome == "inconclusive" and strict.outcome == "running":
         return (
             f"The run ended ({stopped}) after {strict.n_used} of {plan.n_max} {plan.unit}s, "
-            f"before any limit was reached: {plan.n_max - strict.n_used} more are planned. "
+            f"before it reached any limit; {plan.n_max - strict.n_used} more are planned. "
             "The incumbent stays."
         )
     return comparison_reason(strict, design_from_plan(plan))

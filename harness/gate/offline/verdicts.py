@@ -1,16 +1,16 @@
-"""A verdict on all suites is decided from samples (`decide_verdict`), or decided again from a
-stored verdict's inputs (`replay_verdict`): same inputs, same id, same bytes.
+"""Decides a verdict on all suites from samples (`decide_verdict`), or again from a stored
+verdict's inputs (`replay_verdict`): same inputs, same id, same bytes.
 
 Suites of different roles are combined into one outcome (statistics.md §1.7).
 
-| role | has to be | shown worse | too little evidence |
+| role | condition for a pass | shown worse | too little evidence |
 |---|---|---|---|
 | required | shown within the allowed loss, at the whole alpha | rejects | blocks |
-| primary | shown what the proposal claims | rejects | blocks |
-| guard | nothing | rejects | does not block |
+| primary | the proposal's claim is shown | rejects | blocks |
+| guard | no condition | rejects | does not block |
 
-All that has to be shown is an intersection-union (Berger 1982): no correction. Several primary
-suites are one claim, which `harness.gate.offline.primary_suites` judges.
+All conditions together are an intersection-union test (Berger 1982): no correction.
+Several primary suites are one claim, which `harness.gate.offline.primary_suites` judges.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,11 +34,11 @@ from harness.gate.suite_plan import PrimaryCombination, SuitePlan, SuiteRole
 from harness.gate.text.sentences import NOT_SHOWN_WORSE
 from harness.gate.verdict import VERDICTS, SuiteReport, Verdict
 
-# The worst word wins; `passed` needs every suite that counts.
+# The first outcome that a suite has wins; `passed` needs every suite that counts.
 OUTCOME_PRECEDENCE: Final = (
     "failed", "running", "infra_error", "harness_mismatch", "inconclusive", "passed",
 )  # fmt: skip
-GUARD_NOT_WORSE: Final = "A guard: it is not shown to be worse, and that is all it asks."
+GUARD_NOT_WORSE: Final = "A guard suite passes because the candidate is not shown to be worse."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class JointJudgement:
 
 
 def judge_suites(cases: Sequence[SuiteClaim]) -> JointJudgement:
-    """The outcome on all suites; `running` while it is open."""
+    """Returns the outcome on all suites; `running` while it is open."""
     groups = _groups(cases)
     votes = [vote for group in groups for vote in group.votes]
     outcome = next((word for word in OUTCOME_PRECEDENCE if word in dict(votes)), "running")
@@ -67,7 +67,7 @@ def judge_suites(cases: Sequence[SuiteClaim]) -> JointJudgement:
 
 
 def _groups(cases: Sequence[SuiteClaim]) -> Sequence[ClaimGroup]:
-    """Groups the suites: each alone, and the primary ones that share a claim together, last."""
+    """Groups the suites: each suite alone, then the primary suites that share a claim."""
     alone = [_alone(case) for case in cases if case.plan.combine is None]
     weighted = [case for case in cases if case.plan.combine is PrimaryCombination.WEIGHTED]
     any_of = [case for case in cases if case.plan.combine is PrimaryCombination.ANY]
@@ -89,14 +89,16 @@ def _alone(case: SuiteClaim) -> ClaimGroup:
 
 
 def _silent(report: SuiteReport) -> bool:
-    """A guard that used all its items; a guard whose run ended early proves nothing."""
+    """Tells whether a guard used all its items and decided nothing. A run that ended early
+    proves nothing.
+    """
     return report.outcome == "inconclusive" and report.n_used >= report.n_max
 
 
 def _reason(
     outcome: str, deciding: Sequence[SuiteReport], reports: Sequence[SuiteReport]
 ) -> str:
-    """The deciding suite's sentence. With all passed that is the primary one, judged last."""
+    """Returns the deciding suite's sentence; after a pass, the last (primary) suite's."""
     if not deciding:
         return ""
     report = deciding[-1] if outcome == "passed" else deciding[0]
@@ -119,7 +121,7 @@ class _Question:
     candidate: str
 
 
-def decide_verdict(  # noqa: PLR0913 - one question, asked whole
+def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
     route: str,
     incumbent: str,
     candidate: str,
@@ -130,12 +132,12 @@ def decide_verdict(  # noqa: PLR0913 - one question, asked whole
     *,
     stopped: Mapping[str, tuple[str, str]] | None = None,
 ) -> Verdict | None:
-    """The verdict on all suites together, None while it is open (statistics.md §1.7).
+    """Decides on all suites together; returns None while it is open (statistics.md §1.7).
 
-    samples_by_suite: incumbent's and candidate's, by suite; a suite not in it has none yet.
-    ttl_s: how long it is proof. stopped: by suite whose runs bring no more samples, the
-    outcome that it has if it is still open (`infra_error` or `inconclusive`), and why.
-    Raises StaleEvidence when the two sides of a suite do not fit each other.
+    samples_by_suite: samples of incumbent and candidate; a missing suite has no samples yet.
+    ttl_s: how long the verdict is valid. stopped: for suites whose runs have ended, the outcome
+    of a suite that is still open (`infra_error` or `inconclusive`), and why.
+    Raises StaleEvidence if the two sides of a suite do not match.
     """
     cases = []
     for plan in sorted(plans, key=lambda plan: plan.role is SuiteRole.PRIMARY):
@@ -148,9 +150,9 @@ def decide_verdict(  # noqa: PLR0913 - one question, asked whole
 
 
 def replay_verdict(stored: Verdict) -> Verdict:
-    """Decide again from the stored inputs alone: same id, same bytes, or it was tampered with.
+    """Decides again from the stored inputs alone: same id, same bytes unless tampered with.
 
-    Raises ValueError when the inputs do not decide anything.
+    Raises ValueError if the inputs do not decide.
     """
     again = decide_from_claims(stored, claims_from_json(stored.inputs))
     if again is None:

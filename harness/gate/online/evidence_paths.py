@@ -1,15 +1,13 @@
-"""Evidence paths give each guardrail's evidence after every block, and all combined
-(statistics.md §2.5).
+"""Evidence paths: each guardrail's evidence after every block, and the combined evidence
+(statistics.md §2.5), with the weights of the evidence (§2.11).
 
-All blocks at once: a rollout of a million requests is looked at every few seconds. Also the
-weights of the evidence (§2.11), and what a guardrail counted in a block.
+Each function computes all blocks at once, because Swapgate evaluates a rollout of a million
+requests every few seconds.
 
-The warm-up takes the times of a candidate's beginning out of the evidence: a model that was
-just started answers slowly, which says nothing of how it will serve (statistics.md §2.11).
-
-Blocks are left out whole, by counts and by the time of admission, so that both arms lose the
-same moments. No answer decides which blocks count. Errors and all other guardrails count from
-the first unit on.
+The warm-up excludes the times of a candidate's beginning: a newly started model answers slowly,
+which does not predict its later speed (statistics.md §2.11). It excludes whole blocks, by
+counts and by the time of admission, so that both arms lose the same moments. Answers never
+decide which blocks count. Errors and all other guardrails count from the first unit on.
 """
 
 import math
@@ -34,22 +32,21 @@ from harness.gate.online.observation import NeverSeen, ObservationBlock
 from harness.gate.online.worker_guard import HARM_GRID, arm_log_factor
 from harness.gate.policy import CanaryPolicy
 
-# Searched for the fewest exposures at 2, 5 and 20 % failures against 1 % (statistics.md §2.11).
-ERRORS_WEIGHT: Final = 0.9  # of the guardrail of errors; the others share the rest
+# Chosen for the fewest exposures at 2, 5 and 20 % failures against 1 % (statistics.md §2.11).
+ERRORS_WEIGHT: Final = 0.9  # of the errors guardrail; the other guardrails share the rest
 RANK_STAKES: Final = geometric_grid(0.05, 0.95, 8)
-# Of each ratio of HARM_GRID, summing to 1.
+# Weights of the ratios of HARM_GRID, summing to 1.
 ODDS_WEIGHTS: Final = (0.003, 0.01, 0.305, 0.165, 0.11, 0.115, 0.25, 0.032, 0.01)
-# A block that is expected to have fewer units of the smaller arm than this is judged by the
-# planned share.
+# A block with fewer expected units of the smaller arm than this uses the planned share.
 FEWEST: Final = 1.0
 _NOTHING: Final = FailureTally(0, 0, 0, 0)
-# Units of callers who came back that are compared together, at least.
+# Minimum number of units in a pool of returning callers.
 _POOLED: Final = 20
 
 
 def odds_grid(rho: float) -> tuple[float, ...]:
-    """Lists the null's odds ratio, then the harmful ones. Raises InputError unless rho is above
-    0 and finite.
+    """Lists the null's odds ratio, then the harmful ratios. Raises InputError unless rho is
+    above 0 and finite.
     """
     if not 0.0 < rho < math.inf or math.isinf(rho * HARM_GRID[-1]):
         raise InputError(f"rho is an odds ratio above 0, not {rho:g}")
@@ -57,12 +54,12 @@ def odds_grid(rho: float) -> tuple[float, ...]:
 
 
 def distance_to_trip(log_e: float, limit: float) -> float:
-    """Returns how near the evidence is to a rollback: 0 for none, 1 for the rollback."""
+    """Returns how near the evidence is to a rollback: 0 for no evidence, 1 for the rollback."""
     return min(1.0, max(0.0, log_e / limit))
 
 
 def guardrail_weights(guardrails: Collection[Guardrail]) -> dict[Guardrail, float]:
-    """Errors have ERRORS_WEIGHT, the others the rest in equal shares.
+    """Gives the errors guardrail ERRORS_WEIGHT, the others equal shares of the rest.
 
     A guardrail without observations keeps its weight and an e-value of 1.
     """
@@ -77,7 +74,7 @@ def guardrail_weights(guardrails: Collection[Guardrail]) -> dict[Guardrail, floa
 
 
 def block_tally(block: ObservationBlock, guardrail: Guardrail) -> FailureTally | None:
-    """Returns the failures that a guardrail of counts counts in a block."""
+    """Returns the counts of a guardrail of failures in a block."""
     if guardrail is Guardrail.ERRORS:
         return FailureTally(
             block.units, block.canary_units, block.failures, block.canary_failures
@@ -103,11 +100,11 @@ def pool_returned(
     shares: Sequence[float],
     back: Sequence[bool],
 ) -> list[FailureTally | None]:
-    """Merges small blocks of returning callers until the arms can be compared within a block.
-    None for a block that waits for the next ones.
+    """Merges small blocks of returning callers until a pool allows a comparison of the arms.
+    Returns None for a block that waits for later blocks.
 
-    A caller may come back because of his arm, so the planned share does not hold for returning
-    callers. Only counts and shares decide how many blocks are merged, never an arm's answers.
+    The planned share does not hold for returning callers, because the arm may influence who
+    returns. Only counts and shares decide how many blocks form a pool, never an arm's answers.
     """
     found: list[FailureTally | None] = []
     pool, pooled_share = _NOTHING, 0.0
@@ -133,12 +130,12 @@ def pool_returned(
 
 
 def combined_path(paths: Mapping[Guardrail, Floats]) -> Floats:
-    """Computes the log of the weighted mean of the e-values: a product would count dependent
+    """Computes the log of the weighted mean of the e-values. A product would count dependent
     data twice.
     """
     weight = guardrail_weights(paths)
     rows = [path + math.log(weight[guardrail]) for guardrail, path in paths.items()]
-    # The mean of weighted terms times their number: their sum.
+    # The mean of n terms times n is their sum.
     return log_mean_rows(rows) + math.log(len(rows))
 
 
@@ -151,8 +148,8 @@ def counts_path(
 ) -> Floats:
     """Computes log e of harm after each block; None for a block without this guardrail.
 
-    shares: of each block, the planned share of keys in the canary; 0, or none at all, where
-    arms are no coins. weights: of the ratios of HARM_GRID; empty for all alike.
+    shares: planned share of keys in the canary, for each block; 0 or an empty sequence if arms
+    were not assigned at random. weights: of the ratios of HARM_GRID; empty for equal weights.
     """
     odds, nothing = odds_grid(tolerated), (0.0,) * len(HARM_GRID)
     if not any(tallies):
@@ -171,7 +168,7 @@ def counts_path(
     return _mean_of_products(logs, weights)
 
 
-# Most guardrails of most canaries have no observations. These paths are shared: do not write.
+# Most guardrails have no observations, so these cached paths are shared and read-only.
 @lru_cache(maxsize=1_024)
 def _uncounted_path(blocks: int) -> Floats:
     path = _mean_of_products(np.zeros((blocks, len(HARM_GRID))))
@@ -190,8 +187,8 @@ def _unranked_path(blocks: int) -> Floats:
 def planned_factors(
     failures: int, canary_failures: int, share: float, tolerated: float
 ) -> tuple[float, ...]:
-    """Computes a small block's log factors from the planned share: a coin puts each failing
-    unit in the canary, independent of the other units (statistics.md §2.11).
+    """Computes a small block's log factors from the planned share, with which each failing unit
+    is in the canary, independent of the other units (statistics.md §2.11).
     """
     null = max(1.0, tolerated)  # a ratio of odds bounds one of rates only above 1
     return tuple(
@@ -206,7 +203,7 @@ def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
     if not any(map(len, ranks)):
         return _unranked_path(len(ranks))
     leans = 2.0 * np.array([u for rank in ranks for u in rank], dtype=np.float64) - 1.0
-    # A stored rank that is not a number counts as the worst: it must not hide other ranks.
+    # A stored rank that is NaN counts as the worst rank, so that it cannot hide other ranks.
     leans = np.clip(np.where(np.isnan(leans), 1.0, leans), -1.0, 1.0)
     factors = np.log1p(leans[:, None] * np.array(RANK_STAKES))
     ends = list(accumulate(len(rank) for rank in ranks))
@@ -220,7 +217,7 @@ def _mean_of_products(factors: Floats, weights: Sequence[float] = ODDS_WEIGHTS) 
 
 
 def _mean(products: Floats, weights: Sequence[float] = ()) -> Floats:
-    """weights: of the products, summing to 1; empty for all alike."""
+    """Returns the log of the weighted mean. weights: summing to 1; empty for equal weights."""
     rows = list(products.T)
     if weights:
         number = len(weights)
@@ -236,15 +233,15 @@ TIMES: Final = frozenset(
 def skip_warm_up(
     blocks: Iterable[ObservationBlock], policy: CanaryPolicy
 ) -> list[ObservationBlock]:
-    """Returns the blocks in the order of number, those of the warm-up without their times.
+    """Returns the blocks in the order of number; blocks of the warm-up lose their times.
 
-    blocks: of the whole rollout. Each router warms up at each share of the steps, and so long
-    as the candidate has too few units. Values may be ranked with those of earlier blocks: the
-    first ranks after the warm-up go as well.
+    blocks: of the whole rollout. Each router warms up at each share of the steps, and until the
+    candidate has enough units. The first ranks after the warm-up are removed too, because their
+    values may be ranked against values of the warm-up.
     """
     found: list[ObservationBlock] = []
     ends: dict[_Place, datetime] = {}
-    # Where ranks are of the warm-up still: (False) of all units, (True) of never-seen ones.
+    # Places whose next ranks may include the warm-up: False for all units, True for never-seen.
     mixed: dict[_Place, set[bool]] = {}
     seen = 0
     for block in sorted(blocks, key=lambda block: block.number):
@@ -267,7 +264,7 @@ def skip_warm_up(
     return found
 
 
-_Place = tuple[str, int]  # a router, and a share of its traffic
+_Place = tuple[str, int]  # (router, share of traffic in basis points)
 
 
 def _has_times(ranked: ObservationBlock | NeverSeen) -> bool:

@@ -1,22 +1,19 @@
-"""Fisher's noncentral hypergeometric gives the likelihood of one block's failures at each odds
-ratio.
+"""Fisher's noncentral hypergeometric distribution gives the likelihood of one block's failures
+at each odds ratio.
 
-`log_factors` is what a block multiplies an e-value with, for evidence of harm and for the
-certificate; `check_counts` refuses impossible counts.
+`log_factors` returns a block's factors of an e-value, for evidence of harm and for the
+certificate. `check_counts` refuses impossible counts.
 
-A certificate proves that a canary is not harmful (statistics.md §2.7); a step may require
-one.
+A certificate proves that a canary is not harmful (statistics.md §2.7); a step may require a
+certificate. It accumulates blocks (`add_block`) and is the mean of two e-values
+(`log_certificate`). Harmful means both: an odds ratio of at least rho_ni, and a failure rate of
+at least p0. The second e-value certifies a route that hardly ever fails; the first certifies a
+busy route with failures.
 
-It adds up blocks (`add_block`) and is the mean of two e-values (`log_certificate`). Harmful
-means both: an odds ratio of at least rho_ni, and a failure rate of at least p0. A route that
-hardly ever fails is certified by the second, a busy and failing one by the first.
-
-The sample-ratio check asks whether as many units reach the canary as planned
-(statistics.md §2.6).
-
-A sticky key keeps its arm, so only its first count is information: each period and weight has
-counts of its own. The j-th of them has alpha/(j(j+1)), so that all together raise a false alarm
-in at most one rollout of 1,000, however much one period's keys are those of another (union
+The sample-ratio check tests whether the planned share of units reaches the canary
+(statistics.md §2.6). A sticky key keeps its arm, so only its first count is information: each
+period and weight has separate counts. The j-th count has alpha/(j(j+1)), so all together raise
+a false alarm in at most one rollout of 1,000, however many keys the periods share (union
 bound).
 """
 
@@ -30,7 +27,7 @@ from harness.frame.errors import InputError
 from harness.gate.arrays import Floats, log_mean, normalize_zeros, np, special
 from harness.gate.online.observation import ObservationBlock
 
-# A block is a window of traffic; beyond this its table of outcomes no longer fits in memory.
+# A larger block's table of outcomes does not fit in memory.
 MAX_UNITS = 1_000_000
 
 
@@ -38,13 +35,12 @@ MAX_UNITS = 1_000_000
 def log_factors(
     units: int, canary: int, failures: int, canary_failures: int, *, odds: tuple[float, ...]
 ) -> tuple[float, ...]:
-    """Computes the log of f_odds[k](y) / f_odds[0](y) for k = 1, 2 …, f Fisher's noncentral
-    hypergeometric.
+    """Computes the log of f_odds[k](y) / f_odds[0](y) for k = 1, 2 …, with f Fisher's
+    noncentral hypergeometric distribution.
 
-    odds[0] is the null's odds ratio. Given the block's failures, y of them canary, one unit is
-    as good as another under the null. A block without information (no canary, only canary, no
-    failure, only failures) gives exactly 0.
-    Raises InputError for counts that cannot be.
+    odds[0] is the null's odds ratio. Given the block's failures, y of them in the canary, units
+    are interchangeable under the null. A block without information (no canary, only canary, no
+    failure, only failures) gives exactly 0. Raises InputError for impossible counts.
     """
     check_counts(units, canary, failures, canary_failures)
     low, high = max(0, failures - units + canary), min(canary, failures)
@@ -58,21 +54,22 @@ def log_factors(
 
 
 def check_counts(units: int, canary: int, failures: int, canary_failures: int) -> None:
-    """Checks the counts of a block. Raises InputError, saying which one is impossible."""
+    """Checks the counts of a block. Raises InputError that names the impossible count."""
     if not 0 <= units <= MAX_UNITS:
-        raise InputError(f"{units} requests: a block has from 0 to {MAX_UNITS:,}")
+        raise InputError(f"{units} requests: a block has 0 to {MAX_UNITS:,}")
     if not 0 <= canary <= units:
-        raise InputError(f"{canary} canary requests of {units} requests")
+        raise InputError(f"impossible block: {canary} canary requests of {units} requests")
     if not 0 <= failures <= units:
-        raise InputError(f"{failures} failures of {units} requests")
+        raise InputError(f"impossible block: {failures} failures of {units} requests")
     if not 0 <= canary_failures <= min(failures, canary):
         raise InputError(
-            f"{canary_failures} canary failures, with {failures} failures in all and "
-            f"{canary} canary requests"
+            f"impossible block: {canary_failures} canary failures, but {failures} failures in "
+            "all "
+            f"and {canary} canary requests"
         )
     if failures - canary_failures > units - canary:
         raise InputError(
-            f"{failures - canary_failures} failures outside the canary, with "
+            f"impossible block: {failures - canary_failures} failures outside the canary, but "
             f"{units - canary} requests there"
         )
 
@@ -104,14 +101,14 @@ class Certificate:
 
     # Against "odds ratio >= rho_ni".
     log_products: tuple[float, ...] = (0.0,) * len(HEALTHY_GRID)
-    canary: int = 0  # canary, canary_failures: sums of units
+    canary: int = 0  # canary, canary_failures: sums over blocks
     canary_failures: int = 0
 
 
 def add_block(
     so_far: Certificate, block: tuple[int, int, int, int], rho_ni: float
 ) -> Certificate:
-    """One more block: units, canary units, failures, canary failures.
+    """Adds a block of (units, canary units, failures, canary failures).
 
     Valid for every odds ratio of at least rho_ni (monotone likelihood ratio).
     """
@@ -144,7 +141,7 @@ def log_rate_e(certificate: Certificate, p0: float) -> float:
 
 
 def log_certificate(certificate: Certificate, p0: float) -> tuple[float, float, float]:
-    """Computes the log of the mean of the two e-values, and both of them."""
+    """Returns the log of the mean of the two e-values, then the logs of both."""
     odds, rate = log_odds_e(certificate), log_rate_e(certificate, p0)
     return log_mean([odds, rate]), odds, rate
 
@@ -162,7 +159,7 @@ ALARM_LOG_E = math.log(1000.0)
 def log_srm(canary: int, units: int, share: float, strength: float = PRIOR_STRENGTH) -> float:
     """Computes the log e-value against "each unit goes to the canary with probability `share`".
 
-    Count assignments, not served requests. Source: Lindon & Malek 2022.
+    The counts are assignments, not served requests. Source: Lindon & Malek 2022.
     """
     a, b = strength * share, strength * (1.0 - share)
     others = units - canary
@@ -174,10 +171,10 @@ def worst_log_srm(
     blocks: Iterable[ObservationBlock],
     since: datetime | None = None,
 ) -> float:
-    """Computes the largest log e-value after any block, less what its part of alpha costs.
+    """Returns the largest log e-value after any block, less the cost of its part of alpha.
 
-    blocks: in the order of number. since: when a person last went on, or the step began; blocks
-    opened before are looked into no more. None for all.
+    blocks: in the order of number. since: ignores blocks that opened before this time, when a
+    person last resumed the rollout or the step began; None for all blocks.
     """
     counts: dict[tuple[int, int, bool], tuple[int, int]] = {}
     costs: dict[tuple[int, int, bool], float] = {}

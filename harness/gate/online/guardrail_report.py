@@ -1,8 +1,4 @@
-"""A guardrail report sums up what one guardrail counted in a rollout, in figures and in words.
-
-`guardrail_totals` adds up the blocks; `GuardrailEvidence` has the totals with the evidence, a
-sentence for people, and its JSON.
-"""
+"""Sums up one guardrail's counts in a rollout, as figures and as a sentence."""
 
 import math
 from collections import Counter
@@ -26,7 +22,7 @@ from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.prompt_cache import CacheLevels
 from harness.gate.online.segment_harm import SegmentHarm
 
-# Figures of a guardrail's evidence that are written as they are.
+# Figures of a guardrail's evidence that the JSON contains without conversion.
 _PLAIN = (
     *("tolerated", "weight", "log_e", "log_e_max", "distance_to_trip", "canary", "control"),
     *("canary_failures", "control_failures", "canary_level", "control_level"),
@@ -51,7 +47,7 @@ def _number_pair(canary: float, control: float) -> str:
     return f"{format_number(canary)} against {format_number(control)}"
 
 
-# The canary's behaviour at a guardrail of values, {} times; the format of both arms' values.
+# The canary's behaviour at a guardrail of values, {} times as much; the format of both values.
 _VALUES = {
     Guardrail.LATENCY: ("takes {} as long as the incumbent for an answer", _seconds_pair),
     Guardrail.TIME_TO_FIRST_TOKEN: (
@@ -72,7 +68,7 @@ _VALUES = {
 
 @dataclass(frozen=True, slots=True)
 class JudgeTotals:
-    """Failures without a verdict, of each arm, and what the judge cost so far."""
+    """Failures without a judge's verdict, by arm, and the judge's cost so far."""
 
     canary_unjudged: int = 0
     control_unjudged: int = 0
@@ -99,9 +95,9 @@ class GuardrailTotals:
     """Holds one guardrail's sums over blocks."""
 
     canary: int  # exposures, units or ranked values
-    # Units that they stand beside. level: share of units that failed, or the geometric mean of
-    # values, None without any. classes: errors by class, as far as blocks tell. They explain
-    # the evidence and do not enter it.
+    # control: units of the comparison arm. level: share of failed units, or the geometric mean
+    # of values; None without units. classes: errors by class, if the blocks contain classes;
+    # they explain the evidence and do not enter it.
     control: int
     canary_failures: int
     control_failures: int
@@ -109,9 +105,9 @@ class GuardrailTotals:
     control_level: float | None
     canary_classes: Mapping[str, int] = field(default_factory=dict)
     control_classes: Mapping[str, int] = field(default_factory=dict)
-    judging: JudgeTotals | None = None  # of the judge's
-    opinions: OpinionTotals | None = None  # of feedback's, None where blocks do not tell
-    cache: CacheLevels | None = None  # where the prompt cache had any of the input
+    judging: JudgeTotals | None = None  # only for the judge
+    opinions: OpinionTotals | None = None  # only for feedback; None if a block has no count
+    cache: CacheLevels | None = None  # None if the prompt cache read no input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,16 +117,17 @@ class GuardrailEvidence(GuardrailTotals):
     guardrail: Guardrail
     tolerated: float
     weight: float
-    log_e: float  # log_e, log_e_max: of the current period
+    log_e: float  # log_e, log_e_max: in the current period
     log_e_max: float
-    distance_to_trip: float  # if it tripped alone; 1 trips
+    distance_to_trip: float  # share of the rollback level for this guardrail alone; 1 trips
     # The segment of the errors that rolled the canary back; None without a clear one.
     segment: SegmentHarm | None = None
 
     @property
     def ratio(self) -> float | None:
         """Divides the canary's level by the incumbent's, at an equal share of cached tokens;
-        None without both, or where that one is 0.
+        None
+        if a level is missing, or the incumbent's is 0.
         """
         if self.canary_level is None or not self.control_level:
             return None
@@ -148,7 +145,7 @@ class GuardrailEvidence(GuardrailTotals):
 
     @property
     def cache_text(self) -> str:
-        """Names the part of the difference that the cold cache explains; empty without one."""
+        """Describes the part of the difference that the cold cache explains."""
         if self.cache is None or self.canary_level is None or not self.control_level:
             return ""
         pair = _VALUES[self.guardrail][1](self.canary_level, self.control_level)
@@ -156,7 +153,7 @@ class GuardrailEvidence(GuardrailTotals):
 
     @property
     def text(self) -> str:
-        """Writes a sentence without its subject, the canary, and without its full stop."""
+        """Writes a predicate of the canary, without the subject and the full stop."""
         if guardrail_kind(self.guardrail) is GuardrailKind.COUNTS:
             return (
                 f"{_COUNTS[self.guardrail]}: {self.canary_failures:,} of {self.canary:,}"
@@ -174,13 +171,13 @@ class GuardrailEvidence(GuardrailTotals):
         if cache is not None:
             levels += f" {cache.basis} ({self.cache_text})"
         if self.ratio <= 1.0:
-            # Levels are of answers alone; what failed ranks above them all.
-            told = what.format("more than once")
-            return f"{told}, failed requests included; without them {levels}"
+            # Levels exclude failed requests, which rank above all values.
+            behaviour = what.format("more than once")
+            return f"{behaviour}, failed requests included; without them {levels}"
         return f"{what.format(f'{format_number(self.ratio, 2)} ×')}: {levels}"
 
     def as_json(self) -> dict[str, object]:
-        """Writes the evidence as JSON; NaN and infinity never occur in it."""
+        """Writes the evidence as JSON without NaN and infinity."""
         known = self.canary_classes or self.control_classes
         classes = {"canary": self.canary_classes, "control": self.control_classes}
         return {
@@ -246,12 +243,12 @@ def _judging(tallies: Sequence[FailureTally]) -> JudgeTotals:
 
 
 def _opinions(tallies: Sequence[FailureTally]) -> OpinionTotals | None:
-    """Sums up feedback; None where a block is older than its count."""
-    told = [tally.opinions for tally in tallies if isinstance(tally, FeedbackTally)]
-    if not told or len(told) < len(tallies):
+    """Sums up feedback; None if an old block has no opinion count."""
+    opinions = [tally.opinions for tally in tallies if isinstance(tally, FeedbackTally)]
+    if not opinions or len(opinions) < len(tallies):
         return None
-    canary = sum(tally.canary for tally in told)
-    return OpinionTotals(canary, sum(tally.failures for tally in told) - canary)
+    canary = sum(split.canary for split in opinions)
+    return OpinionTotals(canary, sum(split.failures for split in opinions) - canary)
 
 
 def _in_brackets(classes: Mapping[str, int]) -> str:
@@ -259,8 +256,8 @@ def _in_brackets(classes: Mapping[str, int]) -> str:
 
 
 def _values(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> GuardrailTotals:
-    """Levels are weighted by ranked values."""
-    told = [
+    """Weights the levels of a block by its number of ranked values."""
+    measured = [
         (len(block.ranks[guardrail]), level)
         for block in blocks
         if guardrail in block.ranks and (level := block.levels.get(guardrail))
@@ -269,15 +266,14 @@ def _values(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> Guardra
     control = sum(
         block.units - block.canary_units for block in blocks if block.ranks.get(guardrail)
     )
-    if not any(n for n, _ in told):
+    if not any(n for n, _ in measured):
         return GuardrailTotals(canary, control, 0, 0, None, None)
-    levels = [(n, level.canary, level.control) for n, level in told]
+    levels = [(n, level.canary, level.control) for n, level in measured]
     means = _weighted_means(levels)
-    return GuardrailTotals(canary, control, 0, 0, *means, cache=_cache(told))
+    return GuardrailTotals(canary, control, 0, 0, *means, cache=_cache(measured))
 
 
 def _weighted_means(levels: Sequence[tuple[int, float, float]]) -> tuple[float, float]:
-    """Computes both arms' geometric means."""
     total = sum(n for n, _, _ in levels)
     log_canary = math.fsum(n * math.log(canary) for n, canary, _ in levels) / total
     log_control = math.fsum(n * math.log(control) for n, _, control in levels) / total
@@ -285,7 +281,7 @@ def _weighted_means(levels: Sequence[tuple[int, float, float]]) -> tuple[float, 
 
 
 def _cache(measured: Sequence[tuple[int, ArmLevels]]) -> CacheLevels | None:
-    """Averages what the prompt cache did; None where it did nothing in any block."""
+    """Averages the cache levels; None if no block has any."""
     if not any(level.cache for _, level in measured):
         return None
     known = [

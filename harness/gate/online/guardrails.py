@@ -1,17 +1,15 @@
 """Guardrails are the closed list of measures that guard a canary: errors, latency, tokens,
 refusals, invalid JSON and tool calls, cost, feedback, a judge (statistics.md §2.2, §2.4, §2.5).
 
-`Guardrails` holds the policy's tolerated ratio of each; `FailureTally` and its subclasses hold
-a block's counts by arm, `ArmLevels` its mean values, and all are read back from stored JSON.
-Each guardrail is a stream of evidence of its own; they share one alpha over the rollout.
-Whether one applies to a unit depends on the unit's first request alone, never on an answer:
-what is chosen by its outcome proves nothing.
+`Guardrails` contains the policy's tolerated ratios. `FailureTally` and its subclasses contain a
+block's counts by arm, and `ArmLevels` its mean values; all can be read back from stored JSON.
+Each guardrail is a separate stream of evidence; all share one alpha over the rollout. Only the
+unit's first request decides whether a guardrail applies to the unit, never an answer: units
+that are selected by their outcome prove nothing.
 
-The unit rule tells a router what it counts for a canary (statistics.md §2.1): each caller's
-first request of a day; how many units make a block, which guardrails are measured, and who
-judges a sample of the answers.
-
-The router has it from the routing table. `rollout.build_unit_rule` makes it of a policy.
+`UnitRule` defines a canary's units for the router (statistics.md §2.1): each caller's first
+request of a day, the units per block, the guardrails and the judge. The router reads the rule
+from the routing table; `rollout.build_unit_rule` derives it from a policy.
 """
 
 import math
@@ -28,21 +26,21 @@ from harness.gate.online.prompt_cache import CacheLevels
 class Guardrail(StrEnum):
     """A measure of a canary; for every guardrail, more is worse.
 
-    A unit is a caller's first request of a day: that one fails, or has the value.
+    A unit is a caller's first request of a day; this request fails, or has the value.
     """
 
     ERRORS = "errors"  # every unit; classes of failure are shown, not tested
     LATENCY = "latency"  # seconds to the end of the answer, every unit
     TIME_TO_FIRST_TOKEN = "time_to_first_token"  # noqa: S105 - seconds, units that stream
     INTER_TOKEN_LATENCY = "inter_token_latency"  # noqa: S105 - mean seconds, units that stream
-    OUTPUT_TOKENS = "output_tokens"  # every unit; of a failed one, what it got
+    OUTPUT_TOKENS = "output_tokens"  # every unit; for a failed request, the tokens it received
     TRUNCATION = "truncation"  # every unit: finish_reason length
     REFUSALS = "refusals"  # every unit: an answer that declines
-    JSON_VALIDITY = "json_validity"  # units that ask for JSON: it does not parse, or fit
-    TOOL_VALIDITY = "tool_validity"  # units that offer tools: a call of none, or misfitting
+    JSON_VALIDITY = "json_validity"  # units that ask for JSON: it does not parse or fit
+    TOOL_VALIDITY = "tool_validity"  # units that offer tools: unknown or misfitting calls
     COST_PER_SUCCESS = "cost_per_success"  # US dollars, every unit with priced targets
-    FEEDBACK = "feedback"  # every unit: thumb down or low score before its block is out
-    JUDGE = "judge"  # units drawn beforehand: the judge finds the answer bad
+    FEEDBACK = "feedback"  # every unit: thumb down or low score before its block is sent
+    JUDGE = "judge"  # units selected beforehand: the judge finds the answer bad
 
 
 class GuardrailKind(StrEnum):
@@ -69,24 +67,23 @@ def guardrail_kind(guardrail: Guardrail) -> GuardrailKind:
 
 @dataclass(frozen=True, slots=True)
 class Guardrails:
-    """Sets the tolerated ratio of each guardrail, False for off. Errors are always on:
-    `CanaryPolicy.rho`.
+    """Sets the tolerated ratio of each guardrail, False for off. The errors guardrail is always
+    on, with `CanaryPolicy.rho`.
 
-    A canary whose failures have odds 1.25 times the incumbent's, or whose values are 1.25
-    times as high, is at the limit of a ratio of 1.25.
+    A ratio of 1.25 tolerates failure odds up to 1.25 times the incumbent's, or values up to
+    1.25 times as high.
     """
 
     latency: ToleratedRatio = 1.25  # seconds to the end of the answer
     time_to_first_token: ToleratedRatio = 1.25  # seconds to a stream's first output
     inter_token_latency: ToleratedRatio = 1.25  # mean seconds between a stream's outputs
     output_tokens: ToleratedRatio = 1.5  # of the answer
-    truncation: ToleratedRatio = 1.25  # answers that were cut off at their length
+    truncation: ToleratedRatio = 1.25  # answers that end at the token limit
     refusals: ToleratedRatio = 1.25  # answers that decline
-    json_validity: ToleratedRatio = 1.0  # asked for JSON, and it does not parse or fit
-    # Calls of a tool that was not offered, or that do not fit it.
-    tool_validity: ToleratedRatio = 1.0
+    json_validity: ToleratedRatio = 1.0  # the request asks for JSON; the answer does not fit
+    tool_validity: ToleratedRatio = 1.0  # calls of unknown tools, or with unfit arguments
     cost_per_success: ToleratedRatio = 1.5  # US dollars
-    feedback: ToleratedRatio = 1.25  # bad words of users
+    feedback: ToleratedRatio = 1.25  # bad feedback of users
     judge: ToleratedRatio = False  # answers that the policy's judge finds bad
 
     @classmethod
@@ -103,7 +100,7 @@ _NAMED: Final = {item.name: Guardrail(item.name) for item in fields(Guardrails)}
 
 @dataclass(frozen=True, slots=True)
 class FailureTally:
-    """Counts a block's units that a guardrail applies to, and the failed ones."""
+    """Counts a block's units to which a guardrail applies, and the failed units."""
 
     units: int
     canary: int
@@ -117,7 +114,7 @@ class FailureTally:
         return tally
 
     def without(self, failures: int, *, canary: bool) -> Self:
-        """Returns the counts with so many failures less, as far as the arm has them."""
+        """Returns the counts with up to `failures` fewer failures in one arm."""
         own = self.canary_failures if canary else self.failures - self.canary_failures
         less = min(failures, own)
         return replace(
@@ -136,7 +133,7 @@ class ArmSplit(NamedTuple):
     canary: int
 
     def is_part_of(self, whole: "ArmSplit") -> bool:
-        """Tells whether neither arm has more than it has of the whole, or less than none."""
+        """Tells whether each arm's count is between 0 and the arm's count in `whole`."""
         control = self.failures - self.canary
         return (
             0 <= self.canary <= whole.canary and 0 <= control <= whole.failures - whole.canary
@@ -144,7 +141,7 @@ class ArmSplit(NamedTuple):
 
 
 class SegmentCount(NamedTuple):
-    """Counts units in one segment of the traffic, as `FailureTally` does in all of it."""
+    """Counts units in one segment of the traffic, like `FailureTally` for all traffic."""
 
     units: int
     canary: int
@@ -154,16 +151,16 @@ class SegmentCount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ErrorTally(FailureTally):
-    """Which errors they were, and in which segments, explains the evidence, and adds none."""
+    """Adds error classes and segments, which explain the evidence and do not enter it."""
 
-    # By `ErrorClass`, of the failures whose class is known.
+    # By `ErrorClass`, for failures with a known class.
     classes: Mapping[str, ArmSplit] = field(default_factory=dict)
-    # By `Segment`, of those that any unit was in; a unit is in several.
+    # By `Segment`, for segments with units; a unit is in several segments.
     segments: Mapping[str, SegmentCount] = field(default_factory=dict)
 
     @property
     def fits(self) -> bool:
-        """A segment has no more than the block, and the classes have no more failures."""
+        """Checks that segments fit into the block, and classes into the failures."""
         splits, failed = self.classes.values(), _failed(self)
         known = ArmSplit(
             sum(split.failures for split in splits), sum(split.canary for split in splits)
@@ -186,11 +183,11 @@ NO_SPLIT: Final = ArmSplit(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class JudgeTally(FailureTally):
-    """A block's units that a judge was to read. The failures hold those without a verdict."""
+    """Counts a block's units for the judge. Units without a judge's verdict are failures."""
 
-    # Of the failures, where the judge gave none that can be read, or none in time.
+    # The failures for which the judge gave no readable verdict in time.
     no_verdict: ArmSplit = NO_SPLIT
-    cost_usd: float = 0.0  # what the judge cost since the block before
+    cost_usd: float = 0.0  # the judge's cost since the previous block
 
     @property
     def fits(self) -> bool:
@@ -203,9 +200,9 @@ class JudgeTally(FailureTally):
 
 @dataclass(frozen=True, slots=True)
 class FeedbackTally(FailureTally):
-    """Counts a block's units, and of how many a user said anything at all, good or bad."""
+    """Counts a block's units, and the units with an opinion of a user, good or bad."""
 
-    # Units. It explains the evidence, and adds none: silence is no praise.
+    # Units. They explain the evidence and do not enter it: no opinion is not a good opinion.
     opinions: ArmSplit = NO_SPLIT
 
     @property
@@ -231,9 +228,9 @@ def _failed(tally: FailureTally | SegmentCount) -> ArmSplit:
 
 @dataclass(frozen=True, slots=True)
 class ArmLevels:
-    """Holds geometric means of a block's values in both arms: for words, not for decisions.
+    """Holds geometric means of a block's values in both arms: for texts, not for decisions.
 
-    cache: what the prompt cache did, where it had any of the input.
+    cache: the effect of the prompt cache; None if it read no input.
     """
 
     canary: float
@@ -241,8 +238,8 @@ class ArmLevels:
     cache: CacheLevels | None = None
 
 
-# For so long after its answer a unit's feedback counts, and its block waits for it, once any
-# was given.
+# A unit's feedback counts if it arrives within this time after the answer. Once any feedback
+# arrived, blocks wait for this time.
 FEEDBACK_S: Final = 60.0
 
 
@@ -250,25 +247,25 @@ FEEDBACK_S: Final = 60.0
 class CanaryJudge:
     model: str  # PROVIDER/MODEL
     criteria: str  # description of a good answer
-    max_usd: float  # in all, of a rollout
+    max_usd: float  # for the whole rollout
     share_bps: int = 10_000  # of the units of the smaller arm
-    timeout_s: float = 30.0  # for a verdict, from the user's answer on
+    timeout_s: float = 30.0  # for a verdict, from the end of the user's answer
 
 
 @dataclass(frozen=True, slots=True)
 class UnitRule:
-    """What the router counts as one unit, and how many make a block (statistics.md §2.1)."""
+    """Defines units and blocks for the router (statistics.md §2.1)."""
 
     block_size: int = 100  # admitted units
-    missing_s: float = 600.0  # after a block closed, outcomes still out are missing
-    period_s: float = 86_400.0  # then every sticky key counts once more
-    began_s: float = 0.0  # when the rollout began, in seconds since 1970 UTC, 0 for not known
-    # rho, guardrails: tolerated ratios, of errors and of what else is measured.
+    missing_s: float = 600.0  # outcomes still open this long after the block closed are missing
+    period_s: float = 86_400.0  # after it every sticky key counts once more
+    began_s: float = 0.0  # start of the rollout, in seconds since 1970 UTC; 0 if unknown
+    # rho, guardrails: tolerated ratios, of errors and of the other guardrails.
     rho: float = 1.0
-    local_alpha: float = 0.0  # of the workers' own guards together, 0 for none
+    local_alpha: float = 0.0  # for the guards of all router workers together; 0 for no guard
     guardrails: Mapping[Guardrail, float] = field(default_factory=dict)
-    judge: CanaryJudge | None = None  # who reads a sample of the answers
-    # Of the rollout's key ledger (`key_ledger`), a secret; empty for none.
+    judge: CanaryJudge | None = None
+    # Secret salt of the rollout's key ledger (`key_ledger`); empty without a ledger.
     ledger_salt: str = ""
 
     @property

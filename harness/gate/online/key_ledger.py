@@ -1,10 +1,9 @@
-"""The key ledger tells which keys a rollout has counted before (statistics.md §2.12): in this
-period, in an earlier one, or never. It knows keys by their fingerprints alone.
+"""The key ledger records which keys a rollout has counted before (statistics.md §2.12): in this
+period, in an earlier period, or never. It stores only fingerprints of keys.
 
-A rollout's fingerprints are spread over pages, so that a claim of some keys reads and writes
-few bytes of many: `page_of` says where one belongs, `claim_keys` enters a block's and says of
-each what the ledger knew. What a key's requests came to is never asked here: a key is left out
-by what it is, in both arms alike.
+Fingerprints are spread over pages, so that a claim of a few keys reads and writes few bytes:
+`page_of` returns a fingerprint's page; `claim_keys` enters a block's keys and returns their
+history. The ledger never reads outcomes: it excludes keys by their history, in both arms alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +14,9 @@ from typing import Final, NamedTuple
 
 from harness.frame.content_hash import short_hash
 
-# Of a fingerprint's 44 bits the page is 12; 32 are kept in it.
+# 12 of a fingerprint's 44 bits select the page; the page stores the other 32.
 PAGES: Final = 4096
-# Bounds the ledger of one rollout to 2 million keys, 12.6 MB.
+# Limits the ledger of one rollout to 2 million keys, 12.6 MB.
 KEYS_PER_PAGE: Final = 512
 _ENTRY: Final = Struct(">IH")
 _LAST_PERIOD: Final = 0xFFFF
@@ -36,9 +35,9 @@ class KeyClaim(NamedTuple):
 
 
 def fingerprint(salt: str, key: str | int) -> int:
-    """Names a key. key: sticky, or its short hash. salt: the rollout's own."""
-    told = short_hash(key) if isinstance(key, str) else key.to_bytes(8)
-    return int.from_bytes(blake2b(told, digest_size=6, key=salt.encode()[:64]).digest()) >> 4
+    """Computes a key's fingerprint. key: sticky key, or its short hash. salt: the rollout's."""
+    digest = short_hash(key) if isinstance(key, str) else key.to_bytes(8)
+    return int.from_bytes(blake2b(digest, digest_size=6, key=salt.encode()[:64]).digest()) >> 4
 
 
 def page_of(print_: int) -> int:
@@ -48,11 +47,10 @@ def page_of(print_: int) -> int:
 def claim_keys(
     pages: Mapping[int, bytes], claim: KeyClaim
 ) -> tuple[Mapping[int, bytes], Sequence[KeyHistory]]:
-    """Enters a claim's keys; returns the pages that changed, and each key's history before.
+    """Enters a claim's keys; returns the changed pages, and each key's earlier history.
 
-    pages: those that the keys belong to, as far as they exist. A key that finds its page full
-    is not entered, and counts as one that returned: it adds nothing to what is carried over
-    periods.
+    pages: the existing pages of these keys. If a key's page is full, the key is not entered and
+    counts as returned, so it adds nothing to the evidence that periods carry over.
     """
     period = min(claim.period, _LAST_PERIOD)
     read = {number: _entries(page) for number, page in pages.items()}
@@ -74,7 +72,7 @@ def claim_keys(
 
 
 def _entries(page: bytes) -> dict[int, int]:
-    """The last period of each key of a page. Bytes that are no entry are left out."""
+    """Returns the last period of each key of a page; ignores an incomplete entry at the end."""
     whole = len(page) - len(page) % _ENTRY.size
     return dict(_ENTRY.iter_unpack(page[:whole]))
 

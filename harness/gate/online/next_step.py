@@ -1,9 +1,9 @@
 """Decides a rollout's next step from its blocks alone: hold, advance, pause, promote or roll
 back.
 
-`decide_action` gives the action, its signal and reason; the table of states is in
-`domain.canary.rollout`. Nothing advances on no data: every way up needs this step's own scored
-exposures, and its least time and peak hours (`missing_duration`).
+`decide_action` returns the action, its signal and reason; `harness.gate.online.rollout` has the
+table of states. A rollout never advances without data: each step up needs scored exposures of
+this step, its minimum time and its peak hours (`missing_duration`).
 """
 
 import math
@@ -31,10 +31,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def missing_duration(step: CanaryStep, peak: PeakHours, began: datetime, now: datetime) -> str:
-    """Says in words which floors of the step are missing; empty without any."""
+    """Describes the step's minimum time that is still missing; empty if none is."""
     lasted_s = (now - began).total_seconds()
     if lasted_s < 0:
-        # Set back, or behind the clock of the process that began it.
+        # The clock was set back, or is behind the clock of the process that began the step.
         return f"By this machine's clock the step begins in {_hours(-lasted_s)}"
     missing_s = step.min_s - lasted_s
     if missing_s > 0:
@@ -49,25 +49,25 @@ def missing_duration(step: CanaryStep, peak: PeakHours, began: datetime, now: da
 
 
 def peak_seconds(peak: PeakHours, began: datetime, now: datetime) -> float:
-    """Seconds of peak hours between two moments; 0 if the clock was set back in between."""
+    """Returns the seconds of peak hours between two moments; 0 if the clock was set back."""
     lasted = _peak_until(peak, now) - _peak_until(peak, began)
     return max(timedelta(), lasted).total_seconds()
 
 
-def peak_reached_at(peak: PeakHours, began: datetime, wanted_s: float) -> datetime:
-    """The first moment at which there have been so many seconds of peak hours since another.
+def peak_reached_at(peak: PeakHours, began: datetime, length_s: float) -> datetime:
+    """Returns the first moment with `length_s` seconds of peak hours since `began`.
 
-    wanted_s: more than 0.
+    length_s: more than 0.
     """
     length = _peak_length(peak)
-    days, rest = divmod(_peak_until(peak, began) + timedelta(seconds=wanted_s), length)
-    if not rest:  # At the end of a day's peak, not at the beginning of the next.
+    days, rest = divmod(_peak_until(peak, began) + timedelta(seconds=length_s), length)
+    if not rest:  # the end of a day's peak, not the next day's start
         days, rest = days - 1, length
     return add_seconds(_first_peak(peak), (days * DAY + rest).total_seconds())
 
 
 def _peak_until(peak: PeakHours, at: datetime) -> timedelta:
-    """How much of the peak hours since 1970 was over at a moment."""
+    """Returns the length of all peak hours from 1970 to a moment."""
     days, rest = divmod(at - _first_peak(peak), DAY)
     length = _peak_length(peak)
     return days * length + min(rest, length)
@@ -90,11 +90,9 @@ _Choice = tuple[ActionKind, RolloutSignal | None, str]
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """The policy's input for the decision on a step."""
-
     rollout: Rollout
     evidence: CanaryEvidence
-    step_exposures: int  # canary units at this weight, in blocks where not every unit failed
+    step_exposures: int  # at this weight, without blocks in which every unit failed
     wanted: int
     log_srm: float
     late: bool
@@ -108,9 +106,9 @@ def decide_action(
     blocks: Sequence[ObservationBlock],
     now: datetime,
 ) -> RolloutAction:
-    """The action and signal that the data ask for, with every figure behind it. Pure.
+    """Decides the action and signal from the data, with every figure behind them. Pure.
 
-    blocks: all of this rollout, of every step: evidence accumulates.
+    blocks: all blocks of this rollout, of every step, because evidence accumulates.
     """
     blocks = sorted(blocks, key=lambda block: block.number)
     evidence = collect_evidence(blocks, rollout.policy)
@@ -121,7 +119,7 @@ def decide_action(
         evidence=evidence,
         step_exposures=evidence.exposures_by_weight.get(step.weight_bps, 0),
         wanted=max(1, step.min_exposures),
-        # An alarm stays until the step ends or a person resumes; then the count begins anew.
+        # An alarm stays until the step ends or a person resumes; then the count starts again.
         log_srm=worst_log_srm(blocks, rollout.step_started_at),
         late=now >= deadline,
         left=deadline - now,
@@ -159,14 +157,12 @@ def _choose(view: _View) -> _Choice:
 
 
 def _baking(view: _View) -> _Choice:
-    """Decides while the promotion bakes: every failure of the candidate counts, up to the
-    bake's end.
-    """
+    """Decides while the promotion bakes: every failure of the candidate counts."""
     rollout, ends = view.rollout, view.rollout.bake_ends_at
     if view.evidence.block is not None:
         return ActionKind.ROLLBACK, RolloutSignal.HARM, _harm(view)
     share = format_bps(rollout.policy.bake_bps)
-    kept = f"the incumbent before it keeps {share} as a control. {_standing(view)}"
+    kept = f"the former incumbent keeps {share} as a control. {_standing(view)}"
     if ends is not None and view.now >= ends:
         return ActionKind.HOLD, RolloutSignal.BAKED, f"The bake is over. {_standing(view)}"
     left = format_span((ends - view.now).total_seconds()) if ends else ""
@@ -181,8 +177,8 @@ def _waiting(view: _View) -> _Choice:
         lasted_s = (view.now - view.rollout.step_started_at).total_seconds()
         needed = format_estimate(lasted_s * view.wanted / max(1, view.step_exposures))
         pace = f": at this pace they take {needed}" if view.step_exposures else ""
-        why = f"{counted} when the step's time was up{pace}."
-        why += " Silence is not health: a person looks."
+        why = f"{counted} when the step's time was up{pace}. "
+        why += "Too few exposures are no evidence of health: a person decides."
         return ActionKind.PAUSE, RolloutSignal.SILENT, why
     return (
         ActionKind.HOLD,
@@ -197,11 +193,13 @@ def _measuring(view: _View) -> _Choice:
         missing = f"{view.step_exposures:,} of {view.wanted:,} canary exposures can be read"
         return _open(view, f"{missing} at {_share(view)}")
     if view.log_srm >= ALARM_LOG_E:
-        return _open(view, "The canary's share of traffic is not the planned one: see routing")
+        return _open(
+            view, "The canary's share of traffic is not the planned share: see routing"
+        )
     step, began = rollout.current, rollout.step_started_at
     missing = missing_duration(step, rollout.policy.peak, began, view.now)
     if view.evidence.slow_in_warm_up:
-        missing = missing or "The canary is slow in its warm-up: times after it decide"
+        missing = missing or "The canary is slow in its warm-up: later times decide"
     if missing := missing or _missing_outcomes(view):
         return _open(view, missing)
     wanted = view.evidence.certificate_limit
@@ -216,18 +214,18 @@ def _measuring(view: _View) -> _Choice:
 
 
 def _missing_outcomes(view: _View) -> str:
-    """Says that missing outcomes decide; empty where they do not."""
+    """Explains that missing outcomes could decide; empty if they could not."""
     if not view.evidence.rests_on_missing:
         return ""
     judged = [e.judging for e in view.evidence.guardrails if e.judging is not None]
     unread = sum(totals.canary_unjudged + totals.control_unjudged for totals in judged)
     lost = format_quantity(view.evidence.missing + unread, "outcome")
-    return f"{lost} did not come: with all of them against the canary it would be taken back"
+    return f"{lost} did not arrive: counted against the canary, they would roll it back"
 
 
 def _open(view: _View, what: str) -> _Choice:
     if view.late:
-        why = f"{what} when the step's time was up: a person looks. {_standing(view)}"
+        why = f"{what} when the step's time was up: a person decides. {_standing(view)}"
         return ActionKind.PAUSE, RolloutSignal.UNDECIDED, why
     return (
         ActionKind.HOLD,
@@ -252,9 +250,9 @@ def _harm(view: _View) -> str:
 
 
 def _whose(view: _View) -> str:
-    """Tells which callers' evidence it is."""
+    """Describes whose evidence caused the rollback."""
     if view.evidence.carried:
-        return " in callers that this canary had never counted before, over all its days"
+        return " in callers that were new to this canary, over all its days"
     return f" in the callers of day {view.evidence.period} alone"
 
 
@@ -302,5 +300,5 @@ def _figures(view: _View) -> RolloutFigures:
 
 
 def _e(log: float) -> float:
-    # Beyond any decision; a double ends at exp(709).
+    # A higher value changes no decision; a double overflows above exp(709).
     return math.exp(min(log, 700.0))

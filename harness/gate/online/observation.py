@@ -1,16 +1,13 @@
-"""Observations count what requests did: by blocks for the canary's statistics, by minutes for
-people.
+"""Observations count requests: by blocks for the canary's statistics, by minutes for people.
 
-An `ObservationBlock` has both arms' units, failures and ranks (statistics.md §2.1);
-`TrafficMinute` and `TrafficTotal` have requests, tokens, cost and latency by route, arm and
-target. What a unit is, `unit_rule` says.
+An `ObservationBlock` contains both arms' units, failures and ranks (statistics.md §2.1).
+`TrafficMinute` and `TrafficTotal` contain requests, tokens, cost and latency by route, arm and
+target. `UnitRule` defines a unit.
 
-Segments are the closed list of parts of a canary's traffic in which errors are counted apart
-(statistics.md §2.13): whether a request streams, offers tools, to which endpoint it goes, and
-what names its caller.
-
-They explain a rollback, and are no evidence. A unit's segments are those of its request alone,
-never of an answer.
+Segments are a closed list of parts of a canary's traffic with separate error counts
+(statistics.md §2.13): whether a request streams, offers tools, its endpoint, and how it names
+its caller. They explain a rollback, and are not evidence. Only the request decides a unit's
+segments, never an answer.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,9 +32,9 @@ MIN_OBSERVED_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class NeverSeen:
-    """Counts those units of a block whose keys the rollout had never counted before.
+    """Counts the units of a block whose keys the rollout had never counted before.
 
-    counts, ranks: None where the block's own are theirs as well.
+    counts, ranks: None if the block's own counts and ranks apply to these units too.
     """
 
     units: int
@@ -50,31 +47,31 @@ class NeverSeen:
 
 @dataclass(frozen=True, slots=True)
 class ObservationBlock:
-    """Holds n consecutive assigned units of one rollout at one weight, all outcomes in.
+    """Holds n consecutive assigned units of one rollout at one weight, with all outcomes.
 
-    Analysis is by assigned arm, whatever answered.
+    The analysis uses the assigned arm, even if a different target answered.
     """
 
     rollout: str
     worker: str
-    sequence: int  # the worker's own count, so that the same block sent twice is stored once
+    sequence: int  # the worker's own count, so that the store keeps a resent block once
     weight_bps: int
     units: int
     canary_units: int
     failures: int
     canary_failures: int
-    missing: int  # outcomes that never came; the counts hold them as failures
+    missing: int  # outcomes that never arrived; counted as failures
     opened_at: datetime
     closed_at: datetime
-    number: int = 0  # given by the store, in order of arrival. failures count both arms
+    number: int = 0  # set by the store, in order of arrival. failures: of both arms
     period: int = 1  # of the rollout, from 1 (statistics.md §2.1); a block never spans two
     counts: Mapping[Guardrail, FailureTally] = field(default_factory=dict)
-    # In [0, 1], one for each scored unit of the smaller arm, by `domain.canary.ranking`.
+    # In [0, 1], a rank for each scored unit of the smaller arm, by `ranking`.
     ranks: Mapping[Guardrail, tuple[float, ...]] = field(default_factory=dict)
-    # For words. Of errors, counts say which they were where there are any; older blocks do not.
+    # For texts. Older blocks contain no error classes.
     levels: Mapping[Guardrail, ArmLevels] = field(default_factory=dict)
-    # None: no ledger was asked. The rule is an older one's, or the router, or the database was
-    # away for too long.
+    # None without a ledger: the rule or the router is too old, or the database was unavailable
+    # for too long.
     never_seen: NeverSeen | None = None
 
     @property
@@ -83,9 +80,9 @@ class ObservationBlock:
         return self.period == 1 if new is None else new.units == self.units
 
     def set_missing(self, *, against: bool) -> "ObservationBlock":
-        """The block with its missing outcomes set against the canary: its own failed, and the
-        incumbent's did not. Or for it: the other way round. Where an older block does not say
-        whose they are, they may be either's.
+        """Returns the block with its missing outcomes against the canary (the canary's failed,
+        the incumbent's did not), or for it (the reverse). A missing outcome of an older block,
+        which does not record the arm, may belong to either arm.
         """
         if not self.has_missing:
             return self
@@ -101,7 +98,9 @@ class ObservationBlock:
         )
 
     def _lost(self, tally: FailureTally, *, against: bool) -> int:
-        """How many missing outcomes may be the incumbent's (against), or the canary's."""
+        """Counts the missing outcomes that may be the incumbent's (against), or the
+        canary's.
+        """
         errors = self.counts.get(Guardrail.ERRORS)
         splits = [ArmSplit(self.missing, 0 if against else self.missing)]
         if isinstance(errors, ErrorTally):
@@ -118,10 +117,9 @@ class ObservationBlock:
 
     @property
     def of_new_keys(self) -> "ObservationBlock | None":
-        """The block as if it held its never-seen keys alone; None when it has none.
+        """Returns the block reduced to its never-seen keys; None if it has none.
 
-        Without a ledger that is the first period's whole block: whoever counted it had not
-        counted these keys before.
+        Without a ledger it is the whole block in the first period, in which every key is new.
         """
         new = self.never_seen
         if new is None:
@@ -154,13 +152,13 @@ class TrafficMinute:
     input_tokens: int
     output_tokens: int
     cost_usd: float
-    # Histogram, upper bound in ms (-1: no bound) to count.
+    # Upper bound in ms (-1: no bound) → count.
     latency_ms: Mapping[int, int] = field(default_factory=dict)
-    cached_tokens: int = 0  # of the input, those read from a provider's cache
-    unpriced: int = 0  # requests whose cost nobody knows; cost_usd is of the others
+    cached_tokens: int = 0  # input tokens read from a provider's cache
+    unpriced: int = 0  # requests without a known cost; cost_usd excludes them
 
 
-# Of a route and day, so many names are kept; of the others the sum.
+# Swapgate keeps this many names per route and day, and the sum of all further names.
 MOST_ASKED_NAMES: Final = 200
 OTHER_NAMES: Final = "(others)"
 
@@ -169,8 +167,8 @@ OTHER_NAMES: Final = "(others)"
 class AskedName:
     """Counts a UTC day's requests that asked for something by name."""
 
-    # Without a route: a model, as the client called it. Of a route: the endpoint, a colon, and
-    # what its own provider alone can do.
+    # Without a route: a model, as the client called it. With a route: the endpoint, a colon,
+    # and a feature that only the endpoint's own provider supports.
     name: str
     day: date
     requests: int
@@ -182,7 +180,7 @@ class TrafficTotal:
     route: str
     arm: str
     target: str
-    first: datetime  # first, last: its minutes in it
+    first: datetime  # first, last: the target's first and last minute
     last: datetime
     requests: int
     failed: int
@@ -204,9 +202,9 @@ class TrafficPoint:
 
 
 def observed_seconds(totals: Iterable[TrafficTotal], now: datetime) -> float:
-    """Seconds that these records cover: from the first one's minute to now.
+    """Returns the seconds that these records cover: from the first minute to now, at least 60.
 
-    Traffic is recorded by minutes, so it is one at least. Every pace is reckoned over this.
+    Every rate divides by this.
     """
     first = min((total.first for total in totals), default=now)
     return max(MIN_OBSERVED_S, (now - first).total_seconds())
@@ -221,8 +219,8 @@ class Segment(StrEnum):
     EMBEDDINGS = "embeddings"
     RESPONSES = "responses"
     MESSAGES = "messages"
-    HEADER = "named_by_header"  # what names the caller: a header, a field of the body, the
-    FIELD = "named_by_field"  # conversation's opening, or the request alone
+    HEADER = "named_by_header"  # the source of the caller's name: a header, a field
+    FIELD = "named_by_field"  # of the body, the conversation's opening, or only the request
     OPENING = "named_by_opening"
     REQUEST = "named_by_request"
 

@@ -1,8 +1,8 @@
-"""A canary has few requests, so its provider's prompt cache is colder than the incumbent's.
-That is no harm: costs and times are compared at an equal share of cached tokens (statistics.md
-§2.14). Pure; each function is the same for both arms.
+"""A canary has few requests, so its provider's prompt cache is colder than the incumbent's. A
+cold cache is not harm, so costs and times are compared at an equal share of cached tokens
+(statistics.md §2.14). Pure; each function is the same for both arms.
 
-What a provider bills and how long an answer took stay as they are everywhere else.
+All other code uses billed costs and measured times without this adjustment.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,21 +12,21 @@ from typing import Final, NamedTuple, Self
 from harness.frame.formatting import format_number, format_percent
 
 # A prompt cache saves at most this part of the time to the first token ("Prompt caching" in
-# OpenAI's documentation: "up to 80%"), and so many seconds for each token that it had: a
-# hosted model reads at least 1,000 tokens a second.
+# OpenAI's documentation: "up to 80%"), and at most 1 ms for each cached token, because a hosted
+# model reads at least 1,000 tokens a second.
 MAX_SAVED_SHARE: Final = 0.8
 MAX_SAVED_S_PER_TOKEN: Final = 0.001
 
 
 class CacheUse(NamedTuple):
-    """Says what the prompt cache did for one request.
+    """The effect of the prompt cache on one request.
 
-    worth_usd: by how much it would cost less if all its input came from the cache. saved_s:
-    seconds that the cache saved at most.
+    worth_usd: how much less the request would cost if all its input came from the cache.
+    saved_s: the most seconds that the cache can have saved.
     """
 
     input_tokens: int = 0
-    cached_tokens: int = 0  # of the input, read from the cache
+    cached_tokens: int = 0  # input tokens read from the cache
     worth_usd: float = 0.0
     saved_s: float = 0.0
 
@@ -43,7 +43,7 @@ NO_CACHE_USE: Final = CacheUse()
 
 
 def saved_seconds(input_tokens: int, cached_tokens: int, first_token_s: float) -> float:
-    """Computes how many seconds the cache saved at most. first_token_s: as it came."""
+    """Computes the most seconds that the cache can have saved. first_token_s: measured."""
     if not cached_tokens or not input_tokens:
         return 0.0
     share = MAX_SAVED_SHARE * cached_tokens / input_tokens
@@ -52,14 +52,14 @@ def saved_seconds(input_tokens: int, cached_tokens: int, first_token_s: float) -
 
 
 class ArmCacheUse:
-    """Adds up both arms' input tokens, and those that the prompt cache had."""
+    """Adds up each arm's input tokens and cached input tokens."""
 
     def __init__(self) -> None:
         self._input = {True: 0, False: 0}
         self._cached = {True: 0, False: 0}
 
     def add(self, uses: Iterable[tuple[bool, CacheUse]]) -> None:
-        """Adds requests. uses: whether the canary had it, and what its cache did."""
+        """Adds requests. uses: whether the canary served it, and its cache use."""
         for canary, use in uses:
             self._input[canary] += use.input_tokens
             self._cached[canary] += use.cached_tokens
@@ -82,10 +82,10 @@ class ArmCacheUse:
 
 @dataclass(frozen=True, slots=True)
 class CacheLevels:
-    """Holds both arms' cached share of input tokens, and their geometric mean values at an
-    equal share, over connections that stood: for words.
+    """Holds, for texts, each arm's cached share of input tokens, and its geometric mean value
+    at an equal share over connections that were already open.
 
-    canary_opened, control_opened: of the answers, the share whose connection had to be opened.
+    canary_opened, control_opened: the share of answers that needed a new connection.
     """
 
     canary_share: float
@@ -132,17 +132,20 @@ class CacheLevels:
         return "at an equal share of cached tokens" if self.is_cached else "once connected"
 
     def describe(self, observed: float, pair: str) -> str:
-        """Says which part of a difference was cold. observed: a ratio; pair: both, in words."""
-        told = []
+        """Explains how much of a difference comes from the cold cache and new connections.
+
+        observed: a ratio. pair: both values as text.
+        """
+        causes = []
         if self.is_cached:
-            told.append(
+            causes.append(
                 f"the prompt cache had {_percent(self.canary_share)} of the candidate's input "
                 f"tokens and {_percent(self.control_share)} of the incumbent's"
             )
         if self.canary_opened or self.control_opened:
-            told.append(
-                f"a connection was opened for {_percent(self.canary_opened)} of the "
-                f"candidate's answers and {_percent(self.control_opened)} of the incumbent's"
+            causes.append(
+                f"{_percent(self.canary_opened)} of the candidate's answers and "
+                f"{_percent(self.control_opened)} of the incumbent's needed a new connection"
             )
         times, equal_times, cold_times = (
             f"{format_number(ratio, 2)} ×"
@@ -154,8 +157,8 @@ class CacheLevels:
         elif self.canary_opened or self.control_opened:
             where, cold = "at an equal share and once connected", "the cache and the opening"
         return (
-            f"{', and '.join(told)}: as observed {times} ({pair}), {where} {equal_times}; "
-            f"the rest, {cold_times}, is {cold}"
+            f"{', and '.join(causes)}: as observed {times} ({pair}), {where} {equal_times}; "
+            f"{cold} explains the remaining {cold_times}"
         )
 
 

@@ -1,10 +1,10 @@
 """Ranking places a block's canary values among the incumbent's values (statistics.md §2.4).
 
-`rank_block` makes of one guardrail's values (latency, tokens, cost) one rank in (0, 1) for each
-scored unit; ranks are uniform when the arms are alike. Chance is seeded by the block's stored
-name. Where the canary has most of the traffic, as in a bake, the roles are exchanged: each
-scored value of the control is placed among fresh canary values, and 1 - u is kept, which is
-uniform just as well, and high where the canary's values are.
+`rank_block` turns one guardrail's values (latency, tokens, cost) into one rank in (0, 1) for
+each scored unit; ranks are uniform if the arms are alike. The block's stored name seeds the
+draws. If the canary has most of the traffic, as in a bake, the roles are exchanged: the
+function ranks control values among canary values and keeps 1 - u, which is also uniform, and
+high for high canary values.
 """
 
 import math
@@ -22,11 +22,10 @@ MAX_CONTROLS: Final = 99
 
 
 class MeasuredUnit(NamedTuple):
-    """Holds one unit's arm and value. value None: it failed, or never ended, and is worse than
-    any value.
+    """Holds one unit's arm and value. value None: the unit failed, or never ended, and ranks as
+    worse than any value.
 
-    observed: the value as it was, where `value` is what it is compared with
-    (`prompt_cache`).
+    observed: the measured value, if `value` is adjusted for the comparison (`prompt_cache`).
     """
 
     canary: bool
@@ -44,8 +43,8 @@ class BlockRanks:
 def rank_among(value: float, controls: Sequence[float], tie_breaker: float) -> float:
     """Ranks the value among the controls, in [0, 1]: `(less + U·(equal + 1))/(K + 1)`.
 
-    controls: from the same time window, each used once. tie_breaker: U, uniform on (0, 1).
-    Uniform when canary and control are alike.
+    controls: from the same time window, each one used once. tie_breaker: U, uniform on (0, 1).
+    The rank is uniform if canary and control are alike.
     """
     ordered = sorted(controls)
     below = bisect_left(ordered, value)
@@ -66,23 +65,24 @@ def rank_block(
     tolerated: float,
     block: tuple[str, str, int],
 ) -> BlockRanks:
-    """The ranks of one guardrail in one block that is complete.
+    """Ranks one guardrail's values in one complete block.
 
-    values: of all units that the guardrail applies to, in the order of admission. tolerated: a
-    ratio; canary values are divided by it. block: its rollout, worker and sequence, which are
-    the seed: they are stored with it, so that who was compared with whom was not chosen by
-    outcome. Canary values and their controls are drawn by the seed: since arms were drawn too,
-    the ranks are independent and uniform when the arms are alike, whatever the time of day did.
-    Raises InputError for values that are not finite, or negative.
+    values: of all units to which the guardrail applies, in the order of admission. tolerated: a
+    ratio that divides canary values. block: rollout, worker and sequence. They are stored and
+    seed the draw of canary values and controls, so that outcomes cannot influence the pairing.
+    Because arms are assigned at random, the ranks of equal arms are independent and uniform at
+    any time of day. Raises InputError for a value that is negative or not finite.
     """
     for value in values:
         if value.value is not None and not 0.0 <= value.value < math.inf:
-            raise InputError(f"{guardrail.value} of a unit is {value.value}: not an amount")
+            raise InputError(
+                f"{guardrail.value} of a unit is {value.value}: it must be finite, >= 0"
+            )
     # Only `random()` is the same in every version of Python.
     draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
     canaries = _drawn([_worst(v) / tolerated for c, v, _ in values if c], draw)
     controls = _drawn([_worst(v) for c, v, _ in values if not c], draw)
-    # By the arms' sizes, which were fixed before any answer.
+    # By the arms' sizes, which are fixed before any answer.
     exchanged = len(canaries) > len(controls)
     fewer, more = (controls, canaries) if exchanged else (canaries, controls)
     wanted = scored_count(len(fewer), len(more))

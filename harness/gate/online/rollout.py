@@ -1,11 +1,9 @@
-"""A rollout is one canary, with its policy, step and state; this is its state machine.
+"""A rollout is one canary, with its policy, step and state; this module is its state machine.
 
-`TRANSITIONS` is the table of states and signals; `apply_signal` gives the rollout after a
-signal, with its new step or the end of its bake. `harness.gate.online.next_step` decides which
-signal the data give; `MANUAL_SIGNALS` are those that a person may give.
-
-The three ways in which a canary ends without its candidate serving the route. Command line,
-dashboard, reports, alerts and the reasons in the audit log take their words from here.
+`TRANSITIONS` is the table of states and signals; `apply_signal` returns the rollout after a
+signal. `harness.gate.online.next_step` derives signals from data; a person may give
+`MANUAL_SIGNALS`. `CanaryEnd` names the three ways in which a canary ends without serving the
+route, for all interfaces and the audit log.
 """
 
 from collections.abc import Mapping
@@ -22,8 +20,8 @@ from harness.gate.policy import CanaryPolicy, CanaryStep
 
 class CanaryEnd(StrEnum):
     ABORTED = "aborted"  # a person ended it before its promotion
-    TAKEN_BACK = "promotion taken back"  # a person brought the former model back
-    ROLLED_BACK = "rolled back"  # what was measured ended it, or a change of what it rests on
+    TAKEN_BACK = "promotion taken back"  # a person restored the former model
+    ROLLED_BACK = "rolled back"  # the evidence ended it, or a change of the route or the model
 
     @property
     def predicate(self) -> str:
@@ -34,7 +32,7 @@ class CanaryEnd(StrEnum):
         return f"its {self.describe('')}"
 
     def describe(self, route: str) -> str:
-        """Says it of a route: `canary of chat was aborted`. route: empty for none."""
+        """Describes the end: `canary of chat was aborted`. route: empty for no route."""
         of_route = f" of {route}" if route else ""
         if self is CanaryEnd.TAKEN_BACK:
             return f"promotion{of_route} was taken back"
@@ -42,7 +40,7 @@ class CanaryEnd(StrEnum):
 
 
 def describe_abort(name: str, reason: str, *, baking: bool) -> str:
-    """Writes the reason of an end that a person brought about. `find_end` reads it."""
+    """Writes the reason of an end caused by a person. `find_end` parses it."""
     return f"{CanaryEnd.TAKEN_BACK if baking else 'abort'} by {name}: {reason}"
 
 
@@ -61,7 +59,7 @@ def find_end(ended_because: str) -> CanaryEnd:
 class RolloutState(StrEnum):
     WAITING = "waiting"  # fewer exposures than the step's minimum
     MEASURING = "measuring"  # enough exposures; the evidence decides
-    PAUSED = "paused"  # a person looks; same weight
+    PAUSED = "paused"  # waits for a person; same weight
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled_back"
 
@@ -76,10 +74,10 @@ class RolloutSignal(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     ABORT = "abort"
-    ADVANCE = "advance"  # by hand: one step on, whatever the evidence still lacks
-    PROMOTE = "promote"  # by hand: now, with the verdict
+    ADVANCE = "advance"  # by hand: one step on, even if evidence is missing
+    PROMOTE = "promote"  # by hand: at once, with the verdict
     BASE_CHANGED = "base_changed"
-    STALE = "stale"  # the candidate's name stands for another model now
+    STALE = "stale"  # the candidate's name now refers to a different model
     BAKED = "baked"
     FINISH = "finish"  # by hand: the bake is over
 
@@ -93,11 +91,11 @@ class ActionKind(StrEnum):
 
 
 def rollout_id(proposal: str) -> str:
-    """Names a proposal's one rollout: the route's signed history shows whether it was."""
+    """Names a proposal's only rollout, so that the route's signed history identifies it."""
     return f"r_{proposal.removeprefix('p_')}"
 
 
-# What a person may ask for; the others are the data's.
+# Signals that a person may give; all other signals come from data.
 MANUAL_SIGNALS: Final = frozenset(
     {
         RolloutSignal.PAUSE,
@@ -109,7 +107,7 @@ MANUAL_SIGNALS: Final = frozenset(
     }
 )
 
-# Of these, what brings the candidate further, or ends the watch over it.
+# Manual signals that bring the candidate further, or end the watch over it.
 MANUAL_ONWARD_SIGNALS: Final = MANUAL_SIGNALS - {RolloutSignal.PAUSE, RolloutSignal.ABORT}
 
 _S = RolloutState
@@ -140,7 +138,7 @@ TRANSITIONS: Final[Mapping[tuple[RolloutState, RolloutSignal], RolloutState]] = 
     (_S.PAUSED, RolloutSignal.PROMOTE): _S.PROMOTED,
     (_S.PAUSED, RolloutSignal.BASE_CHANGED): _S.ROLLED_BACK,
     (_S.PAUSED, RolloutSignal.STALE): _S.ROLLED_BACK,
-    # While it bakes: the incumbent before it is kept as a control (`Rollout.baking`).
+    # During the bake the former incumbent stays as a control (`Rollout.baking`).
     (_S.PROMOTED, RolloutSignal.HARM): _S.ROLLED_BACK,
     (_S.PROMOTED, RolloutSignal.ABORT): _S.ROLLED_BACK,
     (_S.PROMOTED, RolloutSignal.BASE_CHANGED): _S.PROMOTED,
@@ -163,7 +161,7 @@ def next_state(state: RolloutState, signal: RolloutSignal) -> RolloutState:
         ]
         raise IllegalTransition(
             f"a rollout that is {state.value} cannot take the signal {signal.value}; "
-            f"a person can: {', '.join(left) or 'nothing, it has ended'}"
+            f"a person can: {', '.join(left) or 'give no signal, because it has ended'}"
         ) from None
 
 
@@ -174,7 +172,7 @@ class Rollout:
     route: str
     incumbent: str  # incumbent, candidate: target ids
     candidate: str
-    verdict: str  # its proof
+    verdict: str  # id of the verdict that proves the candidate
     policy: CanaryPolicy
     salt: str
     step: int  # index into policy.steps
@@ -184,8 +182,7 @@ class Rollout:
     updated_at: datetime
     ended_because: str = ""
     version: int = 1  # optimistic locking
-    # Until when a promoted candidate is compared with its predecessor; None when there is or
-    # was no bake.
+    # End of the comparison of a promoted candidate with its predecessor; None without a bake.
     bake_ends_at: datetime | None = None
 
     @property
@@ -194,7 +191,7 @@ class Rollout:
 
     @property
     def baking(self) -> bool:
-        """Tells whether it is promoted, and still watched against the incumbent before."""
+        """Tells whether it is promoted and still compared with the former incumbent."""
         return self.state is RolloutState.PROMOTED and self.bake_ends_at is not None
 
     @property
@@ -216,17 +213,15 @@ def apply_signal(
 ) -> Rollout:
     """Returns the rollout after `signal`; STEP_DONE and ADVANCE go one step on.
 
-    Raises IllegalTransition: for a pair not in the table, past the last step, and for one that
-    was promoted and bakes no more.
+    Raises IllegalTransition for a pair not in the table, past the last step, and for a promoted
+    rollout after its bake.
     """
     state = next_state(rollout.state, signal)
     if rollout.state is RolloutState.PROMOTED and not rollout.baking:
         raise IllegalTransition(f"rollout {rollout.id} is promoted, and its bake is over")
     onward = signal in (RolloutSignal.STEP_DONE, RolloutSignal.ADVANCE)
     if onward and rollout.last_step:
-        raise IllegalTransition(
-            f"rollout {rollout.id} is at its last step: what comes next is the promotion"
-        )
+        raise IllegalTransition(f"rollout {rollout.id} is at its last step: promote it instead")
     new_step = onward or signal is RolloutSignal.RESUME
     return replace(
         rollout,
@@ -249,7 +244,7 @@ def _bake_end(rollout: Rollout, state: RolloutState, now: datetime) -> datetime 
 def build_unit_rule(
     policy: CanaryPolicy, began_at: datetime, *, ledger_salt: str = ""
 ) -> UnitRule:
-    """What routers count for a rollout of this policy. ledger_salt: for its key ledger."""
+    """Returns the unit rule for routers. ledger_salt: for the rollout's key ledger."""
     return UnitRule(
         block_size=policy.block_size,
         missing_s=policy.missing_s,

@@ -1,5 +1,5 @@
 """A rollout's decision is an action (`RolloutAction`: hold, advance, pause, promote, roll back)
-with every figure behind it (`RolloutFigures`), as the audit log keeps them.
+with every figure behind it (`RolloutFigures`), as the audit log stores them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class RolloutFigures(ShownAsJson):
-    """The figures that a decision rests on. E-values are not logarithms here."""
+    """The figures behind a decision. E-values are not logarithms here."""
 
     at: datetime = _NEVER  # when it was decided
-    last_block: int = 0  # number of the newest block that was read
+    last_block: int = 0  # number of the newest block
     alpha: float = 0.0
     rho: float = 1.0
     rho_ni: float = 1.0
     p0: float = 0.0
-    log_e_max: float = 0.0  # the most evidence of harm in the current period
+    log_e_max: float = 0.0  # maximum evidence of harm in the current period
     rollback_at: float = 0.0  # log e at which the canary is rolled back
     period: int = 1
     tripped: Guardrail | None = None  # the guardrail that rolled it back
@@ -35,7 +35,7 @@ class RolloutFigures(ShownAsJson):
     certificate: float = 0.0
     certificate_odds: float = 0.0
     certificate_rate: float = 0.0
-    certificate_at: float = 0.0  # where the certificate is granted
+    certificate_at: float = 0.0  # level that grants the certificate
     log_srm: float = 0.0  # evidence that callers are not split as planned
     blocks: int = 0
     canary_units: int = 0
@@ -45,11 +45,11 @@ class RolloutFigures(ShownAsJson):
     missing: int = 0
     min_exposures: int = 0
     seconds_left: float = 0.0  # of the step's time
-    # The evidence comes from never-seen callers and is carried over the periods.
+    # Whether the evidence comes from never-seen callers, over all periods.
     carried: bool = False
-    unproven: str = ""  # why the stored scores do not give the verdict any more
-    local_abort: str = ""  # the alert with which a router's own guard stopped the canary
-    warnings: tuple[str, ...] = ()  # reasons against an advance that a person made by hand
+    unproven: str = ""  # why the stored scores no longer give the verdict
+    local_abort: str = ""  # the alert of the router guard that stopped the canary
+    warnings: tuple[str, ...] = ()  # reasons against an advance by hand
 
     @property
     def segment(self) -> SegmentHarm | None:
@@ -58,8 +58,8 @@ class RolloutFigures(ShownAsJson):
         return errors.segment if errors else None
 
     def with_segment(self, blocks: Sequence[ObservationBlock]) -> Self:
-        """Returns the figures of a rollout whose errors were stopped by another than its
-        evidence, with the segment that its blocks name.
+        """Returns the figures with the segment of the errors, for a rollout that something
+        other than its evidence stopped.
         """
         errors = self.guardrails.get(Guardrail.ERRORS)
         if errors is None or errors.segment:
@@ -87,16 +87,16 @@ class RolloutFigures(ShownAsJson):
         return figures
 
 
-_TOLD_APART = {"at", "tripped", "guardrails", "carried", "unproven", "local_abort", "warnings"}
-_PLAIN = tuple(f.name for f in fields(RolloutFigures) if f.name not in _TOLD_APART)
+_CONVERTED = {"at", "tripped", "guardrails", "carried", "unproven", "local_abort", "warnings"}
+_PLAIN = tuple(f.name for f in fields(RolloutFigures) if f.name not in _CONVERTED)
 
 
 @dataclass(frozen=True)
 class RolloutAction:
-    """What the data ask for, and every figure that led to it."""
+    """An action that the data ask for, and every figure behind it."""
 
     kind: ActionKind
-    signal: RolloutSignal | None  # the transition to take, None to stay
+    signal: RolloutSignal | None  # the transition to take; None for no transition
     reason: str
     log_e: float
     distance_to_trip: float

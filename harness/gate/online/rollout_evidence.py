@@ -1,10 +1,10 @@
-"""Rollout evidence adds up every guardrail's harm, block by block, to where it trips
-(statistics.md §2).
+"""Rollout evidence adds up every guardrail's evidence of harm, block by block, until it reaches
+the rollback level (statistics.md §2).
 
-Guardrails share alpha as a weighted mean of e-values. Keys keep their arm from one day to the
-next, so that periods are dependent: each has evidence of its own. The first period's is carried
-on: keys that were never seen before are independent of the past on every day (statistics.md
-§2.12). The certificate's evidence is there as well.
+Guardrails share alpha as a weighted mean of e-values. Keys keep their arm from day to day, so
+periods are dependent and each period has separate evidence. The evidence of the first period
+continues over all days: keys that were never seen before are independent of the past on every
+day (statistics.md §2.12). The module also computes the certificate's evidence.
 """
 
 import math
@@ -30,7 +30,7 @@ from harness.gate.policy import CanaryPolicy
 
 # The number of the stream of never-seen keys, which has no period.
 CARRIED: Final = 0
-# Of alpha, for that stream; the periods after the first share the rest.
+# Share of alpha for that stream; the periods after the first share the rest.
 CARRIED_SHARE: Final = 0.75
 
 
@@ -38,16 +38,18 @@ CARRIED_SHARE: Final = 0.75
 class CanaryEvidence:
     """Holds the evidence of a rollout up to the last block, or to the block that tripped."""
 
-    blocks: int  # that were read
-    log_e: float  # now
-    block: int | None  # index of the block that tripped, None if none did
-    period: int  # of the last one, limit: the log e at which it trips
-    limit: float
+    blocks: int  # number of blocks used
+    log_e: float
+    block: int | None  # index of the block that tripped; None if none did
+    period: int  # the last block's
+    limit: float  # log e that trips
     guardrails: tuple[GuardrailEvidence, ...]  # errors first
-    tripped: Guardrail | None  # the guardrail with the most weight in the evidence that tripped
+    tripped: (
+        Guardrail | None
+    )  # the guardrail with the largest part of the evidence that tripped
     exposures: int  # canary units
-    # The same by weight in bps, without blocks in which every unit failed: these say nothing
-    # about the canary.
+    # Canary units by weight in bps, without blocks in which every unit failed, because such
+    # blocks contain no information about the canary.
     exposures_by_weight: Mapping[int, int]
     units: int
     failures: int
@@ -56,16 +58,16 @@ class CanaryEvidence:
     distance_to_trip: float
     # Whether it would have tripped with the missing outcomes set against the canary.
     rests_on_missing: bool
-    # Whether it would have tripped by times of the warm-up, and few have come after it.
+    # Whether times of the warm-up would have tripped it, with too few times since.
     slow_in_warm_up: bool
-    # Running, of the current period, which certifies at certificate_limit; log_odds_e and
-    # log_rate_e are the two e-values it is the mean of.
+    # log_certificate: the current evidence, which certifies at certificate_limit; the mean of
+    # the e-values log_odds_e and log_rate_e.
     log_certificate: float
     certificate_limit: float
     log_odds_e: float
     log_rate_e: float
     log_e_max: float
-    # The evidence comes from never-seen keys, carried over the periods; else from the period.
+    # Whether the evidence comes from never-seen keys over all periods, not from one period.
     carried: bool = False
 
     @property
@@ -80,11 +82,10 @@ class CanaryEvidence:
 def collect_evidence(
     blocks: Sequence[ObservationBlock], policy: CanaryPolicy
 ) -> CanaryEvidence:
-    """Collects all evidence of one rollout, accumulated over its steps, blocks in the order of
-    number.
+    """Collects all evidence of one rollout over its steps, blocks in the order of number.
 
-    Stops at the block that trips: a rollback is final. Missing outcomes are set for the canary,
-    and against it where it is certified (statistics.md §2.1).
+    Stops at the block that trips, because a rollback is final. Missing outcomes count for the
+    canary in the evidence of harm, and against it in the certificate (statistics.md §2.1).
     """
     ordered = skip_warm_up(blocks, policy)
     streams = _streams(ordered, policy)
@@ -144,7 +145,7 @@ def distance_path(
     for stream in streams:
         places, path = np.array(stream.places, dtype=np.intp), stream.path
         if stream.number == CARRIED:
-            # It stays what it is after blocks without never-seen keys.
+            # The evidence does not change after blocks without never-seen keys.
             after_each = np.concatenate([[0.0], path])
             path = after_each[np.searchsorted(places, np.arange(number), side="right")]
             places = np.arange(number)
@@ -159,11 +160,11 @@ class _Stream:
     """The evidence of one period of a rollout, or of never-seen keys over all periods."""
 
     number: int  # of the period, or CARRIED
-    cost: float  # what its part of alpha adds to the log e that is needed
+    cost: float  # how much the stream's part of alpha raises the required log e
     limit: float
-    places: tuple[int, ...]  # of its blocks among all
+    places: tuple[int, ...]  # indices of the stream's blocks among all blocks
     blocks: tuple[ObservationBlock, ...]
-    paths: Mapping[Guardrail, Floats]  # paths, path: log e of each guardrail, and of all
+    paths: Mapping[Guardrail, Floats]  # paths, path: log e of each guardrail, and combined
     path: Floats
 
     @classmethod
@@ -189,17 +190,17 @@ class _Stream:
 
     @property
     def tripped(self) -> int | None:
-        """The place of the first block that did."""
+        """The index of the first block at the limit; None if there is none."""
         over = np.flatnonzero(self.path >= self.limit)
         return self.places[int(over[0])] if len(over) else None
 
     @property
     def excess(self) -> float:
-        """Returns log e above the limit. The highest stream is the nearest to its limit."""
+        """Returns log e minus the limit, to find the stream that is nearest to its limit."""
         return _last(self.path) - self.limit
 
     def until(self, end: int) -> "_Stream":
-        """Returns the stream as it was before the block at place `end` came."""
+        """Returns the stream before the block at index `end`."""
         n = sum(place < end for place in self.places)
         paths = {guardrail: path[:n] for guardrail, path in self.paths.items()}
         return replace(
@@ -214,8 +215,8 @@ class _Stream:
 def _streams(
     ordered: Sequence[ObservationBlock], policy: CanaryPolicy, *, against: bool = False
 ) -> list[_Stream]:
-    """The carried one, which holds every block's never-seen keys and does not end, and one for
-    each period after the first, in which each key counts once more.
+    """Returns the stream of never-seen keys, which spans all periods, and a stream for each
+    period after the first, in which each key counts once more.
     """
     placed = list(enumerate(ordered))
     new = [(place, part) for place, block in placed if (part := block.of_new_keys)]
@@ -233,9 +234,10 @@ def _slow_in_warm_up(
     ordered: Sequence[ObservationBlock],
     policy: CanaryPolicy,
 ) -> bool:
-    """Tells whether the share of the last block would trip with the times of its warm-up. False
-    once enough of its times count. ordered: the blocks without those of the warm-up. A block
-    may hold the ranks of many before it, so its units are no measure of them.
+    """Tells whether the last block's share would trip with the times of its warm-up. False once
+    enough later times count. ordered: the blocks without times of the warm-up.
+
+    A block may contain ranks of many earlier blocks, so its units do not measure its ranks.
     """
     if not ordered or not policy.warm_up_s:
         return False
@@ -250,13 +252,12 @@ def _slow_in_warm_up(
 
 
 def _period(blocks: Sequence[ObservationBlock]) -> int:
-    """The period of the last block."""
     return blocks[-1].period if blocks else 1
 
 
 def period_cost(period: int) -> float:
-    """Returns how much the period's part of alpha raises the needed log e. Without the first
-    period's, 1/(j(j + 1)) sum to ½.
+    """Returns how much the period's part of alpha raises the required log e. Without the first
+    period, the terms 1/(j(j + 1)) sum to ½.
     """
     return math.log(period * (period + 1) / (2.0 * (1.0 - CARRIED_SHARE)))
 
@@ -285,7 +286,7 @@ def _guardrails(
 
 
 class _Certified(NamedTuple):
-    """Evidence against harm: the mean of `odds` and `rate`, and where it certifies."""
+    """The mean of the evidence `odds` and `rate`, and the limit that certifies."""
 
     log_e: float
     odds: float

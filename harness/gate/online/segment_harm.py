@@ -1,5 +1,5 @@
-"""Segment harm says which segment of a canary's traffic carries the harm of a rollback
-(statistics.md §2.13): in figures, and in a sentence for people.
+"""Segment harm: the segment of a canary's traffic in which the harm of a rollback is
+(statistics.md §2.13), as figures and as a sentence.
 """
 
 from collections import Counter, defaultdict
@@ -12,18 +12,17 @@ from harness.gate.online.fisher import MAX_UNITS
 from harness.gate.online.guardrails import ErrorTally, FailureTally, Guardrail
 from harness.gate.online.observation import SEGMENTS, SOURCES, ObservationBlock, Segment
 
-# The highest probability that chance names any segment.
+# The maximum probability of naming a segment by chance alone.
 _NAMED_BY_CHANCE: Final = 0.1
-# The lowest p-value of failures elsewhere with which the harm is in the segment alone.
+# If the p-value of failures elsewhere exceeds this, only the segment is harmed.
 _ELSEWHERE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentHarm:
-    """Names the segment that carries the harm, with the failures in it and elsewhere.
+    """Names the harmed segment, with the failures in it and elsewhere.
 
-    alone: elsewhere the canary fails no more often than chance has it. compared: how many
-    segments were.
+    alone: whether failures elsewhere are within chance. compared: the number of segments.
     """
 
     segment: Segment
@@ -41,8 +40,8 @@ class SegmentHarm:
             f"The harm {verb} {self.segment.text}: {inside.canary_failures:,} of the canary's "
             f"{inside.canary:,} units failed there, {elsewhere.canary_failures:,} of "
             f"{elsewhere.canary:,} elsewhere (incumbent: {_control(inside)} and "
-            f"{_control(elsewhere)}). Segments compared: {self.compared}; chance alone names "
-            "one in at most 1 of 10 rollbacks"
+            f"{_control(elsewhere)}). Segments compared: {self.compared}; in at most 1 of 10 "
+            "rollbacks, chance alone names a segment"
         )
 
     def as_json(self) -> dict[str, object]:
@@ -58,13 +57,13 @@ class SegmentHarm:
 
 
 def segmented_errors(block: ObservationBlock) -> ErrorTally | None:
-    """Returns a block's errors with their segments; None for a block without."""
+    """Returns a block's errors with their segments; None for a block without segments."""
     errors = block.counts.get(Guardrail.ERRORS)
     return errors if isinstance(errors, ErrorTally) and errors.segments else None
 
 
 def describe_sources(blocks: Sequence[ObservationBlock]) -> str:
-    """Says what named the units' callers: `840 by a field of the body, 12 by the request`."""
+    """Describes how callers were named: `840 by a field of the body, 12 by the request`."""
     units = Counter[str]()
     for block in blocks:
         if errors := segmented_errors(block):
@@ -75,23 +74,22 @@ def describe_sources(blocks: Sequence[ObservationBlock]) -> str:
 
 
 def find_segment(blocks: Sequence[ObservationBlock]) -> SegmentHarm | None:
-    """Finds the segment that carries the harm of a rollout that is rolled back; None where the
-    data name none.
+    """Finds the harmed segment of a rollout that is rolled back; None if the data name none.
 
-    Were the harm the same everywhere, the canary's failures would fall as its units do, and as
-    the incumbent's failures do.
+    Under equal harm everywhere, a segment's share of the canary's failures follows its share of
+    canary units and the incumbent's failure rate.
     """
-    told = [
+    tallies = [
         errors for block in blocks if (errors := segmented_errors(block)) and _is_sound(errors)
     ]
     whole = FailureTally(
-        sum(errors.units for errors in told),
-        sum(errors.canary for errors in told),
-        sum(errors.failures for errors in told),
-        sum(errors.canary_failures for errors in told),
+        sum(errors.units for errors in tallies),
+        sum(errors.canary for errors in tallies),
+        sum(errors.failures for errors in tallies),
+        sum(errors.canary_failures for errors in tallies),
     )
     sums: dict[str, Ints] = defaultdict(lambda: np.zeros(4, dtype=np.int64))
-    for errors in told:
+    for errors in tallies:
         for name, count in errors.segments.items():
             sums[name] += count
     known = {name: FailureTally(*map(int, sums[name])) for name in SEGMENTS if name in sums}
@@ -115,8 +113,8 @@ def find_segment(blocks: Sequence[ObservationBlock]) -> SegmentHarm | None:
 
 
 def _is_sound(errors: ErrorTally) -> bool:
-    """Tells whether a block's segments can be summed up. A row written around the product must
-    not keep a rollback from being carried out.
+    """Tells whether a block's segments can be summed up. A row that somebody wrote directly to
+    the database must not block a rollback.
     """
     whole = (errors.units, errors.canary, errors.failures, errors.canary_failures)
     numbers = [n for count in (whole, *errors.segments.values()) for n in count]
@@ -124,7 +122,7 @@ def _is_sound(errors: ErrorTally) -> bool:
 
 
 def _chance(inside: FailureTally, elsewhere: FailureTally) -> float:
-    """How likely so many of the canary's failures are inside, were the harm the same."""
+    """Returns the probability of at least this many canary failures inside under equal harm."""
     expected = inside.canary * _control_rate(inside)
     share = expected / (expected + elsewhere.canary * _control_rate(elsewhere))
     failures = inside.canary_failures + elsewhere.canary_failures
@@ -134,7 +132,7 @@ def _chance(inside: FailureTally, elsewhere: FailureTally) -> float:
 
 
 def _control_rate(tally: FailureTally) -> float:
-    """The incumbent's share of failures; half a failure is added, so that none is no proof."""
+    """Returns the incumbent's failure rate. Adding half a failure keeps it above 0."""
     control = tally.units - tally.canary
     return (tally.failures - tally.canary_failures + 0.5) / (control + 1.0)
 

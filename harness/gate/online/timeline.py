@@ -1,5 +1,5 @@
-"""A canary's timeline is its share, the evidence of harm and both arms' failures after each
-block, placed in time, for people who look at it. It decides nothing.
+"""A canary's timeline for charts: its share, the evidence of harm and both arms' failures after
+each block. No decision uses it.
 """
 
 import math
@@ -13,7 +13,7 @@ from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout
 from harness.gate.online.rollout_evidence import distance_path
 
-# A chart shows no more; a long canary is thinned out evenly.
+# The maximum of a chart; the timeline of a long canary is thinned out evenly.
 MOST_POINTS: Final = 160
 _CONFIDENCE: Final = 0.95
 
@@ -33,7 +33,7 @@ class FailureShare:
     def interval(self) -> tuple[float, float] | None:
         """Returns the 95 % interval of the share, None without units.
 
-        It holds at this moment alone; the evidence is what may be looked at at any time.
+        The interval is valid only at this moment; only the evidence allows repeated looks.
         Source: Wilson 1927 (score interval).
         """
         if not self.units:
@@ -51,7 +51,7 @@ class TimelinePoint:
 
     at: datetime
     weight_bps: int
-    distance: float  # of the evidence to the rollback, 1 trips
+    distance: float  # evidence as a share of the rollback level; 1 trips
     candidate: FailureShare
     incumbent: FailureShare
 
@@ -59,8 +59,8 @@ class TimelinePoint:
 def build_timeline(
     rollout: Rollout, blocks: Sequence[ObservationBlock]
 ) -> tuple[TimelinePoint, ...]:
-    """Returns a point for each block in order of number, up to the block that tripped; thinned
-    to MOST_POINTS.
+    """Returns a point for each block in order of number, up to the block that tripped; at most
+    about MOST_POINTS.
     """
     ordered = sorted(blocks, key=lambda block: block.number)
     distances = distance_path(ordered, rollout.policy)
@@ -68,7 +68,7 @@ def build_timeline(
     at = rollout.started_at
     candidate = incumbent = FailureShare(0, 0)
     for block, distance in zip(ordered, distances, strict=False):
-        # Two routers' clocks differ a little: time goes on in a chart all the same.
+        # Two routers' clocks may differ, but time must not go back in a chart.
         at = max(at, block.closed_at)
         candidate = _plus(candidate, block.canary_failures, block.canary_units)
         incumbent = _plus(
@@ -85,7 +85,7 @@ def _plus(share: FailureShare, failures: int, units: int) -> FailureShare:
 
 
 def _thinned(points: Sequence[TimelinePoint]) -> tuple[TimelinePoint, ...]:
-    """Keeps the last point and what every step began with."""
+    """Keeps the last point and the first point of every step."""
     if len(points) <= MOST_POINTS:
         return tuple(points)
     every = math.ceil(len(points) / MOST_POINTS)

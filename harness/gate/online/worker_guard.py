@@ -1,18 +1,19 @@
 """The worker guard lets one router worker stop a canary that fails grossly. Pure; needs no
 database.
 
-A key's arm is a coin with a known probability, the canary's share. So if the candidate fails no
-more often than the incumbent, whoever fails is in the canary with at most that probability,
-whatever happens to both arms at once: each failing unit is a bet on its arm. This is
-statistics.md §2.2 with one canary in a block, and the planned share for the block's.
+The canary's share is the known probability that a key's arm is the canary. If the candidate
+fails no more often than the incumbent, a failing unit is in the canary with at most that
+probability, even if something happens to both arms at once. So each failing unit is a bet on
+its arm. This is statistics.md §2.2 with one canary unit per block, and the planned share for
+the block's share.
 
-It holds for units that count once, in the order of their assignment. A unit whose outcome is
-late is taken for the worst against the canary's guilt: a canary's for good, an incumbent's for
-failed. That only lowers e.
+The guard needs units that count once, in the order of their assignment. A late outcome counts
+in favour of the canary: a canary unit as successful, an incumbent unit as failed. That only
+lowers e.
 
-A long healthy time must not hide a later break: evidence may begin at any failure
-(statistics.md §2.3). The first has the weight w = FIRST_WEIGHT, failure t after it
-(1 - w)/((t - 1)t); together they are 1. `abort_log_e` is the limit at which a worker aborts, so
+A long healthy time must not hide a later break, so evidence may begin at any failure
+(statistics.md §2.3). The first failure has the weight w = FIRST_WEIGHT, the t-th failure (1 -
+w)/((t - 1)t); all weights sum to 1. `abort_log_e` is the level at which a worker aborts, so
 that all workers together spend alpha at most.
 """
 
@@ -26,14 +27,15 @@ FIRST_WEIGHT: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class WorkerGuard:
-    """The evidence that the canary's units fail more than rho times as often as the others."""
+    """The evidence that canary units fail more than rho times as often as incumbent units."""
 
-    # Tolerated ratio; below 1 as 1, since a ratio of odds bounds one of rates only above it.
+    # Tolerated ratio. Values below 1 count as 1, because an odds ratio bounds a rate ratio only
+    # above 1.
     rho: float = 1.0
     failures: int = 0  # units that failed, in both arms
     canary_failures: int = 0
-    # For each ratio of the grid the weighted sum, over the failures at which evidence may have
-    # begun, of the product since.
+    # For each ratio of the grid: the weighted sum, over all failures at which evidence may
+    # begin, of the product since that failure.
     log_sums: tuple[float, ...] = (-math.inf,) * len(HARM_GRID)
 
     @property
@@ -45,11 +47,11 @@ class WorkerGuard:
 
     @property
     def _later(self) -> float:
-        """Weight of what has not begun: worth 1 each."""
+        """The total weight of evidence that begins later, worth 1 each."""
         return (1.0 - FIRST_WEIGHT) / self.failures if self.failures else 1.0
 
     def after(self, *, canary: bool, share: float) -> "WorkerGuard":
-        """A unit failed, of an arm that it was in with probability `share` of the canary."""
+        """Adds a failed unit. share: the probability of the canary arm for this unit."""
         if not 0.0 < share < 1.0:
             return self
         number = self.failures + 1
@@ -68,12 +70,12 @@ class WorkerGuard:
 
 
 def abort_log_e(alpha: float, *, workers: int, turn: int) -> float:
-    """Computes the log e at which a worker aborts, so that all of a router's together spend
-    alpha at most.
+    """Computes the log e at which a worker aborts. All workers of a router together spend alpha
+    at most.
 
-    turn: how many worker processes have watched this rollout before this one, from 0. The first
-    `workers` share FIRST_WEIGHT of alpha, those that come after them (a worker was killed, the
-    router was restarted) the rest: the i-th has 1/(i(i + 1)) of it.
+    turn: number of worker processes that watched this rollout earlier. The first `workers`
+    processes share FIRST_WEIGHT of alpha. Later processes (after a killed worker or a restart)
+    share the rest: the i-th has 1/(i(i + 1)) of it.
     """
     late = turn - workers + 1
     share = FIRST_WEIGHT / workers if late < 1 else (1.0 - FIRST_WEIGHT) / (late * (late + 1))

@@ -1,8 +1,6 @@
-"""A comparison's budget says how many items show an effect, and what they cost
-(statistics.md §1.9).
-
-From the spread of measured differences and the mean usage of answers: items needed, the
-smallest effect that can be shown, costs and duration.
+"""A comparison's budget: the items that show an effect, the smallest effect that can be shown,
+costs and duration (statistics.md §1.9). It uses the spread of measured differences and the mean
+usage of answers.
 """
 
 import math
@@ -28,8 +26,8 @@ def sd_pass_fail(disagree: float, delta: float = 0.0) -> float:
 def slice_effect(sd: float, n: int, level: float) -> float:
     """Computes the smallest loss of a slice that one look at n units finds with power .8.
 
-    level: the error of that look (statistics.md §1.13). A candidate that loses much differs on
-    more items than earlier candidates did, so the plan has more power.
+    level: the error of that look (statistics.md §1.13). A much worse candidate differs on more
+    items than earlier candidates did, so the plan uses more power.
     """
     reach = float(special.stdtrit(n - 1.0, 1.0 - level) + special.ndtri(SLICE_POWER))
     unseen = 1.0 / (1.0 + n * sd * sd / 4.0)
@@ -37,7 +35,7 @@ def slice_effect(sd: float, n: int, level: float) -> float:
 
 
 MAX_EPOCHS: Final = 5
-# A spread from fewer pairs is a guess; the default guess is at least on the safe side.
+# A spread from fewer pairs is a guess; the default is at least a cautious guess.
 MIN_PAIRS: Final = 30
 
 
@@ -45,10 +43,10 @@ MIN_PAIRS: Final = 30
 class MeanUsage:
     """Mean tokens, cost and duration of one answer."""
 
-    answers: int  # how many
+    answers: int
     input_tokens: float
     output_tokens: float
-    cost_usd: float | None  # None where a price is unknown
+    cost_usd: float | None  # None if a price is unknown
     duration_s: float
     judge_usd: float | None = 0.0  # the judge's cost, 0 without a judge, None if unknown
 
@@ -61,8 +59,8 @@ class MeanUsage:
 
 @dataclass(frozen=True, slots=True)
 class DifferenceSpread:
-    """Holds the variances of an item's difference: between items, and within one. Where
-    one epoch was asked, `between` holds both, and further epochs count as no help.
+    """Holds the variances of an item's difference, between items and within an item. With one
+    epoch, `between` contains both, and further epochs do not help.
     """
 
     between: float
@@ -99,7 +97,7 @@ def measure_spread(differences: Sequence[Sequence[float]]) -> DifferenceSpread |
 def comparison_cost_usd(
     items: int, epochs: int, sides: Sequence[MeanUsage | None]
 ) -> float | None:
-    """Returns the cost at most, judging included; None where a price is unknown."""
+    """Returns the maximum cost, including judging; None if a price is unknown."""
     return _summed(items * epochs, [side.total_usd if side else None for side in sides])
 
 
@@ -120,7 +118,8 @@ def comparison_duration_s(
     sides: Sequence[MeanUsage | None],
     connections: int,
 ) -> float | None:
-    """Returns how long both sides take in parallel, with so many answers at a time each."""
+    """Returns the duration of both sides in parallel; each side has `connections`
+    connections."""
     known = [side.duration_s for side in sides if side is not None]
     if len(known) < len(sides) or not known:
         return None

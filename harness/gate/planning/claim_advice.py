@@ -1,4 +1,6 @@
-"""Says how often a suite would show each claim, and recommends one (statistics.md §1.9)."""
+"""Estimates how often a suite would show each claim, and recommends a claim (statistics.md
+§1.9).
+"""
 
 import math
 from collections.abc import Sequence
@@ -12,44 +14,44 @@ from harness.gate.planning.budget import POWER, DesignOption, DifferenceSpread, 
 from harness.gate.planning.planned_tests import cheapest_design, planned_test
 from harness.gate.suite_plan import Claim, ClaimPopulation, SuitePlan
 
-# Shares of a cost below this are noise of the arithmetic.
+# Smaller shares of a cost are rounding noise.
 SAME_COST: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimOption:
-    """Says how often a claim is shown with the planned items, if it is the one registered."""
+    """Estimates how often the planned items show a claim, if it is the registered claim."""
 
     claim: Claim
     margin: float  # allowed loss
     population: ClaimPopulation
-    items: int  # items, or clusters; of the candidate
+    items: int  # the candidate's items, or clusters
     epochs: int
     answers: int  # of both models, at most
-    cost_usd: float | None  # of these; None where a price is unknown
+    cost_usd: float | None  # of these answers; None if a price is unknown
     if_equal: float  # share of comparisons that show it, if both models are equally good
     if_better: float  # the same, if the candidate is better by the difference that matters
-    # What shows it in 80 %: superior of a better candidate, the others of an equal one. None
-    # where the suite is too small.
+    # The design that shows the claim in 80 %: superior for a better candidate, other claims for
+    # an equal candidate. None if the suite is too small.
     enough: DesignOption | None
 
     @property
     def power(self) -> float:
-        """How often it is shown of the candidate that it is meant for."""
+        """Returns how often the claim is shown, if the candidate deserves it."""
         return self.if_better if self.claim is Claim.SUPERIOR else self.if_equal
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimAdvice:
-    """Compares the claims that may be made on a suite; the recommended one comes first."""
+    """Compares the possible claims on a suite; the recommended claim comes first."""
 
     options: tuple[ClaimOption, ...]
-    own: ClaimOption  # the option that is registered unless a person changes it
+    own: ClaimOption  # the option that Swapgate registers unless a person changes it
     suite_items: int  # items, or clusters
     effect: float  # the difference that matters, a share of 1
-    saving: float | None  # of the incumbent's cost; None where a price is unknown or 0
+    saving: float | None  # share of the incumbent's cost; None if a price is unknown or 0
     price: str  # a sentence on the known prices, and on what a cost claim needs
-    noise_known: bool  # whether an item was asked twice
+    noise_known: bool  # whether a run asked items twice
 
     @property
     def recommended(self) -> ClaimOption:
@@ -72,7 +74,7 @@ class ClaimAdvice:
             text += f"; 80 % takes {enough} items"
         these = any(one.population is ClaimPopulation.THESE for one in self.options)
         if these and not self.noise_known:
-            text += "; answering an item twice shows no more here until its noise is measured"
+            text += "; a second answer to each item shows no more until its noise is measured"
         return f"{self.price}; {text}"
 
 
@@ -85,33 +87,33 @@ def advise_claim(
     saving: float | None,
     effect: float,
 ) -> ClaimAdvice:
-    """Compares claims on one suite. plans: one for each possible claim; the first is registered
-    unless a person changes it. chosen: the claim that a person chose, if any.
+    """Compares claims on one suite. plans: one for each possible claim; Swapgate registers the
+    first unless a person changes it. chosen: the claim that a person chose, if any.
 
-    Recommends the chosen claim. For a cheaper candidate it recommends that it is cheaper and
-    not worse, also where superior was chosen. A person alone changes margin and items.
+    Recommends the chosen claim. For a cheaper candidate it recommends the cost claim, even if a
+    person chose superior. Only a person changes margin and items.
     """
     own, *others = (_option(plan, suite_items, known, sides, saving, effect) for plan in plans)
     options = [own, *(one for one in others if one.if_better > 0.0)]
     question = _question(options)
     if chosen is Claim.SUPERIOR and question is Claim.CHEAPER:
         chosen = None  # a cheaper candidate need not be better
-    wanted = (chosen or question, own.margin)
+    preferred = (chosen or question, own.margin)
     options.sort(
-        key=lambda one: (one.claim, one.margin, one.population) != (*wanted, own.population)
+        key=lambda one: (one.claim, one.margin, one.population) != (*preferred, own.population)
     )
     # With other numbers of items than the owner's setting, show only the recommended option.
     shown = [
         one
         for one in options
-        if one.population is own.population or (one.claim, one.margin) == wanted
+        if one.population is own.population or (one.claim, one.margin) == preferred
     ]
     price, noise_known = _price_text(plans, shown[0], saving), known.within > 0.0
     return ClaimAdvice(tuple(shown), own, suite_items, effect, saving, price, noise_known)
 
 
 def _question(options: Sequence[ClaimOption]) -> Claim:
-    """A cheaper candidate need not be better; another one has to be."""
+    """A cheaper candidate need not be better; any other candidate must be."""
     own = options[0].claim
     if any(one.claim is Claim.CHEAPER and one.if_better > 0.0 for one in options):
         return Claim.CHEAPER
@@ -132,7 +134,7 @@ def _price_text(plans: Sequence[SuitePlan], best: ClaimOption, saving: float | N
         return known
     plan = next((plan for plan in plans if plan.claim is Claim.CHEAPER), None)
     if plan is None:
-        return f"{known}, and here nothing may be claimed of the price"
+        return f"{known}, and the policy allows no claim about the price"
     least, items = format_percent(plan.min_saving), _cost_items(plan, saving)
     if saving is None:
         needs = "needs the prices of both models"
@@ -143,7 +145,7 @@ def _price_text(plans: Sequence[SuitePlan], best: ClaimOption, saving: float | N
             f"needs about {items:,.0f} {plan.unit}s to show {least} less, not {plan.n_max:,}"
         )
     else:
-        needs = f"was not chosen, but {best.claim.value}"
+        needs = f"was not chosen; the choice is {best.claim.value}"
     return f"{known}, and the claim that it is cheaper {needs}"
 
 
@@ -179,7 +181,7 @@ def _option(
 
 
 def _cost_items(plan: SuitePlan, saving: float | None) -> float:
-    """Estimates how many items show what the claim says of the cost; infinity for never."""
+    """Estimates how many items show the plan's cost claim; infinity if no number does."""
     if plan.claim is not Claim.CHEAPER:
         return 0
     items = None if saving is None else items_to_show_saving(saving, plan)
@@ -189,7 +191,9 @@ def _cost_items(plan: SuitePlan, saving: float | None) -> float:
 def _in_items(
     plan: SuitePlan, design: DesignOption | None, least: float
 ) -> DesignOption | None:
-    """A design of `least` units or more, with the answers and costs of their mean size."""
+    """Returns a design of at least `least` units, with the answers and costs of their mean
+    size.
+    """
     if design is None:
         return None
     items = max(design.items, int(least))

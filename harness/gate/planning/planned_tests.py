@@ -1,5 +1,5 @@
-"""A planned test says, before a comparison is made, which differences it shows
-(`PlannedTest`, statistics.md §1.9). `cheapest_design` finds the items and epochs that show what
+"""A planned test predicts, before a comparison, which differences it shows (`PlannedTest`,
+statistics.md §1.9). `cheapest_design` finds the items and epochs that show the difference that
 matters.
 """
 
@@ -17,7 +17,7 @@ from harness.gate.planning import budget
 from harness.gate.planning.budget import DesignOption, DifferenceSpread, MeanUsage
 from harness.gate.suite_plan import Claim, SuitePlan
 
-_MOST_DRIFT: Final = 8.0  # standard errors; nearly nothing is shown that needs more
+_MOST_DRIFT: Final = 8.0  # standard errors; larger effects are always shown
 _STEPS: Final = 14
 _MOST_ITEMS: Final = 10**7
 # The part of the differences' spread that wins and losses share: .33 to .46 on graded suites.
@@ -26,27 +26,28 @@ _SHARED: Final = 0.4
 
 @dataclass(frozen=True, slots=True)
 class PlannedTest:
-    """The test at planned analyses: what a suite's items show."""
+    """Predicts the test at planned analyses for a suite."""
 
     alpha: float
-    suite_items: int  # units that the suite has
-    planned: int  # units whose analyses these are
+    suite_items: int  # units of the suite
+    planned: int  # units of the planned analyses
     about_these: bool = False
-    # Share of the differences' variance that asking the same items anew would bring.
+    # Share of the differences' variance that comes from asking the same items again.
     anew: float = 1.0
     graded: bool = False  # not every difference is -1, 0 or 1
-    margin: float = 0.0  # allowed loss, under a claim that has one
+    margin: float = 0.0  # allowed loss; 0 for a claim without one
 
     def with_epochs(self, spread: DifferenceSpread, epochs: int) -> "PlannedTest":
         test = replace(self, graded=spread.graded or epochs > 1)
         if not self.about_these or not spread.within:
             return test
-        # Of either model, one item more is taken to be as noisy as can be.
+        # For each model, add one item with the maximum noise.
         noise = spread.within / epochs + 2.0 * MOST_NOISE / self.planned
         return replace(test, anew=float(asked_anew(noise, spread.sd(epochs) ** 2)))
 
     def smallest_effect(self, sd: float, items: int) -> float:
-        """Computes the smallest true distance from the null that is shown with power .8."""
+        """Computes the smallest true distance from the null that the test shows with power
+        .8."""
         return self._reach * self._error(sd, items) + self._unseen(sd, items) / items
 
     def power(self, sd: float, effect: float, items: int) -> float:
@@ -74,7 +75,7 @@ class PlannedTest:
         return math.sqrt(left * variance / items)
 
     def _null_variance(self, disagree: float) -> float:
-        """Computes what the score test takes it to be, of equal models that differ so often."""
+        """Computes the score test's variance for equal models."""
         square = self.margin * self.margin
         root = disagree * disagree + 4.0 * square * max(0.0, 1.0 - disagree)
         return (disagree + math.sqrt(root)) / 2.0 - square
@@ -101,10 +102,9 @@ def cheapest_design(
     test: PlannedTest,
     sides: Sequence[MeanUsage | None],
 ) -> DesignOption | None:
-    """Finds the cheapest design that shows the effect; None when the suite has too few items
-    for any.
+    """Finds the cheapest design that shows the effect; None if the suite has too few items.
 
-    effect: true distance from the null, above 0. Where prices are unknown, the fewest answers.
+    effect: true distance from the null, above 0. If prices are unknown, counts answers.
     """
     found = []
     for epochs in range(2 if test.about_these else 1, budget.MAX_EPOCHS + 1):
@@ -117,7 +117,7 @@ def cheapest_design(
 
 @lru_cache(maxsize=64)
 def _reach(items: tuple[int, ...], alpha: float) -> float:
-    """The distance, in standard errors of the last test, that is shown with power .8."""
+    """Returns the distance, in standard errors of the last test, shown with power .8."""
     low, high = 0.0, _MOST_DRIFT
     for _ in range(_STEPS):
         middle = (low + high) / 2.0

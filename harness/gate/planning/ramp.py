@@ -1,8 +1,8 @@
 """The ramp plan estimates how long a canary's steps take at a route's traffic.
 
-`plan_ramp` gives each step's exposures, typical and cautious time. The certificate's time has
-no formula. It is found by simulation with the functions that decide: a healthy canary that
-fails as often as the route itself. Same arguments, same answer.
+`plan_ramp` returns each step's exposures, typical and cautious time. The certificate's time has
+no formula. The module simulates a healthy canary that fails as often as the route itself, with
+the functions that decide. Equal arguments give equal results.
 """
 
 import math
@@ -18,10 +18,10 @@ from harness.gate.policy import CanaryPolicy, CanaryStep
 DAY_S: Final = 86_400.0
 SEED: Final = 20_260_301
 RUNS: Final = 60
-# Without a certificate after so many blocks, it is out of reach for any traffic.
+# Without a certificate after this many blocks, no traffic reaches the certificate.
 MAX_BLOCKS: Final = 3_000
 CAUTIOUS_SHARE: Final = 0.8
-# A rate of 0 was never measured, only not seen.
+# An observed rate of 0 does not prove a true rate of 0.
 LOWEST_RATE: Final = 1e-5
 
 
@@ -31,19 +31,19 @@ class TrafficPace:
     units_per_hour: float
     requests_per_hour: float
     failure_rate: float  # of the incumbent
-    # Else units_per_hour is the rate of requests, an upper bound where callers come back.
+    # False: units_per_hour is the rate of requests, an upper bound if callers return.
     measured: bool
-    rate_measured: bool = True  # else failure_rate is the policy's `p0`, for want of requests
+    rate_measured: bool = True  # False: failure_rate is the policy's `p0`; too few requests
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     weight_bps: int
     min_exposures: int
-    certify: bool  # what it waits for beside exposures
+    certify: bool  # whether the step also waits for a certificate
     deadline_s: float
     floor_s: float
-    exposures: int | None  # canary units it needs, None out of reach
+    exposures: int | None  # canary units that the step needs; None if out of reach
     # Half of all healthy canaries take at most typical_s, four of five cautious_s. None: longer
     # than the deadline.
     typical_s: float | None
@@ -55,7 +55,7 @@ class StepPlan:
 
 
 def plan_ramp(policy: CanaryPolicy, pace: TrafficPace) -> tuple[StepPlan, ...]:
-    """Plans each step at its typical time: with a new day, evidence begins anew."""
+    """Plans each step from its typical start, because evidence starts again each day."""
     plans: list[StepPlan] = []
     spent_s = 0.0
     for step in policy.steps:
@@ -68,8 +68,8 @@ def plan_ramp(policy: CanaryPolicy, pace: TrafficPace) -> tuple[StepPlan, ...]:
 def plan_step(
     policy: CanaryPolicy, step: CanaryStep, pace: TrafficPace, began_s: float
 ) -> StepPlan:
-    """Plans one step. began_s: seconds from the rollout's start to the step's. Evidence of
-    earlier steps is left out: that makes the plan longer, never shorter.
+    """Plans one step. began_s: seconds from the rollout's start to the step's. Ignores evidence
+    of earlier steps, which can only make the plan longer.
     """
     per_second = pace.units_per_hour / 3600.0
     share = step.weight_bps / 10_000
@@ -98,9 +98,10 @@ def plan_step(
 def certification_times(
     policy: CanaryPolicy, step: CanaryStep, pace: TrafficPace, began_s: float
 ) -> tuple[float, float]:
-    """Seconds until half, and until four of five, of healthy canaries are certified.
+    """Returns the seconds until half, and until four of five, of healthy canaries are
+    certified.
 
-    Infinite where it takes longer than the step's deadline, or than MAX_BLOCKS.
+    Infinite if it takes longer than the step's deadline, or than MAX_BLOCKS.
     """
     size, canary = block_size(policy, step.weight_bps)
     block_s = size / (pace.units_per_hour / 3600.0)
@@ -119,7 +120,7 @@ def certification_times(
 
 
 def block_size(policy: CanaryPolicy, weight_bps: int) -> tuple[int, int]:
-    """Units of a block, canary units in it: large enough to have one."""
+    """Returns the units and canary units of a block that has at least one canary unit."""
     size = max(policy.block_size, math.ceil(10_000 / weight_bps))
     return size, max(1, round(size * weight_bps / 10_000))
 
@@ -134,11 +135,12 @@ def simulate_crossings(
     began_s: float,
     terms: tuple[float, float, float],
 ) -> tuple[float, float]:
-    """Blocks until half, and four of five, of RUNS simulated canaries are certified.
+    """Returns the blocks until half, and until four of five, of RUNS simulated canaries are
+    certified.
 
-    block_s: seconds that a block takes. terms: rho_ni, p0 and the certificate's level. As if
-    all callers came back each day: what evidence gains that is carried depends on how many do
-    not.
+    block_s: duration of a block in seconds. terms: rho_ni, p0 and the certificate's level. The
+    simulation assumes that all callers return each day, because the gain from evidence over all
+    days depends on the number that do not.
     """
     rho_ni, p0, level = terms
     chance = np.random.default_rng(SEED)
@@ -168,7 +170,7 @@ def _odds(ours: Ints, theirs: Ints, day: Ints, block: tuple[int, int, float]) ->
 
 
 def _rate(theirs: Ints, day: Ints, terms: tuple[int, float]) -> Floats:
-    """Computes `certificate.log_rate_e` for all runs at once."""
+    """Computes `fisher.log_rate_e` for all runs at once."""
     canary, p0 = terms
     failed = _within_day(theirs.astype(float), day)
     clean = _within_day((canary - theirs).astype(float), day)
@@ -181,7 +183,7 @@ def _rate(theirs: Ints, day: Ints, terms: tuple[int, float]) -> Floats:
 
 
 def _within_day(factors: Floats, day: Ints) -> Floats:
-    """Running sums that begin anew with each day."""
+    """Computes running sums that start again each day."""
     total = np.cumsum(factors, axis=1)
     starts = np.searchsorted(day, day)
     before = np.concatenate([np.zeros((len(total), 1)), total], axis=1)

@@ -1,4 +1,4 @@
-"""Explains how long a canary takes, and a rollout by what `decide_action` decided."""
+"""Explains how long a canary takes, and why a rollout is in its state."""
 
 import math
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ from harness.gate.text.guardrail_rows import GuardrailRow, guardrail_row, list_w
 
 TOO_SLOW: Final = "Give such a step a larger share or a longer `deadline_s`."
 SHADOW_FIRST: Final = (
-    "`swapgate shadow start ROUTE TARGET` shows great harm before any user meets it, and "
+    "`swapgate shadow start ROUTE TARGET` shows severe harm before it reaches any user, but "
     "shortens no step."
 )
 
 
 def no_pace_text(route: str, requests: int) -> str:
-    """Explains why the time that a canary takes is unknown. requests: those of 24 hours."""
+    """Explains why a canary's duration is unknown. requests: number in the last 24 hours."""
     recorded = "no request was"
     if requests:
         recorded = f"only {requests:,} request{'s were' if requests > 1 else ' was'}"
@@ -41,7 +41,7 @@ def no_pace_text(route: str, requests: int) -> str:
 
 
 def ramp_summary(pace: TrafficPace, steps: Sequence[StepPlan]) -> str:
-    """The first line: how long in all, or which step does not come through in its time."""
+    """Writes the first line: the total duration, or the first step that misses its deadline."""
     late = [step for step in steps if not step.in_time]
     basis = _basis(pace)
     if not late:
@@ -53,9 +53,9 @@ def ramp_summary(pace: TrafficPace, steps: Sequence[StepPlan]) -> str:
         return f"{words}. {basis}"
     first = late[0]
     time = format_estimate(first.deadline_s)
-    why = f"has not enough traffic for its certificate within {time}"
+    why = f"has too little traffic for its certificate within {time}"
     if first.typical_s is not None:
-        why = f"needs {format_estimate(first.typical_s)}, and its time is {time}"
+        why = f"needs {format_estimate(first.typical_s)}, but its deadline is {time}"
     step = f"The step at {format_bps(first.weight_bps)}"
     return f"{step} {why}: it would pause for a person. {basis}"
 
@@ -65,32 +65,32 @@ def _basis(pace: TrafficPace) -> str:
     rate = f"{percent} of requests fail today"
     if not pace.rate_measured:
         rate = (
-            f"that {percent} of requests fail is assumed (the policy's `p0`), since too few "
-            "are recorded to tell"
+            f"a failure rate of {percent} is assumed (the policy's `p0`), because too few "
+            "requests are recorded"
         )
     requests = f"{format_rate(pace.requests_per_hour)} requests an hour"
     if pace.measured:
         return (
-            f"Reckoned from {format_rate(pace.units_per_hour)} new callers an hour "
-            f"({requests}); {rate}. A request that names no caller is a caller of its own."
+            f"Estimated from {format_rate(pace.units_per_hour)} new callers an hour "
+            f"({requests}); {rate}. A request without a caller counts as a new caller."
         )
     return (
-        f"Reckoned from {requests}; {rate}. Each caller counts once, by the first request; a "
-        "request that names no caller is a caller of its own. How many of these requests come "
-        "from new callers is not measured yet: it takes longer where callers come back."
+        f"Estimated from {requests}; {rate}. Each caller counts once, by the first "
+        "request. A request without a caller counts as a new caller. The number of new "
+        "callers is not measured yet: the canary takes longer if callers return."
     )
 
 
 def describe_warm_up(policy: CanaryPolicy) -> str:
-    """Says whose times do not count; empty where all do."""
+    """Describes when times do not count; empty if all count."""
     first = [format_estimate(policy.warm_up_s)] if policy.warm_up_s else []
     first += [f"{policy.cold_units:,} callers"] if policy.cold_units else []
     return f"times do not count in the canary's first {' and '.join(first)}" if first else ""
 
 
 def ramp_options(steps: Sequence[StepPlan], *, may_mirror: bool) -> tuple[str, ...]:
-    """Says what would help a step that is late; empty where none is. may_mirror: whether the
-    route may have a shadow.
+    """Lists remedies for late steps; empty if no step is late. may_mirror: whether the route
+    may have a shadow.
     """
     if all(step.in_time for step in steps):
         return ()
@@ -98,7 +98,7 @@ def ramp_options(steps: Sequence[StepPlan], *, may_mirror: bool) -> tuple[str, .
 
 
 HOUR: Final = timedelta(hours=1)
-# A pace of fewer blocks is a guess.
+# A pace from fewer blocks is a guess.
 MIN_BLOCKS: Final = 3
 
 
@@ -107,21 +107,21 @@ class StepNeed:
     what: str
     words: str
     done: bool
-    share: float  # of it that is there
+    share: float  # met part of the need
     eta_s: float | None  # None if unknown
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutExplanation:
-    why: str  # it is where it is
-    goes_to: str  # where it goes next, empty when it has ended
+    why: str  # why the rollout is in its state
+    goes_to: str  # the next share, empty after its end
     goes_back: str
     guardrails: tuple[GuardrailRow, ...]
     needs: tuple[StepNeed, ...]
     units_per_hour: float | None  # of all arms, at the current pace; None without traffic
-    eta_s: float | None  # until the next step, None where nobody knows
-    eta: str  # in words, empty when nothing is to come
-    # What a person is told who takes it on by hand; empty where nothing speaks against it.
+    eta_s: float | None  # until the next step; None if unknown
+    eta: str  # the same as text; empty after the end
+    # Warnings for a person who advances the rollout by hand; empty if there are none.
     against: tuple[str, ...] = ()
     judged_by: str = ""  # the rules that its policy registered
 
@@ -134,21 +134,22 @@ _PERSON: Final = StepNeed(
 def explain_rollout(
     rollout: Rollout, action: RolloutAction, blocks: Sequence[ObservationBlock], now: datetime
 ) -> RolloutExplanation:
-    """Explains a rollout. action: of `decide_action`, for the same blocks and moment."""
+    """Explains a rollout. action: result of `decide_action` for these blocks and this
+    moment."""
     return replace(_explain(rollout, action, blocks, now), judged_by=_judged_by(rollout.policy))
 
 
 def _judged_by(policy: CanaryPolicy) -> str:
     words = (
         "counts callers, each by the first request; the guardrail of errors has nine tenths of "
-        "the weight, and the others share the rest; likely sizes of harm weigh more than "
-        "unlikely ones; small blocks are judged by the planned share"
+        "the weight, and the other guardrails share the rest; likely sizes of harm weigh more "
+        "than unlikely sizes; small blocks are judged by the planned share"
     )
     words += f"; {describe_warm_up(policy)}" if describe_warm_up(policy) else ""
     if policy.handover_s:
         words += (
             f"; for {format_span(policy.handover_s)} after each new share, a conversation "
-            "that is under way stays with the incumbent and counts for neither model"
+            "that has begun stays with the incumbent and counts for neither model"
         )
     return words
 
@@ -162,7 +163,7 @@ def _explain(
     if rollout.baking and rollout.bake_ends_at and action.signal is not RolloutSignal.HARM:
         left = max(0.0, (rollout.bake_ends_at - now).total_seconds())
         need = StepNeed("time", "the end of the bake", done=not left, share=0.0, eta_s=left)
-        goes, back = "the end of the bake", _back("the incumbent before it serves again")
+        goes, back = "the end of the bake", _back("the former incumbent serves again")
         return RolloutExplanation(
             action.reason, goes, back, rows, (need,), pace, left, f"in {format_estimate(left)}"
         )
@@ -182,7 +183,10 @@ def _explain(
 
 
 def _back(what: str) -> str:
-    return f"Evidence of harm at 100 % of the rollback level: {what}, at once and by itself."
+    return (
+        f"If the evidence of harm reaches 100 % of the rollback level, {what}, at once and "
+        "without a person."
+    )
 
 
 def _needs(
@@ -204,19 +208,19 @@ def _warm_up(
 ) -> list[StepNeed]:
     policy, have = rollout.policy, action.exposures
     left = max(0, policy.cold_units - have)
-    # The step may have begun after `now` was read.
+    # The step may have begun after the caller read `now`.
     lasted_s = max(0.0, (now - rollout.step_started_at).total_seconds())
     left_s = max(0.0, policy.warm_up_s - lasted_s) if action.step_exposures else 0.0
     if not left and not left_s:
         return []
-    each_s = _seconds_each(rollout, pace)
+    unit_s = _seconds_each(rollout, pace)
     until = [f"{have:,} of {policy.cold_units:,} units"] if left else []
     until += [f"another {format_estimate(left_s)}"] if left_s else []
-    words = f"{' and '.join(until)} to warm up, in which times do not count"
+    words = f"{' and '.join(until)} of the warm-up, in which times do not count"
     share = have / policy.cold_units if left else 1.0 - left_s / policy.warm_up_s
     eta_s: float | None = left_s
     if left:
-        eta_s = None if each_s is None else max(left_s, left * each_s)
+        eta_s = None if unit_s is None else max(left_s, left * unit_s)
     return [StepNeed("warm-up", words, done=False, share=share, eta_s=eta_s)]
 
 
@@ -224,13 +228,13 @@ def _exposures(rollout: Rollout, action: RolloutAction, pace: float | None) -> S
     step, have = rollout.current, action.step_exposures
     wanted = max(1, step.min_exposures)
     left = max(0, wanted - have)
-    each_s = _seconds_each(rollout, pace)
+    unit_s = _seconds_each(rollout, pace)
     return StepNeed(
         what="exposures",
         words=f"{have:,} of {wanted:,} canary callers at {format_bps(step.weight_bps)}",
         done=not left,
         share=min(1.0, have / wanted),
-        eta_s=0.0 if not left else None if each_s is None else left * each_s,
+        eta_s=0.0 if not left else None if unit_s is None else left * unit_s,
     )
 
 
@@ -240,9 +244,9 @@ def _seconds_each(rollout: Rollout, pace: float | None) -> float | None:
 
 def _ratio(action: RolloutAction) -> StepNeed:
     right = action.figures.log_srm < ALARM_LOG_E
-    words = "the canary's share of callers is the planned one"
+    words = "the canary's share of callers is the planned share"
     if not right:
-        words = "the canary's share of callers is not the planned one: look at routing"
+        words = "the canary's share of callers is not the planned share: look at routing"
     return StepNeed("sample ratio", words, right, float(right), 0.0 if right else None)
 
 
@@ -265,12 +269,12 @@ def _floors(rollout: Rollout, now: datetime) -> list[StepNeed]:
 def _certificate(
     rollout: Rollout, action: RolloutAction, pace: float | None, now: datetime
 ) -> StepNeed:
-    """When: the rest of what a healthy canary of this route takes in half of all cases."""
+    """ETA: the remaining share of the median time that a healthy canary of this route takes."""
     figures = action.figures
     at = figures.certificate_at
     share = min(1.0, max(0.0, action.log_certificate / math.log(at)))
     done = action.log_certificate >= math.log(at)
-    # Beyond its goal the number says nothing more.
+    # Above its limit the number has no further meaning.
     words = (
         f"the certificate of no harm is reached ({format_number(at)})"
         if done
@@ -303,12 +307,12 @@ def _eta(
     words = f"in about {format_estimate(eta_s)}"
     ends = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
     if add_seconds(now, eta_s) > ends:
-        words += ": later than its time allows, so it will pause"
+        words += ": later than its deadline, so it will pause"
     return eta_s, words
 
 
 def _pace(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -> float | None:
-    """Units of all arms an hour: of the last hour, or of the whole step where that is thin."""
+    """Returns units an hour of all arms, in the last hour or, with few data, in the step."""
     step = [block for block in blocks if block.closed_at >= rollout.step_started_at]
     last_hour = [block for block in step if now - block.closed_at <= HOUR]
     for used in (last_hour, step):

@@ -1,4 +1,4 @@
-"""Explains the evidence of one guardrail as a row, and lists which guardrails warn."""
+"""Explains the evidence of one guardrail as a row, and lists the warnings."""
 
 import math
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ from harness.gate.online.rollout_action import RolloutFigures
 
 # log e (statistics.md §0): strong evidence, not enough to act.
 STRONG_EVIDENCE: Final = math.log(10.0)
-# Of the way to a rollback by itself.
+# A share of the rollback level, for the guardrail alone.
 HALF_DISTANCE: Final = 0.5
 NO_FEEDBACK: Final = "no feedback yet"
-# log e (statistics.md §0): from here on it is called so.
+# log e (statistics.md §0) from which texts call it so.
 SOME_EVIDENCE: Final = math.log(3.0)
 _EVIDENCE: Final = (
     (STRONG_EVIDENCE, "strong evidence of harm"),
@@ -54,18 +54,18 @@ class GuardrailRow:
     guardrail: Guardrail
     name: str
     says: str
-    candidate: str  # candidate, incumbent: figures in words, empty without data
+    candidate: str  # candidate, incumbent: figures as text, empty without data
     incumbent: str
     allowed: str
     exposures: int
     log_e: float
     log_e_max: float
-    distance: float  # to the rollback if it tripped alone, 1 trips
-    furthest: float  # the highest that it was
-    # Of errors, a line for each model that has any; of the judge, what he cost; of costs and
-    # times, which part of a difference is the prompt cache.
+    distance: float  # share of the rollback level for the guardrail alone; 1 trips
+    furthest: float  # the maximum distance so far
+    # For errors, a line for each model with errors; for the judge, its cost; for costs and
+    # times, the part of a difference that the prompt cache explains.
     classes: tuple[str, ...] = ()
-    warns: bool = False  # it speaks against going on by hand
+    warns: bool = False  # whether it warns against an advance by hand
 
 
 def guardrail_row(
@@ -100,7 +100,8 @@ def guardrail_row(
 
 
 def _without_feedback(evidence: GuardrailEvidence) -> bool:
-    """Whether no user gave feedback. Missing outcomes, which count as bad, may be evidence."""
+    """Tells whether no user gave feedback. Missing outcomes, which count as bad, may be
+    evidence."""
     opinions = evidence.opinions
     return (
         opinions is not None
@@ -130,7 +131,7 @@ def _judge_lines(evidence: GuardrailEvidence, judge: CanaryJudge | None) -> tupl
     paid, money = format_usd(totals.cost_usd), format_usd(judge.max_usd)
     lines = [f"{judge.model} was paid {paid} of {money}"]
     if totals.cost_usd >= judge.max_usd:
-        lines[0] += ": the money is spent, and no further answer is read, of either model"
+        lines[0] += ": the money is spent, so the judge reads no further answer of either model"
     if totals.canary_unjudged or totals.control_unjudged:
         lines.append(
             f"without a verdict: candidate {totals.canary_unjudged:,}, incumbent "
@@ -173,28 +174,28 @@ def _arm_figure(evidence: GuardrailEvidence, *, canary: bool) -> str:
 
 
 def is_warning(evidence: GuardrailEvidence) -> bool:
-    """Whether a guardrail's figures are strong evidence of harm, or half of what trips it."""
+    """Tells whether the evidence of harm is strong, or half of the rollback level."""
     if not evidence.canary:
         return False
     return evidence.distance_to_trip >= HALF_DISTANCE or evidence.log_e > STRONG_EVIDENCE
 
 
 def list_warnings(figures: RolloutFigures) -> tuple[str, ...]:
-    """Returns a sentence for each thing that warns; empty when nothing does."""
+    """Writes a sentence for each warning; empty without warnings."""
     warnings = []
     if figures.log_srm >= ALARM_LOG_E:
         warnings.append(
-            "The canary's share of callers is not the planned one: look at routing first."
+            "The canary's share of callers is not the planned share: look at routing first."
         )
     warnings += [
-        f"The canary {evidence.text}; by itself that is "
-        f"{format_percent(evidence.distance_to_trip, 0)} of the evidence that takes it back."
+        f"The canary {evidence.text}; this guardrail alone has "
+        f"{format_percent(evidence.distance_to_trip, 0)} of the evidence for a rollback."
         for evidence in figures.guardrails.values()
         if is_warning(evidence)
     ]
     warnings += [
-        f"{evidence.cache_text[:1].upper()}{evidence.cache_text[1:]}. No evidence counts the "
-        "cache's part: it stays if the candidate's cache stays cold at full traffic."
+        f"{evidence.cache_text[:1].upper()}{evidence.cache_text[1:]}. The evidence excludes "
+        "the cache's part, which remains if the candidate's cache stays cold at full traffic."
         for evidence in figures.guardrails.values()
         if evidence.is_cold
     ]

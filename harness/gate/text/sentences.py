@@ -1,4 +1,4 @@
-"""These functions describe a comparison in one or two plain sentences."""
+"""Describes a comparison in one or two plain sentences."""
 
 import re
 from collections import Counter
@@ -28,12 +28,12 @@ from harness.gate.verdict import (
     VerdictBasis,
 )
 
-# Begins the list of the suites that are guards, at the end of a stored reason.
+# Starts the list of guard suites at the end of a stored reason.
 NOT_SHOWN_WORSE: Final = " Not shown to be worse: "
 COUNTS_IN_MEAN: Final = "counts in the mean"
 MOST_REASONS: Final = 3
 ONE_POINT: Final = re.compile(r"(?<![\d.,+−])1 points\b")
-# Not the dots of an ellipsis.
+# Does not match the dots of an ellipsis.
 TWO_STOPS: Final = re.compile(r"(?<!\.)\.\.(?!\.)")
 
 
@@ -42,22 +42,22 @@ def outcome_text(outcome: str) -> str:
 
 
 def standing_text(basis: VerdictBasis, report: SuiteReport) -> str:
-    """A suite's outcome in a verdict; one that decided nothing by itself has none."""
+    """Returns a suite's outcome in a verdict; a suite that decides nothing has no outcome."""
     return outcome_text(report.outcome) if basis.decides(report) else COUNTS_IN_MEAN
 
 
 def polish_reason(reason: str) -> str:
-    """Rewords a stored reason for people who read it beside the verdict's words.
+    """Rewords a stored reason for people who see the verdict's words beside it.
 
-    What is stored stays as it is: a verdict is recomputed to the same bytes.
+    The stored reason does not change, because a verdict is recomputed to the same bytes.
     """
     once = reason.replace("Not measured: ", "", 1)
     return ONE_POINT.sub("1 point", TWO_STOPS.sub(".", once))
 
 
 def reason_text(verdict: BaseVerdict, titles: Mapping[str, str] | None = None) -> str:
-    """Says a stored verdict's reason for people: clusters where it says items of clusters, and
-    suites apart from their weighted mean. titles: of the suites, by name; None for names.
+    """Writes a stored verdict's reason for people: names clusters as units, and the suites of a
+    weighted mean. titles: suite titles by name; None to use names.
     """
     reason = _name_mean(verdict)
     for report in verdict.suites:
@@ -72,9 +72,10 @@ def reason_text(verdict: BaseVerdict, titles: Mapping[str, str] | None = None) -
 def missing_text(
     reasons: Sequence[Sequence[str]], bounds: tuple[float, float], units: str
 ) -> str:
-    """Says how many scores of each model are missing, why, and how far the difference is open.
-    reasons: of the incumbent's and the candidate's, one for each score. units: all that the
-    bounds are of, as `60 items`.
+    """Describes how many scores of each model are missing, why, and the possible differences.
+
+    reasons: of the incumbent's and the candidate's, one for each score. units: the units of the
+    bounds, such as `60 items`.
     """
     arms = [
         f"{len(lost)} of the {arm}'s ({format_reasons(lost)})"
@@ -84,8 +85,8 @@ def missing_text(
     if not arms:
         return ""
     return (
-        f"Scores that are missing: {' and '.join(arms)}. Whatever they are, the difference of "
-        f"all {units} is between {format_points(bounds[0])} and {format_points(bounds[1])} "
+        f"Missing scores: {' and '.join(arms)}. For any values of these scores, the difference "
+        f"of all {units} is between {format_points(bounds[0])} and {format_points(bounds[1])} "
         "points."
     )
 
@@ -99,7 +100,7 @@ def format_reasons(reasons: Sequence[str]) -> str:
 
 
 def difference_cells(report: SuiteReport) -> tuple[str, str]:
-    """A table's cells of a suite's difference and its interval; dashes where none is known."""
+    """Returns a table's cells of a suite's difference and its interval; dashes if unknown."""
     if report.is_unscored:
         return DASH, DASH
     interval = format_points_interval(report.ci_low, report.ci_high)
@@ -108,8 +109,8 @@ def difference_cells(report: SuiteReport) -> tuple[str, str]:
 
 
 def bounds_text(report: SuiteReport) -> str:
-    """Says how far a suite's difference is open: `−8.0 to +1.4 with the missing scores`; empty
-    where none is missing.
+    """Writes the possible differences: `−8.0 to +1.4 with the missing scores`; empty if no
+    score is missing.
     """
     figures = report.figures
     if figures.bound_low is None:
@@ -119,7 +120,7 @@ def bounds_text(report: SuiteReport) -> str:
 
 
 def _name_suites(reason: str, verdict: BaseVerdict, titles: Mapping[str, str]) -> str:
-    """Writes suites by their titles, before their own sentence and in the list at the end."""
+    """Replaces suite names by titles, before their own sentence and in the list at the end."""
     sentence, listed, guards = reason.partition(NOT_SHOWN_WORSE)
     for report in verdict.suites:
         title = titles.get(report.suite, report.suite).replace("\\", "\\\\")
@@ -130,7 +131,7 @@ def _name_suites(reason: str, verdict: BaseVerdict, titles: Mapping[str, str]) -
 
 
 def _name_mean(verdict: BaseVerdict) -> str:
-    """The reason with a unit of the weighted mean as what it is: one item of each suite."""
+    """Rewrites a unit of the weighted mean as one item of each suite."""
     basis = VerdictBasis.from_verdict(verdict)
     if basis.mean is None:
         return verdict.reason
@@ -142,7 +143,7 @@ def _name_mean(verdict: BaseVerdict) -> str:
 
 
 def spending_text(look: int, alpha: float, spend: str, candidates: int = 1) -> str:
-    """Says which look it is and what it may cost. candidates: how many share its alpha."""
+    """Describes the look and its alpha, which `candidates` candidates share."""
     if not spend:
         return ""
     which = (
@@ -150,7 +151,7 @@ def spending_text(look: int, alpha: float, spend: str, candidates: int = 1) -> s
         if look == 1
         else f"look number {look} of this model, or one it descends from, at these items"
     )
-    shared = f", of {candidates} candidates at once" if candidates > 1 else ""
+    shared = f", with {candidates} candidates at once" if candidates > 1 else ""
     promise = f"{spend}: {ALL_LOOKS:g} alpha over all looks together"
     return f"{which}{shared}: alpha {alpha:.4g} ({promise})"
 
@@ -158,15 +159,16 @@ def spending_text(look: int, alpha: float, spend: str, candidates: int = 1) -> s
 def share_text(candidates: int) -> str:
     return (
         f"{candidates} candidates at once: each is tested at 1/{candidates} of alpha, so that "
-        "luck lets one of them pass no more often than one alone; the best that passes goes on"
+        "together they pass by luck no more often than a single candidate; the best that "
+        "passes continues"
     )
 
 
 def clusters_text(plan: SuitePlan) -> str:
     sizes = plan.cluster_sizes
     return (
-        f"Items that share `{plan.cluster}` count as one unit, each of the same weight: "
-        f"{plan.n_max:,} clusters of {min(sizes)} to {max(sizes)} items, "
+        f"Items that share `{plan.cluster}` count as one unit, and all units have the same "
+        f"weight: {plan.n_max:,} clusters of {min(sizes)} to {max(sizes)} items, "
         f"{plan.planned_items:,} items in all."
     )
 
@@ -180,20 +182,20 @@ def slices_reason(
     )
     if outcome == "harness_mismatch":
         return (
-            f"The candidate loses a slice by form, not by substance: {named} as scored. The "
-            f"rule that broke most is {rule or 'unnamed'}."
+            f"The candidate loses a slice by form, not by substance: {named} with strict "
+            f"scores. The rule that broke most often is {rule or 'unnamed'}."
         )
     if outcome == "infra_error":
         return (
-            f"Not measured: a slice is worse ({named}), but that rests on items which the "
+            f"Not measured: a slice is worse ({named}), but only because of items that the "
             "candidate could not answer."
         )
-    return f"The candidate is worse in a slice, whatever its mean says: {named}."
+    return f"The candidate is worse in a slice, at any mean: {named}."
 
 
 def slices_wait_reason(reason: str) -> str:
-    """Says that the mean is shown, and that a slice is not looked at yet."""
-    return f"{reason} That counts once {MIN_SLICE_UNITS} of each slice are in."
+    """Explains that the mean is shown, but a slice still waits for its first look."""
+    return f"{reason} The gate decides once each slice has {MIN_SLICE_UNITS} units."
 
 
 def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
@@ -212,8 +214,8 @@ def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
             return _undecided(evidence, design)
         case _:
             return (
-                f"{evidence.n_used} of {design.n_max} {design.unit}s are in and none of the "
-                f"limits is reached; so far {_difference(evidence)}."
+                f"{evidence.n_used} of {design.n_max} {design.unit}s are measured, and no "
+                f"limit is reached; so far {_difference(evidence)}."
             )
 
 
@@ -223,7 +225,7 @@ def cost_reason(evidence: CostFigures, plan: SuitePlan) -> str:
         why = "the incumbent costs nothing."
         if evidence.incumbent_usd != 0.0:
             side = "incumbent" if evidence.missing_incumbent == evidence.n_used else "candidate"
-            why = f"nobody knows what the {side} costs; give it a price and propose again."
+            why = f"the cost of the {side} is unknown; set its price and propose again."
         return f"Not shown to be cheaper: {why}"
     saved = _saved(evidence)
     match evidence.outcome:
@@ -235,7 +237,8 @@ def cost_reason(evidence: CostFigures, plan: SuitePlan) -> str:
             return (
                 f"Not shown to be cheaper: {plan.unit} {evidence.n_used} cost the candidate "
                 f"more than the ceiling of {plan.cost_ceiling:g} times the incumbent's mean, "
-                f"so that rare dear answers may hide behind the others. So far {saved}. Raise "
+                f"so rare expensive answers may be hidden by cheap answers. So far {saved}. "
+                "Raise "
                 "cost_ceiling and propose again."
             )
         case _ if evidence.n_used < plan.n_max:
@@ -259,9 +262,9 @@ def _saved(evidence: CostFigures) -> str:
 
 
 def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
-    """How many further items would decide with 80 % power, if the truth is what was seen.
+    """Estimates the items that decide with 80 % power, if the measured difference is real.
 
-    None when the data do not lean away from the null at all.
+    None if the data favour neither outcome.
     """
     if evidence.sd is None:
         return None
@@ -270,8 +273,8 @@ def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
         distance = -evidence.delta
     if distance <= 1e-9:
         return None
-    # 0.25 is the gate's own prior sum of squares: a suite without a single difference has
-    # not shown that there are none.
+    # 0.25 is the gate's prior sum of squares: a suite without any difference does not prove
+    # that there are no differences.
     sd = max(evidence.sd, (0.25 / (evidence.n_used + 1)) ** 0.5)
     test = PlannedTest(design.alpha, design.suite_items or design.n_max, design.n_max)
     return max(1, test.items_needed(sd, distance) - evidence.n_used)
@@ -284,7 +287,7 @@ def _loss(design: Design) -> str:
 def _promoted(evidence: ComparisonEvidence, design: Design) -> str:
     where = f"{evidence.n_used} of {design.n_max} {design.unit}s"
     if evidence.noise is not None:
-        where += ", on these items, asked anew"
+        where += ", for these items, asked again"
     if design.claim is Claim.SUPERIOR:
         return f"The candidate is better: {_difference(evidence)} after {where}."
     return (
@@ -302,18 +305,18 @@ def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
     more = further_items(evidence, design)
     items = f"about {more or 0:,} more {design.unit}s would show"
     if evidence.sd is None:
-        outlook = f"One {design.unit} shows nothing about others: plan more."
+        outlook = f"One {design.unit} is not enough to estimate the spread: plan more."
     elif more is None:
-        outlook = f"No lean was seen, so no number of further {design.unit}s can be named."
+        outlook = f"The data favour neither side, so the {design.unit}s needed are unknown."
     elif evidence.delta > design.theta0:
         outlook = f"If this difference is real, {items} it with 80 % power."
     else:
-        outlook = f"The data lean against it: {items} a loss of this size with 80 % power."
+        outlook = f"The data point to a loss: {items} it with 80 % power."
     if evidence.how == FUTILE:
         return (
-            # Of clusters, too: stored reasons keep their bytes, and `reason_text` names them.
-            f"{_given_up(evidence.n_used, design.n_max, 'item')} would "
-            f"hardly show {claim}; so far {_difference(evidence)}. The incumbent stays."
+            # "item" also for clusters: `reason_text` replaces it, and stored bytes stay.
+            f"{_given_up(evidence.n_used, design.n_max, 'item')} "
+            f"would hardly show {claim}; so far {_difference(evidence)}. The incumbent stays."
         )
     return (
         f"{evidence.n_used} of {design.n_max} {design.unit}s did not show {claim}: "
@@ -322,12 +325,12 @@ def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
 
 
 def _given_up(used: int, planned: int, unit: str) -> str:
-    return f"Given up after {used} of {planned} {unit}s: the others"
+    return f"Stopped after {used} of {planned} {unit}s, because the remaining {unit}s"
 
 
 def _difference(evidence: ComparisonEvidence) -> str:
     if evidence.n_used == 0:
-        return "nothing is measured"
+        return "no score is measured"
     if evidence.ci_low is None or evidence.ci_high is None:
         return f"{format_points(evidence.delta)} points"
     early = evidence.how in EARLY_ENDS

@@ -1,4 +1,4 @@
-"""Sentences about verdicts: a claim, its members, and how it fell out."""
+"""Sentences about a verdict's claim, its suites, and the outcome."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -18,8 +18,8 @@ WORSE_IN_SLICE: Final = "Worse in a slice"
 
 
 def describe_claim(basis: VerdictBasis, titles: Mapping[str, str] | None = None) -> str:
-    """Says what a verdict decided: `Better on the weighted mean of 2 suites; both suites point
-    the same way.` titles: of the suites, by name.
+    """Describes a verdict's result: `Better on the weighted mean of 2 suites; both suites point
+    the same way.` titles: suite titles by name.
     """
     names = titles or {}
     if basis.outcome == "passed":
@@ -45,7 +45,7 @@ def describe_claim(basis: VerdictBasis, titles: Mapping[str, str] | None = None)
 
 
 def describe_members(basis: VerdictBasis) -> str:
-    """Says whether the suites of a weighted mean point its way; empty without a mean."""
+    """Describes how many suites agree with their weighted mean; empty without a mean."""
     members = basis.members
     if basis.mean is None or not members:
         return ""
@@ -60,7 +60,7 @@ def describe_members(basis: VerdictBasis) -> str:
 
 
 def _passed_parts(basis: VerdictBasis, names: Mapping[str, str]) -> Sequence[str]:
-    """The claim first, then what else had to hold, then what agrees."""
+    """Lists the claim, then further conditions, then the agreement of suites."""
     guards = basis.silent_guards
     shown = [report for report in basis.passed_claims if report not in basis.members]
     primary = [report for report in shown if report.role is SuiteRole.PRIMARY]
