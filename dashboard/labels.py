@@ -23,6 +23,7 @@ from harness.frame.formatting import (
 from harness.gate.online.rollout import CanaryEnd
 from harness.gate.suite_plan import Claim
 from harness.gate.verdict import VERDICTS, BaseVerdict
+from harness.operations.route_status import RouteState
 from harness.routing.proposal import Proposal, ProposalPhase, ProposalView
 
 RUNBOOK: Final = "Step by step"  # the link to an alert's section of the runbook
@@ -96,6 +97,8 @@ def phase_label(proposal: Proposal) -> Label:
     label = PHASE_LABELS[proposal.phase]
     if isinstance(proposal, ProposalView) and proposal.serves is False:
         return Label("=", proposal.phase_text, Tone.NEUTRAL)
+    if proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is not None:
+        return Label("◷", RouteState.APPROVED.value, Tone.NEUTRAL)
     if proposal.end in (None, CanaryEnd.ROLLED_BACK) and not proposal.closed:
         return label
     # A person's decision is no warning; what closed a proposal has its own words beside it.

@@ -16,6 +16,8 @@ from harness.canary.canary_state import OVERRULES, describe_effect
 from harness.canary.status import CanaryStatus
 from harness.frame.people.access import Actor, Role
 from harness.gate.online.rollout import RolloutSignal, RolloutState
+from harness.operations.route_queries import load_status
+from harness.operations.route_status import RouteStatus
 from harness.routes import freezes
 from harness.routing.context import Context
 from harness.routing.freeze import OBSERVED_SIGNALS
@@ -39,13 +41,20 @@ def show() -> None:
     with top:
         page_frame.show_done_message()
         page_frame.show_freezes(route)
+    proposed = None
+    if view.status is None or not view.status.rollout.live:
+        proposed = load_status(ctx, route)
     if view.status is None:
         state.html(markup.title(f"No canary on {strong(route)}"))
-        page_frame.show_empty(
-            "This route has never had a canary. A canary opens when a proposal passes:",
-            f"swapgate proposal create {route} PROVIDER/MODEL",
-        )
-    else:
+        if proposed is None or proposed.open_proposal is None:
+            page_frame.show_empty(
+                "This route has never had a canary. A canary opens when a proposal passes:",
+                f"swapgate proposal create {route} PROVIDER/MODEL",
+            )
+    if proposed is not None:
+        with top:
+            show_proposed(proposed)
+    if view.status is not None:
         rollout = view.status.rollout
         state.html(canary_text.headline(view, view.status))
         with top:
@@ -69,6 +78,16 @@ def show() -> None:
     show_openers([route_holds.throw.opener(route)])
     shadows.show(routes)
     page_frame.copy_as_cli(["canary", "explain", route], ["shadow", "status"])
+
+
+def show_proposed(status: RouteStatus) -> None:
+    """Shows the open proposal of a route whose canary has not opened."""
+    proposal, candidate = status.open_proposal, status.proposed
+    if proposal is None or candidate is None:
+        return
+    words = f"{status.progress_text[:1].upper()}{status.progress_text[1:]}."
+    st.html(markup.banner(f"{candidate.name} is proposed.", f"{words} {status.reason}"))
+    page_frame.link("compare", "Comparison", "balance", id=proposal.id)
 
 
 @st.fragment(run_every="2s")

@@ -33,11 +33,9 @@ from harness.registry import checks
 from harness.routes import scorecard
 from harness.routes.scorecard import RouteScorecard
 from harness.routing.context import Context
-from harness.routing.proposal import ProposalPhase
 from harness.routing.table import Route
 
 MOST_ALERTS: Final = 5  # as banners
-MOST_LISTED_ALERTS: Final = 25
 # The control process queues messages within seconds.
 QUEUED_WITHIN: Final = timedelta(minutes=2)
 SEVERITY_SIGNS: Final = {
@@ -69,7 +67,7 @@ def show() -> None:
         _show_routes(ctx, overview, routes)
     else:
         ask_first_route()
-    _all_alerts(ctx, alerts)
+    _all_alerts(ctx, alerts, opened.total)
     page_frame.copy_as_cli(["status"], ["alert", "list"])
 
 
@@ -111,10 +109,13 @@ def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
         name: score_line(measured, titles)
         for name, measured in scorecard.build_sound_scorecards(ctx, routes).items()
     }
+    verdicts = [status.last_verdict for status in statuses if status.last_verdict]
+    names = load_target_names(ctx, {verdict.candidate for verdict in verdicts})
     for status in statuses:
+        id_ = status.last_verdict.candidate if status.last_verdict else ""
         figures = last_hour(status.traffic) + lines.get(status.route.name, "")
         with st.container(border=True):
-            st.html(_card(status, now, figures))
+            st.html(_card(status, now, figures, names.get(id_, id_)))
             _links(status)
 
 
@@ -152,19 +153,22 @@ def _alerts(ctx: Context, open_: Sequence[AlertView], now: datetime) -> None:
         )  # fmt: skip
     if more := shown[MOST_ALERTS:]:
         many = labels.plural(len(more), "more alert")
-        st.html(markup.banner(f"? {many}.", "They stand at the foot, under all alerts."))
+        st.html(markup.banner(f"? {many}.", "“All alerts” below lists them."))
 
 
-def _all_alerts(ctx: Context, open_: Sequence[AlertView]) -> None:
-    page = list_alerts(ctx, PageRequest(MOST_LISTED_ALERTS))
+def _all_alerts(ctx: Context, open_: Sequence[AlertView], count: int) -> None:
+    """Lists the alerts. open_: those that are open, the most severe first. count: of these."""
+    page = list_alerts(ctx, PageRequest(MOST_LINES))
     if not page.total:
         return
-    heading = f"All alerts: {len(open_):,} open of {page.total:,}, and who was told"
+    heading = f"All alerts: {count:,} open of {page.total:,}"
     with st.expander(heading, icon=":material/notifications:"):
         over = [alert for alert in page if not alert.open]
-        rows = [_alert_cells(alert) for alert in (*open_, *over)[:MOST_LINES]]
-        st.html(markup.table(rows, stacked=True))
-        page_frame.show_rest(page, "alerts, the last seen first", "swapgate alert list")
+        shown = [*open_, *over][:MOST_LINES]
+        st.html(markup.table(map(_alert_cells, shown), stacked=True))
+        if len(shown) < page.total:
+            rest = f"{len(shown):,} of {page.total:,} alerts, open alerts first"
+            st.html(markup.note(f"{rest}; `swapgate alert list` lists all."))
 
 
 def _page_of(alert: AlertView) -> str:
@@ -200,7 +204,7 @@ def _alert_cells(alert: AlertView) -> markup.Row:
 def _links(status: RouteStatus) -> None:
     with st.container(horizontal=True):
         proposal = status.open_proposal
-        if proposal is not None and proposal.phase is ProposalPhase.AWAITING_APPROVAL:
+        if status.progress is RouteState.APPROVAL:
             page_frame.link("proposals", "Decide", "gavel", state="open")
         if compared := proposal.id if proposal is not None else status.verdict_proposal:
             label = "Compare" if proposal else "Last comparison"
@@ -225,6 +229,7 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
     RouteState.ROLLED_BACK: ("✕", Tone.WORSE),
     RouteState.ABORTED: ("✕", Tone.NEUTRAL),
     RouteState.TAKEN_BACK: ("✕", Tone.NEUTRAL),
+    RouteState.APPROVED: ("◷", Tone.NEUTRAL),
     RouteState.CANARY: ("◐", Tone.BETTER),
     RouteState.BAKING: ("◐", Tone.BETTER),
     RouteState.EVALUATING: ("◷", Tone.NEUTRAL),
@@ -251,15 +256,20 @@ def _headline(overview: RouteOverview, alerts: int, unconfirmed: int) -> tuple[s
     return markup.keep_units(needs), markup.keep_units(" · ".join([*also, note]))
 
 
-def _card(status: RouteStatus, now: datetime, figures: str) -> str:
+def _card(status: RouteStatus, now: datetime, figures: str, judged: str) -> str:
+    """judged: the candidate of the last verdict."""
     candidate, verdict = status.candidate or status.proposed, status.last_verdict
-    beside = f" · candidate {strong(candidate.name)}" if candidate else ""
+    beside = ""
+    if candidate:
+        rivals = f" and {labels.plural(status.rivals, 'other')}" if status.rivals else ""
+        beside = f" · candidate {strong(candidate.name)}{rivals}"
     why = f'<p class="why">{markup.rich(status.reason)}</p>' if status.reason else ""
     if status.outage is not None and status.progress is not RouteState.STEADY:
         why += f'<p class="note">{escape(status.progress_text)}</p>'
     when, proof = "", '<p class="neutral">none yet: no swap was decided here</p>'
     if verdict is not None:
-        when, proof = f", {labels.age(verdict.decided_at, now)}", f"<p>{_verdict(status)}</p>"
+        when = f" on {judged}, {labels.age(verdict.decided_at, now)}"
+        proof = f"<p>{_verdict(status)}</p>"
     return markup.block(
         f'<div><span class="name">{escape(status.route.name)}</span> '
         f"<p>{_state(status, now)}</p>"

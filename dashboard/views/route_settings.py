@@ -20,7 +20,7 @@ from harness.proposals import fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.routes import routes
 from harness.routing.candidate_schedule import MOST_USD, CandidateSchedule, OnBetter, Preference
-from harness.routing.capture import MAX_KEEP_DAYS, MAX_PER_DAY
+from harness.routing.capture import MAX_COPY_BYTES, MAX_KEEP_DAYS, MAX_PER_DAY
 from harness.routing.context import Context
 from harness.routing.keep_warm import MAX_KEEP_WARM_BPS
 from harness.routing.overrides import Overrides, RequestKind
@@ -75,6 +75,10 @@ ADVANCED_LEFT: Final[Fields] = {
         "before it is needed.",
     ),
     "capture_per_day": Field("Captured requests kept per day, at most", 1, MAX_PER_DAY),
+    "copy_max_bytes": Field(
+        "Largest request or answer to copy, bytes", 1, MAX_COPY_BYTES,
+        help="The router captures, mirrors and judges no larger request or answer.",
+    ),
 }  # fmt: skip
 ADVANCED_RIGHT: Final[Fields] = {
     "task": Field(

@@ -1,5 +1,6 @@
 """Loads the statuses of routes by few statements."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -19,12 +20,12 @@ from harness.gate.online.rollout import Rollout, RolloutState
 from harness.operations.route_status import NEWS, RouteStatus
 from harness.providers.force import KillSwitch, active_switches, decide_plan
 from harness.providers.target import Target
-from harness.routes import routes
+from harness.routes import freezes, routes
 from harness.routes.outages import load_outages
 from harness.routes.taken_back import describe_later_rollback, find_later_rollback
 from harness.routes.traffic_report import TargetTraffic, TrafficReport, sum_by_target
 from harness.routing.context import Context
-from harness.routing.proposal import Proposal
+from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.interventions import Switches
 from harness.routing.records.observations import Observations
 from harness.routing.records.preload import Preload
@@ -35,13 +36,17 @@ from harness.routing.reliability.failover import FailoverReason
 from harness.routing.table import Route, RouteHead
 
 HOUR: Final = timedelta(hours=1)
+AWAITING: Final = ProposalPhase.AWAITING_APPROVAL
+GATE_PHASES: Final = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
 # Older latencies are kept, but many routes have too many of them to read at each visit.
 LATENCIES_OF: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class CurrentActivity:
-    proposals: Mapping[str, Proposal]
+    proposals: Mapping[str, Proposal]  # by route, the one that has come furthest
+    rivals: Mapping[str, int]  # other open proposals, by route
+    waits: Mapping[str, str]  # when an approved proposal's canary opens, by route
     rollouts: Mapping[str, Rollout]
     switches: Sequence[KillSwitch]  # of the database, that are not lifted; of every route
 
@@ -82,7 +87,7 @@ def load_overview(ctx: Context) -> RouteOverview:
     at = ctx.clock.now()
     heads = {head.name: head for head in ctx.store.lists.route_heads()}
     with ctx.store.read() as tx:
-        now = _load_activity(tx)
+        now = _load_activity(ctx, tx)
     outages = load_outages(ctx)
     busy = [n for n, head in heads.items() if n in outages or now.includes(head, at)]
     states, faults = _load_states(ctx, busy, heads, now)
@@ -92,13 +97,23 @@ def load_overview(ctx: Context) -> RouteOverview:
     return RouteOverview(at, heads, now, active, faults)
 
 
-def _load_activity(tx: Transaction, route: str | None = None) -> CurrentActivity:
+def _load_activity(ctx: Context, tx: Transaction, route: str | None = None) -> CurrentActivity:
     rollouts = (*Rollouts(tx).baking(route=route), *Rollouts(tx).live(route=route))
+    opened = sorted(Proposals(tx).open(route=route), key=_rank)
+    approved = [p for p in opened if p.phase is AWAITING and p.approver is not None]
+    count = Counter(proposal.route for proposal in opened)
     return CurrentActivity(
-        {proposal.route: proposal for proposal in Proposals(tx).open(route=route)},
+        {proposal.route: proposal for proposal in opened},
+        {name: number - 1 for name, number in count.items()},
+        freezes.describe_waits(ctx, tx, approved),
         {rollout.route: rollout for rollout in rollouts},
         Switches(tx).not_lifted(),
     )
+
+
+def _rank(proposal: Proposal) -> tuple[bool, int]:
+    """Orders the open proposals of a route: the furthest phase last, then the first named."""
+    return proposal.phase not in GATE_PHASES, -proposal.place
 
 
 def _is_gone(head: RouteHead) -> bool:
@@ -149,7 +164,7 @@ def load_status(ctx: Context, name: str) -> RouteStatus:
     """Loads one route at a glance. Raises NotFound, SignatureInvalid."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
-        now = _load_activity(tx, name)
+        now = _load_activity(ctx, tx, name)
     targets = _load_targets(ctx, [route], now)
     outages = load_outages(ctx, [name])
     with ctx.store.read() as tx:
@@ -228,6 +243,8 @@ def _build_state(
         rollout=rollout,
         traffic=(),
         proposed=targets.get(open_.candidate) if open_ else None,
+        rivals=now.rivals.get(route.name, 0),
+        waits=now.waits.get(route.name, ""),
         forced=_find_forced(route, targets, active_switches(now.switches, ctx.clock.now())),
     )
     if rollout is None:
@@ -274,7 +291,10 @@ def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
 def _with_verdict(
     ctx: Context, tx: Transaction, status: RouteStatus, traffic: Sequence[TrafficMinute]
 ) -> RouteStatus:
-    verdict = Verdicts(tx).newest(status.route.name)
+    verdict, open_ = Verdicts(tx).newest(status.route.name), status.open_proposal
+    if open_ is not None and open_.verdict and (verdict is None or verdict.id != open_.verdict):
+        # A rival of the same selection may have the newest verdict.
+        verdict = Verdicts(tx).get(open_.verdict)
     return replace(
         status,
         traffic=traffic,

@@ -38,6 +38,7 @@ class RouteState(StrEnum):
     ROLLED_BACK = "canary rolled back"
     ABORTED = "canary aborted"
     TAKEN_BACK = "promotion taken back"
+    APPROVED = "approved, its canary waits"
     CANARY = "in canary"
     BAKING = "promoted and baking"
     EVALUATING = "being evaluated"
@@ -72,6 +73,7 @@ _RANKS: Final[Mapping[RouteState, int]] = {
     RouteState.HARM: 1,
     RouteState.SUSPECT: 1,
     RouteState.ON_FALLBACK: 2,
+    RouteState.APPROVED: 5,
     RouteState.CANARY: 5,
     RouteState.BAKING: 6,
     RouteState.EVALUATING: 7,
@@ -113,6 +115,8 @@ class RouteStatus:
     rollback: RouteRecord | None = None  # of what its newest rollout promoted
     outage: OutageView | None = None  # None while its own model serves
     forced: Target | None = None  # serves in the place of its own model, by a kill switch
+    rivals: int = 0  # open proposals beside `open_proposal`: several candidates were proposed
+    waits: str = ""  # when the canary of an approved proposal opens; empty without one
 
     @property
     def needs_decision(self) -> bool:
@@ -174,6 +178,8 @@ class RouteStatus:
         if self.state is RouteState.APPROVAL and self.open_proposal is not None:
             until = f"{self.open_proposal.approval_ends_at:%Y-%m-%d %H:%M} UTC"
             return f"Proposed by {self.open_proposal.proposer}; expires {until}."
+        if self.state is RouteState.APPROVED:
+            return self.waits
         telling = self.state in (WAITING_STATES | HARM_STATES | ENDED_STATES)
         if not telling or self.canary_state is None:
             return ""
@@ -228,7 +234,9 @@ def _proposal_state(proposal: Proposal) -> RouteState:
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
             return RouteState.APPROVAL
-        case ProposalPhase.AWAITING_APPROVAL | ProposalPhase.CANARY:
+        case ProposalPhase.AWAITING_APPROVAL:
+            return RouteState.APPROVED
+        case ProposalPhase.CANARY:
             return RouteState.CANARY
         case _:
             return RouteState.EVALUATING

@@ -1,6 +1,6 @@
 """Says what holds candidates back (`require_may_go_on`), and sets and lifts freezes."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -28,6 +28,7 @@ from harness.routing.freeze import (
     may_go_on,
     measure_frozen_time,
 )
+from harness.routing.proposal import Proposal
 from harness.routing.records.interventions import Freezes
 from harness.routing.records.proposals import Proposals
 
@@ -70,6 +71,39 @@ def describe_freeze(
         return f"route {route} counts as frozen, since its freezes cannot be trusted: {error}"
     refusing = may_go_on(route, step, holds, now)
     return refusing[0].describe(route) if refusing else ""
+
+
+def describe_waits(
+    ctx: Context, tx: Transaction, approved: Collection[Proposal]
+) -> Mapping[str, str]:
+    """Explains for each approved proposal, by its route, when its canary opens."""
+    if not approved:
+        return {}
+    if ctx.observe_only:
+        why = f"{OBSERVE_ONLY[0].upper()}{OBSERVE_ONLY[1:]}; its canary opens after that."
+        return {proposal.route: why for proposal in approved}
+    now, found = ctx.clock.now(), dict[str, str]()
+    try:
+        holds = list_holds(Freezes(tx).overlapping(now), ctx.freeze_windows, now, now)
+    except SignatureInvalid as error:
+        why = f"Its route counts as frozen because the freezes cannot be trusted: {error}."
+        return {proposal.route: why for proposal in approved}
+    for proposal in approved:
+        if refusing := may_go_on(proposal.route, None, holds, now):
+            frozen = "; ".join(hold.describe(proposal.route) for hold in refusing)
+            ends = " ".join(
+                f"An approver other than {proposal.proposer} can end it earlier: `swapgate "
+                f"route unfreeze {hold.freeze} --reason WHY`."
+                for hold in refusing
+                if hold.freeze
+            )
+            found[proposal.route] = (
+                f"{frozen[0].upper()}{frozen[1:]}. The canary opens when the freeze ends. "
+                f"{ends or 'Only a change of the configuration file ends it earlier.'}"
+            )
+        else:
+            found[proposal.route] = "The canary opens within seconds."
+    return found
 
 
 def require_swaps(ctx: Context, act: str) -> None:

@@ -248,6 +248,8 @@ class Proposal:
         """Says the phase in words: `rejected` and `rolled back` only of an act that was one."""
         if self.closed:
             return "closed"
+        if self.phase is ProposalPhase.AWAITING_APPROVAL and self.approver is not None:
+            return "approved"
         return self.phase.value.replace("_", " ") if self.end is None else self.end.value
 
     @property

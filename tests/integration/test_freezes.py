@@ -1,3 +1,4 @@
+import re
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +19,8 @@ from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import RolloutSignal
 from harness.interfaces.cli.program import program
-from harness.operations import reconciler
+from harness.operations import reconciler, route_queries
+from harness.operations.route_status import RouteState
 from harness.proposals import decisions
 from harness.proposals.report import comparison
 from harness.routes import freezes, routes
@@ -68,6 +70,14 @@ def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after
 
     next_step = comparison.load_comparison(world.context(), proposal.id).next_step
     assert next_step.startswith("the policy approved it; it waits: route chat is frozen")
+    status = route_queries.load_status(world.context(), "chat")
+    assert (status.state, status.needs_decision) == (RouteState.APPROVED, False)
+    assert re.fullmatch(
+        r"Route chat is frozen until .* \(the release week; by ben, fz_\w+\)\. The canary "
+        r"opens when the freeze ends\. An approver other than \w+ can end it earlier: "
+        r"`swapgate route unfreeze fz_\w+ --reason WHY`\.",
+        status.reason,
+    )
     (notice,) = freezes.list_freeze_notices(world.context(), "chat")
     assert notice.scope == "Route chat is"
     assert (notice.reason, notice.source) == ("the release week", "ben")
