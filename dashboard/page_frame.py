@@ -25,7 +25,7 @@ from harness.frame.errors import (
 from harness.frame.formatting import escape_formula
 from harness.frame.pagination import Page
 from harness.frame.people.access import Actor
-from harness.frame.serialize import to_plain
+from harness.frame.plain_data import to_shown
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import queries
 from harness.operations.settings import OidcSettings
@@ -331,7 +331,7 @@ def frame_of(rows: Iterable[object]) -> "pd.DataFrame":
     """Builds a row of each record; lists and objects in it become JSON."""
     import pandas as pd  # noqa: PLC0415 - it takes its time and memory
 
-    plain = pd.DataFrame([to_plain(row) for row in rows])
+    plain = pd.DataFrame([to_shown(row) for row in rows])
     return plain.map(
         lambda cell: (
             json.dumps(cell, ensure_ascii=False) if isinstance(cell, list | dict) else cell

@@ -27,7 +27,7 @@ from streamlit.web import bootstrap as streamlit_bootstrap
 from dashboard import sign_in_page, theme
 from harness.app import installation
 from harness.config.model import Settings
-from harness.frame import docs_pages
+from harness.frame import package_data
 from harness.frame.errors import ConfigError, SwapgateError
 from harness.frame.imports import leave_alone_what_serves
 from harness.operations.settings import OidcSettings
@@ -37,8 +37,8 @@ DOCS_PATH: Final = "/docs"
 
 
 def docs_routes() -> list[BaseRoute]:
-    if (docs_pages.SITE / "index.html").exists():
-        site = StaticFiles(directory=docs_pages.SITE, html=True)
+    if (package_data.SITE / "index.html").exists():
+        site = StaticFiles(directory=package_data.SITE, html=True)
         return [Route(DOCS_PATH, show_first_page), Mount(DOCS_PATH, site)]
     return [Route(f"{DOCS_PATH}/{{page:path}}", show_markdown), Route(DOCS_PATH, show_markdown)]
 
@@ -50,7 +50,7 @@ def show_first_page(_request: Request) -> Response:
 
 def show_markdown(request: Request) -> Response:
     try:
-        page = docs_pages.find_page(request.path_params.get("page") or "index")
+        page = package_data.find_page(request.path_params.get("page") or "index")
     except SwapgateError as error:
         return PlainTextResponse(f"{error}\n", status_code=404)
     return PlainTextResponse(page.markdown.read_text(encoding="utf-8"))

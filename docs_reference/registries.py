@@ -15,7 +15,7 @@ import yaml
 from docs_reference.stored_content import COLUMNS, FILES, USERS, ContentColumn
 from harness.config.configuration import json_schema
 from harness.config.ranges import RANGES
-from harness.frame import docs_pages, errors
+from harness.frame import errors, package_data
 from harness.frame.errors import SwapgateError
 from harness.frame.metrics import CONTROL_METRICS, PROCESS_COUNTERS, ROUTER_METRICS, MetricSpec
 from harness.operations.user_deletion import BEYOND
@@ -35,8 +35,8 @@ def link(page: str, text: str) -> str:
     takes it; `#section` may follow. Raises NotFound.
     """
     name, mark, section = page.partition("#")
-    markdown = docs_pages.find_page(name).markdown
-    return f"[{text}]({relpath(markdown, docs_pages.DOCS / 'reference')}{mark}{section})"
+    markdown = package_data.find_page(name).markdown
+    return f"[{text}]({relpath(markdown, package_data.DOCS / 'reference')}{mark}{section})"
 
 
 def code(text: str) -> str:

@@ -35,7 +35,7 @@ DOORS = {
     "inspect_ai": ("evals/",),
     "opentelemetry": ("router/observers/tracing.py",),
     "prometheus_client": ("harness/interfaces/api/health.py", "router/recording/metrics.py"),
-    "jsonschema": ("harness/frame/json_schema.py",),
+    "jsonschema": ("harness/frame/matching.py",),
     "litellm": ("router/upstream/translate/transport.py",),
     "httpx2": ("harness/agents/tool_servers.py",),
     "mcp": ("harness/interfaces/api/mcp.py", "harness/agents/tool_servers.py"),

@@ -12,7 +12,7 @@ from dashboard import current_user, labels, markup, page_frame
 from dashboard.markup import escape, noted, strong
 from harness.frame.formatting import format_excerpt
 from harness.frame.pagination import Page, PageRequest
-from harness.frame.serialize import to_plain
+from harness.frame.plain_data import to_shown
 from harness.frame.signing.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.operations import audit_export, queries
 
@@ -153,7 +153,7 @@ def _subject(subject: str) -> str:
 def _details(details: Mapping[str, object]) -> str:
     if not details:
         return ""
-    plain = {name: to_plain(value) for name, value in details.items() if value is not None}
+    plain = {name: to_shown(value) for name, value in details.items() if value is not None}
     short = "; ".join(
         f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for name, value in plain.items()

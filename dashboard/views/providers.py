@@ -15,7 +15,7 @@ from dashboard.markup import banner, escape, faint, noted, rich, state, strong
 from dashboard.views import provider_dialogs as dialogs
 from harness.frame.formatting import format_milliseconds
 from harness.frame.people.access import Role
-from harness.frame.people.rate_limits import EvalLimits
+from harness.frame.people.limits import EvalLimits
 from harness.providers.calls.probe import ProbeFinding, ProbeStatus, ProbeSubject, ProviderCheck
 from harness.providers.kinds import ProviderGroup
 from harness.providers.models.catalogue import COLUMNS, Ability

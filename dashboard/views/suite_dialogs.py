@@ -14,7 +14,7 @@ from harness.app import suite_import
 from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.people.access import Actor, Role
-from harness.frame.serialize import escape_surrogates
+from harness.frame.plain_data import escape_surrogates
 from harness.gate.run import EvalRun, RunBudget
 from harness.operations import captures, user_deletion
 from harness.proposals.evaluation import worker_supervision

@@ -41,8 +41,8 @@ from evals.suites.conversation import message_text
 from evals.suites.items import file_sha256
 from evals.suites.suite import Suite, grouping, load_suite, task_file
 from harness.evals.settings import SuiteSettings
-from harness.frame.content_hash import digest
 from harness.frame.errors import InputError, NotFound
+from harness.frame.plain_data import digest
 from harness.frame.suggestions import did_you_mean
 from harness.gate.item_groups import ItemGroups, read_group, read_slice, texts_fingerprint
 from harness.gate.pins import ServedModel, named_models

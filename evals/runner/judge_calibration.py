@@ -23,9 +23,9 @@ from evals.scorers import AnswerJudge, NotJudged
 from evals.suites.items import Reference, load_references
 from evals.suites.suite import Suite
 from harness.evals.settings import JudgeSettings, SuiteSettings
-from harness.frame.content_hash import digest
 from harness.frame.errors import InputError, JudgeUnfit
 from harness.frame.formatting import format_usd
+from harness.frame.plain_data import digest
 from harness.frame.ports import Clock
 from harness.gate.pins import ServedModel
 from harness.gate.run import CUT

@@ -18,8 +18,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
-from harness.frame.content_hash import short_hash
-from harness.frame.people.rate_limits import (
+from harness.frame.people.limits import (
     EvalLimits,
     RateDecision,
     RateLimit,
@@ -27,6 +26,7 @@ from harness.frame.people.rate_limits import (
     admit_request,
     settle_request,
 )
+from harness.frame.plain_data import short_hash
 from harness.frame.ports import RateBook
 from harness.routing.reliability.call_speed import (
     MOST_CALLS,

@@ -22,8 +22,8 @@ from evals.scorers.json_fields import JSON_FIELDS, JSON_SCHEMA
 from evals.scorers.judged import PAIRWISE, RUBRIC
 from evals.scorers.short_answers import CHOICE, EXACT, LABEL, NUMERIC, REGEX
 from evals.scorers.tool_calls import TOOL_CALL
-from harness.frame.content_hash import digest, hash_content
 from harness.frame.errors import NotFound
+from harness.frame.plain_data import digest, hash_content
 from harness.frame.suggestions import did_you_mean
 
 __all__ = [

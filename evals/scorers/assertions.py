@@ -23,9 +23,8 @@ from evals.scorers.json_fields import valid
 from evals.scorers.judged import rubric
 from evals.scorers.unwrap import unwrap_layers
 from evals.suites.items import DECODER, Item
-from harness.frame.bounded_regex import BoundedPattern
 from harness.frame.errors import InputError, PatternTooSlow, SchemaTooLarge
-from harness.frame.json_schema import schema_fault
+from harness.frame.matching import BoundedPattern, schema_fault
 from harness.frame.suggestions import did_you_mean
 
 NOT: Final = "not-"

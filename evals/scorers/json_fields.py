@@ -18,7 +18,7 @@ from evals.scorers.interface import (
 from evals.scorers.json_repair import json_object, loads, repaired, unfenced
 from evals.suites.items import Item
 from harness.frame.errors import InputError, PatternTooSlow, SchemaTooLarge
-from harness.frame.json_schema import SUITE_LIMITS, is_valid, schema_fault
+from harness.frame.matching import SUITE_LIMITS, is_valid, schema_fault
 
 
 def valid(value: Any, schema: object) -> bool:

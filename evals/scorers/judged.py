@@ -21,8 +21,8 @@ from evals.scorers.interface import (
 )
 from evals.scorers.json_repair import repaired
 from evals.suites.items import Item
-from harness.frame.content_hash import hash_content
 from harness.frame.errors import InputError
+from harness.frame.plain_data import hash_content
 
 T = TypeVar("T")
 DATA = "DATA:\n"

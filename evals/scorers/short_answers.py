@@ -19,8 +19,8 @@ from evals.scorers.interface import (
 )
 from evals.scorers.unwrap import non_blank_lines, unwrap_layers
 from evals.suites.items import Item
-from harness.frame.bounded_regex import BoundedPattern
 from harness.frame.errors import InputError, PatternTooSlow
+from harness.frame.matching import BoundedPattern
 
 
 def fold_case(text: str) -> str:

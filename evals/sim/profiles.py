@@ -15,8 +15,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from harness.config.source_locations import parse_file
-from harness.frame.content_hash import digest
 from harness.frame.errors import InputError
+from harness.frame.plain_data import digest
 from harness.frame.suggestions import describe_fault
 from harness.providers.target import Price
 

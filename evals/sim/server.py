@@ -23,8 +23,8 @@ from evals.sim.profiles import DEFAULT_PROFILES, adapter, change_profile, load_p
 from evals.sim.simulated_model import ItemBank, Source
 from evals.sim.simulator import DIALECTS, Simulator
 from harness.frame import package_data
-from harness.frame.content_hash import digest
 from harness.frame.errors import InputError
+from harness.frame.plain_data import digest
 from harness.routing.settings import http_url
 
 ANY_MODEL = "*"

@@ -32,8 +32,8 @@ from pydantic import dataclasses as checked
 from evals.sim.profiles import Profile, Share, parse
 from evals.suites import items
 from harness.evals.settings import SuiteSettings
-from harness.frame.content_hash import short_hash
 from harness.frame.errors import InputError
+from harness.frame.plain_data import short_hash
 
 STANDARD_NORMAL = NormalDist()
 BYTES_PER_TOKEN = 4

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from harness.frame.content_hash import hash_content
 from harness.frame.errors import InputError
+from harness.frame.plain_data import hash_content
 from harness.frame.text_files import csv_records, decode_text, replace_halves, text_lines
 from harness.gate.item_groups import read_group, read_slice
 

@@ -27,8 +27,8 @@ from evals.scorers.interface import written
 from evals.suites.conversation import check_fields, conversation, merge_fields, message_text
 from evals.suites.items import Item, file_sha256, load_items, load_references
 from harness.evals.settings import SuiteSettings
-from harness.frame.content_hash import digest
 from harness.frame.errors import ConfigError, InputError
+from harness.frame.plain_data import digest
 from harness.gate.item_groups import ItemGroups, texts_fingerprint
 from harness.gate.suite_plan import JUDGE_SEPARATOR, SuitePin
 from harness.routing.capture import find_near_duplicates

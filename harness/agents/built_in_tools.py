@@ -25,7 +25,7 @@ from harness.agents.switch_request import (
 )
 from harness.agents.turn import OfferedTool, ToolCaller, ToolResult, ToolRuntime, no_such_tool
 from harness.frame.errors import AmbiguousName, InputError, SwapgateError
-from harness.frame.serialize import to_plain
+from harness.frame.plain_data import to_shown
 from harness.frame.suggestions import describe_fault
 from harness.registry import credentials
 from harness.routing.agent import MANAGE_CREDENTIALS, SWITCH_MODEL, AgentTool
@@ -49,7 +49,7 @@ class BuiltInTool:
     async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
         try:
             answer = await self.answer(json.loads(call.arguments or "{}"), caller)
-            content = json.dumps(to_plain(answer.content), ensure_ascii=False)
+            content = json.dumps(to_shown(answer.content), ensure_ascii=False)
             return ToolResult(call.id, content, usage=answer.usage)
         # It tells the model what to do about an error of ours, and nothing of others.
         except SwapgateError as error:

@@ -21,9 +21,8 @@ from harness.frame.records.columns import (
     one_of,
     text,
 )
-from harness.frame.records.pages import Column, Order, PageReader, given
 from harness.frame.records.record import record
-from harness.frame.records.repository import Records
+from harness.frame.records.repository import Column, Order, PageReader, Records, given
 from harness.frame.records.signed_tables import decide_by, sign_rows_of
 from harness.providers.records import target
 from harness.routing.agent import Agent, AgentGrant, AgentSession, GrantKind, SessionState

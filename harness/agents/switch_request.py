@@ -13,9 +13,9 @@ from enum import StrEnum
 from typing import Final
 from unicodedata import category
 
-from harness.frame.content_hash import digest
 from harness.frame.formatting import format_span
 from harness.frame.people.access import Actor
+from harness.frame.plain_data import digest
 from harness.providers.models.model_figures import ModelFigures
 
 MAX_REASON: Final = 1_000

@@ -24,7 +24,7 @@ from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult, Te
 from harness.agents.message import MessageToolCall
 from harness.agents.turn import OfferedTool, ToolCaller, ToolResult, no_such_tool
 from harness.frame.errors import ToolServerFailed
-from harness.frame.json_schema import schema_fault
+from harness.frame.matching import schema_fault
 from harness.providers.api_base_rules import may_connect
 from harness.routing.agent import AgentTool
 from harness.routing.settings import ToolServer

@@ -23,7 +23,7 @@ from harness.config.model import Settings
 from harness.frame.errors import ConfigError, SwapgateError
 from harness.frame.imports import leave_modules_alone
 from harness.frame.runtime import telemetry
-from harness.frame.runtime.interruption import RELOAD, reload_at_hangup
+from harness.frame.runtime.supervisor import RELOAD, reload_at_hangup
 from harness.frame.runtime.tcp_ports import is_free, require_free
 from harness.routing.records.routes import Routing
 from harness.routing.table import FIRST_ROUTE_STEP

@@ -200,8 +200,13 @@ def supervise(
     processes can be forked, `import_shared` imports what is then in memory once, and in each
     child this returns the part's name. A part that dies is started by its command.
     """
-    from harness.frame.runtime.interruption import interrupts, supervise_reloads  # noqa: PLC0415
-    from harness.frame.runtime.supervisor import LAST_WORDS_S, Child, Supervisor  # noqa: PLC0415
+    from harness.frame.runtime.supervisor import (  # noqa: PLC0415  # noqa: PLC0415
+        LAST_WORDS_S,
+        Child,
+        Supervisor,
+        interrupts,
+        supervise_reloads,
+    )
 
     children: dict[str, Child] = {}
     part = None

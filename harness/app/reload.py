@@ -17,7 +17,7 @@ import structlog
 from harness.app.installation import load_settings
 from harness.config.model import Settings
 from harness.frame.errors import ConfigError
-from harness.frame.runtime.interruption import (
+from harness.frame.runtime.supervisor import (
     RELOAD,
     ends_with_terminal,
     has_terminal,

@@ -22,7 +22,7 @@ from harness.frame.errors import (
 from harness.frame.redaction import Redactor
 from harness.frame.runtime import telemetry
 from harness.frame.runtime.clock import SystemClock, SystemRandomIds
-from harness.frame.runtime.interruption import pass_hangups_on
+from harness.frame.runtime.supervisor import pass_hangups_on
 from harness.providers.credential import ProviderKeySets
 from harness.routing.settings import TracingSettings
 from harness.routing.table import Snapshot

@@ -14,8 +14,8 @@ from harness.config import configuration
 from harness.config.model import Settings
 from harness.config.source_locations import Document, KeyPath
 from harness.frame import package_data
+from harness.frame.plain_data import Plain, to_shown
 from harness.frame.redaction import find_keys
-from harness.frame.serialize import Plain, to_plain
 
 # Values of these keys may hold a secret, wherever they stand, in whatever case.
 SECRET_KEYS: Final = re.compile(
@@ -62,7 +62,7 @@ def list_settings(
             place=place,
             meaning=_meaning(schema, path),
         )
-        for path, value in _leaves((), to_plain(configuration.whole_file(document)))
+        for path, value in _leaves((), to_shown(configuration.whole_file(document)))
         for source, place in [_origin(document, path, shipped)]
     ]
 

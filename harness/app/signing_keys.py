@@ -17,14 +17,16 @@ from harness.app.secret_files import (
 from harness.config.model import Settings
 from harness.frame.errors import ConfigError
 from harness.frame.runtime import encryption
-from harness.frame.signing import ed25519
 from harness.frame.signing.keyring import (
+    Ed25519Signatures,
     KeyPurpose,
     Keyring,
     KeyState,
     PublicKey,
     format_keyring,
+    new_private_key,
     parse_keyring,
+    public_key,
     rotate_key,
 )
 
@@ -46,12 +48,10 @@ WORKER_VARIABLES: Final = tuple(
 )
 
 
-def signatures(
-    settings: Settings, purpose: KeyPurpose | None = None
-) -> ed25519.Ed25519Signatures:
+def signatures(settings: Settings, purpose: KeyPurpose | None = None) -> Ed25519Signatures:
     """Builds this process's signatures. purpose: of its private key; None to verify alone."""
     private = None if purpose is None else partial(private_key, settings, purpose)
-    return ed25519.Ed25519Signatures(
+    return Ed25519Signatures(
         partial(keyring, settings), private, stamp=partial(_keyring_stamp, settings)
     )
 
@@ -113,9 +113,7 @@ def create_keys(settings: Settings) -> list[Path]:
         return []
     writable_home(settings)
     made = [_make_private(settings, purpose) for purpose in KeyPurpose]
-    keys = [
-        ed25519.public_key(private_key(settings, purpose), purpose) for purpose in KeyPurpose
-    ]
+    keys = [public_key(private_key(settings, purpose), purpose) for purpose in KeyPurpose]
     _write_keyring(settings, keys)
     return [*(path for path in made if path is not None), file]
 
@@ -130,8 +128,8 @@ def rotate(settings: Settings, purpose: KeyPurpose) -> PublicKey:
             raise ConfigError(
                 f"{name} is set: rotate where the keys are files, then set it to the new ones"
             )
-    known, private = keyring(settings), ed25519.new_private_key()
-    new = ed25519.public_key(private, purpose)
+    known, private = keyring(settings), new_private_key()
+    new = public_key(private, purpose)
     # First everybody knows the new key, then it signs.
     _write_keyring(settings, rotate_key(known, new).values())
     encryption.write_key_file(settings.home / PRIVATE_FILES[purpose], [private])
@@ -159,7 +157,7 @@ def retire(settings: Settings, key: str) -> None:
 def _make_private(settings: Settings, purpose: KeyPurpose) -> Path | None:
     file = settings.home / PRIVATE_FILES[purpose]
     given = environment_secret(PRIVATE_VARIABLES[purpose]) is not None
-    return file if not given and create_private(file, ed25519.new_private_key()) else None
+    return file if not given and create_private(file, new_private_key()) else None
 
 
 def _write_keyring(settings: Settings, keys: Iterable[PublicKey]) -> None:

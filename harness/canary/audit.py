@@ -10,11 +10,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from harness.canary.rollout_unit import RolloutUnit
-from harness.frame.content_hash import canonical_json, digest, hash_content
 from harness.frame.errors import InputError, NotFound, SwapgateError
 from harness.frame.people.access import SYSTEM
+from harness.frame.plain_data import canonical_json, digest, hash_content, to_shown
 from harness.frame.records.transaction import Transaction
-from harness.frame.serialize import to_plain
 from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.next_step import decide_action
@@ -60,7 +59,7 @@ class ReplayedAction:
     def decide_again(self, what: str, decide: Callable[[], RolloutAction]) -> "ReplayedAction":
         try:
             decided = decide()
-            again = digest(to_plain(decided))
+            again = digest(to_shown(decided))
         except (SwapgateError, ValueError) as error:
             return replace(self, differences=(*self.differences, str(error)))
         same = again == self.stored_sha256
@@ -108,9 +107,9 @@ def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str
             "blocks": len(used),
             "last_block": max((block.number for block in used), default=0),
             "blocks_sha256": _blocks_sha256(used),
-            "policy_sha256": digest(to_plain(rollout.policy)),
+            "policy_sha256": digest(to_shown(rollout.policy)),
         },
-        "decided_sha256": digest(to_plain(again)),
+        "decided_sha256": digest(to_shown(again)),
     }
 
 
@@ -163,7 +162,7 @@ def _input_differences(
         found.append(f"{inputs['blocks']} blocks were used, and {len(blocks)} are stored")
     elif _blocks_sha256(blocks) != inputs["blocks_sha256"]:
         found.append("the stored blocks are not those that were used")
-    if digest(to_plain(rollout.policy)) != inputs["policy_sha256"]:
+    if digest(to_shown(rollout.policy)) != inputs["policy_sha256"]:
         found.append("the rollout's stored policy is not the one that it was decided by")
     return found
 
@@ -200,7 +199,7 @@ def _until(blocks: Sequence[ObservationBlock], last: int) -> Sequence[Observatio
 
 def _blocks_sha256(blocks: Sequence[ObservationBlock]) -> str:
     ordered = sorted(blocks, key=lambda block: block.number)
-    return hash_content("".join(canonical_json(to_plain(block)) for block in ordered))
+    return hash_content("".join(canonical_json(to_shown(block)) for block in ordered))
 
 
 def _time(text: object) -> datetime:

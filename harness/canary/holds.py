@@ -15,8 +15,7 @@ from harness.canary.rollout_unit import RolloutUnit
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.frame.formatting import format_bps, format_percent, format_span
-from harness.frame.ranges import add_seconds
+from harness.frame.formatting import add_seconds, format_bps, format_percent, format_span
 from harness.frame.records.transaction import Transaction
 from harness.gate.online.observation import ObservationBlock, TrafficMinute
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState

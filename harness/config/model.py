@@ -11,7 +11,7 @@ from typing import Final
 from harness.evals.month_spending import check_cap
 from harness.evals.settings import SuiteSettings
 from harness.frame.alerts.delivery import AlertSettings
-from harness.frame.people.rate_limits import EvalLimits
+from harness.frame.people.limits import EvalLimits
 from harness.gate.policy import Policy
 from harness.operations.settings import UiSettings
 from harness.providers.models.catalogue import CatalogueChange

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from harness.config.source_locations import KeyPath
-from harness.frame.ranges import SHARE_RANGE, Range, format_bound
+from harness.frame.formatting import SHARE_RANGE, Range, format_bound
 
 # Half of the traffic: more of it would be no promotion.
 MOST_HELD_BACK_BPS: Final = 5_000

@@ -33,7 +33,7 @@ from harness.config.validation_errors import (
 from harness.evals.settings import SuiteFields
 from harness.frame.alerts.delivery import AlertSettings
 from harness.frame.errors import ConfigError, InputError
-from harness.frame.people.rate_limits import EvalLimits
+from harness.frame.people.limits import EvalLimits
 from harness.gate.policy import (
     CanaryPolicy,
     ChangeReferenceRule,

@@ -14,7 +14,7 @@ from typing import Final
 
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_date, format_usd
-from harness.frame.people.spend import next_month
+from harness.frame.people.limits import next_month
 
 # Sums of floats differ in their last digits by the order of adding.
 ROUNDING_USD: Final = 1e-9

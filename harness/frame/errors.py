@@ -48,9 +48,7 @@ SwapgateError
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
-
-from harness.frame.patience import AWAY
+from typing import ClassVar, Final
 
 
 class SwapgateError(Exception):
@@ -193,6 +191,10 @@ class DeliveryFailed(SwapgateError):
 class SpendingPaused(SwapgateError):
     docs_page = "how-to/spending"
     retryable = False  # not before money is there: whoever called waits for that
+
+
+# Between the provider and the reason in the text of a ProviderAway.
+AWAY: Final = " is away: "
 
 
 class ProviderAway(SwapgateError):

@@ -3,8 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
+
+from harness.frame.errors import AWAY
 
 
 class FailureClass(StrEnum):
@@ -39,9 +42,9 @@ class ArmFailure(StrEnum):
 
 
 ErrorClass = FailureClass | ArmFailure
+
 # Of failures that are counted together, so many causes are told apart.
 MAX_CAUSES: Final = 8
-
 
 # Between a class and its cause, which is a provider's status, code and place in fixed words.
 _BECAUSE: Final = ": "
@@ -154,13 +157,15 @@ CLIENT_FAILURES: Final = frozenset(
     for failure, rule in FAILURE_RULES.items()
     if rule.fault in (FaultOwner.CLIENT, FaultOwner.ENDPOINT) and failure is not _F.CANCELLED
 )
+
 # The client gets the provider's own words.
 PASSED_ON: Final = CLIENT_FAILURES | {_F.BLOCKED}
+
 # Of these no arm is guilty: a conversation brought them along from elsewhere.
 UNCHARGED: Final = frozenset({_F.FOREIGN_STATE, _F.CANCELLED})
 
-
 _SAID, _A = FailureClass, ArmFailure
+
 FAILURE_WORDS: Final[Mapping[ErrorClass, str]] = {
     _SAID.RATE_LIMITED: "the provider's rate limit",
     _SAID.QUOTA: "our account's quota at the provider is used up",
@@ -192,3 +197,33 @@ FAILURE_WORDS: Final[Mapping[ErrorClass, str]] = {
 def failure_words(failure: str) -> str:
     found = {str(known.value): words for known, words in FAILURE_WORDS.items()}
     return found.get(failure, failure.replace("_", " "))
+
+
+FIRST_PAUSE_S: Final = 10.0
+LONGEST_PAUSE_S: Final = 900.0
+DEFAULT_PATIENCE_S: Final = 86_400.0
+
+# Before a comparison is measured again that failed while its providers answered: a refused key,
+# a worker that died, a model that changed. Time mends few of these, and each try costs money.
+RETRY_PAUSES_S: Final = (FIRST_PAUSE_S, 60.0, 600.0)
+
+
+def next_pause_s(waited_s: float) -> float:
+    """Returns a pause as long as the time waited so far, so that each is twice the last one."""
+    return max(FIRST_PAUSE_S, waited_s)
+
+
+def next_try(since: datetime, now: datetime) -> datetime:
+    """Returns when an absent provider is asked again: within a quarter of an hour."""
+    pause_s = min(LONGEST_PAUSE_S, next_pause_s((now - since).total_seconds()))
+    return now + timedelta(seconds=pause_s)
+
+
+def describe_absence(away: str, since: datetime, now: datetime) -> str:
+    """Says `gemma since 19:37 UTC: connection refused`. away: the text of a ProviderAway."""
+    provider, _, why = away.partition(AWAY)
+    why = why.removeprefix("the call failed: ").replace(
+        "ConnectionRefusedError", "connection refused"
+    )
+    day = "" if since.date() == now.date() else "%Y-%m-%d "
+    return f"{provider} since {since:{day}%H:%M} UTC: {why}"

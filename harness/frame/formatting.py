@@ -6,32 +6,39 @@ examples.
 import math
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime
-from typing import Final, TypeVar
+from datetime import UTC, date, datetime, timedelta
+from typing import Final, NamedTuple, TypeVar
 
 T = TypeVar("T")
-
 MINUS: Final = "−"
 UNKNOWN: Final = "unknown"
 DASH: Final = "–"
+
 # Below it the price of one answer tells a reader nothing, and the price of a thousand does.
 SMALL_USD: Final = 0.01
 HUGE: Final = 1e15
+
 # A spreadsheet may read the wide ones, of East Asian text, as the others.
 FORMULA_STARTS: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
 # All but tab and line feed.
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 # Turn round the direction of what follows: a name could make the rest of a line say something
 # else.
 _DIRECTIONS: Final = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
+
 # Blank or invisible, though Unicode calls them letters, marks or symbols.
 INVISIBLE_CHARACTERS: Final = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5\u034f\u2800")
 _EXPONENT: Final = r"\d(?:\.\d+)?e[+-]\d+"
 _PRICES: Final = re.compile(
     r"\$([\d.]+(?:e[+-]\d+)?) against \$([\d.]+(?:e[+-]\d+)?)(?![\d.]| per 1,000)"
 )
+
 _SCIENTIFIC: Final = re.compile(rf"(?<![\w.]){_EXPONENT}(?![\w.]*\d)")
+
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
+
 _ROUND_UNITS: Final = ((_DAY_S, "days"), (_HOUR_S, "h"), (_MINUTE_S, "min"))
 
 
@@ -292,3 +299,46 @@ def format_bytes(size: int) -> str:
     if size < 1024 * 1024:
         return f"{format_number(size / 1024, 3)} KiB"
     return f"{format_number(size / (1024 * 1024), 2)} MiB"
+
+
+class Range(NamedTuple):
+    """Bounds a number on both sides; the bounds themselves are allowed."""
+
+    low: float
+    high: float
+    zero: bool = False  # 0 is right as well, and turns it off
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high or (self.zero and value == 0)
+
+    @property
+    def text(self) -> str:
+        words = f"{format_bound(self.low)} to {format_bound(self.high)}"
+        return f"0, or {words}" if self.zero else words
+
+
+# Of 1: a margin, a saving. Nearer to either end no suite has enough items.
+SHARE_RANGE: Final = Range(0.0001, 0.999)
+
+
+def format_bound(value: float) -> str:
+    """Writes a number in full, such as 0.000001 and 31,622,400, up to what is too
+    long to read.
+    """
+    if value and not 1e-9 <= abs(value) < 1e16:
+        return f"{value:g}"
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.9f}".rstrip("0")
+
+
+# A day's distance from the calendar's end: time zones and clocks may still add to it.
+NEVER: Final = datetime(9999, 12, 30, tzinfo=UTC)
+
+
+def add_seconds(at: datetime, seconds: float) -> datetime:
+    """Returns the time `seconds` after `at`; NEVER beyond the calendar."""
+    try:
+        return min(at + timedelta(seconds=seconds), NEVER)
+    except OverflowError:
+        return NEVER

@@ -1,8 +1,16 @@
-"""Where the files lie that ship with Swapgate but are no code: data, migrations, defaults."""
+"""Finds the files that ship with Swapgate: data, migrations, defaults and pages of the docs.
 
+`find_page` accepts the forms that people type: `gate`, `reference/cli`,
+`docs/reference/config.md`. The name of a folder finds its index. `make docs` builds the docs
+site, which every wheel contains.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from harness.frame.errors import ConfigError
+from harness.frame.errors import ConfigError, InputError, NotFound
+from harness.frame.suggestions import did_you_mean
 
 # They lie beside `harness`: in the checkout, and in a wheel below `swapgate` (ADR 0030).
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,3 +26,67 @@ def path(name: str) -> Path:
     raise ConfigError(
         f"this installation of Swapgate lacks {name!r}, looked for in {ROOT}: install it again"
     )
+
+
+DOCS: Final = ROOT / "docs"
+SITE: Final = ROOT / "site"
+
+
+@dataclass(frozen=True, slots=True)
+class DocsPage:
+    """A page of the docs. name: its path without `.md`, such as `reference/cli`."""
+
+    name: str
+
+    @property
+    def markdown(self) -> Path:
+        return DOCS / f"{self.name}.md"
+
+    @property
+    def html(self) -> Path | None:
+        """Returns the page in the docs site; None where that is not built."""
+        built = SITE / f"{self.name}.html"
+        return built if built.exists() else None
+
+    @property
+    def title(self) -> str:
+        with self.markdown.open(encoding="utf-8") as lines:
+            return next(
+                (line[2:].strip() for line in lines if line.startswith("# ")), self.name
+            )
+
+
+def list_pages() -> list[DocsPage]:
+    """Lists every page, by name. Raises ConfigError where the docs are not installed."""
+    folder = path("docs")
+    names = (
+        file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.md")
+    )
+    return [DocsPage(name) for name in sorted(names)]
+
+
+def find_page(name: str) -> DocsPage:
+    """Finds a page by its path or by the last part of it.
+
+    Raises NotFound for none, InputError for several, ConfigError without docs.
+    """
+    wanted = _plain(name)
+    pages = list_pages()
+    exact = [page for page in pages if _plain(page.name) == wanted]
+    found = exact or [page for page in pages if _plain(page.name).rpartition("/")[2] == wanted]
+    if not found:
+        names = [page.name for page in pages]
+        near = did_you_mean(name, [*names, *(path.rpartition("/")[2] for path in names)])
+        raise NotFound(
+            f"the docs have no page {name!r}{near}; `swapgate docs list` has them all"
+        )
+    if len(found) > 1:
+        both = ", ".join(page.name for page in found)
+        raise InputError(f"{name!r} is several pages: {both}; name one with its folder")
+    return found[0]
+
+
+def _plain(name: str) -> str:
+    """Drops what people may write or leave out: case, `_` for `-`, `docs/`, `.md`, `/index`."""
+    plain = name.strip().lower().replace("_", "-").removeprefix("docs/")
+    return plain.removesuffix(".md").removesuffix(".html").removesuffix("/index")

@@ -3,15 +3,49 @@ class with `as_json` or `from_json` is written or read by it.
 """
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from datetime import date
-from enum import Enum
+from enum import Enum, IntEnum
 from functools import cache, partial
+from hashlib import blake2b, sha256
 from types import NoneType, UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
+
+
+def canonical_json(value: object) -> str:
+    """Writes `value` as JSON with sorted keys and no spaces. Raises ValueError for NaN and
+    infinity.
+    """
+    return _CANONICAL.encode(value)
+
+
+# Built once: `json.dumps` would build one for each value.
+_CANONICAL: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
+
+
+def digest(value: object) -> str:
+    """Computes the SHA-256 of the value's canonical JSON: 64 hexadecimal digits."""
+    return sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def hash_content(content: bytes | str) -> str:
+    """Computes the SHA-256 of bytes, or of a text as UTF-8: 64 hexadecimal digits."""
+    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    return sha256(data).hexdigest()
+
+
+def short_hash(text: str, size: int = 8) -> bytes:
+    """Computes the BLAKE2b hash of a text, `size` bytes long. Not hash(): Python salts it per
+    process, and two would disagree.
+    """
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
+
 
 # Types that most values have come first: to ask an abstract class takes longer.
 _MAPPINGS: Final = (dict, Mapping)
@@ -158,3 +192,92 @@ def read_fields(kind: Any, data: Mapping[str, Any], **known: Any) -> Any:
 @cache
 def _readers(kind: type) -> Mapping[str, Reader | None]:
     return {name: reader(hint) for name, hint in get_type_hints(kind).items()}
+
+
+Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
+_PLAIN = frozenset({type(None), bool, str, int, float})
+
+# Of no use to a reader, and of some to a thief.
+HIDDEN = frozenset({"hash", "ciphertext", "secret", "ledger_salt"})
+
+
+def shown_name(kind: type, name: str) -> str:
+    """What a field of this type is called in an answer."""
+    if not issubclass(kind, CamelCase):
+        return name
+    first, *others = name.split("_")
+    return first + "".join(part.title() for part in others)
+
+
+def to_shown(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of value
+    """Turns a value into plain JSON: dataclasses become objects, times ISO 8601, enums their
+    words. Raises TypeError.
+    """
+    if type(value) in _PLAIN:  # most values, and an enum is of a type of its own
+        return value  # type: ignore[return-value]  # as its type says
+    match value:
+        case IntEnum():
+            return value.name.lower()
+        case Enum():
+            return to_shown(value.value)
+        case bool() | str() | int() | float():
+            return value
+        case date():  # and datetime, which is one
+            return value.isoformat()
+        case Mapping():
+            return {str(key): to_shown(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [to_shown(inner) for inner in value]
+        case set() | frozenset():
+            return sorted(to_shown(inner) for inner in value)  # type: ignore[type-var]
+        case ShownAsJson():
+            return to_shown(value.as_json())
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return _shown(value)
+        case _:
+            raise TypeError(f"{type(value).__name__} has no plain form")
+
+
+def write_json(value: object, *, indent: int | None = None) -> str:
+    """Writes a value's plain form as JSON, with null for infinity and NaN."""
+    plain = to_shown(value)
+    try:
+        text = json.dumps(plain, ensure_ascii=False, indent=indent, allow_nan=False)
+    except ValueError:  # hardly any value has one, and to look for it takes as long as to write
+        finite = _without_infinities(plain)
+        text = json.dumps(finite, ensure_ascii=False, indent=indent, allow_nan=False)
+    return escape_surrogates(text)
+
+
+def _without_infinities(value: Plain) -> Plain:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case list():
+            return [_without_infinities(inner) for inner in value]
+        case dict():
+            return {name: _without_infinities(inner) for name, inner in value.items()}
+        case _:
+            return value
+
+
+def _shown(value: object) -> dict[str, Plain]:
+    names = _shown_fields(type(value))  # type: ignore[arg-type]  # a type is hashable
+    shown = {shown: to_shown(getattr(value, name)) for name, shown in names}
+    return value.show_more(shown) if isinstance(value, ShowsMore) else shown
+
+
+@cache
+def _shown_fields(kind: type) -> tuple[tuple[str, str], ...]:
+    shown = (field.name for field in fields(kind) if field.name not in HIDDEN)
+    return tuple((name, shown_name(kind, name)) for name in shown)
+
+
+def escape_surrogates(text: str) -> str:
+    r"""Writes the lone surrogates in a JSON text as JSON's escapes: a client may send one, and
+    UTF-8 has none.
+
+    >>> escape_surrogates('"half a pair \ud83d"')
+    '"half a pair \\ud83d"'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -3,13 +3,18 @@ and the services to which alerts go.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.delivery import AlertMessage
-from harness.frame.people.rate_limits import RateState
+from harness.frame.people.limits import RateState
+from harness.frame.runtime.clock import ClockWatch
 from harness.frame.signing.keyring import KeyPurpose
+
+if TYPE_CHECKING:
+    from harness.store.store import Store
 
 
 class Clock(Protocol):
@@ -99,3 +104,16 @@ class AlertSinks(Protocol):
     def send(self, sink: str, message: AlertMessage) -> None:
         """Sends a message, in a bounded time. Raises DeliveryFailed, without any secret."""
         ...
+
+
+@dataclass(frozen=True)
+class World:
+    """Holds a process's store, clock and chance, and where its alerts go."""
+
+    store: "Store"
+    clock: Clock
+    chance: Chance
+    sinks: AlertSinks | None = field(default=None, kw_only=True)  # None where alerts go nowhere
+    # Where people reach the dashboard; alerts link to its pages.
+    dashboard_url: str = field(default="", kw_only=True)
+    clock_watch: ClockWatch = field(default_factory=ClockWatch, kw_only=True)

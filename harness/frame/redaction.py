@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
-from harness.frame.bounded_regex import BoundedPattern
-from harness.frame.content_hash import digest
 from harness.frame.errors import InputError
+from harness.frame.matching import BoundedPattern
+from harness.frame.plain_data import digest
 
 Span = tuple[int, int]
 # Raised when a finder changes: part of every record's rules.

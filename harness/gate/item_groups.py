@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
-from harness.frame.content_hash import hash_content, short_hash
 from harness.frame.errors import InputError
 from harness.frame.formatting import INVISIBLE_CHARACTERS, format_excerpt
+from harness.frame.plain_data import hash_content, short_hash
 
 MAX_VALUE_LENGTH: Final = 200  # characters of a cluster's name
 EXCERPT: Final = 40

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from harness.frame.content_hash import digest
 from harness.frame.errors import InputError
+from harness.frame.failures import DEFAULT_PATIENCE_S, RETRY_PAUSES_S
 from harness.frame.formatting import format_number
-from harness.frame.patience import DEFAULT_PATIENCE_S, RETRY_PAUSES_S
+from harness.frame.plain_data import digest
 from harness.gate.online.guardrails import CanaryJudge, Guardrail, Guardrails
 from harness.gate.pins import ServedPin
 from harness.gate.suite_plan import Claim, ClaimPopulation, PrimaryCombination

@@ -10,8 +10,9 @@ from enum import StrEnum
 from itertools import chain, compress
 from typing import Final, Self
 
-from harness.frame.content_hash import digest, hash_content
-from harness.frame.patience import AWAY, LONGEST_PAUSE_S, describe_absence
+from harness.frame.errors import AWAY
+from harness.frame.failures import LONGEST_PAUSE_S, describe_absence
+from harness.frame.plain_data import digest, hash_content
 from harness.gate.pins import ServedModel
 
 LEASE_S: Final = 10.0

@@ -8,7 +8,7 @@ from enum import StrEnum
 from itertools import accumulate
 from typing import Final
 
-from harness.frame.content_hash import digest
+from harness.frame.plain_data import digest
 from harness.gate.item_groups import Slice
 from harness.gate.pins import ServedPin
 

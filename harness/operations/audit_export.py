@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, TextIO
 
-from harness.frame.content_hash import canonical_json
 from harness.frame.errors import InputError, SignatureInvalid
 from harness.frame.formatting import escape_formula
+from harness.frame.plain_data import canonical_json, to_shown
 from harness.frame.ports import Signatures
-from harness.frame.serialize import to_plain
 from harness.frame.signing.audit import AuditEvent, AuditPosition, hide_identity
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.signing.keyring import KeyPurpose
@@ -54,7 +53,7 @@ def event_row(event: AuditEvent) -> Mapping[str, str | int]:
 
 
 def event_line(event: AuditEvent) -> str:
-    return json.dumps(to_plain(event), ensure_ascii=False)
+    return json.dumps(to_shown(event), ensure_ascii=False)
 
 
 def write_json_lines(events: Iterable[AuditEvent], file: TextIO) -> int:

@@ -18,17 +18,16 @@ from harness.frame.people.access import (
     Role,
     key_hash,
 )
+from harness.frame.people.limits import KeyLimits, SpendTotals
 from harness.frame.people.principals import (
     Principal,
     PrincipalKind,
     check_principal_name,
     fold_name,
 )
-from harness.frame.people.rate_limits import KeyLimits
 from harness.frame.people.records import ApiKeys, Principals
-from harness.frame.people.spend import SpendTotals
+from harness.frame.plain_data import to_shown
 from harness.frame.records.transaction import Transaction
-from harness.frame.serialize import to_plain
 from harness.frame.signing.audit_log import AuditLog
 from harness.routes.routes import require_route
 from harness.routing.context import Context
@@ -117,7 +116,7 @@ def create_key(  # noqa: PLR0913 - what a key is made of
                 "principal": key.principal,
                 "role": role.name.lower() if role else "data",
                 "routes": sorted(key.routes),
-                "limits": to_plain(limits),
+                "limits": to_shown(limits),
                 "opt_outs": sorted(opted_out),
             },
         )
@@ -193,7 +192,7 @@ def set_limits(
             actor,
             "key.limits",
             f"key {key}",
-            {"before": to_plain(before), "after": to_plain(limits)},
+            {"before": to_shown(before), "after": to_shown(limits)},
         )
     return changed
 

@@ -17,8 +17,8 @@ from harness.frame.alerts.records import Deliveries
 from harness.frame.errors import NotFound, SignatureInvalid, SwapgateError
 from harness.frame.pagination import FIRST_PAGE, INVALID_ROWS_HINT, Page, PageRequest, read_all
 from harness.frame.people.access import Actor, ApiKey, Role
+from harness.frame.people.limits import SpendTotals
 from harness.frame.people.records import Principals
-from harness.frame.people.spend import SpendTotals
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import ALL_EVENTS, AuditEvent, AuditFilter, hide_identity
 from harness.frame.signing.audit_log import AuditLog

@@ -7,9 +7,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.frame.records.columns import at_least
-from harness.frame.records.pages import given
 from harness.frame.records.record import record
-from harness.frame.records.repository import Records
+from harness.frame.records.repository import Records, given
 from harness.routing.capture import CapturedRequest, CaptureResult, day_start
 from harness.routing.records.failovers import marks_having
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from harness.frame.content_hash import canonical_json
 from harness.frame.errors import Conflict, InputError, NotAllowed
 from harness.frame.people.access import SYSTEM, Actor, DashboardSession, Role, key_hash
 from harness.frame.people.principals import (
@@ -21,6 +20,7 @@ from harness.frame.people.principals import (
     fold_name,
 )
 from harness.frame.people.records import DashboardSessions, Principals
+from harness.frame.plain_data import canonical_json
 from harness.frame.ports import Clock
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from harness.frame.errors import InputError, NotAllowed, RouteBusy
+from harness.frame.formatting import SHARE_RANGE
 from harness.frame.idempotency import NoteMade, note_nothing
 from harness.frame.people.access import Actor, Role
-from harness.frame.ranges import SHARE_RANGE
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.policy import CostAcceptance, GatePolicy, Policy, parse_change_reference

@@ -7,9 +7,8 @@ from functools import cached_property
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from harness.frame.content_hash import digest
 from harness.frame.errors import InputError
-from harness.frame.plain_data import ShowsMore
+from harness.frame.plain_data import ShowsMore, digest
 from harness.providers.kinds import PROVIDER_KINDS, KeyStyle, rename_answer_limit
 from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabilities
 from harness.providers.oauth import claim_headers

@@ -8,9 +8,9 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Final
 
-from harness.frame.content_hash import short_hash
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_usd
+from harness.frame.plain_data import short_hash
 from harness.gate.suite_plan import Claim
 from harness.providers.target import Price
 

@@ -15,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from harness.frame.content_hash import canonical_json
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_bytes
 from harness.frame.people.access import key_hash
+from harness.frame.plain_data import canonical_json
 from harness.frame.redaction import RedactionRule
 from harness.routing.table import BUCKETS, RouteSettings, hash_bucket
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from harness.frame.content_hash import digest
+from harness.frame.plain_data import digest
 from harness.gate.verdict import Passed
 
 

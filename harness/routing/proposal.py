@@ -12,9 +12,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from harness.frame.content_hash import digest
 from harness.frame.errors import IllegalTransition
-from harness.frame.ranges import add_seconds
+from harness.frame.formatting import add_seconds
+from harness.frame.plain_data import digest
 from harness.gate.online.rollout import CanaryEnd, find_end
 from harness.gate.policy import ChangeReferenceRule, CostAcceptance, Policy, PromotionMode
 from harness.gate.suite_plan import Claim, SuitePlan

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from harness.frame.errors import InputError
-from harness.frame.json_schema import THREAD_LIMITS, matches_schema
+from harness.frame.matching import THREAD_LIMITS, matches_schema
 from harness.providers.target import Target
 
 MAX_SHARE_BPS: Final = 10_000

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from harness.frame.people.access import OptOut
-from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.limits import KeyLimits
 from harness.frame.plain_data import ShowsMore
 from harness.frame.signing.signed_rows import NO_LINEAGE, Lineage, Revocations, SignedRows
 from harness.gate.online.guardrails import DEFAULT_UNIT_RULE, UnitRule

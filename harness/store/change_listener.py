@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.frame.records.database_errors import clear_frames
+from harness.frame.records.transaction import clear_frames
 from harness.store import engine
 from harness.store.engine import identity
 from harness.store.postgres.own_session import has_shared_session

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from harness.frame.errors import StoreUnavailable
-from harness.frame.records.database_errors import translated
+from harness.frame.records.transaction import translated
 from harness.store import engine
 from harness.store.postgres.own_session import require_own_session
 

@@ -16,7 +16,7 @@ from alembic.runtime.migration import MigrationContext
 
 from harness.frame import package_data
 from harness.frame.errors import DatabaseUnusable
-from harness.frame.records.database_errors import RoleRefused, translated
+from harness.frame.records.transaction import RoleRefused, translated
 from harness.store import engine, schema_revisions
 from harness.store.guards import triggers
 from harness.store.postgres import database_roles

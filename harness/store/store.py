@@ -10,10 +10,9 @@ import sqlalchemy as sa
 from harness.frame.errors import SignatureInvalid
 from harness.frame.people.access import Actor
 from harness.frame.ports import Clock, Signatures
-from harness.frame.records.database_errors import translated
 from harness.frame.records.installation import meta
-from harness.frame.records.row_signatures import RowSignatures
-from harness.frame.records.transaction import Transaction
+from harness.frame.records.signed_tables import RowSignatures
+from harness.frame.records.transaction import Transaction, translated
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.signing.signed_rows import Lineage, RowFault
 from harness.routing.records.installation import Installations, missing_lineage

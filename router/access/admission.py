@@ -10,21 +10,19 @@ from typing import Final, NamedTuple
 
 from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.formatting import format_percent
-from harness.frame.people.rate_limits import (
+from harness.frame.people.limits import (
+    FINE,
     KeyLimits,
     LimitStatus,
     RateLimit,
     RateState,
-    limit_statuses,
-    settle_request,
-)
-from harness.frame.people.spend import (
-    FINE,
     SpendBudget,
     SpendDecision,
     SpendLevel,
     SpendTotals,
     check_budget,
+    limit_statuses,
+    settle_request,
 )
 from harness.frame.ports import Clock, RateBook
 from router.access import rate_limits

@@ -13,9 +13,9 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
-from harness.frame.content_hash import short_hash
-from harness.frame.people import rate_limits
-from harness.frame.people.rate_limits import RateDecision, RateLimit, RateState
+from harness.frame.people import limits
+from harness.frame.people.limits import RateDecision, RateLimit, RateState
+from harness.frame.plain_data import short_hash
 from harness.frame.ports import RateBook
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def take_tokens(
     decided: list[RateDecision] = []
 
     def change(state: RateState) -> RateState:
-        decided.append(rate_limits.admit_request(state, limit, tokens, now))
+        decided.append(limits.admit_request(state, limit, tokens, now))
         return decided[-1].state
 
     book.change(key, change)

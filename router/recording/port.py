@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from harness.frame.alerts.alert import Alert
 from harness.frame.errors import InputError
-from harness.frame.people.spend import KeySpend, SpendTotals, total_spend
+from harness.frame.people.limits import KeySpend, SpendTotals, total_spend
 from harness.frame.ports import Clock
 from harness.gate.online.observation import AskedName, ObservationBlock
 from harness.proposals.judge import JudgeOutcome

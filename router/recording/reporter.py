@@ -12,9 +12,8 @@ from datetime import UTC, date, datetime
 from operator import attrgetter
 from typing import Any, Final
 
-from harness.frame.content_hash import short_hash
-from harness.frame.people.spend import SpendTotals
-from harness.frame.plain_data import from_plain, to_plain
+from harness.frame.people.limits import SpendTotals
+from harness.frame.plain_data import from_plain, short_hash, to_plain
 from harness.frame.ports import Clock
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.table import Arm, Canary

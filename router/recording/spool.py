@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Any, Final, NamedTuple
 
 from harness.frame.alerts.alert import Alert
-from harness.frame.people.spend import KeySpend
+from harness.frame.people.limits import KeySpend
 from harness.frame.plain_data import from_plain, to_plain
 from harness.gate.online.observation import AskedName, ObservationBlock, TrafficMinute
 from harness.gate.pins import Sighting

@@ -10,7 +10,7 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
-from harness.frame.people.spend import KeySpend
+from harness.frame.people.limits import KeySpend
 from harness.frame.ports import Clock
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.pins import MAX_SIGHTINGS, ServedModel, Sighting

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Self
 
-from harness.frame.json_schema import matches_schema
+from harness.frame.matching import matches_schema
 from harness.gate.online.guardrails import Guardrail, UnitRule
 from harness.gate.online.prompt_cache import CacheUse, saved_seconds
 from harness.providers.models.capabilities import Endpoint

@@ -6,7 +6,7 @@ from typing import Final
 
 from harness.frame.errors import InputError
 from harness.frame.people.access import OptOut
-from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.limits import KeyLimits
 from harness.frame.ports import Clock
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.overrides import RequestKind, choose_kind

@@ -9,15 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from harness.frame import json_schema
-from harness.frame.content_hash import canonical_json, hash_content
+from harness.frame import matching
 from harness.frame.errors import (
     ConfigError,
     DatabaseRestored,
     SnapshotInvalid,
     StoreUnavailable,
 )
-from harness.frame.plain_data import from_plain, to_plain
+from harness.frame.plain_data import canonical_json, from_plain, hash_content, to_plain
 from harness.frame.signing.signed_rows import (
     Lineage,
     Revocations,
@@ -299,7 +298,7 @@ class SnapshotHolder:
             opened, self._standing, self._keys_of(snapshot), self._classes
         )
         if serving.judges_validity:
-            json_schema.load_judge()
+            matching.load_judge()
         try:
             self._prepare(snapshot)
         except ConfigError as error:

@@ -8,7 +8,7 @@ import pytest
 
 from evals.sim import server as sim
 from harness.frame.people.access import SYSTEM
-from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.limits import KeyLimits
 from harness.operations import keys
 from swapgate import (
     Caller,

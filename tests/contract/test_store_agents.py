@@ -12,7 +12,7 @@ from harness.agents.records import (
     SwitchRequests,
 )
 from harness.frame.errors import NotFound
-from harness.frame.records.database_errors import RowRefused
+from harness.frame.records.transaction import RowRefused
 from harness.routing.agent import SessionState
 from harness.store.store import Store
 from harness.store.tables import metadata

@@ -20,7 +20,7 @@ from harness.frame.errors import InputError, NotFound
 from harness.frame.pagination import Page, PageRequest, read_all
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.people.records import ApiKeys
-from harness.frame.records.pages import PageReader
+from harness.frame.records.repository import PageReader
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditFilter
 from harness.frame.signing.audit_log import AuditLog

@@ -5,7 +5,7 @@ import pytest
 
 from harness.frame.errors import NotFound
 from harness.frame.people.access import SYSTEM, Actor, Role
-from harness.frame.people.spend import KeySpend, SpendTotals, total_spend
+from harness.frame.people.limits import KeySpend, SpendTotals, total_spend
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.guardrails import (
     ArmSplit,

@@ -10,9 +10,8 @@ import sqlalchemy as sa
 from harness.evals.records.drift import Drift
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import InputError
-from harness.frame.people.spend import KeySpend
-from harness.frame.records.database_errors import RowRefused
-from harness.frame.records.transaction import Transaction
+from harness.frame.people.limits import KeySpend
+from harness.frame.records.transaction import RowRefused, Transaction
 from harness.gate.online.guardrails import (
     ArmLevels,
     ArmSplit,

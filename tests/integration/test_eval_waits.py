@@ -9,7 +9,7 @@ from evals.suites.items import Item
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import IllegalTransition, ProviderAway
-from harness.frame.patience import DEFAULT_PATIENCE_S, LONGEST_PAUSE_S
+from harness.frame.failures import DEFAULT_PATIENCE_S, LONGEST_PAUSE_S
 from harness.gate.run import EvalRun, RunState
 from harness.operations import alert_delivery, queries
 from harness.proposals import decisions

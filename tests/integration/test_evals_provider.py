@@ -14,7 +14,7 @@ from evals.runner.chat_completions import ChatReply
 from evals.runner.provider_client import RETRIES, EvalProviderClient, ProviderFailed
 from evals.runner.rate_gate import RateGates
 from harness.frame.failures import FailureClass
-from harness.frame.people.rate_limits import EvalLimits
+from harness.frame.people.limits import EvalLimits
 from harness.frame.ports import RateBook
 from harness.routing.settings import RouterSettings
 from router.access.rate_limits import LocalRates

@@ -15,10 +15,10 @@ from harness.app.router_process import _restore_snapshot
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.frame.content_hash import canonical_json
 from harness.frame.errors import InputError, SignatureInvalid, SnapshotInvalid, StoreUnavailable
 from harness.frame.people.access import SYSTEM
 from harness.frame.people.records import ApiKeys
+from harness.frame.plain_data import canonical_json
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.signing.audit import AuditPosition
 from harness.frame.signing.audit_log import AuditLog

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.frame.errors import StoreUnavailable
-from harness.frame.people.spend import KeySpend
+from harness.frame.people.limits import KeySpend
 from harness.frame.records.transaction import Transaction
 from harness.routing.records.observations import Observations
 from harness.store.router_store import RouterStore

@@ -15,7 +15,7 @@ from harness.evals.proof_validity import ProofState
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import ProofRefused, StaleEvidence
-from harness.frame.patience import FIRST_PAUSE_S
+from harness.frame.failures import FIRST_PAUSE_S
 from harness.frame.people.access import Actor, Role
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.pins import ServedModel, ServedPin, Sighting

@@ -12,9 +12,9 @@ from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind, Severity
 from harness.frame.alerts.alerts import AlertView
 from harness.frame.people.access import SYSTEM
+from harness.frame.plain_data import to_shown
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.runtime.encryption import FernetCipher, new_key
-from harness.frame.serialize import to_plain
 from harness.operations import queries
 from harness.providers.calls.probe import ProbeReply, ProbeStatus, ProbeSubject
 from harness.providers.calls.provider_probe import HttpProviderProbe
@@ -277,7 +277,7 @@ def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(
         registered_providers.change_provider(ctx, SYSTEM, "up", change)
         targets.add_target(ctx, SYSTEM, Target("up", "m"))
         test = checks.run_check(ctx)
-    shown = json.dumps(to_plain(test))
+    shown = json.dumps(to_shown(test))
     assert "bad key [hidden]" in shown
     assert SECRET not in shown
     assert "hush" not in shown
@@ -294,7 +294,7 @@ def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
     with ctx.store.write() as tx:
         Providers(tx).put(provider_secrets.encrypt_headers(up, ctx.cipher))
     found = {provider.provider: provider for provider in checks.run_check(ctx).providers}["up"]
-    shown = json.dumps(to_plain(found))
+    shown = json.dumps(to_shown(found))
     assert (
         "a header of this provider cannot be sent: the value of the extra header 'x-a'" in shown
     )

@@ -10,7 +10,7 @@ from harness.canary import decision, machine, operations
 from harness.config.model import ControlSettings, Settings
 from harness.evals import proof_validity
 from harness.frame.errors import InputError, ProofRefused
-from harness.frame.patience import FIRST_PAUSE_S
+from harness.frame.failures import FIRST_PAUSE_S
 from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import RolloutSignal, RolloutState

@@ -16,8 +16,7 @@ from harness.app import data_plane
 from harness.app.installation import load_settings, open_installation, read_dotenv
 from harness.frame.errors import ConfigError
 from harness.frame.people.access import SYSTEM, Role
-from harness.frame.runtime.interruption import supervise_reloads
-from harness.frame.runtime.supervisor import Supervisor
+from harness.frame.runtime.supervisor import Supervisor, supervise_reloads
 from harness.operations import keys
 from tests.support.router.router_process import Routed, eventually, routed
 from tests.support.site.processes import free_port
@@ -54,7 +53,7 @@ def supervise() -> None:
     """Runs two parts until they are ended; each leaves a file with its pid at each reload."""
     code = (
         "import os, pathlib, signal, sys, time\n"
-        "from harness.frame.runtime.interruption import RELOAD, reload_at_hangup\n"
+        "from harness.frame.runtime.supervisor import RELOAD, reload_at_hangup\n"
         "note = pathlib.Path(sys.argv[1], str(os.getpid()))\n"
         "signal.signal(RELOAD, lambda *_: note.touch())\n"
         "reload_at_hangup()\nnote.touch()\n"

@@ -9,7 +9,7 @@ import pytest
 from evals.suites.configured_suites import ConfiguredSuites
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM, OptOut, Role
-from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.limits import KeyLimits
 from harness.frame.runtime.clock import SystemClock, SystemRandomIds
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import keys, queries

@@ -20,7 +20,7 @@ import yaml
 
 from evals.sim import server as sim
 from harness.frame.people.access import SYSTEM
-from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.limits import KeyLimits
 from harness.operations import keys
 from harness.routing.records.observations import Observations
 from tests.support.providers import simulator_thread

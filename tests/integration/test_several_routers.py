@@ -15,7 +15,7 @@ from psycopg import sql
 
 from evals.sim import server as sim
 from harness.frame.people.access import SYSTEM
-from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.limits import KeyLimits
 from harness.operations import integrity, keys
 from harness.routes import routes
 from harness.routing.records.observations import Observations

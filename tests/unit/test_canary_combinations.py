@@ -18,10 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.frame.content_hash import canonical_json
-from harness.frame.plain_data import from_plain
-from harness.frame.plain_data import to_plain as plain_of
-from harness.frame.serialize import to_plain
+from harness.frame.plain_data import canonical_json, from_plain, to_plain, to_shown
 from harness.gate.online.guardrails import (
     CanaryJudge,
     ErrorTally,
@@ -159,7 +156,7 @@ class Process:
     def __init__(self, name: str, drawn: DrawnCanary, pages: dict[int, bytes]) -> None:
         rule = build_unit_rule(drawn.policy, START, ledger_salt="salt")
         # A worker has it from the routing table.
-        self.rule = from_plain(UnitRule, json.loads(json.dumps(plain_of(rule))))
+        self.rule = from_plain(UnitRule, json.loads(json.dumps(to_plain(rule))))
         assert self.rule == rule
         self.ledger = Ledger("r", name, self.rule)
         self.blocks: list[ObservationBlock] = []
@@ -260,7 +257,7 @@ def rollout(drawn: DrawnCanary) -> Rollout:
 
 def decided(drawn: DrawnCanary, blocks: Sequence[ObservationBlock]) -> str:
     action = decide_action(rollout(drawn), blocks, START + timedelta(days=DAYS))
-    return canonical_json(to_plain(action))
+    return canonical_json(to_shown(action))
 
 
 def counted(blocks: Sequence[ObservationBlock]) -> Mapping[int, tuple[int, int]]:
@@ -297,7 +294,7 @@ def test_stored_blocks_of_every_combination_are_judged_to_the_same_bytes(seed: i
     for block in blocks:
         check_block(block)
     stored = batch_from_json(batch_to_json(Batch(tuple(blocks), ())))
-    policy = from_plain(CanaryPolicy, json.loads(json.dumps(plain_of(drawn.policy))))
+    policy = from_plain(CanaryPolicy, json.loads(json.dumps(to_plain(drawn.policy))))
 
     read = [
         replace(block, number=number) for number, block in enumerate(stored.blocks, start=1)
@@ -345,7 +342,7 @@ def record_all(seed: int) -> dict[str, str]:
         now = seen[-1].closed_at
         action = decide_action(rollout(drawn), seen, now)
         told = explain_rollout(rollout(drawn), action, seen, now)
-        text = json.dumps(rounded(to_plain([action, told])), sort_keys=True)
+        text = json.dumps(rounded(to_shown([action, told])), sort_keys=True)
         looks[str(share)] = f"{action.kind} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
     return looks
 

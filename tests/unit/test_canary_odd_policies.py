@@ -8,9 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.config.ranges import RANGES, RATIO
-from harness.frame.content_hash import canonical_json
-from harness.frame.ranges import NEVER, add_seconds
-from harness.frame.serialize import to_plain
+from harness.frame.formatting import NEVER, add_seconds
+from harness.frame.plain_data import canonical_json, to_shown
 from harness.gate.online.guardrails import (
     ArmLevels,
     FailureTally,
@@ -126,7 +125,7 @@ def shown(
         found = rollout(state, policy=policy)
         action = decide_action(found, observation_blocks, now)
         again = decide_action(found, observation_blocks, now)
-        assert canonical_json(to_plain(action)) == canonical_json(to_plain(again))
+        assert canonical_json(to_shown(action)) == canonical_json(to_shown(again))
         explanation = explain_rollout(found, action, observation_blocks, now)
         for text in (action, explanation):
             json.dumps(asdict(text), allow_nan=False, default=str)

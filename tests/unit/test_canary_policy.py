@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.frame.content_hash import canonical_json
+from harness.frame.plain_data import canonical_json
 from harness.gate.online.guardrails import ArmSplit, ErrorTally, Guardrail
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.observation import ObservationBlock

@@ -2,7 +2,7 @@ import pytest
 
 from evals.scorers.judged import first_letter
 from evals.sim.simulated_model import random_bits
-from harness.frame.content_hash import digest, hash_content, short_hash
+from harness.frame.plain_data import digest, hash_content, short_hash
 from harness.frame.signing.keyring import key_id
 from harness.gate.item_groups import shuffle_items, texts_fingerprint
 from harness.providers.models.capabilities import Endpoint

@@ -20,7 +20,7 @@ from harness.app.suite_import import UPLOAD_SCORERS
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.errors import ConfigError
 from harness.frame.people.access import SYSTEM, Actor, Role
-from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.limits import KeyLimits
 from harness.frame.runtime.encryption import new_key
 from harness.operations import keys, queries
 from harness.operations.queries import list_keys

@@ -6,7 +6,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from dashboard.serve import docs_routes
-from harness.frame import docs_pages
+from harness.frame import package_data
 from harness.frame.errors import NotFound, SwapgateError
 from harness.interfaces.cli.operations import docs
 from harness.interfaces.cli.program import program
@@ -16,17 +16,17 @@ from harness.interfaces.cli.program import program
     "asked", ["reference/config", "config", "docs/reference/config.md", "Reference/Config.html"]
 )
 def test_a_page_is_found_by_its_path_or_its_last_part(asked: str) -> None:
-    assert docs_pages.find_page(asked).title == "Configuration"
+    assert package_data.find_page(asked).title == "Configuration"
 
 
 @pytest.mark.parametrize("asked", ["explanation", "docs/explanation/index.md"])
 def test_a_folder_is_found_as_its_index(asked: str) -> None:
-    assert docs_pages.find_page(asked).name == "explanation/index"
+    assert package_data.find_page(asked).name == "explanation/index"
 
 
 def test_what_is_no_page_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(NotFound, match="did you mean 'glossary'"):
-        docs_pages.find_page("glosary")
+        package_data.find_page("glosary")
 
 
 def test_every_page_that_an_error_names_is_there() -> None:
@@ -35,13 +35,13 @@ def test_every_page_that_an_error_names_is_there() -> None:
         error = waiting.pop()
         waiting += error.__subclasses__()
         if error.docs_page:
-            docs_pages.find_page(error.docs_page)
+            package_data.find_page(error.docs_page)
 
 
 def test_without_a_built_site_the_page_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docs_pages, "SITE", tmp_path)
+    monkeypatch.setattr(package_data, "SITE", tmp_path)
 
     done = CliRunner().invoke(program, ["docs", "open", "metrics"])
 
@@ -56,7 +56,7 @@ def test_the_built_page_is_opened_in_the_browser(
     (tmp_path / "reference").mkdir()
     page = tmp_path / "reference" / "metrics.html"
     page.write_text("<h1>Metrics</h1>")
-    monkeypatch.setattr(docs_pages, "SITE", tmp_path)
+    monkeypatch.setattr(package_data, "SITE", tmp_path)
     opened: list[str] = []
 
     def open_browser(address: str) -> bool:
@@ -74,7 +74,7 @@ def test_the_built_page_is_opened_in_the_browser(
 def test_the_dashboard_serves_the_site_or_the_markdown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docs_pages, "SITE", tmp_path)
+    monkeypatch.setattr(package_data, "SITE", tmp_path)
     plain = TestClient(Starlette(routes=docs_routes()))
     (tmp_path / "index.html").write_text("<h1>Swapgate</h1>")
     built = TestClient(Starlette(routes=docs_routes()))

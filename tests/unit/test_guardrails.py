@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.frame.content_hash import short_hash
 from harness.frame.errors import InputError
+from harness.frame.plain_data import short_hash
 from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.key_ledger import (
     KEYS_PER_PAGE,

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from harness.frame import bounded_regex
+from harness.frame import matching
 from harness.frame.errors import PatternTooSlow, SchemaTooLarge
-from harness.frame.json_schema import (
+from harness.frame.matching import (
     REQUEST_LIMITS,
     SUITE_LIMITS,
     THREAD_LIMITS,
@@ -107,7 +107,7 @@ def test_a_pattern_is_timed_or_not_looked_at(
     schema: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A tenth of the time that a text has, which is all spent.
-    monkeypatch.setattr(bounded_regex, "MATCH_TIMEOUT_S", bounded_regex.MATCH_TIMEOUT_S / 10)
+    monkeypatch.setattr(matching, "MATCH_TIMEOUT_S", matching.MATCH_TIMEOUT_S / 10)
     value = [{HOSTILE: 1}] if "items" in schema else HOSTILE
 
     assert is_valid(value, schema, REQUEST_LIMITS)

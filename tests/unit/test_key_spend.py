@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.frame.people.spend import KeySpend, SpendTotals, total_spend
+from harness.frame.people.limits import KeySpend, SpendTotals, total_spend
 from harness.gate.pins import MAX_SIGHTINGS, Sighting
 from router.recording.sums import (
     LONGEST_NAME,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.frame.errors import InputError
-from harness.frame.people.rate_limits import (
+from harness.frame.people.limits import (
     EvalLimits,
     RateLimit,
     RateState,
@@ -127,7 +127,7 @@ TEN = RateLimit(requests_per_min=10)
 ASKER = """
 import sys, time
 from pathlib import Path
-from harness.frame.people.rate_limits import RateLimit
+from harness.frame.people.limits import RateLimit
 from router.access.rate_limits import SharedRates, take_tokens
 book = SharedRates(Path(sys.argv[1]))
 print("ready", flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evals.runner.rate_gate import RateGate, RateGates, Slots
-from harness.frame.people.rate_limits import EvalLimits, RateState
+from harness.frame.people.limits import EvalLimits, RateState
 from harness.routing.reliability.call_speed import (
     FORGET_S,
     START_CALLS,

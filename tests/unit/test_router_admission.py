@@ -9,8 +9,7 @@ import pytest
 
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.people.access import key_hash
-from harness.frame.people.rate_limits import KeyLimits
-from harness.frame.people.spend import KeySpend
+from harness.frame.people.limits import KeyLimits, KeySpend
 from harness.routing.settings import RouterSettings
 from harness.routing.table import KeyGrant
 from harness.store.router_store import RouterStore

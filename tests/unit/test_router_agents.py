@@ -8,7 +8,7 @@ import pytest
 
 from harness.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
 from harness.frame.errors import InputError
-from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.limits import KeyLimits
 from harness.providers.target import DataClasses, Target
 from harness.routing.agent import AgentGrant, GrantKind
 from harness.routing.route_changes import CreateRoute, apply_change

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.limits import KeyLimits
 from harness.gate.online.guardrails import Guardrails, UnitRule
 from harness.providers.target import RequestPatch
 from harness.routing.settings import AnsweredModel

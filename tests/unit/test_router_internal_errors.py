@@ -14,7 +14,7 @@ import pytest
 
 from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.people.access import key_hash
-from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.limits import KeyLimits
 from harness.gate.online.guardrails import (
     ArmSplit,
     CanaryJudge,

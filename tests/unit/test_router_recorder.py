@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.frame.people.spend import KeySpend
+from harness.frame.people.limits import KeySpend
 from harness.gate.online.guardrails import UnitRule
 from harness.gate.online.key_ledger import KeyClaim
 from harness.gate.online.observation import ObservationBlock, TrafficMinute

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.frame.errors import SnapshotInvalid
 from harness.frame.people.access import OptOut
-from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.limits import KeyLimits
 from harness.gate.online.guardrails import CanaryJudge, Guardrail, UnitRule
 from harness.gate.suite_plan import SuiteRole
 from harness.providers.models.capabilities import Capabilities
@@ -176,7 +176,7 @@ def test_what_judges_schemas_is_loaded_before_a_revision_serves_that_asks_for_it
     def loaded() -> None:
         served.append(held.current.revision if held.current else 0)
 
-    monkeypatch.setattr("router.snapshot.holder.json_schema.load_judge", loaded)
+    monkeypatch.setattr("router.snapshot.holder.matching.load_judge", loaded)
     held.boot()
     timed = UnitRule(guardrails={Guardrail.LATENCY: 1.25})
     store.put(snapshot(URL, weight_bps=100, revision=4, rule=timed))

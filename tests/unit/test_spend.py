@@ -6,7 +6,7 @@ import pytest
 from harness.evals.month_spending import PurposeSpending, SpendingPurpose
 from harness.evals.spending import SpendingReport
 from harness.frame.errors import InputError
-from harness.frame.people.spend import (
+from harness.frame.people.limits import (
     SpendBudget,
     SpendLevel,
     SpendTotals,

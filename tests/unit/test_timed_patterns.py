@@ -6,9 +6,9 @@ import pytest
 
 from evals.scorers import ScoreResult, find_scorer
 from evals.suites.items import Item
-from harness.frame import bounded_regex
-from harness.frame.bounded_regex import BoundedPattern
+from harness.frame import matching
 from harness.frame.errors import InputError, PatternTooSlow
+from harness.frame.matching import BoundedPattern
 from harness.frame.redaction import RedactionRule, Redactor
 
 SLOW, HOSTILE = r"(\w|\w\w)+[yz]$", "x" * 60 + "!"
@@ -17,7 +17,7 @@ SLOW, HOSTILE = r"(\w|\w\w)+[yz]$", "x" * 60 + "!"
 @pytest.fixture(autouse=True)
 def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the time that a text has, all of which is spent."""
-    monkeypatch.setattr(bounded_regex, "MATCH_TIMEOUT_S", bounded_regex.MATCH_TIMEOUT_S / 10)
+    monkeypatch.setattr(matching, "MATCH_TIMEOUT_S", matching.MATCH_TIMEOUT_S / 10)
 
 
 def scored(name: str, answer: str, item: Item, **options: object) -> ScoreResult:

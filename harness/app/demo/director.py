@@ -37,7 +37,7 @@ from harness.canary import manual_rollback
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_count, format_percent, format_span
 from harness.frame.people.principals import OPERATOR
-from harness.frame.runtime.interruption import wait_for_interrupt
+from harness.frame.runtime.supervisor import wait_for_interrupt
 from harness.gate.verdict import Failed
 from harness.proposals import decisions
 from harness.proposals.report.comparison import Comparison, load_comparison

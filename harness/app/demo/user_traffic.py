@@ -8,7 +8,7 @@ from harness.app.demo.traffic import DemoTraffic
 from harness.canary.status import list_canaries
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_bps, format_count, format_harm
-from harness.frame.runtime.interruption import interrupts
+from harness.frame.runtime.supervisor import interrupts
 from harness.operations import queries
 from harness.proposals.evaluation import evaluation
 from harness.routes import routes as routing

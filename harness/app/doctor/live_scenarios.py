@@ -11,7 +11,7 @@ from typing import Final
 
 from harness.client.types import CompletionResponse, StreamChunk, Usage
 from harness.frame.failures import FailureClass
-from harness.frame.json_schema import matches_schema
+from harness.frame.matching import matches_schema
 
 ANSWER_LIMIT: Final = 1_024  # tokens of an answer, unless a scenario says another
 SHORT_LIMIT: Final = 16

@@ -25,12 +25,12 @@ from harness.frame.errors import (
     StoreUnavailable,
     SwapgateError,
 )
+from harness.frame.failures import DEFAULT_PATIENCE_S, next_try
 from harness.frame.formatting import format_span, format_usd
-from harness.frame.patience import DEFAULT_PATIENCE_S, next_try
 from harness.frame.people.access import SYSTEM
 from harness.frame.ports import Clock
 from harness.frame.records.transaction import Transaction
-from harness.frame.runtime.interruption import interrupts
+from harness.frame.runtime.supervisor import interrupts
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.pins import ServedModel, Sighting
 from harness.gate.run import CALIBRATED, EVER, LEASE_S, EvalRun, RunState, Sample

@@ -25,7 +25,7 @@ from harness.frame.alerts.alert import (
     Severity,
     find_next_step,
 )
-from harness.frame.content_hash import short_hash
+from harness.frame.plain_data import short_hash
 
 
 class Notified(StrEnum):

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from harness.frame.alerts.alert import ALERT_RULES, Alert, AlertKind, Severity
 from harness.frame.alerts.alert_record import AlertRecord, Notified
-from harness.frame.content_hash import short_hash
+from harness.frame.plain_data import short_hash
 
 _K: Final = AlertKind
 

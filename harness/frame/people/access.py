@@ -21,7 +21,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from harness.frame.errors import InputError, NotAllowed
-from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.limits import KeyLimits
 
 DATA_KEY_PREFIX = "sk-sg-"
 MANAGEMENT_KEY_PREFIX = "sg-mgmt-"

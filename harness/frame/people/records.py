@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from harness.frame.errors import Conflict
 from harness.frame.people.access import ApiKey, DashboardSession, OptOut
+from harness.frame.people.limits import KeyLimits
 from harness.frame.people.principals import (
     LOCAL_PRINCIPAL,
     People,
@@ -17,7 +18,6 @@ from harness.frame.people.principals import (
     PrincipalKind,
     fold_name,
 )
-from harness.frame.people.rate_limits import KeyLimits
 from harness.frame.records.columns import at_least, free_text, json_value, not_blank, one_of
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records
@@ -40,9 +40,13 @@ PRINCIPAL: Final = record(
     also=lambda one: {"folded": one.folded},
 )
 
-# The database is made with the local operator's row, unsigned; it is the code's
-# (`row_signatures._LOCAL`).
-principal = sign_rows_of(PRINCIPAL.table, live=PRINCIPAL.table.c.id != LOCAL_PRINCIPAL.id)
+# A migration, which has no key, writes the local operator's row. The row is valid while it
+# equals the code's `LOCAL_PRINCIPAL`.
+principal = sign_rows_of(
+    PRINCIPAL.table,
+    live=PRINCIPAL.table.c.id != LOCAL_PRINCIPAL.id,
+    unsigned=PRINCIPAL.write(LOCAL_PRINCIPAL),
+)
 
 # created_by, created_with: the chain of creation is read for the four eyes.
 API_KEY: Final = record(

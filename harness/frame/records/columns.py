@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.ext.compiler import compiles
 
-from harness.frame.content_hash import canonical_json
 from harness.frame.errors import InputError
+from harness.frame.plain_data import canonical_json
 
 metadata = sa.MetaData(
     naming_convention={

@@ -27,76 +27,17 @@ from harness.frame.plain_data import reader, to_plain
 from harness.frame.records.columns import (
     ANY,
     SIGNATURE,
-    FreeText,
     Json,
     Row,
     Values,
     columns_of,
-    default_text,
     metadata,
 )
-from harness.frame.records.signed_tables import sign_rows_of
+from harness.frame.records.signed_tables import StoredRow, sign_rows_of
 
 T = TypeVar("T")
 # Texts whose value is kept: most rows share theirs, such as a policy, with many others.
 KEPT_VALUES: Final = 1_000
-
-
-def stored_columns(table: sa.Table) -> list[sa.ColumnElement[Any]]:
-    """Lists the columns as they are stored: to read rows whose values are mostly known."""
-    return [
-        sa.type_coerce(column, column.type.impl_instance).label(column.name)
-        if isinstance(column.type, sa.types.TypeDecorator)
-        else column
-        for column in table.c
-    ]
-
-
-class StoredRow:
-    """Stands for a row of `table`: a value is read when it is first asked for."""
-
-    def __init__(self, table: sa.Table, stored: Mapping[str, object]) -> None:
-        """stored: values by column. A missing column is NULL or at its default."""
-        self._readers = _readers(table)
-        self.stored = stored
-
-    def __getattr__(self, name: str) -> object:
-        if name.startswith("_") or name not in self._readers:
-            raise AttributeError(name)
-        value = self.__dict__[name] = self._readers[name](self.stored.get(name))
-        return value
-
-    def _asdict(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in self._readers}
-
-
-@cache
-def _readers(table: sa.Table) -> Mapping[str, Callable[[object], object]]:
-    return {column.name: _reader(column) for column in table.c}
-
-
-def _reader(column: sa.Column[Any]) -> Callable[[object], object]:
-    default, type_ = default_text(column), column.type
-    read: Callable[[object], object]
-    if isinstance(type_, sa.types.TypeDecorator) and not isinstance(type_, FreeText):
-        read = partial(_process, type_.process_result_value)
-    elif isinstance(type_, sa.Integer):
-        read = _whole_number
-    else:
-        read = _as_it_is
-    return read if default is None else lambda value: read(default if value is None else value)
-
-
-def _process(read: Callable[[Any, sa.Dialect], object], value: object) -> object:
-    return None if value is None else read(value, ANY)
-
-
-def _whole_number(value: object) -> int | None:
-    return None if value is None else int(str(value))
-
-
-def _as_it_is(value: object) -> object:
-    return value
 
 
 @lru_cache(maxsize=KEPT_VALUES)

@@ -1,9 +1,18 @@
-"""The system's clock (`SystemClock`)."""
+"""The system's clock, the detection of its jumps (`ClockWatch`), random ids, and times of cron
+expressions.
+"""
 
+import re
 import secrets
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from harness.frame.errors import InputError
+
+if TYPE_CHECKING:
+    from apscheduler.triggers.cron import CronTrigger
 
 
 class SystemClock:
@@ -18,3 +27,85 @@ class SystemRandomIds:
 
     def secret(self) -> str:
         return secrets.token_urlsafe(32)
+
+
+JUMP_S: Final = 5.0
+
+# How long a clock that was set is not trusted for what cannot be undone.
+SETTLE_S: Final = 120.0
+
+# How long rows of the last time that comes again may still pass for new ones: each is a
+# minute's, and a silence shows after another one.
+PASS_FOR_NEW: Final = timedelta(seconds=180)
+
+
+class ClockWatch:
+    """Compares the wall clock with the monotonic one at each `observe`, to notice jumps."""
+
+    def __init__(self) -> None:
+        self._lead: float | None = None
+        self._behind_s = 0.0
+        self._jumped_s: float | None = None
+        self._latest: datetime | None = None
+        self._new_from: datetime | None = None
+
+    def observe(self, now: datetime, monotonic: float) -> None:
+        lead = now.timestamp() - monotonic
+        if self._lead is not None and abs(lead - self._lead) > JUMP_S:
+            self._behind_s += lead - self._lead
+            self._jumped_s = monotonic
+        self._lead = lead
+        self._latest = max(now, self._latest or now)
+        if self._latest - now > timedelta(seconds=JUMP_S):
+            self._new_from = self._latest + PASS_FOR_NEW
+
+    def lives_again_until(self, now: datetime) -> datetime | None:
+        """Says until when an old row cannot be told from a new one, after a clock was set back:
+        rows bear a time that comes again. None when no time does.
+        """
+        return self._new_from if self._new_from is not None and now < self._new_from else None
+
+    def unsettled(self, monotonic: float) -> bool:
+        return self._jumped_s is not None and monotonic - self._jumped_s < SETTLE_S
+
+    def steady(self, now: datetime) -> datetime:
+        """The wall clock's time without the steps by which it was set."""
+        return now - timedelta(seconds=self._behind_s)
+
+
+WEEKDAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_DAYS: Final = re.compile(r"(?P<first>\*|[0-7])(-(?P<last>[0-7]))?(/(?P<step>[1-7]))?")
+
+
+def parse_cron(cron: str) -> "CronTrigger":
+    # Loaded where something is scheduled: every command opens an installation.
+    from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - see above
+
+    fields = cron.split()
+    if len(fields) == 5:
+        fields[4] = ",".join(map(_name_weekdays, fields[4].split(",")))
+    try:
+        return CronTrigger.from_crontab(" ".join(fields), timezone="UTC")
+    except ValueError as error:
+        raise InputError(f"{cron!r} is not a cron expression: {error}") from None
+
+
+class CronCalendar:
+    def next_time(self, cron: str, after: datetime) -> datetime | None:
+        """Returns the first time later than `after`; None for one that never comes. Raises
+        InputError.
+        """
+        later = after + timedelta(seconds=1)
+        found: datetime | None = parse_cron(cron).get_next_fire_time(None, later)
+        return found
+
+
+def _name_weekdays(days: str) -> str:
+    found = _DAYS.fullmatch(days)
+    if found is None or days == "*":
+        return days
+    first, last = (0, 6) if found["first"] == "*" else (int(found["first"]),) * 2
+    if found["last"] or (found["step"] and found["first"] != "*"):
+        last = int(found["last"] or 6)
+    named = [WEEKDAYS[day % 7] for day in range(first, last + 1, int(found["step"] or 1))]
+    return ",".join(named) or days

@@ -8,8 +8,8 @@ from hashlib import sha256
 from typing import Final
 from unicodedata import category
 
-from harness.frame.content_hash import canonical_json
 from harness.frame.errors import InputError
+from harness.frame.plain_data import canonical_json
 
 GENESIS = "0" * 64
 # What a sign-in by single sign-on says of the person at that server: for admins.

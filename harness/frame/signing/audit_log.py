@@ -10,13 +10,12 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.frame.content_hash import canonical_json
 from harness.frame.pagination import PageRequest
 from harness.frame.people.access import Actor
+from harness.frame.plain_data import canonical_json
 from harness.frame.records.columns import at_least, storable
-from harness.frame.records.pages import Order, Rows, read_page
 from harness.frame.records.record import record
-from harness.frame.records.repository import Records
+from harness.frame.records.repository import Order, Records, Rows, read_page
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import (
     GENESIS,

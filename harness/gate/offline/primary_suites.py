@@ -6,7 +6,7 @@ from math import fsum
 from operator import mul
 from typing import Final
 
-from harness.frame.content_hash import digest
+from harness.frame.plain_data import digest
 from harness.gate.offline.design import REJECT_LOG_E, spent_alpha
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.slices import merge_clusters, merge_items, promotion_waits_for

@@ -7,8 +7,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Final
 
-from harness.frame.content_hash import canonical_json
-from harness.frame.plain_data import from_plain
+from harness.frame.plain_data import canonical_json, from_plain
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.suite_claims import SuiteClaim
 from harness.gate.pins import ServedModel, ServedModels

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from harness.frame.content_hash import digest
-from harness.frame.ranges import add_seconds
+from harness.frame.formatting import add_seconds
+from harness.frame.plain_data import digest
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.primary_suites import ClaimGroup, at_least_one, weighted_mean
 from harness.gate.offline.replay import (

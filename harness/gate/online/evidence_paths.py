@@ -19,7 +19,7 @@ from itertools import accumulate
 from typing import Final
 
 from harness.frame.errors import InputError
-from harness.frame.ranges import add_seconds
+from harness.frame.formatting import add_seconds
 from harness.gate.arrays import Floats, geometric_grid, log_mean_rows, np
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.guardrails import (

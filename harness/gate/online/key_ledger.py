@@ -12,7 +12,7 @@ from hashlib import blake2b
 from struct import Struct
 from typing import Final, NamedTuple
 
-from harness.frame.content_hash import short_hash
+from harness.frame.plain_data import short_hash
 
 # 12 of a fingerprint's 44 bits select the page; the page stores the other 32.
 PAGES: Final = 4096

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from harness.frame.formatting import (
+    add_seconds,
     format_bps,
     format_estimate,
     format_harm,
     format_quantity,
     format_span,
 )
-from harness.frame.ranges import add_seconds
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState

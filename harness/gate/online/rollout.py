@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.frame.errors import IllegalTransition
-from harness.frame.ranges import add_seconds
+from harness.frame.formatting import add_seconds
 from harness.gate.online.guardrails import UnitRule
 from harness.gate.policy import CanaryPolicy, CanaryStep
 

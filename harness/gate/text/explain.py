@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.frame.formatting import (
+    add_seconds,
     format_bps,
     format_estimate,
     format_number,
@@ -15,7 +16,6 @@ from harness.frame.formatting import (
     format_span,
     without_scientific_notation,
 )
-from harness.frame.ranges import add_seconds
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.next_step import missing_duration, peak_reached_at
 from harness.gate.online.observation import ObservationBlock

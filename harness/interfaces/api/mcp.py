@@ -49,7 +49,7 @@ from harness.frame.imports import leave_alone_what_serves
 from harness.frame.pagination import MOST_LISTED, PageRequest
 from harness.frame.people.access import Actor, Role, listens_on_loopback
 from harness.frame.people.principals import OPERATOR
-from harness.frame.serialize import write_json
+from harness.frame.plain_data import write_json
 from harness.frame.signing.keyring import KeyPurpose
 from harness.interfaces.api import canary, proposals
 from harness.interfaces.api.agents.access import AgentsAccess, FailedKeys, key_client

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 
 from harness.canary import manual_rollback
 from harness.frame.pagination import Page
-from harness.frame.serialize import to_plain
+from harness.frame.plain_data import to_shown
 from harness.gate.suite_plan import SuiteRole
 from harness.interfaces.api.frame.endpoint import (
     Body,
@@ -150,7 +150,7 @@ class SettingsBody(RouteFields):
 
 
 def _document_defaults(schema: dict[str, Any]) -> None:
-    new = to_plain(RouteSettings())
+    new = to_shown(RouteSettings())
     assert isinstance(new, dict)  # noqa: S101 - as all dataclasses
     for name in RouteFields.model_fields:
         schema["properties"][name]["default"] = new[name]

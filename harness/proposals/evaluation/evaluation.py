@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from harness.frame.errors import SignatureInvalid, StaleEvidence
-from harness.frame.patience import describe_absence
+from harness.frame.failures import describe_absence
 from harness.frame.records.transaction import Transaction
 from harness.gate import pins
 from harness.gate.offline import verdicts

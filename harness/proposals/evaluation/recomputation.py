@@ -12,8 +12,8 @@ import structlog
 
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
-from harness.frame.content_hash import digest, hash_content
 from harness.frame.errors import EvidenceMismatch, NotFound, SignatureInvalid, StaleEvidence
+from harness.frame.plain_data import digest, hash_content
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline import verdicts
 from harness.gate.offline.replay import claims_from_json, verdict_bytes

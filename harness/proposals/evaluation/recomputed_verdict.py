@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from harness.frame.errors import SwapgateError
-from harness.frame.ranges import add_seconds
+from harness.frame.formatting import add_seconds
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.replay import (
     RULES_VERSION,

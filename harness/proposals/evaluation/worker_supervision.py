@@ -4,10 +4,10 @@ import math
 import signal
 from collections.abc import Sequence
 
-from harness.frame.content_hash import short_hash
 from harness.frame.errors import IllegalTransition, InputError, StoreUnavailable
 from harness.frame.idempotency import NoteMade, note_nothing
 from harness.frame.people.access import Actor, Role
+from harness.frame.plain_data import short_hash
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from harness.frame.json_schema import matches_schema
+from harness.frame.matching import matches_schema
 from harness.frame.plain_data import read_object
 from harness.providers.target import Provider, Target
 

@@ -10,8 +10,7 @@ import sqlalchemy as sa
 
 from harness.frame.errors import ProofRefused
 from harness.frame.records.columns import Row, Values
-from harness.frame.records.pages import given
-from harness.frame.records.repository import Records
+from harness.frame.records.repository import Records, given
 from harness.frame.records.transaction import Transaction
 from harness.gate.verdict import Passed
 from harness.routing.evidence import (

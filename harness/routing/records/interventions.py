@@ -17,9 +17,8 @@ from harness.frame.records.columns import (
     text,
     unique_where,
 )
-from harness.frame.records.pages import given
 from harness.frame.records.record import record, record_of
-from harness.frame.records.repository import Query, Records
+from harness.frame.records.repository import Query, Records, given
 from harness.frame.records.signed_tables import sign_rows_of
 from harness.providers.force import ForceKind, KillSwitch, SwitchRecord, SwitchSource
 from harness.providers.records import TARGET, target

@@ -9,10 +9,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from harness.frame.people.spend import KeySpend, SpendTotals, next_month
+from harness.frame.people.limits import KeySpend, SpendTotals, next_month
 from harness.frame.records.columns import EPOCH, MICROSECOND, Values, storable
-from harness.frame.records.pages import select_where
-from harness.frame.records.preloaded import json_rows, look_up, read_named, rows_key
+from harness.frame.records.repository import (
+    json_rows,
+    look_up,
+    read_named,
+    rows_key,
+    select_where,
+)
 from harness.gate.online.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
 from harness.gate.online.observation import (
     MOST_ASKED_NAMES,

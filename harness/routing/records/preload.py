@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from harness.frame.alerts.records import alert, delivery
 from harness.frame.records.columns import Row
-from harness.frame.records.preloaded import (
+from harness.frame.records.repository import (
     NAMES,
     among,
     json_rows,
@@ -22,8 +22,7 @@ from harness.frame.records.preloaded import (
     row_key,
     rows_key,
 )
-from harness.frame.records.record import stored_columns
-from harness.frame.records.signed_tables import is_signed
+from harness.frame.records.signed_tables import is_signed, stored_columns
 from harness.frame.records.transaction import Transaction
 from harness.routing.records.rollouts import rollout
 from harness.routing.records.traffic_tables import block

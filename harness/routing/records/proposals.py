@@ -22,10 +22,10 @@ from harness.frame.records.columns import (
     one_of,
     unique_where,
 )
-from harness.frame.records.database_errors import RowRefused
-from harness.frame.records.pages import given, newest
-from harness.frame.records.record import record, stored_columns
-from harness.frame.records.repository import Records
+from harness.frame.records.record import record
+from harness.frame.records.repository import Records, given, newest
+from harness.frame.records.signed_tables import stored_columns
+from harness.frame.records.transaction import RowRefused
 from harness.gate.online.rollout import Rollout
 from harness.gate.suite_plan import Claim
 from harness.providers.records import target

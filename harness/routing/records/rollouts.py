@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from harness.frame.errors import ProofRefused, RouteBusy
 from harness.frame.pagination import MOST_LISTED
 from harness.frame.records.columns import at_least, index_where, one_of, unique_where
-from harness.frame.records.database_errors import RowRefused
-from harness.frame.records.pages import given
-from harness.frame.records.record import record, stored_columns
-from harness.frame.records.repository import Records
+from harness.frame.records.record import record
+from harness.frame.records.repository import Records, given
+from harness.frame.records.signed_tables import stored_columns
+from harness.frame.records.transaction import RowRefused
 from harness.gate.online.rollout import LIVE_STATES, Rollout, RolloutState
 from harness.providers.records import target
 from harness.routing.records.proposals import _among, _stale, _unchanged, _without

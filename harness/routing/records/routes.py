@@ -11,11 +11,10 @@ import sqlalchemy as sa
 
 from harness.frame.errors import ProofRefused, RevisionConflict, SnapshotInvalid
 from harness.frame.records.columns import Row
-from harness.frame.records.database_errors import RowRefused
 from harness.frame.records.installation import meta
-from harness.frame.records.preloaded import newest_key, row_key
-from harness.frame.records.record import stored_columns
-from harness.frame.records.transaction import Transaction
+from harness.frame.records.repository import newest_key, row_key
+from harness.frame.records.signed_tables import stored_columns
+from harness.frame.records.transaction import RowRefused, Transaction
 from harness.providers.records import TARGET, target
 from harness.providers.target import Target
 from harness.routing.evidence import RouteEvidence

@@ -8,9 +8,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.frame.content_hash import hash_content
 from harness.frame.errors import LeaseLost, NotFound
 from harness.frame.pagination import MOST_LISTED
+from harness.frame.plain_data import hash_content
 from harness.frame.records.columns import (
     Values,
     added_count,

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.frame.people.spend import KeySpend
+from harness.frame.people.limits import KeySpend
 from harness.frame.records.columns import (
     Row,
     added_count,

@@ -10,10 +10,8 @@ import sqlalchemy as sa
 from harness.frame.errors import Conflict
 from harness.frame.pagination import MOST_LISTED
 from harness.frame.records.columns import Row, Values, one_of, text
-from harness.frame.records.pages import given
-from harness.frame.records.preloaded import row_key
 from harness.frame.records.record import record, record_of, values_of
-from harness.frame.records.repository import Records
+from harness.frame.records.repository import Records, given, row_key
 from harness.gate.verdict import VERDICTS, BaseVerdict, SuiteReport, Verdict
 from harness.providers.records import target
 

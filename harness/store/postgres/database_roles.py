@@ -9,7 +9,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.frame.errors import InputError, NotFound
-from harness.frame.records.database_errors import translated
+from harness.frame.records.transaction import translated
 from harness.store import engine
 from harness.store.guards import NEVER_EMPTIED
 from harness.store.tables import APPEND_ONLY, metadata

@@ -16,7 +16,7 @@ from procrastinate.sql import queries
 
 from harness.evals.ports import QueuedJob
 from harness.frame.errors import ConfigError, StoreUnavailable
-from harness.frame.records.database_errors import translated
+from harness.frame.records.transaction import translated
 from harness.store import engine
 from harness.store.postgres import database_roles
 

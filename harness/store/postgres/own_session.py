@@ -7,7 +7,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.frame.errors import DatabaseUnusable
-from harness.frame.records.database_errors import clear_frames
+from harness.frame.records.transaction import clear_frames
 from harness.store import engine
 
 _SESSION: Final = sa.text("SELECT pg_backend_pid()")

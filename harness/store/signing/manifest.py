@@ -15,9 +15,9 @@ from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
-from harness.frame.content_hash import hash_content
 from harness.frame.errors import SignatureInvalid
 from harness.frame.people.records import api_key
+from harness.frame.plain_data import hash_content
 from harness.frame.records.columns import SIGNATURE, Row
 from harness.frame.records.installation import manifest, meta
 from harness.frame.records.record import record_of

@@ -10,13 +10,12 @@ from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
-from harness.frame.content_hash import hash_content
 from harness.frame.errors import SignatureInvalid
 from harness.frame.formatting import format_quantity
+from harness.frame.plain_data import hash_content
 from harness.frame.ports import Verifier
 from harness.frame.records.columns import SIGNATURE, Row
-from harness.frame.records.record import StoredRow
-from harness.frame.records.row_signatures import RowVerifier, covered_values, named
+from harness.frame.records.signed_tables import RowVerifier, StoredRow, covered_values, named
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.keyring import KeyPurpose, Keyring, row_payload, split_signature
 from harness.gate.run import RunState, Sample

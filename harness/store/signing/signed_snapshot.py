@@ -16,8 +16,7 @@ from harness.frame.people.access import ApiKey
 from harness.frame.people.records import API_KEY
 from harness.frame.ports import Verifier
 from harness.frame.records.columns import SIGNATURE, Row
-from harness.frame.records.record import StoredRow
-from harness.frame.records.row_signatures import RowVerifier, covered_values
+from harness.frame.records.signed_tables import RowVerifier, StoredRow, covered_values
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.signed_rows import Lineage, Revocations, SignedRows, head_text
 from harness.providers.credential import keys_for_routers

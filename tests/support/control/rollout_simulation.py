@@ -26,7 +26,7 @@ from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import ProofRefused, RevisionConflict, SwapgateError
 from harness.frame.people.access import SYSTEM, Actor, Role
-from harness.frame.world import PASS_FOR_NEW
+from harness.frame.runtime.clock import PASS_FOR_NEW
 from harness.gate.online.guardrails import Guardrails
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.policy import CanaryPolicy, CanaryStep, GatePolicy, Policy, PromotionMode

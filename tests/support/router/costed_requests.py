@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.limits import KeyLimits
 from harness.gate.online.guardrails import Guardrails, UnitRule
 from harness.routing.table import Snapshot
 from tests.support.router.counted_router import RequestCost, RouterMeter, metered_router

@@ -16,7 +16,7 @@ from harness.evals.month_spending import MonthSpending, PurposeSpending, Spendin
 from harness.frame.alerts.alert import Alert
 from harness.frame.errors import StoreUnavailable
 from harness.frame.people.access import OptOut, key_hash
-from harness.frame.people.spend import KeySpend
+from harness.frame.people.limits import KeySpend
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.signing.signed_rows import Lineage
 from harness.gate.online.guardrails import UnitRule

@@ -14,9 +14,9 @@ from starlette.responses import Response, StreamingResponse
 from harness.agents.conversation import PostedMessage, TurnEvent, TurnOutcome, TurnRun
 from harness.agents.message import IdempotencyKey, MessageState, SessionMessage
 from harness.agents.turn import AnswerPiece
-from harness.frame.content_hash import digest
 from harness.frame.errors import CallFailed, RouterUnreachable, SwapgateError
 from harness.frame.pagination import Page
+from harness.frame.plain_data import digest
 from harness.frame.ports import Chance
 from harness.interfaces.api.agents.access import AgentsRequestParam
 from harness.interfaces.api.agents.bodies import (

@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import Response
 
 from harness.app.installation import Installation
-from harness.frame.content_hash import canonical_json, digest
 from harness.frame.idempotency import IdempotentRequest, NoteMade, do_once, note_nothing
 from harness.frame.pagination import MOST_LISTED, Page, PageRequest
 from harness.frame.people.access import Actor
+from harness.frame.plain_data import canonical_json, digest
 from harness.interfaces.api.frame.error_status import JsonAnswer, json_answer
 from harness.routing.context import Context
 

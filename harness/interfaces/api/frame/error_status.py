@@ -29,8 +29,8 @@ from harness.frame.errors import (
     SwapgateError,
 )
 from harness.frame.pagination import Page
+from harness.frame.plain_data import write_json
 from harness.frame.ports import Chance
-from harness.frame.serialize import write_json
 from harness.frame.suggestions import describe_fault
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from starlette.types import StatelessLifespan
 
 from harness import __version__
 from harness.frame.pagination import Page
-from harness.frame.serialize import HIDDEN, shown_name
+from harness.frame.plain_data import HIDDEN, shown_name
 from harness.gate.online.rollout_action import RolloutFigures
 from harness.gate.verdict import VERDICTS, BaseVerdict
 from harness.providers.target import Target

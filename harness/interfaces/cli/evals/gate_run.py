@@ -27,9 +27,9 @@ from harness.app.set_up import temporary_installation
 from harness.config.routing import target_seed
 from harness.config.source_locations import parse_file
 from harness.evals.run_costs import sum_cost_so_far
-from harness.frame.content_hash import digest
 from harness.frame.errors import InputError, SpendingPaused
 from harness.frame.people.principals import OPERATOR
+from harness.frame.plain_data import digest
 from harness.frame.ports import Clock
 from harness.gate.suite_plan import Claim
 from harness.gate.text.sentences import reason_text

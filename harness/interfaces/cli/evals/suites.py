@@ -13,7 +13,7 @@ import click
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_bytes
 from harness.frame.pagination import INVALID_ROWS_HINT, PageRequest
-from harness.frame.serialize import escape_surrogates
+from harness.frame.plain_data import escape_surrogates
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     ANSWER_LIMIT,

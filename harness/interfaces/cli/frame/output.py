@@ -15,7 +15,7 @@ import click
 from harness.frame.config_conversion import ConversionNote, ConversionOutcome
 from harness.frame.formatting import DASH, escape_controls, format_harm
 from harness.frame.pagination import INVALID_ROWS_HINT, Page
-from harness.frame.serialize import to_plain, write_json
+from harness.frame.plain_data import to_shown, write_json
 from harness.interfaces.cli.frame.session import Session
 from harness.providers.target import Price, Provider, Target
 
@@ -88,7 +88,7 @@ def pick(value: object, *names: str) -> dict[str, object]:
 
 def plain_fields(value: object) -> dict[str, object]:
     """Gives the fields that a dataclass has in a document, for one that has more."""
-    plain = to_plain(value)
+    plain = to_shown(value)
     return dict(plain) if isinstance(plain, dict) else {}
 
 

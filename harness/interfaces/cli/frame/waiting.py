@@ -15,8 +15,8 @@ import click
 
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_estimate, format_usd
+from harness.frame.plain_data import write_json
 from harness.frame.ports import Clock
-from harness.frame.serialize import write_json
 from harness.interfaces.cli.frame.output import document, timestamp
 from harness.interfaces.cli.frame.session import Session
 

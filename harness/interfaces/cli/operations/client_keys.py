@@ -11,7 +11,7 @@ from harness.frame.errors import InputError
 from harness.frame.formatting import format_spent_usd, format_usd
 from harness.frame.pagination import PageRequest
 from harness.frame.people.access import LINK_LASTS, ApiKey, OptOut, Role, sign_in_url
-from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.limits import KeyLimits
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     PAGE,

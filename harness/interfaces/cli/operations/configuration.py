@@ -12,7 +12,7 @@ from harness.app.database import HIDDEN, without_password
 from harness.config.configuration import json_schema
 from harness.config.model import Settings
 from harness.frame.errors import InputError
-from harness.frame.serialize import Plain, to_plain
+from harness.frame.plain_data import Plain, to_shown
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import command, opt
 from harness.interfaces.cli.frame.session import Session
@@ -103,7 +103,7 @@ def _show_origin(session: Session, section: str) -> None:
 
 def effective(settings: Settings) -> Plain:
     """Returns the settings without the database's password and the values of extra headers."""
-    shown = to_plain(_with_texts(settings))
+    shown = to_shown(_with_texts(settings))
     assert isinstance(shown, dict)  # noqa: S101 - a dataclass becomes an object
     shown["database_url"] = without_password(settings.database_url)
     for sink in shown["alerts"]["sinks"]:  # type: ignore[index, call-overload, union-attr]  # as above

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from harness.frame import docs_pages
+from harness.frame import package_data
 from harness.frame.errors import ConfigError
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import arg, command, opt
@@ -32,7 +32,7 @@ def open_page(
     PAGE is its path, or the last part of it: `gate`, `reference/config`, `runbook`. Without a
     browser or a built site, the page is printed.
     """
-    found = docs_pages.find_page(page)
+    found = package_data.find_page(page)
     if session.json:
         output.document(
             {
@@ -61,7 +61,7 @@ def open_browser(address: str) -> bool:
 def list_pages() -> None:
     """List the pages of the docs."""
     output.listing(
-        docs_pages.list_pages(),
+        package_data.list_pages(),
         lambda page: {"PAGE": page.name, "TITLE": page.title},
         empty="there are no pages",
         as_document=lambda pages: [{"page": page.name, "title": page.title} for page in pages],
