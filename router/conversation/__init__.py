@@ -1,1 +1,1 @@
-"""What a conversation carries when it moves to another target."""
+"""Moves a conversation's history to another target."""

@@ -1,4 +1,4 @@
-"""Moves a chat's history to a target of another kind; what suits stays byte for byte."""
+"""Moves a chat's history to a target of another kind. A suitable body stays unchanged."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
-from router.conversation.hosted_text import say_files
+from router.conversation.hosted_tools import say_files
 from router.conversation.intake import (
     QUOTED_MARK,
     CallIds,
@@ -24,7 +24,7 @@ _HASH_DIGITS: Final = 8
 
 
 class ToolNames:
-    """The tools of one request. pattern: of a name that the target takes."""
+    """The tools of one request. pattern: of names that the target accepts."""
 
     def __init__(self, pattern: re.Pattern[str], longest: int) -> None:
         self.clients: dict[str, str] = {}  # the target's name → the client's
@@ -49,7 +49,7 @@ def has_strange_name(body: bytes, pattern: re.Pattern[str]) -> bool:
 
 
 def with_client_names(data: bytes, names: Mapping[str, str]) -> bytes:
-    """Gives the client's names back, in a part of an answer that cuts no name."""
+    """Restores the client's tool names in a part of an answer. `data` must not cut a name."""
     known = b"|".join(re.escape(name.encode()) for name in names)
 
     def named(found: re.Match[bytes]) -> bytes:
@@ -59,7 +59,7 @@ def with_client_names(data: bytes, names: Mapping[str, str]) -> bytes:
 
 
 Json = dict[str, Any]
-_TOOLS: Final = b'"tool'  # begins the names of calls, of their results and of tools
+_TOOLS: Final = b'"tool'  # the beginning of every field for tools, calls and results
 _CALLS: Final = b'"tool_calls"'
 FILE_ID: Final = b'"file_id"'
 _GOOGLES: Final = "thought_signature"
@@ -82,7 +82,7 @@ def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
 
 
 def move_chat(body: bytes, intake: HistoryIntake, maker: str = "") -> MovedBody:
-    """Writes a chat as its target takes it. maker: the target's name as a maker."""
+    """Rewrites a chat for its target. maker: the target's name as a maker."""
     if suits_chat(body, intake):
         return MovedBody(body)
     chat: Json = json.loads(body)
@@ -119,8 +119,9 @@ def mark_chat(answer: Json, maker: str) -> bool:
 
 
 def _clear_signed(messages: Iterable[Json], maker: str) -> Iterator[str]:
-    """Keeps what this maker signed, as it wrote it, and pieces of unknown signers.
-    Yields the names of what another one signed, and is left out.
+    """Keeps pieces of this maker, without the mark, and pieces of unknown makers.
+
+    Removes pieces of other makers; yields their names.
     """
     for message in messages:
         for place, name in list(_signed_places(message)):

@@ -1,4 +1,7 @@
-"""What of a history a target takes: the table by kind, ids of tool calls, marks of makers."""
+"""Which parts of a history a kind of target accepts; ids of tool calls; marks of makers.
+
+A maker is a target that signed or encrypted a piece of an answer; only it can read that piece.
+"""
 
 import json
 import re
@@ -13,24 +16,25 @@ from typing import Any, Final, NamedTuple
 from harness.providers.target import Target
 from router.frame.body import list_objects
 
-# No provider's own signature has a full stop: they are base64.
+# Providers' own signatures are base64, so they contain no full stop.
 _MARK: Final = re.compile(r"sg\.([a-z2-7]{8})\.")
-# Begins a mark in a body; inside a text a quote has a backslash before it.
+# The beginning of a mark in a body. Inside a text, a backslash precedes each quote.
 QUOTED_MARK: Final = b'"sg.'
-# Of the ids that a translation writes: no provider stores what they name.
+# Part of the ids that a translation writes. No provider stores the items that they name.
 OWN_ID: Final = "sg_"
 
 
 class MarkedPiece(NamedTuple):
-    """A piece as its maker wrote it. maker: empty where it is not known."""
+    """A piece as its maker wrote it. maker: empty if it is not known."""
 
     maker: str
     value: str
 
 
 def maker_of(target: Target) -> str:
-    """Names a target as the maker of what it writes. Another addendum to the prompt is another
-    maker: a provider may bind what it signs to the prompt.
+    """Returns a target's name as a maker.
+
+    The name depends on the prompt addendum, because a provider may sign the prompt, too.
     """
     patch = target.request_patch
     named = f"{target.provider}\n{target.model}\n{patch.prompt_addendum}"
@@ -44,7 +48,7 @@ def mark_piece(value: str, maker: str) -> str:
 
 
 def read_mark(piece: object) -> MarkedPiece:
-    """Reads who made a piece. A client may have joined it of several, each with its mark."""
+    """Reads a piece's maker. A client may have joined several marked pieces into one."""
     if not isinstance(piece, str):
         return MarkedPiece("", "")
     found = _MARK.match(piece)
@@ -54,7 +58,7 @@ def read_mark(piece: object) -> MarkedPiece:
 
 
 def seal_thoughts(blocks: Sequence[Mapping[str, object]]) -> str:
-    """Writes marked thoughts of a chat as one piece of their maker's; else empty."""
+    """Packs a chat's marked thinking into one piece of its maker. Empty without a mark."""
     values = [value for block in blocks for value in block.values()]
     maker = next((found for value in values if (found := read_mark(value).maker)), "")
     if not maker:
@@ -78,7 +82,7 @@ def is_made_by(text: str, maker: str) -> bool:
 
 
 def own_id(prefix: str, maker: str, rest: str) -> str:
-    """Builds the id of an item that a translation writes. maker: who gets it back."""
+    """Builds the id of an item that a translation writes. maker: the only later reader."""
     return f"{prefix}_{OWN_ID}{maker}_{rest}"
 
 
@@ -89,7 +93,7 @@ def maker_of_id(id_: object) -> str:
 
 
 def is_own_id(id_: object) -> bool:
-    """Tells whether a translation of ours wrote this id, such as `rs_sg_…`."""
+    """Returns whether a translation wrote this id, such as `rs_sg_…`."""
     return isinstance(id_, str) and id_.partition("_")[2].startswith(OWN_ID)
 
 
@@ -97,7 +101,7 @@ Json = dict[str, Any]
 
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _IDS: Final = re.compile(rb'"(?:tool_call_id|tool_use_id|call_id)"\s*:\s*"([^"]*)"')
-# By the member that has what an answer says, what begins its id.
+# The prefix of an answer's id, by the member that has its content.
 _PREFIXES: Final = {"choices": "chatcmpl", "content": "msg", "output": "resp"}
 _ITEMS: Final = ("custom_tool_call", "function_call")
 _RESULT_IDS: Final = (b'"tool_call_id"', b'"tool_use_id"', b'"call_id"')
@@ -105,15 +109,15 @@ _RESULT_IDS: Final = (b'"tool_call_id"', b'"tool_use_id"', b'"call_id"')
 
 class IdRule(NamedTuple):
     pattern: re.Pattern[str]
-    length: int  # of an id that is written anew
+    length: int  # of a new id
     prefix: str = ""
-    unique: bool = False  # over the whole history
+    unique: bool = False  # in the whole history
 
     def fits(self, id_: str) -> bool:
         return self.pattern.fullmatch(id_) is not None
 
     def suits(self, body: bytes) -> bool:
-        """Tells quickly, of a body as it came, that all its ids are taken as they are."""
+        """Returns whether the target accepts all ids of a body, quickly, without parsing it."""
         if not any(name in body for name in _RESULT_IDS):
             return True
         found = _IDS.findall(body)
@@ -146,7 +150,7 @@ class CallIds:
         return new
 
     def of_result(self, given: object) -> str:
-        """Returns the id of the next result: of several calls with one id, in their order."""
+        """Returns the id of the next result. Calls with the same id get results in order."""
         old = given if isinstance(given, str) else ""
         if self._open[old]:
             self._answered[old] = self._open[old].popleft()
@@ -163,18 +167,23 @@ def _written(rule: IdRule, seed: str) -> str:
 
 
 class AnswerIds:
-    """No id is empty, or that of another call, here or in the request: some servers number the
-    calls of each answer from 0. request_body: the client's.
+    """Makes an answer's ids unique, also within the request. No id stays empty.
+
+    Some servers number the calls of each answer from 0.
+    request_body: the client's.
     """
 
     def __init__(self, request_body: str) -> None:
         self._request_body = request_body
         self._taken: set[str] | None = None
-        self._sent: dict[str, dict[str, str]] = {}  # by the id that was given and the place
+        self._sent: dict[str, dict[str, str]] = {}  # by the provider's id and the place
         self._own = ""
 
     def mend(self, answer: Json, *, again: bool = False) -> list[str]:
-        """Mends a whole answer; returns the changed members. again: its parts came before."""
+        """Mends a complete answer; returns the changed members.
+
+        again: the client got the answer's parts before.
+        """
         changed = []
         for name, prefix in _PREFIXES.items():
             calls = list_objects(answer.get(name))
@@ -190,7 +199,7 @@ class AnswerIds:
         return changed
 
     def mend_call(self, call: Json, place: object, *, again: bool = False) -> bool:
-        """Gives a call an id, and arguments as text; tells whether that changed it."""
+        """Gives a call an id, and arguments as text. Returns whether that changed the call."""
         kind, function = str(call.get("type")), call.get("function")
         name = "call_id" if kind in _ITEMS else "id"
         if name == "id" and kind != "tool_use" and "function" not in call:
@@ -204,7 +213,7 @@ class AnswerIds:
         return is_object or call[name] != given
 
     def of_answer(self, prefix: str) -> str:
-        """Returns the id of an answer that has none; for each part of a stream the same."""
+        """Returns an id for an answer without id: the same for all events of a stream."""
         self._own = self._own or f"{prefix}_{token_hex(12)}"
         return self._own
 
@@ -232,8 +241,7 @@ def arguments_text(given: object) -> object:
     return given
 
 
-# A conversation that began elsewhere carries what only its first provider understands: marks
-# for a cache, signed thoughts.
+# Fields that only a conversation's first provider understands: cache marks, signed thinking.
 FOREIGN: Final = (
     "cache_control",
     "thinking_blocks",
@@ -241,7 +249,7 @@ FOREIGN: Final = (
     "reasoning_details",
     "extra_content",
 )
-# What OpenAI alone knows of a request, and no answer depends on.
+# Fields that only OpenAI knows and that no answer depends on.
 OPENAI_ALONE: Final = (
     "client_metadata",
     "prompt_cache_key",
@@ -254,16 +262,19 @@ OPENAI_ALONE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class HistoryIntake:
-    """What one kind takes. refused: names of fields, anywhere but in a text or a schema."""
+    """The parts of a history that one kind accepts.
+
+    refused: names of fields that the kind refuses outside texts and schemas.
+    """
 
     call_ids: IdRule | None = None
     tool_names: re.Pattern[str] | None = None
     longest_name: int = 64
-    demands_reasoning: bool = False  # of each answer that called a tool
-    returns_reasoning: bool = False  # it takes its own back
+    demands_reasoning: bool = False  # each answer with a tool call must have its reasoning
+    returns_reasoning: bool = False  # the target accepts its own reasoning
     reads_file_ids: bool = True
     refused: tuple[str, ...] = ()
-    # As a body has those: inside a text each quote has a backslash before it.
+    # `refused` as in a body. Inside a text, a backslash precedes each quote.
     quoted: tuple[bytes, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -307,15 +318,17 @@ INTAKES: Final[Mapping[str, HistoryIntake]] = {
     "deepseek": HistoryIntake(demands_reasoning=True, returns_reasoning=True),
 }
 TAKES_ALL: Final = HistoryIntake(returns_reasoning=True)
-# Of a response's `call_id`, at OpenAI.
+# The rule for a response's `call_id` at OpenAI.
 RESPONSE_CALL_IDS: Final = IdRule(re.compile(r"(?s).{1,64}"), 29, "call_")
 
 NO_NAMES: Final[Mapping[str, str]] = {}
 
 
 class MovedBody(NamedTuple):
-    """A body, ready to send. dropped: fields, as `x-swapgate-degraded` names them. tool_names:
-    as the target knows them → as the client calls them.
+    """A body, ready to send.
+
+    dropped: removed fields, as `x-swapgate-degraded` names them.
+    tool_names: the target's name of a tool → the client's.
     """
 
     body: bytes

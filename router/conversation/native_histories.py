@@ -1,4 +1,4 @@
-"""Moves Messages and Responses histories without what another target signed or keeps."""
+"""Moves Messages and Responses histories, and removes pieces that only another target reads."""
 
 import json
 import re
@@ -20,13 +20,13 @@ from router.frame.body import list_objects, to_json
 from router.frame.failure import SEND_ALL, Untranslatable
 
 Json = dict[str, Any]
-# Where the protocol has a thought's signature, by the block's type.
+# The member with the signature of thinking, by the block's type.
 SIGNATURES: Final = {"thinking": "signature", "redacted_thinking": "data"}
-# A turn must say something.
+# A turn must not be empty.
 _SILENCE: Final = {"type": "text", "text": "(no answer)"}
 _IDS: Final = INTAKES["anthropic"].call_ids
 MESSAGE_THINKING: Final = "messages.thinking"
-# Without one of these and without thinking, nothing of a history has to be moved.
+# A history without these members and without thinking suits every target.
 SIGNED: Final = b'"signature"'
 RESULT: Final = b'"tool_result"'
 
@@ -40,41 +40,42 @@ def suits_message(body: bytes) -> bool:
 
 
 def move_message(body: bytes, maker: str) -> MovedBody:
-    """Moves a request to its target. Thinking of an unknown maker goes along."""
+    """Moves a request to its target. Thinking of an unknown maker stays."""
     if suits_message(body):
         return MovedBody(body)
-    asked: Json = json.loads(body)
-    before = to_json(asked)
-    messages = list(list_objects(asked.get("messages")))
+    request: Json = json.loads(body)
+    before = to_json(request)
+    messages = list(list_objects(request.get("messages")))
     dropped = [MESSAGE_THINKING] if _clear_thoughts(messages, maker) else []
-    if not settle_thinking(asked, messages):
+    if not settle_thinking(request, messages):
         dropped.append("thinking")
     if _IDS is not None:
         _rewrite_ids(messages, CallIds(_IDS))
-    moved = to_json(asked)
+    moved = to_json(request)
     return MovedBody(body if moved == before else moved.encode(), tuple(dropped))
 
 
 def without_thoughts(body: bytes, values: Collection[str] | None = None) -> MovedBody:
-    """Leaves out the history's thinking. values: signatures of what goes; None for all."""
+    """Removes the history's thinking. values: only with these signatures; None for all."""
 
     def stays(block: Json) -> bool:
         place = SIGNATURES.get(str(block.get("type")))
         return place is None or (values is not None and block.get(place) not in values)
 
-    asked: Json = json.loads(body)
-    messages = list(list_objects(asked.get("messages")))
+    request: Json = json.loads(body)
+    messages = list(list_objects(request.get("messages")))
     gone = [_keep(message, stays) for message in messages]
     dropped = [MESSAGE_THINKING] if any(gone) else []
-    if not settle_thinking(asked, messages):
+    if not settle_thinking(request, messages):
         dropped.append("thinking")
-    return MovedBody(to_json(asked).encode(), tuple(dropped))
+    return MovedBody(to_json(request).encode(), tuple(dropped))
 
 
 def settle_thinking(request: Json, messages: Sequence[Json]) -> bool:
-    """Asks for no budget of thinking in the middle of a tool loop whose answers came without
-    thinking: Anthropic wants the loop's thinking back, or a request without any. False where it
-    took the budget out.
+    """Removes the thinking budget within a tool loop whose answers have no thinking.
+
+    Anthropic demands the loop's thinking, or a request without a budget.
+    Returns False if it removed the budget.
     """
     thinking = request.get("thinking")
     enabled = isinstance(thinking, dict) and thinking.get("type") == "enabled"
@@ -101,8 +102,9 @@ def mark_message(answer: Json, maker: str) -> bool:
 
 
 def _clear_thoughts(messages: Iterable[Json], maker: str) -> bool:
-    """Keeps what this maker signed, as it wrote it, and pieces of unknown signers.
-    Tells whether any was left out.
+    """Keeps thinking of this maker, without the mark, and of unknown makers.
+
+    Returns whether it removed any.
     """
 
     def is_readable(block: Json) -> bool:
@@ -117,11 +119,11 @@ def _clear_thoughts(messages: Iterable[Json], maker: str) -> bool:
     return any(left)
 
 
-def _keep(message: Json, wanted: Any) -> bool:
+def _keep(message: Json, stays: Any) -> bool:
     content = message.get("content")
     if message.get("role") != "assistant" or not isinstance(content, list):
         return False
-    kept = [block for block in content if not isinstance(block, dict) or wanted(block)]
+    kept = [block for block in content if not isinstance(block, dict) or stays(block)]
     if len(kept) == len(content):
         return False
     content[:] = kept or [_SILENCE]
@@ -129,7 +131,7 @@ def _keep(message: Json, wanted: Any) -> bool:
 
 
 def _running_loop(messages: Sequence[Json]) -> Iterator[Json]:
-    """The answers since the user's last words, if a tool's result is the last of all."""
+    """Yields the answers since the user's last text, if the last message is a tool's result."""
     for message in reversed(messages):
         if message.get("role") == "assistant":
             yield message
@@ -160,12 +162,12 @@ ENCRYPTED: Final = "encrypted_content"
 INPUT_REASONING: Final = "input.reasoning"
 _OWN: Final = f"_{OWN_ID}".encode()
 _REASONING: Final = re.compile(rb'"type"\s*:\s*"reasoning"')
-# Items that do without their id. A provider that knows it wants the reasoning before it too.
+# Items that need no id. A provider that knows the id demands the reasoning before the item.
 _BY_CONTENT: Final = frozenset({"message", "function_call", "custom_tool_call"})
 _CALLS: Final = frozenset({"function_call", "custom_tool_call"})
 _RESULTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
 _REASONING_WORDS: Final = (ENCRYPTED, "summary", "content")
-ADVICE: Final = f"a translation made it, and nothing of it is stored: {SEND_ALL}"
+ADVICE: Final = f"the router translated that answer, and no provider stores it; {SEND_ALL}"
 
 
 def suits_response(body: bytes) -> bool:
@@ -173,16 +175,16 @@ def suits_response(body: bytes) -> bool:
 
 
 def move_response(body: bytes, maker: str) -> MovedBody:
-    """Moves a request to its target. Raises Untranslatable for what is stored nowhere."""
+    """Moves a request to its target. Raises Untranslatable for references to unstored items."""
     if suits_response(body):
         return MovedBody(body)
-    asked: Json = json.loads(body)
-    check_references(asked)
-    before = to_json(asked)
-    items = asked.get("input")
+    request: Json = json.loads(body)
+    check_references(request)
+    before = to_json(request)
+    items = request.get("input")
     dropped: tuple[str, ...] = ()
     if isinstance(items, list):
-        stored = asked.get("store") is not False
+        stored = request.get("store") is not False
         kept = [
             item
             for item, after in pairwise((*items, None))
@@ -192,15 +194,15 @@ def move_response(body: bytes, maker: str) -> MovedBody:
             dropped = (INPUT_REASONING,)
         _clear_ids(kept, every=len(kept) < len(items))
         _rewrite_item_ids(kept, CallIds(RESPONSE_CALL_IDS))
-        asked["input"] = kept
-    moved = to_json(asked)
+        request["input"] = kept
+    moved = to_json(request)
     return MovedBody(body if moved == before else moved.encode(), dropped)
 
 
 def without_reasoning(body: bytes, values: Collection[str] | None = None) -> MovedBody:
-    """Leaves out reasoning and its items' ids. values: of what goes; None for all."""
-    asked: Json = json.loads(body)
-    items = asked.get("input")
+    """Removes reasoning and its items' ids. values: only these contents or ids; None: all."""
+    request: Json = json.loads(body)
+    items = request.get("input")
     if not isinstance(items, list):
         return MovedBody(body)
     kept = [
@@ -211,13 +213,13 @@ def without_reasoning(body: bytes, values: Collection[str] | None = None) -> Mov
         or not (values is None or item.get(ENCRYPTED) in values or item.get("id") in values)
     ]
     _clear_ids(kept, every=True)
-    asked["input"] = kept
+    request["input"] = kept
     dropped = (INPUT_REASONING,) if len(kept) < len(items) else ("input.id",)
-    return MovedBody(to_json(asked).encode(), dropped)
+    return MovedBody(to_json(request).encode(), dropped)
 
 
 def check_references(request: Mapping[str, object]) -> None:
-    """Refuses what refers to an answer of a translation. Raises Untranslatable."""
+    """Refuses references to a translated answer. Raises Untranslatable."""
     if is_own_id(request.get("previous_response_id")):
         raise Untranslatable(f"`previous_response_id`: {ADVICE}", "previous_response_id")
     items = request.get("input")
@@ -244,7 +246,7 @@ def _is_reasoning(item: object) -> bool:
 
 
 def _is_readable(item: object, maker: str, *, stored: bool) -> bool:
-    """stored: the provider keeps what it answers, and knows an item by its id."""
+    """stored: the provider stores its answers, and finds an item by its id."""
     if not isinstance(item, dict) or item.get("type") != "reasoning":
         return True
     piece = read_mark(item.get(ENCRYPTED))
@@ -255,8 +257,9 @@ def _is_readable(item: object, maker: str, *, stored: bool) -> bool:
 
 
 def _is_stray(item: object, after: object) -> bool:
-    """Tells whether an item is the id of reasoning that led to no answer and no call: a client
-    wrote it, not a model, so the provider's refusal is for the client to read.
+    """Returns whether an item is a reasoning id without an answer or call after it.
+
+    A client wrote such an item, not a model, so the client must get the provider's refusal.
     """
     if not isinstance(item, dict) or any(item.get(name) for name in _REASONING_WORDS):
         return False
@@ -268,7 +271,7 @@ def _is_stray(item: object, after: object) -> bool:
 
 
 def _clear_ids(items: Iterable[object], *, every: bool) -> None:
-    """every: those of the provider too, as the reasoning that belongs to them is gone."""
+    """every: also the provider's ids, because the history lost their reasoning."""
     for item in items:
         if not isinstance(item, dict) or str(item.get("type") or "message") not in _BY_CONTENT:
             continue

@@ -1,4 +1,4 @@
-"""Writes a tool's JSON schema as each kind takes it, and tells what is lost."""
+"""Writes a tool's JSON schema for each kind of target, and detects lost constraints."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from router.frame.body import list_objects
 
 Json = dict[str, Any]
-# Of nodes in a schema whose references are written out.
+# The most nodes of a schema for which the writer replaces references.
 MOST_NODES: Final = 4_000
 _ALTERNATIVES: Final = ("anyOf", "oneOf")
 _DEFINITIONS: Final = ("$defs", "definitions")
@@ -19,7 +19,7 @@ _TYPES: Final[Mapping[type, str]] = {
     dict: "object",
 }
 _ENUMERATED: Final = ("string", "integer", "number")
-# What Google's JSON schemas leave unread.
+# Keywords that Google ignores in JSON schemas.
 _GOOGLE_UNREAD: Final = frozenset(
     {
         "not",
@@ -40,7 +40,7 @@ _BOUNDS: Final = {"exclusiveMinimum": "greater than", "exclusiveMaximum": "less 
 
 
 class SchemaRule(NamedTuple):
-    """What a kind's schemas may have. keeps_definitions: of `$defs` and `definitions`."""
+    """A kind's schema features. keeps_definitions: it supports `$defs` and `definitions`."""
 
     keeps_definitions: bool = True
     is_google: bool = False
@@ -55,7 +55,7 @@ SCHEMA_RULES: Final[Mapping[str, SchemaRule]] = {
 
 
 class WrittenSchema(NamedTuple):
-    """A tool's schema for its target. is_weaker: the schema allows more than the client's."""
+    """A tool's schema for its target. is_weaker: it allows more than the client's schema."""
 
     schema: Json
     is_weaker: bool
@@ -126,12 +126,12 @@ class _Writer:
             return value
         self._nodes += 1
         reference = value.get("$ref")
-        if isinstance(reference, str) and not self._goes_along(reference):
+        if isinstance(reference, str) and not self._stays(reference):
             if reference in path or self._nodes > MOST_NODES:
-                self.is_weaker = True  # a recursion has no end
+                self.is_weaker = True  # the writer cannot replace a recursive reference
                 return {"type": "object"}
-            others = {name: part for name, part in value.items() if name != "$ref"}
-            return self._node({**self._pointed(reference), **others}, (*path, reference))
+            rest = {name: part for name, part in value.items() if name != "$ref"}
+            return self._node({**self._pointed(reference), **rest}, (*path, reference))
         return self._members(value, path)
 
     def _members(self, schema: Json, path: tuple[str, ...]) -> Json:
@@ -151,14 +151,14 @@ class _Writer:
         return self._googles(out) if self._rule.is_google else out
 
     def _googles(self, schema: Json) -> Json:
-        """Google reads an `enum` of one type alone, and no open bounds."""
+        """Google supports an `enum` only with a single type, and no exclusive bounds."""
         self.is_weaker = self.is_weaker or not _GOOGLE_UNREAD.isdisjoint(schema)
         if "const" in schema:
             schema["enum"] = [schema.pop("const")]
         bounds = [f"{words} {schema.pop(b)}" for b, words in _BOUNDS.items() if b in schema]
         if bounds:
-            said = f"It is {' and '.join(bounds)}."
-            schema["description"] = f"{schema.get('description', '')} {said}".strip()
+            limits = f"It is {' and '.join(bounds)}."
+            schema["description"] = f"{schema.get('description', '')} {limits}".strip()
         values = schema.get("enum")
         if isinstance(values, list) and values:
             kinds: dict[str, list[Any]] = {}
@@ -176,7 +176,7 @@ class _Writer:
                 schema["anyOf"] = choices
         return schema
 
-    def _goes_along(self, reference: str) -> bool:
+    def _stays(self, reference: str) -> bool:
         if not self._rule.keeps_definitions:
             return False
         return reference.startswith(tuple(f"#/{name}/" for name in _DEFINITIONS))

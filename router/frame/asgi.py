@@ -14,9 +14,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# uvicorn has no limit on how slowly a request may arrive.
+# The time in which a request must arrive; uvicorn has no such limit.
 REQUEST_ARRIVES_S: Final = 30.0
-# Most requests of a fast provider end before it pays to watch their caller.
+# Most requests to a fast provider end sooner, and need no watch.
 WATCH_AFTER_S: Final = 0.02
 
 
@@ -26,14 +26,14 @@ class BodyTooLarge(Exception): ...
 class ClientDisconnected(Exception): ...
 
 
-# In the scope, from our own server: the whole body, where it came with the head. `receive` has
-# it as well.
+# Scope key of our server: the complete body, if it arrived with the head. `receive` returns it,
+# too.
 BODY: Final = "swapgate_body"
-# Likewise: to be told what is to happen when the client leaves, and None in the end. Without
-# it, a task has to wait for `receive` to say so.
+# Scope key of our server: a function that takes a callback for the client's disconnect, or
+# None to remove it. Without it, a task must wait for `receive`.
 ON_LEAVING: Final = "swapgate_on_leaving"
-# Likewise: a dictionary for what is worked out from the head alone, but for its content-length.
-# The next requests of the connection that have the same head share it.
+# Scope key of our server: a dictionary for facts from the head alone, without content-length.
+# The connection's next requests with the same head share it.
 HEAD_FACTS: Final = "swapgate_head_facts"
 OnLeaving = Callable[[Callable[[], None] | None], None]
 
@@ -46,7 +46,7 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def buffered_body(scope: Scope, max_bytes: int) -> bytes | None:
-    """Returns the body if it came with the head, else None. Raises BodyTooLarge."""
+    """Returns the body if it arrived with the head, else None. Raises BodyTooLarge."""
     length = header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > max_bytes:
         raise BodyTooLarge
@@ -88,7 +88,7 @@ async def send_reply(send: Send, reply: Reply, headers: Iterable[Header]) -> Non
 
 
 class DisconnectWatch:
-    """Cancels its block when the caller hangs up, which outside it is ClientDisconnected."""
+    """Cancels its block when the caller disconnects; its exit raises ClientDisconnected."""
 
     def __init__(
         self, receive: Receive, timers: Timers, on_leaving: OnLeaving | None = None
@@ -102,7 +102,7 @@ class DisconnectWatch:
     def __enter__(self) -> Self:
         task = asyncio.current_task(self._timers.loop)
         if task is None:
-            raise RuntimeError("a caller is watched from within a task")
+            raise RuntimeError("DisconnectWatch needs a running task; use it in a coroutine")
         self._task = task
         if self._on_leaving is not None:
             self._on_leaving(self._left)

@@ -1,4 +1,4 @@
-"""Reads a client's JSON body as far as routing needs; the rest stays as it came."""
+"""Reads the fields of a client's JSON body that routing needs; the body stays unchanged."""
 
 import json
 import math
@@ -16,11 +16,11 @@ from harness.providers.target import Target
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import JsonSpan, ParsedObject, TextEdit, apply_edits, parse_object
 
-# Below a provider's `api_base`, which ends in `/v1`.
+# Paths below a provider's `api_base`, which ends in `/v1`.
 CHAT_PATH: Final = "/chat/completions"
 MESSAGES_PATH: Final = "/messages"
 RESPONSES_PATH: Final = "/responses"
-# Up to Python 3.11, to find a member in its class takes ten times as long.
+# Up to Python 3.11, the lookup of an enum's member takes ten times as long.
 _CHAT: Final = Endpoint.CHAT
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
 
@@ -38,13 +38,13 @@ class ClientRequest:
         return self.members.get(name)
 
     def for_kind(self, kind: str) -> "ClientRequest":
-        """Names a chat's limit as the kind knows it; two names go on as they are."""
+        """Renames a chat's output limit for the kind, unless the body has that name, too."""
         limit = PROVIDER_KINDS[kind].answer_limit
         if limit is None or self.endpoint is not _CHAT or limit.value in self.members:
             return self
-        for other in AnswerLimit:
-            if other.value in self.members:
-                members = self.members.renamed(other.value, limit.value)
+        for name in AnswerLimit:
+            if name.value in self.members:
+                members = self.members.renamed(name.value, limit.value)
                 return replace(self, text=members.text, members=members)
         return self
 
@@ -57,7 +57,7 @@ class ClientRequest:
 
 
 class FieldError(InputError):
-    """Raised for a field that is wrong. param: the field of the body that is wrong."""
+    """A field of the body is wrong. param: the field."""
 
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message)
@@ -65,7 +65,7 @@ class FieldError(InputError):
 
 
 def read_request(body: bytes, endpoint: Endpoint) -> ClientRequest:
-    """Reads it. Raises InputError: no JSON, no model, a name twice, no boolean `stream`."""
+    """Reads a body. Raises InputError for bad JSON, a missing model or a bad `stream`."""
     members = parse_object(body)
     get = members.get
     model = get("model")
@@ -76,22 +76,22 @@ def read_request(body: bytes, endpoint: Endpoint) -> ClientRequest:
     streams, options = get("stream"), get("stream_options")
     if not isinstance(streams, bool | None):
         raise FieldError("stream", "`stream` must be true or false")
-    asked = isinstance(options, dict) and options.get("include_usage") is True
-    return ClientRequest(members.text, members, model, bool(streams), asked, endpoint)
+    usage = isinstance(options, dict) and options.get("include_usage") is True
+    return ClientRequest(members.text, members, model, bool(streams), usage, endpoint)
 
 
 NO_NAMES: Final[Mapping[str, str]] = {}
 
 
 def model_alone(request: ClientRequest, target: Target) -> bytes | None:
-    """Returns None where the model's place is not found quickly."""
+    """Replaces only the model. Returns None if its place is not obvious."""
     return request.members.with_text("model", _quoted(target.model))
 
 
 def model_edit(request: ClientRequest, target: Target) -> TextEdit:
     model = request.members.text_place("model")
     if model is None:
-        raise ValueError("a request names its model")
+        raise ValueError("the request has no `model`")
     return TextEdit(model.start, model.end, _quoted(target.model))
 
 
@@ -108,8 +108,8 @@ def setting_edits(
 ) -> dict[str, object]:
     """Returns the top-level fields to set: the target's defaults, then its patch.
 
-    reserved: routing's own; a target's parameters cannot change what was routed. names: what
-    the endpoint calls a parameter, where that differs.
+    reserved: fields of the routing, which a target's parameters cannot change.
+    names: the endpoint's name of a parameter, if it differs.
     """
     if not target.parameters and not target.request_patch.parameters:
         return {}
@@ -118,7 +118,7 @@ def setting_edits(
     patch = {names.get(k, k): v for k, v in target.request_patch.parameters.items()}
     wanted = {name: value for name, value in defaults.items() if name not in values}
     wanted.update(patch)
-    # A null that takes the place of nothing says nothing.
+    # A null has no effect unless it replaces a value.
     return {
         name: value
         for name, value in wanted.items()
@@ -157,7 +157,7 @@ def append_members(content: JsonSpan, addendum: str) -> list[TextEdit]:
 def patched_body(
     request: ClientRequest, target: Target, wanted: dict[str, object], rules: str
 ) -> bytes:
-    """Writes the body anew. rules: the field of the system prompt, which the addendum ends."""
+    """Writes the patched body. rules: the system prompt's field, which gets the addendum."""
     addendum, more = target.request_patch.prompt_addendum, []
     given = request.members.values.get(rules) if addendum else None
     if addendum and given is None:
@@ -169,7 +169,7 @@ def patched_body(
 
 
 def to_json(value: object) -> str:
-    # ASCII only: a lone surrogate, which JSON may carry as an escape, has no UTF-8.
+    # ASCII only: JSON may contain a lone surrogate as an escape, which UTF-8 cannot encode.
     try:
         return _dumps(value)
     except ValueError:
@@ -181,7 +181,7 @@ def _dumps(value: object) -> str:
 
 
 def _finite(value: object) -> object:
-    """JSON allows 1e999, and Python reads it as infinite, which JSON does not allow."""
+    """JSON allows 1e999. Python reads it as infinity, which JSON does not allow."""
     if isinstance(value, float) and math.isinf(value):
         return math.copysign(sys.float_info.max, value)
     if isinstance(value, Mapping):
@@ -196,7 +196,7 @@ def _plain(value: object) -> object:
 
 
 def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
-    """Returns the first object of a list. Raises UpstreamFailed where there is none."""
+    """Returns the first object of a list. Raises UpstreamFailed if there is none."""
     member = members.get(name)
     if not isinstance(member, list) or not member or not isinstance(member[0], dict):
         what = "an error" if "error" in members else f"no {name}"
@@ -216,5 +216,5 @@ def iter_objects(value: object) -> Iterator[Mapping[str, object]]:
 
 
 def list_objects(value: object) -> list[dict[str, Any]]:
-    """Lists the objects in a list, to be changed in place; none for any other value."""
+    """Returns a list's objects, which the caller may change. Empty for other values."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -10,7 +10,7 @@ V = TypeVar("V")
 
 class BoundedMap(Generic[K, V]):
     def __init__(self, least: int) -> None:
-        # Several at once: what was deleted at its front slows the search for a dict's first.
+        # It removes several entries at once, because deleted entries slow a dict's iteration.
         self._surplus = least // 16 + 1
         self._most = least + self._surplus
         self._entries: dict[K, V] = {}

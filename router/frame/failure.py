@@ -1,4 +1,4 @@
-"""An upstream failure is an attempt at a provider without a usable answer."""
+"""Failures of an attempt at a provider, and the provider's error details."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from harness.frame.failures import FailureClass, name_failure
 from router.frame.replies import error_body
 
 REFERENCE: Final = "`item_reference`"
-# What a client does that has a conversation kept at its provider.
+# Advice for a client that stores its conversation at a provider.
 SEND_ALL: Final = (
     "send the whole history as `input`, with `store: false` "
     "(Vercel's SDK: providerOptions.openai.store)"
@@ -18,7 +18,10 @@ SEND_ALL: Final = (
 
 
 class Untranslatable(Exception):
-    """Signals what has no counterpart there. param: the field, None where it is unknown."""
+    """A part of the request has no counterpart in the target's protocol.
+
+    param: the field; None if it is unknown.
+    """
 
     code = "not_supported_by_target"
 
@@ -29,7 +32,7 @@ class Untranslatable(Exception):
 
 
 class MalformedRequest(Untranslatable):
-    """The request is valid in no protocol: OpenAI refuses it too. param: as a path."""
+    """The request is valid in no protocol; OpenAI refuses it, too. param: a path."""
 
     code = "invalid_value"
 
@@ -38,33 +41,34 @@ class MalformedRequest(Untranslatable):
 
 
 def no_chat_error(what: str, param: str) -> Untranslatable:
-    """Builds the error. what: as the client wrote it. param: the field that it is in."""
-    return Untranslatable(f"{what} cannot be said in the protocol of the route's target", param)
+    """Builds the error for `what`, a part as the client wrote it, in the field `param`."""
+    return Untranslatable(f"the protocol of the route's target does not support {what}", param)
 
 
 def reference_error() -> Untranslatable:
-    return Untranslatable(f"{REFERENCE} names what another provider keeps: {SEND_ALL}", "input")
+    why = f"{REFERENCE} refers to an item that another provider stores"
+    return Untranslatable(f"{why}; {SEND_ALL}", "input")
 
 
-def untranslatable_error(held: str) -> Untranslatable:
-    """Builds the error. held: a field in backquotes, else a tool."""
-    if held == REFERENCE:
+def untranslatable_error(what: str) -> Untranslatable:
+    """Builds the error for `what`: a field in backquotes, else a tool."""
+    if what == REFERENCE:
         return reference_error()
-    return no_chat_error(held, held.strip("`") if held.startswith("`") else "tools")
+    return no_chat_error(what, what.strip("`") if what.startswith("`") else "tools")
 
 
-# Of a provider's sentence, in lists of attempts, alerts and reports.
-MAX_SAID: Final = 300
+# Longest message of a provider in lists of attempts, alerts and reports, in characters.
+MAX_MESSAGE: Final = 300
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{1,63}")
 # `tools[12]`, `messages.1.content.0`, `temperature`.
 _PLACE: Final = re.compile(r"[a-zA-Z_]{1,40}(?:[\w.\[\]]{0,80}(?:\d\]|\.\d{1,6}(?!\w)))?")
-# Anthropic's place of an error: its sentence begins with it.
+# Anthropic's messages begin with the place of the error.
 _AT_BEGINNING: Final = re.compile(r"[a-z_]+(?:\.\w+)*(?=: )")
 _TITLE: Final = re.compile(rb"<title>([^<]{1,200})</title>", re.IGNORECASE)
 
 
 class ProviderWords(NamedTuple):
-    """Holds what a provider said of a failure, without the request that its exception keeps."""
+    """A provider's error details, without the request, which the exception keeps in memory."""
 
     failure: FailureClass
     cause: str
@@ -72,9 +76,11 @@ class ProviderWords(NamedTuple):
 
 
 class UpstreamFailed(UpstreamError):
-    """An attempt without a usable answer. detail: without secrets and content. stale: a
-    connection that had served before ended without a word, most likely closed as idle. local:
-    the provider was not asked.
+    """An attempt without a usable answer.
+
+    detail: without secrets and content.
+    stale: the provider closed a reused connection without a response, probably as idle.
+    local: the router sent no request to the provider.
     """
 
     def __init__(
@@ -100,12 +106,12 @@ class UpstreamFailed(UpstreamError):
 
     @property
     def provider_code(self) -> str:
-        """The provider's code of its refusal, in fixed words; empty for none."""
+        """The provider's error code, an identifier; empty without one."""
         return read_code(error_object(self.body) or {})
 
     @property
     def place(self) -> str:
-        """Where in the request the provider finds fault: `tools[12]`; empty for nowhere."""
+        """The faulty part of the request, if the provider names it, such as `tools[12]`."""
         return read_place(error_object(self.body) or {})
 
     @property
@@ -122,7 +128,7 @@ class UpstreamFailed(UpstreamError):
 
     @property
     def sentence(self) -> str:
-        """The provider's own sentence, in one line; `keep_sentence` cuts it for storing."""
+        """The provider's message, in one line; `keep_sentence` cuts it for storage."""
         return _one_line((error_object(self.body) or {}).get("message"))
 
     @property
@@ -131,20 +137,20 @@ class UpstreamFailed(UpstreamError):
 
     @property
     def message(self) -> str:
-        """The provider's sentence with code and parameter, or a page's title."""
+        """The provider's message with code and parameter, or an HTML page's title."""
         return read_message(self.body)
 
     def kept(self) -> Self:
-        """Itself, for whoever keeps what was caught, without the frames that it came through.
+        """Returns this exception without its traceback, for callers that store it.
 
-        Their variables hold the whole request, and this failure: a cycle for each attempt.
+        The traceback's frames refer to the request and to this exception: a reference cycle.
         """
         self.__context__ = self.__cause__ = None
         return self.with_traceback(None)
 
 
 def read_message(body: bytes) -> str:
-    """Returns what an error body says, in one line of at most MAX_SAID characters."""
+    """Returns an error body's message, in one line of at most MAX_MESSAGE characters."""
     error = error_object(body)
     if error is None:
         title = _TITLE.search(body)
@@ -152,21 +158,21 @@ def read_message(body: bytes) -> str:
     named = [str(error[name]) for name in ("code", "param") if error.get(name)]
     beside = f" ({', '.join(named)})" if named else ""
     message = _one_line(error.get("message") or error.get("type"))
-    return message[: MAX_SAID - len(beside)] + beside if message else ""
+    return message[: MAX_MESSAGE - len(beside)] + beside if message else ""
 
 
 def read_code(error: Mapping[str, object]) -> str:
-    """Returns the code, else the status in words, else the type; empty for free words."""
+    """Returns the first of code, status and type that is an identifier, else empty."""
     named = (str(error.get(name) or "") for name in ("code", "status", "type"))
     return next((name for name in named if _CODE.fullmatch(name)), "")
 
 
 def read_place(error: Mapping[str, object]) -> str:
-    """Returns the place up to its last number: a client's own names stand behind it."""
+    """Returns the place up to its last index, because the client's own names may follow."""
     named = error.get("param") or _field_of(error)
     if not isinstance(named, str):
-        said = _AT_BEGINNING.match(str(error.get("message") or ""))
-        named = said[0] if said else ""
+        beginning = _AT_BEGINNING.match(str(error.get("message") or ""))
+        named = beginning[0] if beginning else ""
     found = _PLACE.match(named)
     return found[0] if found else ""
 
@@ -187,10 +193,11 @@ def _field_of(error: Mapping[str, object]) -> object:
 
 
 def error_object(body: bytes) -> Mapping[str, object] | None:
-    """The error object of a provider's answer: OpenAI's and Anthropic's `error`, the object
-    alone of older versions of vLLM, FastAPI's `detail` with the path as `param` (Mistral's in
-    a `message`), Ollama's `error` as text, Google's list of one, Cloudflare's `errors`, a
-    gateway's `message`. None for what is not a provider's error, such as a firewall's page.
+    """Returns the error object of a provider's answer, or None for a firewall's page, say.
+
+    It reads the shapes of OpenAI and Anthropic (`error`), older vLLM (the bare object), FastAPI
+    (`detail`; its path becomes `param`), Mistral (`detail` in a `message`), Ollama (`error` as
+    text), Google (a list), Cloudflare (`errors`) and gateways (`message`).
     """
     try:
         found = json.loads(body)
@@ -206,12 +213,12 @@ def error_object(body: bytes) -> Mapping[str, object] | None:
 def _inner_error(found: Any) -> Mapping[str, object] | None:
     match found:
         case {"error": {"metadata": {"raw": str(raw)}}} if raw[:1] == "{":
-            # OpenRouter's, of the provider behind it.
+            # OpenRouter wraps the error of its own provider.
             return error_object(raw.encode())
         case {"error": dict(error)}:
             return dict(error)
-        case {"error": str(said)} | {"detail": str(said)}:
-            return {**found, "message": said}
+        case {"error": str(message)} | {"detail": str(message)}:
+            return {**found, "message": message}
         case {"detail": [dict(first), *_]} | {"message": {"detail": [dict(first), *_]}}:
             place = first.get("loc")
             steps = [str(step) for step in place] if isinstance(place, list) else []
@@ -225,8 +232,8 @@ def _inner_error(found: Any) -> Mapping[str, object] | None:
 
 
 def refused_request(why: Untranslatable) -> UpstreamFailed:
-    words = f"{why.message}; leave it out, or ask another route"
-    body = error_body(words, "invalid_request_error", why.code, param=why.param)
+    message = f"{why.message}; leave it out, or ask another route"
+    body = error_body(message, "invalid_request_error", why.code, param=why.param)
     failed = UpstreamFailed(FailureClass.BAD_REQUEST, why.message, status=422, body=body)
     failed.local = True
     return failed

@@ -1,4 +1,4 @@
-"""Parses a JSON object, finds its members in its text, and replaces single values there."""
+"""Parses a JSON object, finds its members in the text, and replaces single values there."""
 
 import json
 import json.scanner
@@ -13,13 +13,13 @@ from jiter import from_json
 from harness.frame.errors import InputError
 
 MAX_DEPTH: Final = 64
-# Each costs a step here: without a limit a body of a few MiB would hold up all others.
+# Each member costs time: without a limit, a body of a few MiB would delay all other requests.
 MAX_MEMBERS: Final = 1000
 TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels"
 
 
 class JsonSpan(NamedTuple):
-    """A parsed value and where it stands: text[start:end]."""
+    """A parsed value and its place: text[start:end]."""
 
     value: object
     start: int
@@ -28,7 +28,7 @@ class JsonSpan(NamedTuple):
 
 class ObjectSpans(NamedTuple):
     values: dict[str, JsonSpan]
-    close: int  # the index of its closing brace
+    close: int  # the index of the closing brace
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -37,11 +37,11 @@ def _refuse(constant: str) -> NoReturn:
 
 _STRICT: Final = json.JSONDecoder(parse_constant=_refuse)
 _PARSE: Final = _STRICT.raw_decode
-# What `_PARSE` calls, without the call in between.
+# `_PARSE` calls it; we save the call in between.
 _SCAN: Final = json.scanner.make_scanner(_STRICT)  # type: ignore[arg-type]  # as json does
 _SPACE: Final = re.compile(r"[ \t\n\r]*").match
-# A name without escapes, which are rare, up to its value; and what follows a value: the end of
-# the object, which leaves the group empty, or another such name.
+# A name without escapes, up to its value; names with escapes are rare. After a value follows
+# another such name, or the object's end, which leaves the group empty.
 _PLAIN: Final = r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*'
 _PLAIN_NAME: Final = re.compile(_PLAIN).match
 _AFTER_VALUE: Final = re.compile(rf"[ \t\n\r]*(?:}}|,[ \t\n\r]*{_PLAIN})").match
@@ -87,7 +87,7 @@ def walk_object(text: str, start: int) -> ObjectSpans:
         try:
             value, end = _SCAN(text, at)
         except (StopIteration, RecursionError, ValueError):
-            value, _, end = _parse(text, at)  # says what is wrong with it
+            value, _, end = _parse(text, at)  # raises with the reason
         values[name] = JsonSpan(value, at, end)
         if len(values) > MAX_MEMBERS:
             raise InputError(f"an object has more than {MAX_MEMBERS} names")
@@ -132,7 +132,7 @@ def _expect(text: str, at: int, mark: str) -> int:
 
 
 class ParsedObject:
-    """A parsed object. found: its members. `values` walks the text when it is first asked."""
+    """A parsed object. found: its members. `values` walks the text on its first use."""
 
     __slots__ = ("_walked", "found", "get", "text")
 
@@ -140,7 +140,7 @@ class ParsedObject:
         self, text: str, found: Mapping[str, object], walked: ObjectSpans | None = None
     ) -> None:
         self.text = text
-        # A member's value; None when it is null or not there.
+        # Returns a member's value; None if it is null or absent.
         self.get: Callable[[str], object] = found.get
         self.found = found
         self._walked = walked
@@ -149,7 +149,7 @@ class ParsedObject:
         return name in self.found
 
     def text_place(self, name: str) -> JsonSpan | None:
-        """A member with its place, quickly if it is a string. name: of ASCII letters."""
+        """Returns a member with its place, quickly if it is a string. name: ASCII letters."""
         value = self.found.get(name)
         if self._walked is None and isinstance(value, str):
             span = _string_span(self.text, name)
@@ -158,13 +158,14 @@ class ParsedObject:
         return self.values.get(name)
 
     def with_text(self, name: str, new: str) -> bytes | None:
-        """Sets a string quickly; None where its place is not plain. name: of ASCII letters.
-        new: as JSON.
+        """Replaces a string quickly. Returns None if its place is not obvious.
+
+        name: ASCII letters. new: as JSON.
         """
         value, text = self.get(name), self.text
         if self._walked is not None or not isinstance(value, str):
             return None
-        # As nearly all write it, without another call.
+        # The two usual spellings, without another call.
         for key in (f'"{name}":', f'"{name}": '):
             before, found, after = text.partition(f'{key}"{value}"')
             if found and before[-1] != "\\" and before.count("{") == 1:
@@ -173,10 +174,10 @@ class ParsedObject:
         return None if span is None else f"{text[: span[0]]}{new}{text[span[1] :]}".encode()
 
     def renamed(self, old: str, new: str) -> "ParsedObject":
-        """Renames a member; every other byte stays. old: of ASCII letters. new: not there."""
+        """Renames a member; every other byte stays. old: ASCII letters. new: absent so far."""
         colon = _string_span(self.text, old, _COLON)
         if colon is None:
-            # Its name may be full of escapes.
+            # The name may contain escapes.
             after = self.text.rindex('"', 0, self.values[old].start) + 1
             start = self.text.rindex('"', 0, after - 1)
         else:
@@ -214,15 +215,16 @@ _START: Final = itemgetter(0)
 _NOT_FINITE: Final = object()
 _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
 _BRACES: Final = bytes.maketrans(b"[]", b"{}")
-# Up to here all brackets are counted; of a longer body the first few are found, at fewer bytes.
+# The check counts all brackets of a body up to this length. In a longer body it searches for
+# the first ones, which reads fewer bytes.
 _COUNTED_BYTES: Final = 4096
-_MANY: Final = MAX_DEPTH + 1  # of each bracket: more are not counted
-# Of text for each member of an array or object: with fewer, its brackets are the shorter way.
+_MANY: Final = MAX_DEPTH + 1  # the most brackets of a kind that the check counts
+# With fewer bytes of text per member, it is faster to check the brackets.
 _BYTES_PER_MEMBER: Final = 64
 
 
 def decode(body: bytes) -> str:
-    """Decodes a body. Raises InputError for what is not UTF-8, or nested too deep."""
+    """Decodes a body. Raises InputError if it is not UTF-8, or nested too deep."""
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -234,8 +236,8 @@ def decode(body: bytes) -> str:
 
 def _has_many_brackets(body: bytes) -> bool:
     if len(body) <= _COUNTED_BYTES:
-        # What is shorter without a bracket had as many. CPython 3.11's `bytes.count` looks
-        # at each byte, and takes longer than `replace`, which searches.
+        # The lost length is the count of brackets. CPython 3.11's `bytes.count` looks at each
+        # byte, so it is slower than `replace`, which searches.
         without = len(body.replace(b"{", b"", _MANY)) + len(body.replace(b"[", b"", _MANY))
         return 2 * len(body) - without > MAX_DEPTH
     left = MAX_DEPTH
@@ -250,7 +252,7 @@ def _has_many_brackets(body: bytes) -> bool:
 
 
 def _too_deep(body: bytes) -> bool:
-    # For valid JSON this is exact; anything else the parser refuses in any case.
+    # This is exact for valid JSON; the parser refuses other text anyway.
     outside = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     brackets = b"".join(outside.translate(_BRACES, _NOT_STRUCTURE).split(b'"')[::2])
     for _ in range(MAX_DEPTH):
@@ -277,22 +279,22 @@ def _nests_too_deep(found: dict[str, object], body: bytes) -> bool:
 
 
 def parse_object(data: bytes) -> ParsedObject:
-    """Parses at native speed what nearly all write. Raises InputError, as `walk_text`."""
+    """Parses usual objects at native speed. Raises InputError, as `walk_text`."""
     try:
         text = data.decode()
-        # The texts of one request are seldom those of the next; its names are.
+        # The next request seldom has the same texts, but often the same names.
         found = from_json(
             data, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys"
         )
     except ValueError:
-        # It is not valid, and shall be told where; or is, with a name twice further in, or with
-        # half a surrogate pair.
+        # It is invalid, and `walk_text` reports the place. Or it is valid, but has a duplicate
+        # name in an inner object or half a surrogate pair.
         return walk_text(decode(data))
     if not isinstance(found, dict) or len(found) > MAX_MEMBERS:
         return walk_text(decode(data))
     length = len(data)
     if length <= _COUNTED_BYTES:
-        # As in `_has_many_brackets`, without its call.
+        # `_has_many_brackets`, inlined.
         without = len(data.replace(b"{", b"", _MANY)) + len(data.replace(b"[", b"", _MANY))
         many_brackets = 2 * length - without > MAX_DEPTH
     else:
@@ -303,7 +305,7 @@ def parse_object(data: bytes) -> ParsedObject:
 
 
 def parse_finite_object(data: bytes) -> ParsedObject:
-    """Leaves NaN and infinities out of objects; in arrays null. Raises InputError."""
+    """Removes NaN and infinities from objects; in arrays makes them null. Raises InputError."""
     try:
         found = json.loads(
             decode(data),
@@ -335,7 +337,7 @@ def _finite(value: object) -> object:
 
 
 def walk_text(text: str) -> ParsedObject:
-    """Reads the whole text. Raises InputError, with the place; also for a name twice."""
+    """Reads the whole text. Raises InputError with the place, also for a duplicate name."""
     walked = walk_whole(text)
     return ParsedObject(
         text, {name: value.value for name, value in walked.values.items()}, walked
@@ -343,9 +345,10 @@ def walk_text(text: str) -> ParsedObject:
 
 
 def _string_span(text: str, name: str, value: Match = _STRING_VALUE) -> tuple[int, int] | None:
-    """Where the value of a member stands; None unless it is plain that the first such name is
-    the member's: no object but the whole begins before it, or it stands there but once. It has
-    to be somewhere, and only letters written as escapes could hide it.
+    """Returns the place of a member's value, or None if that is not obvious.
+
+    It is obvious if no inner object begins before the first such name, or if the name occurs
+    only once. The member exists; only letters written as escapes could hide its name.
     """
     quoted = f'"{name}"'
     at = text.find(quoted)
@@ -359,7 +362,7 @@ def _string_span(text: str, name: str, value: Match = _STRING_VALUE) -> tuple[in
 
 
 def apply_edits(text: str, edits: Iterable[TextEdit]) -> bytes:
-    """Replaces each span, and keeps all else byte for byte. Spans must not overlap."""
+    """Replaces the spans, which must not overlap. All other text stays unchanged."""
     edits = list(edits)
     if len(edits) == 1:
         start, end, new = edits[0]

@@ -1,4 +1,4 @@
-"""Replies of the router in OpenAI's shape: whole replies, error bodies and error events."""
+"""The router's replies, error bodies and error events, in OpenAI's shape."""
 
 import json
 from collections.abc import Collection, Iterable
@@ -15,7 +15,7 @@ EVENTS: Final[tuple[Header, ...]] = (
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
-# Of the client's and the operator's, those whose values are lists: they are united.
+# Headers with list values: the router joins the client's values and the operator's.
 LISTS: Final = frozenset({"anthropic-beta"})
 RETRY: Final[Header] = (b"x-should-retry", b"true")
 DO_NOT_RETRY: Final[Header] = (b"x-should-retry", b"false")
@@ -35,7 +35,7 @@ _HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     }
 )
-# Ours to set, or about the hop or the operator's account and not about the answer.
+# Headers that the router sets, or that concern the connection or the operator's account.
 _NOT_PASSED_ON: Final = _HOP_BY_HOP | {
     b"alt-svc",
     b"anthropic-organization-id",
@@ -55,7 +55,7 @@ _NOT_PASSED_ON: Final = _HOP_BY_HOP | {
 
 
 def passed_on(headers: Iterable[Header]) -> list[Header]:
-    """The provider's headers that are the client's business. headers: names in lower case."""
+    """Returns the provider's headers that the client receives. headers: names in lower case."""
     found: list[Header] = []
     nominated: list[bytes] = []
     for header in headers:
@@ -68,7 +68,7 @@ def passed_on(headers: Iterable[Header]) -> list[Header]:
 
 
 def end_to_end(headers: Iterable[Header], dropped: Collection[bytes]) -> list[Header]:
-    """Leaves out headers of one hop (RFC 9110, 7.6.1) and `dropped`; names in lower case."""
+    """Removes hop-by-hop headers (RFC 9110, 7.6.1) and `dropped`; names in lower case."""
     kept: list[Header] = []
     nominated: set[bytes] = set()
     for header in headers:
@@ -86,18 +86,18 @@ def _is_clients(name: bytes) -> bool:
 
 
 def header_text(text: str) -> bytes:
-    """Printable ASCII; anything else percent-encoded, so that no name can break a header."""
+    """Percent-encodes all but printable ASCII, so that no name can break a header."""
     return quote(text, safe=" !#$&'()*+,/:;=?@[]~").encode()
 
 
-# Of those below 500, what may be answered another time. Some clients send the others again all
-# the same, for a minute, and say nothing meanwhile.
+# Statuses below 500 for which a retry may succeed. For other statuses the router sends
+# `x-should-retry: false`, because some clients would retry silently for a minute.
 _WORTH_A_RETRY: Final = (408, 409, 425, 429)
 
 
 class Reply(NamedTuple):
     status: int
-    headers: tuple[Header, ...]  # without its length, which the sender adds
+    headers: tuple[Header, ...]  # without content-length, which the sender adds
     body: bytes
 
 
@@ -111,12 +111,12 @@ def error_reply(
 ) -> Reply:
     kind = "invalid_request_error" if status < 500 else "router_error"
     given = (JSON, *headers)
-    # The same request gets the same answer again.
+    # A retry would get the same answer.
     if status < 500 and status not in _WORTH_A_RETRY:
         given = (*given, DO_NOT_RETRY)
     return Reply(status, given, error_body(message, kind, code, **more))
 
 
 def error_event(message: str, code: str) -> bytes:
-    """What ends a broken stream; no [DONE] comes after it."""
+    """Returns the last event of a broken stream; no `[DONE]` follows it."""
     return b"data: " + error_body(message, "upstream_error", code) + b"\n\n"

@@ -1,4 +1,4 @@
-"""Bounds hundreds of waits by one look every few milliseconds.
+"""Limits hundreds of waits with one check every few milliseconds.
 
 `asyncio.timeout` and `call_later` cost more than the rest of an attempt's bookkeeping.
 """
@@ -10,37 +10,36 @@ from operator import attrgetter
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-# How much later than due a timer may go off.
+# A timer may fire this much late.
 TICK_S: Final = 0.01
 
 
 class Timer(Protocol):
-    """Has its `due` called once, at `when`."""
+    """`Timers` calls `due` once, at `when` (the event loop's clock)."""
 
-    # On the event loop's clock. It is made by its owner, so that removing it frees everything.
     when: float
 
     def due(self) -> None: ...
 
 
 class Timers:
-    """The timers of one event loop: the loop that sets the first."""
+    """The timers of one event loop: the loop that adds the first timer."""
 
     def __init__(self) -> None:
         self._set: set[Timer] = set()
-        self._looks: asyncio.TimerHandle | None = None
-        # Removes a timer, also one that went off.
+        self._check: asyncio.TimerHandle | None = None
+        # Removes a timer, even after it fired.
         self.discard: Callable[[Timer], None] = self._set.discard
 
     @cached_property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """Returns the event loop. Up to Python 3.11, asyncio takes a system call to say it."""
+        """The event loop, cached: up to Python 3.11, asyncio needs a system call for it."""
         return asyncio.get_running_loop()
 
     def add(self, timer: Timer) -> None:
         self._set.add(timer)
-        if self._looks is None:
-            self._looks = self.loop.call_later(TICK_S, self._fire_due)
+        if self._check is None:
+            self._check = self.loop.call_later(TICK_S, self._fire_due)
 
     def limit(self, when: float) -> "TimeLimit":
         return TimeLimit(self, when)
@@ -51,15 +50,15 @@ class Timers:
         due = [timer for timer in self._set if timer.when <= now]
         if due:
             self._set.difference_update(due)
-            # After a stall several are due at one look: the earlier ones still come first.
+            # After a stall, several timers are due at once: the earliest fires first.
             due.sort(key=attrgetter("when"))
         for timer in due:
             timer.due()
-        self._looks = loop.call_later(TICK_S, self._fire_due) if self._set else None
+        self._check = loop.call_later(TICK_S, self._fire_due) if self._set else None
 
 
 class TimeLimit:
-    """Limits a block as `asyncio.timeout_at` does, up to a tick late; again and again."""
+    """Limits a block like `asyncio.timeout_at`, up to TICK_S late. It is reusable."""
 
     __slots__ = ("_cancelling", "_reached", "_task", "_timers", "when")
 
@@ -71,7 +70,7 @@ class TimeLimit:
     def __enter__(self) -> Self:
         task = asyncio.current_task(self._timers.loop)
         if task is None:
-            raise RuntimeError("only what a task does can be limited")
+            raise RuntimeError("TimeLimit needs a running task; use it in a coroutine")
         self._task = task
         self._cancelling = task.cancelling()
         self._reached = False
@@ -85,7 +84,7 @@ class TimeLimit:
         trace: TracebackType | None,
     ) -> None:
         self._timers.discard(self)
-        # Someone else may have cancelled the task as well, who is not to be held up.
+        # If other code cancelled the task, too, that cancellation must continue.
         if (
             self._reached
             and self._task.uncancel() <= self._cancelling

@@ -1,18 +1,17 @@
-"""Collects from an answer what a rollout's guardrails ask."""
+"""Collects an answer's signals for a rollout's guardrails."""
 
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from router.frame.body import iter_objects
-from router.protocols.answers import AnswerEnding, read_ending
-from router.protocols.call_pieces import CallPieces, call_of_piece
+from router.protocols.answers import AnswerEnding, CallPieces, call_of_piece, read_ending
 
-# More of an answer is not kept, and then neither its JSON nor its calls are judged.
+# Characters kept of an answer. The guardrails judge neither JSON nor calls of a longer answer.
 MAX_KEPT: Final = 256 * 1024
-# What stands for itself in this much of the beginning.
+# Characters at an answer's beginning in which a refusal counts.
 OPENING: Final = 200
-# Few words, and only at the beginning: better one overlooked than an answer taken for one.
+# Strict on purpose: a missed refusal does less harm than an answer counted as a refusal.
 _DECLINES: Final = re.compile(
     r"\s*(?:I(?:['\u2019]m| am) (?:very |so )?sorry,? (?:but |, )?)?"
     r"I (?:can(?:no|['\u2019])t|can not|am not able to|won['\u2019]t|will not)"
@@ -22,7 +21,12 @@ _DECLINES: Final = re.compile(
 
 
 class AnswerSignals:
-    """What an answer said. keeps: texts and calls, too. length: characters. cut: too long."""
+    """The signals of one answer.
+
+    keeps: it keeps texts and calls, too.
+    length: in characters.
+    cut: the answer is too long, or has content that is not text.
+    """
 
     __slots__ = ("_calls", "_texts", "cut", "keeps", "length", "refused", "truncated")
 
@@ -34,7 +38,7 @@ class AnswerSignals:
         self._calls: dict[object, list[ToolCallSignal]] = {}
 
     def text(self, place: object, words: object) -> None:
-        """Adds a piece of the text at `place`. What is no text is not judged."""
+        """Adds a piece of the text at `place`. Other content marks the answer as `cut`."""
         if words is None:
             return
         if not isinstance(words, str):
@@ -73,7 +77,7 @@ class AnswerSignals:
     def declined(self) -> bool:
         if self.refused:
             return True
-        for pieces in self._texts.values():  # noqa: SIM110 - a generator is a call a text
+        for pieces in self._texts.values():  # noqa: SIM110 - a generator costs a call per text
             if _DECLINES("".join(pieces)):
                 return True
         return False
@@ -87,7 +91,7 @@ class AnswerSignals:
 
 
 class ToolCallSignal(CallPieces):
-    """Collects a tool call. object: its arguments, where they came whole and parsed."""
+    """Collects a tool call. object: the arguments, if the answer contains them as an object."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,20 +99,20 @@ class ToolCallSignal(CallPieces):
 
     @property
     def arguments(self) -> Mapping[object, object] | str:
-        """Text is to be parsed; none at all is an empty object, as providers have it."""
+        """Returns unparsed text or an object. No arguments are an empty object."""
         return self.text if self.pieces else self.object or {}
 
 
 ANY: Mapping[str, object] = {}
 
 
-def read_schema(wanted: object) -> Mapping[str, object] | None:
-    kind = wanted.get("type") if isinstance(wanted, Mapping) else None
-    if kind not in ("json_object", "json_schema") or not isinstance(wanted, Mapping):
+def read_schema(form: object) -> Mapping[str, object] | None:
+    kind = form.get("type") if isinstance(form, Mapping) else None
+    if kind not in ("json_object", "json_schema") or not isinstance(form, Mapping):
         return None
     if kind == "json_object":
-        return ANY  # a schema beside it is no part of OpenAI's protocol
-    given = wanted.get("json_schema", wanted)  # where a chat has it
+        return ANY  # OpenAI's protocol ignores a schema here
+    given = form.get("json_schema", form)  # only a chat nests it
     schema = given.get("schema") if isinstance(given, Mapping) else None
     return schema if isinstance(schema, Mapping) else ANY
 

@@ -1,11 +1,13 @@
-"""The parts, tokens and ends of an answer, whichever protocol carries it.
+"""The parts, tool calls, tokens and finish reasons of an answer, in every protocol.
 
-`ENDS` says what each reason to end an answer means. No other word is silently a success.
+`ENDS` classifies each known finish reason. The router never counts an unknown one as good.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum, StrEnum
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+from jiter import from_json
 
 from harness.frame.failures import FailureClass
 
@@ -19,10 +21,10 @@ class BlockKind(Enum):
 
 class AnswerBlock(NamedTuple):
     kind: BlockKind
-    text: str = ""  # of a call its arguments, as JSON
-    call_id: str = ""  # call_id, name: of a call alone
-    name: str = ""
-    sealed: str = ""  # of a thought what its maker signed, as `seal_thoughts` writes it
+    text: str = ""  # for a call: the arguments, as JSON
+    call_id: str = ""  # only for a call
+    name: str = ""  # only for a call
+    sealed: str = ""  # for thinking: the signed blocks, as `seal_thoughts` writes them
 
 
 class FinishReason(StrEnum):
@@ -30,29 +32,29 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     CALLS = "tool_calls"
     FILTERED = "content_filter"
-    UNKNOWN = "unknown"  # the answer's own word is `AnswerEnd.word`
+    UNKNOWN = "unknown"  # `AnswerEnd.word` has the provider's reason
 
 
 class TokenUsage(NamedTuple):
     input_tokens: int
     output_tokens: int
-    cached_tokens: int = 0  # of the input, what the prompt cache had
-    written_tokens: int = 0  # of the input, what was written to it
-    hour_tokens: int = 0  # of these, what it keeps for an hour
+    cached_tokens: int = 0  # input tokens read from the prompt cache
+    written_tokens: int = 0  # input tokens written to the prompt cache
+    hour_tokens: int = 0  # written tokens that the cache keeps for an hour
 
 
 class AnswerHead(NamedTuple):
     id: str
     model: str
-    created: int = 0  # seconds since 1970, as the provider says; 0 when it does not
+    created: int = 0  # the provider's time, in seconds since 1970; 0 if absent
 
 
 class AnswerEnd(NamedTuple):
     finish: FinishReason
-    stop_sequence: str  # the one that was met, where the provider names it; else empty
+    stop_sequence: str  # the sequence that ended the answer, if the provider names it
     usage: TokenUsage | None
-    word: str = ""  # the provider's, where nothing is known of it
-    reasoning_tokens: int = 0  # of the output
+    word: str = ""  # the provider's finish reason, if the router does not know it
+    reasoning_tokens: int = 0  # part of the output tokens
 
 
 class WholeAnswer(NamedTuple):
@@ -77,10 +79,8 @@ class AnswerWriter(Protocol):
     def error(self, error: object) -> bytes: ...
 
 
-# No conversation is so long; and neither sums nor databases have room for just any number.
+# Higher than any real count. The limit protects sums and database columns from overflow.
 MOST_TOKENS: Final = 10**9
-
-
 NO_USAGE: Final = TokenUsage(0, 0)
 
 
@@ -95,17 +95,17 @@ def read_usage(value: object) -> TokenUsage | None:
 
 
 def usage_with_cache(given: object, made: object, details: object) -> TokenUsage:
-    # As `read_count` has them: every answer comes here.
+    # Inlines `read_count`, because every answer passes here.
     input_tokens = given if isinstance(given, int) and 0 < given <= MOST_TOKENS else 0
     output_tokens = made if isinstance(made, int) and 0 < made <= MOST_TOKENS else 0
     if not details or not isinstance(details, dict):
         return TokenUsage(input_tokens, output_tokens)
     cached = min(read_count(details.get("cached_tokens")), input_tokens)
-    # OpenAI's own name, and the name that other gateways and the library use for Anthropic's.
-    told = details.get("cache_write_tokens") or details.get("cache_creation_tokens")
-    if not told:
+    # OpenAI's name, then the name that gateways and LiteLLM give Anthropic's count.
+    writes = details.get("cache_write_tokens") or details.get("cache_creation_tokens")
+    if not writes:
         return TokenUsage(input_tokens, output_tokens, cached)
-    written = min(read_count(told), input_tokens - cached)
+    written = min(read_count(writes), input_tokens - cached)
     hour = min(read_hour_count(details.get("cache_creation_token_details")), written)
     return TokenUsage(input_tokens, output_tokens, cached, written, hour)
 
@@ -122,14 +122,15 @@ def read_count(value: object) -> int:
 
 class AnswerEnding(StrEnum):
     GOOD = "good"
-    CUT = "cut"  # a limit of length: the caller's, or the model's
+    CUT = "cut"  # the caller's or the model's length limit
     REFUSED = "refused"  # the model or a filter declines
-    FAILED = "failed"  # the provider gave up
-    UNKNOWN = "unknown"  # with words it is passed on, and counted as irregular; else it failed
+    FAILED = "failed"
+    UNKNOWN = "unknown"  # with output it is an irregularity, without output a failure
 
 
 _E, _F = AnswerEnding, FailureClass
-# In lower case, by protocol and by the providers that have words of their own.
+
+# Lower-case finish reasons, by protocol and by providers with additional ones.
 ENDS: Final[Mapping[str, Mapping[str, AnswerEnding]]] = {
     "chat": {
         "stop": _E.GOOD,
@@ -202,13 +203,17 @@ _BY_WORD: Final = {word: end for words in ENDS.values() for word, end in words.i
 
 
 def read_ending(reason: object) -> AnswerEnding:
-    """Google's chats have a filter's name before the word: `function_call_filter: …`."""
+    """Google's chats prefix the reason with a filter's name: `function_call_filter: …`."""
     word = str(reason).lower()
     return _BY_WORD.get(word) or _BY_WORD.get(word.rpartition(": ")[2], AnswerEnding.UNKNOWN)
 
 
 def ending_failure(reason: object, *, has_output: bool, silence: bool) -> FailureClass | None:
-    """Classifies an end. has_output: no thoughts. silence: no output is an answer, too."""
+    """Returns the failure that a finish reason means, if any.
+
+    has_output: the answer has output other than thinking.
+    silence: the route accepts empty answers.
+    """
     ending = read_ending(reason)
     if ending is AnswerEnding.FAILED or (ending is AnswerEnding.UNKNOWN and not has_output):
         return _F.ABORTED
@@ -221,3 +226,109 @@ def ending_words(failure: FailureClass, reason: object) -> str:
     if failure is _F.EMPTY:
         return f"an answer without words, calls or a refusal (it ended with {str(reason)!r})"
     return f"the provider ended its answer with {str(reason)[:60]!r}"
+
+
+NO_JSON: Final = object()
+EMPTY: Final = "{}"
+BROKEN_CALL: Final = "a tool call whose arguments are not a JSON object"
+
+
+def parse_json(text: str) -> object:
+    """Parses JSON, which may contain a lone surrogate. Returns NO_JSON for other text."""
+    try:
+        return from_json(text.encode("utf-8", "replace"), allow_inf_nan=False)
+    except (ValueError, RecursionError):
+        return NO_JSON
+
+
+Call = TypeVar("Call", bound="CallPieces")
+
+
+class CallPieces:
+    """A tool call, as received so far. sent_id, number: the id and index that a client gets.
+
+    A piece that repeats the name so far adds nothing to it; a name ends when arguments begin.
+    Some providers stream several calls in one place: after complete arguments, another object,
+    name or id begins the next call. An empty object is a placeholder if arguments without a
+    name follow it.
+    """
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.sent_id = ""
+        self.number = 0
+        self.name = ""
+        self.pieces: list[str] = []  # pieces of the arguments
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def whole(self) -> bool:
+        text = self.text
+        return text.rstrip().endswith("}") and isinstance(parse_json(text), Mapping)
+
+    @property
+    def broken(self) -> bool:
+        return bool(self.pieces) and not self.whole
+
+    @property
+    def is_empty(self) -> bool:
+        """Returns whether the arguments are an empty object, which later pieces may replace."""
+        return self.text.strip() == EMPTY
+
+    def takes(self, own_id: object, name: object, arguments: object) -> bool:
+        other_id = bool(own_id and self.id and own_id != self.id)
+        other_name = bool(name and self.name and name != self.name)
+        if not self.pieces:
+            return not (other_id and other_name)
+        if not (name or other_id) and self.is_empty:
+            return True
+        return not ((_begins(arguments) or other_id or other_name) and self.whole)
+
+    def add(self, own_id: object, name: object, arguments: object) -> str:
+        if isinstance(own_id, str) and not self.id:
+            self.id = own_id
+        if isinstance(name, str) and name != self.name and not self.pieces:
+            self.name += name
+        if not isinstance(arguments, str) or not arguments:
+            return ""
+        if _begins(arguments) and self.is_empty:
+            self.pieces.clear()
+        self.pieces.append(arguments)
+        return arguments
+
+
+def _begins(arguments: object) -> bool:
+    return isinstance(arguments, str) and arguments.lstrip().startswith("{")
+
+
+def call_of_piece(
+    calls: list[Call], make: Callable[[], Call], own_id: object, name: object, arguments: object
+) -> Call:
+    """Finds the call that a piece continues. A new call without a name takes the last one's."""
+    if not calls or not calls[-1].takes(own_id, name, arguments):
+        call = make()
+        call.name = calls[-1].name if calls and not name else ""
+        calls.append(call)
+    return calls[-1]
+
+
+class CallCollector:
+    """Joins the pieces of calls by their place in the answer, not by id or name."""
+
+    __slots__ = ("_by_place",)
+
+    def __init__(self) -> None:
+        self._by_place: dict[object, list[CallPieces]] = {}
+
+    def add(self, place: object, own_id: object, name: object, arguments: object) -> CallPieces:
+        calls = self._by_place.setdefault(place, [])
+        call = call_of_piece(calls, CallPieces, own_id, name, arguments)
+        call.add(own_id, name, arguments)
+        return call
+
+    @property
+    def broken(self) -> bool:
+        return any(call.broken for calls in self._by_place.values() for call in calls)

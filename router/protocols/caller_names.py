@@ -1,4 +1,4 @@
-"""Where real clients name a person or a conversation, and how one begins."""
+"""Finds the person or conversation that a request names, and a conversation's opening."""
 
 import json
 import re
@@ -8,14 +8,13 @@ from typing import Final
 
 from router.frame.replies import Header
 
-# Ranks of names: a person's counts before a conversation's. A header with metadata holds names
-# of both.
+# Ranks of names: a person's name precedes a conversation's. A metadata header may contain both.
 _PERSON: Final = 1
 _METADATA: Final = 3
-# Of Microsoft's and Amazon's, most name processes of theirs.
+# Excludes headers of Microsoft and Amazon: most of them name their own processes.
 _PREFIX: Final = r"(?!x-ms-|x-amz)(?:[^\W_]*[-_.])*"
-# A group for each rank. Open WebUI's, LiteLLM's, Langfuse's, Helicone's, Claude Code's, Codex'
-# and their like; Cloudflare, Portkey, TrueFoundry and Bedrock have headers with metadata.
+# One group per rank. Sources: Open WebUI, LiteLLM, Langfuse, Helicone, Claude Code, Codex and
+# similar clients. Cloudflare, Portkey, TrueFoundry and Bedrock have metadata headers.
 _NAMES: Final = re.compile(
     rf"({_PREFIX}(?:user|customer)[-_.]?(?:id|email)|(?:x-)?_?(?:end[-_.]|forwarded-)?user"
     r"|x-forwarded-email|x-auth-request-(?:user|email)|x-ms-client-principal-id)"
@@ -23,11 +22,11 @@ _NAMES: Final = re.compile(
     r"|helicone-property-(?:session|conversation))"
     r"|((?:[^\W_]+-)+metadata|baggage)"
 )
-# Of a sticky key that the conversation's opening makes.
+# Prefix of a sticky key that the router derives from a conversation's opening.
 OPENING: Final = "opening:"
 _CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _IN_METADATA: Final = ""
-# Where a body names its caller, by path, and as what.
+# Paths in a body that name its caller, and the kind of name.
 _BODY_NAMES: Final = (
     ("safety_identifier", "safety_identifier"),
     ("user", "user"),
@@ -50,12 +49,12 @@ _PATHS: Final = tuple(
 _FIELDS: Final = frozenset(field for field, _, _ in _PATHS)
 _USER_ALONE: Final = frozenset({"user"})
 _NO_CALLERS: Final[Sequence[str]] = ()
-# Of a system prompt: enough to tell one application from another.
+# Length of the system prompt's part that distinguishes applications.
 RULES_CHARS: Final = 300
 # Claude Code writes its version and a changing part into the first line of its system prompt.
 BILLING: Final = "x-anthropic-billing-header:"
-# What changes between the turns of a conversation: names of days and months, in the languages
-# of most prompts, and each word with a digit (dates, times, ids, counters).
+# Words that change between the turns of a conversation: names of days and months in the
+# languages of most prompts. So does every word with a digit (dates, times, ids, counters).
 _TIMES: Final = """am pm
     mon tue wed thu fri sat sun jan feb mar apr may jun jul aug sep sept oct nov dec
     monday tuesday wednesday thursday friday saturday sunday
@@ -76,7 +75,7 @@ _TIMES: Final = """am pm
 """
 _DAYS_AND_MONTHS: Final = frozenset(_TIMES.split())
 _AROUND: Final = ".,;:!?()[]{}\"'`*<>|#-"
-# In a word that has more than letters, or no blanks beside it.
+# Changing parts within a word, for scripts without spaces and words with punctuation.
 _INSIDE: Final = re.compile(
     r"\d+|(?:星期|周)[一二三四五六日天]|[月火水木金土日]曜日|[월화수목금토일]요일"
     r"|\b(?:mon|tues|wednes|thurs|fri|satur|sun)day\b|\b(?:mon|tue|wed|thu|fri|sat|sun)\b"
@@ -150,24 +149,26 @@ def _read_metadata(text: str) -> Mapping[str, object]:
 def conversation_opening(
     messages: object, rules: object = None, skipped: int = 0
 ) -> list[object]:
-    """Returns the user's first message and the stable rules before it. rules: a system prompt
-    apart. skipped: messages of the user that belong to a template.
+    """Returns the user's first message and the stable part of the system prompts before it.
+
+    rules: a system prompt outside `messages`.
+    skipped: how many user messages belong to a template.
     """
     if not isinstance(messages, list):
         return []
-    said, asked = [_stable_rules(rules)] if rules else [], []
+    prompts, questions = [_stable_rules(rules)] if rules else [], []
     for message in messages:
         if not isinstance(message, dict):
             return []
         role, content = message.get("role"), message.get("content")
         if role in ("system", "developer"):
-            said.append(_stable_rules(content))
+            prompts.append(_stable_rules(content))
         elif role == "user":
-            asked.append(("user", content))
-            if len(asked) > skipped:
-                rules_text = "".join(said)[:RULES_CHARS]
+            questions.append(("user", content))
+            if len(questions) > skipped:
+                rules_text = "".join(prompts)[:RULES_CHARS]
                 before = [("system", rules_text)] if rules_text else []
-                return [*before, *asked]
+                return [*before, *questions]
     return []
 
 
@@ -175,7 +176,7 @@ def _stable_rules(content: object) -> str:
     text = "\n".join(_texts(content))
     if text.startswith(BILLING):
         text = text.partition("\n")[2]
-    # What changes may change its length, too: it is cut once that is out.
+    # A changing word may change its length, so the final cut follows the replacements.
     words = text[: 3 * RULES_CHARS // 2].split()
     for number, word in enumerate(words):
         bare = word.strip(_AROUND)

@@ -24,14 +24,14 @@ _NUMBERS: Final = frozenset({int, float})
 
 
 class EmbeddingsDialect(ChatDialect):
-    """Speaks the protocol of embeddings, which has no streams and no conversations."""
+    """The protocol of embeddings, which has no streams and no conversations."""
 
     def __init__(self) -> None:
         super().__init__()
         self.endpoint = Endpoint.EMBEDDINGS
         self.path = "/embeddings"
 
-    def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:  # noqa: ARG002 - there is none
+    def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:  # noqa: ARG002 - no conversation
         return []
 
     def patched(
@@ -39,7 +39,7 @@ class EmbeddingsDialect(ChatDialect):
         request: ClientRequest,
         target: Target,
         *,
-        serialize_tools: bool = False,  # noqa: ARG002 - there are none
+        serialize_tools: bool = False,  # noqa: ARG002 - no tools
     ) -> bytes:
         return apply_edits(request.text, [model_edit(request, target)])
 
@@ -51,30 +51,30 @@ class EmbeddingsDialect(ChatDialect):
         return None
 
     def check_vectors(self, request: ClientRequest, members: ParsedObject) -> None:
-        """Checks them. Raises UpstreamFailed: half an index of wrong vectors is found late."""
+        """Checks vectors: an index would show wrong ones only late. Raises UpstreamFailed."""
         data = members.get("data")
         vectors = data if isinstance(data, list) else []
-        wanted = _inputs(request.value("input"))
-        if wanted is not None and len(vectors) != wanted:
-            raise _malformed(f"{len(vectors)} vectors for {wanted} inputs")
+        inputs = _inputs(request.value("input"))
+        if inputs is not None and len(vectors) != inputs:
+            raise _malformed(f"{len(vectors)} vectors for {inputs} inputs")
         places, dimensions, kinds = set[int](), set[int](), set[type]()
         for at, vector in enumerate(vectors):
             if not isinstance(vector, dict):
-                raise _malformed(f"vector {at} is no object")
-            # Some servers leave it out; then the order is all there is.
+                raise _malformed(f"vector {at} is not an object")
+            # Some servers omit the index; then the order in the list counts.
             place = vector.get("index", at)
             if type(place) is not int:
-                raise _malformed(f"the index of vector {at} is no whole number")
+                raise _malformed(f"the index of vector {at} is not an integer")
             places.add(place)
             dimensions.add(_dimension(vector.get("embedding"), at))
             kinds.add(type(vector.get("embedding")))
         if places != set(range(len(vectors))):
-            raise _malformed("the indices are not those of the inputs, once each")
+            raise _malformed("the vectors' indices do not match the inputs one to one")
         if len(dimensions) != 1 or len(kinds) != 1:
-            raise _malformed("the vectors differ in dimension, or in how they are written")
-        asked, found = request.value("dimensions"), dimensions.pop()
-        if type(asked) is int and asked != found:
-            raise _malformed(f"vectors of {found} dimensions, and {asked} were asked for")
+            raise _malformed("the vectors differ in dimension or encoding")
+        required, found = request.value("dimensions"), dimensions.pop()
+        if type(required) is int and required != found:
+            raise _malformed(f"vectors of {found} dimensions; the request asked for {required}")
 
 
 def _inputs(value: object) -> int | None:
@@ -96,15 +96,15 @@ def _dimension(vector: object, at: int) -> int:
         raise _malformed(f"vector {at} is neither a list nor base64")
     if not values:
         raise _malformed(f"vector {at} is empty")
-    # All at native speed. true is a number to Python.
+    # These calls run at native speed. They refuse true, which is an int in Python.
     finite = _NUMBERS.issuperset(map(type, values))
     try:
-        # A sum beyond all numbers may still be of finite ones.
+        # A sum of finite numbers may overflow.
         finite = finite and (math.isfinite(sum(values)) or all(map(math.isfinite, values)))
     except OverflowError:
         finite = False
     if not finite:
-        raise _malformed(f"vector {at} holds what is no finite number")
+        raise _malformed(f"vector {at} contains a value that is not a finite number")
     return len(values)
 
 
@@ -112,7 +112,7 @@ def _unpacked(text: str, at: int) -> Sequence[float]:
     try:
         found = array("f", base64.b64decode(text, validate=True))
     except ValueError:
-        raise _malformed(f"vector {at} is no float32 in base64") from None
+        raise _malformed(f"vector {at} is not base64 of float32 numbers") from None
     if sys.byteorder == "big":
         found.byteswap()
     return found
@@ -128,28 +128,28 @@ EMBEDDINGS: Final = EmbeddingsDialect()
 DIALECTS: Final[Mapping[Endpoint, ChatDialect]] = {
     dialect.endpoint: dialect for dialect in (CHAT, EMBEDDINGS, RESPONSES, MESSAGES)
 }
-# Ours; a provider's begin with its api_base.
+# The router's paths; a provider's paths begin with its api_base.
 ENDPOINTS: Final[Mapping[str, Endpoint]] = {
     f"/v1{dialect.path}": endpoint for endpoint, dialect in DIALECTS.items()
 }
 
 
-COMPLETIONS: Final = "/v1/completions"  # which is answered by a chat
-# What the model is to answer to.
+COMPLETIONS: Final = "/v1/completions"  # the router translates its requests into chats
+# The field with the content that the model answers.
 CONTENT: Final[Mapping[Endpoint, str]] = {
     Endpoint.CHAT: "messages",
     Endpoint.EMBEDDINGS: "input",
     Endpoint.MESSAGES: "messages",
     Endpoint.RESPONSES: "input",
 }
-# By a field, the paths of the bodies that have it.
+# The path that a content field belongs to.
 _PATHS_BY_CONTENT: Final[Mapping[str, str]] = {
     "messages": f"/v1{DIALECTS[Endpoint.CHAT].path}",
     "input": f"/v1{DIALECTS[Endpoint.RESPONSES].path}",
     "prompt": COMPLETIONS,
     "contents": "Google's own API",
 }
-# What the provider is to take the content from, where the body has none.
+# Fields that refer to content at the provider, for a body without content.
 _KEPT_CONTENT: Final[Mapping[Endpoint, tuple[str, ...]]] = {
     Endpoint.RESPONSES: ("previous_response_id", "conversation", "prompt"),
 }
@@ -165,16 +165,16 @@ def misfit_reply(request: ClientRequest) -> Reply | None:
     endpoint, get = request.endpoint, request.members.get
     if endpoint is Endpoint.MESSAGES and get("thread"):
         return _no_thread()
-    wanted = CONTENT[endpoint]
-    if wanted not in request.members:
+    required = CONTENT[endpoint]
+    if required not in request.members:
         for other, path in _PATHS_BY_CONTENT.items():
             given = get(other)
             if given and not (other == "prompt" and isinstance(given, Mapping)):
-                message = f"a body with `{other}` and no `{wanted}` is one for {path}"
+                message = f"a body with `{other}` and no `{required}` is one for {path}"
                 return error_reply(400, message, "wrong_endpoint", param=other)
         if not any(map(get, _KEPT_CONTENT.get(endpoint, ()))):
-            message = f"a body for /v1{DIALECTS[endpoint].path} needs `{wanted}`"
-            return error_reply(400, message, "missing_required_parameter", param=wanted)
+            message = f"a body for /v1{DIALECTS[endpoint].path} needs `{required}`"
+            return error_reply(400, message, "missing_required_parameter", param=required)
     for number, tool in enumerate(iter_objects(get("tools"))):
         meant = _meant_for(tool)
         if meant is not None and meant is not endpoint:
@@ -194,10 +194,10 @@ def _meant_for(tool: Mapping[str, object]) -> Endpoint | None:
 
 
 def _no_thread() -> Reply:
-    """In the words on which Anthropic's SDKs send the whole conversation, without a thread."""
+    """On this error, Anthropic's SDKs send the whole conversation without a thread."""
     message = (
-        "`thread`: no conversation is kept for a route, whose target may change: send the "
-        "whole conversation without `thread`"
+        "`thread`: the router keeps no conversations, because a route's target may change; "
+        "send the whole conversation without `thread`"
     )
     details = {"error_code": THREAD_UNSUPPORTED, "unsupported": ["router"]}
     return error_reply(400, message, THREAD_UNSUPPORTED, param="thread", details=details)

@@ -1,4 +1,4 @@
-"""The base of the stream filters: it passes events on byte for byte, but for `model`. Pure.
+"""The base of the stream filters. It forwards events unchanged, except for `model`. Pure.
 
 It holds metadata back until the first real output: the commit point.
 """
@@ -25,24 +25,25 @@ from router.frame.json_spans import (
 )
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.answers import (
+    BROKEN_CALL,
     AnswerEnding,
+    CallCollector,
     TokenUsage,
     ending_failure,
     ending_words,
     read_ending,
 )
-from router.protocols.call_pieces import BROKEN_CALL, CallCollector
 from router.protocols.provider_failures import classify_error
 
 
 class Irregularity(StrEnum):
-    """Something in an answer that its protocol does not know, and that harms nobody."""
+    """A harmless deviation of an answer from its protocol."""
 
-    NO_FINISH_REASON = "no_finish_reason"  # a whole answer does not say why it ended
-    NO_LAST_EVENT = "no_last_event"  # a stream said why it ended, and then nothing more
+    NO_FINISH_REASON = "no_finish_reason"  # a complete answer has no finish reason
+    NO_LAST_EVENT = "no_last_event"  # a stream closed after its finish reason
     NOT_FINITE = "not_finite"  # NaN or an infinity in an event
-    UNKNOWN_END = "unknown_end"  # a reason to end that nothing is known of
-    SKIPPED = "skipped_event"  # one that cannot be read, where the route says so
+    UNKNOWN_END = "unknown_end"  # the router does not know the finish reason
+    SKIPPED = "skipped_event"  # an unreadable event that the route allows the router to skip
 
 
 def end_irregularity(reason: object) -> Irregularity | None:
@@ -52,48 +53,51 @@ def end_irregularity(reason: object) -> Irregularity | None:
     return Irregularity.UNKNOWN_END if unknown else None
 
 
-# What `_read` gives where nothing but the value of the event's own `model` is to change.
+# `_read` returns it if only the value of the event's top-level `model` changes.
 MODEL_ALONE: Final[Sequence[TextEdit]] = (TextEdit(0, 0, ""),)
-# What stands, as most write it, before an event's data.
+# The usual bytes before an event's data.
 _BEFORE_DATA: Final = frozenset({b"data:", b"data: ", b"\ndata:", b"\rdata:"})
 
 
 class StreamFilter(SseParser):
-    """`failure`: why it broke; `finished`: it ended well. json_name: the new `model`."""
+    """Filters one stream. failure: the reason why it broke. finished: it ended well.
+
+    json_name: the new `model`, as JSON.
+    """
 
     def __init__(self, json_name: str | None) -> None:
-        self.committed = False  # output came: what `feed` returns from then on may be sent
-        # Of `failure`, or of an end that says that the provider failed; None for a good end.
+        self.committed = False  # output arrived: the router may send the result of `feed`
+        # The class of `failure`, or of an end that reports a failed provider.
         self.failure_class: FailureClass | None = None
-        self.refusal = b""  # the provider's own words, where the failure is an error event
+        self.refusal = b""  # the provider's error, if the failure is an error event
         self.usage: TokenUsage | None = None
-        self.output_events = 0  # deltas with output, where no usage was reported
-        self.progress_events = 0  # events that brought the answer on: no pings, no empty deltas
+        self.output_events = 0  # deltas with output: the token count if there is no usage
+        self.progress_events = 0  # events with progress: not pings, not empty deltas
         self.irregularities: set[Irregularity] = set()
-        self.finish_reasons: list[str] = []  # as they came
-        self.model = ""  # the first that an event named
-        self.signals: AnswerSignals | None = None  # None where no guardrail asks
-        self.signals_fault: Exception | None = None  # ours; the stream goes on without signals
-        self.skips = False  # what cannot be read is left out
-        self._calls: CallCollector | None = None  # most answers call nothing
-        self.silence = False  # an answer that says nothing is one, too
+        self.finish_reasons: list[str] = []
+        self.model = ""  # the first model name in an event
+        self.signals: AnswerSignals | None = None  # None if no guardrail needs them
+        self.signals_fault: Exception | None = None  # the stream continues without signals
+        self.skips = False  # the router skips unreadable events
+        self._calls: CallCollector | None = None  # None until a call arrives
+        self.silence = False  # the route accepts empty answers
         self.request_body = ""  # the client's
-        self._own_ids: AnswerIds | None = None  # most answers have good ones
+        self._own_ids: AnswerIds | None = None  # None until an answer needs an id
         self._json_name = json_name
 
     @property
     def ended(self) -> bool:
         return False
 
-    def listen(self, ear: Callable[[], AnswerSignals | None]) -> None:
+    def listen(self, make_signals: Callable[[], AnswerSignals | None]) -> None:
         try:
-            self.signals = ear()
+            self.signals = make_signals()
         except Exception as error:
             self.signals_fault = error
 
-    def _note(self, hear: Callable[..., None], *what: object) -> None:
+    def _note(self, read: Callable[..., None], *arguments: object) -> None:
         try:
-            hear(self.signals, *what)
+            read(self.signals, *arguments)
         except Exception as error:
             self.signals, self.signals_fault = None, error
 
@@ -111,21 +115,22 @@ class StreamFilter(SseParser):
 
     @abstractmethod
     def _read(self, text: str, members: ParsedObject) -> Sequence[TextEdit] | None:
-        """Take note of an event's data; what to change in it, None to keep it back. With
-        MODEL_ALONE, it also takes note of the model.
+        """Reads an event's data. Returns the changes to it, or None to hold the event back.
+
+        A filter that returns MODEL_ALONE has read the model, too.
         """
 
     @abstractmethod
     def _mark(self, event: bytes) -> bytes:
-        """`[DONE]` came, in this event."""
+        """Handles the event that contains `[DONE]`."""
 
     @abstractmethod
     def _closed(self) -> bytes:
-        """The upstream closed the stream before its end; what the client gets."""
+        """Returns the client's bytes after the provider closed the stream early."""
 
     def end(self) -> bytes:
         if self.ended and _is_cut(self._buffer):
-            self._buffer = b""  # of what may come after the reason to end nothing is needed
+            self._buffer = b""  # after the finish reason, a cut event does not matter
         rest = self.feed(b"\n\n") if self._buffer.strip() and not self.failure else b""
         if self.finished or self.failure:
             return rest
@@ -157,8 +162,9 @@ class StreamFilter(SseParser):
         return True
 
     def _has_broken_call(self, reason: object) -> bool:
-        """Fails the stream where it ends with arguments that are no JSON object. What a limit
-        of length has cut is the client's.
+        """Fails the stream if a call's arguments are not a JSON object at its end.
+
+        If the length limit cut the arguments, the client gets them.
         """
         calls = self._calls
         if calls is None or not calls.broken or read_ending(reason) is AnswerEnding.CUT:
@@ -207,7 +213,7 @@ class StreamFilter(SseParser):
 
 
 def _comments(event: bytes, end: bytes) -> bytes:
-    """At an empty line, some readers would take the comments for an event."""
+    """Ends comments without an empty line: some clients would take them for an event."""
     line_end = end[: len(end) // 2]
     return b"".join(line + line_end for line in LINE_END.split(event) if line[:1] == b":")
 
@@ -224,7 +230,10 @@ def _is_cut(event: bytes) -> bool:
 
 
 def read_event(payload: bytes) -> tuple[ParsedObject, bool]:
-    """Reads an event without NaN and infinities; False where it had some. Raises InputError."""
+    """Reads an event and replaces NaN and infinities. Returns False if it had some.
+
+    Raises InputError.
+    """
     try:
         return parse_object(payload), True
     except InputError:
@@ -237,12 +246,12 @@ def read_event(payload: bytes) -> tuple[ParsedObject, bool]:
 
 def with_data(event: bytes, old: bytes, new: bytes) -> bytes:
     before = event[: len(event) - len(old)]
-    # To look for long data takes ten times as long. Another line may end as the data do.
+    # A search for long data takes ten times as long. Another line may end with the same bytes.
     if event.endswith(old) and before[-6:] in _BEFORE_DATA:
         return before + new
     if old in event:
         return event.replace(old, new, 1)
-    # Data over several lines: the other lines stay, the data come last.
+    # The data has several lines: keep the other lines, and put the data last.
     others = [line for line in LINE_END.split(event) if not line.startswith(b"data:")]
     return b"\n".join([*others, *(b"data: " + line for line in new.split(b"\n"))])
 

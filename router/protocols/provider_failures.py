@@ -1,7 +1,7 @@
-"""Classifies a provider's failure by status and error body, in all providers' words.
+"""Classifies a provider's failure by status and error body, for all providers.
 
-A status counts only with its body: the first row of `REFUSALS` that fits says the class, and
-only where none does, the status alone (`BY_STATUS`).
+The first row of `REFUSALS` that fits status and body gives the class. If no row fits,
+`BY_STATUS` gives the class by the status alone.
 """
 
 import json
@@ -11,12 +11,11 @@ from typing import Final
 
 from harness.frame.failures import FailureClass
 from router.frame.failure import UpstreamFailed, error_object
-from router.protocols.answers import ending_failure, ending_words
-from router.protocols.call_pieces import BROKEN_CALL, parse_json
+from router.protocols.answers import BROKEN_CALL, ending_failure, ending_words, parse_json
 from router.protocols.provider_refusals import CLIENT_STATUSES, REFUSALS, RefusalRow
 
 _F = FailureClass
-# Where no row fits: a 404 in the provider's own words is about something that the request
+# Classes if no row fits. A 404 with a provider's message is about an object that the request
 # names.
 BY_STATUS: Final[Mapping[int, FailureClass]] = {
     401: _F.OUR_KEY,
@@ -25,21 +24,21 @@ BY_STATUS: Final[Mapping[int, FailureClass]] = {
     404: _F.FOREIGN_STATE,
     405: _F.ENDPOINT_MISSING,
     408: _F.TIMEOUT,
-    424: _F.ABORTED,  # TGI's and Bedrock's, of a model that gave up
+    424: _F.ABORTED,  # TGI and Bedrock: the model failed
     429: _F.RATE_LIMITED,
-    498: _F.OVERLOADED,  # Groq's
+    498: _F.OVERLOADED,  # Groq
     501: _F.ENDPOINT_MISSING,
     503: _F.OVERLOADED,
     529: _F.OVERLOADED,
 }
-# Without a word of the provider's: something in front of it answered, or its web server.
+# Classes without an error body: a proxy or the provider's web server answered.
 WITHOUT_WORDS: Final[Mapping[int, FailureClass]] = {
     401: _F.BLOCKED,
     403: _F.BLOCKED,
     404: _F.ENDPOINT_MISSING,
     406: _F.BLOCKED,
 }
-# Of an error in what began as a 200: Anthropic's types, OpenAI's codes and types.
+# Classes of an error in an answer with status 200: Anthropic's types, OpenAI's codes and types.
 IN_ANSWER: Final[Mapping[str, FailureClass]] = {
     "insufficient_quota": _F.QUOTA,
     "model_not_found": _F.MODEL_UNKNOWN,
@@ -79,14 +78,14 @@ IN_ANSWER: Final[Mapping[str, FailureClass]] = {
         _F.BAD_REQUEST,
     ),
 }
-# Types of such an error that have a status elsewhere; others have it as their code.
+# Statuses of error types in such an answer; other types carry the status as their code.
 _STATUS_OF: Final[Mapping[str, int]] = {
     "invalid_request_error": 400,
     "BadRequestError": 400,
     "request_too_large": 413,
 }
 _STATUS: Final = re.compile("[45][0-9]{2}")
-# Of these statuses another cause than the status' own may be said in words.
+# Statuses with a row in `REFUSALS`: the message may name another cause than the status.
 _STATUSES: Final = frozenset(
     status for row in REFUSALS if row.statuses is not CLIENT_STATUSES for status in row.statuses
 )
@@ -109,13 +108,13 @@ def classify_status(status: int, body: bytes) -> FailureClass:
         if error is None:
             found = WITHOUT_WORDS.get(status)
         elif status == 403 and _is_flagged(error):
-            # OpenRouter's, for input that a moderation flagged: the client's, not our key's.
+            # OpenRouter's moderation flagged the client's input; our key is fine.
             found = _F.CONTENT_POLICY
         else:
             row = refusal_row(error, status)
             found = row.failure if row else None
             if row is None and status == 403 and error.keys() == {"message"}:
-                found = _F.BLOCKED  # without a code or a type it may be a firewall's JSON
+                found = _F.BLOCKED  # without a code or type, a firewall may have sent the JSON
         if found is not None:
             return found
     found = BY_STATUS.get(status)
@@ -162,7 +161,7 @@ def error_in_answer(error: object) -> UpstreamFailed:
 
 
 def check_ending(reason: object, *, has_output: bool, silence: bool) -> None:
-    """Checks the end of an answer. Raises UpstreamFailed where no client can use it."""
+    """Checks a finish reason. Raises UpstreamFailed if the client cannot use the answer."""
     failure = ending_failure(reason, has_output=has_output, silence=silence)
     if failure is not None:
         raise UpstreamFailed(failure, ending_words(failure, reason))
@@ -174,7 +173,7 @@ def _is_flagged(error: Mapping[str, object]) -> bool:
 
 
 def check_arguments(texts: Iterable[object]) -> None:
-    """Checks whole calls. Raises UpstreamFailed for text that is no JSON object."""
+    """Checks complete calls. Raises UpstreamFailed for text that is not a JSON object."""
     for text in texts:
         if isinstance(text, str) and text and not isinstance(parse_json(text), Mapping):
             raise UpstreamFailed(FailureClass.MALFORMED, BROKEN_CALL)

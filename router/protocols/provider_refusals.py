@@ -1,4 +1,4 @@
-"""Lists the causes for which providers refuse requests, by status, code and words."""
+"""Lists the causes for which providers refuse requests, by status, code and message."""
 
 import re
 from collections.abc import Collection
@@ -18,18 +18,21 @@ def _pattern(*patterns: str) -> re.Pattern[str]:
 
 
 class Piece(StrEnum):
-    """What a provider may refuse of a conversation that another one began."""
+    """A part that a provider may refuse in a conversation that another provider began."""
 
-    THINKING = "thinking"  # signed by another, or bound to another prompt
-    REASONING = "reasoning"  # encrypted for another, or not stored here
-    NO_REASONING = "no_reasoning"  # it is wanted back, and is not there
-    SIGNATURE = "signature"  # of a call, which another signed
-    FILE = "file"  # or a container, of another account, or gone
+    THINKING = "thinking"  # another provider signed it, or it belongs to another prompt
+    REASONING = "reasoning"  # another provider encrypted it, or this provider did not store it
+    NO_REASONING = "no_reasoning"  # the provider requires it, and the conversation lacks it
+    SIGNATURE = "signature"  # another provider signed the tool call
+    FILE = "file"  # a file or container of another account, or a deleted one
 
 
 class RefusalRow(NamedTuple):
-    """One cause. The message may repeat what a client wrote: what opens a circuit is looked for
-    at its beginning, or believed of `only_type` alone. loses: what a second try does without.
+    """One cause of a refusal.
+
+    The message may repeat a client's text. Therefore a pattern whose class opens a circuit
+    matches only at the message's beginning, or only with the error type `only_type`.
+    loses: the part that the router removes before it tries again.
     """
 
     failure: FailureClass
@@ -86,7 +89,7 @@ REFUSALS: Final = (
             "organization has been disabled",
             "specified api usage limits",
         ),
-        only_type="invalid_request_error",  # Anthropic's
+        only_type="invalid_request_error",  # Anthropic
     ),
     RefusalRow(
         _F.REGION,
@@ -97,7 +100,7 @@ REFUSALS: Final = (
     RefusalRow(
         _F.BLOCKED, (403,), words=_pattern("^(forbidden|access denied|request blocked)[.!]?$")
     ),
-    # This request alone is larger than a minute's allowance: others are answered.
+    # Only this request exceeds the limit per minute: the provider answers smaller requests.
     RefusalRow(
         _F.UNSUPPORTED,
         (413, 429),
@@ -112,9 +115,9 @@ REFUSALS: Final = (
         frozenset({"engine_overloaded_error", "overloaded_error"}),
         _pattern("^(the )?(model|engine) is (currently )?overloaded"),
     ),
-    # LM Studio's
+    # LM Studio
     RefusalRow(_F.SERVER, (400,), words=_pattern("^(the model has crashed|model unloaded)")),
-    # The model's answer was no call or JSON of the request's, in Groq's words.
+    # Groq: the model's answer was not the call or JSON that the request demands.
     RefusalRow(
         _F.ABORTED,
         (400, 422),
@@ -370,7 +373,7 @@ REFUSALS: Final = (
             r"^no endpoints found that\b",  # OpenRouter
         ),
     ),
-    # What this target alone does not take, or not as much of.
+    # Limits of this target: parameters that it does not support, or too high values.
     RefusalRow(
         _F.UNSUPPORTED,
         (400, 404, 415, 422),
@@ -386,10 +389,10 @@ REFUSALS: Final = (
             r"\brange of max_tokens\b",
             r"\bsupported range is\b",  # Google
             r"^the maximum tokens you requested\b",  # Bedrock
-            # Limits of pictures, pages and marks.
+            # Limits on the count of images, pages and cache marks.
             r"\bexceeds? .{0,30}\bmax(imum)?\b",
             r"\b(a maximum of|at most) \d+ .{0,40}\bmay be provided\b",
-            # Templates, Mistral's and Perplexity's: of the order of roles.
+            # Chat templates, Mistral and Perplexity refuse this order of roles.
             r"\b(must|should) alternate\b",
             r"^(unexpected|expected last) role\b",
             r"\bparameter\.\w+ must be set to\b",  # Alibaba

@@ -1,7 +1,7 @@
-"""Builds a request and its answer in a chat's shape, for judges, shadows and captures.
+"""Converts a request and its answer into a chat, for judges, shadows and captures.
 
-Texts and tools alone: pictures, sound and files cannot be redacted, and are left out by name.
-Raises ValueError, TypeError, KeyError or AttributeError for what is no request or answer.
+It keeps text and tools. Images, audio and files cannot be redacted; their type replaces them.
+Raises ValueError, TypeError, KeyError or AttributeError for a malformed request or answer.
 """
 
 import json
@@ -9,18 +9,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from harness.providers.models.capabilities import Endpoint
-from router.protocols.call_pieces import CallPieces, call_of_piece
+from router.protocols.answers import CallPieces, call_of_piece
 from router.protocols.event_stream import SsePayloads
 
 Json = dict[str, Any]
 _MESSAGE: Final = ("role", "content", "name", "tool_calls", "tool_call_id", "refusal")
 _BESIDE: Final = ("tools", "tool_choice", "response_format")
-# Anthropic's choices of a tool.
+# Maps Anthropic's `tool_choice` types to OpenAI's.
 _CHOICES: Final = {"any": "required", "auto": "auto", "none": "none"}
 
 
 def build_transcript(endpoint: str, request: str, answer: str, *, stream: bool) -> Json:
-    """Gathers `messages`, perhaps `tools`, `tool_choice`, `response_format`, and `answer`."""
+    """Returns `messages` and `answer`; `tools`, `tool_choice`, `response_format` if present."""
     reader = _READERS[endpoint]
     whole = reader.stream(_events(answer)) if stream else json.loads(answer)
     return {**reader.request(json.loads(request)), "answer": reader.answer(whole)}
@@ -224,8 +224,8 @@ def _item(item: Json) -> Json:
         case "function_call":
             return {"role": "assistant", "content": None, "tool_calls": [_item_call(item)]}
         case "function_call_output":
-            said = _text(item["output"])
-            return {"role": "tool", "tool_call_id": item["call_id"], "content": said}
+            text = _text(item["output"])
+            return {"role": "tool", "tool_call_id": item["call_id"], "content": text}
         case _:
             return {"role": "assistant", "content": _left_out(item)}
 
@@ -257,11 +257,11 @@ def _response_stream(events: list[Json]) -> Json:
         if event.get("type") in ("response.completed", "response.incomplete"):
             whole: Json = event["response"]
             return whole
-    raise ValueError("no event with the whole answer")
+    raise ValueError("the stream has no response.completed or response.incomplete event")
 
 
 class _Reader(NamedTuple):
-    """Reads one endpoint's requests and answers. stream: puts a streamed answer together."""
+    """Reads one endpoint's requests and answers. stream: joins the events of an answer."""
 
     request: Callable[[Json], Json]
     answer: Callable[[Json], Json]

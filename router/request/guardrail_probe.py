@@ -10,8 +10,7 @@ from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Price
 from router.frame.body import ClientRequest
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.answers import NO_USAGE, TokenUsage
-from router.protocols.call_pieces import NO_JSON, parse_json
+from router.protocols.answers import NO_JSON, NO_USAGE, TokenUsage, parse_json
 from router.protocols.endpoints import DIALECTS
 from router.recording.scored_units import (
     FAULTS,

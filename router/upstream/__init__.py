@@ -1,1 +1,1 @@
-"""The upstream room sends one attempt to a provider over pooled connections."""
+"""Sends one attempt to a provider over pooled connections."""

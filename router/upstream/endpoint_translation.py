@@ -1,4 +1,4 @@
-"""Makes a chat of a Messages or Responses request, and names what cannot be translated."""
+"""Translates Messages and Responses requests into chats, and names untranslatable parts."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -6,11 +6,11 @@ from typing import Final, NamedTuple
 
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.providers.models.capabilities import Endpoint
+from router.conversation.hosted_tools import ChatWay, name_hosted
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.frame.body import to_json
 from router.frame.json_spans import ParsedObject
 from router.protocols.chat.answer_reader import ChatStreamReader, read_chat_answer
-from router.protocols.chat_way import ChatWay, name_hosted
 from router.protocols.messages import message_request
 from router.protocols.messages.answer_writer import MessageEventWriter, write_message
 from router.protocols.responses import response_request
@@ -20,12 +20,11 @@ from router.upstream.translate import request_screening
 
 
 class TranslatedRequest(NamedTuple):
-    body: bytes  # the chat's
-    # whole, events: make a chat's answer the endpoint's own; they raise UpstreamFailed for what
-    # is no answer.
+    body: bytes  # of the chat
+    # whole, events: translate the chat's answer for the endpoint. They raise UpstreamFailed.
     whole: Callable[[ParsedObject], bytes]
     events: Callable[[], ChatStreamReader]
-    dropped: tuple[str, ...]  # names of what was left out, or said otherwise
+    dropped: tuple[str, ...]  # names of omitted or rewritten parts
 
 
 Translation = Callable[[bytes, str, str], TranslatedRequest]
@@ -33,12 +32,12 @@ FieldCheck = Callable[[Callable[[str], object]], str]
 
 
 def translate_message(body: bytes, kind: str, maker: str = "") -> TranslatedRequest:
-    """Translates a message. maker: who answers. Raises Untranslatable."""
-    asked = json.loads(body)
-    thinking = message_request.wants_thinking(asked)
+    """Translates a message. maker: the target's name as a maker. Raises Untranslatable."""
+    request = json.loads(body)
+    thinking = message_request.wants_thinking(request)
     way = _chat_way(kind, maker)
     return TranslatedRequest(
-        to_json(message_request.chat_body(asked, way)).encode(),
+        to_json(message_request.chat_body(request, way)).encode(),
         lambda members: write_message(read_chat_answer(members, thinking=thinking), way.maker),
         lambda: ChatStreamReader(MessageEventWriter(way.maker), thinking=thinking),
         tuple(way.dropped),
@@ -46,14 +45,14 @@ def translate_message(body: bytes, kind: str, maker: str = "") -> TranslatedRequ
 
 
 def translate_response(body: bytes, kind: str, maker: str = "") -> TranslatedRequest:
-    """Translates a response. maker: who answers. Raises Untranslatable."""
-    asked = json.loads(body)
-    thinking = response_request.wants_thinking(asked)
+    """Translates a response. maker: the target's name as a maker. Raises Untranslatable."""
+    request = json.loads(body)
+    thinking = response_request.wants_thinking(request)
     way = _chat_way(kind, maker)
-    tools = ResponseTools(asked, way)
-    shape = ResponseShape(asked, tools, way.maker)
+    tools = ResponseTools(request, way)
+    shape = ResponseShape(request, tools, way.maker)
     return TranslatedRequest(
-        to_json(response_request.chat_body(asked, tools, way)).encode(),
+        to_json(response_request.chat_body(request, tools, way)).encode(),
         lambda members: shape.whole(read_chat_answer(members, thinking=thinking)),
         lambda: ChatStreamReader(ResponseEventWriter(shape), thinking=thinking),
         tuple(way.dropped),
@@ -66,19 +65,19 @@ def _chat_way(kind: str, maker: str) -> ChatWay:
     return ChatWay(limit, maker if returns else "")
 
 
-# Asked before a target is chosen: what no translation of the endpoint can say, if anything. Of
-# an endpoint that is not here, everything can be said.
+# The check for parts that no translation of the endpoint supports; it precedes the choice of a
+# target. Every request to another endpoint is translatable.
 UNTRANSLATABLE_FIELDS: Final[Mapping[Endpoint, FieldCheck]] = {
     Endpoint.CHAT: request_screening.untranslatable_field,
     Endpoint.MESSAGES: message_request.untranslatable_field,
     Endpoint.RESPONSES: response_request.untranslatable_field,
 }
-# Through a chat, by the endpoint that is asked.
+# The translation into a chat, by endpoint.
 TRANSLATIONS: Final[Mapping[Endpoint, Translation]] = {
     Endpoint.MESSAGES: translate_message,
     Endpoint.RESPONSES: translate_response,
 }
-# A request with none of these fields has no native need but a reference to an item.
+# A request without these fields has no native need, except a reference to an item.
 NATIVE_HINTS: Final = frozenset(
     {
         "tools",
@@ -90,10 +89,10 @@ NATIVE_HINTS: Final = frozenset(
 
 
 def native_need(endpoint: Endpoint, value: Callable[[str], object]) -> str:
-    """Names by a closed list what no translation can say; empty for nothing."""
+    """Names a part that no translation supports, by a closed list; empty without one."""
     check = UNTRANSLATABLE_FIELDS.get(endpoint)
-    held = check(value) if check is not None else ""
-    if not held:
+    part = check(value) if check is not None else ""
+    if not part:
         return ""
-    is_tool = held.startswith("a tool ")
-    return f"{endpoint.value}:{name_hosted(held) if is_tool else held.strip('`')}"
+    is_tool = part.startswith("a tool ")
+    return f"{endpoint.value}:{name_hosted(part) if is_tool else part.strip('`')}"

@@ -1,4 +1,4 @@
-"""Keeps for a day what a target refused of requests, so that the next is sent right at once."""
+"""Remembers a target's refusals for a day, to repair later requests before their first try."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from harness.routing.reliability.request_repair import (
     repair_request,
 )
 from router.conversation.chat_history import give_back_reasoning
-from router.conversation.hosted_text import say_files
+from router.conversation.hosted_tools import say_files
 from router.conversation.intake import MovedBody
 from router.conversation.native_histories import without_reasoning, without_thoughts
 from router.frame.body import MESSAGES_PATH, RESPONSES_PATH, list_objects, to_json
@@ -32,7 +32,7 @@ _SIGNED: Final = ("extra_content", "thinking_blocks", "reasoning_details")
 def without_piece(
     request: UpstreamRequest, piece: Piece, values: Collection[str] | None = None
 ) -> tuple[UpstreamRequest, tuple[str, ...]] | None:
-    """Leaves a piece out; None for no change. values: signed or encrypted; None for all."""
+    """Removes a piece; None without a change. values: only pieces with these; None for all."""
     moved = _body_without(request, piece, values)
     if moved is None or moved.body == request.body:
         return None
@@ -42,7 +42,7 @@ def without_piece(
 def _body_without(
     request: UpstreamRequest, piece: Piece, values: Collection[str] | None
 ) -> MovedBody | None:
-    # Below an endpoint, as where tokens are counted, stands the same history.
+    # Paths below an endpoint, such as the token count, have the same history.
     below = (path for path in (MESSAGES_PATH, RESPONSES_PATH) if request.path.startswith(path))
     match piece, next(below, request.path):
         case Piece.THINKING | Piece.SIGNATURE, "/messages":
@@ -88,23 +88,23 @@ def _without_files(body: bytes, values: Collection[str] | None) -> MovedBody:
     return MovedBody(to_json(asked).encode(), tuple(dict.fromkeys(gone)))
 
 
-# How long a target's refusal is believed.
+# A target's refusal counts for this long.
 KEPT_S: Final = 86_400.0
-# Targets and endpoints, and fields of one.
+# Limits on targets with endpoints, on fields of each, and on refused values.
 KEPT: Final = 2048
 MOST_FIELDS: Final = 32
 VALUES: Final = 65_536
-# Different pieces that one request may lose, one after the other.
+# One request may lose this many different pieces.
 MOST_PIECES: Final = 2
-# Of what was repaired, and no piece: among the refused ones.
+# Stands for a field among the refused pieces.
 FIELD: Final = "field"
-# Of these pieces a part can stay behind alone: the one with the values that were refused.
+# Pieces that the router can remove in part: only those with refused values.
 _OF_VALUES: Final = frozenset({Piece.THINKING, Piece.REASONING, Piece.FILE})
 _ELSEWHERE: Final = " of another target"
 _VALUES: Final = re.compile(
     rb'"(?:signature|data|encrypted_content|file_id)"\s*:\s*"([^"]+)"|"id"\s*:\s*"(rs_[^"]+)"'
 )
-# Of refusals, those that may be about a field.
+# Classes of refusals that may be about a field.
 _OF_A_FIELD: Final = frozenset(
     {FailureClass.UNSUPPORTED, FailureClass.BAD_REQUEST, FailureClass.CONTEXT_WINDOW}
 )
@@ -113,12 +113,12 @@ _WORDS: Final = re.compile(r"[a-z]+")
 Headers = tuple[tuple[bytes, bytes], ...]
 # Provider, maker, endpoint.
 Place = tuple[str, str, str]
-# By target's name, the fields that it does not take as they are sent.
+# Fields that a target refuses, by the target's name.
 LearnedFields = Callable[[], Mapping[str, Sequence[str]]]
 
 
 class Repaired(NamedTuple):
-    """A request to be sent again. refused: the piece that the target refused, or FIELD."""
+    """A request for another try. refused: the piece that the target refused, or FIELD."""
 
     request: UpstreamRequest
     changed: tuple[str, ...]
@@ -126,14 +126,14 @@ class Repaired(NamedTuple):
 
 
 class TargetRepairs(NamedTuple):
-    """Repairs of an endpoint, by field, with the end of each. target: `provider/model`."""
+    """An endpoint's repairs, each with its expiry, by field. target: `provider/model`."""
 
     target: str
     repairs: Mapping[str, tuple[RequestRepair, float]]
 
 
 class LearnedRepairs:
-    """Knows the repairs of targets, by provider, maker and endpoint. monotonic: seconds."""
+    """Repairs of targets, by provider, maker and endpoint. monotonic: a clock in seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -155,7 +155,7 @@ class LearnedRepairs:
     def learn(
         self, request: UpstreamRequest, status: int, refusal: bytes, before: Sequence[str]
     ) -> Repaired | None:
-        """Learns of a refusal; None for no new repair. before: refused of it so far."""
+        """Learns from a refusal; None without a new repair. before: pieces refused so far."""
         error = error_object(refusal)
         row = refusal_row(error, status) if error is not None else None
         piece = row.loses if row is not None else None
@@ -213,7 +213,7 @@ class LearnedRepairs:
             shown = {
                 repair.shown
                 for repair, until in repairs.values()
-                if now < until and repair.kind is not RepairKind.RENAME  # it says the same
+                if now < until and repair.kind is not RepairKind.RENAME  # no change of meaning
             }
             if shown:
                 found.setdefault(target, set()).update(shown)
@@ -223,8 +223,8 @@ class LearnedRepairs:
         now = self._monotonic()
         known = self._by_target.get(_place(request))
         kept = {
-            field: (other, until)
-            for field, (other, until) in (known.repairs if known else {}).items()
+            field: (old, until)
+            for field, (old, until) in (known.repairs if known else {}).items()
             if now < until and field != repair.field
         }
         latest = dict(list(kept.items())[1 - MOST_FIELDS :])
@@ -270,7 +270,7 @@ def _place(request: UpstreamRequest) -> Place:
 
 
 def _goes_with(beta: str, fields: Iterable[str]) -> bool:
-    """Whether a beta's name has a word of a field that is changed: they leave together."""
+    """Returns whether a beta's name has a word of a changed field: the router removes both."""
     words = {word for field in fields for word in _WORDS.findall(field.rpartition(".")[2])}
     return not words.isdisjoint(_WORDS.findall(beta))
 
@@ -279,8 +279,8 @@ def _without_betas(headers: Headers, gone: Sequence[str]) -> Headers:
     if not gone:
         return headers
     kept = [beta for beta in _betas(headers) if beta not in gone]
-    others = tuple(header for header in headers if header[0] != _BETA)
-    return (*others, (_BETA, ",".join(kept).encode("latin-1"))) if kept else others
+    rest = tuple(header for header in headers if header[0] != _BETA)
+    return (*rest, (_BETA, ",".join(kept).encode("latin-1"))) if kept else rest
 
 
 def _betas(headers: Headers) -> Sequence[str]:

@@ -15,7 +15,7 @@ from harness.providers.api_base_rules import may_connect
 from router.frame.failure import UpstreamFailed
 from router.upstream.pool_connection import PoolConnection
 
-# Shorter than what servers commonly allow, so that it is us who close.
+# Shorter than the usual idle time of servers, so that the router closes first.
 IDLE_S: Final = 15.0
 WAITING_PER_CONNECTION: Final = 4
 
@@ -23,13 +23,13 @@ WAITING_PER_CONNECTION: Final = 4
 class OriginAddress(NamedTuple):
     host: str
     port: int
-    tls: ssl.SSLContext | None  # the context to use, None for plain TCP
-    # Closed addresses that may be connected to all the same, for `may_connect`.
+    tls: ssl.SSLContext | None  # None for plain TCP
+    # Exceptions to the addresses that `may_connect` refuses.
     allowed: Collection[str] = ()
 
 
 class OriginPool:
-    """Holds at most `limit` connections; the line of requests that wait is bounded."""
+    """Holds at most `limit` connections, and a limited queue of waiting requests."""
 
     def __init__(self, address: OriginAddress, *, limit: int, connect_timeout_s: float) -> None:
         self._address = address
@@ -37,7 +37,7 @@ class OriginPool:
         self._connect_timeout_s = connect_timeout_s
         self._idle: list[tuple[float, PoolConnection]] = []
         self._lent: set[PoolConnection] = set()
-        self._taken = 0  # places: lent, or about to be
+        self._taken = 0  # connections that are lent, or that a request is opening
         self._line: deque[asyncio.Future[None]] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -102,14 +102,16 @@ class OriginPool:
 
     async def _place(self) -> None:
         if len(self._line) >= self._limit * WAITING_PER_CONNECTION:
-            raise UpstreamFailed(FailureClass.OVERLOADED, "too many wait for a connection")
+            raise UpstreamFailed(
+                FailureClass.OVERLOADED, "too many requests wait for a connection"
+            )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                with suppress(ValueError):  # passed over a moment ago
+                with suppress(ValueError):  # `_leave` has just removed it
                     self._line.remove(turn)
             else:
                 self._leave()
@@ -124,14 +126,14 @@ class OriginPool:
         self._taken -= 1
 
     async def _opened(self) -> PoolConnection:
-        began = time.monotonic()  # a loop's own clock may stand within a millisecond
+        began = time.monotonic()  # the loop's clock may not advance within a millisecond
         try:
             async with asyncio.timeout(self._connect_timeout_s) as limit:
                 wire = await self._connected(limit.when() or 0)
         except TimeoutError:
             raise UpstreamFailed(FailureClass.TIMEOUT, "no connection in time") from None
         except (OSError, ValueError) as error:
-            # Its name says enough; its text may hold an address.
+            # Only the type, because the error's text may contain an address.
             raise UpstreamFailed(FailureClass.CONNECT, type(error).__name__) from None
         wire.opening_s = time.monotonic() - began
         return wire
@@ -142,7 +144,7 @@ class OriginPool:
         name = host if tls else None
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         turns = interleave_addresses([(family, str(where[0])) for family, *_, where in found])
-        # Now, and not when it was set: a name may lead elsewhere by now.
+        # Check at connection time, because the name's addresses may change.
         places = [turn for turn in turns if may_connect(host, turn, allowed)]
         if not places:
             raise UpstreamFailed(FailureClass.CONNECT, "its name leads to a closed address")
@@ -172,7 +174,7 @@ class OriginPool:
 
 
 def interleave_addresses(found: Sequence[tuple[int, str]]) -> list[str]:
-    """The families by turns: a dead one costs one try (RFC 8305, section 4)."""
+    """Alternates address families: a dead family costs one try (RFC 8305, section 4)."""
     families = dict.fromkeys(family for family, _ in found)
     queues = [[where for kind, where in found if kind == family] for family in families]
     rows = chain.from_iterable(zip_longest(*queues))

@@ -1,4 +1,4 @@
-"""Posts a ready OpenAI request for evals and probes, as the router asks a provider."""
+"""Sends requests of evals and probes to a provider over the router's transports."""
 
 import asyncio
 from collections.abc import Collection
@@ -21,7 +21,7 @@ PASSING: Final = (FailureClass.CONNECT, FailureClass.TIMEOUT, FailureClass.OVERL
 
 
 class ProviderClient:
-    """Implements ports.ProviderCalls; loads a translation's library. Raises ConfigError."""
+    """Implements ports.ProviderCalls. Raises ConfigError if it cannot load a translation."""
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class ProviderClient:
         except TimeoutError:
             raise NoAnswer("the provider did not answer in time") from None
         except UpstreamFailed as failed:
-            said = f"the call failed: {failed.detail}".encode("utf-8", "surrogatepass")
-            told = hide_provider_secrets(said, self._provider, self._key)
+            why = f"the call failed: {failed.detail}".encode("utf-8", "surrogatepass")
+            safe = hide_provider_secrets(why, self._provider, self._key)
             again = failed.failure in PASSING
-            raise NoAnswer(told.decode("utf-8", "replace"), again=again) from None
+            raise NoAnswer(safe.decode("utf-8", "replace"), again=again) from None
 
     async def close(self) -> None:
         await self._transports.aclose()

@@ -1,4 +1,4 @@
-"""Replies around others, and readers of bodies within bounds of bytes and time."""
+"""Replies that wrap a provider's reply, and readers with limits on bytes and time."""
 
 import asyncio
 import zlib
@@ -16,14 +16,14 @@ from router.upstream.origin_pool import OriginPool
 from router.upstream.pool_connection import PoolConnection
 from router.upstream.transport import UpstreamReply
 
-# Of a refusal, more than this is not a message.
+# The router ignores a longer error body.
 MAX_BYTES: Final = 256 * 1024
-# How long its words are waited for, once its status is known.
+# The router waits this long for an error's body.
 WAIT_S: Final = 2.0
 
 
 class WrappedReply(UpstreamReply):
-    """A reply around another one, of which it says the same."""
+    """A reply that wraps another reply and copies its attributes."""
 
     def __init__(self, reply: UpstreamReply) -> None:
         self.status, self.headers = reply.status, reply.headers
@@ -37,7 +37,7 @@ class WrappedReply(UpstreamReply):
 
 
 class ReadReply(UpstreamReply):
-    """A reply whose body is here. source: the reply that it was read of, which ends with it."""
+    """A reply with a complete body. source: the original reply, which closes with it."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class ReadReply(UpstreamReply):
 
 
 async def read_error_body(reply: UpstreamReply) -> bytes:
-    """Reads the body of an error; empty for one that does not come whole."""
+    """Reads an error's body; returns an empty body if it is too long or incomplete."""
     found = b""
     try:
         async with asyncio.timeout(WAIT_S):
@@ -74,15 +74,18 @@ async def read_error_body(reply: UpstreamReply) -> bytes:
     return found
 
 
-# After the reason to end: for the usage, and for the protocol's own last event. Some servers
-# keep the connection open instead, or reset it.
+# After the finish reason, the router waits this long for the usage and the last event. Some
+# servers keep the connection open instead, or reset it.
 LAST_EVENTS_S: Final = 5.0
 
 
 async def chunks_until_end(
     chunks: AsyncIterator[bytes], ended: Callable[[], bool]
 ) -> AsyncIterator[bytes]:
-    """Once `ended`, a failure or a silence is an end like any other. Raises UpstreamFailed."""
+    """Yields chunks. After `ended`, a failure or LAST_EVENTS_S of silence is a normal end.
+
+    Raises UpstreamFailed.
+    """
     while True:
         over = ended()
         try:
@@ -97,13 +100,13 @@ async def chunks_until_end(
         yield chunk
 
 
-# Writes a whole body, or one line of a stream.
+# Rewrites a complete body, or one line of a stream.
 Rewrite = Callable[[bytes], bytes]
 _LENGTH: Final = b"content-length"
 
 
 class MovedReply(WrappedReply):
-    """Writes a reply anew. rewrite: None for none. refused: pieces refused before."""
+    """Rewrites a reply, if `rewrite` is given. refused: the pieces that the target refused."""
 
     def __init__(
         self,
@@ -148,14 +151,14 @@ def _by_lines(rewrite: Rewrite, data: bytes) -> bytes:
 
 
 class BridgedReply(WrappedReply):
-    """The chat's answer in the client's protocol; status and headers are the provider's."""
+    """A chat's answer in the client's protocol. Status and headers are the provider's."""
 
     def __init__(
         self, reply: UpstreamReply, request: TranslatedRequest, *, stream: bool
     ) -> None:
         super().__init__(reply)
         self.dropped = tuple(dict.fromkeys((*request.dropped, *reply.dropped)))
-        self._said = request
+        self._request = request
         self._stream = stream
 
     async def body(self) -> bytes:
@@ -166,16 +169,16 @@ class BridgedReply(WrappedReply):
         except InputError as error:
             why = f"answer is not valid: {error}"
             raise UpstreamFailed(FailureClass.MALFORMED, why) from None
-        answer = self._said.whole(members)
+        answer = self._request.whole(members)
         self.unended = CHAT.irregularity(members) is Irregularity.NO_FINISH_REASON
         return answer
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """One piece for each of the provider's, if only an empty one: the stream lives."""
+        """Yields a piece, perhaps an empty one, for each provider's piece: a sign of life."""
         if not self._stream:
             yield await self.body()
             return
-        events = self._said.events()
+        events = self._request.events()
         async for chunk in chunks_until_end(self._reply.chunks(), lambda: events.ended):
             piece = events.feed(chunk)
             self.progress_events = events.progress_events
@@ -221,14 +224,15 @@ def inflater_for(encoding: str) -> BoundedInflater | None:
             return None
         case "gzip" | "x-gzip" | "deflate":
             return BoundedInflater()
-        case other:
+        case unknown:
             raise UpstreamFailed(
-                FailureClass.MALFORMED, f"content encoding {other[:40]!r} was not asked for"
+                FailureClass.MALFORMED,
+                f"content encoding {unknown[:40]!r}, which the router did not request",
             )
 
 
 class PooledReply(UpstreamReply):
-    """A reply whose body is read as it arrives, up to max_bytes."""
+    """A reply that reads the body as it arrives, up to max_bytes."""
 
     __slots__ = ("_max_bytes", "_origin", "_size", "_wire", "headers", "opening_s", "status")
 
@@ -238,17 +242,17 @@ class PooledReply(UpstreamReply):
         self._wire: PoolConnection | None = wire
         self._origin = origin
         self._max_bytes = max_bytes
-        self._size = 0  # of what was read
+        self._size = 0  # bytes read
 
     async def body(self) -> bytes:
         wire = self._wire
-        # Most answers come whole with their head, and need no generator.
+        # Most answers arrive complete with their head, and need no generator.
         if wire is not None and wire.complete and not self._encoding:
             data = await wire.read()
             if len(data) > self._max_bytes:
                 raise too_large(self._max_bytes)
             return data
-        # Thousands of pieces would leave holes in memory that nothing else fills.
+        # A bytearray, because thousands of pieces would fragment the memory.
         body = bytearray()
         async for piece in self.chunks():
             body += piece
@@ -264,14 +268,14 @@ class PooledReply(UpstreamReply):
                 yield piece
 
     def count(self, more: int) -> None:
-        """Counts bytes about to be taken. Raises UpstreamFailed where they are too many."""
+        """Counts bytes before the caller takes them. Raises UpstreamFailed above max_bytes."""
         size = self._size + more
         if size > self._max_bytes:
             raise too_large(self._max_bytes)
         self._size = size
 
     async def aclose(self) -> None:
-        # Taken away first: soon the connection is another request's.
+        # First forget the connection: another request may get it soon.
         wire, self._wire = self._wire, None
         if wire is not None:
             self._origin.give_back(wire)

@@ -9,7 +9,7 @@ from router.frame.body import read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import parse_object
 from router.protocols.answer_signals import AnswerSignals, read_signals
-from router.protocols.call_pieces import BROKEN_CALL
+from router.protocols.answers import BROKEN_CALL
 from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import StreamFilter
 from router.protocols.transcript import build_transcript
@@ -162,7 +162,7 @@ def test_arguments_that_are_cut_never_end_well() -> None:
         out = events.feed(sent(cut))
 
         assert events.failure is not None
-        assert events.failure.detail == "a tool call whose arguments are no JSON object"
+        assert events.failure.detail == "a tool call whose arguments are not a JSON object"
         assert b"message_stop" not in out
         assert b"response.completed" not in out
 
@@ -255,7 +255,7 @@ def test_so_they_do_in_a_plain_answer(endpoint: Endpoint) -> None:
         "status": "completed",
         "output": [TEXT, CALL],
     }
-    with pytest.raises(UpstreamFailed, match="no JSON object"):
+    with pytest.raises(UpstreamFailed, match="not a JSON object"):
         DIALECTS[endpoint].checked(parse_object(json.dumps(body).encode()))
 
 

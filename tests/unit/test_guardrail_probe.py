@@ -9,7 +9,7 @@ from harness.providers.models.capabilities import Endpoint
 from router.frame.body import read_request
 from router.frame.json_spans import parse_object
 from router.protocols.answer_signals import MAX_KEPT, AnswerSignals
-from router.protocols.call_pieces import parse_json
+from router.protocols.answers import parse_json
 from router.protocols.endpoints import DIALECTS
 from router.recording.scored_units import (
     AnswerFault,

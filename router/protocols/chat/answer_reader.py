@@ -1,4 +1,4 @@
-"""Reads a chat completion, whole or streamed, into answer blocks."""
+"""Reads a complete or streamed chat completion into answer blocks."""
 
 from collections.abc import Iterator, Mapping
 from secrets import token_hex
@@ -11,20 +11,23 @@ from router.frame.body import empty_answer_error, first_object, iter_objects
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import ParsedObject
 from router.protocols.answers import (
+    BROKEN_CALL,
     AnswerBlock,
     AnswerEnd,
     AnswerEnding,
     AnswerHead,
     AnswerWriter,
     BlockKind,
+    CallPieces,
     FinishReason,
     TokenUsage,
     WholeAnswer,
+    call_of_piece,
+    parse_json,
     read_count,
     read_ending,
     read_usage,
 )
-from router.protocols.call_pieces import BROKEN_CALL, CallPieces, call_of_piece, parse_json
 from router.protocols.event_stream import SsePayloads, read_event
 from router.protocols.provider_failures import check_ending, error_in_answer
 
@@ -37,7 +40,7 @@ _CALLS: Final = ("tool_calls", "function_call")
 
 
 def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
-    """Reads an answer. thinking: thoughts are wanted. Raises UpstreamFailed for no answer."""
+    """Reads an answer; without `thinking` it omits thinking. Raises UpstreamFailed."""
     if members.get("error") and not members.get("choices"):
         raise error_in_answer(members.get("error"))
     choice = first_object(members, "choices")
@@ -52,7 +55,7 @@ def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
     if not finish and not blocks:
         raise empty_answer_error("finish_reason")
     if finish:
-        check_ending(finish, has_output=True, silence=True)  # the endpoint's own check has more
+        check_ending(finish, has_output=True, silence=True)  # the endpoint checks for output
     called = any(block.kind is BlockKind.CALL for block in blocks)
     refused = any(block.kind is BlockKind.REFUSAL for block in blocks)
     end = read_end(
@@ -64,9 +67,9 @@ def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
 
 def read_head(members: ParsedObject) -> AnswerHead:
     created = members.get("created")
-    # Some providers write it as a float.
+    # Some providers write the time as a float.
     seconds = int(created) if isinstance(created, int | float) and 0 < created < 2**53 else 0
-    # An answer's id is never empty, and never that of another answer.
+    # An answer needs a unique id that is not empty.
     own = str(members.get("id") or "") or token_hex(12)
     return AnswerHead(own, str(members.get("model") or ""), seconds)
 
@@ -79,7 +82,7 @@ def read_end(
     called: bool,
     refused: bool,
 ) -> AnswerEnd:
-    """Reads the end. called: some servers say `stop` though a tool is called."""
+    """Reads the end. called: the answer has a call, although some servers report `stop`."""
     if reason in _CALLS:
         finish = FinishReason.CALLS
     else:
@@ -89,9 +92,9 @@ def read_end(
         finish = FinishReason.FILTERED
     elif called and finish is FinishReason.STOP:
         finish = FinishReason.CALLS
-    # vLLM's: the stop sequence that it met.
-    met = choice.get("stop_reason")
-    sequence = met if isinstance(met, str) and finish is FinishReason.STOP else ""
+    # vLLM puts the stop sequence into `stop_reason`.
+    stop = choice.get("stop_reason")
+    sequence = stop if isinstance(stop, str) and finish is FinishReason.STOP else ""
     word = str(reason) if finish is FinishReason.UNKNOWN else ""
     return AnswerEnd(finish, sequence, usage, word)
 
@@ -103,7 +106,7 @@ def read_reasoning_tokens(members: ParsedObject) -> int:
 
 
 def read_thinking(part: Mapping[object, object]) -> str:
-    """Reads thoughts under DeepSeek's and vLLM's name, then under OpenRouter's."""
+    """Reads thinking under the name of DeepSeek and vLLM, then under OpenRouter's."""
     for name in ("reasoning_content", "reasoning"):
         found = part.get(name)
         if isinstance(found, str) and found:
@@ -161,7 +164,7 @@ def _joined(parts: Iterator[tuple[BlockKind, str]]) -> Iterator[AnswerBlock]:
 
 
 class StreamedToolCall(CallPieces):
-    """Holds a tool call as far as it came. unsent: of its arguments, those not written yet."""
+    """A tool call, as received so far. unsent: the arguments that are not written yet."""
 
     __slots__ = ("opened", "unsent")
 
@@ -172,7 +175,7 @@ class StreamedToolCall(CallPieces):
 
 
 class ToolCallOrder:
-    """Orders calls: in the other protocols a block ends before the next begins."""
+    """Puts calls in order: in the other protocols, a block ends before the next begins."""
 
     def __init__(self, writer: AnswerWriter) -> None:
         self.begun = False
@@ -187,20 +190,23 @@ class ToolCallOrder:
         function = delta.get("function")
         given = function if isinstance(function, Mapping) else {}
         piece = delta.get("id"), given.get("name"), arguments_text(given.get("arguments"))
-        # Some providers leave the index out.
+        # Some providers omit the index.
         calls = self._by_index.setdefault(str(delta.get("index")), [])
         call = call_of_piece(calls, StreamedToolCall, *piece)
         if call not in self._calls:
             self._calls.append(call)
         new = call.add(*piece)
         if new and self._calls.index(call) < self._at:
-            why = "a tool call went on after the next one"
+            why = "a tool call continued after the next call began"
             raise UpstreamFailed(FailureClass.MALFORMED, why)
         call.unsent = call.unsent + new if call.opened else call.text
-        return self._go_on()
+        return self._continue()
 
     def flush(self) -> bytes:
-        """Writes what is left. Raises UpstreamFailed for arguments that are no JSON object."""
+        """Writes the remaining calls.
+
+        Raises UpstreamFailed for arguments that are not a JSON object.
+        """
         out = b""
         for call in self._calls[self._at :]:
             if call.broken:
@@ -210,12 +216,12 @@ class ToolCallOrder:
         self._by_index.clear()
         return out
 
-    def _go_on(self) -> bytes:
+    def _continue(self) -> bytes:
         out = b""
         while self._at < len(self._calls):
             call = self._calls[self._at]
             last = self._at + 1 == len(self._calls)
-            # Its name is whole once its arguments begin.
+            # A name is complete when the arguments begin.
             if not call.name or not call.pieces or (last and call.is_empty):
                 break
             out += self._write(call)
@@ -240,9 +246,11 @@ class ToolCallOrder:
 
 
 class ChatStreamReader:
-    """Writes the end once it is sure: with the usage, `[DONE]` or the connection's end, after a
-    finish reason. Without one the endpoint's own filter knows that the stream is broken.
-    thinking: it is wanted.
+    """Translates a chat stream into the events of another protocol.
+
+    After a finish reason, it writes the end on the usage, `[DONE]` or the connection's end.
+    Without a finish reason it writes no end, so the endpoint's filter reports a broken stream.
+    thinking: it writes thinking.
     """
 
     def __init__(self, writer: AnswerWriter, *, thinking: bool) -> None:
@@ -252,12 +260,12 @@ class ChatStreamReader:
         self._calls = ToolCallOrder(writer)
         self._head = AnswerHead("", "")
         self._begun = self._done = self._refused = False
-        self._open: BlockKind | None = None  # of a block that is no call
-        self._choice: Mapping[str, object] | None = None  # with the finish reason
+        self._open: BlockKind | None = None  # the open block, if it is not a call
+        self._choice: Mapping[str, object] | None = None  # the choice with the finish reason
         self._usage: TokenUsage | None = None
         self._reasoning_tokens = 0
         self._deltas = 0
-        self._signed: list[Mapping[str, object]] = []  # thoughts of the open block
+        self._signed: list[Mapping[str, object]] = []  # signed thinking of the open block
         self.failure: UpstreamFailed | None = None
 
     @property
@@ -269,7 +277,7 @@ class ChatStreamReader:
         return self._deltas
 
     def feed(self, data: bytes) -> bytes:
-        """`failure` says that an event broke the answer; what came before it is good."""
+        """Returns the events before the first broken event, which sets `failure`."""
         out = b""
         try:
             for payload in self._payloads.read(data):
@@ -284,7 +292,7 @@ class ChatStreamReader:
             for payload in self._payloads.rest():
                 out += self._event(payload)
         except UpstreamFailed as error:
-            if not self.ended:  # else it is cut within what comes after the reason to end
+            if not self.ended:  # after the finish reason, a cut event does not matter
                 self.failure = error
                 return out
         try:
@@ -312,7 +320,7 @@ class ChatStreamReader:
         out = b""
         if not self._begun:
             if not (members.get("choices") or members.get("id")):
-                return b""  # Azure's first event, of its filter
+                return b""  # Azure's first event has only the filter's results
             self._begun = True
             self._head = read_head(members)
             out = self._writer.begin(self._head)
@@ -368,7 +376,7 @@ class ChatStreamReader:
         if self._done or self._choice is None:
             return b""
         self._done = True
-        # Where the provider counts nothing, a delta is a token, as everywhere in the router.
+        # Without usage, the router counts a delta as a token.
         end = read_end(
             self._choice.get("finish_reason"),
             self._choice,

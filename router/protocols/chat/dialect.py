@@ -1,4 +1,4 @@
-"""The chat dialect patches a `/v1/chat/completions` request, and reads its answer."""
+"""The chat dialect patches `/v1/chat/completions` requests and reads their answers."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -42,13 +42,15 @@ OPTIONS: Final = "stream_options"
 USAGE: Final = {"include_usage": True}
 WITH_USAGE: Final[Mapping[str, object]] = {OPTIONS: USAGE}
 _USAGE_MEMBER: Final = f",{to_json(WITH_USAGE)[1:-1]}".encode()
-_GOOD: Final = ("stop", "tool_calls")  # most often; `ENDS` has all
+_GOOD: Final = ("stop", "tool_calls")  # the most frequent good reasons; `ENDS` has all
 _CUT: Final = AnswerEnding.CUT
 
 
 class ChatDialect:
-    """Speaks one endpoint's protocol; the other dialects inherit from it. passed_up: the
-    client's headers for the provider, with defaults. call_mark: is in answers that call tools.
+    """One endpoint's protocol; the other dialects inherit from it.
+
+    passed_up: the client's headers that the router forwards to the provider, with defaults.
+    call_mark: text that every answer with tool calls contains.
     """
 
     def __init__(self) -> None:
@@ -58,22 +60,22 @@ class ChatDialect:
         self.call_mark = '"tool_calls"'
 
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
-        """What later turns begin with. skipped: messages of the user in a template."""
+        """Returns what all turns of the conversation begin with, as `conversation_opening`."""
         return conversation_opening(request.value("messages"), skipped=skipped)
 
     def patched(
         self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
     ) -> bytes:
-        """A stream asks for its usage; `ChatStream` hides the event from who did not ask."""
+        """Patches the request. A stream always requests usage; `ChatStream` may hide it."""
         wanted = _wanted(request, target)
         if serialize_tools and not request.serial_tools:
             wanted["parallel_tool_calls"] = False
         addendum = target.request_patch.prompt_addendum
-        asks_alone = request.stream and wanted == WITH_USAGE and OPTIONS not in request.members
-        if not addendum and (asks_alone or not (wanted or request.stream)):
+        only_usage = request.stream and wanted == WITH_USAGE and OPTIONS not in request.members
+        if not addendum and (only_usage or not (wanted or request.stream)):
             body = model_alone(request, target)
             if body is not None:
-                return _with_usage(body) if asks_alone else body
+                return _with_usage(body) if only_usage else body
         edits = [model_edit(request, target), *field_edits(request, wanted)]
         if request.stream and "stream_options" not in wanted:
             edits += _asks_for_usage(request)
@@ -83,12 +85,12 @@ class ChatDialect:
         return apply_edits(request.text, edits)
 
     def plain_stream(self, members: ParsedObject, model: str) -> bytes | None:
-        """Patches the model alone, quickly; None where that cannot be done."""
+        """Replaces only the model, quickly. Returns None if that is not possible."""
         body = members.with_text("model", model) if OPTIONS not in members.found else None
         return None if body is None else _with_usage(body)
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
-        """Returns the usage. Raises UpstreamFailed for what is no answer or a failed end."""
+        """Returns the usage. Raises UpstreamFailed for a missing answer or a failed end."""
         if members.get("error") and not members.get("choices"):
             raise error_in_answer(members.get("error"))
         choice = first_object(members, "choices")
@@ -96,12 +98,12 @@ class ChatDialect:
         if not isinstance(message, dict):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
         reason = choice.get("finish_reason")
-        # Most often it says something, and ends well.
-        said = message.get("content")
-        is_text = said.__class__ is str and said and not said.isspace()
+        # Most answers have text and end well.
+        content = message.get("content")
+        is_text = content.__class__ is str and content and not content.isspace()
         if not (is_text and reason in _GOOD):
-            others = iter_objects(members.get("choices"))
-            messages = [message, *(other.get("message") for other in others)]
+            choices = iter_objects(members.get("choices"))
+            messages = [message, *(choice.get("message") for choice in choices)]
             says = any(isinstance(m, dict) and has_answer(m) for m in messages)
             if not reason and not says:
                 raise empty_answer_error("finish_reason")
@@ -144,7 +146,7 @@ class ChatDialect:
         wanted = n if type(n) is int and n > 1 else 1
         return ChatStream(json_name, show_usage=request.wants_usage, wanted=wanted)
 
-    def error(self, reply: Reply, request_id: str) -> Reply:  # noqa: ARG002 - in a header
+    def error(self, reply: Reply, request_id: str) -> Reply:  # noqa: ARG002 - the header has it
         return reply
 
 
@@ -172,7 +174,7 @@ def _wanted(request: ClientRequest, target: Target) -> dict[str, object]:
 
 
 def _with_usage(body: bytes) -> bytes:
-    close = body.rindex(b"}")  # nothing but space may follow it
+    close = body.rindex(b"}")  # only spaces may follow it
     return b"%b%b%b" % (body[:close], _USAGE_MEMBER, body[close:])
 
 

@@ -1,4 +1,4 @@
-"""The chat stream filters a streamed chat completion on its way to the client."""
+"""Filters a streamed chat completion on its way to the client."""
 
 import json
 import re
@@ -19,33 +19,36 @@ from router.frame.json_spans import (
 )
 from router.frame.replies import error_event
 from router.protocols.answer_signals import AnswerSignals, read_signals
-from router.protocols.answers import read_usage
-from router.protocols.call_pieces import EMPTY, CallCollector, CallPieces
+from router.protocols.answers import EMPTY, CallCollector, CallPieces, read_usage
 from router.protocols.event_stream import MODEL_ALONE, Irregularity, StreamFilter, with_data
 
-# What a JSON string holds, without `\u`, which could be half a surrogate pair.
+# The content of a JSON string without `\u`, which could be half a surrogate pair.
 _TEXT: Final = re.compile(rb'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])+')
 _NAME: Final = re.compile(r"[a-z_]+").fullmatch
-# Stands for any text while a form is made.
+# Replaces the text while the filter makes a form.
 _PLACEHOLDER: Final = b"0-swapgate-text-0"
 
 
 class TextEventForm(NamedTuple):
-    """Tells the text of an event that has this form, and what the client gets around it."""
+    """The bytes around an event's text, as the provider sends them and as the client gets them.
 
-    before: bytes  # the text, as the event comes
+    The filter parses no JSON for an event that has this form.
+    """
+
+    before: bytes  # the provider's
     after: bytes
-    sent_before: bytes  # the text, as the client gets it
+    sent_before: bytes  # the client's
     sent_after: bytes
-    is_content: bool  # and not a thought, say
-    choice: object  # its index, as it came
+    is_content: bool  # False for thinking, for example
+    choice: object  # the choice's index
 
     @classmethod
     def from_event(
         cls, event: bytes, name: str, choice: object, write: Callable[[bytes], bytes]
     ) -> Self | None:
-        """Makes the form around the only member `name`; None where that is not plain. write:
-        what becomes of an event. Raises InputError.
+        """Makes the form around the text member `name`, or returns None for an unusual event.
+
+        write: rewrites an event for the client. Raises InputError.
         """
         if not _NAME(name) or event.count(b'"%b"' % name.encode()) != 1:
             return None
@@ -54,13 +57,13 @@ class TextEventForm(NamedTuple):
         if text is None:
             return None
         before, after = event[: text.start()], event[text.end() :]
-        # Without an escape in it, every quote begins or ends a string.
+        # Without an escape around the text, every quote begins or ends a string.
         around = before + after
         if b"\\" in around or b"\n" in around or b"\r" in around or after[:1] != b'"':
             return None
         try:
             sent = write(before + _PLACEHOLDER + after).split(_PLACEHOLDER)
-        except InputError:  # NaN or an infinity in it: it is not passed on as it comes
+        except InputError:  # NaN or an infinity: the filter must rewrite such events
             return None
         if len(sent) != 2:
             return None
@@ -86,10 +89,10 @@ def decoded(text: bytes) -> str:
 
 DONE: Final = b"data: [DONE]\n\n"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
-_GOOD: Final = ("stop", "tool_calls")  # most often; `ENDS` has all
-# Of a message, or of a piece of one, what stands beside what it says.
+_GOOD: Final = ("stop", "tool_calls")  # the most frequent good reasons; `ENDS` has all
+# Members of a message or delta that are not output.
 _BESIDE: Final = frozenset({"role", "name", "id", "annotations", "provider_specific_fields"})
-# An answer that ends with thoughts alone said nothing.
+# Thinking is output, but an answer with thinking only is empty.
 _THOUGHTS: Final = frozenset(
     {"reasoning", "reasoning_content", "reasoning_details", "thinking_blocks"}
 )
@@ -97,28 +100,29 @@ _NO_TEXT: Final[tuple[str, object] | None] = None
 
 
 class ChatStream(StreamFilter):
-    """Ends with `[DONE]` once every choice that began has a finish reason; with the connection
-    once all `wanted` have: choices may come one after another.
+    """The stream ends with `[DONE]` after every choice that began has a finish reason.
+
+    It may also end with the connection after all `wanted` choices have finish reasons:
+    some providers send the choices one after another.
     """
 
     def __init__(self, json_name: str | None, *, show_usage: bool, wanted: int = 1) -> None:
         super().__init__(json_name)
         self._show_usage = show_usage
         self._wanted = wanted
-        self._says = False  # words, a call or a refusal came
-        self._anew = False  # the event's calls were written anew
-        self._counts: dict[int, int] = {}  # of calls, by choice
-        self._empty: dict[int, CallPieces] = {}  # whose empty object was kept back
+        self._says = False  # text, a call or a refusal arrived
+        self._rewritten = False  # the filter changed the event's calls
+        self._counts: dict[int, int] = {}  # number of calls, by choice
+        self._empty: dict[int, CallPieces] = {}  # calls whose empty object the filter holds
         self._choices: set[object] = set()
         self._ended: set[object] = set()
         self._form: TextEventForm | None = None
-        self._without_form = 0  # text events so far that had not the form of those before
-        # Of the last event that had no form: the name of its text and its choice, if it was a
-        # text event.
+        self._without_form = 0  # text events that did not fit the form of earlier ones
+        # The name of the text and the choice of the last event without a form, if it has text.
         self._text: tuple[str, object] | None = None
 
     def feed(self, data: bytes) -> bytes:
-        # Most often it is one text event, whole.
+        # Most often the data is one complete text event.
         if self._form is not None and not self._buffer and data.endswith(b"\n\n"):
             sent = self._formed(self._form, data[:-2])
             if sent is not None:
@@ -134,8 +138,8 @@ class ChatStream(StreamFilter):
         sent = super()._event(event, end)
         if self._text is not None and not self.failure:
             self._without_form += 1
-            # A form has its price: no short stream pays it, nor one whose events have none.
-            # Behind a form nobody asks whether words came.
+            # A form costs time: skip it for short streams, and for events without a form.
+            # Once there is a form, the filter no longer checks whether text arrived.
             if (
                 self._without_form > 2
                 and not self._without_form & (self._without_form - 1)
@@ -155,7 +159,7 @@ class ChatStream(StreamFilter):
         return form.sent_before + text + form.sent_after
 
     def _written(self, event: bytes) -> bytes:
-        """A text event as the client gets it. Raises InputError for one that is not JSON."""
+        """Rewrites a text event for the client. Raises InputError for invalid JSON."""
         payload = event_data(event) or b""
         members = parse_object(payload)
         edits = [*self._model_edit(members.text_place("model"))]
@@ -201,7 +205,7 @@ class ChatStream(StreamFilter):
         if usage is not None:
             self.usage = read_usage(usage) or self.usage
         choices = members.get("choices")
-        self._anew = False
+        self._rewritten = False
         if isinstance(choices, list):
             self._note_choices(choices, alone=usage is None)
             if self.failure:
@@ -209,7 +213,7 @@ class ChatStream(StreamFilter):
         if not (self._show_usage or choices) and usage:
             return None
         hides = usage and not self._show_usage  # some providers send it with the last choice
-        if hides or self._anew or (choices and not members.found.get("id", True)):
+        if hides or self._rewritten or (choices and not members.found.get("id", True)):
             return self._edits(members, hides=bool(hides))
         if not self.model and isinstance(model := members.get("model"), str):
             self.model = model
@@ -221,7 +225,7 @@ class ChatStream(StreamFilter):
             edits.append(member_edit(members, "usage", "null"))
         if not members.found.get("id", True):
             edits.append(self._id_edit(members))
-        if self._anew:
+        if self._rewritten:
             edits.append(member_edit(members, "choices", to_json(members.get("choices"))))
         return edits
 
@@ -257,9 +261,9 @@ class ChatStream(StreamFilter):
             self.progress_events += 1
             self.committed = self.committed or _has_substance(delta)
         reason = choice.get("finish_reason")
-        if reason:  # some providers send an empty one with every delta
+        if reason:  # some providers send an empty reason with every delta
             self.finish_reasons.append(str(reason))
-            # One of several choices may say nothing, and the next ones may come later.
+            # One of several choices may be empty while later choices have output.
             says = self._says or len(self._ended) + 1 < self._wanted
             if not ((says and reason in _GOOD) or self._ends_well(reason, has_output=says)):
                 return None
@@ -273,8 +277,9 @@ class ChatStream(StreamFilter):
         return (text, index) if is_alone and text is not None else None
 
     def _collect(self, choice: int, calls: list[object]) -> None:
-        """Collects pieces of calls of functions, to check them at the answer's end, and writes
-        them anew where a client would not join them as the router does.
+        """Collects the pieces of function calls, to check them at the answer's end.
+
+        It rewrites pieces that a client would join differently than the router.
         """
         if self._calls is None:
             self._calls = CallCollector()
@@ -287,7 +292,7 @@ class ChatStream(StreamFilter):
                 sent.append(call)
         if sent != calls:
             calls[:] = sent
-            self._anew = True
+            self._rewritten = True
 
     def _piece(
         self,
@@ -299,7 +304,7 @@ class ChatStream(StreamFilter):
         name, given = function.get("name"), arguments_text(function.get("arguments"))
         known = calls.add((choice, str(call.get("index"))), call.get("id"), name, given)
         before: list[object] = []
-        piece, said = dict(call), dict(function)
+        piece, part = dict(call), dict(function)
         if not known.sent_id:
             before = self._rest(choice)
             known.number = self._counts.get(choice, 0)
@@ -307,21 +312,21 @@ class ChatStream(StreamFilter):
             place = choice, known.number
             known.sent_id = piece["id"] = self.ids.of_call(call.get("id"), place)
             piece["type"] = call.get("type") or "function"
-            said["name"] = name or known.name
+            part["name"] = name or known.name
             if known.is_empty:
                 self._empty[choice] = known
         else:  # some clients join the ids and names of all pieces
             piece.pop("id", None)
             if name == known.name:
-                said.pop("name", None)
+                part.pop("name", None)
         if self._empty.get(choice) is known:
             if known.is_empty:
                 given = ""
             else:
                 del self._empty[choice]
         if given is not None:
-            said["arguments"] = given
-        return [*before, {**piece, "index": known.number, "function": said}]
+            part["arguments"] = given
+        return [*before, {**piece, "index": known.number, "function": part}]
 
     def _finish_calls(self, choice: dict[str, object]) -> None:
         index, delta = choice.get("index"), choice.get("delta")
@@ -330,7 +335,7 @@ class ChatStream(StreamFilter):
         ):
             delta = choice["delta"] = delta if isinstance(delta, dict) else {}
             delta["tool_calls"] = [*(delta.get("tool_calls") or ()), *rest]
-            self._anew = True
+            self._rewritten = True
 
     def _rest(self, choice: int) -> list[object]:
         call = self._empty.pop(choice, None)
@@ -348,7 +353,7 @@ def has_answer(message: Mapping[str, object]) -> bool:
 
 
 def _has_substance(delta: object) -> bool:
-    """Whether no other target can begin anew behind it. A tool's name alone is no answer."""
+    """Returns whether the delta rules out a fail-over. A tool's name alone does not."""
     if isinstance(delta, dict):
         for name, value in delta.items():
             if name in _BESIDE or value in _NOTHING:

@@ -38,7 +38,7 @@ def write_message(answer: WholeAnswer, maker: str = "") -> bytes:
 
 
 class MessageEventWriter:
-    """Writes a stream's events. maker: who gets its thinking back."""
+    """Writes a stream's events. maker: the maker that gets the thinking back."""
 
     def __init__(self, maker: str = "") -> None:
         self._signature = _signature(maker)
@@ -67,37 +67,37 @@ class MessageEventWriter:
                 delta = {"type": "text_delta", "text": text}
         return write_event("content_block_delta", {"index": self._number, "delta": delta})
 
-    def close(self, sealed: str = "") -> bytes:  # noqa: ARG002 - its clients take thoughts alone
+    def close(self, sealed: str = "") -> bytes:  # noqa: ARG002 - no place here
         stop = write_event("content_block_stop", {"index": self._number})
         if self._kind is not BlockKind.THINKING or not self._signature:
             return stop
         signed = {"type": "signature_delta", "signature": self._signature}
-        told = {"index": self._number, "delta": signed}
-        return write_event("content_block_delta", told) + stop
+        delta = {"index": self._number, "delta": signed}
+        return write_event("content_block_delta", delta) + stop
 
     def end(self, end: AnswerEnd) -> bytes:
-        told: dict[str, object] = {"delta": _stop(end), "usage": message_usage(end.usage)}
-        return write_event("message_delta", told) + write_event("message_stop", {})
+        data: dict[str, object] = {"delta": _stop(end), "usage": message_usage(end.usage)}
+        return write_event("message_delta", data) + write_event("message_stop", {})
 
     def error(self, error: object) -> bytes:
         return write_event("error", {"error": error})
 
 
 def message_usage(usage: TokenUsage | None) -> dict[str, object]:
-    """Anthropic's `input_tokens` leaves out what came from the cache or was written to it."""
-    given, made, cached, written, hour = usage or NO_USAGE
-    told: dict[str, object] = {
-        "input_tokens": given - cached - written,
+    """Anthropic's `input_tokens` excludes tokens read from the cache or written to it."""
+    input_tokens, output_tokens, cached, written, hour = usage or NO_USAGE
+    counts: dict[str, object] = {
+        "input_tokens": input_tokens - cached - written,
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": cached,
-        "output_tokens": made,
+        "output_tokens": output_tokens,
     }
     if hour:
-        told["cache_creation"] = {
+        counts["cache_creation"] = {
             "ephemeral_5m_input_tokens": written - hour,
             "ephemeral_1h_input_tokens": hour,
         }
-    return told
+    return counts
 
 
 def _head(head: AnswerHead) -> dict[str, object]:
@@ -106,7 +106,7 @@ def _head(head: AnswerHead) -> dict[str, object]:
 
 
 def _signature(maker: str) -> str:
-    """A mark alone: nothing is signed, as only its own provider could."""
+    """Returns the maker's mark. It is not a signature: only the provider could sign."""
     return mark_piece("", maker) if maker else ""
 
 
@@ -149,7 +149,7 @@ TYPE_BY_CLASS: Final[Mapping[FailureClass, str]] = {
     FailureClass.TIMEOUT: "timeout_error",
 }
 _TOO_LONG: Final = "context_length_exceeded"
-# Before the number, what other providers call the limit.
+# Other providers' names for the limit, before the number.
 _LIMIT: Final = re.compile(
     r"(?:context length|prompt length|context size|context window|tokens allowed|limit)"
     r"\D{0,20}(\d[\d,]*)",
@@ -159,32 +159,30 @@ _NUMBER: Final = re.compile(r"\d[\d,]*")
 
 
 def anthropic_error(reply: Reply, request_id: str) -> Reply:
-    """Puts a JSON error into Anthropic's shape; one that has it stays."""
+    """Puts a JSON error into Anthropic's shape, unless it has that shape."""
     found = json.loads(reply.body)
     if isinstance(found, dict) and found.get("type") == "error":
         return reply
     error = found.get("error") if isinstance(found, dict) else None
-    told = dict(error) if isinstance(error, dict) else {"message": str(error or found)[:500]}
+    shaped = dict(error) if isinstance(error, dict) else {"message": str(error or found)[:500]}
     kind = "invalid_request_error" if reply.status < 500 else "api_error"
-    told["type"] = _BY_STATUS.get(reply.status, kind)
-    if told.get("code") == _TOO_LONG:
-        told["message"] = _too_long(told)
-    body = {"type": "error", "error": told, "request_id": request_id}
+    shaped["type"] = _BY_STATUS.get(reply.status, kind)
+    if shaped.get("code") == _TOO_LONG:
+        shaped["message"] = _too_long(shaped)
+    body = {"type": "error", "error": shaped, "request_id": request_id}
     headers = (*reply.headers, (b"request-id", request_id.encode()))
     return Reply(reply.status, headers, json.dumps(body).encode())
 
 
 def _too_long(error: Mapping[str, object]) -> str:
-    """Says that a prompt is too long as Anthropic does: on these words Anthropic's clients
-    shorten the conversation and go on.
-    """
-    said = str(error.get("message") or "")
-    given, most = error.get("n_prompt_tokens"), error.get("n_ctx")  # llama.cpp's
-    if not isinstance(given, int) or not isinstance(most, int):
-        limit = _LIMIT.search(said)
-        numbers = [int(number.replace(",", "")) for number in _NUMBER.findall(said)]
+    """Uses Anthropic's message: on it, Anthropic's clients shorten the conversation."""
+    message = str(error.get("message") or "")
+    tokens, most = error.get("n_prompt_tokens"), error.get("n_ctx")  # llama.cpp
+    if not isinstance(tokens, int) or not isinstance(most, int):
+        limit = _LIMIT.search(message)
+        numbers = [int(number.replace(",", "")) for number in _NUMBER.findall(message)]
         if limit is None:
-            return f"prompt is too long: {said}"
+            return f"prompt is too long: {message}"
         most = int(limit[1].replace(",", ""))
-        given = max([most + 1, *numbers])
-    return f"prompt is too long: {given} tokens > {most} maximum"
+        tokens = max([most + 1, *numbers])
+    return f"prompt is too long: {tokens} tokens > {most} maximum"

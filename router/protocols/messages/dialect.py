@@ -20,8 +20,13 @@ from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import ParsedObject, TextEdit, member_edit, walk_object
 from router.frame.replies import Reply
 from router.protocols.answer_signals import AnswerSignals, read_schema
-from router.protocols.answers import NO_USAGE, TokenUsage, read_count, read_hour_count
-from router.protocols.call_pieces import CallCollector
+from router.protocols.answers import (
+    NO_USAGE,
+    CallCollector,
+    TokenUsage,
+    read_count,
+    read_hour_count,
+)
 from router.protocols.caller_names import conversation_opening
 from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
@@ -34,7 +39,7 @@ def read_block_signals(signals: AnswerSignals, place: object, block: object) -> 
         return
     match block.get("type"):
         case "text":
-            # They are one text, cut by what stands between.
+            # All text blocks are one text that other blocks interrupt.
             signals.text("text", block.get("text"))
         case "tool_use":
             signals.call(place, block.get("name"), block.get("input"))
@@ -55,25 +60,25 @@ def read_delta_signals(signals: AnswerSignals, place: object, delta: object) -> 
 
 
 STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-# Blocks that come piece by piece, a call's after its name; any other is whole from the start.
+# Blocks that arrive in pieces, a call's pieces after its name. Other blocks arrive complete.
 IN_PIECES: Final = frozenset(
     {"text", "thinking", "tool_use", "server_tool_use", "mcp_tool_use"}
 )
 CALLS: Final = IN_PIECES - {"text", "thinking"}
-GOOD: Final = ("end_turn", "tool_use")  # most often; `ENDS` has all
+GOOD: Final = ("end_turn", "tool_use")  # the most frequent good reasons; `ENDS` has all
 STOP_SEQUENCE: Final = "stop_sequence"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
 _THOUGHT_PIECES: Final = frozenset({"thinking", "signature"})
 
 
 def read_message_tokens(usage: object) -> TokenUsage | None:
-    """Anthropic's `input_tokens` leaves the cache out."""
+    """Anthropic's `input_tokens` excludes tokens read from the cache or written to it."""
     if not isinstance(usage, dict):
         return None
     get = usage.get
     written = hour = read = 0
-    if told := get("cache_creation_input_tokens"):
-        written = read_count(told)
+    if writes := get("cache_creation_input_tokens"):
+        written = read_count(writes)
         hour = min(read_hour_count(get("cache_creation")), written)
     if cached := get("cache_read_input_tokens"):
         read = read_count(cached)
@@ -82,7 +87,7 @@ def read_message_tokens(usage: object) -> TokenUsage | None:
 
 
 class MessagesStream(StreamFilter):
-    """Ends with `message_stop`, or with the connection, once there was a stop reason."""
+    """The stream ends with `message_stop`, or with the connection after a stop reason."""
 
     def __init__(self, json_name: str | None) -> None:
         super().__init__(json_name)
@@ -90,15 +95,15 @@ class MessagesStream(StreamFilter):
         self._counts: TokenUsage | None = None
         self._counted = False
         self._latest: object = ""  # type of the latest event
-        self._held = b""  # the end of a block, until something follows it
+        self._held = b""  # the end of a block, until another event follows
 
     def used(self) -> TokenUsage:
         counts = self._counts or NO_USAGE
         if self._counted:
             return counts
-        # What the start says of the output is its first token.
-        made = max(counts.output_tokens, self.output_events)
-        return counts._replace(output_tokens=made)
+        # The first event counts only the first output token.
+        output_tokens = max(counts.output_tokens, self.output_events)
+        return counts._replace(output_tokens=output_tokens)
 
     def broken(self, message: str, failure: FailureClass) -> bytes:
         kind = TYPE_BY_CLASS.get(failure, "api_error")
@@ -110,8 +115,9 @@ class MessagesStream(StreamFilter):
         return self._stopped
 
     def _event(self, event: bytes, end: bytes) -> bytes:
-        """Keeps the end of a block back until the next event: Claude Code repeats a request
-        whose stream broke off, but only before the end of a block.
+        """Holds the end of a block back until the next event.
+
+        Claude Code repeats a request after a broken stream only if no block has ended.
         """
         self._latest = ""
         sent = super()._event(event, end)
@@ -122,7 +128,7 @@ class MessagesStream(StreamFilter):
         return sent
 
     def _mark(self, event: bytes) -> bytes:
-        return event  # not of this protocol
+        return event  # this protocol has no `[DONE]`
 
     def _closed(self) -> bytes:
         if not self._stopped:
@@ -137,7 +143,7 @@ class MessagesStream(StreamFilter):
         if not isinstance(kind, str) and not self.committed:
             self._fail("an event without a type")
             return None
-        anew: Sequence[TextEdit] = ()
+        edits: Sequence[TextEdit] = ()
         match kind:
             case "error":
                 error = members.get("error")
@@ -151,7 +157,7 @@ class MessagesStream(StreamFilter):
             case "content_block_start":
                 self.progress_events += 1
                 block = members.get("content_block")
-                anew = self._block(members, block)
+                edits = self._block(members, block)
                 if self.signals is not None:
                     self._note(read_block_signals, members.get("index"), block)
             case "message_start":
@@ -161,9 +167,9 @@ class MessagesStream(StreamFilter):
                 return None if self.failure else ()
             case "message_stop":
                 return self._stop()
-            case _:  # a block's end, a ping, what a newer protocol has: output is in a block
+            case _:  # no output: a block's end, a ping, or an event of a newer protocol
                 self.progress_events += kind != "ping"
-        return anew
+        return edits
 
     def _delta(self, place: object, delta: object) -> None:
         if _has_output(delta):
@@ -177,14 +183,14 @@ class MessagesStream(StreamFilter):
                 text = delta.get("text")
                 is_blank = isinstance(text, str) and text.isspace()
                 self.committed = self.committed or not is_blank
-                is_said = not is_blank and _THOUGHT_PIECES.isdisjoint(delta)
-                self._speaks = self._speaks or is_said
+                is_answer = not is_blank and _THOUGHT_PIECES.isdisjoint(delta)
+                self._speaks = self._speaks or is_answer
 
     def _block(self, members: ParsedObject, block: object) -> Sequence[TextEdit]:
         if not isinstance(block, dict):
             return ()
         kind = str(block.get("type"))
-        # A call's name alone is no output yet, but it says something.
+        # A call's name alone does not commit the answer, but the answer is not empty.
         self._speaks = self._speaks or kind in CALLS or block_speaks(block)
         if kind not in IN_PIECES or any(
             block.get(part) for part in ("text", "thinking", "input")
@@ -223,7 +229,7 @@ class MessagesStream(StreamFilter):
         tokens = read_message_tokens(members.get("usage"))
         if tokens:
             known = self._counts or NO_USAGE
-            # Its input is given again, or not at all.
+            # The last event may omit the input tokens.
             input_from = tokens if tokens.input_tokens else known
             self._counts = input_from._replace(output_tokens=tokens.output_tokens)
             self._counted = True
@@ -260,7 +266,7 @@ PASSED_UP: Final[Mapping[bytes, bytes]] = {
 
 
 class MessagesDialect(ChatDialect):
-    """A target whose patch sets a `response_format` does not speak it."""
+    """Anthropic's protocol. A target whose patch sets a `response_format` cannot use it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -293,12 +299,12 @@ class MessagesDialect(ChatDialect):
         if not reason and not content:
             raise empty_answer_error("stop_reason")
         first = content[0] if content else None
-        # Most often it says something, and ends well.
-        said = first.get("text") if first.__class__ is dict else None
-        is_text = said.__class__ is str and said and not said.isspace()
+        # Most answers have text and end well.
+        text = first.get("text") if first.__class__ is dict else None
+        is_text = text.__class__ is str and text and not text.isspace()
         if reason and not (is_text and reason in GOOD):
             says = any(map(block_speaks, content))
-            # A stop sequence that comes at once is what the client asked for.
+            # An immediate stop sequence is a valid answer.
             says = says or reason == STOP_SEQUENCE
             check_ending(reason, has_output=says, silence=silence)
         return read_message_tokens(members.get("usage"))
@@ -310,7 +316,7 @@ class MessagesDialect(ChatDialect):
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
         config = request.value("output_config")
         wanted = config.get("format") if isinstance(config, Mapping) else None
-        # Before it had its place, it was a field of its own.
+        # `output_format` is the older name.
         return read_schema(wanted or request.value("output_format"))
 
     def tools(self, request: ClientRequest) -> Mapping[str, object]:

@@ -1,18 +1,23 @@
-"""Translates a Messages request into a chat, and names what only Anthropic can do."""
+"""Translates a Messages request into a chat, and names features that only Anthropic has."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from router.conversation.hosted_text import hosted_text, last_answer
+from router.conversation.hosted_tools import (
+    ChatWay,
+    hosted_text,
+    hosted_tools_alone,
+    last_answer,
+    without_hosted,
+)
 from router.conversation.intake import read_mark
 from router.frame.body import iter_objects, to_json
 from router.frame.failure import Untranslatable, no_chat_error, untranslatable_error
 from router.protocols.caller_names import BILLING
-from router.protocols.chat_way import ChatWay, hosted_tools_alone, without_hosted
 
-# Only their own provider can read them, and an answer does without.
+# Only the original provider can read these blocks, and an answer does not need them.
 _THOUGHTS: Final = frozenset({"thinking", "redacted_thinking"})
-# Of a tool's result, what follows as the user's.
+# Blocks of a tool's result that follow in a user message.
 _DATA: Final = frozenset({"image", "document"})
 _GAP: Final = "\n\n"
 _ERROR: Final = "Error: "
@@ -20,7 +25,10 @@ Turn = dict[str, object]
 
 
 def chat_messages(messages: object, way: ChatWay) -> Iterator[Turn]:
-    """Says the history as text. Raises Untranslatable for what is asked now."""
+    """Translates the messages; hosted parts of the history become text.
+
+    Raises Untranslatable for such a part after the last answer.
+    """
     given = list(iter_objects(messages))
     answered = last_answer(given)
     for number, message in enumerate(given):
@@ -35,7 +43,7 @@ def chat_messages(messages: object, way: ChatWay) -> Iterator[Turn]:
 
 
 def plain_text(content: object, param: str = "messages") -> str:
-    """Joins text blocks. param: their field. Raises Untranslatable for any other block."""
+    """Joins text blocks of the field `param`. Raises Untranslatable for any other block."""
     if not isinstance(content, list):
         return content if isinstance(content, str) else ""
     for block in iter_objects(content):
@@ -45,7 +53,7 @@ def plain_text(content: object, param: str = "messages") -> str:
 
 
 def text_or_parts(content: object, param: str = "messages") -> object:
-    """Makes parts where one is marked for the cache, else one text. Raises Untranslatable."""
+    """Returns parts if one has a cache mark, else one text. Raises Untranslatable."""
     text = plain_text(content, param)
     blocks = list(iter_objects(content)) if isinstance(content, list) else []
     return (
@@ -59,7 +67,7 @@ def text_or_parts(content: object, param: str = "messages") -> object:
 
 
 def cache_mark(block: Mapping[str, object]) -> Turn:
-    """Returns the mark; what no target can use was taken out before (`request.needs`)."""
+    """Returns the cache mark. `request.needs` has removed the marks that no target can use."""
     mark = block.get("cache_control")
     return {"cache_control": mark} if isinstance(mark, Mapping) else {}
 
@@ -80,8 +88,8 @@ def _assistant(content: object, maker: str, blocks: "_Blocks") -> Turn:
             texts.append(blocks.part(block))
     text = "".join(str(part.get("text") or "") for part in texts)
     marked = any("cache_control" in part for part in texts)
-    said: object = texts if marked else text or (None if calls else "")
-    turn: Turn = {"role": "assistant", "content": said}
+    spoken: object = texts if marked else text or (None if calls else "")
+    turn: Turn = {"role": "assistant", "content": spoken}
     thought = _own_thoughts(content, maker) if maker else ""
     turn |= {"reasoning_content": thought} if thought else {}
     return turn | {"tool_calls": calls} if calls else turn
@@ -96,7 +104,7 @@ def _own_thoughts(content: object, maker: str) -> str:
 
 
 def _user(content: object, blocks: "_Blocks") -> Iterator[Turn]:
-    """Results of tools first: they must follow the calls at once."""
+    """Puts the tools' results first: they must follow the calls immediately."""
     if not isinstance(content, list):
         yield {"role": "user", "content": content}
         return
@@ -124,8 +132,8 @@ def _result(block: Mapping[str, object], blocks: "_Blocks") -> Turn:
         text = _ERROR + text
     within = iter_objects(content) if isinstance(content, list) else ()
     mark = next((turn for inner in (block, *within) if (turn := cache_mark(inner))), {})
-    said = [{"type": "text", "text": text, **mark}] if mark else text
-    return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": said}
+    result = [{"type": "text", "text": text, **mark}] if mark else text
+    return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": result}
 
 
 def _result_text(block: Mapping[str, object], blocks: "_Blocks") -> str:
@@ -142,8 +150,8 @@ def _pictures_of(result: Mapping[str, object], blocks: "_Blocks") -> list[Turn]:
     ]
     if not found:
         return []
-    told = f"(This is from the tool call {result.get('tool_use_id')}.)"
-    return [{"type": "text", "text": told}, *found]
+    note = f"(This is from the tool call {result.get('tool_use_id')}.)"
+    return [{"type": "text", "text": note}, *found]
 
 
 class _Blocks:
@@ -152,7 +160,7 @@ class _Blocks:
         self._is_history = is_history
 
     def part(self, block: Mapping[str, object]) -> Turn:
-        """Raises Untranslatable for data of the last message that its provider alone has."""
+        """Raises Untranslatable for a new message's data that only another provider stores."""
         return self._unmarked(block) | cache_mark(block)
 
     def _unmarked(self, block: Mapping[str, object]) -> Turn:
@@ -190,7 +198,7 @@ def _no_place(block: Mapping[str, object], param: str = "messages") -> Untransla
     return no_chat_error(f"content of type {str(block.get('type'))[:60]!r}{of}", param)
 
 
-# Said otherwise, below; or what only Anthropic can act on and no answer depends on.
+# Fields that the code below translates, or that only Anthropic uses and no answer needs.
 _OWN: Final = frozenset(
     {
         "context_management",
@@ -206,7 +214,7 @@ _OWN: Final = frozenset(
         "tools",
     }
 )
-# Anthropic's own hints and accounts: left out, and named.
+# Hints and account data for Anthropic: the translation omits and names them.
 _LEFT_OUT: Final = frozenset(
     {
         "billing_policy",
@@ -220,18 +228,18 @@ _LEFT_OUT: Final = frozenset(
         "workspace_id",
     }
 )
-# What an answer depends on, and nobody else has.
+# Fields that an answer depends on and that only Anthropic supports.
 NATIVE_FIELDS: Final = ("container", "mcp_servers", "inference_geo")
-# Types of the tools that the client itself runs.
+# Types of tools that the client runs.
 _CLIENTS: Final = frozenset({None, "custom"})
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
-# Thinking budgets in tokens, up to which an effort is meant.
+# The highest thinking budget, in tokens, that means an effort.
 _EFFORTS: Final = ((2048, "low"), (8192, "medium"))
 _EFFORT_NAMES: Final = {"max": "xhigh"}
 
 
 def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
-    """Unknown fields go along: they may be the target's own. Raises Untranslatable."""
+    """Keeps unknown fields, because the target may know them. Raises Untranslatable."""
     own = untranslatable_field(request.get)
     if own:
         raise untranslatable_error(own)
@@ -260,7 +268,7 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
 def untranslatable_field(value: Callable[[str], object]) -> str:
     for name in NATIVE_FIELDS:
         given = value(name)
-        # The container of an earlier turn's tool is state that the tool can do without.
+        # A container of an earlier turn's tool is state that the tool does not need.
         needed = (
             given if name != "container" else isinstance(given, dict) and given.get("skills")
         )
@@ -279,9 +287,7 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
 
 
 def _system(system: object) -> list[dict[str, object]]:
-    """Leaves out the client's line about its bill: it differs between requests, so that no
-    other provider would find the prompt in its cache.
-    """
+    """Omits the client's billing line. It differs between requests, so it defeats the cache."""
     if isinstance(system, list):
         system = [
             block
@@ -325,11 +331,11 @@ def _tool(tool: Mapping[str, object]) -> dict[str, object]:
 
 def _format(request: Mapping[str, object]) -> dict[str, object]:
     config = request.get("output_config")
-    wanted = config.get("format") if isinstance(config, Mapping) else None
-    wanted = wanted or request.get("output_format")
-    if not isinstance(wanted, Mapping) or wanted.get("type") != "json_schema":
+    form = config.get("format") if isinstance(config, Mapping) else None
+    form = form or request.get("output_format")
+    if not isinstance(form, Mapping) or form.get("type") != "json_schema":
         return {}
-    schema = {"name": "answer", "schema": wanted.get("schema"), "strict": True}
+    schema = {"name": "answer", "schema": form.get("schema"), "strict": True}
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 

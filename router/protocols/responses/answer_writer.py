@@ -17,7 +17,7 @@ from router.protocols.answers import (
 from router.protocols.event_stream import write_event
 from router.protocols.responses.response_request import ResponseTools, custom_text
 
-# What a response repeats of its request, with what stands for nothing.
+# Settings that a response repeats from its request, with their defaults.
 _REPEATED: Final[Mapping[str, object]] = {
     "instructions": None,
     "max_output_tokens": None,
@@ -40,12 +40,12 @@ Item = dict[str, object]
 
 
 class ResponseShape:
-    """The response to a request. maker: who gets its reasoning back."""
+    """Builds the response to a request. maker: the maker that gets the reasoning back."""
 
     def __init__(
         self, request: Mapping[str, object], tools: ResponseTools, maker: str = ""
     ) -> None:
-        self._asked = request
+        self._request = request
         self._tools = tools
         self._maker = maker
 
@@ -64,12 +64,12 @@ class ResponseShape:
         self, head: AnswerHead, output: list[Item], end: AnswerEnd | None
     ) -> dict[str, object]:
         reason = end.word or _INCOMPLETE.get(end.finish) if end else None
-        # A refusal is an answer, and says so itself.
+        # A response with a refusal part is complete.
         if reason == "content_filter" and _refusing(output):
             reason = None
         status = "incomplete" if reason else "completed" if end else "in_progress"
         repeated = {
-            name: default if self._asked.get(name) is None else self._asked[name]
+            name: default if self._request.get(name) is None else self._request[name]
             for name, default in _REPEATED.items()
         }
         return {
@@ -131,7 +131,7 @@ class ResponseShape:
 
 
 class ResponseEventWriter:
-    """`response.created` … `response.completed`, items and their parts opened and closed."""
+    """Writes the events from `response.created` to `response.completed`."""
 
     def __init__(self, shape: ResponseShape) -> None:
         self._shape = shape
@@ -168,7 +168,7 @@ class ResponseEventWriter:
     def more(self, text: str) -> bytes:
         self._texts.append(text)
         if self._shape.is_custom(self._block):
-            return b""  # its text is in a JSON object that has to be whole
+            return b""  # the text is in a JSON object that must be complete first
         return self._event(f"{self._name}.delta", {**self._place(), "delta": text, **self._no})
 
     def close(self, sealed: str = "") -> bytes:
@@ -182,8 +182,8 @@ class ResponseEventWriter:
             out = self._event(f"{_CUSTOM}.delta", {**place, "delta": done["input"]})
             out += self._event(f"{_CUSTOM}.done", {**place, **text})
         elif block.kind is BlockKind.CALL:
-            told = {**place, "arguments": block.text, "name": block.name}
-            out = self._event(f"{self._name}.done", told)
+            call = {**place, "arguments": block.text, "name": block.name}
+            out = self._event(f"{self._name}.done", call)
         elif block.kind is BlockKind.THINKING:
             part = {"type": "summary_text", "text": block.text}
             out = self._event(f"{self._name}.done", {**place, "text": block.text})
@@ -235,14 +235,14 @@ class ResponseEventWriter:
 
 
 def response_usage(end: AnswerEnd) -> dict[str, object]:
-    given, made, cached, written, _ = end.usage or NO_USAGE
+    input_tokens, output_tokens, cached, written, _ = end.usage or NO_USAGE
     more = {"cache_write_tokens": written} if written else {}
     return {
-        "input_tokens": given,
+        "input_tokens": input_tokens,
         "input_tokens_details": {"cached_tokens": cached, **more},
-        "output_tokens": made,
-        "output_tokens_details": {"reasoning_tokens": min(end.reasoning_tokens, made)},
-        "total_tokens": given + made,
+        "output_tokens": output_tokens,
+        "output_tokens_details": {"reasoning_tokens": min(end.reasoning_tokens, output_tokens)},
+        "total_tokens": input_tokens + output_tokens,
     }
 
 
@@ -253,7 +253,7 @@ def _part(block: AnswerBlock) -> Item:
 
 
 def _joins(output: list[Item], block: AnswerBlock) -> bool:
-    """Text and a refusal behind one another are parts of one message."""
+    """Consecutive text and refusal are parts of one message."""
     spoken = block.kind in (BlockKind.TEXT, BlockKind.REFUSAL)
     return spoken and bool(output) and output[-1]["type"] == "message"
 

@@ -7,6 +7,7 @@ from typing import Final
 from harness.frame.failures import FailureClass
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import JsonObject, Target
+from router.conversation.hosted_tools import flat_name
 from router.frame.body import (
     RESPONSES_PATH,
     ClientRequest,
@@ -22,7 +23,6 @@ from router.protocols.answer_signals import ANY, AnswerSignals, read_schema
 from router.protocols.answers import AnswerEnding, TokenUsage, read_ending, usage_with_cache
 from router.protocols.caller_names import conversation_opening
 from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
-from router.protocols.chat_way import flat_name
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
 from router.protocols.provider_failures import (
     check_arguments,
@@ -37,7 +37,7 @@ def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> 
         match entry.get("type"):
             case "message":
                 for number, part in enumerate(iter_objects(entry.get("content"))):
-                    _hear_part(signals, (item, number), part)
+                    _read_part(signals, (item, number), part)
             case "function_call":
                 signals.call(item, flat_name(entry), entry.get("arguments"))
             case _:
@@ -46,7 +46,7 @@ def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> 
         signals.ended(incomplete.get("reason"))
 
 
-def _hear_part(signals: AnswerSignals, place: object, part: Mapping[str, object]) -> None:
+def _read_part(signals: AnswerSignals, place: object, part: Mapping[str, object]) -> None:
     match part.get("type"):
         case "output_text":
             signals.text(place, part.get("text"))
@@ -56,7 +56,7 @@ def _hear_part(signals: AnswerSignals, place: object, part: Mapping[str, object]
             pass
 
 
-# Metadata, until output comes. Any other event of a response is output, or follows some.
+# Metadata events. Every other event of a response is output, or follows output.
 HELD: Final = frozenset(
     {
         "keepalive",
@@ -68,13 +68,13 @@ HELD: Final = frozenset(
         "response.reasoning_summary_part.added",
     }
 )
-# Of these, what does not even show that the answer goes on.
+# Metadata events that are not progress.
 NO_PROGRESS: Final = frozenset(
     {"keepalive", "response.created", "response.queued", "response.in_progress"}
 )
-# Statuses of a response that works in the background.
+# Statuses of a background response.
 GOES_ON: Final = frozenset({"queued", "in_progress"})
-# The end of what said nothing, where nothing came before.
+# Final events of a part or item, which may be empty.
 _DONE: Final = frozenset(
     {"response.output_text.done", "response.content_part.done", "response.output_item.done"}
 )
@@ -92,25 +92,25 @@ def read_response_usage(value: object) -> TokenUsage | None:
 
 
 class ResponsesStream(StreamFilter):
-    """Ends with `response.completed`, `.incomplete` or `.failed`, and with nothing else."""
+    """The stream ends only with `response.completed`, `.incomplete` or `.failed`."""
 
     def __init__(self, json_name: str | None) -> None:
         super().__init__(json_name)
         self._number = -1
 
     def broken(self, message: str, failure: FailureClass) -> bytes:
-        told = {"code": failure.value, "message": message, "param": None}
-        # The official client looks for `error`, the specification has it flat.
+        details = {"code": failure.value, "message": message, "param": None}
+        # The official client reads `error`; the specification has the fields at the top level.
         error = {
             "type": "error",
             "sequence_number": self._number + 1,
-            **told,
-            "error": {"type": "upstream_error", **told},
+            **details,
+            "error": {"type": "upstream_error", **details},
         }
         return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
 
     def _mark(self, event: bytes) -> bytes:
-        return event  # not of this protocol
+        return event  # this protocol has no `[DONE]`
 
     def _closed(self) -> bytes:
         self._fail("the stream ended without a response.completed")
@@ -145,7 +145,7 @@ class ResponsesStream(StreamFilter):
         elif kind == "response.failed" and not self._failed(response.value):
             return None
         return (
-            self._anew(members, response.value)
+            self._rewritten(members, response.value)
             if self.ids.mend(response.value, again=self.finished)
             else self._model_edit(walk_object(text, response.start).values.get("model"))
         )
@@ -156,7 +156,9 @@ class ResponsesStream(StreamFilter):
             return ()
         return (member_edit(members, "item", to_json(item)),)
 
-    def _anew(self, members: ParsedObject, response: dict[str, object]) -> Sequence[TextEdit]:
+    def _rewritten(
+        self, members: ParsedObject, response: dict[str, object]
+    ) -> Sequence[TextEdit]:
         self.model = self.model or str(response.get("model") or "")
         if self._json_name is not None and "model" in response:
             response["model"] = json.loads(self._json_name)
@@ -177,7 +179,7 @@ class ResponsesStream(StreamFilter):
         if not isinstance(response, dict):
             return True
         output = response.get("output")
-        # Some servers end with an empty list of what they said before.
+        # Some servers send an empty output list at the end, although they sent output before.
         says = any(map(item_answers, iter_objects(output))) if output else self.committed
         reason = end_reason(response.get) or kind.removeprefix("response.")
         if not self._ends_well(reason, has_output=says):
@@ -189,7 +191,7 @@ class ResponsesStream(StreamFilter):
         return not self.failure
 
     def _failed(self, response: Mapping[str, object]) -> bool:
-        """The provider says so. Whether the client is to see it: it has seen output."""
+        """Handles a failed response. Returns True if the client has output and must see it."""
         if not self.committed:
             self._refused(response.get("error"))
             return False
@@ -212,7 +214,7 @@ def end_reason(get: Callable[[str], object]) -> object:
 
 
 def check_calls(output: object, reason: object) -> None:
-    """Checks calls. Raises UpstreamFailed; a call that a length's limit cut is the client's."""
+    """Checks calls unless the length limit cut the answer. Raises UpstreamFailed."""
     if read_ending(reason) is not AnswerEnding.CUT:
         check_arguments(
             item.get("arguments")
@@ -294,7 +296,7 @@ class ResponsesDialect(ChatDialect):
         return read_schema(text.get("format") if isinstance(text, Mapping) else None)
 
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
-        # A namespace's functions stand under names after its own.
+        # The names of a namespace's functions begin with the namespace.
         found: dict[str, object] = {}
         for tool in iter_objects(request.value("tools")):
             space = tool.get("name") if tool.get("type") == "namespace" else None

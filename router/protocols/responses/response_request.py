@@ -1,21 +1,28 @@
-"""Translates a Responses request into a chat, and names what only OpenAI can do."""
+"""Translates a Responses request into a chat, and names features that only OpenAI has."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from router.conversation.hosted_text import has_text, hosted_text, last_answer
+from router.conversation.hosted_tools import (
+    ChatWay,
+    flat_name,
+    has_text,
+    hosted_text,
+    hosted_tools_alone,
+    last_answer,
+    without_hosted,
+)
 from router.conversation.intake import maker_of_id, open_thoughts
 from router.conversation.native_histories import check_references
 from router.frame.body import iter_objects, to_json
 from router.frame.failure import REFERENCE, no_chat_error, reference_error, untranslatable_error
-from router.protocols.call_pieces import parse_json
-from router.protocols.chat_way import ChatWay, flat_name, hosted_tools_alone, without_hosted
+from router.protocols.answers import parse_json
 
 Tool = dict[str, object]
-# Types of the tools that the client itself runs.
+# Types of tools that the client runs.
 CLIENTS: Final = frozenset({"function", "custom", "namespace"})
 _CUSTOM: Final = "custom"
-_TEXT: Final = "input"  # what a custom tool's one argument is called
+_TEXT: Final = "input"  # the name of a custom tool's only argument
 _PARAMETERS: Final = {
     "type": "object",
     "properties": {_TEXT: {"type": "string"}},
@@ -31,7 +38,7 @@ class ToolOrigin(NamedTuple):
 
 
 class ResponseTools:
-    """The tools of one request. way: gets the names of the hosted ones, which are left out."""
+    """The tools of one request. The hosted tools' names go to `way.dropped`."""
 
     def __init__(self, request: Mapping[str, object], way: ChatWay) -> None:
         self._origins: dict[str, ToolOrigin] = {}
@@ -89,18 +96,18 @@ def _function(tool: Mapping[str, object]) -> Tool:
 
 
 def _custom_function(tool: Mapping[str, object]) -> Tool:
-    said = [str(tool["description"])] if tool.get("description") else []
+    texts = [str(tool["description"])] if tool.get("description") else []
     form = tool.get("format")
     if isinstance(form, Mapping) and form.get("definition"):
-        said.append(
+        texts.append(
             f"Its input follows this {form.get('syntax')} grammar:\n{form['definition']}"
         )
-    description = {"description": "\n\n".join(said)} if said else {}
+    description = {"description": "\n\n".join(texts)} if texts else {}
     return {"name": tool.get("name"), **description, "parameters": _PARAMETERS}
 
 
 Turn = dict[str, object]
-_ROLES: Final = {"developer": "system"}  # which few others know
+_ROLES: Final = {"developer": "system"}  # few providers know `developer`
 _GAP: Final = "\n\n"
 _TEXTS: Final = frozenset({"input_text", "output_text", "text"})
 _REASONING: Final = "reasoning_content"
@@ -109,7 +116,7 @@ _CALLS: Final = frozenset({"function_call", "custom_tool_call"})
 
 
 def chat_messages(instructions: object, given: object, way: ChatWay) -> list[Turn]:
-    """Calls in a row, or a text, are one turn of the assistant's. Raises Untranslatable."""
+    """Joins consecutive calls and a text into one assistant turn. Raises Untranslatable."""
     turns = _Turns(way)
     if isinstance(instructions, str) and instructions:
         turns.add({"role": "system", "content": instructions})
@@ -124,15 +131,15 @@ def chat_messages(instructions: object, given: object, way: ChatWay) -> list[Tur
 
 
 class _Turns:
-    """The chat's turns so far. is_history: a model has answered since."""
+    """The chat's turns so far. is_history: the current item precedes a model's answer."""
 
     def __init__(self, way: ChatWay) -> None:
         self.found: list[Turn] = []
         self.is_history = False
         self._way = way
-        self._thought = ""  # reasoning of the answer behind it
-        self._signed: list[Turn] = []  # the same, as its maker signed it
-        self._hosted: Turn | None = None  # a turn that says what a hosted tool left
+        self._thought = ""  # the reasoning before the next answer
+        self._signed: list[Turn] = []  # the same reasoning, with its maker's signature
+        self._hosted: Turn | None = None  # the turn with a hosted tool's result
 
     def add_item(self, item: Mapping[str, object]) -> None:
         kind = str(item.get("type") or "message")
@@ -142,7 +149,7 @@ class _Turns:
             self._add_call(item)
         elif kind in _RESULTS:
             self.found += self._result(item)
-        elif kind == "reasoning":  # its own maker's alone; an answer does without
+        elif kind == "reasoning":  # only for its maker; an answer does not need it
             if self._way.maker and maker_of_id(item.get("id")) == self._way.maker:
                 self._thought += _summary(item)
             self._signed += open_thoughts(item.get("encrypted_content"))
@@ -159,7 +166,7 @@ class _Turns:
     def _add_message(self, item: Mapping[str, object]) -> None:
         turn = self._message(item)
         last = self.found[-1] if self.found else None
-        # Calls without results yet, or what a hosted tool left, are of the same turn.
+        # Calls without results and a hosted tool's result belong to the same turn.
         joins = last is not None and (last is self._hosted or "tool_calls" in last)
         if turn["role"] == "assistant" and last is not None and joins:
             _append(last, turn["content"])
@@ -209,21 +216,21 @@ class _Turns:
         return {"role": _ROLES.get(role, role), "content": parts}
 
     def _result(self, item: Mapping[str, object]) -> list[Turn]:
-        """A chat's result is text alone: its pictures follow as the user's."""
+        """A chat's tool result is text; images follow in a user message."""
         output = item.get("output")
-        told = {"role": "tool", "tool_call_id": item.get("call_id")}
+        result = {"role": "tool", "tool_call_id": item.get("call_id")}
         if not isinstance(output, list):
-            return [{**told, "content": output if isinstance(output, str) else ""}]
+            return [{**result, "content": output if isinstance(output, str) else ""}]
         parts = [self._part(entry) for entry in iter_objects(output)]
         texts = [str(part["text"]) for part in parts if part["type"] == "text"]
-        others = [part for part in parts if part["type"] != "text"]
-        if not others:
-            return [{**told, "content": _GAP.join(texts)}]
-        texts.append("(What else it gave is in the next message.)")
+        files = [part for part in parts if part["type"] != "text"]
+        if not files:
+            return [{**result, "content": _GAP.join(texts)}]
+        texts.append("(The rest of the result is in the next message.)")
         note = {"type": "text", "text": f"(This is from the tool call {item.get('call_id')}.)"}
         return [
-            {**told, "content": _GAP.join(texts)},
-            {"role": "user", "content": [note, *others]},
+            {**result, "content": _GAP.join(texts)},
+            {"role": "user", "content": [note, *files]},
         ]
 
     def _part(self, part: Mapping[str, object]) -> Turn:
@@ -247,8 +254,8 @@ class _Turns:
 
 
 def _append(turn: Turn, text: object) -> None:
-    said = (turn.get("content"), text)
-    turn["content"] = _GAP.join(str(part) for part in said if part)
+    parts = (turn.get("content"), text)
+    turn["content"] = _GAP.join(str(part) for part in parts if part)
 
 
 def _summary(item: Mapping[str, object]) -> str:
@@ -256,7 +263,7 @@ def _summary(item: Mapping[str, object]) -> str:
     return "".join(str(part.get("text") or "") for part in parts)
 
 
-# Said otherwise, below; or about what the provider stores, shows or runs by itself.
+# Fields that the code below translates, or that concern the provider's storage and tools.
 _OWN: Final = frozenset(
     {
         "background",
@@ -276,18 +283,18 @@ _OWN: Final = frozenset(
         "truncation",
     }
 )
-# OpenAI's own hints: left out, and named.
+# Hints for OpenAI: the translation omits and names them.
 _LEFT_OUT: Final = frozenset(
     {"access_programs", "background_options", "context_management", "image"}
 )
-# State at the provider, on which an answer depends.
+# Fields for state at the provider that an answer depends on.
 NATIVE_FIELDS: Final = ("previous_response_id", "conversation", "prompt", "background")
 
 
 def chat_body(
     request: Mapping[str, object], tools: ResponseTools, way: ChatWay
 ) -> dict[str, object]:
-    """Unknown fields go along. Raises Untranslatable."""
+    """Keeps unknown fields, because the target may know them. Raises Untranslatable."""
     check_references(request)
     own = untranslatable_field(request.get)
     if own:
@@ -337,11 +344,11 @@ def _text(text: object) -> dict[str, object]:
     found: dict[str, object] = {}
     if text.get("verbosity"):
         found["verbosity"] = text["verbosity"]
-    wanted = text.get("format")
-    if isinstance(wanted, Mapping):
-        if wanted.get("type") == "json_schema":
-            schema = {name: value for name, value in wanted.items() if name != "type"}
+    form = text.get("format")
+    if isinstance(form, Mapping):
+        if form.get("type") == "json_schema":
+            schema = {name: value for name, value in form.items() if name != "type"}
             found["response_format"] = {"type": "json_schema", "json_schema": schema}
-        elif wanted.get("type") == "json_object":
+        elif form.get("type") == "json_object":
             found["response_format"] = {"type": "json_object"}
     return found

@@ -1,1 +1,1 @@
-"""The translate room asks providers whose protocol is not OpenAI's, with litellm's help."""
+"""Calls providers whose protocol is not OpenAI's, with litellm."""

@@ -1,4 +1,4 @@
-"""Translates chats into Anthropic's Messages and back, by litellm's functions, corrected."""
+"""Translates chats into Anthropic's Messages and back, with corrections to litellm."""
 
 import copy
 import json
@@ -21,7 +21,7 @@ from router.upstream.translate.translation import (
     settle_thinking,
 )
 
-_STRUCTURED: Final = "structured-outputs-2025-11-13"  # became `output_config.format`
+_STRUCTURED: Final = "structured-outputs-2025-11-13"  # `output_config.format` replaced it
 
 
 class AnthropicTranslation:
@@ -60,11 +60,11 @@ class AnthropicTranslation:
             body = self._config.transform_request(
                 request.model, request.messages, params, names, headers
             )
-        except Exception:  # noqa: BLE001 - it has no error of its own for this
+        except Exception:  # noqa: BLE001 - litellm has no specific error
             raise no_counterpart("anthropic", "messages") from None
-        wanted = body.pop("output_format", None)
-        if wanted is not None:
-            body["output_config"] = {**body.get("output_config", {}), "format": wanted}
+        form = body.pop("output_format", None)
+        if form is not None:
+            body["output_config"] = {**body.get("output_config", {}), "format": form}
         for tool in body.get("tools") or ():
             if "input_schema" in tool and tool.get("name") in request.schemas:
                 tool["input_schema"] = request.schemas[tool["name"]]
@@ -74,11 +74,11 @@ class AnthropicTranslation:
         return TranslatedCall("/messages", body, _versions(headers), tuple(dropped), notes)
 
     def _keep_to_levels(self, request: ScreenedRequest) -> None:
-        """Of a level that a model lacks the library knows only once the body is made."""
+        """Replaces an effort that the model lacks; litellm would refuse it later."""
         effort = str(request.params.get("reasoning_effort"))
         if effort not in NEAREST:
             return
-        lacks = self._config._validate_effort_for_model  # noqa: SLF001 - there is no public one
+        lacks = self._config._validate_effort_for_model  # noqa: SLF001 - no public one
         if lacks(request.model, effort, "anthropic"):
             request.params["reasoning_effort"] = NEAREST[effort]
             request.dropped["reasoning_effort"] = None
@@ -108,9 +108,9 @@ class AnthropicTranslation:
         request = screen_request(copy.deepcopy(REHEARSAL), "anthropic")
         ask = self.ask(request, stream=True)
         usage = {"input_tokens": 1, "output_tokens": 1}
-        said: list[Json] = [{"type": "thinking", "thinking": "-", "signature": "-"}]
-        said.append({"type": "tool_use", "id": "1", "name": "f", "input": {}})
-        message = {"id": "-", "model": "-", "content": said, "usage": usage}
+        content: list[Json] = [{"type": "thinking", "thinking": "-", "signature": "-"}]
+        content.append({"type": "tool_use", "id": "1", "name": "f", "input": {}})
+        message = {"id": "-", "model": "-", "content": content, "usage": usage}
         self.answer(ask, {**message, "stop_reason": "tool_use"})
         chunks = self.chunks(ask)
         chunks.feed({"type": "message_start", "message": {**message, "content": []}})
@@ -135,7 +135,7 @@ def _versions(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 class AnthropicChunks:
-    """Thinking goes out as text, and once more, whole and signed; blocks go out one by one."""
+    """Sends thinking as text, then again complete and signed. Sends one block at a time."""
 
     def __init__(self, iterator: Any) -> None:
         self.finished = False
@@ -145,8 +145,8 @@ class AnthropicChunks:
         self._usage: object = None
         self._thought: Json | None = None
         self._stopped = False
-        self._open: object = None  # the index of the block that goes out
-        self._waiting: list[Json] = []  # events of the blocks behind it
+        self._open: object = None  # the index of the current block
+        self._waiting: list[Json] = []  # events of later blocks
 
     @property
     def ended(self) -> bool:
@@ -168,9 +168,9 @@ class AnthropicChunks:
             self._waiting.append(event)
             return []
         if kind != "content_block_stop":
-            return _with_input_behind(event)
+            return _split_input(event)
         waiting, self._waiting, self._open = self._waiting, [], None
-        return [event, *(one for later in waiting for one in self._in_turn(later))]
+        return [event, *(piece for later in waiting for piece in self._in_turn(later))]
 
     def _fed(self, event: Json) -> Sequence[Json]:
         kind = event.get("type")
@@ -218,7 +218,7 @@ class AnthropicChunks:
         return ()
 
 
-# What followers leave out of `message_start`.
+# Members of `message_start` that Anthropic-compatible servers omit.
 _NO_HEAD: Final[Json] = {
     "id": "",
     "model": "",
@@ -227,14 +227,14 @@ _NO_HEAD: Final[Json] = {
 _ENDS: Final = frozenset({"message_delta", "message_stop"})
 
 
-def _with_input_behind(event: Json) -> list[Json]:
-    """A call that comes with its whole input: the input follows, as Anthropic has it."""
+def _split_input(event: Json) -> list[Json]:
+    """Moves a call's complete input into a following event, as Anthropic sends it."""
     block = event.get("content_block")
     given = block.get("input") if isinstance(block, dict) else None
     if not given or not isinstance(block, dict) or block.get("type") != "tool_use":
         return [event]
-    said = {"type": "input_json_delta", "partial_json": json.dumps(given)}
-    piece = {"type": "content_block_delta", "index": event.get("index"), "delta": said}
+    delta = {"type": "input_json_delta", "partial_json": json.dumps(given)}
+    piece = {"type": "content_block_delta", "index": event.get("index"), "delta": delta}
     return [{**event, "content_block": {**block, "input": {}}}, piece]
 
 

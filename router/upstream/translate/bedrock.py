@@ -1,4 +1,4 @@
-"""Translates chats into AWS's Converse and back, by litellm's functions, corrected."""
+"""Translates chats into AWS's Converse and back, with corrections to litellm."""
 
 import copy
 import json
@@ -57,7 +57,7 @@ class BedrockTranslation:
             body = self._config.transform_request(
                 request.model, request.messages, params, {}, {}
             )
-        except Exception:  # noqa: BLE001 - it has no error of its own for this
+        except Exception:  # noqa: BLE001 - litellm has no specific error
             raise no_counterpart("bedrock", "messages") from None
         for tool in body.get("toolConfig", {}).get("tools") or ():
             spec = tool.get("toolSpec") or {}
@@ -104,17 +104,21 @@ class BedrockTranslation:
 
 
 def _without_tools(request: ScreenedRequest) -> None:
-    """Converse cannot say that none may be called. Raises Untranslatable."""
+    """Converse cannot forbid calls, so it gets no tools. Raises Untranslatable after calls."""
     if request.params.get("tool_choice") != "none":
         return
     if any(m.get("tool_calls") or m.get("role") == "tool" for m in request.messages):
-        raise Untranslatable("`tool_choice` none after calls: bedrock has none", "tool_choice")
+        why = "bedrock does not support `tool_choice` none after calls"
+        raise Untranslatable(why, "tool_choice")
     for name in ("tools", "tool_choice", "parallel_tool_calls"):
         request.params.pop(name, None)
 
 
 def _unthought(request: ScreenedRequest) -> list[str]:
-    """Thinking yields to a forced tool and to a turn without; sampling yields to thinking."""
+    """Removes thinking for a forced tool or in a turn without it, else sampling for thinking.
+
+    Returns the names of the removed parameters.
+    """
     params = request.params
     thinking = [name for name in ("reasoning_effort", "thinking") if params.get(name)]
     if not thinking:
@@ -128,7 +132,7 @@ def _unthought(request: ScreenedRequest) -> list[str]:
 
 
 def _too_short_to_think(body: Json, *, own_budget: bool) -> list[str]:
-    """Thinking yields to a short limit, too; a longer one lowers its budget."""
+    """Lowers the thinking budget to fit the limit, or removes it if the limit is too short."""
     more = body.get("additionalModelRequestFields", {})
     if not isinstance(more.get("thinking"), dict):
         return []
@@ -146,7 +150,7 @@ def _arrived(hint: str, params: Json) -> bool:
 
 
 class EventMessages:
-    """Reads AWS's event stream, each message as JSON with its name, however it was cut."""
+    """Reads AWS's event stream, in pieces of any size, into JSON messages with their names."""
 
     def __init__(self, frames: Any) -> None:
         self._buffer = frames.EventStreamBuffer()
@@ -162,11 +166,12 @@ class EventMessages:
                 body = json.loads(message.payload or b"{}")
                 yield json.dumps({"name": str(name or "error"), "body": body}).encode()
         except (self._error, ValueError) as error:
-            raise UpstreamFailed(FailureClass.MALFORMED, "no AWS event stream") from error
+            why = "the answer is not an AWS event stream"
+            raise UpstreamFailed(FailureClass.MALFORMED, why) from error
 
 
 class BedrockChunks(AnthropicChunks):
-    """Takes the names and bodies of Converse's events; blocks of thinking as Anthropic's."""
+    """Reads Converse's events. Blocks of thinking are the same as Anthropic's."""
 
     def __init__(self, decoder: Any, ask: TranslatedCall, payloads: EventMessages) -> None:
         super().__init__(SimpleNamespace(chunk_parser=decoder.converse_chunk_parser))
@@ -176,8 +181,8 @@ class BedrockChunks(AnthropicChunks):
     def feed(self, event: Json) -> Sequence[Json]:
         name, body = event["name"], event["body"]
         if name.endswith("Exception") or name == "error":
-            said = str(body.get("message") or name)
-            raise ErrorInStream({"message": said, "type": _TYPES.get(name, "api_error")})
+            message = str(body.get("message") or name)
+            raise ErrorInStream({"message": message, "type": _TYPES.get(name, "api_error")})
         if name == "messageStart":
             return self._maker.deltas({})
         if name not in (*_PIECES, "metadata"):

@@ -1,4 +1,4 @@
-"""Brings answers and refusals into the exact shape of OpenAI."""
+"""Shapes answers and refusals exactly as OpenAI does."""
 
 import json
 import re
@@ -23,7 +23,7 @@ _SEPARATOR: Final = "__thought__"
 
 
 def completion(given: Mapping[str, Any], *, id_: str, model: str, reason: object) -> Json:
-    """Shapes an answer. reason: the provider's word, which the library may call good."""
+    """Shapes an answer. reason: the provider's finish reason; litellm may report a good one."""
     choice = given["choices"][0]
     message = chat_message(choice.get("message") or {})
     shaped: Json = {
@@ -60,7 +60,7 @@ def chat_message(given: Mapping[str, Any], *, streamed: bool = False) -> Json:
 
 
 def _call(given: Mapping[str, Any], *, streamed: bool) -> Json:
-    """OpenAI allows an id 40 characters: a signature has no place in it."""
+    """OpenAI's ids have at most 40 characters, too few for the signature in litellm's ids."""
     function = given.get("function") or {}
     call: Json = {"index": given.get("index", 0)} if streamed else {}
     if given.get("id"):
@@ -83,18 +83,18 @@ def finish_reason(reason: object, *, calls: bool) -> str:
         return "tool_calls"
     if not reason or reason in FINISH_REASONS:
         return str(reason or "stop")
-    # A failed end, or a word that nothing is known of, is never made a good one.
+    # A failed or unknown reason must not become a good one.
     word = _FINISHES.get(read_ending(reason), str(reason))
     return "tool_calls" if calls and word == "stop" else word
 
 
 def chat_usage(given: object) -> Json:
-    """Cached and written tokens are part of the prompt's, reasoning is of the answer's."""
+    """Prompt tokens include cached and written tokens; completion tokens include reasoning."""
     usage = given if isinstance(given, Mapping) else {}
     prompt = _count(usage.get("prompt_tokens"))
-    made = _count(usage.get("completion_tokens"))
+    output = _count(usage.get("completion_tokens"))
     of_prompt = usage.get("prompt_tokens_details") or {}
-    of_made = usage.get("completion_tokens_details") or {}
+    of_output = usage.get("completion_tokens_details") or {}
     details: Json = {"cached_tokens": _count(of_prompt.get("cached_tokens"))}
     written = _count(of_prompt.get("cache_creation_tokens"))
     if written:
@@ -104,11 +104,11 @@ def chat_usage(given: object) -> Json:
             details["cache_creation_token_details"] = {_HOUR: hour}
     return {
         "prompt_tokens": prompt,
-        "completion_tokens": made,
-        "total_tokens": prompt + made,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
         "prompt_tokens_details": details,
         "completion_tokens_details": {
-            "reasoning_tokens": _count(of_made.get("reasoning_tokens"))
+            "reasoning_tokens": _count(of_output.get("reasoning_tokens"))
         },
     }
 
@@ -154,7 +154,7 @@ class ChunkMaker:
         }
 
 
-# Google's statuses, as OpenAI's types.
+# OpenAI's error type for each status of Google.
 _TYPES: Final[Mapping[str, str]] = {
     "INVALID_ARGUMENT": "invalid_request_error",
     "FAILED_PRECONDITION": "invalid_request_error",
@@ -199,7 +199,7 @@ async def translate_refusal(reply: UpstreamReply, kind: str) -> ReadReply:
     headers = [_JSON]
     headers += [h for h in reply.headers if h[0] in _KEPT or h[0].startswith(_RATES)]
     error = _error_of_aws(raw, reply.status) if kind == "bedrock" else _error(raw)
-    if error is None:  # a proxy's page, or nothing: the status says enough
+    if error is None:  # a proxy's page or an empty body: only the status counts
         return ReadReply(reply.status, headers, b"{}")
     status = reply.status
     if kind not in ("anthropic", "bedrock"):
@@ -215,7 +215,7 @@ def _error(raw: bytes) -> Json | None:
         found = json.loads(raw)
     except (ValueError, RecursionError):
         return None
-    if isinstance(found, list) and found:  # Google's streams refuse in a list
+    if isinstance(found, list) and found:  # Google's streams put the error into a list
         found = found[0]
     error = found.get("error") if isinstance(found, dict) else None
     return error if isinstance(error, dict) else None
@@ -226,11 +226,11 @@ def _error_of_aws(raw: bytes, status: int) -> Json | None:
         found = json.loads(raw)
     except (ValueError, RecursionError):
         return None
-    said = found.get("message") or found.get("Message") if isinstance(found, dict) else None
-    if not isinstance(said, str):
+    message = found.get("message") or found.get("Message") if isinstance(found, dict) else None
+    if not isinstance(message, str):
         return None
-    shaped: Json = {"message": said, "type": _AWS_TYPES.get(status, "api_error")}
-    if _AWS_TOO_LONG in said.lower():
+    shaped: Json = {"message": message, "type": _AWS_TYPES.get(status, "api_error")}
+    if _AWS_TOO_LONG in message.lower():
         shaped["code"] = "context_length_exceeded"
     return shaped
 
@@ -238,17 +238,17 @@ def _error_of_aws(raw: bytes, status: int) -> Json | None:
 def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
     shaped = google_error(error)
     details = error.get("details")
-    told = (
+    objects = (
         [detail for detail in details if isinstance(detail, dict)]
         if isinstance(details, list)
         else []
     )
     if _GOOGLE_TOO_LONG in shaped["message"]:
         shaped["code"] = "context_length_exceeded"
-    # It answers 400 to a key that it does not know.
-    if status == 400 and any(detail.get("reason") == "API_KEY_INVALID" for detail in told):
+    # Google answers 400 to an unknown key.
+    if status == 400 and any(detail.get("reason") == "API_KEY_INVALID" for detail in objects):
         status, shaped["type"] = 401, "authentication_error"
-    waits = [_SECONDS.fullmatch(str(detail.get("retryDelay"))) for detail in told]
+    waits = [_SECONDS.fullmatch(str(detail.get("retryDelay"))) for detail in objects]
     wait_s = next((wait[1].encode() for wait in waits if wait), b"")
     return shaped, status, wait_s
 

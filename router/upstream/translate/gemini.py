@@ -1,4 +1,4 @@
-"""Translates chats into Google's generateContent and back, by litellm's functions."""
+"""Translates chats into Google's generateContent and back, with corrections to litellm."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from router.upstream.translate.translation import (
     no_counterpart,
 )
 
-# Fewer tokens than these none of its models thinks with; Flash-Lite takes more or none.
+# Google's smallest thinking budgets; Flash-Lite needs a larger one.
 _LEAST_BUDGET_TOKENS: Final = 128
 _LEAST_OF_LITE_TOKENS: Final = 512
 _NO_FIELDS: Final = frozenset({"stream", "json_mode"})
@@ -36,7 +36,7 @@ class GeminiTranslation:
     """Translates for Google. library: litellm; module: one of its modules, by name."""
 
     kind = "gemini"
-    _provider = "gemini"  # as the library calls it
+    _provider = "gemini"  # litellm's name
     _config_class = "GoogleAIStudioGeminiConfig"
 
     def __init__(self, library: Any, module: Callable[[str], Any]) -> None:
@@ -58,13 +58,13 @@ class GeminiTranslation:
         if "thinking" not in request.params and not _leaves_an_answer(params, request.model):
             dropped["reasoning_effort"] = None
         if request.params.get("temperature") is None:
-            params.pop("temperature", None)  # the library's own, beside thinking
+            params.pop("temperature", None)  # litellm adds one for thinking
         for hint in ("frequency_penalty", "presence_penalty"):
             if request.params.get(hint) and hint not in params:
                 dropped[hint] = None
         try:
             body = self._body(request.messages, request.model, params, self._provider, {}, None)
-        except Exception:  # noqa: BLE001 - it has no error of its own for this
+        except Exception:  # noqa: BLE001 - litellm has no specific error
             raise no_counterpart(self.kind, "messages") from None
         _give_schemas(body, request.schemas)
         model = quote(request.model, safe="/")
@@ -97,8 +97,8 @@ class GeminiTranslation:
 
     def rehearse(self) -> None:
         ask = self.ask(screen_request(copy.deepcopy(REHEARSAL), self.kind), stream=True)
-        said = [{"text": "-", "thought": True}, {"functionCall": {"name": "f", "args": {}}}]
-        content = {"role": "model", "parts": said}
+        parts = [{"text": "-", "thought": True}, {"functionCall": {"name": "f", "args": {}}}]
+        content = {"role": "model", "parts": parts}
         answer = {
             "candidates": [{"content": content, "finishReason": "STOP", "index": 0}],
             "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1},
@@ -110,7 +110,7 @@ class GeminiTranslation:
 
 def _candidates(answer: Json) -> list[Json]:
     found = answer.get("candidates")
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
 def _end_of(answer: Json) -> str:
@@ -129,7 +129,7 @@ def _fill_arguments(answer: Json) -> None:
 
 
 def _give_schemas(body: Json, schemas: Json) -> None:
-    """Google's subset lacks references, and the library drops what it does not know."""
+    """Sets our schemas: Google's subset has no references, and litellm drops unknown keys."""
     for tool in body.get("tools") or ():
         for place in ("functionDeclarations", "function_declarations"):
             for function in tool.get(place) or ():
@@ -139,8 +139,10 @@ def _give_schemas(body: Json, schemas: Json) -> None:
 
 
 def _leaves_an_answer(params: Json, model: str) -> bool:
-    """Lowers the budget; tells whether enough is left. Without a budget the model would choose
-    its own, so too little becomes 0: no thinking. Pro always thinks, as little as it can.
+    """Lowers the thinking budget to fit the limit. Returns False if too little is left.
+
+    A budget that is too small becomes 0, because the model would choose its own without one.
+    Pro models always think, so they get the smallest budget.
     """
     config, limit = params.get("thinkingConfig"), params.get("max_output_tokens")
     budget = config.get("thinkingBudget") if isinstance(config, dict) else None
@@ -157,7 +159,7 @@ def _leaves_an_answer(params: Json, model: str) -> bool:
 
 
 class VertexTranslation(GeminiTranslation):
-    """Vertex has fields and models of its own."""
+    """Vertex has its own fields and models."""
 
     kind = "vertex"
     _provider = "vertex_ai"
@@ -165,7 +167,7 @@ class VertexTranslation(GeminiTranslation):
 
 
 class GeminiChunks:
-    """Gemini's streams have no last event: the connection ends them, after a reason."""
+    """Gemini's streams have no last event: the connection ends after the finish reason."""
 
     def __init__(self, iterator: Any, ask: TranslatedCall) -> None:
         self.finished = False
@@ -193,8 +195,7 @@ class GeminiChunks:
         if found.usage is not None:
             self._usage = found.usage.model_dump()
         out: list[Json] = []
-        # The library gives a reason where there is none, which would be a false end, and calls
-        # a failed one good.
+        # litellm invents a missing finish reason, and reports a failed end as good.
         reason = _end_of(event) if event.get("candidates") else "safety"  # a blocked prompt
         for choice in found.choices[:1]:
             given = choice.model_dump()

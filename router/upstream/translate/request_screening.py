@@ -1,6 +1,6 @@
-"""Decides what of a chat request a translation carries, drops and names, or refuses.
+"""Decides which parts of a chat request a translation keeps, drops or refuses.
 
-Nothing here or after it fetches a URL that a client named.
+The translation never fetches a URL that a client named.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,10 +16,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ScreeningRules:
-    fields: frozenset[str]  # top-level ones that have a counterpart
-    parts: frozenset[str]  # kinds of content
-    urls: tuple[str, ...]  # beginnings of the URLs that the provider fetches itself
-    caching: bool  # it knows `cache_control`
+    fields: frozenset[str]  # top-level fields with a counterpart
+    parts: frozenset[str]  # types of content
+    urls: tuple[str, ...]  # prefixes of URLs that the provider fetches
+    caching: bool  # the provider supports `cache_control`
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class ScreenedRequest:
     model: str
     messages: list[Json]
     params: Json  # without model, messages and stream
-    dropped: dict[str, None] = field(default_factory=dict)  # names of what stays behind
-    # By tool, its parameters as the provider is to have them: the library loses some.
+    dropped: dict[str, None] = field(default_factory=dict)  # names of omitted parts
+    # The parameters' schema for the provider, by tool; litellm would lose parts of it.
     schemas: dict[str, Json] = field(default_factory=dict)
 
 
@@ -57,16 +57,16 @@ _GOOGLES: Final = _EVERYWHERE | {
     "top_logprobs",
 }
 _ROUTED: Final = frozenset({"model", "messages", "stream", "stream_options", "n"})
-# What a client cannot do without, if it asks for it: no answer is better than another one.
+# Fields that change the kind of answer: the translation refuses them instead of dropping them.
 _NO_HINTS: Final[Mapping[str, str]] = {
-    "logprobs": "it gives no log probabilities",
-    "top_logprobs": "it gives no log probabilities",
-    "audio": "it answers with text",
-    "modalities": "it answers with text",
+    "logprobs": "it returns no log probabilities",
+    "top_logprobs": "it returns no log probabilities",
+    "audio": "it returns only text",
+    "modalities": "it returns only text",
     "functions": "the older form of tools; send `tools`",
-    "function_call": "the older form of `tool_choice`",
+    "function_call": "the older form of tools; send `tool_choice`",
 }
-# Log probabilities are hints, and Google's models have them.
+# Without log probabilities, which Google's models return.
 _NO_COUNTERPART: Final = ("audio", "modalities", "functions", "function_call")
 NATIVE_FIELDS: Final = ("n", *_NO_COUNTERPART)
 _NOTHING: Final[tuple[object, ...]] = ("", [], {}, ["text"])
@@ -92,16 +92,16 @@ RULES: Final[Mapping[str, ScreeningRules]] = {
         caching=False,
     ),
 }
-# They speak one protocol.
+# Kinds with Google's protocol.
 GOOGLE: Final = ("gemini", "vertex")
-# They have Anthropic's models, with their rules.
+# Kinds with the rules of Anthropic's models.
 _ANTHROPICS: Final = ("anthropic", "bedrock")
 _JSON_ALONE: Final = "Answer with one JSON object and nothing else."
 _OPENING: Final = "(The conversation begins with your answer.)"
 
 
 def screen_request(body: Json, kind: str) -> ScreenedRequest:
-    """Changes in place what it keeps of the body. Raises Untranslatable."""
+    """Screens a body and changes it in place. Raises Untranslatable."""
     rules = RULES[kind]
     _refuse_choices(body)
     messages, model = body.get("messages"), body.get("model")
@@ -118,9 +118,7 @@ def screen_request(body: Json, kind: str) -> ScreenedRequest:
         elif value is False or value in _NOTHING or (name.endswith("_penalty") and value == 0):
             continue
         elif name in _NO_HINTS:
-            raise Untranslatable(
-                f"`{name}` cannot be served by {kind}: {_NO_HINTS[name]}", name
-            )
+            raise Untranslatable(f"{kind} does not support `{name}`: {_NO_HINTS[name]}", name)
         else:
             request.dropped[name] = None
     if request.params.get("logprobs") is False:
@@ -135,7 +133,7 @@ def screen_request(body: Json, kind: str) -> ScreenedRequest:
 
 
 def _fit_to_claude(request: ScreenedRequest, kind: str) -> None:
-    """Says otherwise, and names, what Anthropic's models refuse or lack."""
+    """Rewrites the parts that Anthropic's models refuse, and names them in `dropped`."""
     if kind not in _ANTHROPICS:
         return
     params, messages = request.params, request.messages
@@ -158,7 +156,7 @@ def _fit_to_claude(request: ScreenedRequest, kind: str) -> None:
 
 
 def untranslatable_field(field_value: Callable[[str], object]) -> str:
-    """Names what of a chat no translation can say; empty for nothing."""
+    """Names a field of a chat that no translation supports; empty without one."""
     if field_value("n") not in (None, 1):
         return "n"
     for name in _NO_COUNTERPART:
@@ -170,7 +168,7 @@ def untranslatable_field(field_value: Callable[[str], object]) -> str:
 
 def _refuse_choices(body: Json) -> None:
     if body.get("n") not in (None, 1):
-        raise Untranslatable("`n` is more than 1: this target gives one answer a request", "n")
+        raise Untranslatable("`n` is above 1: this target returns one answer per request", "n")
 
 
 def _message(message: Json, place: str, kind: str, request: ScreenedRequest) -> Json:
@@ -208,12 +206,13 @@ def _part(part: object, place: str, kind: str, request: ScreenedRequest) -> Json
     if type_ == "refusal":
         return {"type": "text", "text": str(part.get("refusal") or "")}
     if type_ not in rules.parts:
-        raise Untranslatable(f"`{place}.type` {str(type_)[:40]!r}: {kind} takes none", place)
+        why = f"`{place}.type` {str(type_)[:40]!r}: {kind} does not support this type"
+        raise Untranslatable(why, place)
     if type_ == "image_url":
         given = part.get("image_url")
         image = given if isinstance(given, dict) else {"url": given}
         _check_url(image.get("url"), f"{place}.image_url", kind)
-        # Every other field would be the library's own, not the protocol's.
+        # Drop other fields: litellm would read them as its own options.
         if image.get("detail") not in (None, "auto"):
             request.dropped["image_url.detail"] = None
         part["image_url"] = {"url": image["url"]}
@@ -221,7 +220,8 @@ def _part(part: object, place: str, kind: str, request: ScreenedRequest) -> Json
         file = part.get("file")
         data = file.get("file_data") if isinstance(file, dict) else None
         if data is None:
-            raise Untranslatable(f"`{place}.file`: send `file_data`; ids are another's", place)
+            why = f"`{place}.file`: send `file_data`; file ids belong to another provider"
+            raise Untranslatable(why, place)
         _check_url(data, f"{place}.file", kind)
         part["file"] = {"file_data": data}
     return part
@@ -231,9 +231,10 @@ def _check_url(url: object, place: str, kind: str) -> None:
     allowed = ("data:", *RULES[kind].urls)
     if not isinstance(url, str) or not url.startswith(allowed):
         ways = " or ".join(f"{prefix}…" for prefix in allowed)
-        raise Untranslatable(f"`{place}`: {kind} takes {ways}; send the content itself", place)
+        why = f"`{place}`: {kind} accepts {ways}; send the content itself"
+        raise Untranslatable(why, place)
     if url.startswith("data:") and ";base64," not in url[:200]:
-        raise Untranslatable(f"`{place}`: a data URL in base64 is needed", place)
+        raise Untranslatable(f"`{place}`: send the data URL in base64", place)
 
 
 def _look_at_tools(request: ScreenedRequest, kind: str) -> None:
@@ -268,7 +269,7 @@ def _uncached(request: ScreenedRequest) -> None:
 
 
 def _with_signatures(message: Json, kind: str) -> None:
-    """Puts what an earlier answer signed where the library looks for it."""
+    """Moves an earlier answer's signatures to the place where litellm reads them."""
     calls = message.get("tool_calls")
     message.pop("provider_specific_fields", None)
     signature = _google_signature(message.pop("extra_content", None))
@@ -283,7 +284,7 @@ def _with_signatures(message: Json, kind: str) -> None:
         message.pop("tool_calls", None)
         return
     for call in calls:
-        # The library makes arguments of its own where there are none.
+        # litellm invents missing arguments.
         call["function"]["arguments"] = call["function"].get("arguments", "").strip() or "{}"
         call.pop("provider_specific_fields", None)
         signature = _google_signature(call.pop("extra_content", None))

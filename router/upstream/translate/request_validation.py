@@ -1,6 +1,6 @@
-"""Checks that a chat is well formed before it is translated.
+"""Checks that a chat is well formed before its translation.
 
-A translation would hide the fault: broken arguments become none, a stray result a text.
+A translation would hide faults: it would drop broken arguments, or make a stray result text.
 """
 
 import json
@@ -28,12 +28,12 @@ def _is_stop(value: object) -> bool:
 
 _Check = tuple[Callable[[object], bool], str]
 _NUMBER: Final[_Check] = (_is_number, "is not a number")
-_WHOLE: Final[_Check] = (lambda value: type(value) is int, "is not a whole number")
+_WHOLE: Final[_Check] = (lambda value: type(value) is int, "is not an integer")
 _COUNT: Final[_Check] = (
     lambda value: type(value) is int and value >= 1,
-    "is not a whole number above 0",
+    "is not an integer above 0",
 )
-_FLAG: Final[_Check] = (lambda value: type(value) is bool, "is neither true nor false")
+_FLAG: Final[_Check] = (lambda value: type(value) is bool, "is not true or false")
 _TYPES: Final[Mapping[str, _Check]] = {
     "temperature": _NUMBER,
     "top_p": _NUMBER,
@@ -46,13 +46,13 @@ _TYPES: Final[Mapping[str, _Check]] = {
     "max_completion_tokens": _COUNT,
     "logprobs": _FLAG,
     "parallel_tool_calls": _FLAG,
-    "stop": (_is_stop, "is neither a text nor a list of texts"),
-    "reasoning_effort": (lambda value: value in EFFORTS, f"is none of {', '.join(EFFORTS)}"),
+    "stop": (_is_stop, "is not a string or a list of strings"),
+    "reasoning_effort": (lambda value: value in EFFORTS, f"is not one of {', '.join(EFFORTS)}"),
 }
 
 
 def check_fields(body: Fields) -> None:
-    """Checks types. Raises MalformedRequest with the path; Untranslatable for strange tools."""
+    """Checks types. Raises MalformedRequest, or Untranslatable for other types of tools."""
     for name, (fits, why) in _TYPES.items():
         value = body.get(name)
         if value is not None and not fits(value):
@@ -70,14 +70,14 @@ def _tool_names(tools: object) -> set[str]:
         place = f"tools[{at}]"
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or tool.get("type") != "function":
-            raise Untranslatable(f"`{place}` is not of type function, as is needed here", place)
+            raise Untranslatable(f"`{place}` is not of type function, which it must be", place)
         name, schema = function.get("name"), function.get("parameters")
         if not isinstance(name, str) or not name:
-            raise MalformedRequest(f"{place}.function.name", "is not a text")
+            raise MalformedRequest(f"{place}.function.name", "is not a string")
         if not isinstance(schema, dict | None):
             raise MalformedRequest(f"{place}.function.parameters", "is not an object")
         if not isinstance(function.get("description"), str | None):
-            raise MalformedRequest(f"{place}.function.description", "is not a text")
+            raise MalformedRequest(f"{place}.function.description", "is not a string")
         found.add(name)
     return found
 
@@ -87,28 +87,28 @@ def _check_choice(choice: object, names: set[str]) -> None:
         return
     if choice == "required":
         if not names:
-            raise MalformedRequest("tool_choice", "asks for a tool, and `tools` has none")
+            raise MalformedRequest("tool_choice", "requires a tool, but `tools` is empty")
         return
     if not isinstance(choice, dict):
         raise MalformedRequest(
-            "tool_choice", f"is none of {', '.join(_CHOICES)}, and no object"
+            "tool_choice", f"is not one of {', '.join(_CHOICES)}, or an object"
         )
     if choice.get("type") != "function":
         raise Untranslatable("`tool_choice.type` is not function", "tool_choice.type")
     function = choice.get("function")
     if not isinstance(function, dict) or function.get("name") not in names:
-        raise MalformedRequest("tool_choice.function.name", "is no name of `tools`")
+        raise MalformedRequest("tool_choice.function.name", "is not a name in `tools`")
 
 
-def _check_format(wanted: object) -> None:
-    if wanted is None:
+def _check_format(form: object) -> None:
+    if form is None:
         return
-    if not isinstance(wanted, dict) or wanted.get("type") not in _FORMATS:
+    if not isinstance(form, dict) or form.get("type") not in _FORMATS:
         raise MalformedRequest(
-            "response_format", f"has a type that is none of {', '.join(_FORMATS)}"
+            "response_format", f"has a type that is not one of {', '.join(_FORMATS)}"
         )
-    if wanted["type"] == "json_schema":
-        given = wanted.get("json_schema")
+    if form["type"] == "json_schema":
+        given = form.get("json_schema")
         if not isinstance(given, dict) or not isinstance(given.get("schema"), dict):
             raise MalformedRequest("response_format.json_schema.schema", "is not an object")
 
@@ -123,7 +123,7 @@ def check_messages(messages: object) -> None:
     if not isinstance(messages, list):
         raise MalformedRequest("messages", "is not a list")
     if not messages:
-        raise MalformedRequest("messages", "is empty: a chat begins with a message")
+        raise MalformedRequest("messages", "is empty: send at least one message")
     calls = _OpenCalls()
     for at, message in enumerate(messages):
         place = f"messages[{at}]"
@@ -136,15 +136,13 @@ def check_messages(messages: object) -> None:
             calls.answer(message.get("tool_call_id"), place)
     calls.settle()
     if not any(_says_something(message) for message in messages):
-        raise MalformedRequest(
-            "messages", "has nothing but instructions or empty turns to answer to"
-        )
+        raise MalformedRequest("messages", "has only instructions or empty turns")
 
 
 def arguments_of(text: object, place: str) -> Json:
-    """A call's arguments; none at all are an empty object. Raises MalformedRequest."""
+    """Returns a call's arguments; an empty text is an empty object. Raises MalformedRequest."""
     if not isinstance(text, str):
-        raise MalformedRequest(place, "is not a text that holds JSON")
+        raise MalformedRequest(place, "is not a string with JSON")
     if not text.strip():
         return {}
     try:
@@ -181,13 +179,13 @@ def _check_content(message: Mapping[str, Any], place: str) -> None:
         for at, part in enumerate(content):
             worded = isinstance(part, dict) and part.get("type") == "text"
             if worded and not isinstance(part.get("text"), str):
-                raise MalformedRequest(f"{place}.content[{at}].text", "is not a text")
+                raise MalformedRequest(f"{place}.content[{at}].text", "is not a string")
     elif not isinstance(content, str | None):
-        raise MalformedRequest(f"{place}.content", "is neither text nor a list")
+        raise MalformedRequest(f"{place}.content", "is not a string or a list")
 
 
 class _OpenCalls:
-    """The last assistant's calls that have no result yet: id → its place."""
+    """The last assistant message's calls without a result: id → place."""
 
     def __init__(self) -> None:
         self._of_turn: set[str] = set()
@@ -203,23 +201,24 @@ class _OpenCalls:
             id_ = _call_id(call, where)
             if id_ in self._of_turn:
                 raise MalformedRequest(
-                    f"{where}.id", "is the id of another call of this message too"
+                    f"{where}.id", "is also the id of another call in this message"
                 )
             self._of_turn.add(id_)
             self._open[id_] = where
 
     def answer(self, id_: object, place: str) -> None:
         if not isinstance(id_, str) or id_ not in self._of_turn:
-            why = "names no call of the assistant's message before it"
+            why = "is not the id of a call in the assistant message before it"
             raise MalformedRequest(f"{place}.tool_call_id", why)
         if self._open.pop(id_, None) is None:
             raise MalformedRequest(
-                f"{place}.tool_call_id", "names a call that has its result already"
+                f"{place}.tool_call_id", "is the id of a call that already has a result"
             )
 
     def settle(self) -> None:
         for where in self._open.values():
-            raise MalformedRequest(where, "has no result: a message of role `tool` with its id")
+            why = "has no result: add a message of role `tool` with its id"
+            raise MalformedRequest(where, why)
 
 
 def _call_id(call: object, place: str) -> str:
@@ -229,10 +228,10 @@ def _call_id(call: object, place: str) -> str:
         raise MalformedRequest(f"{place}.type", "is not `function`")
     function, id_ = call.get("function"), call.get("id")
     if not isinstance(id_, str) or not id_:
-        raise MalformedRequest(f"{place}.id", "is not a text")
+        raise MalformedRequest(f"{place}.id", "is not a string")
     if not isinstance(function, dict):
         raise MalformedRequest(f"{place}.function", "is not an object")
     if not isinstance(function.get("name"), str) or not function["name"]:
-        raise MalformedRequest(f"{place}.function.name", "is not a text")
+        raise MalformedRequest(f"{place}.function.name", "is not a string")
     arguments_of(function.get("arguments"), f"{place}.function.arguments")
     return id_

@@ -1,8 +1,7 @@
-"""The interface of a translation (JSON in, JSON out), fields mapped by litellm, and thinking.
+"""The interface of a translation, litellm's mapping of fields, and thinking budgets.
 
-Thinking counts as part of `max_tokens`: the answer keeps its share of the limit, and where too
-little is left there is no thinking. A budget in tokens that the client chose within its limit
-stays.
+`max_tokens` includes thinking. The answer keeps its share of the limit; if too little is left,
+the translation turns thinking off. It keeps a client's own token budget below the limit.
 """
 
 import copy
@@ -16,14 +15,14 @@ from router.upstream.translate.request_screening import Json, ScreenedRequest
 
 _CLAUDES: Final = frozenset({"low", "medium", "high"})
 _GOOGLES: Final = frozenset({"none", "minimal", "low", "medium", "high"})
-# For models that think by a budget of tokens; one that takes levels says itself which.
+# Efforts of models with a token budget for thinking. litellm knows the levels of other models.
 BUDGETED: Final[Mapping[str, frozenset[str]]] = {
     "anthropic": _CLAUDES,
     "bedrock": _CLAUDES,
     "gemini": _GOOGLES,
     "vertex": _GOOGLES,
 }
-# An effort that a provider has no word for; the client is told.
+# Replacements for efforts that a provider lacks; `dropped` names the change.
 NEAREST: Final[Mapping[str, str]] = {"minimal": "low", "xhigh": "high", "max": "high"}
 
 
@@ -42,19 +41,22 @@ def _level(params: Json) -> str | None:
 
 LEAST_BUDGET_TOKENS: Final = 1024
 HOTTEST: Final = 1.0
-# Of the limit, for the answer itself: the larger of the two.
+# The part of the limit for the answer itself: the larger of share and tokens.
 ANSWER_SHARE: Final = 0.25
 LEAST_ANSWER_TOKENS: Final = 256
 _FORCED: Final = ("any", "tool")
 
 
 def budget_beside(budget: int, limit: int) -> int:
-    """Cuts a budget so that the answer keeps its share of the limit; may be negative."""
+    """Cuts a budget so that the answer keeps its share. The result may be negative."""
     return min(budget, limit - max(LEAST_ANSWER_TOKENS, math.ceil(limit * ANSWER_SHARE)))
 
 
 def fit_budget(params: Json, limit: object, *, own_budget: bool) -> bool:
-    """Lowers the budget; tells whether enough is left. own_budget: the client's, in tokens."""
+    """Lowers the budget. Returns False if too little is left.
+
+    own_budget: the client chose the token budget.
+    """
     budget = params["thinking"].get("budget_tokens")
     if not (isinstance(limit, int) and isinstance(budget, int)):
         return True
@@ -68,9 +70,10 @@ def fit_budget(params: Json, limit: object, *, own_budget: bool) -> bool:
 def settle_thinking(
     params: Json, messages: Sequence[Json], *, own_budget: bool = False
 ) -> list[str]:
-    """Returns the client's fields that yield. params: in Anthropic's words; changed in place.
-    Thinking yields to a forced tool, a short limit and a call made without it; temperature
-    yields to thinking.
+    """Removes conflicting fields from `params`, in Anthropic's form. Returns the removed names.
+
+    A forced tool, a short limit, or a tool call without thinking removes thinking.
+    Thinking removes temperature, `top_k` and a low `top_p`.
     """
     dropped = []
     temperature = params.get("temperature")
@@ -118,7 +121,7 @@ def in_a_turn_without_thought(messages: Sequence[Json]) -> bool:
 
 
 class ErrorInStream(Exception):
-    """Signals an error in the provider's stream. error: as an OpenAI event would have it."""
+    """An error in the provider's stream. error: in OpenAI's shape."""
 
     def __init__(self, error: Json) -> None:
         super().__init__(str(error.get("type")))
@@ -130,19 +133,20 @@ class TranslatedCall:
     path: str
     body: Json
     headers: Mapping[str, str]
-    dropped: tuple[str, ...]  # fields that stay behind
-    notes: Mapping[str, Any]  # what the translation needs to know again when the answer comes
+    dropped: tuple[str, ...]  # omitted fields
+    notes: Mapping[str, Any]  # facts that the translation of the answer needs
 
 
 class PayloadSource(Protocol):
     def read(self, data: bytes) -> Iterator[bytes]:
-        """The JSON of each event that is whole. Raises UpstreamFailed (malformed)."""
+        """Yields the JSON of each complete event. Raises UpstreamFailed (malformed)."""
         ...
 
 
 class ChunkTranslator(Protocol):
-    finished: bool  # the stream came to its end
-    # Cuts it into its events. ended: it said why it ends, and its last event may be missing.
+    """Translates one stream. ended: the finish reason arrived. finished: it is complete."""
+
+    finished: bool
     payloads: PayloadSource
 
     @property
@@ -156,7 +160,7 @@ class ChunkTranslator(Protocol):
 
 
 class Translation(Protocol):
-    """Pure, but for the tables that it looks models up in."""
+    """Pure, except for lookups in litellm's tables of models."""
 
     def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall: ...
 
@@ -165,7 +169,7 @@ class Translation(Protocol):
     def chunks(self, ask: TranslatedCall) -> ChunkTranslator: ...
 
     def rehearse(self) -> None:
-        """Translate once each way: the library builds its classes when they are first used."""
+        """Translates a sample both ways, because litellm builds its classes on first use."""
         ...
 
 
@@ -179,7 +183,7 @@ REHEARSAL: Final[Json] = {
 
 
 def mapped(config: Any, request: ScreenedRequest, kind: str) -> Json:
-    """The nearest effort is among `dropped`. Raises Untranslatable."""
+    """Maps the fields by litellm. `dropped` names a replaced effort. Raises Untranslatable."""
     given = {name: value for name, value in request.params.items() if name != "top_k"}
     effort = given.get("reasoning_effort")
     found = None
@@ -203,7 +207,7 @@ def _as_mapped(config: Any, given: Json, request: ScreenedRequest, kind: str) ->
     found = _try_mapped(config, given, request.model)
     if found is not None:
         return found
-    # Its text may hold what the client said, and is about itself: the field says more.
+    # litellm's message may contain the client's content, so we search the faulty field.
     tools = {name: given[name] for name in ("tools",) if name in given}
     for name, value in given.items():
         if _try_mapped(config, {**tools, name: value}, request.model) is None:
@@ -213,13 +217,13 @@ def _as_mapped(config: Any, given: Json, request: ScreenedRequest, kind: str) ->
 
 def _try_mapped(config: Any, given: Json, model: str) -> Json | None:
     try:
-        # It may change what it is given.
+        # litellm may change its argument.
         return dict(config.map_openai_params(copy.deepcopy(given), {}, model, drop_params=True))
-    except Exception:  # noqa: BLE001 - it has no error of its own for this
+    except Exception:  # noqa: BLE001 - litellm has no specific error
         return None
 
 
 def no_counterpart(kind: str, param: str | None) -> Untranslatable:
-    """Builds the error without the library's message, which may hold content."""
-    what = f"`{param}`" if param else "the request"
-    return Untranslatable(f"{what} cannot be said in the protocol of {kind}", param)
+    """Builds the error without litellm's message, which may contain the client's content."""
+    what = f"`{param}` as given" if param else "this request"
+    return Untranslatable(f"the protocol of {kind} does not support {what}", param)

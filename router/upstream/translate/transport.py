@@ -1,7 +1,7 @@
-"""Asks providers that speak another protocol, over the wire it was given.
+"""Sends chats to providers with another protocol, through litellm's translations.
 
-It alone imports litellm, which is given JSON and gives JSON, without network access or logs.
-The import takes seconds and 190 MB: `load_translation` runs where no client waits.
+Only this module imports litellm. It uses litellm to translate JSON, without network or logs.
+The import takes seconds and 190 MB, so `load_translation` runs before a client waits.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from router.upstream.translate.translation import (
 from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 
 _ENVIRONMENT: Final = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it asks the network at its import
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else its import downloads the map
     "LITELLM_LOG": "ERROR",
     "LITELLM_MODE": "PRODUCTION",  # else it reads a .env file
 }
@@ -49,17 +49,17 @@ _KINDS: Final[Mapping[str, Callable[[Any, Callable[[str], Any]], Translation]]] 
 
 
 def load_translation(kind: str) -> Translation:
-    """Imports litellm on the first call. Raises ConfigError where that does not work."""
+    """Imports litellm on the first call. Raises ConfigError if the import fails."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its own classes', about one another
+        warnings.simplefilter("ignore")  # litellm's classes warn about one another
         try:
             library: Any = import_module("litellm")
         except ImportError as error:
             raise ConfigError(
-                f"providers of kind {kind} need the package litellm, which cannot be imported "
-                f"({error}); install Swapgate with all it depends on"
+                f"providers of kind {kind} need the package litellm, whose import failed "
+                f"({error}); install Swapgate with all its dependencies"
             ) from error
         _silence(library)
         library.telemetry = False
@@ -71,7 +71,7 @@ def load_translation(kind: str) -> Translation:
 
 
 def _silence(library: Any) -> None:
-    """What it logs and prints may hold what clients said, whatever LITELLM_LOG asks for."""
+    """Turns off litellm's logs whatever LITELLM_LOG is: they may contain clients' content."""
     library.suppress_debug_info = True
     library.set_verbose = False
     for name in list(logging.root.manager.loggerDict):
@@ -87,7 +87,7 @@ T = TypeVar("T")
 
 DONE: Final = b"data: [DONE]\n\n"
 AWS_STREAM: Final = b"application/vnd.amazon.eventstream"
-# More than this is translated in a thread: the others must not wait for it. Bytes.
+# The router translates a larger body in a thread, so that other requests do not wait. Bytes.
 LARGE: Final = 128 * 1024
 _ITS_OWN: Final = frozenset(
     {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"}
@@ -95,7 +95,7 @@ _ITS_OWN: Final = frozenset(
 
 
 class TranslatingTransport(Transport):
-    """Translates chats of one kind. wire: what carries the translated request."""
+    """Translates chats for one kind. wire: sends the translated request."""
 
     def __init__(self, kind: str, wire: Transport) -> None:
         self._kind = kind
@@ -103,7 +103,7 @@ class TranslatingTransport(Transport):
         self._translation: Translation | None = None
 
     def prepare(self) -> None:
-        """Load what translates: seconds, once, off the event loop. Raises ConfigError."""
+        """Loads the translation once, off the event loop: seconds. Raises ConfigError."""
         if self._translation is None:
             self._translation = load_translation(self._kind)
 
@@ -138,7 +138,7 @@ def _upstream_request(
         ask = translation.ask(screened_request, stream=request.stream)
     except Untranslatable:
         raise
-    except Exception as error:  # noqa: BLE001 - the library's; its text may hold content
+    except Exception as error:  # noqa: BLE001 - litellm's; its text may contain content
         if _is_ours(error):
             raise _internal(error) from None
         raise no_counterpart(kind, None) from None
@@ -179,12 +179,12 @@ def _answer(raw: bytes, translate: Callable[[Json], Json]) -> bytes:
     unended = _end_with_default(given)
     try:
         answer = translate(given)
-        if unended:  # the client sees what the provider said, which is nothing
+        if unended:  # the provider sent no finish reason, so the client gets none
             answer["choices"][0]["finish_reason"] = None
         return _dumped(answer)
     except UpstreamFailed:
         raise
-    except Exception as error:  # noqa: BLE001 - the library's; its text may hold content
+    except Exception as error:  # noqa: BLE001 - litellm's; its text may contain content
         raise _malformed(error) from None
 
 
@@ -205,7 +205,7 @@ def _end_with_default(given: Json) -> bool:
 
 
 class StreamReply(WrappedReply):
-    """Only what came whole is translated; an end without a finish reason stays without one."""
+    """Translates complete events only. A stream without a finish reason gets none here."""
 
     def __init__(
         self, reply: UpstreamReply, chunks: ChunkTranslator, dropped: Sequence[str]
@@ -218,30 +218,30 @@ class StreamReply(WrappedReply):
         return b"".join([piece async for piece in self.chunks()])
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        events, made = self._chunks.payloads, self._chunks
-        async for piece in chunks_until_end(self._reply.chunks(), lambda: made.ended):
+        events, translator = self._chunks.payloads, self._chunks
+        async for piece in chunks_until_end(self._reply.chunks(), lambda: translator.ended):
             out: list[bytes] = []
             try:
                 for data in events.read(piece):
-                    out += [_line(event) for event in _fed(made, data)]
+                    out += [_line(event) for event in _fed(translator, data)]
             except ErrorInStream as error:
                 yield b"".join([*out, _line({"error": error.error})])
                 return
             if out:
                 yield b"".join(out)
-        last = [_line(event) for event in made.end()]
-        yield b"".join([*last, DONE]) if made.finished else b"".join(last)
+        last = [_line(event) for event in translator.end()]
+        yield b"".join([*last, DONE]) if translator.finished else b"".join(last)
 
 
-def _fed(made: ChunkTranslator, data: bytes) -> Sequence[Json]:
-    if data == b"[DONE]":  # of a gateway, behind a protocol that has no such event
+def _fed(translator: ChunkTranslator, data: bytes) -> Sequence[Json]:
+    if data == b"[DONE]":  # a gateway adds it, although the protocol has no such event
         return ()
     event = _json(data)
     try:
-        return made.feed(event)
+        return translator.feed(event)
     except (ErrorInStream, UpstreamFailed):
         raise
-    except Exception as error:  # noqa: BLE001 - the library's; its text may hold content
+    except Exception as error:  # noqa: BLE001 - litellm's; its text may contain content
         raise _malformed(error) from None
 
 
@@ -251,18 +251,18 @@ def _json(raw: bytes) -> Json:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise UpstreamFailed(FailureClass.MALFORMED, "the answer is no JSON object")
+        raise UpstreamFailed(FailureClass.MALFORMED, "the answer is not a JSON object")
     return found
 
 
 def _finite(text: str) -> float | None:
-    """Of NaN and infinities nothing can be handed on: they are as null."""
+    """JSON has no NaN or infinities; the client gets null."""
     value = float(text)
     return value if math.isfinite(value) else None
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether the library had no part in it: it raises at what it cannot read or say."""
+    """Returns whether our code raised the error, not litellm on content that it cannot read."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return not any(
         frame.f_globals.get("__name__", "").startswith("litellm") for frame in frames
@@ -277,7 +277,7 @@ def _internal(error: Exception) -> UpstreamFailed:
 def _malformed(error: Exception) -> UpstreamFailed:
     if _is_ours(error):
         return _internal(error)
-    # Its text may hold what was said.
+    # Only the type, because the error's text may contain content.
     return UpstreamFailed(
         FailureClass.MALFORMED, f"the answer cannot be translated: {type(error).__name__}"
     )
