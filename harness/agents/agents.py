@@ -1,9 +1,7 @@
-"""Creates, changes and deletes agents, and opens and closes their sessions, for their clients.
+"""Creates, changes and deletes agents, and opens and closes their sessions.
 
-An `AgentsClient` is on whose behalf a request is made, which agents it sees, and whether it may
-consent to a literal model, which no route's proof covers: by a signed grant that expires, in
-the same transaction. Closing a session ends its turn, the sessions that it spawned, and what
-waits for a person's decision.
+An `AgentsClient` sends the requests. No route's proof covers a literal model, so a person
+consents to it with a signed grant that expires.
 """
 
 from collections.abc import Mapping
@@ -40,22 +38,19 @@ from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 from harness.routing.table import Route
 
-DELETED: Final = "its agent was deleted"
-CLOSED: Final = "the session was closed"
 _KINDS: Final = {"model": GrantKind.CHANGE, "fallback_model": GrantKind.FALLBACK}
 
 
 @dataclass(frozen=True, slots=True)
 class AgentsClient:
-    """A data key, a person or service with a management key, or this machine's operator, who
-    asks over loopback without one.
+    """The sender of a request: a data key, a person or service with a management key, or this
+    machine's operator, who needs no key over loopback.
     """
 
-    # The data key's id; None for the others.
-    key: str | None = None
-    routes: frozenset[str] = frozenset()  # that the data key opens; empty for all
+    key: str | None = None  # the data key's id
+    routes: frozenset[str] = frozenset()  # routes that the data key may use; empty for all
     actor: Actor | None = None  # None for a data key
-    is_open: bool = False  # without any key
+    is_open: bool = False  # the request has no key
 
     @classmethod
     def of_data_key(cls, key: ApiKey) -> "AgentsClient":
@@ -67,12 +62,14 @@ class AgentsClient:
 
     @classmethod
     def of_operator(cls) -> "AgentsClient":
-        """An approver at most: it is not known who asks."""
+        """Builds the operator's client, who is an approver at most: any user of this machine
+        may be the sender.
+        """
         return cls(actor=replace(OPERATOR, role=Role.APPROVER), is_open=True)
 
     @property
     def name(self) -> str:
-        """What tells clients apart, such as their idempotency keys."""
+        """The client's unique name, for example to keep idempotency keys apart."""
         if self.key is not None:
             return f"key:{self.key}"
         return f"principal:{self.actor.principal if self.actor else ''}"
@@ -83,8 +80,8 @@ class AgentsClient:
         return not (self.is_open and agent.owner_key is not None)
 
     def find_agent(self, tx: Transaction, id_: str, *, lock: bool = False) -> Agent:
-        """Finds an agent of this client. Raises NotFound for a deleted agent, and for one of
-        another client. lock: no other process changes it before the transaction ends.
+        """Finds an agent of this client. lock: other processes cannot change it until the
+        transaction ends. Raises NotFound for a deleted agent and for another client's agent.
         """
         agent = Agents(tx).lock(id_) if lock else Agents(tx).get(id_)
         if not self.sees(agent):
@@ -94,12 +91,12 @@ class AgentsClient:
         return agent
 
     def require_write(self) -> None:
-        """Checks the role. Raises NotAllowed for a person who may only look."""
+        """Refuses a viewer with NotAllowed."""
         if self.actor is not None:
             self.actor.require(Role.PROPOSER)
 
     def require_route(self, route: str) -> None:
-        """Checks that the data key opens a route. Raises NotAllowed."""
+        """Refuses a route that the data key may not use, with NotAllowed."""
         if self.routes and route not in self.routes:
             raise NotAllowed(
                 f"model: this key does not open the route {route!r}; name another one",
@@ -107,7 +104,7 @@ class AgentsClient:
             )
 
     def require_consent(self) -> Actor:
-        """Returns the person who may consent to a literal model. Raises NotAllowed."""
+        """Returns the person who consents to a literal model. Raises NotAllowed."""
         if self.actor is None:
             raise NotAllowed(
                 "model: a literal model has no proof for any route, so a person consents to "
@@ -126,19 +123,19 @@ def create_agent(
     reason: str = "",
     **settings: Any,
 ) -> Agent:
-    """Creates an agent and, for a literal model, the grant that opens it. reason: of the
-    consent to a literal model. settings: further fields of the agent.
+    """Creates an agent, and the grants of its literal models. reason: why the person consents
+    to a literal model. settings: further fields of the agent.
 
-    Raises NotAllowed for a literal model without an approver, a route that the key does not
-    open, and a target or route that may not see the data class; NotFound for an unknown class,
-    target or provider; Conflict for one literal model too many.
+    Raises NotAllowed for a literal model without an approver, a route that the key may not use,
+    and a target or route that may not see the data class.
+    Raises NotFound for an unknown class, target or provider, Conflict for too many grants.
     """
     client.require_write()
     id_, now = ctx.chance.token("ag_"), ctx.clock.now()
     agent = Agent(id_, name, model, now, now, owner_key=client.key, **settings)
-    if (asked := agent.data_class) and asked not in ctx.data_classes:
-        hint = did_you_mean(asked, ctx.data_classes)
-        raise NotFound(f"dataClass: there is no data class {asked!r}{hint}")
+    if (name := agent.data_class) and name not in ctx.data_classes:
+        hint = did_you_mean(name, ctx.data_classes)
+        raise NotFound(f"dataClass: there is no data class {name!r}{hint}")
     with ctx.store.write() as tx:
         Agents(tx).add(agent)
         _allow(ctx, tx, client, agent, model, GrantKind.BASELINE, reason)
@@ -148,27 +145,24 @@ def create_agent(
 
 
 def load_agent(ctx: Context, client: AgentsClient, id_: str) -> Agent:
-    """Loads an agent. Raises NotFound for one that is deleted, or that another client owns."""
     with ctx.store.read() as tx:
         return client.find_agent(tx, id_)
 
 
 def owner_of(tx: Transaction, agent: Agent) -> AgentsClient:
-    """The client for whom the agent acts. Raises NotAllowed where its key was revoked."""
+    """Finds the client for whom the agent acts. Raises NotAllowed if its key is revoked."""
     if agent.owner_key is None:
         return AgentsClient.of_operator()
     key = ApiKeys(tx).find(agent.owner_key)
     if key is None or key.revoked_at is not None:
-        raise NotAllowed("the key of this agent was revoked")
+        raise NotAllowed("the key of this agent is revoked: create an agent with another key")
     return AgentsClient.of_data_key(key)
 
 
 def change_agent(
     ctx: Context, client: AgentsClient, id_: str, reason: str = "", **changes: Any
 ) -> Agent:
-    """Changes an agent for sessions that are opened from now on. reason: of the consent to a
-    literal model. changes: the new values of its fields.
-
+    """Changes an agent; open sessions keep their model. changes: the new values of its fields.
     Raises as `create_agent`, and NotFound.
     """
     client.require_write()
@@ -191,7 +185,7 @@ def delete_agent(ctx: Context, client: AgentsClient, id_: str) -> None:
     with ctx.store.write() as tx:
         agent = client.find_agent(tx, id_, lock=True)
         for session in Sessions(tx).open_ids(id_):
-            close_in_unit(ctx, tx, session, DELETED)
+            close_in_unit(ctx, tx, session, "its agent was deleted")
         Agents(tx).save(replace(agent, deleted_at=ctx.clock.now()))
 
 
@@ -213,7 +207,7 @@ def _allow(
     grant_literal(ctx, tx, actor, agent, model.target, kind, reason)
 
 
-def grant_literal(  # noqa: PLR0913 - what a consent is made of
+def grant_literal(  # noqa: PLR0913 - the parts of a consent
     ctx: Context,
     tx: Transaction,
     actor: Actor,
@@ -224,12 +218,11 @@ def grant_literal(  # noqa: PLR0913 - what a consent is made of
     *,
     request: ModelSwitchRequest | None = None,
 ) -> None:
-    """Stores a person's consent to a literal model: for the session of a switch request, else
-    for all of the agent's.
+    """Stores a person's consent to a literal model: for the session of a switch request, or
+    without a request for all sessions of the agent.
 
-    Raises NotFound without its provider, NotAllowed where that may not see the agent's data,
-    Conflict where the policy allows no further literal model, ConfigError where this process
-    has no key of control's.
+    Raises NotFound for an unknown provider, NotAllowed if the provider may not see the agent's
+    data, Conflict for too many grants, ConfigError without the control plane's signing key.
     """
     target = named_models.register_model(ctx, tx, actor, model)
     check_target_data_class(ctx, agent.data_class, target)
@@ -261,7 +254,7 @@ def grant_literal(  # noqa: PLR0913 - what a consent is made of
         "data_class": agent.data_class,
     }
     AuditLog(tx).append(actor, "agent.grant", f"agent {grant.agent}", details)
-    # After the grant is added: of two at once, the second sees the first one's.
+    # Counted after the insert, so that of two concurrent grants the second counts the first.
     in_force = [g for g in AgentGrants(tx).not_revoked() if now < g.expires_at]
     if len(in_force) > (most := ctx.agents.max_literals):
         raise Conflict(
@@ -272,8 +265,8 @@ def grant_literal(  # noqa: PLR0913 - what a consent is made of
 
 
 def revoke_grant(ctx: Context, actor: Actor, id_: str, reason: str = "") -> AgentGrant:
-    """Routers then refuse the model within seconds. Raises NotAllowed below an approver,
-    NotFound, Conflict for one that is revoked.
+    """Revokes a grant; routers refuse its model within seconds. Raises NotAllowed below an
+    approver, NotFound, Conflict for a revoked grant.
     """
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
@@ -286,7 +279,7 @@ def revoke_grant(ctx: Context, actor: Actor, id_: str, reason: str = "") -> Agen
 
 
 def check_target_data_class(ctx: Context, data_class: str, target: Target) -> None:
-    """Checks that a target's provider may see an agent's data. Raises NotAllowed."""
+    """Refuses a provider that may not see the agent's data, with NotAllowed."""
     if not may_see(ctx.data_classes, data_class, target.provider):
         raise NotAllowed(
             f"model: the agent has {data_class} data, and provider {target.provider!r} may "
@@ -296,8 +289,8 @@ def check_target_data_class(ctx: Context, data_class: str, target: Target) -> No
 
 
 def require_route(ctx: Context, tx: Transaction, agent: Agent, name: str) -> Route:
-    """The route, whose own data class holds for all that may ever answer on it. Raises
-    NotAllowed where it is not as strict as the agent's, NotFound without the route.
+    """Finds a route for an agent. Every target that may answer on a route keeps to the route's
+    own data class. Raises NotFound, NotAllowed if that class is less strict than the agent's.
     """
     route = Routing(tx).route(name)
     if route is None:
@@ -309,8 +302,8 @@ def require_route(ctx: Context, tx: Transaction, agent: Agent, name: str) -> Rou
     carried = route.settings.data_class
     if not is_at_least_as_strict(ctx.data_classes, carried, than=agent.data_class):
         raise NotAllowed(
-            f"model: the agent has {agent.data_class} data, and route {name!r} carries "
-            f"{carried or 'no class of'} data: name a route that is as strict",
+            f"model: the agent has {agent.data_class} data, and route {name!r} is for "
+            f"{carried or 'unclassified'} data: name a route that is as strict",
             code="data_class_not_allowed",
         )
     return route
@@ -323,11 +316,11 @@ def open_session(
     user_id: str = "",
     metadata: Mapping[str, object] | None = None,
 ) -> AgentSession:
-    """Opens a session. Raises NotFound, NotAllowed for a literal model whose grant is over."""
+    """Opens a session. Raises NotFound, NotAllowed if the model's grant has ended."""
     client.require_write()
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        # Locked: no other process deletes the agent before its session is there to be closed.
+        # The lock keeps other processes from deleting the agent before its session is stored.
         model = client.find_agent(tx, agent, lock=True).model
         if not model.is_literal:
             client.require_route(model.route)
@@ -346,9 +339,7 @@ def open_session(
 def open_child(
     ctx: Context, tx: Transaction, parent: AgentSession, model: ModelChoice
 ) -> AgentSession:
-    """A session that another one spawned, in the caller's unit of work. model: where it is a
-    literal one, the caller has found its grant.
-    """
+    """Opens a session that `parent` spawned. The caller has checked the model's grant."""
     parent.require_open()
     id_, now = ctx.chance.token("se_"), ctx.clock.now()
     child = AgentSession(
@@ -361,7 +352,7 @@ def open_child(
 def find_grant(
     ctx: Context, tx: Transaction, agent: str, session: str, target_name: str
 ) -> AgentGrant | None:
-    """The grant in force of a literal model that ends last. session: empty for those of all."""
+    """Finds the grant in force that ends last. session: empty for grants for all sessions."""
     now = ctx.clock.now()
     fits = [
         grant
@@ -372,7 +363,6 @@ def find_grant(
 
 
 def load_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> AgentSession:
-    """Loads a session. Raises NotFound, also for a session of another agent."""
     with ctx.store.read() as tx:
         return _require_session(tx, client, agent, id_)
 
@@ -388,18 +378,16 @@ def _require_session(
 
 
 def close_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> AgentSession:
-    """Closes a session and all below it; a closed one stays as it is. Raises NotFound,
-    NotAllowed.
-    """
     client.require_write()
     with ctx.store.write() as tx:
         _require_session(tx, client, agent, id_)
-        close_in_unit(ctx, tx, id_, CLOSED)
+        close_in_unit(ctx, tx, id_, "the session was closed")
         return Sessions(tx).get(id_)
 
 
 def close_in_unit(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
-    # First of all: the lock of decisions comes before those of sessions, in every unit.
+    """Closes a session, with its turn, its pending switch requests and its child sessions."""
+    # Every transaction locks the decisions before it locks a session.
     for request in SwitchRequests(tx).pending(session=id_):
         now = ctx.clock.now()
         is_over = request.state_at(now) is SwitchState.EXPIRED

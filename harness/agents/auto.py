@@ -1,11 +1,9 @@
-"""`AutoTargets` finds the target that answers a session's next message where its model is
-`auto`: the cheapest of the route's incumbent and fallbacks with evidence that holds, and with a
-score on the floor's suite whose lower 95 % bound reaches the floor. The router asks it before
-the route's other targets.
+"""`AutoTargets` chooses the target for the model `auto`: the cheapest of the route's incumbent
+and fallbacks with valid evidence, whose score's lower 95 % bound on the floor's suite reaches
+the floor.
 
-The canary is never chosen, nor a target that passed its evals and has no place in the route:
-a proposer could otherwise bring a candidate into traffic by asking for `auto`. A number that is
-missing or not finite never beats the incumbent.
+The canary and targets outside the route are never chosen: a proposer must not bring a candidate
+into traffic by asking for `auto`. A missing number never beats the incumbent.
 """
 
 import math
@@ -14,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 from statistics import fmean
 from typing import Final
 
@@ -55,10 +53,10 @@ MAX_REMEMBERED: Final = 256
 class AutoCandidate:
     target: str  # id
     name: str  # `provider/model`
-    # Lower 95 % bound of its score, from 0 to 1; None without one, without evidence that lets
-    # the target serve now, and where it cannot answer this message.
+    # Lower 95 % bound of its score, from 0 to 1; None without a score or valid evidence, and
+    # for a target that cannot answer this message.
     low: float | None = None
-    usd: float | None = None  # of 1,000 answers like those that were scored; None if unknown
+    usd: float | None = None  # price of 1,000 answers like the scored ones; None if unknown
 
     def reaches(self, floor: float) -> bool:
         return _number(self.low) >= floor
@@ -71,14 +69,14 @@ class AutoCandidate:
 @dataclass(frozen=True, slots=True)
 class AutoChoice:
     chosen: AutoCandidate
-    reason: str  # one sentence, without the target's name
+    reason: str  # without the target's name
 
 
 def choose_target(
     incumbent: AutoCandidate, others: Sequence[AutoCandidate], floor: float, suite: str
 ) -> AutoChoice:
-    """The cheapest of those that reach the floor; of equal ones the incumbent, then the first
-    by name. One that reaches it without a price stays: no other is known to be cheaper.
+    """Chooses the cheapest candidate that reaches the floor; among equal prices the incumbent,
+    then the first by name. An incumbent that reaches the floor without a price is kept.
     """
     if incumbent.reaches(floor) and not incumbent.has_price:
         return keep_incumbent(
@@ -86,7 +84,7 @@ def choose_target(
         )
     fits = [c for c in (incumbent, *others) if c.reaches(floor) and c.has_price]
     if not fits:
-        return keep_incumbent(incumbent, f"nothing is known to reach {floor:g} on {suite}")
+        return keep_incumbent(incumbent, f"no target is known to reach {floor:g} on {suite}")
     best = min(fits, key=lambda fit: (_number(fit.usd), fit is not incumbent, fit.name))
     among = f"the cheapest of {len(fits)}" if len(fits) > 1 else "the only one"
     reason = (
@@ -101,24 +99,24 @@ def keep_incumbent(incumbent: AutoCandidate, reason: str) -> AutoChoice:
 
 
 def _number(value: float | None) -> float:
-    """Below everything for what is missing, no number, or without bounds."""
+    """Replaces a missing or infinite number by minus infinity."""
     return value if value is not None and math.isfinite(value) else -math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRuns:
     low: float | None
-    input_tokens: float  # input_tokens, output_tokens: of one answer, in the mean
-    output_tokens: float
-    served: tuple[ServedModel, ...]  # what the provider said that it served
-    judge: tuple[ServedModel, ...]  # the same of the judge
+    input_tokens: float  # mean per answer
+    output_tokens: float  # mean per answer
+    served: tuple[ServedModel, ...]  # models that the provider reported
+    judge: tuple[ServedModel, ...]  # models that the judge's provider reported
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreTerms:
-    pin: SuitePin  # of the suite as it is now
-    served_pin: ServedPin  # what the providers must go on serving
-    lasts: timedelta  # how long a measurement holds
+    pin: SuitePin  # of the current suite
+    served_pin: ServedPin  # how strictly the providers must keep serving the same model
+    lasts: timedelta  # how long a measurement is valid
 
 
 def _list_runs(
@@ -135,17 +133,17 @@ def _list_runs(
 
 
 def list_whole_items(samples: Sequence[Sample], epochs: int) -> Sequence[Sample]:
-    """The run's first items, in its order, up to the first that lacks an answer: one that was
-    taken out of the database must not raise the score.
+    """Lists the samples of a run's first items, up to the first item without all its answers:
+    deleting an answer from the database must not raise the score.
     """
-    asked = Counter(sample.position for sample in samples)
-    whole = next(position for position in count() if asked[position] != epochs)
+    answers = Counter(sample.position for sample in samples)
+    whole = next(position for position in count() if answers[position] != epochs)
     return [sample for sample in samples if sample.position < whole]
 
 
 def measure_samples(samples: Sequence[Sample]) -> MeasuredRuns:
-    """An item that was asked several times counts once, with its mean. An answer that never
-    came, or has no valid score, counts 0: a caller would have had none.
+    """Measures a score's bound and the tokens of an answer. An item of several epochs counts
+    once, with its mean. A missing answer or score counts 0.
     """
     items: dict[str, list[float]] = {}
     for sample in samples:
@@ -161,16 +159,15 @@ def measure_samples(samples: Sequence[Sample]) -> MeasuredRuns:
 
 
 class AutoTargets:
-    """Chooses who answers for the model `auto`: the cheapest target above the route's floor,
-    else the incumbent. floors: by route. standing: kill switches of the environment and the
-    file.
+    """Chooses targets for the model `auto`. floors: by route. standing: kill switches of the
+    environment and the file.
     """
 
     def __init__(
         self, floors: Mapping[str, AutoFloor], standing: Sequence[KillSwitch] = ()
     ) -> None:
         self._floors, self._standing = floors, standing
-        # By runs with their counts of samples: ended runs only ever grow.
+        # By runs with their counts of samples: an ended run may still get more samples.
         self._measured: dict[tuple[object, ...], MeasuredRuns] = {}
 
     def find(
@@ -211,7 +208,7 @@ class AutoTargets:
         able = provider is not None and _is_able(ctx, agent, route, target, provider, messages)
         low = usd = None
         if able and terms is not None and _has_evidence(ctx, tx, route, entry):
-            # Where a row's signature does not hold, nothing is known.
+            # A row with an invalid signature proves no score.
             with suppress(SwapgateError):
                 low, usd = self._load_score(ctx, tx, target, provider, terms)
         return AutoCandidate(target.id, target.name, low, usd)
@@ -224,16 +221,14 @@ class AutoTargets:
         provider: Provider | None,
         terms: ScoreTerms,
     ) -> tuple[float | None, float | None]:
-        """The lower 95 % bound of the target's score, and today's price of 1,000 answers; None
-        for what is not known.
-        """
+        """Loads the score's lower 95 % bound and today's price of 1,000 answers."""
         runs = _list_runs(ctx, tx, target, terms)
         if not runs:
             return None, None
         measured = self._measure(tx, runs)
         newest = runs[0].created_at
-        for who, served in ((target.id, measured.served), (terms.pin.judge, measured.judge)):
-            sightings = Sightings(tx).for_target(who) if who else ()
+        for id_, served in ((target.id, measured.served), (terms.pin.judge, measured.judge)):
+            sightings = Sightings(tx).for_target(id_) if id_ else ()
             replaced = find_replacement(served, sightings, terms.served_pin, decided_at=newest)
             if replaced is not None or is_mixed(served, terms.served_pin):
                 return None, None
@@ -248,14 +243,13 @@ class AutoTargets:
         if key not in self._measured:
             if len(self._measured) >= MAX_REMEMBERED:
                 self._measured.clear()
-            read = [list_whole_items(EvalRuns(tx).samples(run.id), run.epochs) for run in runs]
-            samples = [sample for whole in read for sample in whole]
-            self._measured[key] = measure_samples(samples)
+            whole = (list_whole_items(EvalRuns(tx).samples(r.id), r.epochs) for r in runs)
+            self._measured[key] = measure_samples([*chain.from_iterable(whole)])
         return self._measured[key]
 
 
 def _terms(ctx: Context, route: Route, floor: AutoFloor) -> ScoreTerms | None:
-    """None where the suite cannot be read: then nothing is known."""
+    """Returns None if the suite cannot be read."""
     try:
         gate = ctx.policy(route.settings.policy).gate
         pin = ctx.suites.pin(floor.suite)
@@ -265,7 +259,7 @@ def _terms(ctx: Context, route: Route, floor: AutoFloor) -> ScoreTerms | None:
 
 
 def _has_evidence(ctx: Context, tx: Transaction, route: Route, entry: TargetEvidence) -> bool:
-    """Whether the evidence holds. The incumbent's holds while it is the incumbent."""
+    """Returns whether the evidence is valid. The incumbent needs no further evidence."""
     if entry.target == route.incumbent:
         return True
     if entry.kind is EvidenceKind.WAIVER:
@@ -294,7 +288,7 @@ def _is_able(
     provider: Provider,
     messages: Sequence[SessionMessage],
 ) -> bool:
-    """Whether the target has a key, may see the data, and can go on with the conversation."""
+    """Returns whether the target has a key, may see the data, and fits the conversation."""
     settings = route.settings
     is_capable = target.id in (route.incumbent, *settings.capable)
     can = model_capabilities(ctx, provider, target.model)

@@ -1,8 +1,5 @@
-"""`ServerTools` are the tools that run on the server: those of tool servers, and those of
-Swapgate's own (`BuiltInTool`), which models call in a turn and MCP clients in the name of a
-session. By `switch_model` an agent looks at models and asks for another one, the same over
-HTTP, MCP and within a turn. `manage_credentials` says which providers are set up, never a
-value.
+"""`ServerTools` runs the tools of tool servers and Swapgate's own tools (`BuiltInTool`). Models
+call them in a turn; MCP clients call built-in tools on behalf of a session.
 """
 
 import json
@@ -38,7 +35,7 @@ Arguments = Mapping[str, object]
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
     content: object  # becomes JSON
-    usage: MessageUsage = FREE  # of models that the tool asked
+    usage: MessageUsage = FREE  # of the models that the tool called
 
 
 @dataclass(frozen=True)
@@ -51,16 +48,16 @@ class BuiltInTool:
             answer = await self.answer(json.loads(call.arguments or "{}"), caller)
             content = json.dumps(to_shown(answer.content), ensure_ascii=False)
             return ToolResult(call.id, content, usage=answer.usage)
-        # It tells the model what to do about an error of ours, and nothing of others.
+        # The model gets the text of Swapgate's own errors only.
         except SwapgateError as error:
             return ToolResult(call.id, str(error), is_error=True)
         except Exception:
             log.exception("tool_failed", tool=self.offered.name, session=caller.session)
-            return ToolResult(call.id, "the tool failed; go on without it", is_error=True)
+            return ToolResult(call.id, "the tool failed; continue without it", is_error=True)
 
 
 class ServerTools:
-    """Runs the tools of the server. built_in: by name; spawning is added later."""
+    """Runs the server's tools. `spawn` is added later, because it needs the turns."""
 
     def __init__(
         self, built_in: Iterable[BuiltInTool] = (), servers: ToolRuntime | None = None
@@ -106,8 +103,8 @@ def build_tool(
             given = kind.model_validate(arguments)
         except ValidationError as error:
             fault = error.errors()[0]
-            said = describe_fault(fault, fault["loc"], schema)
-            raise InputError(f"{'.'.join(map(str, fault['loc']))}: {said}") from None
+            reason = describe_fault(fault, fault["loc"], schema)
+            raise InputError(f"{'.'.join(map(str, fault['loc']))}: {reason}") from None
         return await answer(given, caller)
 
     return BuiltInTool(OfferedTool(name, description, schema), read_and_answer)
@@ -121,10 +118,10 @@ async def switch_model(
     reason: str = "",
     wait_s: float = 0.0,
 ) -> SwitchModelAnswer:
-    """Answers one call of the tool. model: for the action list, words that the names must have.
-    wait_s: how long a decision is waited for.
+    """Answers a call of the tool. Raises as `request_switch`, and NotFound.
 
-    Raises as `request_switch`, and NotFound.
+    model: with the action `list`, words that a model's name must contain.
+    wait_s: seconds to wait for the decision.
     """
     if action == "list":
         return await run_unit(lambda: model_matching.list_for_session(ctx, session, model))
@@ -133,7 +130,7 @@ async def switch_model(
     except AmbiguousName as question:
         return SwitchModelAnswer(
             status="question",
-            message="several models fit: call it again with one of the candidates",
+            message="several models fit: call the tool again with one of the candidates",
             candidates=list(question.candidates),
         )
     request = await run_unit(lambda: switches.request_switch(ctx, session, [chosen], reason))
@@ -148,8 +145,8 @@ def switch_answer(ctx: Context, request: ModelSwitchRequest) -> SwitchModelAnswe
     message = decision_text(request, state)
     if state is SwitchState.PENDING:
         message = (
-            f"A person decides until {request.expires_at:%Y-%m-%d %H:%M} UTC. Until then the "
-            "session stays on its model: go on with it."
+            f"A person must decide by {request.expires_at:%Y-%m-%d %H:%M} UTC. Until then the "
+            "session stays on its model: continue with it."
         )
     return SwitchModelAnswer(
         status=state.value,
@@ -165,18 +162,17 @@ class SwitchArguments(ToolArguments):
     action: Literal["list", "switch"]
     model: str = Field(
         "",
-        description="switch: the model's name, a loose one will do. list: words that the names "
-        "must have, or nothing.",
+        description="switch: the model's name; an approximate name is enough. list: words that "
+        "a model's name must contain; empty for all models.",
     )
-    reason: str = Field("", description="switch: why, for the person.")
+    reason: str = Field("", description="switch: your reason, for the person who decides.")
 
 
 class WaitingSwitchArguments(SwitchArguments):
     wait_s: float = Field(
         0.0,
         ge=0,
-        description="switch: how long to wait for the decision, in seconds; 0 to ask and go "
-        "on.",
+        description="switch: seconds to wait for the decision; 0 to continue at once.",
     )
 
 
@@ -185,7 +181,7 @@ class ListArguments(ToolArguments):
 
 
 def build_switch_tool(ctx: Context, *, waits: bool = False) -> BuiltInTool:
-    """`switch_model`. waits: callers may wait for the decision; a turn never does."""
+    """Builds `switch_model`. waits: callers may wait for the decision; a turn never waits."""
 
     async def answer(given: SwitchArguments, caller: ToolCaller) -> ToolAnswer:
         switched = await switch_model(ctx, caller.session, **given.model_dump())
@@ -193,16 +189,16 @@ def build_switch_tool(ctx: Context, *, waits: bool = False) -> BuiltInTool:
 
     return build_tool(
         SWITCH_MODEL,
-        "List the models that are available, or ask to go on with another one. A person "
-        "approves every switch; an approved one is in force from the next message on, with "
-        "the whole conversation kept.",
+        "List the available models, or request a switch of this conversation to another model. "
+        "A person approves every switch. An approved switch applies from the next message on, "
+        "and keeps the whole conversation.",
         WaitingSwitchArguments if waits else SwitchArguments,
         answer,
     )
 
 
 def build_credentials_tool(ctx: Context) -> BuiltInTool:
-    """`manage_credentials` lists: a person enters keys, never an agent."""
+    """Builds `manage_credentials`, which only lists: only people may enter keys."""
 
     async def answer(_: ListArguments, __: ToolCaller) -> ToolAnswer:
         known = await run_unit(lambda: credentials.list_credentials(ctx))
@@ -216,7 +212,7 @@ def build_credentials_tool(ctx: Context) -> BuiltInTool:
 
     return build_tool(
         MANAGE_CREDENTIALS,
-        "List which providers are set up. It never shows a key, and cannot change one.",
+        "List the providers that are set up. It cannot show or change a key.",
         ListArguments,
         answer,
     )

@@ -1,11 +1,10 @@
-"""Two signed headers join the router and the agents process: `x-swapgate-agent` says for whose
-key, agent and session the agents process calls a model, and `x-swapgate-peer` who is connected
-to the router whose request it passes through. A header holds no secret, but opens what it names
-until it is stale: it is never logged, nor sent to a provider or a client.
+"""Signed headers between the router and the agents process, and signed approval links. Pure.
 
-An approval link shows one switch request, and lets a person with the role decide it, once. The
-link carries no key. It shows the agent's words, so send it only to people who may read them.
-Pure.
+With `x-swapgate-agent` the agents process names the key, agent and session of a model call.
+With `x-swapgate-peer` the router names the client's address. A header grants access until it
+is stale, so it is never logged, nor sent to a provider or a client.
+
+An approval link shows one switch request with the agent's words, and holds no key.
 """
 
 import base64
@@ -22,31 +21,29 @@ MAX_SIGNED_BYTES: Final = 4096
 _VERSION: Final = b"v1"
 AGENT_HEADER: Final = b"x-swapgate-agent"
 PEER_HEADER: Final = b"x-swapgate-peer"
-# How old a header may be, and how far in the future: clocks of two machines differ a little.
-FRESH_S: Final = 60
-AHEAD_S: Final = 5
+FRESH_S: Final = 60  # a header's greatest age
+AHEAD_S: Final = 5  # the clocks of two machines differ a little
 _AGENT_PURPOSE: Final = b"swapgate: agents process to router"
 _PEER_PURPOSE: Final = b"swapgate: router to agents process"
 
 
 class HeaderFault(StrEnum):
-    FORGED = "forged"  # not signed with this installation's secret, or no such header
-    STALE = "stale"  # older than `FRESH_S`, or of the future
+    FORGED = "forged"  # not signed with this installation's secret, or malformed
+    STALE = "stale"  # older than `FRESH_S`, or from the future
 
 
 @dataclass(frozen=True, slots=True)
 class AgentCaller:
     agent: str  # its id
     session: str  # the session's id
-    key: str = ""  # id of the data key that pays and limits; empty for nobody's
-    grant: str = ""  # id of the grant that opens a literal model; empty for a route
-    # Of the route's targets, the id of the one to ask first; empty for the route's own order.
-    target: str = ""
-    fallback: str = ""  # the agent's other model, which is asked where this one fails
+    key: str = ""  # id of the data key whose limits apply; empty for no key
+    grant: str = ""  # id of the literal model's grant; empty for a route
+    target: str = ""  # id of the route's target to call first; empty for the route's own order
+    fallback: str = ""  # the model that the agents process calls next if this call fails
 
 
 def sign_agent_header(caller: AgentCaller, secret: bytes, now: float) -> bytes:
-    """The value of `x-swapgate-agent`. secret: the installation's. now: Unix seconds."""
+    """Signs the value of `x-swapgate-agent`. now: Unix seconds."""
     return _sign(asdict(caller), secret, _AGENT_PURPOSE, now)
 
 
@@ -61,7 +58,7 @@ def read_agent_header(value: bytes, secret: bytes, now: float) -> AgentCaller | 
 
 
 def sign_peer_header(address: str, secret: bytes, now: float) -> bytes:
-    """The value of `x-swapgate-peer`. address: the client's; empty where nobody knows."""
+    """Signs the value of `x-swapgate-peer`. address: the client's; empty if unknown."""
     return _sign({"peer": address}, secret, _PEER_PURPOSE, now)
 
 
@@ -73,9 +70,7 @@ def read_peer_header(value: bytes, secret: bytes, now: float) -> str | HeaderFau
 
 
 def _sign(values: Mapping[str, str], secret: bytes, purpose: bytes, now: float) -> bytes:
-    """`v1.PAYLOAD.MAC`: a JSON object in base64url, and the HMAC-SHA-256 over all before it, in
-    hexadecimal digits. purpose: the one use of the signature.
-    """
+    """Signs as `v1.PAYLOAD.MAC`: a JSON object in base64url, and a hexadecimal HMAC-SHA-256."""
     payload = json.dumps({**values, "at": int(now)}, separators=(",", ":")).encode()
     signed = b"%b.%b" % (_VERSION, base64.urlsafe_b64encode(payload).rstrip(b"="))
     return b"%b.%b" % (signed, _mac(signed, secret, purpose))
@@ -84,7 +79,7 @@ def _sign(values: Mapping[str, str], secret: bytes, purpose: bytes, now: float) 
 def _read(
     value: bytes, secret: bytes, purpose: bytes, now: float
 ) -> dict[str, str] | HeaderFault:
-    # Nothing is parsed before the signature holds.
+    # The payload is parsed only after its signature is verified.
     text, _, mac = value.rpartition(b".")
     is_short = len(value) <= MAX_SIGNED_BYTES
     if not (is_short and hmac.compare_digest(mac, _mac(text, secret, purpose))):
@@ -113,9 +108,9 @@ _LINK_PURPOSE: Final = b"swapgate: approval link"
 
 @dataclass(frozen=True, slots=True)
 class ApprovalLinks:
-    """Makes links, bound to the digest of all that the request shows."""
+    """Links to switch requests. A link's signature covers everything that its request shows."""
 
-    base_url: str  # where people reach `/agents`
+    base_url: str  # address under which people reach `/agents`
     secret: bytes = field(repr=False)  # the installation's
 
     def link(self, request: ModelSwitchRequest) -> str:

@@ -1,7 +1,8 @@
-"""A `TurnRun` takes one turn: it asks the session's model, runs its tools and asks it again,
-until it answers in text, the client has to run a function, or a bound is reached. Each step is
-stored before the next. `TurnEvent`s tell a listener what happens. A turn goes on when its
-client leaves: a lost connection does not undo what the turn's tools have begun.
+"""A `TurnRun` runs one turn: it calls the session's model and its tools in alternation, until
+the model answers in text, the client must run a function, or a bound is reached.
+
+It stores each step before the next. A turn continues if its client disconnects, because its
+tools may have had effects.
 """
 
 import asyncio
@@ -56,14 +57,14 @@ from harness.routing.context import Context
 from harness.routing.settings import TurnBounds
 
 T = TypeVar("T")
-# A longer result of a tool is an error: the model would pay it again in each further step.
+# A longer result is an error, because each further step of the turn would pay for it again.
 MAX_RESULT_CHARS: Final = 200_000
-# Why an answer that came whole is not all that the model would have said.
+# Reasons for an incomplete text, by finish reason.
 CUT_SHORT: Final[Mapping[str, str]] = {
     "length": "the answer was cut off at the model's length limit",
     "content_filter": "the provider's content filter cut the answer off",
 }
-# By these the model refuses what it was sent, and would again.
+# With these the model refuses its input, and would again.
 _REFUSALS: Final = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -73,16 +74,16 @@ _REFUSALS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class TurnOutcome:
-    """How a turn ended. message: its last one."""
+    """The result of a turn."""
 
-    message: SessionMessage
-    open_calls: tuple[MessageToolCall, ...] = ()  # that the client runs next
-    steps: int = 0  # how often a model answered
-    usage: MessageUsage = field(default_factory=MessageUsage)  # of all of them
+    message: SessionMessage  # the last one
+    open_calls: tuple[MessageToolCall, ...] = ()  # calls that the client runs next
+    steps: int = 0  # number of the models' answers
+    usage: MessageUsage = field(default_factory=MessageUsage)  # of all answers
     error: CallFailed | None = None  # why the turn failed
 
 
-# A message is one under way as its model is asked, and one that was stored after that.
+# A streaming message when its model is called, and every message once it is stored.
 TurnEvent = SessionMessage | AnswerPiece | TurnOutcome
 
 
@@ -92,16 +93,15 @@ class PostedMessage:
     agent: str
     session: str
     incoming: IncomingMessage
-    key: IdempotencyKey | None = None  # under which it may be sent again
-    streams: bool = False  # the client wants the answer as it comes
-    bounds: TurnBounds | None = None  # of a sub-task; None for those of the configuration
-    # The answer that the same idempotency key gets again; empty for an outcome that is not
-    # kept, so that the message may be sent again.
+    key: IdempotencyKey | None = None
+    streams: bool = False  # the client wants the answer in pieces
+    bounds: TurnBounds | None = None  # None for the configuration's bounds
+    # Makes the answer to the same key; an empty answer lets the client send the message again.
     keep: Callable[[TurnOutcome], str] = lambda _: ""
 
 
 class TurnRun:
-    """Begins with its construction, in the running event loop."""
+    """A turn, which its construction starts in the running event loop."""
 
     def __init__(
         self,
@@ -112,12 +112,12 @@ class TurnRun:
         tools: ToolRuntime,
         posted: PostedMessage,
     ) -> None:
-        self.auto = models.primary.reason  # who answers for `auto`, and why; else empty
+        self.auto = models.primary.reason  # the choice for `auto` with its reason; else empty
         self._ctx, self._begun, self._models = ctx, begun, models
         self._calls, self._tools, self._posted = calls, tools, posted
         self._messages = list(begun.messages)
-        self._answer: SessionMessage | None = None  # the one that is not stored yet
-        self._has_output = False  # a piece of it was passed on
+        self._answer: SessionMessage | None = None  # the answer that is not stored yet
+        self._has_output = False  # a piece of the answer was sent
         self._fallback_reason: str | None = None  # not None: the fallback answers this turn
         self._budget = TurnBudget(posted.bounds or ctx.agents.limits, self._now_s)
         self._instructions = begun.agent.instructions
@@ -127,16 +127,16 @@ class TurnRun:
         self.task.add_done_callback(lambda _: self._events.put_nowait(None))
 
     def cancel(self) -> None:
-        """Once: it takes a while to store that it was interrupted."""
+        """Cancels the turn, once: it needs time to store its interruption."""
         if not self.task.done() and not self.task.cancelling():
             self.task.cancel()
 
     async def outcome(self) -> TurnOutcome:
-        """Waits for the turn's end. A caller that stops waiting does not stop the turn."""
+        """Waits for the turn's end; cancelling the wait does not cancel the turn."""
         return await asyncio.shield(self.task)
 
     async def events(self) -> AsyncGenerator[TurnEvent, None]:
-        """What happens, once, up to the outcome. Raises what the turn raised."""
+        """Yields the turn's events to one listener. Raises the turn's error."""
         try:
             while (event := await self._events.get()) is not None:
                 yield event
@@ -154,22 +154,23 @@ class TurnRun:
             return await self._take()
         except asyncio.CancelledError:
             if not await run_unit(lambda: turns.interrupt(self._ctx, held)):
-                # Somebody else did, such as who closed the session: this process goes on.
+                # Another request interrupted it, for example by closing the session. This
+                # process itself is not ending.
                 raise turns.interrupted(held) from None
             cut_off = NobodyAnswered(CUT_OFF, status=503, code="turn_interrupted")
             outcome = TurnOutcome(self._begun.messages[-1], error=cut_off)
             self._emit(outcome)
             return outcome
         except Exception:
-            # What cannot be written now is written when the lease has ended. Who cancels now
-            # comes too late: the turn ends by what failed.
+            # If this write fails, the end of the lease interrupts the turn. A cancellation
+            # during the write is too late: the turn ends with its own error.
             with suppress(SwapgateError, asyncio.CancelledError):
                 await run_unit(lambda: turns.interrupt(self._ctx, held))
             raise
 
     async def _take(self) -> TurnOutcome:
         if self._begun.open_calls:
-            # Not all results are in: nobody is asked yet.
+            # The model is called once the client has sent all results.
             return await self._end(self._begun.open_calls)
         offered = await self._list_tools()
         self._instructions = await run_unit(lambda: with_notes(self._ctx, self._begun))
@@ -181,7 +182,7 @@ class TurnRun:
                 if not server and not refused:
                     return await self._end(client)
                 if not client:
-                    # A tool whose result no model would read is not run: it may have effects.
+                    # A tool may have effects, so it runs only if a model can read its result.
                     self._budget.require_left(self._now_s)
                 await self._run_tools(server, refused)
                 if client:
@@ -198,10 +199,10 @@ class TurnRun:
         return self._budget.left(self._now_s).timeout_s
 
     async def _list_tools(self) -> Sequence[OfferedTool]:
-        """Of two with one name the client's stays: providers take no request with both."""
+        """A client's function hides a server's tool of the same name: names must be unique."""
         tools = self._begun.agent.tools
         if self._begun.session.parent is not None:
-            # No client runs functions of a sub-task, and no person decides about its switches.
+            # In a sub-task no client can run functions, and no person can decide a switch.
             tools = tuple(tool for tool in tools if tool.runs_in_sub_tasks)
         offered = {
             tool.name: OfferedTool(
@@ -215,8 +216,8 @@ class TurnRun:
         return tuple(offered.values())
 
     async def _ask(self, offered: Sequence[OfferedTool]) -> Sequence[MessageToolCall]:
-        """The calls of the next answer, by the session's model or else by the fallback, which
-        then answers for the rest of the turn. Raises CallFailed.
+        """Returns the calls of the next answer. If the session's model fails, the fallback
+        answers for the rest of the turn. Raises CallFailed.
         """
         self._budget.require_left(self._now_s)
         fallback = self._models.fallback
@@ -224,7 +225,7 @@ class TurnRun:
             try:
                 return await self._ask_model(self._models.primary, offered)
             except CallFailed as error:
-                # A key's limit is the same for all models; below a cap one may cost less.
+                # A data key's limit applies to the fallback too; the cap may allow its price.
                 is_others = isinstance(error, NobodyAnswered | StreamBroken)
                 may_fall = (is_others or error.code == CAP_REACHED) and not self._has_output
                 if fallback is None or not may_fall or not self._left_s:
@@ -235,7 +236,7 @@ class TurnRun:
     async def _ask_model(
         self, model: CallableModel, offered: Sequence[OfferedTool]
     ) -> Sequence[MessageToolCall]:
-        """What was answered is stored later, together with what follows from it."""
+        """Keeps the answer in memory; it is stored together with its consequences."""
         answer = await self._begin_answer(model)
         try:
             targets = await self._calls.find_targets(self._models, model.route)
@@ -252,7 +253,7 @@ class TurnRun:
         return self._answer.tool_calls
 
     async def _begin_answer(self, model: CallableModel) -> SessionMessage:
-        """The message of an answer; the fallback's is that of the model that failed."""
+        """Begins an answer's message; the fallback reuses the message of the failed model."""
         if self._answer is None:
             self._answer = await run_unit(
                 lambda: turns.begin_answer(self._ctx, self._begun.session, model=model.name)
@@ -265,7 +266,7 @@ class TurnRun:
         self, model: CallableModel, offered: Sequence[OfferedTool], targets: Sequence[str]
     ) -> ModelCallRequest:
         agent, session = self._begun.agent, self._begun.session
-        # The router compares the session with the grant's.
+        # The router compares this session with the grant's session.
         granted_to, key = model.granted_to or session.id, agent.owner_key or ""
         fallback = self._models.fallback if model is self._models.primary else None
         other = fallback.name if fallback else ""
@@ -308,7 +309,7 @@ class TurnRun:
     async def _run_tools(
         self, calls: Sequence[MessageToolCall], refused: Sequence[RefusedCall]
     ) -> None:
-        """The calls run at the same time; their results are stored in the calls' order."""
+        """Runs the calls in parallel, and stores their results in the calls' order."""
         caller = ToolCaller(self._begun.session.id, self._budget.left(self._now_s))
         await self._record()
         results = await asyncio.gather(*(self._run_tool(call, caller) for call in calls))
@@ -325,7 +326,7 @@ class TurnRun:
             async with asyncio.timeout(timeout_s):
                 return await self._tools.run(call, caller)
         except TimeoutError:
-            reason = f"the tool gave no result within {format_span(timeout_s)}"
+            reason = f"the tool returned no result within {format_span(timeout_s)}"
             return ToolResult(call.id, reason, is_error=True)
 
     async def _record(self, results: Sequence[tuple[str, str]] = ()) -> None:
@@ -333,9 +334,9 @@ class TurnRun:
         stored = await run_unit(
             lambda: turns.record_step(self._ctx, held, answer=answer, results=results)
         )
-        self._take_in(stored)
+        self._append(stored)
 
-    def _take_in(self, stored: Sequence[SessionMessage]) -> None:
+    def _append(self, stored: Sequence[SessionMessage]) -> None:
         self._answer = None
         for message in stored:
             self._messages.append(message)
@@ -346,8 +347,8 @@ class TurnRun:
         open_calls: tuple[MessageToolCall, ...] = (),
         error: CallFailed | None = None,
     ) -> TurnOutcome:
-        """Stores the last answer and the turn's end as one: a process that is killed leaves
-        both or neither. A turn that failed ends in a message that says why.
+        """Stores the last answer and the turn's end in one transaction. A failed turn ends in a
+        message with the reason.
         """
         if error is not None:
             if self._answer is not None and self._answer.state is MessageState.COMPLETE:
@@ -371,15 +372,15 @@ class TurnRun:
         ended = asyncio.ensure_future(run_unit(end))
         with suppress(asyncio.CancelledError):
             await asyncio.shield(ended)
-        # Who cancels now comes too late: nobody is told that what is stored was cut off.
-        self._take_in(await ended)
+        # A cancellation during the write is too late: the turn is stored as complete.
+        self._append(await ended)
         self._emit(outcome)
         return outcome
 
 
 async def run_unit(unit: Callable[[], T]) -> T:
-    """Runs a unit of work in a thread. One that has begun is waited for, also when cancelled:
-    what comes after it must find it done.
+    """Runs a transaction in a thread. A cancellation waits for its end, so that the next
+    transaction finds it committed.
     """
     running = asyncio.ensure_future(asyncio.to_thread(unit))
     try:
@@ -390,7 +391,7 @@ async def run_unit(unit: Callable[[], T]) -> T:
 
 
 def with_notes(ctx: Context, begun: BegunTurn) -> str:
-    """The agent's instructions, with what became of its requests since its last answer."""
+    """Adds the decisions about requests since the last answer to the agent's instructions."""
     answers = (m.created_at for m in begun.messages if m.role is MessageRole.ASSISTANT)
     since = max(answers, default=begun.session.created_at)
     expire_switches(ctx)
@@ -399,10 +400,10 @@ def with_notes(ctx: Context, begun: BegunTurn) -> str:
 
 
 def result_text(result: ToolResult) -> str:
-    """What the model is told of a tool. A result that is too long is an error in its place."""
+    """Returns the text of a tool's result for the model; an error if it is too long."""
     if len(result.content) > MAX_RESULT_CHARS:
         return (
             f"Error: the tool returned {len(result.content)} characters; at most "
-            f"{MAX_RESULT_CHARS} are passed on: ask it for less"
+            f"{MAX_RESULT_CHARS} are allowed: ask the tool for less"
         )
     return f"Error: {result.content}" if result.is_error else result.content

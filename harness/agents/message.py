@@ -1,8 +1,6 @@
-"""A message is one part of a session as it is stored: complete, under way or interrupted, with
-who answered it, its tokens and its cost.
+"""Messages of a session as they are stored, and the context that a model gets of them. Pure.
 
-`build_context` makes of a session's messages what the next model is shown: whole ones alone, in
-order, every tool call with its result. What a target cannot hold is said in words. Pure.
+`build_context` keeps only complete messages, in order, each tool call with its result.
 """
 
 import json
@@ -24,22 +22,22 @@ class MessageRole(StrEnum):
 
 
 class MessageState(StrEnum):
-    STREAMING = "streaming"  # the answer is under way
+    STREAMING = "streaming"  # the model is still answering
     COMPLETE = "complete"
     INTERRUPTED = "interrupted"  # the process ended before the answer did
     FAILED = "failed"  # no model answered
 
 
-# A text, or parts as the API has them: `{"type": "text", …}`, `{"type": "image_url", …}`.
+# A text, or the API's parts: `{"type": "text", …}`, `{"type": "image_url", …}`.
 Content = str | Sequence[Mapping[str, object]]
-ChatMessage = Mapping[str, Any]  # in OpenAI's form, as the router takes it
+ChatMessage = Mapping[str, Any]  # in OpenAI's form
 
 
 @dataclass(frozen=True, slots=True)
 class IncomingMessage:
     role: MessageRole
     content: Content
-    response_to: str = ""  # of a tool's message, the id of the call that it answers
+    response_to: str = ""  # id of the tool call that the message answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +50,20 @@ class MessageToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ServedBy:
-    model_requested: str = ""  # the model's name in force, as the session has it
-    route: str = ""  # as the router named it
+    model_requested: str = ""  # the session's model in force
+    route: str = ""
     target: str = ""  # `provider/model`
     request_id: str = ""
-    # The model that was asked first, where `fallbackModel` answered; else empty.
-    fallback_from: str = ""
-    reason: str = ""  # why auto or the fallback chose this one; else empty
+    fallback_from: str = ""  # the model that failed first; empty unless the fallback answered
+    reason: str = ""  # why `auto` or the fallback answered; else empty
 
 
 @dataclass(frozen=True, slots=True)
 class MessageUsage:
     input_tokens: int = 0
     output_tokens: int = 0
-    cached_tokens: int = 0  # of the input
-    cost_usd: float | None = None  # None where the price is unknown
+    cached_tokens: int = 0  # part of the input tokens
+    cost_usd: float | None = None  # None if the price is unknown
 
     @property
     def tokens(self) -> int:
@@ -84,13 +81,13 @@ class MessageUsage:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    client: str = ""  # who sends it
-    key: str = ""  # the client's name of a message, so that sending it again does it once
-    request_hash: str = ""  # of the request's content
+    client: str = ""
+    key: str = ""
+    request_hash: str = ""  # hash of the request's content
 
 
 FREE: Final = MessageUsage(cost_usd=0.0)
-# In `extra` of a failed message: the model refused what it was sent, and will again.
+# A field of `extra` of a failed message: the model refused its input, and would again.
 REFUSED: Final = "refused"
 
 
@@ -103,19 +100,17 @@ class SessionMessage:
     created_at: datetime
     content: Content = ""
     tool_calls: tuple[MessageToolCall, ...] = ()
-    response_to: str = ""  # of a tool's message, the call that it answers
+    response_to: str = ""  # id of the tool call that the message answers
     state: MessageState = MessageState.COMPLETE
     served: ServedBy = ServedBy()
     usage: MessageUsage = MessageUsage()
-    # What of the provider's goes back to it with the conversation, such as its reasoning.
+    # The provider's own fields, such as its reasoning, which go back to it with the context.
     extra: Mapping[str, object] = field(default_factory=dict)
-    # Why it failed or was interrupted, as the client was told; of a complete one, what cut it
-    # short.
-    error: str = ""
-    done_at: datetime | None = None  # None while the answer is under way
-    turn: str = ""  # the id of the turn that it belongs to
-    sent: IdempotencyKey = IdempotencyKey()  # of a client's message
-    # The answer that the same key gets again; empty where the message may be sent again.
+    error: str = ""  # why the message failed or was interrupted, or why its text is cut short
+    done_at: datetime | None = None  # None while streaming
+    turn: str = ""  # id
+    sent: IdempotencyKey = IdempotencyKey()  # empty unless a client sent the message
+    # The answer to the same key; empty if the client may send the message again.
     kept: str = field(default="", repr=False)
 
     @property
@@ -127,36 +122,34 @@ class SessionMessage:
         return self.state is MessageState.FAILED and bool(self.extra.get(REFUSED))
 
 
-# As the router estimates it: few tokenizers need more than one for four bytes of English.
+# The router's own estimate: few tokenizers need more than a token for four bytes of English.
 BYTES_PER_TOKEN: Final = 4
-# In a function's name: providers refuse any other character.
+# Providers refuse these characters in a function's name.
 _NO_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_NAME: Final = 64
-# As the router marks what a target signed: it keeps that from every other target.
+# The router's mark of fields that a target signed: it removes them for every other target.
 _MARKED: Final = re.compile(r'(?<!\\)"sg\.[a-z2-7]{8}\.')
-NO_RESULT: Final = "Error: the tool's run was cut off; whether it had an effect is not known"
+NO_RESULT: Final = "Error: the tool was interrupted; it may or may not have had an effect"
 
 
 def arguments_fault(call: MessageToolCall) -> str | None:
-    """What is wrong with a call's arguments: what is not strict JSON no server reads."""
+    """Returns why no tool can read the call's arguments; None if they are strict JSON."""
     try:
         arguments = json.loads(call.arguments or "{}")
-        # NaN and lone surrogates are not JSON. They would end a tool server's connection, which
-        # all sessions share.
+        # NaN and lone surrogates are not JSON: they would break a tool server's connection.
         json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
-        return "the arguments are no JSON; call it again with a JSON object"
+        return "the arguments are not JSON; call it again with a JSON object"
     if not isinstance(arguments, Mapping):
-        return "the arguments are no JSON object; call it again with one"
+        return "the arguments are not a JSON object; call it again with a JSON object"
     return None
 
 
 def build_context(
     messages: Iterable[SessionMessage], targets: Iterable[str], instructions: str = ""
 ) -> list[ChatMessage]:
-    """What goes to the router, for the targets that may answer: `provider/model`. A call that
-    the end of a process left without a result gets one that says so: no protocol takes a call
-    alone.
+    """Builds the messages of a request to the router. targets: `provider/model` of those that
+    may answer. A call without a result gets `NO_RESULT`, because providers require a result.
     """
     providers = {target.partition("/")[0] for target in targets}
     system = [{"role": "system", "content": instructions}] if instructions else []
@@ -164,14 +157,14 @@ def build_context(
 
 
 def list_in_context(messages: Iterable[SessionMessage]) -> list[SessionMessage]:
-    """What a model is shown: all that is whole, but for a client's message that was refused at
-    once. What comes behind it would else be refused with it, for ever.
+    """Lists the complete messages, without turns whose input the model refused at once: the
+    model would refuse every later message together with them.
     """
-    told = list(messages)
-    refused = {message.turn for message in told if message.is_refusal}
-    # Of a turn that did something all is shown: it may have had effects.
-    refused -= {m.turn for m in told if m.is_whole and m.role is MessageRole.ASSISTANT}
-    return [m for m in told if m.is_whole and m.turn not in refused]
+    known = list(messages)
+    refused = {message.turn for message in known if message.is_refusal}
+    # A turn with an answer stays, because its tools may have had effects.
+    refused -= {m.turn for m in known if m.is_whole and m.role is MessageRole.ASSISTANT}
+    return [m for m in known if m.is_whole and m.turn not in refused]
 
 
 def _paired(
@@ -182,7 +175,7 @@ def _paired(
         message = messages[position]
         position += 1
         if message.role is MessageRole.TOOL:
-            continue  # a result whose call is not shown
+            continue  # the context does not contain its call
         yield _chat_message(message, providers)
         if not message.tool_calls:
             continue
@@ -200,21 +193,20 @@ def _chat_message(message: SessionMessage, providers: Collection[str]) -> ChatMe
     is_own = set(providers) == {provider_of(message)}
 
     def readable(extra: Mapping[str, object]) -> Mapping[str, object]:
-        """Returns the fields that the next model may get: its provider's, and marked ones."""
         return {k: v for k, v in extra.items() if is_own or _MARKED.search(json.dumps(v))}
 
-    said: dict[str, object] = {"role": message.role.value, "content": message.content}
+    chat: dict[str, object] = {"role": message.role.value, "content": message.content}
     if message.tool_calls:
-        said["content"] = message.content or None
-        said["tool_calls"] = [
+        chat["content"] = message.content or None
+        chat["tool_calls"] = [
             {**readable(call.extra), **_chat_call(call)} for call in message.tool_calls
         ]
-    return {**said, **readable(message.extra)}
+    return {**chat, **readable(message.extra)}
 
 
 def _chat_call(call: MessageToolCall) -> Mapping[str, object]:
-    """The call as every provider takes it. A model may write anything, and a provider that
-    refuses one call refuses all that is ever said behind it.
+    """Repairs a call's name and arguments. A provider that refuses one call in the context
+    refuses every later message of the session.
     """
     is_sound = arguments_fault(call) is None
     function = {
@@ -231,8 +223,8 @@ def provider_of(message: SessionMessage) -> str:
 def find_open_calls(
     messages: Sequence[SessionMessage], client_tools: Iterable[str]
 ) -> tuple[MessageToolCall, ...]:
-    """The last answer's calls of the client's functions that have no result yet. One of the
-    server's is not open: its run was cut off, and no result will come.
+    """Finds the last answer's calls of client functions that have no result yet. A call of a
+    server's tool is never open: its run was interrupted, and no result will come.
     """
     names = frozenset(client_tools)
     answered: set[str] = set()
@@ -247,9 +239,7 @@ def find_open_calls(
 def list_misfits(
     messages: Sequence[SessionMessage], has: Capabilities, *, tools: bool, target: str
 ) -> tuple[str, ...]:
-    """What keeps a target from going on with the conversation, a sentence each; empty where
-    nothing does. tools: the agent has some.
-    """
+    """Lists why a target cannot continue the conversation. tools: the agent has tools."""
     whole = list_in_context(messages)
     pictures = [message for message in whole if _has_image(message)]
     calls = tools or any(message.tool_calls for message in whole)
@@ -263,16 +253,14 @@ def list_misfits(
 def _misfit(lack: str, target: str, pictures: Sequence[SessionMessage]) -> str:
     if lack == "vision":
         places = ", ".join(str(message.position) for message in pictures)
-        return f"{target} takes no images, and there are some in the messages {places}"
+        return f"{target} accepts no images, and there are images in the messages {places}"
     if lack == "tools":
         return f"{target} has no tools, and the agent's conversation needs them"
     return f"{target} lacks {lack} that the conversation needs"
 
 
 def list_omissions(messages: Sequence[SessionMessage], provider: str) -> tuple[str, ...]:
-    """What a target of this provider will not be shown, a sentence each: the reasoning that
-    other providers wrote.
-    """
+    """Lists the other providers' reasoning, which this provider's targets will not get."""
     written: dict[str, list[int]] = {}
     for message in messages:
         signed = message.extra or any(call.extra for call in message.tool_calls)
@@ -286,8 +274,8 @@ def list_omissions(messages: Sequence[SessionMessage], provider: str) -> tuple[s
 
 
 def estimate_tokens(messages: Sequence[SessionMessage]) -> int:
-    """About how many tokens the conversation has: as the last answer was counted, with what
-    came since; at four bytes each where nothing was counted.
+    """Estimates the conversation's tokens: the provider's count of the last answer, plus
+    `BYTES_PER_TOKEN` for later messages.
     """
     counted, since = 0, 0
     for message in messages:

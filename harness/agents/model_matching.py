@@ -1,5 +1,5 @@
-"""Reads the models that agents and their clients name: a route, `auto` for a route, or a
-literal model, by its exact name or by whatever words mean it; and says what is known of models.
+"""Finds the models that agents and clients name, lists models, and loads their figures. A name
+is a route, `auto` for a route, or a literal model's exact or approximate name.
 """
 
 from collections import Counter
@@ -31,8 +31,7 @@ from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 
-# A model pays for the list that it reads, in each further step.
-MOST_MODELS: Final = 100
+MOST_MODELS: Final = 100  # each further step of the turn pays for the list again
 
 
 class SwitchToolAnswer(BaseModel):
@@ -42,8 +41,8 @@ class SwitchToolAnswer(BaseModel):
 
 
 class ListedModelAnswer(SwitchToolAnswer):
-    """A model of a provider with a key. Prices are per million tokens, null where not known.
-    listed_on: the day on which its provider listed it itself.
+    """A model of a provider with a key. Prices are in USD per million tokens, null if unknown.
+    listed_on: the last day on which the provider itself listed the model.
     """
 
     model: str
@@ -56,8 +55,8 @@ class ListedModelAnswer(SwitchToolAnswer):
 
 
 class ListedProviderAnswer(SwitchToolAnswer):
-    """A provider with a key. models: how many fit; shown: how many of them are in the answer.
-    note: why there may be more.
+    """A provider with a key. models: the number of its models that fit. shown: the number of
+    them in the answer. note: why there may be more models.
     """
 
     provider: str
@@ -67,10 +66,10 @@ class ListedProviderAnswer(SwitchToolAnswer):
 
 
 class SwitchModelAnswer(SwitchToolAnswer):
-    """Says what a call of the switch tool led to. status: `listed` with routes, providers and
-    models; `question` with the candidates that the name may mean; else what became of the
-    request so far: `pending`, `approved`, `rejected`, `expired` or `cancelled`. omissions:
-    what the model will not be shown.
+    """The result of a call of the switch tool. status: `listed` with routes, providers and
+    models; `question` with the candidates that the name may mean; else the state of the
+    request: `pending`, `approved`, `rejected`, `expired` or `cancelled`. omissions: parts of
+    the conversation that the model will not get.
     """
 
     status: str
@@ -86,11 +85,8 @@ class SwitchModelAnswer(SwitchToolAnswer):
 
 
 def read_model_choice(ctx: Context, text: str) -> ModelChoice:
-    """The model of a client, whose literal name is read as everywhere.
-
-    Raises NotFound and AmbiguousName for a name that is no route's and not exactly one
-    listed or registered model's, InputError for an empty one, and for an `auto` without its
-    route.
+    """Reads a model's name. Raises NotFound for an unknown name, AmbiguousName for several
+    models, InputError for an empty name and for `auto` without a route.
     """
     with ctx.store.read() as tx:
         routes = frozenset(Routing(tx).table().routes)
@@ -102,8 +98,8 @@ def read_model_choice(ctx: Context, text: str) -> ModelChoice:
 
 
 def choose_model(ctx: Context, text: str) -> ModelChoice:
-    """The model that an agent's words mean, under the exact name that a person approves.
-    Raises as `read_model_choice`.
+    """Reads an agent's words as a model, under the exact name that a person approves. Raises as
+    `read_model_choice`.
     """
     choice = read_model_choice(ctx, text)
     is_auto = choice.kind is ModelKind.AUTO
@@ -125,11 +121,12 @@ def list_for_session(ctx: Context, session: str, words: str) -> SwitchModelAnswe
 
 
 def list_available(ctx: Context, opened: frozenset[str], words: str) -> SwitchModelAnswer:
-    """Lists the models of providers with a key, of each provider alike, and the routes; never a
-    key. opened: the routes that may be shown; empty for all. words: that the models' names must
-    have.
+    """Lists the routes, and the models of providers with a key, evenly across providers.
+
+    opened: the routes that the caller may see; empty for all.
+    words: words that a model's name must contain.
     """
-    wanted = words.lower().split()
+    needed = words.lower().split()
     with ctx.store.read() as tx:
         routes, providers = Routing(tx).table().routes, Providers(tx).all()
         usable = sorted(provider_secrets.find_usable(ctx, tx))
@@ -139,7 +136,7 @@ def list_available(ctx: Context, opened: frozenset[str], words: str) -> SwitchMo
     fits: dict[str, list[ListedModelAnswer]] = {name: [] for name in usable}
     for name, entry in named_models.list_configured_offers(ctx):
         provider, _, model = name.partition("/")
-        if provider not in fits or not all(word in name.lower() for word in wanted):
+        if provider not in fits or not all(word in name.lower() for word in needed):
             continue
         can = named_models.model_capabilities(ctx, providers[provider], model)
         target, price = Target(provider, model).id, entry.price
@@ -181,12 +178,12 @@ def _note(provider: str, rest: int, *, has_list: bool) -> str | None:
     if rest:
         return f"{rest} more: give {provider} and words of the name as `model`"
     if not has_list:
-        return f"it was not asked for its own list: `swapgate model discover {provider}`"
+        return f"`swapgate model discover {provider}` may find more models"
     return None
 
 
 def load_figures(ctx: Context, tx: Transaction, target: Target, name: str = "") -> ModelFigures:
-    """All that is known of one target. name: to show it by, where it is a route's."""
+    """Loads a target's figures. name: the name to show; empty for the target's own."""
     provider = Providers(tx).all().get(target.provider)
     if provider is None:
         return ModelFigures(name or target.name)

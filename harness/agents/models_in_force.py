@@ -1,7 +1,7 @@
-"""The models in force are what a session's next message is asked of: the session's model and
-its agent's fallback, as the router names them, each with the grant that opens a target that is
-not the route's own choice. Here the agent's class of data is held against each of them as it is
-now, whoever created, changed, switched or spawned.
+"""Finds the models that answer a session's next message, and pays for their calls.
+
+`find_models` checks the agent's data class and grants again for each message, because routes
+and grants change after an agent is created.
 """
 
 import asyncio
@@ -54,23 +54,22 @@ from harness.routing.records.routes import Routing
 
 @dataclass(frozen=True, slots=True)
 class CallableModel:
-    name: str  # as the session has it
-    route: str  # as the router names it
+    name: str  # the session's name of the model
+    route: str  # the router's name of the model
     grant: str = ""  # id; empty for a route
-    target: str = ""  # of `auto`, the id of the target to ask first
-    reason: str = ""  # who answers for `auto`, and why; empty for any other model
-    # Of a grant for one session, that session; empty for all others.
-    granted_to: str = ""
+    target: str = ""  # id of the target that `auto` chose; empty for the route's incumbent
+    reason: str = ""  # why `auto` chose the target; empty for any other model
+    granted_to: str = ""  # id of the session of the grant; empty for a grant for all sessions
 
 
 @dataclass(frozen=True, slots=True)
 class ModelsInForce:
     primary: CallableModel
-    fallback: CallableModel | None = None  # None where the agent has none that may be asked
+    fallback: CallableModel | None = None
     providers: Mapping[str, Provider] = field(default_factory=dict, repr=False)  # for prices
 
     def cost_usd(self, target: str, usage: MessageUsage) -> float | None:
-        """The price of an answer; None where it is not known. target: `provider/model`."""
+        """The price of an answer; None if unknown. target: `provider/model`."""
         price = find_price(self.providers, target)
         if price is None:
             return None
@@ -84,9 +83,10 @@ def find_models(
     incoming: IncomingMessage,
     auto: AutoTargets,
 ) -> ModelsInForce:
-    """Finds the models that a session's next message is sent to. incoming: that message. Raises
-    NotFound for a route that there is no more, NotAllowed for a literal model whose grant is
-    over, and for a model that may not see the agent's data any more.
+    """Finds the models that answer a session's next message, `incoming`.
+
+    Raises NotFound for a missing route, NotAllowed for a literal model without a grant in force
+    and for a model that may not see the agent's data.
     """
 
     def find(choice: ModelChoice) -> CallableModel:
@@ -97,17 +97,16 @@ def find_models(
             model = CallableModel(choice.text, route.name)
             if choice.kind is not ModelKind.AUTO:
                 return model
-            said = SessionMessages(tx).list(session.id)
-        # As the conversation will have it, for what it takes to answer it.
+            stored = SessionMessages(tx).list(session.id)
         new = SessionMessage("", 0, "", incoming.role, ctx.clock.now(), incoming.content)
-        found = auto.find(ctx, agent, route, (*said, new))
+        found = auto.find(ctx, agent, route, (*stored, new))
         chosen, reason = found.chosen, f"{found.chosen.name}: {found.reason}"
         first = "" if chosen.target == route.incumbent else chosen.target
         return replace(model, target=first, reason=reason)
 
     primary, fallback = find(session.model), None
-    # Without its fallback the session's model may answer all the same. Where it does not, its
-    # failure is what the client is told.
+    # The session's model may answer without the fallback. If it fails, the client gets its
+    # error, not the fallback's.
     with suppress(SwapgateError):
         fallback = find(agent.fallback_model) if agent.fallback_model else None
     with ctx.store.read() as tx:
@@ -117,14 +116,14 @@ def find_models(
 def _find_literal(
     ctx: Context, tx: Transaction, choice: ModelChoice, agent: Agent, session: AgentSession
 ) -> CallableModel:
-    """By the session's own grant, or that of the session that spawned it: what a person
-    approved for a set of sub-tasks is granted to that one.
+    """Uses the session's own grant, or its parent's: an approval of sub-tasks grants to the
+    parent.
     """
     own = agents.find_grant(ctx, tx, agent.id, session.id, choice.target)
     grant = own or agents.find_grant(ctx, tx, agent.id, session.parent or "", choice.target)
     if grant is None:
         raise NotAllowed(
-            f"model: {choice.text} is not approved for this session any more; switch to "
+            f"model: the approval of {choice.text} for this session has ended; switch to "
             "another model, or have an approver PATCH the agent",
             code="model_not_approved",
         )
@@ -133,18 +132,16 @@ def _find_literal(
     return CallableModel(choice.text, route, grant=grant.id, granted_to=grant.session)
 
 
-# No answer came of it that anybody is charged for. What else ends a call, such as a stream that
-# broke, or a turn that was cancelled, leaves open how much the provider did.
+# A provider charges nothing for these failures. After any other failure, such as a broken
+# stream, the provider may have generated any number of tokens.
 _FREE: Final = (CallLimited, CallRefused, InputError, KeyRefused, NobodyAnswered)
-# Tokens, of one picture and of an answer whose length is not known.
-IMAGE_TOKENS: Final = 2_000
-LONG_ANSWER: Final = 32_768
+IMAGE_TOKENS: Final = 2_000  # estimate for an image
+LONG_ANSWER: Final = 32_768  # tokens of an answer of unknown length
 
 
 class PaidCalls:
-    """The calls of this process's turns, within the monthly cap: once it is reached, no answer
-    is asked for. The target is known only after its answer, so each target of the route must
-    have a price.
+    """Calls models within the monthly cap. A route's target is known only after its answer, so
+    each target of the route must have a price.
     """
 
     def __init__(self, ctx: Context, calls: ModelCalls) -> None:
@@ -158,10 +155,10 @@ class PaidCalls:
         targets: Sequence[str],
         on_piece: OnPiece | None = None,
     ) -> ModelCallAnswer:
-        """Asks as `ModelCalls` does. models: with their prices. targets: that may answer.
+        """Calls as `ModelCalls` does. targets: names of the targets that may answer.
 
-        A call that breaks off, or whose tokens were not counted, costs as much as a long answer
-        of the dearest target: a client that always breaks off reaches the cap as well.
+        An interrupted call, or an answer without a token count, is charged as a long answer of
+        the most expensive target, so that clients cannot evade the cap.
         """
         used, charged = MessageUsage(_input_tokens(request), LONG_ANSWER), targets
         try:
@@ -179,8 +176,8 @@ class PaidCalls:
         return answer
 
     async def find_targets(self, models: ModelsInForce, route: str) -> Sequence[str]:
-        """Finds the names of the targets that may answer. Raises SpendingPaused where the cap
-        is reached, and StoreUnavailable.
+        """Finds the names of the targets that may answer. Raises SpendingPaused if the cap is
+        reached, and StoreUnavailable.
         """
         return await asyncio.to_thread(self._require_money, models, route)
 
@@ -189,7 +186,7 @@ class PaidCalls:
             self.meter.refresh()
 
     def _require_money(self, models: ModelsInForce, name: str) -> Sequence[str]:
-        # A cap that was set a moment ago counts.
+        # A new cap applies at once.
         self.meter.refresh(at_once=True)
         with self._ctx.store.read() as tx:
             known = Routing(tx).targets()
@@ -208,7 +205,7 @@ def _is_free(error: BaseException) -> bool:
 
 
 def _input_tokens(request: ModelCallRequest) -> int:
-    """About how many the input has, by its bytes; an image's data are no text."""
+    """Estimates the input's tokens from its bytes; an image counts as `IMAGE_TOKENS`."""
     images = 0
     texts = [tool.description + json.dumps(tool.parameters) for tool in request.tools]
     for message in request.messages:

@@ -1,5 +1,5 @@
-"""Records of agents and their sessions. Sessions are deleted for privacy, so that grants
-and switch requests name one without a foreign key.
+"""Records of agents and their sessions. Sessions are deleted for privacy, so grants and switch
+requests name their session without a foreign key.
 """
 
 from collections.abc import Sequence
@@ -27,28 +27,20 @@ from harness.frame.records.signed_tables import decide_by, sign_rows_of
 from harness.providers.records import target
 from harness.routing.agent import Agent, AgentGrant, AgentSession, GrantKind, SessionState
 
-TURN_GOES_ON = sa.text("turn <> ''")
-
-WAITS = sa.text("state = 'pending'")
-
-IS_KEPT = sa.text("deleted_at IS NULL")
-
-IS_VALID = sa.text("revoked_at IS NULL")
-
-# Deleted agents stay, marked, while a session, grant or switch request names them.
-# owner_key is no foreign key: an admin who takes out a forged key keeps its conversations.
+# A deleted agent's row stays while a session, grant or switch request names it. owner_key is
+# not a foreign key, so that an admin can delete a forged key and keep its conversations.
 AGENT: Final = record(
     Agent,
     "agent",
     not_blank("name"),
     sa.Index("ix_agent_owner_key", "owner_key", "created_at", "id"),
-    index_where("ix_agent_created_at", IS_KEPT, "created_at", "id"),
+    index_where("ix_agent_created_at", sa.text("deleted_at IS NULL"), "created_at", "id"),
     free="name description instructions data_class",
 )
 
 agent = AGENT.table
 
-# Decided once, never deleted; its words may be blanked (triggers).
+# Triggers refuse a second decision and a deletion; the request's texts may be blanked.
 AGENT_SWITCH: Final = record(
     ModelSwitchRequest,
     "agent_switch",
@@ -65,14 +57,14 @@ AGENT_SWITCH: Final = record(
     sa.Index("ix_agent_switch_session", "session", "asked_at"),
     sa.Index("ix_agent_switch_asked_at", "asked_at", "id"),
     sa.Index("ix_agent_switch_state", "state", "asked_at", "id"),
-    index_where("ix_agent_switch_pending", WAITS, "expires_at"),
+    index_where("ix_agent_switch_pending", sa.text("state = 'pending'"), "expires_at"),
     refers={"agent": agent},
     free="model_requested reason decided_by decision_reason",
 )
 
 agent_switch = decide_by(AGENT_SWITCH.table)
 
-# Revoked once, else never changed or deleted (triggers).
+# Triggers refuse every change but one revocation.
 AGENT_GRANT: Final = record(
     AgentGrant,
     "agent_grant",
@@ -80,14 +72,13 @@ AGENT_GRANT: Final = record(
     not_blank("granted_by"),
     not_blank("reason"),
     one_of("kind", GrantKind),
-    # No grant is for ever.
     sa.CheckConstraint("expires_at > created_at", name="expires_later"),
     sa.CheckConstraint("(kind = 'switch') = (request IS NOT NULL)", name="request_of_a_switch"),
     sa.CheckConstraint("(kind = 'switch') = (session <> '')", name="session_of_a_switch"),
     sa.UniqueConstraint("request", "target"),
     sa.Index("ix_agent_grant_agent", "agent", "created_at"),
     sa.Index("ix_agent_grant_created_at", "created_at", "id"),
-    index_where("ix_agent_grant_valid", IS_VALID, "expires_at"),
+    index_where("ix_agent_grant_valid", sa.text("revoked_at IS NULL"), "expires_at"),
     refers={"agent": agent, "target": target, "request": agent_switch},
     signed=True,
     free="target_name granted_by reason data_class",
@@ -106,7 +97,7 @@ AGENT_SESSION: Final = record(
     sa.Index("ix_agent_session_user_id", "user_id"),
     sa.Index("ix_agent_session_parent", "parent"),
     sa.Index("ix_agent_session_last_at", "last_at"),
-    index_where("ix_agent_session_running", TURN_GOES_ON, "lease_until"),
+    index_where("ix_agent_session_running", sa.text("turn <> ''"), "lease_until"),
     refers={"agent": agent, "parent": "agent_session"},
     free="user_id turn owner",
 )
@@ -132,11 +123,7 @@ AGENT_MESSAGE: Final = record(
 )
 
 agent_message = AGENT_MESSAGE.table
-
-BLANK = {"model_requested": "", "reason": "", "facts": []}
-
 IS_PENDING = agent_switch.c.state == SwitchState.PENDING.value
-
 NAMED = sa.or_(
     *(
         sa.exists().where(table.c.agent == agent.c.id)
@@ -167,7 +154,7 @@ class SwitchRequests(Records[ModelSwitchRequest]):
     missing = "there is no switch request {}; `swapgate agent requests` lists them"
 
     def decide(self, decided: ModelSwitchRequest) -> None:
-        """An approval comes after its grants."""
+        """Stores a decision; an approval's grants are stored before it."""
         names = ("state", "decided_at", "decided_by", "decided_with", "decision_reason")
         self._change(self._is(decided.id), **self.record.only(decided, *names))
 
@@ -175,9 +162,8 @@ class SwitchRequests(Records[ModelSwitchRequest]):
         return self._all(self._select(agent_switch.c.session == session))
 
     def pending(self, *, session: str | None = None) -> Sequence[ModelSwitchRequest]:
-        """Lists the pending requests, expired ones too; the first to expire comes first.
-
-        In a unit of work that writes, other processes wait until its end to decide one.
+        """Lists the pending and overdue requests by expiry. In a transaction that writes, no
+        other process can decide a request until the transaction ends.
         """
         self._tx.serialize()
         query = self._select(IS_PENDING, given(agent_switch.c.session, session))
@@ -185,8 +171,8 @@ class SwitchRequests(Records[ModelSwitchRequest]):
         return self._all(query.order_by(None).order_by(*by_end))
 
     def blank(self, session: str) -> None:
-        decided = agent_switch.c.state != SwitchState.PENDING.value
-        self._change(agent_switch.c.session == session, decided, **BLANK)
+        blank = {"model_requested": "", "reason": "", "facts": []}
+        self._change(agent_switch.c.session == session, ~IS_PENDING, **blank)
 
 
 class AgentGrants(Records[AgentGrant]):
@@ -198,27 +184,22 @@ class AgentGrants(Records[AgentGrant]):
         return self._close(id_, revoked_at=now)
 
     def not_revoked(self, *, agent: str | None = None) -> Sequence[AgentGrant]:
-        """Lists the grants that are not revoked, newest first, expired ones too."""
+        """Lists the grants that are not revoked, with expired ones: an agent's newest first,
+        all by expiry.
+        """
         query = self._select(agent_grant.c.revoked_at.is_(None))
         if agent is not None:
             return self._all(query.where(agent_grant.c.agent == agent))
-        # In the order of the partial index: few of all grants are not revoked.
+        # This is the order of the partial index.
         return self._all(
             query.order_by(None).order_by(agent_grant.c.expires_at, agent_grant.c.id)
         )
 
 
 _child = agent_session.alias("child")
-
 _HAS_CHILDREN = sa.exists().where(_child.c.parent == agent_session.c.id)
-
 IS_OPEN = agent_session.c.state == SessionState.OPEN.value
-
-IS_RUNNING = agent_session.c.turn != ""
-
 IS_STREAMING = agent_message.c.state == MessageState.STREAMING.value
-
-_LAST_POSITION = sa.select(sa.func.coalesce(sa.func.max(agent_message.c.position), 0))
 
 
 class Sessions(Records[AgentSession]):
@@ -234,22 +215,22 @@ class Sessions(Records[AgentSession]):
         self._change(self._is(known.id), **self.record.only(known, "model", "state"))
 
     def hold(self, known: AgentSession) -> None:
-        """Saves which turn runs, or that none does, and the time of the newest message."""
+        """Saves the running turn, if any, and the time of the newest message."""
         names = ("turn", "owner", "lease_until", "last_at")
         self._change(self._is(known.id), **self.record.only(known, *names))
 
     def renew(self, turn: str, *, owner: str, until: datetime) -> bool:
-        """Renews a lease; False where the turn is over, or another owner's."""
+        """Renews a lease; returns False if the turn has ended or has another owner."""
         own = (agent_session.c.turn == turn, agent_session.c.owner == owner)
         return self._change(*own, lease_until=until) == 1
 
     def running(self) -> Sequence[AgentSession]:
-        """Lists the sessions in which a turn runs; the first lease to end comes first."""
+        """Lists the sessions with a running turn, by the end of their lease."""
         by_lease = (agent_session.c.lease_until, agent_session.c.id)
-        return self._all(self._select(IS_RUNNING).order_by(*by_lease))
+        return self._all(self._select(agent_session.c.turn != "").order_by(*by_lease))
 
     def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
-        # Added where it is stored: children of one parent do so at the same time.
+        # The database adds it, because the children of a parent charge it in parallel.
         cost = agent_session.c.cost_usd + cost_usd
         self._change(self._is(id_), IS_OPEN, cost_usd=cost, last_at=now)
 
@@ -292,29 +273,30 @@ class SessionMessages(Records[SessionMessage]):
         return self._all(self._select(agent_message.c.session == session))
 
     def last_position(self, session: str) -> int:
-        last = _LAST_POSITION.where(agent_message.c.session == session)
-        return int(self._tx.read(last).scalar_one())
+        last = sa.select(sa.func.coalesce(sa.func.max(agent_message.c.position), 0))
+        own = last.where(agent_message.c.session == session)
+        return int(self._tx.read(own).scalar_one())
 
     def streaming(self, session: str) -> SessionMessage | None:
         return self._first(self._select(agent_message.c.session == session, IS_STREAMING))
 
     def find_sent(self, session: str, sent: IdempotencyKey) -> SessionMessage | None:
-        """Finds the message with that client's key, whatever its content."""
+        """Finds the message with the client's key."""
         own = (agent_message.c.client == sent.client, agent_message.c.key == sent.key)
         return self._first(self._select(agent_message.c.session == session, *own))
 
     def move(self, session: str, turn: str, *, to: str) -> None:
-        """Takes the messages of a turn that broke off into the one that goes on with it."""
+        """Moves the messages of an interrupted turn to the turn that continues it."""
         own = (agent_message.c.session == session, agent_message.c.turn == turn)
         self._change(*own, turn=to)
 
     def keep(self, session: str, turn: str, answer: str) -> None:
-        """Stores the answer that the key of the turn's message gets again."""
+        """Stores the answer to a repetition of the turn's idempotency key."""
         own = (agent_message.c.session == session, agent_message.c.turn == turn)
         self._change(*own, agent_message.c.key != "", kept=answer)
 
     def end(self, message: SessionMessage) -> None:
-        """Ends an answer under way. Raises StaleWrite where it had ended before."""
+        """Ends a streaming answer. Raises StaleWrite if it has ended already."""
         same = (agent_message.c.id == message.id, IS_STREAMING)
         if not self._change(*same, **self.record.write(message)):
             raise StaleWrite(
@@ -325,23 +307,19 @@ class SessionMessages(Records[SessionMessage]):
 
 
 def _given_or_null(column: Column, value: str | None) -> sa.ColumnElement[bool] | None:
-    """As `given`; an empty text asks for the rows without a value."""
+    """Filters as `given` does; an empty value selects the rows with NULL."""
     return column.is_(None) if value == "" else given(column, value)
 
 
 def _newest_first(*columns: Column) -> Order:
-    """A cursor holds the place: the row that it names may be deleted, for privacy."""
+    """The cursor holds the columns' values, because its row may be deleted for privacy."""
     return Order(columns, frozenset(columns))
 
 
 NEWEST_AGENTS: Final = _newest_first(agent.c.created_at, agent.c.id)
-
 NEWEST_SESSIONS: Final = _newest_first(agent_session.c.created_at, agent_session.c.id)
-
 NEWEST_REQUESTS: Final = _newest_first(agent_switch.c.asked_at, agent_switch.c.id)
-
 NEWEST_GRANTS: Final = _newest_first(agent_grant.c.created_at, agent_grant.c.id)
-
 BY_POSITION: Final = Order((agent_message.c.position,))
 
 
@@ -381,7 +359,7 @@ class AgentListings(PageReader):
         session: str | None = None,
         pending_at: datetime | None = None,
     ) -> Page[ModelSwitchRequest]:
-        """Lists requests; pending_at: those that wait for a person at that time."""
+        """Lists requests. pending_at: only those that wait for a person at that time."""
         pending = None
         if pending_at is not None:
             pending = sa.and_(IS_PENDING, agent_switch.c.expires_at > pending_at)

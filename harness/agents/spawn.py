@@ -1,9 +1,8 @@
-"""Spawns the sub-tasks of a session: one child session for each, which take their turns at the
-same time, and are closed at the end. Who cancels the spawning turn, or closes its session, ends
-them all.
+"""Spawns the sub-tasks of a session. Each runs in a child session of its own, in parallel; the
+end of the parent's turn or session ends them all.
 
-A route or `auto` needs no consent. Literal models that the agent was not granted are asked for
-once, for all tasks; the sub-tasks begin with the call that comes after the approval.
+If sub-tasks need literal models without a grant, one switch request covers them all. The agent
+calls the tool again after the approval.
 """
 
 import asyncio
@@ -32,17 +31,15 @@ from harness.routing.context import Context
 from harness.routing.settings import TurnBounds
 
 log = structlog.get_logger("swapgate.agents")
-# Of what all answers together may have; a longer one is cut, and says so.
-MAX_ANSWERS_CHARS: Final = 100_000
-# The rest is for the turn that waits for them: it still has to answer.
-SHARE_OF_TIME: Final = 0.8
+MAX_ANSWERS_CHARS: Final = 100_000  # of all answers together; longer answers are cut
+SHARE_OF_TIME: Final = 0.8  # the parent's turn needs the rest for its own answer
 
 
 class SubTask(ToolArguments):
     task: Annotated[
         str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)
     ]
-    # Without one, the session's own answers.
+    # None for the session's own model.
     model: Annotated[str, Field(max_length=300)] | None = None
 
 
@@ -58,20 +55,19 @@ class SpawnArguments(ToolArguments):
 
 @dataclass(frozen=True, slots=True)
 class SubTaskResult:
-    # failed: no answer came, or a bound was reached. interrupted: its session was closed.
+    # failed: no answer, or a bound was reached. interrupted: its session was closed.
     status: Literal["done", "failed", "interrupted"]
-    model: str  # in force
+    model: str
     session: str  # the child's id
     answer: str = ""
     error: str = ""
-    # Of `answer`, only the beginning is here; the whole is in the child's transcript.
-    is_cut: bool = False
+    is_cut: bool = False  # the child's transcript has the whole answer
     usage: MessageUsage = FREE
 
 
 def share_bounds(left: TurnBounds, usd: float, count: int) -> TurnBounds:
-    """What each of `count` sub-tasks may use up. usd: of all of them; left: of the turn that
-    waits for them.
+    """Returns the bounds of each of `count` sub-tasks. left: the rest of the parent's budget.
+    usd: for all sub-tasks together.
     """
     return replace(
         left,
@@ -90,26 +86,28 @@ class Spawner:
     def tool(self) -> BuiltInTool:
         return build_tool(
             SPAWN,
-            f"Run 1 to {self._limits.max_tasks} sub-tasks at the same time, each in a "
-            "conversation of its own that sees nothing of this one: say in `task` all that it "
-            "needs. Returns their answers in order, with a status each. `model` names a route "
-            "or another model; without it, this conversation's answers. A model that is no "
-            "route's needs a person's approval, one for all tasks: call again with the same "
-            "tasks when it is there.",
+            f"Run 1 to {self._limits.max_tasks} sub-tasks in parallel, each in a conversation "
+            "of its own. A sub-task does not see this conversation, so `task` must contain "
+            "everything that it needs. Returns the answers in order, each with a status. "
+            "`model` names a route or another model; without it, this conversation's model "
+            "answers. A model that is not a route needs a person's approval, one for all "
+            "tasks: after the approval, call the tool again with the same tasks.",
             SpawnArguments,
             self.spawn,
         )
 
     async def spawn(self, given: SpawnArguments, caller: ToolCaller) -> ToolAnswer:
-        """The results in the tasks' order, or what a person has to approve before.
+        """Returns the results in the tasks' order, or the request that waits for a person.
 
         Raises InputError, NotAllowed, NotFound, Conflict while the session's sub-tasks run.
         """
         count, most = len(given.tasks), self._limits.max_tasks
         if count > most:
-            raise InputError(f"tasks: there are {count}, and one call takes {most}")
+            raise InputError(f"tasks: there are {count}, and one call may have {most}")
         if caller.session in self._spawning:
-            raise Conflict("sub-tasks of this conversation run already: give all in one call")
+            raise Conflict(
+                "sub-tasks of this conversation are running: give all tasks in one call"
+            )
         self._spawning.add(caller.session)
         try:
             return await self._spawn(given.tasks, caller)
@@ -125,7 +123,8 @@ class Spawner:
                     "request": planned.id,
                     "models": planned.targets,
                     "expires_at": planned.expires_at,
-                    "next": "go on without, or call again with the same tasks once approved",
+                    "next": "continue without the answers, or call again with the same tasks "
+                    "after the approval",
                 }
             )
         client, children = await run_unit(lambda: self._open(caller.session, planned))
@@ -143,17 +142,16 @@ class Spawner:
     def _plan(
         self, tasks: Sequence[SubTask], session: str
     ) -> Sequence[ModelChoice] | ModelSwitchRequest:
-        """The tasks' models; or the request that asks a person for those without a grant.
+        """Returns the tasks' models, or the switch request for those without a grant.
 
-        Raises NotAllowed for a sub-task and for an agent whose key was revoked, InputError and
-        NotFound for a model that no provider serves.
+        Raises NotAllowed for a sub-task, and for an agent whose key is revoked.
         """
         with self._ctx.store.read() as tx:
             parent = Sessions(tx).get(session)
             agents.owner_of(tx, Agents(tx).get(parent.agent))
         parent.require_open()
         if parent.parent is not None:
-            raise NotAllowed("a sub-task has no sub-tasks: do the work here")
+            raise NotAllowed("a sub-task cannot have sub-tasks: do the work here")
         names = [(task.model or "").strip() for task in tasks]
         models = [choose_model(self._ctx, name) if name else parent.model for name in names]
         with self._ctx.store.read() as tx:
@@ -189,7 +187,9 @@ class Spawner:
                     client.require_route(model.route)
                     agents.require_route(self._ctx, tx, agent, model.route)
                 elif not self._is_granted(tx, parent, model):
-                    raise NotAllowed(f"{model.target} is not approved any more: ask again")
+                    raise NotAllowed(
+                        f"the approval of {model.target} has ended: request it again"
+                    )
                 children.append(agents.open_child(self._ctx, tx, parent, model))
         return client, children
 
@@ -206,7 +206,7 @@ class Spawner:
         run: TurnRun | None = None
         try:
             begun = await self._turns.start(posted)
-            assert isinstance(begun, TurnRun)  # noqa: S101 - without a key there is no other
+            assert isinstance(begun, TurnRun)  # noqa: S101 - `posted` has no idempotency key
             run = begun
             return read_outcome(child, await run.outcome(), most)
         except SwapgateError as error:
@@ -218,11 +218,11 @@ class Spawner:
             raise
         except Exception:
             log.exception("sub_task_failed", session=child.id)
-            return _failed(child, "the sub-task failed by a fault of Swapgate")
+            return _failed(child, "the sub-task failed because of an error in Swapgate")
 
     def _close(self, children: Sequence[AgentSession]) -> None:
         for child in children:
-            # Its session may be closed, or purged, with the parent.
+            # The parent's end may have closed or deleted the child.
             with suppress(SwapgateError), self._ctx.store.write() as tx:
                 agents.close_in_unit(self._ctx, tx, child.id, "the sub-task has ended")
 
@@ -233,7 +233,7 @@ def _failed(child: AgentSession, reason: str, code: str = "") -> SubTaskResult:
 
 
 def read_outcome(child: AgentSession, outcome: TurnOutcome, most: int) -> SubTaskResult:
-    """Sums up what a sub-task did. most: characters of the answer."""
+    """Summarizes a sub-task's outcome. most: characters of the answer."""
     if (error := outcome.error) is not None:
         return replace(_failed(child, str(error), error.code), usage=outcome.usage)
     answer = str(outcome.message.content)

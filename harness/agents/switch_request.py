@@ -1,8 +1,8 @@
-"""A switch request asks a person to let a session, or a set of sub-tasks, go on with another
-model; here is also how command line, dashboard, approval page and chats show it.
+"""A switch request asks a person to approve another model for a session, or models for its
+sub-tasks. The command line, the dashboard, approval pages and chats show it with these texts.
 
-What an agent or its client wrote is data. `visible_text` takes out what nobody sees or what
-turns the line around; `inert_text` also what a chat would make a link, a mention or bold of.
+Text from agents and clients is data. `visible_text` removes invisible characters and those that
+change the text's direction; `inert_text` also removes links, mentions and markup of chats.
 """
 
 import re
@@ -25,9 +25,9 @@ TASK: Final = "Sub-task"
 LEFT_OUT: Final = "Left out"
 # Facts whose values an agent wrote.
 AGENTS_WORDS: Final = frozenset({REASON, TASK})
-# Controls, formats (such as those that turn text around), surrogates and private characters.
+# The Unicode category of control, format, surrogate and private characters.
 _UNSEEN: Final = "C"
-# Before a letter a dot makes names of hosts, which chats turn into links.
+# A dot before a letter may make a host name, which chats turn into a link.
 _HOST_DOT: Final = re.compile(r"\.(?=[^\W\d_])")
 _MARKUP: Final = re.compile(r"[^\w .,;!?'\"()%+=$/:\u2013-]")
 Fact = Mapping[str, str]  # its `name` and `text`
@@ -46,16 +46,13 @@ class ModelSwitchRequest:
     id: str  # `sw_…`
     agent: str
     session: str
-    model_requested: str  # the model as the agent named it
-    # `provider/model`: one, several for sub-tasks, none for a route.
-    targets: tuple[str, ...]
+    model_requested: str  # the agent's name of the model
+    targets: tuple[str, ...]  # `provider/model`; several for sub-tasks, empty for a route
     reason: str  # the agent's own words: data, never markup
     asked_at: datetime
     expires_at: datetime
-    # Its targets are for sub-tasks; the session itself stays on its model.
-    for_children: bool = False
-    # About both models and the conversation, as they stood when the agent asked.
-    facts: tuple[Fact, ...] = ()
+    for_children: bool = False  # the targets are for sub-tasks; the session keeps its model
+    facts: tuple[Fact, ...] = ()  # about the models and the conversation at `asked_at`
     state: SwitchState = SwitchState.PENDING
     decided_at: datetime | None = None
     decided_by: str = ""  # principal
@@ -68,7 +65,7 @@ class ModelSwitchRequest:
 
     @property
     def hash(self) -> str:
-        """A request that shows anything else has another hash. Approvals are bound to it."""
+        """Hash of everything that the request shows. Approvals are bound to it."""
         return digest([
             self.id, self.agent, self.session, self.model_requested, list(self.targets),
             self.reason, self.for_children, self.asked_at.isoformat(),
@@ -105,8 +102,8 @@ def inert_text(text: str, most: int = MAX_SHOWN) -> str:
 
 def switch_question(request: ModelSwitchRequest, agent: str) -> str:
     name = visible_text(agent, 200) or request.agent
-    what = "run sub-tasks on" if request.for_children else "switch to"
-    return f"{name} wants to {what} {visible_text(request.wanted)}. Approve?"
+    action = "run sub-tasks on" if request.for_children else "switch to"
+    return f"{name} wants to {action} {visible_text(request.wanted)}. Approve?"
 
 
 def switch_facts(
@@ -115,7 +112,7 @@ def switch_facts(
     omissions: Iterable[str] = (),
     tasks: Iterable[tuple[str, str]] = (),
 ) -> tuple[Fact, ...]:
-    """What a request stores about the models. tasks: task and model of each sub-task."""
+    """Builds the facts that a request stores. tasks: task and model of each sub-task."""
     facts: list[tuple[str, str]] = []
     for figures in wanted:
         facts += [
@@ -144,19 +141,19 @@ def switch_lines(request: ModelSwitchRequest, now: datetime) -> Sequence[tuple[s
 
 
 def decision_text(request: ModelSwitchRequest, state: SwitchState) -> str:
-    """Words the decision for the agent; empty before it."""
-    what = "sub-tasks on" if request.for_children else "the switch to"
-    what = f"{what} {request.wanted}"
+    """Describes the decision for the agent; empty while the request is pending."""
+    action = "sub-tasks on" if request.for_children else "the switch to"
+    action = f"{action} {request.wanted}"
     why = f": {visible_text(request.decision_reason)}" if request.decision_reason else ""
     match state:
         case SwitchState.PENDING:
             return ""
         case SwitchState.APPROVED:
             begins = "" if request.for_children else " It is in force from the next message on."
-            return f"{request.decided_by} approved {what}{why}.{begins}"
+            return f"{request.decided_by} approved {action}{why}.{begins}"
         case SwitchState.REJECTED:
-            return f"{request.decided_by} rejected {what}{why}. The model stays."
+            return f"{request.decided_by} rejected {action}{why}. The model stays."
         case SwitchState.EXPIRED:
-            return f"Nobody decided about {what} in time. The model stays."
+            return f"No person decided about {action} in time. The model stays."
         case _:
-            return f"The request for {what} was taken back. The model stays."
+            return f"The request for {action} was cancelled. The model stays."

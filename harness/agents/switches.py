@@ -1,9 +1,8 @@
-"""Switch requests let a person decide whether a session, or a set of sub-tasks, goes on with
-another model. What a target cannot hold of the conversation is refused before anybody is asked;
-what nobody decides in time expires.
+"""Creates switch requests, and applies people's decisions about them.
 
-A person sees a request by `view_switch`, and in the alert's message. The agent is told of a
-decision by the answer that it waits for, or by `list_notes` before its next turn.
+Swapgate refuses a request if the target cannot continue the conversation, and expires it if no
+person decides in time. The agent learns the decision by waiting for it, or by `list_notes`
+before its next turn.
 """
 
 import asyncio
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Final
 
 from harness.agents import agents
@@ -48,8 +48,7 @@ from harness.routing.agent import (
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 
-# Of one session at one time: people are asked, not worn down.
-MAX_PENDING: Final = 4
+MAX_PENDING: Final = 4  # per session, so that an agent cannot wear people down
 LOOK_AGAIN_S: Final = 0.3
 EXPIRED: Final = "no person decided in time"
 
@@ -61,20 +60,22 @@ def request_switch(
     reason: str = "",
     tasks: Sequence[tuple[str, str]] = (),
 ) -> ModelSwitchRequest:
-    """Asks a person for another model of the session, or for those of its sub-tasks. Returns
-    the request that waits already, where it is the same. reason: the agent's own words. tasks:
-    task and model of each sub-task.
+    """Asks a person to approve another model for the session, or models for its sub-tasks. If
+    the same request is pending, returns that request.
 
-    Raises InputError where a model cannot hold the conversation, with a sentence; NotAllowed
-    for data that it may not see, a route that the key does not open, and a model that a person
-    rejected since the user's last message; Conflict for a closed session, the model that it
-    has, and too many requests.
+    reason: the agent's own words.
+    tasks: task and model of each sub-task.
+    Raises InputError if a model cannot continue the conversation.
+    Raises NotAllowed for data that the model may not see, for a route that the key may not use,
+    and for a model that a person rejected since the user's last message.
+    Raises Conflict for a closed session, for its current model, and for too many requests.
     """
     with ctx.store.read() as tx:
         request = _prepare(ctx, tx, session, models, reason, tasks)
         name = Agents(tx).get(request.agent).name
     with ctx.store.write() as tx:
-        # Nobody else adds or decides one, or closes the session, before the end of this unit.
+        # Until this transaction ends, other processes cannot add or decide requests, or close
+        # the session.
         waiting = [r for r in _expire(ctx, tx) if r.session == session]
         asking = Sessions(tx).get(session)
         asking.require_open()
@@ -85,8 +86,8 @@ def request_switch(
                 return other
         if len(waiting) >= MAX_PENDING:
             raise Conflict(
-                f"{len(waiting)} requests of session {session} wait for a person already: "
-                "wait for an answer",
+                f"{len(waiting)} requests of session {session} are already waiting for a "
+                "person: wait for a decision",
                 code="too_many_requests",
             )
         SwitchRequests(tx).add(request)
@@ -96,7 +97,7 @@ def request_switch(
             request.id,
             subject=f"agent {request.agent}",
             title=switch_question(request, inert_text(name)),
-            # Without the agent's words: alerts are kept when a transcript is deleted.
+            # No words of the agent's: the alert is kept when the transcript is deleted.
             text=f"Request {request.id} of session {request.session} waits until "
             f"{request.expires_at:%Y-%m-%d %H:%M} UTC; the session stays on its model until "
             "then.",
@@ -115,7 +116,7 @@ def _prepare(
     asking = Sessions(tx).get(session)
     agent = Agents(tx).get(asking.agent)
     messages = SessionMessages(tx).list(session)
-    # Sub-tasks see nothing of the conversation.
+    # Sub-tasks do not get the conversation.
     context = () if tasks else messages
     models = tuple(dict.fromkeys(models))
     wanted = [_wanted_target(ctx, tx, agent, model) for model in models]
@@ -184,7 +185,7 @@ def _require_fit(
 def _require_not_rejected(
     tx: Transaction, request: ModelSwitchRequest, messages: Sequence[SessionMessage]
 ) -> None:
-    """An agent that was refused asks again when its user has said something, not before."""
+    """After a rejection, an agent may ask again only after its user's next message."""
     users = [m.created_at for m in messages if m.role is MessageRole.USER]
     for other in SwitchRequests(tx).of_session(request.session):
         if other.state is not SwitchState.REJECTED or not _asks_the_same(other, request):
@@ -192,18 +193,15 @@ def _require_not_rejected(
         if not users or (other.decided_at and other.decided_at >= users[-1]):
             raise NotAllowed(
                 f"model: {other.decided_by} rejected the switch to "
-                f"{request.model_requested}: go on with the model that the session has, or ask "
-                "your user first",
+                f"{request.model_requested}: continue with the session's model, or ask your "
+                "user first",
                 code="switch_rejected",
             )
 
 
-def _asks_the_same(one: ModelSwitchRequest, other: ModelSwitchRequest) -> bool:
-    return (one.model_requested, one.targets, one.for_children) == (
-        other.model_requested,
-        other.targets,
-        other.for_children,
-    )
+def _asks_the_same(first: ModelSwitchRequest, second: ModelSwitchRequest) -> bool:
+    same = attrgetter("model_requested", "targets", "for_children")
+    return bool(same(first) == same(second))
 
 
 def load_switch(ctx: Context, id_: str) -> ModelSwitchRequest:
@@ -214,20 +212,20 @@ def load_switch(ctx: Context, id_: str) -> ModelSwitchRequest:
 def approve_switch(
     ctx: Context, actor: Actor, id_: str, reason: str = "", *, fingerprint: str = ""
 ) -> ModelSwitchRequest:
-    """Let the session go on with the model from its next message on; of sub-tasks, let them
-    have their models. fingerprint: the hash of the request that the approver saw; empty for the
-    stored one.
+    """Switches the session to the model from its next message on, or grants the sub-tasks their
+    models. fingerprint: the hash of the request that the approver saw; empty for no check.
 
-    Raises NotAllowed below an approver, and for data that the model may not see; InputError
-    where the model cannot hold what was said since; StaleWrite where the request is another;
-    Conflict where it is decided or over, its session is closed, or one literal model too many
-    would be granted; ConfigError without control's signing key.
+    Raises NotAllowed below an approver, and for data that the model may not see.
+    Raises InputError if the model cannot continue with the newest messages.
+    Raises StaleWrite if the request has another hash.
+    Raises Conflict for a request that is not pending, a closed session, and too many grants.
+    Raises ConfigError without the control plane's signing key.
     """
     with _deciding(ctx, actor, id_, fingerprint) as (tx, request):
         session = Sessions(tx).lock(request.session)
         session.require_open()
         agent = Agents(tx).get(request.agent)
-        # Not the agent's words: grants are kept when a transcript is deleted.
+        # No words of the agent's: the grant is kept when the transcript is deleted.
         kind, why = GrantKind.SWITCH, f"switch request {id_} was approved"
         for target in request.targets:
             agents.grant_literal(ctx, tx, actor, agent, target, kind, why, request=request)
@@ -243,7 +241,7 @@ def approve_switch(
 def reject_switch(
     ctx: Context, actor: Actor, id_: str, reason: str = "", *, fingerprint: str = ""
 ) -> ModelSwitchRequest:
-    """The session stays on its model, and the agent is told so. Raises as `approve_switch`."""
+    """Rejects a request: the session keeps its model. Raises as `approve_switch`."""
     with _deciding(ctx, actor, id_, fingerprint) as (tx, request):
         return _decide(ctx, tx, actor, request, SwitchState.REJECTED, reason)
 
@@ -252,15 +250,17 @@ def reject_switch(
 def _deciding(
     ctx: Context, actor: Actor, id_: str, fingerprint: str
 ) -> Iterator[tuple[Transaction, ModelSwitchRequest]]:
-    """The transaction in which a person decides a request that waits."""
+    """Opens the transaction in which a person decides a pending request."""
     actor.require(Role.APPROVER)
     expire_switches(ctx)
     with ctx.store.write() as tx:
-        # The lock of decisions first, as in every unit.
+        # Every transaction locks the decisions first.
         SwitchRequests(tx).pending()
         request = SwitchRequests(tx).get(id_)
         if fingerprint and fingerprint != request.hash:
-            raise StaleWrite(f"the switch request {id_} is not the one that you saw")
+            raise StaleWrite(
+                f"the switch request {id_} is not the one that you saw: look at it again"
+            )
         state = request.state_at(ctx.clock.now())
         if state is not SwitchState.PENDING:
             raise Conflict(f"the switch request {id_} is {state.value} already")
@@ -268,8 +268,8 @@ def _deciding(
 
 
 def expire_switches(ctx: Context) -> None:
-    """Ends the requests whose time is over, in a unit of its own: a refusal that follows does
-    not undo it, and a clock that is set back brings none of them to life.
+    """Stores that overdue requests have expired, in its own transaction: a later refusal does
+    not roll it back, and setting the clock back does not revive a request.
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
@@ -280,12 +280,14 @@ def expire_switches(ctx: Context) -> None:
 
 
 def _expire(ctx: Context, tx: Transaction) -> Sequence[ModelSwitchRequest]:
-    """Returns the requests that still wait. No other process decides one within this unit."""
+    """Expires overdue requests and returns the pending ones, which no other process can decide
+    until the transaction ends.
+    """
     now = ctx.clock.now()
     pending = SwitchRequests(tx).pending()
     for request in pending:
         if now >= request.expires_at:
-            # As of then: `list_notes` tells the agent once.
+            # Decided at its expiry, not now, so that `list_notes` reports it only once.
             ended = request.end(SwitchState.EXPIRED, request.expires_at, EXPIRED)
             SwitchRequests(tx).decide(ended)
     return [request for request in pending if now < request.expires_at]
@@ -297,7 +299,7 @@ def _approved_model(tx: Transaction, request: ModelSwitchRequest) -> ModelChoice
     routed = parse_routed_choice(request.model_requested, frozenset(Routing(tx).table().routes))
     if routed is None:
         raise Conflict(
-            f"there is no route {request.model_requested!r} any more: reject the request"
+            f"the route {request.model_requested!r} does not exist: reject the request"
         )
     return routed
 
@@ -325,13 +327,13 @@ def _decide(
 
 
 async def wait_for_decision(ctx: Context, id_: str, wait_s: float) -> ModelSwitchRequest:
-    """The request once it is decided, or as it is when the time to wait is over."""
+    """Returns the request once it is decided, or after `wait_s` as it is."""
     until = ctx.clock.monotonic() + wait_s
     while True:
         request = await asyncio.to_thread(load_switch, ctx, id_)
         left_s = until - ctx.clock.monotonic()
         if request.state_at(ctx.clock.now()) is not SwitchState.PENDING or left_s <= 0:
-            # Before the agent is told that it expired.
+            # Stored before the agent learns of the expiry.
             await asyncio.to_thread(expire_switches, ctx)
             return request
         await asyncio.sleep(min(LOOK_AGAIN_S, left_s))
@@ -339,10 +341,10 @@ async def wait_for_decision(ctx: Context, id_: str, wait_s: float) -> ModelSwitc
 
 @dataclass(frozen=True, slots=True)
 class SwitchRequestView(ModelSwitchRequest):
-    """A request with its question, in the state that it has now, and with all facts."""
+    """A request in its current state, with its question and all facts."""
 
     question: str = ""
-    fingerprint: str = ""  # an approver sends it back: another request has another
+    fingerprint: str = ""  # hash, which the approver sends back with the decision
 
 
 def view_switch(ctx: Context, request: ModelSwitchRequest) -> SwitchRequestView:
@@ -363,7 +365,7 @@ def view_switch(ctx: Context, request: ModelSwitchRequest) -> SwitchRequestView:
 
 
 def list_notes(ctx: Context, session: str, since: datetime) -> Sequence[str]:
-    """What became of the session's requests since that time, a sentence each, for its agent."""
+    """Describes the decisions since that time about the session's requests, for its agent."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         known = SwitchRequests(tx).of_session(session)

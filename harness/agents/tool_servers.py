@@ -1,9 +1,9 @@
-"""`ToolServers` runs the tools of the configured MCP servers for agents, over streamable HTTP.
-An agent names one `SERVER.TOOL`, and a model calls it `SERVER__TOOL`: providers allow no dot in
-a function's name, and no built-in tool has such a name.
+"""`ToolServers` runs the tools of the configured MCP servers, over streamable HTTP. An agent
+names a tool `SERVER.TOOL`; a model calls it `SERVER__TOOL`, because providers refuse a dot in a
+function's name.
 
-Each question opens an MCP session of its own, so that no server can break or slow another call:
-a server may hang, die, send anything, and announce tools that providers would refuse.
+Each call opens an MCP session of its own, so that a server that hangs or breaks harms no other
+call. A server may send anything, and announce tools that providers would refuse.
 """
 
 import asyncio
@@ -31,29 +31,28 @@ from harness.routing.settings import ToolServer
 
 T = TypeVar("T")
 log = structlog.get_logger("swapgate.agents")
-# They log what servers send.
+# These libraries log content of servers.
 for _library in ("mcp", "httpx2"):
     logging.getLogger(_library).addHandler(logging.NullHandler())
     logging.getLogger(_library).propagate = False
 
-# A result that a model could be shown is far shorter (`conversation.MAX_RESULT_CHARS`).
+# Above any result that a model may get (`conversation.MAX_RESULT_CHARS`).
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 MAX_ERROR_CHARS: Final = 500
 CONNECT_S: Final = 10.0
-LIST_S: Final = 30.0  # to read what a server announces
-ENDS_S: Final = 2.0  # for a server to let a session end
-LISTED_S: Final = 60.0  # how long a server's list, or its failure to give one, is believed
+LIST_S: Final = 30.0  # limit for a list of tools
+ENDS_S: Final = 2.0  # limit for the end of an MCP session
+LISTED_S: Final = 60.0  # how long a list, or a failure to list, is cached
 MAX_TOOLS: Final = 64
 MAX_NAME: Final = 64
 MAX_DESCRIPTION_CHARS: Final = 4_000
 MAX_SCHEMA_CHARS: Final = 20_000
-# Shorter ones are no secrets: they would be found in every text.
-MIN_SECRET: Final = 6
+MIN_SECRET: Final = 6  # characters; a shorter value could be part of any text
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class ToolServers:
-    """Implements ToolRuntime. environ: where the variables of `header_envs` are read."""
+    """Implements ToolRuntime. environ: holds the variables of `header_envs`."""
 
     def __init__(
         self,
@@ -66,7 +65,7 @@ class ToolServers:
         self._lists: dict[str, tuple[float, Sequence[Tool]]] = {}  # time and tools, by server
 
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
-        """Lists the wanted tools, without those of a server that is away; asks all at once."""
+        """Lists the named tools, without those of unavailable servers."""
         wanted = {tool.name for tool in tools if tool.is_of_server(self._servers)}
         servers = sorted({name.partition(".")[0] for name in wanted})
         lists = await asyncio.gather(*(self._announced(server) for server in servers))
@@ -87,15 +86,15 @@ class ToolServers:
         )
 
         def ask(client: Client) -> Awaitable[CallToolResult]:
-            # Not `client.call_tool`: it judges results by the server's own patterns, for as
-            # long as they take, on the event loop.
+            # `client.call_tool` would validate results with the server's own patterns on the
+            # event loop, without a time limit.
             return client.session.send_request(CallToolRequest(params=params), CallToolResult)
 
         try:
             result = await self._ask(server, ask, caller.left.timeout_s)
             text, is_error = _text(result), bool(result.is_error)
             if is_error:
-                text = text or "the tool failed, and does not say why"
+                text = text or "the tool failed without a reason"
         except ToolServerFailed as error:
             text, is_error = str(error), True
         return ToolResult(call.id, self._without_secrets(server, text), is_error=is_error)
@@ -103,7 +102,7 @@ class ToolServers:
     async def _ask(
         self, server: str, question: Callable[[Client], Awaitable[T]], timeout_s: float
     ) -> T:
-        """Opens a session, asks, and ends it. Raises ToolServerFailed."""
+        """Runs a call in a new MCP session. Raises ToolServerFailed."""
         try:
             async with (
                 asyncio.timeout(timeout_s),
@@ -130,7 +129,7 @@ class ToolServers:
         return tools
 
     def _offer(self, server: str, tool: Tool) -> OfferedTool | None:
-        """None where a model cannot call it by a name of its own."""
+        """Returns None for a name that is too long or taken, and for a tool with a secret."""
         name = f"{server}__{tool.name}"
         other, its = self._offered.setdefault(name, (server, tool))
         if len(name) > MAX_NAME or (other, its.name) != (server, tool.name):
@@ -145,7 +144,7 @@ class ToolServers:
         return OfferedTool(name, description, tool.input_schema, runs_at_client=False)
 
     def _without_secrets(self, server: str, text: str) -> str:
-        """A server may repeat what it was given, and its text goes to a model."""
+        """Hides the server's secrets in a text that a model will get."""
         for variable in self._servers[server].header_envs.values():
             value = self._environ.get(variable, "")
             if len(value) >= MIN_SECRET:
@@ -155,9 +154,8 @@ class ToolServers:
 
 @asynccontextmanager
 async def _open(server: ToolServer, environ: Mapping[str, str]) -> AsyncIterator[Any]:
-    """The streams of an MCP session. Raises ToolServerFailed where a variable is not set.
-
-    The library follows redirects within their origin alone.
+    """Opens the streams of an MCP session. Raises ToolServerFailed for a missing variable. The
+    library follows redirects only within the origin.
     """
     for variable in server.header_envs.values():
         if variable not in environ:
@@ -166,7 +164,7 @@ async def _open(server: ToolServer, environ: Mapping[str, str]) -> AsyncIterator
     client = httpx2.AsyncClient(
         transport=_GuardedTransport(trust_env=False),
         headers={**own, "accept-encoding": "identity"},
-        # Each question has a limit for its answer.
+        # `_ask` limits the time of the whole call.
         timeout=httpx2.Timeout(CONNECT_S, read=None),
         trust_env=False,
     )
@@ -180,19 +178,19 @@ async def _open(server: ToolServer, environ: Mapping[str, str]) -> AsyncIterator
 
 
 class _GuardedTransport(httpx2.AsyncHTTPTransport):
-    """Sends nothing to a closed address, and cuts an answer off that is longer than a message
-    may be. Events have a limit each.
+    """Refuses closed addresses, and ends an answer after `MAX_MESSAGE_BYTES`. In event streams
+    the library limits each event instead.
     """
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         request.extensions["trace"] = partial(_check_peer, request.url.host)
-        if request.method == "DELETE":  # it ends a session
+        if request.method == "DELETE":  # the end of a session
             request.extensions["timeout"] = httpx2.Timeout(ENDS_S).as_dict()
         answer = await super().handle_async_request(request)
         if answer.headers.get("content-encoding", "identity") != "identity":
-            # A few bytes may become any number of them.
+            # A few compressed bytes may become any number of bytes.
             await answer.aclose()
-            raise httpx2.ReadError("the answer is compressed, and was not asked to be")
+            raise httpx2.ReadError("the server compressed its answer without a request for it")
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):
             assert isinstance(answer.stream, httpx2.AsyncByteStream)  # noqa: S101 - for mypy
             answer.stream = _BoundedStream(answer.stream)
@@ -200,8 +198,8 @@ class _GuardedTransport(httpx2.AsyncHTTPTransport):
 
 
 async def _check_peer(host: str, event: str, values: Mapping[str, Any]) -> None:
-    """Checks where each connection leads, before a byte of a request is sent: a name may lead
-    elsewhere than the last time. The library calls this.
+    """Checks the address of each new connection before the request is sent, because a name may
+    resolve to another address each time. The library calls this.
     """
     if event != "connection.connect_tcp.complete":
         return
@@ -209,7 +207,7 @@ async def _check_peer(host: str, event: str, values: Mapping[str, Any]) -> None:
     address = str(stream.get_extra_info("server_addr")[0])
     if not may_connect(host, address):
         await stream.aclose()
-        raise httpx2.ConnectError("its name leads to a closed address")
+        raise httpx2.ConnectError("its name resolves to a closed address")
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
@@ -244,11 +242,9 @@ async def _list(server: str, client: Client) -> Sequence[Tool]:
 
 
 def _tool_fault(tool: Tool) -> str:
-    """Why no model can be told of it; empty where one can. A provider refuses the request with
-    it, and so the session's whole turn.
-    """
+    """Returns why providers would refuse a request with this tool; empty if they would not."""
     if not _TOOL_NAME.fullmatch(tool.name):
-        return "its name is no function's: 1 to 64 letters, digits, '-' and '_'"
+        return "its name is not 1 to 64 letters, digits, '-' and '_'"
     if tool.input_schema.get("type") != "object":
         return "its schema is not of an object"
     try:
@@ -274,7 +270,9 @@ def _text(result: CallToolResult) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Of a group, the first one's. Its text may hold what the server sent: not all of it."""
+    """Returns the error's text, or that of a group's first error; cut, because a server may
+    have sent it.
+    """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{error}"[:MAX_ERROR_CHARS] or type(error).__name__

@@ -1,4 +1,6 @@
-"""A turn of an agent: the messages that answer one request, and their bounds."""
+"""The parts of a turn: model calls, tools, and the turn's budget. A turn is all messages that
+answer one message of a client.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,18 +20,12 @@ from harness.frame.errors import CallFailed
 from harness.routing.agent import AgentTool
 from harness.routing.settings import TurnBounds
 
-# A tool call that is not run, with what the model is told instead of a result.
+# A tool call that does not run, with the reason for the model.
 RefusedCall = tuple[MessageToolCall, str]
-
 LIMIT_REACHED: Final = "turn_limit_reached"
-
 CAP_REACHED: Final = "monthly_cap_reached"
-
-# Of one answer; further calls are not run, and the model is told so.
-MAX_TOOL_CALLS: Final = 32
-
-# Longer ids of calls are replaced: they are the model's own text, and stand in every request;
-# OpenAI takes no longer ones.
+MAX_TOOL_CALLS: Final = 32  # per answer
+# OpenAI refuses longer ids of calls; a model may write ids of any length.
 MAX_CALL_ID: Final = 40
 
 
@@ -43,12 +39,12 @@ class OfferedTool:
 
 @dataclass(frozen=True, slots=True)
 class ModelCallRequest:
-    model: str  # as the router names it: a route, or `@provider/model`
+    model: str  # a route, or `@provider/model`
     messages: Sequence[ChatMessage]
     caller: AgentCaller
     timeout_s: float  # for the whole answer
     tools: Sequence[OfferedTool] = ()
-    user: str = ""  # who is behind the session, in the client's words
+    user: str = ""  # the client's id of the session's user
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +63,7 @@ class ModelCallAnswer:
     served: ServedBy
     tool_calls: tuple[MessageToolCall, ...] = ()
     usage: MessageUsage = field(default_factory=MessageUsage)
-    # What of the provider's goes back to it with the conversation, such as its reasoning.
+    # The provider's own fields, such as its reasoning, which go back to it with the context.
     extra: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -75,22 +71,22 @@ class ModelCallAnswer:
 class ToolResult:
     call: str  # the id of the tool call
     content: str
-    is_error: bool = False  # the model is told so
-    usage: MessageUsage = FREE  # of models that the tool asked: it counts against the turn
+    is_error: bool = False
+    usage: MessageUsage = FREE  # of the models that the tool called; the turn pays for it
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCaller:
-    session: str  # in whose name the tool runs
-    left: TurnBounds = field(default_factory=TurnBounds)  # what the turn may still use up
+    session: str  # id of the session that called the tool
+    left: TurnBounds = field(default_factory=TurnBounds)  # the rest of the turn's budget
 
 
 class ModelCalls(Protocol):
     async def ask(
         self, request: ModelCallRequest, on_piece: OnPiece | None = None
     ) -> ModelCallAnswer:
-        """The whole answer. on_piece: gets each piece as it comes. Raises a kind of CallFailed,
-        and InputError for what cannot be sent; cancelling it ends the provider's work.
+        """Returns the whole answer. on_piece: gets each piece as it arrives. Cancelling this
+        ends the provider's work. Raises CallFailed, and InputError for an invalid request.
         """
         ...
 
@@ -99,23 +95,24 @@ class ToolRuntime(Protocol):
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]: ...
 
     async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
-        """What goes wrong is a result that says so."""
+        """Runs a tool; its failure is a result with `is_error`."""
         ...
 
 
 def no_such_tool(call: MessageToolCall) -> ToolResult:
-    return ToolResult(call.id, f"no server runs the tool {call.name!r} now", is_error=True)
+    reason = f"the tool {call.name!r} is not available now: continue without it"
+    return ToolResult(call.id, reason, is_error=True)
 
 
 @dataclass(slots=True)
 class TurnBudget:
-    """What a turn has used up of its bounds. Times are of one clock that never jumps."""
+    """How much of its bounds a turn has used. Times are in seconds of a monotonic clock."""
 
     bounds: TurnBounds
     began_s: float
     steps: int = 0
-    usage: MessageUsage = FREE  # of its answers and tools
-    usd: float = 0.0  # of those whose price is known
+    usage: MessageUsage = FREE  # of answers and tools
+    usd: float = 0.0  # without answers of unknown price
 
     def charge(self, used: MessageUsage) -> None:
         self.usage += used
@@ -130,7 +127,7 @@ class TurnBudget:
         )
 
     def require_left(self, now_s: float) -> None:
-        """Checks the bounds of a turn. Raises CallFailed where one is used up."""
+        """Checks the bounds. Raises CallFailed if one is used up."""
         bounds, left = self.bounds, self.left(now_s)
         for is_left, reason in (
             (left.max_steps, f"{bounds.max_steps} steps"),
@@ -149,8 +146,8 @@ def sort_calls(
     tools: Sequence[OfferedTool],
     most: int = MAX_TOOL_CALLS,
 ) -> tuple[tuple[MessageToolCall, ...], tuple[MessageToolCall, ...], tuple[RefusedCall, ...]]:
-    """Splits an answer's calls into those of the server's tools, those of the client's
-    functions, and those that nobody runs; each in its order.
+    """Splits an answer's calls, in order: of the server's tools, of the client's functions,
+    and refused calls.
     """
     server: list[MessageToolCall] = []
     client: list[MessageToolCall] = []
@@ -173,8 +170,8 @@ def sort_calls(
 
 
 def name_calls(calls: Sequence[MessageToolCall], message: str) -> tuple[MessageToolCall, ...]:
-    """The calls of one answer, each with an id of its own: a model that gives none, or one
-    twice, would leave open which call a result belongs to. message: the answer's id.
+    """Gives each call of one answer a unique id, because a model may write none, or one twice.
+    message: the answer's id.
     """
     taken: set[str] = set()
     named = []

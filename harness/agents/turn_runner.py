@@ -1,6 +1,4 @@
-"""`TurnRunner` holds the turns of this process: it keeps their leases, and ends them when the
-process ends.
-"""
+"""`TurnRunner` starts the turns of this process, renews their leases, and ends them."""
 
 import asyncio
 from typing import Final
@@ -30,15 +28,17 @@ class TurnRunner:
         owner: str,
         auto: AutoTargets,
     ) -> None:
-        """owner: `PLACE#START`; no other live process has the place, and no other the start."""
+        """owner: `PLACE#START`. Each place belongs to one live process, and each start to one
+        process.
+        """
         self._ctx, self._calls, self._tools = ctx, PaidCalls(ctx, calls), tools
         self._owner, self._auto = owner, auto
         self._runs: dict[str, TurnRun] = {}  # by the turn's id
         self._is_closing = False
 
     async def start(self, posted: PostedMessage) -> TurnRun | str:
-        """Begins a turn, or returns the answer that its key gets again. The message is
-        stored when this returns, and nothing of it where this raises.
+        """Stores the message and begins its turn; for a repeated idempotency key, returns the
+        stored answer. If this raises, it has stored nothing.
 
         Raises SessionBusy, NotFound, NotAllowed, InputError, Conflict, StoreUnavailable.
         """
@@ -57,7 +57,7 @@ class TurnRunner:
         ctx = self._ctx
         agent = agents.load_agent(ctx, posted.client, posted.agent)
         session = agents.load_session(ctx, posted.client, agent.id, posted.session)
-        # An answer is given again, also where the consent to its model is over.
+        # A stored answer is returned even if the consent to its model has ended.
         if posted.key and (kept := turns.load_answer(ctx, session.id, posted.key)):
             return kept
         models = find_models(ctx, agent, session, posted.incoming, self._auto)
@@ -65,15 +65,15 @@ class TurnRunner:
         return begun if isinstance(begun, str) else (begun, models)
 
     async def keep_leases(self) -> None:
-        """Renews the leases of what runs here and ends what ran in processes that are gone,
+        """Renews the leases of this process's turns and ends the turns of dead processes,
         until it is cancelled.
         """
         while True:
             try:
                 await self.renew_leases()
             except Exception:
-                # One round that fails, as while the database is away, must not end all rounds,
-                # and so every turn. A lease that ends meanwhile ends its turn.
+                # A failed round, such as during a database outage, must not end this loop:
+                # every turn would end with its lease.
                 log.exception("leases_not_renewed")
             await asyncio.sleep(RENEW_S)
 

@@ -1,9 +1,6 @@
-"""Turns are begun, stored step by step and ended, each in one unit of work, so that a process
-that is killed leaves a conversation that is whole: the client's message, what was answered and
-run so far, and the answer under way as `interrupted`. A process holds the turn of a session by
-a lease.
-
-A message with an idempotency key is answered once: the same message gets that answer again.
+"""Begins, stores and ends turns. Each step is one transaction, so that a killed process leaves
+a whole conversation: all messages so far, and the answer under way as `interrupted`. A process
+holds the turn of a session by a lease.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,9 +30,9 @@ CUT_OFF: Final = "the process that answered ended before the answer did; send th
 @dataclass(frozen=True, slots=True)
 class BegunTurn:
     agent: Agent
-    session: AgentSession  # with the turn that runs
-    messages: tuple[SessionMessage, ...]  # all of the session, the client's new one at the end
-    # Of the last answer, those that the client has not answered yet: no model is asked before.
+    session: AgentSession
+    messages: tuple[SessionMessage, ...]  # of the session, with the client's new message last
+    # Calls that the client still has to answer; until then no model is called.
     open_calls: tuple[MessageToolCall, ...] = ()
 
 
@@ -46,11 +43,12 @@ def begin_turn(
     incoming: IncomingMessage,
     key: IdempotencyKey | None = None,
 ) -> BegunTurn | str:
-    """Stores the client's message and begins its turn; where its turn broke off, goes on with
-    the message as it is stored. Returns the answer where the key's message has one.
+    """Stores the client's message and begins its turn. For a key whose turn was interrupted,
+    continues with the stored message; for a key with an answer, returns that answer.
 
-    Raises SessionBusy, NotFound, Conflict for a session that is closed or waits for tool
-    results, and for a key of another request; InputError for a result of an unknown call.
+    Raises SessionBusy, NotFound, InputError for a result of an unknown call.
+    Raises Conflict for a session that is closed or waits for tool results, and for a key of
+    another request.
     """
     with ctx.store.read() as tx:
         is_dead = Sessions(tx).get(session).has_lapsed(ctx.clock.now())
@@ -64,7 +62,8 @@ def begin_turn(
         stored.require_open()
         if stored.turn:
             raise SessionBusy(
-                f"session {session} answers another message: send this one when that has ended",
+                f"session {session} is answering another message: send this message after that "
+                "answer",
                 code="session_busy",
             )
         agent = Agents(tx).get(stored.agent)
@@ -80,8 +79,8 @@ def begin_turn(
             _add(ctx, tx, held, incoming.role, sent=sent, done_at=now, **given)
         elif messages[-1].turn != known.turn:
             raise Conflict(
-                f"the turn of the idempotency key {known.sent.key!r} broke off, and the "
-                "conversation went on since: send the message with another key",
+                f"the turn of the idempotency key {known.sent.key!r} was interrupted, and the "
+                "conversation has continued since: send the message with another key",
                 code="turn_interrupted",
             )
         else:
@@ -96,7 +95,7 @@ def _check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall
         if incoming.response_to not in {call.id for call in open_calls}:
             raise InputError(
                 f"toolCallId: no open call has the id {incoming.response_to[:80]!r}; "
-                + (f"open are: {waiting}" if waiting else "none is open"),
+                + (f"open calls: {waiting}" if waiting else "there are no open calls"),
                 code="unknown_tool_call",
             )
     elif open_calls:
@@ -124,8 +123,8 @@ def _add(
 
 
 def begin_answer(ctx: Context, session: AgentSession, *, model: str) -> SessionMessage:
-    """Stores an answer as under way, before its model is asked. session: as its turn was begun.
-    model: its name, as the session has it. Raises StaleWrite where the turn is over.
+    """Stores an answer as streaming, before its model is called. model: its name. Raises
+    StaleWrite if the turn has ended.
     """
     with ctx.store.write() as tx:
         _require_held(tx, session)
@@ -141,9 +140,11 @@ def record_step(
     results: Sequence[tuple[str, str]] = (),
     kept: str | None = None,
 ) -> Sequence[SessionMessage]:
-    """Stores an answer that has ended, and tools' results: the call's id and a text each. kept:
-    not None ends the turn as well; the answer that the same idempotency key gets again, empty
-    where the message may be sent again. Raises StaleWrite where the turn is over.
+    """Stores a finished answer and tools' results. Raises StaleWrite if the turn has ended.
+
+    results: pairs of a call's id and a text.
+    kept: ends the turn; the answer to the same idempotency key, empty if the client may send
+    the message again.
     """
     with ctx.store.write() as tx:
         _require_held(tx, session)
@@ -162,7 +163,7 @@ def _end_answer(ctx: Context, tx: Transaction, answer: SessionMessage) -> Sessio
     now = ctx.clock.now()
     ended = replace(answer, done_at=answer.done_at or now)
     SessionMessages(tx).end(ended)
-    # Its cost is the session's, and that of the one that spawned it.
+    # The session and its parent both count the cost.
     for charged in filter(None, (answer.session, Sessions(tx).get(answer.session).parent)):
         Sessions(tx).charge(charged, answer.usage.cost_usd or 0.0, now)
     return ended
@@ -175,14 +176,14 @@ def _require_held(tx: Transaction, session: AgentSession) -> None:
 
 def interrupted(session: AgentSession) -> StaleWrite:
     return StaleWrite(
-        f"turn {session.turn} of session {session.id} was interrupted: nothing of it is stored "
-        "any more",
+        f"turn {session.turn} of session {session.id} was interrupted: its later messages are "
+        "not stored",
         code="turn_interrupted",
     )
 
 
 def renew(ctx: Context, owner: str, turns: Sequence[str]) -> tuple[str, ...]:
-    """Renews the leases of this process's turns. Returns those that are its no more."""
+    """Renews the leases of this process's turns. Returns the turns that it has lost."""
     if not turns:
         return ()
     until = ctx.clock.now() + LEASE
@@ -193,15 +194,14 @@ def renew(ctx: Context, owner: str, turns: Sequence[str]) -> tuple[str, ...]:
 
 
 def interrupt(ctx: Context, session: AgentSession) -> bool:
-    """Ends a running turn before its answer; False where it had ended."""
+    """Ends a running turn before its answer; returns False if it has ended already."""
     return _interrupt(ctx, session.id, lambda stored: stored.turn == session.turn)
 
 
 def interrupt_lapsed(ctx: Context, owner: str) -> int:
-    """Ends the turns whose process is gone, at a process's start and from time to time: their
-    lease has lapsed, or this process has taken that one's place. Returns how many.
+    """Ends the turns of dead processes: their lease has lapsed, or this process has taken their
+    place. Returns how many.
     """
-
     place = owner.partition("#")[0]
 
     def is_dead(session: AgentSession) -> bool:
@@ -214,11 +214,11 @@ def interrupt_lapsed(ctx: Context, owner: str) -> int:
 
 
 def _interrupt(ctx: Context, session: str, is_over: Callable[[AgentSession], bool]) -> bool:
-    """Ends the session's turn if it is over, and closes what it spawned. Returns whether it
-    was. A session that was spawned itself has no further turn: it is closed.
+    """Ends the session's turn if `is_over`, with its child sessions; returns whether it did so.
+    A child session has one turn only, so it is closed.
     """
     with ctx.store.write() as tx:
-        # The lock of decisions comes before those of sessions, in every unit.
+        # Every transaction locks the decisions before it locks a session.
         SwitchRequests(tx).pending(session=session)
         try:
             stored = Sessions(tx).lock(session)
@@ -234,7 +234,7 @@ def _interrupt(ctx: Context, session: str, is_over: Callable[[AgentSession], boo
 
 
 def _find_sent(tx: Transaction, session: str, key: IdempotencyKey) -> SessionMessage | None:
-    """Raises Conflict where the key came with another message."""
+    """Raises Conflict if the key came with another message."""
     known = SessionMessages(tx).find_sent(session, key)
     if known is not None and known.sent.request_hash != key.request_hash:
         raise Conflict(
@@ -246,7 +246,7 @@ def _find_sent(tx: Transaction, session: str, key: IdempotencyKey) -> SessionMes
 
 
 def load_answer(ctx: Context, session: str, key: IdempotencyKey) -> str:
-    """Loads the answer that the message gets again; empty for none. Raises as `begin_turn`."""
+    """Loads the stored answer to a key; empty for none. Raises as `begin_turn`."""
     with ctx.store.read() as tx:
         known = _find_sent(tx, session, key)
     return known.kept if known is not None else ""

@@ -1,7 +1,5 @@
-"""Joins what the agents process runs turns with.
-
-The process has no signing key. `RouterModelCalls` asks models through the router, with a signed
-header that says for whose key, agent and session.
+"""Assembles the parts that run turns. `RouterModelCalls` calls models through the router, with
+a signed header that names the key, agent and session.
 """
 
 import asyncio
@@ -38,19 +36,17 @@ from harness.frame.signing.keyring import KeyPurpose
 from harness.routing.agent import LITERAL_MARK, SPAWN
 from harness.routing.settings import http_url
 
-# Above what any turn may take: each call has its own, shorter limit.
-CONNECTION_S: Final = 24 * 3600.0
-# Beyond the router's own limit for the call, so that its words arrive and not ours.
-GRACE_S: Final = 5.0
-# Routers follow the database within two seconds; but before they serve the first target of a
-# protocol that they translate, they load the translation, which takes seconds of CPU.
+CONNECTION_S: Final = 24 * 3600.0  # longer than any turn; each call has its own limit
+GRACE_S: Final = 5.0  # beyond the router's limit for a call, so that its error can arrive
+# A router reads a new grant within two seconds, but may load a protocol's translation first,
+# which takes seconds of CPU.
 GRANT_ARRIVES_S: Final = 60.0
 ASK_AGAIN_S: Final = 0.2
 
 
 class RouterModelCalls:
-    """Asks models through one router. Close it by `aclose`. grant_arrives_s: how long a router
-    may take to serve the target of a new grant.
+    """Calls models through one router; close it with `aclose`. grant_arrives_s: how long a
+    router may take to serve a new grant.
     """
 
     def __init__(
@@ -77,22 +73,22 @@ class RouterModelCalls:
                 f"{request.timeout_s:g} s; ask for less, or allow more (agents.limits)"
             ) from None
         except CallFailed as error:
-            error.args = (_utf8(str(error)),)  # a provider's words are in it
+            error.args = (_utf8(str(error)),)  # it may contain a provider's text
             raise
 
     async def _complete(
         self, request: ModelCallRequest, on_piece: OnPiece | None
     ) -> CompletionResponse:
-        """A grant that was given a moment ago may not have reached every router yet."""
+        """Repeats the call while a new grant may not have reached the router."""
         channel = _SignedChannel(self._channel, request.caller, self._secret, self._clock)
         client = AsyncModelClient(channel, self._clock)
         completion = CompletionRequest(
-            # The router's own form: `extra` is sent as it is.
+            # The messages are in the router's form; the client sends `extra` unchanged.
             messages=[Message(message["role"], extra=message) for message in request.messages],
             route=request.model,
             tools=[ToolDefinition(t.name, t.description, t.parameters) for t in request.tools],
             user=request.user,
-            # All messages of a session stay on one arm.
+            # A session stays on one arm of the route.
             caller=Caller(sticky=request.caller.session, timeout_s=request.timeout_s),
         )
         wait_s = min(self._grant_arrives_s, request.timeout_s)
@@ -111,10 +107,10 @@ class RouterModelCalls:
                 if not request.caller.grant or error.code != "model_not_found":
                     raise
                 if self._clock.monotonic() >= until:
+                    name = request.model.removeprefix(LITERAL_MARK)
                     raise NobodyAnswered(
-                        f"no router serves {request.model.removeprefix(LITERAL_MARK)!r} yet, "
-                        f"{wait_s:g} s after it was asked for: a router loads the first model "
-                        "of a protocol for a while; send the message again",
+                        f"the router does not serve {name!r} yet after {wait_s:g} s: it needs "
+                        "time to load the first model of a protocol; send the message again",
                         status=503,
                         code="model_not_ready",
                         request_id=error.request_id,
@@ -133,7 +129,7 @@ class _SignedChannel:
         self._secret, self._clock = secret, clock
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
-        # Signed at each attempt: the signature is fresh for a short while.
+        # Each attempt needs a new signature, because a signature soon becomes stale.
         now = self._clock.now().timestamp()
         signed = sign_agent_header(self._caller, self._secret, now).decode()
         own = {AGENT_HEADER.decode(): signed}
@@ -162,8 +158,8 @@ def _answer(response: CompletionResponse) -> ModelCallAnswer:
 
 
 def _utf8(text: str) -> str:
-    """A model's words as a client can be sent them. JSON may hold half a character, which is no
-    UTF-8: two halves that belong together become one, any other becomes �.
+    """Makes a model's text valid UTF-8. JSON may contain lone surrogates: a pair becomes its
+    character, and any other becomes �.
     """
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
@@ -179,12 +175,10 @@ def open_agents(config: Path | None, *, signs_as: KeyPurpose | None = None) -> I
 
 
 class TurnService:
-    """Builds and holds what turns need: the tools, the calls of models and the runner. One
-    event loop has one.
-    """
+    """Builds the tools, the model calls and the runner of turns, once for an event loop."""
 
     def __init__(self, installation: Installation, *, place: str = "") -> None:
-        """place: what no other live process of this machine has; empty for the port."""
+        """place: a name that no other live process of this machine has; empty for the port."""
         settings, ctx = installation.settings, installation.context
         self.drain_s = settings.router.drain_s
         servers = None
@@ -199,19 +193,19 @@ class TurnService:
             settings.router.host, settings.router.port
         )
         self._calls = RouterModelCalls(router_url, installation.secret, installation.clock)
-        # Of two processes with one name, only the later can be alive: it has the port.
+        # Two processes with one name cannot live at once, because the name has the port.
         name = f"{socket.gethostname()}:{place or settings.agents.port}"
         owner = f"{name}#{ctx.chance.token('')}"
         auto = AutoTargets(settings.agents.floors, installation.standing_switches)
         self.turns = TurnRunner(ctx, self._calls, tools, owner, auto)
         spawn = Spawner(ctx, self.turns).tool()
         tools.built_in[SPAWN] = spawn
-        # That act in the name of a session, for clients that may wait for a person.
+        # Tools on behalf of a session, for MCP clients, which may wait for a person.
         self.session_tools = (build_switch_tool(ctx, waits=True), spawn)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keeps the leases of turns; at its end all turns have ended."""
+        """Renews the leases of turns, and ends all turns when the block ends."""
         self._loop = asyncio.get_running_loop()
         leases = asyncio.create_task(self.turns.keep_leases())
         try:
@@ -223,7 +217,9 @@ class TurnService:
             await self._calls.aclose()
 
     def end_turns(self) -> None:
-        """Begins no more, and lets those that run end for a while. From a signal's handler."""
+        """Starts no more turns, and lets running turns end for `drain_s`. Safe in a signal
+        handler.
+        """
 
         def begin() -> None:
             self._closing = self._loop.create_task(self.turns.close(self.drain_s))

@@ -1,9 +1,7 @@
-"""An agent is a name, a model and tools, with which sessions are held; a session is one
-conversation, its model in force and its state. Pure.
+"""Agents, their sessions, and the models that they may use. Pure.
 
-A model choice is what an agent or a session is told to answer with: a route, `auto` for a
-route, or a literal target. An agent grant, a person's signed consent that the router verifies,
-lets an agent or one of its sessions answer with a literal target until it expires.
+A model choice names a route, `auto` for a route, or a literal target. An agent grant is a
+person's signed consent to a literal target until it expires; the router verifies it.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,22 +13,22 @@ from typing import Final
 from harness.frame.errors import Conflict, InputError
 
 AUTO: Final = "auto"
-# No route's name begins with it: what the router calls a literal target.
+# The router names a literal target with this prefix, which no route's name has.
 LITERAL_MARK: Final = "@"
 
 
 class ModelKind(StrEnum):
     ROUTE = "route"
     AUTO = "auto"  # the cheapest target with valid proof for the route
-    LITERAL = "literal"  # one target, which has no proof for any route
+    LITERAL = "literal"  # one target, without proof for any route
 
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
     text: str  # as the client wrote it, such as `openai:gpt-4o-mini`
     kind: ModelKind
-    route: str = ""  # of ROUTE and AUTO
-    target: str = ""  # of LITERAL, `provider/model`
+    route: str = ""  # empty for LITERAL
+    target: str = ""  # `provider/model` for LITERAL, else empty
 
     @property
     def is_literal(self) -> bool:
@@ -44,9 +42,10 @@ class ModelChoice:
 def parse_routed_choice(
     text: str, routes: Collection[str], *, default_route: str = ""
 ) -> ModelChoice | None:
-    """The choice of a route or of `auto`; None where the name is neither: it may be a literal
-    target. Raises InputError for an empty text, and for an `auto` without a route or with one
-    that there is not. default_route: of a plain `auto`.
+    """Parses a choice of a route or of `auto`; returns None for any other name, which may be a
+    literal target. default_route: the route of a plain `auto`.
+
+    Raises InputError for an empty text, and for an `auto` without an existing route.
     """
     wanted = text.strip()
     if not wanted:
@@ -60,12 +59,12 @@ def parse_routed_choice(
     if not route:
         raise InputError("model: auto needs a route to choose for; write auto:ROUTE")
     if route not in routes:
-        raise InputError(f"model: {wanted!r} names the route {route!r}, which there is not")
+        raise InputError(f"model: there is no route {route!r}; name another one as auto:ROUTE")
     return ModelChoice(wanted, ModelKind.AUTO, route=route)
 
 
 def literal_choice(text: str, target: str) -> ModelChoice:
-    """The choice of one target. target: `provider/model`, as the name was resolved."""
+    """Builds the choice of one target. target: `provider/model`, resolved from `text`."""
     return ModelChoice(text.strip(), ModelKind.LITERAL, target=target)
 
 
@@ -81,12 +80,12 @@ BUILT_IN_TOOLS: Final = (SWITCH_MODEL, MANAGE_CREDENTIALS, SPAWN)
 
 @dataclass(frozen=True, slots=True)
 class AgentTool:
-    """A tool that an agent may use: a built-in one, one of a configured tool server (`SERVER`
-    for all of its tools, `SERVER.TOOL`), or a function of the client's.
+    """A tool that an agent may use: a built-in tool, a tool of a configured tool server
+    (`SERVER.TOOL`, or `SERVER` for all its tools), or a function that the client runs.
     """
 
     name: str
-    # Of a function of the client's; None for a tool that runs on the server.
+    # The schema of the client's function; None for a tool that runs on the server.
     parameters: Mapping[str, object] | None = None
     description: str = ""
 
@@ -114,13 +113,14 @@ class Agent:
     instructions: str = ""  # the system message of every session
     tools: tuple[AgentTool, ...] = ()
     fallback_model: ModelChoice | None = None  # for retryable failures of `model`
-    data_class: str = ""  # of everything that its sessions carry; empty for none
-    # Id of the data key that created it, which alone sees it; None where a person did.
+    data_class: str = ""  # class of its sessions' content; empty for none
+    # Id of the data key that created the agent. Other data keys do not see it. None: a person
+    # created it.
     owner_key: str | None = None
     deleted_at: datetime | None = None
 
 
-# A process renews the leases of its turns in less than half of it.
+# A process renews the leases of its turns in less than half of this time.
 LEASE: Final = timedelta(seconds=20)
 
 
@@ -135,23 +135,22 @@ class AgentSession:
     agent: str
     model: ModelChoice  # in force for the next message
     created_at: datetime
-    last_at: datetime  # of the newest message
+    last_at: datetime  # time of the newest message
     user_id: str = ""
     metadata: Mapping[str, object] = field(default_factory=dict)
     state: SessionState = SessionState.OPEN
     parent: str | None = None  # the session that spawned it
-    cost_usd: float = 0.0  # of all its messages and those of its children
-    # The turn that runs, `tu_…`, in which process, until when it lives; empty for none.
-    turn: str = ""
-    owner: str = ""
-    lease_until: datetime | None = None
+    cost_usd: float = 0.0  # cost of its messages and of its children's messages
+    turn: str = ""  # id of the running turn, `tu_…`; empty if no turn runs
+    owner: str = ""  # the process that runs the turn
+    lease_until: datetime | None = None  # the owner is dead if it does not renew by then
 
     def without_turn(self) -> "AgentSession":
         return replace(self, turn="", owner="", lease_until=None)
 
     def has_lapsed(self, now: datetime) -> bool:
-        """Whether the process of its turn is dead. A lease that ends much later was written by
-        a clock that has been set back since.
+        """Returns whether the process of the running turn is dead. A lease that ends much too
+        late comes from a clock that has been set back.
         """
         until = self.lease_until
         return until is not None and not now < until <= now + 2 * LEASE
@@ -164,9 +163,9 @@ class AgentSession:
 
 
 class GrantKind(StrEnum):
-    BASELINE = "baseline"  # with the agent's creation
-    CHANGE = "change"  # of the agent's model later
-    SWITCH = "switch"  # for one session, by its own request
+    BASELINE = "baseline"  # the agent's first model
+    CHANGE = "change"  # a later model of the agent
+    SWITCH = "switch"  # one session's switch request
     FALLBACK = "fallback"  # the agent's fallback model
 
 
@@ -179,15 +178,15 @@ class AgentGrant:
     target: str  # target id
     target_name: str  # `provider/model`
     kind: GrantKind
-    granted_by: str  # the principal who consented
+    granted_by: str  # principal
     granted_with: str | None  # the management key's id; None for the local operator
     reason: str
     created_at: datetime
     expires_at: datetime
     session: str = ""  # empty for all sessions of the agent
-    data_class: str = ""  # of what goes to the target
+    data_class: str = ""  # class of the content that the target gets
     revoked_at: datetime | None = None
-    request: str = ""  # of SWITCH, the switch request that a person approved
+    request: str = ""  # id of the approved switch request; empty for other kinds
 
     def opens(self, agent: str, session: str, now: datetime) -> bool:
         return (

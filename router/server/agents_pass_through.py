@@ -1,7 +1,6 @@
-"""The pass-through sends requests for `/agents` on to the agents process, and its answers back
-as they come, so that clients need one address. It holds its connections apart from those to
-providers, and its requests count apart from models': when the agents process is away or slow,
-models are served as before.
+"""Passes requests for `/agents` on to the agents process, so that clients need one address. It
+has its own connections and its own limit of requests, so that an unavailable or slow agents
+process does not slow requests to models.
 """
 
 import re
@@ -32,12 +31,12 @@ BELOW_AGENTS: Final = f"{AGENTS_PATH}/"
 RETRY_AFTER_S: Final = 2
 SOON: Final[Header] = (b"retry-after", b"%d" % RETRY_AFTER_S)
 REQUEST_ID: Final = b"x-swapgate-request-id"
-# Who sends one came through a proxy: the connection does not tell who it is.
+# A request with one of these headers came through a proxy, so its peer is not the client.
 _FORWARDING: Final = frozenset({b"forwarded", b"via", b"x-real-ip"})
 _FORWARDED_PREFIX: Final = b"x-forwarded-"
-# Written anew for the agents process, or a client's word on what only the router knows.
+# The router writes these headers itself, or must not believe them from a client.
 _NOT_SENT_ON: Final = _FORWARDING | {
-    b"content-encoding",  # `read_request_body` undoes it
+    b"content-encoding",  # `read_request_body` decodes it
     b"content-length",
     b"expect",
     b"host",
@@ -45,7 +44,7 @@ _NOT_SENT_ON: Final = _FORWARDING | {
     PEER_HEADER,
     REQUEST_ID,
 }
-# Every answer of the router has its own.
+# The router writes these headers itself.
 _NOT_SENT_BACK: Final = frozenset({b"date", b"server", PEER_HEADER})
 _BODY_EXPECTED: Final = frozenset({"POST", "PUT", "PATCH"})
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -54,9 +53,7 @@ _TARGET: Final = re.compile(rb"/[\x21-\x7e]*")
 
 
 class AgentsPassThrough:
-    """Serves `/agents` for one worker. secret: the installation's, which signs who is
-    connected. counters: of the process.
-    """
+    """Serves `/agents` for one worker. secret: signs the client's address."""
 
     def __init__(
         self,
@@ -86,7 +83,7 @@ class AgentsPassThrough:
                 ssl.create_default_context() if secure else None,
                 settings.allow_addresses,
             ),
-            # As many as there may be requests: none of them waits for another one's end.
+            # Equal to the limit of requests, so that no request waits for a connection.
             limit=self._max_under_way,
             connect_timeout_s=settings.connect_timeout_s,
         )
@@ -97,11 +94,11 @@ class AgentsPassThrough:
     async def serve(
         self, scope: Scope, receive: Receive, send: Send, request_id: Header
     ) -> Reply | None:
-        """A refusal, or None when everything is sent. Raises ClientDisconnected."""
+        """Returns a refusal, or None once the answer is sent. Raises ClientDisconnected."""
         self._counters["agents_requests"] += 1
         if self.under_way >= self._max_under_way:
             self._counters["agents_refused_when_full"] += 1
-            message = "this worker passes on as many requests for agents as it may"
+            message = "this worker has too many requests for agents: try again soon"
             return error_reply(503, message, "overloaded", headers=(SOON, CLOSE))
         self.under_way += 1
         try:
@@ -117,7 +114,7 @@ class AgentsPassThrough:
             receive,
             self._timers,
             self._max_body_bytes,
-            any_type=True,  # the agents process refuses what is no JSON
+            any_type=True,  # the agents process refuses other types than JSON
             setting="agents.max_message_bytes",
         )
         if isinstance(body, Reply):
@@ -126,27 +123,27 @@ class AgentsPassThrough:
         if isinstance(head, Reply):
             return head
         try:
-            # Not watched while the last bytes are sent: after them any caller may go.
+            # The watch ends before the last bytes, after which a client may disconnect.
             with DisconnectWatch(receive, self._timers, scope.get(ON_LEAVING)):
                 wire = await self._ask(head, body)
                 try:
                     is_ended = await self._relay(wire, scope["method"], send, request_id)
                 finally:
-                    # The next request has another one. Before its answer's end it is so told.
+                    # Each request has its own connection; an early abort ends the stream.
                     wire.abort()
                     self._origin.give_back(wire)
         except UpstreamFailed:
             self._counters["agents_unavailable"] += 1
-            message = "agents are not available now; models are. Try again soon"
+            message = "agents are unavailable, but models are available: try again soon"
             return error_reply(503, message, "agents_unavailable", headers=(SOON,))
         except TimeoutError:
             self._counters["agents_unavailable"] += 1
-            message = "the agents process did not answer in time"
+            message = "the agents process did not answer in time: try again soon"
             return error_reply(504, message, "agents_timeout", headers=(SOON,))
         if is_ended:
             await send({"type": "http.response.body", "body": b""})
         else:
-            # The connection ends without the answer's end: nobody takes it for whole.
+            # The answer has no proper end, so the client can see that it is incomplete.
             self._counters["agents_broke_off"] += 1
         return None
 
@@ -156,7 +153,7 @@ class AgentsPassThrough:
             target += b"?" + query
         hosts = [value for name, value in scope["headers"] if name == b"host"]
         headers = [
-            # The client's own, by which the agents process tells a foreign web page.
+            # The agents process compares the client's Host with its Origin.
             (b"host", hosts[0] if hosts else self._authority),
             *(
                 header
@@ -174,14 +171,14 @@ class AgentsPassThrough:
             and all(_TOKEN.fullmatch(name) and _VALUE.fullmatch(v) for name, v in headers)
         )
         if not is_sound:
-            message = "its path, its host or another header cannot be passed on"
+            message = "the path, the Host or another header is invalid"
             return error_reply(400, message, "invalid_request", headers=(CLOSE,))
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         return b"%b %b HTTP/1.1\r\n%b\r\n" % (scope["method"].encode(), target, lines)
 
     def _peer(self, scope: Scope) -> bytes:
-        """Who is connected, signed. Who came through a proxy is nobody of this machine, even
-        where the proxy is.
+        """Signs the client's address. A client behind a proxy does not count as a loopback
+        peer, even if the proxy runs on this machine.
         """
         client = scope.get("client")
         address = client[0] if client else ""
@@ -194,8 +191,9 @@ class AgentsPassThrough:
         return sign_peer_header(address, self._secret, self._clock.now().timestamp())
 
     async def _ask(self, head: bytes, body: bytes) -> PoolConnection:
-        """A connection on which the answer begins. Raises UpstreamFailed, TimeoutError."""
-        # A kept one may close just now; the router could not tell whether the request was done.
+        """Returns a connection whose answer has begun. Raises UpstreamFailed, TimeoutError."""
+        # A kept connection may close at any time, and the router could not know whether the
+        # agents process has handled the request.
         wire = await self._origin.lend(fresh=True)
         try:
             with self._timers.limit(wire.loop.time() + self._silence_s):
@@ -215,7 +213,7 @@ class AgentsPassThrough:
         data = b""
         try:
             while method != "HEAD":
-                # The head goes at once: a first event may take as long as a model does.
+                # Sends the head at once, because the first event may take as long as a model.
                 await send({"type": "http.response.body", "body": data, "more_body": True})
                 with self._timers.limit(wire.loop.time() + self._silence_s):
                     data = await wire.read()

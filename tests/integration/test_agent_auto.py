@@ -141,7 +141,7 @@ def test_where_nothing_is_measured_or_configured_the_route_answers(
 ) -> None:
     nothing = models_for(ctx, agent, session)
     assert asked_first(ctx, agent, session) == ""
-    assert "nothing is known to reach 0.6" in nothing.primary.reason
+    assert "no target is known to reach 0.6" in nothing.primary.reason
 
     measure(world, ctx, "good")
     no_floor = AutoTargets({})

@@ -227,7 +227,7 @@ def test_a_request_whose_turn_broke_off_is_taken_up_where_the_conversation_stand
     # Behind what was said since it is not taken up.
     turns.interrupt(ctx, begin(ctx, session.id, key=later).session)
     answered(ctx, begin(ctx, session.id, "another"))
-    with pytest.raises(Conflict, match="went on since"):
+    with pytest.raises(Conflict, match="has continued since"):
         begin(ctx, session.id, key=later)
     begin(ctx, session.id, "a third")
 
@@ -442,7 +442,7 @@ async def test_an_answer_is_given_again_though_the_consent_to_its_model_is_over(
 
     again = await runner.start(posted)
     assert again == "{}"
-    with pytest.raises(NotAllowed, match="not approved"):
+    with pytest.raises(NotAllowed, match="approval of"):
         await runner.start(replace(posted, key=None))
 
 

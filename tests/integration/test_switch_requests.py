@@ -177,7 +177,7 @@ def test_what_nobody_decides_expires(ctx: Context, session: AgentSession) -> Non
     assert not ctx.store.lists.switch_requests(pending_at=ctx.clock.now())
     assert now_on(ctx, session).model == CHAT
     (note,) = list_notes(ctx, session.id, request.asked_at)
-    assert note.startswith("Nobody decided about the switch to sim/better in time")
+    assert note.startswith("No person decided about the switch to sim/better in time")
     ctx.clock.jump(-3_600)  # type: ignore[attr-defined]
     with pytest.raises(Conflict, match="expired already"):
         switches.approve_switch(ctx, BEN, request.id)
@@ -223,7 +223,7 @@ def test_what_a_model_cannot_hold_is_refused_with_a_sentence(ctx: Context) -> No
 
     assert "sim/small lacks the context window" in refusal("small")
     assert refusal("blind") == (
-        "model: sim/blind takes no images, and there are some in the messages 1"
+        "model: sim/blind accepts no images, and there are images in the messages 1"
     )
     assert "sim/toolless has no tools" in refusal("toolless")
     with ctx.store.read() as tx:
@@ -236,7 +236,7 @@ def test_what_a_model_cannot_hold_of_what_came_since_is_not_approved(
     request = ask(ctx, session, literal_choice("blind", "sim/blind"))
     exchange(ctx, session, PICTURE)
 
-    with pytest.raises(InputError, match="takes no images") as refused:
+    with pytest.raises(InputError, match="accepts no images") as refused:
         switches.approve_switch(ctx, BEN, request.id)
 
     assert refused.value.code == "model_unfit"

@@ -137,7 +137,7 @@ def test_what_a_target_cannot_hold_is_a_sentence_each() -> None:
 
     assert misfits == (
         "local/llama has no tools, and the agent's conversation needs them",
-        "local/llama takes no images, and there are some in the messages 1",
+        "local/llama accepts no images, and there are images in the messages 1",
         (
             "local/llama lacks the context window (about 9100 tokens, it holds 8192) that the "
             "conversation needs"

@@ -46,11 +46,11 @@ def call(name: str, id_: str = "c1", arguments: str = "{}") -> MessageToolCall:
     ("wrong", "words"),
     [
         (call("serch"), "there is no tool 'serch'; there are: search, open_door"),
-        (call("search", arguments="{"), "no JSON"),
-        (call("search", arguments="[1]"), "no JSON object"),
-        (call("search", arguments="[" * 100_000), "no JSON"),
-        (call("search", arguments='{"q": NaN}'), "no JSON"),
-        (call("search", arguments='{"q": "\\ud800"}'), "no JSON"),
+        (call("search", arguments="{"), "not JSON"),
+        (call("search", arguments="[1]"), "not a JSON object"),
+        (call("search", arguments="[" * 100_000), "not JSON"),
+        (call("search", arguments='{"q": NaN}'), "not JSON"),
+        (call("search", arguments='{"q": "\\ud800"}'), "not JSON"),
     ],
 )
 def test_the_model_is_told_which_call_is_not_run_and_why(

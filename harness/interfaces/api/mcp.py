@@ -52,8 +52,13 @@ from harness.frame.people.principals import OPERATOR
 from harness.frame.plain_data import write_json
 from harness.frame.signing.keyring import KeyPurpose
 from harness.interfaces.api import canary, proposals
-from harness.interfaces.api.agents.access import AgentsAccess, FailedKeys, key_client
-from harness.interfaces.api.agents.errors import answer_error, answer_unforeseen
+from harness.interfaces.api.agents.access import (
+    AgentsAccess,
+    FailedKeys,
+    answer_error,
+    answer_unforeseen,
+    key_client,
+)
 from harness.interfaces.api.frame.access import SERVER
 from harness.interfaces.api.frame.endpoint import ApiCaller, Body, Name
 from harness.interfaces.api.frame.error_status import ErrorGuard, describe_places, json_answer

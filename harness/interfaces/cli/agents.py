@@ -24,14 +24,14 @@ from harness.routing.agent import AgentGrant
 
 @click.group()
 def user() -> None:
-    """Users of the clients: delete what one said and got."""
+    """Users of the clients: delete a user's data."""
 
 
 @command(user)
 def delete(session: Session, user_id: str = arg("USER"), *, reason: str = REASON) -> None:
     """Delete USER's sessions, captured requests and marks, for good.
 
-    USER is the id as clients sent it. The audit log keeps the reason, and not the id.
+    USER is the id that clients sent. The audit log keeps the reason, but not the id.
     """
     done = session.decide(
         user_deletion.delete_user, user_id, reason, secret=session.installation.secret
@@ -46,18 +46,18 @@ def delete(session: Session, user_id: str = arg("USER"), *, reason: str = REASON
 
 @click.group()
 def agent() -> None:
-    """Agents: their requests to people, and their grants."""
+    """Agents: their switch requests and grants."""
 
 
 @command(agent)
 def requests(
     session: Session,
     *,
-    show_all: bool = opt("Decided and expired ones, too.", "--all"),
+    show_all: bool = opt("Decided and expired requests, too.", "--all"),
     session_id: str | None = opt("Only this session's.", "--session", metavar="ID"),
     page_request: PageRequest = PAGE,
 ) -> None:
-    """List switches to another model that wait for a person."""
+    """List the switch requests that wait for a person."""
     ctx, now = session.context, session.context.clock.now()
     found = ctx.store.lists.switch_requests(
         page_request, session=session_id, pending_at=None if show_all else now
@@ -73,7 +73,7 @@ def requests(
             else "",
             "QUESTION": view.question,
         },
-        empty="nothing waits for a person",
+        empty="no switch request waits for a person",
     )
 
 
@@ -100,18 +100,18 @@ def show(session: Session, request_id: str = arg("ID")) -> None:
 def approve(
     session: Session, request_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
 ) -> None:
-    """Let a session go on with the model, from its next message on."""
-    made = session.decide(switches.approve_switch, request_id, reason)
-    output.answer(made, f"{made.id} is approved")
+    """Switch a session to the model, from its next message on."""
+    request = session.decide(switches.approve_switch, request_id, reason)
+    output.answer(request, f"{request.id} is approved")
 
 
 @command(agent)
 def reject(
     session: Session, request_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
 ) -> None:
-    """Leave a session on its model; its agent is told, with the reason."""
-    made = session.decide(switches.reject_switch, request_id, reason)
-    output.answer(made, f"{made.id} is rejected")
+    """Leave a session on its model; its agent gets the reason."""
+    request = session.decide(switches.reject_switch, request_id, reason)
+    output.answer(request, f"{request.id} is rejected")
 
 
 @command(agent)
@@ -121,7 +121,7 @@ def grants(
     agent_id: str | None = opt("Only this agent's.", "--agent", metavar="ID"),
     page_request: PageRequest = PAGE,
 ) -> None:
-    """List the literal models that people consented to."""
+    """List the grants of literal models."""
     found = session.context.store.lists.agent_grants(page_request, agent=agent_id)
     output.listing(
         found,

@@ -165,7 +165,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             ".routing.holds",
             "The kill switch: force a provider or a target, or avoid it.",
         ),
-        "agent": (".agents", "Agents: their requests to people, and their grants."),
+        "agent": (".agents", "Agents: their switch requests and grants."),
         "audit": (".operations.audit", "The audit log: append-only, hash-chained."),
         "spending": (
             ".operations.status",
@@ -184,7 +184,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             ".operations.client_keys",
             "People: who of the principals is one person, and who is signed in.",
         ),
-        "user": (".agents", "Users of the clients: delete what one said and got."),
+        "user": (".agents", "Users of the clients: delete a user's data."),
         "config": (".operations.configuration", "The configuration."),
         "db": (
             ".operations.database",

@@ -1,23 +1,28 @@
-"""Says on whose behalf a request of the agents API is made: a data key's, a management key's,
-or, with `open_on_loopback`, nobody's on this machine itself; else 401.
+"""Authenticates requests of the agents API: by a data key, by a management key, or with
+`open_on_loopback` as this machine's operator without a key.
 
-Without a key there is only the connection to go by, and a web page in the operator's browser
-shares it. Such a request is believed only from a loopback peer that no proxy stands for, to a
-Host that is this machine's, and from no other Origin; a body has to be JSON, which a page can
-send nowhere without being asked. A name that a page's DNS turns into 127.0.0.1 is another Host.
+A web page in the operator's browser shares the operator's connection. So a request without a
+key must come from a loopback peer without a proxy, name this machine as its Host, and have no
+other Origin. Its body must be JSON, which a page cannot send to another Origin unasked.
 """
 
+import json
 import math
+import re
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPSConnection
+from http.client import HTTPException as ConnectionFailed
 from typing import Annotated, Final
 from urllib.parse import quote, urlsplit
 
 from fastapi import Depends
+from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,7 +32,15 @@ from harness.agents.agents import AgentsClient
 from harness.agents.caller import PEER_HEADER, HeaderFault, read_peer_header, sign_peer_header
 from harness.agents.turn_runner import TurnRunner
 from harness.app.installation import Installation
-from harness.frame.errors import ConfigError, NotAllowed
+from harness.frame.errors import (
+    ConfigError,
+    DecryptionFailed,
+    InputError,
+    NotAllowed,
+    SignatureInvalid,
+    StoreUnavailable,
+    SwapgateError,
+)
 from harness.frame.people.access import (
     DATA_KEY_PREFIX,
     MANAGEMENT_KEY_PREFIX,
@@ -35,32 +48,133 @@ from harness.frame.people.access import (
     is_loopback,
     listens_on_loopback,
 )
-from harness.interfaces.api.agents.errors import ErrorAnswer
+from harness.interfaces.api.agents.bodies import PARTS
+from harness.interfaces.api.frame import error_status
 from harness.interfaces.api.frame.access import OPEN, read_bearer
+from harness.interfaces.api.frame.error_status import RETRY_AFTER_S, describe_request_fault
 from harness.operations import keys
 from harness.operations.single_sign_on import FailedAttempts
 from harness.routing.agent import AgentSession
 from harness.routing.context import Context
 from harness.routing.settings import http_url
 
-# A request that one of these stands in came by a proxy: its peer is not who asks.
+STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
+    **error_status.STATUS,
+    InputError: HTTPStatus.BAD_REQUEST,
+    # The request is valid, but the operator must change the installation first.
+    ConfigError: HTTPStatus.SERVICE_UNAVAILABLE,
+    SignatureInvalid: HTTPStatus.SERVICE_UNAVAILABLE,
+    DecryptionFailed: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+# Default codes, for errors without a code.
+_CODES: Final[Mapping[int, str]] = {
+    400: "invalid_request",
+    403: "not_allowed",
+    404: "not_found",
+    409: "conflict",
+    503: "not_available",
+}
+
+# The field's name, with which messages about a client's input begin.
+_PARAM: Final = re.compile(r"([a-z][A-Za-z0-9_]*(?:[.\[][A-Za-z0-9_\]]+)*): ")
+
+_TYPES: Final[Mapping[int, str]] = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
+
+
+class ErrorAnswer(Response):
+    media_type = "application/json"
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str,
+        *,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        error = {"message": message, "type": kind, "code": code, "param": param}
+        body = json.dumps({"error": error})
+        super().__init__(body, status, dict(headers or {}))
+        if retry_after_s is not None:
+            self.headers["retry-after"] = str(retry_after_s)
+
+
+def find_status(error: SwapgateError) -> HTTPStatus | None:
+    return error_status.find_status(error, STATUS)
+
+
+def answer_error(error: SwapgateError) -> ErrorAnswer | None:
+    if (status := find_status(error)) is None:
+        return None
+    is_away = isinstance(error, StoreUnavailable)
+    code = "store_unavailable" if is_away else _CODES.get(status, "server_error")
+    named = _PARAM.match(str(error))
+    # Clients may retry after the operator has mended the installation.
+    is_temporary = error.retryable or status is HTTPStatus.SERVICE_UNAVAILABLE
+    return ErrorAnswer(
+        status,
+        str(error),
+        error.code or code,
+        param=named.group(1) if named else None,
+        retry_after_s=RETRY_AFTER_S if is_temporary else None,
+    )
+
+
+async def answer_http_error(_: Request, error: Exception) -> ErrorAnswer:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    text = f"{error.detail}: see /agents/openapi.json for the endpoints"
+    return ErrorAnswer(error.status_code, text, code, headers=error.headers)
+
+
+async def answer_validation_error(request: Request, error: Exception) -> ErrorAnswer:
+    """Names every wrong field, but not its value, which may be a secret."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+    places = [
+        (
+            ".".join(str(part) for part in fault["loc"][1:] if part != PARTS),
+            describe_request_fault(request, fault),
+        )
+        for fault in error.errors()
+    ]
+    text = "; ".join(f"{place}: {reason}" if place else reason for place, reason in places)
+    param = places[0][0] or None
+    return ErrorAnswer(HTTPStatus.BAD_REQUEST, text, "invalid_request", param=param)
+
+
+def answer_unforeseen(name: str) -> ErrorAnswer:
+    """Answers an internal error. name: its id in the log."""
+    text = f"this is our fault, not yours; the agents process's log has it as {name}"
+    return ErrorAnswer(HTTPStatus.INTERNAL_SERVER_ERROR, text, "internal_error")
+
+
+# A request with one of these headers came through a proxy, so its peer is not the sender.
 _PROXY_HEADERS: Final = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via")
+
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 def key_client(installation: Installation, key: str) -> AgentsClient:
-    """Authenticates a client. Raises NotAllowed for what is no valid key."""
+    """Authenticates a client. Raises NotAllowed for an invalid key."""
     store, secret = installation.store, installation.secret
     if key.startswith(DATA_KEY_PREFIX):
         return AgentsClient.of_data_key(keys.authenticate_data_key(store, key, secret=secret))
     if key.startswith(MANAGEMENT_KEY_PREFIX):
         return AgentsClient.of_person(keys.authenticate(store, key, secret=secret))
-    raise NotAllowed("what was sent is no key of ours")
+    raise NotAllowed("the key is not a key of Swapgate")
 
 
 class FailedKeys:
-    """Counts the failed keys of each address, wherever below /agents they come. A key is looked
-    at before its address: whoever guesses keeps nobody else out.
+    """Counts failed keys by address. Callers check a key before its address, so that a guesser
+    does not lock out other clients of the address.
     """
 
     def __init__(self, installation: Installation) -> None:
@@ -68,7 +182,7 @@ class FailedKeys:
         self._attempts = FailedAttempts(installation.clock)
 
     def count(self, scope: Scope) -> int:
-        """One more of this request's address; seconds to wait where there were too many."""
+        """Counts a failure of the request's address; returns the seconds to wait."""
         peer = find_peer(scope, self._installation)
         address = client_address(_socket_peer(scope) if peer is None else peer, (), ())
         wait_s = self._attempts.wait_s(address)
@@ -78,10 +192,8 @@ class FailedKeys:
 
 
 class AgentsAccess:
-    """Puts the AgentsClient behind a request into its state, or refuses the request.
-
-    is_open: this machine needs no key. Only where router and agents listen on loopback alone,
-    which the configuration has made sure of.
+    """Adds the AgentsClient to a request's state, or refuses the request. is_open: this machine
+    needs no key, because router and agents listen on loopback only.
     """
 
     def __init__(
@@ -126,29 +238,29 @@ class AgentsAccess:
         if peer is None:
             raise NotAllowed("the header x-swapgate-peer is not the router's")
         if not is_loopback(peer) or any(name in headers for name in _PROXY_HEADERS):
-            raise NotAllowed("there is no key, and the request is not of this machine")
+            raise NotAllowed("there is no key, and the request is not from this machine")
 
     def _refuse(self, scope: Scope, reason: str) -> ErrorAnswer:
         if wait_s := self._failed.count(scope):
             return ErrorAnswer(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "too many requests without a valid key came from this address: send a valid "
-                "one",
+                "key",
                 "too_many_failures",
                 retry_after_s=wait_s,
             )
         return ErrorAnswer(
             HTTPStatus.UNAUTHORIZED,
             f"{reason}; send `Authorization: Bearer {DATA_KEY_PREFIX}…`, a key that `swapgate "
-            "key create NAME` makes (with `--role approver` for a model that no route has)",
+            "key create NAME` makes (with `--role approver` for a literal model)",
             "invalid_api_key",
             headers={"www-authenticate": 'Bearer realm="swapgate agents"'},
         )
 
 
 def find_peer(scope: Scope, installation: Installation) -> str | None:
-    """Who is connected: as the router says in its signed header, else to this process. None
-    where the header is not the router's.
+    """Finds the client's address: the router's signed header names it, else the socket. Returns
+    None if the header is not the router's.
     """
     given = Headers(scope=scope).getlist(PEER_HEADER.decode())
     if not given:
@@ -165,11 +277,11 @@ def _socket_peer(scope: Scope) -> str:
 def _find_foreign_page(headers: Headers) -> str | None:
     hosts, origins = headers.getlist("host"), headers.getlist("origin")
     if len(hosts) != 1 or not _is_own_host(hosts[0]):
-        return "without a key, the Host is localhost, 127.0.0.1 or [::1]"
+        return "without a key, the Host must be localhost, 127.0.0.1 or [::1]"
     if origins and origins != [f"http://{hosts[0]}"]:
-        return "without a key, a request has no other Origin than its own Host"
+        return "without a key, the Origin must be the request's own Host"
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        return "without a key, no other site may send a request"
+        return "without a key, another site must not send a request"
     return None
 
 
@@ -191,26 +303,23 @@ def _is_json(method: str, headers: Headers) -> bool:
     return kind == "application/json" or (method not in _BODY_METHODS and not has_body)
 
 
-# The control plane needs these of a client's request.
-_PASSED_ON: Final = (
-    "accept",
-    "authorization",
-    "content-type",
-    "host",
-    "origin",
-    "sec-fetch-site",
+# Headers of the client that the control plane checks.
+_PASSED_ON: Final = frozenset(
+    {"accept", "authorization", "content-type", "host", "origin", "sec-fetch-site"}
 )
-# Of the control plane's answer; this process's server writes its own.
+
+# Headers of the control plane's answer that this process's server writes itself.
 _NOT_SENT_BACK: Final = frozenset(
     {"cache-control", "connection", "content-encoding", "content-length", "date", "server"}
     | {"transfer-encoding", "x-content-type-options"}
 )
+
 CONTROL_TIMEOUT_S: Final = 30.0
 
 
 def pass_on(installation: Installation, request: Request, body: bytes) -> Response:
-    """The control plane's answer to a request that takes its signature. The control plane looks
-    at the client's key and the agent before it signs. Raises ConfigError.
+    """Sends a request that needs a signature to the control plane, which checks the client's
+    key and the agent itself. Raises ConfigError.
     """
     settings, secret = installation.settings, installation.secret
     url = settings.agents.control_url or http_url(settings.control.host, settings.control.port)
@@ -226,7 +335,7 @@ def pass_on(installation: Installation, request: Request, body: bytes) -> Respon
             answer = connection.getresponse()
             kept = {n: v for n, v in answer.getheaders() if n.lower() not in _NOT_SENT_BACK}
             return Response(answer.read(), answer.status, kept)
-    except (OSError, HTTPException) as error:
+    except (OSError, ConnectionFailed) as error:
         raise ConfigError(
             "this process has no signing key, and the control plane, which has it, does "
             f"not answer at {url} ({type(error).__name__}): run `swapgate serve "
@@ -242,7 +351,7 @@ class AgentsRequest:
 
     @property
     def turns(self) -> TurnRunner:
-        # The control plane has none, and serves no sessions.
+        # Only the agents process has turns; the control plane serves no sessions.
         turns: TurnRunner = self.http.app.state.turns
         return turns
 

@@ -1,4 +1,4 @@
-"""Serves agents and their sessions, and `switch_model` of a session."""
+"""Serves agents, their sessions, and a session's `switch_model`."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -45,7 +45,9 @@ SESSION = "/agents/{agent_id}/sessions/{session_id}"
 
 @router.post(PATH, status_code=201, response_model=AgentAnswer, summary="Create an agent")
 def create_agent(request: AgentsRequestParam, body: AgentBody) -> AgentAnswer | Response:
-    """A literal model needs the key of an approver: no route's proof covers it."""
+    """Creates an agent. A literal model needs the key of an approver, because no route's proof
+    covers it.
+    """
     fields = _fields(request, body)
     if (signed := _sign(request, body, fields)) is not None:
         return signed
@@ -71,7 +73,7 @@ def get_agent(request: AgentsRequestParam, agent_id: str) -> Agent:
 def change_agent(
     request: AgentsRequestParam, agent_id: str, body: AgentPatchBody
 ) -> AgentAnswer | Response:
-    """Another model holds for sessions that are opened from now on."""
+    """Changes an agent. A new model applies to sessions that are opened later."""
     changes = _fields(request, body)
     if not changes:
         raise InputError("the body changes nothing: give a field of the agent")
@@ -84,9 +86,7 @@ def change_agent(
 
 @router.delete(ONE, status_code=204, summary="Delete an agent")
 def delete_agent(request: AgentsRequestParam, agent_id: str) -> None:
-    """Deletes an agent and closes its sessions. Their messages are kept as long as any
-    session's.
-    """
+    """Deletes an agent and closes its sessions. Their messages are kept as usual."""
     agents.delete_agent(request.ctx, request.client, agent_id)
 
 
@@ -102,7 +102,7 @@ def open_session(request: AgentsRequestParam, agent_id: str, body: SessionBody) 
 def list_sessions(
     request: AgentsRequestParam, agent_id: str, page: Annotated[SessionsQuery, Query()]
 ) -> Page[AgentSession]:
-    """The newest first; closed ones too."""
+    """Lists the agent's sessions, newest first, with closed sessions."""
     agents.load_agent(request.ctx, request.client, agent_id)
     return request.ctx.store.lists.sessions(page.page, agent=agent_id, user_id=page.user_id)
 
@@ -114,14 +114,14 @@ def get_session(request: AgentsRequestParam, agent_id: str, session_id: str) -> 
 
 @router.delete(SESSION, status_code=204, summary="Close a session")
 def close_session(request: AgentsRequestParam, agent_id: str, session_id: str) -> None:
-    """What runs in it is interrupted, and it takes no more messages; they can still be read."""
+    """Closes a session and interrupts its turn. Its messages can still be read."""
     agents.close_session(request.ctx, request.client, agent_id, session_id)
 
 
 @router.post(
     f"{SESSION}/switch_model",
-    summary="List models, or ask a person for another one",
-    responses={202: {"model": SwitchModelAnswer, "description": "A person has to decide"}},
+    summary="List models, or request a switch to another model",
+    responses={202: {"model": SwitchModelAnswer, "description": "A person must decide"}},
 )
 async def post_switch_model(
     request: AgentsRequestParam,
@@ -130,7 +130,9 @@ async def post_switch_model(
     body: SwitchModelBody,
     response: Response,
 ) -> SwitchModelAnswer:
-    """An approved switch is in force from the next message on."""
+    """Lists models, or asks a person to approve a switch. An approved switch applies from the
+    next message on.
+    """
     await run_in_threadpool(request.require_session, agent_id, session_id)
     request.client.require_write()
     answer = await switch_model(request.ctx, session_id, **body.model_dump())
@@ -142,7 +144,7 @@ async def post_switch_model(
 @router.get(
     f"{SESSION}/switch_requests",
     response_model=ListAnswer[SwitchModelAnswer],
-    summary="List what was asked for, and what became of it",
+    summary="List switch requests",
 )
 def list_switch_requests(
     request: AgentsRequestParam,
@@ -150,7 +152,7 @@ def list_switch_requests(
     session_id: str,
     page: Annotated[PageQuery, Query()],
 ) -> Page[SwitchModelAnswer]:
-    """The newest first."""
+    """Lists the session's switch requests with their decisions, newest first."""
     session = request.require_session(agent_id, session_id)
     expire_switches(request.ctx)
     found = request.ctx.store.lists.switch_requests(page.page, session=session.id)
@@ -158,7 +160,7 @@ def list_switch_requests(
 
 
 def _fields(request: AgentsRequest, body: AgentFields) -> dict[str, Any]:
-    """The agent's fields that the body gives. Raises InputError and NotFound, naming one."""
+    """Reads an agent's given fields. Raises InputError and NotFound with the field's name."""
     plain = {"name", "description", "instructions", "data_class"}
     fields: dict[str, Any] = body.model_dump(include=plain, exclude_unset=True)
     if body.model:
@@ -174,8 +176,8 @@ def _fields(request: AgentsRequest, body: AgentFields) -> dict[str, Any]:
 def _sign(
     request: AgentsRequest, body: BaseModel, fields: Mapping[str, Any]
 ) -> Response | None:
-    """What the control plane answers, which signs the consent to a literal model; None where
-    none is named, or this process signs itself.
+    """Has the control plane sign the consent to a literal model. Returns its answer; None
+    without a literal model, or if this process signs itself.
     """
     models = (fields.get("model"), fields.get("fallback_model"))
     is_literal = any(model is not None and model.is_literal for model in models)
@@ -192,7 +194,6 @@ def _with_notes(request: AgentsRequest, agent: Agent) -> AgentAnswer:
 
 
 def _model(request: AgentsRequest, field: str, text: str) -> ModelChoice:
-    """Raises InputError and NotFound, naming the field."""
     try:
         return read_model_choice(request.ctx, text)
     except (InputError, NotFound) as error:
@@ -201,7 +202,7 @@ def _model(request: AgentsRequest, field: str, text: str) -> ModelChoice:
 
 
 def _tools(request: AgentsRequest, given: list[ToolBody]) -> tuple[AgentTool, ...]:
-    """Checks tools. Raises InputError for one that no process runs, or a name given twice."""
+    """Raises InputError for an unknown tool, and for a name given twice."""
     read: dict[str, AgentTool] = {}
     for body in given:
         if isinstance(body, str):
@@ -210,14 +211,14 @@ def _tools(request: AgentsRequest, given: list[ToolBody]) -> tuple[AgentTool, ..
                 body in BUILT_IN_TOOLS or tool.is_of_server(request.ctx.agents.tool_servers)
             ):
                 raise InputError(
-                    f"tools: no server of this installation has the tool {body!r}; a function "
-                    'that you run is {"type": "function", "function": {"name": …}}',
+                    f"tools: this installation has no tool {body!r}; name a function that you "
+                    'run as {"type": "function", "function": {"name": …}}',
                     code="unknown_tool",
                 )
         else:
             function = body.function
             tool = AgentTool(function.name, function.parameters, function.description)
         if tool.name in read:
-            raise InputError(f"tools: {tool.name!r} is given twice; leave it out of one")
+            raise InputError(f"tools: {tool.name!r} is given twice; give it once")
         read[tool.name] = tool
     return tuple(read.values())

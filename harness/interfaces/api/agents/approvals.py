@@ -1,6 +1,6 @@
-"""Serves the page behind an approval link: GET shows the question and changes nothing; POST
-decides, for whoever types a management key with the role. There are no cookies, so no other
-page can decide in somebody's name, and no script: what an agent wrote is text.
+"""Serves the pages of approval links. GET shows the question; POST decides with a management
+key of an approver. The pages use no cookies, so another page cannot decide for a person, and
+no script, because they show an agent's words.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,7 @@ from harness.agents.switch_request import (
 )
 from harness.app.installation import Installation
 from harness.frame.errors import ConfigError, InputError, NotAllowed, NotFound, SwapgateError
-from harness.interfaces.api.agents.access import FailedKeys, pass_on
-from harness.interfaces.api.agents.errors import find_status
+from harness.interfaces.api.agents.access import FailedKeys, find_status, pass_on
 from harness.operations import keys
 
 MAX_FORM_BYTES: Final = 16_384
@@ -39,7 +38,7 @@ _HEADERS: Final = {
         "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
         "frame-ancestors 'none'"
     ),
-    # The address is the link itself.
+    # A referrer would reveal the link.
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -65,7 +64,7 @@ _FORM: Final = """<form method="post" autocomplete="off">
 
 
 class ApprovalPages:
-    """Answers what is below `/agents/approvals/`, and passes all else on."""
+    """Answers requests below `/agents/approvals/`, and passes other requests on."""
 
     def __init__(self, app: ASGIApp, *, installation: Installation, failed: FailedKeys) -> None:
         self._app, self._installation, self._failed = app, installation, failed
@@ -82,7 +81,8 @@ class ApprovalPages:
         if answer.status_code == HTTPStatus.UNAUTHORIZED and (
             wait_s := self._failed.count(scope)
         ):
-            answer = _page("Not decided", "Too many wrong keys came from here.", 429)
+            text = f"Too many wrong keys came from your address. Try again in {wait_s} s."
+            answer = _page("Not decided", text, 429)
             answer.headers["retry-after"] = str(wait_s)
         await answer(scope, receive, send)
 
@@ -92,7 +92,7 @@ class ApprovalPages:
         if request.method in ("GET", "HEAD"):
             return self._show(switch, agent)
         if request.method != "POST":
-            return _page("Not here", "Open the link in a browser.", 405)
+            return _page("Not allowed", "Open the link in a browser.", 405)
         body = await _read_body(request)
         if self._installation.signs_as is None:
             return await run_in_threadpool(pass_on, self._installation, request, body)
@@ -100,20 +100,20 @@ class ApprovalPages:
         return await run_in_threadpool(self._decide, switch, _read_form(kind, body))
 
     def _find(self, token: str) -> tuple[ModelSwitchRequest, str]:
-        """The request that the link names, and the agent's name. Raises NotFound."""
+        """Returns the link's request, and its agent's name. Raises NotFound."""
         links = ApprovalLinks("", self._secret)
         with self._ctx.store.read() as tx, suppress(NotFound):
             switch = SwitchRequests(tx).get(token.partition(".")[0])
             if links.is_of(token, switch):
                 return switch, Agents(tx).get(switch.agent).name
-        raise NotFound("this is no approval link of this installation for a request as it is")
+        raise NotFound("this is not a valid approval link of this installation")
 
     def _show(self, switch: ModelSwitchRequest, agent: str) -> Response:
         now = self._ctx.clock.now()
         state = switch.state_at(now)
         if state is not SwitchState.PENDING:
-            who = f" by {switch.decided_by}" if switch.decided_by else ""
-            text = f"The switch request {switch.id} is {state.value}{who}."
+            by = f" by {switch.decided_by}" if switch.decided_by else ""
+            text = f"The switch request {switch.id} is {state.value}{by}."
             return _page("Decided", text, HTTPStatus.GONE)
         facts = "".join(
             f"<dt>{escape(title)}</dt><dd>{escape(value)}</dd>"
@@ -125,7 +125,7 @@ class ApprovalPages:
     def _decide(self, switch: ModelSwitchRequest, fields: Mapping[str, str]) -> Response:
         decide = _DECISIONS.get(fields.get("decision", ""))
         if decide is None:
-            raise InputError("decision: it is `approve` or `reject`")
+            raise InputError("decision: send `approve` or `reject`")
         key = fields.get("key", "")
         try:
             actor = keys.authenticate(self._ctx.store, key, secret=self._secret)
@@ -140,13 +140,13 @@ class ApprovalPages:
 
 def _read_form(kind: str, body: bytes) -> Mapping[str, str]:
     if kind.partition(";")[0].strip().lower() != FORM:
-        raise InputError(f"the decision comes as a form: {FORM}")
+        raise InputError(f"send the decision as a form: {FORM}")
     try:
         fields = parse_qs(body.decode("ascii"), strict_parsing=True, max_num_fields=10)
     except ValueError:
-        raise InputError("the body is no form") from None
+        raise InputError(f"the body is not a valid form: send it as {FORM}") from None
     if any(len(values) > 1 for values in fields.values()):
-        raise InputError("the form has a field twice")
+        raise InputError("the form has a field twice: send each field once")
     return {name: values[0] for name, values in fields.items()}
 
 
@@ -170,7 +170,6 @@ def _refusal(error: SwapgateError) -> Response:
 
 
 def _page(title: str, text: str, status: int, content: str = "") -> Response:
-    """text: plain; content: HTML behind it."""
     paragraph = f"<p>{escape(text)}</p>" if text else ""
     page = _PAGE.format(title=escape(title), content=paragraph + content)
     return Response(page, status, _HEADERS, media_type="text/html; charset=utf-8")

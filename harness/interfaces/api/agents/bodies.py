@@ -1,9 +1,9 @@
-"""Pydantic models of the agents API's requests and answers, in camelCase, with the examples of
-the OpenAPI document, which tests execute. In a request an unknown field is an error, and so is
-NaN.
+"""Pydantic models of the agents API's requests and answers, in camelCase. Tests execute their
+examples. Requests refuse unknown fields and NaN.
 """
 
 import re
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -35,17 +35,13 @@ MAX_TOOLS: Final = 128
 MAX_PARTS: Final = 256
 IMAGE_DATA: Final = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
 ModelText = Annotated[str, Field(min_length=1, max_length=300)]
-Instructions = Annotated[str, Field(max_length=200_000)]
 Reason = Annotated[str, Field(max_length=1000)]
-# As providers allow a function's name.
-FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 class AgentsBody(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
-        # A text is no number, and "yes" no boolean.
-        strict=True,
+        strict=True,  # a text is not a number, and "yes" not a boolean
         allow_inf_nan=False,
         frozen=True,
         alias_generator=to_camel,
@@ -59,7 +55,8 @@ def _examples(*values: JsonValue) -> ConfigDict:
 class FunctionBody(AgentsBody):
     """A function that the client runs. parameters: JSON Schema of an object."""
 
-    name: FunctionName
+    # Providers refuse other names.
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     description: Text = ""
     parameters: dict[str, JsonValue] = {"type": "object", "properties": {}}
 
@@ -70,12 +67,11 @@ class FunctionToolBody(AgentsBody):
 
 
 ToolBody = Name | FunctionToolBody
-Tools = Annotated[list[ToolBody], Field(max_length=MAX_TOOLS)]
 
 
 class AgentConfigBody(AgentsBody):
-    """Holds an agent's settings beside its model. fallback_model: asked where the model fails
-    in a way that another one may not.
+    """An agent's further settings. fallback_model: answers if the model has a failure that
+    another model may not have.
     """
 
     fallback_model: ModelText | None = None
@@ -85,27 +81,22 @@ class AgentFields(AgentsBody):
     name: Name = ""
     model: ModelText = ""
     description: Text = ""
-    instructions: Instructions = ""
-    tools: Tools = []
+    instructions: Annotated[str, Field(max_length=200_000)] = ""
+    tools: Annotated[list[ToolBody], Field(max_length=MAX_TOOLS)] = []
     config: AgentConfigBody = AgentConfigBody()
     reason: Reason = ""
 
 
 class AgentBody(AgentFields):
-    """Describes an agent to create. model: a route, `auto:ROUTE` (`auto` where one route alone
-    has a floor), or a literal `PROVIDER:MODEL`, which needs an approver's key. tools: names of
-    tools of the server, and functions that the client runs. instructions: the system message of
-    all sessions.
+    """An agent to create. model: a route, `auto:ROUTE` (or `auto`, if only one route has a
+    floor), or a literal `PROVIDER:MODEL`, which needs an approver's key. tools: names of the
+    server's tools, and functions that the client runs. instructions: the system message of all
+    sessions.
     """
 
     model_config = _examples(
         {"name": "support", "model": "chat", "tools": ["switch_model"]},
-        # A literal model takes the key of an approver.
-        {
-            "name": "research",
-            "model": "openai:gpt-4o-mini",
-            "config": {"fallbackModel": "chat"},
-        },
+        {"name": "r", "model": "openai:gpt-4o-mini", "config": {"fallbackModel": "chat"}},
     )
 
     name: Name
@@ -114,13 +105,13 @@ class AgentBody(AgentFields):
 
 
 class AgentPatchBody(AgentFields):
-    """What is given changes; the rest stays. config.fallbackModel: null takes it away."""
+    """An agent's fields to change; other fields stay. config.fallbackModel: null removes it."""
 
     model_config = _examples({"description": "Helps customers"}, {"model": "chat"})
 
 
 class SessionBody(AgentsBody):
-    """Describes a session to open. user_id: whose conversation it is, in the client's words."""
+    """A session to open. user_id: the client's id of the session's user."""
 
     model_config = _examples({"userId": "user-42", "metadata": {"channel": "web"}})
 
@@ -129,9 +120,9 @@ class SessionBody(AgentsBody):
 
 
 class SwitchModelBody(AgentsBody):
-    """Holds a call of the switch tool. action: `list` shows models, those with all words of
-    `model` in their names; `switch` asks a person to let the session go on with `model`.
-    wait_s: how long to wait for the decision.
+    """A call of the switch tool. action: `list` shows the models whose names contain all words
+    of `model`; `switch` asks a person to switch the session to `model`. wait_s: seconds to
+    wait for the decision.
     """
 
     model_config = _examples(
@@ -189,14 +180,14 @@ ContentBody = Annotated[
     Discriminator(
         _content_form,
         custom_error_type="content_form",
-        custom_error_message="it is neither a text nor a list of parts",
+        custom_error_message="send a text, or a list of parts",
     ),
 ]
 
 
 class MessageBody(AgentsBody):
-    """Holds a message to post. role: `user`, or `tool` with the result of a function that the
-    model asked for. content: a text, or parts of the types `text` and `image_url`. stream: the
+    """A message to post. role: `user`, or `tool` with the result of a function that the model
+    called. content: a text, or parts of the types `text` and `image_url`. stream: whether the
     answer comes as server-sent events.
     """
 
@@ -212,7 +203,7 @@ class MessageBody(AgentsBody):
     stream: bool = False
 
     def incoming(self) -> IncomingMessage:
-        """Returns the client's message. Raises InputError, which names the field."""
+        """Builds the client's message. Raises InputError with the field's name."""
         is_tool = self.role == MessageRole.TOOL
         if not is_tool and self.role != MessageRole.USER:
             raise InputError(
@@ -220,9 +211,9 @@ class MessageBody(AgentsBody):
                 code="role_not_allowed",
             )
         if is_tool and not self.tool_call_id:
-            raise InputError("toolCallId: a message of the role tool names the call it answers")
+            raise InputError("toolCallId: a message of the role tool needs the id of its call")
         if self.tool_call_id and not is_tool:
-            raise InputError("toolCallId: only a message of the role tool answers a call")
+            raise InputError("toolCallId: only a message of the role tool may have one")
         content: Content
         if isinstance(self.content, str):
             content = self.content
@@ -231,28 +222,22 @@ class MessageBody(AgentsBody):
                     "content: it is empty; send a text, or parts of text and image_url"
                 )
         elif is_tool:
-            raise InputError("content: the result of a tool is a text")
+            raise InputError("content: send the result of a tool as a text")
         else:
             content = tuple(part.model_dump(exclude_none=True) for part in self.content)
         return IncomingMessage(MessageRole(self.role), content, self.tool_call_id)
 
 
 class SessionsQuery(PageQuery):
-    """Filters and pages a list of sessions. userId: of that user alone."""
+    """Filters and pages a list of sessions. userId: only this user's sessions."""
 
     user_id: Annotated[str | None, Field(max_length=200, alias="userId")] = None
 
 
 def _tool_answer(tool: AgentTool) -> object:
-    """A tool of the server by its name, a function of the client's whole."""
     if tool.parameters is None:
         return tool.name
-    function = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": dict(tool.parameters),
-    }
-    return {"type": "function", "function": function}
+    return {"type": "function", "function": {**asdict(tool)}}
 
 
 ChoiceText = Annotated[str, BeforeValidator(lambda choice: choice.text)]
@@ -269,7 +254,6 @@ class AgentsAnswer(BaseModel):
 
     @classmethod
     def write(cls, source: object) -> str:
-        """The answer's JSON. source: what it is made of."""
         return cls.model_validate(source).model_dump_json(by_alias=True)
 
 
@@ -294,11 +278,11 @@ class AgentAnswer(AgentsAnswer):
     data_class: str
     created_at: datetime
     updated_at: datetime
-    notes: list[str] = []  # of a creation or change: what was not checked of its models
+    notes: list[str] = []  # unchecked properties of a new model
 
 
 class SessionAnswer(AgentsAnswer):
-    """Shows a session. model: in force for the next message. cost_usd: of all messages."""
+    """A session. model: in force for the next message. cost_usd: of all messages."""
 
     id: str
     agent_id: str = Field(validation_alias="agent")
@@ -313,7 +297,7 @@ class SessionAnswer(AgentsAnswer):
 
 
 class ToolCallAnswer(AgentsAnswer):
-    """A function that the client is to run. arguments: JSON, as the model wrote it."""
+    """A function that the client must run. arguments: JSON, exactly as the model wrote it."""
 
     id: str
     name: str
@@ -321,9 +305,7 @@ class ToolCallAnswer(AgentsAnswer):
 
 
 class UsageAnswer(AgentsAnswer):
-    """Counts the tokens of one answer and gives their price. cost_usd: null where the price is
-    not known.
-    """
+    """The tokens of an answer, and their cost. cost_usd: null if the price is unknown."""
 
     input_tokens: int
     output_tokens: int
@@ -332,16 +314,16 @@ class UsageAnswer(AgentsAnswer):
 
 
 class FallbackAnswer(AgentsAnswer):
-    """The model that was asked first, and why it did not answer."""
+    """The model that failed first, and the reason."""
 
     from_model: str = Field(validation_alias="fallback_from", serialization_alias="from")
     reason: str
 
 
 class MessageAnswer(AgentsAnswer):
-    """Shows a message of a session. state: `complete`, `streaming` (under way), `interrupted`
-    or `failed`; only a complete message is part of the conversation. auto: who answered for the
-    model `auto`, and why. error: why it failed; of a complete message, what cut it short.
+    """A message of a session. state: `complete`, `streaming`, `interrupted` or `failed`; only
+    complete messages are part of the conversation. auto: the target that `auto` chose, and
+    why. error: why the message failed, or why a complete message is cut short.
     """
 
     id: str
@@ -375,14 +357,14 @@ class MessageAnswer(AgentsAnswer):
     @field_validator("usage", mode="before")
     @classmethod
     def _usage(cls, used: MessageUsage, read: ValidationInfo) -> MessageUsage | None:
-        """Null for what no model answered, or has not answered yet."""
         is_answered = read.data["role"] == MessageRole.ASSISTANT and read.data["done_at"]
         return used if is_answered else None
 
 
 class TurnAnswer(MessageAnswer):
-    """The answer to a message; for a tool's result while others are missing, that result.
-    open_calls: the functions that the client runs next. steps: how often the model was asked.
+    """The answer to a message; after a tool's result while other results are missing, that
+    result. open_calls: the functions that the client must run next. steps: the number of
+    models' answers.
     """
 
     open_calls: list[ToolCallAnswer]
@@ -401,7 +383,7 @@ class TurnAnswer(MessageAnswer):
 
 
 class ListAnswer(AgentsAnswer, Generic[T]):
-    """A page of a list. next: what to give as `after` for the next page; null at the end."""
+    """A page of a list. next: the `after` of the next page; null on the last page."""
 
     items: list[T]
     total: int

@@ -1,4 +1,4 @@
-"""Serves messages of a session, and answers a turn that failed."""
+"""Serves the messages of a session, whole or as a stream of events."""
 
 import asyncio
 import json
@@ -18,14 +18,18 @@ from harness.frame.errors import CallFailed, RouterUnreachable, SwapgateError
 from harness.frame.pagination import Page
 from harness.frame.plain_data import digest
 from harness.frame.ports import Chance
-from harness.interfaces.api.agents.access import AgentsRequestParam
+from harness.interfaces.api.agents.access import (
+    AgentsRequestParam,
+    ErrorAnswer,
+    answer_error,
+    answer_unforeseen,
+)
 from harness.interfaces.api.agents.bodies import (
     ListAnswer,
     MessageAnswer,
     MessageBody,
     TurnAnswer,
 )
-from harness.interfaces.api.agents.errors import ErrorAnswer, answer_error, answer_unforeseen
 from harness.interfaces.api.frame.endpoint import PageQuery
 from harness.interfaces.api.frame.error_status import RETRY_AFTER_S
 
@@ -37,7 +41,7 @@ def failure_answer(error: CallFailed) -> ErrorAnswer:
     status = error.status or HTTPStatus.BAD_GATEWAY
     if isinstance(error, RouterUnreachable):
         status = HTTPStatus.SERVICE_UNAVAILABLE
-    # 401 is the agents process's own: nothing that the client can change.
+    # A 401 refuses the agents process's own request, so the client cannot mend it.
     elif status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.UNAUTHORIZED:
         status = HTTPStatus.BAD_GATEWAY
     return ErrorAnswer(
@@ -52,10 +56,8 @@ def failure_answer(error: CallFailed) -> ErrorAnswer:
 log = structlog.get_logger("swapgate.agents")
 router = APIRouter()
 EVENTS: Final = "text/event-stream"
-# How long a stream may be silent before a comment keeps the connection alive.
-HEARTBEAT_S: Final = 15.0
-# Who answers for the model `auto`, and why.
-AUTO_HEADER: Final = "x-swapgate-auto"
+HEARTBEAT_S: Final = 15.0  # a silent stream sends a comment this often
+AUTO_HEADER: Final = "x-swapgate-auto"  # the target that `auto` chose, and why
 SAFE: Final = " !$&'()*+,/:;=@"
 EVENTS_EXAMPLE: Final = (
     'event: message.started\ndata: {"id": "ms_…", "state": "streaming", …}\n\n'
@@ -83,13 +85,13 @@ async def post_message(
         str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)
     ] = None,
 ) -> Response:
-    """The answer comes whole, or as server-sent events with `stream: true` or `Accept:
+    """Returns the whole answer, or server-sent events with `stream: true` or `Accept:
     text/event-stream`. A message of the role `tool` gets an answer once no call is open.
     """
     streams = body.stream or EVENTS in accept.lower()
     key = None
     if idempotency_key is not None:
-        # Asked for anew in another form, it is the same message.
+        # A client may repeat a message with or without streaming.
         content = digest(body.model_dump(mode="json", exclude={"stream"}))
         key = IdempotencyKey(request.client.name, idempotency_key, content)
     posted = PostedMessage(
@@ -134,7 +136,7 @@ def _replayed(body: str, *, streams: bool) -> Response:
 
 
 async def _events(run: TurnRun, chance: Chance) -> AsyncIterator[bytes]:
-    """The turn as it goes on; its last event is `turn.completed` or `error`."""
+    """Yields the turn's events; the last one is `turn.completed` or `error`."""
     events = run.events()
     waiting = asyncio.ensure_future(anext(events, None))
     try:
@@ -190,7 +192,7 @@ def _error_event(answer: ErrorAnswer) -> bytes:
     return _event("error", bytes(answer.body).decode())
 
 
-@router.get(PATH, response_model=ListAnswer[MessageAnswer], summary="List what was said")
+@router.get(PATH, response_model=ListAnswer[MessageAnswer], summary="List messages")
 def list_messages(
     request: AgentsRequestParam,
     agent_id: str,

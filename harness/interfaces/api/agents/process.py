@@ -1,5 +1,5 @@
-"""The agents process: serves the agents API and runs the turns of sessions until a signal ends
-it. Answers that are under way then may come to their end, and are interrupted after a while.
+"""The agents process serves the agents API and runs turns. After a signal, running turns get
+`router.drain_s` to end before they are interrupted.
 """
 
 import signal
@@ -25,15 +25,17 @@ from harness.frame.imports import leave_alone_what_serves
 from harness.frame.people.access import DATA_KEY_PREFIX
 from harness.interfaces.api import health
 from harness.interfaces.api.agents import agents, messages
-from harness.interfaces.api.agents.access import AgentsAccess, FailedKeys, find_peer
-from harness.interfaces.api.agents.approvals import ApprovalPages
-from harness.interfaces.api.agents.errors import (
+from harness.interfaces.api.agents.access import (
+    AgentsAccess,
     ErrorAnswer,
+    FailedKeys,
     answer_error,
     answer_http_error,
     answer_unforeseen,
     answer_validation_error,
+    find_peer,
 )
+from harness.interfaces.api.agents.approvals import ApprovalPages
 from harness.interfaces.api.frame.access import SERVER
 from harness.interfaces.api.frame.error_status import ErrorGuard
 from harness.interfaces.api.frame.openapi import (
@@ -55,7 +57,7 @@ _ERROR: Final = object_schema(
 
 
 def build_agents_app(installation: Installation, service: TurnService) -> FastAPI:
-    """The ASGI app of an installation, whose turns run as long as it serves."""
+    """Builds the ASGI app, which ends the turns when it stops serving."""
 
     def complete(document: dict[str, Any]) -> dict[str, Any]:
         keys = f"a data key, {DATA_KEY_PREFIX}…, or a management key"
@@ -82,7 +84,7 @@ def _guarded(app: FastAPI, installation: Installation) -> FastAPI:
     app.add_middleware(
         AgentsAccess, installation=installation, is_open=where.open_on_loopback, failed=failed
     )
-    # Before the keys: who opens a link in a browser sends a form.
+    # Outside `AgentsAccess`: a browser opens a link without a key, and sends a form.
     app.add_middleware(ApprovalPages, installation=installation, failed=failed)
     chance = installation.context.chance
     app.add_middleware(
@@ -92,8 +94,8 @@ def _guarded(app: FastAPI, installation: Installation) -> FastAPI:
 
 
 class SignsForAgents:
-    """Serves what the agents process passes on, beside the control plane's own API. A signed
-    header says that it comes from there: clients find nothing here.
+    """Serves the requests that the agents process passes on to the control plane for its
+    signature. Their signed header proves their origin; other clients get 404.
     """
 
     def __init__(self, app: ASGIApp, installation: Installation) -> None:
@@ -112,7 +114,7 @@ class SignsForAgents:
                 text = "agents are served below the router's /agents"
                 if is_signed:
                     text += (
-                        "; the header x-swapgate-peer is not of this installation, or over a "
+                        "; the header x-swapgate-peer is not from this installation, or over a "
                         "minute old: compare the secrets and clocks of both machines"
                     )
                 app = ErrorAnswer(HTTPStatus.NOT_FOUND, text, "not_found")
@@ -128,12 +130,11 @@ def _too_large(max_bytes: int) -> Response:
     )
 
 
-# For the last bytes of answers, after the turns have ended.
-LAST_BYTES_S: Final = 5
+LAST_BYTES_S: Final = 5  # to send the last bytes of answers, after the turns have ended
 
 
 class AgentsServer(uvicorn.Server):
-    """Tells the turns of a signal, so that those who wait for their answers get one."""
+    """Ends the turns at a signal, so that waiting clients get an answer."""
 
     def __init__(self, config: uvicorn.Config, end_turns: Callable[[], None]) -> None:
         super().__init__(config)
@@ -146,7 +147,7 @@ class AgentsServer(uvicorn.Server):
 
 def run_agents(config: Path | None) -> None:
     """Blocks until SIGTERM or Ctrl-C."""
-    # uvicorn raises the signal again at its end: without a handler nothing below would run.
+    # uvicorn raises the signal again when it ends; without a handler `finally` would not run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     installation = open_agents(config)
     where = installation.settings.agents
@@ -160,7 +161,7 @@ def run_agents(config: Path | None) -> None:
     )
     leave_alone_what_serves()
     try:
-        # Before anything else: who has the port ends what ran where it was before.
+        # Bound first: the owner of the port ends the turns of the port's earlier process.
         listener = server.bind_socket()
         AgentsServer(server, turns.end_turns).run(sockets=[listener])
     finally:
