@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -23,17 +24,24 @@ from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.attempts import AttemptSettlement, TimeLimits
 from router.request.request_state import Attempt, RequestProgress, RoutedRequest
 from router.request.stream_relay import CommittedStream, OnEnd
-from router.request.upstream_call import (
-    BegunStream,
-    FirstAttempt,
-    FirstByteTimer,
-    UpstreamCalls,
-)
+from router.request.upstream_call import FirstByteTimer, UpstreamCalls
 from router.snapshot.compiled import CompiledTarget
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _HELD_BACK: Final = StreamCommit.WHOLE
 _FOREIGN_STATE: Final = FailureClass.FOREIGN_STATE
+
+
+@dataclass(slots=True)
+class TargetTries:
+    """The attempts of one request at one target. until: on the event loop's clock."""
+
+    upstream: CompiledTarget
+    share_s: float  # of the request's budget
+    until: float
+    first_key: ProviderKey | None
+    count: int = 0
+    failure: UpstreamFailed | None = None  # the latest
 
 
 class Dispatcher:
@@ -61,24 +69,28 @@ class Dispatcher:
         self._limits = TimeLimits(settings)
         self._errors = errors
 
-    async def run(
-        self,
-        job: RoutedRequest,
-        progress: RequestProgress,
-        first: FirstAttempt | None = None,
-    ) -> None:
-        """Fills `progress`. Cancelling it closes the attempt. first: to go on with."""
+    async def run(self, job: RoutedRequest, progress: RequestProgress) -> None:
+        """Fills `progress`. Cancelling it closes the attempt under way."""
         failures: list[FailedAttempt] = []
         target = next(iter(job.plan.targets), None)
         while target is not None:
-            failure = await self._ask(job, target, progress, first)
-            first = None
-            if failure is None:
-                return
+            tries = self._begin_target(job, target)
+            wait_s: float | None = 0.0
+            while wait_s is not None:
+                attempt = self._admitted(job, tries)
+                if attempt is None:
+                    break
+                tries.failure = await self._attempt(job, attempt, progress)
+                if tries.failure is None:
+                    return
+                wait_s = self._retry_in_s(job, tries, attempt, tries.failure, progress)
+                if wait_s:
+                    await asyncio.sleep(wait_s)
+            failure = tries.failure or progress.shut(target)
             failures.append(FailedAttempt(target, failure.failure))
             target = self._next(job, failures)
-            # Where another target was down, that is the answer: the client may try again. What
-            # that one keeps, no other knows.
+            # If another target was down, its outage is the answer: the client may try again. No
+            # other target knows the state that the last one keeps.
             hides_outage = len(failures) > 1 and (
                 failure.local
                 or (
@@ -90,110 +102,6 @@ class Dispatcher:
                 progress.result = failure
             if self._spent(job, progress):
                 return
-
-    def begin(self, job: RoutedRequest) -> FirstAttempt | None:
-        """Makes the first attempt without waiting; None where `run` has to begin. `run`,
-        `enter_answer` or `cancel` ends it.
-        """
-        plan = job.plan
-        if not plan.targets or plan.last_resort:
-            return None
-        upstream = job.route.upstreams[plan.targets[0]]
-        started = self.timers.loop.time()
-        # As `_share_s` and `_admitted` have it, of the first target.
-        share_s = max(0.0, job.deadline - started) / len(plan.targets)
-        ticket = self._health.admit(upstream.id)
-        if ticket is None:
-            return None
-        keys = upstream.keys
-        key = keys[0] if len(keys) == 1 else self._keys.key(upstream)
-        made = Attempt(
-            upstream,
-            ticket,
-            key,
-            started + share_s,
-            1,
-            job.request.endpoint,
-            caller=(job.sticky_key, job.key_id),
-        )
-        try:
-            call = self._calls.begin(job, made)
-        except Exception:
-            call = None
-        if call is None:
-            return FirstAttempt(made, share_s)
-        try:
-            first_s = self._limits.first_s(job, made)
-        except Exception as error:
-            self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
-            first_s = math.inf
-        try:
-            self._health.begin(upstream.id)
-        except Exception as error:
-            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
-        settle: OnEnd = partial(self._outcomes.settle, made)
-        if job.span is not None:
-            settle = job.span.attempt(upstream, 1, settle)
-        return FirstAttempt(made, share_s, call, started, first_s, settle)
-
-    def enter_answer(
-        self,
-        job: RoutedRequest,
-        first: FirstAttempt,
-        progress: RequestProgress,
-        begun_at: float | None,
-    ) -> bool:
-        """Enters a whole answer; False where `run` reads it again. begun_at: its head came."""
-        call, loop = first.call, self.timers.loop
-        if call is None:
-            return False
-        try:
-            progress.result = self._calls.whole_answer(job, call)
-        except Exception:
-            return False
-        call.close()
-        try:
-            first.settle(None)
-        except Exception as error:
-            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
-        if begun_at is not None:
-            try:
-                self._limits.note(job, first.made, begun_at - first.started)
-            except Exception as error:
-                self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
-        first.made.ms = (loop.time() - first.started) * 1000
-        progress.attempts.append(first.made)
-        return True
-
-    def begin_stream(self, job: RoutedRequest, first: FirstAttempt) -> BegunStream | None:
-        """Begins a stream; None where `run` reads it again, and says why."""
-        call = first.call
-        if call is None or job.route.route.settings.commit is _HELD_BACK:
-            return None
-        try:
-            return self._calls.begin_stream(job, first.made, call, first.settle)
-        except Exception:
-            return None
-
-    def enter_stream(
-        self,
-        job: RoutedRequest,
-        first: FirstAttempt,
-        stream: CommittedStream,
-        progress: RequestProgress,
-    ) -> None:
-        now = self.timers.loop.time()
-        progress.result = stream
-        progress.first_token_s = now - job.begun
-        first.made.ms = (now - first.started) * 1000
-        progress.attempts.append(first.made)
-        if first.made.upstream.id != job.plan.targets[-1]:
-            self._note_s(job, first.made, now - first.started)
-
-    def cancel(self, job: RoutedRequest, first: FirstAttempt) -> None:
-        if first.call is not None:
-            first.call.close()
-            self._settle(job, first.settle, FailureClass.CANCELLED)
 
     async def check(
         self, job: RoutedRequest, upstream: CompiledTarget, progress: RequestProgress
@@ -232,74 +140,56 @@ class Dispatcher:
         now = self.timers.loop.time()
         return now >= job.deadline or len(progress.attempts) >= self._settings.retry.attempts
 
-    def _admitted(
-        self,
-        job: RoutedRequest,
-        upstream: CompiledTarget,
-        key: ProviderKey | None,
-        until: float,
-        number: int,
-    ) -> Attempt | None:
+    def _begin_target(self, job: RoutedRequest, target: str) -> TargetTries:
+        """Each later target keeps its share of what is left of the budget."""
+        now = self.timers.loop.time()
+        targets = job.plan.targets
+        share_s = max(0.0, job.deadline - now) / (len(targets) - targets.index(target))
+        upstream = job.route.upstreams[target]
+        return TargetTries(upstream, share_s, now + share_s, self._keys.key(upstream))
+
+    def _admitted(self, job: RoutedRequest, tries: TargetTries) -> Attempt | None:
+        """The next attempt at a target; None if its circuit is open."""
+        upstream, tries.count = tries.upstream, tries.count + 1
+        key = tries.first_key if tries.count == 1 else self._keys.key(upstream)
         ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(upstream.id)
         if ticket is None:
             return None
-        caller = job.sticky_key, job.key_id
         return Attempt(
-            upstream, ticket, key, until, number, job.request.endpoint, caller=caller
+            upstream,
+            ticket,
+            key,
+            tries.until,
+            tries.count,
+            job.request.endpoint,
+            caller=(job.sticky_key, job.key_id),
         )
 
-    def _share_s(self, job: RoutedRequest, target: str, now: float) -> float:
-        """Every target behind this one keeps its share of what is left of the budget."""
-        left = len(job.plan.targets) - job.plan.targets.index(target)
-        return max(0.0, job.deadline - now) / left
-
-    async def _ask(  # noqa: C901 - one target, however its attempts end
+    def _retry_in_s(
         self,
         job: RoutedRequest,
-        target: str,
+        tries: TargetTries,
+        attempt: Attempt,
+        failure: UpstreamFailed,
         progress: RequestProgress,
-        first: FirstAttempt | None,
-    ) -> UpstreamFailed | None:
-        """One target, once or more often. None when it answered, else its last failure."""
-        loop = self.timers.loop
-        upstream = job.route.upstreams[target]
-        if first is not None:
-            share_s, until, first_key = first.share_s, first.made.until, first.made.key
-        else:
-            now = loop.time()
-            share_s = self._share_s(job, target, now)
-            until = now + share_s
-            first_key = self._keys.key(upstream)
-        failure: UpstreamFailed | None = None
-        tries = 0
-        while True:
-            tries += 1
-            key = self._keys.key(upstream) if tries > 1 else first_key
-            this = first.made if first else self._admitted(job, upstream, key, until, tries)
-            if this is None:
-                return failure or progress.shut(target)
-            failure = await self._attempt(job, this, progress, first)
-            first = None
-            if failure is None:
-                return None
-            at, note = self._clock.now(), self._outcomes.note_retry_after_s
-            told_s = self._safely(RouterPart.RECORDING, job, note, this, failure, at)
-            if self._spent(job, progress):
-                return failure
-            if key == first_key and self._keys.other_left(upstream, key, failure.failure):
-                continue  # at once, with the next key; no more than once
-            if job.is_keep_warm_for(target):
-                return failure  # nobody waits for it: the incumbent is there
-            try:
-                room = RetryBudget(until - loop.time(), share_s, self._standby(job, target))
-                wait_s = self._wait_s(job, failure, tries, told_s, room)
-            except Exception as error:
-                self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
-                return failure
-            if wait_s is None:
-                return failure
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
+    ) -> float | None:
+        """Returns when to try the target again; None if another target is next."""
+        upstream, key = tries.upstream, attempt.key
+        at, note = self._clock.now(), self._outcomes.note_retry_after_s
+        retry_after_s = self._safely(RouterPart.RECORDING, job, note, attempt, failure, at)
+        if self._spent(job, progress):
+            return None
+        if key == tries.first_key and self._keys.other_left(upstream, key, failure.failure):
+            return 0.0  # at once, with the next key; no more than once
+        if job.is_keep_warm_for(upstream.id):
+            return None  # the caller does not wait for it: the incumbent answers
+        try:
+            left_s = tries.until - self.timers.loop.time()
+            room = RetryBudget(left_s, tries.share_s, self._standby(job, upstream.id))
+            return self._wait_s(job, failure, tries.count, retry_after_s, room)
+        except Exception as error:
+            self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
+            return None
 
     def _wait_s(
         self,
@@ -328,39 +218,25 @@ class Dispatcher:
         )
 
     async def _attempt(  # noqa: C901, PLR0912, PLR0915 - one attempt, however it ends
-        self,
-        job: RoutedRequest,
-        made: Attempt,
-        progress: RequestProgress,
-        first: FirstAttempt | None = None,
+        self, job: RoutedRequest, made: Attempt, progress: RequestProgress
     ) -> UpstreamFailed | None:
         loop = self.timers.loop
-        sent = first if first is not None and first.call is not None else None
-        started = loop.time() if sent is None else sent.started
-        first_s = None if sent is None else sent.first_s
-        if first_s is None:
-            first_s = self._safely(RouterPart.PLAN, job, self._limits.first_s, job, made)
+        started = loop.time()
+        first_s = self._safely(RouterPart.PLAN, job, self._limits.first_s, job, made)
         if first_s is None:
             first_s = math.inf
         limit = self.timers.limit(min(made.until, started + first_s))
         head = None if job.request.stream else FirstByteTimer(limit, made.until, loop)
-        if sent is None:
-            settle: OnEnd = partial(self._outcomes.settle, made)
-            if job.span is not None:
-                settle = job.span.attempt(made.upstream, len(progress.attempts) + 1, settle)
-            if not made.check:
-                self._safely(RouterPart.RECORDING, job, self._health.begin, made.upstream.id)
-        else:
-            settle = sent.settle
-            if head is not None and sent.begun_at is not None:
-                head(sent.begun_at)
+        settle: OnEnd = partial(self._outcomes.settle, made)
+        if job.span is not None:
+            settle = job.span.attempt(made.upstream, len(progress.attempts) + 1, settle)
+        if not made.check:
+            self._safely(RouterPart.RECORDING, job, self._health.begin, made.upstream.id)
         failure: UpstreamFailed | None = None
         outcome: FailureClass | None = FailureClass.CANCELLED
         try:
             with limit:
-                result = await self._calls.make(
-                    job, made, settle, head, sent.call if sent is not None else None
-                )
+                result = await self._calls.make(job, made, settle, head)
             commit = job.route.route.settings.commit
             if isinstance(result, CommittedStream) and commit is _HELD_BACK:
                 await result.hold(made.until)

@@ -15,7 +15,7 @@ from harness.routing.settings import RouterSettings
 from harness.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant, Route
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER, is_route_allowed, open_literal
-from router.frame.asgi import ON_LEAVING, ClientDisconnected, Receive, Scope, Send
+from router.frame.asgi import ON_LEAVING, Scope
 from router.frame.body import ClientRequest, FieldError, read_request
 from router.frame.replies import JSON, Header, Reply, error_reply, header_text
 from router.protocols.endpoints import CONTENT, DIALECTS, ENDPOINTS, misfit_reply
@@ -34,7 +34,6 @@ from router.request.planner import Planner
 from router.request.request_observers import RequestObservers
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
-from router.request.upstream_call import FirstAttempt
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, RouteNames
 
 # Sticky key, arm, plan, and the rollout that the request is evidence for.
@@ -73,25 +72,6 @@ class ModelEndpoint:
         self._clock = clock
         self._errors = errors
 
-    async def answer(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        *,
-        body: bytes,
-        grant: KeyGrant,
-        serving: CompiledSnapshot,
-        request_id: Header,
-    ) -> Reply | None:
-        prepared = self.prepare(
-            scope, body=body, grant=grant, serving=serving, request_id=request_id
-        )
-        if isinstance(prepared, Reply):
-            return prepared
-        await self.serve(prepared, receive, send)
-        return None
-
     async def count_tokens(
         self,
         scope: Scope,
@@ -116,25 +96,9 @@ class ModelEndpoint:
         counted = await self.dispatcher.count_tokens(job)
         return Reply(200, (JSON,), counted) if counted else estimate_tokens(request)
 
-    async def serve(
-        self,
-        response: RoutedResponse,
-        receive: Receive,
-        send: Send,
-        first: FirstAttempt | None = None,
-    ) -> None:
-        try:
-            await response.serve(self.dispatcher, receive, send, first)
-        except ClientDisconnected:
-            self.note_leaving(response)
-        finally:
-            self.finish(response)
-
-    def note_leaving(self, response: RoutedResponse) -> None:
-        response.caller_gone = True
-        self._counters["callers_gone"] += 1
-
-    def finish(self, response: RoutedResponse) -> None:
+    def _finish(self, response: RoutedResponse) -> None:
+        if response.caller_gone:
+            self._counters["callers_gone"] += 1
         self._observers.finish(response)
 
     def prepare(
@@ -201,7 +165,9 @@ class ModelEndpoint:
             job,
             RequestProgress(),
             headers,
+            self.dispatcher,
             self._errors,
+            self._finish,
             limited=reservation is not None,
             heartbeat_s=(
                 self._settings.heartbeat_s

@@ -71,37 +71,16 @@ def check_content_type(headers: Sequence[Header], content_type: bytes) -> None:
         raise UpstreamFailed(FailureClass.MALFORMED, said)
 
 
-async def read_answer(
+def read_answer(
     reply: UpstreamReply,
+    body: bytes,
     json_name: str | None,
     dialect: ChatDialect,
     request_body: str,
     *,
     silence: bool,
 ) -> UpstreamAnswer:
-    """Reads the body. request_body: the client's. Raises UpstreamFailed."""
-    body = await reply.body()
-    answer = parse_answer(
-        reply.status, reply.headers, body, json_name, dialect, request_body, silence=silence
-    )
-    answer.dropped = reply.dropped
-    answer.refused = reply.refused
-    answer.opening_s = reply.opening_s
-    if reply.unended:
-        answer.irregularity = Irregularity.NO_FINISH_REASON
-    return answer
-
-
-def parse_answer(
-    status: int,
-    headers: Sequence[Header],
-    body: bytes,
-    json_name: str | None,
-    dialect: ChatDialect,
-    request_body: str,
-    *,
-    silence: bool = False,
-) -> UpstreamAnswer:
+    """Reads a reply's body. request_body: the client's. Raises UpstreamFailed."""
     try:
         members = parse_object(body)
     except InputError as error:
@@ -124,11 +103,17 @@ def parse_answer(
             edits.append(TextEdit(place.start, place.end, json_name))
         body = apply_edits(members.text, edits)
     model = members.get("model")
-    if not isinstance(model, str):
-        model = ""
-    irregularity = dialect.irregularity(members)
     return UpstreamAnswer(
-        status, passed_on(headers), body, usage, members, model, irregularity=irregularity
+        reply.status,
+        passed_on(reply.headers),
+        body,
+        usage,
+        members,
+        model if isinstance(model, str) else "",
+        reply.dropped,
+        reply.refused,
+        Irregularity.NO_FINISH_REASON if reply.unended else dialect.irregularity(members),
+        reply.opening_s,
     )
 
 

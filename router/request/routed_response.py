@@ -2,13 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
 from harness.frame.failures import CLIENT_FAILURES, FailureClass
 from harness.routing.table import Arm
-from router.frame.asgi import DisconnectWatch, OnLeaving, Receive, Send, send_reply
+from router.frame.asgi import (
+    ClientDisconnected,
+    DisconnectWatch,
+    OnLeaving,
+    Receive,
+    Send,
+    send_reply,
+)
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
 from router.frame.replies import EVENTS, JSON, Header, Reply, error_reply
@@ -26,7 +33,6 @@ from router.request.request_state import (
     UpstreamAnswer,
 )
 from router.request.stream_relay import CommittedStream, Heartbeat
-from router.request.upstream_call import FirstAttempt
 from router.snapshot.compiled import CompiledTarget
 from router.snapshot.route_plans import incumbent_plan
 
@@ -41,8 +47,7 @@ ANSWERS: Final = (UpstreamAnswer, CommittedStream)
 
 class RoutedResponse:
     """Serves a request. limited: the headers name our rate limits, not the provider's. copies:
-    where a stream's events go as well. head_sent: of a stream that began without a task.
-    sent_at: of the last piece, on the event loop's clock.
+    where a stream's events go as well.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but four
@@ -50,7 +55,9 @@ class RoutedResponse:
         job: RoutedRequest,
         progress: RequestProgress,
         headers: tuple[Header, ...],
+        dispatcher: Dispatcher,
         errors: InternalErrors,
+        on_end: Callable[["RoutedResponse"], None],
         *,
         limited: bool = False,
         heartbeat_s: float = 0.0,
@@ -60,95 +67,36 @@ class RoutedResponse:
         self.job = job
         self.progress = progress
         self.caller_gone = False
-        self.head_sent = False
-        self.sent_at = job.begun
-        self.heartbeat_s = heartbeat_s
+        self._heartbeat_s = heartbeat_s
+        self._dispatcher = dispatcher
         self._errors = errors
+        self._on_end = on_end
         self._neutral = False  # a fault of ours chose another way: no arm is charged for it
         self._headers = headers
         self._limited = limited
         self._on_leaving = on_leaving
         self.copies = copies
 
-    async def serve(
-        self,
-        dispatcher: Dispatcher,
-        receive: Receive,
-        send: Send,
-        first: FirstAttempt | None = None,
+    async def serve(  # noqa: C901, PLR0912 - one answer, to its last byte, however it ends
+        self, receive: Receive, send: Send
     ) -> None:
-        """Ends the upstream's work in any case. Raises ClientDisconnected."""
-        if self.heartbeat_s:
-            await self._with_heartbeat(dispatcher, receive, send, first)
-        else:
-            await self._serve(dispatcher, receive, send, first=first)
-
-    def whole(self) -> tuple[Reply, Sequence[Header]]:
-        result = self.progress.result
-        if isinstance(result, CommittedStream):
-            raise TypeError("a stream is no whole answer")
-        if isinstance(result, UpstreamAnswer):
-            # As `_reply` has it, without the calls in between.
-            passed = self._passed_on(result.headers) if self._limited else result.headers
-            return Reply(result.status, (JSON, *passed), result.body), self._truth()
-        return self._reply(result), self._truth()
-
-    async def _with_heartbeat(
-        self,
-        dispatcher: Dispatcher,
-        receive: Receive,
-        send: Send,
-        first: FirstAttempt | None,
-    ) -> None:
-        job = self.job
-        # Whom it will be is not known yet: the first one, most likely.
-        upstream = next((job.route.upstreams[target] for target in job.plan.targets), None)
-        beat: Heartbeat | None = None
-        try:
-            head = (*self._headers, *self._degraded(upstream))
-            beat = Heartbeat(
-                send, head, self.heartbeat_s, since=self.sent_at, begun=self.head_sent
-            )
-        except Exception as error:
-            self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
-        if beat is None:
-            await self._serve(dispatcher, receive, send, first=first)
-            return
-        try:
-            await self._serve(dispatcher, receive, beat.send, beat, first)
-        finally:
-            try:
-                beat.cancel()
-            except Exception as error:
-                self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
-
-    async def _serve(  # noqa: C901, PLR0912 - each part that left would cost a coroutine
-        self,
-        dispatcher: Dispatcher,
-        receive: Receive,
-        send: Send,
-        beat: Heartbeat | None = None,
-        first: FirstAttempt | None = None,
-    ) -> None:
+        """Ends the upstream's work in any case, also if the client leaves."""
+        dispatcher = self._dispatcher
+        beat = self._heartbeat(send) if self._heartbeat_s else None
+        if beat is not None:
+            send = beat.send
         try:
             # Not watched while the last bytes are sent: after them any caller may go.
             with DisconnectWatch(receive, dispatcher.timers, self._on_leaving):
                 broken = False
-                # A stream that began without a task is here already.
-                if self.progress.result is None:
-                    try:
-                        await dispatcher.run(self.job, self.progress, first)
-                    except Exception as error:
-                        # Whichever target the call was for.
-                        self._errors.note(
-                            RouterPart.DISPATCH, error, self.job.route, self.job.arm
-                        )
-                        self._neutral = True
-                        broken = True
-                if broken:
-                    await self._run_plainly(dispatcher)
+                try:
+                    await dispatcher.run(self.job, self.progress)
+                except Exception as error:
+                    # Whichever target the call was for.
+                    self._errors.note(RouterPart.DISPATCH, error, self.job.route, self.job.arm)
+                    self._neutral = broken = True
                 result = self.progress.result
-                if result is None and self._failed_inside():
+                if broken or (result is None and self._failed_inside()):
                     await self._run_plainly(dispatcher)
                     result = self.progress.result
                 if result is None:
@@ -166,9 +114,33 @@ class RoutedResponse:
                 await send({"type": "http.response.body", "body": self._late_error(result)})
             else:
                 await send_reply(send, self._reply(result), self._truth())
+        except ClientDisconnected:
+            self.caller_gone = True
         finally:
-            if isinstance(self.progress.result, CommittedStream):
-                await self.progress.result.aclose()
+            try:
+                if beat is not None:
+                    self._cancel(beat)
+                if isinstance(self.progress.result, CommittedStream):
+                    await self.progress.result.aclose()
+            finally:
+                self._on_end(self)
+
+    def _cancel(self, beat: Heartbeat) -> None:
+        try:
+            beat.cancel()
+        except Exception as error:
+            self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
+
+    def _heartbeat(self, send: Send) -> Heartbeat | None:
+        job = self.job
+        # The target is not known yet: it is the first one, most likely.
+        upstream = next((job.route.upstreams[target] for target in job.plan.targets), None)
+        try:
+            head = (*self._headers, *self._degraded(upstream))
+            return Heartbeat(send, head, self._heartbeat_s, since=job.begun)
+        except Exception as error:
+            self._errors.note(RouterPart.HEARTBEAT, error, job.route, job.arm)
+            return None
 
     def _failed_inside(self, *, every: bool = False) -> bool:
         failures = [attempt.failure for attempt in self.progress.attempts]
@@ -293,32 +265,22 @@ class RoutedResponse:
         return result.failure if isinstance(result, CommittedStream) else None
 
     async def _relay(self, stream: CommittedStream, send: Send) -> None:
-        if not self.head_sent:
-            headers = self.stream_headers(stream)
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        passed = self._passed_on(stream.headers) if self._limited else stream.headers
+        headers = [*EVENTS, *passed, *self._truth()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         pieces = stream.sent()
         try:
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-                self.copy(piece)
+                for copied in self.copies:
+                    try:
+                        copied.add(piece)
+                    except Exception as error:
+                        self._drop(copied, error)
         finally:
             await pieces.aclose()
-        self.end_stream(asyncio.get_running_loop())
-
-    def stream_headers(self, stream: CommittedStream) -> list[Header]:
-        passed = self._passed_on(stream.headers) if self._limited else stream.headers
-        return [*EVENTS, *passed, *self._truth()]
-
-    def copy(self, piece: bytes) -> None:
-        for copied in self.copies:
-            try:
-                copied.add(piece)
-            except Exception as error:
-                self._drop(copied, error)
-
-    def end_stream(self, loop: asyncio.AbstractEventLoop) -> None:
         if self.job.probe is not None:
-            self.progress.last_token_s = loop.time() - self.job.begun
+            self.progress.last_token_s = asyncio.get_running_loop().time() - self.job.begun
 
     def _drop(self, copied: AnswerCopy, error: Exception) -> None:
         """Who keeps it gets nothing rather than a part."""

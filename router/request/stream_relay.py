@@ -9,7 +9,7 @@ from harness.frame.failures import FailureClass
 from router.frame.asgi import Message, Send
 from router.frame.failure import UpstreamFailed
 from router.frame.replies import EVENTS, Header, passed_on
-from router.frame.timers import TimeLimit, Timers
+from router.frame.timers import Timers
 from router.protocols.event_stream import StreamFilter
 from router.recording.internal_errors import RouterPart
 from router.upstream.reply_reading import LAST_EVENTS_S
@@ -31,7 +31,7 @@ class CommittedStream:
     def __init__(  # noqa: PLR0913 - all by name but what it reads
         self,
         reply: UpstreamReply,
-        chunks: AsyncIterator[bytes] | None,
+        chunks: AsyncIterator[bytes],
         events: StreamFilter,
         held: bytes,
         *,
@@ -51,7 +51,7 @@ class CommittedStream:
         self._held = held
         self._between_s = between_s
         self._left_s = between_s  # of it, until the answer has to go on
-        self.waits_since = 0.0
+        self._waits_since = 0.0
         self._moved = -1
         self._deadline = deadline
         self._hurried = hurried
@@ -59,7 +59,6 @@ class CommittedStream:
         self._why = ""
         self._loop = timers.loop
         self._timers = timers
-        self._limit: TimeLimit | None = None
         self._on_end: OnEnd | None = on_end
         self._hide = hide
         self._faults: list[tuple[RouterPart, Exception]] = []
@@ -81,9 +80,10 @@ class CommittedStream:
     async def sent(self) -> AsyncGenerator[bytes, None]:
         """What the client gets, piece by piece. Raises nothing of the upstream's."""
         events = self.events
+        limit = self._timers.limit(0.0)
         while True:
             if self._held:
-                out = self.take_held()
+                out, self._held = self._held, b""
                 yield self._hide(out) if events.failure_class else out
             if self.failure is not None:
                 return
@@ -95,50 +95,24 @@ class CommittedStream:
                 self._break_off(failure, events.failure)
                 continue
             try:
-                chunk = await self._next()
+                limit.when = self._begin_wait()
+                with limit:
+                    chunk = await anext(self._chunks, None)
+                self._left_s -= self._loop.time() - self._waits_since
+                self._held = events.end() if chunk is None else events.feed(chunk)
+            except TimeoutError:
+                whole = limit.when == self._deadline
+                self._blameless = whole and self._hurried
+                what = "total time" if whole else "time between chunks"
+                self._end_early(FailureClass.TIMEOUT, f"{what} is up")
             except UpstreamFailed as error:
-                if not events.ended:
-                    self._break_off(error.failure, error.detail)
-                    continue
-                chunk = None  # everything was said but for the protocol's last word
+                self._end_early(error.failure, error.detail)
             except Exception as error:
-                self.fail(error)
-                continue
-            self.take(chunk)
-
-    def take(self, chunk: bytes | None) -> None:
-        events = self.events
-        try:
-            self._held = events.end() if chunk is None else events.feed(chunk)
-        except Exception as error:
-            self.fail(error)
-
-    def take_held(self) -> bytes:
-        held, self._held = self._held, b""
-        return held
-
-    @property
-    def is_well(self) -> bool:
-        events = self.events
-        return not (events.failure or events.failure_class or self.failure)
+                self._fail(error)
 
     @property
     def went_well(self) -> bool:
         return not (self.failure or self._faults or self.events.signals_fault)
-
-    def advance(self, chunk: bytes) -> bytes | None:
-        """Does what `end_wait` and `take` do; returns what is next, None if not well."""
-        self._left_s -= self._loop.time() - self.waits_since
-        events = self.events
-        if chunk:
-            try:
-                self._held = events.feed(chunk)
-            except Exception as error:
-                self.fail(error)
-        if events.failure or events.failure_class or self.failure:
-            return None
-        held, self._held = self._held, b""
-        return held
 
     async def hold(self, until: float) -> None:
         """Takes the stream in whole, up to MOST_HELD_BYTES. Raises UpstreamFailed where it
@@ -165,17 +139,17 @@ class CommittedStream:
         self._held, self._deadline = b"".join(held), deadline
 
     async def aclose(self) -> None:
-        self.settle()
+        self._settle()
         if self.events.finished and self.failure is None:
             try:
                 async with asyncio.timeout(LAST_BYTES_S):
-                    async for _ in self._rest():
+                    async for _ in self._chunks:
                         pass
             except (TimeoutError, UpstreamFailed):
                 pass
         await self._reply.aclose()
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         told, self._on_end = self._on_end, None
         if told is not None:
             left = None if self.events.finished else FailureClass.CANCELLED
@@ -184,42 +158,28 @@ class CommittedStream:
             except Exception as error:
                 self._faults.append((RouterPart.RECORDING, error))
 
-    def _rest(self) -> AsyncIterator[bytes]:
-        if self._chunks is None:
-            self._chunks = self._reply.chunks()
-        return self._chunks
-
-    async def _next(self) -> bytes | None:
-        limit = self.begin_wait()
-        try:
-            if self._limit is None:
-                self._limit = self._timers.limit(limit)
-            self._limit.when = limit
-            with self._limit:
-                chunk = await anext(self._rest(), None)
-        except TimeoutError:
-            whole = limit == self._deadline
-            self._blameless = whole and self._hurried
-            what = "total time" if whole else "time between chunks"
-            raise UpstreamFailed(FailureClass.TIMEOUT, f"{what} is up") from None
-        self.end_wait()
-        return chunk
-
-    def begin_wait(self) -> float:
+    def _begin_wait(self) -> float:
         """Returns when the next is due. A slow client costs no time, a ping gives none."""
         moved = self.events.progress_events + self._reply.progress_events
         if moved != self._moved:
             self._moved = moved
             self._left_s = self._between_s
-        now = self.waits_since = self._loop.time()
+        now = self._waits_since = self._loop.time()
         if self.events.ended:
             self._left_s = min(self._left_s, LAST_EVENTS_S)
         return min(now + self._left_s, self._deadline)
 
-    def end_wait(self) -> None:
-        self._left_s -= self._loop.time() - self.waits_since
+    def _end_early(self, failure: FailureClass, detail: str) -> None:
+        """Breaks the stream off, unless only the protocol's last event is missing."""
+        if not self.events.ended:
+            self._break_off(failure, detail)
+            return
+        try:
+            self._held = self.events.end()
+        except Exception as error:
+            self._fail(error)
 
-    def fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception) -> None:
         """What reads this answer failed: nobody knows what it would have said."""
         self._faults.append((RouterPart.STREAM, error))
         self._break_off(FailureClass.INTERNAL, "the router failed")
@@ -236,7 +196,7 @@ COMMENT: Final = b": keep-alive\n"
 
 class Heartbeat:
     """A beat before the answer's head begins the answer: what fails later is an event. since:
-    of the silence, on the event loop's clock. begun: the head was sent before.
+    of the silence, on the event loop's clock.
     """
 
     def __init__(
@@ -246,9 +206,8 @@ class Heartbeat:
         interval_s: float,
         *,
         since: float,
-        begun: bool = False,
     ) -> None:
-        self.begun = begun
+        self.begun = False
         self._send = send
         self._head = head
         self._interval_s = interval_s

@@ -1,9 +1,8 @@
 """Makes one attempt: an answer, or a stream once its first output came."""
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -25,18 +24,12 @@ from router.request.request_state import (
     RoutedRequest,
     UpstreamAnswer,
     check_content_type,
-    parse_answer,
     read_answer,
     read_refusal,
 )
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledTarget
-from router.upstream.transport import (
-    BegunCall,
-    TransportFactory,
-    UpstreamReply,
-    UpstreamRequest,
-)
+from router.upstream.transport import TransportFactory, UpstreamReply, UpstreamRequest
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _CHAT: Final = Endpoint.CHAT
@@ -60,56 +53,9 @@ class FirstByteTimer:
         self._until = until
         self._loop = loop
 
-    def __call__(self, at: float | None = None) -> None:
-        if self.at is None:
-            self.at = self._loop.time() if at is None else at
-            self._limit.when = self._until
-
-
-@dataclass(slots=True)
-class FirstAttempt:
-    """An attempt begun without a task. call: None where it is not sent yet."""
-
-    made: Attempt
-    share_s: float  # of the budget
-    call: BegunCall | None = None
-    started: float = 0.0
-    first_s: float = math.inf
-    settle: OnEnd = lambda _: None
-    begun_at: float | None = None  # when the answer's head came
-
-
-class BegunStream:
-    """A stream held back until its first output. commit: makes the stream of what is held."""
-
-    __slots__ = ("_call", "_commit", "_events", "_held", "_most", "_read")
-
-    def __init__(
-        self,
-        call: BegunCall,
-        events: StreamFilter,
-        most: int,
-        commit: Callable[[bytes], CommittedStream],
-    ) -> None:
-        self._call = call
-        self._events = events
-        self._most = most
-        self._commit = commit
-        self._held = b""
-        self._read = 0  # of what is here, which stays there for a task that reads it once more
-
-    def read(self) -> CommittedStream | None:
-        """Reads on; None before the first output. Raises UpstreamFailed for no beginning."""
-        came = self._call.peek()
-        if len(came) > self._read:
-            self._held += self._events.feed(came[self._read :])
-            self._read = len(came)
-        if self._events.committed and not self._events.failure:
-            self._call.take()
-            return self._commit(self._held)
-        if self._events.failure or len(self._held) > self._most or not self._call.under_way:
-            raise UpstreamFailed(FailureClass.MALFORMED, "no good beginning")
-        return None
+    def __call__(self) -> None:
+        self.at = self._loop.time()
+        self._limit.when = self._until
 
 
 class UpstreamCalls:
@@ -132,11 +78,32 @@ class UpstreamCalls:
         made: Attempt,
         on_end: OnEnd,
         on_head: Callable[[], None] | None = None,
-        begun: BegunCall | None = None,
     ) -> UpstreamAnswer | CommittedStream:
         """Makes an attempt. on_head: a good answer begins. Raises UpstreamFailed."""
+        request = job.request
+        dialect = DIALECTS[request.endpoint]
+        silence = job.route.route.settings.on_empty_answer is _ACCEPT
+        reply: UpstreamReply | None = None
         try:
-            return await self._made(job, made, on_end, on_head, begun)
+            transport = self._transport_for(made.upstream.provider)
+            reply = await transport.send(_request(job, made))
+            if not 200 <= reply.status < 300:
+                raise await read_refusal(reply)
+            if on_head is not None:
+                on_head()
+            if request.stream:
+                check_content_type(reply.headers, b"text/event-stream")
+                events = self._events(job)
+                chunks = reply.chunks()
+                held = await _until_commit(chunks, events, _most_held(job))
+                stream = self._committed(job, made, reply, events, on_end, chunks, held)
+                reply = None  # the stream closes it
+                return stream
+            check_content_type(reply.headers, b"application/json")
+            name = job.route.json_name if self._names_route else None
+            body = await reply.body()
+            answer = read_answer(reply, body, name, dialect, request.text, silence=silence)
+            return _checked(request, answer) if request.endpoint is _EMBEDDINGS else answer
         except UpstreamFailed as failed:
             # A client may get its words, and logs its detail.
             provider = made.upstream.provider
@@ -145,41 +112,9 @@ class UpstreamCalls:
             hidden = hide_provider_secrets(detail, provider, made.key)
             failed.detail = hidden.decode("utf-8", "surrogatepass")
             raise
-
-    async def _made(
-        self,
-        job: RoutedRequest,
-        made: Attempt,
-        on_end: OnEnd,
-        on_head: Callable[[], None] | None,
-        begun: BegunCall | None,
-    ) -> UpstreamAnswer | CommittedStream:
-        asked = job.request
-        dialect = DIALECTS[asked.endpoint]
-        reply = await self._sent(job, made, begun)
-        result: UpstreamAnswer | CommittedStream
-        handed_over = False
-        try:
-            if not 200 <= reply.status < 300:
-                raise await read_refusal(reply)
-            if on_head is not None:
-                on_head()
-            if not asked.stream:
-                check_content_type(reply.headers, b"application/json")
-                silence = job.route.route.settings.on_empty_answer is _ACCEPT
-                name = job.route.json_name if self._names_route else None
-                answer = await read_answer(reply, name, dialect, asked.text, silence=silence)
-                result = _checked(asked, answer)
-            else:
-                check_content_type(reply.headers, b"text/event-stream")
-                events = self._events(job)
-                commit = partial(self._committed, job, made, reply, events, on_end)
-                result = await _until_commit(reply, events, _most_held(job), commit)
-                handed_over = True
         finally:
-            if not handed_over:
+            if reply is not None:
                 await reply.aclose()
-        return result
 
     async def count_tokens(self, job: RoutedRequest, made: Attempt) -> bytes:
         """Asks for a count; empty in another protocol. Raises UpstreamFailed."""
@@ -196,43 +131,6 @@ class UpstreamCalls:
             return await reply.body()
         finally:
             await reply.aclose()
-
-    async def _sent(
-        self, job: RoutedRequest, made: Attempt, begun: BegunCall | None
-    ) -> UpstreamReply:
-        transport = self._transport_for(made.upstream.provider)
-        if begun is None:
-            return await transport.send(_request(job, made))
-        reply = await begun.reply()
-        if 200 <= reply.status < 300:
-            return reply
-        return await transport.settled(_request(job, made), reply)
-
-    def begin(self, job: RoutedRequest, made: Attempt) -> BegunCall | None:
-        """Sends without a task; None where that cannot be done. Raises UpstreamFailed."""
-        return self._transport_for(made.upstream.provider).begin(_request(job, made))
-
-    def whole_answer(self, job: RoutedRequest, call: BegunCall) -> UpstreamAnswer:
-        status, headers, body = call.whole()
-        if dict(headers).get(b"content-type") != b"application/json":
-            check_content_type(headers, b"application/json")
-        endpoint = job.request.endpoint
-        json_name = job.route.json_name if self._names_route else None
-        silence = job.route.route.settings.on_empty_answer is _ACCEPT
-        dialect, sent = DIALECTS[endpoint], job.request.text
-        answer = parse_answer(status, headers, body, json_name, dialect, sent, silence=silence)
-        return _checked(job.request, answer) if endpoint is _EMBEDDINGS else answer
-
-    def begin_stream(
-        self, job: RoutedRequest, made: Attempt, call: BegunCall, on_end: OnEnd
-    ) -> BegunStream:
-        """Begins a stream. on_end: called at its end. Raises UpstreamFailed for no stream."""
-        reply = call.head()
-        if dict(reply.headers).get(b"content-type") != b"text/event-stream":
-            check_content_type(reply.headers, b"text/event-stream")
-        events = self._events(job)
-        commit = partial(self._committed, job, made, reply, events, on_end, None)
-        return BegunStream(call, events, _most_held(job), commit)
 
     def _events(self, job: RoutedRequest) -> StreamFilter:
         json_name = job.route.json_name if self._names_route else None
@@ -251,7 +149,7 @@ class UpstreamCalls:
         reply: UpstreamReply,
         events: StreamFilter,
         on_end: OnEnd,
-        chunks: AsyncIterator[bytes] | None,
+        chunks: AsyncIterator[bytes],
         held: bytes,
     ) -> CommittedStream:
         hide = partial(hide_provider_secrets, provider=made.upstream.provider, key=made.key)
@@ -274,13 +172,8 @@ def _most_held(job: RoutedRequest) -> int:
     return MAX_HELD_BYTES + 4 * len(job.request.text)
 
 
-async def _until_commit(
-    reply: UpstreamReply,
-    events: StreamFilter,
-    most: int,
-    commit: Callable[[AsyncIterator[bytes], bytes], CommittedStream],
-) -> CommittedStream:
-    chunks = reply.chunks()
+async def _until_commit(chunks: AsyncIterator[bytes], events: StreamFilter, most: int) -> bytes:
+    """Reads until the first output, and returns what the client gets up to there."""
     held = b""
     async for chunk in chunks:
         held += events.feed(chunk)
@@ -293,7 +186,7 @@ async def _until_commit(
     if not events.committed:
         failure = events.failure_class or FailureClass.MALFORMED
         raise UpstreamFailed(failure, events.failure, body=events.refusal)
-    return commit(chunks, held)
+    return held
 
 
 def _request(job: RoutedRequest, made: Attempt) -> UpstreamRequest:
@@ -322,8 +215,7 @@ def _request(job: RoutedRequest, made: Attempt) -> UpstreamRequest:
 
 
 def _checked(request: ClientRequest, answer: UpstreamAnswer) -> UpstreamAnswer:
-    if request.endpoint is _EMBEDDINGS:
-        EMBEDDINGS.check_vectors(request, answer.members)
+    EMBEDDINGS.check_vectors(request, answer.members)
     return answer
 
 

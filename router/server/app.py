@@ -7,23 +7,13 @@ from typing import Final
 from harness.routing.table import KeyGrant
 from router.access.admission import AsideKind
 from router.access.front_door import FLAGS_PATH, SOON, is_anthropics, list_models
-from router.frame.asgi import (
-    BODY,
-    HEAD_FACTS,
-    ClientDisconnected,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    send_reply,
-)
+from router.frame.asgi import ClientDisconnected, Message, Receive, Scope, Send, send_reply
 from router.frame.replies import JSON, Header, Reply, error_reply
 from router.observers.feedback import FEEDBACK_PATH
-from router.protocols.endpoints import COMPLETIONS, ENDPOINTS
+from router.protocols.endpoints import COMPLETIONS
 from router.recording.internal_errors import RouterPart
 from router.recording.metrics import CONTENT_TYPE
 from router.recording.port import MAX_BODY_BYTES
-from router.request.direct_request import DirectCycle, DirectRequest
 from router.request.needs import COUNT_PATHS
 from router.server.agents_pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
 from router.server.completions import as_chat
@@ -37,12 +27,10 @@ from router.server.paths import (
     not_allowed,
     nothing_at,
 )
-from router.server.request_body import body_codings, is_json, read_request_body
+from router.server.request_body import plain_body, read_request_body
 from router.snapshot.compiled import CompiledSnapshot
 
 log = logging.getLogger(__name__)
-
-_ASKS_A_MODEL: Final = "asks_a_model"  # in the head's facts: whether it does, with JSON
 
 
 class Router(RouterParts):
@@ -50,11 +38,10 @@ class Router(RouterParts):
 
     stopping: bool = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "http":
-            await self._http(scope, receive, send)
+            return self._lifespan(receive, send)
+        return self._http(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -76,14 +63,8 @@ class Router(RouterParts):
             return send(message)
 
         try:
-            found = self._caller(scope)
-            reply: Reply | None
-            if isinstance(found, Reply):
-                reply = found
-            elif isinstance(found, AgentsPassThrough):
-                reply = await found.serve(scope, receive, noting_send, request_id)
-            else:
-                reply = await self._allowed(scope, receive, noting_send, *found, request_id)
+            answer = self._answer(scope, receive, noting_send, request_id)
+            reply = answer if isinstance(answer, Reply) else await answer
             if reply is not None:
                 told = self._door.client_reply(scope, request_id, reply)
                 await send_reply(send, told, (request_id,))
@@ -96,23 +77,6 @@ class Router(RouterParts):
         if failed is not None:
             told = self._door.client_reply(scope, request_id, failed)
             await send_reply(send, told, (request_id,))
-
-    def serve_directly(self, scope: Scope, cycle: DirectCycle) -> bool:
-        facts = scope.setdefault(HEAD_FACTS, {})
-        is_ours = facts.get(_ASKS_A_MODEL)
-        if is_ours is None:
-            is_ours = facts[_ASKS_A_MODEL] = (
-                scope["path"] in ENDPOINTS
-                and scope["method"] == "POST"
-                and is_json(scope)
-                and not body_codings(scope)
-                and not self._cors.concern(scope)
-            )
-        takes: bool = is_ours and len(scope[BODY]) <= self._settings.max_body_bytes
-        if takes:
-            id_ = self._door.next_id()
-            DirectRequest(self._door, self._calls, cycle, scope, id_).start()
-        return takes
 
     def _caller(
         self, scope: Scope
@@ -132,30 +96,26 @@ class Router(RouterParts):
             return not_allowed(wanted)
         return self._door.identify(scope)
 
-    async def _allowed(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        grant: KeyGrant,
-        serving: CompiledSnapshot,
-        request_id: Header,
-    ) -> Reply | None:
+    def _answer(
+        self, scope: Scope, receive: Receive, send: Send, request_id: Header
+    ) -> Reply | Awaitable[Reply | None]:
+        """Returns an answer that waits for nothing, or waits; None once it is sent."""
+        caller = self._caller(scope)
+        if isinstance(caller, Reply):
+            return caller
+        if isinstance(caller, AgentsPassThrough):
+            return caller.serve(scope, receive, send, request_id)
+        grant, serving = caller
         path = scope["path"]
         if path == METRICS:
-            return await self.metrics()
+            return self.metrics()
         if path == FEEDBACK_PATH or path.startswith(FLAGS_PATH):
-            return await self._answer_aside(scope, receive, grant, serving, request_id)
+            return self._answer_aside(scope, receive, grant, serving, request_id)
         if path not in ASKED:
             return list_models(
                 serving, grant, path, self._names, anthropic=is_anthropics(scope)
             )
-        if refusal := self._door.enter():
-            return refusal
-        try:
-            return await self._complete(scope, receive, send, grant, serving, request_id)
-        finally:
-            self._door.leave()
+        return self._complete(scope, receive, send, grant, serving, request_id)
 
     async def _answer_aside(
         self,
@@ -178,7 +138,7 @@ class Router(RouterParts):
         caller = FlagCaller(scope, grant, serving, request_id[1].decode())
         return self._flags.answer(body, caller)
 
-    async def _complete(
+    async def _complete(  # noqa: PLR0911 - what refuses a request ends it
         self,
         scope: Scope,
         receive: Receive,
@@ -187,29 +147,34 @@ class Router(RouterParts):
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | None:
-        limit = self._settings.max_body_bytes
-        body = await read_request_body(scope, receive, self._timers, limit)
-        if isinstance(body, Reply):
-            return body
-        if scope["path"] in COUNT_PATHS:
-            kind = AsideKind.COUNTS
-            if too_many := self._admission.admit_aside(kind, grant.id, grant.limits):
-                return too_many
-            return await self._calls.count_tokens(scope, body, grant, serving, request_id)
-        if scope["path"] == COMPLETIONS:
-            chat = as_chat(scope, send, body)
-            if isinstance(chat, Reply):
-                return chat
-            scope, send, body = chat
-        return await self._calls.answer(
-            scope,
-            receive,
-            send,
-            body=body,
-            grant=grant,
-            serving=serving,
-            request_id=request_id,
-        )
+        if refusal := self._door.enter():
+            return refusal
+        try:
+            limit = self._settings.max_body_bytes
+            body: bytes | Reply | None = plain_body(scope, limit)
+            if body is None:
+                body = await read_request_body(scope, receive, self._timers, limit)
+            if isinstance(body, Reply):
+                return body
+            if scope["path"] in COUNT_PATHS:
+                kind = AsideKind.COUNTS
+                if too_many := self._admission.admit_aside(kind, grant.id, grant.limits):
+                    return too_many
+                return await self._calls.count_tokens(scope, body, grant, serving, request_id)
+            if scope["path"] == COMPLETIONS:
+                chat = as_chat(scope, send, body)
+                if isinstance(chat, Reply):
+                    return chat
+                scope, send, body = chat
+            response = self._calls.prepare(
+                scope, body=body, grant=grant, serving=serving, request_id=request_id
+            )
+            if isinstance(response, Reply):
+                return response
+            await response.serve(receive, send)
+            return None
+        finally:
+            self._door.leave()
 
     def note_fault(self, error: Exception) -> None:
         self._errors.note(RouterPart.BACKGROUND, error)

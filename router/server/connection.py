@@ -17,7 +17,7 @@ import httptools
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from router.frame.asgi import HEAD_FACTS, REQUEST_ARRIVES_S, App
+from router.frame.asgi import HEAD_FACTS, REQUEST_ARRIVES_S, App, Scope
 from router.frame.replies import error_body
 from router.server.known_head import KnownHead
 from router.server.request_cycle import RequestCycle, StartQueue, status_line
@@ -26,9 +26,6 @@ from router.server.slow_reader import SlowReader
 MAX_HEAD_BYTES: Final = 64 * 1024
 # Of a body that nobody reads yet; more is left to the network.
 HIGH_WATER_BYTES: Final = 64 * 1024
-# Many clients send a request's head and its body apart: a request is started when all of it is
-# here, but for one that takes longer, or has a larger body: that is read while it is served.
-HOLD_S: Final = 0.02
 # How long a worker that ends still answers whoever is connected: a client that sends its next
 # request at that moment would be cut off.
 LINGER_S: Final = 1.0
@@ -43,6 +40,8 @@ READ_ON_NO_HTTP_BYTES: Final = 1024 * 1024
 # at after so long, then after twice that, up to the longest.
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.05, 1.0
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
+# What the parser reads in place of a known head whose body is to come.
+_FRAME: Final = b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b"
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
@@ -80,8 +79,6 @@ class Connection(asyncio.Protocol):
     It answers requests in order, one at a time.
     """
 
-    __deletable__ = ("_parser",)  # compiled, no other attribute can be deleted
-
     def __init__(
         self,
         config: Config,
@@ -91,7 +88,6 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.loop = _loop or asyncio.get_running_loop()
         self.app = cast("App", config.loaded_app)
-        self.direct = getattr(config.loaded_app, "serve_directly", None)
         self.tasks = server_state.tasks
         self.full = False
         self._state = server_state
@@ -100,11 +96,8 @@ class Connection(asyncio.Protocol):
         self._arriving: RequestCycle | None = None  # its body is still to come
         self._answered: RequestCycle | None = None  # its answer is
         self._waiting: deque[RequestCycle] = deque()
-        self._unstarted: RequestCycle | None = None  # until all that came is read, or all came
         self._known: KnownHead | None = None
-        self._begun = b""  # a request with that head, until its body is here
-        self._held_until: float | None = None  # none is held
-        self._holding: asyncio.TimerHandle | None = None
+        self._known_scope: Scope | None = None  # of the head that the parser reads
         self._fed = 0  # bytes of a request: of its head, or since the last piece of its body
         self._in_head = True
         self._head_too_large = self.paused = False
@@ -131,8 +124,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         self._state.connections.discard(cast("Any", self))
         self._arrived()
-        self._begun, self._unstarted, self._held_until = b"", None, None
-        for timer in (self._idle, self._reads_on, self._look, self._holding):
+        for timer in (self._idle, self._reads_on, self._look):
             if timer is not None:
                 timer.cancel()
         self._waiting.clear()
@@ -170,26 +162,13 @@ class Connection(asyncio.Protocol):
             return
         if self._refusal is not None:
             return
-        # mypy takes an attribute that was None for None after `_read`, too; no local name.
-        held = self._unstarted
-        if held is not None:
-            self._read_held(data)
-            return
-        if self._begun:
-            data, self._begun, self._fed = self._begun + data, b"", 0
         idle = self._answered is None and not self._fed and self._reads_on is None
         if idle and self._known is not None and self._serve_known(self._known, data):
             return
         self._read(data)
-        begun = self._unstarted
-        if begun is None:
-            return
-        if idle and begun.keep_alive:
-            self._known = KnownHead.learn(data, begun.scope, begun.unread_bytes)
-        if self._may_wait(begun):
-            self._hold()
-        else:
-            self._start()
+        call = self._answered
+        if idle and call is not None and call.keep_alive:
+            self._known = KnownHead.learn(data, call.scope, call.unread_bytes)
 
     def _throw_away(self, data: bytes) -> bool:
         self._thrown_away += len(data)
@@ -201,59 +180,18 @@ class Connection(asyncio.Protocol):
 
     def _serve_known(self, head: KnownHead, data: bytes) -> bool:
         known = head.read(data)
-        if known is not None:
-            call = RequestCycle(self, known[0], keep_alive=not self._state.ending)
-            self._answered, self._held_until = call, None
-            if self._state.starts.takes():
-                call.start_whole(known[1])
-            else:
-                call.feed(known[1])
-                call.feed_end()
-                self._state.starts.wait(call, self.loop)
+        if known is None:
+            return False
+        scope, length, body = known
+        if length != len(body):
+            self._known_scope = scope
+            self._read(_FRAME % (length, body))
             return True
-        if not head.begins(data, HIGH_WATER_BYTES):
-            return False
-        self._begun, self._fed = data, len(data)
-        self._hold()
+        call = RequestCycle(self, scope, keep_alive=not self._state.ending)
+        call.feed_whole(body)
+        self._answered = call
+        self._take_turn(call)
         return True
-
-    def _read_held(self, data: bytes) -> None:
-        self._read(data)
-        if self._arriving is not self._unstarted or self._refusal is not None:
-            self._start()
-
-    def _may_wait(self, call: RequestCycle) -> bool:
-        """Whether a request may be held until its body is here."""
-        is_whole = call is not self._arriving
-        if self.direct is None or is_whole or self._expects_100 or self._refusal is not None:
-            return False
-        length = dict(self._headers).get(b"content-length")
-        return length is not None and int(length) <= HIGH_WATER_BYTES
-
-    def _hold(self) -> None:
-        """One timer for many requests; later packets give a request no more time."""
-        if self._held_until is None:
-            self._held_until = self.loop.time() + HOLD_S
-        if self._holding is None:
-            self._holding = self.loop.call_later(HOLD_S, self._hold_ends)
-
-    def _hold_ends(self) -> None:
-        self._holding = None
-        if self._held_until is None:
-            return
-        left_s = self._held_until - self.loop.time()
-        if left_s > 0:
-            self._holding = self.loop.call_later(left_s, self._hold_ends)
-            return
-        if self._begun:
-            data, self._begun, self._fed = self._begun, b"", 0
-            self._read(data)
-        self._start()
-
-    def _start(self) -> None:
-        call, self._unstarted, self._held_until = self._unstarted, None, None
-        if call is not None:
-            self._take_turn(call)
 
     def _take_turn(self, call: RequestCycle) -> None:
         if self._state.starts.takes():
@@ -315,12 +253,24 @@ class Connection(asyncio.Protocol):
                 raise HeadTooLarge
         self._in_head = False
         self._fed = 1
+        scope, self._known_scope = self._known_scope or self._scope(), None
+        wanted = scope["http_version"] == "1.1" and self._parser.should_keep_alive()
+        goes_on = wanted and not self._state.ending
+        call = RequestCycle(self, scope, keep_alive=goes_on, expects_100=self._expects_100)
+        self._arriving = call
+        if self._answered is None:
+            self._answered = call
+            self._take_turn(call)
+        else:
+            self._waiting.append(call)
+            self._pause()
+
+    def _scope(self) -> Scope:
         path, raw_path, query = _place(self._url)
-        version = self._parser.get_http_version()
-        scope = {
+        return {
             "type": "http",
             "asgi": _ASGI,
-            "http_version": version,
+            "http_version": self._parser.get_http_version(),
             "method": self._parser.get_method().decode("ascii"),
             "scheme": "http",
             "path": path,
@@ -331,15 +281,6 @@ class Connection(asyncio.Protocol):
             "client": self._client,
             HEAD_FACTS: {},
         }
-        wanted = version == "1.1" and self._parser.should_keep_alive()
-        goes_on = wanted and not self._state.ending
-        call = RequestCycle(self, scope, keep_alive=goes_on, expects_100=self._expects_100)
-        self._arriving = call
-        if self._answered is None:
-            self._answered = self._unstarted = call
-        else:
-            self._waiting.append(call)
-            self._pause()
 
     def on_body(self, body: bytes) -> None:
         self._fed = 1
@@ -430,12 +371,6 @@ class Connection(asyncio.Protocol):
             self._ending = True
             self.loop.call_later(LINGER_S, self._leave)
         self._say_last()
-
-    def cut_off(self) -> None:
-        call = self._answered
-        if call is not None and not call.has_task:
-            call.hang_up()
-            self.transport.abort()
 
     def _say_last(self) -> None:
         """The last request that came says so in its answer."""

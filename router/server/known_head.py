@@ -43,29 +43,9 @@ class KnownHead(NamedTuple):
             return None
         return cls(data[:start], data[start + len(digits) : end], dict(scope), place)
 
-    def read(self, data: bytes) -> tuple[Scope, bytes] | None:
+    def read(self, data: bytes) -> tuple[Scope, int, bytes] | None:
+        """The scope, the body's length and the bytes after the head; None for another head."""
         before, after, known, place = self
-        if not data.startswith(before):
-            return None
-        # As `_length` has it.
-        start = len(before)
-        end = data.find(b"\r", start, start + _MOST_DIGITS + 1)
-        if end < 0 or not data.startswith(after, end):
-            return None
-        digits, body = data[start:end], data[end + len(after) :]
-        if not digits.isdigit() or int(digits) != len(body):
-            return None
-        scope: dict[str, Any] = dict(known)
-        headers = scope["headers"] = known["headers"].copy()
-        headers[place] = _NAME, digits
-        return scope, body
-
-    def begins(self, data: bytes, most: int) -> bool:
-        length = self._length(data)
-        return length is not None and len(data) - length[1] < int(length[0]) <= most
-
-    def _length(self, data: bytes) -> tuple[bytes, int] | None:
-        before, after, _, _ = self
         if not data.startswith(before):
             return None
         start = len(before)
@@ -73,4 +53,9 @@ class KnownHead(NamedTuple):
         if end < 0 or not data.startswith(after, end):
             return None
         digits = data[start:end]
-        return (digits, end + len(after)) if digits.isdigit() else None
+        if not digits.isdigit():
+            return None
+        scope: dict[str, Any] = dict(known)
+        headers = scope["headers"] = known["headers"].copy()
+        headers[place] = _NAME, digits
+        return scope, int(digits), data[end + len(after) :]

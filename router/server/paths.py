@@ -96,10 +96,10 @@ class CrossOrigins:
         self._origins = frozenset(settings.origins)
 
     def concern(self, scope: Scope) -> bool:
-        return self._allowed(scope) is not None
+        return bool(self._origins) and self._allowed(scope) is not None
 
     def _allowed(self, scope: Scope) -> bytes | None:
-        origin = header(scope, b"origin") if self._origins else None
+        origin = header(scope, b"origin")
         if origin is None:
             return None
         is_listed = ANY in self._origins or origin.decode("latin-1") in self._origins
@@ -108,7 +108,7 @@ class CrossOrigins:
     def answer_preflight(self, scope: Scope, methods: str) -> Reply:
         wanted = header(scope, b"access-control-request-headers")
         origin = header(scope, b"origin")
-        if self._allowed(scope) is not None:
+        if self.concern(scope):
             allowed = [(b"access-control-allow-methods", methods.encode()), LASTS]
             if wanted is not None:
                 allowed.append((b"access-control-allow-headers", wanted))
@@ -119,7 +119,7 @@ class CrossOrigins:
         return error_reply(405, message, "method_not_allowed", headers=(allow,))
 
     def marked(self, scope: Scope, send: Send) -> Send:
-        origin = self._allowed(scope)
+        origin = self._allowed(scope) if self._origins else None
         if origin is None:
             return send
         added = [(b"access-control-allow-origin", origin), VARY, EXPOSED]

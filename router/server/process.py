@@ -108,14 +108,15 @@ class WorkerServer(uvicorn.Server):
         for closable in (*self.servers, *(sockets or ())):
             closable.close()
         await self._drain()
-        for task in self.server_state.tasks:
-            task.cancel()
-        for connection in list(self.server_state.connections):
-            cast("Connection", connection).cut_off()
-        await self.lifespan.shutdown()
-        # Who is connected still has had its time; a loop that ends closes no connection.
+        # A loop that ends closes no connection. Each request that is under way ends as one whose
+        # client has left, and is recorded so.
         for connection in list(self.server_state.connections):
             cast("Connection", connection).transport.abort()
+        if self.server_state.tasks:
+            await asyncio.sleep(TICK_S)
+        for task in self.server_state.tasks:
+            task.cancel()
+        await self.lifespan.shutdown()
         await asyncio.sleep(0)
 
     async def _wait_for_balancers(self) -> None:
@@ -170,6 +171,7 @@ def server(
     """Makes a server. drain_s: how long a shutdown waits. on_stop: called as it begins."""
     config = uvicorn.Config(
         app,
+        interface="asgi3",
         host=host,
         port=port,
         http=Connection,

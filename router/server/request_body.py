@@ -8,7 +8,16 @@ from typing import Final
 import brotli
 import zstandard
 
-from router.frame.asgi import BodyTooLarge, Receive, Scope, buffered_body, header, read_body
+from router.frame.asgi import (
+    BODY,
+    HEAD_FACTS,
+    BodyTooLarge,
+    Receive,
+    Scope,
+    buffered_body,
+    header,
+    read_body,
+)
 from router.frame.replies import CLOSE, Header, Reply, error_reply
 from router.frame.timers import Timers
 
@@ -18,6 +27,8 @@ _RAW, _ZLIB, _GZIP = -zlib.MAX_WBITS, zlib.MAX_WBITS, 16 + zlib.MAX_WBITS
 _ZSTD_WINDOW: Final = 1 << 23
 # Each member of a body costs a copy of all that follow it.
 MOST_MEMBERS: Final = 100
+# Among a head's facts: whether it announces JSON without a coding.
+_PLAIN: Final = "plain_json"
 
 
 class CodingUnknown(Exception):
@@ -109,6 +120,18 @@ ACCEPTED: Final[Header] = (b"accept-encoding", TAKEN_CODINGS.encode())
 def is_json(scope: Scope) -> bool:
     kind = header(scope, b"content-type") or b"application/json"
     return kind.split(b";", 1)[0].strip().lower() == b"application/json"
+
+
+def plain_body(scope: Scope, limit: int) -> bytes | None:
+    """Returns JSON without a coding that came with its head; None for any other body."""
+    body: bytes | None = scope.get(BODY)
+    if body is None or len(body) > limit:
+        return None
+    facts = scope.setdefault(HEAD_FACTS, {})
+    is_plain = facts.get(_PLAIN)
+    if is_plain is None:
+        is_plain = facts[_PLAIN] = is_json(scope) and not body_codings(scope)
+    return body if is_plain else None
 
 
 async def read_request_body(

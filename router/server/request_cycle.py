@@ -3,13 +3,13 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
 
-from router.frame.asgi import BODY, ON_LEAVING, App, Message, Scope
-from router.frame.replies import Header, Reply
+from router.frame.asgi import BODY, ON_LEAVING, Message, Scope
+from router.frame.replies import Header
 from router.recording.internal_errors import place_of
 
 if TYPE_CHECKING:
@@ -76,8 +76,6 @@ _DISCONNECT: Final = {"type": "http.disconnect"}
 # Of a whole answer, at most so much is written at once.
 SLICE_BYTES: Final = 128 * 1024
 _BODILESS: Final = (204, 304)
-_COLON: Final = b": "
-_CLOSING: Final = b"connection: close"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # A comment of an event stream, as a chunk.
 _NO_EVENT: Final = b"3\r\n:\n\n\r\n"
@@ -120,83 +118,12 @@ class RequestCycle:
         self._parts: list[bytes] = []
 
     def start(self) -> None:
-        direct = self._line.direct
-        comes_whole = not (self._more_body or self._expects_100 or self._gone)
-        if direct is not None and comes_whole and not self._line.full:
-            self.scope[ON_LEAVING] = self.on_leaving
-            self.scope[BODY] = self._body()
-            if direct(self.scope, self):
-                return
-        self.resume(self._line.app)
-
-    def start_whole(self, body: bytes) -> None:
-        self._parts.append(body)
-        self._size = len(body)
-        self._more_body, self._news = False, True
-        line, scope = self._line, self.scope
-        if line.direct is not None and not line.full:
-            scope[ON_LEAVING] = self.on_leaving
-            scope[BODY] = body
-            if line.direct(scope, self):
-                return
-        self.resume(line.app)
-
-    def resume(self, app: App) -> None:
-        self._task = self._line.loop.create_task(self._run(app))
+        self._task = self._line.loop.create_task(self._run())
         self._line.tasks.add(self._task)
 
     @property
     def gone(self) -> bool:
         return self._gone
-
-    @property
-    def has_task(self) -> bool:
-        return self._task is not None
-
-    def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
-        self.scope.pop(ON_LEAVING, None)  # a cycle would wait for the garbage collector
-        self._left_call = None
-        if self._gone:
-            return
-        line = self._line
-        status, own, body = reply
-        # As `_begin` and `_go_on` do it, in one step.
-        lines = [*map(_COLON.join, own), *map(_COLON.join, headers)]
-        lines.append(b"content-length: %d" % len(body))
-        if _CLOSING in lines:
-            self.keep_alive = False
-        elif not self.keep_alive:
-            lines.append(_CLOSING)
-        head = b"\r\n".join(lines)
-        if head.count(b"\n") != len(lines) - 1:
-            raise RuntimeError("a header holds the end of a line")
-        data = b"%b%b%b\r\n\r\n%b" % (status_line(status), line.date, head, body)
-        self.begun = self._last = True
-        if len(data) > SLICE_BYTES:
-            # Whoever served it is done with it: how slowly a client reads says nothing of that.
-            line.write_in_slices(data, self._all_written)
-            return
-        line.transport.write(data)
-        self.complete = True
-        line.ended()
-
-    @property
-    def full(self) -> bool:
-        return self._line.full
-
-    def begin_events(self, headers: Iterable[Header]) -> None:
-        self._begin(200, list(headers))
-
-    def write(self, data: bytes, *, more: bool) -> None:
-        if not more:
-            self.scope.pop(ON_LEAVING, None)  # a cycle would wait for the garbage collector
-        elif self._chunked and data and not self._gone:
-            # As `_go_on` has it, for all pieces but the last.
-            head, self._head = self._head, b""
-            self._line.transport.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
-            return
-        if not self._gone:
-            self._go_on(data, more=more)
 
     def feed(self, body: bytes) -> int:
         if self.complete:
@@ -209,6 +136,12 @@ class RequestCycle:
     @property
     def unread_bytes(self) -> int:
         return self._size
+
+    def feed_whole(self, body: bytes) -> None:
+        """Takes the body of a request that has not started."""
+        self._parts.append(body)
+        self._size = len(body)
+        self._more_body, self._news = False, True
 
     def feed_end(self) -> None:
         self._more_body = False
@@ -318,13 +251,13 @@ class RequestCycle:
         self._wake()
         self._line.ended()
 
-    async def _run(self, app: App) -> None:
+    async def _run(self) -> None:
         line = self._line
         self.scope[ON_LEAVING] = self.on_leaving
         if not (self._more_body or self._expects_100):
             self.scope[BODY] = self._body()
         try:
-            await app(self.scope, self.receive, self.send)
+            await line.app(self.scope, self.receive, self.send)
         except Exception as error:  # noqa: BLE001 - its own words may hold content
             log.error("an answer broke off: %s", place_of(error))  # noqa: TRY400
         finally:

@@ -142,9 +142,6 @@ class LearnedRepairs:
         self._refused: BoundedMap[tuple[str, str, bytes], Piece] = BoundedMap(VALUES)
         self.any = False  # most routers have learned nothing
 
-    def knows(self, request: UpstreamRequest) -> bool:
-        return bool(self._current(request))
-
     def apply(self, request: UpstreamRequest) -> tuple[UpstreamRequest, tuple[str, ...]]:
         repairs = self._current(request)
         less, lost = self._without_pieces(request, repairs)

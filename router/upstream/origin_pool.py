@@ -47,7 +47,9 @@ class OriginPool:
         else:
             await self._place()
         try:
-            wire = self._kept(fresh=fresh) or await self._opened()
+            if fresh:
+                self._make_room()
+            wire = (None if fresh else self._kept()) or await self._opened()
         except BaseException:
             self._leave()
             raise
@@ -55,16 +57,14 @@ class OriginPool:
         return wire
 
     def lend_idle(self) -> PoolConnection | None:
+        """Lends an open connection; None if there is none, or the pool is full."""
         if self._taken >= self._limit:
             return None
-        while self._idle:
-            _, wire = self._idle.pop()
-            if wire.quiet:
-                self._taken += 1
-                self._lent.add(wire)
-                return wire
-            wire.abort()
-        return None
+        wire = self._kept()
+        if wire is not None:
+            self._taken += 1
+            self._lent.add(wire)
+        return wire
 
     def give_back(self, wire: PoolConnection) -> None:
         self._lent.remove(wire)
@@ -88,11 +88,11 @@ class OriginPool:
             self._sweeper.cancel()
             self._sweeper = None
 
-    def _kept(self, *, fresh: bool) -> PoolConnection | None:
-        if fresh:
-            if len(self._idle) + self._taken > self._limit:
-                self._idle.pop(0)[1].abort()
-            return None
+    def _make_room(self) -> None:
+        if len(self._idle) + self._taken > self._limit:
+            self._idle.pop(0)[1].abort()
+
+    def _kept(self) -> PoolConnection | None:
         while self._idle:
             _, wire = self._idle.pop()
             if wire.quiet:

@@ -5,7 +5,6 @@ It is our own: the cheapest maintained library cost 1.5 times its CPU per reques
 
 import re
 import ssl
-from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -18,17 +17,8 @@ from harness.routing.settings import RouterSettings
 from router.frame.failure import UpstreamFailed
 from router.frame.replies import LISTS
 from router.upstream.origin_pool import OriginAddress, OriginPool
-from router.upstream.pool_connection import BODY, DONE, HEAD, PoolConnection
-from router.upstream.reply_reading import PooledReply, too_large
-from router.upstream.transport import (
-    BEGUN,
-    UNUSUAL,
-    WAITING,
-    WHOLE,
-    CallState,
-    Transport,
-    UpstreamRequest,
-)
+from router.upstream.reply_reading import PooledReply
+from router.upstream.transport import Transport, UpstreamRequest
 
 
 def forwarded_headers(
@@ -61,9 +51,6 @@ class RequestHead(NamedTuple):
     # By the client's headers that go along, their lines: most clients send the same each time.
     known_lines: dict[tuple[tuple[bytes, bytes], ...], bytes]
     has_lists: bool  # the operator's, which stand among these lines
-
-    def head(self, *, stream: bool, body_bytes: int, more: bytes = b"") -> bytes:
-        return b"%s%d\r\n%s\r\n" % (self.heads[stream], body_bytes, more)
 
     def lines(self, provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
         known = self.known_lines.get(headers)
@@ -142,35 +129,20 @@ class UpstreamPool(Transport):
 
     async def send(self, request: UpstreamRequest) -> PooledReply:
         call, origin = self._way_to(request)
-        wire = await origin.lend(fresh=request.fresh)
-        try:
-            more = b""
-            if request.headers or call.has_lists:
-                more = call.lines(request.provider, request.headers)
-            head = call.head(stream=request.stream, body_bytes=len(request.body), more=more)
-            await wire.ask(head, request.body)
-        except BaseException:
-            origin.give_back(wire)
-            raise
-        return PooledReply(wire, origin, request.max_bytes or self._settings.max_response_bytes)
-
-    def begin(self, request: UpstreamRequest) -> "PooledCall | None":
-        if request.fresh:
-            return None
-        call, origin = self._way_to(request)
         body, headers = request.body, request.headers
         more = b""
         if headers or call.has_lists:
             more = call.known_lines.get(headers) or call.lines(request.provider, headers)
-        wire = origin.lend_idle()
+        head = b"%s%d\r\n%s\r\n" % (call.heads[request.stream], len(body), more)
+        wire = None if request.fresh else origin.lend_idle()
         if wire is None:
-            return None
+            wire = await origin.lend(fresh=request.fresh)
         try:
-            wire.write(b"%s%d\r\n%s\r\n" % (call.heads[request.stream], len(body), more), body)
+            await wire.ask(head, body)
         except BaseException:
             origin.give_back(wire)
             raise
-        return PooledCall(wire, origin, self._settings.max_response_bytes)
+        return PooledReply(wire, origin, request.max_bytes or self._settings.max_response_bytes)
 
     async def aclose(self) -> None:
         for origin in self._origins.values():
@@ -207,71 +179,3 @@ class UpstreamPool(Transport):
             )
         self._calls[asked] = provider, key, call, self._origins[place]
         return call, self._origins[place]
-
-
-class PooledCall:
-    """Implements BegunCall, on a connection that is lent until its end."""
-
-    __slots__ = ("_head", "_max_bytes", "_origin", "_wire")
-
-    def __init__(self, wire: PoolConnection, origin: OriginPool, max_bytes: int) -> None:
-        self._wire = wire
-        self._origin = origin
-        self._max_bytes = max_bytes
-        self._head: PooledReply | None = None
-
-    def listen(self, on_news: Callable[[], None] | None) -> None:
-        self._wire.on_news = on_news
-
-    @property
-    def state(self) -> CallState:
-        wire = self._wire
-        phase = wire.phase
-        if phase is HEAD:
-            return UNUSUAL if wire.paused else WAITING
-        if phase is not DONE and phase is not BODY:
-            return UNUSUAL
-        if not 200 <= wire.status < 300 or b"content-encoding" in wire.named:
-            return UNUSUAL
-        if phase is DONE:
-            return WHOLE
-        return UNUSUAL if wire.paused else BEGUN
-
-    def whole(self) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
-        wire = self._wire
-        pieces = wire.pieces
-        body = pieces[0] if len(pieces) == 1 else wire.peek()
-        if len(body) > self._max_bytes:
-            raise too_large(self._max_bytes)
-        return wire.status, wire.headers, body
-
-    def head(self) -> PooledReply:
-        if self._head is None:
-            self._head = PooledReply(self._wire, self._origin, self._max_bytes)
-        return self._head
-
-    @property
-    def under_way(self) -> bool:
-        wire = self._wire  # as it has it
-        phase = wire.phase
-        return (phase is BODY or phase is HEAD) and not wire.paused
-
-    def peek(self) -> bytes:
-        return self._wire.peek()
-
-    def take(self) -> bytes:
-        wire = self._wire
-        (self._head or self.head()).count(wire.buffered)
-        return wire.take()
-
-    async def reply(self) -> PooledReply:
-        try:
-            await self._wire.wait_for_head()
-        except BaseException:
-            self.close()
-            raise
-        return self.head()
-
-    def close(self) -> None:
-        self._wire.on_news = None
-        self._origin.give_back(self._wire)

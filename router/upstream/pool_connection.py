@@ -3,7 +3,6 @@
 import asyncio
 import asyncio.protocols
 import select
-from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, cast
 
@@ -34,11 +33,7 @@ BROKEN: Final = ReplyPhase.BROKEN
 
 
 class PoolConnection(asyncio.Protocol):
-    """`ask`, then `read` until it gives nothing; then again. Who has no task to wait in writes
-    with `write`, and hears by `on_news` that something arrived, or that nothing more does.
-    """
-
-    __deletable__ = ("_parser",)  # compiled, no other attribute can be deleted
+    """A request is one `ask`, then `read` until it returns nothing; then the next request."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -49,7 +44,6 @@ class PoolConnection(asyncio.Protocol):
         self.paused = False  # nothing is read: enough waits to be taken
         self._heard = False
         self._used = self._used_before = False
-        self.on_news: Callable[[], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.pieces: list[bytes] = []
         self.buffered = 0  # bytes of them
@@ -60,12 +54,7 @@ class PoolConnection(asyncio.Protocol):
         self._failure = (FailureClass.CONNECT, "")
 
     async def ask(self, head: bytes, body: bytes) -> None:
-        """Send, and wait for the answer's head. Raises UpstreamFailed (connect, malformed)."""
-        self.write(head, body)
-        await self.wait_for_head()
-
-    def write(self, head: bytes, body: bytes) -> None:
-        """Sends a request. Raises UpstreamFailed (connect) on a connection that is closed."""
+        """Sends, and waits for the head. Raises UpstreamFailed (connect, malformed)."""
         self.headers = []
         self._heard, self._barren = False, 0
         self._keep = self._ends_with_eof = False
@@ -78,45 +67,23 @@ class PoolConnection(asyncio.Protocol):
             self._transport.write(body)
         else:
             self._transport.write(head + body)
-
-    async def wait_for_head(self) -> None:
-        """Waits for the answer's head. Raises UpstreamFailed (connect, malformed)."""
         while self.phase is HEAD:
             self._waiter = self.loop.create_future()
             await self._waiter
         if self.phase is BROKEN:
             raise UpstreamFailed(*self._failure, stale=self._used_before and not self._heard)
 
-    @property
-    def complete(self) -> bool:
-        return self.phase is DONE
-
-    def peek(self) -> bytes:
-        """Returns what arrived and was not read, which `read` returns once more."""
-        if not self.pieces:
-            return b""
-        if len(self.pieces) > 1:
-            self.pieces = [b"".join(self.pieces)]
-        return self.pieces[0]
-
     def take(self) -> bytes:
+        """Takes what arrived: there is room again."""
         pieces = self.pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if self.paused:
-            self.drop()
-        else:
-            pieces.clear()
-            self.buffered = 0
-        return data
-
-    def drop(self) -> None:
-        """Forgets what was read: there is room again."""
-        self.pieces.clear()
+        pieces.clear()
         self.buffered = 0
         if self.paused:
             self.paused = False
             if not self.closed:
                 self._transport.resume_reading()
+        return data
 
     async def read(self) -> bytes:
         """Waits for what arrives; nothing at the body's end. Raises UpstreamFailed."""
@@ -127,9 +94,7 @@ class PoolConnection(asyncio.Protocol):
                 raise UpstreamFailed(*self._failure)
             self._waiter = self.loop.create_future()
             await self._waiter
-        data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
-        self.drop()
-        return data
+        return self.take()
 
     def rest(self) -> bool:
         """Whether it can wait for the next request; a byte before that ends the connection."""
@@ -144,11 +109,8 @@ class PoolConnection(asyncio.Protocol):
             return False
         self.phase = IDLE
         self.opening_s = 0.0
-        self.on_news = None
-        self.pieces.clear()
-        self.buffered = 0
-        if self.paused:
-            self.drop()
+        if self.pieces:
+            self.take()
         return True
 
     @property
@@ -183,9 +145,7 @@ class PoolConnection(asyncio.Protocol):
         if self.buffered > HIGH_WATER_BYTES and not self.closed:
             self.paused = True
             self._transport.pause_reading()
-        if self.on_news is not None:
-            self.on_news()
-        elif self._waiter is not None:
+        if self._waiter is not None:
             self._wake()
 
     def eof_received(self) -> None:
@@ -257,9 +217,7 @@ class PoolConnection(asyncio.Protocol):
             self.abort()
 
     def _wake(self) -> None:
-        if self.on_news is not None:
-            self.on_news()
-        elif self._waiter is not None and not self._waiter.done():
+        if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
 

@@ -13,7 +13,7 @@ from router.protocols.chat.dialect import CHAT
 from router.protocols.event_stream import Irregularity
 from router.upstream.endpoint_translation import TranslatedRequest
 from router.upstream.origin_pool import OriginPool
-from router.upstream.pool_connection import PoolConnection
+from router.upstream.pool_connection import DONE, PoolConnection
 from router.upstream.transport import UpstreamReply
 
 # The router ignores a longer error body.
@@ -247,8 +247,8 @@ class PooledReply(UpstreamReply):
     async def body(self) -> bytes:
         wire = self._wire
         # Most answers arrive complete with their head, and need no generator.
-        if wire is not None and wire.complete and not self._encoding:
-            data = await wire.read()
+        if wire is not None and wire.phase is DONE and b"content-encoding" not in wire.named:
+            data = wire.take()
             if len(data) > self._max_bytes:
                 raise too_large(self._max_bytes)
             return data
@@ -266,13 +266,6 @@ class PooledReply(UpstreamReply):
                 if self._size > self._max_bytes:
                     raise too_large(self._max_bytes)
                 yield piece
-
-    def count(self, more: int) -> None:
-        """Counts bytes before the caller takes them. Raises UpstreamFailed above max_bytes."""
-        size = self._size + more
-        if size > self._max_bytes:
-            raise too_large(self._max_bytes)
-        self._size = size
 
     async def aclose(self) -> None:
         # First forget the connection: another request may get it soon.

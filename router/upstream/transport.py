@@ -1,12 +1,7 @@
-"""The interface between the router and the providers: a request, its reply, its failure.
-
-Not compiled: modules that are not compiled inherit from these classes.
-"""
+"""The interface between the router and the providers: a request, its reply, its failure."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Final, Protocol
 
 from harness.providers.credential import ProviderKey
 from harness.providers.target import Provider
@@ -71,60 +66,8 @@ class Transport:
         """Sends a request; any status is a reply. Raises UpstreamFailed when there is none."""
         raise NotImplementedError
 
-    def begin(self, request: UpstreamRequest) -> "BegunCall | None":  # noqa: ARG002 - the default
-        """Sends without a task to wait in; None where it cannot. Raises UpstreamFailed."""
-        return None
-
-    async def settled(self, request: UpstreamRequest, reply: UpstreamReply) -> UpstreamReply:  # noqa: ARG002 - the default
-        """The reply to a begun call, or to one more, mended try. Raises UpstreamFailed."""
-        return reply
-
     async def aclose(self) -> None:
         """Does nothing where what sends is another's to close."""
-
-
-class CallState(Enum):
-    WAITING = auto()  # nothing of it is here
-    BEGUN = auto()  # its head is, and more is to come
-    WHOLE = auto()  # all of it, of a 2xx, without an encoding
-    UNUSUAL = auto()  # anything else: another status, an encoding, a large or a broken answer
-
-
-# Up to Python 3.11, to find a member in its class takes ten times as long.
-WAITING: Final = CallState.WAITING
-BEGUN: Final = CallState.BEGUN
-WHOLE: Final = CallState.WHOLE
-UNUSUAL: Final = CallState.UNUSUAL
-
-
-class BegunCall(Protocol):
-    """A sent request whose answer no task waits for. `reply` or `close` ends it. `listen` has a
-    function called whenever `state` may have changed. `whole` and `reply` raise UpstreamFailed.
-    """
-
-    def listen(self, on_news: Callable[[], None] | None) -> None: ...
-
-    @property
-    def state(self) -> CallState: ...
-
-    def whole(self) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]: ...
-
-    def head(self) -> UpstreamReply:
-        """Returns the answer whose head is here. Its `chunks` yield what `take` did not."""
-        ...
-
-    @property
-    def under_way(self) -> bool: ...
-
-    def peek(self) -> bytes: ...
-
-    def take(self) -> bytes:
-        """Takes what `peek` returns. Raises UpstreamFailed for a body that is too large."""
-        ...
-
-    async def reply(self) -> UpstreamReply: ...
-
-    def close(self) -> None: ...
 
 
 TransportFactory = Callable[[Provider], Transport]

@@ -12,22 +12,18 @@ from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Provider
 from harness.routing.settings import RouterSettings
-from router.conversation.chat_history import mark_chat, move_chat, suits_chat, with_client_names
-from router.conversation.intake import INTAKES, QUOTED_MARK, TAKES_ALL, MovedBody
+from router.conversation.chat_history import mark_chat, move_chat, with_client_names
+from router.conversation.intake import INTAKES, TAKES_ALL, MovedBody
 from router.conversation.native_histories import (
-    RESULT,
-    SIGNED,
     mark_message,
     mark_response,
     move_message,
     move_response,
-    suits_message,
-    suits_response,
 )
 from router.frame.body import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH, to_json
 from router.frame.failure import Untranslatable, refused_request
 from router.protocols.endpoints import DIALECTS
-from router.upstream.endpoint_translation import TRANSLATIONS, Translation
+from router.upstream.endpoint_translation import TRANSLATIONS, TranslatedRequest, Translation
 from router.upstream.learned_repairs import LearnedRepairs
 from router.upstream.pool import UpstreamPool
 from router.upstream.reply_reading import (
@@ -38,7 +34,7 @@ from router.upstream.reply_reading import (
     read_error_body,
 )
 from router.upstream.translate.transport import TranslatingTransport
-from router.upstream.transport import BegunCall, Transport, UpstreamReply, UpstreamRequest
+from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 
 Marker = Callable[[dict[str, Any], str], bool]
 _MARKERS: Final[Mapping[str, Marker]] = {
@@ -108,50 +104,35 @@ class ConversationTransport(Transport):
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
         """Sends a request. Raises UpstreamFailed, also for what cannot be translated (422)."""
         bridged = self._bridged if request.bridged is None else request.bridged
-        if request.path not in bridged:
-            return await self._send(request)
+        said: TranslatedRequest | None = None
         try:
-            said = _BRIDGES[request.path](request.body, request.provider.kind, request.maker)
-        except Untranslatable as error:
-            raise refused_request(error) from None
-        headers = tuple(header for header in request.headers if not header[0].startswith(_OWN))
-        asked = replace(request, body=said.body, path=CHAT_PATH, headers=headers)
-        reply = await self._send(asked)
-        if not 200 <= reply.status < 300:
-            return reply  # an error is an error in any protocol
-        return BridgedReply(reply, said, stream=request.stream)
-
-    async def _send(self, request: UpstreamRequest) -> UpstreamReply:
-        try:
+            if request.path in bridged:
+                said = _BRIDGES[request.path](
+                    request.body, request.provider.kind, request.maker
+                )
+                own = [header for header in request.headers if not header[0].startswith(_OWN)]
+                request = replace(request, body=said.body, path=CHAT_PATH, headers=tuple(own))
             moved = self._move(request)
         except Untranslatable as error:
             raise refused_request(error) from None
-        sent = request if moved.body is request.body else replace(request, body=moved.body)
+        if moved.body is not request.body:
+            request = replace(request, body=moved.body)
         if self._repairs.any:
-            sent, changed = self._repairs.apply(sent)
+            request, changed = self._repairs.apply(request)
             moved = moved._replace(dropped=(*moved.dropped, *changed))
-        return await self._settled(sent, await self._way(sent).send(sent), moved)
-
-    def begin(self, request: UpstreamRequest) -> BegunCall | None:
-        """Begins a call; None for what is translated, signed, or needs a learned repair."""
-        path, body = request.path, request.body
-        bridged = self._bridged if request.bridged is None else request.bridged
-        if path in bridged or (self._repairs.any and self._repairs.knows(request)):
-            return None
-        if path == CHAT_PATH:
-            takes_all = self._intake is TAKES_ALL and body.find(QUOTED_MARK) < 0
-            suits = takes_all or suits_chat(body, self._intake)
-        elif path == MESSAGES_PATH:
-            plain = SIGNED not in body and RESULT not in body
-            suits = THINKS not in body and (plain or suits_message(body))
-        else:
-            suits = path != RESPONSES_PATH or (ENCRYPTED not in body and suits_response(body))
-        if not suits:
-            return None
-        return (self._chats if path == CHAT_PATH else self._wire).begin(request)
-
-    async def settled(self, request: UpstreamRequest, reply: UpstreamReply) -> UpstreamReply:
-        return await self._settled(request, reply, MovedBody(request.body))
+        reply = await self._way(request).send(request)
+        dropped = moved.dropped
+        refused: tuple[str, ...] = ()
+        if reply.status in STATUSES:
+            request, reply, dropped, refused = await self._repaired(request, reply, dropped)
+        rewrite = self._rewrite(request, moved) if reply.status < min(STATUSES) else None
+        if rewrite is not None or dropped or refused:
+            reply = MovedReply(
+                reply, tuple(dict.fromkeys(dropped)), sorted({*refused}), rewrite
+            )
+        if said is not None and 200 <= reply.status < 300:
+            return BridgedReply(reply, said, stream=request.stream)
+        return reply  # an error is an error in any protocol
 
     def _way(self, request: UpstreamRequest) -> Transport:
         return self._chats if request.path == CHAT_PATH else self._wire
@@ -166,10 +147,10 @@ class ConversationTransport(Transport):
             return move_chat(request.body, self._intake, request.maker)
         return MovedBody(request.body)
 
-    async def _settled(
-        self, request: UpstreamRequest, reply: UpstreamReply, moved: MovedBody
-    ) -> UpstreamReply:
-        dropped = list(moved.dropped)
+    async def _repaired(
+        self, request: UpstreamRequest, reply: UpstreamReply, dropped: tuple[str, ...]
+    ) -> tuple[UpstreamRequest, UpstreamReply, tuple[str, ...], tuple[str, ...]]:
+        """Sends what was refused again without what was refused, as long as that teaches."""
         refused: list[str] = []
         while reply.status in STATUSES:
             body = await read_error_body(reply)
@@ -181,13 +162,10 @@ class ConversationTransport(Transport):
                 break
             await reply.aclose()
             request = less.request
-            dropped += less.changed
+            dropped = (*dropped, *less.changed)
             refused.append(less.refused)
             reply = await self._way(request).send(request)
-        rewrite = self._rewrite(request, moved) if reply.status < min(STATUSES) else None
-        if rewrite is None and not (dropped or refused):
-            return reply
-        return MovedReply(reply, tuple(dict.fromkeys(dropped)), sorted({*refused}), rewrite)
+        return request, reply, dropped, tuple(refused)
 
     def _rewrite(self, request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:
         asks = _ASKS.get(request.path)

@@ -13,8 +13,8 @@ import pytest
 from benchmarks.faults import soak
 from harness.routing.table import Snapshot
 from router.frame.failure import UpstreamFailed
-from router.request.direct_request import DirectRequest
 from router.request.request_state import Attempt, RequestProgress
+from router.request.routed_response import RoutedResponse
 from router.server.connection import Connection
 from router.snapshot.compiled import CompiledRoute
 from router.upstream.origin_pool import IDLE_S
@@ -44,7 +44,7 @@ ASKED = 10
 # No circuit opens: each request fails at the first target.
 PATIENT = replace(QUICK, breaker=replace(QUICK.breaker, failures=1000))
 OF_A_REQUEST = (
-    DirectRequest,
+    RoutedResponse,
     Attempt,
     RequestProgress,
     UpstreamFailed,

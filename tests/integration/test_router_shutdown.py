@@ -225,7 +225,6 @@ def test_what_no_provider_ends_is_recorded_as_the_server_leaves(
     ):
 
         def ask_in_vain() -> None:
-            # In one packet: an HTTP client may send head and body apart, which needs a task.
             place = urlsplit(world.url)
             head = (
                 f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
@@ -239,7 +238,7 @@ def test_what_no_provider_ends_is_recorded_as_the_server_leaves(
 
         with running_router(snapshot(upstream.url), tmp_path) as world:
             upstream.turns[INCUMBENT] = completion()
-            for _ in range(3):  # then a connection stands idle, and what comes needs no task
+            for _ in range(3):  # then a connection to the provider is idle
                 http.post(f"{world.url}{CHAT}", content=CHAT_ASK, headers=JSON)
             upstream.turns[INCUMBENT] = hanging
             asking = threading.Thread(target=ask_in_vain)

@@ -37,10 +37,10 @@ from router.protocols.event_stream import StreamFilter
 from router.request.attempts import AttemptSettlement
 from router.request.dispatch import Dispatcher
 from router.request.guardrail_probe import GuardrailProbe
-from router.request.model_endpoint import ModelEndpoint
 from router.request.request_state import AnswerCopy, RoutedRequest
 from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import CommittedStream, OnEnd
+from router.server.app import Router
 from router.snapshot.compiled import CompiledTarget
 from router.upstream.transport import UpstreamRequest
 from tests.support.control.manual_clock import ManualClock
@@ -222,7 +222,7 @@ def is_own_way(code: CodeType) -> bool:
     )
 
 
-ANSWER: Final = ModelEndpoint.answer.__code__
+ANSWER: Final = Router._complete.__code__
 
 
 @pytest.mark.req("A5", "F2")
@@ -374,7 +374,7 @@ async def test_an_answer_goes_on_without_who_copies_counts_or_notices(
 @pytest.mark.req("A5", "F4")
 @pytest.mark.parametrize(
     ("part", "within"),
-    [(StreamFilter.feed, CommittedStream.sent.__code__), (CommittedStream._next, None)],
+    [(StreamFilter.feed, CommittedStream.sent.__code__), (CommittedStream._begin_wait, None)],
 )
 async def test_an_answer_that_can_be_read_no_further_ends_in_an_error(
     part: Any, within: CodeType | None, tmp_path: Path

@@ -8,7 +8,7 @@ from enum import Enum
 
 from harness.frame.failures import FailureClass
 from router.frame.failure import UpstreamFailed
-from router.upstream.transport import CallState, Transport, UpstreamReply, UpstreamRequest
+from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 
 
 class ScriptedEvent(Enum):
@@ -42,12 +42,6 @@ class ScriptedTransport(Transport):
             await asyncio.Event().wait()
         return self.play(turn)
 
-    def begin(self, request: UpstreamRequest) -> "ScriptedCall | None":
-        if request.fresh:
-            return None
-        self.seen.append(request)
-        return ScriptedCall(self._script(request), self)
-
     def play(self, turn: ScriptedTurn) -> "ScriptedReply":
         if turn.refuse:
             raise UpstreamFailed(FailureClass.CONNECT, "refused")
@@ -59,111 +53,8 @@ class ScriptedTransport(Transport):
     async def aclose(self) -> None: ...
 
 
-class ScriptedCall:
-    """Implements BegunCall: a stream comes step by step, another answer of bytes alone whole,
-    and any other not.
-    """
-
-    def __init__(self, turn: ScriptedTurn, transport: ScriptedTransport) -> None:
-        self._turn = turn
-        self._transport = transport
-        self._on_news: Callable[[], None] | None = None
-        self._came = False
-        self._awaited = False
-        self._pauses = False
-        self._head: ScriptedReply | None = None  # of a stream
-
-    def listen(self, on_news: Callable[[], None] | None) -> None:
-        self._on_news = on_news
-        if on_news is not None and not self._awaited:
-            self._come_in(0)
-
-    def _come_in(self, wait_s: float) -> None:
-        self._awaited = True
-        asyncio.get_running_loop().call_later(wait_s, self._come)
-
-    def _come(self) -> None:
-        self._awaited = False
-        if self._on_news is None:
-            return
-        turn = self._turn
-        self._came = not turn.hang
-        streams = turn.headers.get("content-type", "").startswith("text/event-stream")
-        if self._came and streams and self._is_good:
-            self._take_step(self.head())
-        self._on_news()
-
-    def _take_step(self, reply: "ScriptedReply") -> None:
-        """The next step happens; those behind it wait for their turn."""
-        if self._pauses:
-            self._pauses = False
-            reply.steps.popleft()
-        step = reply.steps[0] if reply.steps else None
-        if isinstance(step, bytes):
-            reply.here += step
-            reply.steps.popleft()
-            self._come_in(0)
-        elif isinstance(step, float):
-            self._pauses = True  # a task that takes over meanwhile waits for it once more
-            self._come_in(step)
-
-    @property
-    def _is_good(self) -> bool:
-        turn = self._turn
-        named = {name.lower() for name in turn.headers}
-        is_reset = turn.steps[:1] == (ScriptedEvent.RESET,)
-        good = 200 <= turn.status < 300 and "content-encoding" not in named
-        return good and not (turn.refuse or is_reset)
-
-    @property
-    def under_way(self) -> bool:
-        steps = self.head().steps
-        return bool(steps) and steps[0] is not ScriptedEvent.RESET
-
-    @property
-    def state(self) -> CallState:
-        if not self._came:
-            return CallState.WAITING
-        if not self._is_good:
-            return CallState.UNUSUAL
-        if self._head is not None:
-            if self.under_way:
-                return CallState.BEGUN
-            return CallState.UNUSUAL if self._head.steps else CallState.WHOLE
-        whole = all(isinstance(step, bytes) for step in self._turn.steps)
-        return CallState.WHOLE if whole else CallState.UNUSUAL
-
-    def head(self) -> "ScriptedReply":
-        if self._head is None:
-            self._head = self._transport.play(self._turn)
-        return self._head
-
-    def peek(self) -> bytes:
-        return self.head().here
-
-    def take(self) -> bytes:
-        reply = self.head()
-        taken, reply.here = reply.here, b""
-        return taken
-
-    def whole(self) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
-        steps = [step for step in self._turn.steps if isinstance(step, bytes)]
-        reply = ScriptedReply(self._turn, self._transport)
-        return reply.status, reply.headers, b"".join(steps)
-
-    async def reply(self) -> "ScriptedReply":
-        if self._turn.hang:
-            await asyncio.Event().wait()
-        return self.head()
-
-    def close(self) -> None:
-        self._on_news = None
-        if self._head is not None:
-            self._head.close()
-
-
 class ScriptedReply(UpstreamReply):
-    """A reply that plays its turn's steps. here: of the body, what came and was not read."""
+    """A reply that plays its turn's steps."""
 
     def __init__(self, turn: ScriptedTurn, transport: ScriptedTransport) -> None:
         self.status = turn.status
@@ -172,7 +63,6 @@ class ScriptedReply(UpstreamReply):
             for name, value in turn.headers.items()
         ]
         self.steps = deque(turn.steps)
-        self.here = b""
         self._transport = transport
         self._closed = False
 
@@ -180,11 +70,7 @@ class ScriptedReply(UpstreamReply):
         return b"".join([piece async for piece in self.chunks()])
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        while self.here or self.steps:
-            if self.here:
-                piece, self.here = self.here, b""
-                yield piece
-                continue
+        while self.steps:
             match self.steps.popleft():
                 case bytes() as step:
                     yield step

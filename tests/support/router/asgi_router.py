@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,8 +13,7 @@ from harness.providers.target import NO_DATA_CLASSES, DataClasses
 from harness.routing.settings import AgentSettings, RouterSettings
 from harness.routing.table import RouteSettings, Snapshot
 from harness.store.router_store import RouterStore
-from router.frame.asgi import BODY, HEAD_FACTS, WATCH_AFTER_S, App, Receive, Send, reply_headers
-from router.frame.replies import Header, Reply
+from router.frame.asgi import BODY, HEAD_FACTS, WATCH_AFTER_S
 from router.observers.request_tracing import Tracing
 from router.recording.recorder import Recorder
 from router.recording.shared_files import SharedMarks
@@ -44,63 +43,9 @@ Script = dict[str, ScriptedTurn | Callable[[], ScriptedTurn]]
 ASK = b'{"model":"support","messages":[{"role":"user","content":"hi"}]}'
 
 
-class DirectCall:
-    """Stands for a connection's request cycle: the router may serve the request directly."""
-
-    full = False
-
-    def __init__(
-        self, scope: Any, app: Router, receive: Receive, send: Send, sent: list[Any]
-    ) -> None:
-        self.begun = False
-        self._scope = scope
-        self._app = app
-        self._receive = receive
-        self._send = send
-        self._sent = sent
-        self._answered = asyncio.Event()
-        self._task: asyncio.Future[None] | None = None
-
-    async def serve(self, body: bytes) -> None:
-        self._scope[BODY] = body
-        taken = self._app.serve_directly(self._scope, self)
-        del self._scope[BODY]
-        if not taken:
-            await self._app(self._scope, self._receive, self._send)
-            return
-        await self._answered.wait()
-        if self._task is not None:
-            await self._task
-
-    def on_leaving(self, call: Callable[[], None] | None) -> None:
-        """Nobody leaves."""
-
-    def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
-        self.begun = True
-        self._sent += [
-            {"status": reply.status, "headers": reply_headers(reply, headers)},
-            {"body": reply.body},
-        ]
-        self._answered.set()
-
-    def begin_events(self, headers: Iterable[Header]) -> None:
-        self.begun = True
-        self._sent.append({"status": 200, "headers": list(headers)})
-
-    def write(self, data: bytes, *, more: bool) -> None:
-        self._sent.append({"body": data})
-        if not more:
-            self._answered.set()
-
-    def resume(self, app: App) -> None:
-        self._task = asyncio.ensure_future(app(self._scope, self._receive, self._send))
-        self._answered.set()
-
-
 class Door:
     """A router before a scripted provider; `call` is one request. script: what the provider
-    answers to a request, or its answers by model. direct: a request that comes whole may be
-    served without a task, as from a connection. moves: by transports that move a conversation.
+    answers to a request, or its answers by model. moves: its transports move conversations.
     """
 
     def __init__(
@@ -115,11 +60,9 @@ class Door:
         transports: TransportFactory | None = None,
         tracing: Tracing | None = None,
         agents: AgentSettings | None = None,
-        direct: bool = False,
         moves: bool = False,
         begun: SharedMarks | None = None,
     ) -> None:
-        self.direct = direct
         # By head, as a connection keeps them of its latest one.
         self._facts: dict[object, dict[str, Any]] = {}
         self.kept = SwitchableStore(first or snapshot("http://127.0.0.1:1/v1"))
@@ -188,12 +131,11 @@ class Door:
             "path": path,
             "headers": list(headers),
             "client": (peer, 4711),
+            HEAD_FACTS: self._facts.setdefault((path, method, headers), {}),
         }
-        if self.direct and len(pieces) == 1 and not leave:
-            scope[HEAD_FACTS] = self._facts.setdefault((path, method, headers), {})
-            await DirectCall(scope, self.app, receive, send, sent).serve(pieces[0])
-        else:
-            await self.app(scope, receive, send)
+        if len(pieces) == 1 and not leave:
+            scope[BODY] = last
+        await self.app(scope, receive, send)
         if not sent:
             return 0, {}, b""
         body = b"".join(message.get("body", b"") for message in sent[1:])

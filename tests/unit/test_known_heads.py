@@ -1,20 +1,22 @@
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Final, cast
 
 import httptools
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.config import Config
 
-from router.frame.asgi import BODY, Receive, Scope, Send
-from router.frame.replies import Reply
-from router.server.connection import HIGH_WATER_BYTES, HOLD_S, Connection, ConnectionState
+from harness.routing.table import KeyGrant
+from router.frame.asgi import Receive, Scope, Send
+from router.server.connection import Connection, ConnectionState
 from router.server.known_head import MAX_KNOWN_BYTES, KnownHead
-from router.server.request_cycle import STARTS_IN_A_TURN, RequestCycle, StartQueue
+from router.server.request_cycle import STARTS_IN_A_TURN, StartQueue
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
 
 SAME: Final = b"POST /same HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 OTHER: Final = SAME.replace(b"/same", b"/other")
@@ -88,15 +90,10 @@ class Written(asyncio.Transport):
 
 
 class Echo:
-    """Answers with the body. served: path, body and whether a task did it, of each request."""
+    """Answers with the body. served: path and body of each request."""
 
     def __init__(self) -> None:
-        self.served: list[tuple[str, bytes, bool]] = []
-
-    def serve_directly(self, scope: Scope, cycle: RequestCycle) -> bool:
-        self.served.append((scope["path"], scope[BODY], False))
-        cycle.answer(Reply(200, (), scope[BODY]), ())
-        return True
+        self.served: list[tuple[str, bytes]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = b""
@@ -107,7 +104,7 @@ class Echo:
                 return
             body += message["body"]
             more = message["more_body"]
-        self.served.append((scope["path"], body, True))
+        self.served.append((scope["path"], body))
         length = (b"content-length", b"%d" % len(body))
         await send({"type": "http.response.start", "status": 200, "headers": [length]})
         await send({"type": "http.response.body", "body": body})
@@ -138,77 +135,6 @@ class ClientConnection:
         self.connection.connection_lost(None)
 
 
-def post(body: bytes, head: bytes = SAME) -> tuple[bytes, bytes]:
-    return head % len(body), body
-
-
-known_or_not = pytest.mark.parametrize("before", [(), post(b"one")], ids=["new", "known"])
-
-
-@known_or_not
-async def test_a_body_that_takes_longer_is_waited_for_by_a_task(
-    before: tuple[bytes, ...],
-) -> None:
-    client = ClientConnection()
-    await client.take(*before)
-    head, body = post(b"trickles")
-    # However often something comes.
-    await client.take(head, *(bytes([byte]) for byte in body), apart_s=HOLD_S * 0.4)
-    await client.take(*post(b"next"))
-
-    assert client.app.served[-2:] == [("/same", b"trickles", True), ("/same", b"next", False)]
-    client.close()
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        SAME.replace(b"Host", b"Expect: 100-continue\r\nHost") % 4,
-        SAME % (HIGH_WATER_BYTES + 1),
-        CHUNKED.partition(b"%x")[0],
-    ],
-)
-async def test_a_request_that_cannot_come_whole_is_started_at_once(head: bytes) -> None:
-    client = ClientConnection()
-    await client.take(head)
-
-    assert client.connection.tasks
-    client.close()
-    await client.wait(0)
-
-
-@known_or_not
-async def test_who_leaves_while_its_request_is_held_leaves_nothing_behind(
-    before: tuple[bytes, ...],
-) -> None:
-    client = ClientConnection()
-    await client.take(*before)
-    served = len(client.app.served)
-    await client.take(post(b"gone")[0])
-    client.close()
-    await client.wait(1)
-
-    assert len(client.app.served) == served
-    assert not client.connection.tasks
-
-
-async def test_a_server_that_ends_answers_what_is_held_and_says_that_it_is_the_last() -> None:
-    for known in ((), post(b"one")):
-        client = ClientConnection()
-        await client.take(*known)
-        head, body = post(b"held")
-        await client.take(head)
-        client.connection._state.ending = True
-        client.connection.shutdown()
-        await client.wait(0)
-        await client.take(body)
-
-        assert client.app.served[-1] == ("/same", b"held", False)
-        assert b"connection: close" in client.transport.data
-        assert client.transport.is_closing()
-        client.close()
-
-
 _BODIES = st.binary(max_size=8) | st.just(b"x" * 200)
 _REQUESTS = st.lists(
     st.tuples(st.sampled_from([SAME, OTHER, CHUNKED]), _BODIES), min_size=1, max_size=6
@@ -221,13 +147,13 @@ def test_requests_are_the_same_however_they_are_cut_and_whenever_they_come(
 ) -> None:
     def bytes_of(head: bytes, body: bytes) -> bytes:
         if head is not CHUNKED:
-            return b"".join(post(body, head))
+            return head % len(body) + body
         return CHUNKED % (len(body), body) if body else CHUNKED.replace(b"%x\r\n%b\r\n", b"")
 
     sent = b"".join(bytes_of(head, body) for head, body in requests)
     ends = [*sorted(cut for cut in cuts if cut < len(sent)), len(sent)]
     packets = [sent[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    waits_s = st.sampled_from([0.0, HOLD_S / 2, HOLD_S])
+    waits_s = st.sampled_from([0.0, 0.01, 0.02])
 
     async def talk() -> None:
         client = ClientConnection()
@@ -235,8 +161,7 @@ def test_requests_are_the_same_however_they_are_cut_and_whenever_they_come(
             await client.take(packet, apart_s=data.draw(waits_s))
         for _ in requests:
             await client.wait(0)
-        served = [(path, body) for path, body, _ in client.app.served]
-        assert served == [
+        assert client.app.served == [
             ("/other" if head is OTHER else "/same", body) for head, body in requests
         ]
         assert client.transport.data.count(b"HTTP/1.1 200 OK") == len(requests)
@@ -301,8 +226,8 @@ def test_any_other_bytes_are_left_to_the_parser() -> None:
         HEAD % b"0000000005" + b"12345",  # too many digits
         HEAD % b"5\r\nTransfer-Encoding: chunked" + b"12345",
     ):
-        assert head.read(data) is None, data
-        assert head.begins(data, 100) is (data == whole[:-1]), data
+        read = head.read(data)
+        assert read is None or read[1] != len(read[2]), data
 
 
 def test_a_head_whose_next_may_mean_something_else_is_not_learned() -> None:
@@ -352,14 +277,39 @@ def test_whatever_is_read_by_a_known_head_the_parser_reads_as_well(
         return
     other = written(second)
     read, reference = head.read(other), Parsed(other)
-    assert read == (reference.scope, reference.body)
+    assert read == (reference.scope, len(second), reference.body)
     assert reference.complete == 1
-    for cut in range(len(other)):
-        begun = Parsed(other[:cut])
-        if head.begins(other[:cut], len(second)):
-            assert (begun.scope, begun.complete) == (reference.scope, 0)
-        else:
-            assert not begun.body
+
+
+async def test_a_head_that_is_known_opens_no_more_than_the_revision_of_its_request(
+    tmp_path: Path,
+) -> None:
+    door = Door(tmp_path)
+    whole = door.kept.snapshot()
+
+    async def status(etag: str, keys: tuple[KeyGrant, ...]) -> int:
+        door.kept.put(replace(whole, etag=etag, keys=keys))
+        assert door.holder.refresh()
+        return (await door.call(CHAT, ASK))[0]
+
+    nothing = tuple(replace(key, routes=frozenset({"another"})) for key in whole.keys)
+    assert (await door.call(CHAT, ASK))[0] == (await door.call(CHAT, ASK))[0] == 200
+    assert [
+        await status("taken", ()),
+        await status("back", whole.keys),
+        await status("of another route", nothing),
+        await status("back again", whole.keys),
+    ] == [401, 200, 403, 200]
+
+
+async def test_what_a_known_head_asks_is_what_it_asked_the_first_time(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+    headers = (AUTH, (b"x-swapgate-timeout", b"soon"))
+    refused = [(await door.call(CHAT, ASK, headers=headers))[0] for _ in range(3)]
+    served = [(await door.call(CHAT, ASK))[0] for _ in range(3)]
+
+    assert refused == [400] * 3
+    assert served == [200] * 3
 
 
 class NotedRequest:
