@@ -81,11 +81,10 @@ class RoutedResponse:
         self, receive: Receive, send: Send
     ) -> None:
         """Ends the upstream's work in any case, also if the client leaves."""
-        dispatcher = self._dispatcher
-        beat = self._heartbeat(send) if self._heartbeat_s else None
-        if beat is not None:
-            send = beat.send
+        dispatcher, beat = self._dispatcher, None
         try:
+            if self._heartbeat_s and (beat := self._heartbeat(send)):
+                send = beat.send
             # Not watched while the last bytes are sent: after them any caller may go.
             with DisconnectWatch(receive, dispatcher.timers, self._on_leaving):
                 broken = False

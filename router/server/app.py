@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Router(RouterParts):
-    """The application of a worker. A server calls `stop` as its end begins."""
+    """The application of a worker. The server calls `stop` when its shutdown begins."""
 
     stopping: bool = False
 
@@ -99,7 +99,7 @@ class Router(RouterParts):
     def _answer(
         self, scope: Scope, receive: Receive, send: Send, request_id: Header
     ) -> Reply | Awaitable[Reply | None]:
-        """Returns an answer that waits for nothing, or waits; None once it is sent."""
+        """Returns a reply, or an awaitable of one: of None if the answer is already sent."""
         caller = self._caller(scope)
         if isinstance(caller, Reply):
             return caller
@@ -186,7 +186,7 @@ class Router(RouterParts):
         return Reply(200, (JSON,), b'{"status":"ok"}')
 
     def readyz(self) -> Reply:
-        """`degraded`, and why, while the snapshot may be an old one."""
+        """Reports `degraded` and the reason while the snapshot may be outdated."""
         if self.stopping:
             return Reply(503, (JSON,), b'{"status":"stopping"}')
         serving = self._holder.current
@@ -207,7 +207,7 @@ class Router(RouterParts):
         return Reply(200, ((b"content-type", CONTENT_TYPE),), text)
 
 
-# Also what clients ask to find out whether anybody is there.
+# Clients also use these paths to check that the router answers.
 HEALTH: Final = {
     **dict.fromkeys(("/", "/v1", "/v1/", "/health", "/healthz"), Router.healthz),
     "/readyz": Router.readyz,

@@ -13,7 +13,7 @@ from router.frame.replies import JSON, Reply, error_reply
 from router.protocols.endpoints import DIALECTS
 
 _DATA: Final = b"data:"
-# What no chat can do, each with the JSON that asks for nothing.
+# Fields that chats do not support, each with the JSON values that have no effect.
 _NOT_IN_CHATS: Final[Mapping[str, tuple[str, ...]]] = {
     "best_of": ("null", "1"),
     "echo": ("null", "false"),
@@ -32,13 +32,13 @@ def chat_of_completion(body: bytes) -> bytes:
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if not isinstance(prompt, str):
-        raise FieldError("prompt", "`prompt` must be one text: no list of texts, no tokens")
+        raise FieldError("prompt", "`prompt` must be one text, not a list of texts or tokens")
     kept = {name: v for name, v in asked.items() if name not in {*_NOT_IN_CHATS, "prompt"}}
     return json.dumps(kept | {"messages": [{"role": "user", "content": prompt}]}).encode()
 
 
 def completion_of_chat(body: bytes) -> bytes:
-    """What is neither an answer nor a chunk, such as an error, stays as it is."""
+    """Converts an answer or a chunk; returns any other body, such as an error, unchanged."""
     chat = json.loads(body)
     choices = chat.get("choices")
     if not isinstance(choices, list):
@@ -64,7 +64,7 @@ def _choice(choice: Mapping[str, object]) -> dict[str, object]:
 
 
 class CompletionBody:
-    """Turns a chat's answer. events: a stream; else nothing comes out before the end."""
+    """Converts a chat's answer. Without events, nothing comes out before the end."""
 
     def __init__(self, *, events: bool) -> None:
         self._events = events
@@ -91,7 +91,7 @@ _CHAT = f"/v1{DIALECTS[Endpoint.CHAT].path}"
 
 
 def as_chat(scope: Scope, send: Send, body: bytes) -> Reply | tuple[Scope, Send, bytes]:
-    """The chat and a `send` that turns its answer back; or a refusal."""
+    """Returns the chat and a `send` that converts its answer back, or a refusal."""
     try:
         chat = chat_of_completion(body)
     except InputError as error:
@@ -102,7 +102,7 @@ def as_chat(scope: Scope, send: Send, body: bytes) -> Reply | tuple[Scope, Send,
 
 
 def _turning(send: Send) -> Send:
-    """A whole answer's head waits for its length."""
+    """Holds the head of a whole answer back until the length of its body is known."""
     head: Message = {}
     turned = CompletionBody(events=True)
 

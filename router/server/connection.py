@@ -1,7 +1,7 @@
 """Parses one client's HTTP/1.1, bounds it, and closes without losing an answer.
 
-It takes the place of uvicorn's own, which takes as long as all routing may, reads a head
-without end, and waits for ever for the rest of a request.
+It replaces uvicorn's protocol, which takes as much time as all routing may take, reads a head
+of any size, and waits for ever for the rest of a request.
 """
 
 import asyncio
@@ -24,23 +24,24 @@ from router.server.request_cycle import RequestCycle, StartQueue, status_line
 from router.server.slow_reader import SlowReader
 
 MAX_HEAD_BYTES: Final = 64 * 1024
-# Of a body that nobody reads yet; more is left to the network.
+# The most bytes of a body that wait for the application; the network holds the rest back.
 HIGH_WATER_BYTES: Final = 64 * 1024
-# How long a worker that ends still answers whoever is connected: a client that sends its next
+# How long a worker that ends still answers its open connections: a client that sends its next
 # request at that moment would be cut off.
 LINGER_S: Final = 1.0
-# A client that is still sending when it has its last answer is read on, in vain: hung up on at
-# once, it would get a reset that takes the answer with it, and many read only once all is sent.
-# For so long and so much; and for so long after its last byte. Of what is no HTTP, less.
+# After the last answer, the router reads and drops the rest of the client's request. A close at
+# once would reset the connection and lose the answer, and many clients read it only after they
+# have sent everything. The limits: seconds in all, seconds without a byte, bytes, and bytes of
+# a client that does not send HTTP.
 READ_ON_S: Final = 30.0
 READ_ON_QUIET_S: Final = 5.0
 READ_ON_BYTES: Final = 256 * 1024 * 1024
 READ_ON_NO_HTTP_BYTES: Final = 1024 * 1024
-# A client that ended its own side of the connection may wait for its answer, or be gone: looked
-# at after so long, then after twice that, up to the longest.
+# A client that closed its own side of the connection may wait for its answer, or have left. The
+# router checks after the first interval, then after twice the last one, up to the longest.
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.05, 1.0
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
-# What the parser reads in place of a known head whose body is to come.
+# The parser reads this instead of a known head whose body has not arrived whole.
 _FRAME: Final = b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b"
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
@@ -49,8 +50,11 @@ class HeadTooLarge(Exception): ...
 
 
 class ConnectionState(ServerState):
-    """The state that connections share. ending: every answer is the last. handed_over: others
-    accept in this server's stead, and idle connections are kept until used once more.
+    """The state that all connections share.
+
+    ending: each answer is the last one of its connection.
+    handed_over: other processes accept for this one, and idle connections may be used once
+    more.
     """
 
     def __init__(self) -> None:
@@ -59,7 +63,7 @@ class ConnectionState(ServerState):
         self.handed_over = False
         self.starts = StartQueue()
         self.date_lines = b""
-        self.lines_of: object = None  # the headers that `date_lines` were made of
+        self.lines_of: object = None  # the headers in `date_lines`
 
     def write_date(self) -> None:
         self.date_lines = b"".join([b"%b: %b\r\n" % header for header in self.default_headers])
@@ -67,7 +71,7 @@ class ConnectionState(ServerState):
 
 
 class BodyProtocol:
-    """Receives a parser's events for a body whose head another parser has read."""
+    """Receives a parser's events for a body after another parser has read the head."""
 
     def __init__(self, on_body: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
         self.on_body = on_body
@@ -75,8 +79,9 @@ class BodyProtocol:
 
 
 class Connection(asyncio.Protocol):
-    """Refuses heads and trailers over MAX_HEAD_BYTES, and hangs up on slow senders and readers.
-    It answers requests in order, one at a time.
+    """Answers one client's requests in order, one at a time.
+
+    Refuses heads and trailers over MAX_HEAD_BYTES, and hangs up on slow senders and readers.
     """
 
     def __init__(
@@ -93,17 +98,17 @@ class Connection(asyncio.Protocol):
         self._state = server_state
         self._keep_alive_s = config.timeout_keep_alive
         self._parser = httptools.HttpRequestParser(self)
-        self._arriving: RequestCycle | None = None  # its body is still to come
-        self._answered: RequestCycle | None = None  # its answer is
+        self._arriving: RequestCycle | None = None  # the request whose body is still to come
+        self._answered: RequestCycle | None = None  # the request whose answer is due
         self._waiting: deque[RequestCycle] = deque()
         self._known: KnownHead | None = None
-        self._known_scope: Scope | None = None  # of the head that the parser reads
-        self._fed = 0  # bytes of a request: of its head, or since the last piece of its body
+        self._known_scope: Scope | None = None  # of the head that the parser reads now
+        self._fed = 0  # bytes read of a head, or since the last piece of a body
         self._in_head = True
         self._head_too_large = self.paused = False
-        self._refusal: bytes | None = None  # nothing more is read; what is said about it
-        self._ending = False  # the server is, and counts the seconds
-        self._reads_on: asyncio.TimerHandle | None = None  # what comes is thrown away
+        self._refusal: bytes | None = None  # if set, no more is read; the answer that says why
+        self._ending = False  # the server ends, and LINGER_S runs
+        self._reads_on: asyncio.TimerHandle | None = None  # reads on and drops what arrives
         self._reads_on_until = 0.0
         self._thrown_away = self._thrown_away_before = 0
         self._look: asyncio.TimerHandle | None = None
@@ -111,13 +116,13 @@ class Connection(asyncio.Protocol):
         self._idle: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
 
-    # What follows is called by the event loop.
+    # The event loop calls the following methods.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self._reader = SlowReader(self.transport, self.loop)
         self._client = transport.get_extra_info("peername")
-        # The server asks for no more of them than `shutdown`.
+        # The server calls only `shutdown` and `transport.abort` on them.
         self._state.connections.add(cast("Any", self))
         self._wait()
 
@@ -133,17 +138,17 @@ class Connection(asyncio.Protocol):
         call, self._answered = self._answered, None
         if call is not None:
             call.hang_up()
-        # Like a request, it holds this connection: together they would wait to be collected.
+        # The parser refers to this connection: this breaks the reference cycle.
         del self._parser
 
     def eof_received(self) -> bool:
-        """Whether the connection stays open, for the answers to what came whole."""
+        """Returns whether the connection stays open for the answers to whole requests."""
         call = self._answered
         if call is None or self._arriving is not None or self._reads_on is not None:
             return False
         self._say_last()
         self._refusal = b""
-        # One that is gone resets the connection now, which is seen at the next look.
+        # A client that has left resets the connection now, which the next check sees.
         call.probe()
         self._look = self.loop.call_later(FIRST_LOOK_S, self._is_gone, FIRST_LOOK_S)
         return True
@@ -151,7 +156,7 @@ class Connection(asyncio.Protocol):
     def _is_gone(self, after_s: float) -> None:
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket").fileno(), 0)
-        if poll.poll(0):  # an error or a hang-up, of both sides
+        if poll.poll(0):  # an error, or both sides are closed
             self.transport.abort()
             return
         again_s = min(2 * after_s, LONGEST_LOOK_S)
@@ -225,7 +230,7 @@ class Connection(asyncio.Protocol):
         self.full = False
         self._reader.drain()
 
-    # What follows is called by the parser.
+    # The parser calls the following methods.
 
     def on_message_begin(self) -> None:
         self._in_head = True
@@ -238,7 +243,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
-            return  # a trailer: it may come from beyond a proxy that guards the headers
+            return  # a trailer, which may bypass a proxy that checks the headers
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self._expects_100 = True
@@ -246,7 +251,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         if self._fed > MAX_HEAD_BYTES:
-            # Perhaps it is the body that came along.
+            # The bytes over the limit may belong to the body that arrived with the head.
             lines = (len(name) + len(value) + len(b": \r\n") for name, value in self._headers)
             if len(self._url) + sum(lines) > MAX_HEAD_BYTES:
                 self._head_too_large = True
@@ -289,7 +294,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._parser.should_upgrade() and self._framing():
-            return  # the parser takes the body for another protocol
+            return  # the parser believes that the body is another protocol
         self._complete()
 
     def _complete(self) -> None:
@@ -307,7 +312,7 @@ class Connection(asyncio.Protocol):
         return [b"%b: %b\r\n" % header for header in self._headers if header[0] in _FRAMING]
 
     def _not_upgraded(self, rest: bytes) -> None:
-        """Answers as if it had not asked: Java's client asks for HTTP/2 each time."""
+        """Ignores a request to upgrade: Java's client asks for HTTP/2 each time."""
         self._say_last()
         lines = self._framing()
         if not lines:
@@ -322,7 +327,7 @@ class Connection(asyncio.Protocol):
         if self._answered is None:
             self._close()
 
-    # What follows is called by the request under way.
+    # The request under way calls the following methods.
 
     @property
     def date(self) -> bytes:
@@ -343,7 +348,7 @@ class Connection(asyncio.Protocol):
             self._close()
         elif self._waiting:
             self._answered = self._waiting.popleft()
-            # Not here: answers to hundreds that came at once would stand on one another.
+            # Not here: hundreds of pipelined requests would nest as many calls.
             self._state.starts.wait(self._answered, self.loop)
             self.read_on()
         elif self._refusal is not None:
@@ -356,7 +361,7 @@ class Connection(asyncio.Protocol):
                 self._idle = self.loop.call_later(self._keep_alive_s, self._tired)
 
     def read_on(self) -> None:
-        """Reads on, unless requests wait already: more of them would wait in memory."""
+        """Reads on unless requests already wait, because each further one takes memory."""
         if self.paused and self._refusal is None and not self._waiting:
             self.paused = False
             self.transport.resume_reading()
@@ -364,7 +369,7 @@ class Connection(asyncio.Protocol):
     async def drained(self) -> None:
         await self._reader.drained()
 
-    # What follows is called by the server.
+    # The server calls the following methods.
 
     def shutdown(self) -> None:
         if not (self._ending or self._state.handed_over):
@@ -373,7 +378,7 @@ class Connection(asyncio.Protocol):
         self._say_last()
 
     def _say_last(self) -> None:
-        """The last request that came says so in its answer."""
+        """Has the answer to the last request announce the end of the connection."""
         last = self._waiting[-1] if self._waiting else self._answered
         if last is not None:
             last.keep_alive = False
@@ -383,7 +388,7 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
-        """Once everything is sent, and what the client is still sending has come."""
+        """Closes once all answers are sent and the rest of the client's request has arrived."""
         if self._arriving is None and not self._refusal:
             self._close_now()
         elif self._reads_on is None and not self.transport.is_closing():
@@ -412,7 +417,7 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _refuse(self) -> None:
-        """Says so in the client's own protocol, after the answers to what came before."""
+        """Refuses in the client's own protocol, after the answers to the earlier requests."""
         if self._head_too_large:
             status, code = 431, "headers_too_large"
             message = f"the request's head is larger than {MAX_HEAD_BYTES} bytes"
@@ -448,12 +453,12 @@ class Connection(asyncio.Protocol):
     def _late(self) -> None:
         self._limit = None
         if self._answered is not None:
-            self._wait()  # the application is reading, and has a limit of its own
+            self._wait()  # the application reads, within a time limit of its own
         else:
             self._close_now()
 
     def _tired(self) -> None:
-        """One timer for many requests: setting one for each would cost more than this look."""
+        """Serves many requests with one timer: a timer for each would cost more than this."""
         self._idle = None
         if self._answered is not None or self._fed:
             return
@@ -466,7 +471,7 @@ class Connection(asyncio.Protocol):
 
 @lru_cache(maxsize=256)
 def _place(url: bytes) -> tuple[str, bytes, bytes]:
-    # Its stub does not say that `query` may be None.
+    # The type stub does not show that `query` may be None.
     found: Any = httptools.parse_url(url)
     raw: bytes = found.path
     path = raw.decode("ascii")

@@ -1,7 +1,7 @@
 """Answers the OpenFeature Remote Evaluation Protocol: a route is a flag, an arm its variant.
 
 One evaluated flag is an exposure of the canary, and feedback its outcome. A bulk evaluation is
-none. Source: https://github.com/open-feature/protocol/blob/main/service/openapi.yaml
+not an exposure. Source: https://github.com/open-feature/protocol/blob/main/service/openapi.yaml
 """
 
 import json
@@ -25,13 +25,15 @@ from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, RouteNames
 FLAG_PREFIX: Final = f"{FLAGS_PATH}/"
 MAX_CONTEXT_BYTES: Final = 64 * 1024
 LONGEST_KEY: Final = 1024  # characters of a targeting key
-# What stands for the request that the caller will make: nothing of it is known yet.
+# Stands for the caller's later request, which is still unknown.
 _REQUEST: Final = read_request(b'{"model": "flag", "messages": []}', Endpoint.CHAT)
 
 
 class FlagFault(Exception):
-    """A flag that cannot be evaluated. code: the protocol's. status: of the reply about this
-    flag alone.
+    """A flag that cannot be evaluated.
+
+    code: the protocol's error code.
+    status: the HTTP status of a reply about this flag alone.
     """
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
@@ -43,7 +45,7 @@ class FlagFault(Exception):
 
 
 class FlagCaller(NamedTuple):
-    """Who asks for flags, in which request, and the revision that answers."""
+    """The request for flags, the grant of its key, and the revision that answers it."""
 
     scope: Scope
     grant: KeyGrant
@@ -122,7 +124,7 @@ class FlagEvaluation:
         )
         _, arm, plan, _ = assigned
         if not plan.targets:
-            message = f"no target of route {flag!r} can answer now; `swapgate status` says why"
+            message = f"no target of route {flag!r} can answer now; `swapgate status` shows why"
             raise FlagFault("GENERAL", message, 503)
         upstream = route.upstreams[plan.targets[0]]
         metadata: dict[str, object] = {

@@ -1,24 +1,28 @@
-"""The head of a connection's latest request: clients repeat it, and it need not be parsed
-again.
+"""Keeps the head of a connection's latest request: clients repeat it, so the router need not
+parse it again.
 """
 
 from typing import Any, Final, NamedTuple, Self
 
 from router.frame.asgi import Scope
 
-# A connection keeps its own, whose size is the client's choice.
+# Bounds the memory of each connection, because the client chooses the size of the head.
 MAX_KNOWN_BYTES: Final = 4096
 _END: Final = b"\r\n\r\n"
-# Of `content-length`, as clients write it: in small letters, or with capitals.
+# The end of `content-length`, which is the same in lower case and with capitals.
 _LENGTH: Final = b"ength: "
 _NAME: Final = b"content-length"
 _MOST_DIGITS: Final = 9
-# Heads that ask for more than to be answered.
+# Headers that change how a request is read; a head with one of them is not kept.
 _UNUSUAL: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 
 
 class KnownHead(NamedTuple):
-    """A known head. before, after: its bytes around the content-length; place: its header's."""
+    """A known head.
+
+    before, after: its bytes around the value of content-length.
+    place: the index of that header.
+    """
 
     before: bytes
     after: bytes
@@ -27,7 +31,11 @@ class KnownHead(NamedTuple):
 
     @classmethod
     def learn(cls, data: bytes, scope: Scope, body_bytes: int) -> Self | None:
-        """Keeps a head. data: begin with the request. body_bytes: found of its body."""
+        """Keeps a head; None for a head that must be parsed each time.
+
+        data: the bytes that begin with the request.
+        body_bytes: how many bytes of the body the parser found in data.
+        """
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         named = [name for name, _ in headers]
         end = data.find(_END) + len(_END)
@@ -38,13 +46,17 @@ class KnownHead(NamedTuple):
         line = data.rfind(b"\n", 0, start) + 1
         digits = headers[place][1]
         is_length = data[line:start].lower() == _NAME + b": " and data.startswith(digits, start)
-        # By the parser's word, the head ends where it is looked for, and the body is the last.
+        # The parser's body length confirms that the head ends at the first blank line, and that
+        # nothing follows the body.
         if not is_length or not digits.isdigit() or body_bytes != len(data) - end:
             return None
         return cls(data[:start], data[start + len(digits) : end], dict(scope), place)
 
     def read(self, data: bytes) -> tuple[Scope, int, bytes] | None:
-        """The scope, the body's length and the bytes after the head; None for another head."""
+        """Returns the scope, the body's length and the bytes after the head.
+
+        Returns None if data begins with another head.
+        """
         before, after, known, place = self
         if not data.startswith(before):
             return None

@@ -64,8 +64,11 @@ BREAKER_GAUGE: Final[Mapping[BreakerState, int]] = {
 
 
 class RouterParts:
-    """Builds what a worker's application is made of. holder: booted. rates, marks: shared by
-    all workers; by default this process's own. learned: which fields targets do not take.
+    """Builds the parts of a worker's application.
+
+    holder: already booted.
+    rates, marks: shared by all workers; by default this process's own.
+    learned: returns the fields that targets do not take.
     """
 
     def __init__(  # noqa: PLR0913 - the parts, one by one
@@ -257,7 +260,7 @@ class RouterParts:
         }
         targets = serving.snapshot.table.targets if serving else {}
         checks = self._checks.results()
-        # Of several targets of one name, the worst.
+        # Several targets may share a name: the worst state counts.
         states: dict[str, int] = {}
         pauses: dict[str, float] = {}
         answers: dict[str, TargetCheck] = {}

@@ -1,4 +1,4 @@
-"""The paths that the router serves, and what it says of any other."""
+"""The paths that the router serves, and its advice about other paths."""
 
 from collections.abc import Awaitable, Mapping
 from typing import Final
@@ -13,7 +13,7 @@ from router.request.needs import COUNT_PATHS
 from router.server.flags import FLAG_PREFIX
 
 METRICS: Final = "/metrics"
-# What asks a model, or about one request to it.
+# Paths that ask a model, or count the tokens of a request to it.
 ASKED: Final = frozenset((*ENDPOINTS, *COUNT_PATHS, COMPLETIONS))
 METHODS: Final[Mapping[str, str]] = {
     **dict.fromkeys((*ASKED, FEEDBACK_PATH, FLAGS_PATH), "POST"),
@@ -21,7 +21,7 @@ METHODS: Final[Mapping[str, str]] = {
 }
 AGENTS_METHODS: Final = "GET, POST, PUT, PATCH, DELETE"
 _VERSION: Final = "/v1"
-# By how a path begins, the longest first: why it is not served here.
+# Beginnings of paths that the router does not serve, the longest first, with the reason.
 _ELSEWHERE: Final[tuple[tuple[str, str], ...]] = (
     (
         "/v1/responses/",
@@ -90,7 +90,7 @@ EXPOSED: Final[Header] = (b"access-control-expose-headers", b"*")
 
 
 class CrossOrigins:
-    """Answers preflights, and adds to an answer's head what lets a page read it."""
+    """Answers preflights, and adds the headers that let a web page read an answer."""
 
     def __init__(self, settings: CorsSettings) -> None:
         self._origins = frozenset(settings.origins)

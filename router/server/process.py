@@ -21,19 +21,21 @@ from router.workers.parent import HAND_OVER, KEEP_ALIVE_S, STOP, open_listeners
 
 ENOUGH_FILES: Final = 65_536
 TICK_S: Final = 0.1
-# As often answers say another time. uvicorn looks ten times as often whether it is to stop.
+# How often the date header changes. uvicorn itself checks for a stop ten times as often.
 DATE_EVERY_S: Final = 1.0
-# Of an answer, for each client, beyond what is under way to it.
+# How much of an answer waits in the socket of each client, beyond what is on its way.
 UNSENT_BYTES: Final = 128 * 1024
-# Requests leave no cycles behind, but thousands of live objects: Python's own thresholds look
-# at all of them hundreds of times a second, a seventh of the time a request takes.
+# Requests leave no reference cycles, but thousands of live objects. With Python's default
+# thresholds, the collector scans them hundreds of times a second: a seventh of a request's
+# time.
 COLLECT_AFTER: Final = (50_000, 50, 100)
 
 
 class WorkerServer(uvicorn.Server):
-    """Ends by returning: uvicorn raises the signal again, and the process dies of it. It goes
-    in steps: `on_stop`, the delay in which it serves as before, its listeners closed, its
-    requests ended within drain_s.
+    """Returns after a signal, while uvicorn would raise the signal again and kill the process.
+
+    A shutdown has four steps: it calls `on_stop`, serves as before for shutdown_delay_s, closes
+    the listeners, and waits up to drain_s for the requests under way.
     """
 
     def __init__(
@@ -101,15 +103,15 @@ class WorkerServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.server_state.ending = True
         await self._wait_for_balancers()
-        # Whoever is in the queue by now is let in; when the last process has closed it, the
-        # next one is refused.
+        # The server still accepts the connections that are queued by now. Once the last process
+        # has closed the queue, the system refuses new connections.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         for closable in (*self.servers, *(sockets or ())):
             closable.close()
         await self._drain()
-        # A loop that ends closes no connection. Each request that is under way ends as one whose
-        # client has left, and is recorded so.
+        # An event loop that ends closes no connection. A request under way ends, and is
+        # recorded, as if its client had left.
         for connection in list(self.server_state.connections):
             cast("Connection", connection).transport.abort()
         if self.server_state.tasks:
@@ -123,36 +125,36 @@ class WorkerServer(uvicorn.Server):
         until = time.monotonic() + self._delay_s
         while self._delayed and time.monotonic() < until:
             await asyncio.sleep(TICK_S)
-            await self.on_tick(0)  # answers go on to say what time it is
+            await self.on_tick(0)  # updates the date header
 
     async def _drain(self) -> None:
         state = self.server_state
         handed_over = state.handed_over
         until = time.monotonic() + self._drain_s + (KEEP_ALIVE_S if handed_over else 0)
         while (state.connections or state.tasks) and time.monotonic() < until:
-            if handed_over and not state.handed_over:  # and now the others end as well
+            if handed_over and not state.handed_over:  # the other processes end as well
                 handed_over = False
                 until = time.monotonic() + self._drain_s
-            # Again and again: one that was accepted a moment ago does not know yet.
+            # In each turn, because the server may just have accepted a connection.
             for connection in list(state.connections):
                 connection.shutdown()
             await asyncio.sleep(TICK_S)
 
 
 def bound_unsent(listener: socket.socket) -> None:
-    """Left alone, the system takes megabytes for each slow reader: a stream is read and looked
-    through that far ahead of its client, in one burst.
+    """Bounds the send buffers. By default the system buffers megabytes for each slow reader,
+    and the router would read and check a stream that far ahead of its client.
     """
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
     if option is not None:
-        with suppress(OSError):  # of a Unix socket
+        with suppress(OSError):  # a Unix socket has no such option
             listener.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
 
 def allow_connections() -> None:
-    """Lifts the limit of open files: the usual 1024 are as many clients."""
+    """Raises the limit of open files: the usual 1,024 would allow as many clients."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # What macOS calls unlimited, it refuses.
+    # macOS refuses the value that it reports as unlimited.
     wanted = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)
     if now != resource.RLIM_INFINITY and now < wanted:
         with suppress(OSError, ValueError):
@@ -168,7 +170,7 @@ def server(
     shutdown_delay_s: float = 0.0,
     on_stop: Callable[[], None] | None = None,
 ) -> WorkerServer:
-    """Makes a server. drain_s: how long a shutdown waits. on_stop: called as it begins."""
+    """Builds a server. drain_s: how long a shutdown waits. on_stop: called as it begins."""
     config = uvicorn.Config(
         app,
         interface="asgi3",
@@ -180,7 +182,7 @@ def server(
         log_config=None,
         access_log=False,
         server_header=False,
-        # They are looked at where the caller's address is, for wrong keys alone.
+        # `Callers` reads these headers, and only to count wrong keys by address.
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         backlog=2048,
@@ -191,7 +193,10 @@ def server(
 
 
 def serve(made: WorkerServer, sockets: list[socket.socket] | None = None) -> None:
-    """Serves until a signal. sockets: bound already. Raises ConfigError: no port."""
+    """Serves until a signal.
+
+    sockets: already bound. Raises ConfigError if the port is taken.
+    """
     allow_connections()
     gc.collect()
     gc.freeze()

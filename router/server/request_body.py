@@ -1,4 +1,4 @@
-"""Reads a request's body whole and undoes its codings, or says why it is refused."""
+"""Reads a request's whole body and undoes its content encodings, or refuses it."""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -23,16 +23,17 @@ from router.frame.timers import Timers
 
 _IDENTITY: Final = frozenset({"", "identity"})
 _RAW, _ZLIB, _GZIP = -zlib.MAX_WBITS, zlib.MAX_WBITS, 16 + zlib.MAX_WBITS
-# RFC 8878 asks for at least 8 MiB; a larger window would take the sender's choice of memory.
+# RFC 8878 requires at least 8 MiB. With a larger window, the sender could decide how much
+# memory the router allocates.
 _ZSTD_WINDOW: Final = 1 << 23
-# Each member of a body costs a copy of all that follow it.
+# Limits the number of members, because decoding one copies the rest of the body.
 MOST_MEMBERS: Final = 100
 # Among a head's facts: whether it announces JSON without a coding.
 _PLAIN: Final = "plain_json"
 
 
 class CodingUnknown(Exception):
-    """The body is in a coding that the router does not take, or not in the one it names."""
+    """The router does not support the body's encoding, or the body does not match it."""
 
 
 class BodyCut(Exception): ...
@@ -67,7 +68,7 @@ def _zlib_decoded(bits: int, body: bytes, most: int) -> tuple[bytes, bool]:
         decoder = zlib.decompressobj(bits)
         decoded += decoder.decompress(body, most - len(decoded))
         body = decoder.unused_data
-        # Gzip's members may follow one another.
+        # A gzip body may consist of several members.
         if not (decoder.eof and body) or len(decoded) >= most:
             return decoded, decoder.eof
     raise zlib.error("too many members")
@@ -77,7 +78,7 @@ def _deflate(body: bytes, most: int) -> tuple[bytes, bool]:
     try:
         return _zlib_decoded(_ZLIB, body, most)
     except zlib.error:
-        return _zlib_decoded(_RAW, body, most)  # without zlib's frame, as some clients send it
+        return _zlib_decoded(_RAW, body, most)  # some clients send deflate without zlib's frame
 
 
 def _zstd(body: bytes, most: int) -> tuple[bytes, bool]:
@@ -85,7 +86,7 @@ def _zstd(body: bytes, most: int) -> tuple[bytes, bool]:
     decoded = decompressor.stream_reader(body, read_across_frames=True).read(most)
     if len(decoded) >= most:
         return decoded, True
-    # The reader does not tell a cut frame from a whole one; this one does, and is bounded now.
+    # stream_reader cannot detect a truncated frame; decompressobj can, and the size is bounded.
     for _ in range(MOST_MEMBERS):
         if not body:
             return decoded, True
@@ -123,7 +124,7 @@ def is_json(scope: Scope) -> bool:
 
 
 def plain_body(scope: Scope, limit: int) -> bytes | None:
-    """Returns JSON without a coding that came with its head; None for any other body."""
+    """Returns a JSON body that arrived with its head, without an encoding; else None."""
     body: bytes | None = scope.get(BODY)
     if body is None or len(body) > limit:
         return None
@@ -143,7 +144,10 @@ async def read_request_body(
     any_type: bool = False,
     setting: str = "",
 ) -> bytes | Reply:
-    """Reads a body, or refuses it. setting: the limit's name. Raises ClientDisconnected."""
+    """Reads a body, or refuses it.
+
+    setting: the name of the limit. Raises ClientDisconnected.
+    """
     if not (any_type or is_json(scope)):
         return error_reply(415, "send application/json", "unsupported_media_type")
     try:
@@ -151,7 +155,7 @@ async def read_request_body(
         body = await read_body(receive, limit, timers) if body is None else body
         return decode_body(body, body_codings(scope), limit)
     except CodingUnknown as error:
-        message = f"the body is not taken in the coding {error}: send one of {TAKEN_CODINGS}"
+        message = f"the body's coding {error} is not supported: send one of {TAKEN_CODINGS}"
         return error_reply(415, message, "unsupported_content_encoding", headers=(ACCEPTED,))
     except BodyCut as error:
         return error_reply(400, f"the body's {error} coding ends too early", "body_cut")

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from router.server.connection import Connection
 
 
-# Fewer would bring no first answer earlier: a turn of the loop costs a hundredth of so many.
+# A lower number would not bring the first answer earlier: a turn of the event loop costs a
+# hundredth of this many starts.
 STARTS_IN_A_TURN: Final = 8
 
 
@@ -25,15 +26,17 @@ class Startable(Protocol):
 
     @property
     def gone(self) -> bool:
-        """Tells whether its client has hung up."""
+        """Whether the client has hung up."""
         ...
 
     def start(self) -> None: ...
 
 
 class StartQueue:
-    """Counts the starts on all connections. Nothing says that a turn begins: where the count is
-    full because of turns before, a request waits for the end of its own.
+    """Limits how many requests of all connections start in one turn of the event loop.
+
+    asyncio does not announce a turn. If earlier turns have filled the count, a request waits
+    for the end of its own turn.
     """
 
     __slots__ = ("_started", "_waiting")
@@ -43,14 +46,14 @@ class StartQueue:
         self._waiting: deque[Startable] = deque()
 
     def takes(self) -> bool:
-        """Counts a request that may start at once; False for one that is to wait."""
+        """Counts a request that may start at once; returns False if it must `wait`."""
         if self._started >= STARTS_IN_A_TURN:
             return False
         self._started += 1
         return True
 
     def wait(self, request: Startable, loop: asyncio.AbstractEventLoop) -> None:
-        """Has a request start in a later turn, unless its client has gone by then."""
+        """Starts a request in a later turn, unless its client has left by then."""
         if not self._waiting:
             loop.call_soon(self._begin_turn, loop)
         self._waiting.append(request)
@@ -58,7 +61,7 @@ class StartQueue:
     def _begin_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         waiting = self._waiting
         self._started = min(len(waiting), STARTS_IN_A_TURN)
-        # Each by itself: a fault in one start is not the others'.
+        # One callback for each, so that a failing start does not stop the next ones.
         for _ in range(self._started):
             loop.call_soon(_start, waiting.popleft())
         if waiting:
@@ -73,33 +76,37 @@ def _start(request: Startable) -> None:
 log = logging.getLogger(__name__)
 
 _DISCONNECT: Final = {"type": "http.disconnect"}
-# Of a whole answer, at most so much is written at once.
+# The most bytes of a whole answer that one write hands to the socket.
 SLICE_BYTES: Final = 128 * 1024
 _BODILESS: Final = (204, 304)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-# A comment of an event stream, as a chunk.
+# A comment in an event stream, as an HTTP chunk.
 _NO_EVENT: Final = b"3\r\n:\n\n\r\n"
 
 
 class RequestCycle:
-    """One request and its answer. begun: the head is sent. keep_alive: others may follow."""
+    """One request and its answer.
 
-    # As every request begins: only what changes is set.
+    begun: the head of the answer is sent.
+    keep_alive: more requests may follow on the connection.
+    """
+
+    # Initial values stand on the class: setting them on each request would cost time.
     begun: bool = False
     complete: bool = False
     _gone: bool = False
     _left_call: Callable[[], None] | None = None
-    # Of the request's body, which waits in `_parts`: what nobody has read yet.
+    # Bytes of the request's body that wait in `_parts`.
     _size: int = 0
     _more_body: bool = True
     _news: bool = False
     _waiter: asyncio.Future[None] | None = None
-    # Of the answer: a head that waits for the first bytes of its body, and how many of them are
-    # still to come, None for as many as there are.
+    # The head of the answer, until the first bytes of its body are sent with it.
     _head: bytes = b""
     _chunked: bool = False
     _events: bool = False
     _last: bool = False
+    # Bytes of the answer's body that are still to come; None without a content-length.
     _left: int | None = None
     _task: asyncio.Task[None] | None = None
 
@@ -154,7 +161,7 @@ class RequestCycle:
             self._left_call()
 
     def probe(self) -> None:
-        """Sends what a client must pass over; HTTP/1.0 knows nothing of that kind."""
+        """Sends bytes that every HTTP/1.1 client ignores; HTTP/1.0 has no such bytes."""
         if self.scope["http_version"] != "1.1":
             return
         if not self.begun:
@@ -166,7 +173,7 @@ class RequestCycle:
         self._left_call = call
         if call is not None:
             if self._line.paused:
-                self._line.read_on()  # else nobody would see it leave
+                self._line.read_on()  # else the connection would not see the client leave
             if self._gone:
                 call()
 
@@ -200,7 +207,7 @@ class RequestCycle:
         elif message["type"] == "http.response.body" and self.begun and not self._last:
             self._go_on(message.get("body", b""), more=message.get("more_body", False))
         else:
-            raise RuntimeError(f"{message['type']} is not what comes next")
+            raise RuntimeError(f"the application sent {message['type']} out of order")
 
     def _begin(self, status: int, headers: Sequence[Header]) -> None:
         named = dict(headers)
@@ -220,7 +227,7 @@ class RequestCycle:
             lines.append(b"transfer-encoding: chunked")
         head = b"\r\n".join(lines)
         if head.count(b"\n") != len(lines) - 1:
-            raise RuntimeError("a header holds the end of a line")
+            raise RuntimeError("a header contains a line break")
         self._head = b"%b%b%b\r\n\r\n" % (status_line(status), self._line.date, head)
         self.begun = True
 
@@ -230,7 +237,7 @@ class RequestCycle:
         if self._left is not None:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
-                raise RuntimeError("the body is not as long as its content-length says")
+                raise RuntimeError("the body's length differs from its content-length")
         elif self._chunked:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more:
@@ -238,7 +245,7 @@ class RequestCycle:
         data, self._head = self._head + body, b""
         self._last = not more
         if len(data) > SLICE_BYTES and not more:
-            # Whoever served it is done with it: how slowly a client reads says nothing of that.
+            # The application is done: a slow client does not hold its task up.
             self._line.write_in_slices(data, self._all_written)
             return
         if data:
@@ -258,12 +265,12 @@ class RequestCycle:
             self.scope[BODY] = self._body()
         try:
             await line.app(self.scope, self.receive, self.send)
-        except Exception as error:  # noqa: BLE001 - its own words may hold content
+        except Exception as error:  # noqa: BLE001 - its message may contain content
             log.error("an answer broke off: %s", place_of(error))  # noqa: TRY400
         finally:
             if self._task is not None:
                 line.tasks.discard(self._task)
-            del self.scope[ON_LEAVING]  # a cycle would wait for the garbage collector
+            del self.scope[ON_LEAVING]  # breaks a reference cycle
             if not self._last:
                 line.transport.close()
 

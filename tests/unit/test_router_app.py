@@ -224,7 +224,7 @@ async def test_the_end_comes_where_the_request_breaks_off_right_after_its_beginn
     [
         (client_directives, "client_headers"),
         (model_endpoint, "RoutedResponse"),
-        (RoutedResponse, "serve"),
+        (RoutedResponse, "_reply"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
