@@ -152,7 +152,7 @@ def bound_unsent(listener: socket.socket) -> None:
 
 
 def allow_connections() -> None:
-    """Raises the limit of open files: the usual 1,024 would allow as many clients."""
+    """Lifts the limit of open files: the usual 1,024 would allow as many clients."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS refuses the value that it reports as unlimited.
     wanted = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)
