@@ -153,7 +153,8 @@ def _document_defaults(schema: dict[str, Any]) -> None:
     new = to_shown(RouteSettings())
     assert isinstance(new, dict)  # noqa: S101 - as all dataclasses
     for name in RouteFields.model_fields:
-        schema["properties"][name]["default"] = new[name]
+        if new[name] != {}:  # client generators refuse an object as a default
+            schema["properties"][name]["default"] = new[name]
 
 
 class RouteBody(RouteFields):

@@ -33,6 +33,8 @@ SCALARS: Mapping[object, Schema] = {
     object: {},
     Any: {},
     types.NoneType: {"type": "null"},
+    # Client generators cannot read an `enum` of booleans, nor a `const` beside a number.
+    Literal[False]: {"type": "boolean", "not": {"const": True}},
     RolloutFigures: {"type": "object", "additionalProperties": {}},
 }
 LISTS = (list, tuple, set, frozenset, Sequence)
