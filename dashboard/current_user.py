@@ -1,5 +1,5 @@
-"""Who acts in this browser. Each action asks anew whether the session goes on, and its key is
-still valid.
+"""Finds the actor of this browser. Each action checks again that the session is live and its
+key is valid.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,23 +21,23 @@ from harness.operations.single_sign_on import read_identity
 SIGN_IN: Final = (
     "Sign in first, at the top of this page; swapgate key sign-in-link prints a link for it."
 )
-NOBODY: Final = "You read without signing in."
-NOBODY_KNOWN: Final = (
-    "The database does not answer now, so nobody can sign in. The dashboard's log says why."
+READING_ONLY: Final = "You can read without signing in."
+SIGN_IN_BROKEN: Final = (
+    "The database does not answer, so sign-in does not work now. The dashboard's log has the "
+    "reason."
 )
 
 
 def show_account() -> bool:
-    """Shows who is signed in, or where to sign in. Returns whether the page may be shown: not
-    to a stranger under single sign-on, nor while the installation cannot be opened.
+    """Shows the signed-in actor, or a link to sign in. Returns whether the page may be shown:
+    not without a session under single sign-on, and not while the installation cannot be opened.
     """
     if not page_frame.is_open():
         return False
     try:
         found, why = _find()
     except SwapgateError as error:
-        # The page itself says where the database does not answer, if it is shown without a
-        # sign-in.
+        # If reading needs no sign-in, the page itself reports the database's failure.
         found, why = None, _hide(error) if page_frame.needs_sign_in() else ""
     if found is not None:
         actor = found.actor
@@ -54,7 +54,7 @@ def show_account() -> bool:
         return True
     st.session_state.pop(page_frame.STATE, None)
     if not page_frame.needs_sign_in():
-        st.html(_account_line(why or NOBODY, sign_in_address()))
+        st.html(_account_line(why or READING_ONLY, sign_in_address()))
         return True
     _ask_sign_on(why)
     return False
@@ -72,7 +72,8 @@ def _ask_sign_on(why: str) -> None:
     st.html(f'<p class="sg">{link}</p>')
     st.html(_account_line("Or with a key or a link:", sign_in_address()))
     if st.user.get("is_logged_in"):
-        # Known to the server, and refused here: perhaps as somebody else.
+        # The server knows this visitor, but Swapgate refused the account: another account may
+        # work.
         st.button("Sign out there", type="tertiary", on_click=st.logout)
 
 
@@ -89,9 +90,9 @@ def _find_actor() -> tuple[Actor | None, str]:
 
 
 def _hide(error: SwapgateError) -> str:
-    """Logs an error of the database: a stranger is not told where the database is."""
+    """Logs a database error, and returns a text that hides the database's address."""
     page_frame.log.warning("nobody_known: %s", error)
-    return NOBODY_KNOWN
+    return SIGN_IN_BROKEN
 
 
 def _find_session() -> ActorSession | None:
@@ -117,7 +118,7 @@ def _find_sign_on(former: str = "") -> ActorSession | None:
 
 
 def require_reader() -> None:
-    """Draws the whole page anew after a sign-out: a part that refreshes itself would go on."""
+    """Reruns the whole page after a sign-out, since a fragment would keep refreshing itself."""
     if not page_frame.needs_sign_in():
         return
     try:
@@ -125,8 +126,8 @@ def require_reader() -> None:
     except NotAllowed:
         gone = True
     except SwapgateError:
-        # By the time that the part reads, the database may answer again, and to anybody.
-        st.html(markup.failure(page_frame.NOT_OPEN, NOBODY_KNOWN, page_frame.ROUTER_SERVES))
+        # Stop: the database may answer again before the fragment reads it without a session.
+        st.html(markup.failure(page_frame.NOT_OPEN, SIGN_IN_BROKEN, page_frame.ROUTER_SERVES))
         st.stop()
     if gone:
         st.rerun()
@@ -134,7 +135,7 @@ def require_reader() -> None:
 
 @contextmanager
 def live_part(what: str) -> Iterator[None]:
-    """Guards a part that refreshes itself: its reader still may, and an error is in words."""
+    """Checks that the visitor may still read a fragment, and shows its errors as text."""
     require_reader()
     try:
         yield
@@ -147,7 +148,7 @@ def live_part(what: str) -> Iterator[None]:
 
 def session_cookie() -> str:
     found = st.context.cookies.get(sign_in_page.cookie_name(), "")
-    # Streamlit's AppTest connects by nothing, and has something else there.
+    # Streamlit's AppTest has no connection, and returns a value of another type here.
     return found if isinstance(found, str) else ""
 
 
@@ -167,8 +168,8 @@ def _sign_out() -> None:
     try:
         if (found := _find_session()) is not None:
             dashboard_sessions.end(ctx, found)
-        # A single sign-on beside a session by a key has a cookie that is good for a month,
-        # which would be a way back in.
+        # A single sign-on that exists beside a session by a key has a cookie that is valid for
+        # a month: it would sign the visitor in again.
         with suppress(NotAllowed):
             if (other := _find_sign_on()) is not None:
                 dashboard_sessions.end(ctx, other)
@@ -177,7 +178,7 @@ def _sign_out() -> None:
         return
     if page_frame.sign_on() is not None and st.user.get("is_logged_in"):
         st.logout()
-        # Another run would drop what Streamlit has not sent yet, the way to the provider too.
+        # A rerun would drop unsent messages, among them the redirect to the provider.
         st.stop()
     st.rerun()
 
@@ -196,7 +197,7 @@ def why_not(role: Role) -> str:
 
 
 def may_read_content() -> bool:
-    """Whether the visitor is signed in, or needs not to be (`agents.open_on_loopback`)."""
+    """Tells whether the visitor is signed in, or `agents.open_on_loopback` is set."""
     if page_frame.installation().settings.agents.open_on_loopback:
         return True
     return signed_in() is not None and _find_actor()[0] is not None
@@ -208,8 +209,8 @@ def attempt(
     *,
     refused: str = page_frame.UNCHANGED,
 ) -> None:
-    """Does an act with the role that the key has now; then draws the page anew, or says why it
-    was refused. refused: what holds then.
+    """Runs an action with the role that the key has now, then reruns the page or shows the
+    refusal. refused: text that tells what holds after a refusal.
     """
     docs_page, holds = "", page_frame.UNCHANGED
     try:

@@ -1,5 +1,5 @@
-"""Dialogs, the buttons that open them, and what they ask for. Enter in a field does nothing,
-and a dialog's button is off until what it needs stands there.
+"""Dialogs, the buttons that open them, and their fields. Enter in a field does nothing, and a
+dialog's button is disabled until its required fields are filled.
 """
 
 import json
@@ -24,9 +24,9 @@ Option = TypeVar("Option")
 Width = Literal["small", "medium", "large"]
 
 REASON = "Reason (required; the audit log keeps it)"
-NOT_NOW = "This cannot be asked now"
+NOT_NOW = "This dialog cannot open now"
 UNCHANGED = "Nothing was changed."
-RELOAD = "Reload the page: it shows what holds now."
+RELOAD = "Reload the page to see the present state."
 OUR_ERROR = "An unexpected error; its details are in the dashboard's log."
 REASON_MISSING = "The button works once a reason stands here."
 NAME_MISSING = "The button works once the name stands here."
@@ -41,12 +41,14 @@ class Opener:
     open: Callable[[], None]
     key: str
     role: Role
-    # Why it cannot be opened for another reason than the role; empty where it can.
+    # Why it cannot open, apart from the role; empty if it can.
     missing: str = ""
 
 
 def show_openers(openers: Sequence[Opener], *, explain: Sequence[Opener] | None = None) -> None:
-    """Shows a row of buttons. explain: those whose reasons to be off stand below."""
+    """Shows a row of buttons. explain: the buttons whose refusals are explained below; all of
+    them by default.
+    """
     with st.container(horizontal=True):
         for opener in openers:
             why = current_user.why_not(opener.role) or opener.missing
@@ -61,7 +63,9 @@ def show_openers(openers: Sequence[Opener], *, explain: Sequence[Opener] | None 
 
 
 def describe_refusals(openers: Sequence[Opener]) -> str:
-    """Says why buttons are off: each reason once, and of several roles which needs which."""
+    """Explains why buttons are disabled: each reason once, and with several roles, which button
+    needs which role.
+    """
     refused: dict[Role, list[str]] = {}
     for opener in openers:
         if current_user.why_not(opener.role):
@@ -81,9 +85,9 @@ def describe_refusals(openers: Sequence[Opener]) -> str:
 
 
 class Field:
-    """Asks for a field of a record. The value before says how: a choice where there are words
-    for it, a flag, a text, several between commas, a share in basis points in percent, a count,
-    or a limit, which may be empty.
+    """Asks for a field of a record. The present value decides how: a choice if there are words
+    for it, a checkbox, a text, texts separated by commas, a share in percent for basis points,
+    or a number, which may be empty for a limit.
     """
 
     def __init__(
@@ -143,15 +147,15 @@ def ask_object(label: str, *, key: str, example: str = "") -> tuple[dict[str, ob
         found = None
     if isinstance(found, dict):
         return found, ""
-    return {}, f"{label}: this is no JSON object{f', such as {example}' if example else ''}."
+    return {}, f"{label}: this is not a JSON object{f', such as {example}' if example else ''}."
 
 
 @dataclass(slots=True)
 class Form:
     role: Role  # that the act needs
     name: str  # sets its fields apart from those of the page's other dialogs
-    about: str = ""  # what it is about: the reason typed for one is not shown for another
-    says: str = ""  # what is said after the act, instead of "ana did this"
+    about: str = ""  # the subject's id: a reason typed for one subject is not shown for another
+    says: str = ""  # message after the act, instead of "ana did this"
     waits_for: str = ""  # what a slow act waits for
     missing: str = field(default="", init=False)  # the first thing that is missing
 
@@ -170,7 +174,7 @@ class Form:
     def text(
         self, part: str, label: str, value: str = "", *, need: str = "", **options: Any
     ) -> str:
-        """Asks for a text, and returns it stripped. need: what to say where it is empty."""
+        """Asks for a text, and returns it stripped. need: message while it is empty."""
         text = (
             st.text_input(label, value, key=self.key(part), live=True, **options) or ""
         ).strip()
@@ -182,7 +186,7 @@ class Form:
         return self.text("why", REASON, need=REASON_MISSING)
 
     def confirm(self, name: str) -> None:
-        """Asks for a name, so that no stray click does what cannot be undone."""
+        """Asks the person to type a name, so that no stray click does irreversible harm."""
         typed = self.text("sure", f"Write {name} to confirm")
         self.need(typed == name.strip(), NAME_MISSING)
 
@@ -238,7 +242,7 @@ class Form:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> None:
-        """Shows the button that does the act. done: said then, behind the actor's name."""
+        """Shows the button that does the act. done: its message, after the actor's name."""
         why = current_user.why_not(self.role) or self.missing
         if st.button(label, type="primary", key=self.key("now"), disabled=bool(why)):
             with st.spinner(f"{self.waits_for} …") if self.waits_for else nullcontext():
@@ -261,13 +265,13 @@ class Dialog(Generic[Arguments]):
     width: Width = "small"
 
     def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        """Opens the dialog, about its first argument. An error in it is shown in words."""
+        """Opens the dialog about its first argument, and shows its errors as text."""
 
-        # The one place that opens a dialog of Streamlit's, which would show a traceback.
+        # Only this code opens a Streamlit dialog, which by itself would show a traceback.
         @st.dialog(self.title, width=self.width)  # noqa: TID251
         @wraps(self.show)
         def guarded() -> None:
-            # It draws itself anew without the page, which asked who may read.
+            # Streamlit reruns a dialog without its page, which checked who may read.
             current_user.require_reader()
             try:
                 self.show(Form(self.role, self.name, _about(*args)), *args, **kwargs)
@@ -275,7 +279,7 @@ class Dialog(Generic[Arguments]):
                 why = str(error)
                 st.html(markup.failure(NOT_NOW, why, UNCHANGED, docs_page=error.docs_page))
             except Exception:
-                # The last resort, as of a page: our error belongs in the log.
+                # The error is ours: its details belong in the log.
                 log.exception("dialog_failed: %s", self.title)
                 st.html(markup.failure("This failed", OUR_ERROR, RELOAD))
 

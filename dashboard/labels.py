@@ -69,14 +69,15 @@ VERDICT_LABELS: Final[Mapping[str, Label]] = {
     "running": Label("◷", "NOT DECIDED YET", Tone.NEUTRAL),
 }
 
-# What was shown of a slice. None is shown to be as good: its test is for a loss alone.
+# Results of a slice's test, which looks for a loss alone: it never shows that a slice is as
+# good.
 SLICE_LABELS: Final[Mapping[str, Label]] = {
     "worse": Label("✕", "shown worse", Tone.WORSE),
     "kept": Label("=", "no loss shown", Tone.NEUTRAL),
     "untested": Label("?", "too few items", Tone.UNDECIDED),
 }
 
-# A suite that decides nothing by itself.
+# A suite that counts only in the weighted mean.
 MEMBER_LABELS: Final[Mapping[str, Label]] = {
     "member": Label("◐", "counts in the mean", Tone.NEUTRAL),
 }
@@ -101,11 +102,11 @@ def phase_label(proposal: Proposal) -> Label:
         return Label("◷", RouteState.APPROVED.value, Tone.NEUTRAL)
     if proposal.end in (None, CanaryEnd.ROLLED_BACK) and not proposal.closed:
         return label
-    # A person's decision is no warning; what closed a proposal has its own words beside it.
+    # A person's decision is not a warning; pages show beside it why a proposal was closed.
     return Label(label.symbol, proposal.phase_text, Tone.NEUTRAL)
 
 
-# A canary's state, by its kind: symbol and tone; the words come with the state.
+# Symbol and tone of each kind of canary state; the state itself has the words.
 CANARY_SIGNS: Final[Mapping[CanaryStateKind, tuple[str, Tone]]] = {
     CanaryStateKind.ROLLED_BACK: ("✕", Tone.WORSE),
     CanaryStateKind.ABORTED: ("✕", Tone.NEUTRAL),
@@ -138,7 +139,7 @@ def verdict_label(verdict: BaseVerdict | None) -> Label:
     return VERDICT_LABELS[verdict.outcome if verdict else "running"]
 
 
-# How figures are written is decided once, for every reader.
+# The CLI, the API and the dashboard write figures alike.
 points: Final = format_points
 weight: Final = format_bps
 count: Final = format_count
@@ -190,8 +191,9 @@ def describe_change(
     amount: Callable[[float, float], str] | None = None,
     least: float = 0.0,
 ) -> FigureChange:
-    """Less is better. words: for less, and for more. amount: writes a difference from a former
-    value. least: the smallest difference that is one, beside CLEAR.
+    """Describes a change of a figure of which less is better. words: for less, and for more.
+    amount: writes a difference from the former value. least: the smallest difference that
+    counts, beside CLEAR.
     """
     was = f"was {write(old)}"
     if new is None or old is None:

@@ -13,7 +13,7 @@ ALIVE_EVERY = timedelta(minutes=1)
 
 @st.fragment(run_every=ALIVE_EVERY)
 def stay_alive() -> None:
-    """Draws nothing. A browser reloads after a restart only where a part refreshes itself."""
+    """Draws nothing. After a restart, a browser reloads only pages with a fragment."""
 
 
 st.set_page_config(
@@ -28,7 +28,7 @@ st.logo(str(HERE / "wordmark.svg"), size="large")
 
 page = st.navigation(
     {
-        # What a person decides stands in the bar itself; the other pages are in two menus.
+        # The bar has the pages on which people decide; two menus have the other pages.
         "": [
             st.Page("views/overview.py", title="Overview", url_path="overview", default=True),
             st.Page("views/compare.py", title="Compare", url_path="compare"),

@@ -11,15 +11,15 @@ from harness.frame.formatting import escape_directions
 from harness.frame.pagination import INVALID_ROWS_HINT
 from harness.frame.signing.signed_rows import RowFault
 
-# A longer answer is cut in the display, with a note; the CLI prints all of it.
+# Pages cut a longer answer and note its length; the CLI prints all of it.
 SHOWN_CHARACTERS = 6_000
 _CODE = re.compile(r"`([^`\n]+)`")
-# A number does not part from its unit at a line's end.
+# No line breaks between a number and its unit.
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|d)\b|%)")
 
 
 def escape(value: object) -> str:
-    """Escapes for elements and quoted attributes; marks of direction become visible."""
+    """Escapes for elements and quoted attributes, and makes direction marks visible."""
     return _UNIT.sub("\u00a0", html.escape(escape_directions(str(value)), quote=True))
 
 
@@ -32,7 +32,7 @@ def strong(value: object) -> str:
 
 
 def rich(text: object) -> str:
-    """Escapes a text; what stands in `backticks` becomes code."""
+    """Escapes a text, and renders `backticks` as code."""
     return _CODE.sub(r"<code>\1</code>", escape(text))
 
 
@@ -75,7 +75,7 @@ def pill(text: str, tone: Tone) -> str:
 class VerdictCard:
     label: Label
     lead: str
-    bullets: Sequence[tuple[str, str]] = ()  # (what, what was found) in plain text
+    bullets: Sequence[tuple[str, str]] = ()  # (name, finding) in plain text
     next_step: str = ""
     foot: str = ""
 
@@ -83,7 +83,7 @@ class VerdictCard:
 def verdict(card: VerdictCard, *, stale: bool = False) -> str:
     label = card.label
     advice = f": {escape(label.advice)}" if label.advice else ""
-    # Empty where the page's first line says it already.
+    # Empty if the page's first line already shows it.
     head = f'<div class="headline">{escape(label.words)}{advice}</div>' if label.words else ""
     bullets = "".join(f"<p>{strong(what)}: {rich(fact)}</p>" for what, fact in card.bullets)
     following = f"<p>{strong('Next:')} {rich(card.next_step)}</p>" if card.next_step else ""
@@ -147,9 +147,7 @@ def pair_bars(suites: Sequence[tuple[str, int, int, int]]) -> str:
 
 
 def meter(name: str, share: float, tone: Tone, furthest: float = 0.0) -> str:
-    """Renders a meter. name: for those who do not see it. furthest: a tick where it was at
-    most.
-    """
+    """Renders a meter. name: for screen readers. furthest: the maximum so far, as a tick."""
     width, tick = (100 * min(1.0, max(0.0, fraction)) for fraction in (share, furthest))
     mark = f'<em style="left:{tick:.1f}%"></em>' if tick > width + 0.5 else ""
     return (
@@ -168,7 +166,7 @@ def checklist(rows: Iterable[tuple[Label, str]]) -> str:
 
 
 def scrolled_text(body: str, kind: str = "") -> str:
-    """Renders a text that scrolls by itself, by the keyboard as well. body: HTML."""
+    """Renders a text in a box that scrolls, by the keyboard as well. body: HTML."""
     named = f' class="{kind}"' if kind else ""
     return f'<pre{named} tabindex="0">{body}</pre>'
 
@@ -177,8 +175,8 @@ Row = Mapping[str, str]  # of a table: cells of HTML by their column's head, a t
 
 
 def table(rows: Iterable[Row], *, stacked: bool = False) -> str:
-    """Scrolls by itself where it is too wide; empty without a row. stacked: on a phone, each
-    row becomes a block with its heads beside the cells.
+    """Renders a table that scrolls sideways if it is too wide; empty without a row. stacked: on
+    a phone, each row becomes a block with its heads beside the cells.
     """
     cells = [list(row.items()) for row in rows]
     if not cells:
@@ -186,11 +184,11 @@ def table(rows: Iterable[Row], *, stacked: bool = False) -> str:
     heads = [head.strip() for head, _ in cells[0]]
     head = "".join(f"<th>{escape(heading)}</th>" for heading in heads)
     if stacked:
-        # A phone shows the heads by CSS; a reader's software finds them in the first row.
+        # On a phone, CSS shows the heads; a screen reader finds them in the first row.
         named = [f'<td data-head="{escape(heading)}">' for heading in heads]
     else:
         named = ["<td>"] * len(heads)
-    # A stacked row is a grid: what stands in a cell is one part of it.
+    # A stacked row is a grid, so a cell's content must be one element.
     start, end = ("<div>", "</div>") if stacked else ("", "")
     body = "".join(
         "<tr>"
@@ -223,7 +221,9 @@ def changes(heads: tuple[str, str, str], rows: Iterable[tuple[str, str, str]]) -
 
 
 def steps(plan: Sequence[tuple[str, str]], now: int | None, words: str = "now") -> str:
-    """(share, what it takes to leave it) in order. now: the step it stands at, with `words`."""
+    """Renders a canary's steps. plan: (share, conditions to leave the step). now: the current
+    step, marked with `words`.
+    """
     mark = f" ◂ {escape(words)}"
     cells = "".join(
         f'<div class="step{" now" if at == now else ""}"><b>{escape(share)}'
@@ -302,5 +302,5 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def link(page: str, shown: str, **query: str) -> str:
-    asked = f"?{urlencode(query)}" if query else ""
-    return f'<a href="{escape(f"{page}{asked}")}" target="_self">{shown}</a>'
+    query_text = f"?{urlencode(query)}" if query else ""
+    return f'<a href="{escape(f"{page}{query_text}")}" target="_self">{shown}</a>'

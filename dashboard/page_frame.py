@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("swapgate.dashboard")
 Item = TypeVar("Item")
 
-STATE: Final = "acting"  # who is signed in, as the page was drawn
+STATE: Final = "acting"  # key of the actor, as the page was drawn
 DONE: Final = "done"
-NOBODY: Final = "nobody is signed in here: reload the page, and sign in"
+NOT_SIGNED_IN: Final = "you are not signed in: reload the page, and sign in"
 UNCHANGED = "Nothing was changed."
 ROUTER_SERVES = "The router continues to serve its last valid table; nothing was changed."
 NOT_OPEN = "The dashboard cannot be opened now"
 WHY_NOT_OPEN = (
-    "So nobody can sign in, and nothing is shown. Why is in the dashboard's log, and swapgate "
-    "doctor names it."
+    "Sign-in does not work until it opens. The dashboard's log has the reason; `swapgate "
+    "doctor` shows it."
 )
 
 
@@ -60,7 +60,7 @@ def installation() -> Installation:
 
 
 def reopen() -> None:
-    """Opens the installation anew at the next look; readers keep the former one."""
+    """Makes the next page open the installation again; running pages keep the former one."""
     installation.cache_clear()
 
 
@@ -70,12 +70,12 @@ def visitor() -> Actor | None:
 
 
 def context() -> Context:
-    """Returns the context of the use cases. Raises NotAllowed where reading needs a sign-in and
-    no visitor is known, also in a thread that makes a download.
+    """Returns the context of the use cases. Raises NotAllowed if reading needs a sign-in and
+    the visitor is unknown, also in a thread that makes a download.
     """
     ctx = installation().context
     if visitor() is None and needs_sign_in():
-        raise NotAllowed(NOBODY)
+        raise NotAllowed(NOT_SIGNED_IN)
     return ctx
 
 
@@ -88,8 +88,8 @@ def serve_with(sign_on: OidcSettings | None) -> None:
 
 
 def sign_on() -> OidcSettings | None:
-    """Returns the settings of single sign-on. If the file has dropped them since, those of the
-    start: no edit opens the pages before a restart. Raises SwapgateError.
+    """Returns the settings of single sign-on. If the file no longer has them, the settings of
+    the start apply: no edit opens the pages before a restart. Raises SwapgateError.
     """
     return installation().settings.ui.oidc or _Process.sign_on
 
@@ -99,8 +99,8 @@ def needs_sign_in() -> bool:
 
 
 def is_open() -> bool:
-    """Tells whether the installation could be opened, and shows why not; to a stranger, no
-    reason.
+    """Tells whether the installation can be opened, else shows the error. Under single sign-on,
+    only the log has the reason.
     """
     if _Process.sign_on is None:
         return _guard("The dashboard", installation)
@@ -124,7 +124,7 @@ def show_page(name: str, show: Callable[[], None]) -> None:
         _show_banners(banners.list_break_glass_banners(ctx))
         if (broken := first_break()) is not None:
             heading = f"✕ The audit log is broken at event {broken:,}."
-            words = "Somebody changed what was recorded. swapgate audit verify shows where."
+            words = "A recorded event was changed. `swapgate audit verify` shows where."
             st.html(markup.banner(heading, words, tone=labels.Tone.WORSE))
         _show_banners(banners.list_observe_banners(ctx))
         show()
@@ -145,7 +145,7 @@ def _guard(name: str, show: Callable[[], object]) -> bool:
             what, works = "The configuration cannot be used", ROUTER_SERVES
         _failed(what, str(error), works, error.docs_page)
     except Exception:
-        # The last resort: an error of ours, which belongs in the log and not on the page.
+        # The error is ours: its details belong in the log and not on the page.
         log.exception("page_failed: %s", name)
         why = "An unexpected error; its details are in the dashboard's log."
         _failed(f"{name} could not be shown", why, f"The other pages may work. {ROUTER_SERVES}")
@@ -180,7 +180,7 @@ def first_break() -> int | None:
 @contextmanager
 def loading(what: str) -> Iterator[None]:
     key = f"shown:{what}"
-    # It is there each time: without it all below would move up, and be drawn anew.
+    # The slot always exists: without it, Streamlit would move and redraw all parts below.
     slot = st.empty()
     if key not in st.session_state:
         slot.html(markup.loading(what))
@@ -192,11 +192,11 @@ def loading(what: str) -> Iterator[None]:
 
 
 def choose_route(routes: Sequence[str]) -> str | None:
-    asked = st.query_params.get("route")
-    if asked is None or asked in routes:
+    name = st.query_params.get("route")
+    if name is None or name in routes:
         return st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
-    why = "The page's address asks for it. `swapgate route list` names all routes."
-    st.html(markup.title(f"There is no route {markup.strong(asked)}", markup.rich(why)))
+    why = "The page's address names it. `swapgate route list` lists all routes."
+    st.html(markup.title(f"There is no route {markup.strong(name)}", markup.rich(why)))
     choice = st.selectbox(
         "Show another route", routes, index=None, placeholder="Choose a route", key="instead"
     )
@@ -226,9 +226,7 @@ def search(label: str, placeholder: str) -> Callable[[str], bool]:
 def find(
     items: Sequence[Item], most: int, label: str, hint: str, text: Callable[[Item], str]
 ) -> Sequence[Item]:
-    """Lists the items that a person searches for by their text; all where there are at most
-    `most`.
-    """
+    """Returns the items whose text a person searches for; all if there are at most `most`."""
     if len(items) <= most:
         return items
     wanted = search(label, hint)
@@ -236,7 +234,9 @@ def find(
 
 
 def show_no_route() -> None:
-    show_empty("Overview asks for one and makes it, as this does:", "swapgate init --guided")
+    show_empty(
+        "Make the first route on Overview, or by this command:", "swapgate init --guided"
+    )
 
 
 def ask_filter(label: str, key: str, placeholder: str) -> str:
@@ -256,7 +256,7 @@ def show_empty(sentence: str, command: str) -> None:
 
 def show_rest(page: Page[Any], what: str, command: str) -> None:
     if page.next is not None:
-        st.html(markup.note(f"{len(page):,} of {page.total:,} {what}; `{command}` has all."))
+        st.html(markup.note(f"{len(page):,} of {page.total:,} {what}; `{command}` lists all."))
 
 
 def show_turns(page: str, what: str, following: str | None) -> None:
@@ -320,8 +320,8 @@ def model_names(ctx: Context) -> list[str]:
 
 
 def to_csv(frame: "pd.DataFrame") -> bytes:
-    """Writes CSV with a mark by which spreadsheets know UTF-8. Every text stands in quotes:
-    where `;` parts the cells, one within it begins no new cell.
+    """Writes CSV with a byte-order mark, by which spreadsheets recognise UTF-8. It quotes every
+    text, so that a `;` in it never starts a new cell.
     """
     text = frame.map(escape_formula).to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
     return text.encode("utf-8-sig")

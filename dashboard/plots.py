@@ -15,7 +15,7 @@ from harness.gate.suite_plan import Claim, SuiteRole
 from harness.gate.verdict import SuiteReport, VerdictBasis
 
 Channel = TypeVar("Channel", alt.Color, alt.Shape, alt.StrokeDash)
-# So wide are the labels of panels below each other, so that their axes of time agree.
+# Width of the labels of stacked panels, so that their axes of time align.
 LABELS_WIDTH: Final = 46
 ROW_HEIGHT = 58
 COST_HEIGHT: Final = 300
@@ -40,7 +40,7 @@ def forest(
     frame: pd.DataFrame, palette: Palette, beside: pd.DataFrame | None = None
 ) -> alt.LayerChart:
     """Draws one row per suite. Rows without an interval show their point alone, rows without a
-    limit no tick. beside: the rows of all charts that share this one's scale.
+    limit no tick. beside: the rows of all charts that share the scale.
     """
     rows = alt.Y(
         "row:N",
@@ -73,7 +73,7 @@ def forest(
     )
     whisker = (
         base.transform_filter("isValid(datum.low)")
-        # A reader's software would meet an image without a name where no row has an interval.
+        # Without an interval, a screen reader would find an image without a name.
         .mark_rule(size=2.5, aria=bool(frame["low"].notna().any()))
         .encode(x=across, x2="high:Q", y=rows, color=colour)
     )
@@ -97,19 +97,23 @@ def forest(
 def quality_against_cost(
     frame: pd.DataFrame, standings: Iterable[tuple[Label, str]], palette: Palette
 ) -> alt.LayerChart:
-    """Draws each model by its price and its score, and the line of those that no other beats in
-    both. frame: name, score, low, high (points of 100), usd (of 1,000 answers), standing, line
-    (whether it is on the line). standings: labels and shapes.
+    """Draws each model by its price and its score, and a line through the models that no other
+    model beats in both. frame: name, score, low, high (points of 100), usd (of 1,000 answers),
+    standing, line (whether it is on the line). standings: labels and shapes.
     """
-    marks = [(one, shape) for one, shape in standings if one.words in set(frame["standing"])]
+    marks = [
+        (label, shape) for label, shape in standings if label.words in set(frame["standing"])
+    ]
     legend = top_legend(symbolSize=110)
-    tones = {one.words: palette.colour_for(one.tone) for one, _ in marks}
+    tones = {label.words: palette.colour_for(label.tone) for label, _ in marks}
     colour = named(alt.Color, "standing:N", tones, legend)
-    shape = named(alt.Shape, "standing:N", {one.words: shape for one, shape in marks}, legend)
+    shape = named(
+        alt.Shape, "standing:N", {label.words: shape for label, shape in marks}, legend
+    )
     x = alt.X(
         "usd:Q",
         title="US dollars for 1,000 answers",
-        # Room for the names, which stand above and right of the points.
+        # Room for the names, which are above and right of the points.
         scale=alt.Scale(domain=[0, float(frame["usd"].max() or 1.0) * 1.2], nice=False),
         axis=alt.Axis(tickCount=7),
     )
@@ -176,14 +180,14 @@ def time_axis(field: str, begin: datetime, end: datetime, **options: Any) -> alt
         labelOverlap=True,
         **options,
     )
-    # Not a scale of times: Vega-Lite would read its domain in two ways, and warn of that.
+    # Not a scale of times: Vega-Lite would read its domain in two ways and warn.
     scale = alt.Scale(domain=[begin_ms, end_ms], nice=False)
     return alt.X(f"{field}:Q", title=None, scale=scale, axis=axis)
 
 
 def to_ms(at: datetime) -> float:
-    # A float means the same to every reader of a frame: a timestamp has a unit and a zone, and
-    # a whole number of this size is no plain number in a browser.
+    # A float is unambiguous: timestamps have units and zones, and a browser does not read such
+    # a large integer as a plain number.
     return at.timestamp() * 1000.0
 
 
@@ -217,7 +221,7 @@ def dressed(figure: Any, palette: Palette, height: int) -> alt.LayerChart:
     return chart
 
 
-# Fewer pairs than this carry no interval worth showing.
+# With fewer pairs, an interval is not meaningful.
 FEWEST_PAIRS = 30
 
 

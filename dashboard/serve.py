@@ -44,7 +44,7 @@ def docs_routes() -> list[BaseRoute]:
 
 
 def show_first_page(_request: Request) -> Response:
-    """Sends to the site's first page, by whose folder its links count."""
+    """Redirects to the site's first page, whose links are relative to its folder."""
     return RedirectResponse(f"{DOCS_PATH}/")
 
 
@@ -94,7 +94,9 @@ class OwnOrigin:
 
 
 def _is_stranger(scope: Scope) -> bool:
-    """Who sends no Origin is no browser's page, and has no cookie but his own."""
+    """Tells whether a page of another origin sent this. A request without an Origin is not from
+    a browser's page, so it carries only the sender's own cookie.
+    """
     connection = HTTPConnection(scope)
     return "origin" in connection.headers and not sign_in_page.is_own_page(connection)
 
@@ -142,14 +144,16 @@ def run(config: Path | None, host: str, port: int) -> None:
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=GRACE_S,
-        # A browser on a busy machine may answer late; that is no reason to drop its page.
+        # A browser on a busy machine may answer late, and keeps its page.
         ws_ping_interval=PING_S,
         ws_ping_timeout=PONG_S,
     )
 
 
 def sign_on_secrets(settings: Settings) -> dict[str, SecretsValue] | None:
-    """What `st.login` needs. Raises ConfigError without the client's secret or Authlib."""
+    """Builds the secrets for `st.login`. Raises ConfigError without the client's secret or
+    Authlib.
+    """
     oidc = settings.ui.oidc
     if oidc is None:
         return None
@@ -186,25 +190,25 @@ def options(host: str, port: int, oidc: OidcSettings | None = None) -> dict[str,
         "client.showErrorDetails": "none",
         "client.toolbarMode": "minimal",
         "runner.magicEnabled": False,
-        # A full collection after every run of every visitor: 90 ms before anything is shown.
+        # A full garbage collection after each run would delay each page by 90 ms.
         "runner.postScriptGC": False,
         "server.address": host,
         "server.port": port,
         "server.headless": True,
         "server.fileWatcherType": "none",
-        # No page of another site may reach the buttons, by whatever name it found us.
+        # Refuses any other name of this host, by which another site's page could act.
         "server.allowedHosts": sorted(names),
         "server.enableXsrfProtection": True,
         # Megabytes; no page takes more.
         "server.maxUploadSize": 50,
-        # It would run pages for programs that no cookie signs in.
+        # It would run pages for programs without a session's cookie.
         "server.enableAgentApi": False,
         **theme.streamlit_options(),
     }
 
 
 def require_loopback(host: str, oidc: OidcSettings | None = None) -> None:
-    """Requires loopback where reading needs no sign-in. Raises ConfigError."""
+    """Raises ConfigError for a host beyond loopback if reading needs no sign-in."""
     try:
         safe = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -231,12 +235,12 @@ def readyz(_request: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-# Alerts and settings had pages of their own.
+# Alerts and settings once had their own pages.
 OVERVIEW_PATHS: Final = ("/overview", "/alerts", "/settings")
 
 
 def show_overview(request: Request) -> Response:
-    """Redirects to `/`, the one address that Streamlit's first page has."""
+    """Redirects to `/`, the only address of Streamlit's first page."""
     query = request.url.query if request.url.path == "/overview" else ""
     return RedirectResponse(f"/?{query}" if query else "/")
 
@@ -246,13 +250,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
-    given = parser.parse_args(arguments)
-    where = installation.load_settings(given.config).ui
-    run(given.config, given.host or where.host, given.port or where.port)
+    parsed = parser.parse_args(arguments)
+    ui = installation.load_settings(parsed.config).ui
+    run(parsed.config, parsed.host or ui.host, parsed.port or ui.port)
 
 
 RETURN_PATH: Final = "/oauth2callback"
-# Who takes longer at the server lands on the first page.
+# A visitor who takes longer at the server returns to the first page.
 WAITS_S: Final = 1_800
 PROVIDER: Final = "default"
 NOT_BEGUN: Final = "Single sign-on is not set up in this process: restart the dashboard.\n"
@@ -283,7 +287,9 @@ SIGN_ON_ROUTE: Final = Route(sign_in_page.SIGN_ON_PATH, begin, methods=["GET"])
 
 
 class SignOnReturn:
-    """Sends who comes back from the server to his page, and keeps cookies to TLS."""
+    """Redirects a visitor who returns from the OpenID Connect server to the page before, and
+    marks cookies as secure under TLS.
+    """
 
     def __init__(self, app: ASGIApp, public_url: str) -> None:
         self._app = app
@@ -303,7 +309,7 @@ class SignOnReturn:
         async def send_changed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                # Streamlit knows no page to return to, and names its first one.
+                # Streamlit does not know the page before, and redirects to its first page.
                 if place is not None and headers.get("location") == "/":
                     headers["location"] = place
                     headers.append("set-cookie", f"{next_page_cookie()}=; Max-Age=0; Path=/")
@@ -315,7 +321,9 @@ class SignOnReturn:
 
 
 def _remembered(headers: Headers) -> str | None:
-    """Other ports of this host can write cookies, so only a page of the dashboard counts."""
+    """Reads the page before. Other ports of this host can write the cookie, so only a page of
+    the dashboard counts.
+    """
     cookies: SimpleCookie = SimpleCookie()
     for line in headers.getlist("cookie"):
         cookies.load(line)

@@ -1,6 +1,6 @@
-"""Serves `/sign-in` beside Streamlit's pages. The cookie is HttpOnly, SameSite=Strict and
-always new. A POST counts from a page of the dashboard alone, by its Origin. Wrong keys and
-links are logged, and limited by address; a right one always opens.
+"""Serves `/sign-in` beside Streamlit's pages. Each sign-in sets a new cookie, HttpOnly and
+SameSite=Strict. The page accepts a POST only if its Origin is the dashboard. It logs wrong keys
+and links and limits them by address; a valid key or link always works.
 """
 
 import logging
@@ -27,8 +27,8 @@ from harness.operations import dashboard_sessions
 from harness.operations.dashboard_sessions import ActorSession
 from harness.operations.single_sign_on import FailedAttempts
 
-# A link stands behind the address's `#`, which browsers do not send: the page reads it, takes
-# it out of the address, and posts it.
+# The link's secret follows `#`, which browsers do not send: the page reads it, removes it from
+# the address, and posts it.
 _SCRIPT: Final = """
 const link = location.hash.slice(1), form = document.getElementById("by-link");
 if (link && form) {
@@ -54,7 +54,7 @@ def ask_key(frame: PageFrame, problem: str = "") -> str:
     )
     ways = (
         '<p class="note">Or open a sign-in link: <code>swapgate key sign-in-link</code> prints '
-        "one. It signs in once, and needs no key here.</p>"
+        "one. It works once, and needs no key here.</p>"
         f'<p class="note"><a href="{escape(frame.going_to)}">Read without signing in</a></p>'
     )
     hidden = f'<form id="by-link" method="post" action="{SIGN_IN_PATH}" hidden>{_going(frame)}'
@@ -69,15 +69,16 @@ def ask_whether(frame: PageFrame, link: str, actor: Actor, before: Actor | None)
         who += ", the operator of this machine"
     now = ""
     if before is not None:
-        now = f"<p>You are signed in as {strong(before.name)}; that ends then.</p>"
+        now = (
+            f"<p>You are signed in as {strong(before.name)}; signing in ends that session.</p>"
+        )
     field = (
-        f"<p>This link signs you in as {who}. What you do then is recorded under this name.</p>"
+        f"<p>This link signs you in as {who}. Swapgate records your actions under this "
+        "name.</p>"
         f'{now}<input type="hidden" name="link" value="{escape(link)}">'
         f'<button name="confirm" value="yes">Sign in as {escape(actor.name)}</button>'
     )
-    refuse = (
-        '<p class="note">Is that not you? Then close this page, and tell who sent the link.</p>'
-    )
+    refuse = '<p class="note">If that is not you, close this page and tell the sender.</p>'
     return _page(frame, f"{_form(frame, field)}{refuse}")
 
 
@@ -109,14 +110,14 @@ log = logging.getLogger("swapgate.dashboard")
 
 SIGN_ON_PATH: Final = f"{SIGN_IN_PATH}/single-sign-on"
 MOST_BYTES: Final = 8_192
-# A page of the dashboard, with its filters; never another host.
+# A page of the dashboard with its filters, never another host.
 OWN_PAGE: Final = re.compile(r"/[A-Za-z0-9_-]*(\?[A-Za-z0-9_.~%=&+:/,-]*)?")
 STRANGER: Final = (
     "the form was not sent from this dashboard's own page: open the dashboard and sign in there"
 )
 TOO_MANY: Final = (
     "too many wrong keys or links came from this address: wait {} s before the next wrong one. "
-    "The right one is taken at once"
+    "A valid key or link works at once"
 )
 
 
@@ -137,7 +138,7 @@ async def show(request: Request) -> Response:
 
 
 class SignInForm:
-    """Checks a key before it slows the address: a guesser locks out no other person there."""
+    """Checks a key before it limits the address: a guesser locks out no other people."""
 
     def __init__(self) -> None:
         self._attempts: FailedAttempts | None = None
@@ -242,12 +243,12 @@ def _frame(going_to: str) -> PageFrame:
 
 
 def own_page(going_to: str) -> str:
-    """Returns the page, else the first one: no link to us may lead on to another site."""
+    """Returns the dashboard's page, else `/`, so that no link redirects to another site."""
     return going_to if OWN_PAGE.fullmatch(going_to) else "/"
 
 
 def is_own_host(request: Request) -> bool:
-    """Another name that leads here would give a stranger's page our origin."""
+    """Checks the host's name: any other name could give another site's page our origin."""
     host = urlsplit(f"//{request.headers.get('host', '')}").hostname
     return host in st.get_option("server.allowedHosts")
 
@@ -278,7 +279,7 @@ def _protect(answer: Response, frame: PageFrame) -> None:
 def _set_cookie(request: Request, answer: Response, cookie: str) -> None:
     ui = _installation().settings.ui
     public = urlsplit(ui.url)
-    # A proxy before us may have ended TLS unsaid.
+    # A proxy may have ended TLS without a header that says so.
     by_proxy = public.scheme == "https" and request.headers.get("host") == public.netloc
     answer.set_cookie(
         cookie_name(), cookie, max_age=int(ui.session_lasts.total_seconds()), path="/",
@@ -287,7 +288,7 @@ def _set_cookie(request: Request, answer: Response, cookie: str) -> None:
 
 
 def routes() -> tuple[Route, ...]:
-    """Returns the routes of one server, which counts wrong tries for itself."""
+    """Returns the routes of one server, which counts failed attempts by itself."""
     return (
         Route(SIGN_IN_PATH, show, methods=["GET"]),
         Route(SIGN_IN_PATH, SignInForm().sign_in, methods=["POST"]),

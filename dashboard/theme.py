@@ -31,7 +31,7 @@ class Palette:
         return str(getattr(self, tone.value))
 
 
-_COLOURS: Final = {  # by light and dark
+_COLOURS: Final = {  # name: (light, dark)
     "better": ("#0B5CAD", "#4FB6FF"),
     "worse": ("#B3470B", "#FF9D57"),
     "undecided": ("#7A5600", "#F2C14E"),
@@ -51,7 +51,7 @@ DARK: Final = Palette(**{name: dark for name, (_, dark) in _COLOURS.items()})
 
 
 def palette(theme: str | None) -> Palette:
-    """Chooses colours. theme: `dark` or `light`; None while the browser has not said it."""
+    """Returns the palette. theme: `dark`, `light`, or None until the browser reports it."""
     return DARK if theme == "dark" else LIGHT
 
 
@@ -77,7 +77,8 @@ def streamlit_options() -> Mapping[str, object]:
 @cache
 def css(theme: str | None = None) -> str:
     """Writes the style sheet: our colours as variables, then styles.css. Streamlit sets
-    `color-scheme` on its root, which light-dark() follows; a dialog stands outside that root.
+    `color-scheme` on its root, and light-dark() follows it. Dialogs are outside that root, so
+    the sheet sets theirs.
     """
     scheme = theme if theme in ("light", "dark") else "light dark"
     variables = "".join(

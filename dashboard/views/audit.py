@@ -43,7 +43,8 @@ def show() -> None:
         _events(page, selection, now)
     else:
         page_frame.show_empty(
-            "Every change that a person or Swapgate makes is kept here. The first one is:",
+            "The log keeps every change by people and by Swapgate. This command makes the "
+            "first:",
             "swapgate init",
         )
     page_frame.copy_as_cli(["audit", "tail", "-n", str(MOST_EVENTS), *_options(selection)])
@@ -80,12 +81,12 @@ def _ask_day(label: str, key: str) -> datetime | None:
 
 def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> None:
     if not page:
-        st.html(markup.note("No event has all of this. Shorten or empty a field above."))
+        st.html(markup.note("No event matches all fields. Shorten or clear a field above."))
         return
     st.html(markup.table([_cells(event, now) for event in page], stacked=True))
     page_frame.show_turns("audit", "events", page.next)
     st.html(markup.section("Export", "The selected events, with the chain's signatures."))
-    # The download is read in a thread that knows no visitor.
+    # Streamlit reads the download in a thread without a visitor.
     ctx, reader = page_frame.context(), current_user.signed_in()
 
     def read() -> pd.DataFrame:
@@ -108,14 +109,14 @@ def _options(selection: AuditFilter) -> list[str]:
 
 
 SHOWN_DETAILS: Final = 140
-CHAIN_NOTE: Final = "The chain of events is checked every minute"
+CHAIN_NOTE: Final = "Swapgate checks the chain of events every minute"
 
 
 def _headline(total: int, broken: int | None, matching: int | None = None) -> str:
     if broken is not None:
         return f"The audit log is {strong(f'broken at event {broken:,}')}"
     if not total:
-        return "Nothing has been done yet: the audit log is empty"
+        return "The audit log is empty: there was no change yet"
     if matching is not None:
         share = f"{matching:,} of {labels.plural(total, 'event')} match"
         return f"The audit log is {strong('intact')}; {strong(share)}"

@@ -1,4 +1,4 @@
-"""The Canary page answers: is the candidate hurting users now? It is refreshed every 2 s."""
+"""The Canary page answers: is the candidate hurting users now? It refreshes every 2 s."""
 
 from collections.abc import Mapping
 
@@ -31,7 +31,7 @@ def show() -> None:
         st.html(markup.title("There is no route yet, so no canary"))
         page_frame.show_no_route()
         return
-    # State, next step and Abort come first; the choice of the route stands below them.
+    # State, next step and Abort come first; the choice of the route is below them.
     top = st.container()
     route = page_frame.choose_route(routes)
     if route is None:
@@ -62,16 +62,16 @@ def show() -> None:
             with st.container(horizontal=True):
                 page_frame.link("compare", "Comparison", "balance", id=rollout.proposal)
                 page_frame.link("routes", "Kill switch and history", "history", route=route)
-        # Its name keeps it from fading while it is read anew (styles.css).
+        # By its key, styles.css keeps it from fading while Streamlit refreshes it.
         with st.container(key="live"):
             if rollout.live or rollout.baking:
                 live(route, rollout.version, state)
             else:
                 figures(view, view.status)
-        # A new action redraws the page, by the new version.
+        # A new action raises the version, which reruns the page.
         moves = canary_text.history_rows(rollout, canary_status.list_canary_moves(ctx, rollout))
         note = f"Rollout {rollout.id}. {canary_text.HISTORY_NOTE}"
-        st.html(markup.listing("What was done", note, moves, "Nothing since it started."))
+        st.html(markup.listing("Actions", note, moves, "No action since it started."))
     st.html(
         markup.section("Kill switch", "It needs no canary: it forces one model or provider.")
     )
@@ -92,7 +92,7 @@ def show_proposed(status: RouteStatus) -> None:
 
 @st.fragment(run_every="2s")
 def live(route: str, version: int, state: DeltaGenerator) -> None:
-    """Shows what refreshes itself. version: of the rollout that the rest of the page shows."""
+    """Refreshes the figures. version: of the rollout that the rest of the page shows."""
     with current_user.live_part("The figures"):
         view = canary_text.load_canary(page_frame.context(), route)
         if view.status is None or view.status.rollout.version != version:
@@ -102,7 +102,7 @@ def live(route: str, version: int, state: DeltaGenerator) -> None:
 
 
 def figures(view: CanaryView, status: CanaryStatus) -> None:
-    # What needs a person is never greyed.
+    # A state that needs a person is never greyed.
     stale = view.quiet_since is not None and canary_text.is_calm(status)
     st.html(markup.steps(*canary_text.plan(status)))
     st.html(markup.tiles(canary_text.tiles(view, status), stale=stale))
@@ -122,7 +122,7 @@ def figures(view: CanaryView, status: CanaryStatus) -> None:
 def timeline(view: CanaryView, status: CanaryStatus) -> None:
     st.html(markup.section("Timeline", canary_text.TIMELINE_NOTE))
     if not status.blocks:
-        st.html(markup.note("Nothing has been counted yet."))
+        st.html(markup.note("No request has been counted yet."))
         return
     found = canary_timeline.build_frames(status.rollout, status.timeline, view.now)
     panels = canary_timeline.draw(found, page_frame.palette())
@@ -148,7 +148,7 @@ def evidence(status: CanaryStatus, *, stale: bool) -> None:
     )
 
 
-# In the order of the page: label and icon. What ends harm comes first.
+# Label and icon, in the page's order: actions that end harm come first.
 BUTTONS: Mapping[RolloutSignal, tuple[str, str]] = {
     RolloutSignal.ABORT: ("Abort the canary", ":material/block:"),
     RolloutSignal.PAUSE: ("Pause", ":material/pause:"),
@@ -161,15 +161,20 @@ TAKE_BACK = "Bring the old model back"
 ENDED = "The canary has ended, so there is nothing to pause, resume or abort."
 LAST = "There is no further step: the promotion comes next."
 OBSERVED = (
-    "Observe only: it does not go on before `control.observe_only` is taken out of the "
-    "configuration; it can be aborted."
+    "Observe only: the canary continues only after `control.observe_only` is removed from "
+    "the configuration. You can abort it."
 )
-FROZEN = "The route is frozen: nothing goes on before that ends. The way back works."
-HARM = "The evidence calls for a rollback, so it cannot advance."
+FROZEN = (
+    "The route is frozen: the canary continues when the freeze ends. Abort, rollback "
+    "and kill switch work."
+)
+HARM = "The evidence calls for a rollback, so the canary cannot advance."
 
 
 def show_controls(status: CanaryStatus) -> None:
-    """A disabled button says why; the one that ends the canary works but for the wrong role."""
+    """Shows the buttons, and why a button is disabled. Abort is disabled only for lack of a
+    role.
+    """
     ctx, route = page_frame.context(), status.rollout.route
     off = dict.fromkeys(freezes.list_frozen_signals(ctx, route), FROZEN)
     off |= dict.fromkeys(OBSERVED_SIGNALS if ctx.observe_only else (), OBSERVED)
@@ -190,7 +195,9 @@ def show_controls(status: CanaryStatus) -> None:
 
 
 def list_buttons(status: CanaryStatus) -> dict[RolloutSignal, str]:
-    """Lists the buttons of the rollout's state, each with the reason why it is off."""
+    """Lists the buttons of the rollout's state, each with the reason why it is disabled, if
+    any.
+    """
     rollout, why = status.rollout, dict[RolloutSignal, str]()
     if rollout.baking:
         shown = {RolloutSignal.ABORT, RolloutSignal.FINISH}
@@ -219,9 +226,9 @@ def ask(status: CanaryStatus, signal: RolloutSignal) -> None:
 
 
 def confirm(form: Form, _about: str, status: CanaryStatus, signal: RolloutSignal) -> None:
-    """Neither Enter nor a second click on what opened the dialog does anything."""
+    """Ignores Enter, and a second click on the button that opened the dialog."""
     rollout = status.rollout
-    # A second click on the button comes when the first one's act is done.
+    # A second click on the button arrives after the first click's action.
     acted = form.key("acted")
     if st.session_state.get(acted):
         st.rerun()
@@ -231,7 +238,7 @@ def confirm(form: Form, _about: str, status: CanaryStatus, signal: RolloutSignal
         escape(describe_effect(rollout, candidate, incumbent, signal)),
     )
     for warning in status.objections(signal):
-        st.html(markup.banner("▲ The data argue against it.", warning))
+        st.html(markup.banner("▲ The data speak against this.", warning))
 
     def act(ctx: Context, actor: Actor, reason: str) -> None:
         operations.operate(

@@ -20,7 +20,7 @@ from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.reliability.latency import merge_histograms, quantile_ms
 
-# Without a request for so long, a live canary's figures are called stale.
+# After this time without a request, a live canary's figures are stale.
 QUIET = timedelta(minutes=3)
 
 
@@ -32,7 +32,7 @@ class CanaryView:
 
     @property
     def quiet_since(self) -> datetime | None:
-        """Tells when the last request of a live canary arrived, if that is long ago."""
+        """The time of a live canary's last request, if that is longer ago than QUIET."""
         minutes = [t.minute for t in self.traffic if t.requests]
         if self.status is None or not self.status.rollout.live or not minutes:
             return None
@@ -61,14 +61,14 @@ TIMELINE_NOTE: Final = (
 )
 GUARDRAILS_NOTE = (
     "The candidate's figures against the incumbent's. Bar: how close this guardrail's evidence "
-    "alone is to a rollback. Mark: the closest that it has been."
+    "alone is to a rollback. Mark: the closest so far."
 )
 
 
 def headline(view: CanaryView, status: CanaryStatus) -> str:
     rollout, state, since = status.rollout, status.state, view.quiet_since
     note = (
-        f"Route {strong(rollout.route)} · beside {strong(status.incumbent.name)} · started "
+        f"Route {strong(rollout.route)} · incumbent {strong(status.incumbent.name)} · started "
         f"{escape(labels.age(rollout.started_at, view.now))}"
     )
     stale = ""
@@ -112,7 +112,7 @@ def needs(status: CanaryStatus) -> Sequence[tuple[labels.Label, str]]:
     explanation = status.explanation
     if not explanation.needs:
         return ()
-    # The check of the split says the sample ratio with its figures.
+    # The check of the split shows the sample ratio with its figures.
     shown = [_need(need) for need in explanation.needs if need.what != "sample ratio"]
     return [*shown, split_check(status)]
 
@@ -235,7 +235,7 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
 
 
 def _failed(arm: str, failed: int, callers: int) -> Tile:
-    # Rounded as the guardrails' rows are.
+    # Rounded like the guardrails' rows.
     share = format_percent(_share(failed, callers), significant=2)
     return Tile(f"Failed {arm}", share, below=f"{failed:,} of {callers:,} callers")
 
@@ -259,7 +259,7 @@ def split_check(status: CanaryStatus) -> tuple[labels.Label, str]:
         words = "callers are not split as planned: check their sticky keys and the routing"
         label = labels.Label("▲", words, labels.Tone.WORSE)
     elif seen is None:
-        words = "nothing to check the split with yet"
+        words = "no request yet to check the split with"
         label = labels.Label("◷", words, labels.Tone.NEUTRAL)
     return label, figures
 
@@ -276,7 +276,7 @@ def _p95(view: CanaryView, arm: str) -> str:
 
 HISTORY_NOTE: Final = (
     "The audit log keeps each action with its evidence; "
-    "`swapgate gate replay EVENT` decides it again from the stored blocks."
+    "`swapgate gate replay EVENT` recomputes the decision from the stored blocks."
 )
 _WORDS: Final[Mapping[str, str]] = {
     "canary.enough": "enough exposures",
@@ -305,7 +305,7 @@ def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[mark
 
 def _what(rollout: Rollout, event: AuditEvent) -> str:
     if event.action in _UPWARD:
-        # The step that the rollout was at before.
+        # The rollout's step before the event.
         inputs = event.details.get("inputs")
         before = inputs.get("step") if isinstance(inputs, Mapping) else None
         steps = rollout.policy.steps

@@ -1,6 +1,6 @@
 """Draws a canary's timeline: share of the traffic, evidence of harm and both arms' failures, on
-one axis of time. A browser draws a live chart anew where anything but its data changes, which
-shows: so the ends of the axes are data as well.
+one axis of time. A browser visibly redraws a live chart if more than its data changes, so the
+ends of the axes are data too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,11 @@ SHARE, EVIDENCE, FAILED = (
 )
 PANELS: Final = (110, 150, 240)  # heights, with titles and labels
 _MOST_TICKS: Final = 8
-_BY_SECOND_MS: Final = 5 * 60_000  # an axis as short as that has several labels a minute
-_BY_DATE_MS: Final = 8 * 86_400_000  # an axis as long as that has a day for each label
-# The end of the axis moves in such steps: a browser need not draw what nobody would see.
+_BY_SECOND_MS: Final = 5 * 60_000  # a shorter axis has several labels a minute
+_BY_DATE_MS: Final = 8 * 86_400_000  # a longer axis has dates as labels
+# The axis grows in this many steps, so that a browser draws only visible changes.
 _END_STEPS: Final = 40
-# By the names that the panels have for them.
+# The panels refer to their data by these names.
 _SHARES, _EVIDENCE, _FAILURES, _CORNERS = (
     alt.NamedData(name) for name in ("shares", "evidence", "failures", "corners")
 )
@@ -39,8 +39,8 @@ _SHARES, _EVIDENCE, _FAILURES, _CORNERS = (
 class TimelineFrames:
     shares: pd.DataFrame  # at, share
     evidence: pd.DataFrame  # at, percent, text
-    failures: pd.DataFrame  # at, arm, rate, low, high, latest, text; none above the top
-    corners: pd.DataFrame  # at, top: where the axis of time and the one of failures end
+    failures: pd.DataFrame  # at, arm, rate, low, high, latest, text; none above `top`
+    corners: pd.DataFrame  # at, top: ends of the axes of time and of failures
     ends: datetime
 
 
@@ -68,7 +68,7 @@ def build_frames(
 
 def _rounded(began: datetime, now: datetime) -> datetime:
     step = max(60.0, (now - began).total_seconds() / _END_STEPS)
-    # A power of two of minutes: it stays the same for a while as time goes on.
+    # A power of two in minutes rarely changes as time passes.
     step = 60.0 * 2 ** max(0, round(step / 60.0).bit_length() - 1)
     steps = -(-(now - began).total_seconds() // step)
     return began + timedelta(seconds=steps * step)
@@ -78,11 +78,11 @@ def _shares(rollout: Rollout, points: Sequence[TimelinePoint], ends: datetime) -
     rows = [(rollout.started_at, rollout.policy.steps[0].weight_bps)]
     for point in points:
         if point.weight_bps != rows[-1][1]:
-            # Its block closes later than its step began.
+            # A step's first block closes after the step began.
             last_step = point.weight_bps == rollout.current.weight_bps
             began = min(point.at, rollout.step_started_at) if last_step else point.at
             rows.append((max(rows[-1][0], began), point.weight_bps))
-    # Also of one that ended before a request was counted at its last step.
+    # A canary may end before its last step has counted a request.
     if rollout.current.weight_bps != rows[-1][1]:
         rows.append((rollout.step_started_at, rollout.current.weight_bps))
     if not rollout.live:
@@ -102,7 +102,7 @@ def _shares(rollout: Rollout, points: Sequence[TimelinePoint], ends: datetime) -
 
 
 def _evidence(began: datetime, points: Sequence[TimelinePoint]) -> pd.DataFrame:
-    rows = [{"at": plots.to_ms(began), "percent": 0.0, "text": "nothing counted yet"}]
+    rows = [{"at": plots.to_ms(began), "percent": 0.0, "text": "no request counted yet"}]
     rows += [
         {
             "at": plots.to_ms(point.at),
@@ -159,7 +159,7 @@ def draw(frames: TimelineFrames, palette: Palette) -> Sequence[Mapping[str, Any]
 
 @lru_cache(maxsize=32)
 def _write_panels(steps: Sequence[float], palette: Palette) -> Sequence[Mapping[str, Any]]:
-    """Writes all of the panels but their data. steps: the shares so far, in percent."""
+    """Writes the panels without their data. steps: the shares so far, in percent."""
     share, evidence, failed = PANELS
     panels = (
         plots.dressed(_share_panel(steps, palette), palette, share),
@@ -184,7 +184,7 @@ def _share_panel(steps: Sequence[float], palette: Palette) -> alt.LayerChart:
 def _evidence_panel(palette: Palette) -> alt.LayerChart:
     scale = alt.Scale(domain=[0, 115], nice=False)
     axis = plots.narrow_axis(values=[0, 50, 100])
-    # Of one row, so that it is drawn once.
+    # The data have one row, so that the rule is drawn once.
     first = alt.Chart(_CORNERS).transform_filter("datum.top == 0")
     level = first.encode(y=alt.datum(100.0))
     rule = level.mark_rule(
@@ -222,7 +222,7 @@ def _failure_panel(palette: Palette) -> alt.LayerChart:
         x=time, y=_percent("rate:Q"), color=colour, tooltip="text:N",
         strokeDash=by_arm(alt.StrokeDash, [1, 0], [5, 3]),
     )  # fmt: skip
-    # Where it stands now: one point each, seen where there is no line yet.
+    # The newest figures, one point for each arm: visible before there is a line.
     now = base.transform_filter("datum.latest")
     reach = now.mark_rule(strokeWidth=2).encode(
         x=time, y=_percent("low:Q"), y2="high:Q", color=colour
@@ -242,8 +242,8 @@ def _reach_of_time(*, shown: bool = False) -> alt.Chart:
 
 
 def _top(failures: pd.DataFrame) -> float:
-    """Ends the axis of failures at today's intervals or half above the later shares: the first
-    blocks' intervals reach far beyond, and would flatten the rest.
+    """Ends the axis of failures 20 % above the newest intervals or 50 % above the later shares.
+    The first blocks' intervals are far wider, and would flatten the chart.
     """
     if failures.empty:
         return 1.0
@@ -271,7 +271,7 @@ def _shares_axis(steps: Sequence[float]) -> alt.Y:
 
 
 def _time(*, shown: bool) -> alt.X:
-    # The length of the axis, as the browser has it from the data.
+    # The browser computes the axis's length from its data.
     length = "domain('x')[1] - domain('x')[0]"
     by_date, by_second = f"{length} > {_BY_DATE_MS}", f"{length} < {_BY_SECOND_MS}"
     patterns = ("%d %b", "%H:%M", "%H:%M:%S")

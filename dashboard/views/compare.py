@@ -29,7 +29,9 @@ def show() -> None:
     if view is None:
         st.html(markup.title("Nothing to compare yet"))
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
-        page_frame.show_empty("No candidate was proposed so far; this proposes one:", command)
+        page_frame.show_empty(
+            "No candidate has been proposed yet. This command proposes a swap:", command
+        )
         return
     _header(view)
     stale = banner(view)
@@ -85,7 +87,7 @@ def banner(view: ComparisonView) -> bool:
         )
         st.html(markup.banner("Not comparable.", words))
     for fault in view.comparison.faults:
-        st.html(markup.banner("Mind.", f"{fault}."))
+        st.html(markup.banner("Note.", f"{fault}."))
     return bool(because)
 
 
@@ -95,7 +97,7 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
     main, side = st.columns([3, 2]) if against else (st.container(), None)
     with main:
         card = verdict_text.verdict_card(view)
-        # On a phone, what the verdict rests on would push the next step off the screen.
+        # The foot is below the buttons: on a phone it would push the next step off the screen.
         st.html(markup.verdict(replace(card, foot=""), stale=stale))
         proposal = comparison.proposal
         paused = proposal.open and proposal.retry_at is not None
@@ -126,7 +128,7 @@ def next_button(view: ComparisonView) -> None:
             label, icon, target = "See the route's history", "history", "routes"
             why = "The former model can be brought back there."
         case (
-            # Approved, or being measured: it goes on by itself.
+            # The control plane continues these by itself.
             ProposalPhase.AWAITING_APPROVAL | ProposalPhase.PROPOSED | ProposalPhase.EVALUATING
         ):
             return
@@ -172,8 +174,10 @@ def pins(view: ComparisonView) -> None:
         for pin, measured in list_pinned(side)
     ]
     if shown:
-        with st.expander("What was pinned: versions of data, scorer and prompt"):
-            st.html(markup.note("The verdict stays valid as long as none of this changes."))
+        with st.expander("Pinned versions of data, scorer and prompt"):
+            st.html(
+                markup.note("The verdict is valid only while none of these versions changes.")
+            )
             st.html(markup.table(shown))
 
 
@@ -195,7 +199,7 @@ def effects(view: ComparisonView) -> None:
     few = [view.titles.get(r.suite, r.suite) for r in shown if r.n_used < plots.FEWEST_PAIRS]
     less = f" Fewer than {plots.FEWEST_PAIRS} pairs, so no interval: {', '.join(few)}."
     limit = (
-        "limit: the largest loss that the policy allows; 0 where the candidate must be better."
+        "limit: the largest loss that the policy allows; 0 if the candidate must be better."
         f"{less if few else ''}"
     )
     mark = '<span class="limit"></span>'
@@ -228,7 +232,7 @@ def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
 
 
 def progress(view: ComparisonView) -> None:
-    st.html(markup.section("Progress", "Items that are answered."))
+    st.html(markup.section("Progress", "Items that both models have answered."))
     for suite, done, planned in verdict_text.progress(view.comparison):
         name = view.titles.get(suite, suite)
         st.html(

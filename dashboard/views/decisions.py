@@ -1,4 +1,4 @@
-"""Lists proposals; the dialogs in which a person approves, rejects or cancels one."""
+"""Lists proposals, and has the dialogs that approve, reject, cancel or retry a proposal."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -40,15 +40,15 @@ class ProposalRow:
     incumbent: str
     candidate: str
     verdict: Verdict | None
-    standing: ProofValidity | None = None  # of the verdict of one that waits for approval
-    remarks: Sequence[str] = ()  # on the keys behind an open one's approval
-    # Of one that is being evaluated: answers that are there, and how many there may be.
+    standing: ProofValidity | None = None  # of the verdict, while it waits for approval
+    remarks: Sequence[str] = ()  # on the keys behind an open proposal's approval
+    # While it is evaluated: the stored answers, and the most there may be.
     answers: tuple[int, int] | None = None
-    cost: str = ""  # what its candidate costs, where it is open; else what was accepted
+    cost: str = ""  # of the candidate while open; afterwards the accepted cost
 
 
 def list_rows(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
-    """The open ones, what waits for a person first, and a page of the rest, newest first."""
+    """Lists open proposals, those that wait for a person first, and a page of all others."""
     opened = queries.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
     page = queries.list_proposals(ctx, PageRequest(MOST_PROPOSALS, after))
     found = [*opened, *(proposal for proposal in page if not proposal.open)]
@@ -77,8 +77,8 @@ def list_rows(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
 
 
 def _with_open(ctx: Context, tx: Transaction, row: ProposalRow) -> ProposalRow:
-    """Adds what is told of an open proposal alone. What does not hold is said where somebody
-    approves it: that is refused.
+    """Adds the facts that only an open proposal has. It leaves out facts with an invalid
+    signature: the approval is refused with the reason.
     """
     proposal, standing, answers, cost = row.proposal, None, None, ""
     remarks: Sequence[str] = ()
@@ -102,11 +102,13 @@ def awaits_decision(proposal: Proposal) -> bool:
 
 
 OBSERVED = (
-    "Observe only: it cannot be approved before `control.observe_only` is taken out of the "
-    "configuration. It can be rejected."
+    "Observe only: you can approve it only after `control.observe_only` is removed from the "
+    "configuration. You can reject it."
 )
-CHANGE_MISSING = "The policy asks for a change request: write its reference first."
-COST_MISSING = "Its canary would end for its cost: accept at least that, for the reason below."
+CHANGE_MISSING = "The policy requires a change request: write its reference first."
+COST_MISSING = (
+    "The candidate's cost would end its canary: accept at least that cost, and give a reason."
+)
 EARLY_PHASES = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
 
 
@@ -136,7 +138,7 @@ def show_buttons(
     if proposal.phase in EARLY_PHASES:
         own = actor is not None and actor.principal == proposal.proposer_principal
         waits = isinstance(proposal, ProposalView) and (proposal.waits or proposal.retry_at)
-        # Another's comparison is ended by the role that refuses it.
+        # Only an approver cancels another person's proposal.
         why = current_user.why_not(Role.PROPOSER if own else Role.APPROVER)
         with st.container(horizontal=True, vertical_alignment="center"):
             if waits and st.button("Ask again now", key=f"retry-{key}", disabled=bool(why)):
@@ -217,7 +219,7 @@ def reject(form: Form, view: ComparisonView, found: ProposalReview) -> None:
     form.submit("Reject", done, decisions.refuse_proposal, proposal.id, form.reason())
 
 
-# Another's needs more, which the act checks.
+# The use case requires an approver to cancel another person's proposal.
 @dialog("Cancel the proposal", Role.PROPOSER, "cancellation")
 def cancel(form: Form, view: ComparisonView, _found: ProposalReview) -> None:
     proposal = view.comparison.proposal
@@ -233,7 +235,10 @@ def cancel(form: Form, view: ComparisonView, _found: ProposalReview) -> None:
 @dialog("Ask again now", Role.PROPOSER, "retry")
 def retry(form: Form, view: ComparisonView, _found: ProposalReview) -> None:
     proposal = view.comparison.proposal
-    form.say("The provider is asked within seconds, and the patience begins anew.")
+    form.say(
+        "Swapgate asks the provider again within seconds; the time limit for waiting "
+        "starts again."
+    )
     reason = form.text("why", "Reason (optional)")
     done = f"{proposal.id} asks again."
     form.submit("Ask again now", done, decisions.retry_proposal, proposal.id, reason)
@@ -259,7 +264,7 @@ def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]
     if found.unlisted:
         facts.append(("Listing", escape(found.unlisted)))
     if found.widened:
-        facts.append(("Widened", "<br>".join(map(escape, found.widened))))
+        facts.append(("Beyond the rules", "<br>".join(map(escape, found.widened))))
     return facts
 
 

@@ -1,5 +1,5 @@
 """The Keys & spending page answers: does any client run out of its budget, who may act, and
-what did Swapgate itself spend, and swaps save?
+what did Swapgate spend?
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -148,7 +148,9 @@ def _filled(words: str, name: str, share: float, warns_at: float) -> str:
 
 
 def unpriced(requests: int, *, known: bool = True) -> str:
-    """Says how many requests a sum leaves out; empty for none. known: whether it has others."""
+    """Counts the requests that a sum leaves out; empty for 0. known: whether it has other
+    requests.
+    """
     words = f"{'and ' if known else ''}{labels.plural(requests, 'request')} of unknown price"
     return f" {faint(words)}" if requests else ""
 
@@ -161,13 +163,14 @@ def _rates(limits: KeyLimits) -> str:
 
 def _management(found: Sequence[KeySummary]) -> None:
     note = (
-        "With a role in API, command line and dashboard. Each belongs to a person or service."
+        "Each key belongs to a person or service, with a role in API, command line and "
+        "dashboard."
     )
-    nobody = "Nobody has one: only the operator of this machine can act."
+    nobody = "There is no management key: only the operator of this machine can act."
     by_name = sorted(found, key=lambda key: (key.principal_name.casefold(), key.created_at))
     rows = [
         {
-            "Whose": strong(key.principal_name),
+            "Owner": strong(key.principal_name),
             "Role": escape(key.role.name.lower() if key.role else ""),
             "Key": escape(f"{key.name} …{key.hint}"),
             "Created (UTC)": f"{key.created_at:%d %b %Y}",
@@ -180,13 +183,13 @@ def _management(found: Sequence[KeySummary]) -> None:
 def _spending() -> None:
     report = load_report(page_frame.context())
     headline = f"<p>{markup.rich(report.headline)}</p>"
-    st.html(markup.block("<h2>What Swapgate itself spent this month</h2>", headline))
+    st.html(markup.block("<h2>Swapgate's own spending this month</h2>", headline))
     if report.reason:  # why work waits
-        st.html(markup.note(f"{report.reason}. Users' requests are served as before."))
+        st.html(markup.note(f"{report.reason}. The router serves users' requests as before."))
     if any(row.calls or row.spent_usd for row in report.purposes):
         rows = [
             {
-                "On what": escape(row.purpose.value),
+                "Purpose": escape(row.purpose.value),
                 "Spent": escape(format_spent_usd(row.spent_usd, row.unpriced)),
                 "Calls": f"{row.calls:,}",
                 "Without a price": f"{row.unpriced:,}" if row.unpriced else "none",
@@ -197,7 +200,7 @@ def _spending() -> None:
         st.html(markup.table(rows, stacked=True))
     else:
         page_frame.show_empty(
-            "Nothing was spent in this month. An eval does:",
+            "Swapgate has spent nothing this month. An eval spends:",
             "swapgate eval run SUITE PROVIDER/MODEL",
         )
 
@@ -215,7 +218,7 @@ def _person_cells(view: PersonView) -> markup.Row:
         said = (
             "no other person here" if view.person == view.name else f"the same as {view.person}"
         )
-        declared = noted(escape(said), f"said by {view.declared_by}: {view.reason}")
+        declared = noted(escape(said), f"declared by {view.declared_by}: {view.reason}")
     elif view.issuer:
         declared = state(Label("?", "not declared yet", Tone.UNDECIDED))
     else:
@@ -224,11 +227,12 @@ def _person_cells(view: PersonView) -> markup.Row:
 
 
 NO_OTHER: Final = "No other person here"
-OWN: Final = "An admin sees every person here. All others see themselves alone."
+OWN: Final = "An admin sees every person here; other people see only themselves."
 NOTE: Final = (
-    "Who approves is another person than who proposed. If somebody has a key and uses single "
-    "sign-on, declare that both are one person. Until an admin has declared who somebody of "
-    "single sign-on is, he and people with keys approve nothing of each other's."
+    "The proposer and the approver of a swap must be two people. If a person has a key and "
+    "uses single sign-on, declare that both names are one person. Before an admin's "
+    "declaration, people of single sign-on and people with keys cannot approve each other's "
+    "proposals."
 )
 
 
@@ -243,12 +247,14 @@ def _people() -> None:
         st.html(markup.note(OWN))
     if not known:
         return
-    # Those whom an admin has still to declare stand first.
+    # People whom an admin must still declare come first.
     ordered = sorted(known, key=lambda v: (bool(v.person) or v.issuer is None, v.folded))
     rows = [_person_cells(view) for view in ordered[:MOST_ROWS]]
     st.html(markup.table(rows, stacked=True))
     if len(known) > MOST_ROWS:
-        st.html(markup.note(f"{MOST_ROWS} of {len(known):,}; swapgate person list has all."))
+        st.html(
+            markup.note(f"{MOST_ROWS} of {len(known):,}; `swapgate person list` lists all.")
+        )
 
 
 @dialog("Declare who somebody is", Role.ADMIN, "declaration", "group", width="medium")
@@ -261,7 +267,7 @@ def declare(form: Form, known: Sequence[PersonView]) -> None:
     form.need(name and person, lacks)
     reason = form.text("why", REASON, need=lacks)
     one = f"{name} and {person} are one person."
-    form.says = f"{name} is no other person here." if person == NO_OTHER else one
+    form.says = f"{name} is not another person here." if person == NO_OTHER else one
     form.submit("Declare it", "", _declare, name or "", person or "", reason)
 
 
@@ -285,7 +291,7 @@ LIMITS: Final[Sequence[Fields]] = (
     },
 )
 OPT_OUTS: Final[Mapping[OptOut, str]] = {
-    OptOut.CANARY: "Canaries: the route's own model answers, and nothing counts",
+    OptOut.CANARY: "Canaries: the incumbent answers, and the request does not count",
     OptOut.SHADOW: "Shadows: no candidate or judge gets a copy",
     OptOut.CAPTURE: "Captures: no copy is kept, no judge sees one",
 }
@@ -312,7 +318,7 @@ def create_client_key(form: Form) -> None:
         key=form.key("routes"), placeholder="All routes, later ones too",
     )  # fmt: skip
     limits, opt_outs = _ask_limits(KeyLimits(), form), _ask_opt_outs((), form)
-    form.says = f"{name} has a key. Copy it below: it is shown this once."
+    form.says = f"Created a key for {name}. Copy it below: Swapgate shows it only once."
     form.submit(
         "Create the key", "", _create, name, routes=routes, limits=limits, opt_outs=opt_outs
     )
@@ -328,8 +334,8 @@ def create_management_key(form: Form, people: Sequence[str]) -> None:
     name = form.text("name", label, need="Name it first.")
     roles = {role.name.lower(): role for role in Role}
     role = roles[st.selectbox("Role", list(roles), key=form.key("role"))]
-    st.html(markup.note("Who creates a key for himself does not become a second person by it."))
-    form.says = f"The key {name} is made. Copy it below: it is shown this once."
+    st.html(markup.note("A second key does not make its owner a second person."))
+    form.says = f"Created the key {name}. Copy it below: Swapgate shows it only once."
     service = whose == SERVICE
     form.submit(
         "Create the key", "", _create, name, role=role, principal=owner, service=service
@@ -343,16 +349,16 @@ def _create(ctx: Context, actor: Actor, /, name: str, **options: Any) -> None:
 
 
 def show_new_key() -> None:
-    made = st.session_state.get(NEW_KEY)
-    if made is None:
+    new_key = st.session_state.get(NEW_KEY)
+    if new_key is None:
         return
-    creator, name, text = made
+    creator, name, text = new_key
     actor = current_user.signed_in()
     if actor is None or actor.principal != creator:
         del st.session_state[NEW_KEY]
         return
     with st.container(border=True):
-        how = "It is not stored in clear and never shown again."
+        how = "Swapgate does not store it in clear text, and never shows it again."
         st.html(markup.block(f"<p>The key of {strong(name)}. {escape(how)}</p>"))
         st.code(text, language=None, wrap_lines=True)
         if st.button("I have stored it", key="stored", type="primary"):
@@ -361,7 +367,7 @@ def show_new_key() -> None:
 
 
 def _ask_limits(before: KeyLimits, form: Form) -> KeyLimits:
-    st.html(markup.note("An empty field is no limit."))
+    st.html(markup.note("An empty field means no limit."))
     given = ask_fields(LIMITS, before, form.key)
     warn = st.slider(
         "Warn at this share of a budget", 10, 100, round(100 * before.warn_share), 5,
@@ -402,16 +408,16 @@ def change_key(form: Form, live: Sequence[KeySummary]) -> None:
 
 def _change_limits(key: KeySummary) -> None:
     form, before = Form(Role.ADMIN, "limit", key.id), key.limits or KeyLimits()
-    st.html(markup.note("What it spent stays counted. Routers follow within 2 s."))
+    st.html(markup.note("Past spending still counts. Routers apply the limits within 2 s."))
     wanted = _ask_limits(before, form)
     form.need(wanted != before, "These are its limits already.")
 
     def change(now: KeyLimits) -> KeyLimits:
-        # The whole would take back what somebody else changed.
+        # Writing all limits would undo another person's change.
         if now != before:
             raise StaleWrite(
-                "somebody else changed this key's limits after this dialog was opened: close "
-                "it, open it again and look at what holds now"
+                "another person changed this key's limits after this dialog was opened: "
+                "close it and open it again to see the limits as they are now"
             )
         return wanted
 
@@ -421,7 +427,7 @@ def _change_limits(key: KeySummary) -> None:
 
 def _change_opt_outs(key: KeySummary) -> None:
     form = Form(Role.ADMIN, "opt-out", key.id)
-    st.html(markup.note("Routers follow within 2 s. What is stored already stays."))
+    st.html(markup.note("Routers apply it within 2 s. Copies that are already stored stay."))
     wanted = _ask_opt_outs(key.opt_outs, form)
     form.need(frozenset(wanted) != key.opt_outs, "These are its opt-outs already.")
     done = f"changed the opt-outs of {key.name}."
@@ -430,8 +436,8 @@ def _change_opt_outs(key: KeySummary) -> None:
 
 def _revoke(key: KeySummary) -> None:
     form, actor = Form(Role.ADMIN, "revoke", key.id), current_user.signed_in()
-    client = "Its requests are refused within 2 s; it cannot be taken back."
-    person = "Whoever acts with it can no longer, from the next click or request on."
+    client = "Routers refuse its requests within 2 s. You cannot undo this."
+    person = "Its owner can no longer act with it, from the next click or request on."
     form.say(
         f"{strong(key.name)} …{escape(key.hint)}: {escape(person if key.role else client)}"
     )

@@ -1,4 +1,6 @@
-"""The Overview page answers: does any route need me now? Without one it asks for the first."""
+"""The Overview page answers: does any route need me now? Without a route it shows a form that
+creates the first.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -43,8 +45,8 @@ SEVERITY_SIGNS: Final = {
     Severity.WARNING: ("?", Tone.UNDECIDED),
     Severity.INFO: ("=", Tone.NEUTRAL),
 }
-# With more routes than FEW_ROUTES, only those where something goes on are cards; the others are
-# lines of a table. With more than MOST_CARDS, a search narrows them.
+# With more routes than FEW_ROUTES, only active routes are cards; other routes are lines of a
+# table. With more than MOST_CARDS, the page has a search.
 FEW_ROUTES: Final = 6
 MOST_CARDS: Final = 12
 MOST_LINES: Final = 50
@@ -84,9 +86,9 @@ def _show_routes(ctx: Context, overview: RouteOverview, routes: Page[Route]) -> 
         "Part of its name, description or model", text,
     )  # fmt: skip
     if known and not found:
-        st.html(markup.note("No route has this in its name, its description or its model."))
+        st.html(markup.note("No route's name, description or model contains this text."))
     shown = load_statuses(ctx, overview, found[: MOST_CARDS + MOST_LINES])
-    # Of a verdict or a rollout: forged routes are named above.
+    # Faults of verdicts and rollouts; the faults of routes are shown above.
     page_frame.show_html(markup.invalid([f for f in shown.invalid if f not in routes.invalid]))
     few = len(overview.names) <= FEW_ROUTES
     cards = [status for status in shown if few or status.state is not RouteState.STEADY]
@@ -123,21 +125,22 @@ def _alerts(ctx: Context, open_: Sequence[AlertView], now: datetime) -> None:
     sinks = ctx.sinks.names() if ctx.sinks is not None else ()
     if ctx.sinks is not None and not sinks:
         st.html(markup.note(f"{NO_SINK[:1].upper()}{NO_SINK[1:]}."))
-    untold = [
+    unsent = [
         alert.first_seen
         for alert in open_
         if not (alert.delivered or alert.waiting or alert.given_up)
         and now - alert.first_seen > QUEUED_WITHIN
         and any(ctx.sinks is not None and ctx.sinks.takes(sink, alert.kind) for sink in sinks)
     ]
-    if untold:
+    if unsent:
         words = (
-            f"Nobody was told of {labels.plural(len(untold), 'open alert')}, the oldest of "
-            f"{labels.age(min(untold), now)}: the control process, which sends and ends "
-            "alerts, seems not to run. swapgate doctor tells; swapgate serve control starts it."
+            f"No message was sent about {labels.plural(len(unsent), 'open alert')}; the "
+            f"oldest opened {labels.age(min(unsent), now)}. The control process sends "
+            "messages and ends alerts, and it seems not to run: `swapgate doctor` checks it, "
+            "`swapgate serve control` starts it."
         )
         st.html(markup.banner("STALE.", words))
-    # What the card of a route says needs no banner.
+    # A route's card already shows these alerts.
     shown = [alert for alert in open_ if alert.kind not in ALERTS_OF_STATES]
     for alert in shown[:MOST_ALERTS]:
         critical = alert.severity is Severity.CRITICAL
@@ -172,7 +175,7 @@ def _all_alerts(ctx: Context, open_: Sequence[AlertView], count: int) -> None:
 
 
 def _page_of(alert: AlertView) -> str:
-    """Returns the address of the page where one acts on an alert; empty for Overview."""
+    """Returns the address of the page on which people act on an alert; empty for Overview."""
     return alert.page.removeprefix("/alerts").removeprefix("/")
 
 
@@ -215,7 +218,7 @@ def _links(status: RouteStatus) -> None:
         page_frame.link("routes", "History", "history", route=route)
 
 
-# Of each state of a route: symbol and tone; the words come with the status.
+# Symbol and tone of each state of a route; the status itself has the words.
 ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
     RouteState.DOWN: ("✕", Tone.WORSE),
     RouteState.UNPROVED: ("▲", Tone.WORSE),
@@ -238,9 +241,7 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
 
 
 def _headline(overview: RouteOverview, alerts: int, unconfirmed: int) -> tuple[str, str]:
-    """alerts: how many are shown below. unconfirmed: break-glasses that wait for a second
-    person.
-    """
+    """alerts: their number below. unconfirmed: break-glasses that wait for a second person."""
     now, statuses = overview.at, overview.active
     routes = labels.plural(len(overview.names) - len(overview.faults), "route")
     note = f"{routes} · {escape(labels.date_time(now))}"
@@ -266,7 +267,7 @@ def _card(status: RouteStatus, now: datetime, figures: str, judged: str) -> str:
     why = f'<p class="why">{markup.rich(status.reason)}</p>' if status.reason else ""
     if status.outage is not None and status.progress is not RouteState.STEADY:
         why += f'<p class="note">{escape(status.progress_text)}</p>'
-    when, proof = "", '<p class="neutral">none yet: no swap was decided here</p>'
+    when, proof = "", '<p class="neutral">none: no candidate was judged for this route</p>'
     if verdict is not None:
         when = f" on {judged}, {labels.age(verdict.decided_at, now)}"
         proof = f"<p>{_verdict(status)}</p>"
@@ -283,7 +284,7 @@ def _card(status: RouteStatus, now: datetime, figures: str, judged: str) -> str:
 def _serves(status: RouteStatus) -> str:
     own = strong(status.incumbent.name)
     if not status.serves:
-        return f"no model answers; its own is {own}"
+        return f"no model answers; the incumbent is {own}"
     if status.serves != status.incumbent.name:
         by = ", by a kill switch" if status.outage is None else ""
         return f"now served by {strong(status.serves)}, in place of {own}{by}"
@@ -337,7 +338,7 @@ def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
     lines = [f"scores of 100: {' · '.join(scores)}"] if scores else []
     bill = scorecard.bill
     if bill.requests:
-        # An unknown cost names what is unknown.
+        # With an unknown cost, `month_text` names the missing figure.
         month = f"{'a month ' if bill.month_usd is None else ''}{bill.month_text}"
         lines.append(f"{strong(scorecard.price_text or DASH)} per 1,000 · {escape(month)}")
     return "".join(f'<p class="note">{line}</p>' for line in lines)
@@ -348,7 +349,7 @@ def last_hour(traffic: Sequence[TrafficMinute]) -> str:
     if not requests:
         return '<p class="note">last hour</p><p class="neutral">no request</p>'
     failed = sum(t.failed for t in traffic)
-    # A minute without a price would draw a fall in cost that there was not.
+    # A minute of unknown price would look like a fall in cost.
     trend = [] if any(t.unpriced for t in traffic) else cost_trend(traffic)
     bars = markup.trend(trend, name="cost per 1,000 requests, every 5 min")
     counted = f"{strong(f'{requests:,}')} {'request' if requests == 1 else 'requests'}"
@@ -366,41 +367,43 @@ def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[fl
 
 
 ABOUT = (
-    "A route is the name that your clients use as `model`. Behind it one model of a provider "
-    "answers; a suite of questions decides whether another one may take its place."
+    "A route is the name that your clients send as `model`. One model of a provider answers "
+    "its requests; a suite of questions decides whether another model may replace it."
 )
 SIMULATED = (
-    "The simulator needs no key. Start it on a terminal: `swapgate sim`. Users are simulated "
-    "by `swapgate sim traffic`."
+    "The simulator needs no key. Start it in a terminal: `swapgate sim`. `swapgate sim "
+    "traffic` simulates users."
 )
 OWN_QUESTIONS = (
-    "Questions of your own: add a suite on Suites first. The simulator answers those "
-    "that it knows: `swapgate sim --suite NAME=FILE`."
+    "To use your own questions, first add a suite on Suites. The simulator learns their "
+    "answers by `swapgate sim --suite NAME=FILE`."
 )
 NEXT_PAGES = {
     "proposals": "Proposals: what is being evaluated",
-    "canary": "Canary: how a candidate fares with users",
+    "canary": "Canary: how a candidate does with users",
 }
-MADE = "first-route"  # the route that this visitor has just made here
+MADE = "first-route"  # key of the route that this visitor just created
 REFUSED = (
-    "What came before this in the form is kept: mend it, and make the route again, which goes "
-    "on from there."
+    "The earlier steps of the form are stored. Correct the field and make the route again: "
+    "it continues from there."
 )
 
 
 def ask_first_route() -> None:
-    note = (
-        "One form; everything can be changed later. `swapgate init --guided` asks for the same."
-    )
+    note = "You can change everything later. `swapgate init --guided` asks the same questions."
     st.html(markup.section("First steps: make your first route", note))
     st.html(markup.note(ABOUT))
     with st.container(border=True):
-        st.html(markup.section("1. Provider", "Where the model that serves now is called."))
+        st.html(markup.section("1. Provider", "The provider of the model that serves now."))
         entered = _ask_provider()
     provider, simulated = entered.provider, entered.provider == SIMULATOR
     with st.container(border=True):
         st.html(
-            markup.section("2. Route", "What clients name, and what decides about its model.")
+            markup.section(
+                "2. Route",
+                "The name that clients send, and the suite and policy "
+                "that decide about its model.",
+            )
         )
         suites = sorted(page_frame.context().suites.names())
         policies = sorted(page_frame.context().policies)
@@ -417,7 +420,10 @@ def ask_first_route() -> None:
         st.html(markup.note(OWN_QUESTIONS))
     with st.container(border=True):
         st.html(
-            markup.section("3. First proposal", "Its evals begin at once; empty for none yet.")
+            markup.section(
+                "3. First proposal",
+                "Its evals start at once. Leave it empty to propose nothing yet.",
+            )
         )
         candidate = st.text_input(
             "Candidate, another model of this provider",
@@ -433,14 +439,14 @@ def ask_first_route() -> None:
 
 
 def _ask_provider() -> FirstRoute:
-    """Provider, address, key and model. Each kind keeps what was typed for it."""
+    """Asks for provider, address, key and model. Each provider keeps its own typed values."""
     usual = FirstRoute()
     left, right = st.columns(2)
     provider = left.selectbox(
         "Provider",
         first_route.provider_choices(),
         accept_new_options=True,
-        help="A kind of provider, or a name of yours for an OpenAI-compatible server.",
+        help="A kind of provider, or your own name for an OpenAI-compatible server.",
     )
     provider = provider or SIMULATOR
     simulated = provider == SIMULATOR
@@ -457,7 +463,9 @@ def _ask_provider() -> FirstRoute:
         key = right.text_input(
             "Key", type="password", autocomplete="off", key=f"key-{provider}"
         )
-        right.html(markup.note("Stored encrypted; leave it empty where none is needed."))
+        right.html(
+            markup.note("Stored encrypted. Leave it empty if the provider needs no key.")
+        )
     return replace(
         usual, provider=provider, api_base=api_base.strip(), key=key, model=model.strip()
     )
@@ -472,7 +480,7 @@ def _create(wanted: FirstRoute) -> None:
     missing = "" if wanted.model and wanted.route else "Name the model and the route first."
     missing = missing or current_user.why_not(Role.ADMIN)
     if st.button("Make the route", key="make-route", type="primary", disabled=bool(missing)):
-        with st.spinner("The route is made, and its provider asked whether it answers."):
+        with st.spinner("Making the route and checking whether its provider answers"):
             current_user.attempt(make, lambda _: done, refused=REFUSED)
     if missing:
         st.html(markup.note(missing))
@@ -493,12 +501,12 @@ def show_next_steps() -> None:
                 st.html(markup.banner(f"{check.provider}:", words))
     traffic = f"<code>swapgate sim traffic {escape(route)} --until-settled</code>"
     entered = (
-        f"<p>Clients ask for the model {strong(route)} at the router's address, with a key of "
-        "<code>swapgate key create</code>.</p>"
+        f"<p>Clients send {strong(route)} as the model to the router's address, with a key "
+        "from <code>swapgate key create</code>.</p>"
     )
     evaluated = (
-        "<p>A proposal's evals run by themselves, as long as the control plane runs. A canary "
-        f"then needs users: {traffic} simulates them, with a client key in SWAPGATE_KEY.</p>"
+        f"<p>The control plane runs a proposal's evals. A canary then needs users: {traffic} "
+        "simulates them with the client key in SWAPGATE_KEY.</p>"
     )
     st.html(markup.block(entered + evaluated))
     for page, label in NEXT_PAGES.items():

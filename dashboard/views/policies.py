@@ -22,13 +22,13 @@ from harness.gate.text.guardrail_rows import GUARDRAIL_NAMES
 
 MOST_ROUTES: Final = 8
 NOTE: Final = (
-    "It says what a candidate must prove, who approves, and how its canary grows. The form on "
-    "Proposals says what a swap takes in items, money and time."
+    "The policy sets the proof that a candidate needs, its approval, and the steps of its "
+    "canary. The form on Proposals forecasts a swap's items, cost and time."
 )
 
 
 def show(own: str = "") -> None:
-    """Shows the policies. own: that of the page's route, which is shown first, and whole."""
+    """Shows the policies. own: the policy of the page's route, shown first and unfolded."""
     ctx = page_frame.context()
     used: dict[str, list[str]] = {name: [] for name in ctx.policies}
     for route in ctx.store.lists.routes():
@@ -109,8 +109,8 @@ def _risk(gate: GatePolicy) -> str:
         most = format_score(gate.alpha_budget, None)
         budget = f" All candidates of a route in 90 days together: at most {most} in 100."
     return (
-        f"Of 100 candidates that do not deserve it, at most {chance} pass by luck."
-        f" Proposed again and again, at most {format_score(gate.alpha * ALL_LOOKS, None)} do."
+        f"Of 100 candidates that should fail, at most {chance} pass by luck. If they are "
+        f"proposed again and again, at most {format_score(gate.alpha * ALL_LOOKS, None)} pass."
         f"{budget}"
     )
 
@@ -122,7 +122,9 @@ def _items(gate: GatePolicy) -> str:
         else f"Up to {gate.n_max:,} items of each suite are"
     )
     times = "once" if gate.epochs == 1 else f"{gate.epochs:,} times"
-    return f"{amount} asked {times} of both models; it ends earlier where the result is clear."
+    return (
+        f"{amount} asked {times} of both models; the run ends earlier if the result is clear."
+    )
 
 
 def _money(policy: Policy) -> str:
@@ -135,16 +137,16 @@ def _money(policy: Policy) -> str:
     words = (
         f"An eval run ends at {' or '.join(limits)}."
         if limits
-        else "An eval run has no limit of its own: Proposals says what a swap takes."
+        else "An eval run has no limit of its own: Proposals forecasts a swap's cost."
     )
     judge = policy.canary.judge
     if judge is not None:
-        words += f" The canary's judge may cost {labels.usd(judge.max_usd)} a canary."
+        words += f" The canary's judge may cost {labels.usd(judge.max_usd)} for each canary."
     return words
 
 
 def _approval(policy: Policy) -> str:
-    words = "Nobody needs to approve: a candidate that passed goes to its canary at once."
+    words = "No approval is needed: the canary of a candidate that passed opens at once."
     if policy.promotion is not PromotionMode.AUTOMATIC:
         who = "A person" if policy.self_approval else "A person other than the proposer"
         words = (
@@ -152,15 +154,15 @@ def _approval(policy: Policy) -> str:
             f"{labels.span(policy.approval_ttl_s)}; else the proposal expires."
         )
     if policy.change_reference is ChangeReferenceRule.REQUIRED:
-        words += " It is made under a change request, which somebody names."
+        words += " The proposer or the approver must name a change request."
     return words
 
 
 def _canary(canary: CanaryPolicy) -> str:
     alarm = format_score(canary.alpha + canary.local_alpha, None)
     return (
-        f"It is rolled back by itself as soon as harm is shown. Of 100 canaries that do "
-        f"no harm, at most {alarm} are rolled back. It counts callers."
+        "Swapgate rolls the canary back as soon as harm is shown. Of 100 canaries that do "
+        f"no harm, at most {alarm} are rolled back. The canary counts callers."
     )
 
 
@@ -182,7 +184,8 @@ def _bake(canary: CanaryPolicy) -> str:
         return "After the promotion all traffic goes to the new model; nothing is compared."
     share, time = format_bps(canary.bake_bps), labels.span(canary.bake_s)
     return (
-        f"After the promotion the former model keeps {share} for {time}, to be compared with."
+        f"After the promotion, the former model keeps {share} of the callers for {time}, for "
+        "comparison."
     )
 
 
@@ -194,5 +197,5 @@ def _needs(step: CanaryStep) -> str:
         parts.append(f"at least {labels.span(step.min_s)}")
     if step.min_peak_s:
         parts.append(f"at least {labels.span(step.min_peak_s)} of peak hours")
-    parts.append(f"a person looks after {labels.span(step.deadline_s)}")
+    parts.append(f"pauses for a person after {labels.span(step.deadline_s)}")
     return ", ".join(parts)

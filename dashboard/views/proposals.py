@@ -44,7 +44,7 @@ def show() -> None:
     if not page.total:
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
         page_frame.show_empty(
-            "Nobody has proposed a swap yet. Use the form above, or this command:", command
+            "No swap has been proposed yet. Use the form above, or this command:", command
         )
     else:
         state = _state()
@@ -56,11 +56,11 @@ def show() -> None:
             card(row, canaries.get(row.proposal.route), titles, now)
         if not chosen:
             newest = next(iter(page), None)
-            decided = " The newest that was decided:" if newest and state == "open" else ""
+            decided = " The newest decided proposal:" if newest and state == "open" else ""
             st.html(markup.note(f"No proposal is “{state}”.{decided}"))
             if newest and decided:
                 _lead_to(newest)
-        # Open ones are all on every page.
+        # Every page has all open proposals.
         if page.next is not None and state != "open":
             page_frame.link("proposals", "Older", "history", state=state, after=page.next)
     page_frame.copy_as_cli(["proposal", "list", *([] if state == "all" else [f"--{state}"])])
@@ -107,7 +107,7 @@ def _canary_labels(rows: Sequence[ProposalRow]) -> Mapping[str, Label]:
 def card(
     row: ProposalRow, canary: Label | None, titles: Mapping[str, str], now: datetime
 ) -> None:
-    """Shows a proposal. canary: how the one of its route stands; None without."""
+    """Shows a proposal. canary: the state of its route's canary; None without a canary."""
     proposal = row.proposal
     live = canary if proposal.phase is ProposalPhase.CANARY else None
     with st.container(border=True, key=f"proposal-{proposal.id}"):
@@ -249,8 +249,8 @@ def _why_not(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow
         open_ = busy[request.route].proposal
         waiting = labels.phase_label(open_).words
         return (
-            f"Route {request.route} has an open proposal, {open_.id} ({waiting}); the next one "
-            "can follow once that has ended."
+            f"Route {request.route} has an open proposal, {open_.id} ({waiting}); propose "
+            "again after it has ended."
         )
     if not request.candidate:
         return "Choose a candidate first."
@@ -260,7 +260,7 @@ def _why_not(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow
 
 
 def _outlook(request: submission.ProposalRequest) -> str:
-    """Shows what the swap takes, and returns why it cannot be proposed yet."""
+    """Shows the forecast, and returns the reason why the swap cannot be proposed yet."""
     ctx = page_frame.context()
     try:
         planned = estimate.estimate_proposal(ctx, request)
@@ -288,7 +288,7 @@ def _outlook(request: submission.ProposalRequest) -> str:
         verdict_text.outlook_line(planned),
         terms.cost.text,
         f"This would be the {terms.risk.text}.",
-        *(f"Another person has to approve it: {line}" for line in widening),
+        *(f"Another person must approve it: {line}" for line in widening),
         *(f"{line}." for line in untaken),
         f"The canary: {ramp.words}",
         *(f"Option: {option}" for option in ramp.options),
@@ -300,8 +300,8 @@ def _outlook(request: submission.ProposalRequest) -> str:
         return terms.cost.text
     swap = f"{request.route} {request.candidate}"
     return (
-        "Its canary would end for its cost. An approver accepts that first: `swapgate proposal "
-        f"accept-cost {swap} --up-to TIMES --because WHY`."
+        "The candidate's cost would end its canary. An approver must accept the cost first: "
+        f"`swapgate proposal accept-cost {swap} --up-to TIMES --because WHY`."
     )
 
 

@@ -38,29 +38,35 @@ MOST_OVERLAP_H: Final = credentials.LONGEST_OVERLAP / timedelta(hours=1)
 OUTDATED: Final = "outdated-by-a-move"
 UNLISTED: Final = "unlisted-model"
 SHOWN: Final = 5
-KIND_NOTE: Final = "The kind sets the protocol. A server of your own is vllm, ollama or custom."
-PARAMETERS: Final = "`swapgate model add` adds one with parameters of its own."
+KIND_NOTE: Final = (
+    "The kind sets the protocol. For your own server, choose vllm, ollama or custom."
+)
+PARAMETERS: Final = "`swapgate model add` adds a model with its own parameters."
 
 
 @dialog("Add a provider", Role.ADMIN, "new", "add", width="medium")
 def add_provider(form: Form) -> None:
     kind = st.selectbox("Kind", first_route.provider_choices(), key="new-kind", index=None,
-                        placeholder="Choose what it speaks")  # fmt: skip
+                        placeholder="Choose the kind")  # fmt: skip
     if kind is None:
         st.html(markup.note(KIND_NOTE))
-        with st.expander(f"An account to sign in to: {', '.join(OAUTH_ENDPOINTS)}"):
+        with st.expander(
+            f"Providers that need an account's sign-in: {', '.join(OAUTH_ENDPOINTS)}"
+        ):
             show_account_commands(list(OAUTH_ENDPOINTS))
         return
     form.about, form.waits_for = kind, ASKS
-    name = form.text("name", "Name, which stands before its models, as in NAME/MODEL", kind)
+    name = form.text("name", "Name, which precedes its models, as in NAME/MODEL", kind)
     address = form.text("address", "Address", first_route.usual_address(kind))
     form.need(name and address, "Name and address are needed.")
     key = form.text("key", "Key", type="password", autocomplete="off")
     st.html(
-        markup.note("Stored encrypted and never shown. Leave it empty where none is needed.")
+        markup.note(
+            "Stored encrypted and never shown. Leave it empty if the provider needs no key."
+        )
     )
     change = CredentialChange(kind, address or None, value=key or None)
-    done = f"added {name}. Its card says what the check found."
+    done = f"added {name}. Its card shows what the check found."
     form.submit("Add and check", done, registered_providers.add_provider, name or kind, change)
 
 
@@ -74,8 +80,14 @@ def add_model(form: Form, provider: str) -> None:
         "of", f"Model of {provider}", models, need="Choose a model first.",
         placeholder="Choose one, or write its name",
     )  # fmt: skip
-    known = f"{len(models):,} models are known." if models else "No model of it is known yet."
-    st.html(markup.note(f"{known} A model serves nobody until a route names it. {PARAMETERS}"))
+    known = (
+        f"{len(models):,} models are known."
+        if models
+        else "No model of this provider is known yet."
+    )
+    st.html(
+        markup.note(f"{known} A model gets no requests until a route uses it. {PARAMETERS}")
+    )
     if st.button("Ask for its list of models", key=f"list-{provider}", type="tertiary",
                  disabled=bool(current_user.why_not(Role.PROPOSER))):  # fmt: skip
         with st.spinner(f"{ASKS} …"):
@@ -110,8 +122,8 @@ def change_address(form: Form, provider: str) -> None:
     form.need(address != before.api_base, "This is its address already.")
     used = ", ".join(before.routes[:SHOWN]) + (" …" if len(before.routes) > SHOWN else "")
     goes_on = (
-        f"Routes that use it ({used}) go on with the new address at once; what was measured "
-        "before is no proof for them any more."
+        f"Routes that use it ({used}) use the new address at once, and verdicts on the old "
+        "address are no longer proof for them."
     )
     st.html(markup.note(goes_on if before.routes else "No route uses it."))
     done = f"moved {provider} to {address}."
@@ -131,7 +143,7 @@ def _change_address(
 def show_once() -> None:
     for key, words in (
         (OUTDATED, "{} was moved: waiting for new proof."),
-        (UNLISTED, "{} is added, and may answer nothing:"),
+        (UNLISTED, "{} is added, but may not answer:"),
     ):
         name, why = st.session_state.pop(key, ("", ""))
         if why:
@@ -141,8 +153,8 @@ def show_once() -> None:
 @dialog("Remove the provider", Role.ADMIN, "remove", "delete", label="Remove")
 def remove(form: Form, provider: str) -> None:
     form.say(
-        f"{strong(provider)} and its stored keys are removed on every router within 2 s. This "
-        "is refused while a route, a proposal, a shadow or a judge uses it."
+        f"Within 2 s, every router removes {strong(provider)} and its stored keys. Swapgate "
+        "refuses this while a route, a proposal, a shadow or a judge uses the provider."
     )
     form.confirm(provider)
     form.submit(
@@ -154,22 +166,24 @@ def check_now(provider: str) -> None:
     with st.spinner(f"{ASKS} …"):
         current_user.attempt(
             lambda actor: checks.check_provider(page_frame.context(), actor, provider),
-            lambda _: f"{provider} was asked. Its card says what was found.",
+            lambda _: f"Checked {provider}. Its card shows what the check found.",
         )
 
 
 def show_account_commands(kinds: Sequence[str]) -> None:
-    """A sign-in waits at a terminal while the person types a code elsewhere."""
+    """Shows commands instead of a form: a sign-in waits in a terminal for a code from a
+    browser.
+    """
     for kind in kinds:
         lines = f"oauth:\n  {kind}:\n    client_id: YOUR-CLIENT-ID"
-        # Wrapped: what scrolls sideways on a phone cannot be reached by keyboard.
+        # Wrapped: a keyboard cannot scroll code sideways on a phone.
         st.code(lines, language="yaml", wrap_lines=True)
         st.code(f"swapgate provider key login {kind}", language=None, wrap_lines=True)
     link = markup.docs_link("how-to/credentials", "Signing in")
     words = (
         "Write the lines into swapgate.yaml, with the id of your application at the vendor. "
-        "Then run the command on Swapgate's machine: it shows an address and a code, which you "
-        "type in a browser anywhere."
+        "Then run the command on Swapgate's machine: it shows an address and a code. Open "
+        "the address in any browser and type the code."
     )
     st.html(markup.block(f'<p class="note">{escape(words)} {link}</p>'))
 
@@ -199,8 +213,8 @@ def _listed(known: ProviderCredentials) -> str:
     rows = "".join(f"<li>{_stored(key)}</li>" for key in known.stored)
     of_environment = known.keys - len(known.stored)
     if of_environment:
-        rows += f"<li>{labels.plural(of_environment, 'key')} of the environment</li>"
-    first = "A key that is refused or out of quota rests while the next one serves."
+        rows += f"<li>{labels.plural(of_environment, 'key')} from the environment</li>"
+    first = "If a key is refused or out of quota, the next key serves meanwhile."
     return f"<p>Keys, in the order in which they are tried. {escape(first)}</p><ol>{rows}</ol>"
 
 
@@ -236,7 +250,7 @@ def _store(known: ProviderCredentials) -> None:
     typed = form.key("value")
 
     def store(ctx: Context, actor: Actor) -> None:
-        # What was typed is not kept in the session longer than the click.
+        # The session does not keep the typed key after the click.
         st.session_state.pop(typed, None)
         registered_providers.replace_key(ctx, actor, provider, change)
 
@@ -247,8 +261,10 @@ def _remove(known: ProviderCredentials) -> None:
     provider, form = known.name, Form(Role.ADMIN, "key-gone", known.name)
     names = [key.name for key in known.stored]
     name = st.selectbox("Which key", names, key=form.key("name"))
-    last = "It is the last one: models of it get no requests until another is stored."
-    others = "What was stored is gone for good. The other keys serve on."
+    last = (
+        "It is the last key: the provider's models get no requests until you store another key."
+    )
+    others = "This deletes the stored key for good. The other keys continue to serve."
     st.html(markup.note(others if known.keys > 1 else last))
     form.confirm(name)
     done = f"removed the key {name} of {provider}."
@@ -259,9 +275,9 @@ def _account(known: ProviderCredentials) -> None:
     form = Form(Role.ADMIN, "sign-out", known.name)
     signed = next((key for key in known.stored if key.name == TOKEN_KEY_NAME), None)
     if signed is None:
-        form.say(f"Nobody is signed in for {strong(known.name)}.")
+        form.say(f"There is no sign-in for {strong(known.name)}.")
         show_account_commands([known.name])
         return
-    form.say(f"Signed in: {_stored(signed)}. It is renewed by itself.")
-    done = f"signed {known.name} out; revoke it at the vendor too."
+    form.say(f"Signed in: {_stored(signed)}. Swapgate renews it automatically.")
+    done = f"signed {known.name} out; revoke the access at the vendor, too."
     form.submit("Sign out", done, sign_in.sign_out, known.name)

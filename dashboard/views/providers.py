@@ -27,7 +27,7 @@ from harness.routes.matrix import MatrixModel, MatrixRow, ProviderHealth, build_
 MOST_CARDS: Final = 12
 # With more models than these, a provider shows those that routes use and names the others.
 MOST_MODELS: Final = 25
-# In the order of the cards: those with trouble first.
+# In the cards' order: unhealthy providers first.
 HEALTH: Final = {
     ProviderHealth.UNHEALTHY: Label("✕", "unhealthy", Tone.WORSE),
     ProviderHealth.UNKNOWN: Label("?", "not asked lately", Tone.UNDECIDED),
@@ -53,7 +53,7 @@ def show() -> None:
     page_frame.show_done_message()
     dialogs.show_once()
     add = dialogs.add_provider.opener()
-    # Why a card's buttons are off is said once, and not on each card.
+    # One note explains the disabled buttons of all cards.
     of_cards = _openers(here[0]) if here else []
     show_openers([add], explain=[add, *of_cards])
     if here:
@@ -103,7 +103,7 @@ def _cards(
     )  # fmt: skip
     if len(rows) > MOST_CARDS:
         shown = f"{min(len(found), MOST_CARDS)} of {labels.plural(len(rows), 'provider')}"
-        nothing = "No provider has this in its name, kind or models."
+        nothing = "No provider's name, kind or models contain this text."
         st.html(markup.note(shown if found else nothing))
     limits = page_frame.installation().settings.eval_limits
     for row in found[:MOST_CARDS]:
@@ -142,8 +142,8 @@ def _kind_cells(row: MatrixRow) -> markup.Row:
 def _heading(row: MatrixRow) -> str:
     key = "key is set" if row.has_key else "no key needed" if row.configured else "no key"
     if row.group is ProviderGroup.OAUTH:
-        key = "signed in" if row.has_key else "nobody is signed in"
-    # What a check said stands on the line below.
+        key = "signed in" if row.has_key else "not signed in"
+    # The line below shows a check's findings.
     checked = row.health_because.startswith(("the check of", "not asked"))
     why = "" if checked else f' <span class="note">{rich(row.health_because)}</span>'
     parts = [f"{row.kind}, {row.group}", key]
@@ -159,7 +159,7 @@ def _heading(row: MatrixRow) -> str:
 
 
 def _limits(limits: EvalLimits) -> str:
-    """Writes the limits of evals. How much clients may ask, their keys say."""
+    """Writes the limits of evals; the limits of clients belong to their keys."""
     known = (
         (limits.requests_per_min, "requests / min"),
         (limits.tokens_per_min, "tokens / min"),
@@ -172,7 +172,7 @@ def _limits(limits: EvalLimits) -> str:
 
 def _last_check(check: ProviderCheck | None, now: datetime) -> str:
     if check is None:
-        return '<p class="note">Not checked yet: “Check now” asks it whether it works.</p>'
+        return '<p class="note">Not checked yet: “Check now” tests whether it works.</p>'
     found = " · ".join(map(_finding, check.findings))
     when = f"Checked {labels.age(check.at, now)}, {labels.date_time(check.at)}"
     line = f'<p class="note">{escape(when)}: {found}</p>'
@@ -197,7 +197,11 @@ def _finding(finding: ProbeFinding) -> str:
 def _models(row: MatrixRow) -> None:
     ordered = sorted(row.models, key=lambda model: (not model.routes, model.model))
     if not ordered:
-        st.html(markup.note("No model of it is known yet. Add the one that a route is to use."))
+        st.html(
+            markup.note(
+                "No model of this provider is known yet. Add the model that a route should use."
+            )
+        )
         return
     st.html(markup.table(map(_cells, ordered[:MOST_MODELS]), stacked=True))
     if others := ordered[MOST_MODELS:]:
@@ -249,7 +253,7 @@ def price_cell(model: MatrixModel) -> str:
     origin = model.price_origin
     if origin is None or not origin.source:
         now = origin.current if origin is not None else None
-        other = f"; the catalogue says {_price(now)}" if now is not None else ""
+        other = f"; the catalogue lists {_price(now)}" if now is not None else ""
         return noted(escape(_price(model.price)), f"given to this provider{other}")
     since = f", {origin.as_of:%d %b %Y}" if origin.as_of else ""
     return noted(escape(_price(model.price)), f"{origin.source}{since}")

@@ -1,4 +1,6 @@
-"""What people do about a route at once, with a reason, on the pages Routes and Canary."""
+"""Dialogs that act on a route at once, for the pages Routes and Canary: freeze, kill switch,
+break-glass and drift.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, timedelta
@@ -43,10 +45,13 @@ GLASS_LASTS: Final[Mapping[str, timedelta]] = {
 }
 SHOWN: Final = 5
 BUSY: Final = "Break-glass: the route has a canary or a bake. Abort it on Canary first."
-WAITS: Final = "Found drift waits for a decision: accept the model, or propose another one."
+WAITS: Final = (
+    "Drift was found and waits for a decision: accept the model's answers, or "
+    "propose another model."
+)
 HELD_BACK: Final = (
-    "No canary opens, goes on or is promoted. Evals, approvals and shadows go on, and what was "
-    "approved opens by itself after the freeze. Abort, rollback and kill switch work."
+    "No canary opens, advances or is promoted. Evals, approvals and shadows continue, and an "
+    "approved canary opens when the freeze ends. Abort, rollback and kill switch work."
 )
 
 
@@ -78,12 +83,12 @@ def add(form: Form, route: str) -> None:
     until = ends_at or now
     form.need(
         until > max(starts_at or now, now),
-        "It would end before it begins: choose a later end.",
+        "The freeze would end before it begins: choose a later end.",
     )
-    wanted = FreezeRequest(reach, until, form.reason(), starts_at)
+    request = FreezeRequest(reach, until, form.reason(), starts_at)
     scope = "all routes" if reach is None else f"route {route}"
     done = f"froze {scope} until {labels.date_time(until)}."
-    form.submit("Freeze", done, freezes.add_freeze, wanted)
+    form.submit("Freeze", done, freezes.add_freeze, request)
 
 
 @dialog("End the freeze", Role.APPROVER, "thaw", "sunny")
@@ -93,11 +98,11 @@ def thaw(form: Form, freeze: Freeze) -> None:
     since = f" from {labels.date_time(freeze.starts_at)}" if to_come else ""
     until = labels.date_time(freeze.ends_at)
     form.say(
-        f"{strong(scope)} would be frozen{escape(since)} until {escape(until)}. What waits for "
-        "it goes on within seconds, unless another freeze holds it.",
+        f"{strong(scope)} would be frozen{escape(since)} until {escape(until)}. Canaries "
+        "that wait for its end continue within seconds, unless another freeze holds them.",
         note=f"{freeze.actor} set it: {freeze.reason}",
     )
-    form.say(note="Whoever proposed a swap that it holds back cannot end it.")
+    form.say(note="The proposer of a swap that it holds back cannot end it.")
     done = f"ended the freeze {freeze.id}."
     form.submit("End it", done, freezes.lift_freeze, freeze.id, reason=form.reason())
 
@@ -117,7 +122,7 @@ def lift_openers(route: str) -> list[Opener]:
 def throw(form: Form, route: str) -> None:
     reach = form.reach(route)
     force = form.choose(
-        "force", "Send all requests to", _list_forces(route), format_func=_say,
+        "force", "Send all requests to", _list_forces(route), format_func=_name_force,
         need="Choose what is forced first.", placeholder="Choose a model or a provider",
     )  # fmt: skip
     lasts = st.selectbox("How long", list(SWITCH_LASTS), key=form.key("lasts"))
@@ -126,13 +131,13 @@ def throw(form: Form, route: str) -> None:
         preview = kill_switch.preview_switch(page_frame.context(), parse_force(force), reach)
         form.say(*_effect(preview))
     form.need(preview is not None and preview.affected, "It would change no route.")
-    done = f"sent all requests to {_say(force or '')} {lasts}."
+    done = f"sent all requests to {_name_force(force or '')} {lasts}."
     reason = form.reason()
 
     def act(ctx: Context, actor: Actor) -> None:
-        wanted = SwitchRequest(parse_force(force or ""), reason, reach, SWITCH_LASTS[lasts])
-        # People throw both through the control plane.
-        kill_switch.throw_switch(ctx, actor, wanted, source=SwitchSource.REST)
+        request = SwitchRequest(parse_force(force or ""), reason, reach, SWITCH_LASTS[lasts])
+        # The audit log knows the dashboard as the REST API: both act through the control plane.
+        kill_switch.throw_switch(ctx, actor, request, source=SwitchSource.REST)
 
     form.submit("Throw the switch", done, act)
 
@@ -146,11 +151,11 @@ def _list_forces(route: str) -> list[str]:
     return [*forces, *(f"avoid:{force}" for force in forces)]
 
 
-def _say(force: str) -> str:
+def _name_force(force: str) -> str:
     avoided = force.removeprefix("avoid:")
     kind, _, name = avoided.partition(":")
-    said = f"{name} (the whole provider)" if kind == "provider" else name
-    return said if avoided == force else f"all but {said}"
+    phrase = f"{name} (the whole provider)" if kind == "provider" else name
+    return phrase if avoided == force else f"all but {phrase}"
 
 
 def _effect(preview: SwitchPreview) -> Sequence[str]:
@@ -178,7 +183,7 @@ def lift(form: Form, switch: KillSwitch) -> None:
 
 
 def break_glass_openers(route: str) -> list[Opener]:
-    """Offers nothing where the stored ones cannot be trusted, which a banner says."""
+    """Returns no button if stored break-glasses cannot be trusted; a banner reports that."""
     ctx = page_frame.context()
     try:
         record = next((r for r in break_glass.list_open(ctx) if r.route == route), None)
@@ -199,8 +204,8 @@ def propose(form: Form, route: str) -> None:
     name = strong(page_frame.incumbent_name(ctx, route))
     form.say(
         f"The model gets all traffic of route {strong(route)} without evals, gate or canary, "
-        f"in the place of {name}. Nothing changes before a second person, an admin, confirms "
-        f"it; at its end {name} returns."
+        f"instead of {name}. Nothing changes until a second person, an admin, confirms it. "
+        f"At its end {name} returns."
     )
     target = form.choose_or_type(
         "target", "Model", page_frame.candidates(ctx, route), need="Choose a model first.",
@@ -208,12 +213,12 @@ def propose(form: Form, route: str) -> None:
     )  # fmt: skip
     lasts = form.pick("lasts", "How long", GLASS_LASTS)
     through = st.checkbox("Also while the route is frozen", key=form.key("through"))
-    wanted = BreakGlassRequest(route, target, form.reason(), lasts, through)
+    request = BreakGlassRequest(route, target, form.reason(), lasts, through)
     done = (
-        f"asked for a break-glass of route {route}; a second person has to confirm it within "
+        f"asked for a break-glass of route {route}; a second person must confirm it within "
         "an hour."
     )
-    form.submit("Ask for it", done, break_glass.propose_break_glass, wanted)
+    form.submit("Ask for it", done, break_glass.propose_break_glass, request)
 
 
 @dialog(
@@ -240,8 +245,8 @@ def confirm(form: Form, record: BreakGlass) -> None:
 def end(form: Form, record: BreakGlass) -> None:
     name = strong(page_frame.name_target(page_frame.context(), record.incumbent))
     route = f"route {strong(record.route)}"
-    returns = f"{name} serves {route} again, from the click on."
-    effect = returns if record.confirmed else f"{name} goes on serving {route}."
+    returns = f"{name} serves {route} again at once."
+    effect = returns if record.confirmed else f"{name} continues to serve {route}."
     form.say(f"{effect} Swaps can be proposed again.")
     done = f"ended {record.id}."
     form.submit(
@@ -268,9 +273,9 @@ def run(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
     model = statuses[0].model
     suite = _choose_suite(form, statuses)
     form.say(
-        f"{strong(model)} gets the items of {strong(suite)} again, whatever the schedule says, "
-        "and its answers are compared with the baseline. The control process does it; the "
-        "month's spending counts the calls as drift checks."
+        f"The control process asks {strong(model)} the items of {strong(suite)} now, outside "
+        "of the schedule, and compares its answers with the baseline. The month's spending "
+        "counts the calls as drift checks."
     )
     page_frame.warn_without_control()
     done = f"asked {model} again; the drift watch of route {route} shows the result."
@@ -282,16 +287,17 @@ def run(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
     label="Accept how it answers now …", width="medium",
 )  # fmt: skip
 def accept(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
-    # The one that waits for a person first.
+    # A suite with drift comes first.
     suite = _choose_suite(form, sorted(statuses, key=lambda status: not is_drifted(status)))
     status = next(status for status in statuses if status.suite == suite)
     evidence = status.last.evidence if status.last else None
     found = f" So far: {escape(evidence.change_text)}." if evidence else ""
     others = ", ".join(name for name in status.routes if name != route)
-    also = f" It serves {strong(others)}, too." if others else ""
+    also = f" The model also serves {strong(others)}." if others else ""
     form.say(
-        f"A new baseline of {strong(status.model)} is measured on {strong(suite)}. Later "
-        f"checks compare with it, and the alert of this drift ends.{found}{also}"
+        f"The control process measures a new baseline of {strong(status.model)} on "
+        f"{strong(suite)}. Later checks compare with it, and this drift's alert "
+        f"ends.{found}{also}"
     )
     page_frame.warn_without_control()
     done = f"accepted how {status.model} answers on suite {suite}: a new baseline is measured."

@@ -39,7 +39,7 @@ NEW: Final = RouteSettings()
 ROLE_WORDS: Final[Mapping[SuiteRole, str]] = {
     SuiteRole.PRIMARY: "Suites that decide the claim",
     SuiteRole.REQUIRED: "Suites that must pass within the allowed loss (optional)",
-    SuiteRole.GUARD: "Suites that reject what is shown worse (optional)",
+    SuiteRole.GUARD: "Suites that reject a candidate that is shown worse (optional)",
 }
 KIND_WORDS: Final[Mapping[RequestKind, str]] = {
     RequestKind.VISION: "Requests with a picture",
@@ -56,7 +56,7 @@ NO_DATA_CLASS: Final = "none: every provider may see it"
 
 
 SECONDS: Final[Mapping[str, Any]] = {"step": 1.0, "format": "%g"}
-# What few routes change, in two columns; the class of the data stands above the first one.
+# Settings that few routes change, in two columns; the data class is above the first.
 ADVANCED_LEFT: Final[Fields] = {
     "first_token_timeout_s": Field(
         "A stream's first output within, seconds", 0.001, LONGEST_S, **SECONDS,
@@ -71,8 +71,8 @@ ADVANCED_LEFT: Final[Fields] = {
     ),
     "keep_warm_bps": Field(
         "Share that keeps each other model warm, %", 0.0, MAX_KEEP_WARM_BPS / 100, step=0.5,
-        help="So many of its requests go to each healthy fallback, so that it is known to work "
-        "before it is needed.",
+        help="This share of the requests goes to each healthy fallback, which shows that the "
+            "fallback works before the route needs it.",
     ),
     "capture_per_day": Field("Captured requests kept per day, at most", 1, MAX_PER_DAY),
     "copy_max_bytes": Field(
@@ -90,24 +90,24 @@ ADVANCED_RIGHT: Final[Fields] = {
         placeholder="The model's, the router's, or measured",
     ),
     "on_bad_event": Field(
-        "When a stream has what cannot be read",
+        "When an event of a stream cannot be read",
         words={
             OnBadEvent.FAIL: "the request fails",
-            OnBadEvent.SKIP: "the stream goes on without it",
+            OnBadEvent.SKIP: "the stream continues without the event",
         },
     ),
     "on_empty_answer": Field(
-        "When an answer says nothing",
+        "When an answer is empty",
         words={
-            OnEmptyAnswer.FAIL: "the next target is asked",
-            OnEmptyAnswer.ACCEPT: "silence is an answer",
+            OnEmptyAnswer.FAIL: "the router asks the next target",
+            OnEmptyAnswer.ACCEPT: "the client gets the empty answer",
         },
     ),
     "on_content_policy": Field(
         "When a provider's content filter refuses",
         words={
             OnContentPolicy.FAIL: "the request fails",
-            OnContentPolicy.FALLBACK: "the next fallback is asked",
+            OnContentPolicy.FALLBACK: "the router asks the next fallback",
         },
     ),
     "capture_keep_days": Field(
@@ -116,13 +116,13 @@ ADVANCED_RIGHT: Final[Fields] = {
 }  # fmt: skip
 DESCRIPTION: Final = Field("What it is for")
 SIDE_EFFECTS: Final = Field(
-    "Its tools act on the world: no request goes to another model for practice"
+    "Its tools have side effects: no copy of a request goes to another model"
 )
 NO_CANDIDATES: Final = CandidateSchedule((), "0 3 * * 1", 5.0)  # Mondays at 3
 CANDIDATES: Final[Sequence[Fields]] = (
     {
         "models": Field(
-            "Models to measure by the clock, separated by commas", live=True,
+            "Models to measure on a schedule, separated by commas", live=True,
             placeholder="None, or openai/gpt-5*, openrouter/*:price<0.5",
         ),
         "prefer": Field(
@@ -130,24 +130,24 @@ CANDIDATES: Final[Sequence[Fields]] = (
             words={Preference.BETTER: "better", Preference.CHEAPER: "not worse, and cheaper"},
         ),
         "on_better": Field(
-            "When one passes",
+            "When a candidate passes",
             words={
-                OnBetter.NOTIFY: "tell people",
+                OnBetter.NOTIFY: "notify people",
                 OnBetter.PROPOSE: "propose it: a person approves",
                 OnBetter.CANARY: "open its canary",
             },
         ),
     },
     {
-        "every": Field("When, as cron in UTC", placeholder=NO_CANDIDATES.every),
+        "every": Field("Schedule, as cron in UTC", placeholder=NO_CANDIDATES.every),
         "budget_usd": Field("A round costs at most, US dollars", 0.01, MOST_USD),
     },
 )  # fmt: skip
 
 
 def merge(now: RouteSettings, before: RouteSettings, wanted: RouteSettings) -> RouteSettings:
-    """Changes only what was changed in the dialog. Raises Conflict where somebody else changed
-    the same setting since it was opened.
+    """Applies only the settings that the dialog changed. Raises Conflict if another person
+    changed one of them after the dialog opened.
     """
     names = [field.name for field in fields(RouteSettings) if field.name != "capable"]
     changed = {
@@ -158,8 +158,8 @@ def merge(now: RouteSettings, before: RouteSettings, wanted: RouteSettings) -> R
     for name, value in changed.items():
         if getattr(now, name) not in (getattr(before, name), value):
             raise Conflict(
-                f"somebody else changed {name} after this dialog was opened: close it, open it "
-                "again and look at what holds now"
+                f"another person changed {name} after this dialog was opened: close it and "
+                "open it again to see the setting as it is now"
             )
     return replace(now, **changed)
 
@@ -169,12 +169,12 @@ def preview(route: Route, wanted: RouteSettings) -> str:
     if not changes:
         return ""
     rows = [(name, was or "none", is_ or "none") for name, (was, is_) in changes.items()]
-    heading = markup.section("What changes", "Routers follow within 2 s.")
+    heading = markup.section("What changes", "Routers apply it within 2 s.")
     return heading + markup.changes(("Setting", "Now", "Then"), rows)
 
 
 def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
-    """Asks for all settings. key: the route's name, or a word for a new one."""
+    """Asks for all settings. key: the route's name, or `new`."""
 
     def name(field: str) -> str:
         return f"{field}-{key}"
@@ -202,7 +202,7 @@ def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
         "Data class", words={word: word or NO_DATA_CLASS for word in classes},
         disabled=len(classes) == 1, help=DATA_CLASSES,
     )  # fmt: skip
-    # Of a new route the usual ones will do: the dialog stays short on a phone.
+    # Folded for a new route, whose defaults suffice: the dialog stays short on a phone.
     with st.expander("Policy, stakes, time, capture") if before is NEW else st.container():
         given = ask_fields(usual, before, name)
         given |= ask_fields([{"description": DESCRIPTION}], before, name)
@@ -211,9 +211,9 @@ def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
         given |= ask_fields((left, ADVANCED_RIGHT), before, name)
         given |= ask_fields([{"side_effects": SIDE_EFFECTS}], before, name)
         overrides = _ask_overrides(ctx, before, name, others_than="" if before is NEW else key)
-    with st.expander("Candidates: models that are measured by the clock"):
-        asked = ask_fields(CANDIDATES, before.candidates or NO_CANDIDATES, name)
-    given["candidates"] = CandidateSchedule(**asked) if asked["models"] else None
+    with st.expander("Candidates: models to measure on a schedule"):
+        schedule = ask_fields(CANDIDATES, before.candidates or NO_CANDIDATES, name)
+    given["candidates"] = CandidateSchedule(**schedule) if schedule["models"] else None
     return replace(before, suites=suites, overrides=overrides, **given)
 
 
@@ -221,7 +221,7 @@ def _ask_overrides(
     ctx: Context, before: RouteSettings, name: Callable[[str], str], *, others_than: str
 ) -> Overrides:
     others = [route for route in page_frame.route_names(ctx) if route != others_than]
-    st.html(markup.note("Another route can answer some kinds of requests in this one's name."))
+    st.html(markup.note("Another route can answer some kinds of this route's requests."))
     columns = st.columns(2)
     wanted: dict[RequestKind, str] = {}
     for place, (kind, words) in enumerate(KIND_WORDS.items()):
@@ -251,7 +251,9 @@ def _ask_suites(ctx: Context, before: Sequence[RouteSuite], key: str) -> tuple[R
 
 
 ORDER = "Fallbacks, in the order in which they are tried"
-BASELINE = "These models are the route's baseline. Later ones need proof or a waiver."
+BASELINE = (
+    "These models are the route's baseline. Models that you add later need proof or a waiver."
+)
 
 
 @dialog("Add a route", Role.ADMIN, "new-route", "add", label="Add a route …", width="large")
@@ -288,7 +290,7 @@ def change_settings(form: Form, view: RouteView) -> None:
     form.need(wanted != before, "These are its settings already.")
     reason = ""
     if wanted.policy != before.policy:
-        reason = form.text("why", REASON, need="Say why the policy changes.")
+        reason = form.text("why", REASON, need="Give the reason why the policy changes.")
 
     def change(now: RouteSettings) -> RouteSettings:
         return merge(now, before, wanted)
@@ -312,7 +314,7 @@ def edit_chain(form: Form, view: RouteView) -> None:
     chain = st.multiselect(
         ORDER, list(dict.fromkeys((*before, *models))), before,
         accept_new_options=True, placeholder="None", key=form.key("models"),
-        help="Take one away and choose it again to move it to the end.",
+        help="Remove a model and choose it again to move it to the end.",
     )  # fmt: skip
     able = [entry.target.name for entry in view.chain if entry.capable]
     capable = st.multiselect(
@@ -338,10 +340,11 @@ def edit_chain(form: Form, view: RouteView) -> None:
 
 def _ask_waiver(form: Form, unproven: Sequence[str]) -> WaiverRequest | None:
     form.say(
-        f"New here: {strong(', '.join(unproven))}. It needs a passed verdict on this route, or "
-        "an earlier place on it; else somebody takes the responsibility."
+        f"New in the chain: {strong(', '.join(unproven))}. Each needs a passed verdict on "
+        "this route or an earlier place in it. If it has neither, you can waive the proof "
+        "and take the responsibility."
     )
-    why = form.text("waive", "Waive the proof, because (empty: no waiver)")
+    why = form.text("waive", "Reason to waive the proof (empty: no waiver)")
     if not why:
         return None
     days = st.number_input("Days that the waiver lasts", 1, 90, 30, key=form.key("waive-days"))

@@ -61,7 +61,7 @@ def load_route(ctx: Context, name: str) -> RouteView:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         recent = Observations(tx).traffic(since=now - timedelta(minutes=10), route=name)
-        # The change's own minute may still hold requests from before it.
+        # The minute of the change may contain requests from before it.
         after = [t for t in recent if t.minute > history[0].at]
         newest = max(after, key=lambda t: (t.minute, t.revision), default=None)
         return RouteView(
@@ -93,7 +93,7 @@ FEWEST_VERSIONS: Final = 2
 
 
 def list_stays(view: RouteView) -> Sequence[Mapping[str, Any]]:
-    """Lists who served, and who had a share, when. What goes on over versions is one stay."""
+    """Lists when each model served or had a share. A stay may span several versions."""
     records = list(reversed(view.history.items))
     ends = [*(record.at for record in records[1:]), view.now]
     stays: list[dict[str, Any]] = []
@@ -152,7 +152,7 @@ def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
     parts = {SERVES: palette.better, SHARES: palette.undecided}
     legend = plots.top_legend(symbolType="square", symbolSize=110)
     colour = plots.named(alt.Color, "part:N", parts, legend)
-    # A layer for each part: Vega-Lite warns of a size that a named part decides.
+    # A layer for each part: Vega-Lite warns if a field decides the size.
     layers = [
         alt.Chart(bars[bars["part"] == part])
         .mark_bar(cornerRadius=2, size=height)

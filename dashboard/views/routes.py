@@ -76,7 +76,7 @@ def actions(view: RouteView) -> None:
             dialogs.edit_chain.opener(view),
             dialogs.change_settings.opener(view),
             dialogs.add_route.opener(),
-            # The one that needs no proof stands last.
+            # Break-glass comes last: it is the only action that needs no proof.
             *holds.break_glass_openers(name),
         ]
     )
@@ -111,7 +111,7 @@ def behind(view: RouteView) -> None:
     installed = page_frame.installation()
     for difference in seed.list_seed_differences(installed.context, installed.settings):
         if difference.subject == about:
-            # Not an error: a promotion leaves the file behind.
+            # This is not an error: a promotion changes the database and not the file.
             words = (
                 f"{about}: {difference.found}. The database is authoritative; the file only "
                 "seeds new routes."
@@ -159,14 +159,19 @@ def overrides(how: RouteSettings) -> str:
 def _freezes(view: RouteView) -> None:
     ctx, name = page_frame.context(), view.route.name
     page = ctx.store.lists.freezes(PageRequest(MOST_FREEZES), route=name)
-    windows = [one for one in ctx.freeze_windows if not one.routes or name in one.routes]
+    windows = [
+        window for window in ctx.freeze_windows if not window.routes or name in window.routes
+    ]
     shown = freezes_section(page.items, windows, view.now)
     page_frame.show_html(markup.invalid(page.invalid) + shown)
 
 
 def timeline(view: RouteView) -> None:
-    note = "A wide bar serves, a narrow one has a share; a diamond is a change. Times are UTC."
-    st.html(markup.section("Who served when", note))
+    note = (
+        "A wide bar marks the serving model, a narrow bar a canary's share, a diamond a "
+        "change. Times are UTC."
+    )
+    st.html(markup.section("Which model served when", note))
     chart = route_timeline.draw_route(view, page_frame.palette())
     if chart is None:
         only = f"{view.name(view.route.incumbent)} has served this route from the start."
@@ -244,7 +249,10 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
     )
     facts = list_facts(view.measured, lambda at: labels.age(at, view.now), titles)
     rows = [(name[:1].upper() + name[1:], escape(fact or DASH)) for name, fact in facts]
-    note = f"Of {view.name(view.route.incumbent)}. The route had {traffic}; latency: last day."
+    note = (
+        f"The figures are of {view.name(view.route.incumbent)}. The route had {traffic}. "
+        "Latency covers the last day."
+    )
     return markup.section("Measured", note) + markup.facts(
         (name, escape(fact)) for name, fact in rows
     )
@@ -267,8 +275,8 @@ def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
     if names := ", ".join(entry.target.name for entry in chain if entry.waiver_expired):
         words = (
             f"{names} continues to serve, but the route cannot be changed as long as it is in "
-            f"the chain. Remove it with swapgate route fallback remove {route} …, or bring "
-            "evidence."
+            f"the chain. Remove it with `swapgate route fallback remove {route} …`, or "
+            "evaluate it on the route's suites."
         )
         shown = markup.banner("A waiver has expired.", words) + shown
     return shown
@@ -322,12 +330,12 @@ DRIFT_STATES: Final = {
 def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
     if not statuses:
         return ""
-    note = "The incumbent is asked the same items at intervals, and its answers are compared."
+    note = "Swapgate asks the incumbent the same items at intervals, and compares its answers."
     card = markup.section("Drift watch", note) + markup.table(map(_drift_row, statuses))
     if any(status.state == drift_watches.DRIFTED for status in statuses):
         words = (
-            f"`swapgate drift status {route}` shows the answers. Accept how the model answers "
-            "now, by the button below, or propose another one."
+            f"`swapgate drift status {route}` shows the answers. Accept the model's present "
+            "answers with the button below, or propose another model."
         )
         card = markup.banner("✕ The model behind this route has changed.", words) + card
     return card

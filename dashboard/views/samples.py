@@ -1,5 +1,5 @@
-"""The Compare page's samples. The last large comparisons are kept in memory, so that a filter
-does not read 100,000 answers anew; a decision changes the key.
+"""The Compare page's samples. It keeps the last large comparisons in memory, so that a filter
+does not read 100,000 answers again; a decision changes the cache's key.
 """
 
 import difflib
@@ -36,7 +36,7 @@ from harness.proposals.submission import get_proposal
 from harness.routing.context import Context
 from harness.routing.records.runs import Suites
 
-# Of a comparison with more answers, the texts are read for the samples that are shown.
+# With more answers, the page reads only the texts of the samples that it shows.
 MOST_TEXTS: Final = comparisons.MOST_TEXTS
 
 
@@ -46,7 +46,7 @@ TIE_BAND = 0.01
 CHANGES = ("regressed", "improved", "same", "missing")
 CHANGE_SYMBOLS = {"regressed": "▼", "improved": "▲", "same": "=", "missing": "?"}
 NONE_REGRESSED = {
-    "improved": " Shown are those that improved.",
+    "improved": " The table shows samples that improved.",
     "same": " All scored the same.",
     "missing": " Scores are missing.",
 }
@@ -63,7 +63,7 @@ QUESTION = 160  # and of a question
 ROW_PX, SEEN_ROWS = 35, 6
 WIDTHS_PX = (130, 100, 310, 120, 150, 150, 75)  # of the table's columns
 PAGE_ROWS = 200  # rows of the table
-TELLING = 50  # items by which is told what every prompt begins with
+TELLING = 50  # items by which the page finds the prompts' common start
 RATING_TONES: Final = {  # by the first character of a rating
     "✓": Tone.BETTER,
     "✕": Tone.WORSE,
@@ -71,7 +71,7 @@ RATING_TONES: Final = {  # by the first character of a rating
     "?": Tone.UNDECIDED,
 }
 MOST_KEPT: Final = 2
-# Whether a verdict is still valid is told that much later.
+# The page may show an expired verdict as valid for this time.
 LASTS_S: Final = 60
 
 
@@ -87,7 +87,7 @@ class AnswerPanel:
 class ComparisonView:
     comparison: Comparison
     titles: Mapping[str, str]
-    differing: Mapping[str, Sequence[str]]  # by suite, which pins the two arms do not share
+    differing: Mapping[str, Sequence[str]]  # by suite, pins in which the two arms differ
     now: datetime
 
     @property
@@ -96,9 +96,8 @@ class ComparisonView:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """Pairs both answers to each item that has two, the largest losses first; with a
-        verdict, only the items that it used. Texts are read for a page of the table: there may
-        be 100,000.
+        """Pairs the two answers to each item, the largest losses first; with a verdict, only
+        the items that it used. It leaves out texts, because there may be 100,000 pairs.
         """
         verdict = self.comparison.verdict
         stored: Any = verdict.inputs.get("pairs", {}) if verdict else {}
@@ -122,8 +121,8 @@ class ComparisonView:
 
 
 def load(ctx: Context, proposal: str) -> ComparisonView:
-    """Loads the comparison, from memory where it is large and has ended: what it says of time
-    and validity may be a minute old. Raises NotFound.
+    """Loads the comparison. A large one that has ended comes from memory: its times and
+    validity may be a minute old. Raises NotFound.
     """
     found = get_proposal(ctx, proposal)
     if not is_large(found, MOST_TEXTS) or (found.open and found.verdict is None):
@@ -224,10 +223,10 @@ def show(view: ComparisonView) -> None:
     ctx = page_frame.context()
     page, number = _choose_page(rows)
     with pause_garbage_collection():
-        # The first items of all show what every prompt begins with.
+        # The first items of all show the prompts' common start.
         page, texts = _read(ctx, view, page, everything.head(TELLING))
     row = page.iloc[_show_table(page, f"{change}-{suite}-{number}")]
-    # The download is read in a thread that knows no visitor.
+    # Streamlit reads the download in a thread without a visitor.
     page_frame.offer_csv(
         f"samples-{view.id}",
         lambda: _read(ctx, view, rows, rows.head(0))[0].drop(columns=["key", "title"]),
@@ -267,12 +266,14 @@ def _choose_page(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 def _read(
     ctx: Context, view: ComparisonView, rows: pd.DataFrame, beside: pd.DataFrame
 ) -> tuple[pd.DataFrame, Mapping[str, SuiteTexts]]:
-    """Reads the texts of the rows. beside: rows whose questions are compared with theirs."""
+    """Reads the texts of the rows. beside: further rows, by which to find the prompts' common
+    start.
+    """
     whole = view.comparison
     if whole.without_texts:
-        asked = pd.concat([rows, beside])
+        needed = pd.concat([rows, beside])
         items = {
-            str(suite): list(of["item"]) for suite, of in asked.groupby("suite", observed=True)
+            str(suite): list(of["item"]) for suite, of in needed.groupby("suite", observed=True)
         }
         whole = with_texts(ctx, whole, items)
     texts = load_item_texts(ctx, whole)
@@ -356,9 +357,9 @@ def _answer_cells(rows: pd.DataFrame, arm: str) -> list[str]:
 def _show_answers(view: ComparisonView, row: pd.Series, texts: SuiteTexts) -> None:
     folded, expected = "", str(row["expected"])
     if texts.start:
-        summary = "… after the words that every prompt begins with"
+        summary = "… after the start that all prompts share"
         folded = f"<details><summary>{summary}</summary>{_scrolled(texts.start)}</details>"
-    wanted = f'<p class="note">unknown: {escape(texts.missing or "nobody stored it")}</p>'
+    wanted = f'<p class="note">unknown: {escape(texts.missing or "not stored")}</p>'
     question = markup.block(
         f"<p>{strong(row['item'])} · {escape(row['title'])} · "
         f"{CHANGE_SYMBOLS[row['change']]} {row['change']}</p>",
@@ -385,7 +386,9 @@ _TOKENS = re.compile(r"\s+|\w+|[^\w\s]")
 
 
 def render(before: AnswerPanel, after: AnswerPanel) -> str:
-    """Side by side: words that went are struck through, words that came are underlined."""
+    """Renders two answers side by side; removed words are struck through, added words
+    underlined.
+    """
     went, came = difference(before.text, after.text)
     return f'<div class="sg sg-answers">{_panel(before, went)}{_panel(after, came)}</div>'
 
@@ -410,7 +413,7 @@ def difference(before: str, after: str) -> tuple[str, str]:
     steps = matcher.get_opcodes()
     shared = (token for kind, a0, a1, *_ in steps if kind == "equal" for token in old[a0:a1])
     if not any(map(str.isalnum, shared)):
-        # Nothing to compare: marks on every word would hide which answer is the right one.
+        # Without a common word, marks on every word would make both answers hard to read.
         return plain_escape("".join(old)), plain_escape("".join(new))
     for kind, a0, a1, b0, b1 in steps:
         left, right = plain_escape("".join(old[a0:a1])), plain_escape("".join(new[b0:b1]))

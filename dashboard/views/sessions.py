@@ -1,5 +1,5 @@
-"""The Sessions page answers: which agents wait for me, and what did they do? All of it is
-refreshed every 2 s.
+"""The Sessions page answers: which agents wait for me, and what did they do? It refreshes every
+2 s.
 """
 
 import re
@@ -32,7 +32,7 @@ from harness.routing.agent import AgentGrant, AgentSession, SessionState
 # Each may be as long as `agents.max_message_bytes`.
 MOST_MESSAGES: Final = 30
 MOST_SWITCHES: Final = 100
-# Of one text; the rest is a note.
+# Characters of one text; a note gives its whole length.
 SHOWN_CHARACTERS: Final = 4_000
 SWITCH_LABELS: Final[Mapping[SwitchState, Label]] = {
     SwitchState.PENDING: Label("?", "waits for approval", Tone.UNDECIDED),
@@ -48,21 +48,21 @@ _STATES: Final = {
 }
 HIDDEN: Final = "not shown without signing in"
 GONE: Final = (
-    "It may have been deleted, with its transcript: a session is kept for agents.keep_days "
-    "after its last message, and a user's are deleted on request."
+    "It may be deleted with its transcript: Swapgate keeps a session for agents.keep_days "
+    "after its last message, and deletes a user's sessions on request."
 )
 
 
 def known_cost(session: AgentSession) -> str:
-    # Answers of unknown price add nothing: 0 may stand for them.
+    # Answers of unknown price add nothing, so 0 may mean unknown.
     return f"known cost {format_usd(session.cost_usd)}" if session.cost_usd else "no known cost"
 
 
 def _switch_cells(request: ModelSwitchRequest, now: datetime, *, readable: bool) -> markup.Row:
-    wanted = f"sub-tasks on {request.wanted}" if request.for_children else request.wanted
+    model = f"sub-tasks on {request.wanted}" if request.for_children else request.wanted
     by = escape(f", by {request.decided_by}") if request.decided_by else ""
     return {
-        "Model": noted(strong(wanted), f"asked {labels.date_time(request.asked_at)}"),
+        "Model": noted(strong(model), f"asked {labels.date_time(request.asked_at)}"),
         "State": markup.state(SWITCH_LABELS[request.state_at(now)]) + by,
         "The agent's reason": escape(visible_text(request.reason) if readable else HIDDEN),
     }
@@ -98,7 +98,9 @@ def _content(message: SessionMessage) -> str:
 
 
 def _part(part: Mapping[str, object]) -> str:
-    """Writes a part of a message. Pictures are never loaded: the address may be anybody's."""
+    """Writes a part of a message. The page never loads pictures, since a client chose their
+    addresses.
+    """
     if "text" in part:
         return str(part["text"])
     image = part.get("image_url")
@@ -119,7 +121,7 @@ def _note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
 
 
-# Of each button: what it does, and how the line after it begins.
+# Use case of each button, and the verb of the message after it.
 DECISIONS: Final[Mapping[str, tuple[Callable[..., ModelSwitchRequest], str]]] = {
     "Approve": (switches.approve_switch, "approved"),
     "Reject": (switches.reject_switch, "rejected"),
@@ -132,17 +134,17 @@ def decide(verb: str, request: ModelSwitchRequest, agent: str) -> None:
     @dialog(f"{verb} the switch?", Role.APPROVER, verb, width="medium")
     def ask(form: Form, request: ModelSwitchRequest) -> None:
         now = page_frame.context().clock.now()
-        # Nothing of it may be out of sight on a narrow screen.
+        # Facts, not a table: a narrow screen must show all of it.
         facts = "".join(
             f'<span class="neutral">{escape(name)}</span><span>{escape(value)}</span>'
             for name, value in switch_lines(request, now)
         )
         question = f"<p>{strong(switch_question(request, agent))}</p>"
         st.html(markup.block(question) + markup.block(facts, kind="sg-facts"))
-        reason = form.text("why", "Your reason (optional; the agent is told)")
-        said = f"{done} the switch that {agent} asked for."
+        reason = form.text("why", "Your reason (optional; the agent reads it)")
+        done_text = f"{done} the switch that {agent} asked for."
         form.submit(
-            f"{verb} the switch", said, act, request.id, reason, fingerprint=request.hash
+            f"{verb} the switch", done_text, act, request.id, reason, fingerprint=request.hash
         )
 
     ask(request)
@@ -161,10 +163,12 @@ def revoke_grant(form: Form, grants: Sequence[AgentGrant]) -> None:
     form.submit("Revoke it", f"revoked {id_}.", agents.revoke_grant, id_, reason)
 
 
-GRANTS_NOTE: Final = "The models outside of a route that people let agents use. Newest first."
+GRANTS_NOTE: Final = (
+    "Models outside of a route that people allowed agents to use. Newest first."
+)
 GRANT_ENDS: Final = (
-    "Routers refuse the model within seconds. A session on it answers again once it is "
-    "switched to another model."
+    "Routers refuse the model within seconds. A session that uses it answers again after a "
+    "switch to another model."
 )
 EVERY: Final = "2s"
 MOST_SESSIONS: Final = 50
@@ -180,7 +184,7 @@ def show() -> None:
     if decision is not None:
         decide(*decision)
     address = st.query_params.to_dict()
-    # Streamlit's link to the page that is shown leaves the browser's address as it was.
+    # A Streamlit link to the current page does not update the browser's address.
     st.query_params.from_dict(address)
     live(address)
     if "session" not in address:
@@ -190,11 +194,10 @@ def show() -> None:
 
 @st.fragment(run_every=EVERY)
 def live(address: Mapping[str, str]) -> None:
-    """Show what refreshes by itself: all but the dialog, in which somebody may be typing.
-
-    What comes and goes stands in a container, so that nothing below it is drawn anew.
+    """Refreshes all but the dialog, in which a person may be typing. Parts that appear and
+    disappear are in containers, so that Streamlit does not redraw the parts below them.
     """
-    # Under this key it does not fade while it is read anew.
+    # By its key, styles.css keeps it from fading while Streamlit refreshes it.
     with st.container(key="live-sessions"), current_user.live_part("The sessions"):
         if session := address.get("session"):
             behind = address.get("behind", "")
@@ -225,7 +228,7 @@ def _show_list(after: str | None) -> None:
             _show_waiting(request, names_of[request.agent], now)
     if not sessions:
         page_frame.show_empty(
-            "No agent has held a conversation yet. This page says how to open one:",
+            "No agent has opened a session yet. This page of the docs shows how:",
             "swapgate docs open agents",
         )
     for session in sessions:
@@ -235,8 +238,8 @@ def _show_list(after: str | None) -> None:
 
 
 def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> None:
-    """Shows one request with its buttons, without the agent's own words, which not everybody
-    may read; disabled buttons say why.
+    """Shows a request with its buttons. It omits the agent's words, which not every visitor may
+    read.
     """
     why = current_user.why_not(Role.APPROVER)
     with st.container(border=True, key=f"switch-{request.id}"):
@@ -253,7 +256,7 @@ def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> Non
                     key=f"{verb}-{request.id}",
                     disabled=bool(why),
                 ):
-                    # The dialog opens outside of what refreshes, which would close it.
+                    # The dialog opens outside of the fragment, whose refresh would close it.
                     st.session_state[DECISION] = (verb, request, agent)
                     st.rerun()
             if why:
@@ -267,7 +270,7 @@ def _show_session_link(session: AgentSession, agent: str, now: datetime) -> None
         *([f"user {session.user_id}"] if readable and session.user_id else []),
         *(session.model.text, session.state.value, cost, format_age(session.last_at, now)),
     ]
-    # The label is Markdown: a name that a client chose would load pictures there.
+    # The label is Markdown, in which a client's name could load pictures.
     label = _MARK.sub(r"\\\1", visible_text(f"{agent} · {session.id}"))
     with st.container(horizontal=True, vertical_alignment="center"):
         page_frame.link("sessions", label, "forum", session=session.id)
@@ -275,7 +278,7 @@ def _show_session_link(session: AgentSession, agent: str, now: datetime) -> None
 
 
 def _show_session(id_: str, behind: int | None) -> None:
-    """Shows one session. behind: the position that its messages go on behind; None for the
+    """Shows one session. behind: the position after which the messages start; None for the
     newest.
     """
     ctx, readable = page_frame.context(), current_user.may_read_content()
@@ -328,7 +331,7 @@ def _show_transcript(id_: str, start: int, total: int, *, readable: bool) -> Non
     last = start + len(messages)
     note = f"Messages {start + 1:,} to {last:,} of {total:,}."
     private = (
-        "" if readable else markup.note(f"What was said is private. {current_user.SIGN_IN}")
+        "" if readable else markup.note(f"The transcript is private. {current_user.SIGN_IN}")
     )
     st.html(markup.section("Transcript", note if total else "No message yet.") + private)
     parts = [
@@ -353,8 +356,8 @@ def _show_grants() -> None:
         return
     st.html(markup.section("Grants", GRANTS_NOTE))
     in_force = [grant for grant in page if _is_in_force(grant, now)]
-    none = "" if in_force else "No grant is in force."
-    show_openers([revoke_grant.opener(in_force, missing=none)])
+    missing = "" if in_force else "No grant is in force."
+    show_openers([revoke_grant.opener(in_force, missing=missing)])
     rows = [_grant_cells(grant, now) for grant in page]
     st.html(markup.table(rows, stacked=True))
     page_frame.show_rest(page, "grants", "swapgate agent grants")

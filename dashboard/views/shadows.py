@@ -1,5 +1,5 @@
-"""The Canary page's section of shadows: a candidate answers copies of requests, and no user
-sees its answers. What was found?
+"""The Canary page's section of shadows: how candidates answer copies of requests, which no user
+sees.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ from harness.routing.shadow import MAX_AT_ONCE, MAX_PER_DAY, Shadow, ShadowLimit
 
 MOST_ROWS: Final = 50
 EVERY: Final = "2s"
-# As on a canary: from half of the rollback level on, the page shows harm.
+# As for a canary, the page shows harm from half of the rollback level on.
 HARM_SHOWS = 0.5
 MIRRORING: Final = Label("◐", "mirroring", Tone.BETTER)
 WORSE: Final = Label("✕", "worse than the incumbent", Tone.WORSE)
 NO_PAIR: Final = (
-    "No pair of answers yet: a pair needs a request of a mirrored caller, and the answers of "
+    "No pair of answers yet: a pair needs a request of a mirrored caller and the answers of "
     "both models."
 )
 BY_HAND: Final = "none: an approver started it"
@@ -48,13 +48,13 @@ def show(names: Sequence[str]) -> None:
     ids = frozenset(status.shadow.id for status in running)
     ended = [status for status in page if status.shadow.id not in ids]
     if running:
-        # Its name keeps it from fading while it is read anew (styles.css).
+        # By its key, styles.css keeps it from fading while Streamlit refreshes it.
         with st.container(key="live-shadows"):
             live(heading, ids)
     elif not ended:
         page_frame.show_empty(
-            "A shadow sends a share of a route's requests to a second model, too, and "
-            "compares the answers. This starts one:",
+            "A shadow also sends a share of a route's requests to a second model and "
+            "compares the answers. This command starts a shadow:",
             "swapgate shadow start ROUTE PROVIDER/MODEL --reason WHY",
         )
     if ended:
@@ -64,7 +64,7 @@ def show(names: Sequence[str]) -> None:
 
 @st.fragment(run_every=EVERY)
 def live(heading: DeltaGenerator, ids: frozenset[str]) -> None:
-    """Refreshes by itself; a shadow that began or ended draws the page anew."""
+    """Refreshes the running shadows; a shadow that starts or ends reruns the page."""
     with current_user.live_part("The figures"):
         ctx = page_frame.context()
         now, running = ctx.clock.now(), shadows.list_running(ctx)
@@ -81,9 +81,9 @@ def _check_cells(check: CheckEvidence) -> markup.Row:
     share = escape(labels.percent(check.share_of_level, 0))
     return {
         "Check": escape(check.check.replace("_", " ")),
-        "Both": f"{check.both:,}",
-        "Incumbent alone": f"{check.incumbent_only:,}",
-        "Candidate alone": f"{check.candidate_only:,}",
+        "Both pass": f"{check.both:,}",
+        "Incumbent only": f"{check.incumbent_only:,}",
+        "Candidate only": f"{check.candidate_only:,}",
         "Neither": f"{check.neither:,}",
         "Evidence": f'<span class="{tone}">{share} of the level</span>',
     }
@@ -103,7 +103,7 @@ def _heading(running: Sequence[ShadowStatus]) -> str:
 
 
 def running_parts(status: ShadowStatus, now: datetime) -> Sequence[str]:
-    """Renders one that runs: state, figures, facts, and pairs by check, each to stand apart."""
+    """Renders a running shadow as separate parts: state, facts, and pairs by check."""
     shadow = status.shadow
     heading = (
         f"<h2>{escape(shadow.candidate.name)} beside {escape(shadow.route)}</h2>"
@@ -170,11 +170,12 @@ LIMITS: Final[Sequence[Fields]] = (
     },
 )
 PRIVATE: Final = (
-    "The candidate's provider gets what these callers write. Nobody gets the candidate's "
-    "answers: they are compared, counted and forgotten."
+    "The candidate's provider receives these callers' requests. Swapgate compares and counts "
+    "the candidate's answers and discards them; no user gets them."
 )
 NEEDS: Final = (
-    "A proposer needs an open proposal of this candidate; without one, an approver starts it."
+    "A proposer can start a shadow only for the candidate of an open proposal; an approver "
+    "can start it without a proposal."
 )
 
 
@@ -193,8 +194,8 @@ def start(form: Form, names: Sequence[str]) -> None:
     share = labels.weight(limits.share_bps)
     if route and candidate:
         form.say(
-            f"Within 2 s, {escape(share)} of the callers of {strong(route)} are mirrored to "
-            f"{strong(candidate)}; all of them go on getting the answers of "
+            f"Within 2 s, the router mirrors {escape(share)} of the callers of "
+            f"{strong(route)} to {strong(candidate)}. All of them still get the answers of "
             f"{strong(page_frame.incumbent_name(ctx, route))}.",
             PRIVATE,
             note=NEEDS,
@@ -209,8 +210,8 @@ def start(form: Form, names: Sequence[str]) -> None:
 @dialog("Stop the shadow", Role.PROPOSER, "shadow-stop", "stop")
 def stop(form: Form, shadow: Shadow) -> None:
     form.say(
-        f"Within 2 s nothing of route {strong(shadow.route)} is mirrored to "
-        f"{strong(shadow.candidate.name)} any more. What was counted stays."
+        f"Within 2 s, the router stops mirroring route {strong(shadow.route)} to "
+        f"{strong(shadow.candidate.name)}. The counts so far are kept."
     )
     done = f"stopped the shadow of route {shadow.route}."
     form.submit("Stop it", done, shadows.stop_shadow, shadow.route, reason=form.reason())

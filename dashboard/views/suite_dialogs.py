@@ -25,43 +25,43 @@ from harness.routing.context import Context
 CAPTURES: Final = "captures-to-label"
 ROW_HEIGHT_PX: Final = 88  # three lines of a request
 LABEL_PX: Final = 110
-KNOWN: Final = "Every process here knows it at its next look; routes can use it now."
+KNOWN: Final = "Each process here loads it at its next check; routes can use it now."
 RUN_NOTE: Final = (
-    "The provider charges for it. It decides nothing about a route; a suite with a judge "
-    "compares the judge with people first."
+    "The provider charges for the run. The run decides nothing about a route. If a judge "
+    "scores the suite, the run first compares the judge with people."
 )
 FILE_NOTE: Final = (
-    "JSONL or CSV with input and target, one item a line; also id, choices and metadata. "
-    "Labelled captures are taken too."
+    "JSONL or CSV, one item a line, with input and target, and optionally id, choices and "
+    "metadata. Labelled captures work too."
 )
 LABEL_NOTE: Final = (
-    "Write what a right answer is. A line without a label is left out. Labels are kept until "
-    "you leave: download them to go on later. The file has what users wrote: redacted, not "
-    "encrypted, and no deletion reaches it."
+    "Write a right answer as the label. Swapgate leaves out lines without a label. The page "
+    "keeps labels until you leave it: download them to continue later. The file has users' "
+    "text, redacted but not encrypted, and later deletions do not reach it."
 )
 ALL: Final = "all routes"
 PERIODS: Final[Mapping[str, timedelta | None]] = {
-    "all that is kept": None,
+    "all kept requests": None,
     "the last 24 hours": timedelta(days=1),
     "the last 7 days": timedelta(days=7),
 }
 OPTION_WORDS: Final[Mapping[str, str]] = {
     "ignore_case": "Upper and lower case count alike",
     "tolerance": "Numbers may differ by",
-    "final_line": "What the last line begins with, such as ANSWER:",
+    "final_line": "Start of the last line, such as ANSWER:",
     "labels": "Labels, separated by commas",
     "pattern": "Regular expression",
     "graded": "The score is the share that is right, not all or nothing",
     "schema": "JSON schema of an answer",
-    "any_of": "Each argument of a target lists all values that are right",
+    "any_of": "Each argument of a target lists all right values",
     "timeout_s": "Seconds that an answer's code may run",
     "memory_mb": "Memory that it may use, MB",
-    "rubric": "Rubric: what the judge gives each score for",
+    "rubric": "Rubric: when the judge gives each score",
     "show_target": "The judge reads the expected answer too",
-    "criteria": "What makes an answer the better one",
+    "criteria": "Criteria for the better answer",
     "seed": "Seed that draws which answer the judge reads first",
 }
-# What holds where a field stays empty.
+# The meaning of an empty field.
 EMPTY_WORDS: Final[Mapping[str, str]] = {
     "final_line": "Any line",
     "labels": "All targets of the file",
@@ -83,11 +83,11 @@ def run_suite(form: Form, suites: Mapping[str, int], targets: Sequence[str]) -> 
         placeholder=f"All {all_items:,}" if all_items else "All",
     )  # fmt: skip
     most = st.number_input(
-        "End it at this cost, US dollars", min_value=0.01, value=1.0, key=form.key("cost")
+        "Stop the run at this cost, US dollars", min_value=0.01, value=1.0, key=form.key("cost")
     )
     st.html(markup.note(RUN_NOTE))
     page_frame.warn_without_control()
-    form.says = f"{suite} on {target} is queued; the control process works on it."
+    form.says = f"Queued {suite} on {target}; the control process runs it."
     form.submit(
         "Run it now", "", worker_supervision.start_run, suite or "", target or "", items=items,
         budget=RunBudget(max_cost_usd=most),
@@ -97,8 +97,8 @@ def run_suite(form: Form, suites: Mapping[str, int], targets: Sequence[str]) -> 
 @dialog("Cancel the run", Role.PROPOSER, "run-end", "block", label="Cancel it")
 def cancel(form: Form, run: EvalRun) -> None:
     form.say(
-        f"The run {strong(run.id)} of {strong(run.suite)} ends for good, and so does an open "
-        "proposal that waits for it. What it measured is kept."
+        f"This ends the run {strong(run.id)} of {strong(run.suite)} for good, and an open "
+        "proposal that waits for it. The answers so far are kept."
     )
     done = f"ended the run {run.id}."
     form.submit("End the run", done, worker_supervision.cancel_run, run.id, form.reason())
@@ -106,19 +106,19 @@ def cancel(form: Form, run: EvalRun) -> None:
 
 @dialog("Add a suite", Role.ADMIN, "upload", "upload_file", width="medium")
 def add_suite(form: Form) -> None:
-    wanted = ask(form)
+    suite = ask(form)
     file = st.file_uploader(
         "Data file", type=["jsonl", "csv"], key="suite-file", max_upload_size=50
     )
     st.html(markup.note(FILE_NOTE))
     content = file.getvalue() if file is not None else b""
     form.need(content, "A data file is needed.")
-    done = f"added the suite {wanted.name}. {KNOWN}"
-    form.submit("Add the suite", done, add, wanted, file.name if file else "", content)
+    done = f"added the suite {suite.name}. {KNOWN}"
+    form.submit("Add the suite", done, add, suite, file.name if file else "", content)
 
 
-def add(_ctx: Context, actor: Actor, wanted: SuiteSettings, file: str, content: bytes) -> None:
-    suite_import.add_suite(page_frame.installation(), actor, wanted, file, content)
+def add(_ctx: Context, actor: Actor, suite: SuiteSettings, file: str, content: bytes) -> None:
+    suite_import.add_suite(page_frame.installation(), actor, suite, file, content)
     page_frame.reopen()
 
 
@@ -129,7 +129,7 @@ def label_captures(reading: Form) -> None:
     actor = current_user.signed_in()
     reader, lines = st.session_state.get(CAPTURES, ("", ()))
     if actor is None or actor.principal != reader:
-        # What one person read is not shown to the next one.
+        # Another person in this browser must not see these requests.
         st.session_state.pop(CAPTURES, None)
         _load_captures(reading)
         return
@@ -138,7 +138,7 @@ def label_captures(reading: Form) -> None:
         list_rows(lines),
         key="labels",
         disabled=["id", "Request", "Answer"],
-        # The label stays in sight on a phone, where the answer is reached sideways.
+        # Pinned: on a phone, the label stays visible beside the answer.
         column_config={
             "id": None,
             "Label": st.column_config.TextColumn(width=LABEL_PX, pinned=True),
@@ -147,18 +147,19 @@ def label_captures(reading: Form) -> None:
         hide_index=True,
         row_height=ROW_HEIGHT_PX,
     )
-    given = {row["id"]: str(row["Label"] or "") for row in edited}
+    labels_by_id = {row["id"]: str(row["Label"] or "") for row in edited}
     form = Form(Role.ADMIN, "label")
-    wanted = ask(form)
-    count = sum(1 for label in given.values() if label.strip())
+    suite = ask(form)
+    count = sum(1 for label in labels_by_id.values() if label.strip())
     form.need(count, "At least one label is needed.")
     st.download_button(
-        "Download the labels", write_labelled(lines, given, actor.name), "labelled.jsonl",
+        "Download the labels", write_labelled(lines, labels_by_id, actor.name),
+        "labelled.jsonl",
         "application/jsonl", icon=":material/download:", key="download-labels",
     )  # fmt: skip
-    done = f"made the suite {wanted.name}. {KNOWN}"
+    done = f"made the suite {suite.name}. {KNOWN}"
     label = f"Make a suite of {count} labelled requests"
-    form.submit(label, done, _add_labelled, lines, given, wanted)
+    form.submit(label, done, _add_labelled, lines, labels_by_id, suite)
 
 
 def list_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -173,10 +174,10 @@ def _load_captures(form: Form) -> None:
     route = st.selectbox("Route", [ALL, *names], key=form.key("route"))
     since = form.pick("period", "Captured in", PERIODS)
     near = st.slider(
-        "Leave out requests as similar as this to another one (1: only equal ones)",
+        "Leave out requests at least this similar to another (1: only equal requests)",
         0.5, 1.0, captures.NEAR_DUPLICATE_SIMILARITY, 0.05, key=form.key("near"),
     )  # fmt: skip
-    st.html(markup.note("Who read captured requests stands in the audit log."))
+    st.html(markup.note("The audit log records who reads captured requests."))
     form.submit(
         "Read them", f"read the captured requests of {route}.", _read_captures,
         route=None if route == ALL else route, since=since, near=near,
@@ -193,10 +194,10 @@ def _read_captures(ctx: Context, actor: Actor, /, **selection: Any) -> None:
 
 
 def write_labelled(
-    lines: Sequence[Mapping[str, Any]], given: Mapping[str, str], author: str
+    lines: Sequence[Mapping[str, Any]], labels_by_id: Mapping[str, str], author: str
 ) -> bytes:
     now = page_frame.context().clock.now()
-    labelled = captures.label_lines(lines, given, author, now)
+    labelled = captures.label_lines(lines, labels_by_id, author, now)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in labelled)
     return escape_surrogates(text).encode()
 
@@ -205,10 +206,10 @@ def _add_labelled(
     ctx: Context,
     actor: Actor,
     lines: Sequence[Mapping[str, Any]],
-    given: Mapping[str, str],
-    wanted: SuiteSettings,
+    labels_by_id: Mapping[str, str],
+    suite: SuiteSettings,
 ) -> None:
-    add(ctx, actor, wanted, "labelled.jsonl", write_labelled(lines, given, actor.name))
+    add(ctx, actor, suite, "labelled.jsonl", write_labelled(lines, labels_by_id, actor.name))
     st.session_state.pop(CAPTURES, None)
 
 
@@ -251,19 +252,19 @@ def _ask_option(form: Form, option: str, default: Any, key: str) -> object:
 
 
 def _ask_judge(form: Form) -> JudgeSettings | None:
-    # A judge is a plain model: those with parameters of their own have a mark in their names.
+    # A judge is a plain model; a `#` in a name marks a model with its own parameters.
     plain = [name for name in page_frame.model_names(page_frame.context()) if "#" not in name]
     judge = form.choose_or_type(
         "judge", "Model that judges", plain, need="Choose the model that judges first.",
         placeholder="Choose one, or write PROVIDER/MODEL",
     )  # fmt: skip
     most = st.number_input(
-        "End a run when the judge has cost, US dollars", min_value=0.01, value=None,
+        "Stop a run at this cost of the judge, US dollars", min_value=0.01, value=None,
         key=form.key("judge-cost"), placeholder="No limit",
     )  # fmt: skip
     form.say(
-        note="It is asked about every answer, at its provider's price. `references` under "
-        "`judge` in swapgate.yaml compares it with people at each run."
+        note="The judge scores every answer, at its provider's price. With `references` "
+        "under `judge` in swapgate.yaml, each run compares the judge with people."
     )
     is_named = all(judge.partition("/"))
     form.need(is_named, "Write the model that judges as PROVIDER/MODEL.")
@@ -280,11 +281,11 @@ def delete_user(form: Form) -> None:
     sentences = user_deletion.BEYOND
     beyond = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
     form.say(
-        "Their sessions with all messages and their captured requests go for good, and their "
-        "marks in the failover log. The audit log keeps your reason and the counts, and not "
-        "the id."
+        "This deletes for good the user's sessions with all messages, their captured "
+        "requests, and their marks in the failover log. The audit log keeps your reason and "
+        "the counts, but not the id."
     )
-    st.html(markup.block(f"<details><summary>Not reached</summary><ul>{beyond}</ul></details>"))
+    st.html(markup.block(f"<details><summary>Not deleted</summary><ul>{beyond}</ul></details>"))
     reason = form.text("why", REASON, need=lacks)
     form.submit(
         "Delete it", "deleted the content of a user; Audit has the counts.",

@@ -46,7 +46,7 @@ from harness.routing.table import RouteSuite
 # With more suites than these, the page has a search.
 MOST_ROWS: Final = 20
 SHOWN_RUNS: Final = 10
-# Among so many of the newest runs the newest one of a suite is looked for.
+# The page looks for a suite's newest run among this many runs.
 MOST_RUNS: Final = 300
 UNDER_WAY: Final = (RunState.QUEUED, RunState.RUNNING)
 STATES: Final = {
@@ -64,7 +64,7 @@ class SuiteView:
     summary: SuiteSummary
     routes: Mapping[str, RouteSuite]  # by the name of the route that it decides about
     run: EvalRun | None  # the newest
-    judge: str  # the model that scores it, empty where code does
+    judge: str  # the model that scores the answers; empty if code does
     # The newest comparison of its judge with people, and when it was made.
     calibration: tuple[JudgeCalibration, datetime] | None
 
@@ -134,11 +134,11 @@ def show() -> None:
     st.html(markup.title(_headline(suites, len(under_way)), escape(labels.date_time(now))))
     page_frame.show_done_message()
     if route := st.session_state.pop("nothing-captured", None):
-        how = f"Let it capture a share of its requests, in its settings on {route}'s page."
-        st.html(markup.banner(f"Nothing is captured of {route}.", how))
-    able = {v.summary.name: v.summary.items or 0 for v in suites if not v.summary.error}
-    none = "" if able else "There is no suite to run."
-    run = dialogs.run_suite.opener(able, sorted(names.values()), missing=none)
+        how = "Set the share of requests to capture in a route's settings, on Routes."
+        st.html(markup.banner(f"No request of {route} is captured.", how))
+    usable = {v.summary.name: v.summary.items or 0 for v in suites if not v.summary.error}
+    missing = "" if usable else "There is no suite to run."
+    run = dialogs.run_suite.opener(usable, sorted(names.values()), missing=missing)
     show_openers([run, dialogs.add_suite.opener()])
     if suites:
         found = page_frame.find(
@@ -154,11 +154,13 @@ def show() -> None:
     else:
         command = "swapgate suite import FILE --suite NAME --scorer exact"
         page_frame.show_empty("Add a suite above, or by this command:", command)
-    nothing = "Nothing has run yet. A proposal runs its suites by itself."
+    nothing = "No eval has run yet. A proposal runs its suites automatically."
     titles = {view.summary.name: view.summary.title for view in suites}
     rows = [run_cells(view, titles, now) for view in newest]
     st.html(
-        markup.listing("Newest runs", "Of proposals, of schedules and by hand.", rows, nothing)
+        markup.listing(
+            "Newest runs", "Runs by proposals, by schedules and by people.", rows, nothing
+        )
     )
     _cancel(under_way)
     _show_models(sorted({name for view in suites for name in view.routes}))
@@ -169,10 +171,12 @@ def show() -> None:
 def _show_captures() -> None:
     page = queries.list_captures(page_frame.context(), PageRequest(1))
     count = labels.plural(page.total or 0, "request")
-    kept = f"{count} of users kept, redacted; `swapgate capture list` tells until when."
-    none = "No request is kept. `swapgate route settings ROUTE --capture 1%` begins it."
-    st.html(markup.section("Captured requests", kept if page.total else none))
-    missing = "" if page.total else "Nothing is captured yet."
+    kept = f"{count} of users kept, redacted; `swapgate capture list` shows until when."
+    missing = (
+        "No request is kept. `swapgate route settings ROUTE --capture 1%` starts capturing."
+    )
+    st.html(markup.section("Captured requests", kept if page.total else missing))
+    missing = "" if page.total else "No request is captured yet."
     show_openers([dialogs.label_captures.opener(missing=missing), dialogs.delete_user.opener()])
 
 
@@ -188,7 +192,7 @@ def _headline(suites: Sequence[SuiteView], under_way: int) -> str:
         verb = "is" if under_way == 1 else "are"
         load = f"all {count} load" if several else f"{count}, it loads"
         return f"{labels.plural(under_way, 'run')} {verb} under way; {load}"
-    return f"{count}, all load; nothing runs now" if several else f"{count}, it loads"
+    return f"{count}, all load; no run is under way" if several else f"{count}, it loads"
 
 
 def _cancel(under_way: Sequence[RunView]) -> None:
@@ -230,7 +234,7 @@ def _suite_cells(view: SuiteView, now: datetime) -> Row:
 
 def _calibration(view: SuiteView, now: datetime) -> str:
     if view.calibration is None:
-        words = "not compared with people yet: run it once, with judge.references set"
+        words = "not compared with people yet: set judge.references and run the suite once"
         return f'<span class="undecided">? {escape(words)}</span>'
     found, at = view.calibration
     agreement = f"κ {format_score(found.kappa)}, " if found.kappa is not None else ""
@@ -240,7 +244,7 @@ def _calibration(view: SuiteView, now: datetime) -> str:
 
 def run_cells(view: RunView, titles: Mapping[str, str], now: datetime) -> Row:
     run = view.run
-    # Answers of unknown price add nothing: 0 may stand for them.
+    # Answers of unknown price add nothing, so 0 may mean unknown.
     known = view.cost_usd or not view.samples
     return {
         "Run": noted(strong(run.id), labels.age(run.created_at, now)),
@@ -252,13 +256,13 @@ def run_cells(view: RunView, titles: Mapping[str, str], now: datetime) -> Row:
     }
 
 
-# With the shape of its mark in the chart.
+# Label of each standing, and the shape of its mark in the chart.
 STANDINGS: Final = {
     Standing.INCUMBENT: (Label("●", "serves now", Tone.NEUTRAL), "circle"),
     Standing.BETTER: (Label("✓", "better", Tone.BETTER), "triangle-up"),
     Standing.NOT_WORSE: (Label("≥", "not worse", Tone.BETTER), "triangle-right"),
     Standing.OPEN: (Label("?", "not decided", Tone.UNDECIDED), "diamond"),
-    Standing.HOPELESS: (Label("✕", "hopeless", Tone.WORSE), "square"),
+    Standing.HOPELESS: (Label("✕", "claim out of reach", Tone.WORSE), "square"),
     Standing.WORSE: (Label("✕", "worse", Tone.WORSE), "triangle-down"),
     Standing.EARLIER: (
         Label("=", "measured against another model", Tone.NEUTRAL), "triangle-left",
@@ -273,9 +277,9 @@ FEWEST_POINTS: Final = 2
 def _show_models(routes: Sequence[str]) -> None:
     if not routes:
         return
-    st.html(markup.section("Models", "Each model that the suites of a route measured."))
-    asked = st.query_params.get("route")
-    at = routes.index(asked) if asked in routes else 0
+    st.html(markup.section("Models", "All models that were measured on a route's suites."))
+    from_address = st.query_params.get("route")
+    at = routes.index(from_address) if from_address in routes else 0
     route = st.selectbox("Route", routes, index=at, key="models-route")
     try:
         board = leaderboard.load_leaderboard(page_frame.context(), route)
@@ -292,11 +296,11 @@ def _show_models(routes: Sequence[str]) -> None:
             if unpriced := [row.name for row in board.rows if row.usd_per_1000 is None]:
                 names = ", ".join(unpriced)
                 st.html(
-                    markup.note(f"Without a known price, and so not in the chart: {names}.")
+                    markup.note(f"Not in the chart, because their price is unknown: {names}.")
                 )
         st.html(markup.table([row_cells(row, route) for row in board.rows], stacked=True))
     else:
-        st.html(markup.note("No candidate was measured on these suites, as they are, yet."))
+        st.html(markup.note("No candidate was measured yet on these suites' current versions."))
     for line in next_lines(board):
         st.html(markup.note(line))
 
@@ -330,7 +334,7 @@ def row_cells(row: LeaderboardRow, route: str) -> Row:
     between = format_points_interval(row.delta_low, row.delta_high)
     measured = row.measured_at.date().isoformat() if row.measured_at else ""
     look = f", look {row.look}" if row.look > 1 else ""
-    best = "no other is both better and cheaper" if row.is_cheapest_so_good else ""
+    best = "no other model is both better and cheaper" if row.is_cheapest_so_good else ""
     ending = row.ending.removeprefix(f"{row.name} ")
     about = "; ".join(filter(None, (best, ending)))
     propose = (
@@ -355,16 +359,16 @@ def row_cells(row: LeaderboardRow, route: str) -> Row:
 def next_lines(board: Leaderboard) -> Sequence[str]:
     if not board.schedule:
         command = f"`swapgate route settings {board.route} --candidates …`"
-        return [f"No candidates are measured by the clock. {command} names them."]
+        return [f"No schedule measures candidates for this route. {command} sets one."]
     plan = board.next_round
     when = labels.date_time(board.next_round_at) if board.next_round_at else "never"
     if board.obstacle:
         when = f"once the route is free ({board.obstacle})"
-    names = ", ".join(one.name for one in plan.measured)
+    names = ", ".join(candidate.name for candidate in plan.measured)
     cost = f", about {format_usd(plan.cost_usd)}" if names else ""
     lines = [f"Next round {when}: {names or 'no model is new'}{cost}."]
     lines.append(f"Schedule: {board.schedule}.")
-    lines += [f"{one.name} waits: {one.remark}." for one in plan.waiting]
+    lines += [f"{candidate.name} waits: {candidate.remark}." for candidate in plan.waiting]
     return [*lines, *(f"{warning}." for warning in plan.warnings)]
 
 

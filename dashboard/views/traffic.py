@@ -1,4 +1,6 @@
-"""The Traffic page answers: do callers get answers, and which models were left, and why?"""
+"""The Traffic page answers: do callers get answers, and which models did requests leave, and
+why?
+"""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -56,7 +58,8 @@ def show() -> None:
     command = ["route", "traffic", *([route] if route else []), "--since", since]
     if report.last_request is None:
         page_frame.show_empty(
-            "No request has been recorded in 30 days. This sends some through the router:",
+            "No request has been recorded in 30 days. This command sends requests through "
+            "the router:",
             "swapgate sim traffic",
         )
         page_frame.copy_as_cli(command)
@@ -76,7 +79,7 @@ def show() -> None:
         "No target answered.",
     )
     _list(
-        "Models that were left, and why",
+        "Models that requests left, and why",
         f"Failovers in {period}, by model.",
         [_reason_cells(reason, report.now) for reason in reasons],
         "No request left its first model.",
@@ -99,9 +102,9 @@ def _choices(names: Sequence[str]) -> tuple[str, str | None]:
             bind="query-params",
         )
         route = st.selectbox("Route", [ALL, *names], key="route", bind="query-params")
-    asked = st.query_params.get("route", ALL)
-    if asked not in (ALL, *names):
-        st.html(markup.banner("?", f"There is no route {asked}; these are all routes."))
+    name = st.query_params.get("route", ALL)
+    if name not in (ALL, *names):
+        st.html(markup.banner("?", f"There is no route {name}; the page shows all routes."))
     return chosen or "24h", None if route in (None, ALL) else route
 
 
@@ -111,8 +114,8 @@ def _stale(report: TrafficReport) -> str:
         return ""
     words = (
         f"No request has been recorded since {labels.date_time(since)} "
-        f"({labels.age(since, report.now)}). Either nobody asks, or the router does not reach "
-        "the database: swapgate doctor tells."
+        f"({labels.age(since, report.now)}). Either no client sends requests, or the router "
+        "does not reach the database: `swapgate doctor` checks it."
     )
     return markup.banner("STALE.", words)
 
@@ -147,7 +150,7 @@ def _pace(report: TrafficReport) -> str:
     first = next((point.minute for point in report.course if point.requests), None)
     if first is None:
         return "none in this time"
-    # Of traffic that began within the window, the time before says nothing.
+    # If traffic began within the window, the average starts at its first request.
     begun = first if first > report.since else report.now - report.window
     hours = (report.now - begun) / timedelta(hours=1)
     if hours < 1:
@@ -157,7 +160,7 @@ def _pace(report: TrafficReport) -> str:
 
 
 def _routes(routes: Sequence[RouteTraffic]) -> None:
-    st.html(markup.section("Routes", "Those with most errors first."))
+    st.html(markup.section("Routes", "Routes with the most errors first."))
     found = page_frame.find(
         routes, MOST_ROUTES, "Find a route", "Part of its name", lambda traffic: traffic.route
     )
@@ -171,7 +174,7 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
         }
         for traffic in found[:MOST_ROUTES]
     ]
-    nothing = markup.note("No route with traffic has this in its name.")
+    nothing = markup.note("No route with traffic has this text in its name.")
     st.html(markup.table(rows, stacked=True) or nothing)
     if len(found) > MOST_ROUTES:
         st.html(markup.note(f"{MOST_ROUTES} of {labels.plural(len(found), 'route')}."))
@@ -223,7 +226,7 @@ def _failovers(window: timedelta, route: str | None) -> str:
     st.html(
         markup.section(
             "The newest failovers",
-            "Sizes and kinds of the requests are kept, never their content; users as hashes.",
+            "Swapgate keeps the requests' sizes and kinds and hashes of users, never content.",
         )
     )
     user = ""
@@ -235,7 +238,7 @@ def _failovers(window: timedelta, route: str | None) -> str:
         ).strip()
     else:
         st.html(markup.note(f"To look for one user: {current_user.SIGN_IN}"))
-    # The download is read in a thread that knows no visitor.
+    # Streamlit reads the download in a thread without a visitor.
     ctx, secret = page_frame.context(), page_frame.installation().secret
 
     def load(part: PageRequest) -> Page[Failover]:
@@ -248,8 +251,8 @@ def _failovers(window: timedelta, route: str | None) -> str:
 
     page = load(PageRequest(MOST_FAILOVERS))
     if not page:
-        nobody = f"No request of {user} left its first model." if user else "None."
-        st.html(markup.note(nobody))
+        nothing = f"No request of {user} left its first model." if user else "None."
+        st.html(markup.note(nothing))
         return user
     st.html(markup.table(map(_failover_cells, page), stacked=True))
     st.html(markup.note(f"{len(page)} of {labels.plural(page.total, 'failover')}."))
@@ -258,11 +261,13 @@ def _failovers(window: timedelta, route: str | None) -> str:
 
 
 def _failover_cells(failover: Failover) -> markup.Row:
-    """Has no content of the request; the provider's sentence shows where the mouse points."""
+    """Writes no content of the request. A tooltip has the provider's own sentence."""
     at = f"at {failover.place}" if failover.place else ""
     why = escape(failure_words(failover.failure))
-    if said := " ".join(filter(None, (str(failover.status or ""), failover.code, at))):
-        why += f' <span class="note" title="{escape(failover.sentence)}">{escape(said)}</span>'
+    if detail := " ".join(filter(None, (str(failover.status or ""), failover.code, at))):
+        why += (
+            f' <span class="note" title="{escape(failover.sentence)}">{escape(detail)}</span>'
+        )
     return {
         "When (UTC)": escape(f"{failover.at:%d %b %H:%M:%S}".removeprefix("0")),
         "Route": escape(failover.route),
@@ -292,10 +297,10 @@ def _draw(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
         for name, count in ((FAILED, point.failed), (LEFT, point.charged)):
             if count and point.requests:
                 share = count / point.requests
-                said = f"{moment}: {name} in {format_percent(share, significant=2)} of {what}"
+                detail = f"{moment}: {name} in {format_percent(share, significant=2)} of {what}"
                 at_middle = (at + until) / 2
                 shares.append(
-                    {"at": at_middle, "share": 100 * share, "what": name, "text": said}
+                    {"at": at_middle, "share": 100 * share, "what": name, "text": detail}
                 )
     panels = [_request_panel(report, pd.DataFrame(counts), palette, alone=not shares)]
     if shares:

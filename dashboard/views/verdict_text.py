@@ -1,4 +1,4 @@
-"""Writes what a verdict says: on Compare, and the forecast of a proposal."""
+"""Writes the text of a verdict on Compare, and of a proposal's forecast."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ def verdict_card(view: ComparisonView) -> VerdictCard:
     basis = VerdictBasis.from_verdict(verdict)
     label, end = labels.verdict_label(verdict), view.comparison.proposal.end
     if verdict.outcome == "passed" and end is not None:
-        # A pass that its canary refuted no longer advises a swap.
+        # After a rollback, a passed verdict no longer recommends a swap.
         label = labels.Label("✕", label.words, labels.Tone.WORSE, f"but {end.clause}")
     return VerdictCard(
         label=label,
@@ -48,7 +48,7 @@ def verdict_card(view: ComparisonView) -> VerdictCard:
 def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
     proposal = view.comparison.proposal
     passed_in_vain = verdict.outcome == "passed" and proposal.phase is ProposalPhase.REJECTED
-    # Of a rollback, the label and the card beside it say so.
+    # For a rollback, the label and the card beside it already report it.
     if passed_in_vain or proposal.phase is ProposalPhase.CANCELLED:
         ended = labels.phase_label(proposal).words
         because = proposal.closed_because.rstrip(".")
@@ -168,15 +168,17 @@ def _share(difference: float, former: float) -> str:
     return labels.percent(difference / former, 0) if former else "by far"
 
 
-AGAINST_NOTE = "The verdict does not rest on these; each interval stands for itself."
+AGAINST_NOTE = (
+    "The verdict does not depend on these figures. Their intervals are not "
+    "adjusted for multiple comparisons."
+)
 
 
 def against_card(view: ComparisonView) -> str:
     verdict = view.comparison.verdict
     if verdict is None:
         return ""
-    else_ = "" if verdict.outcome == "passed" else "else "
-    heading = f"What {else_}speaks against it"
+    heading = "Against the swap" if verdict.outcome == "passed" else "Also against the swap"
     lines = "".join(
         f"<p>▲ {markup.strong(drawback.what)}: {markup.escape(drawback.text)}</p>"
         for drawback in list_drawbacks(view.comparison, view.titles)
@@ -192,7 +194,7 @@ def stale_reason(view: ComparisonView) -> str:
         return ""
     if validity.proof is ProofState.STALE:
         return f"the content has changed since: {validity.why}"
-    # Once the candidate was promoted, the verdict has done its work.
+    # After the promotion, nothing depends on the verdict's expiry.
     promoted = view.comparison.proposal.phase is ProposalPhase.PROMOTED
     return "" if promoted else f"it expired {labels.age(verdict.expires_at, view.now)}"
 
@@ -206,9 +208,9 @@ def claim_rows(
             "Claim": _claimed(option, estimate, titles if len(planned) > 1 else {}),
             "Items": _times(option.items, option.epochs),
             "Costs at most": labels.usd(option.cost_usd),
-            "Shown if equal": labels.percent(option.if_equal, 0),
-            f"Shown if {points} points better": labels.percent(option.if_better, 0),
-            "80 % takes": _times(option.enough.items, option.enough.epochs)
+            "Chance to pass if equal": labels.percent(option.if_equal, 0),
+            f"Chance if {points} points better": labels.percent(option.if_better, 0),
+            "Items for an 80 % chance": _times(option.enough.items, option.enough.epochs)
             if option.enough
             else f"over {estimate.advice.suite_items:,}",
         }
@@ -222,7 +224,7 @@ def _claimed(option: ClaimOption, estimate: SuiteEstimate, titles: Mapping[str, 
     if option.claim is not Claim.SUPERIOR:
         words += f", within {format_score(option.margin, None)} points"
     if option.population is ClaimPopulation.THESE:
-        words += ", on these very items"
+        words += ", on these items only"
     if titles:
         words = f"{titles.get(estimate.plan.suite, estimate.plan.suite)}: {words}"
     recommended = option is estimate.advice.recommended
@@ -254,7 +256,7 @@ def expense_line(planned: Sequence[SuiteEstimate]) -> str:
 def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
     sentences = [expense_line(planned)]
     sentences += [
-        f"Recommended is “{labels.CLAIMS[advice.recommended.claim]}”: {advice.why}."
+        f"We recommend the claim “{labels.CLAIMS[advice.recommended.claim]}”: {advice.why}."
         for plan, advice in ((estimate.plan, estimate.advice) for estimate in planned)
         if plan.role is SuiteRole.PRIMARY
     ]
@@ -280,23 +282,23 @@ def slice_line(slice_: SliceFigures, report: SuiteReport) -> str:
     effect = _effect(slice_, known=known)
     used = labels.plural(slice_.n_used, report.figures.unit)
     follows = (
-        "It is shown worse, which fails the candidate whatever its mean is."
+        "The slice is shown worse, so the candidate fails whatever the suite's mean is."
         if report.outcome == "failed"
-        else "It is worse as scored."
+        else "The candidate's score on this slice is lower."
     )
     return f"{effect}; {used}. {follows}"
 
 
 def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
-    """`−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. …` In a weighted mean it has no
-    limit.
+    """`−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. …` A suite that only counts in the
+    weighted mean has no limit.
     """
     if report.n_used and report.is_unscored:
         return report.reason
     known = report.n_used >= FEWEST_PAIRS and None not in (report.ci_low, report.ci_high)
     effect, pairs = _effect(report, known=known), _pairs(report, basis)
     if not basis.decides(report) and report.n_used:
-        return f"{effect}; {pairs}. It counts in the mean."
+        return f"{effect}; {pairs}. The suite counts only in the mean."
     if report.outcome == "infra_error" or report.n_used == 0:
         return report.reason
     limit = (
@@ -330,7 +332,7 @@ def _pairs(report: SuiteReport, basis: VerdictBasis) -> str:
 def slices_note(report: SuiteReport) -> str:
     note = (
         "Candidate minus current model in each slice, in percentage points; whisker: 95 % CI. "
-        "A slice that is shown worse fails the candidate, whatever its mean is."
+        "A slice that is shown worse makes the candidate fail, whatever the suite's mean is."
     )
     counted: Counter[str] = Counter()
     for part in report.figures.slices or ():
@@ -343,8 +345,8 @@ def slices_note(report: SuiteReport) -> str:
 
 def bars_note(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> str:
     clusters = [
-        f" Those of {titles.get(report.suite, report.suite)} count clusters: the mean over "
-        f"the items of one {report.figures.cluster}."
+        f" The bars of {titles.get(report.suite, report.suite)} count clusters; a cluster's "
+        f"score is the mean over the items of one {report.figures.cluster}."
         for report in reports
         if report.figures.cluster
     ]
@@ -358,9 +360,9 @@ def _cost_claim(report: SuiteReport) -> str:
     cost = report.figures.cost
     if cost is None:
         return ""
-    claimed = f"{format_percent(cost.min_saving)} less was claimed"
+    claimed = f"the proposal claimed {format_percent(cost.min_saving)} less"
     if cost.saving is None:
-        return f" What it saves is unknown; {claimed}."
+        return f" The saving is unknown; {claimed}."
     found = f" Cost per item {format_percent(cost.saving)} less"
     if cost.saving_low is not None:
         found += (
@@ -372,8 +374,9 @@ def _cost_claim(report: SuiteReport) -> str:
 def _why_open(report: SuiteReport) -> str:
     if report.outcome == "harness_mismatch":
         rule, lenient = report.figures.rule, report.figures.lenient
-        read = f", scored leniently {labels.points(lenient.delta)}" if lenient else ""
-        return f" Broken most often: {rule or 'an unnamed rule'}{read}."
+        points = labels.points(lenient.delta) if lenient else ""
+        read = f"; scored leniently, the difference is {points} points" if lenient else ""
+        return f" Most often violated format rule: {rule or 'unnamed'}{read}."
     low, high = report.ci_low, report.ci_high
     if report.outcome != "inconclusive" or low is None or high is None:
         return ""

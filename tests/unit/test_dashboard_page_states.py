@@ -57,7 +57,7 @@ FILLED_BY = {
     "providers": "<code>swapgate provider add openai",
     "routes": "<code>swapgate init --guided",
     "sessions": "<code>swapgate docs open agents",
-    "suites": "Nothing has run yet.",
+    "suites": "No eval has run yet.",
     "traffic": "<code>swapgate sim traffic",
 }
 # Why a button is off for who may only read.
@@ -352,7 +352,7 @@ def test_a_hold_is_said_first_alike_by_canary_page_and_command_line_before_what_
     assert facts["state"] == "on hold at 5 %"
     assert facts["why"] == "Router w1 has an old snapshot, see `/readyz`."
     assert f"<b>Next:</b> {facts['next']}" in said
-    table = said[said.index("What was done") :]
+    table = said[said.index("Actions") :]
     assert "<b>1 % to 5 %</b><br>by swapgate" in table
     assert "exposures at 1 %, no evidence of harm beyond tolerance" in table
     assert "<b>enough exposures</b>" in table
@@ -611,7 +611,7 @@ def test_a_part_that_refreshes_itself_ends_with_the_sign_in_that_reading_needs(
         away.setattr(sign_in_page, "resume", raise_unavailable)
         lost = AppTest.from_function(refreshed, default_timeout=120).run()
     assert not lost.text
-    assert "nobody can sign in" in text(lost)
+    assert "Sign-in does not work" in text(lost)
     dashboard_sessions.end(ctx, found)
     assert shown_text() == "the whole page again"
 

@@ -56,7 +56,7 @@ def test_what_was_said_is_read_with_a_key_alone_and_an_unknown_price_is_not_noth
     said = page_text(monkeypatch, tmp_path, session=session.id)
     assert SCOUT in said
     assert "A-1815" not in said
-    assert "What was said is private" in said
+    assert "The transcript is private" in said
     assert "known cost $0.02" in said
 
     signed_in_as(monkeypatch, "vera", Role.VIEWER)
@@ -95,7 +95,7 @@ def test_a_purged_session_is_said_to_be_gone(
     gone = page_text(monkeypatch, tmp_path, session=session.id)
 
     assert "There is no such session" in gone
-    assert "It may have been deleted" in gone
+    assert "It may be deleted" in gone
 
 
 def ask(session: AgentSession) -> ModelSwitchRequest:

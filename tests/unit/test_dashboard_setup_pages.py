@@ -258,7 +258,7 @@ def test_a_clients_limits_are_changed_and_its_key_revoked_by_its_name(
     assert changed.limits == KeyLimits(budget_day_usd=9.5)
     # The dialog still shows what it was opened with.
     fill(app, {f"limit-budget_day_usd-{client.id}": 900}, f"limit-now-{client.id}")
-    assert "somebody else changed this key's limits" in text(app)
+    assert "another person changed this key's limits" in text(app)
 
     app.session_state[f"act-{client.id}"] = "Revoke"
     app.run()
@@ -381,7 +381,7 @@ def test_each_scorer_is_asked_for_its_options_and_its_judge() -> None:
         assert not app.exception
         assert bool([box for box in app.selectbox if box.key == "upload-judge"]) == judged
     fill(app, {"upload-name": "replies", "upload-schema-json_schema": "{"})
-    assert "no JSON object" in app.session_state.asked[1]
+    assert "not a JSON object" in app.session_state.asked[1]
     app.selectbox(key="upload-scorer").select("rubric").run()
     assert app.session_state.asked[1] == "Write the rubric first."
     app.text_area(key="upload-rubric-rubric").set_value("1: polite. 0: else.").run()

@@ -128,7 +128,7 @@ def test_200_routes_are_few_lines_and_a_search(
         '<a href="routes?route=team-013" target="_self"><b>team-013</b></a>'
     ]
     app.text_input(key="find").set_value("nobody").run()
-    assert "No route has this in its name" in text(app)
+    assert "name, description or model contains this text" in text(app)
 
 
 @pytest.mark.req("B5")
@@ -159,7 +159,7 @@ def test_the_audit_log_is_filtered_and_exported(
     assert '<a href="routes?route=team-007" target="_self">route team-007</a>' in text(app)
     assert "--subject TEAM-007" in app.code[0].value
     app.text_input(key="actor").set_value("nobody").run()
-    assert "No event has all of this" in text(app)
+    assert "No event matches all fields" in text(app)
 
     events = queries.read_audit_events(page_frame.context())
     assert sum(1 for _ in events) == total

@@ -52,7 +52,9 @@ def test_a_slice_that_is_shown_worse_fails_its_suite_and_a_chart_says_what_decid
         "−50.0 points, 95 % CI −63.0 to −37.0; 60 items. It is shown worse, which fails the "
         "candidate whatever its mean is."
     )
-    assert "It is worse as scored." in verdict_text.slice_line(DANISH, report("inconclusive"))
+    assert "The candidate's score on this slice is lower." in verdict_text.slice_line(
+        DANISH, report("inconclusive")
+    )
     later = replace(report(slices=(DANISH, replace(DANISH, value="English"))), n_used=100)
     assert "decided on the first 100 items; the slices were tested on more" in (
         verdict_text.slices_note(later)
