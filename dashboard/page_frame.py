@@ -285,7 +285,7 @@ def warn_without_control() -> None:
 def copy_as_cli(*commands: Sequence[str]) -> None:
     with st.expander("Copy as CLI", icon=":material/terminal:"):
         for words in commands:
-            st.code(shlex.join(["swapgate", *words]), language=None)
+            st.code(shlex.join(["swapgate", *words]), language=None, wrap_lines=True)
 
 
 def titles(ctx: Context) -> Mapping[str, str]:

@@ -42,7 +42,7 @@ def show() -> None:
     if view.comparison.proposal.selection:
         route = view.comparison.proposal.route
         board = markup.link("/suites", "All candidates of the route side by side", route=route)
-        st.html(f'<p class="note">{board}.</p>')
+        st.html(markup.block(f'<p class="note">{board}.</p>'))
     if view.comparison.verdict is not None:
         show_format_failures(view.comparison, view.titles)
         if view.comparison.is_measured:

@@ -200,7 +200,7 @@ def _spending() -> None:
         st.html(markup.table(rows, stacked=True))
     else:
         page_frame.show_empty(
-            "Swapgate has spent nothing this month. An eval spends:",
+            "Swapgate has spent nothing this month. This command runs an eval:",
             "swapgate eval run SUITE PROVIDER/MODEL",
         )
 
@@ -223,7 +223,7 @@ def _person_cells(view: PersonView) -> markup.Row:
         declared = state(Label("?", "not declared yet", Tone.UNDECIDED))
     else:
         declared = faint("as named")
-    return {"Name": strong(view.name), "Acts by": escape(way), "Is": declared}
+    return {"Name": strong(view.name), "Acts by": escape(way), "Person": declared}
 
 
 NO_OTHER: Final = "No other person here"

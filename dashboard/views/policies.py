@@ -172,7 +172,7 @@ def _guardrails(canary: CanaryPolicy) -> str:
         name = GUARDRAIL_NAMES[guardrail]
         grouped.setdefault(ratio, []).append(name[0].lower() + name[1:])
     parts = [
-        f"{'No more' if ratio == 1.0 else f'At most {format_number(ratio)} times'}: "
+        f"{'No increase' if ratio == 1.0 else f'At most {format_number(ratio)} times'}: "
         f"{', '.join(names)}"
         for ratio, names in sorted(grouped.items())
     ]

@@ -254,7 +254,7 @@ def price_cell(model: MatrixModel) -> str:
     if origin is None or not origin.source:
         now = origin.current if origin is not None else None
         other = f"; the catalogue lists {_price(now)}" if now is not None else ""
-        return noted(escape(_price(model.price)), f"given to this provider{other}")
+        return noted(escape(_price(model.price)), f"set for this provider{other}")
     since = f", {origin.as_of:%d %b %Y}" if origin.as_of else ""
     return noted(escape(_price(model.price)), f"{origin.source}{since}")
 

@@ -116,7 +116,7 @@ ADVANCED_RIGHT: Final[Fields] = {
 }  # fmt: skip
 DESCRIPTION: Final = Field("What it is for")
 SIDE_EFFECTS: Final = Field(
-    "Its tools have side effects: no copy of a request goes to another model"
+    "Its tools have side effects: no shadow, and no requests to keep models warm"
 )
 NO_CANDIDATES: Final = CandidateSchedule((), "0 3 * * 1", 5.0)  # Mondays at 3
 CANDIDATES: Final[Sequence[Fields]] = (

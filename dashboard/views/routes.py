@@ -250,7 +250,7 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
     facts = list_facts(view.measured, lambda at: labels.age(at, view.now), titles)
     rows = [(name[:1].upper() + name[1:], escape(fact or DASH)) for name, fact in facts]
     note = (
-        f"The figures are of {view.name(view.route.incumbent)}. The route had {traffic}. "
+        f"These figures describe {view.name(view.route.incumbent)}. The route had {traffic}. "
         "Latency covers the last day."
     )
     return markup.section("Measured", note) + markup.facts(

@@ -195,7 +195,7 @@ def _target_cells(row: TargetTraffic) -> markup.Row:
         "Provider": strong(row.provider),
         "Target": escape(model) if row.target else faint("all of its targets"),
         "Answered": labels.count(row.requests),
-        "Times left": strong(labels.count(row.left)) if row.left else faint("none"),
+        "Failovers": strong(labels.count(row.left)) if row.left else faint("none"),
         "95 % within": escape(p95 or DASH),
         "Cost": escape(labels.usd(row.known_cost_usd)),
     }
@@ -232,7 +232,7 @@ def _failovers(window: timedelta, route: str | None) -> str:
     user = ""
     if current_user.may_read_content():
         user = st.text_input(
-            "Only one user's",
+            "Failovers of one user",
             key="user",
             placeholder="The user's id as your application sends it, or its hash",
         ).strip()
@@ -251,7 +251,9 @@ def _failovers(window: timedelta, route: str | None) -> str:
 
     page = load(PageRequest(MOST_FAILOVERS))
     if not page:
-        nothing = f"No request of {user} left its first model." if user else "None."
+        nothing = (
+            f"No request of {user} left its first model." if user else "There was no failover."
+        )
         st.html(markup.note(nothing))
         return user
     st.html(markup.table(map(_failover_cells, page), stacked=True))

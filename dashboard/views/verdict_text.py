@@ -282,7 +282,7 @@ def slice_line(slice_: SliceFigures, report: SuiteReport) -> str:
     effect = _effect(slice_, known=known)
     used = labels.plural(slice_.n_used, report.figures.unit)
     follows = (
-        "The slice is shown worse, so the candidate fails whatever the suite's mean is."
+        "The slice is shown worse, so the candidate fails, whatever the suite's mean is."
         if report.outcome == "failed"
         else "The candidate's score on this slice is lower."
     )

@@ -338,7 +338,7 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
     assert route_holds.BUSY in text(busy)
 
     app = dialog("kept('glass-target-quiet', 'sim/sim-better')", "route_holds.propose('quiet')")
-    assert "in the place of <b>sim/sim-base</b>" in text(app)
+    assert "instead of <b>sim/sim-base</b>" in text(app)
     assert app.button(key="glass-now-quiet").disabled
     fill(app, {"glass-why-quiet": "it is switched off tonight"}, "glass-now-quiet")
     (asked,) = break_glass.list_open(page_frame.context())
@@ -360,7 +360,7 @@ def test_a_shadow_without_a_proposal_is_started_by_an_approver_and_stopped(
 ) -> None:
     app = dialog("shadows.start(['quiet'])")
     fill(app, {"shadow-route": "quiet", "shadow-candidate-quiet": "sim/sim-better"})
-    assert "all of them go on getting the answers of <b>sim/sim-base</b>" in text(app)
+    assert "All of them still get the answers of <b>sim/sim-base</b>" in text(app)
     assert app.button(key="shadow-now").disabled
     fill(app, {"shadow-share_bps": 12.5, "shadow-why": "before we propose it"})
     with monkeypatch.context() as lowered:

@@ -611,7 +611,7 @@ def test_a_part_that_refreshes_itself_ends_with_the_sign_in_that_reading_needs(
         away.setattr(sign_in_page, "resume", raise_unavailable)
         lost = AppTest.from_function(refreshed, default_timeout=120).run()
     assert not lost.text
-    assert "Sign-in does not work" in text(lost)
+    assert "sign-in does not work now" in text(lost)
     dashboard_sessions.end(ctx, found)
     assert shown_text() == "the whole page again"
 

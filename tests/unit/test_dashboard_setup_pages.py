@@ -326,7 +326,7 @@ def test_a_chain_takes_no_new_model_without_evidence_or_a_waiver(
     app = dialog("routes.edit_chain(kept('view', route_timeline.load_route(ctx, 'chat-0')))")
     assert "This is the chain already." in text(app)
     app.multiselect(key="chain-models-chat-0").set_value(["sim/other", "sim/backup"]).run()
-    assert "New here: <b>sim/other</b>" in text(app)
+    assert "New in the chain: <b>sim/other</b>" in text(app)
     fill(app, {"chain-why-chat-0": "a second vendor"}, "chain-now-chat-0")
     assert "sim/other has no evidence on route 'chat-0'" in text(app)
 
@@ -439,8 +439,8 @@ def test_a_price_says_where_it_comes_from_and_when_the_catalogue_says_another() 
 
     assert "litellm 1.2.3, 20 Nov 2026" in cell(price, entry)
     assert "swapgate.yaml" in cell(price, own)
-    assert "given to this provider; the catalogue says $1.00 / $2.00" in cell(other, entry)
-    assert "given to this provider<" in cell(other, None)
+    assert "set for this provider; the catalogue lists $1.00 / $2.00" in cell(other, entry)
+    assert "set for this provider<" in cell(other, None)
     assert "unknown" in cell(None, None)
     ctx = page_frame.context()
     registered_providers.change_provider(ctx, SYSTEM, "openai", ProviderChange())
@@ -487,7 +487,7 @@ def test_each_setting_of_a_route_is_changed_with_a_preview_and_not_over_somebody
     routes.change_settings(ctx, ANA, "chat-0", lambda now: replace(now, stakes=Stakes.HIGH))
     routes.change_settings(ctx, ANA, "chat-0", lambda now: replace(now, task="post"))
     app.button(key="settings-now-chat-0").click().run()
-    assert "somebody else changed task" in text(app)
+    assert "another person changed task" in text(app)
     assert ctx.store.lists.routes()[0].settings.data_class == ""
     fill(app, {"task-chat-0": "", "override-vision-chat-0": "chat-1"}, "settings-now-chat-0")
     assert "names 'chat-1', which has no data class" in text(app)

@@ -101,7 +101,7 @@ def test_each_page_answers_in_its_first_line_says_what_is_stale_and_stays_short(
     assert "<b>1 of 200 routes</b> gave callers errors in the last 24 hours" in said["traffic"]
     assert "1 of 10,000 requests (0.01 %)" in said["traffic"]
     assert "No request has been recorded since" in said["traffic"]
-    assert "Nobody was told of 1 open alert" in said["overview"]
+    assert "No message was sent about 1 open alert" in said["overview"]
     assert "$1.50 spent since" in said["keys"]
     assert "of $1.50: evals, judges" in said["keys"]
     assert "The audit log is <b>intact</b>" in said["audit"]

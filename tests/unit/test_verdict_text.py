@@ -37,7 +37,10 @@ def basis(*suites: SuiteReport, mean: SuiteReport | None = None) -> VerdictBasis
             "93 pairs in 31 clusters (by document)",
         ),
         (replace(REPORT, n_used=0, reason="no answer came"), "no answer came"),
-        (report("harness_mismatch", rule="code_fence"), "Broken most often: code_fence"),
+        (
+            report("harness_mismatch", rule="code_fence"),
+            "Most often violated format rule: code_fence",
+        ),
     ],
 )
 def test_a_suite_is_told_with_its_limit_its_pairs_and_what_is_open(
