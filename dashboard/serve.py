@@ -208,7 +208,7 @@ def options(host: str, port: int, oidc: OidcSettings | None = None) -> dict[str,
 
 
 def require_loopback(host: str, oidc: OidcSettings | None = None) -> None:
-    """Raises ConfigError for a host beyond loopback if reading needs no sign-in."""
+    """Refuses a host beyond loopback if reading needs no sign-in. Raises ConfigError."""
     try:
         safe = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -85,8 +85,7 @@ def show_proposed(status: RouteStatus) -> None:
     proposal, candidate = status.open_proposal, status.proposed
     if proposal is None or candidate is None:
         return
-    words = f"{status.progress_text[:1].upper()}{status.progress_text[1:]}."
-    st.html(markup.banner(f"{candidate.name} is proposed.", f"{words} {status.reason}"))
+    st.html(markup.banner(f"{candidate.name}: {status.progress_text}.", status.reason))
     page_frame.link("compare", "Comparison", "balance", id=proposal.id)
 
 

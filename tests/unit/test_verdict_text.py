@@ -52,8 +52,8 @@ def test_a_suite_is_told_with_its_limit_its_pairs_and_what_is_open(
 def test_a_slice_that_is_shown_worse_fails_its_suite_and_a_chart_says_what_decided() -> None:
     failed = report("failed", slices=(DANISH,))
     assert verdict_text.slice_line(DANISH, failed) == (
-        "−50.0 points, 95 % CI −63.0 to −37.0; 60 items. It is shown worse, which fails the "
-        "candidate whatever its mean is."
+        "−50.0 points, 95 % CI −63.0 to −37.0; 60 items. The slice is shown worse, so the "
+        "candidate fails, whatever the suite's mean is."
     )
     assert "The candidate's score on this slice is lower." in verdict_text.slice_line(
         DANISH, report("inconclusive")
