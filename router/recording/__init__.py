@@ -1,1 +1,1 @@
-"""The recording room counts what requests did, and writes it in the background."""
+"""Counts the outcomes of requests, and writes them in the background."""

@@ -1,4 +1,4 @@
-"""Redacts and stores captured requests in a thread. No log and no spool has a word of them."""
+"""Redacts and stores captured requests in a thread. No log or spool contains their text."""
 
 import logging
 import queue
@@ -17,7 +17,7 @@ from router.recording.port import CaptureDraft
 
 log = logging.getLogger(__name__)
 
-# Of drafts, each of at most the route's `copy_max_bytes` twice.
+# The most waiting drafts; each has at most twice the route's `copy_max_bytes`.
 ROOM: Final = 100
 TOGETHER: Final = 20
 STOP_S: Final = 5.0
@@ -29,8 +29,9 @@ COUNTED: Final = {
 
 
 class CaptureWriter:
-    """Redacts and stores drafts in a thread of its own: a long one delays no observation.
-    secret: of the captures' ids.
+    """Redacts and stores drafts in its own thread, so that a long draft delays no observation.
+
+    secret: used to derive the captures' ids.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class CaptureWriter:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stores the waiting drafts within STOP_S; the rest is dropped, and counted."""
+        """Stores the waiting drafts within STOP_S; drops and counts the rest."""
         if not self._thread.is_alive():
             return
         with suppress(queue.Full):
@@ -94,7 +95,9 @@ class CaptureWriter:
                 self._full[made.route] = made.at.date(), made.share_bps
 
     def _room(self, draft: CaptureDraft) -> bool:
-        """Whether its route is known to be full for the day; another setting asks again."""
+        """Returns False if the route's captures are full for the day; a new setting resets
+        it.
+        """
         head = draft.head
         if self._full.get(head.route) != (head.at.date(), head.share_bps):
             return True
@@ -106,15 +109,15 @@ class CaptureWriter:
             return redact_draft(draft, self._redactor, self._secret)
         except Exception as error:  # noqa: BLE001 - its words may hold content
             kind = type(error).__name__
-            log.warning("a capture of route %s is not readable: %s", draft.head.route, kind)
+            log.warning("a capture of route %s cannot be read: %s", draft.head.route, kind)
             self._counters["captures_unreadable"] += 1
             return None
 
 
 def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> CapturedRequest:
-    """Redacts a draft. Raises as `build_transcript` does, and InputError."""
+    """Redacts a draft. Raises the errors of `build_transcript`, and InputError."""
     head, client_body, answer = draft.head, draft.client_body, draft.answer
-    # One that was too large is stored without content: that it came counts.
+    # A draft that was too large is stored without content, because it still counts.
     result = redactor.redact(
         {"left_out": head.request}
         if head.too_large

@@ -1,4 +1,4 @@
-"""Counts, logs and alerts faults of the router's own code; the request goes on where it can."""
+"""Counts, logs and alerts faults of the router's own code. The request continues if it can."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ NO_ARM: Final = "none"
 
 
 class RouterPart(StrEnum):
-    """ATTEMPT: what runs for one target alone. BACKGROUND: beside all requests."""
+    """ATTEMPT: code for a single target. BACKGROUND: tasks outside any request."""
 
     REQUEST = "request"
     LIMITS = "limits"
@@ -44,7 +44,7 @@ class RouterPart(StrEnum):
 
 
 class InternalErrors:
-    """Belongs to the worker's event loop. tell: as `WorkerAlerts.internal_error`."""
+    """Belongs to the worker's event loop. tell: called as `WorkerAlerts.internal_error`."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class InternalErrors:
         route: CompiledRoute | None = None,
         arm: Arm | None = None,
     ) -> None:
-        """Counts an internal error and logs it; raises nothing. arm: the assigned one."""
+        """Counts and logs an internal error; raises nothing. arm: the assigned arm."""
         try:
             self._note(part, error, route, arm.value if arm else NO_ARM)
         except Exception as fault:
-            log.error("an internal error could not be told of: %s", place_of(fault))  # noqa: TRY400
+            log.error("an internal error could not be reported: %s", place_of(fault))  # noqa: TRY400
 
     def _note(
         self, part: RouterPart, error: BaseException, route: CompiledRoute | None, arm: str
@@ -76,20 +76,22 @@ class InternalErrors:
         self._counters["internal_errors"] += 1
         self._metrics.internal_error(part.value, arm)
         place = place_of(error)
-        # A fault that every request meets must not fill the log.
+        # A fault in every request must not fill the log.
         if (part, place) not in self._logged:
             self._logged.add((part, place))
-            # Without the error's own words, which may hold content.
+            # Without the error's message, which may contain content.
             frames = "".join(traceback.format_tb(error.__traceback__))
             log.error("internal error in part %s: %s\n%s", part.value, place, frames)
         trial = route.experiment if route else None
         subject = f"route {route.route.name}" if route else "the router"
-        kept = "The answer did not depend on it." if part in SPARED else "It was answered anew."
+        kept = (
+            "The answer did not depend on it." if part in SPARED else "The router tried again."
+        )
         words = f"{place}, in part {part.value}, arm {arm}. {kept}"
         self._tell(trial.rollout if trial else subject, subject, words)
 
 
-# Their faults change nothing of the answer.
+# Faults in these parts do not change the answer.
 SPARED: Final = frozenset(RouterPart) - {
     RouterPart.REQUEST,
     RouterPart.PLAN,
@@ -108,13 +110,13 @@ def place_of(error: BaseException) -> str:
     return f"{name} in {'/'.join(file.split('/')[-2:])}:{last.lineno} ({last.name})"
 
 
-# After a fault of what watches.
+# The pause before a failed background task restarts.
 BEGIN_AGAIN_S: Final = 1.0
 Watch = Callable[[], Awaitable[None]]
 
 
 class Background:
-    """What watches in one worker, from `start` to `stop`."""
+    """Runs one worker's background tasks between `start` and `stop`."""
 
     def __init__(self, watches: Sequence[Watch], errors: InternalErrors) -> None:
         self._watches = tuple(watches)
@@ -160,7 +162,7 @@ class EventLog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is waiting, within STOP_S."""
+        """Writes the waiting events within STOP_S."""
         if self._thread.is_alive():
             try:
                 self._events.put(None, timeout=STOP_S)

@@ -1,8 +1,8 @@
 """Groups a rollout's requests into units and blocks of evidence (statistics.md §2.1).
 
-One ledger serves all workers, so that a sticky key counts once. A block closes by admissions
-and time alone, never because of an outcome; blocks are handed out whole and in order. The
-database says which keys have counted (§2.12); nothing else here does I/O.
+One ledger serves all workers, so that a sticky key counts once. Only admissions and time
+close a block, never an outcome; the ledger hands out whole blocks in order. The database
+knows the keys that have counted (§2.12); nothing else in this module does I/O.
 """
 
 import logging
@@ -24,24 +24,25 @@ from router.recording.scored_units import GuardrailSample, LedgerUnit, OpenBlock
 if TYPE_CHECKING:
     from harness.store.router_store import RouterStore
 
-# A block of a quiet route closes with what it has, so that its data do not wait for hours.
+# A block of a quiet route closes before it is full, so that its data do not wait for hours.
 MAX_BLOCK_AGE_S: Final = 60.0
 MAX_KEYS: Final = 500_000
-# How long a closed block waits for its judge's verdicts. A judge that takes longer has been
-# given up by then.
+# How long a closed block waits for its judge's verdicts. The router gives a slower judge up.
 JUDGED_WITHIN_S: Final = 180.0
-# Claims kept of blocks that went out without an answer. Later ones push out the oldest.
+# How many claims of blocks that went out without an answer are kept; new ones replace the
+# oldest.
 LATE_CLAIMS: Final = 10_000
 
 
 class Ledger:
-    """Keeps the units and blocks of one rollout in one router, with all its workers.
+    """Keeps the units and blocks of one rollout for one router with all its workers.
 
     worker: the name under which the blocks are stored. Workers learn of a new weight within
-    seconds of one another: what still comes in at an old one has an open block of its own.
+    seconds of one another: requests at the old weight get an open block of their own.
 
-    At most max_keys sticky keys are remembered in a period; later ones are served and not
-    scored, in either arm (`unscored`): a forgotten key would be counted again as new.
+    A period remembers at most max_keys sticky keys. The router serves later keys without
+    scoring them in either arm (`unscored`), because a forgotten key would count again as
+    new.
     """
 
     def __init__(
@@ -54,13 +55,13 @@ class Ledger:
         self._period = 1
         self._zero_s: float | None = None  # when the first period began
         self._seen: set[int] = set()
-        self._open: dict[int, OpenBlock] = {}  # by weight; mostly one
+        self._open: dict[int, OpenBlock] = {}  # by weight; usually one
         self._newest_bps = 0  # weights only rise
-        self._waiting: deque[OpenBlock] = deque()  # closed, in order
+        self._waiting: deque[OpenBlock] = deque()  # closed blocks in order
         self._observations = ObservationBuilder(rollout, worker, rule)
-        self._hears = False  # whether users say anything of answers
-        # Of blocks that went out before the rollout's ledger answered, oldest first: their keys
-        # have been counted, and are not new on a later day.
+        self._hears = False  # whether users give feedback
+        # Claims of blocks that went out before the rollout's ledger answered, oldest first:
+        # their keys have counted, and are not new on a later day.
         self._late: deque[KeyClaim] = deque(maxlen=LATE_CLAIMS)
 
     @property
@@ -77,13 +78,16 @@ class Ledger:
         at: datetime,
         traits: int = 0,
     ) -> LedgerUnit | None:
-        """Admits a key's request; None: not scored. now: monotonic seconds. at: wall time."""
+        """Admits a key's request; None if it is not scored.
+
+        now: monotonic seconds. at: wall time.
+        """
         self._begin_period(now, at)
         self._close_aged(now, at)
         if weight_bps > self._newest_bps:
             self._newest_bps = weight_bps
             self._close_all(now, at)
-        # hash() is salted per process: fine for a memory that ends with it.
+        # hash() is salted per process, and this memory ends with the process.
         known = hash(key)
         if known in self._seen:
             return None
@@ -111,7 +115,7 @@ class Ledger:
         sample: GuardrailSample | None = None,
         now: float = 0.0,
     ) -> None:
-        """Ends a unit. A caller who hung up did not fail. why: its failure's name."""
+        """Ends a unit. If the caller hung up, it did not fail. why: the name of the failure."""
         unit.heard_until_s = now + FEEDBACK_S
         if unit.block is None or unit.fixed:
             return
@@ -127,7 +131,7 @@ class Ledger:
         return unit.note_feedback(bad=bad, now=now)
 
     def judged(self, unit: LedgerUnit | None, judged: JudgeOutcome, cost_usd: float) -> None:
-        """Enters a verdict. A late one changes nothing; its cost counts."""
+        """Enters a verdict. A late verdict changes nothing, but its cost counts."""
         self._observations.judge_usd += cost_usd
         if unit is None or unit.block is None or not unit.judging:
             return
@@ -142,7 +146,10 @@ class Ledger:
         self._late.popleft()
 
     def unclaimed(self, now: float, at: datetime, *, final: bool = False) -> list[OpenBlock]:
-        """Closed blocks whose keys were not claimed yet, oldest first. final: closes all."""
+        """Returns closed blocks whose keys are not claimed yet, oldest first.
+
+        final: closes all.
+        """
         if not self._rule.keeps_ledger:
             return []
         if final:
@@ -170,7 +177,7 @@ class Ledger:
 
     def _begin_period(self, now: float, at: datetime) -> None:
         if self._zero_s is None:
-            # Wall time is asked once: later jumps of it move no period.
+            # Reads the wall clock once: later changes of it move no period.
             self._zero_s = now - self._rule.age_s(at)
         period = 1 + int((now - self._zero_s) // self._rule.period_s)
         if period > self._period:
@@ -211,7 +218,7 @@ class Ledger:
             if self._rule.keeps_ledger and not block.claimed:
                 self._late.append(self.claim_of(block))
             units = block.release()
-            # All of them counted already: nothing is said, and no number used up.
+            # All units have counted already: the block is empty and takes no number.
             if units:
                 done.append(self._observations.build(block, units))
         return done
@@ -224,13 +231,13 @@ class Ledger:
 
 log = logging.getLogger(__name__)
 
-# Claims in one transaction: after an hour without a database there are thousands, and each
-# commit waits for a disk.
+# How many claims one transaction takes: after an hour without a database thousands wait, and
+# each commit waits for a disk.
 _TOGETHER: Final = 50
 
 
 class _Claim(NamedTuple):
-    """of: a closed block, or the claim of one that went out already."""
+    """The claim of a closed block, or of a block that already went out."""
 
     ledger: Ledger
     of: OpenBlock | KeyClaim
@@ -241,12 +248,12 @@ class _Claim(NamedTuple):
 
     @property
     def keys(self) -> KeyClaim:
-        """Computed for few blocks at a time: all that wait would take much of a second."""
+        """Returns few blocks at a time: all waiting blocks would take most of a second."""
         return self.of if isinstance(self.of, KeyClaim) else self.ledger.claim_of(self.of)
 
 
 class KeyClaims:
-    """Asks for all ledgers of a process, and enters the answers in them.
+    """Claims keys for all ledgers of a process, and enters the answers.
 
     lock: held while a ledger is read or changed.
     """
@@ -258,14 +265,15 @@ class KeyClaims:
         self._clock = clock
         self._lock = lock
         self._counters = counters
-        self._refused = set[str]()  # rollouts whose refusal was logged
+        self._refused = set[str]()  # rollouts whose refusal is logged
 
     def ask(self, ledgers: Iterable[Ledger], *, final: bool) -> None:
         claims = self._due(ledgers, final=final)
         refused = set[str]()
         while claims:
             some, claims = claims[:_TOGETHER], claims[_TOGETHER:]
-            # A rollout's later claims wait for its earlier ones: keys would be new in both.
+            # A rollout's later claims wait for earlier ones: otherwise a key would be new in
+            # both.
             some = [claim for claim in some if claim.rollout not in refused]
             try:
                 refused |= self._enter(some)
@@ -281,14 +289,15 @@ class KeyClaims:
             for ledger in ledgers:
                 closed = ledger.unclaimed(now, at, final=final)
                 claims += [_Claim(ledger, block) for block in closed]
-        # In one order for all routers: two of them never wait for each other.
+        # All routers claim in one order, so that two of them never wait for each other.
         claims.sort(key=lambda claim: claim.rollout)
         return claims
 
     def _enter(self, claims: Sequence[_Claim]) -> set[str]:
-        """Enters claims in one transaction, or, if that is refused, in one for each rollout, so
-        that one does not hold up the others. Returns the rollouts that are refused, which wait
-        as for a database that is away. Raises StoreUnavailable.
+        """Enters claims in one transaction, or if the store refuses that, in one per rollout.
+
+        So one rollout does not hold up the others. Returns the refused rollouts, which wait as
+        they do while the database is down. Raises StoreUnavailable.
         """
         if not claims:
             return set()

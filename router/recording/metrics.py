@@ -38,12 +38,12 @@ WORKER: Final = "worker"
 
 
 class TargetCheck(NamedTuple):
-    up: bool  # it answered, then or since
+    up: bool  # the target answered, then or since
     seconds: float
 
 
 class StateSample(NamedTuple):
-    """A state at a scrape. name: after `swapgate_`, without the `_total` of a counter."""
+    """A state at a scrape. name: without `swapgate_`, and without a counter's `_total`."""
 
     name: str
     value: float
@@ -51,8 +51,9 @@ class StateSample(NamedTuple):
 
 
 class HistogramSeries:
-    """Counts the values of one set of labels. bounds: the buckets' upper ends, in order. total:
-    the sum of all values.
+    """Counts the values of one set of labels.
+
+    bounds: the buckets' upper ends in order. total: the sum of all values.
     """
 
     __slots__ = ("_bounds", "_counts", "total")
@@ -73,7 +74,7 @@ class HistogramSeries:
 
 
 class RouterMetrics:
-    """One worker's, counted and read on its event loop. read: called at each scrape."""
+    """One worker's metrics, for its event loop. read: called at each scrape."""
 
     def __init__(self, read: Callable[[], Iterable[StateSample]]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # theirs
@@ -92,7 +93,7 @@ class RouterMetrics:
         self._internal = self._counter("swapgate_internal_errors")
         self._tokens = self._counter("swapgate_tokens")
         self._cost = self._counter("swapgate_cost_dollars")
-        # Attempts that are in no sum yet: a counter's own `inc` takes a lock and three calls.
+        # Attempts that are not added up yet: a counter's `inc` takes a lock and three calls.
         self._ends: dict[tuple[str, FailureClass | None], int] = {}
         self._registry.register(_StateCollector(read))
 
@@ -229,7 +230,7 @@ _ZEROS: Final = {name.removeprefix("swapgate_"): 0 for name in PROCESS_COUNTERS}
 
 
 def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
-    """Each from 0 on: `increase` in a rule would not see the first time."""
+    """Starts each at 0: `increase` in a rule would miss the first increment."""
     found = {f"router_{name}": n for name, n in counted.items()}
     others = dict(sorted({**_ZEROS, **found}.items()))
     return {"observations_dropped": others.pop("router_rows_dropped", 0), **others}
@@ -239,10 +240,10 @@ _Labels = tuple[tuple[str, str], ...]
 
 
 class MetricTotals(Collector):
-    """Adds up metrics of several processes, as `RouterMetrics.families` gives them.
+    """Adds up metrics of several processes, as `RouterMetrics.families` returns them.
 
-    Counters and histograms are summed, those of ended workers included, so that they never go
-    back. Gauges stay apart, each with the label `worker`.
+    It sums counters and histograms, including those of ended workers, so that they never fall.
+    Each gauge stays separate, with the label `worker`.
     """
 
     def __init__(self) -> None:
@@ -250,7 +251,7 @@ class MetricTotals(Collector):
         self._values: dict[str, dict[tuple[str, _Labels], float]] = {}
 
     def add(self, families: Iterable[Sequence[Any]], *, worker: str | None = None) -> None:
-        """Adds a process's values. worker: whose gauges these are; None: the parent's."""
+        """Adds a process's values. worker: the label of its gauges; None for the parent."""
         for name, kind, meaning, samples in families:
             self._about.setdefault(name, (kind, meaning))
             values = self._values.setdefault(name, {})

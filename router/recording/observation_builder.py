@@ -1,4 +1,4 @@
-"""Makes observation blocks of complete open blocks (statistics.md §2.1)."""
+"""Builds observation blocks from complete open blocks (statistics.md §2.1)."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,14 +42,12 @@ class BlockFindings(NamedTuple):
 
 
 NO_FINDINGS: Final = BlockFindings({}, {}, {})
-# An expected value of the smaller arm with the controls that it needs.
+# One expected value of the smaller arm, with the controls that it needs.
 _RANKED_TOGETHER: Final = MIN_CONTROLS + 1
 
 
 class RankedUnits(NamedTuple):
-    """Holds units that are ranked together. cached_share: of the input tokens, at which their
-    costs are compared.
-    """
+    """Units that are ranked together. cached_share: of input tokens, for comparing costs."""
 
     units: Sequence[LedgerUnit] = ()
     cached_share: float = 0.0
@@ -58,11 +56,11 @@ class RankedUnits(NamedTuple):
 class RankPool:
     """Keeps the units of small blocks until there are enough to rank together.
 
-    Their costs are compared at the larger of both arms' shares of cached tokens so far: known
-    from the units before them, so that a unit has no part in how it is compared.
+    Their costs are compared at the larger of both arms' shares of cached tokens so far.
+    Earlier units set that share, so that a unit has no influence on its own comparison.
 
-    How many are enough is known from the share alone, so that no arm and no value decides who
-    is compared with whom. most: units that are always enough, of a block.
+    The canary's share alone decides how many units are enough, so that no arm and no value
+    decides which units are compared. most: this many units of a block are always enough.
     """
 
     def __init__(self, most: int) -> None:
@@ -72,7 +70,10 @@ class RankPool:
         self._cache = ArmCacheUse()
 
     def take(self, units: Sequence[LedgerUnit], part: object, share: float) -> RankedUnits:
-        """Returns the units to rank now. part: a period at one weight. share: the canary's."""
+        """Returns the units to rank now.
+
+        part: a period at one weight. share: the canary's share.
+        """
         if part != self._part:
             self._part, self._kept = part, []
         self._kept += units
@@ -82,7 +83,7 @@ class RankPool:
         together, self._kept = self._kept, []
         larger = self._cache.larger
         self._cache.add(_cache_uses(together))
-        # The first ones are compared at the share of all of them.
+        # The first units are compared at the share of all of them.
         return RankedUnits(together, self._cache.pooled if larger is None else larger)
 
     def forget(self) -> None:
@@ -95,8 +96,10 @@ def summarize_block(
     block: tuple[str, str, int],
     ranked: RankedUnits,
 ) -> BlockFindings:
-    """Summarizes a complete block. units: in the order of admission. tolerated: of the
-    guardrails that are on. ranked: units whose values are ranked now.
+    """Summarizes a complete block.
+
+    units: in the order of admission. tolerated: of the active guardrails. ranked: units whose
+    values are ranked now.
     """
     counts: dict[Guardrail, FailureTally] = {}
     ranks: dict[Guardrail, tuple[float, ...]] = {}
@@ -146,7 +149,7 @@ def _values(
     unit: LedgerUnit, guardrail: Guardrail, cached_share: float
 ) -> tuple[float | None, float | None]:
     if unit.values is None:
-        # What never came speaks against no canary.
+        # A missing value is not evidence against the canary.
         return 0.0 if unit.lost and unit.canary else None, None
     compared = unit.values.compared_value(guardrail, cached_share)
     return compared, unit.values.value_for(guardrail)
@@ -179,7 +182,7 @@ def _opened_share(units: Sequence[LedgerUnit], guardrail: Guardrail, *, canary: 
 
 
 def _tally(units: Iterable[LedgerUnit], bad: int) -> FailureTally:
-    """A unit that no outcome came of is among the failures, in both arms alike."""
+    """Counts a unit without an outcome as a failure, in both arms alike."""
     units_, canary, failures, canary_failures = 0, 0, 0, 0
     for unit in units:
         failed = unit.lost or bool(unit.bad & bad)
@@ -191,7 +194,7 @@ def _tally(units: Iterable[LedgerUnit], bad: int) -> FailureTally:
 
 
 class ObservationBuilder:
-    """Numbers a ledger's complete blocks, and says what each of them counted.
+    """Numbers a ledger's complete blocks, and counts each of them.
 
     worker: the name under which the blocks are stored.
     """
@@ -207,7 +210,7 @@ class ObservationBuilder:
     def build(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
         self._sequence += 1
         if self._rule.keeps_ledger and not block.claimed:
-            # It may count as never seen: no value of those before it may count there twice.
+            # The unit may count as new: no earlier value may count twice there.
             self._pool.forget()
             self._new_pool.forget()
         ranked = self._pool.take(units, (block.period, block.weight_bps), block.share)
@@ -252,7 +255,7 @@ class ObservationBuilder:
         self, block: OpenBlock, units: Sequence[LedgerUnit], of_all: BlockFindings
     ) -> NeverSeen:
         new = [unit for unit in units if unit.history is KeyHistory.NEVER_SEEN]
-        # Of whatever period: their arms are independent of everything before.
+        # The units may be of any period: their arms are independent of all earlier data.
         ranked = self._new_pool.take(new, block.weight_bps, block.share)
         findings, errors = self._summarize(new, ranked)
         return NeverSeen(

@@ -1,4 +1,4 @@
-"""The recording port is the interface through which requests record what they did."""
+"""The recording port is the interface through which requests are recorded."""
 
 import threading
 from collections import Counter
@@ -28,7 +28,7 @@ from router.recording.sums import SUMMED, CompletedRequest, DayTotals, ServedNam
 
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_LABEL: Final = 64
-# A score below it is as bad as a thumb down.
+# A lower score counts as a thumb down.
 GOOD_FROM: Final = 0.5
 FIELDS: Final = ("request_id", "thumb", "score", "label")
 
@@ -36,19 +36,19 @@ FIELDS: Final = ("request_id", "thumb", "score", "label")
 class FeedbackVerdict(StrEnum):
     GOOD = "good"
     BAD = "bad"
-    NONE = "none"  # a label alone
+    NONE = "none"  # only a label
 
 
 class FeedbackOutcome(StrEnum):
     COUNTED = "counted"
-    LATE = "late"  # its block is in the database already
-    NOT_SCORED = "not_scored"  # no canary, or not of those that count for one
+    LATE = "late"  # the block is already in the database
+    NOT_SCORED = "not_scored"  # without a canary, or not counted for it
 
 
 class FeedbackBody(NamedTuple):
     request_id: str
     verdict: FeedbackVerdict
-    label: str  # a word of the caller's own; empty for none
+    label: str  # the caller's own word; empty for none
 
     @property
     def worker(self) -> str:
@@ -56,7 +56,10 @@ class FeedbackBody(NamedTuple):
 
 
 def read_feedback(body: bytes) -> FeedbackBody:
-    """Reads a feedback's body. Raises InputError, with the field's name where there is one."""
+    """Reads the body of a feedback.
+
+    Raises InputError, with the field's name if it knows one.
+    """
     members = parse_object(body)
     for name in members.values:
         if name not in FIELDS:
@@ -87,18 +90,18 @@ def _verdict(given: Mapping[str, object]) -> FeedbackVerdict:
     return FeedbackVerdict.NONE if thumb is None and score is None else FeedbackVerdict.GOOD
 
 
-# Under an outage every request fails over: the log says which kinds, not each of them.
+# In an outage every request fails over: the log then shows the kinds, not each request.
 FAILOVERS_PER_S: Final = 20
 MAX_ALERTS: Final = 1000
 
 
 class CaptureDraft(NamedTuple):
-    """A request and its answer as they were, for the capture writer; no log ever gets one."""
+    """An unredacted request and its answer, for the capture writer. Never logged."""
 
     head: CapturedRequest  # without content
     per_day: int
     client_body: str
-    answer: str  # the body that the client got, or the events
+    answer: str  # the answer's body, or its events
 
     def __repr__(self) -> str:
         return f"Draft({self.head.route!r}, {self.head.request!r})"
@@ -109,25 +112,25 @@ class CaptureDraft(NamedTuple):
 
 
 class ScoredUnit(NamedTuple):
-    """A request that counts in a rollout's statistics, where the ledger is at hand."""
+    """A request that counts in a rollout's statistics, in the process of the ledger."""
 
     ledger: Ledger
     unit: LedgerUnit
 
 
-# Or its number, where another process keeps the ledger.
+# Or its number, if another process keeps the ledger.
 Ticket = ScoredUnit | int
 
 
-# key: the id of who says it. None for a request that is not remembered.
+# key: the id of the API key that sends the feedback. Returns None for an unknown request.
 EnterFeedback = Callable[[FeedbackBody, str], Awaitable[FeedbackOutcome | None]]
 
 
 class Recording:
     """A Recorder, or the Reporter of a worker whose parent has the Recorder.
 
-    worker: a name that is new for every process, as are all counters and sums. on_abort: hears
-    of the canaries that other workers have stopped.
+    worker: a name that is new for every process, as are all counters and sums.
+    on_abort: called with the canaries that other workers have stopped.
     """
 
     def __init__(self, worker: str, clock: Clock) -> None:
@@ -144,10 +147,10 @@ class Recording:
         self.on_abort: Callable[[LocalAbort], None] = ignore_event
         self._clock = clock
         self._metrics: RouterMetrics | None = None
-        self._waiting = threading.Lock()  # for failovers and alerts, until the next batch
+        self._waiting = threading.Lock()  # failovers and alerts, until the next batch
         self._failovers: list[Failover] = []
         self._alerts: list[Alert] = []
-        self._second, self._in_second = 0, 0  # failovers that were kept in that second
+        self._second, self._in_second = 0, 0  # failovers kept in that second
 
     def _take_sums(self, blocks: Sequence[ObservationBlock] = ()) -> Batch:
         with self._waiting:
@@ -157,16 +160,19 @@ class Recording:
         return Batch(blocks=blocks, failovers=failovers, alerts=alerts, **sums)
 
     def spent(self, key: str, today: date) -> SpendTotals:
-        """What an API key has spent, as far as is known here."""
+        """Returns an API key's spending, as far as this process knows it."""
         return self.spends.used(key, today)
 
     def note_asked(self, name: str, route: str) -> None:
-        """Counts a request by what it asked for (`AskedName`). The caller bounds the names."""
+        """Counts a request by the name that it asked for (`AskedName`).
+
+        The caller bounds the names.
+        """
         row = AskedName(name, self._clock.now().date(), 1, route)
         self._sums["asked_names"].add((row,))
 
     def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Ticket | None:
-        """Admits a request; None when it is not scored. traits: of `RequestTraits`."""
+        """Admits a request; None if it is not scored. traits: flags of `RequestTraits`."""
         raise NotImplementedError
 
     def finish(
@@ -178,11 +184,11 @@ class Recording:
         raise NotImplementedError
 
     def settle(self, ticket: Ticket, *, failed: bool, why: str = "") -> None:
-        """Enters the outcome of a scored request that no router served. why: as in `finish`."""
+        """Enters the outcome of a scored request that no router served. why: see `finish`."""
         raise NotImplementedError
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
-        """Enters rows into the failover log; drops and counts what is too much."""
+        """Enters rows into the failover log; drops and counts those beyond the limit."""
         second = int(self._clock.monotonic())
         with self._waiting:
             if second != self._second:
@@ -199,23 +205,26 @@ class Recording:
             self.counters["alerts_dropped"] += len(alerts[room:])
 
     def capture(self, draft: CaptureDraft) -> None:
-        """Takes a draft, to be redacted and kept; drops and counts what has no room."""
+        """Takes a draft to redact and store; drops and counts it if there is no room."""
         raise NotImplementedError
 
     def on_feedback(self, enter: EnterFeedback) -> None: ...
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
-        """Feedback about a scored request; False when its block is closed for good."""
+        """Enters feedback about a scored request; False if its block is closed."""
         raise NotImplementedError
 
     def judged(
         self, rollout: str, ticket: Ticket | None, judged: JudgeOutcome, cost_usd: float
     ) -> None:
-        """Once for each drawn request. ticket: None where its cost alone counts."""
+        """Called once for each drawn request. ticket: None if only the cost counts."""
         raise NotImplementedError
 
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:  # noqa: ARG002 - the default
-        """Asks another worker; None: not remembered as this key's. Raises TimeoutError."""
+        """Asks another worker; None if it does not know the key's request.
+
+        Raises TimeoutError.
+        """
         return None
 
     def announce(self, abort: LocalAbort) -> None: ...
@@ -224,7 +233,7 @@ class Recording:
         self._metrics = metrics
 
     async def text(self) -> bytes:
-        """The metrics of all that serve together. Raises TimeoutError."""
+        """Returns the metrics of all workers of the router. Raises TimeoutError."""
         return self._metrics.text() if self._metrics is not None else b""
 
     def start(self) -> None:

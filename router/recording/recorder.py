@@ -1,7 +1,7 @@
-"""The recorder sums in memory what requests did; a thread writes it to the database.
+"""The recorder adds up requests in memory, and a thread writes the sums to the database.
 
-Without a database batches go to the spool, and are replayed in order; what is sent again counts
-once.
+If the database is down, batches go to the spool, and are replayed in order. A batch that is
+sent twice counts once.
 """
 
 import itertools
@@ -31,20 +31,21 @@ from router.recording.sums import SUMMED, CompletedRequest, minute_rows, spend_r
 
 log = logging.getLogger(__name__)
 
-# Longer than the store waits for a lock.
+# Longer than the store waits for a database lock.
 STOP_S: Final = 15.0
-# Batches of a spool in one transaction: after an hour without a database there are thousands,
-# and each commit waits for a disk.
+# How many batches of a spool one transaction takes: after an hour without a database thousands
+# wait, and each commit waits for a disk.
 TOGETHER: Final = 50
 
 
 class Recorder(Recording):
     """Records for a router that is one process, and for the parent of workers.
 
-    worker: new for every process, since blocks are numbered from 1 in each. live_rollouts:
-    those of the snapshots that serve. queue_rows: rows kept in memory when neither the database
-    nor the disk takes them; past it the oldest are dropped, and counted. captures: makes the
-    capture writer, given these counters; without one nothing is captured.
+    worker: new for every process, because each numbers its blocks from 1.
+    live_rollouts: those of the serving snapshots.
+    queue_rows: how many rows stay in memory if neither the database nor the disk takes them;
+    the recorder drops and counts the oldest rows beyond that.
+    captures: builds the capture writer from the counters; without it nothing is captured.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but two
@@ -73,9 +74,10 @@ class Recorder(Recording):
         self._troubles: dict[AlertKind, Alert] = {}
         self._queue: deque[Batch] = deque()
         self._in_hand = NOTHING
-        # What was sent from here is told from what any other process sends, or sent.
+        # Distinguishes this process's batches from those of all other processes, past ones
+        # included.
         self._batches, self._numbers = f"{worker}.{secrets.token_hex(8)}", itertools.count()
-        self._settled: set[str] = set()  # stored, and not sent again; the database may forget
+        self._settled: set[str] = set()  # stored batches, which the database may forget
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
@@ -99,7 +101,7 @@ class Recorder(Recording):
         weight_bps: int,
         traits: int = 0,
     ) -> ScoredUnit | None:
-        """Admits a request; None when it is not scored. key: the sticky one, or a hash."""
+        """Admits a request; None if it is not scored. key: the sticky key, or its hash."""
         now, at = self._clock.monotonic(), self._clock.now()
         with self._lock:
             ledger = self._ledgers.get(rollout)
@@ -158,7 +160,7 @@ class Recorder(Recording):
             return scored.ledger.note_feedback(scored.unit, bad=bad, now=now)
 
     def absorb(self, batch: Batch) -> None:
-        """Adds what a worker reports. Traffic of all workers becomes one row."""
+        """Adds a worker's report. The traffic of all workers becomes one row."""
         minutes = [replace(row, worker=self.worker) for row in batch.traffic]
         for kind, sums in self._sums.items():
             sums.add(minutes if kind == "traffic" else getattr(batch, kind))
@@ -199,7 +201,7 @@ class Recorder(Recording):
             )
 
     def flush(self, *, final: bool = False) -> None:
-        """Writes what is complete. Raises nothing: what cannot be written waits."""
+        """Writes complete data. Raises nothing: data that cannot be written wait."""
         with self._lock:
             ledgers = list(self._ledgers.values())
         self._claims.ask(ledgers, final=final)
@@ -236,8 +238,10 @@ class Recorder(Recording):
             return self._take_sums(blocks)._replace(id=id_)
 
     def _write(self, *batches: Batch) -> None:
-        """Writes batches in one transaction; if the store refuses that, one by one, and then in
-        parts. What is refused by itself is set aside. Raises StoreUnavailable.
+        """Writes batches in one transaction; if the store refuses that, one by one, then in
+        parts.
+
+        Sets a part aside that is refused by itself. Raises StoreUnavailable.
         """
         rows = sum(batch.rows for batch in batches)
         if not rows:
@@ -252,7 +256,7 @@ class Recorder(Recording):
                 for part in smaller:
                     self._write(part)
                 return
-            # Trying it again would hold everything behind it for ever.
+            # Trying it again would block all later batches for ever.
             log.exception("the store refused %d rows; see %s", rows, self._aside.file)
             self._append(self._aside, batches[0])
             self.counters["rows_refused"] += rows
@@ -260,7 +264,7 @@ class Recorder(Recording):
         self.counters["rows_written"] += rows
 
     def _replay(self) -> None:
-        """The spool, then the queue, oldest first. Raises StoreUnavailable."""
+        """Writes the spool, then the queue, oldest first. Raises StoreUnavailable."""
         try:
             self._replay_spool()
         except OSError as error:
@@ -277,13 +281,15 @@ class Recorder(Recording):
             while together := list(itertools.islice(batches, TOGETHER)):
                 self._write(*together)
                 stored += [NOTHING._replace(id=batch.id) for batch in together]
-            # Until here the database knows those that it has, should they come again.
+            # Until here the database recognizes these batches if they come again.
             self._spool.clear()
         self._settle(*stored)
 
     def _commit(self, *batches: Batch) -> None:
-        """In one transaction, which the database may have done though nobody is told: then it
-        knows the batches when they come again, and leaves them out.
+        """Writes batches in one transaction.
+
+        The database may commit and fail to confirm. If the batches then come again, it
+        recognizes and skips them.
         """
         at, settled = self._clock.now(), tuple(self._settled)
         with self._store.write() as tx:
@@ -293,7 +299,7 @@ class Recorder(Recording):
         self._settled.difference_update(settled)
 
     def _settle(self, *batches: Batch) -> None:
-        """They are stored, and nothing sends them again: nobody needs to know them."""
+        """Has the database forget batches that are stored and never sent again."""
         self._settled.update(batch.id for batch in batches if batch.id)
 
     def _append(self, spool: Spool, batch: Batch) -> bool:
@@ -314,13 +320,13 @@ class Recorder(Recording):
             "observations are kept in memory alone",
             "The database does not answer, and the spool on disk takes no more.",
         )
-        # Few, and what they tell of is not over: they come with the next batch.
+        # Alerts are few, and their causes continue: they come with the next batch.
         self.notify(*batch.alerts)
         self._queue.append(batch._replace(alerts=()))
         while sum(report.rows for report in self._queue) > self._queue_rows:
             oldest = self._queue.popleft()
-            # Money is never dropped: its sums stay few, however long this goes on. If the
-            # database has stored the batch and could not say so, they count twice.
+            # Spending is never dropped: its sums stay few, however long this lasts. If the
+            # database stored the batch and could not confirm it, the sums count twice.
             self._sums["spends"].add(oldest.spends)
             self.counters["rows_dropped"] += oldest._replace(spends=()).rows
             self._trouble(
@@ -354,7 +360,7 @@ class Recorder(Recording):
 
 
 def _write_all(tx: RouterRecords, *batches: Batch) -> None:
-    # Summed up first: batches of one minute add to the same few rows.
+    # Added up first, because batches of one minute change the same few rows.
     sums: dict[str, list[Any]] = {
         kind: sum_rows(kind, (row for batch in batches for row in getattr(batch, kind)))
         for kind in SUMMED
@@ -368,6 +374,6 @@ def _write_all(tx: RouterRecords, *batches: Batch) -> None:
     for batch in batches:
         if batch.alerts:
             tx.alerts.fold(batch.alerts)
-    # At once, so that two routers write them in one order.
+    # In one statement, so that two routers write the rows in the same order.
     if sums["sightings"]:
         tx.sightings.note(sums["sightings"])

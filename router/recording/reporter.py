@@ -1,4 +1,4 @@
-"""A worker's reporter sends what it records to the parent every INTERVAL_S; nothing waits."""
+"""Sends a worker's records to the parent every INTERVAL_S; no request waits for it."""
 
 import asyncio
 import asyncio.protocols
@@ -37,30 +37,32 @@ from router.recording.sums import CompletedRequest, minute_rows, spend_rows
 log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 0.05
-# After a report with nothing in it, at most; the next request ends it.
+# The longest pause after an empty report; the next request ends the pause.
 QUIET_S: Final = 0.5
-# How often the parent gets all counts: so old may those of others be that a scrape shows, and
-# so much may a kill take from them.
+# How often a worker sends its metrics. A scrape may show other workers' metrics this late, and
+# a killed worker loses this much.
 METRICS_EVERY_S: Final = 1.0
 ANSWER_S: Final = 5.0
 STOP_S: Final = 10.0
-# While the parent does not read, this much waits; later requests are served and not scored.
+# The most unsent data while the parent does not read; later requests are served, not scored.
 MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024
 MAX_UNITS: Final = 200_000
-# Drafts of captured requests, in characters: those that wait, and those of one report, since
-# making it holds up the requests of the moment.
+# The most characters of capture drafts that wait, and that one report takes: building a report
+# delays the requests under way.
 MAX_DRAFTS: Final = 32 * 1024 * 1024
 DRAFTS_AT_ONCE: Final = 256 * 1024
-# Requests that ended, which one turn of the loop may have to sum up.
+# The most finished requests that one turn of the event loop adds up.
 MAX_ENDED: Final = 1000
 _SERVED: Final = attrgetter("target", "model")
 
 
 class Reporter(Recording):
-    """Records for a worker. live_rollouts: of the snapshot that serves.
+    """Records for a worker.
 
-    channel: connected to the parent. on_orphaned: called in the loop when the parent is gone,
-    or can be told nothing. on_fault: hears what failed in a report.
+    live_rollouts: those of the serving snapshot.
+    channel: connected to the parent.
+    on_orphaned: called on the event loop if the parent is gone or unreachable.
+    on_fault: called with each exception that a report raises.
     """
 
     def __init__(
@@ -73,9 +75,9 @@ class Reporter(Recording):
         on_orphaned: Callable[[], None],
     ) -> None:
         super().__init__(worker, clock)
-        # What ended in the minute of `_minute`, which is over at `_minute_ends` by the
-        # monotonic clock, and is in no sum yet; of these, the first `_spent` are in those of
-        # their keys.
+        # Requests that ended in the minute `_minute` and are not added up yet. The minute is
+        # over at `_minute_ends` by the monotonic clock. The keys' sums have the first `_spent`
+        # of them.
         self._ended: list[CompletedRequest] = []
         self._spent = 0
         self._minute = datetime.min.replace(tzinfo=UTC)
@@ -91,10 +93,10 @@ class Reporter(Recording):
         self._drafted = 0
         self._tickets = 0
         self.on_fault: Callable[[Exception], None] = ignore_event
-        self._kept: dict[str, Any] = {}  # of a report that failed
+        self._kept: dict[str, Any] = {}  # a failed report, which is sent once more
         self._transport: asyncio.WriteTransport | None = None
         self._task: asyncio.Task[None] | None = None
-        self._news: asyncio.Future[None] | None = None  # while nothing happens
+        self._news: asyncio.Future[None] | None = None  # waits for the next record
         self._answers: dict[int, asyncio.Future[str]] = {}
         self._enter_opinion: EnterFeedback | None = None
         self._opining: set[asyncio.Task[None]] = set()
@@ -104,7 +106,8 @@ class Reporter(Recording):
 
     def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> int | None:
         if len(self._units) >= MAX_UNITS:
-            # Before its outcome is known, and in both arms alike: no bias.
+            # This causes no bias: it happens before the outcome is known, and in both arms
+            # alike.
             self.counters["rows_dropped"] += 1
             return None
         number = self._numbers.get(canary.rollout)
@@ -152,8 +155,10 @@ class Reporter(Recording):
             self._wake()
 
     def _sum_up(self) -> None:
-        """Enters in all sums what ended since the last time. What ends next looks at the wall
-        clock, which may have been set.
+        """Adds newly finished requests to all sums.
+
+        The next finished request reads the wall clock again, because the clock may have
+        changed.
         """
         if self._spent < len(self._ended):
             self._note_spends()
@@ -183,7 +188,7 @@ class Reporter(Recording):
         self._drafts.append(draft)
 
     def announce(self, abort: LocalAbort) -> None:
-        # Not with the next report: other workers send users there until they hear.
+        # At once, because other workers send users to the canary until they learn of the abort.
         self._send({"abort": to_plain(abort)})
 
     def start(self) -> None:
@@ -204,8 +209,8 @@ class Reporter(Recording):
             self.report(final=True)
         except Exception as error:
             self.on_fault(error)
-            self.report(final=True)  # of what it kept
-        # The parent hangs up once it has read everything.
+            self.report(final=True)  # sends a failed report once more
+        # The parent hangs up after it has read everything.
         self._transport.write_eof()
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_S):
@@ -220,7 +225,7 @@ class Reporter(Recording):
         self._enter_opinion = enter
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
-        # The parent is to have heard of the request before.
+        # The parent must know the request before its feedback.
         self.report()
         try:
             return bool(await self._asking({"opined": [ticket, bad]}, "of"))
@@ -260,11 +265,11 @@ class Reporter(Recording):
         self._send({"entered": number, "outcome": outcome or ""})
 
     def report(self, *, final: bool = False, counts: bool = False) -> bool:
-        """Sends what happened, unless the parent is far behind; tells whether nothing had."""
+        """Sends new records unless the parent is far behind; returns True if there are none."""
         unsent = self._transport.get_write_buffer_size() if self._transport else 0
         if not final and unsent > MAX_UNSENT_BYTES:
             return False
-        if self._kept:  # tried once more; what fails then is lost
+        if self._kept:  # sent once more; a second failure loses it
             kept, self._kept = self._kept, {}
             self._send(kept)
         message: dict[str, Any] = {}
@@ -327,7 +332,8 @@ class Reporter(Recording):
             try:
                 is_quiet = self.report(counts=counts)
             except Exception as error:
-                # Who records must not fall silent: the parent would hear of nothing more.
+                # The loop continues after an error: otherwise the parent would get no more
+                # records.
                 self.on_fault(error)
             else:
                 if is_quiet:
@@ -347,7 +353,9 @@ class Reporter(Recording):
             self._news.set_result(None)
 
     def _over(self, task: asyncio.Task[None]) -> None:
-        """Without it nothing would be recorded: the worker ends, and another begins."""
+        """Ends the worker, which could not record without the loop; a new worker replaces
+        it.
+        """
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log.error("the worker cannot report: %s", place_of(error))

@@ -1,4 +1,4 @@
-"""How one request went, for the guardrails: values and faults, as they go between processes."""
+"""The values and faults of a request for the guardrails, as processes exchange them."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -12,15 +12,15 @@ from harness.proposals.judge import JudgeOutcome
 
 
 class RequestTraits(IntFlag):
-    WORDS = 1  # it is to be answered in words: no embedding
+    WORDS = 1  # the answer has text: not an embedding
     STREAMS = 2
     JSON = 4
     TOOLS = 8
-    PRICED = 16  # both arms' targets have a price
-    JUDGED = 32  # drawn for the judge
+    PRICED = 16  # the targets of both arms have a price
+    JUDGED = 32  # drawn to be judged
 
 
-# A unit's segments stand above its traits: a bit for each of `SEGMENTS`.
+# A unit's segments are the bits above its traits: one bit for each of `SEGMENTS`.
 SEGMENTS_FROM: Final = 8
 
 
@@ -30,10 +30,10 @@ class AnswerFault(IntFlag):
     JSON = 4
     TOOLS = 8
     FEEDBACK = 16
-    JUDGED = 32  # found bad by the judge, or without a verdict
+    JUDGED = 32  # the judge found it bad, or gave no verdict
 
 
-# As plain numbers: the flags' own arithmetic would cost more than all the rest.
+# Plain numbers, because arithmetic of flags would cost more than everything else.
 NEEDS: Final[Mapping[Guardrail, int]] = {
     Guardrail.LATENCY: 0,
     Guardrail.TIME_TO_FIRST_TOKEN: RequestTraits.STREAMS.value,
@@ -57,12 +57,12 @@ FAULTS: Final[Mapping[Guardrail, int]] = {
 }
 
 
-# Of values, those that a prompt cache and an open connection shorten.
+# The values that a prompt cache or an open connection shortens.
 CACHED_TIMES: Final = frozenset({Guardrail.LATENCY, Guardrail.TIME_TO_FIRST_TOKEN})
 
 
 class SampleValues(NamedTuple):
-    """Holds one request's values in seconds, tokens and US dollars. None: it failed."""
+    """One request's values in seconds, tokens and US dollars; None if it failed."""
 
     latency: float | None = None
     time_to_first_token: float | None = None
@@ -70,14 +70,16 @@ class SampleValues(NamedTuple):
     output_tokens: float | None = None
     cost_per_success: float | None = None
     cache: CacheUse = NO_CACHE_USE
-    opening_s: float = 0.0  # of the times, what the provider's connection took to open
+    opening_s: float = 0.0  # the part of the times for opening the provider's connection
 
     def value_for(self, guardrail: Guardrail) -> float | None:
         value: float | None = getattr(self, guardrail.value)
         return value
 
     def compared_value(self, guardrail: Guardrail, cached_share: float) -> float | None:
-        """The cost as at that share of cached input; times as without cache or opening."""
+        """Returns the cost at that share of cached input, or the time without cache or
+        opening.
+        """
         value = self.value_for(guardrail)
         if value is None:
             return None
@@ -90,7 +92,7 @@ class SampleValues(NamedTuple):
 
 class GuardrailSample(NamedTuple):
     values: SampleValues
-    bad: int = 0  # of `AnswerFault`; 0 for a request that failed
+    bad: int = 0  # flags of `AnswerFault`; 0 for a failed request
 
     @property
     def plain(self) -> tuple[float | int | None, ...]:
@@ -110,10 +112,10 @@ _JUDGED_TRAIT: Final = NEEDS[Guardrail.JUDGE]
 
 
 class OpenBlock:
-    """Holds a block that still admits units, or waits for outcomes. out: units without one yet.
+    """A block that admits units, or waits for outcomes.
 
-    unjudged: units whose judge has not spoken yet. claimed: the rollout's ledger was asked for
-    its keys.
+    out: units without an outcome yet. unjudged: units that wait for the judge. claimed: the
+    rollout's ledger was asked for the block's keys.
     """
 
     __slots__ = (
@@ -144,7 +146,7 @@ class OpenBlock:
         return self.weight_bps / 10_000
 
     def release(self) -> list["LedgerUnit"]:
-        """Returns the units that count. What is still out is a failure from now on."""
+        """Returns the units that count. A unit without an outcome fails from now on."""
         units, self.units = self.units, []
         for unit in units:
             unit.block = None
@@ -154,12 +156,14 @@ class OpenBlock:
 
 
 class LedgerUnit:
-    """Holds one scored unit: a sticky key's first request of a period.
+    """One scored unit: a sticky key's first request of a period.
 
-    traits, values, bad: of its request. fixed: the outcome is in. heard: a user said something
-    of it; heard_until_s: then it is too late. why: it failed, where that is known. judging: the
-    judge has not answered yet. unjudged: it gave no verdict. key: its sticky key, or a hash of
-    it. history: of the key, once the block is claimed.
+    traits, values, bad: of its request.
+    fixed: the outcome is known.
+    heard: a user gave feedback; after heard_until_s feedback is too late.
+    why: the name of the failure, if it is known.
+    judging: the judge has not answered yet. unjudged: the judge gave no verdict.
+    key: the sticky key, or its hash. history: the key's, once the block is claimed.
     """
 
     __slots__ = (
@@ -187,7 +191,7 @@ class LedgerUnit:
         canary: bool,
         traits: int,
     ) -> None:
-        self.block: OpenBlock | None = block  # None once it is handed out
+        self.block: OpenBlock | None = block  # None after the ledger hands it out
         self.key = key
         self.history: KeyHistory | None = None
         self.canary = canary
@@ -212,7 +216,7 @@ class LedgerUnit:
         return True
 
     def judge(self, judged: JudgeOutcome) -> None:
-        """Enters a judgement; a unit without a verdict is as bad as one found bad."""
+        """Enters a judgement; a unit without a verdict counts as bad."""
         self.judging = False
         if judged is not JudgeOutcome.GOOD:
             self.bad |= FAULTS[Guardrail.JUDGE]

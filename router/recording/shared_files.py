@@ -1,4 +1,4 @@
-"""Keeps on disk which canaries a worker stopped, and how many workers watched each."""
+"""Keeps on disk which canaries a worker stopped, and how many workers watched each canary."""
 
 import fcntl
 import hashlib
@@ -29,8 +29,8 @@ class LocalAbort:
     worker: str
     log_e: float
     log_limit: float
-    # Units, in both arms, of them canary_failures, whose classes are canary_classes as far as
-    # they are known.
+    # Failed units of both arms: canary_failures of them in the canary, by class in
+    # canary_classes if the class is known.
     failures: int
     canary_failures: int
     exposures: int
@@ -49,14 +49,17 @@ class LocalAbort:
 
 
 class GuardTurn(NamedTuple):
-    """Holds a worker's place in the line of those that watch a rollout."""
+    """A worker's place among the workers that watch a rollout."""
 
-    turn: int  # how many worker processes watched a rollout before
-    workers: int  # when the first did
+    turn: int  # how many worker processes watched the rollout before
+    workers: int  # how many workers the router had when the first began
 
 
 class GuardFiles:
-    """Keeps them in a folder for all processes, in memory without one. Raises OSError."""
+    """Keeps the files in a folder for all processes, or in memory without a folder.
+
+    Raises OSError.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
@@ -136,15 +139,16 @@ def _document(file: Path) -> Mapping[str, Any]:
 
 
 FILE: Final = "conversations"
-# Of this process's own.
+# How many of its own marks a process remembers.
 KEPT: Final = 65_536
 SLOTS: Final = 1 << 18
-_SIZE: Final = 8  # bytes of a mark: a name that was never seen passes for one in 2^46
+_SIZE: Final = 8  # bytes of a mark: one in 2^46 unknown names passes for a marked one
 
 
 class SharedMarks:
-    """Marks names, for one event loop. secret: the installation's. file: None for this process
-    alone. Raises OSError when the file cannot be made.
+    """Marks names, for one event loop. secret: the installation's.
+
+    file: None to mark for this process alone. Raises OSError if the file cannot be created.
     """
 
     def __init__(self, secret: bytes, file: Path | None = None) -> None:

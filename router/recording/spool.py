@@ -1,4 +1,4 @@
-"""Batches of observations: in a file without a database, in frames between processes."""
+"""Writes batches of observations: to a file if the database is down, or between processes."""
 
 import fcntl
 import json
@@ -21,7 +21,7 @@ from harness.routing.shadow import ShadowTally
 
 
 class Batch(NamedTuple):
-    """What is written in one unit of work: plain data."""
+    """The plain data of one transaction."""
 
     blocks: Sequence[ObservationBlock] = ()
     traffic: Sequence[TrafficMinute] = ()
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     sightings: Sequence[Sighting] = ()
     shadows: Sequence[ShadowTally] = ()
     asked_names: Sequence[AskedName] = ()
-    # By which the database knows a batch that comes again; empty for one that never does.
+    # By it the database recognizes a repeated batch; empty for a batch that is sent once.
     id: str = ""
 
     @property
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
 
 
 NOTHING = Batch()
-# Of a batch's fields, but for blocks: what their rows are.
+# The row types of a batch's fields, without blocks.
 _ROWS: Final[Mapping[str, type]] = {
     "traffic": TrafficMinute,
     "failovers": Failover,
@@ -65,8 +65,9 @@ LOCK_S = 2.0
 
 
 class Spool:
-    """Keeps batches in a JSONL file of at most max_bytes. Several processes may share it, each
-    by one thread.
+    """Keeps batches in a JSONL file of at most max_bytes.
+
+    Several processes may share it, with one thread each.
     """
 
     def __init__(self, file: Path, *, max_bytes: int = 64 * 1024 * 1024) -> None:
@@ -79,7 +80,10 @@ class Spool:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes out of its block. Raises OSError when one goes on."""
+        """Keeps other processes out of its block.
+
+        Raises OSError if one does not finish in time.
+        """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         until = time.monotonic() + LOCK_S
         with self.file.with_name(f"{self.file.name}.lock").open("ab") as lock:
@@ -94,8 +98,8 @@ class Spool:
             yield
 
     def append(self, batch: Batch) -> bool:
-        """Appends a batch; False when it does not fit any more. Raises OSError."""
-        # It begins a line of its own: a crash may have torn the one before.
+        """Appends a batch; False if the file is full. Raises OSError."""
+        # Begins a new line, because a crash may have cut the last one.
         line = f"\n{json.dumps(batch_to_json(batch))}\n".encode()
         with self.lock():
             size = self.file.stat().st_size if self.file.exists() else 0
@@ -107,12 +111,12 @@ class Spool:
                     out.flush()
                     os.fsync(out.fileno())
                 except OSError:
-                    out.truncate(size)  # no half a line before the next one
+                    out.truncate(size)  # removes an incomplete line
                     raise
         return True
 
     def batches(self) -> Generator[Batch, None, None]:
-        """The batches in order; torn ones are left out. Raises OSError."""
+        """Returns the batches in order, without incomplete ones. Raises OSError."""
         with self.file.open("rb") as lines:
             for line in lines:
                 with suppress(ValueError, KeyError, TypeError, AttributeError):
@@ -123,7 +127,7 @@ class Spool:
 
 
 def batch_to_json(batch: Batch) -> dict[str, object]:
-    return to_plain(batch._asdict())  # type: ignore[no-any-return]  # it is a mapping
+    return to_plain(batch._asdict())  # type: ignore[no-any-return]  # a mapping
 
 
 def batch_from_json(data: Mapping[str, Any]) -> Batch:
@@ -150,13 +154,13 @@ def encode_frame(message: dict[str, Any]) -> bytes:
 
 
 class FrameReader:
-    """Puts messages together again, however the bytes were cut."""
+    """Assembles messages from bytes that arrive in any pieces."""
 
     def __init__(self) -> None:
         self._held = bytearray()
 
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        """Yields the messages that are whole now. Raises ValueError for malformed data."""
+        """Yields the messages that are complete now. Raises ValueError for malformed data."""
         held = self._held
         held += data
         place = 0

@@ -1,4 +1,4 @@
-"""Sums of what requests did, until they are stored; and what counts against a day's budget."""
+"""Adds up requests until they are stored, and the spending that counts against budgets."""
 
 import threading
 from bisect import bisect_left
@@ -29,24 +29,24 @@ _ADDED: Final[tuple[str, ...]] = (
 
 class CompletedRequest(NamedTuple):
     route: str
-    arm: str  # the assigned one
-    target: str = ""  # the id of what answered
+    arm: str  # the assigned arm
+    target: str = ""  # the id of the target that answered
     revision: int = 0
     stream: bool = False
-    failed: bool = False  # the caller got an error that is not the caller's own
-    charged: bool = False  # the assigned arm failed, whatever answered
+    failed: bool = False  # the caller got an error that the caller did not cause
+    charged: bool = False  # the assigned arm failed, even if another target answered
     latency_ms: float = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
-    key: str = ""  # the id of the caller's
+    key: str = ""  # the id of the caller's key
     priced: bool = True  # whether cost_usd is known
     cached_tokens: int = 0
-    charge: str = ""  # the name of the failure (`name_failure`), where it did
-    model: str = ""  # as the provider names what it served
-    target_name: str = ""  # of what answered or was tried last; empty for none
+    charge: str = ""  # the name of its failure (`name_failure`), if it failed
+    model: str = ""  # the provider's name for the model that served
+    target_name: str = ""  # of the target that answered or was tried last; empty for none
     outcome: str = "unknown"  # ok, failed, client_error, cancelled, handed_on
-    first_token_s: float | None = None  # of a stream that began
+    first_token_s: float | None = None  # only for a stream that began
 
 
 def minute_rows(
@@ -58,7 +58,7 @@ def minute_rows(
         by_place.setdefault(request[:4], []).append(request)
     rows: list[TrafficMinute] = []
     for (route, arm, target, revision), requests in by_place.items():
-        # By columns, which are summed at native speed.
+        # Kept in columns, because Python adds up columns at native speed.
         column = dict(zip(CompletedRequest._fields, zip(*requests, strict=True), strict=True))
         histogram: dict[int, int] = {}
         for latency_ms in column["latency_ms"]:
@@ -114,11 +114,11 @@ def _newer(one: Sighting, other: Sighting) -> Sighting:
 
 
 class SumKind(NamedTuple):
-    key: Callable[[Any], object]  # rows with one key become one row
+    key: Callable[[Any], object]  # rows with equal keys become one row
     plus: Callable[[Any, Any], Any]
 
 
-# By field of a batch.
+# Keyed by the field of a batch.
 SUMMED: Final[Mapping[str, SumKind]] = {
     "traffic": SumKind(
         attrgetter("route", "minute", "worker", "arm", "target", "revision"), _add_minutes
@@ -136,7 +136,7 @@ Total = TypeVar("Total")
 
 
 class Sums(Generic[Row]):
-    """Adds up rows of one kind until they are taken. kind: of `SUMMED`. Thread-safe."""
+    """Adds up rows of one kind until they are taken. kind: a key of `SUMMED`. Thread-safe."""
 
     def __init__(self, kind: str) -> None:
         self._key, self.plus = SUMMED[kind]
@@ -163,11 +163,13 @@ def sum_rows(kind: str, rows: Iterable[Row]) -> list[Row]:
 
 
 class DayTotals(Generic[Row, Total]):
-    """A subject's total is what this process added, and what the database has of all others.
+    """A subject's total: this process's additions plus the database's rows of other processes.
 
-    So nothing counts twice, however late this process's own rows arrive there. new: gets the
-    rows, to be stored. subject: the field of a row that names it. worker: a name that is new
-    for every process. Thread-safe.
+    So nothing counts twice, however late this process's rows reach the database. Thread-safe.
+
+    new: receives the rows to store.
+    subject: the field of a row that names the subject.
+    worker: a name that is new for every process.
     """
 
     def __init__(
@@ -199,11 +201,11 @@ class DayTotals(Generic[Row, Total]):
         return self._total(rows, today)
 
     def knows(self, subject: str) -> bool:
-        """Whether the database has said what others use."""
+        """Returns whether the database has reported the other processes' use."""
         return subject in self._others
 
     def know(self, subjects: Iterable[str], rows: Iterable[Any]) -> None:
-        """Enters what the database has. rows: of these subjects, of the month or the day."""
+        """Enters the database's rows of these subjects, of the month or the day."""
         others: dict[str, dict[date, Any]] = {subject: {} for subject in subjects}
         for row in rows:
             if row.worker != self._worker:
@@ -221,25 +223,26 @@ class DayTotals(Generic[Row, Total]):
                 del days[over]
 
 
-# A name that a target served a while ago is noted again: the newest is what counts.
+# A name is noted again after this time, because the newest time counts.
 NOTE_EVERY_S: Final = 30.0
 LONGEST_NAME: Final = 200  # characters
 
 
 class ServedNames:
-    """Notes the model names in targets' answers (F6): of each target at most as many as the
-    store keeps; further names within NOTE_EVERY_S are not noted. Thread-safe.
+    """Notes the model names in targets' answers (F6). Thread-safe.
+
+    For each target it notes at most as many names within NOTE_EVERY_S as the store keeps.
     """
 
     def __init__(self, clock: Clock, new: Sums[Sighting]) -> None:
         self._clock = clock
         self._new = new
         self._lock = threading.Lock()
-        # When each was noted, in monotonic seconds, by target and name.
+        # When each name was noted, in monotonic seconds, by target and name.
         self._noted: dict[str, dict[str, float]] = {}
 
     def note(self, target: str, model: str) -> None:
-        """Notes the model that an answer names. target: an id."""
+        """Notes the model that an answer names. target: the target's id."""
         now = self._clock.monotonic()
         names = self._noted.get(target)
         at = names.get(model[:LONGEST_NAME]) if names is not None else None
@@ -263,14 +266,14 @@ class ServedNames:
         return True
 
 
-# Of a route's requests: with a larger share, a key is an application.
+# With a larger share of a route's requests, a key belongs to an application.
 APPLICATION_SHARE: Final = 0.05
-# Fewer requests of one key say nothing: an agent's loop has as many.
+# Fewer requests of one key prove nothing: an agent's loop sends as many.
 FEWEST_REQUESTS: Final = 100
 KEPT: Final = 200
-# After so many requests all counts are halved, so that the share is that of the last ones.
+# After this many requests all counts are halved, so that the share follows recent requests.
 HALVED_AT: Final = 20_000
-# Requests of a route that wait to be counted; of more, the latest are counted.
+# The most requests of a route that wait to be counted; only the latest are counted.
 WAITING: Final = 8_192
 _KEYS: Final[Callable[[], deque[str]]] = partial(deque, maxlen=WAITING)
 
@@ -278,7 +281,7 @@ NO_KEYS: Final[Mapping[str, float]] = {}
 
 
 class RouteKeys:
-    """Counts one route's keys. shares: of its requests, by the key of each application."""
+    """Counts one route's keys. shares: each application's share of the requests, by key."""
 
     def __init__(self) -> None:
         self.shares: Mapping[str, float] = NO_KEYS
@@ -294,7 +297,7 @@ class RouteKeys:
             self._requests /= 2
             self._counts = Counter({key: n // 2 for key, n in self._counts.items() if n > 1})
         if len(self._counts) > KEPT:
-            # The commonest key outside the bound is taken off all that are kept.
+            # Subtracts the most frequent key beyond the bound from all kept keys.
             ordered = self._counts.most_common(KEPT + 1)
             least = ordered[-1][1]
             self._counts = Counter({key: n - least for key, n in ordered if n > least})
@@ -306,16 +309,20 @@ class RouteKeys:
 
 
 class CallerShares:
-    """Finds applications. on_change: hears of a route's, with shares, as they come or go."""
+    """Finds applications.
+
+    on_change: called with a route's applications and shares on a change.
+    """
 
     def __init__(self, on_change: Callable[[str, Mapping[str, float]], None]) -> None:
         self._on_change = on_change
         self._routes: dict[str, RouteKeys] = {}
-        # By route, the keys of requests as they came. Texts alone: tuples burden the collector.
+        # The keys of requests by route, in order. Plain texts: tuples burden the garbage
+        # collector.
         self.waiting: defaultdict[str, deque[str]] = defaultdict(_KEYS)
-        # Of an application's requests, the openings that named their conversations, too.
+        # The openings that name conversations of an application's requests, by route.
         self.openings: defaultdict[str, deque[str]] = defaultdict(_KEYS)
-        # By route, the keys whose conversations are drawn.
+        # The keys whose conversations are drawn, by route.
         self.applications: dict[str, frozenset[str]] = {}
 
     def evaluate(self, serving: "CompiledSnapshot") -> None:

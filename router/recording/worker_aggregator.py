@@ -1,4 +1,4 @@
-"""Gathers in the parent what all workers report, so that a sticky key is one unit."""
+"""Gathers all workers' reports in the parent, so that a sticky key is one unit."""
 
 import asyncio
 import itertools
@@ -27,17 +27,18 @@ from router.recording.spool import FrameReader, batch_from_json, encode_frame
 log = structlog.get_logger("swapgate.router")
 
 OPINIONS_UNDER_WAY: Final = 1000
-# Of a worker's scored requests, about which feedback may come after their end.
+# How many of a worker's scored requests may get feedback after their end.
 REMEMBERED: Final = 20_000
-# Length of a report's entry of `units` that admits; an outcome has another.
+# The length of an entry in `units` that admits a request; an outcome has another length.
 ADMISSION: Final = 6
-# And of one that tells what a judge said.
+# The length of an entry with a judge's verdict.
 VERDICT: Final = 4
 
 
 class WorkerAggregator:
-    """Gathers the reports of all workers. recorder: not fed by anybody else. counters: of the
-    parent itself, such as `worker_restarts`.
+    """Gathers the reports of all workers.
+
+    recorder: has no other source. counters: the parent's own, such as `worker_restarts`.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -57,7 +58,7 @@ class WorkerAggregator:
         return account
 
     def closed(self, account: "WorkerReports") -> None:
-        # Its rollouts stay: were it the last one, its ledgers would forget who was counted.
+        # Its rollouts stay: if it was the last worker, the ledgers would forget counted keys.
         self._accounts.remove(account)
         self._ended.add_counts(account.families)
 
@@ -82,7 +83,7 @@ class WorkerAggregator:
         if to is None or not to.opinion(number, opinion):
             answer("")
             return
-        # A worker that ends instead leaves the asker to its own time limit.
+        # If the worker ends instead, the asking worker's own time limit applies.
         self._opinions.put(number, answer)
 
     def entered(self, number: int, outcome: str) -> None:
@@ -91,7 +92,7 @@ class WorkerAggregator:
 
     def text(self) -> bytes:
         sums = deepcopy(self._ended)
-        # In order of age: of two workers in one place, the newer one's states are shown.
+        # In order of age: if two workers share a slot, the newer worker's states win.
         for account in self._accounts:
             sums.add(account.families, worker=str(account.slot))
         sums.add(self._parent_families())
@@ -112,8 +113,9 @@ class WorkerAggregator:
 
 
 class WorkerReports(asyncio.Protocol):
-    """One worker's channel, and what it has reported. ready: it serves. gone: its last report
-    was read.
+    """One worker's channel, with its reports.
+
+    ready: the worker serves. gone: its last report is read.
     """
 
     def __init__(self, books: WorkerAggregator, slot: int) -> None:
@@ -128,13 +130,13 @@ class WorkerReports(asyncio.Protocol):
         self._scored: dict[int, ScoredUnit] = {}
         self._judging: dict[int, ScoredUnit] = {}
         self._latest: BoundedMap[int, ScoredUnit] = BoundedMap(REMEMBERED)
-        self.worker = ""  # its name, once it serves
+        self.worker = ""  # the worker's name, once it serves
         self._channel: asyncio.WriteTransport | None = None
         self._heard_s = time.monotonic()
 
     @property
     def silent_s(self) -> float:
-        """Seconds since a serving worker was last heard; 0 for one that serves not yet."""
+        """Returns the seconds since a serving worker's last report; 0 before it serves."""
         return time.monotonic() - self._heard_s if self.ready.is_set() else 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -147,12 +149,12 @@ class WorkerReports(asyncio.Protocol):
             try:
                 self._enter(report)
             except Exception:
-                # One report that cannot be read must not end the others.
+                # An unreadable report must not stop the other workers' reports.
                 log.exception("report_refused", worker=self.slot)
                 self._books.counters["reports_refused"] += 1
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        # What it had begun stays open in the ledger, and is missing at the deadline.
+        # Its unfinished units stay open in the ledger until their deadline.
         self._scored.clear()
         self._judging.clear()
         self._channel = None
@@ -161,7 +163,7 @@ class WorkerReports(asyncio.Protocol):
 
     def _enter(self, report: dict[str, Any]) -> None:
         if "abort" in report:
-            # First: what else is in a report is for later.
+            # First, because the rest of a report can wait.
             self._books.abort(from_plain(LocalAbort, report["abort"]))
         if "ready" in report:
             self.worker = report.get("worker", "")
@@ -213,7 +215,7 @@ class WorkerReports(asyncio.Protocol):
         self._send({"answer": number, "text": text})
 
     def _send(self, message: dict[str, Any]) -> bool:
-        """Tells the worker; False when it is not there."""
+        """Sends to the worker; False if it is gone."""
         if self._channel is not None:
             self._channel.write(encode_frame(message))
         return self._channel is not None

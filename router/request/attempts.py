@@ -1,4 +1,4 @@
-"""Limits how long an attempt may wait, and enters its end with health, keys and metrics."""
+"""Limits how long an attempt may wait, and records its end in health, keys and metrics."""
 
 import math
 from datetime import datetime
@@ -28,37 +28,39 @@ from router.request.needs import given_fields, output_limit
 from router.request.request_state import Attempt, RoutedRequest
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
 
-# Targets, endpoints and classes of answers, of which a worker keeps the times.
+# How many combinations of target, endpoint and class of answers a worker keeps times for.
 KEPT: Final = 2048
-# Answers whose times may wait to be summed up.
+# The most answer times that wait to be added up.
 MAX_NOTED: Final = 256
 Kind = tuple[str, Endpoint, int]
-# In place of a class of answers: streams, whatever their length.
+# Replaces the class of answers for streams of any length.
 STREAMED: Final = -1
-# A target's own parameters that make its model think.
+# Parameters of a target that make its model think.
 _THINKING: Final = frozenset({"reasoning_effort", "reasoning", "thinking"})
 
 
 def first_token_s(
     route: CompiledRoute, upstream: CompiledTarget, settings: RouterSettings
 ) -> float:
-    """Limits a mirrored request: as the route says, else the model, else the router."""
+    """Returns the limit of a mirrored request: the route's, else the model's, else the
+    router's.
+    """
     own = route.route.settings.first_token_timeout_s
     return own or upstream.can.first_token_timeout_s or settings.first_token_timeout_s
 
 
 class TimeLimits:
-    """Belongs to one event loop; the times are this worker's own."""
+    """Belongs to one event loop, and knows only this worker's times."""
 
     def __init__(self, settings: RouterSettings) -> None:
         self._settings = settings
         self._times: BoundedMap[Kind, AnswerTimes] = BoundedMap(KEPT)
-        # What was noted and is not in these times yet: target, endpoint, limit of the output in
-        # tokens, seconds. Where nobody stands behind a target, its times are seldom asked for.
+        # Answers that are not in `_times` yet: target, endpoint, output limit in tokens,
+        # seconds. A target without a target after it seldom needs its times.
         self._noted: list[tuple[str, Endpoint, int, float]] = []
 
     def first_s(self, job: RoutedRequest, made: Attempt) -> float:
-        # Where no target stands behind it, to wait on is all that is left.
+        # Without a target after it, the router can only wait on.
         is_last = made.check or made.upstream.id == job.plan.targets[-1]
         if job.request.stream:
             said = (
@@ -97,7 +99,9 @@ class TimeLimits:
         )
 
     def note(self, job: RoutedRequest, made: Attempt, seconds: float) -> None:
-        """A wait that was cut counts, too: where answers became slower, the limit follows."""
+        """Notes an answer's time, or a cut wait: if answers become slower, the limit
+        follows.
+        """
         limit = STREAMED if job.request.stream else output_limit(job.request)
         self._noted.append((made.upstream.id, made.endpoint, limit, seconds))
         if len(self._noted) >= MAX_NOTED:
@@ -114,8 +118,8 @@ class TimeLimits:
             self._times.put(kind, add_answers(self._times.get(kind), answers_s, bounds_ms))
 
 
-# What a health check may meet with because it asked for the wrong thing, such as a chat with a
-# model for embeddings. It counts only where that endpoint is known to be there.
+# Failures that a health check may cause by asking for the wrong thing, such as a chat with a
+# model for embeddings. They count only if the target has already served that endpoint.
 GUESSED: Final = (
     FailureClass.MODEL_UNKNOWN,
     FailureClass.QUOTA,
@@ -143,17 +147,17 @@ class AttemptSettlement:
         if made.failure is not None:
             self._health.failures[upstream.id] = made.failure.provider_words
         if not made.check:
-            self._health.end(upstream.id)  # first: whatever fails here, it is over
+            self._health.end(upstream.id)  # first, because a later fault must not keep it open
         if outcome is None:
             self._keys.accepted(upstream, made.key)
             self._health.spoken[upstream.id] = made.endpoint
         elif self._keys.other_left(upstream, made.key, outcome):
-            # One key's trouble is not the target's: neutral, and a probe is free again.
+            # One key's failure is not the target's: it counts as neutral, and frees the probe.
             counts = FailureClass.CANCELLED
         elif not made.check and self._is_one_callers(made, outcome):
             counts = FailureClass.CANCELLED
         elif FAILURE_RULES[outcome].other_key and self._keys.gone(upstream, made.key):
-            counts = FailureClass.CANCELLED  # a new key serves already
+            counts = FailureClass.CANCELLED  # the provider already uses a new key
         elif made.check and (
             (outcome in GUESSED and upstream.id not in self._health.spoken)
             or self._health.users_find_well(upstream.id)
@@ -165,13 +169,15 @@ class AttemptSettlement:
         self._metrics.attempt(upstream.name, outcome)
 
     def _is_one_callers(self, made: Attempt, outcome: FailureClass) -> bool:
-        """Whether another caller (of a slow start: another request) must meet it first."""
+        """Returns whether another caller (for a slow start: another request) must see it
+        first.
+        """
         caller: object
         if made.slow:
             caller = object()
         elif FAILURE_RULES[outcome].several_callers:
             sticky_key, api_key = made.caller
-            # Of whom only a conversation or a request is known, the API key is the caller.
+            # If only the conversation or the request is known, the API key is the caller.
             caller = api_key if sticky_key.startswith(_UNNAMED) else sticky_key
         else:
             return False

@@ -1,4 +1,4 @@
-"""Reads what one request asks of the router, by headers and body, and who its caller is."""
+"""Reads a request's directives to the router, from headers and body, and its caller."""
 
 import marshal
 import math
@@ -16,22 +16,22 @@ from router.protocols.caller_names import OPENING, body_callers, header_caller
 from router.protocols.endpoints import DIALECTS
 
 _DIGEST_BYTES: Final = 16
-# Of marshal's formats, the latest that depends on the value alone.
+# The latest of marshal's formats whose bytes depend only on the value.
 _MARSHAL_FORMAT: Final = 2
 
 
 def opening_digest(opening: list[object]) -> str:
-    # JSON would take ten times as long for a picture in the first message.
+    # For a picture in the first message, JSON would take ten times as long.
     written = marshal.dumps(opening, _MARSHAL_FORMAT)
     return blake2b(written, digest_size=_DIGEST_BYTES).hexdigest()
 
 
-# Of chat's, responses' and messages' parts; videos as the servers that take them have it.
+# The types of parts in chats, responses and messages that hold pictures or videos.
 PARTS: Final[Mapping[str, RequestKind]] = {
     **dict.fromkeys(("image_url", "input_image", "image"), RequestKind.VISION),
     **dict.fromkeys(("video_url", "input_video", "video"), RequestKind.VIDEO),
 }
-# Where a turn, or a tool's result in it, has its parts.
+# The fields in which a turn, or a tool's result in it, has its parts.
 _HOLDERS: Final = ("content", "output")
 MAKES_IMAGES: Final = "image_generation"
 
@@ -65,7 +65,7 @@ def _wants_image(request: ClientRequest) -> bool:
 
 STICKY: Final = b"x-swapgate-sticky"
 KIND: Final = b"x-swapgate-kind"
-LONGEST_TEMPLATE: Final = 20  # messages of the user in it
+LONGEST_TEMPLATE: Final = 20  # in messages of the user
 TASK: Final = b"x-swapgate-task"
 TIMEOUT: Final = b"x-swapgate-timeout"
 HEARTBEAT: Final = b"x-swapgate-heartbeat"
@@ -77,10 +77,9 @@ _CLIENT_HEADERS: Final = "client_headers"
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """What the headers of a request ask of the router; a refusal in place of a value that is
-    none.
+    """The directives in a request's headers; an invalid value is replaced by a refusal.
 
-    timeout_s: for the whole request; infinite unless the client asks.
+    timeout_s: for the whole request; infinite unless the client sets it.
     """
 
     sticky: bytes | None
@@ -107,8 +106,9 @@ def read_directives(scope: Scope) -> Directives:
 
 
 def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str:
-    """Returns the header, else the body's caller, else the opening, else nothing. A
-    conversation that the provider keeps stays with its API key: a model of another provider
+    """Returns the header, else the body's caller, else the opening, else nothing.
+
+    A conversation that the provider keeps gets the API key, because another provider's model
     does not know its turns.
     """
     if header:
@@ -121,7 +121,7 @@ def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str
 
 
 def conversation_keys(request: ClientRequest) -> Iterator[str]:
-    """Names a conversation by openings that have one more message of the user each."""
+    """Yields names of a conversation: each covers one more message of the user."""
     dialect = DIALECTS[request.endpoint]
     for skipped in range(LONGEST_TEMPLATE):
         opening = dialect.opening(request, skipped)
@@ -131,7 +131,7 @@ def conversation_keys(request: ClientRequest) -> Iterator[str]:
 
 
 def caller_keys(request: ClientRequest, sticky_key: str) -> Sequence[str]:
-    """Lists what the body says, then the sticky key, which a header may decide."""
+    """Lists the callers that the body names, then the sticky key, which a header may set."""
     cache_key = request.value("prompt_cache_key")
     more = [f"prompt_cache_key:{cache_key}"] if cache_key and isinstance(cache_key, str) else ()
     return [*body_callers(request.members.found), sticky_key, *more]
@@ -155,7 +155,7 @@ def _requested_timeout_s(given: bytes | None) -> float | Reply:
     if given is None:
         return math.inf
     try:
-        # float() alone would take "1_0".
+        # float() alone would accept "1_0".
         wished_s = math.nan if b"_" in given else float(given)
     except ValueError:
         wished_s = math.nan
@@ -170,7 +170,7 @@ def _requested_timeout_s(given: bytes | None) -> float | Reply:
 
 
 def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Header, ...]:
-    """Chooses headers for the provider. A value that no header may have counts as none."""
+    """Chooses headers for the provider, and leaves out a value that no header may have."""
     if not defaults:
         return ()
     facts = scope.get(HEAD_FACTS)
@@ -183,12 +183,12 @@ def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Heade
         )
         known = tuple((name, value) for name, value in chosen if value)
         if facts is not None:
-            facts[_CLIENT_HEADERS] = known  # one head asks one endpoint, which has its defaults
+            facts[_CLIENT_HEADERS] = known  # one head belongs to one endpoint with its defaults
     return known
 
 
 def _joined(scope: Scope, name: bytes) -> bytes | None:
-    """A header's value. The lines of a list are one (RFC 9110, section 5.3)."""
+    """Returns a header's value, with the lines of a list joined (RFC 9110, section 5.3)."""
     if name.decode() not in LISTS:
         return header(scope, name)
     return b",".join(bytes(value) for key, value in scope["headers"] if key == name)

@@ -45,7 +45,7 @@ class TargetTries:
 
 
 class Dispatcher:
-    """Runs the attempts of requests. uniform: a number in [0, 1), for the jitter of pauses."""
+    """Runs the attempts of requests. uniform: returns a number in [0, 1), to vary pauses."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
         self,
@@ -106,7 +106,7 @@ class Dispatcher:
     async def check(
         self, job: RoutedRequest, upstream: CompiledTarget, progress: RequestProgress
     ) -> UpstreamFailed | None:
-        """One attempt beside all traffic; none is in `progress` without a ticket."""
+        """Makes one health-check attempt; without a ticket, `progress` records no attempt."""
         ticket = self._health.admit(upstream.id)
         if ticket is None:
             return progress.shut(upstream.id)
@@ -118,7 +118,10 @@ class Dispatcher:
         return failure
 
     async def count_tokens(self, job: RoutedRequest) -> bytes:
-        """Asks a target for its count; empty without one. Its circuit learns nothing."""
+        """Asks the first target for its count; empty on failure.
+
+        The breaker ignores the outcome.
+        """
         if job.plan.targets:
             upstream = job.route.upstreams[job.plan.targets[0]]
             key = self._keys.key(upstream)
@@ -141,7 +144,7 @@ class Dispatcher:
         return now >= job.deadline or len(progress.attempts) >= self._settings.retry.attempts
 
     def _begin_target(self, job: RoutedRequest, target: str) -> TargetTries:
-        """Each later target keeps its share of what is left of the budget."""
+        """Divides the remaining time equally between this target and the targets after it."""
         now = self.timers.loop.time()
         targets = job.plan.targets
         share_s = max(0.0, job.deadline - now) / (len(targets) - targets.index(target))
@@ -180,9 +183,9 @@ class Dispatcher:
         if self._spent(job, progress):
             return None
         if key == tries.first_key and self._keys.other_left(upstream, key, failure.failure):
-            return 0.0  # at once, with the next key; no more than once
+            return 0.0  # at once with the next key, and only once
         if job.is_keep_warm_for(upstream.id):
-            return None  # the caller does not wait for it: the incumbent answers
+            return None  # a keep-warm target: the incumbent answers instead
         try:
             left_s = tries.until - self.timers.loop.time()
             room = RetryBudget(left_s, tries.share_s, self._standby(job, upstream.id))
@@ -200,7 +203,7 @@ class Dispatcher:
         room: RetryBudget,
     ) -> float | None:
         if job.plan.last_resort and failure.failure is not FailureClass.RATE_LIMITED:
-            return None  # it is known to be down: one request, one attempt
+            return None  # the target is known to be down: one attempt is enough
         return retry_wait_s(
             failure.failure,
             tries=tries,
@@ -248,9 +251,11 @@ class Dispatcher:
             made.failure = failure
             hasty = job.hurried and loop.time() >= made.until
             if error.stale or hasty:
-                outcome = FailureClass.CANCELLED  # that its time ended says nothing of it
+                outcome = (
+                    FailureClass.CANCELLED
+                )  # the client's short time limit says nothing about the target
         except TimeoutError:
-            # Else a client in a hurry could open every circuit.
+            # Otherwise a client with short time limits could open every circuit.
             its_own = job.hurried and limit.when == made.until
             outcome = FailureClass.CANCELLED if its_own else FailureClass.TIMEOUT
             failure = UpstreamFailed(
@@ -260,12 +265,12 @@ class Dispatcher:
                 made.slow = not made.check
                 self._note_s(job, made, first_s)
         except Exception as error:
-            # A fault of ours that this target's calls meet: another may do without that code.
+            # A fault in our code for this target: another target may not run that code.
             self._errors.note(RouterPart.ATTEMPT, error, job.route, job.arm)
             failure = UpstreamFailed(FailureClass.INTERNAL, "the router failed")
             outcome = failure.failure
         finally:
-            # A stream settles at its own end.
+            # A stream settles its attempt at its own end.
             if isinstance(progress.result, CommittedStream):
                 now = loop.time()
                 progress.first_token_s = now - job.begun

@@ -1,4 +1,4 @@
-"""Samples a finished answer for its rollout's guardrails; other requests pay nothing."""
+"""Measures a finished answer for its rollout's guardrails, at no cost to other requests."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Self
@@ -23,7 +23,10 @@ from router.snapshot.compiled import CompiledRoute
 
 
 def are_calls_valid(calls: Iterable[tuple[str, object]], offered: Mapping[str, object]) -> bool:
-    """Whether calls are of offered tools and fit. offered: schemas, None for any text."""
+    """Returns whether each call names an offered tool and fits its schema.
+
+    offered: schemas by tool; None accepts any text.
+    """
     for name, given in calls:
         if name not in offered:
             return False
@@ -53,26 +56,28 @@ _JSON, _TOOLS = RequestTraits.JSON.value, RequestTraits.TOOLS.value
 _JUDGED: Final = RequestTraits.JUDGED.value
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
-# Of text whose provider counts no tokens.
+# An estimate for text if the provider counts no tokens.
 CHARACTERS_PER_TOKEN: Final = 4
 
 
 class RequestCost(NamedTuple):
     elapsed_s: float
-    first_token_s: float | None  # first_token_s, last_token_s: since it came; of a stream
+    first_token_s: (
+        float | None
+    )  # first_token_s, last_token_s: since the request came; None without a stream
     last_token_s: float | None
     output_tokens: int
     cost_usd: float
     usage: TokenUsage = NO_USAGE
-    price: Price | None = None  # of what answered
-    opening_s: float = 0.0  # of the time, what its connection took to open
+    price: Price | None = None  # of the target that answered
+    opening_s: float = 0.0  # the part of elapsed_s for opening the connection
 
 
 class GuardrailProbe(NamedTuple):
     request: ClientRequest
-    traits: int  # of `RequestTraits`
-    listens: bool  # a guardrail asks for the answer's signals
-    keeps: bool  # for all its text
+    traits: int  # flags of `RequestTraits`
+    listens: bool  # a guardrail needs the answer's signals
+    keeps: bool  # a guardrail needs the answer's whole text
     has_caches: bool  # each target of the route may have a prompt cache
 
     def new_signals(self) -> AnswerSignals | None:
@@ -81,14 +86,17 @@ class GuardrailProbe(NamedTuple):
     def sample(
         self, signals: AnswerSignals | None, spent: RequestCost, *, failed: bool
     ) -> GuardrailSample:
-        """A failed request is only that. A caller who hung up has the time until then."""
+        """Returns the sample: for a failed request without values.
+
+        If the caller hung up, the elapsed time ends then.
+        """
         tokens = float(spent.output_tokens)
         if not tokens and signals is not None:
             tokens = float(signals.length // CHARACTERS_PER_TOKEN)
         if failed:
             return GuardrailSample(SampleValues(output_tokens=tokens))
         elapsed_s, first_s, last_s, _, cost_usd, usage, price, opening_s = spent
-        between_s = 0.0  # nobody waited between fewer than two tokens
+        between_s = 0.0  # with fewer than two tokens there is no time between tokens
         if first_s is None:
             first_s = elapsed_s
         elif last_s is not None and tokens >= 2.0:
@@ -108,7 +116,9 @@ class GuardrailProbe(NamedTuple):
     def _bad(self, signals: AnswerSignals) -> int:
         bad = FAULTS[Guardrail.TRUNCATION] if signals.truncated else 0
         if signals.declined:
-            return bad | FAULTS[Guardrail.REFUSALS]  # words of its own are no bad JSON
+            return (
+                bad | FAULTS[Guardrail.REFUSALS]
+            )  # a refusal in plain text is not invalid JSON
         if not self.keeps or signals.cut:
             return bad
         dialect, calls = DIALECTS[self.request.endpoint], signals.calls
@@ -122,9 +132,9 @@ class GuardrailProbe(NamedTuple):
 
 
 class RouteGuardrails(NamedTuple):
-    traits: int  # of every request; this and the others of `RequestTraits`
-    heard: int  # a request with one of these has its answer's signals taken
-    kept: int  # and with one of these all its text
+    traits: int  # of each request; all three fields are flags of `RequestTraits`
+    heard: int  # the probe takes the signals of answers to requests with one of these
+    kept: int  # and keeps the whole text for requests with one of these
     has_caches: bool = True
 
     @classmethod
@@ -133,12 +143,12 @@ class RouteGuardrails(NamedTuple):
             return None
         prices = [upstream.price for upstream in route.upstreams.values()]
         is_priced = None not in prices
-        # A target whose price is known, and whose cached input costs no less, has no cache to
-        # warm: its times and costs are what they will be.
+        # If a known price gives no discount for cached input, the target has no prompt cache,
+        # and its times and costs need no adjustment.
         has_caches = all(
             price is None or price.cached_input_usd_per_mtok is not None for price in prices
         )
-        # Each of those that listen needs one trait.
+        # Each listening guardrail needs one trait of the request.
         heard = kept = 0
         for guardrail in _LISTENING.intersection(rule.guardrails):
             heard |= NEEDS[guardrail]

@@ -1,4 +1,4 @@
-"""Answers one POST for a model. A fault in planning falls back to the incumbent."""
+"""Prepares the answer to a POST for a model. If planning fails, the incumbent answers."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, RouteNames
 
-# Sticky key, arm, plan, and the rollout that the request is evidence for.
+# Sticky key, arm, plan, and the rollout that counts the request as evidence.
 Assignment = tuple[str, Arm, RoutePlan, Canary | None]
 
 
@@ -110,7 +110,7 @@ class ModelEndpoint:
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | RoutedResponse:
-        """A refusal, or the answer to be, to be served or finished in any case."""
+        """Returns a refusal, or the response, which the caller must `serve`."""
         started = self._clock.monotonic()
         directives = read_directives(scope)
         routed = self._routed(scope, body, grant, serving, directives)
@@ -177,7 +177,7 @@ class ModelEndpoint:
             on_leaving=scope.get(ON_LEAVING),
             copies=job.copies,
         )
-        # Nothing stands behind it: whoever saw the request begin sees its end.
+        # Nothing may follow this call: each observer that saw the beginning must see the end.
         try:
             self._observers.begin(job)
         except BaseException:
@@ -195,7 +195,10 @@ class ModelEndpoint:
         request_id: str,
         own_limit_s: float | None,
     ) -> Assignment:
-        """Assigns key, arm, plan and rollout. own_limit_s: None for the route's or more."""
+        """Assigns key, arm, plan and rollout.
+
+        own_limit_s: a client's limit below the route's.
+        """
         try:
             key = client_directives.sticky_key(request, sticky, grant.id)
             name, applications = route.route.name, self._shares.applications
@@ -207,7 +210,7 @@ class ModelEndpoint:
                 key = request_id
                 self._counters["unnamed_callers"] += 1
             if CALLER in scope and (wanted := scope[CALLER].target):
-                # The agent's choice proves nothing of either arm.
+                # The agent's own choice is not evidence for either arm.
                 chosen = self._planner.prefer(route, request, wanted)
                 if chosen is not None:
                     return key, _KEEP_WARM, chosen, None
@@ -218,9 +221,9 @@ class ModelEndpoint:
             trial = route.experiment
             if not scored:
                 self._counters["unscored_in_handover"] += 1
-            # The arms must get what they stand for: no switch's choice, and no practice.
-            # While a circuit keeps callers from the candidate, its cause has been counted, and
-            # neither arm is scored.
+            # Each arm must get its own target: a request that a switch or the keep-warm share
+            # directs is not evidence. While the candidate's circuit is open, its failures are
+            # already counted, and the router scores neither arm.
             if trial is not None and (
                 not scored
                 or (plan.forced is not None and self._planner.is_switched(route, request))
@@ -242,8 +245,10 @@ class ModelEndpoint:
         return key, arm, plan, trial
 
     def _conversation(self, route: str, key: str, request: ClientRequest) -> tuple[str, int]:
-        """The shortest opening that is no template, and the user's messages before it; empty
-        without one, unless the provider keeps the conversation.
+        """Returns the shortest opening that is not a template, and the user's messages before
+        it.
+
+        Without such an opening the name is empty, unless the provider keeps the conversation.
         """
         template = -1
         for template, name in enumerate(client_directives.conversation_keys(request)):
@@ -264,7 +269,7 @@ class ModelEndpoint:
     def _admitted(
         self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int
     ) -> RateReservation | Reply | None:
-        """None where what holds the limits failed: then they hold nobody up."""
+        """Returns None if checking the limits failed: then the router serves the request."""
         try:
             return self._admission.admit(key, limits, request, size)
         except Exception as error:
@@ -296,7 +301,7 @@ class ModelEndpoint:
     ) -> Reply | tuple[ClientRequest, CompiledRoute]:
         try:
             path = scope["path"]
-            # What counts tokens is no endpoint of its own.
+            # Paths that count tokens belong to the endpoint that they count for.
             endpoint = ENDPOINTS.get(path) or COUNT_PATHS[path]
             request = read_request(body, endpoint)
         except InputError as error:
@@ -315,15 +320,15 @@ class ModelEndpoint:
         route = serving.tasks.get(directives.task) if directives.task is not None else None
         route = route or serving.routes.get(model) or self._names.find(model, serving)
         if route is None:
-            # Agents are few: the others' requests pay for no clock.
+            # Only agents' requests, which are few, read the clock.
             literal = None
             if CALLER in scope:
                 literal = open_literal(scope, model, serving, self._clock.now())
             if literal is None:
                 return self._no_such_route(model, serving, grant)
-            # A person's grant opens it, whichever routes the key may use.
+            # A person's grant opens the target, whichever routes the key may use.
             return request, literal
-        # Of the route that is asked: its overrides are how it answers.
+        # The check is on the requested route: its overrides belong to it.
         if grant.routes and not is_route_allowed(grant, route.route.name):
             message = f"this key may not use route {route.route.name!r}; ask an admin for one"
             return error_reply(403, message, "route_not_allowed", param="model")

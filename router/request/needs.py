@@ -1,4 +1,4 @@
-"""What a request demands of a target, what it loses there (B7), and how many tokens it has."""
+"""A request's needs of a target, its losses there (B7), and its number of tokens."""
 
 import json
 import re
@@ -14,18 +14,20 @@ from router.frame.json_spans import JsonSpan
 from router.frame.replies import JSON, Header, Reply
 from router.snapshot.compiled import CACHE_MARK, OPTIONAL_FIELDS, CompiledTarget
 
-# Few tokenizers need more tokens than one for four bytes of English; other scripts need more.
+# Few tokenizers need more than one token for four bytes of English; other scripts need more.
 BYTES_PER_TOKEN: Final = 4
 _INPUTS: Final = ("messages", "input", "system", "instructions", "tools", "functions")
 _FORMATS: Final = ("response_format", "text", "output_config")
 _LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _IMAGES: Final = frozenset({"image_url", "input_image", "image"})
-# Their data are no text: what they cost in tokens has nothing to do with their length.
+# Parts whose data are not text: their tokens do not depend on their length.
 _NO_TEXT: Final = _IMAGES | {"input_audio", "file", "input_file", "document"}
 
 
 def detect_needs(request: ClientRequest) -> Needs:
-    """Counts the tokens of text alone, at four bytes each; of embeddings, of the longest."""
+    """Counts the tokens of the text, at four bytes each; for embeddings, of the longest
+    text.
+    """
     if request.endpoint is Endpoint.EMBEDDINGS:
         value = request.value("input")
         items = value if isinstance(value, list) else [value]
@@ -47,7 +49,7 @@ def detect_needs(request: ClientRequest) -> Needs:
 
 
 def _text_bytes(value: object, images: set[str]) -> int:
-    # Parsed JSON has these types and no others; this is quicker than asking for protocols.
+    # Parsed JSON has only these types; testing for them is faster than for protocols.
     if type(value) is str:
         return len(value if value.isascii() else value.encode("utf-8", "surrogatepass"))
     if type(value) is list:
@@ -83,7 +85,7 @@ def output_limit(request: ClientRequest) -> int:
     return 0
 
 
-# Of a response's `include`, what no model without it has.
+# Values of a response's `include` that need a thinking model.
 _INCLUDED: Final = {
     OptionalFeature.REASONING: "reasoning.",
     OptionalFeature.LOGPROBS: "logprobs",
@@ -147,7 +149,7 @@ def _unmark(value: object) -> None:
     elif isinstance(value, dict):
         value.pop("cache_control", None)
         for name in ("system", "messages", "tools", "content", "input", "function"):
-            # A call's arguments are the client's own.
+            # A call's arguments are the client's own data.
             is_data = name == "input" and value.get("type") == "tool_use"
             if isinstance(value.get(name), list | dict) and not is_data:
                 _unmark(value[name])
@@ -172,14 +174,14 @@ def degradation_header(
     upstream: CompiledTarget | None,
     dropped: Sequence[str] = (),
 ) -> tuple[Header, ...]:
-    """Names what the request lost. upstream: None before an answer."""
+    """Names the parts that the request lost. upstream: None before an answer."""
     names: list[str] = []
     if is_serializing_tools(plan, request):
         names.append(SERIALIZED)
     if upstream is not None and (hints := dropped_fields(request, upstream)):
         names += (hint.value for hint in hints)
     if dropped:
-        # A client may have named them: not every name can stand in a header.
+        # A client may have chosen the names, and a header cannot hold every name.
         names += islice((name for name in dropped if _FIELD.fullmatch(name)), MOST_FIELDS)
     return ((NAME, ", ".join(dict.fromkeys(names)).encode()),) if names else ()
 
@@ -202,7 +204,7 @@ COUNTED_FIELDS: Final[Mapping[Endpoint, tuple[str, ...]]] = {
         *("previous_response_id", "reasoning", "text", "tool_choice", "tools", "truncation"),
     ),
 }
-# English text has about four characters a token; a picture takes up to 1,600 tokens.
+# English text has about four characters per token; a picture takes up to 1,600 tokens.
 CHARACTERS_PER_TOKEN: Final = 4
 COUNT_TIMEOUT_S: Final = 10.0
 TOKENS_PER_FILE: Final = 1_600
@@ -228,7 +230,7 @@ def estimate_tokens(request: ClientRequest) -> Reply:
 
 
 def _weigh(value: object) -> tuple[int, int]:
-    """Counts the characters of a value, and its files, whose base64 is no text."""
+    """Counts the characters of a value, and its files, whose base64 is not text."""
     if isinstance(value, str):
         return (0, 1) if value.startswith("data:") else (len(value), 0)
     if isinstance(value, Mapping):

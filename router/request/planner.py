@@ -1,4 +1,4 @@
-"""Gives a request its arm and its plan: which targets to ask, in order."""
+"""Gives a request its arm and its plan: the targets to ask, in order."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -29,14 +29,17 @@ _RESPONSES: Final = Endpoint.RESPONSES
 
 
 class HandedOver(NamedTuple):
-    """An arm. scored: a conversation that began before the canary is no evidence."""
+    """An arm. scored: False for a conversation that began before the canary."""
 
     arm: Arm
     scored: bool = True
 
 
 class Handovers:
-    """Places requests of a moved canary. begun: conversations at any worker of this machine."""
+    """Places requests after a canary's step.
+
+    begun: conversations of all workers on the machine.
+    """
 
     def __init__(self, now_s: Callable[[], float], begun: SharedMarks) -> None:
         self._now_s = now_s
@@ -50,7 +53,7 @@ class Handovers:
         drawn: Arm,
         template: int = 0,
     ) -> HandedOver:
-        """Places a request. key: the sticky one. drawn: its arm."""
+        """Places a request. key: the sticky key. drawn: the arm that the key draws."""
         canary = route.route.canary
         handover = canary.handover if canary is not None else None
         if canary is None or handover is None or self._now_s() >= handover.until_s:
@@ -64,14 +67,17 @@ class Handovers:
         if self._begun.has(begun):
             return HandedOver(drawn)
         if drawn is not _CANARY:
-            # At the first step no caller of either arm has been counted yet.
+            # At the first step the router has counted no caller of either arm yet.
             return HandedOver(drawn, scored=handover.settled_bps > 0)
         is_candidates = is_made_by(request.text, route.upstreams[canary.target].maker)
         return HandedOver(_CANARY if is_candidates else _INCUMBENT, scored=False)
 
 
 def is_under_way(request: ClientRequest, template: int = 0) -> bool:
-    """Whether an answer follows the user's first message; the last turn may be a begun one."""
+    """Returns whether an answer follows the user's first message.
+
+    The last turn may be an answer that the model is to continue.
+    """
     if request.endpoint is _RESPONSES:
         if request.value("previous_response_id") or request.value("conversation"):
             return True
@@ -102,7 +108,7 @@ PLAIN: Final = {endpoint: Needs(endpoint) for endpoint in Endpoint}
 
 
 class Planner:
-    """Plans requests. stopped: whether this router has aborted a canary by itself."""
+    """Plans requests. stopped: returns whether this router aborted a canary itself."""
 
     def __init__(
         self,
@@ -115,14 +121,14 @@ class Planner:
         self._stopped = stopped
         self._handovers = Handovers(lambda: clock.now().timestamp(), begun)
         self._health = health
-        self.not_closed = health.not_closed  # targets whose circuit is open, or half
+        self.not_closed = health.not_closed  # targets whose circuit is open or half open
         self._clock = clock
         self._when_all_open = when_all_open
 
     def assign(
         self, route: CompiledRoute, request: ClientRequest, key: str, template: int = 0
     ) -> tuple[Arm, RoutePlan, bool]:
-        """Returns arm, plan, and whether a handover leaves the request to be evidence."""
+        """Returns the arm, the plan, and whether the request may count as evidence."""
         if route.warmed and request.endpoint is not _EMBEDDINGS:
             plan = self._warming(route, request, key)
             if plan is not None:
@@ -152,7 +158,7 @@ class Planner:
     def prefer(
         self, route: CompiledRoute, request: ClientRequest, target: str
     ) -> RoutePlan | None:
-        """Plans a target before the incumbent; None where it cannot be asked now."""
+        """Plans a target before the incumbent; None if it cannot answer now."""
         if target not in route.route.fallbacks:
             return None
         needs, can = _needs(route, request)
@@ -163,11 +169,11 @@ class Planner:
 
     def plan(self, route: CompiledRoute, arm: Arm, request: ClientRequest) -> RoutePlan:
         well = route.plans[request.endpoint][arm]
-        # As most are: nothing of the request, and no clock, changes whom it may ask.
+        # For most routes neither the request nor the time changes the plan.
         is_steady = not (route.switches or route.particular or route.native)
         if is_steady and self._health.all_well(well.targets):
             return well
-        # Both are rare: without them, no request looks at the wall clock or into its input.
+        # Both are rare: without them, a request reads neither the wall clock nor its input.
         live = active_switches(route.switches, self._clock.now()) if route.switches else ()
         needs, can = _needs(route, request)
         plain = not route.particular and can is route.capabilities
@@ -177,13 +183,13 @@ class Planner:
         around = self._build_context(route, can, well.targets, live)
         plan = plan_request(route.route, arm, needs, around)
         if plan.unable and needs.tokens:
-            # The tokens are an estimate: it may choose among targets, it refuses no request.
+            # The tokens are an estimate: it may choose among targets, but not refuse a request.
             sure = replace(needs, approx_input_tokens=0, max_output_tokens=0)
             return plan_request(route.route, arm, sure, around)
         return plan
 
     def is_switched(self, route: CompiledRoute, request: ClientRequest) -> bool:
-        """The same for both arms, so that no switch unbalances the evidence."""
+        """Applies a switch to both arms alike, so that it does not bias the evidence."""
         return _is_switched(self.plan(route, _CANARY, request))
 
     def is_asked(self, target: str) -> bool:

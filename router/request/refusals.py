@@ -15,15 +15,15 @@ from router.protocols.endpoints import ENDPOINTS
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.snapshot.compiled import CompiledRoute
 
-# The longest Retry-After that the official clients keep to.
+# The longest Retry-After that the official clients obey.
 CLIENTS_HEED_S: Final = 60.0
-# OpenAI's code, on which its clients shorten the conversation and go on.
+# OpenAI's code, on which its clients shorten the conversation and continue.
 TOO_LONG: Final = "context_length_exceeded"
 _NOT_ALLOWED: Final = 405
 
 
 def refusal_reply(failed: UpstreamFailed) -> Reply:
-    """Repeats the provider's words; its status where the client is to change its request."""
+    """Repeats the provider's message, and its status if the client must change the request."""
     status = failed.status or 400
     if failed.failure in CLIENT_FAILURES and (status >= 500 or status == _NOT_ALLOWED):
         status = 422
@@ -56,7 +56,9 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
 
 
 def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
-    """503 while all must be left alone, 502 when all failed, 422 when no target is able."""
+    """Replies 503 if all targets must be left alone, 502 if all failed, 422 if no target is
+    able.
+    """
     wait_s, name = _wait_s(job, progress), job.route.route.name
     if wait_s is not None:
         return _all_waiting(job, progress, wait_s)
@@ -104,10 +106,10 @@ def _wait_s(job: RoutedRequest, progress: RequestProgress) -> int | None:
 
 
 def _all_waiting(job: RoutedRequest, progress: RequestProgress, wait_s: int) -> Reply:
-    """Nobody waits for it here: who asked is told when it may be of use."""
+    """Tells the client when to retry; the router does not wait."""
     tried, left_out = _tried(progress), _passed_over(job, progress)
-    # Official clients heed no longer a time, and have no use for an answer after their own.
-    # What was tried in vain is not to be tried once more by each of their retries.
+    # Official clients ignore a longer time, and give up after their own. In that case they must
+    # not retry, because each retry would repeat attempts that have just failed.
     heeded = wait_s <= min(CLIENTS_HEED_S, job.route.route.settings.total_timeout_s)
     return error_reply(
         503,
@@ -139,7 +141,7 @@ def _tried(progress: RequestProgress) -> list[dict[str, object]]:
             "target": attempt.upstream.name,
             "failure": attempt.failure.failure.value,
             "status": attempt.failure.status,
-            # What is about our account or the provider's inside is no client's business.
+            # A client must not learn about our account or the provider's internals.
             "message": (attempt.failure.message or None)
             if attempt.failure.failure in PASSED_ON
             else None,

@@ -1,6 +1,7 @@
-"""The base class of what watches requests, and what calls all of them.
+"""The base class of observers, and the caller of all observers.
 
-Hooks are synchronous; one that raises is counted and alerted, and the others go on.
+Hooks are synchronous. If a hook raises, the router counts and alerts it, and calls the next
+one.
 """
 
 from collections.abc import Sequence
@@ -13,36 +14,38 @@ from router.snapshot.compiled import CompiledRoute
 
 
 class RequestObserver:
-    """Watches requests: it overrides the hooks that it needs, and the others cost nothing."""
+    """Watches requests. It overrides the hooks that it needs; the other hooks cost nothing."""
 
-    part: ClassVar[RouterPart]  # under which its faults are counted
-    of_limited: ClassVar[bool] = False  # watches the requests of limited keys alone
+    part: ClassVar[RouterPart]  # the label under which its faults count
+    of_limited: ClassVar[bool] = False  # watches only requests of limited keys
 
     def watches(self, route: CompiledRoute) -> bool:  # noqa: ARG002 - of those that override it
-        """Whether it has to do with requests of a route; where not, it is not called."""
+        """Returns whether it watches the requests of a route."""
         return True
 
     def before_attempt(self, observed: RoutedRequest) -> None:
-        """Runs when the request has its arm and its plan, and nobody was asked yet."""
+        """Runs when the request has its arm and its plan, before the first attempt."""
 
     def after_answer(self, observed: RoutedRequest, response: RoutedResponse) -> None:
-        """Runs when the answer is sent, or there is none."""
+        """Runs when the answer is sent, or when no target answered."""
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
-        """Always comes once `before_attempt` came."""
+        """Runs after each request for which `before_attempt` ran."""
 
 
-# Of a route, for keys without limits and for limited ones: the hooks of all its requests, and
-# of those that are evidence.
+# The hooks of one route, for keys without limits and with limits: each pair has the hooks for
+# all requests, and the hooks for requests that are evidence.
 RouteHooks = tuple[
     CompiledRoute, tuple[ObserverHooks, ObserverHooks], tuple[ObserverHooks, ObserverHooks]
 ]
 
 
 class RequestObservers:
-    """Calls the observers. of_evidence: for requests that are evidence of a live rollout. They
-    come first before the attempt, as the others use their ticket, and last afterwards, as they
-    use the record.
+    """Calls the observers.
+
+    of_evidence: observers of requests that are evidence for a live rollout. They run first
+    before the attempt, because the other observers use their ticket, and last after it, because
+    they use the record.
     """
 
     def __init__(
@@ -54,8 +57,8 @@ class RequestObservers:
         self._always = always
         self._of_evidence = of_evidence
         self._errors = errors
-        # By the route's identity: routes are many. Each revision compiles them anew, and those
-        # of the one before must not be held.
+        # Keyed by the route's identity. Each revision compiles its routes again, and the routes
+        # of earlier revisions must not stay in memory.
         self._by_route: dict[int, RouteHooks] = {}
         self._revision = 0
 
@@ -65,7 +68,7 @@ class RequestObservers:
             self._by_route.clear()
             self._revision = observed.revision
         known = self._by_route.get(id(route))
-        if known is not None and known[0] is route:  # as `_hooks` has it
+        if known is not None and known[0] is route:  # same as `_hooks`
             kinds = known[1] if observed.reservation is None else known[2]
             hooks = kinds[observed.experiment is not None]
         else:

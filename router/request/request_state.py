@@ -48,11 +48,11 @@ class UpstreamAnswer:
     headers: list[Header]
     body: bytes
     usage: TokenUsage | None
-    members: ParsedObject  # as it was parsed
-    model: str = ""  # the provider's, or empty
-    dropped: tuple[str, ...] = ()  # dropped, refused, opening_s: as `UpstreamReply` has them
+    members: ParsedObject  # as parsed
+    model: str = ""  # the provider's name for it, or empty
+    dropped: tuple[str, ...] = ()  # dropped, refused, opening_s: see `UpstreamReply`
     refused: tuple[str, ...] = ()
-    irregularity: str | None = None  # of its end
+    irregularity: str | None = None  # in how the answer ended
     opening_s: float = 0.0
 
 
@@ -126,23 +126,23 @@ def decode_header(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-# Of a target that is left out: what would have failed had it been asked.
+# Reasons to leave out a target that would have failed.
 FAILING: Final = (ExclusionReason.OPEN, ExclusionReason.KEY, ExclusionReason.DATA_CLASS)
 
 
 class RequestSpan(Protocol):
-    """Traces attempts. passed_up: headers for the one that is under way."""
+    """Traces attempts. passed_up: headers for the attempt under way."""
 
     @property
     def passed_up(self) -> tuple[Header, ...]: ...
 
     def attempt(self, upstream: CompiledTarget, number: int, settle: OnEnd) -> OnEnd:
-        """An attempt begins; calling what is returned ends it, and calls `settle`."""
+        """Begins an attempt; the returned function ends it, and calls `settle`."""
         ...
 
 
 class AnswerCopy:
-    """A copy of what a client got, for observers (F9); empty once it is too large."""
+    """A copy of the client's answer for observers (F9); empty once it is too large."""
 
     def __init__(self, most_bytes: int) -> None:
         self.too_large = False
@@ -178,9 +178,11 @@ class ObserverHooks(NamedTuple):
 
 @dataclass(slots=True)
 class RoutedRequest:
-    """Holds one request, and what its observers leave for one another. What an observer alone
-    needs to remember it keeps itself, by `request_id`. begun, deadline: on the event loop's
-    clock. started: on the clock's monotonic time. From `revision` on: of clients' requests.
+    """One request, with the data that observers share.
+
+    An observer keeps data for itself alone by `request_id`. begun, deadline: on the event
+    loop's clock. started: on the clock's monotonic time. Only clients' requests have `revision`
+    and the fields after it.
     """
 
     request: ClientRequest
@@ -189,8 +191,8 @@ class RoutedRequest:
     plan: RoutePlan
     begun: float
     deadline: float
-    passed_up: tuple[Header, ...] = ()  # headers of the client's that go to the provider
-    # The client gave less time than the route: that it is up says nothing of a provider.
+    passed_up: tuple[Header, ...] = ()  # the client's headers that go to the provider
+    # The client set a shorter time limit than the route: reaching it is not a provider's fault.
     hurried: bool = False
     revision: int = 0
     request_id: str = ""
@@ -198,17 +200,17 @@ class RoutedRequest:
     sticky_key: str = ""
     started: float = 0.0
     scope: Scope = field(default_factory=dict)
-    experiment: Canary | None = None  # the rollout that the request is evidence for
-    reservation: RateReservation | None = None  # None for a key without limits
-    opt_outs: frozenset[OptOut] = frozenset()  # of the key; a header may add to them
-    is_judged: bool = False  # drawn for the judge
+    experiment: Canary | None = None  # the rollout that counts the request as evidence
+    reservation: RateReservation | None = None  # None if the key has no limits
+    opt_outs: frozenset[OptOut] = frozenset()  # the key's; a header may add more
+    is_judged: bool = False  # drawn to be judged
     ticket: UnitTicket | None = None  # its place in the rollout's statistics
-    probe: GuardrailProbe | None = None  # what the rollout's guardrails ask of its answer
-    span: RequestSpan | None = None  # None without tracing
-    copies: list[AnswerCopy] = field(default_factory=list)  # where a stream's events go as well
+    probe: GuardrailProbe | None = None  # measures the answer for the rollout's guardrails
+    span: RequestSpan | None = None  # None if tracing is off
+    copies: list[AnswerCopy] = field(default_factory=list)  # receive a stream's events as well
     record: CompletedRequest | None = None
     sample: GuardrailSample | None = None
-    hooks: ObserverHooks | None = None  # of the observers that watch it
+    hooks: ObserverHooks | None = None  # of the observers that watch this request
 
     @property
     def arm_target(self) -> str:
@@ -230,34 +232,33 @@ class RoutedRequest:
 
 @dataclass(slots=True)
 class Attempt:
-    """Describes an attempt: one to be made, or of a request, one that has ended."""
+    """An attempt that is to be made, is under way, or has ended."""
 
     upstream: CompiledTarget
     ticket: Ticket
-    key: ProviderKey | None  # the one to use, None where it has none
+    key: ProviderKey | None  # None if the provider needs no key
     until: float  # on the event loop's clock
-    number: int  # of its target, from 1
+    number: int  # counts the attempts at this target from 1
     endpoint: Endpoint
-    check: bool = False  # of its health, by a request of our own
-    caller: tuple[str, str] = ("", "")  # the request's
-    # It was cut for being slow to begin, since another target stands behind.
+    check: bool = False  # a health check, by the router's own request
+    caller: tuple[str, str] = ("", "")  # the sticky key and the API key of the request
+    # The router cut it because it was slow to begin and another target follows.
     slow: bool = False
-    failure: UpstreamFailed | None = None  # how it ended, if it did without an answer
-    ms: float = 0.0  # what it took
+    failure: UpstreamFailed | None = None  # None if the target answered
+    ms: float = 0.0  # its duration
 
 
 @dataclass(slots=True)
 class RequestProgress:
     attempts: list[Attempt] = field(default_factory=list)
-    # Target ids whose breaker opened between the plan and their turn.
+    # Targets whose circuit opened between the plan and their turn, by id.
     shut_out: tuple[str, ...] = ()
-    # What the client gets, None when all failed.
+    # The client's answer; None if all targets failed.
     result: UpstreamAnswer | CommittedStream | UpstreamFailed | None = None
-    # first_token_s, last_token_s: of a stream, from the request to its first output, and to its
-    # end.
+    # first_token_s, last_token_s: seconds from the request to a stream's first output and end.
     first_token_s: float | None = None
     last_token_s: float | None = None
-    # When nobody answered, the seconds until each target may be asked again, 0 for now.
+    # If all targets failed: seconds until each target may be asked again, 0 for now.
     waits: Mapping[str, float] | None = None
 
     @property
@@ -269,7 +270,7 @@ class RequestProgress:
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
 
     def charge(self, job: RoutedRequest) -> str:
-        """Names how the assigned arm failed; empty where it did not, or was shut out."""
+        """Names how the assigned arm failed; empty if it did not fail."""
         if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
             failure = self.attempts[0].failure
             if failure is None or not is_arm_charged(job.arm, [failure.failure]):

@@ -1,4 +1,4 @@
-"""Serves one planned request to the last byte, and says what came of it."""
+"""Serves one planned request to its last byte, and reports its outcome."""
 
 import asyncio
 import json
@@ -41,13 +41,15 @@ ONE_ATTEMPT: Final[Header] = (ATTEMPTS, b"1")
 RATES: Final = (b"x-ratelimit-", b"anthropic-ratelimit-")
 
 
-FAILED: Final = "failed"  # of outcomes
+FAILED: Final = "failed"  # an outcome
 ANSWERS: Final = (UpstreamAnswer, CommittedStream)
 
 
 class RoutedResponse:
-    """Serves a request. limited: the headers name our rate limits, not the provider's. copies:
-    where a stream's events go as well.
+    """Serves a request.
+
+    limited: the headers name our rate limits, not the provider's.
+    copies: receive a stream's events as well.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but four
@@ -71,7 +73,7 @@ class RoutedResponse:
         self._dispatcher = dispatcher
         self._errors = errors
         self._on_end = on_end
-        self._neutral = False  # a fault of ours chose another way: no arm is charged for it
+        self._neutral = False  # the router's own fault changed the plan: it charges no arm
         self._headers = headers
         self._limited = limited
         self._on_leaving = on_leaving
@@ -85,13 +87,13 @@ class RoutedResponse:
         try:
             if self._heartbeat_s and (beat := self._heartbeat(send)):
                 send = beat.send
-            # Not watched while the last bytes are sent: after them any caller may go.
+            # Not watched while the last bytes are sent: after them a client may leave.
             with DisconnectWatch(receive, dispatcher.timers, self._on_leaving):
                 broken = False
                 try:
                     await dispatcher.run(self.job, self.progress)
                 except Exception as error:
-                    # Whichever target the call was for.
+                    # The fault may concern any target.
                     self._errors.note(RouterPart.DISPATCH, error, self.job.route, self.job.arm)
                     self._neutral = broken = True
                 result = self.progress.result
@@ -132,7 +134,7 @@ class RoutedResponse:
 
     def _heartbeat(self, send: Send) -> Heartbeat | None:
         job = self.job
-        # The target is not known yet: it is the first one, most likely.
+        # The target is not known yet; most likely the first one answers.
         upstream = next((job.route.upstreams[target] for target in job.plan.targets), None)
         try:
             head = (*self._headers, *self._degraded(upstream))
@@ -150,7 +152,7 @@ class RoutedResponse:
         return bool(ours) and all(ours) if every else any(ours)
 
     async def _run_plainly(self, dispatcher: Dispatcher) -> None:
-        """Once, the incumbent and what is behind it, without anything that watches."""
+        """Asks the incumbent and the targets after it once, without observers."""
         job, progress = self.job, self.progress
         if isinstance(progress.result, CommittedStream):
             await progress.result.aclose()
@@ -282,7 +284,7 @@ class RoutedResponse:
             self.progress.last_token_s = asyncio.get_running_loop().time() - self.job.begun
 
     def _drop(self, copied: AnswerCopy, error: Exception) -> None:
-        """Who keeps it gets nothing rather than a part."""
+        """Marks a copy as too large, so that no observer gets a part of the answer."""
         self._errors.note(RouterPart.CAPTURE, error, self.job.route, self.job.arm)
         copied.too_large = True
         self.copies = [copy for copy in self.copies if copy is not copied]

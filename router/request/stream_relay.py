@@ -1,4 +1,4 @@
-"""Relays a stream whose first output came, within its limits, to no other target."""
+"""Relays a stream after its first output, within its time limits. Its target stays."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -15,17 +15,21 @@ from router.recording.internal_errors import RouterPart
 from router.upstream.reply_reading import LAST_EVENTS_S
 from router.upstream.transport import UpstreamReply
 
-# How long a finished stream may take to close, so that its connection can be used again.
+# How long the provider may take to close a finished stream, so that the router can use its
+# connection again.
 LAST_BYTES_S: Final = 0.2
-# Of a stream that is held back until it is complete; what is longer is sent on from there.
+# The most bytes of a stream that the router holds back; a longer stream is relayed from there.
 MOST_HELD_BYTES: Final = 16 * 1024 * 1024
 OnEnd = Callable[[FailureClass | None], None]
 
 
 class CommittedStream:
-    """Relays a stream. failure: why it broke off. on_end: called once, at its close. hurried:
-    the client set the deadline, whose passing is no failure of the provider's. hide: takes our
-    credentials out of an error.
+    """Relays a stream.
+
+    failure: why the stream broke off.
+    on_end: called once, at its close.
+    hurried: the client set the deadline, so reaching it is not the provider's failure.
+    hide: removes our credentials from an error.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but what it reads
@@ -50,7 +54,7 @@ class CommittedStream:
         self._chunks = chunks
         self._held = held
         self._between_s = between_s
-        self._left_s = between_s  # of it, until the answer has to go on
+        self._left_s = between_s  # how much of it is left until the next output is due
         self._waits_since = 0.0
         self._moved = -1
         self._deadline = deadline
@@ -78,7 +82,7 @@ class CommittedStream:
             yield RouterPart.GUARDRAILS, self.events.signals_fault
 
     async def sent(self) -> AsyncGenerator[bytes, None]:
-        """What the client gets, piece by piece. Raises nothing of the upstream's."""
+        """Yields the client's bytes. Raises no error of the provider."""
         events = self.events
         limit = self._timers.limit(0.0)
         while True:
@@ -115,8 +119,9 @@ class CommittedStream:
         return not (self.failure or self._faults or self.events.signals_fault)
 
     async def hold(self, until: float) -> None:
-        """Takes the stream in whole, up to MOST_HELD_BYTES. Raises UpstreamFailed where it
-        breaks off; `on_end` is then not called.
+        """Reads the whole stream, up to MOST_HELD_BYTES.
+
+        Raises UpstreamFailed if it breaks off; the stream then does not call `on_end`.
         """
         deadline, self._deadline = self._deadline, min(until, self._deadline)
         held: list[bytes] = []
@@ -130,7 +135,7 @@ class CommittedStream:
                         break
             if self.failure is not None:
                 events = self.events
-                why = self._why or events.failure or "the stream says that it failed"
+                why = self._why or events.failure or "the stream reports a failure"
                 raise UpstreamFailed(self.failure, why, body=events.refusal)  # noqa: TRY301
         except BaseException:
             self._on_end = None
@@ -159,7 +164,10 @@ class CommittedStream:
                 self._faults.append((RouterPart.RECORDING, error))
 
     def _begin_wait(self) -> float:
-        """Returns when the next is due. A slow client costs no time, a ping gives none."""
+        """Returns when the next output is due.
+
+        A slow client takes no time from the provider, and a ping gives it none.
+        """
         moved = self.events.progress_events + self._reply.progress_events
         if moved != self._moved:
             self._moved = moved
@@ -180,7 +188,7 @@ class CommittedStream:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        """What reads this answer failed: nobody knows what it would have said."""
+        """Breaks the stream off after a fault of the router's own reader."""
         self._faults.append((RouterPart.STREAM, error))
         self._break_off(FailureClass.INTERNAL, "the router failed")
 
@@ -190,13 +198,16 @@ class CommittedStream:
         self._held = self._hide(said)
 
 
-# Without an empty line, at which some readers dispatch what they have, be it nothing.
+# Without an empty line, because some readers dispatch an event at each one, even an empty
+# event.
 COMMENT: Final = b": keep-alive\n"
 
 
 class Heartbeat:
-    """A beat before the answer's head begins the answer: what fails later is an event. since:
-    of the silence, on the event loop's clock.
+    """Sends comments while a stream is silent.
+
+    A beat before the answer's head begins the answer: a later failure becomes an event.
+    since: when the silence began, on the event loop's clock.
     """
 
     def __init__(
@@ -243,7 +254,7 @@ class Heartbeat:
 
     def _due(self) -> None:
         quiet_s = self._loop.time() - self._last
-        # A client that is slow to read needs no proof that we live.
+        # A client that reads slowly still has bytes to read.
         if self._sending or self._beat is not None or quiet_s < self._interval_s:
             left_s = max(0.0, self._interval_s - quiet_s) or self._interval_s
             self._timer = self._loop.call_later(left_s, self._due)

@@ -1,4 +1,4 @@
-"""Makes one attempt: an answer, or a stream once its first output came."""
+"""Makes one attempt: returns an answer, or a stream after its first output."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -35,15 +35,15 @@ from router.upstream.transport import TransportFactory, UpstreamReply, UpstreamR
 _CHAT: Final = Endpoint.CHAT
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
 _ACCEPT: Final = OnEmptyAnswer.ACCEPT
-# What may come before the first output; more is no metadata.
+# The most bytes before the first output; a provider sends no more metadata.
 MAX_HELD_BYTES: Final = 1024 * 1024
-# Of the answer to a health check, which asks for a few tokens. A provider that is ill may send
-# anything, and nobody waits for it.
+# The most bytes of an answer to a health check, which asks for a few tokens. A broken provider
+# may send anything.
 MAX_CHECK_BYTES: Final = 1024 * 1024
 
 
 class FirstByteTimer:
-    """Leaves a plain answer the rest of the time once it begins. limit: of the attempt."""
+    """Gives an answer that begins the rest of the time. limit: the attempt's."""
 
     __slots__ = ("_limit", "_loop", "_until", "at")
 
@@ -59,7 +59,10 @@ class FirstByteTimer:
 
 
 class UpstreamCalls:
-    """The caller bounds an attempt by cancelling it; a stream has limits of its own."""
+    """Makes attempts.
+
+    The caller limits an attempt by cancelling it; a stream has its own limits.
+    """
 
     def __init__(
         self,
@@ -79,7 +82,10 @@ class UpstreamCalls:
         on_end: OnEnd,
         on_head: Callable[[], None] | None = None,
     ) -> UpstreamAnswer | CommittedStream:
-        """Makes an attempt. on_head: a good answer begins. Raises UpstreamFailed."""
+        """Makes an attempt.
+
+        on_head: called when a good answer begins. Raises UpstreamFailed.
+        """
         request = job.request
         dialect = DIALECTS[request.endpoint]
         silence = job.route.route.settings.on_empty_answer is _ACCEPT
@@ -105,7 +111,7 @@ class UpstreamCalls:
             answer = read_answer(reply, body, name, dialect, request.text, silence=silence)
             return _checked(request, answer) if request.endpoint is _EMBEDDINGS else answer
         except UpstreamFailed as failed:
-            # A client may get its words, and logs its detail.
+            # A client may see the body, and logs contain the detail.
             provider = made.upstream.provider
             failed.body = hide_provider_secrets(failed.body, provider, made.key)
             detail = failed.detail.encode("utf-8", "surrogatepass")
@@ -117,7 +123,10 @@ class UpstreamCalls:
                 await reply.aclose()
 
     async def count_tokens(self, job: RoutedRequest, made: Attempt) -> bytes:
-        """Asks for a count; empty in another protocol. Raises UpstreamFailed."""
+        """Asks for a count; empty if the target speaks another protocol.
+
+        Raises UpstreamFailed.
+        """
         upstream = made.upstream
         endpoint = job.request.endpoint
         if endpoint in upstream.adapted:
@@ -168,12 +177,12 @@ class UpstreamCalls:
 
 
 def _most_held(job: RoutedRequest) -> int:
-    # A response's metadata repeat what was asked, each time.
+    # A response's metadata repeat the request in each event.
     return MAX_HELD_BYTES + 4 * len(job.request.text)
 
 
 async def _until_commit(chunks: AsyncIterator[bytes], events: StreamFilter, most: int) -> bytes:
-    """Reads until the first output, and returns what the client gets up to there."""
+    """Reads until the first output, and returns the client's bytes up to there."""
     held = b""
     async for chunk in chunks:
         held += events.feed(chunk)
@@ -221,7 +230,7 @@ def _checked(request: ClientRequest, answer: UpstreamAnswer) -> UpstreamAnswer:
 
 def _body(job: RoutedRequest, upstream: CompiledTarget) -> bytes:
     request = job.request.for_kind(upstream.provider.kind)
-    # A target that never calls tools in parallel may not even know the field.
+    # A target that never calls tools in parallel may not know the field.
     serialize = job.plan.serialize_tools and upstream.can.parallel_tools
     dialect = DIALECTS[request.endpoint]
     body = dialect.patched(request, upstream.target, serialize_tools=serialize)
