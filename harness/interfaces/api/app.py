@@ -1,4 +1,4 @@
-"""The control process runs the control jobs and serves the management API."""
+"""Runs the control process: the control jobs and the management API."""
 
 import os
 import signal
@@ -51,7 +51,7 @@ from harness.interfaces.api.frame.request_body import StrictBody
 from harness.interfaces.api.health import TurnAge
 
 PREFIX: Final = "/api/v1"
-# By their tags in the OpenAPI document, which are part of the API.
+# By tag of the OpenAPI document; the tags are part of the API.
 ROUTERS: Final[Mapping[str, APIRouter]] = {
     "routing": routing.router,
     "providers": providers.router,
@@ -112,19 +112,19 @@ def documented_answers() -> Mapping[tuple[str, str], Any]:
 
 log = structlog.get_logger("swapgate.control")
 
-METRICS_TOKEN = "SWAPGATE_METRICS_TOKEN"  # noqa: S105 - a name, not a secret
+METRICS_TOKEN = "SWAPGATE_METRICS_TOKEN"  # noqa: S105 - a variable's name, not a secret
 
 
 def _seed(installation: Installation) -> None:
     try:
         seed.apply_seed(installation.context, installation.settings)
     except SignatureInvalid as error:
-        log.error("seeded_nothing", reason=str(error), next="swapgate db check")  # noqa: TRY400 - the reason is the whole story
+        log.error("seeded_nothing", reason=str(error), next="swapgate db check")  # noqa: TRY400 - the reason suffices
 
 
 def run_control(config: Path | None) -> None:
-    """Blocks until SIGTERM or Ctrl-C; eval workers end with it and go on after a restart."""
-    # uvicorn raises the signal again at its end: without a handler nothing below would run.
+    """Blocks until SIGTERM or Ctrl-C. Eval workers end too, and continue after a restart."""
+    # uvicorn raises the signal again when it ends; without a handler `finally` would not run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     installation = open_with_workers(config)
     upgrade_database(installation.settings)

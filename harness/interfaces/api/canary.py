@@ -34,8 +34,8 @@ router = APIRouter()
 
 
 class CanaryOperationBody(Body):
-    """Asks for an act on a canary. version: of the rollout that the person looked at; another
-    one is a conflict.
+    """An operation on a canary. version: the rollout's version that the person saw; Swapgate
+    refuses the operation if the rollout has another version now.
     """
 
     reason: Text
@@ -43,8 +43,8 @@ class CanaryOperationBody(Body):
 
 
 class ShadowBody(Body):
-    """Describes a shadow to start. candidate: id or provider/model. Budgets: of a day (UTC).
-    usd_per_day: None for none.
+    """A shadow to start. candidate: id or `provider/model`. share_bps: 1 % is 100. at_once:
+    largest number of parallel requests. Days are in UTC. usd_per_day: null for no budget.
     """
 
     candidate: Name
@@ -58,9 +58,7 @@ class ShadowBody(Body):
 
 @dataclass(frozen=True)
 class CanaryOperationResult(Rollout):
-    """Describes a canary that a person moved. warnings: what the data say against it, if
-    anything.
-    """
+    """A canary after an operation. warnings: reasons in the data against the operation."""
 
     warnings: tuple[str, ...] = ()
 
@@ -81,7 +79,7 @@ def get_canary(who: CallerParam, route: str) -> CanaryStatus:
 
 @endpoint(router, "GET", "/canaries/{route}/plan")
 def plan_canary(who: CallerParam, route: str, policy: str | None = None) -> RampPlan:
-    """How long a canary takes at today's traffic, step by step, before there is one."""
+    """Estimates how long each step of a canary would take at today's traffic."""
     return duration_estimate.estimate_for_route(who.ctx, route, policy)
 
 
@@ -106,8 +104,8 @@ for _signal, _text in OPERATIONS.items():
 
 @endpoint(router, "POST", "/shadows/{route}/start")
 def start_shadow(who: CallerParam, route: str, body: ShadowBody) -> Shadow:
-    """Starts a shadow: within two seconds every router mirrors requests to the candidate, and
-    nobody gets the candidate's answers.
+    """Starts a shadow: within two seconds every router mirrors requests to the candidate. No
+    caller gets the candidate's answers.
     """
     limits = ShadowLimits(body.share_bps, body.at_once, body.requests_per_day, body.usd_per_day)
     lasts = timedelta(seconds=body.for_s)

@@ -29,9 +29,8 @@ router = APIRouter()
 
 
 class EvalBody(Body):
-    """Asks for an eval run. target: an id or `provider/model`. items: None for the whole suite.
-
-    max_tokens, max_cost_usd: where the run ends; None for no limit.
+    """An eval run to start. target: an id or `provider/model`. items: null for the whole suite.
+    max_tokens, max_cost_usd: limits of the run; null for no limit.
     """
 
     suite: Name
@@ -46,7 +45,7 @@ class EvalQuery(PageQuery):
 
 
 class DriftRunBody(Body):
-    """Asks for a run of drift watches. suite: None for all that watch the route."""
+    """Drift watches to run. suite: null for all suites that watch the route."""
 
     suite: Name | None = None
 
@@ -57,7 +56,7 @@ class DriftAcceptBody(DriftRunBody):
 
 @dataclass(frozen=True)
 class EvalProgress:
-    """A run and how far it is. cost_usd: of the answers whose price is known."""
+    """A run with its progress. cost_usd: cost of the answers with a known price."""
 
     run: EvalRun
     samples: int
@@ -73,7 +72,7 @@ def list_evals(who: CallerParam, piece: Annotated[EvalQuery, Query()]) -> Page[E
 
 @endpoint(router, "POST", "/evals", status=201)
 def start_eval(who: SpenderParam, body: EvalBody) -> EvalRun:
-    """Queue a run outside any proposal. It never decides anything."""
+    """Queues a run outside any proposal. Its result decides nothing."""
 
     def start(note: NoteMade) -> EvalRun:
         return worker_supervision.start_run(
@@ -96,7 +95,7 @@ def get_eval(who: CallerParam, run: str) -> EvalProgress:
 
 @endpoint(router, "GET", "/evals/{run}/samples")
 def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
-    """Lists a run's samples in the order in which they are asked."""
+    """Lists a run's samples, in the order of the suite's items."""
     return who.ctx.store.lists.samples(piece.page, run=run)
 
 

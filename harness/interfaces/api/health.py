@@ -21,27 +21,26 @@ from harness.routing.proposal import ProposalPhase
 
 log = structlog.get_logger("swapgate.api")
 router = APIRouter(include_in_schema=False)
-# Of every process with an API.
-probes = APIRouter(include_in_schema=False)
+probes = APIRouter(include_in_schema=False)  # every process with an API serves these
 TurnAge = Callable[[], float | None]
 
 
 @probes.get("/healthz")
 async def healthz() -> JsonAnswer:
-    """The process answers; asks nobody else."""
+    """Answers without a look at the database or at other processes."""
     return JsonAnswer({"status": "ok"})
 
 
 @probes.get("/readyz")
 def readyz(request: Request) -> JsonAnswer:
-    """The database answers and has our tables. Says no more than yes or no; the log has the
-    reason once, until it is another one.
+    """Returns whether the database answers and has Swapgate's tables. Only the log has the
+    reason, once per change.
     """
     state = request.app.state
     installation: Installation = state.installation
     try:
         installation.store.etag()
-    except Exception as error:  # noqa: BLE001 - whatever it is, we are not ready
+    except Exception as error:  # noqa: BLE001 - after any error the process is not ready
         _note_readiness(state, str(error) or type(error).__name__)
         return JsonAnswer({"status": "not ready"}, status_code=503)
     _note_readiness(state, "")
@@ -49,7 +48,7 @@ def readyz(request: Request) -> JsonAnswer:
 
 
 def _note_readiness(state: State, reason: str) -> None:
-    """Logs a change alone: who waits for the process asks several times a second."""
+    """Logs only changes, because a supervisor may check several times a second."""
     if reason == getattr(state, "not_ready_because", ""):
         return
     state.not_ready_because = reason
@@ -61,7 +60,7 @@ def _note_readiness(state: State, reason: str) -> None:
 
 @router.get("/metrics")
 def metrics(request: Request) -> Response:
-    """Answers with the metrics as Prometheus text. For viewers, and for the metrics token."""
+    """Returns Prometheus metrics, to viewers and to the metrics token."""
     state = request.app.state
     registry = CollectorRegistry()
     registry.register(_MetricsCollector(state.installation.context, state.turn_age_s))
@@ -69,7 +68,7 @@ def metrics(request: Request) -> Response:
 
 
 class _MetricsCollector(Collector):
-    """Read at each scrape: everything is in the database, nothing is counted here."""
+    """Reads the figures from the database at each scrape."""
 
     def __init__(self, ctx: Context, turn_age_s: TurnAge | None) -> None:
         self._ctx, self._turn_age_s = ctx, turn_age_s

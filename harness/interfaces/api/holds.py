@@ -27,8 +27,9 @@ switches_router = APIRouter()
 
 
 class SwitchBody(Body):
-    """Describes a kill switch to throw. force: `provider:NAME` or `target:ID`, which `avoid:`
-    before it takes out instead. route: None for all. for_s: None until lifted.
+    """A kill switch to throw. force: `provider:NAME` or `target:ID` for the only provider or
+    target to use; with `avoid:` in front, for one to avoid. route: null for all routes. for_s:
+    null until a person lifts it.
     """
 
     force: Name
@@ -38,7 +39,7 @@ class SwitchBody(Body):
 
 
 class FreezeBody(Body):
-    """Describes a freeze to set. route: None for all. starts_at: None for now."""
+    """A freeze to set. route: null for all routes. starts_at: null for now."""
 
     reason: Text
     ends_at: AwareDatetime
@@ -47,7 +48,7 @@ class FreezeBody(Body):
 
 
 class BreakGlassBody(Body):
-    """Asks that a target serve a route without proof. target: id or provider/model.
+    """A request that a target serve a route without proof. target: id or `provider/model`.
     through_freeze: also while the route is frozen.
     """
 
@@ -60,15 +61,13 @@ class BreakGlassBody(Body):
 
 @endpoint(switches_router, "GET", "/switches")
 def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
-    """Lists the kill switches, newest first, with the lifted and expired ones."""
+    """Lists all kill switches, newest first."""
     return who.ctx.store.lists.switches(piece.page)
 
 
 @endpoint(switches_router, "POST", "/switches", status=201)
 def throw_switch(who: CallerParam, body: SwitchBody) -> KillSwitch:
-    """Throws a kill switch on every router within two seconds. Needs an approver, and no
-    proof.
-    """
+    """Throws a kill switch on every router within two seconds. Needs an approver."""
     lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
     wanted = kill_switch.SwitchRequest(parse_force(body.force), body.reason, body.route, lasts)
     return kill_switch.throw_switch(who.ctx, who.actor, wanted, source=SwitchSource.REST)
@@ -79,13 +78,13 @@ freezes_router = APIRouter()
 
 @endpoint(freezes_router, "GET", "/freezes")
 def list_freezes(who: CallerParam, piece: PathPart) -> Page[Freeze]:
-    """Lists the freezes that people set, newest first, with the lifted and past ones."""
+    """Lists all freezes that people set, newest first."""
     return who.ctx.store.lists.freezes(piece.page)
 
 
 @endpoint(freezes_router, "POST", "/freezes", status=201)
 def add_freeze(who: CallerParam, body: FreezeBody) -> Freeze:
-    """Freezes a route, or all: no canary opens, advances or is promoted. Needs an approver."""
+    """Freezes one or all routes: canaries neither start nor advance. Needs an approver."""
     wanted = freezes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
     return freezes.add_freeze(who.ctx, who.actor, wanted)
 
@@ -95,13 +94,15 @@ break_glasses_router = APIRouter()
 
 @endpoint(break_glasses_router, "GET", "/break-glass")
 def list_break_glasses(who: CallerParam, piece: PathPart) -> Page[BreakGlass]:
-    """Lists who served without proof, by whose word, newest first."""
+    """Lists the uses of break-glass, with the people who allowed them, newest first."""
     return who.ctx.store.lists.break_glasses(piece.page)
 
 
 @endpoint(break_glasses_router, "POST", "/break-glass", status=201)
 def propose_break_glass(who: CallerParam, body: BreakGlassBody) -> BreakGlass:
-    """Asks that a target serve without proof; a second person confirms it within an hour."""
+    """Requests that a target serve without proof. A second person must confirm it within an
+    hour.
+    """
     wanted = broken.BreakGlassRequest(
         body.route, body.target, body.reason, timedelta(seconds=body.for_s), body.through_freeze
     )

@@ -1,7 +1,8 @@
-"""The MCP server, on stdin and stdout or over streamable HTTP with the callers' keys: which
-tools a caller is shown, and a call's answer as JSON. Errors of ours are the tool's answer, in
-their own words; an unforeseen one is an id that the log has. The tools that need a management
-key read what is measured, and propose; none approves or promotes.
+"""The MCP server, on stdin and stdout or over streamable HTTP with the callers' keys.
+
+A tool's answer is JSON. A Swapgate error becomes the tool's answer; for any other error the
+answer has only an id that is also in the log. The management tools read measurements and
+propose swaps; no tool approves or promotes.
 """
 
 import asyncio
@@ -68,7 +69,7 @@ from harness.proposals.candidates import leaderboard
 from harness.registry import credentials
 from harness.routing.agent import SWITCH_MODEL
 
-Answer = Callable[[ApiCaller, Any], object]  # of the caller and the arguments
+Answer = Callable[[ApiCaller, Any], object]  # takes the caller and the arguments
 Caller = ServerRequestContext[Any, Any]
 log = structlog.get_logger("swapgate.mcp")
 
@@ -97,7 +98,7 @@ MANAGEMENT_TOOLS: Final[dict[str, ManagementTool]] = {}
 def management_tool(
     arguments: type[Body], role: Role = Role.VIEWER
 ) -> Callable[[Answer], Answer]:
-    """Registers a tool under the function's name. Its docstring is what models read."""
+    """Registers a tool under the function's name. Models read the function's docstring."""
 
     def register(answer: Answer) -> Answer:
         name = answer.__name__
@@ -111,8 +112,8 @@ class NoArguments(Body): ...
 
 
 class CompareArguments(Body):
-    """Names a proposal to compare. proposal: its id. route: instead of it, for the route's
-    newest proposal.
+    """The comparison to show. proposal: a proposal's id. route: instead of `proposal`, the
+    route whose newest proposal to show.
     """
 
     proposal: Name | None = None
@@ -120,31 +121,27 @@ class CompareArguments(Body):
 
 
 class RouteArguments(Body):
-    """Names a route."""
-
     route: Name
 
 
 class CanaryArguments(Body):
-    """Names the canaries to show. route: whose newest canary, live or not; without it, all live
-    ones.
+    """The canaries to show. route: shows this route's newest canary, live or ended. Without it,
+    the tool shows all live canaries.
     """
 
     route: Name | None = None
 
 
 class CredentialsArguments(Body):
-    """Holds what a tool may do with credentials: list them. Keys are set by people, on the
-    page Providers, by CLI or API.
-    """
+    """The only action is `list`: people set keys on the page Providers, by CLI or by API."""
 
     action: Literal["list"] = "list"
 
 
 @management_tool(NoArguments)
 def list_routes(who: ApiCaller, _: NoArguments) -> object:
-    """The routes, each with the model that answers it, its canary, its open proposal and its
-    last verdict.
+    """Lists the routes, each with its current model, its canary, its open proposal and its last
+    verdict.
     """
     return [
         {
@@ -158,7 +155,7 @@ def list_routes(who: ApiCaller, _: NoArguments) -> object:
             "canary_state": status.rollout.state.value if status.rollout else None,
             "open_proposal": status.open_proposal.id if status.open_proposal else None,
             "phase": status.open_proposal.phase.value if status.open_proposal else None,
-            # Of the last comparison, and whether it still holds.
+            # The last comparison's verdict, and whether it is still valid proof.
             "verdict": status.last_verdict.words if status.last_verdict else None,
             "proof": status.standing.text if status.standing else None,
             "waits_for_a_person": status.needs_decision,
@@ -169,8 +166,9 @@ def list_routes(who: ApiCaller, _: NoArguments) -> object:
 
 @management_tool(CompareArguments)
 def compare(who: ApiCaller, given: CompareArguments) -> object:
-    """A comparison of two models on a route's suites: the verdict with its evidence, scores,
-    costs and their ratio, and whether it is proof still. By proposal, or the newest of a route.
+    """Compares a proposal's two models on the route's suites. Give the id of a proposal, or a
+    route for its newest proposal. Returns the verdict with its evidence, whether the verdict is
+    still valid proof, and the scores, costs and cost ratio of both models.
     """
     if (given.proposal is None) == (given.route is None):
         raise InputError("give one of `proposal` and `route`")
@@ -178,14 +176,16 @@ def compare(who: ApiCaller, given: CompareArguments) -> object:
     if proposal is None:
         newest = queries.list_proposals(who.ctx, PageRequest(1), route=given.route)
         if not newest:
-            raise NotFound(f"route {given.route!r} has had no proposal yet: propose a swap")
+            raise NotFound(f"route {given.route!r} has no proposal yet: propose a swap")
         proposal = newest[0].id
     return proposals.compare_proposal(who, proposal)
 
 
 @management_tool(CanaryArguments)
 def canary_status(who: ApiCaller, given: CanaryArguments) -> object:
-    """How a route's canary goes: its share, its evidence so far, what it waits for."""
+    """Shows a canary's progress: its share of traffic, its evidence so far, and the condition
+    for its next step.
+    """
     if given.route is None:
         return canary.list_canaries(who)
     return canary.get_canary(who, given.route)
@@ -193,46 +193,47 @@ def canary_status(who: ApiCaller, given: CanaryArguments) -> object:
 
 @management_tool(RouteArguments)
 def list_candidates(who: ApiCaller, given: RouteArguments) -> object:
-    """The models that a route's suites measured, best first, with score, difference, price and
-    time, and those that its schedule measures next.
+    """Lists the models measured on a route's suites, best first, with score, difference to the
+    incumbent, price and time; and the models that the route's schedule measures next.
     """
     return leaderboard.load_leaderboard(who.ctx, given.route)
 
 
 @management_tool(proposals.ProposalBody, Role.PROPOSER)
 def preview_swap(who: ApiCaller, given: proposals.ProposalBody) -> object:
-    """What a proposal would measure and cost, and what would need a person; stores nothing.
-    `cost_text` says how many times the incumbent's cost the candidate costs, or that its price
-    is unknown, and whether its canary ends for that.
+    """Previews a proposal: its measurements, its cost, and the approvals that it needs. Stores
+    nothing. `cost_text` compares the candidate's cost with the incumbent's, and tells whether
+    that cost would end the canary.
     """
     return proposals.preview_proposal(who, given)
 
 
 @management_tool(proposals.ProposalBody, Role.PROPOSER)
 def propose_swap(who: ApiCaller, given: Any) -> object:
-    """Propose another model for a route. Both are measured, and a canary follows; where the
-    policy asks for a person, a person approves it, never an agent. Refused where the
-    candidate's cost would end its canary: an approver may propose it and accept that.
+    """Proposes another model for a route. Swapgate measures both models, and starts a canary if
+    the verdict is `passed`. If the policy requires an approval, a person approves, never an
+    agent. Swapgate refuses a candidate whose cost would end its canary, unless an approver
+    proposes it and accepts the cost.
     """
     return proposals.create_proposal(who, given)
 
 
 @management_tool(CredentialsArguments)
 def manage_credentials(who: ApiCaller, _: CredentialsArguments) -> object:
-    """Which providers have a key. Never shows one; people set them."""
+    """Lists the providers, and whether each has a key. It cannot show or change a key."""
     return json_answer(credentials.list_credentials(who.ctx))
 
 
 INSTRUCTIONS: Final = (
-    "Swapgate changes the model behind a route only with proof. You may look at routes, "
-    "comparisons and canaries, and propose a swap; people approve. In the name of a session "
-    "of an agent you may ask for another model, which a person approves, and have sub-tasks "
-    "done at the same time."
+    "Swapgate changes the model behind a route only with proof. You may read routes, "
+    "comparisons and canaries, and propose a swap; people approve. On behalf of an agent's "
+    "session, you may request another model, which a person approves, and run sub-tasks in "
+    "parallel."
 )
 SESSION: Final = "session"
 _SESSION_FIELD: Final = {
     "type": "string",
-    "description": "Id of the agent's session in whose name this is asked, se_…",
+    "description": "Id (se_…) of the agent's session on whose behalf you call this tool",
 }
 
 
@@ -244,9 +245,9 @@ class McpServer:
         session_tools: Sequence[BuiltInTool],
         session: str = "",
     ) -> None:
-        """client: who asks, in each request anew; raises NotAllowed. session_tools: that are
-        called in the name of a session. session: of the server's own caller; empty where
-        each call names it.
+        """client: authenticates the caller of each request; raises NotAllowed.
+        session_tools: tools that act on behalf of a session.
+        session: id of the server's only session; empty if each call names its session.
         """
         self._ctx, self._secret = installation.context, installation.secret
         self._client, self._session = client, session
@@ -265,7 +266,7 @@ class McpServer:
     async def list_tools(
         self, context: Caller, _: PaginatedRequestParams | None
     ) -> ListToolsResult:
-        """Lists the tools that the caller's key may use."""
+        """Lists the tools that the caller's key may call."""
         try:
             client = await anyio.to_thread.run_sync(self._client, context)
         except SwapgateError:
@@ -312,7 +313,7 @@ class McpServer:
     ) -> str:
         actor = management_actor(client)
         if actor is None:
-            raise NotAllowed(f"{tool.name} needs a management key, and this is a data key")
+            raise NotAllowed(f"{tool.name} needs a management key; you sent a data key")
         actor.require(tool.role)
         try:
             given = tool.arguments.model_validate(arguments)
@@ -325,15 +326,15 @@ class McpServer:
     ) -> str:
         session = arguments.get(SESSION) or self._session
         if self._session and session != self._session:
-            raise InputError(
-                f"{SESSION}: this server acts in the name of {self._session} alone"
-            )
+            raise InputError(f"{SESSION}: this server acts only on behalf of {self._session}")
         if not session and name == SWITCH_MODEL and arguments.get("action") == "list":
             words = str(arguments.get("model") or "")
             listed = anyio.to_thread.run_sync(list_available, self._ctx, client.routes, words)
             return (await listed).model_dump_json(by_alias=True, exclude_unset=True)
         if not isinstance(session, str) or not session:
-            raise InputError(f"{SESSION}: name the session in whose name this is asked, se_…")
+            raise InputError(
+                f"{SESSION}: give the id (se_…) of the session on whose behalf you call this"
+            )
 
         caller = await anyio.to_thread.run_sync(self._caller, client, session)
         given = {field: value for field, value in arguments.items() if field != SESSION}
@@ -341,7 +342,6 @@ class McpServer:
         return write_json(answer.content)
 
     def _caller(self, client: AgentsClient, session: str) -> ToolCaller:
-        """Raises NotFound for a session that the client does not see, NotAllowed."""
         client.require_write()
         try:
             with self._ctx.store.read() as tx:
@@ -352,18 +352,20 @@ class McpServer:
 
 
 def management_actor(client: AgentsClient) -> Actor | None:
-    """Finds who calls management tools; None for a data key. Without a key one may look."""
+    """Finds the caller of management tools; None for a data key. A caller without a key is a
+    viewer.
+    """
     if client.actor is None or not client.is_open:
         return client.actor
     return replace(client.actor, role=Role.VIEWER)
 
 
 def _describe_in_session(tool: BuiltInTool, *, bound: bool) -> Tool:
-    """bound: the session is known, and need not be named."""
+    """Describes a tool. bound: the server knows the session, so a call does not name it."""
     offered, schema = tool.offered, dict[str, Any](tool.offered.parameters)
     if not bound:
         schema["properties"] = {**schema.get("properties", {}), SESSION: _SESSION_FIELD}
-        if offered.name != SWITCH_MODEL:  # its list needs none
+        if offered.name != SWITCH_MODEL:  # its action `list` needs no session
             schema["required"] = [*schema.get("required", ()), SESSION]
     return Tool(name=offered.name, description=offered.description, input_schema=schema)
 
@@ -373,9 +375,8 @@ PATH: Final = "/mcp"
 
 
 def own_client(installation: Installation, _: Caller | None = None) -> AgentsClient:
-    """Builds the client of the key that this process was started with, looked at anew in each
-    request; without a key the operator of this machine, who runs the agent, and lets it propose
-    at most. Raises NotAllowed.
+    """Authenticates the key in this process's environment, again for each request. Without a
+    key, the caller is this machine's operator as a proposer. Raises NotAllowed.
     """
     if key := os.environ.get(KEY_VARIABLE, ""):
         return key_client(installation, key)
@@ -383,20 +384,19 @@ def own_client(installation: Installation, _: Caller | None = None) -> AgentsCli
 
 
 def request_client(context: Caller) -> AgentsClient:
-    """Whom `AgentsAccess` has let in."""
-    assert isinstance(context.request, Request)  # noqa: S101 - of HTTP
-    client = context.request.scope["state"]["client"]
-    assert isinstance(client, AgentsClient)  # noqa: S101 - it puts no other there
+    """Returns the client that `AgentsAccess` admitted."""
+    assert isinstance(context.request, Request)  # noqa: S101 - the transport is HTTP
+    client: AgentsClient = context.request.scope["state"]["client"]
     return client
 
 
 def http_app(installation: Installation, server: Server[Any], host: str) -> ASGIApp:
-    """The ASGI app: every request with a key of its own, and nothing kept between two."""
+    """Builds the stateless ASGI app, which authenticates each request by its own key."""
     is_open = installation.settings.agents.open_on_loopback and listens_on_loopback(host)
     app: ASGIApp = server.streamable_http_app(
         streamable_http_path=PATH,
         stateless_http=True,
-        # `AgentsAccess` looks at Host and Origin of what comes without a key.
+        # `AgentsAccess` checks the Host and Origin of requests without a key.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         custom_starlette_routes=[Route("/healthz", lambda _: JSONResponse({"status": "ok"}))],
     )
@@ -407,14 +407,14 @@ def http_app(installation: Installation, server: Server[Any], host: str) -> ASGI
 
 
 def run_mcp(config: Path | None, address: tuple[str, int] | None, session: str) -> None:
-    """Blocks until SIGTERM, Ctrl-C, or the end of stdin. address: host and port to serve HTTP;
-    None for stdin and stdout. session: of the agent in whose name tools are called.
+    """Blocks until SIGTERM, Ctrl-C, or the end of stdin. address: host and port for HTTP; None
+    for stdin and stdout. session: id of the session on whose behalf clients call tools.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     installation = open_agents(config, signs_as=KeyPurpose.CONTROL)
     try:
         if address is None:
-            # Before a client waits for tools that it will not get.
+            # Fails at the start, because a client with a wrong key would see no tools.
             own_client(installation)
         asyncio.run(_serve(installation, address, session))
     finally:

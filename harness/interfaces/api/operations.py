@@ -45,7 +45,7 @@ router = APIRouter()
 
 
 class OverviewQuery(PageQuery):
-    """Asks for a page of routes, each with what goes on there."""
+    """Pages a list of routes with their current state."""
 
     limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 50
 
@@ -55,8 +55,8 @@ Dollars = Annotated[float, Field(ge=0, lt=1e12)]
 
 
 class LimitsBody(Body):
-    """Carries the limits of a data key; a field that is left out sets no limit. warn_share: the
-    share of a budget at which people are warned.
+    """The limits of a data key; an omitted field sets no limit. warn_share: the share of a
+    budget at which Swapgate raises an alert.
     """
 
     requests_per_min: Rate | None = None
@@ -70,11 +70,11 @@ class LimitsBody(Body):
 
 
 class KeyBody(Body):
-    """Describes a key to create. role: None for a data key. routes: that the data key opens;
-    empty means all.
+    """A key to create. role: null for a data key. routes: the routes that the data key may use;
+    empty for all.
 
-    principal: whose management key it is, by name; None for a new person of the key's name, or
-    a service. opt_outs: what the data key's requests are kept out of.
+    principal: the name of the management key's owner; null for a new person or service with the
+    key's name. opt_outs: features that must not use the data key's requests.
     """
 
     name: Name
@@ -87,14 +87,14 @@ class KeyBody(Body):
 
 
 class OptOutsBody(Body):
-    """Carries what a data key opts out of, as a whole."""
+    """All opt-outs of a data key, which replace the current ones."""
 
     opt_outs: set[OptOut]
 
 
 class DeclarationBody(Body):
-    """Declares who a principal is. person: the name of the principal that he is as well; None
-    for no other person here.
+    """A declaration about a principal. person: the name of another principal of the same
+    person; null if the person has no other principal.
     """
 
     person: Name | None = None
@@ -102,15 +102,15 @@ class DeclarationBody(Body):
 
 
 class AlertQuery(PageQuery):
-    """Selects alerts. search: a part of their text."""
+    """Selects alerts. search: a part of an alert's text."""
 
     open_only: Annotated[bool, Field(alias="open")] = False
     search: Text = ""
 
 
 class FailoverQuery(PageQuery):
-    """Selects failovers. user: the id as the client sent it, or a part of its hash. since_s:
-    how far back.
+    """Selects failovers. user: the id that the client sent, or a part of its hash. since_s: age
+    of the oldest failover.
     """
 
     route: Name | None = None
@@ -119,8 +119,8 @@ class FailoverQuery(PageQuery):
 
 
 class AuditQuery(PageQuery):
-    """Selects audit events by parts of who acted, what was done, and to what. actor: also the
-    whole id of a management key. since, until: times with a zone.
+    """Selects audit events by parts of actor, action and subject. actor: also the whole id of a
+    management key. since, until: times with a zone.
     """
 
     limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 50
@@ -136,15 +136,15 @@ class AuditQuery(PageQuery):
 
 
 class UserDeletionBody(Body):
-    """Whose content is deleted, and why. user: as clients named it."""
+    """A user whose content Swapgate deletes. user: the id that clients sent."""
 
     user: Name
     reason: Text
 
 
 class PurgeQuery(Body):
-    """Selects captured requests to delete; at least one field is given. user: as the client
-    named it.
+    """Selects captured requests to delete, by at least one field. user: the id that the client
+    sent.
     """
 
     capture: Name | None = None
@@ -155,9 +155,7 @@ class PurgeQuery(Body):
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """Shows a key that was just made. text: what to send as the bearer; shown in this answer
-    alone.
-    """
+    """A new key. text: the bearer token, which only this answer shows."""
 
     key: ApiKey
     text: str = field(repr=False)
@@ -165,8 +163,8 @@ class NewKey:
 
 @dataclass(frozen=True)
 class RouteGlance(RouteStatus):
-    """Shows a route at a glance. waits_for_person: for an approval, or with a canary that
-    is paused or on hold.
+    """A route's current state. waits_for_person: for an approval, or because its canary is
+    paused or on hold.
     """
 
     waits_for_person: bool = False
@@ -174,8 +172,8 @@ class RouteGlance(RouteStatus):
 
 @dataclass(frozen=True)
 class AuditCheck:
-    """Says whether the audit log's chain holds. first_break: the number of the first event that
-    does not fit the chain.
+    """The result of a check of the audit log's chain. first_break: the number of the first
+    event that does not fit the chain; null for a whole chain.
     """
 
     whole: bool
@@ -184,7 +182,7 @@ class AuditCheck:
 
 @endpoint(router, "GET", "/overview")
 def overview(who: CallerParam, piece: Annotated[OverviewQuery, Query()]) -> Page[RouteGlance]:
-    """Lists the routes; those that wait for a person first."""
+    """Lists the routes. Routes that wait for a person come first."""
     return route_queries.load_page(who.ctx, piece.page).map(
         lambda status: extend(RouteGlance, status, waits_for_person=status.needs_decision)
     )
@@ -197,7 +195,7 @@ def list_policies(who: CallerParam) -> Page[Policy]:
 
 @endpoint(router, "POST", "/keys", status=201)
 def create_key(who: CallerParam, body: KeyBody) -> NewKey:
-    """Creates a management key with a role, or without one a data key. Needs an admin."""
+    """Creates a management key with a role, or a data key without a role. Needs an admin."""
     role = Role[body.role.upper()] if body.role else None
     made, text = keys.create_key(
         who.ctx,
@@ -216,14 +214,14 @@ def create_key(who: CallerParam, body: KeyBody) -> NewKey:
 
 @endpoint(router, "PUT", "/keys/{key}/limits")
 def limit_key(who: CallerParam, key: str, body: LimitsBody) -> ApiKey:
-    """Replace a data key's limits as a whole; what is left out is not limited."""
+    """Replaces all limits of a data key; an omitted field sets no limit."""
     return keys.set_limits(who.ctx, who.actor, key, lambda _: body.limits())
 
 
 @endpoint(router, "GET", "/audit")
 def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[AuditEvent]:
-    """Lists the audit events, newest first. Of a sign-in by single sign-on, only an admin is
-    told the server and the subject.
+    """Lists the audit events, newest first. For single sign-on events, only an admin sees the
+    server and the subject.
     """
     return queries.list_audit_events(who.ctx, piece.page, piece.selection, reader=who.actor)
 
@@ -241,7 +239,7 @@ alerts_router = APIRouter()
 def list_failovers(
     who: CallerParam, piece: Annotated[FailoverQuery, Query()]
 ) -> Page[Failover]:
-    """Targets that requests left, newest first; never content, and users as hashes."""
+    """Lists failovers, newest first, with hashed user ids and without content."""
     return queries.list_failovers(
         who.ctx,
         piece.page,
@@ -254,7 +252,9 @@ def list_failovers(
 
 @endpoint(router, "POST", "/people/{name}/declarations", status=201)
 def declare_person(who: CallerParam, name: str, body: DeclarationBody) -> PersonLink:
-    """Declares whom a principal is as well, or that he is no other person. Needs an admin."""
+    """Declares that two principals are the same person, or that a principal is a person of its
+    own. Needs an admin.
+    """
     if body.person is None:
         return people.separate(who.ctx, who.actor, name, body.reason)
     return people.link(who.ctx, who.actor, name, body.person, body.reason)
@@ -265,7 +265,7 @@ captures_router = APIRouter()
 
 @endpoint(captures_router, "DELETE", "/captures", status=204)
 def purge_captures(who: CallerParam, piece: Annotated[PurgeQuery, Query()]) -> None:
-    """Deletes the captured requests that match every given filter. Needs an admin."""
+    """Deletes the captured requests that match all given filters. Needs an admin."""
     captures.purge_captures(
         who.ctx,
         who.actor,
@@ -295,7 +295,7 @@ operation(alerts_router, "GET /alerts", "list_alerts", queries.list_alerts, Aler
 operation(alerts_router, "POST /alerts/test", "test_alerts", alert_delivery.send_test)
 operation(captures_router, "GET /captures", "list_captures", queries.list_captures, RouteQuery)
 operation(captures_router, "GET /captures/{capture}", "show_capture", captures.read_capture)
-# The user's id is in the body, since logs hold paths.
+# The user's id is in the body, because logs contain paths.
 operation(
     captures_router,
     "POST /user-deletions",

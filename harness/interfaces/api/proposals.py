@@ -45,12 +45,12 @@ router = APIRouter()
 
 
 class ProposalBody(Body):
-    """Proposes a swap. candidate: an id or `provider/model`. claim, margin: None for the
+    """A swap to propose. candidate: an id or `provider/model`. claim, margin: null for the
+    policy's. min_saving: a share of 1, for the claim cheaper_and_not_worse; null for the
     policy's.
 
-    min_saving: of the claim cheaper_and_not_worse, a share of 1; None for the policy's.
-    rivals: other candidates for the same swap; the best of those that pass goes on.
-    change_reference: of the change request in the team's own system.
+    rivals: other candidates for the same swap; the best candidate that passes continues.
+    change_reference: the id of the change request in your own system.
     """
 
     route: Name
@@ -70,8 +70,8 @@ class ProposalBody(Body):
 
 
 class AcceptingProposalBody(ProposalBody):
-    """Proposes a swap. accept_cost, because: how many times the incumbent's cost an approver
-    accepts, beyond the policy's guardrail, and why.
+    """A swap to propose. accept_cost: an approver accepts a cost of up to this many times the
+    incumbent's, beyond the policy's guardrail. because: why.
     """
 
     accept_cost: Annotated[float, Field(ge=1)] | None = None
@@ -79,9 +79,10 @@ class AcceptingProposalBody(ProposalBody):
 
 
 class ApprovalBody(Body):
-    """Approves a proposal. verdict: the one that the approver saw; refused when it is another
-    by now. change_reference: of the change request, where the proposal names none. accept_cost:
-    how many times the incumbent's cost is accepted, for the reason of the approval.
+    """An approval of a proposal. verdict: the id of the verdict that the approver saw; Swapgate
+    refuses the approval if the proposal has another verdict now. change_reference: the change
+    request, if the proposal names none. accept_cost: the approver accepts a cost of up to this
+    many times the incumbent's, for the approval's reason.
     """
 
     reason: Text = ""
@@ -91,7 +92,7 @@ class ApprovalBody(Body):
 
 
 class AcceptedCostBody(Body):
-    """Accepts how many times the incumbent's cost a candidate may cost, before its proposal."""
+    """Accepts in advance that a candidate may cost `ratio` times the incumbent's cost."""
 
     candidate: Name
     ratio: Annotated[float, Field(ge=1)]
@@ -99,9 +100,7 @@ class AcceptedCostBody(Body):
 
 
 class ProposalQuery(PageQuery):
-    """Selects proposals. open: only those that go on. decided: only those that the gate has
-    decided on.
-    """
+    """Selects proposals. open: only open proposals. decided: only proposals with a verdict."""
 
     route: Name | None = None
     open_only: Annotated[bool, Field(alias="open")] = False
@@ -110,9 +109,9 @@ class ProposalQuery(PageQuery):
 
 @dataclass(frozen=True, slots=True)
 class PlannedProposal(ProposalPreview):
-    """What a proposal would measure, cost and need. advice: by suite, which claims may be made
-    there, how often each would be shown, and which one is recommended: the first. cost_text:
-    what the candidate costs and what its canary makes of that, in sentences.
+    """A preview of a proposal. advice: by suite, the possible claims with the chance to show
+    each; the first claim is recommended. cost_text: the candidate's cost, and its effect on the
+    canary, in sentences.
     """
 
     advice: Mapping[str, ClaimAdvice]
@@ -121,8 +120,8 @@ class PlannedProposal(ProposalPreview):
 
 @dataclass(frozen=True)
 class SuiteComparison:
-    """One suite's two runs. Their samples: `/evals/{run}/samples`. pin: what they rest on.
-    served: what the providers said that they served.
+    """The two runs on one suite; `/evals/{run}/samples` has their samples. pin: the suite's
+    pinned content. served: the models that the providers reported.
     """
 
     plan: SuitePlan
@@ -137,12 +136,11 @@ class SuiteComparison:
 
 @dataclass(frozen=True)
 class ProposalComparison:
-    """Compares both models of a proposal. verdict: null while the gate is open. forecast: of
-    the route's bill, in US dollars per 30 days. cost: of the candidate, in costs of the
-    incumbent for the same answers. standing: whether the verdict is proof still.
-    shadow: the one that comes before the canary. lost_by_form: of a FORMAT MISMATCH, what broke
-    and what mends it. faults: why answers of a model may be no evidence, whatever the gate
-    makes of them.
+    """The comparison of a proposal's two models. verdict: null while the gate is undecided.
+    forecast: the route's cost in US dollars per 30 days. cost: the candidate's cost divided by
+    the incumbent's for the same answers. standing: whether the verdict is still valid proof.
+    lost_by_form: the format rules that broke in a FORMAT MISMATCH, with remedies. faults:
+    reasons why a model's answers may not be evidence, in spite of the verdict.
     """
 
     proposal: ProposalView
@@ -161,9 +159,10 @@ class ProposalComparison:
 
 @endpoint(router, "POST", "/proposals", status=201)
 def create_proposal(who: SpenderParam, body: AcceptingProposalBody) -> Proposal:
-    """Register suites, claim, margin and alpha before the first score. 409 on a busy route.
+    """Creates a proposal, which registers suites, claim, margin and alpha before the first
+    score. 409 on a busy route.
 
-    With `rivals` each candidate gets a proposal; `/routes/{route}/candidates` shows all.
+    With `rivals`, each candidate gets a proposal; `/routes/{route}/candidates` shows them all.
     """
 
     def create(note: NoteMade) -> Proposal:
@@ -190,10 +189,8 @@ def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
 
 @endpoint(router, "POST", "/proposals/preview")
 def preview_proposal(who: CallerParam, body: ProposalBody) -> PlannedProposal:
-    """What a proposal would register: its looks and alphas, what needs an approval, the risk;
-    and which claim its suites can show.
-
-    Stores nothing.
+    """Previews a proposal: its looks and alphas, the approvals that it needs, its risk, and the
+    claims that its suites can show. Stores nothing.
     """
     who.actor.require(Role.PROPOSER)
     request = body.to_request()

@@ -1,4 +1,4 @@
-"""Endpoints for providers and their keys, which no answer shows (D4), in camelCase (D1)."""
+"""Endpoints for providers and their keys, in camelCase (D1). No answer shows a key (D4)."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -38,8 +38,9 @@ Url = Annotated[str, Field(max_length=2000)]
 
 
 class ProviderBody(Body):
-    """What is left out stays as it is; of a new provider it is the kind's. kind: without it,
-    a new provider's is its name. reason: needed to move one that a route uses.
+    """A provider's settings. An omitted field keeps its value; a new provider gets its kind's
+    default. kind: a new provider's name by default. reason: required to move a provider that a
+    route uses.
     """
 
     model_config = ConfigDict(**{**Body.model_config, "alias_generator": to_camel})
@@ -68,20 +69,18 @@ class ProviderBody(Body):
 
 @endpoint(router, "POST", "/check")
 def check_now(who: CallerParam) -> SelfTest:
-    """Ask every provider now: a short streamed question each, which it charges for."""
+    """Checks every provider with a short streamed question, which the provider charges for."""
     who.actor.require(Role.PROPOSER)
     return checks.run_check(who.ctx)
 
 
-# Before `/providers/{provider}`, which its path fits as well.
+# Registered before `/providers/{provider}`, which matches this path too.
 operation(router, "GET /providers/matrix", "provider_matrix", build_matrix)
 
 
 @endpoint(router, "PUT", "/providers/{provider}")
 def put_provider(who: CallerParam, provider: str, body: ProviderBody) -> ProviderSummary:
-    """Adds a provider, or changes one that is there. In force on every router within two
-    seconds. Needs an admin.
-    """
+    """Adds or changes a provider, on every router within two seconds. Needs an admin."""
     return registered_providers.change_provider(who.ctx, who.actor, provider, body.to_change())
 
 
@@ -91,10 +90,12 @@ KEY_FIELDS = AliasChoices("value", "apiKey")
 
 
 class CredentialBody(Body):
-    """What is left out stays as it is. value: the key, also as `apiKey`. A new provider without
-    one finds the variable that its vendor's tools read. overlapS: so long the replaced value is
-    used as well, behind the new one. key: the name of the stored key; first: tried before all
-    others. reason: needed to move a provider that a route uses.
+    """A provider's key and settings; an omitted field keeps its value. value: the key, also as
+    `apiKey`. Without a value, a new provider reads the environment variable of its vendor's
+    tools. overlapS: seconds for which the replaced value stays in use after the new value.
+
+    key: the name of the stored key. first: routers use this key before the provider's others.
+    reason: required to move a provider that a route uses.
     """
 
     model_config = ConfigDict(**{**Body.model_config, "alias_generator": to_camel})
@@ -130,8 +131,8 @@ class CredentialBody(Body):
 
 
 class NewCredentialBody(CredentialBody):
-    """Asks to store a provider's first key. name: of the provider; one that is a kind is added
-    where it is missing.
+    """A provider's first key. name: the provider's name. Swapgate adds a missing provider whose
+    name is a kind.
     """
 
     name: Name
@@ -144,7 +145,7 @@ def _clear(value: SecretStr) -> str:
 
 @endpoint(credentials_router, "POST", "/credentials/providers", status=201)
 def create_credential(who: CallerParam, body: NewCredentialBody) -> ProviderCredentials:
-    """Where none is stored yet; else 409. Needs an admin."""
+    """Stores a provider's first key; 409 if the provider has a key. Needs an admin."""
     return credentials.put_credential(
         who.ctx, who.actor, body.name, body.change(), create_only=True
     )
@@ -154,9 +155,7 @@ def create_credential(who: CallerParam, body: NewCredentialBody) -> ProviderCred
 def put_credential(
     who: CallerParam, provider: str, body: CredentialBody
 ) -> ProviderCredentials:
-    """Adds or replaces a provider's key. In force on every router within two seconds. Needs an
-    admin.
-    """
+    """Adds or replaces a provider's key, on every router within two seconds. Needs an admin."""
     return credentials.put_credential(who.ctx, who.actor, provider, body.change())
 
 
@@ -164,7 +163,7 @@ def put_credential(
 def remove_credential(
     who: CallerParam, provider: str, key: str | None = None
 ) -> ProviderCredentials:
-    """Removes a provider's stored keys, or one of them. Needs an admin."""
+    """Removes all stored keys of a provider, or only `key`. Needs an admin."""
     return credentials.remove_credential(who.ctx, who.actor, provider, key=key)
 
 

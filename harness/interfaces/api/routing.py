@@ -56,13 +56,13 @@ router = APIRouter()
 
 
 class NameQuery(Body):
-    """Asks about one model. name: of a model, as anybody may write it."""
+    """A model's name, in any common spelling."""
 
     name: Name
 
 
 class PatchBody(Body):
-    """What is changed in a client's request before it goes to this model."""
+    """Changes to a client's request before the router sends it to this model."""
 
     parameters: Json = {}
     prompt_addendum: Text = ""
@@ -74,7 +74,7 @@ class ModelBody(Body):
     model: Name
     parameters: Json = {}
     request_patch: PatchBody = PatchBody()
-    discover: bool = True  # whether to ask the provider which models it has
+    discover: bool = True  # whether to ask the provider for its list of models
 
     def seed(self) -> Target:
         patch = self.request_patch
@@ -93,8 +93,8 @@ class SuiteBody(Body):
 
 
 class FallbackBody(Body):
-    """Names a fallback of a route. target: an id or `provider/model`. capable: good enough for
-    a route of high stakes.
+    """A fallback of a route. target: an id or `provider/model`. capable: good enough for a
+    route of high stakes.
     """
 
     target: Name
@@ -102,11 +102,11 @@ class FallbackBody(Body):
 
 
 class RouteFields(Body):
-    """Carries the settings of a route. A field that is left out stays as it is; of a new route
-    it is the default. overrides: all of them, by kind; {} for none. keep_warm_bps: 1 % is 100.
+    """The settings of a route. An omitted field keeps its value; a new route gets the default.
+    overrides: all overrides by kind; {} for none. keep_warm_bps: 1 % is 100.
 
-    first_token_timeout_s, first_byte_timeout_s: 0 for what holds without one. candidates: with
-    no models, the route has no schedule any more.
+    first_token_timeout_s, first_byte_timeout_s: 0 removes the route's own limit, so that the
+    router's default applies. candidates: an empty list of models removes the schedule.
     """
 
     suites: Annotated[list[SuiteBody], Field(max_length=20)] | None = None
@@ -144,7 +144,7 @@ class RouteFields(Body):
 
 
 class SettingsBody(RouteFields):
-    """Changes the settings of a route. reason: another policy needs one."""
+    """A route's settings to change. reason: required to change the policy."""
 
     reason: Text | None = None
 
@@ -158,7 +158,7 @@ def _document_defaults(schema: dict[str, Any]) -> None:
 
 
 class RouteBody(RouteFields):
-    """Describes a new route. incumbent, fallbacks: ids or `provider/model`."""
+    """A new route. incumbent, fallbacks: ids or `provider/model`."""
 
     model_config = ConfigDict(json_schema_extra=_document_defaults)
 
@@ -175,16 +175,14 @@ class RouteBody(RouteFields):
 
 
 class WaiverBody(Body):
-    """Waives the proof of a target. for_s: how long it holds, up to 90 days."""
+    """A waiver of a target's proof. for_s: how long it is valid, up to 90 days."""
 
     reason: Text
     for_s: Annotated[float, Field(gt=0, le=7_776_000)]
 
 
 class LinkBody(FallbackBody):
-    """Adds a fallback to a route's chain. waiver: for a target without a verdict of this
-    route.
-    """
+    """A fallback of a chain. waiver: required without a passed verdict on this route."""
 
     waiver: WaiverBody | None = None
 
@@ -198,16 +196,16 @@ class LinkBody(FallbackBody):
 
 
 class ChainBody(Body):
-    """Describes the whole chain, in order."""
+    """A route's whole chain, in order."""
 
     fallbacks: Annotated[list[LinkBody], Field(max_length=20)]
     reason: Text
 
 
 class RollbackBody(Body):
-    """Asks for a route's way back to a former incumbent. to_version: of the route; without it,
-    the incumbent before this one. version: of the route that the person looked at; another one
-    by now is refused.
+    """A rollback to a former incumbent. to_version: the route's version to restore; null for
+    the incumbent before the current one. version: the route's version that the person saw;
+    Swapgate refuses the rollback if the route has another version now.
     """
 
     reason: Text
@@ -216,8 +214,8 @@ class RollbackBody(Body):
 
 
 class VersionsQuery(Body):
-    """Names two versions of a route. Without `to` the newer one is the newest, without `from`
-    the older one is the version before it.
+    """Two versions of a route. to: by default the newest version. from: by default the version
+    before `to`.
     """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
@@ -234,14 +232,14 @@ class TargetSwap:
 
 @dataclass(frozen=True)
 class AddedTarget(Target):
-    """A target that was just added."""
+    """A target after its addition."""
 
-    unlisted: str = ""  # that its provider does not list the model; empty where it does
+    unlisted: str = ""  # a note, if the provider does not list the model
 
 
 @dataclass(frozen=True)
 class RouteDiff:
-    """Describes what differs between two versions of a route, by field."""
+    """The differences between two versions of a route, by field."""
 
     route: str
     older: int
@@ -256,10 +254,9 @@ def list_models(who: CallerParam, piece: PathPart) -> Page[Target]:
 
 @endpoint(router, "POST", "/models", status=201)
 def add_model(who: CallerParam, body: ModelBody) -> AddedTarget:
-    """Adding the same content again changes nothing: its id is the hash of its content.
-
-    A gateway, a server of one's own or a simulator is asked which models it has, unless
-    `discover` is false.
+    """Adds a model. Adding the same content again changes nothing, because a model's id is the
+    hash of its content. Unless `discover` is false, Swapgate asks a gateway, a self-hosted
+    server or a simulator for its list of models.
     """
     added = targets.add_target(who.ctx, who.actor, body.seed())
     unlisted = discovery.describe_unlisted(who.ctx, who.actor, added) if body.discover else ""
@@ -273,8 +270,8 @@ def list_routes(who: CallerParam, piece: PathPart) -> Page[Route]:
 
 @endpoint(router, "POST", "/routes", status=201)
 def create_route(who: CallerParam, body: RouteBody) -> JudgedRoute:
-    """A new route; the models that it starts with are its baseline. Needs an admin. faults: as
-    of a change.
+    """Creates a route, whose first models are its baseline. Needs an admin. faults: problems of
+    its candidate schedule.
     """
     made = routes.create_route(
         who.ctx,
@@ -304,8 +301,8 @@ def route_diff(
 
 @endpoint(router, "PATCH", "/routes/{route}")
 def change_route(who: CallerParam, route: str, body: SettingsBody) -> JudgedRoute:
-    """Changes a route's settings and keeps its models. Needs an admin. faults: what of its
-    candidate schedule will not work.
+    """Changes a route's settings, but not its models. Needs an admin. faults: problems of its
+    candidate schedule.
     """
     made = routes.change_settings(
         who.ctx, who.actor, route, body.over, reason=body.reason or ""
@@ -315,7 +312,7 @@ def change_route(who: CallerParam, route: str, body: SettingsBody) -> JudgedRout
 
 @endpoint(router, "PUT", "/routes/{route}/fallbacks")
 def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[ChainEntry]:
-    """Replace the chain. Needs an admin, and for a new model evidence or a waiver."""
+    """Replaces the chain. Needs an admin, and for each new model evidence or a waiver."""
     wanted = [fallback.wanted for fallback in body.fallbacks]
     fallback_chain.replace_chain(who.ctx, who.actor, route, wanted, reason=body.reason)
     return json_answer(fallback_chain.list_fallbacks(who.ctx, route))

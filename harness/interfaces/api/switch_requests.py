@@ -1,6 +1,4 @@
-"""Endpoints for what agents ask people for: switch requests with their approval, and the grants
-of literal models.
-"""
+"""Endpoints for agents' switch requests, and for the grants of literal models."""
 
 from typing import Annotated
 
@@ -26,8 +24,8 @@ router = APIRouter()
 
 
 class SwitchDecisionBody(Body):
-    """Decides a switch request. fingerprint: of the request that was looked at; refused when it
-    is another.
+    """A decision about a switch request. fingerprint: the fingerprint of the request that the
+    person saw; Swapgate refuses the decision if the request has changed.
     """
 
     reason: Text = ""
@@ -35,8 +33,8 @@ class SwitchDecisionBody(Body):
 
 
 class SwitchRequestQuery(PageQuery):
-    """Filters and pages a list of switch requests. session: of that one alone. pending: what
-    waits for a person.
+    """Filters and pages a list of switch requests. session: only this session's requests.
+    pending: only requests that wait for a person.
     """
 
     session: Name | None = None
@@ -44,7 +42,7 @@ class SwitchRequestQuery(PageQuery):
 
 
 class GrantQuery(PageQuery):
-    """Filters and pages a list of grants. agent: of that one alone."""
+    """Filters and pages a list of grants. agent: only this agent's grants."""
 
     agent: Name | None = None
 
@@ -53,7 +51,7 @@ class GrantQuery(PageQuery):
 def list_switch_requests(
     who: CallerParam, piece: Annotated[SwitchRequestQuery, Query()]
 ) -> Page[SwitchRequestView]:
-    """Lists the switch requests, newest first; with `pending` those that wait for a person."""
+    """Lists the switch requests, newest first; with `pending`, those that wait for a person."""
     found = who.ctx.store.lists.switch_requests(
         piece.page,
         session=piece.session,
@@ -77,7 +75,7 @@ for decide in (switches.approve_switch, switches.reject_switch):
 def list_agent_grants(
     who: CallerParam, piece: Annotated[GrantQuery, Query()]
 ) -> Page[AgentGrant]:
-    """Every literal model that was consented to, newest first; revoked and expired ones too."""
+    """Lists all grants of literal models, newest first."""
     return who.ctx.store.lists.agent_grants(piece.page, agent=piece.agent)
 
 

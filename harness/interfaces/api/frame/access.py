@@ -1,5 +1,5 @@
-"""Authenticates every request of the management API by its bearer key, health checks aside, and
-limits failed attempts by address. /metrics also takes a token of its own.
+"""Authenticates requests of the management API by their bearer key, and limits failed attempts
+by address. Health checks need no key; /metrics also accepts its own token.
 """
 
 import hmac
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from harness.store.store import Store
 
 
-# How uvicorn serves our apps.
+# uvicorn's settings for all apps.
 SERVER: Final[Mapping[str, Any]] = {
     "access_log": False,
     "log_level": "warning",
-    # A caller could name any address, and failed attempts are counted by address.
+    # Failed attempts are counted by address, and a caller could forge these headers.
     "proxy_headers": False,
     "server_header": False,
-    "ws": "none",  # it serves none, and their library takes its time
+    "ws": "none",  # no app serves websockets, and their library is slow to import
 }
 
 
@@ -42,7 +42,7 @@ SCRAPER = Actor("metrics token", Role.VIEWER, "metrics token")
 
 @dataclass(frozen=True)
 class AccessRules:
-    """Holds what opens the API. metrics_token: opens /metrics alone; None for none."""
+    """What `Authenticated` checks keys with. metrics_token: gives access to /metrics only."""
 
     store: "Store"
     secret: bytes
@@ -51,9 +51,10 @@ class AccessRules:
 
 
 class Authenticated:
-    """Puts the Actor behind the bearer key into the request's state, or answers 401 or 429.
+    """Adds the bearer key's Actor to the request's state, or answers 401 or 429.
 
-    It checks the key before it slows the address, so a guesser locks out no other caller there.
+    It checks the key before the address, so that a guesser does not lock out other callers of
+    the address.
     """
 
     def __init__(self, app: ASGIApp, *, locks: AccessRules) -> None:
@@ -98,7 +99,7 @@ class Authenticated:
 
 
 def read_bearer(header: str) -> str:
-    """The key in a header `Authorization`; empty for one of another scheme."""
+    """Returns the key of a header `Authorization`; empty for another scheme."""
     scheme, _, token = header.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 

@@ -1,5 +1,5 @@
-"""`operation` registers a use case as an endpoint that follows from its signature; `endpoint`
-does so with a handler. What they return becomes JSON, and its type documents the answer.
+"""`operation` derives an endpoint from a use case's signature; `endpoint` registers a handler.
+The return value becomes JSON, and its type documents the answer.
 """
 
 import inspect
@@ -32,13 +32,13 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     def arguments(self) -> dict[str, Any]:
-        """Gives the fields as arguments of a use case; one that is null keeps its default."""
+        """Returns the fields as arguments of a use case, without null fields."""
         given = ((name, getattr(self, name)) for name in type(self).model_fields)
         return {name: value for name, value in given if value is not None}
 
 
 class PageQuery(Body):
-    """Asks for a page of a list. after: the `next` of the page before."""
+    """Pages a list. after: the `next` of the page before."""
 
     limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 100
     after: Cursor | None = None
@@ -58,7 +58,7 @@ class ReasonBody(Body):
 
 
 class OverruleBody(Body):
-    """Carries the reason for an act that is refused without one."""
+    """The required reason of an operation."""
 
     reason: Text
 
@@ -70,18 +70,14 @@ class RouteQuery(PageQuery):
 
 
 REPLAYED: Final = "idempotent-replayed"
-
-
 F = TypeVar("F", bound=Callable[..., Any])
-
-
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ApiCaller:
-    """Says who asks, and holds what a handler needs. idempotency_key: only where a request
-    spends money. headers: of the answer.
+    """The caller of a request, and the context of its handler. idempotency_key: only for
+    requests that spend money. headers: response headers.
     """
 
     ctx: Context
@@ -93,10 +89,10 @@ class ApiCaller:
     def once(
         self, body: Body, do: Callable[[NoteMade], T], load: Callable[[Context, str], T]
     ) -> T:
-        """Does a request once. Raises as `idempotency.do_once`."""
+        """Handles a repeated request only once. Raises as `idempotency.do_once`."""
         if self.idempotency_key is None:
             return do(note_nothing)
-        # The role too: a lesser key of the same person must not be shown what this one was.
+        # A key of a lower role must not get the stored answer to a key of a higher role.
         place = [self.actor.principal, self.actor.role.name, type(body).__name__]
         request = IdempotentRequest(
             canonical_json(place),
@@ -137,7 +133,7 @@ def endpoint(
     *,
     status: int = 200,
 ) -> Callable[[F], F]:
-    """Registers a handler. It takes `who` and perhaps `body`; it is called in a thread."""
+    """Registers a handler, which takes `who` and its parameters, and runs in a thread."""
 
     def register(handler: F) -> F:
         @wraps(handler)
@@ -165,10 +161,10 @@ def operation(
     *,
     status: int = 200,
 ) -> None:
-    """Registers a use case `(ctx, [actor,] …)` as an endpoint; its docstring is the endpoint's.
+    """Registers a use case `(ctx, [actor,] …)` as an endpoint with the use case's docstring.
 
-    call: `METHOD /path/{name}`; the names in the path are the use case's first arguments. The
-    others are the fields of the body, or of a GET's query.
+    call: `METHOD /path/{name}`. The path's names are the use case's first arguments; the fields
+    of the body, or of a GET's query, are its further arguments.
     """
     method, path = call.split()
     names = re.findall(r"{(\w+)", path)
@@ -210,8 +206,8 @@ def _parameters(
 
 
 def _description(use_case: Callable[..., Any]) -> str:
-    """Takes notes on arguments, and what is raised, out of a use case's docstring: fields have
-    other names here, and errors are statuses.
+    """Removes argument notes and `Raises` from a use case's docstring, because the API
+    documents fields and statuses itself.
     """
     names = "|".join(inspect.signature(use_case).parameters)
     left_out = rf"\s*\b(?:Raises\b.*|(?:{names}): .*?(?=\n\n|\Z))"

@@ -1,5 +1,5 @@
-"""Writes domain objects and errors as JSON answers. A caller sees only messages of our own: of
-an unforeseen error, an id that the log has.
+"""Writes domain objects and errors as JSON answers. A caller sees only Swapgate's own messages;
+for an unexpected error, it sees an id that is also in the log.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,15 +41,15 @@ def json_answer(everything: Sequence[T]) -> Page[T]:
 
 
 def extend(kind: type[T], found: Any, **more: Any) -> T:
-    """Makes an answer of `found` and what the API adds to it. kind: a dataclass; its fields are
-    attributes of `found`, or are in `more`.
+    """Builds an answer from `found` and the API's own fields `more`. kind: a dataclass, whose
+    other fields are attributes of `found`.
     """
     names = {field.name for field in fields(kind)} - more.keys()  # type: ignore[arg-type]
     return kind(**{name: getattr(found, name) for name in names}, **more)
 
 
 class JsonAnswer(Response):
-    """Answers with the JSON of a domain object; a figure that is not finite becomes null."""
+    """Writes a domain object as JSON; an infinite number or NaN becomes null."""
 
     media_type = "application/json"
 
@@ -65,14 +65,14 @@ def problem(
     retryable: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> JsonAnswer:
-    """Builds an error's answer. kind: the class in harness.frame.errors, where one exists."""
+    """Builds an error's answer. kind: the class in harness.frame.errors, if it has one."""
     body = {"error": {"type": kind, "message": message, "retryable": retryable}}
     return JsonAnswer(body, status_code=status, headers=dict(headers or {}))
 
 
 log = structlog.get_logger("swapgate.api")
 
-# ProofRefused is 409 and not 403: another key would not help, a new proposal does.
+# ProofRefused is 409, not 403, because another key would not help, but a new proposal does.
 STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ConfigError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -91,12 +91,12 @@ RETRY_AFTER_S = 2
 def find_status(
     error: SwapgateError, statuses: Mapping[type[SwapgateError], HTTPStatus] = STATUS
 ) -> HTTPStatus | None:
-    """The status of an error of ours; None for one that a caller has no part in."""
+    """Returns the status of a Swapgate error; None for an internal error."""
     return next((statuses[kind] for kind in type(error).__mro__ if kind in statuses), None)
 
 
 def answer_error(error: SwapgateError) -> JsonAnswer | None:
-    """The answer to an error of ours; None where `find_status` has none."""
+    """Answers a Swapgate error; returns None for an internal error."""
     if (status := find_status(error)) is None:
         return None
     headers = {"retry-after": str(RETRY_AFTER_S)} if error.retryable else {}
@@ -111,7 +111,7 @@ async def answer_http_error(_: Request, error: Exception) -> JsonAnswer:
 
 
 async def answer_validation_error(request: Request, error: Exception) -> JsonAnswer:
-    """Names every wrong field with its place. The value is not repeated: it may be a secret."""
+    """Names every wrong field, but not its value, which may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
     text = "; ".join(
         f"{'.'.join(map(str, fault['loc']))}: {describe_request_fault(request, fault)}"
@@ -121,7 +121,7 @@ async def answer_validation_error(request: Request, error: Exception) -> JsonAns
 
 
 def describe_request_fault(request: Request, fault: Mapping[str, Any]) -> str:
-    """The reason of a fault in a body or query, with the nearest right key or word."""
+    """Describes a fault in a body or query, with the nearest valid key or word."""
     place, *path = fault["loc"]
     parts = request.scope["route"].dependant
     fields = parts.query_params if place == "query" else parts.body_params
@@ -130,7 +130,7 @@ def describe_request_fault(request: Request, fault: Mapping[str, Any]) -> str:
 
 
 def describe_places(kind: type[BaseModel], error: ValidationError) -> str:
-    """The faults of a tool's arguments, each with its place."""
+    """Describes the faults of a tool's arguments, each with its place."""
     schema = kind.model_json_schema()
     return "; ".join(
         f"{'.'.join(map(str, fault['loc']))}: {describe_fault(fault, fault['loc'], schema)}"
@@ -139,7 +139,7 @@ def describe_places(kind: type[BaseModel], error: ValidationError) -> str:
 
 
 def answer_unforeseen(name: str) -> JsonAnswer:
-    """Answers what failed through a fault of ours. name: its id in the log."""
+    """Answers an internal error. name: its id in the log."""
     return problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "InternalError",
@@ -148,10 +148,10 @@ def answer_unforeseen(name: str) -> JsonAnswer:
 
 
 class ErrorGuard:
-    """Outermost: an error becomes its answer, an unforeseen one an id that the log has.
+    """The outermost middleware, which turns errors into answers.
 
-    answer: of an error of ours, None for one that a caller has no part in. unforeseen: of the
-    id of any other.
+    answer: answers a Swapgate error; returns None for an internal error.
+    unforeseen: answers any other error, by its id in the log.
     """
 
     def __init__(
@@ -195,5 +195,5 @@ class ErrorGuard:
         return self._unforeseen(name)
 
 
-# Answers are about the moment, and are data: never stored, never sniffed for HTML.
+# Caches must not store an answer, and browsers must not treat it as HTML.
 _ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))

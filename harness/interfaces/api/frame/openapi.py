@@ -1,5 +1,5 @@
-"""Builds the OpenAPI document: FastAPI's part for requests, and for answers JSON Schemas made
-from the types of our dataclasses; one shape of error, and the bearer key.
+"""Builds the OpenAPI document: FastAPI describes the requests; the schemas of answers come from
+dataclasses. All operations share one shape of error and the bearer key.
 """
 
 import types
@@ -44,8 +44,8 @@ class SchemaComponents:
     def __init__(self) -> None:
         self.schemas: dict[str, Schema] = {}
 
-    def schema_for(self, kind: Any) -> Schema:  # noqa: PLR0911 - one per kind of type
-        """The schema of a type as it is answered. Raises TypeError for one without a form."""
+    def schema_for(self, kind: Any) -> Schema:  # noqa: PLR0911 - one return per kind of type
+        """Builds the schema of an answer's type. Raises TypeError for an unknown type."""
         if (scalar := SCALARS.get(kind)) is not None:
             return dict(scalar)
         origin, inner = get_origin(kind), get_args(kind)
@@ -123,14 +123,14 @@ ERROR: Final = object_schema(
         "message": {"type": "string"},
         "retryable": {
             "type": "boolean",
-            "description": "the same call, unchanged, may yet succeed",
+            "description": "whether the same call may succeed later",
         },
     }
 )
 
 
 class DocumentedApi(FastAPI):
-    """An API with an OpenAPI document, and no page that loads scripts from a remote host."""
+    """An API with an OpenAPI document, but without pages that load remote scripts."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class DocumentedApi(FastAPI):
         complete: Callable[[Schema], Schema],
         lifespan: Lifespan | None = None,
     ) -> None:
-        """complete: adds to the document what FastAPI does not know."""
+        """complete: adds the answers, errors and keys to FastAPI's document."""
         super().__init__(
             title=title,
             version=__version__,
@@ -159,7 +159,7 @@ class DocumentedApi(FastAPI):
 
 
 def add_answers(document: Schema, answers: Mapping[tuple[str, str], Any]) -> None:
-    """Write the schemas of answers that are dataclasses. answers: by path and method."""
+    """Adds the schemas of answers. answers: types by path and method."""
     components = SchemaComponents()
     for (path, method), kind in answers.items():
         for status, response in document["paths"][path][method]["responses"].items():
@@ -169,15 +169,15 @@ def add_answers(document: Schema, answers: Mapping[tuple[str, str], Any]) -> Non
 
 
 def add_errors_and_keys(document: Schema, error: Schema, keys: str) -> None:
-    """Give every operation one shape of error, and the bearer key. error: what stands under
-    `error`. keys: which ones open the API.
+    """Adds the errors and the bearer key. error: the schema of the field `error`. keys: a
+    description of the keys.
     """
     for operations in document["paths"].values():
         for operation in operations.values():
-            # FastAPI's own shape of a wrong field, which is not sent.
+            # FastAPI documents its own shape of a validation error, which Swapgate never sends.
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = {
-                "description": "What went wrong",
+                "description": "An error",
                 "content": _json({"$ref": "#/components/schemas/Error"}),
             }
     schemas = document.setdefault("components", {}).setdefault("schemas", {})

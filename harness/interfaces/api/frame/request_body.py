@@ -1,7 +1,5 @@
-"""`StrictBody` reads a request's body whole up to a limit and refuses what is not strict JSON:
-NaN, a NUL, a key given twice, too deep nesting.
-
-Python's parser takes NaN, half a character and nesting without end; the database does not.
+"""`StrictBody` limits a request's body and refuses JSON with NaN, a NUL, a lone surrogate, a
+duplicate key or too deep nesting. Python's parser accepts these, but the database does not.
 """
 
 import json
@@ -30,9 +28,8 @@ def _too_large(max_bytes: int) -> Response:
 
 
 class StrictBody:
-    """Answers 413 to a body over `max_bytes`; raises InputError for what is not strict JSON.
-
-    too_large: makes the answer, of the limit.
+    """Answers 413 to a body over `max_bytes`, by `too_large`. Raises InputError for a body that
+    is not strict JSON.
     """
 
     def __init__(
@@ -49,7 +46,7 @@ class StrictBody:
             await self._app(scope, receive, send)
             return
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
-            raise InputError("the address contains a NUL: no name has one")
+            raise InputError("the address contains a NUL, which no name may contain: remove it")
         body = await _read(scope, receive, self._max_bytes)
         if body is None:
             await self._too_large(self._max_bytes)(scope, receive, send)
@@ -59,7 +56,7 @@ class StrictBody:
 
 
 async def _read(scope: Scope, receive: Receive, max_bytes: int) -> bytes | None:
-    """The whole body; None as soon as it is over the limit."""
+    """Reads the whole body; returns None as soon as it exceeds the limit."""
     declared = Headers(scope=scope).get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         return None
@@ -68,7 +65,7 @@ async def _read(scope: Scope, receive: Receive, max_bytes: int) -> bytes | None:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            # Half a body must not look like a whole one: nothing is done for it.
+            # An incomplete body must not look complete.
             raise ClientDisconnect
         body += message.get("body", b"")
         if len(body) > max_bytes:
@@ -91,7 +88,9 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def check_json(body: bytes) -> None:
-    """Checks that a body is empty, or strict JSON that can be stored. Raises InputError."""
+    """Checks that a body is empty, or strict JSON that the database can store. Raises
+    InputError.
+    """
     if not body:
         return
     try:
@@ -104,9 +103,7 @@ def check_json(body: bytes) -> None:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Raises InputError: whoever reads the first value would act on another than who reads the
-    last.
-    """
+    """Refuses a duplicate key, because parsers disagree about its value."""
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
@@ -119,7 +116,7 @@ def _check_levels(value: object) -> None:
     level = [value]
     for _ in range(MAX_DEPTH):
         if any(isinstance(part, str) and "\0" in part for part in level):
-            raise InputError("the body contains a NUL: a database's text cannot hold it")
+            raise InputError("the body contains a NUL, which the database cannot store")
         level = [inner for part in level for inner in _inside(part)]
     if level:
         raise InputError(f"the body is nested more than {MAX_DEPTH} deep")
