@@ -1,7 +1,7 @@
-"""Records what each action on a canary was decided from, and decides it again.
-`decision_inputs` and `decision_evidence` give the audit event's details: time, state, figures,
-hashes of policy and blocks. `replay_action` decides an event's action anew from the stored
-blocks, and lists what differs.
+"""Records the inputs of each action on a canary, and decides the action again.
+`decision_inputs` and `decision_evidence` return the audit event's details: time, state,
+figures, hashes of policy and blocks. `replay_action` decides an event's action again from the
+stored blocks, and lists the differences.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.records.rollouts import Rollouts
 
-# What the evidence asks for by itself; the others come from people or from the proof.
+# Signals that evidence alone causes; other signals come from people or from the proof.
 _OF_EVIDENCE: Final = frozenset(
     {
         RolloutSignal.ENOUGH,
@@ -42,10 +42,10 @@ PROMOTED: Final = "canary.promote"
 class ReplayedAction:
     event: AuditEvent
     rollout: str
-    blocks: int  # how many it was decided from
-    differences: tuple[str, ...]  # what does not agree, in words; empty when all does
-    again_sha256: str = ""  # of the whole decision, in canonical form
-    # The decision, None when it cannot be made again.
+    blocks: int  # number of blocks behind the decision
+    differences: tuple[str, ...]  # as text; empty if all agrees
+    again_sha256: str = ""  # hash of the whole decision, in canonical form
+    # The decision; None if it cannot be repeated.
     decided: RolloutAction | None = None
 
     @property
@@ -63,15 +63,17 @@ class ReplayedAction:
         except (SwapgateError, ValueError) as error:
             return replace(self, differences=(*self.differences, str(error)))
         same = again == self.stored_sha256
-        told = () if same else (f"{what} another decision than the stored one",)
-        differences = (*self.differences, *told)
+        changed = () if same else (f"{what} another decision than the stored one",)
+        differences = (*self.differences, *changed)
         return replace(self, differences=differences, again_sha256=again, decided=decided)
 
 
 def load_event(tx: Transaction, number: int) -> AuditEvent:
     event = AuditLog(tx).find(number)
     if event is None:
-        raise NotFound(f"the audit log has no event {number}; `swapgate audit tail` lists")
+        raise NotFound(
+            f"the audit log has no event {number}; `swapgate audit tail` lists events"
+        )
     return event
 
 
@@ -82,10 +84,11 @@ def list_breaks(tx: Transaction, number: int) -> list[str]:
 
 
 def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str, object]:
-    """Gathers what the audit log needs to decide again to the same bytes, and to see tampering.
+    """Gathers the audit log's inputs to repeat a decision exactly and to detect tampering.
 
-    unit: with the rollout before the action. action: what was decided, None for a person's act:
-    then it is what the evidence says at this moment. Never fails: what ends a canary must not.
+    unit: contains the rollout before the action. action: the decision; None for a person's
+    action, which records the evidence at this moment. Never fails, so that it cannot block the
+    end of a canary.
     """
     rollout = unit.rollout
     try:
@@ -129,15 +132,15 @@ def decision_evidence(unit: RolloutUnit, action: RolloutAction | None) -> dict[s
 def replay_action(ctx: Context, number: int) -> ReplayedAction:
     """Decides an action on a canary again, from the stored blocks.
 
-    number: of its audit event. Raises NotFound, InputError for an event that has no inputs.
+    number: of its audit event. Raises NotFound, InputError for an event without inputs.
     """
     with ctx.store.read() as tx:
         event = load_event(tx, number)
         inputs = event.details.get("inputs")
         if not event.action.startswith("canary.") or not isinstance(inputs, Mapping):
             raise InputError(
-                f"event {number} ({event.action}) keeps no inputs of a canary's decision; "
-                "`swapgate canary explain ROUTE` lists those that do"
+                f"event {number} ({event.action}) has no inputs of a canary's decision; "
+                "`swapgate canary explain ROUTE` lists the events that have"
             )
         differences = list_breaks(tx, number)
         rollout = Rollouts(tx).get(str(event.details["rollout"]))
@@ -159,26 +162,26 @@ def _input_differences(
 ) -> list[str]:
     found = []
     if len(blocks) != inputs["blocks"]:
-        found.append(f"{inputs['blocks']} blocks were used, and {len(blocks)} are stored")
+        found.append(f"{inputs['blocks']} blocks were used, but {len(blocks)} are stored")
     elif _blocks_sha256(blocks) != inputs["blocks_sha256"]:
-        found.append("the stored blocks are not those that were used")
+        found.append("the stored blocks differ from the blocks used")
     if digest(to_shown(rollout.policy)) != inputs["policy_sha256"]:
-        found.append("the rollout's stored policy is not the one that it was decided by")
+        found.append("the rollout's stored policy differs from the policy used")
     return found
 
 
 def _unasked_move(event: AuditEvent, decided: RolloutAction) -> list[str]:
-    """Where the system did what its evidence did not ask for."""
+    """Reports an action of the system that its evidence did not ask for."""
     if "local_abort" in event.details:
-        # A router's own guard asked, by what it saw before these blocks were complete.
+        # A router's own guard acted on requests before these blocks were complete.
         return []
-    did = event.action.removeprefix("canary.")
-    wanted = RolloutSignal.PROVEN.value if event.action == PROMOTED else did
+    actual = event.action.removeprefix("canary.")
+    signal = RolloutSignal.PROVEN.value if event.action == PROMOTED else actual
     evident = {signal.value for signal in _OF_EVIDENCE} | {RolloutSignal.PROVEN.value}
-    asked = decided.signal.value if decided.signal else "none"
-    if event.actor != SYSTEM.name or wanted not in evident or wanted == asked:
+    required = decided.signal.value if decided.signal else "none"
+    if event.actor != SYSTEM.name or signal not in evident or signal == required:
         return []
-    return [f"what was done is {did}, and what the evidence asks for is {asked}"]
+    return [f"the action was {actual}, but the evidence asks for {required}"]
 
 
 def _rollout_before(rollout: Rollout, inputs: Mapping[str, Any]) -> Rollout:

@@ -1,5 +1,5 @@
-"""A canary's state, and what an act on it or a change of its route does, in words. What
-needs a person comes first: an end, harm, a pause, a hold; only then that it shows no harm.
+"""Describes a canary's state, and the effect of an action on it or of a change of its route.
+States that need a person take precedence: an end, harm, a pause, a hold; then no harm.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from harness.gate.text.explain import RolloutExplanation
 from harness.gate.text.guardrail_rows import HALF_DISTANCE
 from harness.routing.table import RouteRecord
 
-# Where the state is said as well, it would be said twice.
+# Prefix that is removed beside the state, which says the same.
 HOLD_PREFIX: Final = "On hold: "
 AFTER_PROMOTION: Final = "after its promotion"
 BACK: Final = "If harm is shown, it is rolled back at once."
@@ -35,11 +35,11 @@ class CanaryStateKind(StrEnum):
     HARM = "harm"  # the evidence asks for a rollback
     PAUSED = "paused"  # until a person acts
     HELD = "held"  # its data cannot be trusted
-    SUSPECT = "suspect"  # half of the evidence that rolls it back
-    EMPTY = "empty"  # nothing was counted yet
+    SUSPECT = "suspect"  # half of the rollback level
+    EMPTY = "empty"  # no units counted yet
     HEALTHY = "healthy"
     BAKING = "baking"  # promoted, and still compared
-    RUNNING = "running"  # live, and its evidence was not asked for
+    RUNNING = "running"  # live, with unread evidence
 
 
 _AFTER_PROMOTION: Final = frozenset(
@@ -57,7 +57,7 @@ class CanaryState:
 
     @property
     def of_route(self) -> str:
-        """Returns the words for a list of routes: `canary on hold at 5 %`."""
+        """Returns the text for a list of routes: `canary on hold at 5 %`."""
         short = self.predicate.removeprefix("is ").removeprefix("was ").removeprefix("had its ")
         after = self.kind in _AFTER_PROMOTION
         return short if after or short.endswith(AFTER_PROMOTION) else f"canary {short}"
@@ -75,9 +75,9 @@ def describe_canary_state(
 ) -> CanaryState:
     """Describes the state of a rollout, live or ended.
 
-    holds: what keeps it from going on. action, explanation: of its evidence, None where nobody
-    asked for it. pause_reason: the reason of its pause. incumbent: its name. taken_back: who
-    took its promotion back after the bake, and why; empty where it stands.
+    holds: reasons that block it. action, explanation: from its evidence; None if not read.
+    pause_reason: the reason of its pause. incumbent: its name. taken_back: who took its
+    promotion back after the bake, and why; empty if it was not taken back.
     """
     kind = CanaryStateKind.TAKEN_BACK if taken_back else _kind(rollout, holds, action)
     words, predicate = _describe(kind, rollout, held=bool(holds), action=action)
@@ -123,8 +123,8 @@ _OF_END: Final[Mapping[CanaryEnd, CanaryStateKind]] = {
     CanaryEnd.ABORTED: CanaryStateKind.ABORTED,
     CanaryEnd.TAKEN_BACK: CanaryStateKind.TAKEN_BACK,
 }
-# Of each kind: `words` and `predicate` of a CanaryState. at: its share; more: what else holds
-# of one that was stopped.
+# `words` and `predicate` of a CanaryState by kind. at: its share; more: further facts about a
+# stopped canary.
 _PHRASES: Final[Mapping[CanaryStateKind, tuple[str, str]]] = {
     **{kind: (end.value, end.predicate) for end, kind in _OF_END.items()},
     CanaryStateKind.PROMOTED: ("promoted", "was promoted"),
@@ -161,18 +161,20 @@ def _reason(
     pause_reason: str,
 ) -> str:
     reason = action.reason if action else ""
-    told = " ".join(_sentence(hold.removeprefix(HOLD_PREFIX)) for hold in holds)
+    hold_text = " ".join(_sentence(hold.removeprefix(HOLD_PREFIX)) for hold in holds)
     match kind:
         case kind if kind is CanaryStateKind.PROMOTED or kind in _OF_END.values():
             return _sentence(rollout.ended_because) if rollout.ended_because else reason
         case CanaryStateKind.PAUSED:
             why = _sentence(pause_reason) if pause_reason else reason
-            return f"{why} {told}".strip()
+            return f"{why} {hold_text}".strip()
         case CanaryStateKind.HELD:
-            return told
+            return hold_text
         case CanaryStateKind.EMPTY:
             wanted = format_count(max(1, rollout.current.min_exposures))
-            return f"This step needs {wanted} canary callers; none has been counted yet."
+            return (
+                f"This step needs {wanted} canary callers; Swapgate has counted no caller yet."
+            )
         case _:
             return reason
 
@@ -185,15 +187,17 @@ def _sentence(text: str) -> str:
 _ENDED: Final = "{incumbent} serves all users; the candidate needs a new proposal to come back."
 _NEXT: Final[Mapping[CanaryStateKind, str]] = {
     **dict.fromkeys(_OF_END.values(), _ENDED),
-    CanaryStateKind.PROMOTED: "nothing; the candidate became the route's model.",
+    CanaryStateKind.PROMOTED: "none; the candidate became the route's model.",
     CanaryStateKind.HARM: (
         "it is rolled back within seconds: {incumbent} serves all users again."
     ),
     CanaryStateKind.PAUSED: (
-        f"a person resumes or aborts it; until then its share stays at {{share}}.{{few}} {BACK}"
+        f"a person must resume or abort it; until then its share stays at {{share}}.{{few}} "
+        f"{BACK}"
     ),
     CanaryStateKind.SUSPECT: (
-        "at 100 % of the rollback level it is rolled back at once; abort it now if in doubt."
+        "at 100 % of the rollback level Swapgate rolls it back at once; abort it now if in "
+        "doubt."
     ),
     CanaryStateKind.HELD: f"its share stays at {{share}} until the hold ends. {BACK}",
 }
@@ -206,7 +210,7 @@ def _next_step(
     incumbent: str,
 ) -> str:
     if kind is CanaryStateKind.HELD and rollout.baking:
-        return f"the bake does not end before the hold does. {BACK}"
+        return f"the bake continues until the hold ends. {BACK}"
     if kind in _NEXT:
         few = _too_few(rollout, explanation) if kind is CanaryStateKind.PAUSED else ""
         share = format_bps(rollout.current.weight_bps)
@@ -220,7 +224,7 @@ def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
         return ""
     onward = "promote" if rollout.last_step else "advance"
     return (
-        f" `canary resume` gives the step its time again, `canary {onward}` goes on without "
+        f" `canary resume` restarts the step's time, `canary {onward}` continues without "
         "the missing evidence, and `shadow start` compares answers without users."
     )
 
@@ -236,17 +240,17 @@ def _onward(explanation: RolloutExplanation) -> str:
     return f"{to}{explanation.goes_to}, {when}."
 
 
-# What a person may do with a canary.
+# A person's actions on a canary.
 OPERATIONS: Final = {
-    RolloutSignal.PAUSE: "Hold the canary at its share until somebody resumes or aborts it.",
-    RolloutSignal.RESUME: "Let a canary that is paused, or held after a fault of a router, go "
-    "on.",
-    RolloutSignal.ADVANCE: "Advance one step, whatever evidence is still missing.",
+    RolloutSignal.PAUSE: "Hold the canary at its share until a person resumes or aborts it.",
+    RolloutSignal.RESUME: "Continue a canary that is paused, or on hold after a fault of a "
+    "router.",
+    RolloutSignal.ADVANCE: "Advance one step, even if evidence is missing.",
     RolloutSignal.PROMOTE: "Promote now. Requires a passed verdict; the proposer may not.",
-    RolloutSignal.ABORT: "End the canary, or the bake: the incumbent before it serves again.",
-    RolloutSignal.FINISH: "End the bake: the promotion stands.",
+    RolloutSignal.ABORT: "End the canary, or the bake: the former incumbent serves again.",
+    RolloutSignal.FINISH: "End the bake: the promotion stays.",
 }
-# These go on whatever the evidence lacks: people are told first what the data say against it.
+# These actions ignore missing evidence, so interfaces first show arguments against them.
 OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
 
 
@@ -255,14 +259,14 @@ def describe_effect(rollout: Rollout, new: str, old: str, signal: RolloutSignal)
     kept = format_bps(rollout.policy.bake_bps)
     bake = f" {old} keeps {kept} during the bake." if rollout.policy.bake_s else ""
     back = (
-        f"From 100 % to 0 % for {new}: {old} serves everybody again."
+        f"From 100 % to 0 % for {new}: {old} serves all users again."
         if rollout.baking
         else f"From {share} to 0 %: all traffic goes back to {old}, and {new} needs a new "
         "proposal."
     )
     effects = {
         RolloutSignal.PAUSE: f"{share} of the traffic stays with {new}; it does not rise until "
-        "somebody resumes it.",
+        "a person resumes it.",
         RolloutSignal.RESUME: f"The step at {share} for {new} starts over, with its full time."
         if rollout.state is RolloutState.PAUSED
         else "You acknowledge the routers' faults: the canary continues, at the same step and "
@@ -271,8 +275,8 @@ def describe_effect(rollout: Rollout, new: str, old: str, signal: RolloutSignal)
         "evidence is still missing.",
         RolloutSignal.PROMOTE: f"From {share} to 100 % for {new}, skipping the other "
         f"steps.{bake}",
-        RolloutSignal.FINISH: f"From {kept} to 0 % for {old}: {new} serves everybody, and "
-        "harm that shows later is no longer detected.",
+        RolloutSignal.FINISH: f"From {kept} to 0 % for {old}: {new} serves all users, and "
+        "Swapgate no longer detects harm.",
         RolloutSignal.ABORT: back,
     }
     return effects[signal]
@@ -296,7 +300,7 @@ CHANGE_WORDS: Final[Mapping[str, str]] = {
 
 
 def describe_change(record: RouteRecord) -> str:
-    """Says what a change did: which end of a canary, which change of a break-glass."""
+    """Describes a change of a route, also the end of a canary or of a break-glass."""
     end = find_end(record.reason)
     if record.kind == "restore":
         if record.route.break_glass is not None:

@@ -1,10 +1,9 @@
-"""Decides what a canary or a bake does next; changes nothing. In this order: what the evidence
-asks for; holds, while data or clock are not trusted; what the proof still allows (a candidate
-that was never measured goes back, any other change pauses); what a router's own guard has
-stopped.
+"""Decides the next action of a canary or a bake; changes nothing. In this order: the evidence;
+holds, while data or clock are not trusted; the proof (an unmeasured candidate is rolled back,
+any other change pauses); an abort by a router's own guard.
 
-A guard needs no database: what it did arrives as an alert, perhaps much later, from its spool;
-until then the weights that the database has are not what users get.
+A guard needs no database. Its alert arrives from its spool, perhaps much later; until then
+users do not get the shares in the database.
 """
 
 from collections.abc import Sequence
@@ -41,7 +40,7 @@ def read_evidence(unit: RolloutUnit) -> RolloutAction:
 
 
 def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
-    """Takes users off a model that was not measured; any other change of the proof pauses."""
+    """Removes an unmeasured model from traffic; any other change of the proof pauses."""
     ctx, tx, rollout = unit.ctx, unit.tx, unit.rollout
     if not rollout.live or action.signal is RolloutSignal.HARM:
         return action
@@ -65,31 +64,31 @@ def _proven(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> Rollout
     validity = proof_validity.assess_proof(unit.ctx, unit.tx, proof)
     if not validity.holds:
         why = (
-            f"the proof is {validity.text}. It goes no further: put that back and resume, or "
-            "abort and propose again"
+            f"the proof is {validity.text}. The canary does not continue: undo the change and "
+            "resume, or abort and propose again"
         )
         return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)
     return _recomputed(unit, proof, action)
 
 
 def describe_moved(moved: Sequence[str]) -> str:
-    """Says why a canary goes no further. moved: of `proof_validity.list_moved_providers`."""
+    """Explains why a canary stops. moved: result of `proof_validity.list_moved_providers`."""
     if not moved:
         return ""
-    return f"{'; '.join(moved)}. It goes no further: abort it and propose again."
+    return f"{'; '.join(moved)}. The canary does not continue: abort it and propose again."
 
 
 def _held_by_move(rollout: Rollout, action: RolloutAction, why: str) -> RolloutAction:
-    """Nobody measured what answers now, and an admin's act is no harm: the share stays."""
+    """Keeps the share: the new address is unmeasured, but an admin's change is not harm."""
     if rollout.state is RolloutState.PAUSED:
         return replace(action, kind=ActionKind.HOLD, signal=None, reason=why)
     return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)
 
 
 def _recomputed(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> RolloutAction:
-    """Where the scores do not give the verdict any more, nothing shows that the candidate is
-    good enough: users leave it. Where only a figure is another, the scores and what they
-    decide are as they were: it goes no further, and a person looks.
+    """Rolls back if the scores no longer give the verdict, because the candidate is then
+    unproven. If only a figure differs, scores and outcome are unchanged: the canary pauses for
+    a person.
     """
     found = recomputation.recompute_stored(unit.ctx, unit.tx, proof, unit.proposal)
     if found.agrees:
@@ -100,15 +99,15 @@ def _recomputed(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> Rol
         kind, signal = ActionKind.ROLLBACK, RolloutSignal.STALE
     else:
         why = (
-            f"verdict {proof.id} is decided alike and with other figures: {found.text}. It "
-            "goes no further: find out why and resume, or abort and propose again"
+            f"verdict {proof.id} has the same outcome but other figures: {found.text}. The "
+            "canary does not continue: find out why and resume, or abort and propose again"
         )
         kind, signal = ActionKind.PAUSE, RolloutSignal.PAUSE
     return replace(action, kind=kind, signal=signal, reason=why, figures=figures)
 
 
 def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
-    """The action, or the rollback that a router has begun: it may become known in the bake."""
+    """Returns the action, or a router's rollback, which may become known only in the bake."""
     rollout = unit.rollout
     if not (rollout.live or rollout.baking) or action.signal is RolloutSignal.HARM:
         return action

@@ -1,6 +1,6 @@
-"""Estimates how long a canary will take on a route, before it starts, from the traffic of the
-last 24 hours: units an hour and the incumbent's failure rate. Gives a `RampPlan`: the time of
-each step, what could be done about slow ones, and both in words.
+"""Estimates the duration of a canary on a route before it starts, from the traffic of the last
+24 hours: units an hour and the incumbent's failure rate. `RampPlan` has the time of each step
+and remedies for slow steps, as figures and text.
 """
 
 import math
@@ -35,12 +35,12 @@ from harness.routing.records.routes import Routing
 from harness.routing.table import BUCKETS, Arm
 
 TODAY: Final = timedelta(hours=24)
-# A rate from fewer requests is not this route's; `p0` is the policy's own idea of normal.
+# A rate from fewer requests is not reliable; then `p0`, the policy's normal rate, is used.
 FEWEST_REQUESTS: Final = 100
 MOST_ROLLOUTS: Final = 20
-# Fewer minutes than this are no pace of new keys, nor of requests where these are few.
+# Shorter periods do not measure the rate of new keys, nor of few requests.
 SHORTEST_S: Final = 600.0
-# Of a day: fewer show great harm only.
+# Callers a day; fewer callers show only severe harm.
 FEW_CALLERS: Final = 50
 
 
@@ -48,7 +48,7 @@ FEW_CALLERS: Final = 50
 class RampPlan:
     route: str
     policy: CanaryPolicy
-    # None where no or too few requests were recorded in 24 hours: then no step has a time.
+    # None if too few requests were recorded in 24 hours; then no step has a time.
     pace: TrafficPace | None
     steps: tuple[StepPlan, ...]
     options: tuple[str, ...]
@@ -87,8 +87,8 @@ def estimate_for_policy(
         words = explain.no_pace_text(route, requests) + shared
         if not requests:
             return RampPlan(route, policy, None, (), (), words)
-        said = f"{seen} {describe_failing_callers(policy)} {words}"
-        return RampPlan(route, policy, None, (), decision, said)
+        text = f"{seen} {describe_failing_callers(policy)} {words}"
+        return RampPlan(route, policy, None, (), decision, text)
     steps = ramp.plan_ramp(policy, pace)
     known = Routing(tx).route(route)
     may_mirror = known is not None and not known.settings.side_effects
@@ -100,30 +100,30 @@ def estimate_for_policy(
     warm_up = explain.describe_warm_up(policy)
     words += f" {warm_up[:1].upper()}{warm_up[1:]}." if warm_up else ""
     first = "" if pace.measured else seen
-    said = " ".join(part for part in (first, few, words) if part)
-    return RampPlan(route, policy, pace, steps, options, said + shared)
+    text = " ".join(part for part in (first, few, words) if part)
+    return RampPlan(route, policy, pace, steps, options, text + shared)
 
 
 def describe_seen(requests: int, seconds: float) -> str:
     a_day = requests * ramp.DAY_S / seconds
     return (
         f"At most {format_quantity(requests, 'caller')} came in {format_estimate(seconds)}, "
-        f"which would be {format_number(a_day, 2)} a day: that time is too short to tell."
+        f"or {format_number(a_day, 2)} a day: this period is too short for an estimate."
     )
 
 
 def describe_failing_callers(policy: CanaryPolicy) -> str:
     return (
-        f"With fewer than {FEW_CALLERS} callers a day a canary shows great harm only: "
+        f"With fewer than {FEW_CALLERS} callers a day a canary shows only severe harm: "
         f"{count_failing_callers(policy)} callers in the canary whose requests all fail roll "
-        "it back. A caller counts as new only once, so a loss of a few percent cannot show."
+        "it back. A caller counts as new only once, so a loss of a few percent stays invisible."
     )
 
 
 def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
-    """Says what a canary of a route with few callers a day can show; empty of one with more.
+    """Describes the limits of a canary on a route with few callers a day.
 
-    Callers are counted by canaries: before the first one it says what few would mean.
+    Only canaries count callers, so before the first canary the text describes the general case.
     """
     callers, last = pace.units_per_hour * 24.0, policy.steps[-1]
     share = last.weight_bps / BUCKETS
@@ -136,17 +136,17 @@ def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
             f"No canary has counted this route's callers yet: with only {FEW_CALLERS} callers "
             f"a day, one step takes {format_estimate(needed_s)} or longer."
         )
-    met, none = callers * share, (1.0 - share) ** callers
+    met, none_met = callers * share, (1.0 - share) ** callers
     return (
         f"About {format_number(callers, 2)} callers come in a day, and at "
         f"{format_bps(last.weight_bps)} about {format_number(met, 2)} of them meet the "
-        f"candidate. If they are the same each day, {format_percent(none, significant=2)} of "
-        f"canaries meet no caller at all. {describe_failing_callers(policy)}"
+        f"candidate. If they are the same each day, {format_percent(none_met, significant=2)} "
+        f"of canaries meet no caller. {describe_failing_callers(policy)}"
     )
 
 
 def count_failing_callers(policy: CanaryPolicy) -> int:
-    """Counts the callers that a rollback at the last step's share takes, if they alone fail."""
+    """Counts the failing callers that cause a rollback at the last step's share."""
     most = 100
     shares = [policy.steps[-1].weight_bps / BUCKETS] * most
     path = counts_path([FailureTally(1, 1, 1, 1)] * most, policy.rho, shares=shares)
@@ -157,9 +157,9 @@ def count_failing_callers(policy: CanaryPolicy) -> int:
 
 def offer_decision(route: str) -> str:
     return (
-        f"A person's decision: `swapgate canary advance {route}` takes the next share, and "
-        f"`swapgate canary promote {route}` the whole route, without the evidence that is "
-        "missing. Harm that shows still rolls it back, in the bake as well."
+        f"A person may decide: `swapgate canary advance {route}` takes the next share, and "
+        f"`swapgate canary promote {route}` the whole route, without the missing evidence. "
+        "Harm still causes a rollback, also in the bake."
     )
 
 
@@ -195,7 +195,7 @@ def compute_pace(
 
 
 def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
-    """Share of its requests that the incumbent failed, whatever answered then; None of few."""
+    """Returns the share of the incumbent's failed requests, also if a fallback answered."""
     own = [total for total in totals if total.arm == Arm.INCUMBENT.value]
     asked = sum(total.requests for total in own)
     if asked < FEWEST_REQUESTS:
@@ -204,7 +204,7 @@ def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
 
 
 def _units_per_hour(tx: Transaction, route: str) -> float | None:
-    """New keys an hour, as the route's newest rollouts counted them; None if none did."""
+    """Returns new keys an hour in the route's newest rollouts; None without a count."""
     for rollout in Rollouts(tx).list(route=route, limit=MOST_ROLLOUTS):
         if pace := units_per_hour(Observations(tx).blocks(rollout.id)):
             return pace

@@ -1,9 +1,9 @@
 """Holds a canary or a bake while its data or its clock cannot be trusted, and while its route
-is frozen. `apply_hold` makes a hold with its reason of a step onward; `update_hold_alert`
-raises and ends the alert. It goes on by itself, but after a fault in a router only when a
-person has looked (`canary resume`). Harm is never held back.
+is frozen. `apply_hold` replaces a step onward by a hold with its reason; `update_hold_alert`
+raises and ends the alert. A hold ends by itself, but after a fault of a router only when a
+person has acknowledged it (`canary resume`). A hold never delays a rollback for harm.
 
-The pure functions below give a reason in words, or an empty string.
+The pure functions below return a reason as text, or an empty string.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.table import Arm
 
-# What ends a bake takes its control away: that needs data as a step up does.
+# The end of a bake removes the control, so it needs data like a step up.
 ONWARD_SIGNALS: Final = frozenset(
     {RolloutSignal.STEP_DONE, RolloutSignal.PROVEN, RolloutSignal.BAKED}
 )
@@ -36,7 +36,7 @@ TRAFFIC_WINDOW: Final = timedelta(hours=2)
 
 
 def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
-    """The action, or a hold with its reason where it would move on untrusted data."""
+    """Returns the action, or a hold with its reason if the data are not trusted."""
     ctx = unit.ctx
     ctx.clock_watch.observe(ctx.clock.now(), ctx.clock.monotonic())
     why = ""
@@ -44,7 +44,7 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
         why = _false_expiry(unit) or _frozen_expiry(unit)
     onward = action.signal in ONWARD_SIGNALS
     why = why or (_distrust_reason(unit) if onward else "")
-    reason = f"On hold: {why}. It goes on by itself after that." if why else ""
+    reason = f"On hold: {why}. The canary continues by itself after that." if why else ""
     if onward and not why:
         reason = describe_router_faults(unit.tx, unit.rollout)
     if not reason:
@@ -66,13 +66,13 @@ def find_pause_reason(tx: Transaction, rollout: Rollout) -> str:
 
 
 def describe_shared_key(tx: Transaction, route: str) -> str:
-    """Says that one key carries too many of a route's requests; empty where none does."""
+    """Describes a key that carries too many of a route's requests; empty without one."""
     found = Alerts(tx).newest(f"{AlertKind.SHARED_KEY.value}:{route}")
     return found.text if found is not None and found.open else ""
 
 
 def list_hold_reasons(tx: Transaction, rollout: Rollout) -> Sequence[str]:
-    """Lists in words what keeps a canary or a bake where it is; empty while nothing does."""
+    """Lists the reasons that hold a canary or a bake; empty if there are none."""
     if not rollout.live and not rollout.baking:
         return ()
     held = Alerts(tx).newest(f"{AlertKind.CANARY_HELD.value}:{rollout.id}")
@@ -87,14 +87,14 @@ def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
     times = "once" if found.count == 1 else f"{found.count:,} times"
     return (
         f"On hold: routers failed {times} in requests of this route (alert internal_error), so "
-        "that what they recorded may be missing or wrong. The last time at "
-        f"{found.last_seen:%Y-%m-%d %H:%M} UTC: {found.text.strip().rstrip('.')}. `swapgate "
-        "canary resume` with a reason says that a person looked, and it goes on."
+        "their records may be missing or wrong. The last failure was at "
+        f"{found.last_seen:%Y-%m-%d %H:%M} UTC: {found.text.strip().rstrip('.')}. Check the "
+        "routers, then run `swapgate canary resume` with a reason to continue."
     )
 
 
 def update_hold_alert(ctx: Context, rollout: Rollout) -> None:
-    """Raise the alert that the canary is held, once per cause, and end it afterwards."""
+    """Raises the alert of a held canary, once per cause, and ends it afterwards."""
     onward = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
     if not onward and not rollout.baking:
         return
@@ -120,7 +120,7 @@ def _distrust_reason(unit: RolloutUnit) -> str:
         return "this machine's clock was set a moment ago"
     if until := ctx.clock_watch.lives_again_until(now):
         return (
-            "this machine's clock was set back: old rows cannot be told from new ones before "
+            "this machine's clock was set back: old and new rows look alike until "
             f"{until:%H:%M:%S} UTC"
         )
     blocks = Observations(unit.tx).blocks(rollout.id)
@@ -142,9 +142,9 @@ def _distrust_reason(unit: RolloutUnit) -> str:
 def _traffic(
     unit: RolloutUnit, blocks: Sequence[ObservationBlock], now: datetime
 ) -> Sequence[TrafficMinute]:
-    """Of the last two hours; after a longer silence, with the hours before it.
+    """Returns the traffic of the last two hours; after a longer gap, of the hours before it.
 
-    Who is silent since before the rollout's first block was heard before its start, if ever.
+    If the rollout has no block, traffic may have stopped before its start.
     """
     rollout, observations = unit.rollout, Observations(unit.tx)
     recent = observations.traffic(since=now - TRAFFIC_WINDOW, route=rollout.route)
@@ -156,20 +156,18 @@ def _traffic(
 
 
 def _false_expiry(unit: RolloutUnit) -> str:
-    """A deadline that passed by the wall clock alone, which somebody set, has not passed."""
+    """Rejects a deadline that passed only because somebody set the clock."""
     ctx, rollout = unit.ctx, unit.rollout
     deadline = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
     ends = rollout.bake_ends_at or deadline
     if ctx.clock_watch.steady(ctx.clock.now()) >= ends:
         return ""
     what = "bake" if rollout.baking else "step"
-    return (
-        f"this machine's clock was set, and the {what}'s time is not up by the time that passed"
-    )
+    return f"this machine's clock was set, and the {what} has not lasted long enough"
 
 
 def _frozen_expiry(unit: RolloutUnit) -> str:
-    """A step's deadline stands still while the route is frozen; a bake's end does not."""
+    """A step's deadline does not run while the route is frozen; a bake's end does."""
     ctx, rollout = unit.ctx, unit.rollout
     if rollout.baking:
         return ""
@@ -179,15 +177,15 @@ def _frozen_expiry(unit: RolloutUnit) -> str:
         return ""
     return (
         f"route {rollout.route} was frozen for {format_span(frozen.total_seconds())} of this "
-        "step, which its deadline does not count"
+        "step, and the step's deadline excludes this time"
     )
 
 
 GAP: Final = timedelta(seconds=60)
 BEFORE_GAP: Final = timedelta(hours=1)
-# So many requests or canary units expected, and none seen: by chance once in 1 000 times.
+# If this many requests or canary units are expected, seeing none has probability 1/1000.
 MIN_EXPECTED: Final = 7.0
-# Times its planned share of the requests: with more, a canary holds.
+# Maximum share of requests, as a multiple of the planned share.
 MOST_TIMES: Final = 3.0
 AHEAD: Final = timedelta(seconds=60)
 CATCH_UP: Final = timedelta(seconds=120)
@@ -195,9 +193,9 @@ RECENT: Final = timedelta(minutes=10)
 
 
 def traffic_gap(traffic: Sequence[TrafficMinute], now: datetime) -> str:
-    """The routers' rows of this route stopped, though its traffic should go on.
+    """Detects that routers stopped recording this route, although it should have traffic.
 
-    traffic: of the last two hours; each row is a minute's.
+    traffic: rows of the last two hours, one per minute.
     """
     if not traffic:
         return ""
@@ -209,33 +207,32 @@ def traffic_gap(traffic: Sequence[TrafficMinute], now: datetime) -> str:
     if before * (silent / BEFORE_GAP) < MIN_EXPECTED:
         return ""
     return (
-        f"no router has recorded anything of this route for "
+        f"no router has recorded traffic of this route for "
         f"{format_span(silent.total_seconds())}, "
-        f"after {before:,} requests in the hour before: see that routers run and reach the "
+        f"after {before:,} requests in the hour before: check that routers run and reach the "
         "database"
     )
 
 
 def future_traffic(traffic: Sequence[TrafficMinute], now: datetime) -> str:
-    """Rows of minutes that are not yet: old ones, it may be, that pass for new when they come.
-
-    It is how a process sees that the clock was set back before it began.
+    """Detects rows dated in the future: they were written before the clock was set back, and
+    will look new. So a process also notices a clock that was set back before its start.
     """
     newest = max((row.minute for row in traffic), default=now)
     if newest - now <= AHEAD:
         return ""
     return (
-        "this machine's clock was set back, or a router's is wrong: this route's traffic has "
-        f"rows up to {newest:%Y-%m-%d %H:%M} UTC, "
-        f"{format_span((newest - now).total_seconds())} in the future, and "
-        "until then old rows cannot be told from new ones"
+        "the clock of this machine was set back, or a router's clock is wrong: this route's "
+        f"traffic has rows up to {newest:%Y-%m-%d %H:%M} UTC, "
+        f"{format_span((newest - now).total_seconds())} in the future; until then old and new "
+        "rows look alike"
     )
 
 
 def missing_units(
     rollout: Rollout, traffic: Sequence[TrafficMinute], step_units: int, now: datetime
 ) -> str:
-    """The route has traffic, and this step's canary none of it."""
+    """Detects that the route has traffic, but this step's canary has none."""
     if step_units or now - rollout.step_started_at < RECENT:
         return ""
     since = rollout.step_started_at + timedelta(minutes=1)
@@ -244,14 +241,14 @@ def missing_units(
     if requests * share < MIN_EXPECTED:
         return ""
     return (
-        f"{requests:,} requests since the step began, and no unit of the canary at "
-        f"{format_bps(rollout.current.weight_bps)}: see that routers serve the newest "
-        "revision, and that callers have sticky keys of their own"
+        f"{requests:,} requests since the step began, but no canary unit at "
+        f"{format_bps(rollout.current.weight_bps)}: check that routers serve the newest "
+        "revision, and that callers have separate sticky keys"
     )
 
 
 def oversized_share(rollout: Rollout, traffic: Sequence[TrafficMinute]) -> str:
-    """Says that few callers make most requests: their share is far above the planned one."""
+    """Detects that few callers make most requests, so that the canary's share is too high."""
     planned, since = rollout.current.weight_bps / 10_000, rollout.step_started_at
     rows = [row for row in traffic if row.minute >= since.replace(second=0, microsecond=0)]
     requests = sum(row.requests for row in rows)
@@ -260,33 +257,33 @@ def oversized_share(rollout: Rollout, traffic: Sequence[TrafficMinute]) -> str:
         return ""
     return (
         f"the canary has {format_percent(canary / requests, significant=2)} of the route's "
-        f"requests ({canary:,} of {requests:,}) where {format_bps(rollout.current.weight_bps)} "
-        "are planned: few callers make most of the requests, so see that each person or "
-        "conversation has a key of its own"
+        f"requests ({canary:,} of {requests:,}), but {format_bps(rollout.current.weight_bps)} "
+        "are planned: few callers make most of the requests, so give each person or "
+        "conversation a separate key"
     )
 
 
 def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
-    """The newest block is dated later than now: a router's clock is wrong, or ours."""
+    """Detects a newest block dated in the future, by a wrong clock of a router or ours."""
     newest = max(blocks, key=lambda block: block.number, default=None)
     if newest is None or newest.closed_at - now <= AHEAD:
         return ""
     ahead = (newest.closed_at - now).total_seconds()
     return (
-        f"the newest block of {newest.worker} is dated {format_span(ahead)} in the future: see "
-        "the clocks of routers and control plane"
+        f"the newest block of {newest.worker} is dated {format_span(ahead)} in the future: "
+        "check the clocks of routers and control plane"
     )
 
 
 def stale_snapshot(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -> str:
-    """A router still assigns by another share: its snapshot is old."""
+    """Detects a router that still assigns by an old share, because its snapshot is old."""
     since = max(rollout.step_started_at + CATCH_UP, now - RECENT)
     weight = rollout.current.weight_bps
     for block in blocks:
         if block.opened_at >= since and block.weight_bps != weight:
             return (
-                f"router {block.worker} still assigns {format_bps(block.weight_bps)} where the "
-                f"step has {format_bps(weight)}: its snapshot is old, see `/readyz` and "
+                f"router {block.worker} still assigns {format_bps(block.weight_bps)}, but the "
+                f"step has {format_bps(weight)}: its snapshot is old; check `/readyz` and "
                 "`swapgate_snapshot_age_seconds`"
             )
     return ""

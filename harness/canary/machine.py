@@ -1,9 +1,9 @@
 """Moves a canary: a state machine over one rollout, its proposal and the routing table.
 
-`open_canary` starts one with a passed verdict. After that, evidence or a person moves it by a
-signal, and `CanaryMachine.apply` writes the move with its audit event and alert: it stays live,
-is promoted, goes back, or finishes its bake. `decision` says which signal the evidence asks
-for; the domain's rollout says which state follows.
+`open_canary` starts a canary with a passed verdict. Then evidence or a person moves it by a
+signal. `CanaryMachine.apply` writes the move with its audit event and alert: the canary stays
+live, is promoted, is rolled back, or finishes its bake. `decision` derives the signal from
+evidence; `harness.gate.online.rollout` derives the next state.
 """
 
 from dataclasses import dataclass, replace
@@ -50,7 +50,7 @@ from harness.routing.route_changes import (
 )
 from harness.routing.table import Handover
 
-# How a proposal ends whose rollout goes back; by any other signal it is cancelled.
+# The end of a proposal by the signal that ends its rollout; other signals cancel it.
 _PROPOSAL_ENDS = {
     RolloutSignal.HARM: ProposalEvent.HARM,
     RolloutSignal.BASE_CHANGED: ProposalEvent.BASE_CHANGED,
@@ -61,11 +61,10 @@ _PROPOSAL_ENDS = {
 def open_canary(
     ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, event: ProposalEvent
 ) -> Proposal:
-    """Opens a proposal's canary: stores rollout, routing table and proposal, all of it or none.
+    """Opens a proposal's canary: stores rollout, routing table and proposal, all or none.
 
-    Raises ProofRefused when the verdict holds no more, RevisionConflict when another writer
-    was first, NotAllowed where the installation only observes, Conflict while the route is
-    frozen.
+    Raises ProofRefused if the verdict is no longer valid, RevisionConflict if another writer
+    was first, NotAllowed if the installation only observes, Conflict while the route is frozen.
     """
     freezes.require_may_go_on(ctx, tx, proposal.route)
     now = ctx.clock.now()
@@ -120,7 +119,7 @@ def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
 
 
 def _handover(rollout: Rollout, settled_bps: int) -> Handover | None:
-    """The handover to the rollout's step; None without one. settled_bps: the share before."""
+    """The handover to the rollout's step; None without one. settled_bps: the previous share."""
     lasts_s = rollout.policy.handover_s
     until_s = rollout.step_started_at.timestamp() + lasts_s
     return Handover(until_s, settled_bps) if lasts_s else None
@@ -139,21 +138,22 @@ class CanaryMove:
     actor: Actor
     signal: RolloutSignal
     reason: str
-    # What the evidence says at this moment; None where a person or the route alone asks.
+    # The evidence at this moment; None if a person or the route causes the move.
     action: RolloutAction | None = None
 
 
 class CanaryMachine:
-    """One rollout within one unit of work, and every move that it can make."""
+    """One rollout within one transaction, and all its moves."""
 
     def __init__(self, unit: RolloutUnit) -> None:
         self._unit = unit
         self._ctx, self._tx, self._rollout = unit.ctx, unit.tx, unit.rollout
 
     def apply(self, move: CanaryMove) -> Rollout:
-        """Applies a move, and returns the rollout after it. Raises IllegalTransition,
-        RevisionConflict, ProofRefused, NotAllowed where the installation only observes, and
-        Conflict for a move onward while the route is frozen.
+        """Applies a move, and returns the rollout after it.
+
+        Raises IllegalTransition, RevisionConflict, ProofRefused, NotAllowed if the installation
+        only observes, and Conflict for a move onward while the route is frozen.
         """
         freezes.require_may_go_on(self._ctx, self._tx, self._rollout.route, move.signal)
         match move.signal:
@@ -174,7 +174,7 @@ class CanaryMachine:
         self._write_event(action, rollout, move, figures)
 
     def acknowledge_faults(self, move: CanaryMove) -> bool:
-        """A person has looked at the faults of routers within it. Whether there were any."""
+        """Records that a person checked the routers' faults; returns whether there were any."""
         about = self._rollout.id
         if not alerts.end_alert(self._tx, AlertKind.INTERNAL_ERROR, about):
             return False
@@ -222,7 +222,7 @@ class CanaryMachine:
         return after
 
     def _go_back(self, move: CanaryMove) -> Rollout:
-        """Back to the incumbent before it. Needs no proof, and works whatever else changed."""
+        """Restores the former incumbent. Needs no proof, and works after any other change."""
         rollout = self._rollout
         route = routes.require_route(self._tx, rollout.route)
         if route.canary is not None and route.canary.rollout == rollout.id:
@@ -240,7 +240,7 @@ class CanaryMachine:
                 AlertKind.ROLLED_BACK,
                 f"the {what} of route {rollout.route} was rolled back",
                 f"{self._name(rollout.incumbent)} serves all users again, "
-                f"{self._name(rollout.candidate)} none{fallback}. {move.reason}",
+                f"{self._name(rollout.candidate)} serves no user{fallback}. {move.reason}",
             )
         return after
 
@@ -252,7 +252,7 @@ class CanaryMachine:
         return Rollouts(self._tx).save(after)
 
     def _leave_chain(self, move: CanaryMove) -> str:
-        """What did harm to users is no fallback either. Says what stays one all the same."""
+        """Drops a harmful candidate from the fallbacks. Describes a fallback that stays."""
         route = routes.require_route(self._tx, self._rollout.route)
         candidate = self._rollout.candidate
         if candidate not in route.fallbacks:
@@ -264,16 +264,16 @@ class CanaryMachine:
                     self._tx, move.actor, route, candidate, move.reason
                 )
             except ProofRefused as error:
-                why = f" ({error})"  # users go back to the incumbent whatever the chain holds
+                why = f" ({error})"  # the rollback does not depend on the chain
             else:
                 return ", also not as a fallback"
         return (
-            f"; as a fallback it stays{why}: `swapgate route fallback remove {route.name} "
-            f"{self._name(candidate)} --reason …` takes it out"
+            f"; it is still a fallback{why}: `swapgate route fallback remove {route.name} "
+            f"{self._name(candidate)} --reason …` removes it"
         )
 
     def _approved(self, move: CanaryMove) -> Proposal:
-        """A promotion by hand approves, too: the database holds the four eyes."""
+        """A manual promotion is also the approval; the database enforces four eyes."""
         proposal = Proposals(self._tx).get(self._rollout.proposal)
         if move.signal is not RolloutSignal.PROMOTE or proposal.approver is not None:
             return proposal

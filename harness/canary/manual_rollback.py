@@ -1,4 +1,4 @@
-"""Takes a promotion back by hand: a former incumbent of the route serves again."""
+"""Takes a promotion back by hand, so that a former incumbent of the route serves again."""
 
 from collections.abc import Sequence
 
@@ -32,13 +32,13 @@ def roll_back(
     expected: Route | None = None,
     expected_version: int | None = None,
 ) -> Route:
-    """Brings a former incumbent back, by default the one before the last promotion that still
-    stands. A live canary ends, and a bake's promotion is taken back. expected: the route as the
-    decider saw it; another incumbent, canary or `expected_version` by the time of the write
-    raises StaleWrite, so that two who roll back at once go back by one promotion.
+    """Restores a former incumbent, by default the incumbent before the last promotion in force.
+    Ends a live canary, and takes a baking promotion back. expected: the route as the actor saw
+    it. If incumbent, canary or `expected_version` has changed, raises StaleWrite, so that two
+    simultaneous rollbacks go back by one promotion.
 
-    Needs an approver, and no proof. Raises NotFound without an earlier one, ProofRefused for a
-    model that its rollout's end took from the route.
+    Needs an approver, and no proof. Raises NotFound without a former incumbent, ProofRefused
+    for a model that the end of its rollout removed from the route.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "a rollback")
@@ -50,20 +50,21 @@ def roll_back(
         if expected_version not in (None, route.version):
             raise StaleWrite(
                 f"route {name!r} is at version {route.version} by now, not {expected_version}: "
-                "look at it again"
+                "check it again"
             )
         if _models(expected) != _models(route):
             raise StaleWrite(
-                f"route {name!r} has another model or canary by now: look at it again"
+                f"route {name!r} has another model or canary by now: check it again"
             )
         history = Routing(tx).history(name)
         incumbent = _former(history, route, to_version)
         (known,) = known_targets(tx, [incumbent])
-        # A verdict is the proof of one rollout: what was rolled back after it has none left.
+        # A verdict proves one rollout, so a model that was rolled back has no proof left.
         if (last := find_taken_back(tx, name, incumbent, history)) is not None:
             raise ProofRefused(
                 f"{known.name} was taken back from route {name!r} by the end of rollout "
-                f"{last.id} ({last.ended_because}): propose it again, that needs a new verdict"
+                f"{last.id} ({last.ended_because}): propose it again, because it needs a new "
+                "verdict"
             )
         data_class_checks.check_targets(ctx, route.settings, [known], route=name)
         change = RestoreIncumbent(name, incumbent)
@@ -81,7 +82,7 @@ def _models(route: Route) -> tuple[str, str | None]:
 def _take_back_baking(
     ctx: Context, tx: Transaction, actor: Actor, name: str, because: str
 ) -> None:
-    """End a bake as an abort does, in the same unit: else its model could return unproven."""
+    """Ends a bake like an abort, at once, so that its model cannot return unproven."""
     now = ctx.clock.now()
     for rollout in Rollouts(tx).baking():
         if rollout.route != name:
@@ -96,7 +97,7 @@ def _take_back_baking(
 
 def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -> str:
     if version is None:
-        # A rollback goes one promotion back, and so a second one never undoes the first.
+        # Each rollback goes one promotion back, so a second rollback does not undo the first.
         found, which = (
             next(iter(standing_incumbents(history)[-2:-1]), None),
             "earlier incumbent",

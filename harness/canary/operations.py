@@ -1,9 +1,9 @@
-"""Moves canaries and bakes: the reconcile loop by what `decision` says (`drive`), and
-people by hand (`operate`): pause, resume, advance, abort, promote, finish.
+"""Moves canaries and bakes: the reconcile loop by the result of `decision` (`drive`), people by
+hand (`operate`): pause, resume, advance, abort, promote, finish.
 
-A person needs an approver's role and a reason. What takes a canary further needs another person
-than the proposer; resume, advance and promote need a valid proof, and the last two are refused
-where the data show harm, or warn of what the data say against them.
+A person needs an approver's role and a reason. Moves onward need another person than the
+proposer. Resume, advance and promote need a valid proof. Swapgate refuses advance and promote
+if the data show harm, and warns if the data contradict them.
 """
 
 from dataclasses import dataclass, replace
@@ -44,7 +44,7 @@ from harness.routing.records.verdicts import Verdicts
 @dataclass(frozen=True, slots=True)
 class CanaryOperation:
     rollout: Rollout
-    warnings: tuple[str, ...] = ()  # what the data say against what was done all the same
+    warnings: tuple[str, ...] = ()  # arguments of the data against the action
 
 
 def operate(
@@ -58,15 +58,15 @@ def operate(
 ) -> CanaryOperation:
     """Move the route's canary, or end its bake.
 
-    expected_version: the rollout's version that the person looked at; None takes what is
-    stored. Raises NotFound when there is none, IllegalTransition when its state does not allow
-    it, StaleWrite when it moved since it was seen, InputError without a reason, NotAllowed for
-    the proposer of what would go on (`four_eyes.check_four_eyes`), ProofRefused where the
-    verdict is not valid any more or the data show harm.
+    expected_version: the rollout's version that the person saw; None takes the stored version.
+    Raises NotFound without a canary, IllegalTransition if its state does not allow the signal,
+    StaleWrite if it has moved, InputError without a reason, NotAllowed for the proposer of a
+    move onward (`four_eyes.check_four_eyes`), ProofRefused if the verdict is no longer valid or
+    the data show harm.
     """
     actor.require(Role.APPROVER)
     if signal not in MANUAL_SIGNALS:
-        raise InputError(f"that is for the evidence to say, not for a person: {signal.value}")
+        raise InputError(f"only the evidence can cause the signal {signal.value}, not a person")
     why = require_reason(reason, f"to {signal.value} by hand")
     with recomputation.alerting_mismatch(ctx), ctx.store.write() as tx:
         rollout = _find_movable(tx, actor, route, signal, expected_version)
@@ -84,15 +84,15 @@ def operate(
             case RolloutSignal.FINISH if not rollout.baking:
                 raise IllegalTransition(
                     f"the canary of {route} is {rollout.state.value}: only a bake, after "
-                    "the promotion, is finished by hand"
+                    "the promotion, can be finished by hand"
                 )
             case RolloutSignal.ADVANCE:
                 _require_proof(unit)
                 move, against = _with_evidence(unit, move, ActionKind.ADVANCE)
             case RolloutSignal.RESUME:
                 proof_validity.require_proof(ctx, tx, Verdicts(tx).get(rollout.verdict))
-                looked = machine.acknowledge_faults(move)
-                if looked and rollout.state is not RolloutState.PAUSED:
+                acknowledged = machine.acknowledge_faults(move)
+                if acknowledged and rollout.state is not RolloutState.PAUSED:
                     return CanaryOperation(rollout)
             case _:
                 pass
@@ -110,7 +110,7 @@ def _find_movable(
     if expected_version not in (None, rollout.version):
         raise StaleWrite(
             f"the canary of {route} is at version {rollout.version}, not {expected_version}: "
-            "look at it again, then decide"
+            "check it again, then decide"
         )
     if signal in MANUAL_ONWARD_SIGNALS:
         four_eyes.check_four_eyes(tx, actor, Proposals(tx).get(rollout.proposal), signal.value)
@@ -131,19 +131,19 @@ def _with_evidence(
     reason = move.reason
     if move.signal is RolloutSignal.PROMOTE:
         reason = without_scientific_notation(f"{reason}. {action.reason}")
-    asked = replace(action, kind=kind, signal=move.signal, reason=reason)
-    return replace(move, reason=reason, action=asked), against
+    decided = replace(action, kind=kind, signal=move.signal, reason=reason)
+    return replace(move, reason=reason, action=decided), against
 
 
 def _check_harmless(unit: RolloutUnit) -> tuple[RolloutAction, tuple[str, ...]]:
-    """What the data say, and what they say against it, which the audit log keeps as well.
+    """Returns the evidence, and its warnings, which the audit log stores too.
 
-    Raises ProofRefused when they, or a router's own guard, ask for the rollback.
+    Raises ProofRefused if the evidence, or a router's own guard, asks for a rollback.
     """
     action = decision.confirm_worker_abort(unit, decision.read_evidence(unit))
     if action.signal is RolloutSignal.HARM:
         raise ProofRefused(
-            f"the canary of {unit.rollout.route} goes back, not on: "
+            f"the canary of {unit.rollout.route} must be rolled back: "
             f"{without_scientific_notation(action.reason)}"
         )
     against = list_warnings(action.figures)
@@ -153,10 +153,10 @@ def _check_harmless(unit: RolloutUnit) -> tuple[RolloutAction, tuple[str, ...]]:
 
 
 def drive(ctx: Context, before: Rollout) -> list[str]:
-    """Takes one turn of a live canary, or of a bake. Says what was done."""
+    """Drives a live canary or a bake by one turn. Returns log lines."""
     action = decision.decide(ctx, before)
     _update_ratio_alert(ctx, before, action)
-    # Nothing that is read for the alert may stop an end for harm, which ends the alert.
+    # An error while reading for this alert must not block a rollback, which ends the alert.
     if action.signal is not RolloutSignal.HARM:
         holds.update_hold_alert(ctx, before)
     with ctx.store.read() as tx:
@@ -171,17 +171,17 @@ def drive(ctx: Context, before: Rollout) -> list[str]:
 
 
 def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
-    """Apply the action to rollout, routing table and proposal in one unit of work.
+    """Applies the action to rollout, routing table and proposal in one transaction.
 
-    unit: with the rollout that the action was decided for. Raises StaleWrite when it has moved.
+    unit: contains the rollout of the decision. Raises StaleWrite if it has moved.
     """
     rollout = Rollouts(unit.tx).get(unit.rollout.id)
     if rollout.version != unit.rollout.version:
-        raise StaleWrite(f"rollout {rollout.id} moved on since it was looked at: look again")
+        raise StaleWrite(f"rollout {rollout.id} has moved since the decision: decide again")
     unit = replace(unit, rollout=rollout)
     machine = CanaryMachine(unit)
     if not unit.is_in_place:
-        reason = "the route was changed by another"
+        reason = "somebody changed the route"
         return machine.apply(CanaryMove(SYSTEM, RolloutSignal.BASE_CHANGED, reason))
     if words := action.figures.unproven:
         recomputation.raise_mismatch_alert(unit.tx, unit.proposal, rollout.verdict, words)
@@ -192,9 +192,9 @@ def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
 
 
 def _update_ratio_alert(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:
-    """Alert once when the canary's share is not the planned one (statistics.md §2.6).
+    """Raises one alert if the canary's share is not the planned share (statistics.md §2.6).
 
-    It is over with the next step, or once a person resumed and the split is right since.
+    The alert ends with the next step, or once a person resumed and the split is right again.
     """
     if not rollout.live:
         return

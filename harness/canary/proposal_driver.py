@@ -1,8 +1,7 @@
-"""Drives an open proposal by its phase (`drive_proposal`): runs, verdict, approval, shadow; its
-canary has a driver of its own.
+"""Drives an open proposal by its phase (`drive_proposal`): runs, verdict, approval, canary.
 
-Load once, decide purely, apply by compare-and-swap, record. A conflict means that somebody else
-was first, and the next turn decides again. Everything it knows is in the store, so it can die
+Loads once, decides without I/O, applies by compare-and-swap, and records. After a conflict with
+another writer, the next turn decides again. All state is in the store, so the driver may stop
 at any point.
 """
 
@@ -59,12 +58,12 @@ from harness.routing.records.verdicts import Verdicts
 
 
 def drive_proposal(ctx: Context, proposal: Proposal) -> list[str]:
-    """Moves a proposal by its phase, and says what was done. Raises SwapgateError."""
+    """Moves a proposal by its phase. Returns log lines. Raises SwapgateError."""
     try:
         return _by_phase(ctx, proposal)
     except EvidenceMismatch as error:
         if proposal.phase is ProposalPhase.CANARY:
-            raise  # found between a look and its step: the next look sees it
+            raise  # the next turn handles it
         with ctx.store.write() as tx:
             found = Proposals(tx).get(proposal.id)
             recomputation.raise_mismatch_alert(tx, found, error.verdict, error.differences)
@@ -114,7 +113,7 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
     if base_change:
         return _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, base_change)
     if changes or rules:
-        since = f"{'; '.join(changes)} since the proposal was made"
+        since = f"{'; '.join(changes)} since the proposal"
         return _in_write(ctx, proposal, ProposalEvent.STALE, since if changes else rules)
     stuck = evaluation.dead_ends(proposal, by_id, ctx.clock.now())
     judged = evaluation.drop_unreadable(ctx, proposal, by_id, answers)
@@ -131,7 +130,7 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _tell_of_wait(ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
-    """Opens the alert on a provider that keeps the proposal waiting; its title follows."""
+    """Raises or updates the alert on a provider for which the proposal waits."""
     waits = describe_waits(runs.values(), ctx.clock.now())
     title = f"the comparison {proposal.id} {waits}"
     with ctx.store.read() as tx:
@@ -147,13 +146,13 @@ def _tell_of_wait(ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun])
             proposal.id,
             subject=f"route {proposal.route}",
             title=title,
-            text=f"It keeps its answers, and ends as not measured after {patience}.",
+            text=f"The comparison keeps its answers; it ends as not measured after {patience}.",
             news=AlertEvent.STILL if is_open else AlertEvent.RAISED,
         )
 
 
 def _wake(ctx: Context, proposal: Proposal) -> list[str]:
-    """Queue again what stopped too early: a shared run's other user may have decided."""
+    """Queues shared runs again that another proposal's decision stopped too early."""
     with ctx.store.read() as tx:
         asleep = evaluation.stopped_early(tx, proposal)
     if asleep:
@@ -168,17 +167,17 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
     Verdicts(tx).store(verdict, proposal.id)
     decided = replace(proposal, verdict=verdict.id)
     _audit(tx, decided, "verdict", {"verdict": verdict.id, "outcome": verdict.outcome})
-    said = f"{proposal.id}: {verdict.words}"
+    line = f"{proposal.id}: {verdict.words}"
     match verdict:
         case Passed():
             validity = proof_validity.assess_proof(ctx, tx, verdict)
             if not validity.holds:
-                said = f"{said}, and {validity.text}"
+                line = f"{line}, and {validity.text}"
                 _reject(ctx, tx, decided, ProposalEvent.STALE, _no_proof(verdict, validity))
-                return [said]
+                return [line]
             if uncharged := registration.find_uncharged(tx, decided):
                 _reject(ctx, tx, decided, ProposalEvent.STALE, uncharged)
-                return [f"{said}, and {uncharged}"]
+                return [f"{line}, and {uncharged}"]
             if proposal.selection:
                 held = Proposals(tx).save(replace(decided, updated_at=ctx.clock.now()))
                 worker_supervision.stop_unneeded_runs(ctx, tx, held)
@@ -194,12 +193,12 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
             _not_measured(ctx, tx, decided, verdict)
         case _:
             assert_never(verdict)
-    return [said]
+    return [line]
 
 
 def _choose(ctx: Context, proposal: Proposal) -> list[str]:
-    """Lets the best of a selection go on, and ends the others that passed, in one unit of work:
-    nobody else goes on, whatever becomes of it. The others' turns change nothing.
+    """Lets the best of a selection continue, and ends the other passed members, in one
+    transaction, so that no other member can continue later. The others' turns change nothing.
     """
     proof, said = _proof_now(ctx, proposal)
     if said:
@@ -208,7 +207,7 @@ def _choose(ctx: Context, proposal: Proposal) -> list[str]:
         raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
     with ctx.store.write() as tx:
         if Proposals(tx).get(proposal.id).version != proposal.version:
-            return []  # another process was quicker
+            return []  # another process was faster
         members = Proposals(tx).of_selection(proposal.selection)
         if fault := selections.find_fault(members):
             return _reject(ctx, tx, proposal, ProposalEvent.STALE, f"{fault}: propose again")
@@ -217,7 +216,7 @@ def _choose(ctx: Context, proposal: Proposal) -> list[str]:
             return []
         best, name = ranked[0], Routing(tx).targets()[proposal.candidate].name
         for other in ranked[1:]:
-            because = f"it passed with {other.text}, and {name} with {best.text}"
+            because = f"it passed with {other.text}, but {name} passed with {best.text}"
             said += _reject(ctx, tx, other.proposal, ProposalEvent.NOT_CHOSEN, because)
         _passed(ctx, tx, proposal, proof)
     return [*said, f"{proposal.id}: the best of its selection"]
@@ -234,10 +233,10 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
             apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
         )
         wider = "; ".join(route_rules.describe_second_person_reasons(proposal.widened))
-        asks = f" It asks for other than the route's rules: {wider}." if wider else ""
+        asks = f" It differs from the route's rules: {wider}." if wider else ""
         asks += f" {cost.text}"
         if ctx.observe_only:
-            asks += f" Nobody can approve it yet: {freezes.OBSERVE_ONLY}."
+            asks += f" It cannot be approved yet: {freezes.OBSERVE_ONLY}."
         alerts.raise_alert(
             tx,
             AlertKind.AWAITING_APPROVAL,
@@ -255,7 +254,7 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
 
 
 def _announce_better(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
-    """The route's schedule asks for no more than the news: a person proposes it."""
+    """Announces the candidate, because the route's schedule leaves the proposal to a person."""
     name = Routing(tx).targets()[proposal.candidate].name
     alerts.raise_alert(
         tx,
@@ -266,12 +265,12 @@ def _announce_better(ctx: Context, tx: Transaction, proposal: Proposal, proof: P
         text=f"{proof.words}: {reason_text(proof)} `swapgate proposal create {proposal.route} "
         f"{name}` proposes it.",
     )
-    because = f"it passed on schedule: propose {name} to swap"
+    because = f"it passed on schedule; propose {name} to swap"
     _reject(ctx, tx, proposal, ProposalEvent.NOT_CHOSEN, because)
 
 
 def _wait_for_thaw(tx: Transaction, proposal: Proposal, proof: Passed, frozen: str) -> None:
-    """The policy lets it in without a person; the freeze holds its canary back until then."""
+    """Approves by policy, but the freeze delays the canary."""
     waits = apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, tx.now())
     saved = Proposals(tx).save(
         replace(waits, approver=POLICY_APPROVER, approved_verdict=proof.id)
@@ -290,7 +289,7 @@ def _not_measured(
     refused = evaluation.find_refused(tx, runs.values())
     attempts = proposal.infra_errors + 1
     pause_s = gate.infra_pause_s(attempts)
-    # Asked again, the same model would answer the same.
+    # The same model would answer the same again.
     in_vain = evaluation.has_silent_cut(tx, proposal) or (
         refused is not None and not gate.unreadable_is_wrong
     )
@@ -312,12 +311,12 @@ def _not_measured(
 
 
 def _retry(ctx: Context, proposal: Proposal) -> list[str]:
-    """After InfraError: new runs, since a sample that ended in an error stays as it was."""
+    """Creates new runs after InfraError, because a sample that ended in an error stays."""
     with ctx.store.write() as tx:
-        # An answer may have come in after the verdict.
+        # An answer may have arrived after the verdict.
         if replaced := evaluation.find_replacement(ctx, tx, proposal):
             return _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
-        # In a selection, a verdict without a pause is one that waits for the others'.
+        # In a selection, a verdict without a pause waits for the other members' verdicts.
         verdict = None if proposal.selection else proposal.verdict
         due = replace(proposal, retry_at=None, verdict=verdict)
         again = evaluation.attach_runs(ctx, tx, due)
@@ -336,7 +335,7 @@ def _await(ctx: Context, proposal: Proposal) -> list[str]:
                 return []
         return _open_approved(ctx, proposal, proof)
     if proposal.approval_ends_at <= ctx.clock.now():
-        return _in_write(ctx, proposal, ProposalEvent.EXPIRED, "nobody approved it in time")
+        return _in_write(ctx, proposal, ProposalEvent.EXPIRED, "no person approved it in time")
     return []
 
 
@@ -345,7 +344,7 @@ def _describe_freeze(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
 
 
 def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
-    """The verdict that the proposal stands on; and, where it does so no more, what was done."""
+    """Returns the proposal's verdict, and log lines if the verdict is no longer valid."""
     with ctx.store.read() as tx:
         base_change = _describe_base_change(tx, proposal)
         proof = Verdicts(tx).get(proposal.verdict or "")
@@ -369,7 +368,7 @@ def _open_approved(ctx: Context, proposal: Proposal, proof: Verdict) -> list[str
         raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
     with ctx.store.write() as tx:
         if Proposals(tx).get(proposal.id).version != proposal.version:
-            return []  # another process was quicker
+            return []  # another process was faster
         machine.open_canary(ctx, tx, proposal, proof, ProposalEvent.APPROVED)
     return [f"{proposal.id}: canary opened"]
 
@@ -385,8 +384,8 @@ def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
 
 def _another_look(replaced: str) -> str:
     return (
-        f"{replaced}. To ask again for what was scored would be another look: propose again, "
-        "which counts it"
+        f"{replaced}. Asking scored questions again would be another look: propose again, "
+        "so that the look counts"
     )
 
 
@@ -394,8 +393,8 @@ def _no_proof(verdict: Verdict, validity: ProofValidity) -> str:
     return f"verdict {verdict.id} is {validity.proof.value}: {validity.why}; propose again"
 
 
-_OTHER_BASE = "the route's incumbent was changed by another: this proof would be against it"
-_HAD_ITS_CANARY = "the route's signed history has its canary: this row is older than that"
+_OTHER_BASE = "somebody changed the route's incumbent: this proof would be against the new one"
+_HAD_ITS_CANARY = "the route's signed history contains its canary: this row is an older copy"
 
 
 def _describe_base_change(tx: Transaction, proposal: Proposal) -> str:

@@ -1,5 +1,5 @@
-"""A `RolloutUnit` is one rollout within one unit of work: the context that the decision about a
-canary, its holds and its moves share.
+"""A `RolloutUnit` is one rollout within one transaction, shared by the decision about a canary,
+its holds and its moves.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from harness.routing.records.routes import Routing
 class RolloutUnit:
     ctx: Context
     tx: Transaction
-    rollout: Rollout  # as it is in this unit, or as somebody saw it before
+    rollout: Rollout  # as in this transaction, or as read earlier
 
     @property
     def proposal(self) -> Proposal:
@@ -24,7 +24,7 @@ class RolloutUnit:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the route still has this canary and incumbent, or its bake."""
+        """Tells whether the route still has this canary and incumbent, or its bake."""
         route, rollout = Routing(self.tx).route(self.rollout.route), self.rollout
         if route is None:
             return False

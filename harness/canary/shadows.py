@@ -1,6 +1,6 @@
 """Starts, ends and reports shadows (F8): a route's requests mirrored to a candidate whose
-answers nobody gets. A shadow needs no verdict; it needs an open proposal of that candidate or
-an approver, clearance for the data class, and an end.
+answers users do not get. A shadow needs an open proposal of that candidate or an approver,
+clearance for the data class, and an end. It needs no verdict.
 """
 
 import math
@@ -46,15 +46,15 @@ from harness.routing.shadow import (
 )
 from harness.routing.table import Route, find_shadow_end
 
-# Of false alarms, over all checks and the whole life of a shadow.
+# Probability of a false alarm, over all checks and the whole life of a shadow.
 SHADOW_ALPHA: Final = 0.05
 
 THETAS: Final = (0.55, 0.6, 0.7, 0.8, 0.9, 0.97)
 
 
 def check_log_e(lost: int, won: int) -> float:
-    """Returns the log e-value of one check. lost: pairs that only the incumbent held. won: only
-    the candidate.
+    """Returns the log e-value of one check. lost: pairs in which only the incumbent passed.
+    won: pairs in which only the candidate passed.
     """
     return log_mean(
         [lost * math.log(2 * theta) + won * math.log(2 * (1 - theta)) for theta in THETAS]
@@ -62,9 +62,9 @@ def check_log_e(lost: int, won: int) -> float:
 
 
 def combined_log_e(discordant: Mapping[str, tuple[int, int]]) -> float:
-    """The mean of the checks' e-values: they see the same pairs, and are not independent.
+    """Returns the mean of the checks' e-values, which use the same pairs and are dependent.
 
-    A check that no pair was asked for yet has its weight, and an e-value of 1.
+    A check without pairs keeps its weight, and an e-value of 1.
     """
     seen = [check_log_e(*counts) for counts in discordant.values()]
     return log_mean([*seen, *[0.0] * (len(ShadowCheck) - len(seen))])
@@ -75,7 +75,7 @@ def is_harm(log_e_all: float) -> bool:
 
 
 def share_of_level(log_e_value: float) -> float:
-    """How near the evidence is to the level of harm, 0 to 1 and beyond."""
+    """Returns the evidence as a share of the level of harm, from 0; may exceed 1."""
     return max(0.0, log_e_value / -math.log(SHADOW_ALPHA))
 
 
@@ -83,16 +83,16 @@ LONGEST: Final = timedelta(days=90)
 
 DEFAULT_LASTS: Final = timedelta(days=7)
 
-# Requests that were drawn and not mirrored, by the name they are counted under.
+# Selected requests that were not mirrored, by the name of their count.
 LEFT_OUT: Final[Mapping[str, str]] = {
-    "declined": "the client said no (x-swapgate-shadow: off), or its key is opted out",
+    "declined": "the client declined (x-swapgate-shadow: off), or its key is opted out",
     "too_large": "longer than `copy_max_bytes` of the route",
-    "not_repeatable": "state or tools of the provider's own: asking twice may act twice",
-    "unable": "the candidate cannot do what they need",
+    "not_repeatable": "state or tools of the provider: a second request may act twice",
+    "unable": "the candidate lacks a required capability",
     "over_budget": "over the day's budget",
-    "over_monthly_cap": "the monthly cap left nothing at hand: `swapgate spending`",
-    "budget_unknown": "the database did not say what is spent",
-    "resting": "the provider had too much to do",
+    "over_monthly_cap": "the monthly cap left no money: `swapgate spending`",
+    "budget_unknown": "the database did not answer, so spending was unknown",
+    "resting": "the provider was overloaded",
     "circuit_open": "the candidate's circuit was open",
     "dropped": "too many at once",
     "unreadable": "an answer could not be read",
@@ -106,16 +106,16 @@ class CheckEvidence:
     incumbent_only: int
     candidate_only: int
     neither: int
-    # lost, won: pairs that the evidence counts, of those that one side alone holds: each
-    # caller's first.
+    # lost, won: pairs for the evidence, in which only one side passed: each caller's
+    # first pair.
     lost: int
     won: int
-    share_of_level: float  # of the evidence at which harm is said
+    share_of_level: float  # evidence as a share of the level of harm
 
 
 @dataclass(frozen=True, slots=True)
 class PairFigures:
-    ms: float  # of a stream, to its first output
+    ms: float  # for a stream, to its first output
     output_tokens: float
     cost_usd: float
 
@@ -128,11 +128,11 @@ class ShadowStatus:
     pairs: int
     cost_usd: float
     unpriced: int
-    today: ShadowUsage  # of the budget
+    today: ShadowUsage  # usage of the budget
     left_out: Mapping[str, int]
     checks: Sequence[CheckEvidence]
     share_of_level: float
-    # The evidence that the candidate is worse has reached its level; it decides nothing.
+    # Whether the evidence that the candidate is worse has reached its level; has no effect.
     harm: bool
     incumbent: PairFigures | None
     candidate: PairFigures | None
@@ -148,18 +148,18 @@ def start_shadow(
     reason: str,
     lasts: timedelta = DEFAULT_LASTS,
 ) -> Shadow:
-    """Starts a shadow; every router mirrors requests within two seconds. With an open proposal
-    of the candidate a proposer may, else an approver. Raises NotFound, NotAllowed (also for the
-    data class), Conflict while the route has one, InputError.
+    """Starts a shadow; every router mirrors requests within two seconds.
 
-    candidate_name: id or `provider/model`.
+    Needs a proposer if the candidate has an open proposal, otherwise an approver. Raises
+    NotFound, NotAllowed (also for the data class), InputError, and Conflict if the route
+    already has a shadow. candidate_name: id or `provider/model`.
     """
     actor.require(Role.PROPOSER)
     check_shadow_limits(limits)
     if not reason.strip():
-        raise InputError("a shadow needs a reason: it sees what users write")
+        raise InputError("a shadow needs a reason: its candidate reads users' requests")
     if not timedelta(0) < lasts <= LONGEST:
-        raise InputError(f"a shadow lasts for {LONGEST.days} days at the most")
+        raise InputError(f"a shadow must last more than 0 and up to {LONGEST.days} days")
     with ctx.store.write() as tx:
         route, now = routes.require_route(tx, route_name), ctx.clock.now()
         candidate = named_models.register_model(ctx, tx, actor, candidate_name)
@@ -191,8 +191,8 @@ def check_shadow(
 ) -> None:
     if route.settings.side_effects:
         raise InputError(
-            f"route {route.name!r} has tools that act on the world (side_effects): nothing of "
-            "it is sent twice"
+            f"route {route.name!r} has tools that act on the world (side_effects), so its "
+            "requests cannot be sent twice"
         )
     if candidate.id == route.incumbent:
         raise InputError(f"{candidate.name} is the incumbent of route {route.name!r} already")
@@ -205,8 +205,8 @@ def check_shadow(
     provider = targets.provider_of(tx, candidate)
     if limits.usd_per_day is not None and candidate.model not in provider.prices:
         raise InputError(
-            f"{candidate.name} has no price, so that no budget in US dollars can be kept: set "
-            f"providers.{candidate.provider}.prices, or give no budget in money "
+            f"the price of {candidate.name} is unknown, so a budget in US dollars cannot work: "
+            f"set providers.{candidate.provider}.prices, or give no budget in money "
             "(--usd-per-day none)"
         )
 
@@ -300,7 +300,7 @@ def load_shadow_status(ctx: Context, tx: Transaction, shadow: Shadow) -> ShadowS
 
 
 def build_status(shadow: Shadow, rows: Sequence[ShadowTally], now: datetime) -> ShadowStatus:
-    """Builds a shadow's status. rows: its own, or those of more shadows that count as one."""
+    """Builds a shadow's status. rows: its own, or rows of several shadows that count as one."""
     whole = reduce(add_tallies, rows, ShadowTally(shadow.id, now.date(), ""))
     counts, sums = Counter(whole.counts), whole.sums
     checks = [
@@ -332,7 +332,7 @@ def _state(shadow: Shadow, now: datetime) -> str:
 
 
 def _evidence(check: ShadowCheck, counts: Mapping[str, int]) -> CheckEvidence | None:
-    """None for a check that no request asked for."""
+    """Returns None for a check without requests."""
     by = {sides.value: counts.get(f"{check.value}.{sides.value}", 0) for sides in CheckSides}
     if not any(by.values()):
         return None

@@ -1,5 +1,5 @@
-"""A canary's status shows people where its rollout is and why, with what was done to it. It
-decides nothing.
+"""A canary's status shows people the state of its rollout, the reasons and its history. It
+makes no decision.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,19 +43,19 @@ class CanaryStatus:
     rollout: Rollout
     incumbent: Target
     candidate: Target
-    action: RolloutAction  # what the evidence asks for now
+    action: RolloutAction  # the action that the evidence asks for now
     blocks: Sequence[ObservationBlock]
     explanation: RolloutExplanation  # the same for people
-    # moved, held, faults: what keeps it from going on, whatever the evidence says; `held` ends
-    # by itself, the others when a person acts; empty for nothing.
+    # moved, held, faults: reasons that block it, whatever the evidence; `held` ends by itself,
+    # the others when a person acts; empty if there are none.
     moved: str = ""
     held: str = ""
     faults: str = ""
-    pause_reason: str = ""  # the reason of its pause, empty for one that is not paused
+    pause_reason: str = ""  # the reason of its pause; empty if it is not paused
     rollback: RouteRecord | None = None  # of its promotion, after the bake
-    # A cost beyond the policy's guardrail that an approver accepted; None for none.
+    # A cost beyond the policy's guardrail that an approver accepted.
     accepted_cost: CostAcceptance | None = None
-    shared_key: str = ""  # says which key carries too many of the route's requests
+    shared_key: str = ""  # names a key that carries too many of the route's requests
 
     @property
     def changed_at(self) -> datetime:
@@ -110,14 +110,14 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
         return [
             replace(
                 build_canary_status(RolloutUnit(ctx, tx, rollout), targets, now),
-                accepted_cost=accepted.get(rollout.proposal),  # it ends with its proposal
+                accepted_cost=accepted.get(rollout.proposal),  # ends with its proposal
             )
             for rollout in rollouts
         ]
 
 
 def _check_proofs(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
-    """Verifies the verdicts that let the live ones in. Raises SignatureInvalid."""
+    """Verifies the verdicts of live rollouts. Raises SignatureInvalid."""
     ids = [rollout.verdict for rollout in rollouts if rollout.live]
     Preload(tx).verdicts(ids)
     for id_ in ids:
@@ -132,7 +132,7 @@ def list_rollouts(ctx: Context) -> Sequence[Rollout]:
 @dataclass(frozen=True)
 class CanaryHistory:
     status: CanaryStatus
-    # What was done to the rollout, newest first (the last MAX_AUDIT_EVENTS).
+    # Audit events of the rollout, newest first (the last MAX_AUDIT_EVENTS).
     moves: Sequence[AuditEvent]
 
 
@@ -152,7 +152,7 @@ def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
 
 
 def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
-    """Reads by few statements what `build_canary_status` asks of each of these."""
+    """Loads with few statements the rows that `build_canary_status` needs."""
     Preload(tx).blocks([rollout.id for rollout in rollouts])
     if proof_validity.has_moved_providers(tx):
         Preload(tx).verdicts([rollout.verdict for rollout in rollouts if rollout.live])
@@ -167,7 +167,7 @@ def build_canary_status(
     blocks = Observations(unit.tx).blocks(rollout.id)
     action = decide_action(rollout, blocks, now)
     if rollout.state is RolloutState.ROLLED_BACK and decision.find_worker_abort(unit):
-        # Its last blocks came after the rollback, and may name a segment by now.
+        # Its last blocks arrived after the rollback, and may name a segment.
         action = replace(action, figures=action.figures.with_segment(blocks))
     current = rollout.live or rollout.baking
     faults = holds.describe_router_faults(unit.tx, rollout) if current else ""
@@ -190,7 +190,7 @@ def build_canary_status(
 
 
 def _moved_provider_reason(unit: RolloutUnit) -> str:
-    # Reading verdicts and their plans takes long, for every canary of a list.
+    # Skips reading verdicts and plans, which takes long, for every canary of a list.
     if not proof_validity.has_moved_providers(unit.tx):
         return ""
     verdict = Verdicts(unit.tx).get(unit.rollout.verdict)

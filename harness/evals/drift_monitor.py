@@ -1,6 +1,5 @@
-"""Watches incumbents for drift (F7): asks them a suite again by schedule, compares the scores
-with those of the runs before, and alerts. All that it knows is in the store: a second control
-process finds its work done.
+"""Watches incumbents for drift (F7): runs a suite on them by schedule, compares the scores with
+earlier runs, and alerts. All state is in the store; a second control process repeats nothing.
 """
 
 from collections.abc import Sequence
@@ -36,7 +35,7 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 
 log = structlog.get_logger("swapgate.drift")
-# More samples than this share without a score: the run says nothing about the model.
+# If a larger share of samples has no score, the run is no evidence about the model.
 MOST_MISSING: Final = 0.02
 LEAST_MEASURED: Final = 0.5
 EXAMPLES: Final = 3
@@ -44,7 +43,7 @@ ANSWER_WIDTH: Final = 120
 
 
 def run_once(ctx: Context) -> list[str]:
-    """Says what it did. At the end raises InputError with the suites that fail."""
+    """Advances all watches. Returns log lines; raises InputError with failed suites."""
     with ctx.store.read() as tx:
         pairs = drift_watches.list_watched_pairs(ctx, tx)
         open_ = drift_watches.find_open_watches(tx)
@@ -52,17 +51,17 @@ def run_once(ctx: Context) -> list[str]:
     for key in sorted(set(open_) - {pair.key for pair in pairs}):
         with ctx.store.write() as tx:
             if drift_watches.close_watch(ctx, tx, open_[key]):
-                did.append(f"{open_[key].id}: closed, no route asks for it any more")
+                did.append(f"{open_[key].id}: closed, because no route asks for it any more")
     for pair in pairs:
         try:
             did += _advance_pair(ctx, pair, open_.get(pair.key))
         except Conflict:
-            # Another control process was first: the next turn looks at what it did.
+            # Another control process was first; the next turn reads its result.
             continue
         except SwapgateError as error:
             if error.retryable:
                 raise
-            # A suite that does not load must not keep the others from being watched.
+            # A suite that does not load must not block the watches of other suites.
             failed.append(f"suite {pair.suite}: {error}")
     for words in did:
         log.info("drift_watch", did=words)
@@ -93,7 +92,7 @@ def _advance_pair(ctx: Context, pair: WatchedPair, watch: DriftWatch | None) -> 
         return did
     with ctx.store.write() as tx:
         drift_watches.start_check(ctx, tx, SYSTEM, pair, watch)
-    return [*did, f"{watch.id}: {pair.suite} is asked again"]
+    return [*did, f"{watch.id}: a new run of {pair.suite} starts"]
 
 
 def _begin_watch(
@@ -113,7 +112,7 @@ class _WatchTurn:
     watch: DriftWatch
 
     def finish_run(self, check: DriftCheck) -> list[str]:
-        """At the running check: nothing while it goes on, all that it found at its end."""
+        """Judges the running check once its run has ended."""
         with self.ctx.store.read() as tx:
             run = EvalRuns(tx).get(check.run)
             if run.state in RUNNABLE_STATES:
@@ -125,7 +124,7 @@ class _WatchTurn:
         with self.ctx.store.write() as tx:
             if not Drift(tx).end(ended):
                 return []
-            # What answered last may not have been looked at while the run was on.
+            # The run's last answers may not have been checked for another model yet.
             did = self.alert_other_model(tx)
             after = DriftWatch((*self.watch.checks[:-1], ended))
             return did + replace(self, watch=after).record_result(tx)
@@ -134,7 +133,7 @@ class _WatchTurn:
         watch, check = self.watch, self.watch.checks[-1]
         if check.message:
             title = f"the drift watch could not measure {self._target_name(tx)}"
-            text = f"{check.message}. It is tried again within the hour."
+            text = f"{check.message}. Swapgate tries again within the hour."
             self._raise_alert(tx, AlertKind.JOB_FAILED, title, text)
             return [f"{watch.id}: not measured, {check.message}"]
         alerts.resolve_alert(tx, AlertKind.JOB_FAILED, watch.id)
@@ -150,7 +149,7 @@ class _WatchTurn:
         return [f"{watch.id}: {title}"]
 
     def find_other_model(self, tx: Transaction) -> Sighting | None:
-        """Finds a model that was seen since, and that no counted run met."""
+        """Finds a model that was seen since the last counted run, and in no counted run."""
         measured = self.watch.counted
         if not measured:
             return None
@@ -159,7 +158,7 @@ class _WatchTurn:
         return find_replacement(met, seen, ServedPin.MODEL, decided_at=since)
 
     def alert_other_model(self, tx: Transaction) -> list[str]:
-        """Raises the alert once for a watch; the next run measures how that model answers."""
+        """Raises the alert once for a watch; the next run measures the new model."""
         another = self.find_other_model(tx)
         record = Alerts(tx).newest(f"{AlertKind.SERVED_MODEL.value}:{self.watch.id}")
         if another is None or (record is not None and record.open):
@@ -167,10 +166,9 @@ class _WatchTurn:
         model = another.served.model
         title = f"the provider of {self._target_name(tx)} serves another model: {model}"
         text = (
-            f"First seen {another.first_at:%Y-%m-%d %H:%M} UTC; the runs so far met "
-            f"{', '.join(list_served(self.watch.counted))}. Whether it answers as well is "
-            f"measured by the next run: `swapgate drift run {self.pair.routes[0]}` starts it "
-            "now."
+            f"First seen {another.first_at:%Y-%m-%d %H:%M} UTC; the runs so far used "
+            f"{', '.join(list_served(self.watch.counted))}. The next run measures whether it "
+            f"answers as well: `swapgate drift run {self.pair.routes[0]}` starts the run now."
         )
         self._raise_alert(tx, AlertKind.SERVED_MODEL, title, text)
         return [f"{self.watch.id}: {title}"]
@@ -189,12 +187,12 @@ class _WatchTurn:
         changes = drift_watches.list_item_changes(tx, self.watch)
         shown = changes if evidence.direction == "worse" else changes[::-1]
         figures = (
-            f"The newest {which} against those before: {change} over {evidence.items} items; "
+            f"The newest {which} against earlier runs: {change} over {evidence.items} items; "
             f"{evidence.worse} worse, {evidence.same} the same, {evidence.better} better."
         )
         lines = [
             figures,
-            f"It serves {self.pair.subject}. {_describe_served(self.watch.counted)}",
+            f"The model serves {self.pair.subject}. {_describe_served(self.watch.counted)}",
             *(
                 f"Item {change.item}: {change.score_before:g} before, {change.score_now:g} "
                 f"now. Before: “{_short(change.answer_before)}” Now: "
@@ -203,7 +201,7 @@ class _WatchTurn:
             ),
         ]
         name, suite = self._target_name(tx), self.pair.suite
-        return f"{name} answers {suite} otherwise than it did: {by}", "\n".join(lines)
+        return f"{name} answers {suite} differently than before: {by}", "\n".join(lines)
 
 
 def _judge_check(

@@ -1,5 +1,5 @@
 """Drift watches: opens, measures, reports and closes them. `start_checks` measures a route's
-watched suites at once, `accept_baseline` takes the model as it answers now as the new baseline.
+watched suites at once. `accept_baseline` measures the present model as the new baseline.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 
 OURS: Final = (AlertKind.DRIFT, AlertKind.SERVED_MODEL, AlertKind.JOB_FAILED)
-DRIFTED: Final = "drifted"  # a state: a person accepts, or swaps the model
+DRIFTED: Final = "drifted"  # a state: a person must accept, or swap the model
 _SAME_SCORE: Final = 1e-9
 
 
@@ -31,7 +31,7 @@ _SAME_SCORE: Final = 1e-9
 class WatchedPair:
     target: str
     suite: str
-    routes: tuple[str, ...]  # that it serves, with this suite
+    routes: tuple[str, ...]  # routes that the target serves, with this suite
     policy: DriftPolicy
 
     @property
@@ -45,7 +45,7 @@ class WatchedPair:
 
 
 def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
-    """What the routing table and the configuration ask to be watched."""
+    """Lists the pairs that the routing table and the configuration ask to watch."""
     if not ctx.drift:
         return []
     by_pair: dict[tuple[str, str], list[str]] = {}
@@ -78,9 +78,8 @@ def start_check(
     watch: DriftWatch | None = None,
     reason: str = "",
 ) -> DriftCheck:
-    """Queues the next run of a watch; without one the baseline of a new watch, which needs a
-    reason. A run that goes on is given as it is. Raises Conflict when another process was
-    first.
+    """Queues the next run of a watch; without a watch, the baseline of a new watch, which needs
+    a reason. Returns a running check unchanged. Raises Conflict if another process was first.
     """
     if watch is not None and watch.running is not None:
         return watch.running
@@ -90,7 +89,7 @@ def start_check(
         suite=pair.suite,
         suite_digest=plan.suite_digest,
         target=pair.target,
-        # Its own order: never a proposal's, so that no verdict shares these runs.
+        # An own order, never a proposal's, so that no verdict shares these runs.
         order_seed=int(plan.suite_digest[16:24], 16),
         epochs=plan.epochs,
         wanted=plan.items,
@@ -123,7 +122,7 @@ def start_check(
 
 
 def close_watch(ctx: Context, tx: Transaction, watch: DriftWatch) -> bool:
-    """Closes a watch, and stops its run; False when another process was first."""
+    """Closes a watch, and stops its run; returns False if another process was first."""
     now, because = ctx.clock.now(), "the drift watch was closed"
     if not Drift(tx).close(watch.id, now):
         return False
@@ -138,7 +137,7 @@ def close_watch(ctx: Context, tx: Transaction, watch: DriftWatch) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ItemChange:
-    """One item in the baseline and in the newest run. served_*: as the provider named it."""
+    """One item in the baseline and in the newest run. served_*: the provider's model name."""
 
     item: str
     score_before: float
@@ -191,9 +190,7 @@ class DriftStatus:
     comparisons: int = 0  # with the baseline
     running: str | None = None
     last: DriftCheck | None = None
-    next_at: datetime | None = (
-        None  # None while a run is on, and while drift waits for a person
-    )
+    next_at: datetime | None = None  # None during a run, and while drift waits for a person
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +252,7 @@ def _describe(pair: WatchedPair, model: str, watch: DriftWatch | None) -> DriftS
 def start_checks(
     ctx: Context, actor: Actor, route: str, *, suite: str = ""
 ) -> list[DriftCheck]:
-    """Asks again. Raises NotFound where nothing is watched, Conflict for found drift."""
+    """Starts runs now. Raises NotFound without a watched suite, Conflict after found drift."""
     actor.require(Role.PROPOSER)
     started = []
     with ctx.store.write() as tx:
@@ -267,7 +264,7 @@ def start_checks(
                     f"status {route}`, then `swapgate drift accept {route} --reason …`"
                 )
             check = start_check(
-                ctx, tx, actor, pair, watch, "" if watch else "asked for by hand"
+                ctx, tx, actor, pair, watch, "" if watch else "requested by hand"
             )
             started.append(check)
             AuditLog(tx).append(
@@ -279,9 +276,9 @@ def start_checks(
 def accept_baseline(
     ctx: Context, actor: Actor, route: str, *, reason: str, suite: str = ""
 ) -> list[DriftCheck]:
-    """Measures a new baseline; the run that raised the alarm is not it, as a baseline chosen
-    for its scores is biased. Needs an approver and a reason. Raises NotFound where nothing is
-    watched, InputError, NotAllowed.
+    """Measures a new baseline. The run that raised the alarm does not become the baseline,
+    because a baseline selected for its scores is biased. Needs an approver and a reason. Raises
+    NotFound without a watched suite, InputError, NotAllowed.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "a new baseline")

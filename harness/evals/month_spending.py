@@ -1,8 +1,8 @@
-"""The spending cap bounds what Swapgate itself spends on models in a month (UTC): evals,
-judges, shadows, drift checks and the turns of agents, together. What clients send through
-routes is not in it. Pure.
+"""The spending cap limits Swapgate's own spending on models in a month (UTC): evals, judges,
+shadows, drift checks and the turns of agents, together. It excludes clients' requests through
+routes. Pure.
 
-Each call adds its cost to a sum. Once the sum has reached the cap, no call is made.
+Each call adds its cost to a sum. Once the sum reaches the cap, Swapgate makes no call.
 """
 
 import math
@@ -16,10 +16,10 @@ from harness.frame.errors import InputError
 from harness.frame.formatting import format_date, format_usd
 from harness.frame.people.limits import next_month
 
-# Sums of floats differ in their last digits by the order of adding.
+# Sums of floats differ in their last digits by the order of addition.
 ROUNDING_USD: Final = 1e-9
 AT_THE_CAP: Final = (
-    "evals, judges, shadows and drift checks wait, and turns of agents are refused"
+    "evals, judges, shadows and drift checks wait, and Swapgate refuses turns of agents"
 )
 
 
@@ -28,11 +28,11 @@ class SpendingPurpose(StrEnum):
     JUDGES = "judges"  # of evals and of canaries
     SHADOW = "shadow"
     DRIFT = "drift"
-    AGENTS = "agents"  # what their turns ask
+    AGENTS = "agents"  # calls of their turns
 
     @property
     def at_the_cap(self) -> str:
-        """What becomes of it at the cap, in the singular."""
+        """The effect of the cap on this purpose, for a sentence in the singular."""
         return "refused" if self is SpendingPurpose.AGENTS else "waits"
 
 
@@ -41,7 +41,7 @@ class PurposeSpending:
     purpose: SpendingPurpose
     spent_usd: float = 0.0
     calls: int = 0
-    unpriced: int = 0  # of the calls, those whose cost is unknown; they are not in the sum
+    unpriced: int = 0  # calls of unknown cost, which the sum excludes
 
     def plus(self, other: "PurposeSpending") -> "PurposeSpending":
         return replace(
@@ -56,7 +56,7 @@ class PurposeSpending:
 class MonthSpending:
     month: date  # its first day
     cap_usd: float | None  # None for no cap
-    purposes: tuple[PurposeSpending, ...]  # each one, in SpendingPurpose's order
+    purposes: tuple[PurposeSpending, ...]  # all purposes, in SpendingPurpose's order
 
     @property
     def spent_usd(self) -> float:
@@ -68,28 +68,29 @@ class MonthSpending:
 
     @property
     def left_usd(self) -> float | None:
-        """What may still be spent; None without a cap."""
+        """Returns the rest of the cap; None without a cap."""
         return None if self.cap_usd is None else max(0.0, self.cap_usd - self.spent_usd)
 
     def find_obstacle(self, more_usd: float = 0.0, unpriced_model: str = "") -> str:
-        """Says why no call may be made; empty where one may. more_usd: spent, and in no stored
-        sum yet. unpriced_model: the name of the model that is to be asked, where its price is
-        not known.
+        """Explains why no call may be made; empty if a call may be made.
+
+        more_usd: spending that no stored sum contains yet. unpriced_model: the called model's
+        name if its price is unknown.
         """
         if self.cap_usd is None:
             return ""
         cap = format_usd(self.cap_usd)
         if unpriced_model:
             return (
-                f"the price of {unpriced_model} is not known, so that the monthly cap of {cap} "
-                "cannot be kept: give its provider a price"
+                f"the price of {unpriced_model} is unknown, so the monthly cap of {cap} cannot "
+                "work: give its provider a price"
             )
         spent_usd = self.spent_usd + more_usd
         if spent_usd < self.cap_usd - ROUNDING_USD:
             return ""
         return (
             f"the monthly cap of {cap} is reached: {format_usd(spent_usd)} spent; "
-            f"it starts anew on {format_date(next_month(self.month))} (UTC), "
+            f"a new month starts on {format_date(next_month(self.month))} (UTC); wait, "
             "or raise spending.monthly_cap_usd"
         )
 
@@ -97,7 +98,7 @@ class MonthSpending:
 def check_cap(usd: float | None) -> float | None:
     """Checks a cap. Raises InputError for a sum that is negative or not finite."""
     if usd is not None and not 0 <= usd < math.inf:
-        raise InputError(f"monthly_cap_usd is 0 or more, or absent for no cap; not {usd}")
+        raise InputError(f"monthly_cap_usd must be 0 or more, or absent for no cap, not {usd}")
     return usd
 
 

@@ -1,6 +1,4 @@
-"""Protocols of the workers and runners that evaluate, and of the suites that an installation
-knows.
-"""
+"""Protocols of eval workers, eval runners and the catalogue of configured suites."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +16,11 @@ class EvalWorkers(Protocol):
         ...
 
     def alive(self) -> Mapping[str, str]:
-        """Run to owner, for workers that still run."""
+        """Returns run → owner, for running workers."""
         ...
 
     def reap(self) -> Sequence[tuple[str, str, int, str]]:
-        """(run, owner, exit code, last words) of workers that ended since the last call."""
+        """Returns (run, owner, exit code, last output) of newly ended workers."""
         ...
 
     def stop(self, run: str) -> None: ...
@@ -33,19 +31,19 @@ class EvalWorkers(Protocol):
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
     run: str
-    provider: str  # of its target: a host takes the runs of its providers
+    provider: str  # the target's; a host takes only the jobs of its own providers
     priority: int  # higher is sooner
 
 
 class RunQueue(Protocol):
-    """Hands eval runs to the workers of all hosts; each run to one at a time."""
+    """Hands eval runs to the workers of all hosts; each run to one worker at a time."""
 
     def replace(self, jobs: Sequence[QueuedJob]) -> Sequence[str]:
         """Makes these the waiting jobs; a worker keeps its job. Returns the added runs."""
         ...
 
     def take_back_dead(self) -> Sequence[str]:
-        """Takes the jobs from hosts whose heartbeat is missing; returns their runs."""
+        """Takes jobs back from hosts without a heartbeat; returns their runs."""
         ...
 
     def close(self) -> None: ...
@@ -58,7 +56,8 @@ class CallSpending(Protocol):
     def refusal(self) -> str: ...
 
     def require_money(self, unpriced_model: str = "") -> None:
-        """Checks the cap. unpriced_model: without a price. Raises SpendingPaused."""
+        """Checks the cap. unpriced_model: the model's name if its price is unknown. Raises
+        SpendingPaused."""
         ...
 
     def pay(self, cost_usd: float | None) -> None: ...
@@ -70,15 +69,15 @@ class EvalJob:
     target: Target
     provider: Provider
     api_key: str | None = field(repr=False)
-    # (item, epoch) pairs that are stored already.
+    # (item, epoch) pairs that are already stored.
     done: frozenset[tuple[str, int]] = frozenset()
     max_connections: int = 8
     judge_provider: Provider | None = None
     judge_api_key: str | None = field(default=None, repr=False)
-    # judge, judge_provider, judge_api_key: of the suite's judge, where it has one; judge is the
-    # id of its target.
+    # judge, judge_provider, judge_api_key: for the suite's judge, if it has one; judge is its
+    # target's id.
     judge: str = ""
-    # spending, judge_spending: None where no cap is kept.
+    # spending, judge_spending: None without a cap.
     spending: CallSpending | None = None
     judge_spending: CallSpending | None = None
 
@@ -86,23 +85,23 @@ class EvalJob:
 class EvalRunner(Protocol):
     @property
     def remark(self) -> str:
-        """Says why the last run failed, or how its judge agrees with people."""
+        """Describes why the last run failed, or how its judge agrees with people."""
         ...
 
     @property
     def calibration(self) -> JudgeCalibration | None:
-        """How the last run's judge compared with people; None where it did not."""
+        """How well the last run's judge agreed with people; None if it was not calibrated."""
         ...
 
     def run(
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
     ) -> RunState:
-        """Ask and score every sample that is missing, in order; hand each over as it finishes.
+        """Asks and scores every missing sample, in order, and passes each sample on as it ends.
 
-        on_sample: stores it; False ends the run (budget, lease lost). stop: asked between
-        samples. Returns DONE, STOPPED, OVER_BUDGET or FAILED. Errors of samples are samples.
-        Raises JudgeUnfit when nothing can be measured with the suite's judge; ProviderAway when
-        no answer comes before the provider is back.
+        on_sample: stores a sample, also a failed one; False ends the run (budget, lease lost).
+        stop: called between samples. Returns DONE, STOPPED, OVER_BUDGET or FAILED. Raises
+        JudgeUnfit if the suite's judge cannot measure, ProviderAway if the provider is
+        unavailable.
         """
         ...
 
@@ -117,15 +116,17 @@ class SuiteCatalog(Protocol):
     def groups(self, suite: str) -> ItemGroups: ...
 
     def likely_clusters(self, suite: str) -> str:
-        """Says that items seem to belong together where no cluster field is named."""
+        """Warns if items seem to belong together, but the suite names no cluster field."""
         ...
 
     def describe_sample(self, suite: str) -> str:
-        """Says what the sample behind a suite leaves out. Raises NotFound, InputError."""
+        """Describes the requests that a suite's sample excludes. Raises NotFound,
+        InputError.
+        """
         ...
 
     def guess_tokens(self, suite: str) -> tuple[float, float] | None:
-        """Guesses the mean tokens of question and answer; None where no text is read."""
+        """Guesses the mean tokens of question and answer; None if texts cannot be read."""
         ...
 
     def title(self, suite: str) -> str: ...
@@ -135,5 +136,5 @@ class SuiteCatalog(Protocol):
         ...
 
     def shown(self, suite: str, item: str) -> tuple[str, str]:
-        """An item's input and target, as people read them. Raises NotFound, and as pin()."""
+        """Returns an item's input and target as text. Raises NotFound, and as pin()."""
         ...

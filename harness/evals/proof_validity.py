@@ -1,6 +1,6 @@
-"""Assesses whether a verdict still is proof: it has not expired, its suites, models and
-providers are as they were measured (F6), and its candidate may see the route's class of data
-(D8). Time and content decide that, so no schema can.
+"""Assesses whether a verdict is still valid: it has not expired, its suites, models and
+providers are as measured (F6), and its candidate may see the route's class of data (D8). These
+conditions change over time, so the database cannot check them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +31,7 @@ class ProofState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class ProofValidity:
     proof: ProofState
-    why: str = ""  # what changed since, or when it ended; empty for one that holds
+    why: str = ""  # changes since, or its end; empty for a valid verdict
 
     @property
     def holds(self) -> bool:
@@ -43,19 +43,17 @@ class ProofValidity:
 
 
 def route_time(tx: Transaction, route: str) -> datetime:
-    """Returns the time at which a route's decisions count: now, but never before its newest
-    version.
+    """Returns the time of a route's decisions: now, but never before its newest version.
 
-    Versions follow one another in time, and a verdict has to hold at the time of the version
-    that it proves. Where a clock was set back, the route's time stands until the clock has
-    caught up: what is decided meanwhile is decided at that time.
+    Versions are ordered in time, and a verdict must be valid at the time of the version that it
+    proves. After a clock was set back, the route's time stops until the clock has caught up.
     """
     now = tx.now()
     return max(now, Routing(tx).changed_at(route) or now)
 
 
 def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidity:
-    """Stale before expired: the first says what to look at. Loads a suite that has changed."""
+    """Prefers STALE to EXPIRED, because it names the cause. Loads a suite that has changed."""
     plans, why = _read_plans(verdict)
     if why:
         return ProofValidity(ProofState.STALE, why)
@@ -68,7 +66,9 @@ def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidi
     if changes:
         return ProofValidity(ProofState.STALE, "; ".join(changes))
     if verdict.expires_at <= route_time(tx, verdict.route):
-        return ProofValidity(ProofState.EXPIRED, f"it held until {_at(verdict.expires_at)}")
+        return ProofValidity(
+            ProofState.EXPIRED, f"it was valid until {_at(verdict.expires_at)}"
+        )
     return ProofValidity(ProofState.HOLDS)
 
 
@@ -81,7 +81,7 @@ def require_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
 
 
 def find_unreadable(verdict: Verdict) -> str:
-    """Says why a verdict's inputs are none that the gate writes; empty when they are."""
+    """Explains why the gate cannot have written a verdict's inputs; empty if it can."""
     return _read_plans(verdict)[1]
 
 
@@ -97,7 +97,7 @@ def _read_plans(verdict: Verdict) -> tuple[Sequence[SuitePlan], str]:
 
 
 def list_clearance_faults(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
-    """Why the candidate's provider may not see the route's traffic; empty if it may."""
+    """Lists why the candidate's provider may not see the route's traffic; empty if it may."""
     route = Routing(tx).route(verdict.route)
     candidate = Routing(tx).target(verdict.candidate)
     if route is None or candidate is None:
@@ -111,7 +111,7 @@ def has_moved_providers(tx: Transaction) -> bool:
 
 
 def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
-    """Lists in words the providers of arms and judges that moved since the verdict."""
+    """Describes the providers of arms and judges that moved since the measurement."""
     found: dict[str, str] = {}
     if not has_moved_providers(tx):
         return []
@@ -124,7 +124,7 @@ def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> lis
             if provider is not None and provider.moved is not None:
                 found[provider.name] = (
                     f"provider {provider.name} was moved by {provider.moved.by} at "
-                    f"{_at(provider.moved.at)}, after it was measured"
+                    f"{_at(provider.moved.at)}, after the measurement"
                 )
     return list(found.values())
 
@@ -144,7 +144,7 @@ def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | Non
 def _plans(verdict: Verdict) -> Iterator[SuitePlan]:
     stored = verdict.inputs["plans"]
     if not isinstance(stored, list | tuple):
-        raise TypeError("its plans are no list")
+        raise TypeError("its plans are not a list")
     yield from (from_plain(SuitePlan, plan) for plan in stored)
 
 
@@ -155,11 +155,11 @@ def _suites(ctx: Context, tx: Transaction, plans: Iterable[SuitePlan]) -> Iterat
 
 
 def describe_suite_change(ctx: Context, tx: Transaction, plan: SuitePlan) -> str:
-    """What of the suite is no longer as it was registered; empty when all is."""
+    """Describes changes of the suite since its registration; empty if there are none."""
     try:
         now = ctx.suites.pin(plan.suite)
-    except Exception as error:  # noqa: BLE001 - a suite may be a Python file of the user's
-        return f"{plan.suite} cannot be loaded any more ({error})"
+    except Exception as error:  # noqa: BLE001 - a suite may be the user's Python file
+        return f"{plan.suite} can no longer be loaded ({error})"
     if now.digest == plan.suite_digest:
         return ""
     try:
@@ -170,7 +170,7 @@ def describe_suite_change(ctx: Context, tx: Transaction, plan: SuitePlan) -> str
 
 
 def list_pin_differences(before: SuitePin, now: SuitePin) -> Iterator[str]:
-    """The pieces of the pin that are not alike, as people call them."""
+    """Yields the pieces of the pin that differ. Stored reasons contain these texts."""
     if before.data_sha256 != now.data_sha256:
         yield f"data, {before.data_sha256[:12]} then and {now.data_sha256[:12]} now"
     if before.scorer_alone != now.scorer_alone:
@@ -204,7 +204,7 @@ def _served(tx: Transaction, verdict: Verdict, plans: Iterable[SuitePlan]) -> It
             was = ", ".join(model.label for model in named_models(measured))
             yield (
                 f"the provider of {who} serves {replacement.served.label} (last seen "
-                f"{_at(replacement.last_at)}), and {was} was measured on {plan.suite}"
+                f"{_at(replacement.last_at)}), but {was} was measured on {plan.suite}"
             )
 
 

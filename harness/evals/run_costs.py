@@ -1,5 +1,5 @@
 """Adds up costs of eval runs: calls and dollars of a suite's judge (`sum_judging_cost`), and
-what runs have cost so far (`sum_cost_so_far`). A missing price makes a sum unknown, never 0.
+the cost of runs so far (`sum_cost_so_far`). A missing price makes a sum unknown, never 0.
 """
 
 import math
@@ -18,20 +18,20 @@ from harness.routing.records.runs import EvalRuns
 @dataclass(frozen=True, slots=True)
 class JudgingCost:
     calls: int  # of the judge
-    usd: float | None  # 0 where nobody is asked, None where its price is unknown
+    usd: float | None  # 0 without a judge, None if its price is unknown
 
 
 def sum_judging_cost(answers: AnswerColumns, *, judged: bool) -> JudgingCost:
     """Sums the calls of a run's judge, and their cost. judged: whether the suite has a judge.
 
-    Answers from before calls were counted have none, and nobody knows what they cost.
+    Answers from before Swapgate counted judge calls have no calls and an unknown cost.
     """
     if not judged:
         return JudgingCost(0, 0.0)
     calls = sum(answers.judge_calls)
-    asked = list(compress(answers.judge_cost_usd, answers.judge_calls))
-    known = [usd for usd in asked if usd is not None]
-    return JudgingCost(calls, math.fsum(known) if asked and len(known) == len(asked) else None)
+    costs = list(compress(answers.judge_cost_usd, answers.judge_calls))
+    known = [usd for usd in costs if usd is not None]
+    return JudgingCost(calls, math.fsum(known) if costs and len(known) == len(costs) else None)
 
 
 def sum_cost_so_far(tx: Transaction, runs: Iterable[str]) -> float | None:

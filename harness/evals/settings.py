@@ -11,17 +11,17 @@ from harness.providers.target import Target
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """The model that scores a suite's answers, and how far it is trusted."""
+    """The model that scores a suite's answers, and the required agreement with people."""
 
     target: Target
     max_calls: int = 10_000  # max_calls, max_cost_usd: for each run of the suite
     max_cost_usd: float | None = None
-    attempts: int = 3  # how often it is asked when its answer cannot be read
+    attempts: int = 3  # maximum number of calls for a readable answer
     max_output_tokens: int = 512
     timeout_s: float = 120.0
-    # A file of answers with human scores; at each run, but not within recheck_s of the last
-    # time, the judge scores these again, and where its agreement with them (Cohen's kappa over
-    # `levels` equal bands of the score) is below min_agreement the run measures nothing.
+    # A file of answers with human scores. Runs let the judge score these again, at most once in
+    # recheck_s. If its agreement (Cohen's kappa over `levels` equal bands of the score) is
+    # below min_agreement, the run measures nothing.
     references: Path | None = None
     min_agreement: float = 0.6
     levels: int = 2
@@ -30,44 +30,45 @@ class JudgeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteFields:
-    # JSONL or CSV with `input`, `target` or `expected`; perhaps `id`, `choices`, `metadata`.
+    # JSONL or CSV with `input`, `target` or `expected`; optional `id`, `choices`, `metadata`.
     path: str | Path | None = None
     task: str | None = None  # Inspect task instead of `path`: `file.py:name` or `file.py`
-    scorer: str = "exact"  # gives an answer its score; the list is in docs/reference/suites.md
+    scorer: str = "exact"  # scores an answer; docs/reference/suites.md lists scorers
     scorer_options: Mapping[str, object] = field(default_factory=dict)  # options of the scorer
     title: str = ""  # shown to people
-    version: str = "1"  # yours, shown beside the suite's name
-    # How an item becomes a message; has `{input}`, and perhaps `{choices}`.
+    version: str = "1"  # your own version, shown beside the suite's name
+    # The message of an item; contains `{input}`, and optionally `{choices}`.
     template: str = "{input}"
     system: str = ""  # system message of every item
     input_field: str = "input"  # field of an item with the question
     # Field of an item with the expected answer; empty for `target` or `expected`.
     target_field: str = ""
-    # Of one answer. auto: four times the longest of a run's first 10 answers, which have none.
+    # Limit of one answer. auto: four times the longest of a run's first 10 answers, which have
+    # no limit.
     max_output_tokens: int | Literal["auto"] = 512
     temperature: float = 0.0  # of every request
     # tools, tool_choice, response_format: sent with every item
     request: Mapping[str, object] = field(default_factory=dict)
-    # Cron expression: when the incumbents of its routes are run again; empty for never.
+    # Cron expression: when the incumbents of its routes run it again; empty for never.
     every: str = ""
     # watch the incumbents of the suite's routes: docs/explanation/drift.md
     drift: DriftPolicy | None = None
     data_class: str = ""  # of its data; one of `data_classes`
     # metadata field; items that share its value count as one unit
     cluster: str = ""
-    # metadata fields; no value of them may get worse
+    # metadata fields; the candidate must not get worse for any of their values
     slices: tuple[str, ...] = ()
-    # How long questions and answers of its runs are kept; null: as long as their scores.
+    # How long questions and answers of its runs are stored; null: as long as their scores.
     texts_keep_days: float | None = None
 
 
 @dataclass(frozen=True)
 class SuiteSettings(SuiteFields):
-    """Describes a suite: its data file with a scorer by name, or a Python file with an Inspect
-    `@task`.
-    """
+    """A suite: its data file with a scorer, or a Python file with an Inspect `@task`."""
 
     name: str
     path: Path | None = field(default=None, kw_only=True)
-    judge: JudgeSettings | None = None  # for the scorers that ask a model
-    code_uncontained: bool = False  # a model's code may run where the machine cannot contain it
+    judge: JudgeSettings | None = None  # for scorers that use a model
+    code_uncontained: bool = (
+        False  # whether a model's code may run on a machine without a sandbox
+    )

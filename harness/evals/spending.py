@@ -28,7 +28,7 @@ ALERT_KEY = "spending"
 
 
 def run_once(ctx: Context) -> list[str]:
-    """Keeps cap and alert as they should be; what it did, in words."""
+    """Updates cap and alert. Returns log lines."""
     did = []
     with ctx.store.read() as tx:
         stored = Spending(tx).cap_usd()
@@ -52,7 +52,7 @@ def spending_purpose(tx: Transaction, run: str) -> SpendingPurpose:
 
 
 def find_money_obstacle(tx: Transaction, month: MonthSpending, run: EvalRun, judge: str) -> str:
-    """Says why a run may ask nothing now; empty where it may. judge: id of its target."""
+    """Explains why a run may not call a model now; empty if it may. judge: id of its target."""
     if month.cap_usd is None:
         return ""
     known, providers = Routing(tx).targets(), Providers(tx).all()
@@ -70,7 +70,7 @@ def _watch(ctx: Context) -> None:
         notice = alerts.AlertNotice(
             "spending",
             f"the monthly cap is reached: {AT_THE_CAP}",
-            f"{reason[:1].upper()}{reason[1:]}. All other requests go on.",
+            f"{reason[:1].upper()}{reason[1:]}. All other requests continue.",
         )
     alerts.update_alert(ctx, AlertKind.SPENDING_CAP, ALERT_KEY, notice)
 
@@ -86,7 +86,7 @@ class SpendingReport:
     spent_usd: float
     left_usd: float | None  # None without a cap
     purposes: tuple[PurposeSpending, ...]
-    reason: str  # why no call is made: the cap is reached; empty below it
+    reason: str  # that the cap is reached; empty below the cap
 
     @property
     def headline(self) -> str:
@@ -94,10 +94,10 @@ class SpendingReport:
         calls = format_quantity(self.unpriced, "call")
         if self.unpriced and not self.spent_usd:
             cap = "" if self.cap_usd is None else f", below a cap of {format_usd(self.cap_usd)}"
-            spent = f"{calls} {since}{cap}, none of a known price"
+            spent = f"{calls} {since}{cap}, all of unknown price"
         else:
             share = "" if self.cap_usd is None else f" of {format_usd(self.cap_usd)}"
-            more = f", beside {calls} of unknown price" if self.unpriced else ""
+            more = f", plus {calls} of unknown price" if self.unpriced else ""
             spent = f"{format_usd(self.spent_usd)} spent {since}{share}{more}"
         if self.reason:
             return f"{spent}: {AT_THE_CAP}"
@@ -109,7 +109,6 @@ class SpendingReport:
 
 
 def load_report(ctx: Context) -> SpendingReport:
-    """Loads the report of this month."""
     month = load_spending(ctx)
     return SpendingReport(
         month=month.month,

@@ -1,8 +1,8 @@
 """Keeps one purpose of this process within the monthly cap. Before a call the meter compares
-the sum of stored costs, as it read it last, with the cap. Afterwards it stores the call's cost.
+the last read sum of stored costs with the cap. After the call it stores the cost.
 
-Calls under way are in no sum, so each process may pass the cap by one batch of them. A process
-that is killed loses the costs of its last seconds.
+Running calls are in no sum, so each process may exceed the cap by one batch of calls. A killed
+process loses the costs of its last seconds.
 """
 
 import math
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from harness.store.store import Store
 
 READ_EVERY_S: Final = 10.0
-# A call that may wait for the database has the sum read again after so long.
+# Age at which a call that may wait reads the sum again.
 FRESH_S: Final = 2.0
-# A sum that is older than this is not trusted any more.
+# Age from which a sum no longer counts.
 TRUSTED_S: Final = 30.0
 
-UNKNOWN: Final = "the sum of this month's spending is not known at the moment"
+UNKNOWN: Final = "this month's spending is unknown at the moment"
 
 Costs = dict[date, PurposeSpending]
 
 
 class StoredSpending:
-    """Reads a month's spending, and adds to it, each in a unit of work of its own."""
+    """Reads a month's spending, and adds to it, each in a separate transaction."""
 
     def __init__(self, store: "Store") -> None:
         self._store = store
@@ -45,7 +45,7 @@ class StoredSpending:
             return Spending(tx).month(month)
 
     def add(self, costs: Costs, month: date) -> MonthSpending:
-        """Adds costs by month, and returns the spending of `month` with them."""
+        """Adds costs by month, and returns the new spending of `month`."""
         with self._store.write() as tx:
             for of, cost in costs.items():
                 Spending(tx).add(of, cost)
@@ -60,16 +60,17 @@ class SpendingMeter:
         self._clock = clock
         self._purpose = purpose
         self._writing = threading.Lock()  # taken before `_numbers`
-        self._numbers = threading.Lock()  # held for no longer than a sum takes
+        self._numbers = threading.Lock()  # held only while adding up
         self._month: MonthSpending | None = None
         self._read_s = -math.inf
-        self._costs: Costs = {}  # that the database does not have yet
-        self._in_write: Costs = {}  # being stored: no sum has them yet
-        self.refusal = ""  # why `require_money` refused the last call; empty where it did not
+        self._costs: Costs = {}  # not yet in the database
+        self._in_write: Costs = {}  # being stored, in no sum yet
+        self.refusal = ""  # why `require_money` refused the last call; empty if it did not
 
     def find_obstacle(self, unpriced_model: str = "") -> str:
-        """Says why a call may not be made, by the sum that was read last; never waits.
-        unpriced_model: the name of the model that is to be asked, where its price is not known.
+        """Explains why a call may not be made, by the last read sum; never waits.
+
+        unpriced_model: the called model's name if its price is unknown.
         """
         with self._numbers:
             month = self._month
@@ -90,14 +91,14 @@ class SpendingMeter:
             raise SpendingPaused(self.refusal)
 
     def pay(self, cost_usd: float | None) -> None:
-        """Notes what a call cost; None where its price or its tokens are not known."""
+        """Records the cost of a call; None if its price or its tokens are unknown."""
         cost = PurposeSpending(self._purpose, cost_usd or 0.0, 1, int(cost_usd is None))
         with self._numbers:
             self._note(month_of(self._clock.now()), cost)
 
     def refresh(self, *, at_once: bool = False) -> None:
-        """Stores what was spent, if anything was, and reads the sum again when it is due.
-        at_once: it is. Raises StoreUnavailable; then nothing is lost.
+        """Stores new costs, or reads the sum again if it is due. at_once: reads it in any case.
+        Raises StoreUnavailable; then no cost is lost.
         """
         with self._writing:
             if self._costs:

@@ -153,7 +153,8 @@ class CanaryPolicy:
     handover_s: float = 1_800.0
     # The model for the guardrail `judge`; set both or neither.
     judge: CanaryJudge | None = None
-    # How long no guardrail counts times of either arm, after each new share and router start.
+    # How long no guardrail counts times of either arm, from each router's first request at each
+    # share.
     warm_up_s: float = 600.0
     # No guardrail counts times before the candidate has this many units; at most a third of the
     # first step's minimum.

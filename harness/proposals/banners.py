@@ -1,4 +1,4 @@
-"""Banners say what is in force that everybody should know."""
+"""Banners report states in force that everybody should know."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,8 +25,9 @@ class Banner:
 
 OBSERVE_ONLY = Banner(
     "Observe only.",
-    "No canary opens, goes on or is promoted: `control.observe_only` is set in the "
-    "configuration. Verdicts, books and shadows go on; abort, rollback and kill switch work.",
+    "No canary opens, continues or is promoted: `control.observe_only` is set in the "
+    "configuration. Verdicts, records and shadows continue; abort, rollback and kill switch "
+    "work.",
     docs_page="how-to/observe",
     serious=False,
 )
@@ -43,7 +44,9 @@ def list_break_glass_banners(ctx: Context) -> Sequence[Banner]:
     try:
         found = break_glass.list_notices(ctx)
     except SignatureInvalid as error:
-        return [Banner("What serves without proof cannot be told.", str(error), page)]
+        return [
+            Banner("Swapgate cannot tell which routes serve without proof.", str(error), page)
+        ]
     return [Banner(heading, text, page) for heading, text in found]
 
 

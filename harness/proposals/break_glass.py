@@ -1,4 +1,5 @@
-"""Break-glass lets a target serve a route without proof while two people answer for it (G2)."""
+"""Break-glass lets a target serve a route without proof while two people take responsibility
+for it (G2)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,12 +47,12 @@ class BreakGlassRequest:
 
 
 def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -> BreakGlass:
-    """Asks for a break-glass; nothing changes before a second person confirms it."""
+    """Requests a break-glass; the route does not change before a second person confirms it."""
     actor.require(Role.APPROVER)
     freezes.require_swaps(ctx, f"no target serves {wanted.route!r} without proof")
     require_reason(wanted.reason, "a break-glass")
     if not timedelta(0) < wanted.lasts <= LONGEST:
-        raise InputError(f"a break-glass lasts for up to {LONGEST.days} days, and ends")
+        raise InputError(f"a break-glass must last more than 0 and up to {LONGEST.days} days")
     with ctx.store.write() as tx:
         route = routes.require_route(tx, wanted.route)
         _require_person(tx, actor)
@@ -83,10 +84,10 @@ def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -
 
 
 def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
-    """Lets the target serve, by the word of a second person, an admin; the person who asked
-    for it may not. Raises NotFound, NotAllowed for its proposer in whatever guise and for a
-    service, Conflict where it is confirmed or over, StaleWrite where another target serves
-    by now, RouteBusy.
+    """Lets the target serve after a second person, an admin, confirms.
+
+    Raises NotFound; NotAllowed for the proposer, under any name, and for a service; Conflict if
+    it is confirmed or over; StaleWrite if another target serves by now; RouteBusy.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
@@ -99,9 +100,9 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
         if record.ended_at is not None or record.confirmed:
             raise Conflict(f"{record.id} is not open any more: {_describe_state(record)}")
         if record.confirm_by <= now:
-            raise Conflict(f"{record.id} waited too long for a second person: ask for it again")
+            raise Conflict(f"{record.id} waited too long for a second person: request it again")
         if route.incumbent != record.incumbent:
-            raise StaleWrite(f"another target serves {route.name!r} by now: ask for it again")
+            raise StaleWrite(f"another target serves {route.name!r} by now: request it again")
         _require_free(tx, route, apart=record.id)
         known = Routing(tx).targets()[record.target]
         data_class_checks.check_targets(ctx, route.settings, [known], route=route.name)
@@ -143,9 +144,8 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
 
 
 def end_break_glass(ctx: Context, actor: Actor, id_: str, *, reason: str) -> BreakGlass:
-    """Ends a break-glass before its time; one person is enough. Raises NotFound, InputError
-    without a reason, Conflict where it is over, ProofRefused where the former incumbent cannot
-    serve.
+    """Ends a break-glass early; one person is enough. Raises NotFound, InputError without a
+    reason, Conflict if it is over, ProofRefused if the former incumbent cannot serve.
     """
     actor.require(Role.APPROVER)
     because = require_reason(reason, "to end a break-glass")
@@ -159,7 +159,7 @@ def end_break_glass(ctx: Context, actor: Actor, id_: str, *, reason: str) -> Bre
 
 
 def list_open(ctx: Context) -> Sequence[BreakGlass]:
-    """Lists those in force or waiting for a second person, oldest first."""
+    """Lists break-glasses in force or waiting for a second person, oldest first."""
     with ctx.store.read() as tx:
         return [*BreakGlasses(tx).open()]
 
@@ -189,13 +189,13 @@ def _look_after(ctx: Context, id_: str) -> str:
     with ctx.store.write() as tx:
         record = BreakGlasses(tx).get(id_)
         if record.ended_at is not None:
-            return ""  # another process was quicker
+            return ""  # another process ended it
         because = _find_end(tx, record)
         if not because:
             return ""
         hindrance = _find_hindrance(ctx, tx, record) if record.confirmed else ""
         if hindrance:
-            title = f"route {record.route} is served without proof, and nobody can take over"
+            title = f"route {record.route} is served without proof, and no model can take over"
             text = f"{record.id}: {_find_standstill(ctx, tx, record)}"
             _alert(tx, record, title, text)
             return ""
@@ -209,16 +209,16 @@ def _find_end(tx: Transaction, record: BreakGlass) -> str:
         return "another version of the route took its place"
     if not record.confirmed:
         if route.incumbent != record.incumbent:
-            return "the route's incumbent was changed by another"
-        return "nobody confirmed it in time" if record.confirm_by <= now else ""
+            return "somebody changed the route's incumbent"
+        return "no second person confirmed it in time" if record.confirm_by <= now else ""
     people = PersonLinks(tx).people()
     one = people.person(record.proposer_principal)
     if one == people.person(record.confirmer_principal or ""):
-        return "its two people were declared to be one person since"
+        return "an admin has since declared its two people to be one person"
     for key in (record.proposer_key, record.confirmer_key):
         stored = ApiKeys(tx).find(key) if key is not None else None
         if stored is not None and stored.revoked_at is not None:
-            return f"the key {key}, with which one of its two people acted, was revoked since"
+            return f"the key {key} of one of its two people has since been revoked"
     return "its time is over" if record.expires_at <= now else ""
 
 
@@ -240,7 +240,7 @@ def _find_hindrance(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
         return f"the provider {former.provider!r} of {former.name} was removed"
     entry = ctx.catalogue.find(provider.kind, former.model)
     if entry is not None and entry.ended(ctx.clock.now().date()):
-        return f"{former.name} has ended on {entry.end_date}, by what is known of models"
+        return f"{former.name} ended on {entry.end_date}, according to the model catalogue"
     return data_class_checks.find_refusal(ctx, route.settings, former, route=route.name)
 
 
@@ -268,8 +268,8 @@ def _require_person(tx: Transaction, actor: Actor) -> None:
     is_local = actor.principal == LOCAL_PRINCIPAL.id
     if not is_local and (known is None or known.kind is not PrincipalKind.PERSON):
         raise NotAllowed(
-            f"{actor.name} is no person: two people answer for a break-glass, and no service "
-            "is one of them"
+            f"{actor.name} is not a person: two people take responsibility for a break-glass, "
+            "and a service cannot"
         )
 
 
@@ -291,7 +291,7 @@ def _require_thawed(ctx: Context, tx: Transaction, route: str, *, through_freeze
     frozen = freezes.describe_freeze(ctx, tx, route)
     if frozen and not through_freeze:
         raise Conflict(
-            f"{frozen}: no target serves it without proof, unless the request says so "
+            f"{frozen}: no target serves it without proof, unless the request allows it "
             "(`--through-freeze`)"
         )
 
@@ -300,8 +300,8 @@ def _describe_state(record: BreakGlass) -> str:
     if record.ended_at is not None:
         return record.ended_because
     if record.confirmed:
-        return f"asked for by {record.proposer}, confirmed by {record.confirmer}"
-    return f"asked for by {record.proposer}, and nobody has confirmed it"
+        return f"requested by {record.proposer}, confirmed by {record.confirmer}"
+    return f"requested by {record.proposer}, and not yet confirmed"
 
 
 def _notice(record: BreakGlass, target: str, standstill: str) -> tuple[str, str]:
@@ -310,14 +310,14 @@ def _notice(record: BreakGlass, target: str, standstill: str) -> tuple[str, str]
     if not record.confirmed:
         text = (
             f"{target} is to serve without proof until {until}: {who} A second person, an "
-            f"admin, confirms it before {record.confirm_by:%H:%M} UTC."
+            f"admin, must confirm it before {record.confirm_by:%H:%M} UTC."
         )
-        return f"Break-glass asked for on route {record.route}.", text
+        return f"Break-glass requested for route {record.route}.", text
     heading = f"Break-glass: route {record.route} is served without proof"
     if standstill:
         text = f"{target}: {who} It should end: {standstill}."
-        return f"{heading}, and nobody can take over.", text
-    text = f"{target}: {who} Then its former model returns; no canary opens before."
+        return f"{heading}, and no model can take over.", text
+    text = f"{target}: {who} Then its former model returns; until then no canary opens."
     return f"{heading} until {until}.", text
 
 

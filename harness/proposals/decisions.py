@@ -1,4 +1,4 @@
-"""Shows an approver what to know of a proposal, and lets people decide: approve it for its
+"""Shows an approver the facts about a proposal, and lets people decide: approve it for its
 canary, refuse it, or take it back.
 """
 
@@ -72,16 +72,18 @@ def approve_proposal(
     accept_cost: float | None = None,
 ) -> Proposal:
     """Lets a passed proposal into its canary, bound to the verdict that the approver saw. Needs
-    an approver; its proposer may not.
+    an approver other than the proposer.
 
-    expected_verdict: that verdict's id; None takes the stored one. change_reference: of the
-    change request, where the proposal names none. accept_cost: how many times the incumbent's
-    cost the approver accepts, for the reason of the approval. Raises InputError where the
-    policy asks for a change request and none is named, and where the canary would end for a
-    cost that no approver accepted; NotAllowed for the proposer (unless the policy says
-    `self_approval` and nothing is widened), StaleWrite when the verdict is another by now,
-    ProofRefused when it or the time to approve has expired, IllegalTransition when nothing
-    waits for approval, NotAllowed where the installation only observes.
+    expected_verdict: id of that verdict; None takes the stored verdict. change_reference: the
+    change request, if the proposal names none. accept_cost: accepted cost as a multiple of the
+    incumbent's, for the reason of the approval.
+
+    Raises InputError if the policy requires a change request and none is named, or if the
+    canary would end for a cost that no approver accepted. Raises NotAllowed for the proposer
+    (unless the policy allows `self_approval` and nothing is widened), or if the installation
+    only observes. Raises StaleWrite if the verdict has changed, ProofRefused if the verdict or
+    the time to approve has expired, and IllegalTransition if the proposal does not wait for
+    approval.
     """
     actor.require(Role.APPROVER)
     freezes.require_swaps(ctx, f"{proposal} cannot be approved")
@@ -92,8 +94,8 @@ def approve_proposal(
         next_phase(found.phase, ProposalEvent.APPROVED)
         if expected_verdict not in (None, found.verdict):
             raise StaleWrite(
-                f"{found.id} has verdict {found.verdict}, not {expected_verdict}: "
-                "look at it again"
+                f"{found.id} has verdict {found.verdict}, not {expected_verdict}: review it "
+                "again"
             )
         if found.approver is not None:
             raise Conflict(f"{found.id} is approved already, by {found.approver}")
@@ -139,7 +141,7 @@ def _accept_cost(
     accepted = proposal.accepted_cost
     if ratio is not None:
         if accepted is not None:
-            raise Conflict(f"{accepted.text}. That cannot change: leave the cost out")
+            raise Conflict(f"{accepted.text}. An accepted cost cannot change: omit the cost")
         accepted = cost_ratio.accept_cost(actor, ratio, reason)
     cost = cost_ratio.load_ratio(ctx, tx, replace(proposal, accepted_cost=accepted))
     cost.require_acceptance(ACCEPT_AT_APPROVAL)
@@ -151,11 +153,11 @@ def _name_change(proposal: Proposal, given: str) -> str:
     if proposal.change_reference not in ("", reference):
         raise Conflict(
             f"{proposal.id} was proposed under change {proposal.change_reference}, not "
-            f"{reference}: leave the reference out, or cancel it and propose it again"
+            f"{reference}: omit the reference, or cancel the proposal and propose again"
         )
     if proposal.needs_change_reference and not reference:
         raise InputError(
-            f"the policy {proposal.policy.name!r} asks for a change request, and {proposal.id} "
+            f"the policy {proposal.policy.name!r} requires a change request, and {proposal.id} "
             "names none: give its reference (`swapgate proposal approve … --change CHG0012345`)"
         )
     return reference
@@ -163,7 +165,7 @@ def _name_change(proposal: Proposal, given: str) -> str:
 
 def refuse_proposal(ctx: Context, actor: Actor, proposal: str, reason: str) -> Proposal:
     """Ends a proposal that waits for approval, with a reason for its proposer. Raises
-    IllegalTransition elsewhere.
+    IllegalTransition in any other phase.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "a refusal")
@@ -175,7 +177,7 @@ def refuse_proposal(ctx: Context, actor: Actor, proposal: str, reason: str) -> P
 def cancel_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
     """Take an open proposal back before its canary. With a canary: `canary abort`.
 
-    Raises NotAllowed for another's proposal, unless the actor may refuse it.
+    Raises NotAllowed for another person's proposal, unless the actor may refuse it.
     """
     with ctx.store.read() as tx:
         _require_own(actor, Proposals(tx).get(proposal))
@@ -184,10 +186,10 @@ def cancel_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "")
 
 
 def retry_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
-    """Asks at once a provider that a proposal waits for; its patience begins anew.
+    """Retries at once the provider that a proposal waits for; its patience starts again.
 
-    Raises IllegalTransition where it waits for none, NotAllowed for another's proposal, unless
-    the actor may refuse it.
+    Raises IllegalTransition if it waits for no provider, and NotAllowed for another person's
+    proposal, unless the actor may refuse it.
     """
     now = ctx.clock.now()
     with ctx.store.write() as tx:
@@ -241,7 +243,7 @@ def record_approval(
     kind: ApprovalKind,
     reason: str,
 ) -> Approval:
-    """Stores that the actor approves the present verdict. Raises as `check_four_eyes`."""
+    """Stores the actor's approval of the present verdict. Raises as `check_four_eyes`."""
     act = "approve" if kind is ApprovalKind.CANARY else "promote"
     four_eyes.check_four_eyes(tx, actor, proposal, act)
     made = Approval(
@@ -262,27 +264,27 @@ def record_approval(
 
 
 def find_revocation(tx: Transaction, proposal: Proposal) -> str:
-    """Says in words why an approval counts no more since it was given; empty where it does."""
+    """Explains why a given approval no longer counts; empty if it counts."""
     for approval in Approvals(tx).for_proposal(proposal.id):
         key = ApiKeys(tx).find(approval.key) if approval.key is not None else None
         if key is not None and key.revoked_at is not None:
             return (
-                f"the key with which {approval.name} approved it was revoked since: "
+                f"the key with which {approval.name} approved it has since been revoked: "
                 "propose again"
             )
         people, whose = PersonLinks(tx).people(), proposal.proposer_principal
         one = people.person(approval.principal) == people.person(whose)
         if one and not proposal.self_approval:
             return (
-                f"{approval.name}, who approved it, and {proposal.proposer}, who proposed it, "
-                "were declared to be one person since: propose again"
+                f"an admin has since declared {approval.name}, who approved it, and "
+                f"{proposal.proposer}, who proposed it, to be one person: propose again"
             )
     return ""
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalView(Approval):
-    remarks: tuple[str, ...] = ()  # what everybody should know of the keys behind it
+    remarks: tuple[str, ...] = ()  # facts about its keys that everybody should know
 
 
 def list_approvals(ctx: Context, proposal: str) -> Sequence[ApprovalView]:
@@ -299,14 +301,14 @@ def list_approvals(ctx: Context, proposal: str) -> Sequence[ApprovalView]:
 
 DEFAULT: Final = "the default"
 
-# Of a route's version, what promotions change, and proposals say for themselves.
+# Parts of a route's version that promotions change; proposals report them.
 TRAFFIC: Final = frozenset({"incumbent", "canary", "canary share", "held back"})
 
 
 @dataclass(frozen=True, slots=True)
 class RouteChange:
     at: datetime
-    by: str  # who changed it, or first proposed with it so
+    by: str  # who changed it, or first proposed with the change
     what: str  # settings | incumbent | policy | suite | provider
     text: str
 
@@ -314,15 +316,15 @@ class RouteChange:
 @dataclass(frozen=True, slots=True)
 class ProposalReview:
     proposal: Proposal
-    widened: Sequence[str]  # in words, one line for each
+    widened: Sequence[str]  # one sentence for each setting
     risk: FalsePassRisk
     changes: Sequence[RouteChange]  # of the last 90 days, newest first
-    unlisted: str = ""  # that the candidate's provider does not list it
+    unlisted: str = ""  # set if the candidate's provider does not list it
 
 
 def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
-    """Gathers what an approver should know beside the verdict: changed settings, other
-    proposals and moved providers. Raises NotFound.
+    """Gathers facts for an approver besides the verdict: changed settings, other proposals and
+    moved providers. Raises NotFound.
     """
     since = ctx.clock.now() - WINDOW
     with ctx.store.read() as tx:
@@ -350,11 +352,11 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
             newer.kind == CHANGE_KINDS[RestoreIncumbent]
             and newer.route.incumbent != older.route.incumbent
         ):
-            # No promotion, so no proof: it chose what a candidate is compared with.
+            # Not a promotion, so without proof; but it chose the model for comparisons.
             was, is_ = (names[version.route.incumbent].name for version in (older, newer))
             text = f"{was} → {is_}: {newer.reason}"
             yield RouteChange(newer.at, newer.actor, "incumbent", text)
-        said = [
+        differences = [
             f"{name}: {before or 'none'} → {after or 'none'}"
             for name, (before, after) in routes.describe_difference(
                 older.route, newer.route
@@ -365,17 +367,17 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
             {suite.suite: suite.digest for suite in record.route.settings.suites}
             for record in (older, newer)
         ]
-        said += [
-            f"suite {suite}: accepted as it was then"
+        differences += [
+            f"suite {suite}: its content was accepted again"
             for suite, digest in digests[1].items()
             if suite in digests[0] and digests[0][suite] != digest
         ]
-        if said:
-            yield RouteChange(newer.at, newer.actor, "settings", "; ".join(said))
+        if differences:
+            yield RouteChange(newer.at, newer.actor, "settings", "; ".join(differences))
 
 
 def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
-    """Against the proposal before it, since a policy or a suite has no author of its own."""
+    """Compares each proposal with the previous one: policies and suites have no author."""
     found = Proposals(tx).since(route, since - WINDOW)
     lately = [proposal for proposal in found if proposal.created_at >= since]
     before = [*found[len(lately) :], *Proposals(tx).let_in(route)]
@@ -402,9 +404,7 @@ def _moved_providers(
     for name in sorted({target.provider for target in asked}):
         moved = providers[name].moved if name in providers else None
         if moved is not None and moved.at >= since:
-            text = (
-                f"{name} answers from another place since then: {moved.reason or 'no reason'}"
-            )
+            text = f"{name} has a new address since then: {moved.reason or 'no reason'}"
             yield RouteChange(moved.at, moved.by, "provider", text)
 
 
@@ -414,7 +414,7 @@ def _pieces(tx: Transaction, before: str, after: str) -> list[str]:
             proof_validity.list_pin_differences(Suites(tx).get(before), Suites(tx).get(after))
         )
     except NotFound:
-        return [f"content {before[:12]} then and {after[:12]} now"]
+        return [f"content {before[:12]} → {after[:12]}"]
 
 
 def _policies(before: Policy, after: Policy) -> list[str]:
@@ -445,7 +445,7 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
     person = Principals(tx).among([approval.principal]).get(approval.principal)
     if person is not None and person.kind is PrincipalKind.SERVICE:
         found.append(
-            f"approved by {person.name}, which is a service: whoever has its key could do that"
+            f"approved by {person.name}, which is a service: anybody with its key could do that"
         )
     if (
         approval.key is None
@@ -458,7 +458,9 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
     hands = Hands(tx)
     link = hands.people.link(proposal.proposer_principal)
     if link is not None and approval.principal in load_declarers(tx, link):
-        found.append(f"{approval.name}, who approved it, declared who {proposal.proposer} is")
+        found.append(
+            f"{approval.name}, who approved it, declared the identity of {proposal.proposer}"
+        )
     found += [
         f"{person_name(tx, hand)} had a hand in both keys, the proposer's and the approver's"
         for hand in hands.of_both(proposal.proposer_key, approval.key)

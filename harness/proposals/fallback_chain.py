@@ -29,7 +29,7 @@ from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import SetChain
 from harness.routing.table import Route
 
-# A verdict that led there is no proof for another role either.
+# A verdict of a proposal in these phases does not prove a fallback either.
 NO_PROOF: Final = frozenset(
     {ProposalPhase.ROLLED_BACK, ProposalPhase.REJECTED, ProposalPhase.CANCELLED}
 )
@@ -55,8 +55,9 @@ def _expiry_notice(waiver: Waiver, name: str) -> alerts.AlertNotice:
     return alerts.AlertNotice(
         f"route {waiver.route}",
         f"the waiver for {name} on route {waiver.route} has expired",
-        f"{waiver.author} gave it, and said: {waiver.reason}. {name} goes on serving as a "
-        "fallback; no change of the route's settings or chain may keep it.",
+        f"{waiver.author} gave the waiver for this reason: {waiver.reason}. {name} still "
+        "serves as a fallback, but the next change of the route's settings or chain must "
+        "drop it.",
     )
 
 
@@ -74,7 +75,7 @@ class ChainEntry:
     evidence: EvidenceKind
     verdict: str | None = None  # its id
     waiver: Waiver | None = None
-    waiver_expired: bool = False  # nobody may keep it
+    waiver_expired: bool = False  # the next change must drop it
 
 
 def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
@@ -120,14 +121,16 @@ def replace_chain(
     reason: str,
     expected: Route | None = None,
 ) -> Route:
-    """Replaces a route's chain. expected: as the decider saw it; another raises StaleWrite."""
+    """Replaces a route's chain. expected: the chain that the actor saw, else raises
+    StaleWrite.
+    """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         if expected is not None and _chain_of(expected) != _chain_of(
             routes.require_route(tx, name)
         ):
             raise StaleWrite(
-                f"somebody else changed the chain of route {name!r} meanwhile: look at it again"
+                f"another person changed the chain of route {name!r} meanwhile: check it again"
             )
         chain[:] = wanted
 
@@ -147,7 +150,7 @@ def add_fallback(
     place: int | None = None,
     reason: str,
 ) -> Route:
-    """Adds a fallback, or renews its evidence. place: from 1 on; None for the end."""
+    """Adds a fallback, or renews its evidence. place: from 1; None for the end."""
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         id_ = named_models.register_model(ctx, tx, actor, wanted.target).id
@@ -156,7 +159,7 @@ def add_fallback(
         chain.insert(was if place is None else place - 1, replace(wanted, target=id_))
 
     if place is not None and place < 1:
-        raise InputError(f"places count from 1 on, and {place} is none")
+        raise InputError(f"places count from 1, so {place} is not a place")
     return _changed(ctx, actor, name, changed, reason)
 
 
@@ -206,7 +209,7 @@ def _changed(
     with ctx.store.write() as tx:
         route = routes.require_route(tx, name)
         capable = route.settings.capable
-        # A fallback that was promoted is served first anyway.
+        # Skip a promoted fallback: as the incumbent it is served first anyway.
         chain = [
             FallbackRequest(t, t in capable) for t in route.fallbacks if t != route.incumbent
         ]
@@ -222,8 +225,8 @@ def _place(
         if request.target == id_:
             return place
     raise NotFound(
-        f"{target} is no fallback of route {route!r}; `swapgate route fallback list {route}` "
-        "shows which are"
+        f"{target} is not a fallback of route {route!r}; `swapgate route fallback list "
+        f"{route}` lists them"
     )
 
 
@@ -251,8 +254,9 @@ def _commit(
 def drop_fallback(
     tx: Transaction, actor: Actor, route: Route, target: str, reason: str
 ) -> Route:
-    """Drops a fallback, without role or proof. Raises ProofRefused for an expired waiver."""
-    # A fallback that is the incumbent is served first anyway.
+    """Drops a fallback; needs no role and no proof. Raises ProofRefused for an expired
+    waiver."""
+    # Skip the incumbent too: it is served first anyway.
     left = [
         fallback for fallback in route.fallbacks if fallback not in (target, route.incumbent)
     ]
@@ -283,7 +287,7 @@ def find_proof(
     target: Target,
     waive: WaiverRequest | None,
 ) -> ChainProof:
-    """Returns a new waiver if asked for, else the proof there is. Raises ProofRefused."""
+    """Returns a new waiver if requested, otherwise existing evidence. Raises ProofRefused."""
     now = ctx.clock.now()
     if waive is not None:
         return _add_waiver(ctx, tx, actor, route, target, waive)
@@ -300,16 +304,16 @@ def find_proof(
     raise ProofRefused(
         f"{target.name} has no evidence on route {route.name!r}: propose it there "
         f"(`swapgate proposal create {route.name} {target.name}`), or take the responsibility "
-        "with a waiver (`--waive REASON --for 30d`). A proposal that is still open is evidence "
-        "where another person than its proposer says so"
+        "with a waiver (`--waive REASON --for 30d`). The verdict of an open proposal is "
+        "evidence only for a person other than its proposer"
     )
 
 
 def _verdict(
     ctx: Context, tx: Transaction, actor: Actor, route: Route, target: Target
 ) -> Passed | None:
-    """A canary that did harm or a person's refusal ends its force. No proposer uses their own
-    open proposal: a forced fallback would be a promotion by hand.
+    """Finds a valid verdict for the pair. Harm in a canary or a refusal invalidates a verdict.
+    A proposer cannot use their own open proposal, which would be a promotion by hand.
     """
     for proposal in Proposals(tx).of_pair(route.name, route.incumbent, target.id):
         if proposal.verdict is None or proposal.phase in NO_PROOF:
@@ -340,9 +344,11 @@ def _add_waiver(
     waive: WaiverRequest,
 ) -> Waiver:
     if not waive.reason.strip():
-        raise InputError("a waiver needs a reason: it is shown wherever it is used")
+        raise InputError(
+            "a waiver needs a reason: every place that uses the waiver shows the reason"
+        )
     if not timedelta(0) < waive.lasts <= LONGEST_WAIVER:
-        raise InputError(f"a waiver lasts for up to {LONGEST_WAIVER.days} days, and ends")
+        raise InputError(f"a waiver must last more than 0 and up to {LONGEST_WAIVER.days} days")
     id_, expires_at = ctx.chance.token("w_"), ctx.clock.now() + waive.lasts
     waiver = Waiver(id_, route.name, target.id, waive.reason, actor.name, expires_at)
     Waivers(tx).add(waiver)

@@ -1,4 +1,4 @@
-"""Makes the first route of an installation, with what is there already."""
+"""Creates the first route of an installation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,9 +24,9 @@ REASON: Final = "the first proposal"
 
 @dataclass(frozen=True, slots=True)
 class FirstRoute:
-    provider: str = SIMULATOR  # a kind's name, or another one with an address
-    api_base: str = "http://127.0.0.1:9000/v1"  # empty for the kind's
-    key: str = field(default="", repr=False)  # empty where it needs none, or has a variable
+    provider: str = SIMULATOR  # a kind's name, or another name with an address
+    api_base: str = "http://127.0.0.1:9000/v1"  # empty for the kind's address
+    key: str = field(default="", repr=False)  # empty if not needed, or set by a variable
     model: str = "sim-base"
     route: str = "support"
     suite: str = "tickets"
@@ -58,16 +58,16 @@ def usual_address(provider: str) -> str:
 
 
 def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstRouteResult:
-    """Makes provider, key, route and proposal. After a refusal the same call goes on."""
-    # The first steps ask for less, and would be left behind.
+    """Creates provider, key, route and proposal. Repeat the call after an error to continue."""
+    # Checked first: the first steps need a lower role, and would remain after a refusal.
     actor.require(Role.ADMIN)
     for name in ("provider", "model", "route", "suite"):
         if not getattr(wanted, name).strip():
-            raise InputError(f"{name} is empty, and the first route needs one")
+            raise InputError(f"{name} is empty, but the first route needs it")
     settings = RouteSettings(
         suites=(RouteSuite(wanted.suite, SuiteRole.PRIMARY),), policy=wanted.policy
     )
-    # Before a provider is made: a typing error in the route should leave nothing behind.
+    # Before the provider is created, so that a typing error in the route leaves nothing behind.
     routes.check_settings(ctx, settings)
     registered_providers.register_with_provider(
         ctx, actor, Target(wanted.provider, wanted.model), api_base=wanted.api_base

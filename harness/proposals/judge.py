@@ -1,8 +1,8 @@
-"""The canary judge is a model that reads a sample of both arms' answers: this module draws the
-sample, writes the prompt, parses the verdict, and checks the judge's settings and its budget.
+"""The canary judge is a model that reads a sample of both arms' answers. This module draws the
+sample, writes the prompt, parses the verdict, and checks the judge's settings and budget. Pure.
 
-Pure. Whether a unit is drawn is known before its answer: it depends on the arm and on chance,
-never on what came. The judge does not learn which model wrote what it reads.
+The draw depends only on the arm and on chance, and is made before the answer. The judge does
+not know which model wrote an answer.
 """
 
 import json
@@ -15,8 +15,8 @@ from harness.gate.online.guardrails import CanaryJudge, Guardrail
 from harness.gate.policy import CanaryPolicy
 from harness.routing.table import BUCKETS, hash_bucket
 
-# The larger arm has no more of its units drawn for each one of the smaller: a comparison with
-# four is nearly as sharp as one with all, and costs a fraction.
+# At most this many units of the larger arm are drawn for each unit of the smaller arm: more
+# units cost much and hardly sharpen the comparison.
 MAX_ARM_RATIO: Final = 4
 MAX_CRITERIA_LENGTH: Final = 8_000
 MAX_WAIT_S: Final = 120.0
@@ -41,7 +41,8 @@ class JudgeOutcome(IntEnum):
 
 
 def sampling_share_bps(judge: CanaryJudge, *, candidate: bool, candidate_bps: int) -> int:
-    """Returns the share of an arm's units to read. candidate_bps: of the callers."""
+    """Returns the share of an arm's units that the judge reads. candidate_bps: of the
+    callers."""
     own = candidate_bps if candidate else BUCKETS - candidate_bps
     other = BUCKETS - own
     if own <= other:
@@ -50,18 +51,18 @@ def sampling_share_bps(judge: CanaryJudge, *, candidate: bool, candidate_bps: in
 
 
 def is_sampled(unit: str, rollout: str, period: int, share: int) -> bool:
-    """Whether the judge reads this unit, alike in every worker."""
+    """Tells whether the judge reads this unit, equally in every worker."""
     return hash_bucket(unit, salt=f"judge:{rollout}:{period}") < share
 
 
 def build_prompt(criteria: str, transcript: Mapping[str, Any]) -> str:
-    """Builds the judge's prompt. transcript: a request and its answer, as
-    `router.protocols.transcript` gives them.
+    """Builds the judge's prompt. transcript: a request and its answer, from
+    `router.protocols.transcript`.
 
-    What is judged stands in one JSON object at the end: text in it cannot end it.
+    The judged content is one JSON object at the end, so that no text in it can end it.
     """
-    asked = {name: part for name, part in transcript.items() if name != "answer"}
-    data = {"answer": transcript["answer"], "conversation": asked}
+    conversation = {name: part for name, part in transcript.items() if name != "answer"}
+    data = {"answer": transcript["answer"], "conversation": conversation}
     shown = json.dumps(data, ensure_ascii=False, sort_keys=True)
     return f"{JUDGE_PROMPT.format(criteria=criteria.strip())}\n\n{DATA_HEADING}{shown}"
 
@@ -81,10 +82,10 @@ def parse_verdict(answer: str) -> JudgeOutcome:
 
 
 def has_budget(judge: CanaryJudge, known_usd: float, recent_usd: float, workers: int) -> bool:
-    """Whether the judge's budget allows one more call.
+    """Tells whether the judge's budget allows another call.
 
-    known_usd: of all routers, as stored. recent_usd: what this worker spent and may not be
-    stored yet; the others are taken to have spent as much.
+    known_usd: stored spending of all routers. recent_usd: this worker's spending that may not
+    be stored yet; the function assumes the same for each other worker.
     """
     return known_usd + recent_usd * workers < judge.max_usd
 
@@ -93,19 +94,23 @@ def check_judge(policy: CanaryPolicy) -> None:
     judge, listens = policy.judge, Guardrail.JUDGE in policy.guardrails.tolerated()
     if judge is None:
         if listens:
-            raise InputError("the guardrail needs `canary.judge`, who reads the answers")
+            raise InputError(
+                "the guardrail `judge` needs `canary.judge`, the model that reads the answers"
+            )
         return
     if not listens:
-        raise InputError("a judge needs what is tolerated: `guardrails: {judge: 1.25}`")
+        raise InputError("a judge needs a tolerated ratio: `guardrails: {judge: 1.25}`")
     if not all(judge.model.partition("/")):
-        raise InputError(f"`model` is PROVIDER/MODEL, not {judge.model!r}")
+        raise InputError(f"`model` must be PROVIDER/MODEL, not {judge.model!r}")
     if not 1 <= judge.share_bps <= BUCKETS:
-        raise InputError(f"`share_bps` is 1 to {BUCKETS} basis points (5 % is 500)")
+        raise InputError(f"`share_bps` must be 1 to {BUCKETS} basis points (5 % is 500)")
     if not judge.max_usd > 0:
-        raise InputError("`max_usd` must be above 0: without money nothing is judged")
+        raise InputError(
+            "`max_usd` must be above 0: the judge cannot read answers without money"
+        )
     if not 0 < judge.timeout_s <= MAX_WAIT_S:
-        raise InputError(f"`timeout_s` is above 0, and {MAX_WAIT_S:g} s at the most")
+        raise InputError(f"`timeout_s` must be above 0 and at most {MAX_WAIT_S:g} s")
     if not 0 < len(judge.criteria.strip()) <= MAX_CRITERIA_LENGTH:
         raise InputError(
-            f"`criteria` says in 1 to {MAX_CRITERIA_LENGTH} characters what a good answer is"
+            f"`criteria` must describe a good answer in 1 to {MAX_CRITERIA_LENGTH} characters"
         )

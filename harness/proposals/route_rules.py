@@ -1,8 +1,8 @@
-"""Compares a proposal with its route's rules: what another person has to approve, and what
-is different on the route by now.
+"""Compares a proposal with its route's rules: settings that another person must approve, and
+differences from the route's present rules.
 
-Rules are changed while a proposal is open, and a person who registers one by the command line
-does so with a configuration of his own: the control plane's is the one that counts.
+Rules may change while a proposal is open, and a person may register a proposal on the command
+line with another configuration: the control plane's configuration counts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,8 +41,8 @@ OTHER_RULES: Final = "registered under other rules than the route has"
 
 
 def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> list[str]:
-    """Lists in words where a proposal asks for less than its route does, without its registered
-    reasons for a second person. Raises NotFound when the policy is gone.
+    """Lists the rules of the route that a proposal weakens, except its registered reasons for a
+    second person. Raises NotFound if the policy no longer exists.
     """
     route = routes.require_route(tx, proposal.route)
     pins = [Suites(tx).get(plan.suite_digest) for plan in proposal.plans]
@@ -61,10 +61,10 @@ def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> 
 
 
 def require_current_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
-    """Requires that the proposal asks for all that its route does now. Raises ProofRefused."""
+    """Requires that the proposal follows its route's present rules. Raises ProofRefused."""
     if rule_differences := list_rule_differences(ctx, tx, proposal):
         raise ProofRefused(
-            f"{proposal.id}: {OTHER_RULES} ({'; '.join(rule_differences)}): propose again"
+            f"{proposal.id}: {OTHER_RULES} ({'; '.join(rule_differences)}); propose again"
         )
 
 
@@ -73,7 +73,7 @@ def _suites(route: Route, proposal: Proposal) -> Iterator[str]:
     for suite in route.settings.suites:
         plan = plans.pop(suite.suite, None)
         if plan is None:
-            yield f"suite {suite.suite}: {suite.role.value} on the route, and not proposed"
+            yield f"suite {suite.suite}: {suite.role.value} on the route, but not proposed"
         elif plan.role is not suite.role:
             yield f"suite {suite.suite}: {suite.role.value} on the route, not {plan.role.value}"
         elif plan.combine and plan.weight != suite.weight:
@@ -81,16 +81,16 @@ def _suites(route: Route, proposal: Proposal) -> Iterator[str]:
             yield f"suite {suite.suite}: weighs {weights}"
     for plan in plans.values():
         if plan.role is SuiteRole.PRIMARY:
-            yield f"suite {plan.suite}: not of the route any more, and primary in the proposal"
+            yield f"suite {plan.suite}: primary in the proposal, but no longer on the route"
 
 
 ADDENDUM: Final = "prompt addendum"
-SHOWN: Final = 2000  # characters of one
+SHOWN: Final = 2000  # characters of an addendum
 
-# Suite to what it decides on a route, and how much it counts.
+# Suite → its role on a route, and its weight.
 Parts = Mapping[str, tuple[SuiteRole, float]]
 
-# Roles before and after that ask for more; None for a suite that the route has not.
+# Changes (before, after) to a stricter role; None for a suite that is not on the route.
 STRICTER: Final = frozenset(
     {
         (None, SuiteRole.REQUIRED),
@@ -104,7 +104,7 @@ def list_choices_beyond(rules: GatePolicy, chosen: GatePolicy) -> list[str]:
     found = []
     if chosen.claim not in rules.allowed_claims:
         allowed = ", ".join(rules.allowed_claims)
-        found.append(f"the claim {chosen.claim.value}, of {allowed}")
+        found.append(f"the claim {chosen.claim.value}; it allows {allowed}")
     if chosen.margin > rules.largest_margin:
         found.append(f"a margin of {chosen.margin:g}, above {rules.largest_margin:g}")
     if chosen.min_saving < rules.min_saving:
@@ -121,7 +121,7 @@ def _policy(ctx: Context, route: Route, proposal: Proposal) -> Iterator[str]:
         min_saving=asked.gate.min_saving,
     )
     if asked != replace(rules, gate=chosen):
-        yield f"the policy {rules.name} has other rules than {asked.name} had"
+        yield f"the policy {rules.name} has other rules than {asked.name} had at registration"
     yield from list_choices_beyond(rules.gate, asked.gate)
 
 
@@ -133,9 +133,9 @@ def find_second_person_reasons(
     candidate: Target | None,
     proposer: Actor | None,
 ) -> dict[str, Any]:
-    """Finds what another person than the proposer has to approve, whatever the policy says:
-    suites that nobody accepted, an incumbent that the proposer brought back, words for every
-    prompt. candidate, proposer: None where not known yet.
+    """Finds settings that another person than the proposer must approve, under any policy:
+    suites that no person accepted, an incumbent that the proposer restored, added prompt text.
+    candidate, proposer: None if unknown.
     """
     found = _find_other_suites(ctx, tx, route, pins, proposer)
     if proposer is not None:
@@ -152,11 +152,11 @@ def _find_other_suites(
     pins: Sequence[SuitePin],
     proposer: Actor | None,
 ) -> dict[str, Any]:
-    """Suites that are other than those that a person has accepted for this route.
+    """Finds suites that differ from the suites that a person accepted for this route.
 
-    Accepted is the newer of what the route had when it was created or another person than the
-    proposer named its suites, and what the last proposal was let in with. The first proposal of
-    a route without either sets the measure. proposer: None for somebody who named none of them.
+    Accepted is the newer of two versions: the last proposal that was let in, and the route's
+    suites as created or as named by another person than the proposer. Without either, the first
+    proposal of a route sets the standard. proposer: None for a person who named none of them.
     """
     named = _named(ctx, tx, route, proposer)
     let_in = next(iter(Proposals(tx).let_in(route.name)), None)
@@ -183,9 +183,9 @@ def _find_other_suites(
 def _named(
     ctx: Context, tx: Transaction, route: Route, proposer: Actor | None
 ) -> Sequence[RouteRecord]:
-    """The route's versions from the one on that got its suites by a person who may speak for
-    them: not by the proposer, where the route's policy asks for two people. Who creates a route
-    may name the first.
+    """Returns the route's versions since a person with the right to name suites named the
+    present suites. If the policy requires two people, the proposer has no such right, except by
+    creating the route.
     """
     history = Routing(tx).history(route.name)
     alone = proposer is None or ctx.policy(route.settings.policy).self_approval
@@ -202,7 +202,7 @@ def _content(record: RouteRecord) -> list[tuple[RouteSuite, str]]:
 
 
 def _accepted(tx: Transaction, named: Sequence[RouteRecord], suite: str) -> str:
-    """The digest of the newer one; empty where there is none."""
+    """Returns the digest of the newer version; empty if there is none."""
     let_in = (
         (proposal.created_at, plan.suite_digest)
         for proposal in Proposals(tx).let_in(named[0].route.name)
@@ -214,7 +214,7 @@ def _accepted(tx: Transaction, named: Sequence[RouteRecord], suite: str) -> str:
 
 
 def _since(named: Sequence[RouteRecord], suite: str) -> list[tuple[datetime, str]]:
-    """Since when the settings had the suite as they did first, and its digest."""
+    """Returns the first time and the digest of the suite's present content in the settings."""
     found: list[tuple[datetime, str]] = []
     for record in named:
         suites = record.route.settings.suites
@@ -228,7 +228,7 @@ def _since(named: Sequence[RouteRecord], suite: str) -> list[tuple[datetime, str
 
 
 def _parts(suites: Sequence[RouteSuite]) -> Parts:
-    """A weight counts among several primary suites alone."""
+    """Returns each suite's role and weight. Weights count only among several primary suites."""
     several = sum(suite.role is SuiteRole.PRIMARY for suite in suites) > 1
     return {
         suite.suite: (
@@ -240,7 +240,7 @@ def _parts(suites: Sequence[RouteSuite]) -> Parts:
 
 
 def _loosened(before: Parts, now: Parts) -> dict[str, tuple[str, str]]:
-    """Suites whose part in the decision is neither the same nor a stricter one, in words."""
+    """Returns the suites whose role or weight changed to a less strict one, as text."""
     if not before:
         return {}
     pairs = {name: (before.get(name), now.get(name)) for name in {**before, **now}}
@@ -268,8 +268,8 @@ def _changed(tx: Transaction, accepted: str, now: SuitePin) -> list[str]:
 def _find_restored_incumbent(
     tx: Transaction, route: Route, proposer: Actor, now: datetime
 ) -> dict[str, Any]:
-    """The incumbent, where the proposer brought it back himself in the last 90 days: he chose
-    what his candidate is compared with, and that may be a weaker one than served before.
+    """Reports an incumbent that the proposer restored in the last 90 days, because the proposer
+    then chose the model for the comparison, perhaps a weaker one.
     """
     names = Routing(tx).targets()
     for newer, older in pairwise(Routing(tx).history(route.name)):
@@ -287,7 +287,7 @@ def _find_restored_incumbent(
 
 
 def _find_added_prompt(incumbent: Target, candidate: Target) -> dict[str, Any]:
-    """Finds words for every prompt beyond the incumbent's and the gate's own remedies."""
+    """Finds text for every prompt beyond the incumbent's and the gate's own remedies."""
     added = candidate.request_patch.prompt_addendum
     rest = added
     for known in (incumbent.request_patch.prompt_addendum, *format_prompts()):
@@ -307,18 +307,21 @@ def describe_second_person_reasons(reasons: Mapping[str, Any]) -> list[str]:
 def _describe_one(name: str, difference: Mapping[str, Any]) -> str:
     if name == "incumbent":
         return (
-            f"{difference['proposed']}, which the proposer brought back in the place of "
+            f"{difference['proposed']}, which the proposer restored instead of "
             f"{difference['route']} ({difference['reason']})"
         )
     if name == ADDENDUM:
         more = f" … ({difference['length']} characters)" if difference["length"] > SHOWN else ""
-        return f"adds to every prompt, which may hold answers: {difference['proposed']!r}{more}"
-    return f"not the one accepted for this route ({'; '.join(difference['changed'])})"
+        added = f"{difference['proposed']!r}{more}"
+        return f"adds text to every prompt, which may contain answers: {added}"
+    return (
+        f"differs from the suite accepted for this route ({'; '.join(difference['changed'])})"
+    )
 
 
 def check_judge(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> None:
-    """Checks a policy's judge before anything is paid for: that it can be asked, and that its
-    provider may see the route's class of data (D8).
+    """Checks a policy's judge before any cost: its settings, and whether its provider may see
+    the route's data class (D8).
     """
     canary_judge.check_judge(policy.canary)
     judge = policy.canary.judge
@@ -329,7 +332,7 @@ def check_judge(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> 
     provider = Providers(tx).all().get(target.provider)
     if provider is None or target.model not in provider.prices:
         raise InputError(
-            f"policy {policy.name!r} has its canaries judged by {target.name}, within "
-            f"{format_usd(judge.max_usd)}, and its price is not known: set "
+            f"policy {policy.name!r} lets {target.name} judge its canaries, for up to "
+            f"{format_usd(judge.max_usd)}, but its price is unknown: set "
             f"providers.{target.provider}.prices"
         )

@@ -1,4 +1,4 @@
-"""Lets people submit proposals, of one candidate or of several, which share one alpha."""
+"""Lets people submit proposals, of one candidate or of several that share one alpha."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,10 +29,10 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.runs import Suites
 from harness.routing.table import Route, RouteSettings
 
-MOST_CANDIDATES: Final = 10  # that are proposed together
+MOST_CANDIDATES: Final = 10  # in one selection
 ACCEPT_AT_PROPOSAL: Final = (
-    "An approver accepts it as they propose (`--accept-cost {0} --because …`), or before you "
-    "do: `swapgate proposal accept-cost ROUTE CANDIDATE --up-to {0} --because …`"
+    "An approver may accept it in their own proposal (`--accept-cost {0} --because …`), or "
+    "before yours: `swapgate proposal accept-cost ROUTE CANDIDATE --up-to {0} --because …`"
 )
 
 
@@ -41,17 +41,17 @@ class ProposalRequest:
     route: str
     candidate: str
     reason: str = ""
-    claim: Claim | None = None  # claim, margin, min_saving: None means what the policy says
+    claim: Claim | None = None  # claim, margin, min_saving: None uses the policy's value
     margin: float | None = None
-    # A target id or name that stood before the suites already, and whose results the candidate
-    # was tuned after: its looks count as the candidate's.
+    # A target (id or name) with earlier results, on which the candidate was tuned: its looks
+    # count as the candidate's.
     descends_from: str | None = None
     min_saving: float | None = None
-    # Others for the same swap: the best of those that pass goes on.
+    # Further candidates for the same swap: the best that passes continues.
     rivals: tuple[str, ...] = ()
-    # Of the change request in the team's own system, under which the swap is made.
+    # The change request in the team's own system that covers the swap.
     change_reference: str = ""
-    # The most that a candidate may cost, in costs of the incumbent, and why: by an approver.
+    # Accepted cost of a candidate, in costs of the incumbent, and why; only for an approver.
     accept_cost: float | None = None
     because: str = ""
 
@@ -74,16 +74,16 @@ class ProposalRequest:
 @dataclass(frozen=True, slots=True)
 class ScheduleTerms:
     on_better: OnBetter
-    most_alpha: float  # of each candidate
+    most_alpha: float  # for each candidate
 
 
 def create_proposal(
     ctx: Context, actor: Actor, request: ProposalRequest, note_made: NoteMade = note_nothing
 ) -> Proposal:
-    """Register a proposal: suites, claim, margin, alpha, items and order are fixed from here.
+    """Register a proposal: fixes suites, claim, margin, alpha, items and order.
 
-    Raises RouteBusy when the route has an open proposal, NotFound for an unknown route, target
-    or policy, InputError for a wish that makes no sense.
+    Raises RouteBusy if the route has an open proposal, NotFound for an unknown route, target
+    or policy, and InputError for an invalid request.
     """
     return create_selection(ctx, actor, request, note_made=note_made)[0]
 
@@ -96,16 +96,15 @@ def create_selection(
     *,
     note_made: NoteMade = note_nothing,
 ) -> tuple[Proposal, ...]:
-    """Registers a proposal for each of the request's candidates, all of them or none. terms: of
-    the route's schedule; None for a person's request, which ends the schedule's own while those
-    are measured.
+    """Registers a proposal for each of the request's candidates, all or none. terms: of the
+    route's schedule; None for a person's request, which ends the schedule's open proposals.
 
-    Each has the k-th part of its alpha (statistics.md §1.16). Raises as `create_proposal`, and
-    InputError for a candidate that is named twice.
+    Each candidate gets the k-th part of alpha (statistics.md §1.16). Raises as
+    `create_proposal`, and InputError for a duplicate candidate.
     """
     actor.require(Role.PROPOSER)
     _check_rivals(request)
-    # A suite may take seconds to load, and a unit of work holds up all others: load it first.
+    # Load suites first: loading may take seconds, and a transaction blocks all others.
     preview_proposal(ctx, request, actor)
     several = len(request.candidates)
     selection = ctx.chance.token("sel_") if several > 1 else ""
@@ -123,7 +122,7 @@ def create_selection(
                 on_better=terms.on_better if terms else None,
             )
             if any(proposal.candidate == other.candidate for other in made):
-                raise InputError(f"{candidate} is named twice: each candidate stands once")
+                raise InputError(f"{candidate} is named twice; name each candidate once")
             if not made:
                 note_made(tx, proposal.id)
             Proposals(tx).add(proposal)
@@ -134,7 +133,7 @@ def create_selection(
 
 
 def _end_scheduled(ctx: Context, tx: Transaction, actor: Actor, route: str) -> None:
-    """Ends what the route's schedule still measures: a person does not wait for the clock."""
+    """Ends the schedule's open proposals, because a person need not wait for the schedule."""
     for proposal in Proposals(tx).open():
         if proposal.route == route and proposal.yields:
             because = f"{actor.name} proposed another swap"
@@ -150,13 +149,13 @@ def _end_scheduled(ctx: Context, tx: Transaction, actor: Actor, route: str) -> N
 def _check_rivals(request: ProposalRequest) -> None:
     if len(request.candidates) > MOST_CANDIDATES:
         raise InputError(
-            f"at most {MOST_CANDIDATES} candidates are proposed together, not "
-            f"{len(request.candidates)}: each one more leaves all of them less alpha"
+            f"at most {MOST_CANDIDATES} candidates can be proposed together, not "
+            f"{len(request.candidates)}, because they share alpha"
         )
     if request.rivals and request.descends_from:
         raise InputError(
-            "one target cannot be told as what several candidates descend from: propose the "
-            "one that does alone"
+            "several candidates cannot share one `descends_from`: propose the candidate that "
+            "descends from it alone"
         )
 
 
@@ -167,7 +166,7 @@ def _register(
     request: ProposalRequest,
     place: SelectionPlace,
 ) -> Proposal:
-    """Checks a candidate, and registers its suites. The proposal is not stored yet."""
+    """Checks a candidate and its suites, and builds its proposal without storing it."""
     now = ctx.clock.now()
     route = routes.require_route(tx, request.route)
     _check_baked(route)
@@ -227,19 +226,17 @@ def _find_accepted_cost(
     if request.accept_cost is not None:
         return cost_ratio.accept_cost(actor, request.accept_cost, request.because)
     if request.because.strip():
-        raise InputError(
-            "a reason to accept a cost goes with how many times the cost (`--accept-cost`)"
-        )
+        raise InputError("a reason to accept a cost needs the accepted ratio (`--accept-cost`)")
     return cost_ratio.find_accepted_cost(ctx, tx, request.route, candidate)
 
 
 def _check_change(proposal: Proposal) -> None:
-    """Raises InputError where the change request that the policy asks for cannot come later."""
+    """Raises InputError if a required change request is missing and no approval can add it."""
     missing = proposal.needs_change_reference and not proposal.change_reference
     if missing and not proposal.needs_approval:
         raise InputError(
-            f"the policy {proposal.policy.name!r} asks for a change request, and nobody "
-            "approves this proposal: give its reference (`--change CHG0012345`)"
+            f"the policy {proposal.policy.name!r} requires a change request, and this proposal "
+            "needs no approval: give the reference (`--change CHG0012345`)"
         )
 
 
@@ -251,15 +248,13 @@ def _find_second_person_reasons(
 
 
 def _policy(ctx: Context, settings: RouteSettings, request: ProposalRequest) -> Policy:
-    """The route's policy with what the request chooses. Raises NotAllowed beyond its bounds."""
+    """Returns the route's policy with the request's choices. Raises NotAllowed."""
     policy = ctx.policy(settings.policy)
     gate = policy.gate
     if request.margin is not None and not SHARE_RANGE.holds(request.margin):
-        raise InputError(f"an allowed loss lies in {SHARE_RANGE.text}, not {request.margin}")
+        raise InputError(f"an allowed loss must be in {SHARE_RANGE.text}, not {request.margin}")
     if request.min_saving is not None and not SHARE_RANGE.holds(request.min_saving):
-        raise InputError(
-            f"a share to be saved lies in {SHARE_RANGE.text}, not {request.min_saving}"
-        )
+        raise InputError(f"a saving must be in {SHARE_RANGE.text}, not {request.min_saving}")
     gate = replace(
         gate,
         claim=request.claim or gate.claim,
@@ -268,13 +263,12 @@ def _policy(ctx: Context, settings: RouteSettings, request: ProposalRequest) -> 
     )
     if request.min_saving is not None and gate.claim is not Claim.CHEAPER:
         raise InputError(
-            f"a share to be saved goes with the claim {Claim.CHEAPER.value}, not with "
-            f"{gate.claim.value}"
+            f"a saving needs the claim {Claim.CHEAPER.value}, not {gate.claim.value}"
         )
     if beyond := route_rules.list_choices_beyond(policy.gate, gate):
         raise NotAllowed(
-            f"beyond what the policy {policy.name!r} allows: {'; '.join(beyond)}. Choose "
-            "within it, or let an admin change the policy"
+            f"the policy {policy.name!r} does not allow this: {'; '.join(beyond)}. Choose "
+            "within the policy, or let an admin change it"
         )
     return replace(policy, gate=gate)
 
@@ -282,8 +276,8 @@ def _policy(ctx: Context, settings: RouteSettings, request: ProposalRequest) -> 
 def _check_baked(route: Route) -> None:
     if route.break_glass is not None:
         raise RouteBusy(
-            f"route {route.name!r} is served without proof ({route.break_glass}), and nothing "
-            "is compared with that: end it with `swapgate route break-glass end`"
+            f"route {route.name!r} is served without proof ({route.break_glass}), so it cannot "
+            "be compared: end it with `swapgate route break-glass end`"
         )
     if route.holdback is not None:
         raise RouteBusy(
@@ -301,7 +295,7 @@ def _check_reason(gate: GatePolicy, request: ProposalRequest) -> None:
 
 
 def _check_prices(tx: Transaction, gate: GatePolicy, *arms: Target) -> None:
-    """Before any answer is paid for: what has no price is never shown to be cheaper."""
+    """Checks prices before any cost, because a saving needs known prices."""
     if gate.claim is not Claim.CHEAPER:
         return
     providers = Providers(tx).all()
@@ -309,27 +303,27 @@ def _check_prices(tx: Transaction, gate: GatePolicy, *arms: Target) -> None:
         provider = providers.get(arm.provider)
         if provider is None or arm.model not in provider.prices:
             raise InputError(
-                f"the claim {gate.claim.value} needs both models' prices, and {arm.name} has "
-                f"none: set providers.{arm.provider}.prices"
+                f"the claim {gate.claim.value} needs both models' prices, and the price of "
+                f"{arm.name} is unknown: set providers.{arm.provider}.prices"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class ProposalPreview:
     plans: tuple[SuitePlan, ...]
-    widened: Mapping[str, Any]  # what would need another person's approval, as in `Proposal`
+    widened: Mapping[str, Any]  # settings that would need another person's approval
     risk: FalsePassRisk
     gate: GatePolicy
-    cost: CostRatio  # with what an approver accepted before
-    candidate: str  # in full, as the request's words were read
-    unlisted: str  # that the candidate's provider does not list it; empty for nothing to say
+    cost: CostRatio  # with the acceptance of an approver, if any
+    candidate: str  # full name of the requested model
+    unlisted: str  # set if the candidate's provider does not list it
 
 
 def preview_proposal(
     ctx: Context, request: ProposalRequest, actor: Actor | None = None
 ) -> ProposalPreview:
-    """What `create_proposal` would register for this request; stores nothing. actor: None where
-    the proposer is not known yet.
+    """Returns what `create_proposal` would register; stores nothing. actor: None if the
+    proposer is unknown.
     """
     with ctx.store.read() as tx:
         route = routes.require_route(tx, request.route)

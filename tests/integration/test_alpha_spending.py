@@ -138,7 +138,7 @@ def test_aliases_that_answer_with_one_name_have_one_first_look_together(
     second = plain_world.decided("sim/alias-2")
 
     assert (plan_of(second).look, second.phase) == (1, ProposalPhase.REJECTED)
-    assert f"looks at colours before it were 1 ({first.id})" in second.closed_because
+    assert f"with 1 earlier looks at colours ({first.id})" in second.closed_because
     third = plain_world.decided("sim/alias-2")
     assert (plan_of(third).look, third.phase) == (3, ProposalPhase.CANARY)
 

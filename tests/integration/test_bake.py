@@ -104,7 +104,7 @@ def test_a_bake_whose_control_another_took_away_is_over(baking: SmallInstallatio
     assert not baking.run_once().failed
 
     assert not baking.rollout().baking
-    assert baking.rollout().ended_because == "the route was changed by another"
+    assert baking.rollout().ended_because == "somebody changed the route"
     assert baking.route().version == version
 
 
@@ -286,7 +286,7 @@ def test_who_looked_at_an_older_state_is_told_to_look_again(world: SmallInstalla
     operations.operate(
         world.context(), BEN, "chat", RolloutSignal.PAUSE, "a drill", expected_version=version
     )
-    with pytest.raises(StaleWrite, match="look at it again"):
+    with pytest.raises(StaleWrite, match="check it again"):
         operations.operate(
             world.context(),
             BEN,
@@ -303,9 +303,9 @@ def test_who_looked_at_an_older_state_is_told_to_look_again(world: SmallInstalla
         ([RolloutSignal.PROMOTE, RolloutSignal.PAUSE], IllegalTransition, ": abort, finish"),
         ([RolloutSignal.ADVANCE] * len(CANARY.steps), IllegalTransition, "last step"),
         ([RolloutSignal.FINISH], IllegalTransition, "only a bake"),
-        ([RolloutSignal.HARM], InputError, "for the evidence"),
-        ([RolloutSignal.PROVEN], InputError, "for the evidence"),
-        ([RolloutSignal.STEP_DONE], InputError, "for the evidence"),
+        ([RolloutSignal.HARM], InputError, "only the evidence"),
+        ([RolloutSignal.PROVEN], InputError, "only the evidence"),
+        ([RolloutSignal.STEP_DONE], InputError, "only the evidence"),
     ],
     ids=str,
 )

@@ -119,7 +119,7 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert {"break_glass.propose", "break_glass.confirm"} <= set(actions)
     ((heading, text),) = break_glass.list_notices(world.context())
     assert heading.startswith("Break-glass: route chat is served without proof until")
-    assert "asked for by Ada, confirmed by Bo" in text
+    assert "requested by Ada, confirmed by Bo" in text
     assert open_alerts(world)[0].startswith("route chat is served without proof until")
     with world.store.read() as tx:
         text = Alerts(tx).list()[0].text
@@ -136,7 +136,7 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert headline == "chat: served without proof"
     assert next_command(status) == "swapgate route break-glass list"
 
-    with pytest.raises(RouteBusy, match="nothing is compared with that"):
+    with pytest.raises(RouteBusy, match="so it cannot be compared"):
         world.propose("sim/better")
     world.clock.advance(3599)
     world.run_once()
@@ -169,7 +169,7 @@ def test_a_candidate_promoted_before_it_was_not_taken_back_and_says_who_serves(
     assert status.explain_canary(world.context(), "chat").status.rollback is None
     step = comparison.load_comparison(world.context(), proposal.id).next_step
     assert step == (
-        "nothing; the candidate does not serve now: another model serves for the time of "
+        "none; the candidate does not serve now: another model serves during "
         f"break-glass {made.id}."
     )
     break_glass.end_break_glass(world.context(), OPERATOR, made.id, reason="over")
@@ -197,7 +197,7 @@ def test_a_candidate_whose_place_another_took_does_not_serve(world: SmallInstall
     first, _ = (world.promoted(candidate) for candidate in ("sim/good", "sim/better"))
     assert world.serving() == "better"
     step = comparison.load_comparison(world.context(), first.id).next_step
-    assert step == "nothing; the candidate does not serve now: another model took its place."
+    assert step == "none; the candidate does not serve now: another model took its place."
 
 
 def test_a_rollback_whose_reason_names_a_break_glass_is_still_one_by_hand(
@@ -234,7 +234,7 @@ def test_one_person_in_two_guises_and_a_service_confirm_nothing(
     for who in (ada, second_key, made_by_ada, service, approver, SYSTEM):
         with pytest.raises(NotAllowed):
             break_glass.confirm_break_glass(ctx, who, asked.id)
-    with pytest.raises(NotAllowed, match="no service"):
+    with pytest.raises(NotAllowed, match="and a service cannot"):
         ask(world, service)
     alias = world.person("Ada at home")
     people.link(ctx, OPERATOR, "Ada at home", "Ada", "one woman")
@@ -289,7 +289,10 @@ def test_without_reason_expiry_or_room_nobody_asks_for_it(world: SmallInstallati
         break_glass.confirm_break_glass(ctx, world.person("Bo"), asked.id)
     world.run_once()
     with world.store.read() as tx:
-        assert BreakGlasses(tx).get(asked.id).ended_because == "nobody confirmed it in time"
+        assert (
+            BreakGlasses(tx).get(asked.id).ended_because
+            == "no second person confirmed it in time"
+        )
 
 
 def test_a_freeze_holds_it_back_unless_both_people_saw_the_word(
@@ -342,7 +345,7 @@ def test_where_the_former_incumbent_cannot_return_the_alert_stays_until_it_can(
     assert alert.open
     assert "the provider 'sim' of sim/base was removed" in alert.text
     ((heading, text),) = break_glass.list_notices(ctx)
-    assert heading.endswith("is served without proof, and nobody can take over.")
+    assert heading.endswith("is served without proof, and no model can take over.")
     assert text.endswith("the provider 'sim' of sim/base was removed.")
     with pytest.raises(ProofRefused, match="cannot return"):
         break_glass.end_break_glass(ctx, OPERATOR, asked.id, reason="now")
@@ -367,9 +370,9 @@ def test_a_former_incumbent_that_its_vendor_has_ended_does_not_return(
     assert break_glass.run_once(ctx) == []
     assert world.serving() == "worse"
     assert open_alerts(world) == [
-        "route chat is served without proof, and nobody can take over"
+        "route chat is served without proof, and no model can take over"
     ]
-    with pytest.raises(ProofRefused, match=f"sim/base has ended on {tomorrow}"):
+    with pytest.raises(ProofRefused, match=f"sim/base ended on {tomorrow}"):
         break_glass.end_break_glass(ctx, OPERATOR, made.id, reason="now")
     # A person who knows better goes back by hand.
     manual_rollback.roll_back(ctx, OPERATOR, "chat", reason="it still answers")

@@ -109,7 +109,7 @@ def test_a_canary_whose_proof_was_changed_or_is_not_there_goes_back(
 
 
 def test_what_is_no_action_of_a_canary_is_refused_in_words(world: SmallInstallation) -> None:
-    with pytest.raises(InputError, match="keeps no inputs"):
+    with pytest.raises(InputError, match="has no inputs"):
         audit.replay_action(world.context(), 1)
     with pytest.raises(NotFound, match="no event 9999"):
         audit.replay_action(world.context(), 9999)
@@ -118,7 +118,7 @@ def test_what_is_no_action_of_a_canary_is_refused_in_words(world: SmallInstallat
 @pytest.mark.parametrize(
     ("forgery", "said"),
     [
-        ("UPDATE block SET failures = failures + 1 WHERE number = 1", "not those"),
+        ("UPDATE block SET failures = failures + 1 WHERE number = 1", "differ from the blocks"),
         ("DELETE FROM block WHERE number = 2", "blocks were used"),
         ("UPDATE rollout SET policy = replace(policy, '0.05', '0.5')", "policy"),
     ],

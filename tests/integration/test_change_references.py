@@ -33,7 +33,7 @@ def test_where_nobody_approves_the_proposer_names_the_change_request(
     world: SmallInstallation,
 ) -> None:
     world.policy = asking(POLICY)
-    with pytest.raises(InputError, match="asks for a change request, and nobody approves"):
+    with pytest.raises(InputError, match="requires a change request, and this proposal"):
         world.propose()
     for nonsense in ("two words", "CHG1\n", "-CHG1", "C" * 65):
         with pytest.raises(InputError, match="not a reference of a change request"):

@@ -118,11 +118,11 @@ def test_a_model_without_a_price_is_refused_before_anything_is_asked(
 ) -> None:
     prepared(plain)
 
-    with pytest.raises(InputError, match=r"sim/better has none: set providers\.sim\.prices"):
+    with pytest.raises(InputError, match=r"sim/better is unknown: set providers\.sim\.prices"):
         plain.propose("sim/better", claim=CHEAPER)
-    with pytest.raises(InputError, match="goes with the claim cheaper_and_not_worse"):
+    with pytest.raises(InputError, match="needs the claim cheaper_and_not_worse"):
         plain.propose("sim/good", min_saving=0.2)
-    with pytest.raises(InputError, match="a share to be saved lies in 0"):
+    with pytest.raises(InputError, match="a saving must be in 0"):
         plain.propose("sim/good", claim=CHEAPER, min_saving=1.0)
 
 
@@ -216,8 +216,12 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
     ("suites", "claim", "why"),
     [
         ([RouteSuite("colours", SuiteRole.GUARD)], None, "needs a primary suite"),
-        ([RouteSuite("colours"), RouteSuite("shades")], CHEAPER, "is no question of the claim"),
-        ([RouteSuite("colours"), RouteSuite("colours")], None, "names one twice"),
+        (
+            [RouteSuite("colours"), RouteSuite("shades")],
+            CHEAPER,
+            "which does not fit the claim",
+        ),
+        ([RouteSuite("colours"), RouteSuite("colours")], None, "contains a suite twice"),
     ],
 )
 def test_roles_that_make_no_claim_are_refused(
@@ -242,7 +246,7 @@ def test_without_a_former_run_cost_time_and_spread_are_guessed(
     assert suite_estimate.duration_s is not None
     assert suite_estimate.spread is None
     assert suite_estimate.sd == pytest.approx((0.2 - 0.05**2) ** 0.5)
-    assert f"With {ITEMS} items you can only see differences of" in suite_estimate.warning
+    assert f"With {ITEMS} items the gate can only show differences of" in suite_estimate.warning
 
 
 @pytest.mark.req("F2", "A3")

@@ -329,7 +329,7 @@ def test_a_dry_run_shows_the_plan_stores_nothing_and_is_refused_as_the_proposal_
     done = cli.run("proposal", "create", "chat", "sim/better", "--dry-run")
 
     assert "60" in done.stdout
-    assert "With 60 items you can only see" in done.stderr
+    assert "With 60 items the gate can only show" in done.stderr
     assert "1st candidate on this route in 90 days: up to 5 %" in done.stderr
     assert cli.json("proposal", "list") == []
     wide = ("proposal", "create", "chat", "sim/better", "--margin", "0.9", "--dry-run")

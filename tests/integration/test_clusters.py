@@ -63,7 +63,9 @@ def test_the_estimate_of_such_a_suite_counts_clusters_and_prices_items(
     (found,) = estimate.estimate_proposal(world.context(), ProposalRequest("chat", "sim/good"))
 
     assert found.plan.n_max == ITEMS // SIZE
-    assert f"With {ITEMS // SIZE} clusters you can only see differences of" in found.warning
+    assert (
+        f"With {ITEMS // SIZE} clusters the gate can only show differences of" in found.warning
+    )
     assert found.incumbent is not None
     assert found.cost_usd == pytest.approx(2 * ITEMS * (found.incumbent.cost_usd or 0.0))
 
@@ -180,4 +182,4 @@ def test_the_estimate_says_which_loss_of_a_slice_is_seen(world: SmallInstallatio
     assert found.promotion_from > 200
     texts = " ".join(found.texts)
     assert "slice language = da: a loss of" in texts
-    assert f"no promotion before item {found.promotion_from}, for the slices" in texts
+    assert f"no promotion before item {found.promotion_from}, due to the slices" in texts

@@ -191,7 +191,7 @@ def test_an_expired_waiver_is_told_until_its_target_is_out_of_the_chain(
     (record,) = open_alerts(world)
     assert (record.kind, record.count) == (AlertKind.WAIVER_EXPIRED, 1)
     assert "sim/equal" in record.title
-    assert "ada gave it, and said: not measured yet" in record.text
+    assert "ada gave the waiver for this reason: not measured yet" in record.text
 
     fallback_chain.remove_fallback(ctx, ada, "chat", "sim/equal", reason="it expired")
     fallback_chain.update_waiver_alerts(ctx)

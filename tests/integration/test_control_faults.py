@@ -132,7 +132,7 @@ def test_a_suite_that_vanishes_ends_its_proposal_alone(world: SmallInstallation)
 
     after = world.get(first.id)
     assert after.phase is ProposalPhase.REJECTED
-    assert "colours cannot be loaded any more" in after.closed_because
+    assert "colours can no longer be loaded" in after.closed_because
     assert world.get(second.id).phase is ProposalPhase.CANARY
 
 
@@ -467,7 +467,7 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.ROLLED_BACK
-    assert "changed by another" in after.closed_because
+    assert "somebody changed" in after.closed_because
     table = routes.load_table(world.context())
     assert table.routes["chat"] == back
     assert table.targets[back.incumbent].model == "base"
@@ -515,7 +515,7 @@ def test_a_rollback_by_hand_before_the_canary_ends_the_proposal(
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED
-    assert "incumbent was changed" in after.closed_because
+    assert "somebody changed the route's incumbent" in after.closed_because
 
 
 def test_runs_stop_when_the_gate_has_decided(world: SmallInstallation) -> None:

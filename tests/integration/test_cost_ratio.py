@@ -52,7 +52,7 @@ def test_a_candidate_that_its_canary_would_end_for_is_refused_as_it_is_proposed(
         world.propose(**accepting(2.0))
     with pytest.raises(NotAllowed, match="needs approver"):
         world.propose(**{**accepting(3.5), "actor": ANN})
-    with pytest.raises(InputError, match="needs its reason"):
+    with pytest.raises(InputError, match="needs a reason"):
         world.propose(**accepting(3.5, " "))
     with world.store.read() as tx:
         assert not Proposals(tx).list()
@@ -103,7 +103,7 @@ def test_an_approver_accepts_the_cost_of_one_proposal_of_another_person(
     assert made.accepted_cost.text == "ben accepts up to 3.5 times the cost: it answers more"
 
     decisions.cancel_proposal(world.context(), ANN, made.id)
-    with pytest.raises(InputError, match="before you do: `swapgate proposal accept-cost"):
+    with pytest.raises(InputError, match="before yours: `swapgate proposal accept-cost"):
         world.propose()
     accept(BEN)
     world.clock.advance(31 * 86_400)
@@ -138,7 +138,7 @@ def test_a_price_that_rose_since_waits_for_an_approver_who_accepts_it(
 def test_a_cost_is_accepted_once(world: SmallInstallation) -> None:
     world.policy = approved()
     made = world.decided(**accepting(2.0))
-    with pytest.raises(Conflict, match="That cannot change"):
+    with pytest.raises(Conflict, match="cost cannot change"):
         decisions.approve_proposal(world.context(), CARL, made.id, "more", accept_cost=4.0)
     decisions.approve_proposal(world.context(), CARL, made.id)
     assert world.get(made.id).accepted_cost == made.accepted_cost
@@ -152,7 +152,7 @@ def test_without_a_price_tokens_are_guarded_in_the_place_of_money(
     made = world.decided()
     assert world.rollout().policy.guardrails.output_tokens == 1.5
     text = load_comparison(world.context(), made.id).cost.text
-    assert "The price of sim/better is unknown. In place of the cost, its canary" in text
+    assert "The price of sim/better is unknown. Instead of the cost, its canary" in text
     assert "above 1.5 times as many" in text
 
 

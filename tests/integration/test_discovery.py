@@ -373,7 +373,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
     changed = replace(world.route(), settings=replace(world.route().settings, candidates=plan))
     failed, old, *_ = candidate_rounds.judge_schedules(ctx, [changed])
     assert "provider 'sim' lists no models" in failed
-    assert "could not be read since" in old
+    assert "could not read it since" in old
     names, _ = candidates.select_candidates(ctx, "sim/base", plan)
     assert [model.name for model in names] == ["sim/b-2", "sim/b-free", "sim/better"]
 

@@ -289,7 +289,10 @@ def test_an_approver_sees_what_changed_in_90_days_and_by_whom(
 
     assert proposal_review.risk.number == 2
     assert proposal_review.widened == [
-        "suite colours: not the one accepted for this route (version, 1 then and 2 now)"
+        (
+            "suite colours: differs from the suite accepted for this route "
+            "(version, 1 then and 2 now)"
+        )
     ]
     settings, *proposed = sorted(proposal_review.changes, key=lambda change: change.at)
     assert (settings.by, settings.what) == (SYSTEM.name, "settings")

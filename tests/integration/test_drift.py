@@ -172,7 +172,7 @@ def test_a_model_that_changed_behind_its_name_raises_an_alert_with_the_diff(
 
     record = open_alerts(world)[AlertKind.DRIFT]
     assert record.subject == "route chat, suite colours"
-    assert record.title == "sim/base answers colours otherwise than it did: 41.7 points worse"
+    assert record.title == "sim/base answers colours differently than before: 41.7 points worse"
     assert "−41.7 points (95 % interval −5" in record.text
     assert "25 worse, 35 the same, 0 better" in record.text
     assert "Before: “c" in record.text
@@ -205,7 +205,7 @@ def test_another_name_in_a_users_answer_is_told_before_the_next_run(
 
     record = open_alerts(world)[AlertKind.SERVED_MODEL]
     assert record.title == "the provider of sim/base serves another model: base-2"
-    assert "the runs so far met base-1" in record.text
+    assert "the runs so far used base-1" in record.text
     assert "`swapgate drift run chat`" in record.text
     assert record.count == 1
     assert len(checks(world)) == 1

@@ -96,7 +96,7 @@ def test_what_a_proposal_waits_for_goes_before_a_schedule(world: SmallInstallati
     queue = eval_queue.load_queue(ctx)
     assert {queue[run].needed_by for run in ours} == {(proposal.id,)}
     assert queue[scheduled.id].text == (
-        "waits behind 2 runs; what proposals wait for is taken first"
+        "waits behind 2 runs; runs that proposals need come first"
     )
 
 

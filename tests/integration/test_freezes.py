@@ -133,7 +133,7 @@ def test_an_installation_that_observes_measures_and_waits_until_swaps_are_possib
 
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     (told,) = open_alerts(world, AlertKind.AWAITING_APPROVAL)
-    assert f"Nobody can approve it yet: {OBSERVE_ONLY}." in told
+    assert f"It cannot be approved yet: {OBSERVE_ONLY}." in told
     with pytest.raises(NotAllowed) as refusal:
         decisions.approve_proposal(world.context(), BEN, proposal.id, "it passed")
     assert str(refusal.value).startswith(f"{OBSERVE_ONLY}: {proposal.id} cannot be approved")

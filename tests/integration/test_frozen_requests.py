@@ -170,7 +170,7 @@ def test_of_two_who_roll_back_at_once_one_is_refused_also_without_a_version(
         at=2,
         act=lambda: manual_rollback.roll_back(rival, CY, "chat", reason="complaints"),
     )
-    with pytest.raises(StaleWrite, match="look at it again"):
+    with pytest.raises(StaleWrite, match="check it again"):
         manual_rollback.roll_back(
             world.context(cast("Store", frozen)), BEN, "chat", reason="complaints"
         )

@@ -64,7 +64,7 @@ def test_who_proposed_a_model_makes_no_fallback_of_it_while_its_canary_is_on(
 ) -> None:
     plain_world.in_canary("sim/good", ANN)
     ctx = plain_world.context()
-    with pytest.raises(ProofRefused, match="where another person than its proposer says so"):
+    with pytest.raises(ProofRefused, match="only for a person other than its proposer"):
         fallback_chain.add_fallback(
             ctx, ANN, "chat", FallbackRequest("sim/good"), reason="more redundancy"
         )
@@ -127,7 +127,7 @@ def test_a_rollback_goes_through_where_the_chain_cannot_change_and_says_what_sta
     text = rolled_back(world, proposal)
 
     assert fallbacks(world) == ["sim/equal", "sim/good"]
-    assert "as a fallback it stays (route 'chat': the waiver of ann" in text
+    assert "it is still a fallback (route 'chat': the waiver of ann" in text
     with world.store.read() as tx:
         route = Routing(tx).route("chat")
     assert route is not None
@@ -186,7 +186,7 @@ def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     seen = decisions.review_proposal(plain_world.context(), proposal.id)
     (said,) = seen.widened
-    assert said.startswith("incumbent: sim/base, which the proposer brought back in the place")
+    assert said.startswith("incumbent: sim/base, which the proposer restored instead of")
     assert said.endswith("of sim/better (customers complain)")
     with pytest.raises(NotAllowed):
         decisions.approve_proposal(plain_world.context(), ANN, proposal.id)
@@ -234,7 +234,9 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED
-    assert "suite colours: not the one accepted for this route" in after.closed_because
+    assert (
+        "suite colours: differs from the suite accepted for this route" in after.closed_because
+    )
 
 
 def test_the_older_content_of_a_suite_is_accepted_no_more_after_an_approved_change(
@@ -271,7 +273,7 @@ def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
     plain_world.run_once()
 
     assert plain_world.get(proposal.id).phase is ProposalPhase.REJECTED
-    assert "was revoked since" in plain_world.get(proposal.id).closed_because
+    assert "has since been revoked" in plain_world.get(proposal.id).closed_because
 
 
 def test_who_is_asked_to_approve_is_told_what_is_widened(
@@ -286,9 +288,9 @@ def test_who_is_asked_to_approve_is_told_what_is_widened(
             for alert in Alerts(tx).unsettled()
             if alert.kind is AlertKind.AWAITING_APPROVAL
         )
-    assert "suite colours: not the one accepted for this route" in told.text
+    assert "suite colours: differs from the suite accepted for this route" in told.text
     report = gather_report(plain_world.context(), proposal.id)
-    assert "- `suite colours: not the one accepted" in render_markdown(report)
+    assert "- `suite colours: differs from the suite accepted" in render_markdown(report)
 
 
 def test_a_proposer_takes_back_only_his_own_proposal(plain_world: SmallInstallation) -> None:

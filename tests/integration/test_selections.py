@@ -152,7 +152,7 @@ def test_a_candidate_more_than_was_registered_lets_none_of_them_in(
 
     better = world.get(made[0].id)
     assert better.phase is ProposalPhase.REJECTED
-    assert "has 3 candidates, and was registered for 2" in better.closed_because
+    assert "has 3 candidates, but 2 were registered" in better.closed_because
 
 
 def test_what_was_cancelled_does_not_hold_up_the_others(world: SmallInstallation) -> None:
@@ -203,7 +203,7 @@ def test_a_proof_that_ran_out_while_a_rival_was_measured_is_none(
     world.run_once(turns=6)
     assert world.get(made[0].id).waits_for_rivals
     step = comparison.load_comparison(world.context(), made[0].id).next_step
-    assert step == "nothing; the best goes on once the gate has decided on its rivals."
+    assert step == "none; the best candidate continues once the gate has judged all rivals."
 
     world.clock.advance(120)
     world.run_once()

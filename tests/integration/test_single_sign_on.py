@@ -221,7 +221,7 @@ def test_who_may_hold_a_services_key_decides_with_neither_until_an_admin_says_wh
         [approval] = Approvals(tx).for_proposal(made.id)
         remarks = decisions.list_key_remarks(tx, made, approval)
     assert any(
-        "pipeline, which is a service: whoever has its key" in remark for remark in remarks
+        "pipeline, which is a service: anybody with its key" in remark for remark in remarks
     )
 
 
@@ -239,7 +239,7 @@ def test_an_approver_who_is_declared_to_be_the_proposer_opens_no_canary(
 
     closed = world.get(made.id)
     assert closed.phase is ProposalPhase.REJECTED
-    assert "were declared to be one person since" in closed.closed_because
+    assert "has since declared" in closed.closed_because
 
 
 @pytest.mark.both_databases

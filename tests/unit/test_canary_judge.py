@@ -134,12 +134,12 @@ def test_money_is_what_is_stored_and_as_much_as_every_worker_may_have_spent_sinc
     ("policy", "words"),
     [
         (replace(POLICY, judge=None), "needs `canary.judge`"),
-        (replace(POLICY, guardrails=Guardrails.none()), "needs what is tolerated"),
+        (replace(POLICY, guardrails=Guardrails.none()), "needs a tolerated ratio"),
         (replace(POLICY, judge=replace(JUDGE, model="/x")), "PROVIDER/MODEL"),
         (replace(POLICY, judge=replace(JUDGE, max_usd=0.0)), "without money"),
         (replace(POLICY, judge=replace(JUDGE, share_bps=0)), "basis points"),
         (replace(POLICY, judge=replace(JUDGE, timeout_s=0.0)), "timeout_s"),
-        (replace(POLICY, judge=replace(JUDGE, criteria="  ")), "what a good answer is"),
+        (replace(POLICY, judge=replace(JUDGE, criteria="  ")), "describe a good answer"),
     ],
 )
 def test_a_judge_that_makes_no_sense_is_refused(policy: CanaryPolicy, words: str) -> None:

@@ -133,9 +133,13 @@ def test_a_pace_is_taken_of_many_requests_or_of_a_long_time_and_of_no_trial(
     ("model", "max_usd", "words"),
     [
         ("sim/base", 1.0, ""),
-        ("sim/unpriced", 1.0, "judged by sim/unpriced, within [$]1.00, and its price"),
+        (
+            "sim/unpriced",
+            1.0,
+            "lets sim/unpriced judge its canaries, for up to [$]1.00, but its price",
+        ),
         ("away/base", 1.0, "set providers.away.prices"),
-        ("sim/base", 0.0, "without money nothing is judged"),
+        ("sim/base", 0.0, "the judge cannot read answers without money"),
     ],
 )
 def test_a_judge_is_refused_before_anything_is_paid_for(

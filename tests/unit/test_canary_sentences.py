@@ -41,7 +41,7 @@ POLICY: Final = CanaryPolicy(
     warm_up_s=0.0,
     warm_up_units=1,
 )
-HOLD: Final = "On hold: no router has recorded anything of this route for 5 min"
+HOLD: Final = "On hold: no router has recorded traffic of this route for 5 min"
 
 
 def blocks(

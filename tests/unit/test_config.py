@@ -141,13 +141,13 @@ WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', 
         ("policies:\n  a:\n    canary: {bake_bps: 0}\n", 3, "lie in 1 to 5,000 basis points"),
         (CANARY + " {peak: {start_h: 25}}\n", 3, "is 25; it must lie in 0 to 24"),
         (GUARDED + "latency: -1}\n", 4, "latency: is -1; a tolerated ratio is 0.1"),
-        (GUARDED + "judge: 1.25}\n", 4, "needs `canary.judge`, who reads the answers"),
-        (JUDGED.format("sim/m", 5), 4, "needs what is tolerated"),
+        (GUARDED + "judge: 1.25}\n", 4, "needs `canary.judge`, the model that reads"),
+        (JUDGED.format("sim/m", 5), 4, "needs a tolerated ratio"),
         (GUARDED + "judge: 1.25}\n      judge: {}\n", 5, "model"),
         (HEARD.format("sim", 5), 5, "PROVIDER/MODEL, not 'sim'"),
-        (HEARD.format("sim/m", 0), 5, "without money nothing is judged"),
+        (HEARD.format("sim/m", 0), 5, "the judge cannot read answers without"),
         (HEARD.format("sim/m", "5, share_bps: 0"), 5, "1 to 10,000 basis points"),
-        (HEARD.format("sim/m", "5, timeout_s: 900"), 5, "120 s at the most"),
+        (HEARD.format("sim/m", "5, timeout_s: 900"), 5, "at most 120 s"),
         (
             HEARD.format("sim/m", 5) + "providers: {p: {api_base: 'http://p/v1'}}\n"
             "data_classes: {personal: [p]}\n"

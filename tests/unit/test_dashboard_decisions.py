@@ -141,11 +141,13 @@ def test_where_only_is_observed_what_sends_users_to_a_candidate_is_off_and_emerg
     }
 
     for page, app in pages.items():
-        assert "<b>Observe only.</b> No canary opens, goes on or is promoted" in text(app), page
+        assert "<b>Observe only.</b> No canary opens, continues or is promoted" in text(app), (
+            page
+        )
     for page in ("proposals", "compare"):
         assert _reads(pages[page]) >= {("Approve", False), ("Reject", True)}
         assert f'<p class="note">{_shown(decisions.OBSERVED)}</p>' in text(pages[page])
-    assert "so nobody can approve the canary. It can be rejected." in text(pages["compare"])
+    assert "so the canary cannot be approved. You can reject it." in text(pages["compare"])
     assert _reads(pages["canary"]) >= {
         *(("Abort the canary", True), ("Pause", True), ("Kill switch …", True)),
         *(("Next step", False), ("Promote now", False)),
@@ -191,7 +193,7 @@ def test_an_approval_repeats_verdict_cost_and_risk_and_needs_a_reason(house: Liv
         "Route <b>mail-triage</b>: <b>1 %</b> of its traffic goes to <b>sim/sim-better</b>",
         "the rest stays with <b>sim/sim-base</b>",
         "Better on Support-ticket routing.",
-        "Nothing: it is not slower",
+        "No drawback: it is not slower",
         "This is the 1st candidate on this route in 90 days",
     ):
         assert repeated in text(app), repeated
@@ -207,9 +209,9 @@ def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
     house: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for signal, effect, then in (
-        ("pause", "until somebody resumes it", "is paused at 5 %"),
+        ("pause", "until a person resumes it", "is paused at 5 %"),
         ("promote", "From 5 % to 100 % for sim/sim-better", "is promoted and baking"),
-        ("finish", "harm that shows later is no longer detected", "was promoted"),
+        ("finish", "Swapgate no longer detects harm", "was promoted"),
     ):
         status = canary_text.load_canary(page_frame.context(), "support-chat").status
         assert status is not None
@@ -345,12 +347,12 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
     assert (asked.route, asked.proposer, asked.confirmed) == ("quiet", "ben", False)
     overview = text(shown(monkeypatch, house.config, "overview"))
     assert "; a break-glass waits for a second person</h1>" in overview
-    assert "<b>Break-glass asked for on route quiet.</b> sim/sim-better is to" in overview
+    assert "<b>Break-glass requested for route quiet.</b> sim/sim-better is to" in overview
 
     for name in ("list_open", "list_notices"):
         monkeypatch.setattr(break_glass, name, _forged)
     app = shown(monkeypatch, house.config, "routes", query)
-    assert "What serves without proof cannot be told." in text(app)
+    assert "Swapgate cannot tell which routes serve without proof." in text(app)
     assert ("Kill switch …", True) in _reads(app)
 
 

@@ -269,7 +269,7 @@ def test_what_speaks_against_a_candidate_has_intervals_and_says_what_chance_expl
     )
 
     assert list_drawbacks(better) == []
-    assert describe_absence(better).startswith("Nothing: it is not slower")
+    assert describe_absence(better).startswith("No drawback: it is not slower")
     slower, dearer = list_drawbacks(worse)
     assert (slower.what, slower.clear) == ("0.90 s slower at p95", True)
     assert slower.text == (
@@ -282,7 +282,7 @@ def test_what_speaks_against_a_candidate_has_intervals_and_says_what_chance_expl
     given = {field.name: getattr(found.verdict, field.name) for field in fields(InfraError)}
     unmeasured = replace(worse, verdict=InfraError(**given))
     assert list_drawbacks(unmeasured) == []
-    assert describe_absence(unmeasured) == "Nothing is known: it was not measured."
+    assert describe_absence(unmeasured) == "Unknown: it was not measured."
 
 
 def test_a_large_comparison_shows_the_same_and_its_figures_read_no_sample_whole(

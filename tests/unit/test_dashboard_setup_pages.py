@@ -338,7 +338,7 @@ def test_a_chain_takes_no_new_model_without_evidence_or_a_waiver(
 
     # The dialog in another tab, which was opened before, takes nothing of that back.
     fill(app, {"chain-models-chat-0": []}, "chain-now-chat-0")
-    assert "somebody else changed the chain of route 'chat-0' meanwhile" in text(app)
+    assert "another person changed the chain of route 'chat-0' meanwhile" in text(app)
     assert fallback_chain.list_fallbacks(page_frame.context(), "chat-0") == chain
 
 

@@ -163,10 +163,10 @@ def test_what_only_one_run_has_counts_as_missing_and_is_never_dropped() -> None:
         ("langsmith", "a,b\n1,2\n", "has no columns feedback.NAME"),
         ("langsmith", "feedback.m\n1\n", "has rows with neither an example_id"),
         ("openai-evals", '{"a": 1}\n[2]\n', "line 2: not a JSON object"),
-        ("openai-evals", '{"a": 1}', "has neither the events of oaieval"),
+        ("openai-evals", '{"a": 1}', "contains neither events of oaieval"),
         ("lm-eval", '{"a": 1}', "line 1: has no doc_id"),
         ("inspect", '{"samples": []}', "has no samples"),
-        ("promptfoo", f'{{"score": {"9" * 5_000}}}', "has a number of more digits"),
+        ("promptfoo", f'{{"score": {"9" * 5_000}}}', "contains a number with too many digits"),
         ("lm-eval", f'{{"score": {"9" * 5_000}}}', "line 1: not a JSON object"),
     ],
 )

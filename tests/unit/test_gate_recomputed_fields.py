@@ -71,7 +71,7 @@ def test_a_verdict_is_decided_at_its_moment_in_utc_and_expires_after_its_time() 
     assert [report.suite for report in two.suites] == ["law", "math"]
 
 
-RUNS = "math: its runs are not those of p_1"
+RUNS = "math: its runs differ from the runs of p_1"
 TERMS = "its suites and terms differ from the registration of p_1"
 
 
@@ -79,7 +79,7 @@ TERMS = "its suites and terms differ from the registration of p_1"
     ("registered", "said"),
     [
         *(
-            ({name: "other"}, f"its {name} is not the one of p_1")
+            ({name: "other"}, f"its {name} differs from p_1")
             for name in ("route", "incumbent", "candidate")
         ),
         ({"plans": (replace(PLAN, margin=0.06),)}, TERMS),
@@ -116,12 +116,14 @@ def test_samples_that_make_no_pairs_too_few_or_others_are_told() -> None:
     used = len(verdict.inputs["pairs"]["math"])  # type: ignore[index]
 
     stale = recompute(verdict, found=([*ours, ours[0]], theirs))
-    assert stale.text.startswith("math: the stored samples make no pairs: suite math: item q0")
+    assert stale.text.startswith(
+        "math: the stored samples cannot be paired: suite math: item q0"
+    )
     fewer = recompute(verdict, found=(ours[: used - 1], theirs))
-    assert fewer.text == f"math: {used} items were used, and the stored samples make {used - 1}"
+    assert fewer.text == f"math: {used} items were used, but the stored samples have {used - 1}"
     assert recompute(verdict, found=(ours[:used], theirs)).agrees
     nothing = recompute_verdict(verdict, proposal(), {})
-    assert nothing.text == f"math: {used} items were used, and the stored samples make 0"
+    assert nothing.text == f"math: {used} items were used, but the stored samples have 0"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_items_that_are_not_what_the_samples_say_are_named_up_to_five(
     named = ", ".join(f"q{n}" for n in range(min(changed, 5)))
 
     found = recompute(decided(), found=(ours, others))
-    assert found.text == f"math: items {named}{more} are not what the samples say"
+    assert found.text == f"math: items {named}{more} differ from the samples"
 
 
 def test_another_outcome_or_no_report_is_another_verdict() -> None:
@@ -146,8 +148,8 @@ def test_another_outcome_or_no_report_is_another_verdict() -> None:
     content = {field.name: getattr(passed, field.name) for field in fields(Failed)}
 
     for other, words in (
-        (Failed(**content), "the stored scores give PASSED, and it says FAILED"),
-        (replace(passed, suites=()), "the stored scores give reports on other suites"),
+        (Failed(**content), "the stored scores give PASSED, but the verdict is FAILED"),
+        (replace(passed, suites=()), "the stored scores belong to other suites"),
     ):
         found = recompute(other)
         assert (found.agreement, found.text) == (AgreementLevel.DIFFERS, words)
@@ -167,7 +169,10 @@ def test_a_verdict_by_rules_that_this_version_does_not_have_is_not_decided_again
     found = recompute(replace(verdict, inputs={**verdict.inputs, "rules": rules}))
 
     assert found.agreement is AgreementLevel.FIGURES_DIFFER
-    assert found.text == f"rules {rules} decided it, this version has {RULES_VERSION}: {step}"
+    assert (
+        found.text
+        == f"rules {rules} decided it, but this version has rules {RULES_VERSION}: {step}"
+    )
 
 
 def test_another_model_than_the_verdict_says_is_told() -> None:
@@ -178,7 +183,7 @@ def test_another_model_than_the_verdict_says_is_told() -> None:
 
     assert recompute(verdict, found=(ours, named)).agrees
     text = recompute(verdict, found=(ours, other)).text
-    assert text == "math: the stored samples were served by others than the verdict says"
+    assert text == "math: the stored samples name other served models than the verdict"
     # A verdict that does not say it is older than that is noted.
     assert recompute(decided(), found=(ours, named)).agrees
 
@@ -213,8 +218,8 @@ def test_sentences_and_last_digits_may_differ_and_each_other_figure_is_named() -
     close = {"delta": report.delta * (1 + 5e-10), "log_e_bad": report.log_e_bad * (1 - 5e-10)}
     assert compared(reason="other words", **close).agrees
     assert compared(log_e_bad=0.0, delta=0.0).text == (
-        f"math: delta is {report.delta}, and it says 0.0; "
-        f"math: log_e_bad is {report.log_e_bad}, and it says 0.0"
+        f"math: delta is {report.delta}, but the verdict has 0.0; "
+        f"math: log_e_bad is {report.log_e_bad}, but the verdict has 0.0"
     )
     assert compared(n_used=0, wins=0).agreement is AgreementLevel.DIFFERS
     many = dict.fromkeys(("wins", "ties", "losses", "n_used", "n_max", "margin"), 10**6)

@@ -128,14 +128,14 @@ SINCE, NO_CAP = "since 1 Nov 2026 (UTC)", "there is no monthly cap"
             report(2.1, 0, 2.0, "the cap is reached"),
             (
                 f"$2.10 spent {SINCE} of $2.00: evals, judges, shadows and drift checks wait, "
-                "and turns of agents are refused"
+                "and Swapgate refuses turns of agents"
             ),
         ),
-        (report(1.5, 3), f"$1.50 spent {SINCE}, beside 3 calls of unknown price; {NO_CAP}"),
-        (report(0.0, 257), f"257 calls {SINCE}, none of a known price; {NO_CAP}"),
+        (report(1.5, 3), f"$1.50 spent {SINCE}, plus 3 calls of unknown price; {NO_CAP}"),
+        (report(0.0, 257), f"257 calls {SINCE}, all of unknown price; {NO_CAP}"),
         (
             report(0.0, 257, 2.0),
-            f"257 calls {SINCE}, below a cap of $2.00, none of a known price",
+            f"257 calls {SINCE}, below a cap of $2.00, all of unknown price",
         ),
     ],
 )

@@ -1,4 +1,6 @@
-"""Parses the results of other eval tools, as `gate decide --from` names them."""
+"""Parses result files of other eval tools; the functions match values of `gate decide
+--from`.
+"""
 
 import json
 import math
@@ -21,13 +23,13 @@ from harness.frame.errors import InputError
 
 
 def parse_openai_evals(text: str) -> list[ScoredRun]:
-    """Parses a log, or a run's output items. Raises InputError for what is neither."""
+    """Parses a log, or a run's output items. Raises InputError for any other file."""
     rows = parse_json_rows(text, "data")
     if any("datasource_item_id" in row for row in rows):
         return _parse_items(rows)
     if any("sample_id" in row and "type" in row for row in rows):
         return [_parse_events(rows)]
-    raise InputError("has neither the events of oaieval nor the output items of a run")
+    raise InputError("contains neither events of oaieval nor output items of a run")
 
 
 def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
@@ -35,22 +37,22 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
     functions = spec.get("completion_fns")
     model = str(functions[0]) if isinstance(functions, list) and functions else ""
     scores: dict[str, dict[str, float | None]] = {}
-    asked: dict[str, object] = {}
-    wanted: dict[str, object] = {}
+    questions: dict[str, object] = {}
+    expected: dict[str, object] = {}
     failed: set[str] = set()
     for row in rows:
         if "sample_id" not in row:
             continue
         item, data = str(row["sample_id"]), as_mapping(row.get("data"))
-        own = scores.setdefault(item, {})  # an item that was asked, and perhaps never scored
+        own = scores.setdefault(item, {})  # an item of the run, perhaps without scores
         match row.get("type"):
             case "match":
                 own["match"] = numeric_score(data.get("correct"))
-                wanted.setdefault(item, data.get("expected"))
+                expected.setdefault(item, data.get("expected"))
             case "metrics":
                 own |= numeric_scores(data)
-            case "sampling":  # the first asks the item, later ones may ask a judge
-                asked.setdefault(item, data.get("prompt"))
+            case "sampling":  # the first asks the item, later samplings may ask a judge
+                questions.setdefault(item, data.get("prompt"))
             case "error":
                 failed.add(item)
             case _:
@@ -60,8 +62,8 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
             item,
             own,
             item in failed,
-            question_key(asked.get(item)),
-            revision=question_key(wanted.get(item)),
+            question_key(questions.get(item)),
+            revision=question_key(expected.get(item)),
         )
         for item, own in scores.items()
     ]
@@ -91,15 +93,15 @@ def parse_lm_eval(text: str) -> list[ScoredRun]:
     for line, row in parse_json_lines(text):
         if "doc_id" not in row:
             raise InputError(f"line {line}: has no doc_id: give the file samples_TASK_….jsonl")
-        # A filter has a row of its own for each document.
+        # lm-eval writes one row per filter for each document.
         id_, revision = str(row["doc_id"]), str(row.get("doc_hash") or "")
         scores, unread = _lm_eval_scores(row)
-        asked = question_key(row.get("doc")) or revision
+        question = question_key(row.get("doc")) or revision
         before = merged.setdefault(f"{id_} {revision}", ScoredSample(id_, {}))
         merged[f"{id_} {revision}"] = ScoredSample(
             id_,
             {**before.scores, **scores},
-            question=asked,
+            question=question,
             revision=revision,
             unread={**before.unread, **unread},
         )
@@ -109,7 +111,7 @@ def parse_lm_eval(text: str) -> list[ScoredRun]:
 def _lm_eval_scores(
     row: Mapping[str, object],
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """The metrics that the row names, with its filter where that is not the plain one."""
+    """Returns the row's metrics, suffixed with the filter name unless the filter is `none`."""
     names = row.get("metrics")
     known = [str(name) for name in names] if isinstance(names, list) else []
     filtered = str(row.get("filter", "none"))
@@ -117,7 +119,7 @@ def _lm_eval_scores(
     return read_scores({f"{name}{ending}": row.get(name) for name in known})
 
 
-# How Inspect's own metrics read the grades of a scorer (`value_to_float`).
+# Inspect's own metrics convert the grades of a scorer in this way (`value_to_float`).
 _GRADES: Final[Mapping[str, float]] = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 _WORDS: Final[Mapping[str, float]] = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 
@@ -156,11 +158,11 @@ def _inspect_sample(row: Mapping[str, object]) -> ScoredSample:
     return ScoredSample(id_, scores, bool(row.get("error")), question, unread=unread)
 
 
-_CUT: Final = 5_120  # characters of a text that a log's summary keeps
+_CUT: Final = 5_120  # characters of a text in a log's summary
 
 
 def _inspect_question(row: Mapping[str, object], id_: str) -> str:
-    """Its content as a log's summary has it; with the id where the summary has not all."""
+    """Returns the question key of a log's summary; adds the id if the summary truncates it."""
     given, target = row.get("input"), row.get("target")
     if not given:
         return ""
@@ -175,8 +177,8 @@ def _inspect_question(row: Mapping[str, object], id_: str) -> str:
             cut = cut or beside or len(str(text)) > _CUT
             texts.append("" if beside else str(text)[:_CUT])
         texts.append(str(as_mapping(message).get("role")))
-    wanted = [str(one)[:_CUT] for one in (target if isinstance(target, list) else [target])]
-    return question_key(texts, wanted, row.get("choices"), id_ if cut else None)
+    expected = [str(one)[:_CUT] for one in (target if isinstance(target, list) else [target])]
+    return question_key(texts, expected, row.get("choices"), id_ if cut else None)
 
 
 def _grade(value: object) -> float | None:
@@ -201,8 +203,8 @@ def parse_braintrust(text: str) -> list[ScoredRun]:
     for row in rows:
         name = str(row.get("experiment_name") or row.get("experiment_id") or "")
         scores, unread = read_scores(as_mapping(row.get("scores")))
-        asked = row.get("input")
-        question = question_key(asked, row.get("expected")) if asked else ""
+        given = row.get("input")
+        question = question_key(given, row.get("expected")) if given else ""
         failed = bool(row.get("error"))
         sample = ScoredSample(_braintrust_item(row), scores, failed, question, unread=unread)
         runs.setdefault(name, []).append(sample)
@@ -210,7 +212,7 @@ def parse_braintrust(text: str) -> list[ScoredRun]:
 
 
 def _is_root(row: Mapping[str, object]) -> bool:
-    """Whether a row is a test case, and not a span within one."""
+    """Tells whether a row is a test case, not a span within a test case."""
     if isinstance(row.get("is_root"), bool):
         return bool(row["is_root"])
     parents = row.get("span_parents")
@@ -218,13 +220,13 @@ def _is_root(row: Mapping[str, object]) -> bool:
 
 
 def _braintrust_item(row: Mapping[str, object]) -> str:
-    """The dataset's record, or else the input: by these Braintrust compares experiments."""
+    """Returns the dataset record's id, or the input, by which Braintrust matches rows."""
     origin = as_mapping(row.get("origin"))
     record = row.get("dataset_record_id") or origin.get("id")
     return str(record) if record else json.dumps(row.get("input"), sort_keys=True)
 
 
-# Of `failureReason`: 1 is an assertion that failed, which is a score.
+# The value of `failureReason` for an error; 1 is a failed assertion, which counts as a score.
 _ERROR: Final = 2
 
 
@@ -233,7 +235,9 @@ def parse_promptfoo(text: str) -> list[ScoredRun]:
     results = document.get("results")
     rows = as_mapping(results).get("results") if isinstance(results, dict) else results
     if not isinstance(rows, list):
-        raise InputError("has no results.results: write it by `promptfoo eval --output`")
+        raise InputError(
+            "has no results.results: write the file with `promptfoo eval --output`"
+        )
     runs: dict[tuple[str, str], list[ScoredSample]] = {}
     prompts: dict[tuple[str, str], str] = {}
     for row in map(as_mapping, rows):
@@ -262,7 +266,7 @@ def _provider(row: Mapping[str, object]) -> str:
 
 def _promptfoo_sample(row: Mapping[str, object]) -> ScoredSample:
     reason = row.get("failureReason")
-    # Before there were reasons, an error was told by the grade that is missing.
+    # Older promptfoo versions have no `failureReason`; there, a missing grade marks an error.
     failed = reason == _ERROR or (
         reason is None and bool(row.get("error")) and not row.get("gradingResult")
     )
@@ -270,7 +274,9 @@ def _promptfoo_sample(row: Mapping[str, object]) -> ScoredSample:
     scores, unread = read_scores(values | dict(as_mapping(row.get("namedScores"))))
     name, question = _promptfoo_question(row)
     if not name:
-        raise InputError("has rows with neither vars nor a prompt, which say what was asked")
+        raise InputError(
+            "has rows with neither vars nor a prompt, so their questions are unknown"
+        )
     cached = bool(as_mapping(row.get("response")).get("cached") or row.get("cached"))
     return ScoredSample(name, scores, failed, question, unread=unread, cached=cached)
 
@@ -279,11 +285,11 @@ _GRADING: Final = ("provider", "rubricPrompt", "factuality", "transform", "postp
 
 
 def _promptfoo_question(row: Mapping[str, object]) -> tuple[str, str]:
-    """What is asked, for people, and a key of that and of the assertions."""
+    """Returns a readable question, and a key of the question and its assertions."""
     test = as_mapping(row.get("testCase"))
     given = as_mapping(row.get("vars")) or as_mapping(test.get("vars"))
-    # As promptfoo compares: other names are of a run, and not of the test.
-    asked = {
+    # promptfoo ignores the same variables, because they belong to a run and not to a test.
+    variables = {
         name: value
         for name, value in given.items()
         if not name.startswith("_") and name != "sessionId"
@@ -293,9 +299,9 @@ def _promptfoo_question(row: Mapping[str, object]) -> tuple[str, str]:
     options = as_mapping(test.get("options"))
     graded = [test.get("assert") or [], test.get("threshold")]
     graded += [options.get(name) for name in _GRADING]
-    what: object = asked or raw
-    name = json.dumps(what, sort_keys=True, ensure_ascii=False) if what else ""
-    return name, question_key([what], graded) if what else ""
+    content: object = variables or raw
+    name = json.dumps(content, sort_keys=True, ensure_ascii=False) if content else ""
+    return name, question_key([content], graded) if content else ""
 
 
 def parse_deepeval(text: str) -> list[ScoredRun]:
@@ -324,7 +330,9 @@ def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
 def parse_langfuse(text: str) -> list[ScoredRun]:
     rows = parse_json_rows(text, "item_results", "itemResults", "data")
     if not any(isinstance(_langfuse_scores(row), list) for row in rows):
-        raise InputError("has neither item_results with evaluations nor traces with scores")
+        raise InputError(
+            "contains neither item_results with evaluations nor traces with scores"
+        )
     runs: dict[str, list[ScoredSample]] = {}
     for row in rows:
         named = _first(row, "dataset_run_name", "datasetRunName", "run_name", "runName")
@@ -349,8 +357,8 @@ def _langfuse_sample(row: Mapping[str, object]) -> ScoredSample:
     id_ = _first(row, "dataset_item_id", "datasetItemId") or _first(
         metadata, "dataset_item_id", "datasetItemId"
     )
-    wanted = _first(item, "expected_output", "expectedOutput")
-    question = question_key(item.get("input"), wanted) if item.get("input") else ""
+    expected = _first(item, "expected_output", "expectedOutput")
+    question = question_key(item.get("input"), expected) if item.get("input") else ""
     failed = row.get("level") == "ERROR" or bool(row.get("error"))
     return ScoredSample(str(id_ or item.get("id")), scores, failed, question, unread=unread)
 

@@ -1,6 +1,6 @@
-"""Scores of one model as another tool exported them, and the pairs of two such runs. Samples
-that failed or have no score count. An item is a question, by its content: repeats of it are
-epochs, and a pair is two answers to one question. No verdict is made of them.
+"""Scores of one model from another tool's export, and the pairs of two such runs. Failed and
+unscored samples count. An item is identified by its question's content: repeats of a question
+are epochs, and a pair is two answers to one question. These pairs give no verdict.
 """
 
 import json
@@ -16,15 +16,17 @@ from harness.frame.text_files import text_lines
 
 @dataclass(frozen=True, slots=True)
 class ScoredSample:
-    """One answer. Samples of equal questions are repeats of one item, whatever the ids."""
+    """One answer. Samples with equal questions are repeats of one item, for any ids."""
 
-    id: str  # as the tool calls the item
-    scores: Mapping[str, float | None]  # by metric; None where it was not scored
+    id: str  # the tool's id of the item
+    scores: Mapping[str, float | None]  # by metric; None if not scored
     failed: bool = False  # the model or the tool gave an error instead of an answer
-    question: str = ""  # key of all that is asked and wanted; empty where the file has none
+    question: str = ""  # key of question and expected answer; empty if the file has none
     revision: str = ""  # the tool's own hash of the item
-    unread: Mapping[str, str] = field(default_factory=dict)  # metric → what is no score
-    cached: bool = False  # a repeat of an earlier answer: no model was asked
+    unread: Mapping[str, str] = field(
+        default_factory=dict
+    )  # metric → value that is not a score
+    cached: bool = False  # a repeated earlier answer, without a call of the model
 
     def score(self, metric: str) -> float | None:
         return None if self.failed else self.scores.get(metric)
@@ -32,14 +34,15 @@ class ScoredSample:
 
 @dataclass(frozen=True, slots=True)
 class ScoredRun:
-    """What one model got, in the file's order; an item may have been asked several times."""
+    """The results of one model, in the file's order; an item may have several samples."""
 
-    model: str  # or whatever else the file calls it by
+    model: str  # or another name of the run in the file
     samples: Sequence[ScoredSample]
     metrics: tuple[str, ...] = field(default=())
-    # What both runs have to have alike, as `task version` → `2`; a scorer's by its metric.
+    # Settings that must be equal in both runs, such as `task version` → `2`; a scorer's
+    # settings by its name.
     terms: Mapping[str, str] = field(default_factory=dict)
-    prompt: str = ""  # the template, where the file has one
+    prompt: str = ""  # the template, if the file contains it
 
     @classmethod
     def from_samples(
@@ -61,12 +64,12 @@ def parse_json(text: str) -> object:
     except RecursionError:
         raise InputError("is nested too deep") from None
     except ValueError:
-        raise InputError("has a number of more digits than can be read") from None
+        raise InputError("contains a number with too many digits") from None
     return value
 
 
 def parse_json_lines(text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """Yields (line, object) of JSON lines. Raises InputError for a line that is none."""
+    """Yields (line, object) of JSON lines. Raises InputError for any other line."""
     for number, line in text_lines(text):
         try:
             value = json.loads(line)
@@ -78,7 +81,7 @@ def parse_json_lines(text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
 
 
 def parse_json_rows(text: str, *names: str) -> list[Mapping[str, object]]:
-    """Parses rows that stand in a list, in a list below one of `names`, or one in a line.
+    """Parses rows in a list, in a list under one of `names`, or one row in each line.
 
     Raises InputError for anything else.
     """
@@ -103,7 +106,7 @@ def as_mapping(value: object) -> Mapping[str, object]:
 
 
 def numeric_score(value: object) -> float | None:
-    """A number, or true and false as 1 and 0; None for what is no score."""
+    """Returns a number, or true and false as 1 and 0; None for any other value."""
     if isinstance(value, bool):
         return float(value)
     if isinstance(value, int | float) and value == value and abs(value) < 1e300:  # noqa: PLR0124
@@ -112,7 +115,7 @@ def numeric_score(value: object) -> float | None:
 
 
 def numeric_scores(values: Mapping[str, object]) -> dict[str, float | None]:
-    """The numbers among named values; what is null was to be scored and was not."""
+    """Returns the numbers among named values; null marks a missing score."""
     return {
         str(name): numeric_score(value)
         for name, value in values.items()
@@ -123,7 +126,7 @@ def numeric_scores(values: Mapping[str, object]) -> dict[str, float | None]:
 def read_scores(
     values: Mapping[str, object], read: Callable[[object], float | None] = numeric_score
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """The scores by name, and the values that are there and are none."""
+    """Returns the scores by name, and the values that cannot be read as scores."""
     scores = {str(name): read(value) for name, value in values.items()}
     unread = {
         str(name): str(value)
@@ -133,12 +136,12 @@ def read_scores(
     return scores, unread
 
 
-# What tells rows apart that ask the same.
+# Columns that distinguish rows with the same question.
 _ROW_NAMES: Final = frozenset({"id", "_id", "idx", "index", "doc_id", "uuid", "row", "row_id"})
 
 
 def question_key(*parts: object) -> str:
-    """Names question and wanted answer by content, without a row's id; empty for none."""
+    """Builds a key of question and expected answer, without a row's id; empty for none."""
     plain = [_content(part) for part in parts]
     if not any(part not in (None, "", {}, []) for part in plain):
         return ""
@@ -156,12 +159,12 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
-    """Holds an item's scores by both models, by epoch; None for a missing one."""
+    """Holds an item's scores by both models, by epoch; None for a missing score."""
 
     item: str
     incumbent: tuple[float | None, ...]
     candidate: tuple[float | None, ...]
-    groups: tuple[str, ...] = ()  # of a CSV file: its values in the columns of groups
+    groups: tuple[str, ...] = ()  # for a CSV file: values of its group columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ class GapCount:
 
 @dataclass(frozen=True, slots=True)
 class ExportedPairs:
-    """Holds the pairs of two exported runs. It is no verdict, and no proof of anything."""
+    """Holds the pairs of two exported runs, which are neither a verdict nor proof."""
 
     metric: str
     incumbent: str
@@ -186,11 +189,11 @@ class ExportedPairs:
     pairs: tuple[PairRow, ...]
     incumbent_gaps: GapCount
     candidate_gaps: GapCount
-    notes: tuple[str, ...] = ()  # what people have to know of these pairs
+    notes: tuple[str, ...] = ()  # remarks for people about these pairs
 
 
 def choose_run(runs: Sequence[ScoredRun], name: str, option: str) -> ScoredRun:
-    """Picks the named run. name: empty where there is one. Raises InputError."""
+    """Picks the named run. name: may be empty for a single run. Raises InputError."""
     names = [run.model for run in runs]
     if not name and len(runs) == 1:
         return runs[0]
@@ -205,7 +208,8 @@ def choose_run(runs: Sequence[ScoredRun], name: str, option: str) -> ScoredRun:
 
 
 def choose_metric(incumbent: ScoredRun, candidate: ScoredRun, name: str, usual: str) -> str:
-    """Picks the named metric, else the only or the usual one of both. Raises InputError."""
+    """Picks the named metric, otherwise the only or the usual shared metric. Raises
+    InputError."""
     shared = [metric for metric in incumbent.metrics if metric in candidate.metrics]
     if name:
         if name not in shared:
@@ -220,7 +224,7 @@ def choose_metric(incumbent: ScoredRun, candidate: ScoredRun, name: str, usual: 
 
 
 def pair_runs(incumbent: ScoredRun, candidate: ScoredRun, metric: str) -> ExportedPairs:
-    """Pairs two runs by question, else by id; what one of them lacks has no score, and counts.
+    """Pairs two runs by question, or by id; an item that a run lacks counts without a score.
 
     Raises InputError for runs of different tasks, scorers or data, for scores beyond 0 to 1,
     and for a run without a readable score.
@@ -252,7 +256,7 @@ _Groups = Mapping[str, Sequence[ScoredSample]]
 
 
 def _grouped(incumbent: ScoredRun, candidate: ScoredRun) -> tuple[_Groups, _Groups]:
-    """Groups samples by question, or by id where a question is missing or all have one text."""
+    """Groups samples by question, or by id if a question is missing or all texts are equal."""
     questions = {sample.question for run in (incumbent, candidate) for sample in run.samples}
     by_question = "" not in questions and len(questions) > 1
     found: list[dict[str, list[ScoredSample]]] = []
@@ -266,7 +270,7 @@ def _grouped(incumbent: ScoredRun, candidate: ScoredRun) -> tuple[_Groups, _Grou
 
 
 def _names(groups: _Groups) -> Mapping[str, str]:
-    """A name of its own for each item: its first id."""
+    """Gives each item a unique name: its first id, numbered if necessary."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for key, samples in groups.items():
@@ -283,12 +287,12 @@ def _check_terms(incumbent: ScoredRun, candidate: ScoredRun, metric: str) -> Non
         if ours != theirs and (of_metric or not term.startswith("scorer ")):
             raise InputError(
                 f"the runs differ in {term}: {ours[:80]!r} and {theirs[:80]!r}; their scores "
-                "do not compare"
+                "cannot be compared"
             )
 
 
 def _check_items(ours: _Groups, theirs: _Groups) -> None:
-    """Raises InputError where one id stands for two questions, and for no common item."""
+    """Raises InputError if one id has two questions, or if the runs share no item."""
     known: dict[str, set[tuple[str, str]]] = {}
     for samples in ours.values():
         for sample in samples:
@@ -302,7 +306,7 @@ def _check_items(ours: _Groups, theirs: _Groups) -> None:
                     "question, its expected answer or its assertions differ"
                 )
     if not ours.keys() & theirs.keys():
-        raise InputError("the runs have no item in common: they are of different data")
+        raise InputError("the runs have no item in common: they use different data")
 
 
 def _agree(sample: ScoredSample, version: tuple[str, str]) -> bool:
@@ -347,11 +351,11 @@ def _notes(
     ):
         if cached := sum(sample.cached for sample in run.samples):
             yield f"{side}: {cached} of {len(run.samples)} answers are from a cache"
-        alone = [samples[0].id for key, samples in own.items() if key not in other]
-        if alone:
-            listed = ", ".join(repr(id_[:40]) for id_ in alone[:_SHOWN])
-            more = f" and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""
-            yield f"{side}: {len(alone)} without a partner: {listed}{more}"
+        unpaired = [samples[0].id for key, samples in own.items() if key not in other]
+        if unpaired:
+            listed = ", ".join(repr(id_[:40]) for id_ in unpaired[:_SHOWN])
+            more = f" and {len(unpaired) - _SHOWN} more" if len(unpaired) > _SHOWN else ""
+            yield f"{side}: {len(unpaired)} without a partner: {listed}{more}"
 
 
 def _filled(scores: Sequence[float | None], epochs: int) -> tuple[float | None, ...]:
@@ -359,7 +363,7 @@ def _filled(scores: Sequence[float | None], epochs: int) -> tuple[float | None, 
 
 
 def _gaps(run: ScoredRun, metric: str, unscored: int) -> GapCount:
-    """unscored: how many pairs have no score of this run, whatever the reason."""
+    """unscored: number of pairs without a score of this run, for any reason."""
     failed = sum(sample.failed for sample in run.samples)
     plain = sum(not s.failed and s.score(metric) is None for s in run.samples)
     return GapCount(len(run.samples), failed, plain, unscored - failed - plain)

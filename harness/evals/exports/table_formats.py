@@ -1,4 +1,4 @@
-"""Parses results that are tables: LangSmith's experiments, and a team's own CSV files."""
+"""Parses results in tables: LangSmith's experiments, and a team's own CSV files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -24,7 +24,7 @@ def parse_langsmith(text: str) -> list[ScoredRun]:
     columns = list(dict.fromkeys(column for row in rows for column in row if column))
     metrics = [column for column in columns if column.startswith(_FEEDBACK)]
     if not metrics:
-        raise InputError("has no columns feedback.NAME, which hold the scores")
+        raise InputError("has no columns feedback.NAME, which contain the scores")
     return [
         ScoredRun.from_samples("", [_langsmith_sample(row, columns, metrics) for row in rows])
     ]
@@ -38,15 +38,15 @@ def _langsmith_sample(
     row: Mapping[str, str], columns: list[str], metrics: list[str]
 ) -> ScoredSample:
     example = next((row[name] for name in _EXAMPLES if row.get(name)), "")
-    asked = {name: row.get(name) for name in columns if name.startswith(_INPUTS)}
-    wanted = {name: row.get(name) for name in columns if name.startswith(_REFERENCES)}
-    question = question_key(asked, wanted) if any(asked.values()) else ""
+    inputs = {name: row.get(name) for name in columns if name.startswith(_INPUTS)}
+    expected = {name: row.get(name) for name in columns if name.startswith(_REFERENCES)}
+    question = question_key(inputs, expected) if any(inputs.values()) else ""
     if not (example or question):
         raise InputError("has rows with neither an example_id nor inputs")
     named = {name.removeprefix(_FEEDBACK): row.get(name) for name in metrics}
     scores, unread = read_scores(named, _number)
     failed = bool((row.get("error") or "").strip())
-    return ScoredSample(example or str(asked), scores, failed, question, unread=unread)
+    return ScoredSample(example or str(inputs), scores, failed, question, unread=unread)
 
 
 def _number(text: object) -> float | None:
@@ -67,20 +67,21 @@ _SCORES: Final = ("score", "pass", "passed", "correct", "success", "is_correct",
 
 def has_csv_scores(names: Sequence[str]) -> bool:
     columns = [name.strip().lower() for name in names]
-    asked = any(name in {*_IDS, *_QUESTIONS} for name in columns)
-    return asked and any(name in _SCORES or name.startswith("score") for name in columns)
+    has_item = any(name in {*_IDS, *_QUESTIONS} for name in columns)
+    return has_item and any(name in _SCORES or name.startswith("score") for name in columns)
 
 
 def parse_csv_scores(text: str) -> list[ScoredRun]:
-    """Parses a row for each answer: its question or id, and its scores. Raises InputError."""
+    """Parses one row for each answer, with its question or id, and its scores. Raises
+    InputError."""
     rows = [row for _, row in csv_records(text, _line_fault)]
     columns = {name.strip().lower(): name for row in rows[:1] for name in row}
     if not has_csv_scores([*columns]):
         raise InputError(
-            "needs a column that says what was asked (input, question, prompt or id) and one "
+            "needs a column of questions or ids (input, question, prompt or id) and a column "
             f"of scores ({', '.join(_SCORES)} or score…)"
         )
-    ids, asked, wanted = (
+    ids, questions, targets = (
         [columns[name] for name in names if name in columns]
         for names in (_IDS, _QUESTIONS, _TARGETS)
     )
@@ -90,11 +91,13 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
     samples = []
     for row in rows:
         scores, unread = read_scores({name: row.get(name) for name in metrics}, _number)
-        given = [row.get(name) or "" for name in asked]
-        question = question_key(given, [row.get(name) for name in wanted]) if any(given) else ""
+        given = [row.get(name) or "" for name in questions]
+        question = (
+            question_key(given, [row.get(name) for name in targets]) if any(given) else ""
+        )
         id_ = next((row[name] for name in ids if row.get(name)), " ".join(given))
         if not (id_ or question):
-            raise InputError("has rows that say neither what was asked nor an id")
+            raise InputError("has rows with neither a question nor an id")
         samples.append(ScoredSample(id_, scores, question=question, unread=unread))
     models = {row[columns["model"]] for row in rows} if "model" in columns else set()
     return [ScoredRun.from_samples(models.pop() if len(models) == 1 else "", samples)]

@@ -16,8 +16,7 @@ from harness.routing.records.runs import eval_run
 
 IS_OPEN = sa.text("number = 0 AND closed_at IS NULL")
 
-# A target and suite has one open baseline, and a watch one running check, whichever process
-# starts it.
+# A target and suite has one open baseline, and a watch one running check, over all processes.
 DRIFT_CHECK: Final = record(
     DriftCheck,
     "drift_check",
@@ -45,8 +44,6 @@ _IS_OPEN: Final = sa.and_(drift_check.c.number == 0, drift_check.c.closed_at.is_
 
 
 class Drift(Records[DriftCheck]):
-    """Baselines of incumbents, and the runs that are compared with them."""
-
     record = DRIFT_CHECK
     order = (drift_check.c.watch, drift_check.c.number)
 
@@ -63,19 +60,19 @@ class Drift(Records[DriftCheck]):
         return self._first(self._select(drift_check.c.run == run, _IS_RUNNING)) is not None
 
     def start(self, check: DriftCheck) -> bool:
-        """Starts a run; False when its watch has one, or its target and suite a baseline."""
+        """Starts a run; False if its watch has a run, or its target and suite a baseline."""
         self._tx.serialize()
         return self._tx.write_new(drift_check, DRIFT_CHECK.write(check))
 
     def end(self, check: DriftCheck) -> bool:
-        """Stores how a run ended; False when it has ended already."""
+        """Stores the end of a run; False if it has ended already."""
         self._tx.serialize()
         is_this = drift_check.c.run == check.run
         ended = self.record.only(check, *_OF_THE_END)
         return self._change(is_this, _IS_RUNNING, **ended) == 1
 
     def close(self, watch: str, now: datetime) -> bool:
-        """Closes a watch; False when it is closed already."""
+        """Closes a watch; False if it is closed already."""
         self._tx.serialize()
         return self._change(drift_check.c.watch == watch, _IS_OPEN, closed_at=now) == 1
 

@@ -48,12 +48,12 @@ class Spending:
         return self._tx.read(CAP).scalar()
 
     def set_cap(self, usd: float | None, now: datetime) -> bool:
-        """Sets the cap, None for no cap; whether it changed."""
+        """Sets the cap, None for no cap; returns whether it changed."""
         self._tx.serialize_by(_SERIAL)
         row = {"id": THE_CAP, "cap_usd": usd, "set_at": now}
         known = self._tx.read(CAP).first()
         if known is None:
-            # No row and no cap say the same.
+            # A missing row means no cap.
             return self._tx.write_new(spending_cap, row) and usd is not None
         if known.cap_usd == usd:
             return False

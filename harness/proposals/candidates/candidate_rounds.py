@@ -1,7 +1,7 @@
-"""Runs the routes' candidate schedules. `run_once`, a job of the control process, begins each
+"""Runs the routes' candidate schedules. `run_once`, a job of the control process, starts each
 round that is due: a selection of all candidates that were never measured. The reconciler drives
-it like any other. `ListRefresh`, another one, reads the providers' lists of models each day,
-and announces new ones that a route's schedule selects.
+the selection like any other. `ListRefresh`, another job, reads the providers' model lists each
+day, and announces new models that a route's schedule selects.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,14 +40,14 @@ from harness.routing.records.routes import Routing
 from harness.routing.table import Route
 
 LISTS_EVERY: Final = timedelta(days=1)
-NEWS_FOR: Final = timedelta(days=2)  # a model is new for this time, to a process that starts
-STORED_WITHIN: Final = timedelta(minutes=1)  # a list, after it was read
-RETRY: Final = timedelta(minutes=15)  # of a provider whose list could not be read
+NEWS_FOR: Final = timedelta(days=2)  # how long a model counts as new after a process starts
+STORED_WITHIN: Final = timedelta(minutes=1)  # maximum time to store a list after reading it
+RETRY: Final = timedelta(minutes=15)  # pause after a provider's list could not be read
 
 
 def run_once(ctx: Context) -> list[str]:
-    """Begins each round that is due. A route that is busy with a swap keeps its round until it
-    is free. Says what it did; raises ConfigError with the routes whose round failed.
+    """Starts each round that is due. A route that is busy with a swap keeps its round until it
+    is free. Returns log lines; raises ConfigError with the routes whose round failed.
     """
     did, failed = [], []
     with ctx.store.read() as tx:
@@ -77,7 +77,7 @@ def _run_route(ctx: Context, route: Route) -> list[str]:
     if not because and (due is None or due > now):
         return []
     if waits:
-        return []  # the next turn asks again
+        return []  # the next run tries again
     return _begin(ctx, route, schedule, because or BY_SCHEDULE)
 
 
@@ -86,12 +86,12 @@ def find_obstacle(tx: Transaction, route: Route) -> str:
         if proposal.route == route.name:
             return f"proposal {proposal.id} is open"
     if route.experiment is not None:
-        return "a canary or its bake is under way"
+        return "a canary or its bake is running"
     return "the route is served without proof" if route.break_glass is not None else ""
 
 
 def _find_ending(ctx: Context, route: Route, rounds: Sequence[CandidateRound]) -> str:
-    """Says what is new of the incumbent's end, where no round was begun for it yet."""
+    """Describes the incumbent's end, if no round was started for it yet."""
     for ending in deprecations.list_deprecations(ctx):
         because = (
             ending.text
@@ -121,7 +121,7 @@ def _begin(ctx: Context, route: Route, schedule: CandidateSchedule, because: str
         try:
             selection = submission.create_selection(ctx, SYSTEM, request, terms)
         except RouteBusy:
-            return []  # a person was quicker; the next turn asks again
+            return []  # a person was faster; the next run tries again
         made = tuple(proposal.id for proposal in selection)
     _store(ctx, route, because, made, plan)
     measured = ", ".join(candidate.name for candidate in plan.measured) or "no candidate is new"
@@ -154,8 +154,8 @@ def _store(
 
 
 class ListRefresh:
-    """Reads each provider's list once a day, a new provider's at once, and after RETRY where it
-    gave none; announces each new model that a route's schedule selects.
+    """Reads each provider's list once a day, a new provider's at once, and after RETRY if it
+    failed. Announces each new model that a route's schedule selects.
     """
 
     def __init__(self) -> None:
@@ -175,7 +175,7 @@ class ListRefresh:
             {
                 f"{model.provider}/{model.model}"
                 for model in listed
-                # The first list of a provider is no news.
+                # A provider's first list contains no news.
                 if model.listed_since and model.listed_since > max(since, first[model.provider])
             },
         )
@@ -199,7 +199,7 @@ def _find_first(listed: Sequence[DiscoveredModel]) -> dict[str, datetime]:
 
 
 def refresh_lists(ctx: Context, wanted: Callable[[Provider], bool]) -> Sequence[str]:
-    """Reads each wanted list that was not read for a day. Says which could not be read."""
+    """Reads each wanted list that was not read for a day. Lists the errors."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         providers = Providers(tx).all()
@@ -214,7 +214,7 @@ def refresh_lists(ctx: Context, wanted: Callable[[Provider], bool]) -> Sequence[
 
 
 def judge_schedules(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
-    """Says what will not work, by lists of today. Raises as `candidates.describe_faults`."""
+    """Describes schedule faults, by today's lists. Raises as `candidates.describe_faults`."""
     failed = _read_lists_of(ctx, routes)
     faults = [fault for one in routes for fault in candidates.describe_faults(ctx, one)]
     return [*failed, *faults]
@@ -222,13 +222,13 @@ def judge_schedules(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class JudgedRoute(Route):
-    """A route as a change left it, with the faults of its candidate schedule in words."""
+    """A route after a change, with descriptions of its candidate schedule's faults."""
 
     faults: tuple[str, ...] = ()
 
 
 def judge_route(ctx: Context, route: Route) -> JudgedRoute:
-    """Adds what of the route's schedule will not work. Raises as `judge_schedules`."""
+    """Adds the faults of the route's schedule. Raises as `judge_schedules`."""
     own = {field.name: getattr(route, field.name) for field in fields(Route)}
     return JudgedRoute(**own, faults=tuple(judge_schedules(ctx, [route])))
 
@@ -280,7 +280,7 @@ def _was_announced(ctx: Context, about: str) -> bool:
 
 def _describe_step(ctx: Context, route: Route, planned: PlannedCandidate | None) -> str:
     if planned is None:
-        return "It was measured on these suites before."
+        return "These suites have measured it already."
     if planned.remark:
         return f"It waits: {planned.remark}."
     with ctx.store.read() as tx:
@@ -294,7 +294,7 @@ def _describe_step(ctx: Context, route: Route, planned: PlannedCandidate | None)
 
 
 def find_next_round(ctx: Context, route: Route) -> datetime | None:
-    """Finds when the route's next round begins, now where one is overdue; None for never."""
+    """Finds the start of the route's next round, now if one is overdue; None for never."""
     schedule, now = route.settings.candidates, ctx.clock.now()
     if ctx.calendar is None or schedule is None:
         return None

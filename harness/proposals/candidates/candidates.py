@@ -1,5 +1,5 @@
-"""Finds the models that a route's candidate schedule selects now (`select_candidates`), those
-that were never measured, and the cost of each and of their round (`plan_round`).
+"""Finds the models that a route's candidate schedule selects now (`select_candidates`), and
+plans a round of models that were never measured, with its costs (`plan_round`).
 """
 
 from collections.abc import Collection, Sequence
@@ -38,7 +38,7 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import Route
 
-# A provider's list is read daily; an older one is said with its age.
+# Swapgate reads a provider's list daily; warnings name an older list's time.
 LIST_AGE: Final = timedelta(hours=36)
 # Models that run on the team's own machines cost no money per token.
 _FREE: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
@@ -54,13 +54,13 @@ class SelectedModel:
 @dataclass(frozen=True, slots=True)
 class PlannedCandidate:
     name: str
-    cost_usd: float | None  # at most, where it is measured alone; None where it is unknown
-    shared_usd: float = 0.0  # of that, the incumbent's answers, which a round pays once
-    remark: str = ""  # why it is not measured; empty for one that is
+    cost_usd: float | None  # maximum cost of measuring it alone; None if unknown
+    shared_usd: float = 0.0  # part of it for the incumbent's answers, which a round pays once
+    remark: str = ""  # why the round does not measure it; empty if it does
 
 
 def sum_costs(measured: Sequence[PlannedCandidate]) -> float:
-    """What candidates cost that share the incumbent's answers."""
+    """Returns the cost of candidates that share the incumbent's answers."""
     own = sum((one.cost_usd or 0.0) - one.shared_usd for one in measured)
     return own + max((one.shared_usd for one in measured), default=0.0)
 
@@ -69,20 +69,20 @@ def sum_costs(measured: Sequence[PlannedCandidate]) -> float:
 class RoundPlan:
     measured: tuple[PlannedCandidate, ...] = ()  # the cheapest first
     waiting: tuple[PlannedCandidate, ...] = ()
-    most_alpha: float = 0.0  # of each candidate
+    most_alpha: float = 0.0  # for each candidate
     warnings: tuple[str, ...] = ()
 
     @property
     def cost_usd(self) -> float:
-        """The most that the round costs."""
+        """Returns the maximum cost of the round."""
         return sum_costs(self.measured)
 
 
 def select_candidates(
     ctx: Context, incumbent: str, schedule: CandidateSchedule
 ) -> tuple[list[SelectedModel], list[str]]:
-    """Lists the models that the schedule selects and that do not end, and says in words which
-    patterns select none and which lists are old. incumbent: `provider/model`.
+    """Lists the models that the schedule selects and that do not end soon, and warns of
+    patterns without a model and of old lists. incumbent: `provider/model`.
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
@@ -110,10 +110,10 @@ def select_candidates(
             why = _explain_none(pattern, providers, read_at, [name for name, _ in offers])
             warnings.append(f"{pattern.text} selects no model now{why}")
         elif matched == {incumbent}:
-            warnings.append(f"{pattern.text} selects {incumbent} alone, which serves already")
+            warnings.append(f"{pattern.text} selects only {incumbent}, which serves already")
         warnings += [
-            f"the list of {provider} is of {read_at[provider]:%Y-%m-%d %H:%M} UTC: it could "
-            "not be read since"
+            f"the list of {provider} is of {read_at[provider]:%Y-%m-%d %H:%M} UTC: Swapgate "
+            "could not read it since"
             for provider in filter(pattern.takes_provider, sorted(read_at))
             if now - read_at[provider] > LIST_AGE
         ]
@@ -138,13 +138,13 @@ def _explain_none(
     named = [name for name in offered if fnmatchcase(name, pattern.name)]
     if named and pattern.ceiling_usd is not None:
         models = format_quantity(len(named), "model")
-        return f": it names {models}, and none has a known price below the ceiling"
+        return f": no price of its {models} is known and below the ceiling"
     return "" if named else did_you_mean(pattern.name, offered)
 
 
 def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> RoundPlan:
-    """Plans the next round: the selected models that were never measured on the suites as they
-    are, the cheapest first, as far as the budget goes.
+    """Plans the next round: the selected models that were never measured on the current suites,
+    cheapest first, up to the budget.
     """
     with ctx.store.read() as tx:
         incumbent = Routing(tx).targets()[route.incumbent].name
@@ -168,7 +168,7 @@ def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> Round
             remark = f"a round has at most {MOST_CANDIDATES} candidates"
         elif cost > schedule.budget_usd:
             remark = (
-                f"the round would cost {format_usd(cost)} with it, and its budget is "
+                f"with it, the round would cost {format_usd(cost)}; its budget is "
                 f"{format_usd(schedule.budget_usd)}"
             )
         else:
@@ -181,7 +181,7 @@ def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> Round
 
 
 def _spent_alpha(tx: Transaction, route: str, now: datetime) -> float:
-    """What the rounds of the last 90 days could pass by luck, all candidates together."""
+    """Sums the false-pass risk of the rounds of the last 90 days, for all candidates."""
     return total_risk(
         false_pass_risk(proposal.plans)
         for proposal in Proposals(tx).since(route, now - registration.WINDOW)
@@ -192,8 +192,8 @@ def _spent_alpha(tx: Transaction, route: str, now: datetime) -> float:
 def was_measured(
     ctx: Context, tx: Transaction, route: Route, candidate: str, claim: Claim
 ) -> bool:
-    """Whether the gate decided about a target against the route's incumbent, on the suites as
-    they are now, or is about to; `not measured` is no decision.
+    """Tells whether the gate has judged a target against the route's incumbent, on the current
+    suites, or is about to. The verdict `not measured` does not count.
     """
     digests = {
         suite.suite: ctx.suites.pin(suite.suite).digest for suite in route.settings.suites
@@ -221,9 +221,7 @@ def _verdict_of(tx: Transaction, verdict: str | None) -> object:
 
 
 def describe_faults(ctx: Context, route: Route) -> Sequence[str]:
-    """Says in words what of a route's schedule will not work as it is. Raises InputError for no
-    cron expression.
-    """
+    """Describes faults of a route's schedule. Raises InputError for an invalid `every`."""
     schedule = route.settings.candidates
     if schedule is None:
         return ()
@@ -251,7 +249,7 @@ def describe_faults(ctx: Context, route: Route) -> Sequence[str]:
 def price_candidate(
     ctx: Context, route: Route, schedule: CandidateSchedule, name: str
 ) -> PlannedCandidate:
-    """Estimates what measuring a model costs, or says why it is not measured."""
+    """Estimates the cost of measuring a model, or explains why it is not measured."""
     request = ProposalRequest(route.name, name, claim=schedule.prefer.claim)
     target = Target.from_name(name)
     try:
@@ -284,8 +282,8 @@ def _compare_costs(
 def _check_prices(
     ctx: Context, schedule: CandidateSchedule, cost: CostRatio, *, capped: bool
 ) -> None:
-    """Raises InputError for an unknown price but on one's own machine, which costs nothing.
-    capped: whether the policy bounds what a run costs.
+    """Raises InputError for an unknown price, except of models on the team's own machines.
+    capped: whether the policy limits the cost of a run.
     """
     if not cost.unpriced:
         return
@@ -300,7 +298,7 @@ def _check_prices(
     elif all(kind is not None and kind.group in _FREE for kind in kinds):
         return
     else:
-        why = "`budget_usd` bounds nothing"
+        why = "`budget_usd` cannot limit the round"
     settings = " and ".join(f"providers.{owner}.prices" for owner in owners)
     raise InputError(
         f"the price of {' and '.join(cost.unpriced)} is unknown, so {why}: set {settings}, "
@@ -314,13 +312,13 @@ def _add_up(name: str, estimates: Sequence[SuiteEstimate], cost: CostRatio) -> P
         usd = suite.candidate.cost_usd if suite.candidate else None
         total = 0.0 if cost.unpriced else suite.cost_usd
         if name in cost.unpriced:
-            # It runs on one's own machine: the incumbent's answers and the judge are paid.
+            # It runs on an own machine: only the incumbent's answers and the judge cost money.
             total = _paid_without(suite, is_incumbent_priced=len(cost.unpriced) == 1)
             usd = 0.0
         if usd is None or total is None:
             raise InputError(
                 f"its cost on {suite.plan.suite} cannot be estimated: the price of the "
-                "suite's judge is unknown, or its texts are"
+                "suite's judge is unknown, or its texts cannot be read"
             )
         own += usd * suite.plan.planned_items * suite.plan.epochs
         whole += total
@@ -329,7 +327,7 @@ def _add_up(name: str, estimates: Sequence[SuiteEstimate], cost: CostRatio) -> P
 
 
 def _paid_without(suite: SuiteEstimate, *, is_incumbent_priced: bool) -> float | None:
-    """Returns what a suite costs beside a candidate that costs nothing; None for unknown."""
+    """Returns a suite's cost without the free candidate's answers; None if unknown."""
     known = suite.incumbent.cost_usd if suite.incumbent else None
     answer_usd = known if is_incumbent_priced else 0.0
     if answer_usd is None or suite.judge_usd is None:

@@ -1,6 +1,6 @@
-"""Compares what two models cost for the same answers, by list prices and the tokens that were
-measured or estimated, with the ratio at which the route's canary ends. It is known before
-anything is spent. An approver may accept a ratio beyond that.
+"""Compares the costs of two models for the same answers, from list prices and measured or
+estimated tokens, with the ratio at which the route's canary ends. The comparison costs nothing.
+An approver may accept a higher ratio.
 """
 
 import math
@@ -31,14 +31,13 @@ from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 
-# Enough to know a mean; reading every stored answer would take longer than it tells.
+# Enough to know a mean, without reading every stored answer.
 MOST_SAMPLES: Final = 500
 
 
 def mean_usage(tx: Transaction, plan: SuitePlan, target: Target | None) -> MeanUsage | None:
-    """Computes the means of the newest run with answers; None where there is none. A run in
-    which nothing can be read tells nothing of the tokens that answers take, and neither does a
-    row whose signature does not hold: the estimate goes without it.
+    """Computes the means of the newest run with answers; None without such a run. Ignores a run
+    without any readable answer, and a row with an invalid signature.
     """
     if target is None:
         return None
@@ -73,16 +72,16 @@ def _means(answers: AnswerColumns, *, judged: bool) -> MeanUsage:
 def usage_at_price(
     ctx: Context, tx: Transaction, target: Target | None, of: MeanUsage
 ) -> MeanUsage:
-    """Prices a target as if it took the same tokens and time, and the judge as much."""
+    """Prices a target with the same tokens, time and judge cost."""
     price = prices.find_list_price(ctx, tx, target)
     per_answer = price.cost_usd(of.input_tokens, of.output_tokens) if price else None
     return replace(of, answers=0, cost_usd=per_answer)
 
 
-# An answer's time before it was ever measured: to the first token, and for each token.
+# Guesses for an answer that was never measured: time to the first token, and per token.
 GUESSED_START_S: Final = 0.5
 GUESSED_TOKEN_S: Final = 0.02
-# What a judge writes, and reads beside the question and the answer.
+# Guesses for a judge: tokens that it writes, and reads besides the question and the answer.
 GUESSED_VERDICT_TOKENS: Final = 64
 GUESSED_RUBRIC_TOKENS: Final = 300
 
@@ -90,7 +89,7 @@ GUESSED_RUBRIC_TOKENS: Final = 300
 def guess_usage(
     ctx: Context, tx: Transaction, plan: SuitePlan, target: Target | None
 ) -> MeanUsage | None:
-    """Guesses from the items' texts and list prices; None where texts are not read."""
+    """Guesses from the items' texts and list prices; None if texts cannot be read."""
     tokens = ctx.suites.guess_tokens(plan.suite)
     if tokens is None:
         return None
@@ -108,8 +107,8 @@ def guess_usage(
 def estimate_sides(
     ctx: Context, tx: Transaction, plan: SuitePlan, arms: tuple[Target, Target | None]
 ) -> tuple[MeanUsage | None, MeanUsage | None]:
-    """Estimates what an answer of either model takes. A candidate without answers is priced by
-    those of the incumbent, and an incumbent without answers by the texts of the items.
+    """Estimates the usage of an answer of either model. A candidate without answers gets the
+    incumbent's tokens, and an incumbent without answers the items' texts.
     """
     ours, theirs = (mean_usage(tx, plan, arm) for arm in arms)
     if ours is None:
@@ -119,27 +118,27 @@ def estimate_sides(
     return ours, theirs
 
 
-# Where nothing is known of the answers: three tokens are read for each one that is written.
+# Without any answers: three input tokens for each output token.
 _BLEND: Final = (3.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class CostRatio:
-    """What a candidate costs, in costs of the incumbent for the same answers."""
+    """The cost of a candidate as a multiple of the incumbent's, for the same answers."""
 
     candidate: str  # candidate, incumbent: names
     incumbent: str
-    ratio: float | None  # None where a price is unknown, or the incumbent costs nothing
-    free: bool  # whether the incumbent costs nothing, and the candidate something
-    unpriced: tuple[str, ...]  # names of those whose price is unknown
-    tokens: str  # what the tokens rest on, in words
-    tolerated: float | None  # by the policy's guardrail `cost_per_success`; None where off
-    tolerated_tokens: float | None  # by the guardrail on output tokens; None where off
+    ratio: float | None  # None if a price is unknown, or the incumbent costs nothing
+    free: bool  # whether the incumbent costs nothing and the candidate does not
+    unpriced: tuple[str, ...]  # names of the models without a known price
+    tokens: str  # the source of the tokens, as text
+    tolerated: float | None  # by the policy's guardrail `cost_per_success`; None if off
+    tolerated_tokens: float | None  # by the guardrail on output tokens; None if off
     accepted: CostAcceptance | None = None
 
     @property
     def limit(self) -> float | None:
-        """The ratio above which the canary ends; None for none."""
+        """The ratio above which the canary ends; None without a limit."""
         accepted = self.accepted.ratio if self.accepted else 0.0
         return None if self.tolerated is None else max(self.tolerated, accepted)
 
@@ -150,7 +149,7 @@ class CostRatio:
         return beyond or (self.free and limit is not None)
 
     def is_covered_by(self, accepted: float) -> bool:
-        """Tells whether the canary does not end for this cost where so much is accepted."""
+        """Tells whether accepting this ratio keeps the canary from ending for its cost."""
         return self.ratio is not None and accepted >= self.ratio
 
     @property
@@ -163,7 +162,7 @@ class CostRatio:
         if self.unpriced:
             return f"The price of {' and '.join(self.unpriced)} is unknown"
         if self.ratio is None:
-            return f"{self.incumbent} costs nothing, and {self.candidate} does"
+            return f"{self.incumbent} costs nothing, and {self.candidate} costs money"
         times = format_number(self.ratio)
         much = "as much as" if times == "1" else f"{times} times as much as"
         return (
@@ -174,7 +173,7 @@ class CostRatio:
     def _guard(self) -> str:
         if self.unpriced and self.tolerated is not None and self.tolerated_tokens is not None:
             return (
-                "In place of the cost, its canary guards output tokens: it ends above "
+                "Instead of the cost, its canary guards output tokens: it ends above "
                 f"{_times(self.tolerated_tokens)} as many"
             )
         if self.limit is None or self.unpriced:
@@ -183,14 +182,14 @@ class CostRatio:
         return f"{ends}, so this cost ends it" if self.ends_canary else ends
 
     def require_acceptance(self, how: str) -> None:
-        """Requires that the canary does not end for a cost that is known already. how: the way
-        to accept it, with a place for the ratio. Raises InputError.
+        """Raises InputError if the known cost would end the canary. how: the way to accept the
+        cost, with a place for the ratio.
         """
         if not self.ends_canary:
             return
         if self.free:
             raise InputError(
-                f"{self.text} No multiple of nothing can be accepted: give the route a policy "
+                f"{self.text} You cannot accept a multiple of 0: give the route a policy "
                 "with `cost_per_success: off`"
             )
         enough = math.ceil((self.ratio or 0.0) * 1.1 * 2) / 2
@@ -247,7 +246,7 @@ def _has_tokens(usage: MeanUsage) -> bool:
 
 
 def _cost_usd(price: Price | None, answers: Sequence[tuple[int, MeanUsage]]) -> float | None:
-    """Sums what all answers cost, without a cache."""
+    """Sums the costs of all answers, without a prompt cache."""
     if price is None:
         return None
     if not answers:
@@ -268,7 +267,7 @@ def _describe_tokens(sides: Sequence[tuple[MeanUsage, MeanUsage]]) -> str:
     if not sides:
         return "three input tokens for each output token"
     if all(ours.answers and theirs.answers for ours, theirs in sides):
-        return "the tokens that both took on the suites"
+        return "the tokens of both on the suites"
     if all(ours.answers for ours, _ in sides):
         return "the incumbent's tokens on the suites"
     return "tokens guessed from the suites' texts"
@@ -277,17 +276,19 @@ def _describe_tokens(sides: Sequence[tuple[MeanUsage, MeanUsage]]) -> str:
 MOST_ACCEPTED: Final = 1_000.0
 ACCEPT_COST: Final = "proposal.accept_cost"  # an action of the audit log
 LASTS: Final = timedelta(days=30)
-MOST_READ: Final = 200  # of the acceptances on a route
+MOST_READ: Final = 200  # acceptances on a route
 
 
 def accept_cost(actor: Actor, ratio: float, because: str) -> CostAcceptance:
-    """Says what an approver accepts. Raises NotAllowed, InputError."""
+    """Builds an acceptance of an approver. Raises NotAllowed, InputError."""
     actor.require(Role.APPROVER)
     if not 1.0 <= ratio <= MOST_ACCEPTED:
         most = format_number(MOST_ACCEPTED)
-        raise InputError(f"an accepted cost lies between 1 and {most} times, not {ratio}")
+        raise InputError(
+            f"an accepted cost must be 1 to {most} times the incumbent's, not {ratio}"
+        )
     if not because.strip():
-        raise InputError("an accepted cost needs its reason, which everybody sees")
+        raise InputError("an accepted cost needs a reason, which everybody sees")
     return CostAcceptance(ratio, because.strip(), actor.name)
 
 
@@ -296,7 +297,7 @@ def accept_cost_of(
 ) -> CostAcceptance:
     """Accept up to `ratio` times the incumbent's cost for the next proposal of a candidate.
 
-    It ends with that proposal, or after 30 days. Needs an approver.
+    The acceptance ends with that proposal, or after 30 days. Needs an approver.
     """
     accepted = accept_cost(actor, ratio, because)
     with ctx.store.read() as tx:

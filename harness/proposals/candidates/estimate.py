@@ -1,4 +1,4 @@
-"""Estimates by suite what a proposal would cost, take and show, before it is made (A3, F2)."""
+"""Estimates cost, time and power of a proposal by suite, before it is submitted (A3, F2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,19 +36,21 @@ from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 
-# How alike items of one cluster are taken to be before any were compared.
+# The assumed similarity of items of one cluster before any comparison.
 CLUSTER_ICC: Final = 0.5
-MOST_EARLIER: Final = 200  # proposals that are looked through for a comparison on this suite
+MOST_EARLIER: Final = 200  # maximum of proposals to search for a comparison on this suite
 
 
 @dataclass(frozen=True)
 class SliceEstimate:
-    """Estimates which loss of a slice would be seen. Losses are shares of 1."""
+    """Estimates the smallest loss of a slice that the gate would find. Losses are shares of
+    1.
+    """
 
     name: str
-    units: int  # that are planned
-    sees: float  # with power .8 by its first look, which every promotion waits for
-    sees_whole: float  # by its last look, if the gate goes so far
+    units: int  # planned units
+    sees: float  # with power .8 by its first look, for which every promotion waits
+    sees_whole: float  # by its last look, if the gate reaches it
 
     @property
     def text(self) -> str:
@@ -69,29 +71,26 @@ class SuiteEstimate:
     effect: float  # the true distance from the null that matters, a share of 1
     sd: float
     mde: float
-    # Of the differences, recorded between the incumbent and an earlier candidate, or between
-    # any two; None where too few were recorded, and `sd` is the default guess.
+    # Spread of the recorded differences between the incumbent and an earlier candidate, or
+    # between any two models; None if too few are recorded: then `sd` is the default guess.
     spread: DifferenceSpread | None
-    # incumbent, candidate: what one answer took; `estimated` when the candidate has none on
-    # this suite and the incumbent's tokens are taken at its price. None where nobody knows.
+    # incumbent, candidate: usage of one answer; None if unknown. estimated: the candidate has
+    # no answers on this suite, so its usage is the incumbent's tokens at its price.
     incumbent: MeanUsage | None
     candidate: MeanUsage | None
     estimated: bool
-    guessed: bool  # when neither has answers: tokens are guessed from the items' texts
-    # cost_usd, duration_s: at most, for the registered design, judge included; None where
+    guessed: bool  # neither has answers, so tokens are guessed from the items' texts
+    # cost_usd, duration_s: maximum for the registered design, including the judge; None if
     # unknown.
     cost_usd: float | None
-    # Of that, the judge's; 0 for a suite without one. asked: sides whose answers are not there
-    # yet.
+    # The judge's part of the cost; 0 for a suite without a judge.
     judge_usd: float | None
     duration_s: float | None
-    advice: ClaimAdvice  # the claims that may be made on it, and the one that is recommended
+    advice: ClaimAdvice  # the possible claims on the suite, and the recommended claim
     warning: str
-    saving_items: int | None = (
-        None  # how many would show that saving, if it is claimed; None for never
-    )
+    saving_items: int | None = None  # items that show a claimed saving; None for never
     slices: tuple[SliceEstimate, ...] = ()
-    promotion_from: int = 0  # units; before these no slice is looked at, and nothing promoted
+    promotion_from: int = 0  # units; the gate looks at no slice and promotes nothing earlier
 
     @property
     def saving(self) -> float | None:
@@ -101,13 +100,13 @@ class SuiteEstimate:
     def basis(self) -> str:
         if self.guessed:
             return (
-                "neither model has answers yet; cost and time are guessed from the "
+                "neither model has answers yet; Swapgate guesses cost and time from the "
                 "items' texts and list prices"
             )
         if self.estimated:
             return (
-                "the candidate has no answers yet; its cost is the incumbent's tokens at the "
-                "candidate's price"
+                "the candidate has no answers yet; its cost is estimated from the incumbent's "
+                "tokens at the candidate's price"
             )
         return ""
 
@@ -115,7 +114,9 @@ class SuiteEstimate:
     def texts(self) -> Sequence[str]:
         if not self.slices:
             return ()
-        wait = f"no promotion before {self.plan.unit} {self.promotion_from:,}, for the slices"
+        wait = (
+            f"no promotion before {self.plan.unit} {self.promotion_from:,}, due to the slices"
+        )
         return (*(guarded.text for guarded in self.slices), wait)
 
 
@@ -139,7 +140,7 @@ def estimate_proposal(
         ]
 
 
-def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
+def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
     ctx: Context,
     tx: Transaction,
     plans: Sequence[SuitePlan],
@@ -195,7 +196,7 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
 def _measure_spread(
     tx: Transaction, plan: SuitePlan, incumbent: str, earlier: Sequence[Proposal]
 ) -> DifferenceSpread | None:
-    """Measures the newest comparison on this suite; one with the same incumbent goes first."""
+    """Measures the newest comparison on this suite, preferably with the same incumbent."""
     for proposal in sorted(earlier, key=lambda former: former.incumbent != incumbent):
         registered = {
             registered_plan.suite: registered_plan for registered_plan in proposal.plans
@@ -214,7 +215,7 @@ def _measure_spread(
 def _differences(
     plan: SuitePlan, ours: Sequence[Sample], theirs: Sequence[Sample]
 ) -> list[list[float]]:
-    """Per unit, per epoch; only answers that both sides have a score of."""
+    """Returns differences by unit and epoch, for answers with a score on both sides."""
     scores = {(s.item, s.epoch): s.strict for s in ours if s.strict is not None}
     units: dict[int, dict[int, list[float]]] = {}
     for sample in theirs:
@@ -241,7 +242,7 @@ def _saving(
 
 
 def _effect(plan: SuitePlan, wished: float | None) -> float:
-    """For non_inferior the distance of equal models from the null: the margin."""
+    """For non_inferior, equal models are at the margin's distance from the null."""
     if plan.claim.quality is Claim.NON_INFERIOR:
         return plan.margin
     return EFFECT if wished is None else wished
@@ -270,13 +271,14 @@ def _warning(
     power, enough = test.power(sd, effect, plan.n_max), test.items_needed(sd, effect)
     advice = (
         f"{best.items} {plan.unit}s with {best.epochs} epoch(s) would show {wanted}"
+        f"{best.items} {plan.unit}s with {best.epochs} epoch(s) would show {wanted}"
         if best
         else f"the suite's {test.suite_items:,} {plan.unit}s are too few to detect {wanted} "
-        f"points, however often each is asked: about {enough:,} {plan.unit}s would be enough"
+        f"points, for any number of epochs: about {enough:,} {plan.unit}s would be enough"
     )
     return (
-        f"With {plan.n_max} {plan.unit}s you can only see differences of "
-        f"{format_score(smallest)} points or more, and one of {wanted} points is shown in "
+        f"With {plan.n_max} {plan.unit}s the gate can only show differences of "
+        f"{format_score(smallest)} points or more; it shows a difference of {wanted} points in "
         f"{format_percent(power)} of such comparisons, not in 80 %; {advice}."
     )
 

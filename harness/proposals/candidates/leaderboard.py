@@ -1,4 +1,4 @@
-"""The leaderboard of a route shows every model that its present suites measured."""
+"""The leaderboard of a route lists every model that its present suites have measured."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,18 +31,18 @@ from harness.routing.table import Route
 
 ROUNDS_SHOWN: Final = 10
 SHORTLISTED: Final = 3
-# Proposals among which the one with most answers of the incumbent is looked for.
+# Proposals to search for the incumbent's run with the most answers.
 MOST_COMPARED: Final = 20
 
 
 class Standing(StrEnum):
-    """How a model stands against the incumbent, in the words of the page."""
+    """A model's result against the incumbent, in the words of the page."""
 
     INCUMBENT = "incumbent"
     BETTER = "better"
     NOT_WORSE = "not worse"
     OPEN = "open"  # the gate could not decide with all planned items
-    HOPELESS = "hopeless"  # given up: its claim was out of reach
+    HOPELESS = "hopeless"  # stopped early: its claim was out of reach
     WORSE = "worse"
     EARLIER = "measured against another model"
     MEASURED_NOW = "measured now"
@@ -56,7 +56,7 @@ class LeaderboardRow:
     name: str  # provider/model
     target: str
     standing: Standing
-    proposal: str = ""  # its newest; empty for the incumbent
+    proposal: str = ""  # the newest; empty for the incumbent
     score: float | None = None
     score_low: float | None = None  # score_low, score_high: 95 % interval over items
     score_high: float | None = None
@@ -67,9 +67,9 @@ class LeaderboardRow:
     usd_per_1000: float | None = None  # answers
     p50_s: float | None = None
     measured_at: datetime | None = None
-    look: int = 1  # which look at these items it was
+    look: int = 1  # number of the look at these items
     is_cheapest_so_good: bool = False  # no other model is both better and cheaper
-    ending: str = ""  # that it ends or is not on its provider's list, in words; or empty
+    ending: str = ""  # its end, or its absence from the provider's list; empty for neither
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ class Leaderboard:
     route: str
     incumbent: str
     rows: Sequence[LeaderboardRow]
-    schedule: str  # of candidates, in words; empty without one
+    schedule: str  # of candidates, as text; empty without a schedule
     next_round_at: datetime | None
-    obstacle: str  # what the next round waits for, in words; empty for nothing
+    obstacle: str  # why the next round waits; empty if it does not wait
     next_round: RoundPlan
-    ending: str  # of the incumbent, with the measured models that could replace it; or empty
+    ending: str  # the incumbent's end and possible replacements; empty if it does not end
     rounds: Sequence[CandidateRound]  # the newest first
 
 
@@ -124,7 +124,7 @@ def _rank(row: LeaderboardRow) -> tuple[float, str]:
 
 
 def mark_frontier(rows: Sequence[LeaderboardRow]) -> Sequence[LeaderboardRow]:
-    """Marks the rows that no other beats in both score and price (the Pareto line)."""
+    """Marks rows that no other row beats in both score and price (the Pareto frontier)."""
 
     def is_beaten(row: LeaderboardRow) -> bool:
         return any(
@@ -148,7 +148,7 @@ def mark_frontier(rows: Sequence[LeaderboardRow]) -> Sequence[LeaderboardRow]:
 
 
 def _list_measured(ctx: Context, tx: Transaction, route: Route) -> Sequence[Proposal]:
-    """Lists proposals of any route on the primary suites as they are, newest first."""
+    """Lists proposals of any route on the current primary suites, newest first."""
     wanted = {
         suite.suite: ctx.suites.pin(suite.suite).digest
         for suite in route.settings.suites
@@ -163,7 +163,7 @@ def _list_measured(ctx: Context, tx: Transaction, route: Route) -> Sequence[Prop
 
 
 def _choose_newest(measured: Sequence[Proposal], route: Route) -> Sequence[Proposal]:
-    """Chooses by candidate: against the route's incumbent first, then decided, then newest."""
+    """Prefers, by candidate, proposals against the incumbent, then decided, then newest."""
 
     def worth(proposal: Proposal) -> tuple[bool, bool]:
         return proposal.incumbent == route.incumbent, proposal.verdict is not None
@@ -219,7 +219,7 @@ def _incumbent(
 
 
 def _answers(tx: Transaction, proposal: Proposal, arm: str) -> Sequence[AnswerColumns]:
-    """By primary suite; checked where there are not too many of them."""
+    """Loads answers by primary suite; checks their signatures unless there are too many."""
     runs = [
         (getattr(proposal.runs[plan.suite], arm), plan.planned_items)
         for plan in proposal.plans
@@ -270,7 +270,7 @@ def _standing(proposal: Proposal, verdict: Verdict | None) -> Standing:
 
 
 def describe_shortlist(ctx: Context, target: str) -> str:
-    """Says which measured models could replace a target, by its id, on each of its routes."""
+    """Lists the measured models that could replace a target (an id), for each of its routes."""
     with ctx.store.read() as tx:
         table = Routing(tx).table().routes
     serving = sorted(name for name, route in table.items() if route.incumbent == target)

@@ -1,4 +1,4 @@
-"""Selections are candidates that were proposed together: the best that passes goes on."""
+"""A selection is a set of candidates proposed together; the best that passes continues."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ ENDED_AT_GATE = (ProposalPhase.REJECTED, ProposalPhase.CANCELLED)
 class Finalist:
     proposal: Proposal
     delta: float  # candidate minus incumbent, a share of 1
-    cost_usd: float | None  # of one answer, None where a price is unknown
+    cost_usd: float | None  # of one answer; None if a price is unknown
 
     @property
     def text(self) -> str:
@@ -33,8 +33,8 @@ class Finalist:
 
     @property
     def rank(self) -> tuple[float, float, str]:
-        """Orders those that passed: the larger difference, then the lower cost, then the id. Of
-        the claim `cheaper_and_not_worse` the cost comes first.
+        """Orders passed candidates by difference, then cost, then id. For the claim
+        `cheaper_and_not_worse` cost comes first.
         """
         cost = math.inf if self.cost_usd is None else self.cost_usd
         first, second = -self.delta, cost
@@ -53,26 +53,27 @@ def primary_difference(verdict: Verdict, weights: Mapping[str, float]) -> float:
 
 
 def find_fault(members: Sequence[Proposal]) -> str:
-    """Says why none of a selection may go on; empty where it is as it was registered.
+    """Explains why no member of a selection may continue; empty if all is as registered.
 
-    Their alphas add up to one candidate's only while there are as many as each was told.
+    The members' alphas add up to one candidate's alpha only if the number of members is the
+    registered number.
     """
-    told = {plan.candidates for member in members for plan in member.plans}
-    if told != {len(members)}:
-        numbers = ", ".join(map(str, sorted(told)))
-        return f"the selection has {len(members)} candidates, and was registered for {numbers}"
+    registered = {plan.candidates for member in members for plan in member.plans}
+    if registered != {len(members)}:
+        numbers = ", ".join(map(str, sorted(registered)))
+        return f"the selection has {len(members)} candidates, but {numbers} were registered"
     if [member.place for member in members] != list(range(len(members))):
-        return "the selection's candidates are not those that were registered together"
+        return "the selection's candidates differ from the registered candidates"
     if len({(member.route, member.incumbent) for member in members}) > 1:
         return "the selection's candidates are not for the same swap"
-    gone_on = [m.id for m in members if m.phase not in (*UNDECIDED, *ENDED_AT_GATE)]
-    if gone_on:
-        return f"{gone_on[0]} of the same selection has gone on already"
+    continued = [m.id for m in members if m.phase not in (*UNDECIDED, *ENDED_AT_GATE)]
+    if continued:
+        return f"{continued[0]} of the same selection has continued already"
     return ""
 
 
 def rank_passed(tx: Transaction, members: Sequence[Proposal]) -> list[Finalist]:
-    """Ranks those that passed, best first; empty while the gate has not decided on all."""
+    """Ranks passed members, best first; empty while the gate has not decided on all members."""
     if any(member.phase in UNDECIDED and not member.waits_for_rivals for member in members):
         return []
     waiting = [member for member in members if member.waits_for_rivals]

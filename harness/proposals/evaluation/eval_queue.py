@@ -1,7 +1,6 @@
-"""The queue of eval runs: in which order workers take them (`list_queue`), and why one waits.
-
-What an open proposal waits for is taken first, then the oldest. A run may be held: its answers
-would decide nothing before others are there.
+"""The queue of eval runs: the order in which workers take them (`list_queue`), and why a run
+waits. Runs that an open proposal needs come first, then the oldest. A queued run may be on hold
+while its answers could not decide anything yet.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +20,7 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns, Suites
 
-# Newest first: with more than that, the oldest wait until there are fewer.
+# Lists the newest first; beyond this number the oldest wait until the queue is shorter.
 MOST_WAITING: Final = 10_000
 
 
@@ -29,25 +28,25 @@ MOST_WAITING: Final = 10_000
 class QueuedRun:
     run: EvalRun
     needed_by: Sequence[str] = ()  # open proposals that wait for it, by id
-    leased: bool = False  # a worker has it
-    unpaid: str = ""  # why the monthly cap lets it ask nothing now
-    away: str = ""  # which provider that does not answer it waits for, in words
-    position: int = 0  # among those that wait, from 1; 0 for one that a worker cannot take
-    overtaken: bool = False  # newer runs are before it, since proposals wait for them
+    leased: bool = False  # a worker processes it
+    unpaid: str = ""  # why the monthly cap blocks its calls now
+    away: str = ""  # the unavailable provider that it waits for, as text
+    position: int = 0  # among waiting runs, from 1; 0 if no worker can take it
+    overtaken: bool = False  # newer runs come first, because proposals need them
 
     @property
     def text(self) -> str:
         if self.away:
             return self.away
         if self.leased:
-            return "a worker has it"
+            return "a worker processes it"
         if self.unpaid:
             return f"waits: {self.unpaid}"
         if self.position == 1:
             place = "next in line"
         else:
             place = f"waits behind {format_quantity(self.position - 1, 'run')}"
-            place += "; what proposals wait for is taken first" if self.overtaken else ""
+            place += "; runs that proposals need come first" if self.overtaken else ""
         if self.run.failures and self.run.message:
             place += f"; tried {format_quantity(self.run.failures, 'time')}: {self.run.message}"
         return place
@@ -70,7 +69,7 @@ def load_queue(ctx: Context) -> Mapping[str, QueuedRun]:
 
 
 def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
-    """Lists the runs that have not ended, as workers take them; the others stand at the end."""
+    """Lists the runs that have not ended, in the order of workers; runs on hold at the end."""
     runs = EvalRuns(tx).list(states=RUNNABLE_STATES, limit=MOST_WAITING)
     proposals = Proposals(tx).open()
     needed = {run: _list_needing(proposals, run) for run in needed_runs(proposals)}

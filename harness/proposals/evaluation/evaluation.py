@@ -1,5 +1,5 @@
-"""Takes a proposal from its eval runs to its verdict. The incumbent's run of a suite may be
-shared between proposals, a candidate's never.
+"""Takes a proposal from its eval runs to its verdict. Proposals may share the incumbent's run
+of a suite, but never a candidate's run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,11 +43,11 @@ MAY_GO_ON = (*RUNNABLE_STATES, RunState.STOPPED)
 
 
 def attach_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
-    """The proposal with a run of both arms for each suite.
+    """Returns the proposal with a run of both arms for each suite.
 
-    The incumbent's run is shared between proposals; a candidate's never is: what was seen of it
-    before this registration must not decide. A proposal that has runs gets new ones with the
-    answers that it has: asking the same again until it suits would be another look.
+    Proposals share the incumbent's run. A candidate's run is never shared, because answers seen
+    before the registration must not decide. A proposal that already has runs gets new runs with
+    its existing answers, because repeating a question would be another look.
     """
     runs = {
         plan.suite: (
@@ -80,9 +80,8 @@ def _continue_run(
     before: str,
     target: str,
 ) -> str:
-    """The run itself where every answer has a score; else a new one, with those that have, and
-    nothing where two models answered, since neither can be asked again, or where its provider
-    answers from another place since.
+    """Returns the run itself if every answer has a score; otherwise a new run with the scored
+    answers. The new run is empty if two models answered, or if the provider has moved since.
     """
     if targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(before).created_at):
         return _new(ctx, tx, proposal, plan, target)
@@ -104,11 +103,11 @@ def _scored(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
-    """Why the candidate's scores cannot be completed to one measurement; empty when they can.
+    """Explains why the candidate's scores cannot form one measurement; empty if they can.
 
-    Scored answers are not asked for again within a proposal: that would be a look nobody
-    counts. So only an incumbent that was replaced is measured anew. The runs' own samples say
-    who answered: they are signed, and sightings are not.
+    A proposal never repeats a scored question, which would be an uncounted look. So only a
+    replaced incumbent is measured again. The samples name the models that answered: samples are
+    signed, sightings are not.
     """
     answers = load_answers(tx, proposal)
     for plan in proposal.plans:
@@ -157,8 +156,8 @@ def _share_run(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePla
 
 
 def _refused_before(tx: Transaction, ours: EvalRun, since: datetime) -> Sequence[Sample]:
-    """The first answers of a run that ended with them, since none could be read. A person who
-    proposes again has read of it: the new run begins with these, and goes on.
+    """Returns the first, unreadable answers with which an earlier run ended. A person who
+    proposes again knows about them: the new run starts with these answers and continues.
     """
     same = EvalRuns(tx).of_suite(ours.target, ours.suite, ours.suite_digest)
     newest = next((run for run in same if run.fingerprint == ours.fingerprint), None)
@@ -168,7 +167,7 @@ def _refused_before(tx: Transaction, ours: EvalRun, since: datetime) -> Sequence
 
 
 def find_refused(tx: Transaction, runs: Iterable[EvalRun]) -> EvalRun | None:
-    """The run that ended since nothing can be read in its model's first answers."""
+    """Finds a run that ended because its model's first answers were unreadable."""
     failed = (run for run in runs if run.state is RunState.FAILED)
     return next(
         (
@@ -187,8 +186,8 @@ def _is_unreadable(answers: Iterable[Sample]) -> bool:
 def _can_share(
     ctx: Context, tx: Transaction, run: EvalRun, ours: EvalRun, plan: SuitePlan
 ) -> bool:
-    """Whether a stored run can be what `ours` would be, money too: each sample has a score,
-    of one model that its provider serves still, from the same place.
+    """Tells whether a stored run can replace `ours`, including its budget: each sample has a
+    score, from one model that its provider still serves at the same address.
     """
     judge = Suites(tx).get(plan.suite_digest).judge
     if any(
@@ -244,7 +243,7 @@ def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> Eval
 
 
 def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
-    """Requires the registered runs. Raises StaleEvidence for another one."""
+    """Requires the registered runs. Raises StaleEvidence for any other run."""
     for plan in proposal.plans:
         pair = proposal.runs[plan.suite]
         for run, target in (
@@ -257,11 +256,11 @@ def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
                 ("order of items", run.order_seed, plan.order_seed),
                 ("epochs", run.epochs, plan.epochs),
             )
-            for what, has, registered in pinned:
-                if has != registered:
+            for name, actual, registered in pinned:
+                if actual != registered:
                     raise StaleEvidence(
-                        f"suite {plan.suite}: run {run.id} has another {what} than the "
-                        f"proposal: {has}, not {registered}; propose again"
+                        f"suite {plan.suite}: run {run.id} has another {name} than the "
+                        f"proposal: {actual}, not {registered}; propose again"
                     )
 
 
@@ -276,7 +275,7 @@ def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
 
 
 def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
-    """Says for whom the comparison waits; empty for none, and where a run's row is forged."""
+    """Describes the providers that a comparison waits for; empty for none or a forged row."""
     if proposal.phase is ProposalPhase.EVALUATING and proposal.retry_at is None:
         with suppress(SignatureInvalid):
             return describe_waits(load_runs(tx, proposal).values(), tx.now())
@@ -292,7 +291,7 @@ def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int]:
 def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
     """Loads the stored outcomes of (incumbent, candidate) by suite, in the run's order.
 
-    Asked every second while a run is on: nobody needs the texts of thousands of answers.
+    Without the answers' texts, because the reconciler calls this every second during a run.
     """
     plans = {plan.suite: plan for plan in proposal.plans}
     return {
@@ -312,9 +311,9 @@ def has_silent_cut(tx: Transaction, proposal: Proposal) -> bool:
 def drop_unreadable(
     ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun], found: Mapping[str, Answers]
 ) -> Mapping[str, Answers]:
-    """The answers without those of suites of which a model's run has ended since nothing can
-    be read in its first answers, or may yet end so. How many more came hangs on how many were
-    asked at once: no verdict rests on them.
+    """Drops the answers of suites for which a model's run has ended, or may yet end, because
+    its first answers are unreadable. The number of such answers depends on concurrency, so no
+    verdict may depend on them.
     """
     most = FIRST_ANSWERS + ctx.eval_connections
 
@@ -331,8 +330,8 @@ def drop_unreadable(
 
 
 def dead_ends(proposal: Proposal, runs: Mapping[str, EvalRun], now: datetime) -> list[EvalRun]:
-    """Failed runs, and those over budget once the other arm brings no more samples either. A
-    run that has waited for its provider as long as the policy's patience counts as failed.
+    """Lists failed runs, and runs over budget once the other arm has ended too. A run that
+    waited for its provider longer than the policy's patience counts as failed.
     """
     found = [
         replace(
@@ -362,7 +361,7 @@ def given_up(
 
 
 def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
-    """Runs that ended before all that this proposal may need was asked, and how many items."""
+    """Finds runs that ended before all items that this proposal may need, with that number."""
     needed = [
         (run, plan.planned_items, plan.epochs)
         for plan in proposal.plans
@@ -378,7 +377,7 @@ def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
 
 def _has_stopped_early(tx: Transaction, run: EvalRun, items: int, epochs: int) -> bool:
     if run.state is RunState.DONE:
-        # It may have ended while somebody wanted more of it.
+        # It may have ended while another proposal extended it.
         return len(EvalRuns(tx).outcomes(run.id, below=items)) < items * epochs
     return run.state is RunState.STOPPED
 
@@ -389,15 +388,15 @@ def decide_verdict(
     halted: Sequence[EvalRun],
     now: datetime,
 ) -> Verdict | None:
-    """The verdict, or None while the gate needs more samples and can still get them.
+    """Returns the verdict; None while the gate needs more samples and can still get them.
 
-    Raises StaleEvidence when the two arms of a suite do not fit each other.
-    halted: runs that bring no more samples though some are missing. A failed one means "not
-    measured"; one over budget means "not enough evidence". Neither is ever a pass.
+    Raises StaleEvidence if the two arms of a suite do not match.
+    halted: runs that have ended with missing samples. A failed run means "not measured", a run
+    over budget "not enough evidence"; neither can pass.
     now: the route's time (`proof_validity.route_time`), at which the verdict is decided.
     """
     stopped: dict[str, tuple[str, str]] = {}
-    # A failed one last: where both happened to a suite, it was not measured.
+    # Failed runs come last: a suite with both a failed run and one over budget is not measured.
     for run in sorted(halted, key=lambda run: run.state is RunState.FAILED):
         outcome = "infra_error" if run.state is RunState.FAILED else "inconclusive"
         stopped[run.suite] = (outcome, run.message or run.state.value)

@@ -1,6 +1,5 @@
-"""Recomputes a verdict from its stored samples before anything rests on it (F1), and replays it
-from its inputs (F5). What was found is remembered by the content of verdict, registration and
-samples.
+"""Recomputes a verdict from its stored samples before Swapgate relies on it (F1), and replays
+it from its inputs (F5). Results are cached by the content of verdict, registration and samples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +47,7 @@ def recompute_stored(
         samples = evaluation.load_answers(tx, proposal)
         key = _digest(verdict, proposal, samples)
     except (NotFound, SignatureInvalid, StaleEvidence, ValueError) as error:
-        # ValueError: of a figure that no verdict of ours has.
+        # ValueError: a forged figure that no genuine verdict has.
         return Recomputation(AgreementLevel.DIFFERS, (str(error),))
     recomputation = ctx.recomputed.get(key)
     if recomputation is None:
@@ -76,16 +75,15 @@ def raise_mismatch_alert(tx: Transaction, proposal: Proposal, verdict: str, word
         verdict,
         subject=f"route {proposal.route}",
         title=f"the stored scores no longer give the verdict of {proposal.id}",
-        text=f"Verdict {verdict}: {words}. It is no proof.",
+        text=f"Verdict {verdict}: {words}. It does not prove anything any more.",
     )
 
 
 @contextmanager
 def alerting_mismatch(ctx: Context) -> Iterator[None]:
-    """Alerts people, too, when an EvidenceMismatch is raised within its block, which is an act
-    of theirs.
+    """Raises an alert if an EvidenceMismatch occurs in the block, a person's action.
 
-    The block goes around the unit of work, which the refusal takes back.
+    The block must contain the whole transaction, because the refusal rolls it back.
     """
     try:
         yield
@@ -133,11 +131,11 @@ def _rows(samples: Sequence[Sample]) -> list[list[object]]:
 @dataclass(frozen=True, slots=True)
 class ReplayedVerdict:
     stored: Verdict
-    # stored_sha256, again_sha256: of everything the verdict says, in canonical form.
+    # stored_sha256, again_sha256: hashes of the whole verdict in canonical form.
     stored_sha256: str
     again_sha256: str
-    items: Mapping[str, int]  # of the stored samples, by suite, that went into the check
-    # What does not agree with the stored verdict, in words; empty when all does.
+    items: Mapping[str, int]  # checked stored samples, by suite
+    # Differences from the stored verdict, as text; empty if there are none.
     differences: tuple[str, ...]
 
     @property
@@ -146,9 +144,7 @@ class ReplayedVerdict:
 
 
 def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
-    """Decides a verdict again from the inputs that it carries, and compares them with the
-    samples.
-
+    """Decides a verdict again from its stored inputs, and compares these with the samples.
     decision: a verdict's id, or a proposal's for its newest verdict. Raises NotFound.
     """
     with ctx.store.read() as tx:
@@ -164,7 +160,9 @@ def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
     except ValueError as error:
         differences.append(str(error))
     if after and after != before:
-        differences.append("the stored inputs give another verdict than the stored one")
+        differences.append(
+            "the stored inputs give a verdict that differs from the stored verdict"
+        )
     return ReplayedVerdict(
         stored=stored,
         stored_sha256=hash_content(before),

@@ -1,8 +1,8 @@
 """Recomputation checks whether stored scores still give a stored verdict (F1).
 
-The verdict's own inputs are believed for nothing that decides: its terms are the registered
-ones, its pairs are made anew from the samples. Figures are compared within TOLERANCE, since
-another version of a numerical library may give another last digit.
+A verdict's own inputs do not count as evidence: the terms come from the registration, and the
+pairs from the samples. Figures are compared within TOLERANCE, because another version of a
+numerical library may change the last digit.
 """
 
 import math
@@ -30,12 +30,12 @@ from harness.routing.proposal import Proposal
 RunSamples = tuple[Sequence[Sample], Sequence[Sample]]
 
 TOLERANCE: Final = 1e-9
-MAX_NAMED: Final = 5  # items and figures named in words
+MAX_NAMED: Final = 5  # items and figures named in texts
 
 
 class AgreementLevel(StrEnum):
     AGREES = "agrees"
-    # The evidence is the same and so is what it decides; a figure is another.
+    # Evidence and outcome are the same; a figure differs.
     FIGURES_DIFFER = "figures_differ"
     DIFFERS = "differs"
 
@@ -43,7 +43,7 @@ class AgreementLevel(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Recomputation:
     agreement: AgreementLevel
-    differences: tuple[str, ...] = ()  # in words, empty when all agrees
+    differences: tuple[str, ...] = ()  # as text; empty if all agrees
 
     @property
     def agrees(self) -> bool:
@@ -59,23 +59,22 @@ def recompute_verdict(
     proposal: Proposal,
     samples: Mapping[str, RunSamples],
 ) -> Recomputation:
-    """Decides the verdict again from `samples`, by suite, on what `proposal` registered, and
-    says whether it agrees with the stored one.
+    """Decides the verdict again from `samples`, by suite, under the registration of `proposal`,
+    and compares it with the stored verdict.
 
-    samples: incumbent's and candidate's; in the run's order, and perhaps more of them than were
-    there when it was decided.
+    samples: incumbent's and candidate's, in the run's order, possibly with later samples.
     """
     if (rules := stored.inputs.get("rules")) != RULES_VERSION:
         older = isinstance(rules, int) and rules < RULES_VERSION
         step = "propose the swap again" if older else "upgrade"
         return Recomputation(
             AgreementLevel.FIGURES_DIFFER,
-            (f"rules {rules} decided it, this version has {RULES_VERSION}: {step}",),
+            (f"rules {rules} decided it, but this version has rules {RULES_VERSION}: {step}",),
         )
     try:
         return _recompute(stored, proposal, samples)
     except (SwapgateError, AttributeError, ValueError, LookupError, TypeError) as error:
-        # A forged verdict may hold anything.
+        # A forged verdict may contain anything.
         return _differs([f"it cannot be decided again: {type(error).__name__}: {error}"])
 
 
@@ -105,7 +104,7 @@ def _unregistered(
 ) -> Iterator[str]:
     for name in ("route", "incumbent", "candidate"):
         if getattr(stored, name) != getattr(proposal, name):
-            yield f"its {name} is not the one of {proposal.id}"
+            yield f"its {name} differs from {proposal.id}"
     plans = {case.plan.suite: case.plan.as_json() for case in cases}
     if plans != {plan.suite: plan.as_json() for plan in proposal.plans}:
         yield f"its suites and terms differ from the registration of {proposal.id}"
@@ -113,10 +112,10 @@ def _unregistered(
         pair, paired = proposal.runs.get(case.plan.suite), case.paired
         own = (pair.incumbent, pair.candidate) if pair else ("?", "?")
         used = (paired.incumbent_run, paired.candidate_run)
-        if not paired.items:  # a side that had no answer yet names no run
+        if not paired.items:  # a side without answers names no run
             used = (used[0] or own[0], used[1] or own[1])
         if used != own:
-            yield f"{case.plan.suite}: its runs are not those of {proposal.id}"
+            yield f"{case.plan.suite}: its runs differ from the runs of {proposal.id}"
     decided_at, expires_at = verdict_times(stored.inputs)
     ends = add_seconds(decided_at, proposal.policy.gate.verdict_ttl_s)
     if (stored.decided_at, stored.expires_at) != (decided_at, expires_at) or ends != expires_at:
@@ -124,28 +123,26 @@ def _unregistered(
 
 
 def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, list[str]]:
-    """The case with the pairs that the samples give; and, in words, where they are others."""
+    """Returns the case with pairs from the samples, and its differences as text."""
     suite, used = case.plan.suite, case.paired.items
     try:
         paired = pair_samples(case.plan, *samples)
     except SwapgateError as error:
-        return case, [f"{suite}: the stored samples make no pairs: {error}"]
+        return case, [f"{suite}: the stored samples cannot be paired: {error}"]
     items = paired.items[: len(used)]
     if len(items) < len(used):
         return case, [
-            f"{suite}: {len(used)} items were used, and the stored samples make {len(items)}"
+            f"{suite}: {len(used)} items were used, but the stored samples have {len(items)}"
         ]
-    # Items behind the last item that counts may have been measured since.
+    # Later items may have been measured since.
     again = replace(paired, items=items, blocked=case.paired.blocked)
     if case.paired.served != ServedModels() and again.served != case.paired.served:
-        return case, [
-            f"{suite}: the stored samples were served by others than the verdict says"
-        ]
+        return case, [f"{suite}: the stored samples name other served models than the verdict"]
     unlike = [now.pair.item for before, now in zip(used, items, strict=True) if before != now]
     if unlike:
         more = f" and {len(unlike) - MAX_NAMED} more" if len(unlike) > MAX_NAMED else ""
         named = ", ".join(unlike[:MAX_NAMED])
-        return case, [f"{suite}: items {named}{more} are not what the samples say"]
+        return case, [f"{suite}: items {named}{more} differ from the samples"]
     return replace(case, paired=again), []
 
 
@@ -155,9 +152,11 @@ def _differs(differences: Sequence[str]) -> Recomputation:
 
 def _compared(stored: Verdict, again: Verdict) -> Recomputation:
     if stored.outcome != again.outcome:
-        return _differs([f"the stored scores give {again.words}, and it says {stored.words}"])
+        return _differs(
+            [f"the stored scores give {again.words}, but the verdict is {stored.words}"]
+        )
     if len(stored.suites) != len(again.suites):
-        return _differs(["the stored scores give reports on other suites"])
+        return _differs(["the stored scores belong to other suites"])
     figures: list[str] = []
     others: list[str] = []
     for before, now in zip(stored.suites, again.suites, strict=True):
@@ -171,7 +170,7 @@ def _compared(stored: Verdict, again: Verdict) -> Recomputation:
 
 
 def _unlike(name: str, before: Any, now: Any) -> Iterator[tuple[str, bool, str]]:
-    """Yields (name, whether it is a figure, words) of each difference, sentences left out."""
+    """Yields (name, is a figure, description) of each difference, except sentences."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in sorted({*before, *now}):
             if key != "reason":
@@ -182,11 +181,11 @@ def _unlike(name: str, before: Any, now: Any) -> Iterator[tuple[str, bool, str]]
             yield from _unlike(f"{name}[{place}]", *pair)
     elif isinstance(before, float) or isinstance(now, float):
         if not _close(before, now):
-            yield name, True, f"is {now}, and it says {before}"
+            yield name, True, f"is {now}, but the verdict has {before}"
     elif name.startswith("details.") and isinstance(before, str):
-        return  # words with figures in them
+        return  # texts that contain figures
     elif before != now and not (_listed(before) and list(before) == list(now)):
-        yield name, False, f"is {now}, and it says {before}"
+        yield name, False, f"is {now}, but the verdict has {before}"
 
 
 def _listed(value: object) -> bool:

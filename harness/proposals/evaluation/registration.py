@@ -47,24 +47,24 @@ WINDOW: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class FalsePassRisk:
-    """Bounds the risk of a false pass among a proposal and those of 90 days before it."""
+    """Bounds the risk of a false pass by a proposal and those of the 90 days before it."""
 
-    number: int  # which candidate it is on this route
-    spent: float  # of those before it, a share of 1
-    risk: float  # with its own
-    budget: float | None = None  # of the policy, None for none
+    number: int  # the candidate's number on this route
+    spent: float  # risk of the earlier candidates, a share of 1
+    risk: float  # risk of all candidates
+    budget: float | None = None  # the policy's; None without a budget
 
     @property
     def text(self) -> str:
-        whom = "one of them" if self.number > 1 else "it"
-        said = (
+        who = "one of them" if self.number > 1 else "it"
+        text = (
             f"{_ordinal(self.number)} candidate on this route in {WINDOW.days} days: up to "
-            f"{format_percent(self.risk, significant=2)} that {whom} passed by luck"
+            f"{format_percent(self.risk, significant=2)} that {who} passed by luck"
         )
         if self.budget is None:
-            return said
+            return text
         allowed = format_percent(self.budget, significant=2)
-        return f"{said}; the policy allows {allowed} (alpha_budget)"
+        return f"{text}; the policy allows {allowed} (alpha_budget)"
 
 
 def _ordinal(number: int) -> str:
@@ -80,8 +80,8 @@ def ration_alpha(
     now: datetime,
     selection: str = "",
 ) -> tuple[SuitePlan, ...]:
-    """The plans with no more alpha than the policy's `alpha_budget` has left, which candidates
-    that are proposed together share alike. Raises NotAllowed when too little is left.
+    """Limits the plans' alpha to the rest of the policy's `alpha_budget`, which candidates that
+    are proposed together share equally. Raises NotAllowed if too little is left.
     """
     if gate.alpha_budget is None:
         return tuple(plans)
@@ -97,8 +97,8 @@ def ration_alpha(
         raise NotAllowed(
             f"route {route!r} has spent {format_percent(spent, significant=2)} of the "
             f"{format_percent(gate.alpha_budget, significant=2)} that its policy allows in "
-            f"{WINDOW.days} days (alpha_budget): wait until its oldest proposals are "
-            "older, or let an admin raise the budget"
+            f"{WINDOW.days} days (alpha_budget): wait until its oldest proposals are older, or "
+            "let an admin raise the budget"
         )
     return tuple(replace(plan, alpha=min(plan.alpha, most)) for plan in plans)
 
@@ -123,7 +123,7 @@ def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
 def _risk(
     registered: Sequence[Sequence[SuitePlan]], gate: GatePolicy, together: int = 1
 ) -> FalsePassRisk:
-    """registered: of each candidate, the newest last."""
+    """registered: the plans of each candidate, the newest last."""
     risks = [false_pass_risk(plans) for plans in registered]
     return FalsePassRisk(
         number=len(risks),
@@ -144,8 +144,8 @@ def _proposals_before(tx: Transaction, route: str, now: datetime) -> list[Propos
 def find_lineage(
     tx: Transaction, candidate: Target | None, descends_from: str | None
 ) -> frozenset[str]:
-    """The target ids of the same model, and of the one that it descends from; raises NotFound,
-    InputError. candidate: None for one that has no such model yet.
+    """Returns the target ids of the same model, and of its ancestor. candidate: None for a
+    model without a target. Raises NotFound, InputError.
     """
     first = [candidate] if candidate else []
     ancestors = [targets.find_target(tx, descends_from)] if descends_from else []
@@ -155,7 +155,7 @@ def find_lineage(
 
 
 def _same_model(tx: Transaction, target: Target) -> Iterator[Target]:
-    """At the same host, by the name it is asked for or the one that its answers tell."""
+    """Yields targets at the same host whose requested or reported model name is the same."""
     providers = Providers(tx).all()
     ours = model_names.known_model_names(target, Sightings(tx).for_target(target.id))
     place = model_names.provider_host(providers.get(target.provider))
@@ -179,19 +179,19 @@ def with_alpha(
 ) -> SuitePlan:
     """Returns the plan with its look's number and the alpha that this look spends.
 
-    A look counts on any route, once one answer of the candidate is scored: whoever has seen
-    scores may have chosen by them. One that is open counts as well: it will see scores. Looks
-    begin again with items that are new; another name, version, prompt, scorer or spelling does
-    not make the same items fresh. A run by hand of another target of the family is a look too.
-    pin: the plan's suite. candidate: its id; family: as `find_lineage` has it.
+    A look counts on any route, once an answer of the candidate has a score, because anybody who
+    has seen scores may have chosen by them. An open proposal counts too: it will see scores.
+    Looks start again only with new items, not with another name, version, prompt, scorer or
+    spelling of the same items. A manual run of another target of the family is a look too.
+    pin: the plan's suite. candidate: its id. family: result of `find_lineage`.
     """
     look = 1 + _before(tx, pin, candidate, family)[0]
     return replace(plan, alpha=spend_alpha(gate.alpha, look), look=look, spend=FIRST_FULL)
 
 
 def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
-    """The looks, in words, that a proposal was not charged for: answers may tell whose
-    model a candidate is.
+    """Describes looks that were not charged to a proposal, because its answers have since shown
+    which model the candidate is; empty if there are none.
     """
     family = find_lineage(tx, Routing(tx).targets()[proposal.candidate], None)
     for plan in proposal.plans:
@@ -201,9 +201,9 @@ def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
             ids = ", ".join(former.id for former in earlier[:3])
             named = f" ({ids})" if ids else ""
             return (
-                f"its answers tell a name whose looks at {plan.suite} before it were {looks}"
-                f"{named}, and this was charged as look {plan.look}: propose again, which "
-                "counts them"
+                f"its answers show a model name with {looks} earlier looks at "
+                f"{plan.suite}{named}, but this proposal was charged as look {plan.look}: "
+                "propose again, to count them"
             )
     return ""
 
@@ -215,7 +215,7 @@ def _before(
     family: Collection[str],
     until: Proposal | None = None,
 ) -> tuple[int, list[Proposal]]:
-    """Counts the looks, and lists their proposals, newest first. until: those before it."""
+    """Counts the looks, and lists their proposals, newest first. until: only earlier looks."""
     proposals = [
         proposal
         for proposal in Proposals(tx).of_candidates(family)
@@ -228,7 +228,7 @@ def _before(
         max(plan.look for plan in proposal.plans if _same_items(tx, pin, plan))
         for proposal in proposals
     ]
-    # What was proposed has its look; the same target looked at once more decides nothing.
+    # A proposed target has its look; another run of the same target decides nothing.
     tried = {candidate, *(proposal.candidate for proposal in proposals)}
     tried |= {route.incumbent for route in Routing(tx).table().routes.values()}
     by_hand = {
@@ -243,8 +243,8 @@ def _before(
 
 
 def _was_blind(tx: Transaction, proposal: Proposal, candidate: str) -> bool:
-    """Whether a proposal's verdict used no score and so could not have passed, and nobody could
-    choose `candidate` by scores of another: it is the same, or none of its answers has one.
+    """Tells whether a proposal's verdict used no score, so that it could not pass and nobody
+    could choose `candidate` by its scores: the candidate is the same, or no answer has a score.
     """
     if proposal.open or proposal.verdict is None:
         return False
@@ -264,13 +264,13 @@ def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) ->
     if known.data_sha256 == pin.data_sha256:
         return True
     if not (known.texts and pin.texts):
-        # From before texts were kept: nobody can say that they are fresh.
+        # Pins without texts are too old to prove that the items are new.
         return earlier.suite == pin.name
     return overlap_share(known.texts, pin.texts) >= SAME_ITEMS_SHARE
 
 
 def has_looked(tx: Transaction, proposal: Proposal) -> bool:
-    # A verdict is a look also where somebody deleted its samples since.
+    # A verdict is a look even if somebody has deleted its samples.
     pairs = proposal.runs.values()
     decided = proposal.open or proposal.verdict is not None
     return decided or any(EvalRuns(tx).scored(pair.candidate) for pair in pairs)
@@ -284,7 +284,7 @@ class SelectionPlace:
     selection: str = ""
     place: int = 0
     candidates: int = 1
-    most_alpha: float = 1.0  # that each may have
+    most_alpha: float = 1.0  # maximum for each candidate
 
 
 def charge_alpha(
@@ -296,10 +296,7 @@ def charge_alpha(
     lineage: Collection[str],
     place: SelectionPlace,
 ) -> tuple[SuitePlan, ...]:
-    """Gives each plan the alpha that is left for it.
-
-    Raises NotAllowed when the policy's `alpha_budget` is spent.
-    """
+    """Gives each plan its alpha. Raises NotAllowed if the policy's `alpha_budget` is spent."""
     charged = [
         multiplicity.share_alpha(
             with_alpha(tx, pin, plan, gate, candidate, lineage),
@@ -314,22 +311,24 @@ def charge_alpha(
 
 def plan_suites(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> RegisteredSuites:
     """Plans a route's suites at the policy's alpha; stores nothing. Raises ConfigError for a
-    route without a primary suite, and for several that make no claim.
+    route without a primary suite, and for several primary suites without a joint claim.
     """
     primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
     if not primary:
         raise ConfigError(
-            "a route needs a primary suite to be gated, and this one has none: set `suites:` "
-            "of the route"
+            "a route needs a primary suite for the gate, and this route has none: set "
+            "`suites:` of the route"
         )
     names = [suite.suite for suite in settings.suites]
     if len(set(names)) != len(names):
-        raise ConfigError(f"a suite has one role on a route, and {names} names one twice")
+        raise ConfigError(
+            f"a suite has one role on a route, but {names} contains a suite twice"
+        )
     combine = gate.primaries if len(primary) > 1 else None
     if combine is PrimaryCombination.ANY and gate.claim is not Claim.SUPERIOR:
         raise ConfigError(
-            f"`primaries: any` asks whether one of several suites is better, which is no "
-            f"question of the claim {gate.claim.value}: use `primaries: weighted`"
+            "`primaries: any` tests whether one of several suites is better, which does not "
+            f"fit the claim {gate.claim.value}: use `primaries: weighted`"
         )
     pins = {suite.suite: ctx.suites.pin(suite.suite) for suite in settings.suites}
     groups = {suite.suite: ctx.suites.groups(suite.suite) for suite in settings.suites}
@@ -342,7 +341,7 @@ def plan_suites(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> Regi
 def plan_claims(
     ctx: Context, settings: RouteSettings, gate: GatePolicy, registered: Sequence[SuitePlan]
 ) -> Sequence[Sequence[SuitePlan]]:
-    """Plans every suite with each claim that may be made there, the registered one first."""
+    """Plans every suite with each possible claim, the registered claim first."""
     found = {plan.suite: {_claim_key(plan): plan} for plan in registered}
     own = {plan.suite: plan for plan in registered}
     margins = dict.fromkeys((gate.margin, gate.largest_margin))
@@ -374,15 +373,15 @@ def _plan(
     pin = pins[suite.suite]
     main = suite.role is SuiteRole.PRIMARY
     claim = gate.claim if main else Claim.NON_INFERIOR
-    # A unit of the weighted mean takes one of each suite: the shortest one's end is the end.
+    # A unit of the weighted mean takes an item of each suite, so the shortest suite ends it.
     paired = [groups[other.suite].units for other in primary]
     ours = groups[suite.suite]
     units = min(paired) if main and combine is PrimaryCombination.WEIGHTED else ours.units
     n_max = min(gate.n_max or units, units)
-    # One order per suite content: the incumbent's run can serve every proposal.
+    # One order for each suite content, so that proposals can share the incumbent's run.
     order_seed = int(pin.digest[:8], 16)
-    # Clusters and the units of a weighted mean are drawn, however often their items are asked;
-    # one answer to an item does not say how much answers vary.
+    # Clusters and units of a weighted mean count as drawn, for any number of epochs; one answer
+    # to an item does not show how much answers vary.
     drawn = ours.cluster_field or gate.epochs == 1 or (main and combine)
     population = ClaimPopulation.LIKE_THESE if drawn else gate.population
     these = population is ClaimPopulation.THESE

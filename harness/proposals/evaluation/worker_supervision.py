@@ -22,15 +22,15 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 
 MAX_FAILURES = 5
-# A signal is somebody else's doing, or the machine's: more of those before a run is given up.
+# Signals come from other processes or the machine, so a run survives more of them.
 MAX_KILLS = 20
 NO_LIMIT = RunBudget()
-# How a worker ends that is asked to before it can answer.
+# Exit code of a worker that was stopped before it could handle the signal.
 ASKED_TO_END = -signal.SIGTERM
 
 
 def run_once(ctx: Context) -> list[str]:
-    """Collect the ended workers, start those that are needed. What it did, in words."""
+    """Collects ended workers and starts needed workers. Returns log lines."""
     if ctx.workers is None:
         return []
     did = collect_ended(ctx)
@@ -48,7 +48,7 @@ def run_once(ctx: Context) -> list[str]:
 
 
 def start_worker(ctx: Context, run: str) -> str:
-    """Starts a run's worker; says why none started, which counts as a failure of this run."""
+    """Starts a run's worker; returns why it did not start, which counts as a failure."""
     assert ctx.workers is not None  # noqa: S101 - only processes with workers start them
     try:
         with ctx.store.read() as tx:
@@ -57,14 +57,14 @@ def start_worker(ctx: Context, run: str) -> str:
         ctx.workers.start(run)
     except StoreUnavailable:
         raise
-    except Exception as error:  # noqa: BLE001 - no process, no provider: whatever it is
+    except Exception as error:  # noqa: BLE001 - for example no free process, or an unknown provider
         with ctx.store.write() as tx:
             return fail_run(tx, run, f"no worker could be started: {error}")
     return ""
 
 
 def check_cleared(ctx: Context, run: EvalRun) -> None:
-    """Whoever asked for it, and whatever the file said then. Raises as `check_suite`."""
+    """Checks the data class now, even if it was allowed before. Raises as `check_suite`."""
     with ctx.store.read() as tx:
         target = Routing(tx).targets()[run.target]
     data_class_checks.check_suite(ctx, run.suite, [target])
@@ -77,7 +77,7 @@ def _waiting(ctx: Context) -> Sequence[EvalRun]:
 
 
 def collect_ended(ctx: Context) -> list[str]:
-    """Gives back the leases of this process's workers that ended, and counts their failures."""
+    """Releases the leases of this process's ended workers, and counts their failures."""
     assert ctx.workers is not None  # noqa: S101 - run_once has looked
     did = []
     for run, owner, code, words in ctx.workers.reap():
@@ -92,14 +92,14 @@ def collect_ended(ctx: Context) -> list[str]:
 
 
 def _died_early(ctx: Context, tx: Transaction, run: str, code: int) -> bool:
-    """Whether it died before it could take its run, and the run still waits for a worker."""
+    """Tells whether the worker ended before it took its run, and the run still waits."""
     eval_run = EvalRuns(tx).get(run)
     waits = eval_run.state in RUNNABLE_STATES and not eval_run.is_leased(ctx.clock.now())
     return waits and code != ASKED_TO_END
 
 
 def fail_run(tx: Transaction, run: str, because: str, *, most: int = MAX_FAILURES) -> str:
-    """Count a failure; the run is tried again until there are too many."""
+    """Counts a failure; the run is queued again until it has too many."""
     EvalRuns(tx).set_state(run, RunState.FAILED, because)
     failures = EvalRuns(tx).get(run).failures
     if failures < most:
@@ -108,10 +108,10 @@ def fail_run(tx: Transaction, run: str, because: str, *, most: int = MAX_FAILURE
 
 
 def stop_unneeded_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
-    """End the runs of a decided proposal that no other open proposal waits for.
+    """Stops the runs of a decided proposal that no other open proposal needs.
 
-    Call it after the unit of work's first decision (a verdict, a proposal saved): what is
-    needed can then not change under it.
+    Call it after the transaction's first write (a verdict or a proposal), so that no other
+    process can change the needed runs meanwhile.
     """
     others = [p for p in Proposals(tx).open() if p.id != proposal.id]
     because = (
@@ -127,10 +127,10 @@ def stop_unneeded_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Non
 
 
 def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
-    """End a run that has not ended, and the open proposals that wait for it.
+    """Cancel a run that has not ended, and the open proposals that wait for it.
 
-    Raises NotFound, InputError without a reason, IllegalTransition for one that has ended,
-    NotAllowed where another's proposal waits for it, unless the actor may refuse that.
+    Raises NotFound, InputError without a reason, IllegalTransition for an ended run, and
+    NotAllowed if another person's proposal waits for it, unless the actor may refuse that.
     """
     actor.require(Role.PROPOSER)
     because = f"cancelled by {actor.name}: {require_reason(reason, 'to cancel a run')}"
@@ -159,7 +159,7 @@ def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
 
 
 def has_duplicate(tx: Transaction, run: EvalRun) -> bool:
-    """Whether a run with the same fingerprint and no fewer items is queued or running."""
+    """Tells whether a run with this fingerprint and at least as many items has not ended."""
     return any(
         queued.wanted >= run.wanted for queued in EvalRuns(tx).unfinished(run.fingerprint)
     )
@@ -175,18 +175,18 @@ def start_run(
     budget: RunBudget = NO_LIMIT,
     note_made: NoteMade = note_nothing,
 ) -> EvalRun:
-    """Queues an eval run, even where an equal one is queued already."""
+    """Queues an eval run, even if an equal run is queued already."""
     run = queue_run(ctx, actor, suite, target, items=items, budget=budget, note_made=note_made)
-    assert run is not None  # noqa: S101 - only a duplicate is left out
+    assert run is not None  # noqa: S101 - queue_run skips only duplicates of a slot
     return run
 
 
 def _scheduled_id(suite: str, target: str, slot: str) -> str:
-    """Two control processes that run one schedule make the same id, which is added once."""
+    """Makes the same id in two control processes, so that the run is added once."""
     return f"run_{short_hash(f'{suite} {target} {slot}').hex()}"
 
 
-def queue_run(  # noqa: PLR0913 - what a run is made of
+def queue_run(  # noqa: PLR0913 - all parts of a run
     ctx: Context,
     actor: Actor,
     suite: str,
@@ -197,13 +197,14 @@ def queue_run(  # noqa: PLR0913 - what a run is made of
     slot: str = "",
     note_made: NoteMade = note_nothing,
 ) -> EvalRun | None:
-    """Queue one run of a suite on a target, outside any proposal. It decides nothing about a
-    route: its order of items is another than a proposal's, and so it is never shared with one.
-    It is part of what an agent's `auto` knows of a target that is on the route already.
+    """Queue one run of a suite on a target, outside any proposal.
 
-    target: an id or a model's name. slot: names the time of a scheduled run; None, and
-    nothing queued, where the same run was queued for it, or one is queued or running. Raises
-    NotFound for an unknown suite or target.
+    The run decides nothing about a route: its item order differs from a proposal's, so no
+    proposal shares it. An agent's `auto` uses it for a target that is already on the route.
+
+    target: an id or a model's name. slot: the time of a scheduled run. Returns None for a slot
+    that already has a run, or if an equal run has not ended. Raises NotFound for an unknown
+    suite or target.
     """
     actor.require(Role.PROPOSER)
     pin = ctx.suites.pin(suite)

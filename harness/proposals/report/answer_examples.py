@@ -1,6 +1,6 @@
-"""Renders a comparison's most telling answers, and how others can check it, as Markdown. What
-models wrote is data, never markup: `fenced`, `cell` and `code` see to that. It also loads
-items' texts: from the suite's data while these are the data that were measured, else from the
+"""Renders a comparison's most telling answers, and how others can check it, as Markdown.
+Models' texts are data, never markup: `fenced`, `cell` and `code` escape them. Loads items'
+texts from the suite's data if the data have not changed since the measurement, otherwise from
 stored prompts.
 """
 
@@ -27,7 +27,7 @@ _FENCE: Final = re.compile("`{3,}")
 
 
 def fenced(text: str) -> Sequence[str]:
-    """Puts a text in a fence that is longer than any in it, and says that its end is cut."""
+    """Fences a text with a fence longer than any in the text, and marks a cut end."""
     shown = text if len(text) <= SHOWN else text[:SHOWN].rstrip() + " […]"
     longest = max((len(match_) for match_ in _FENCE.findall(shown)), default=2)
     fence = "`" * (longest + 1)
@@ -39,7 +39,7 @@ def cell(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """A name in a code span, which a table may hold."""
+    """Writes a name as a code span that is valid in a table."""
     plain = " ".join(text.split()).replace("`", "'").replace("|", "\\|")
     return f"`{plain}`"
 
@@ -51,12 +51,12 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "| " + " | ".join(row) + " |"
 
 
-# Text of such words only stands in a table, without a fence.
+# A text of these characters can be in a table without a fence.
 _SHORT: Final = re.compile(r"[\w .,:+%$–-]{1,40}")
 
 
 def most_telling(telling: Sequence[TellingAnswer]) -> Iterator[str]:
-    """Writes the most telling answers, losses first, without what all prompts begin with."""
+    """Writes the most telling answers, losses first, without the prompts' common start."""
     lost = sum(answer.candidate_score < answer.incumbent_score for answer in telling)
     yield from ("", "## The most telling answers", "")
     yield f"{lost} losses and {len(telling) - lost} wins of the candidate, the largest of each."
@@ -65,7 +65,7 @@ def most_telling(telling: Sequence[TellingAnswer]) -> Iterator[str]:
         prompts.setdefault(answer.suite, {})[answer.item] = answer.prompt
     heads = {suite: strip_common_start(texts)[1] for suite, texts in prompts.items()}
     if any(heads.values()):
-        yield "Of the prompts, what those of a suite have in common at the start is left out."
+        yield "The common start of a suite's prompts is left out."
     for answer in telling:
         yield from _telling(answer, answer.prompt[len(heads[answer.suite]) :])
 
@@ -140,16 +140,16 @@ def _rerun_lines(report: Report, verdict: Verdict | None) -> Iterator[str]:
         return
     proposal = report.comparison.proposal
     yield from ("", "```", command, "```", "")
-    yield "asks both models anew, with the suites and the policy"
+    yield "asks both models again, with the suites and the policy"
     yield f"{code(proposal.policy.name)} of your configuration."
     if any(plan.look > 1 for plan in proposal.plans):
-        yield "It knows of no earlier look, so that alpha is that of a first one."
+        yield "It does not know earlier looks, so alpha is that of a first look."
 
 
 def _replaying(report: Report, verdict: Verdict) -> Iterator[str]:
     if report.standalone and report.kept is None:
         yield from ("", "The answers were not kept. `swapgate gate run … --keep FOLDER` keeps")
-        yield "them, so that `swapgate gate replay` can decide again from them."
+        yield "answers, so that `swapgate gate replay` can decide again from them."
         return
     words = ["swapgate", "gate", "replay", verdict.id]
     place = "" if report.kept is None else f"{variables(report.kept)} "
@@ -163,14 +163,14 @@ def _reported(served: Iterable[ServedModel]) -> str:
 
 def _until(verdict: Verdict, standing: ProofValidity | None) -> str:
     if verdict.outcome == "infra_error":
-        return "no proof: it is not measured"
+        return "it does not prove anything, because it is not measured"
     if standing is None or standing.holds:
-        return f"holds until {verdict.expires_at:%Y-%m-%d}"
-    return f"proof no more: **{standing.proof.value.upper()}**, {cell(standing.why)}"
+        return f"is valid until {verdict.expires_at:%Y-%m-%d}"
+    return f"no longer valid: **{standing.proof.value.upper()}**, {cell(standing.why)}"
 
 
-# A shorter beginning that all prompts share hides nothing: of whole sentences, and where their
-# first sentence begins alike, of whole words.
+# Minimum lengths of a common start that is left out: of whole sentences, and of whole words
+# inside a common first sentence.
 SHORT_START: Final = 12
 SHORT_WORDS: Final = 60
 SENTENCE_ENDS: Final = ("\n", ". ", "? ", "! ", ": ", '"', "“")
@@ -180,14 +180,14 @@ WORD_ENDS: Final = (" ", "\t", "'")
 @dataclass(frozen=True, slots=True)
 class ItemText:
     question: str
-    expected: str  # empty where it is unknown
+    expected: str  # empty if unknown
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteTexts:
     items: Mapping[str, ItemText]
-    start: str  # what every question begins with; left out of each
-    missing: str  # why no expected answer is known; empty where one is
+    start: str  # the common start of every question, which is left out of each
+    missing: str  # why no expected answer is known; empty if any is
 
     def find(self, item: str) -> ItemText:
         return self.items.get(item, ItemText("", ""))
@@ -198,11 +198,11 @@ def load_item_texts(ctx: Context, comparison: Comparison) -> Mapping[str, SuiteT
 
 
 def strip_common_start(questions: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
-    """Returns the questions without the sentences that all of them begin with, and those; where
-    a long first sentence begins alike, without its words. One question alone keeps everything.
+    """Returns the questions without their common sentences (or, within a long common sentence,
+    their common words), and the removed start. A single question stays whole.
     """
     texts = [*set(questions.values())]
-    start = os.path.commonprefix(texts) if len(texts) > 1 else ""  # noqa: RUF071 - no paths
+    start = os.path.commonprefix(texts) if len(texts) > 1 else ""  # noqa: RUF071 - texts, not paths
     sentences, words = _end_of(start, SENTENCE_ENDS), _end_of(start, WORD_ENDS)
     start = start[: sentences if sentences >= SHORT_START else words]
     if len(start) < (SHORT_START if sentences >= SHORT_START else SHORT_WORDS):
@@ -240,5 +240,5 @@ def _read_suite(
     except SwapgateError as error:
         return {}, str(error)
     if not any(expected for _, expected in shown.values()):
-        return shown, "the suite's items name none"
+        return shown, "the suite's items contain no expected answer"
     return shown, ""

@@ -1,4 +1,4 @@
-"""A comparison shows people one proposal with both models' answers. It decides nothing."""
+"""A comparison shows people one proposal with both models' answers; it makes no decision."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -38,7 +38,7 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
 
-# More answers than that take long to check, and to send.
+# More answers take long to check and to send.
 MOST_TEXTS: Final = 4_000
 
 
@@ -47,17 +47,17 @@ class ArmFigures:
     """One arm's answers in an eval."""
 
     samples: int
-    cost_usd_per_1000: float | None  # None where a price is unknown
-    p50_s: float | None  # p50_s, p95_s: of the answers' wall time, None without answers
+    cost_usd_per_1000: float | None  # None if a price is unknown
+    p50_s: float | None  # p50_s, p95_s: of the answers' wall time; None without answers
     p95_s: float | None
-    # Share of calls that ended in an infrastructure error, None without calls. The intervals
-    # are 95 %, None where they say nothing.
+    # Share of calls that ended in an infrastructure error; None without calls. The intervals
+    # are 95 %; None with too few values.
     failed: float | None
     cost_interval_usd_per_1000: tuple[float, float] | None = None
     p50_interval_s: tuple[float, float] | None = None
     p95_interval_s: tuple[float, float] | None = None
     failed_interval: tuple[float, float] | None = None
-    tokens_per_s: float | None = None  # of output, of one call's whole time
+    tokens_per_s: float | None = None  # output tokens per second of a call's total time
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,12 @@ class SuiteAnswers:
     plan: SuitePlan
     incumbent_run: EvalRun
     candidate_run: EvalRun
-    # incumbent, candidate: whole answers, of a comparison without texts those alone that its
+    # incumbent, candidate: whole answers; in a comparison without texts, only those that the
     # verdict names.
     incumbent: Sequence[Sample]
     candidate: Sequence[Sample]
     pin: SuitePin
-    read: SuiteColumns | None = None  # of a comparison without texts
+    read: SuiteColumns | None = None  # only in a comparison without texts
 
     @cached_property
     def figures(self) -> SuiteColumns:
@@ -115,13 +115,13 @@ class Comparison:
     incumbent_figures: ArmFigures
     candidate_figures: ArmFigures
     forecast: CostForecast
-    cost: CostRatio  # what the candidate costs, and whether its canary ends for that
-    # Whether the verdict is proof still; None without a verdict and for NOT MEASURED.
+    cost: CostRatio  # the candidate's cost, and whether its canary ends for it
+    # Whether the verdict is still valid; None without a verdict and for NOT MEASURED.
     standing: ProofValidity | None = None
-    next_step: str = ""  # what to do next, in words; empty without a verdict
-    # Whether the samples are without their texts, and their signatures not checked.
+    next_step: str = ""  # the next step as text; empty without a verdict
+    # Whether the samples have no texts and unchecked signatures.
     without_texts: bool = False
-    # By suite, what the sample behind it leaves out, as it is now.
+    # By suite, requests that its sample excludes now.
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -130,24 +130,24 @@ class Comparison:
 
     @property
     def is_measured(self) -> bool:
-        """Tells whether its figures say something: NOT MEASURED rests on an outage's rest."""
+        """Tells whether its figures are meaningful; after NOT MEASURED they are only a rest."""
         return self.verdict is None or self.verdict.outcome != "infra_error"
 
     @property
     def faults(self) -> Sequence[str]:
-        """Says why answers of a model, or a suite's items, may be no evidence."""
+        """Lists reasons why a model's answers, or a suite's items, may not be evidence."""
         models = self.incumbent.model, self.candidate.model
         names = [side.plan.suite for side in self.suites]
         samples = [[self.left_out[name]] if name in self.left_out else [] for name in names]
-        said = [
+        faults = [
             (side.plan.suite, [*side.describe_faults(*models), *sample])
             for side, sample in zip(self.suites, samples, strict=True)
         ]
-        alone = len(said) == 1
+        alone = len(faults) == 1
         return [
             fault if alone else f"{suite}: {fault}"
-            for suite, faults in said
-            for fault in faults
+            for suite, suite_faults in faults
+            for fault in suite_faults
         ]
 
     @property
@@ -160,9 +160,9 @@ class Comparison:
 def load_comparison(
     ctx: Context, proposal: str, *, most_texts: int | None = None
 ) -> Comparison:
-    """Loads a proposal with both models' answers, their costs and its verdict; NotFound.
+    """Loads a proposal with both models' answers, their costs and its verdict. Raises NotFound.
 
-    most_texts: with more answers than that, figures alone; `with_texts` loads some items' rest.
+    most_texts: for more answers, loads only figures; `with_texts` adds the texts of some items.
     """
     with ctx.store.read() as tx:
         found = Proposals(tx).get(proposal)
@@ -205,19 +205,19 @@ def load_comparison(
 def _left_out(ctx: Context, proposal: Proposal) -> Mapping[str, str]:
     known = set(ctx.suites.names())
     suites = [plan.suite for plan in proposal.plans if plan.suite in known]
-    said = {suite: ctx.suites.describe_sample(suite).rstrip(".") for suite in suites}
-    return {suite: sentence for suite, sentence in said.items() if sentence}
+    sentences = {suite: ctx.suites.describe_sample(suite).rstrip(".") for suite in suites}
+    return {suite: sentence for suite, sentence in sentences.items() if sentence}
 
 
 def is_large(proposal: Proposal, most_texts: int = MOST_TEXTS) -> bool:
-    """Tells whether a proposal may have more answers than are checked at once."""
+    """Tells whether a proposal may have more answers than Swapgate checks at once."""
     return sum(plan.most_answers for plan in proposal.plans) > most_texts
 
 
 def with_texts(
     ctx: Context, comparison: Comparison, items: Mapping[str, Collection[str]]
 ) -> Comparison:
-    """Loads the answers to some items alone, whole and checked. items: by suite."""
+    """Loads only the answers to some items, whole and checked. items: by suite."""
     with ctx.store.read() as tx:
         suites = [
             replace(
@@ -275,7 +275,7 @@ def _describe_absence(tx: Transaction, rollout: Rollout) -> str:
     if rollback := find_later_rollback(tx, rollout):
         return describe_later_rollback(rollback)
     if route.break_glass:
-        return f"another model serves for the time of break-glass {route.break_glass}"
+        return f"another model serves during break-glass {route.break_glass}"
     return "another model took its place"
 
 
@@ -287,7 +287,7 @@ def _load_suite(
     *,
     light: bool,
 ) -> SuiteAnswers:
-    """light: without texts but of a FORMAT MISMATCH, and with no signature checked."""
+    """light: no signature checks, and texts only for the examples of a FORMAT MISMATCH."""
     pair, below = proposal.runs[plan.suite], plan.planned_items
     reports = [r for r in (verdict.suites if verdict else ()) if r.suite == plan.suite]
     shown = [item for report in reports for item in report.figures.examples]
@@ -316,7 +316,7 @@ def compute_arm_figures(answers: AnswerColumns) -> ArmFigures:
         return ArmFigures(0, None, None, None, None)
     answered = answers.answered
     costs = [cost for cost in answered.cost_usd if cost is not None]
-    # Sorted once: what is in order already is sorted again in no time.
+    # Sorted once, because sorting a sorted list again is fast.
     times = sorted(answered.duration_s)
     known = bool(costs) and len(costs) == len(answered)
     cost_interval = mean_interval(costs) if known else None

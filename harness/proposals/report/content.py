@@ -1,4 +1,6 @@
-"""Gathers what a report on one comparison holds, for the renderers of Markdown and JUnit."""
+"""Gathers the content of a report on one comparison, for the renderers of Markdown and
+JUnit.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -44,7 +46,7 @@ def address(folder: Path) -> str:
 
 
 def variables(folder: Path) -> str:
-    """Writes what a shell puts before `swapgate gate replay`: the database and its signers."""
+    """Writes the shell variables for `swapgate gate replay`: database and signers."""
     return (
         f"{DATABASE}={quote(address(folder))} {KEYRING}={quote(str(folder.resolve() / PUBLIC))}"
     )
@@ -122,7 +124,7 @@ MAX_TELLING: Final = 10
 
 @dataclass(frozen=True)
 class TellingAnswer:
-    """Holds one item on which the two models differ. Answers are of the first epoch."""
+    """One item on which the two models differ, with the answers of the first epoch."""
 
     suite: str
     item: str
@@ -139,7 +141,7 @@ class TellingAnswer:
 class SuiteSection:
     side: SuiteAnswers
     report: SuiteReport | None  # None while the gate is open
-    decides: bool = True  # by itself, and not only by its part in a weighted mean
+    decides: bool = True  # whether its own outcome counts, besides its part in a weighted mean
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,8 @@ class Report:
     suites: Sequence[SuiteSection]
     telling: Sequence[TellingAnswer]
     made_at: datetime
-    # Of a `gate run`, which leaves no route and no database of its own behind unless that was
-    # kept.
+    # Whether the report comes from `gate run`, which keeps no route, and a database only with
+    # `--keep`.
     standalone: bool = False
     kept: Path | None = None  # the folder of that database
 
@@ -161,7 +163,7 @@ class Report:
     @property
     def next_step(self) -> str:
         verdict = self.comparison.verdict
-        # No canary follows from a `gate run`, whatever its proposal waits for.
+        # A `gate run` opens no canary, even if its proposal waits for one.
         if self.standalone and verdict is not None and verdict.outcome == "passed":
             return NEXT_STEPS[verdict.outcome]
         return self.comparison.next_step
@@ -178,7 +180,7 @@ class Report:
 def gather_report(
     ctx: Context, proposal: str, *, standalone: bool = False, kept: Path | None = None
 ) -> Report:
-    """Gathers a proposal's report. standalone, kept: as `Report` says. Raises NotFound."""
+    """Gathers a proposal's report. standalone, kept: as in `Report`. Raises NotFound."""
     comparison = load_comparison(ctx, proposal)
     basis = comparison.basis
     judged = {suite.suite: suite for suite in basis.suites} if basis else {}
@@ -189,7 +191,7 @@ def gather_report(
         used = _used(side, basis)
         decides = report is None or basis is None or basis.decides(report)
         parts.append(SuiteSection(side=side, report=report, decides=decides))
-        # Examples of a form that broke stand in the report already.
+        # The report already shows examples of a broken form.
         by_form = report is not None and report.outcome == "harness_mismatch"
         shown = report.figures.examples if report is not None and by_form else ()
         telling += [
@@ -202,7 +204,7 @@ def gather_report(
 
 @dataclass(frozen=True)
 class _Item:
-    """An item that the verdict rests on, with both sides' answers, each with a score."""
+    """An item behind the verdict, with scored answers of both sides."""
 
     item: str
     incumbent: Sequence[Sample]
@@ -241,7 +243,7 @@ def _telling_answer(ctx: Context, suite: str, item: _Item) -> TellingAnswer:
     try:
         expected = ctx.suites.shown(suite, item.item)[1]
     except SwapgateError:
-        expected = ""  # the suite's items are not known here, or not any more
+        expected = ""  # the suite's items are unknown here
     return TellingAnswer(
         suite=suite,
         item=item.item,
@@ -256,9 +258,9 @@ def _telling_answer(ctx: Context, suite: str, item: _Item) -> TellingAnswer:
 
 
 def _most(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
-    """The largest losses, then the largest wins, at most MAX_TELLING together.
+    """Returns the largest losses, then the largest wins, at most MAX_TELLING together.
 
-    Losses first: they are what a decision has to look in the eye.
+    Losses come first, because a decision must consider them.
     """
     losses, wins = (
         _largest(
@@ -272,7 +274,7 @@ def _most(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
 
 
 def _largest(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
-    """By the size of the difference; of equal ones every suite in turn."""
+    """Sorts by the size of the difference; equal differences alternate between suites."""
 
     def size(answer: TellingAnswer) -> float:
         return abs(answer.candidate_score - answer.incumbent_score)

@@ -1,6 +1,6 @@
-"""Explains a comparison beside its verdict. Drawbacks speak against a swap, while the verdict
-does not rest on them: each has its 95 % interval. Format failures explain a candidate that
-lost by the form of its answers alone, and how to ask anew (A8).
+"""Explains a comparison besides its verdict. Drawbacks are arguments against a swap on which
+the verdict does not depend, with 95 % intervals. Format failures explain a candidate that lost
+only by the form of its answers, and how to fix the form (A8).
 """
 
 import json
@@ -28,7 +28,7 @@ from harness.proposals.report.comparison import Comparison, SuiteAnswers
 from harness.providers.target import RequestPatch, Target
 from harness.routing.proposal import Proposal
 
-# A figure that differs by less is as good as the other's.
+# A smaller relative difference does not count.
 CLEAR_CHANGE: Final = 0.02
 MOST_SLICES: Final = 3
 
@@ -39,7 +39,7 @@ Interval = tuple[float, float] | None
 class Drawback:
     what: str
     text: str  # both figures with their intervals
-    clear: bool  # more than chance explains
+    clear: bool  # whether chance alone is unlikely
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class _Figure:
 
     @property
     def clear(self) -> bool:
-        """Whether the intervals are apart, which asks for more than a test would."""
+        """Tells whether the intervals do not overlap, which is stricter than a test."""
         if self.old_interval is None or self.new_interval is None:
             return False
         return self.new_interval[0] > self.old_interval[1]
@@ -82,7 +82,7 @@ class _Figure:
 def list_drawbacks(
     comparison: Comparison, titles: Mapping[str, str] | None = None
 ) -> Sequence[Drawback]:
-    """Lists what speaks against a swap, the clear ones first. titles: of suites, by name."""
+    """Lists arguments against a swap, clear arguments first. titles: suite titles by name."""
     if not comparison.is_measured:
         return []
     names = titles or {}
@@ -95,23 +95,23 @@ def list_drawbacks(
 def describe_absence(comparison: Comparison) -> str:
     before, after = comparison.incumbent_figures, comparison.candidate_figures
     if not comparison.is_measured:
-        return "Nothing is known: it was not measured."
+        return "Unknown: it was not measured."
     if None in (before.p50_s, after.p50_s):
-        return "Nothing was measured of its latency, cost and failures."
+        return "Its latency, cost and failures were not measured."
     parts = ["not slower (median, p95)"]
     priced = None not in (before.cost_usd_per_1000, after.cost_usd_per_1000)
     parts += ["not dearer"] if priced else []
-    text = f"Nothing: it is {', '.join(parts)}, and no more of its calls failed."
+    text = f"No drawback: it is {', '.join(parts)}, and no more of its calls failed."
     reports = comparison.basis.suites if comparison.basis else ()
     slices = [slice_ for report in reports for slice_ in report.figures.slices or ()]
     if slices:
         other = "other " if any(slice_.worse for slice_ in slices) else ""
         text += f" No {other}slice looks worse."
-    return text if priced else f"{text} What it costs beside the current model is unknown."
+    return text if priced else f"{text} Its cost compared with the current model is unknown."
 
 
 def _of_canary(comparison: Comparison) -> Iterator[Drawback]:
-    """What users' requests showed counts more than any eval."""
+    """Yields the end of a canary, because users' requests count more than any eval."""
     proposal = comparison.proposal
     if proposal.end is not None:
         why = describe_who(proposal.closed_because).rstrip(".")
@@ -166,8 +166,8 @@ def _of_slices(basis: VerdictBasis, names: Mapping[str, str]) -> Iterator[Drawba
         effect = _effect(slice_.delta, slice_.ci_low, slice_.ci_high)
         used = format_quantity(slice_.n_used, report.figures.unit)
         text = (
-            f"{effect}; {used}. One of several slices looks so by chance easily: the slices' "
-            "test does not show it."
+            f"{effect}; {used}. By chance one of several slices easily looks worse: the test "
+            "of the slices does not show a loss."
         )
         yield Drawback(f"{_title(report, names)}, {slice_.name} looks worse", text, clear=False)
 
@@ -223,8 +223,8 @@ def target_options(target: Target) -> Sequence[str]:
 
 
 def build_rerun_command(comparison: Comparison, candidate: Target | None = None) -> str:
-    """Writes the command that runs a comparison again, with another candidate where one is
-    given; empty where no `gate run` can: several primary suites, an incumbent with settings.
+    """Writes the command that repeats a comparison, optionally with another candidate. Empty if
+    `gate run` cannot: for several primary suites, or an incumbent with settings.
     """
     proposal, incumbent = comparison.proposal, comparison.incumbent
     primary = [plan.suite for plan in proposal.plans if plan.role is SuiteRole.PRIMARY]
@@ -232,7 +232,7 @@ def build_rerun_command(comparison: Comparison, candidate: Target | None = None)
     if len(primary) != 1 or own:
         return ""
     target = candidate or comparison.candidate
-    # The first suite is the primary one.
+    # `--suite` names the primary suite.
     words = ["swapgate", "gate", "run", "--suite", *primary]
     for plan in proposal.plans:
         if plan.role is not SuiteRole.PRIMARY:
@@ -251,7 +251,7 @@ def build_rerun_command(comparison: Comparison, candidate: Target | None = None)
 
 @dataclass(frozen=True)
 class FormatExample:
-    """One item's answers, of the first epoch. Scores are None where there is none."""
+    """One item's answers of the first epoch. A score is None if the answer has no score."""
 
     item: str
     rule: str
@@ -260,7 +260,7 @@ class FormatExample:
     candidate: str
     incumbent_score: float | None
     candidate_score: float | None
-    lenient_score: float | None  # the candidate's, with its form forgiven
+    lenient_score: float | None  # the candidate's score if form is ignored
 
 
 @dataclass(frozen=True)
@@ -272,24 +272,24 @@ class FormatFix:
 
 @dataclass(frozen=True)
 class FormatFailure:
-    """One suite that says FORMAT MISMATCH. Differences: shares of 1, candidate − incumbent."""
+    """One suite with FORMAT MISMATCH. Differences: shares of 1, candidate − incumbent."""
 
     suite: str
-    rules: Mapping[str, int]  # how often each broke in the candidate's answers
-    meanings: Mapping[str, str]  # what each is, in words
+    rules: Mapping[str, int]  # number of breaks in the candidate's answers, by rule
+    meanings: Mapping[str, str]  # meaning of each rule
     strict_delta: float
     lenient_delta: float
     remedy: FormatRemedy
-    mends: Sequence[FormatFix]  # the most likely one first
+    mends: Sequence[FormatFix]  # the most likely fix first
     examples: Sequence[FormatExample]
 
 
 def find_format_failures(
     comparison: Comparison, *, standalone: bool = False
 ) -> Sequence[FormatFailure]:
-    """One for each suite that was lost by form alone; empty without such a verdict.
+    """Returns a failure for each suite that was lost only by form.
 
-    standalone: of a `gate run`, whose route is gone: its commands are further `gate run`s.
+    standalone: the comparison is a `gate run` without a route: its commands are `gate run`s.
     """
     reports = (
         {suite.suite: suite for suite in comparison.verdict.suites}
@@ -308,7 +308,7 @@ def find_format_failures(
 def _failure_of_suite(
     comparison: Comparison, side: SuiteAnswers, report: SuiteReport, *, standalone: bool
 ) -> Sequence[FormatFailure]:
-    rules = report.figures.rules  # how often each broke in the candidate's answers
+    rules = report.figures.rules
     scorer = side.pin.scorer.partition("@")[0]
     remedy = find_remedy(rules, scorer)
     lenient = report.figures.lenient
@@ -331,18 +331,18 @@ def _failure_of_suite(
 def _list_fixes(
     comparison: Comparison, remedy: FormatRemedy, *, standalone: bool
 ) -> Sequence[FormatFix]:
-    told = [
+    fixes = [
         (
             f"a line in the prompt: “{remedy.prompt}”",
             patch_candidate(comparison.candidate, remedy),
         )
     ]
     if remedy.json_mode:
-        what = "`response_format: json_object`, where the provider knows it"
-        told.append((what, with_json_mode(comparison.candidate)))
+        what = "`response_format: json_object`, if the provider supports it"
+        fixes.append((what, with_json_mode(comparison.candidate)))
     return [
         FormatFix(what, target.id, _commands(comparison, target, standalone=standalone))
-        for what, target in told
+        for what, target in fixes
     ]
 
 
@@ -354,7 +354,7 @@ def _commands(comparison: Comparison, target: Target, *, standalone: bool) -> Se
 
 def _proposing(target: Target, proposal: Proposal) -> str:
     words = ["swapgate", "proposal", "create", proposal.route, target.id]
-    # The same question again; honest about whose results the new target was made after.
+    # Repeats the claim, and registers the results that the new target was tuned on.
     words += ["--claim", proposal.claim.value]
     margins = {plan.margin for plan in proposal.plans}
     if proposal.claim is not Claim.SUPERIOR and len(margins) == 1:
@@ -369,7 +369,7 @@ def _proposing(target: Target, proposal: Proposal) -> str:
 
 
 def _examples(side: SuiteAnswers, report: SuiteReport) -> Sequence[FormatExample]:
-    """The items that the verdict names; some may lie behind those that it used."""
+    """Returns the items that the verdict names; the verdict may not have used all of them."""
     named = report.figures.examples
     ours, theirs = _first(side.incumbent), _first(side.candidate, broken=True)
     return [
@@ -378,7 +378,7 @@ def _examples(side: SuiteAnswers, report: SuiteReport) -> Sequence[FormatExample
 
 
 def _first(samples: Sequence[Sample], *, broken: bool = False) -> Mapping[str, Sample]:
-    """By item; with `broken`, of the first epoch in which a rule of form broke, if one did."""
+    """Returns a sample by item: of the first epoch, or with `broken` the first broken one."""
     found: dict[str, Sample] = {}
     for sample in samples:
         if sample.item not in found or (broken and sample.rule and not found[sample.item].rule):

@@ -1,5 +1,5 @@
-"""Renders a report as one HTML file, which is its Markdown with a drawing of the intervals, and
-as JUnit XML. What models wrote is text in both, never markup.
+"""Renders a report as one HTML file, which is its Markdown with drawings of the intervals, and
+as JUnit XML. Models' texts are text in both, never markup.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ _MIDDLE: Final = _WIDTH / 2
 
 
 def render_page(report: Report) -> str:
-    """Renders the whole document; it loads nothing."""
+    """Renders the whole document, which loads no other file."""
     comparison = report.comparison
     title = f"{comparison.candidate.name} instead of {comparison.incumbent.name}"
     head, _, rest = render_markdown(report).partition("\n")
@@ -49,7 +49,7 @@ def _document(title: str, body: str) -> Iterator[str]:
 
 
 def _drawing(suite: SuiteReport) -> str:
-    """The difference with its interval, between 100 points worse and 100 better."""
+    """Draws the difference with its interval, between 100 points worse and 100 better."""
     if suite.ci_low is None or suite.ci_high is None:
         return ""
     low, at, high = (_x(share) for share in (suite.ci_low, suite.delta, suite.ci_high))
@@ -81,16 +81,16 @@ PROBLEMS = {
 }
 
 
-Case = tuple[str, float, str, str]  # its name, seconds, outcome and reason
+Case = tuple[str, float, str, str]  # (name, seconds, outcome, reason)
 
 
 def render_junit(report: Report) -> str:
-    """Counts and messages; times are the sums of the answers' times."""
+    """Renders counts and messages; times are the sums of the answers' times."""
     comparison = report.comparison
     passed = comparison.verdict is not None and comparison.verdict.outcome == "passed"
-    # A suite that decided nothing by itself has not failed a candidate.
+    # A suite without an own decision is not a failure of the candidate.
     cases = [(_case(part), part.decides and not passed) for part in report.suites]
-    # Of several suites as one: their answers' times stand at the suites.
+    # The joint claim of several suites has no time, because the suites have it.
     cases += [((_title(r), 0.0, r.outcome, r.reason), not passed) for r in report.together]
     problems = [PROBLEMS.get(case[2], "") if counts else "" for case, counts in cases]
     suite = ET.Element(
@@ -133,5 +133,5 @@ def _title(of: SuitePlan | SuiteReport) -> str:
 
 
 def _text(words: str) -> str:
-    """XML has no control characters, not even as references."""
+    """Removes control characters, which XML does not allow even as references."""
     return "".join(word for word in words if word >= " " or word in "\t\n")

@@ -1,6 +1,4 @@
-"""Renders a report as one Markdown document. What models wrote stands in fences: it is data,
-never markup.
-"""
+"""Renders a report as one Markdown document. Models' texts are data, in fences."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -60,8 +58,8 @@ HEADS: Final = {
 
 
 def render_markdown(report: Report) -> str:
-    """The whole document, with one empty line at most between its parts."""
-    # A report is read in terminals as well, and models may write what a terminal obeys.
+    """Renders the whole document, with at most one empty line between its parts."""
+    # Terminals show reports too, and would obey control characters in models' texts.
     return escape_controls("\n".join(_lines(report)).rstrip()) + "\n"
 
 
@@ -99,7 +97,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
         return
     yield f"# {verdict.words}: {b} {HEADS[verdict.outcome]} {a}"
     if comparison.standing is not None and comparison.standing.proof is ProofState.STALE:
-        yield from ("", f"**STALE**, no proof any more: {cell(comparison.standing.why)}.")
+        yield from ("", f"**STALE**, no longer valid: {cell(comparison.standing.why)}.")
     for fault in comparison.faults:
         yield from ("", f"**Mind:** {cell(fault)}")
     if comparison.basis is not None:
@@ -109,7 +107,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     yield from _against(comparison)
     yield from ("", f"**Next:** {report.next_step}")
     claim = comparison.proposal.claim.value
-    said = {
+    terms = {
         "superior": "the candidate had to be better",
         "non_inferior": "the candidate had to be at most the allowed loss worse",
         "cheaper_and_not_worse": "the candidate had to cost less, by the declared share, and "
@@ -123,9 +121,13 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     if comparison.proposal.change_reference:
         why += f" Change request: {code(comparison.proposal.change_reference)}."
     why += f" Cost: {cell(comparison.cost.text)}"
-    yield from ("", f"**Asked:** on route `{comparison.proposal.route}`, {said}.{why}")
+    yield from ("", f"**Asked:** on route `{comparison.proposal.route}`, {terms}.{why}")
     if comparison.proposal.widened and not report.standalone:
-        yield from ("", "**Widened:** a person who did not propose it has to approve this:", "")
+        yield from (
+            "",
+            "**Widened:** another person than the proposer must approve these settings:",
+            "",
+        )
         yield from (
             f"- {code(line)}"
             for line in route_rules.describe_second_person_reasons(comparison.proposal.widened)
@@ -199,18 +201,21 @@ def _form(lost: FormatFailure) -> Iterator[str]:
     counts = ", ".join(f"`{rule}` {count}" for rule, count in lost.rules.items())
     yield from ("", f"## What to change: {lost.suite}", "")
     yield f"On {lost.suite} the candidate {lost.remedy.what}."
-    yield (
-        f"As scored {format_points(lost.strict_delta)} points; with form forgiven on both sides"
-    )
-    yield f"{format_points(lost.lenient_delta)} points. Rules that its answers broke: {counts}."
-    yield from ("", "One of these would help:", "")
+    yield f"With strict scores {format_points(lost.strict_delta)} points; with form ignored on"
+    yield f"both sides {format_points(lost.lenient_delta)} points."
+    yield f"Its answers broke these rules: {counts}."
+    yield from ("", "Each of these changes would help:", "")
     for mend in lost.mends:
         yield f"- {mend.what}"
     yield f"- a parser in your application that can {lost.remedy.parser}"
     for mend, which in zip(lost.mends, ("first", "second"), strict=False):
-        yield from ("", f"The {which} makes another target, which is evaluated anew:", "")
+        yield from (
+            "",
+            f"The {which} creates another target, which needs a new evaluation:",
+            "",
+        )
         yield from ("```", *mend.commands, "```")
-    heads = ("item", "rule", "as scored", "form forgiven")
+    heads = ("item", "rule", "strict score", "form ignored")
     rows = [
         (cell(example.item), f"`{example.rule or 'unnamed'}`", _score(example.candidate_score),
          _score(example.lenient_score))
@@ -232,7 +237,7 @@ def _suites(report: Report) -> Iterator[str]:
     yield from ("", "## What was compared", "")
     yield from table(SUITE_HEADS, rows)
     yield ""
-    yield "Differences are points of 100. A win is an item on which the candidate does better."
+    yield "Differences are points of 100. A win is an item with a higher score."
     if any(part.report and part.report.how in EARLY_ENDS for part in report.suites):
         yield "The gate stopped early: an interval at that moment is not adjusted for it."
     if report.comparison.decided_on:
@@ -243,7 +248,7 @@ def _suites(report: Report) -> Iterator[str]:
             counts = ", ".join(f"`{rule}` {count}" for rule, count in rules.items())
             yield from (
                 "",
-                f"{part.report.suite}: the candidate broke rules of form: {counts}.",
+                f"{part.report.suite}: the candidate broke format rules: {counts}.",
             )
 
 
@@ -258,7 +263,7 @@ def _slices(verdict: Verdict | None) -> Iterator[str]:
     if rows:
         heads = ("suite", "slice", "shown", "delta", "95 % interval", "used")
         yield from ("", "### Slices", "", *table(heads, rows), "")
-        yield "A candidate that is shown worse in one of them fails, whatever its mean says."
+        yield "A candidate that is shown worse in any slice fails, at any mean."
 
 
 def _claimed_cost(verdict: Verdict | None) -> Iterator[str]:

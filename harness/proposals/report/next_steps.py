@@ -1,4 +1,4 @@
-"""The next step after a verdict, in words."""
+"""Describes the next step after a verdict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,34 +19,37 @@ from harness.gate.run import AnswerColumns, count_cut, is_nothing_readable
 from harness.gate.verdict import BaseVerdict
 from harness.routing.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
 
-# By a verdict's outcome; of a verdict that decides about no proposal, as of `gate run`.
+# By a verdict's outcome; for verdicts without a decision on a proposal, as of `gate run`.
 NEXT_STEPS: Final[Mapping[str, str]] = {
-    "passed": "nothing in the evals speaks against a canary.",
+    "passed": "no eval result contradicts a canary.",
     "failed": "keep the incumbent. The samples show where the candidate is worse; propose "
     "another candidate, or this one with a changed request patch.",
     "harness_mismatch": "give the candidate a request patch that fixes the format, then "
     "propose the patched target.",
-    "inconclusive": "no tendency showed, so more items may not settle it. The current model "
-    "stays.",
-    "infra_error": "run `swapgate doctor`, fix what it names, then propose again. This says "
-    "nothing about the candidate.",
+    "inconclusive": "the data favour neither model, so more items may not decide. The current "
+    "model stays.",
+    "infra_error": "run `swapgate doctor`, fix the problems that it lists, then propose again. "
+    "This is not evidence about the candidate.",
 }
 
 MISSING_SCORES: Final = (
-    "run `swapgate doctor`, mend what lost the scores (a provider, a judge or a scorer, as the "
-    "reason names it), then propose again. This says nothing about the candidate."
+    "run `swapgate doctor`, fix the cause of the missing scores (the reason names a provider, "
+    "a judge or a scorer), then propose again. This is not evidence about the candidate."
 )
 
-# Where nothing can be read in a run's first answers, by whose they are.
+# Steps after a run with unreadable first answers: the incumbent's, the candidate's.
 UNREADABLE_STEPS: Final = (
     (
-        "propose again: the incumbent's run goes on, and what cannot be read counts as wrong. "
+        "propose again: the incumbent's run continues, and unreadable answers count as wrong. "
         "`gate run` does so with --unreadable-as-wrong."
     ),
-    "give the candidate a chat template, or a prompt for the form, and propose it again.",
+    (
+        "give the candidate a chat template, or a prompt that requests the format, and propose "
+        "it again."
+    ),
 )
 
-# To ask for more than this many times the items used would be no practical advice.
+# Beyond this multiple of the used items, asking for more items is not practical advice.
 HOPELESS: Final = 10
 
 _LEAST_SPAN_S: Final = 60.0
@@ -60,8 +63,8 @@ class DecidedProposal:
     # By suite, the incumbent's answers and the candidate's.
     answers: Mapping[str, tuple[AnswerColumns, AnswerColumns]]
     connections: int  # eval requests that run at once
-    frozen: str = ""  # the freeze that holds its canary back; empty for none
-    gone: str = ""  # why its candidate, once promoted, does not serve now; empty where it does
+    frozen: str = ""  # the freeze that blocks its canary; empty without a freeze
+    gone: str = ""  # why the promoted candidate does not serve now; empty if it serves
     observe_only: bool = False  # whether this installation opens no canaries
 
 
@@ -81,20 +84,22 @@ def describe_next_step(decided: DecidedProposal) -> str:
 def _measure_again(decided: DecidedProposal) -> str:
     proposal = decided.proposal
     if proposal.retry_at is not None and proposal.open:
-        return f"it is measured again at {_time(proposal.retry_at)}."
+        return f"Swapgate measures it again at {_time(proposal.retry_at)}."
     if step := _unreadable_step(decided):
         return step
     cut = filter(None, map(count_cut, chain.from_iterable(decided.answers.values())))
     if longest := max(
         (one for one in cut if one.silent), key=attrgetter("limit"), default=None
     ):
-        return f"{longest.advice}, then propose again. This says nothing about the candidate."
+        return (
+            f"{longest.advice}, then propose again. This is not evidence about the candidate."
+        )
     lost = any(report.figures.measured is not None for report in decided.verdict.suites)
     return MISSING_SCORES if lost else NEXT_STEPS["infra_error"]
 
 
 def _unreadable_step(decided: DecidedProposal) -> str:
-    """Of the candidate first: as long as it is so, another incumbent's answers do not help."""
+    """Prefers the candidate's step: until it is fixed, the incumbent's answers do not help."""
     unread = [
         step
         for arms in decided.answers.values()
@@ -108,16 +113,18 @@ def _observed(proposal: Proposal) -> str:
     only = "this installation only observes (`control.observe_only`)"
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL:
-            return f"nothing; {only}, so nobody can approve the canary. It can be rejected."
+            return f"none; {only}, so the canary cannot be approved. You can reject it."
         case _:
-            return f"watch the canary, or abort it: it does not go on, since {only}."
+            return f"watch the canary, or abort it: it does not continue, because {only}."
 
 
 def _after_passing(decided: DecidedProposal) -> str:
     proposal, rollout, frozen = decided.proposal, decided.rollout, decided.frozen
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
-            decides = f"somebody other than {proposal.proposer} approves or rejects the canary."
+            decides = (
+                f"another person than {proposal.proposer} must approve or reject the canary."
+            )
             return f"{decides} Once approved it waits: {frozen}." if frozen else decides
         case ProposalPhase.AWAITING_APPROVAL:
             waits = f"it waits: {frozen}" if frozen else "the canary opens within seconds"
@@ -128,10 +135,10 @@ def _after_passing(decided: DecidedProposal) -> str:
         case ProposalPhase.PROMOTED:
             since = f"serves the whole route since {_time(proposal.updated_at)}"
             gone = f"does not serve now: {decided.gone}".rstrip(".")
-            return f"nothing; the candidate {gone if decided.gone else since}."
+            return f"none; the candidate {gone if decided.gone else since}."
         case _:
-            rivals = "the best goes on once the gate has decided on its rivals."
-            return f"nothing; {rivals if proposal.open else 'the proposal is closed.'}"
+            rivals = "the best candidate continues once the gate has judged all rivals."
+            return f"none; {rivals if proposal.open else 'the proposal is closed.'}"
 
 
 def _more_items(decided: DecidedProposal) -> str:
@@ -144,12 +151,12 @@ def _more_items(decided: DecidedProposal) -> str:
     used = max(report.n_used for report in decided.verdict.suites if report.suite == suite)
     if items > HOPELESS * used:
         return (
-            f"nothing: a difference this small would need about {format_count(items)} more "
-            f"items of the suite {suite}. If a small loss is worth it, claim “equal or better”."
+            f"none: a difference this small would need about {format_count(items)} more items "
+            f"of the suite {suite}. If a small loss is acceptable, claim “equal or better”."
         )
     price = _price_of(decided.answers.get(suite, ()), items, decided.connections)
     return (
-        f"{format_quantity(items, 'more item')} of the suite {suite} should settle it "
+        f"{format_quantity(items, 'more item')} of the suite {suite} should decide "
         f"(80 % power){price}. Then propose again."
     )
 
