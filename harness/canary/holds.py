@@ -94,7 +94,7 @@ def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
 
 
 def update_hold_alert(ctx: Context, rollout: Rollout) -> None:
-    """Raises the alert of a held canary, once per cause, and ends it afterwards."""
+    """Updates the alert of a held canary: raises it once per cause, and ends it afterwards."""
     onward = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
     if not onward and not rollout.baking:
         return

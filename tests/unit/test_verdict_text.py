@@ -65,8 +65,8 @@ def test_a_slice_that_is_shown_worse_fails_its_suite_and_a_chart_says_what_decid
     clusters = report(cluster="document")
     note = verdict_text.bars_note([REPORT, clusters], {"mail": "Customer mail"})
     assert (
-        "The bars of Customer mail count clusters; a cluster's score is the mean over the items "
-        "of one document." in note
+        "The bars of Customer mail count clusters; a cluster's score is the mean over the "
+        "items of one document." in note
     )
 
 

@@ -182,8 +182,8 @@ class CostRatio:
         return f"{ends}, so this cost ends it" if self.ends_canary else ends
 
     def require_acceptance(self, how: str) -> None:
-        """Raises InputError if the known cost would end the canary. how: the way to accept the
-        cost, with a place for the ratio.
+        """Refuses a known cost that would end the canary. how: the way to accept the cost, with
+        a place for the ratio. Raises InputError.
         """
         if not self.ends_canary:
             return

@@ -81,7 +81,7 @@ def raise_mismatch_alert(tx: Transaction, proposal: Proposal, verdict: str, word
 
 @contextmanager
 def alerting_mismatch(ctx: Context) -> Iterator[None]:
-    """Raises an alert if an EvidenceMismatch occurs in the block, a person's action.
+    """Alerts people if an EvidenceMismatch occurs in the block, a person's action.
 
     The block must contain the whole transaction, because the refusal rolls it back.
     """
