@@ -1,4 +1,4 @@
 """Evals measure a model: suites of items, scorers, a runner, and a simulated provider.
 
-Only runner, model and tasks import inspect_ai; the rest is cheap to import.
+Only evals.runner imports inspect_ai; the other packages import fast.
 """

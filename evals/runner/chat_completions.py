@@ -1,6 +1,4 @@
-"""Builds the body of a chat completion request for a target (suite's settings, target's
-parameters, request patch), and parses its replies.
-"""
+"""Builds a target's chat completion request, and parses the reply."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,14 +13,14 @@ Message = Mapping[str, Any]
 
 
 class MalformedReply(Exception):
-    """A 200 whose body is not a chat completion; the text says what is wrong with it."""
+    """A reply with status 200 is not a chat completion. The text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyToolCall:
     id: str
     name: str
-    arguments: str  # as the provider sent them, JSON in a text
+    arguments: str  # the provider's JSON text
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,7 @@ class ChatReply:
     text: str
     tool_calls: tuple[ReplyToolCall, ...]
     finish: str
-    input_tokens: int  # all of them, cached ones included
+    input_tokens: int  # with cached tokens
     cached_tokens: int
     output_tokens: int
     model: str
@@ -51,10 +49,10 @@ def request_body(
     settings: Mapping[str, Any],
     tools: Sequence[Message] = (),
 ) -> dict[str, Any]:
-    """What is sent. settings: the suite's, e.g. temperature; the weakest of three.
+    """Builds a request. settings: the suite's settings, such as the temperature.
 
-    The target's parameters win over them, so that what is measured is what is switched to, and
-    its request patch wins over all. A field that ends as null is left out.
+    The target's parameters replace settings, so that the eval measures the deployed target.
+    The request patch replaces both. The request omits null fields.
     """
     patch = target.request_patch
     fields: dict[str, Any] = {**settings, **target.parameters, **patch.parameters}
@@ -74,7 +72,7 @@ def request_body(
 
 
 def with_addendum(messages: Sequence[Message], addendum: str) -> list[dict[str, Any]]:
-    """Appended to the system message; one is added if there is none."""
+    """Appends the addendum to the system message, or adds a system message."""
     copied = [dict(message) for message in messages]
     if not addendum:
         return copied
@@ -88,7 +86,7 @@ def with_addendum(messages: Sequence[Message], addendum: str) -> list[dict[str, 
 def parse_reply(raw: bytes) -> ChatReply:
     """Parses the body of a chat completion. Raises MalformedReply."""
     try:
-        # Half of a pair of characters in an answer must not end its evaluation.
+        # A lone surrogate in an answer must not break its evaluation.
         payload = replace_halves(json.loads(raw))
     except (ValueError, RecursionError):
         raise MalformedReply("the answer is not JSON") from None
@@ -117,7 +115,7 @@ def parse_reply(raw: bytes) -> ChatReply:
 
 
 def _arguments(function: Mapping[str, Any]) -> Any:
-    """As text, which some servers write as an object: the router reads both alike."""
+    """Returns the arguments as text; some servers send an object, as the router allows, too."""
     given = function["arguments"]
     return json.dumps(given) if isinstance(given, dict) else given
 

@@ -1,5 +1,6 @@
-"""Runs a model's code in Inspect's sandbox: a Docker container for each answer, or a process of
-this machine where the operator takes that risk.
+"""Runs a model's code in Inspect's sandbox: a Docker container for each answer.
+
+If the operator takes the risk, it is a process of this machine instead.
 """
 
 import shutil
@@ -20,7 +21,7 @@ DOCKER_ANSWERS_WITHIN_S: Final = 20
 
 
 def find_sandbox(*, uncontained: bool) -> str | tuple[str, str]:
-    """Names Inspect's sandbox for a task. Raises ConfigError where there is no Docker."""
+    """Returns Inspect's sandbox for a task. Raises ConfigError if Docker does not work."""
     if uncontained:
         return LOCAL
     if why := why_no_docker():
@@ -33,7 +34,7 @@ def find_sandbox(*, uncontained: bool) -> str | tuple[str, str]:
 
 @cache
 def why_no_docker() -> str:
-    """Says why no container can be started on this machine; empty where one can."""
+    """Returns the reason why this machine cannot start a container; empty if it can."""
     docker = shutil.which("docker")
     if docker is None:
         return "there is no `docker` on PATH"

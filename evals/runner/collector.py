@@ -1,6 +1,7 @@
-"""The collector hands on each sample that Inspect finishes, one by one, and ends the run: when
-its taker wants no more (budget, lease), when it is asked to stop, or after too many failures
-in a row.
+"""The collector passes each sample that Inspect finishes to `on_sample`.
+
+It ends the run if `on_sample` returns False (budget, lease), if `stop` returns True, or after
+too many failures in a row.
 """
 
 import asyncio
@@ -34,21 +35,22 @@ from harness.gate.pins import ServedModel
 from harness.gate.run import CUT, FIRST_ANSWERS, RunState, Sample, SampleError, refuse_first
 
 CANCELLED = ("CancelledError", "Cancelled(")
-ASK_S = 0.5  # how often stop is asked for while no sample starts
-UNDER_WAY_S = 20.0  # how long a run that is to end waits for answers under way
+ASK_S = 0.5  # interval between calls of `stop` while no sample starts
+UNDER_WAY_S = 20.0  # an ending run waits this long for answers in progress
 FINISHES = {"max_tokens": CUT, "content_filter": "content_filter", "model_length": "too_long"}
 LAST_LINE = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)")
 
 
 class Collector:
-    """An Inspect EarlyStopping; the hook gives it every sample as it ends.
+    """An Inspect EarlyStopping that gets each finished sample from the hook.
 
-    Once the run is to end, it starts nothing more: samples wait at the gate until the eval is
-    cancelled. (To let Inspect skip them costs 12 ms for each.)
+    When the run ends, remaining samples wait in `schedule_sample` until the runner cancels the
+    eval. (Inspect would need 12 ms to skip a sample.)
 
-    on_sample and stop run on `thread`, one call at a time: they may wait for a database, and
-    the event loop goes on meanwhile. away: the texts of failures that say that a provider is
-    away: the run stops, and these samples are asked again.
+    on_sample and stop run on `thread`, one call at a time, because they may wait for a
+    database while the event loop continues.
+    away: error texts that mean an unavailable provider: the run stops, and a later run asks
+    these samples again.
     """
 
     def __init__(
@@ -68,10 +70,10 @@ class Collector:
         self._by_id = {question.id: question for question in questions}
         self._on_sample = on_sample
         self._stop = stop
-        self.failures: set[str] = set()  # of the provider, in our own words
+        self.failures: set[str] = set()  # our texts of the provider's failures
         self._thread = thread
         self._away = away
-        self.waits_for = ""  # why a provider is away
+        self.waits_for = ""  # the error text of an unavailable provider
         self._failed_in_a_row = 0
         self._first: list[Sample] = []
         self.remark = ""
@@ -88,7 +90,7 @@ class Collector:
         return self._ended or RunState.FAILED
 
     async def take(self, sample: EvalSample) -> None:
-        """Hands a finished sample over, once. A cancelled one is left to be asked again."""
+        """Passes a finished sample on, once. A later run asks a cancelled sample again."""
         await self._hand_over(sample)
         self._under_way -= 1
         self._check_drained()
@@ -96,7 +98,7 @@ class Collector:
     async def _hand_over(self, sample: EvalSample) -> None:
         question = self._by_id.get(str(sample.id))
         cancelled = sample.error is not None and sample.error.message.startswith(CANCELLED)
-        # What the monthly cap left no money for is asked once there is some.
+        # A later run asks the samples that the monthly cap blocked.
         unpaid = error_kind(sample).rpartition(".")[2] == SpendingPaused.__name__
         if question is None or question.id in self.taken or cancelled or unpaid or self.error:
             return
@@ -112,7 +114,7 @@ class Collector:
             infra = found.error is SampleError.INFRA
             self._failed_in_a_row = self._failed_in_a_row + 1 if infra else 0
             wanted = await self._call(self._on_sample, found)
-        except Exception as error:  # noqa: BLE001 - a hook's error is lost; the runner raises it
+        except Exception as error:  # noqa: BLE001 - the runner raises it
             self.error = error
             self._end(RunState.FAILED)
             return
@@ -153,10 +155,9 @@ class Collector:
 
     @contextlib.asynccontextmanager
     async def waiting(self) -> AsyncIterator[None]:
-        """Marks, around its block, that a sample waits for its turn at the provider: the end
-        does not wait for it.
+        """Within this context, a sample waits for a provider's slot; the end ignores it.
 
-        One whose turn comes after the end asks nothing more: nobody needs what it would cost.
+        A sample whose slot arrives after the end sends no request, which saves the cost.
         """
         self._under_way -= 1
         self._check_drained()
@@ -168,7 +169,7 @@ class Collector:
             self._under_way += 1
 
     async def ended(self) -> None:
-        """Return when the run is to end and nothing is under way, or has been for too long."""
+        """Returns after the run's end, when no answer is in progress or UNDER_WAY_S is over."""
         while self._ended is None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ASK_S):
@@ -183,13 +184,13 @@ class Collector:
         if self._ended is not None:
             return
         try:
-            asked_to_stop = await self._call(self._stop)
+            should_stop = await self._call(self._stop)
         except Exception as error:  # noqa: BLE001 - as in _hand_over
             self.error = error
             self._end(RunState.FAILED)
             return
-        # A sample may have ended the run while we asked.
-        if asked_to_stop and self._ended is None:
+        # A sample may have ended the run during the call.
+        if should_stop and self._ended is None:
             self._end(RunState.STOPPED)
 
     def _end(self, state: RunState) -> None:
@@ -206,7 +207,7 @@ class Collector:
         epoch: int,
         scores: dict[str, SampleScore],
     ) -> None:
-        """Does nothing: `take` has the sample."""
+        """Does nothing, because `take` gets the sample."""
 
     async def complete_task(self) -> dict[str, JsonValue]:
         return {}
@@ -215,16 +216,16 @@ class Collector:
         spent, prompt = sample_usage(sample), self._suite.prompt(question.item)
         failed = unscored_sample(self._job, question, spent, prompt=prompt)
         answer = answer_text(sample.output.completion, calls_of(sample.output))
-        told = self._provider_failure(sample)
-        if sample.error is not None and (told or not answer):
-            text = told or f"the task failed with {error_kind(sample)}"
+        failure = self._provider_failure(sample)
+        if sample.error is not None and (failure or not answer):
+            text = failure or f"the task failed with {error_kind(sample)}"
             return replace(failed, error_text=text)
         end = sample.output.choices[0].stop_reason if sample.output.choices else ""
         served = ServedModel(
             *(sample.output.metadata or {}).get(SERVED, (sample.output.model,))
         )
         judge = ServedModel(*self._suite.judges(sample))
-        came = replace(
+        answered = replace(
             failed,
             answer=answer,
             served_model=served.model,
@@ -235,38 +236,38 @@ class Collector:
         )
         if sample.error is not None:
             why = f"the scorer failed with {error_kind(sample)}"
-            return scored_sample(came, UNSCORED, why_unscored=why)
-        if came.finish == CUT and not text_after_thinking(answer):
-            at = f"{came.output_tokens:,} tokens" if came.output_tokens else "its limit"
+            return scored_sample(answered, UNSCORED, why_unscored=why)
+        if answered.finish == CUT and not text_after_thinking(answer):
+            at = f"{answered.output_tokens:,} tokens" if answered.output_tokens else "its limit"
             why = f"the answer was cut at {at} before any text: the limit went into thinking"
-            return scored_sample(came, UNSCORED, why_unscored=why)
+            return scored_sample(answered, UNSCORED, why_unscored=why)
         try:
             scored, why = self._suite.scored(sample)
         except NotJudged as error:
-            return replace(came, error_text=str(error))
-        return scored_sample(came, scored, why_unscored=why)
+            return replace(answered, error_text=str(error))
+        return scored_sample(answered, scored, why_unscored=why)
 
     def _provider_failure(self, sample: EvalSample) -> str:
-        """Our own words, found again in Inspect's, which may hold the whole request."""
+        """Returns our failure text within Inspect's message, which may contain the request."""
         message = sample.error.message if sample.error else ""
         return next((text for text in self.failures if text in message), "")
 
 
 def text_after_thinking(answer: str) -> str:
-    """The answer without what a model of one's own thinks aloud; empty where it never ended."""
+    """Returns the answer, or an empty text if a self-hosted model's `<think>` never ends."""
     text = answer.strip()
     return "" if text.startswith("<think>") and "</think>" not in text else text
 
 
 def error_kind(sample: EvalSample) -> str:
-    """The exception's name only: its text may repeat the prompt."""
+    """Returns the exception's name without its text, which may contain the prompt."""
     lines = sample.error.traceback.strip().splitlines() if sample.error else []
     named = (LAST_LINE.match(line) for line in reversed(lines))
     return next((match[1] for match in named if match), "an error")
 
 
 def sample_usage(sample: EvalSample) -> AnswerUsage:
-    """Over all calls of the sample; seconds: of the last answer."""
+    """Sums the usage of the sample's calls; `seconds` is the last answer's time."""
     used = list(sample.model_usage.values())
     judge = notes_of(sample).get(JUDGE)
     seconds = (sample.output.metadata or {}).get(SECONDS) or sample.working_time or 0.0

@@ -1,8 +1,8 @@
-"""Inspect AI's model provider `swapgate/<provider>/<model>`: sends Inspect's messages, tools
-and settings to the running job's target over HTTP, and turns replies into Inspect's outputs.
+"""Inspect AI's model provider `swapgate/<provider>/<model>`.
 
-No vendor's SDK is needed, and neither key nor address gets into Inspect's log: the connection
-is kept here, under the model's name.
+It sends Inspect's messages, tools and settings to the job's target, and converts the replies.
+It needs no vendor's SDK. This module keeps the connection by the model's name, so that
+Inspect's log contains neither key nor address.
 """
 
 import json
@@ -42,14 +42,14 @@ LEAST_MEASURED: Final = 512  # tokens
 
 
 class MeasuredLimit:
-    """The limit of answers whose suite says `max_output_tokens: auto`."""
+    """The token limit for a suite with `max_output_tokens: auto`."""
 
     def __init__(self) -> None:
         self._first: list[int] = []
 
     @property
     def tokens(self) -> int | None:
-        """Returns the limit; None until enough answers came, which have the model's own."""
+        """The limit; None for the first answers, which have the model's own limit."""
         if len(self._first) < MEASURED_ON:
             return None
         return max(LEAST_MEASURED, 4 * max(self._first))
@@ -63,15 +63,15 @@ class MeasuredLimit:
 class TargetConnection:
     target: Target
     client: EvalProviderClient
-    failures: set[str]  # texts of the errors after which a sample went without an answer
-    limit: MeasuredLimit | None = None  # None where the suite has one of its own
+    failures: set[str]  # texts of errors that left a sample without an answer
+    limit: MeasuredLimit | None = None  # None if the suite has a fixed limit
 
 
 _connections: dict[str, TargetConnection] = {}
 
 
 def open_model(to: TargetConnection) -> Model:
-    """The Inspect model that asks this target; the caller closes the client."""
+    """Returns the Inspect model for this target. The caller closes the client."""
     name = f"{to.target.provider}/{to.target.model}"
     _connections[name] = to
     return get_model(f"swapgate/{name}", memoize=False)
@@ -92,9 +92,9 @@ class TargetAPI(ModelAPI):
         try:
             self._to = _connections[model_name]
         except KeyError:
-            asked = ", ".join(_connections) or "none"
+            targets = ", ".join(_connections) or "none"
             raise InputError(
-                f"swapgate/{model_name} is not the target of this run ({asked}); in a task, "
+                f"swapgate/{model_name} is not the target of this run ({targets}); in a task, "
                 "call get_model() without a name"
             ) from None
 
@@ -164,7 +164,7 @@ def generation_settings(config: GenerateConfig) -> dict[str, Any]:
 
 
 def content_of(content: str | Sequence[object]) -> str | list[dict[str, Any]]:
-    """Translates Inspect's content. Raises InputError for what is neither text nor image."""
+    """Translates Inspect's content. Raises InputError for other parts than text and images."""
     if isinstance(content, str):
         return content
     parts: list[dict[str, Any]] = []
@@ -176,7 +176,9 @@ def content_of(content: str | Sequence[object]) -> str | list[dict[str, Any]]:
                 image = {"url": part.image, "detail": part.detail}
                 parts.append({"type": "image_url", "image_url": image})
             case _:
-                raise InputError(f"a message holds {type(part).__name__}; text and images only")
+                raise InputError(
+                    f"a message contains {type(part).__name__}; use only text and images"
+                )
     if all(part["type"] == "text" for part in parts):
         return "".join(part["text"] for part in parts)
     return parts
@@ -261,14 +263,14 @@ def output_of(reply: ChatReply, seconds: float) -> ModelOutput:
         metadata={
             SECONDS: seconds,
             SERVED: list(reply.served.pair),
-            # Inspect drops the text of arguments that are not JSON; a scorer may forgive them.
+            # Inspect drops arguments that are not JSON, but a scorer may accept them.
             CALLS: [[use.name, use.arguments] for use in reply.tool_calls],
         },
     )
 
 
 def refusal_of(model: str, refused: ItemRefused) -> ModelOutput:
-    """An empty answer: the provider refused this item for its content or its length."""
+    """Returns an empty answer for an item whose content or length the provider refused."""
     too_long = refused.failure is FailureClass.CONTEXT_WINDOW
     reason: StopReason = "model_length" if too_long else "content_filter"
     output = ModelOutput.from_content(model, "", stop_reason=reason)
@@ -277,7 +279,7 @@ def refusal_of(model: str, refused: ItemRefused) -> ModelOutput:
 
 
 def parse_tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
-    """Arguments that are no JSON object become a parse error, which Inspect tells the model."""
+    """Parses a call. For invalid arguments, Inspect sends the model a parse error."""
     try:
         parsed = json.loads(arguments or "{}")
     except ValueError:
@@ -285,5 +287,5 @@ def parse_tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
     if isinstance(parsed, dict):
         return ToolCall(id=call_id, function=name, arguments=parsed)
     return ToolCall(
-        id=call_id, function=name, arguments={}, parse_error="arguments are no JSON object"
+        id=call_id, function=name, arguments={}, parse_error="arguments are not a JSON object"
     )

@@ -1,7 +1,8 @@
-"""Executes an eval run with Inspect AI, one per process, as Inspect refuses a second one:
-checks the judge first, hands each sample over as it ends, then any that are in Inspect's log
-alone. Inspect's log is in a private temporary directory of the run; those of killed runs are
-deleted, as logs hold prompts.
+"""Runs one eval per process with Inspect AI, because Inspect refuses a second eval.
+
+The runner checks the judge, passes on each finished sample, then passes on samples that are
+only in Inspect's log. The log contains prompts, so it is in a private temporary folder. The
+runner also deletes the logs of killed runs.
 """
 
 import asyncio
@@ -57,19 +58,19 @@ AGENT_SERVER = "inspect_ai.agent._acp.server"
 
 
 def leave_out_vendor_sdks() -> None:
-    """Keeps Inspect from loading the SDKs of OpenAI and Anthropic before its first sample,
-    where they are installed, for its own providers of these names. A suite of ours asks none,
-    and loading takes seconds of every run. A user's task may ask them.
+    """Stops Inspect from importing the installed SDKs of OpenAI and Anthropic.
+
+    The import takes seconds of each run, and our suites do not need them. A user's task may.
     """
     for flag in ("_HAS_OPENAI", "_HAS_ANTHROPIC"):
         setattr(_assistant_internal, flag, False)
 
 
 def leave_out_agent_server() -> None:
-    """Spares each run the half second that Inspect's server for agents takes to load."""
+    """Saves the half second in which each run would import Inspect's agent server."""
     if AGENT_SERVER in sys.modules:
         return
-    module = ModuleType(AGENT_SERVER, "Stands for the server that no eval of ours starts.")
+    module = ModuleType(AGENT_SERVER, "Replaces a server that our evals never start.")
     vars(module).update(acp_server=_start_no_server, acp_server_accepting_clients=lambda: False)
     sys.modules[AGENT_SERVER] = module
 
@@ -80,8 +81,8 @@ async def _start_no_server(**_: object) -> AsyncIterator[None]:
 
 
 def leave_out_agent_sessions() -> None:
-    """Spares the samples of this context the translation of their events for that server."""
-    # As if there were one above them: then each of theirs is one that does nothing.
+    """Stops Inspect from translating the samples' events for the agent server."""
+    # Inspect then believes in an outer session, and opens sessions that do nothing.
     is_below_a_session.set(True)
 
 
@@ -89,7 +90,7 @@ log = logging.getLogger(__name__)
 _collector: Collector | None = None
 
 
-@hooks(name="swapgate", description="hands every sample over as it ends")
+@hooks(name="swapgate", description="passes each finished sample to the collector")
 class SampleHooks(Hooks):
     async def on_sample_end(self, data: SampleEnd) -> None:
         if _collector is not None:
@@ -97,11 +98,12 @@ class SampleHooks(Hooks):
 
 
 class InspectRunner:
-    """Runs evals with Inspect, whose log is deleted after each run.
+    """Runs evals with Inspect, and deletes Inspect's log after each run.
 
-    checks: what is known of judges; without it they are checked at each run. paces: limits of
-    providers; without them calls go as they come. allowed: as `api_base_rules` reads it.
-    calls: what carries requests to a provider.
+    checks: recent calibrations of judges; without it each run checks its judge.
+    paces: the providers' rate limits; without them the runner sends calls immediately.
+    allowed: exceptions for addresses, as `api_base_rules` reads them.
+    calls: makes the clients that send requests to a provider.
     """
 
     def __init__(
@@ -119,18 +121,16 @@ class InspectRunner:
         self._allowed = allowed
         self._calls = calls
         self.remark = ""
-        self._full_disk = ""  # what is said of the disk of Inspect's log, where it was full
+        self._full_disk = ""  # the message, if the disk of Inspect's log was full
         self.calibration: JudgeCalibration | None = None
         self._away: dict[str, tuple[str, float]] = {}
 
     def run(
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
     ) -> RunState:
-        """Asks the questions of a job that are still open, and returns the state that it ends
-        in.
+        """Asks the open questions of a job, and returns the run's state.
 
-        Raises what on_sample and stop raise, StaleEvidence, JudgeUnfit, and the suite's own
-        errors.
+        Raises the errors of on_sample, stop and the suite, StaleEvidence and JudgeUnfit.
         """
         self.remark, self.calibration, self._full_disk = "", None, ""
         self._away = {}
@@ -140,9 +140,9 @@ class InspectRunner:
         if not questions:
             return RunState.DONE
         with contextlib.ExitStack() as stack:
-            # Inspect greets on stdout; stdout is for data.
+            # Inspect prints a greeting to stdout, which is for data.
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-            # eval_async heeds this only if it was looked up before.
+            # eval_async uses the variable only if display_type() has read it.
             os.environ["INSPECT_DISPLAY"] = "none"
             display_type()
             leave_out_agent_server()
@@ -172,9 +172,9 @@ class InspectRunner:
     async def _run(
         self, job: EvalJob, suite: InspectSuite, collector: Collector, folder: Path
     ) -> None:
-        global _collector  # noqa: PLW0603 - Inspect makes the one instance of a hook itself
-        asked = job.provider, job.api_key, job.target, job.spending
-        client = self._client(job, *asked, waiting=collector.waiting)
+        global _collector  # noqa: PLW0603 - Inspect creates the hook's only instance
+        target_call = job.provider, job.api_key, job.target, job.spending
+        client = self._client(job, *target_call, waiting=collector.waiting)
         _collector = collector
         try:
             await self._confirm(job, suite)
@@ -210,8 +210,8 @@ class InspectRunner:
                 f"for its judge {settings.target.name}; name it under `providers` in the "
                 "configuration"
             )
-        asked = provider, job.judge_api_key, settings.target, job.judge_spending
-        client = self._client(job, *asked, timeout_s=settings.timeout_s)
+        judge_call = provider, job.judge_api_key, settings.target, job.judge_spending
+        client = self._client(job, *judge_call, timeout_s=settings.timeout_s)
         return replace(suite, judging=Judge(settings, provider, client, calls=len(job.done)))
 
     def _client(
@@ -241,7 +241,7 @@ class InspectRunner:
         return ProviderAway(provider, text, time.perf_counter() - first_failed)
 
     async def _confirm(self, job: EvalJob, suite: InspectSuite) -> None:
-        """Raises JudgeUnfit, ProviderAway."""
+        """Measures the judge if it needs it. Raises JudgeUnfit, ProviderAway."""
         if isinstance(suite, DataSuite) and suite.judging is not None:
             try:
                 measured = await measure_judge(
@@ -256,7 +256,7 @@ class InspectRunner:
                 raise
             if measured is None:
                 return
-            # Also of a judge that is refused: nobody measures until it looks good.
+            # Store the calibration of a refused judge, too, so that repeats stay visible.
             self.calibration = JudgeCalibration(measured.n, measured.kappa)
             demand_agreement(suite.suite.settings, measured)
             self.remark = agreement_text(suite.suite.settings, measured)
@@ -265,7 +265,7 @@ class InspectRunner:
 async def _evaluate(
     suite: InspectSuite, collector: Collector, model: Model, folder: Path, connections: int
 ) -> EvalLog | None:
-    """None when it was cancelled before a log was written."""
+    """Returns the log, or None if a cancellation prevented it."""
     if isinstance(suite, DataSuite):
         leave_out_agent_sessions()
     logs = await eval_async(
@@ -291,20 +291,19 @@ async def _evaluate(
 
 
 def _describe_full_disk(done: EvalLog, folder: Path) -> str:
-    """In our words: Inspect's text may hold the prompt. Empty where the disk was not full."""
+    """Returns our message if the disk was full, because Inspect's may contain the prompt."""
     message = done.error.message if done.error is not None else ""
     if not any(f"OSError({number}, " in message for number in FULL):
         return ""
     return (
-        f"the disk of {folder.parent} is full, where Inspect keeps its log while a run goes "
-        "on: make room there, or start the worker with TMPDIR on another disk; what is stored "
-        "is not asked again"
+        f"the disk of {folder.parent}, with Inspect's log, is full: free space there, "
+        "or start the worker with TMPDIR on another disk; the run keeps its stored samples"
     )
 
 
 async def _reconcile(done: EvalLog, collector: Collector) -> None:
     if done.status != "success" and not collector.taken:
-        # Not its text: that may hold the prompt.
+        # Without Inspect's text, which may contain the prompt.
         log.error("inspect ended the eval with status %s before any sample", done.status)
     for summary in await read_eval_log_sample_summaries_async(done.location):
         if str(summary.id) not in collector.taken and summary.completed:
@@ -319,12 +318,12 @@ IN_USE = "in-use"
 
 @contextlib.contextmanager
 def run_dir() -> Iterator[Path]:
-    """A folder that only this user can read; it is gone afterwards."""
+    """Creates a folder that only this user can read, and deletes it afterwards."""
     clear_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
         with (folder / IN_USE).open("w") as mark:
-            # The kernel lets go of it however the process ends.
+            # The kernel releases the lock, however the process ends.
             fcntl.flock(mark, fcntl.LOCK_EX)
             yield folder
     finally:
@@ -333,7 +332,7 @@ def run_dir() -> Iterator[Path]:
 
 def clear_abandoned() -> None:
     for mark in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{IN_USE}"):
-        # Another user's, or cleared by another run just now.
+        # The folder may belong to another user, or another run may just have deleted it.
         with contextlib.suppress(OSError), mark.open("r+") as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(mark.parent, ignore_errors=True)

@@ -1,5 +1,7 @@
-"""Turns a suite into an Inspect AI task and reads its scores: `DataSuite` from a data file with
-a scorer by name, `TaskSuite` from a user's Python file with `@task`, which is run and pinned.
+"""Turns a suite into an Inspect AI task, and reads its scores.
+
+`DataSuite` has a data file and a scorer by name. `TaskSuite` is a user's Python file with
+`@task`.
 """
 
 import importlib.metadata
@@ -60,7 +62,7 @@ def inspect_suite(settings: SuiteSettings) -> "InspectSuite":
 
 @solver
 def asked_as_written() -> Solver:
-    """Sends the item's own fields. Its tool calls are the answer; none is run."""
+    """Sends the item's own fields. It does not run the answer's tool calls."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         return await generate(state, tool_calls="none", extra_body=state.metadata[FIELDS])
@@ -93,9 +95,9 @@ def calls_of(output: ModelOutput) -> list[AnswerToolCall]:
     return [AnswerToolCall(*call) for call in (output.metadata or {}).get(CALLS, ())]
 
 
-def served_labels(heard: Iterable[ServedModel]) -> tuple[str, str]:
-    """Model and build; of several that were heard for one sample, all of them."""
-    known = named_models(heard)
+def served_labels(models: Iterable[ServedModel]) -> tuple[str, str]:
+    """Returns the names and the builds of all models that answered for a sample."""
+    known = named_models(models)
     builds = {model.build for model in known if model.build}
     return ", ".join(sorted({model.model for model in known})), ", ".join(sorted(builds))
 
@@ -105,7 +107,7 @@ def first_score(sample: EvalSample) -> Score | None:
 
 
 def notes_of(sample: EvalSample) -> Mapping[str, Any]:
-    """What a scorer of ours noted beside its score."""
+    """Returns the metadata that our scorer adds to its score."""
     score = first_score(sample)
     return (score.metadata if score else None) or {}
 
@@ -116,10 +118,12 @@ def item_of(sample_id: str | int) -> str:
 
 @dataclass(frozen=True)
 class DataSuite:
-    """Serves the runner a suite of our own kind: data file, template, scorer by name. `task`
-    has one Inspect sample per question, with its id, in this order; `scored` gives the scores,
-    or why there are none; `judges` the model and build of what scored, as it named itself;
-    `spent` says why no more answers can be scored.
+    """A suite with data file, template and a scorer by name.
+
+    task: has one Inspect sample per question, with its id, in the questions' order.
+    scored: returns the scores, or the reason for a missing score.
+    judges: returns the judge's model and build, as its answers name them.
+    spent: returns the reason why the judge can score no more answers, if any.
     """
 
     suite: Suite
@@ -152,7 +156,7 @@ class DataSuite:
 
     @property
     def fixed_limit(self) -> int | None:
-        """The most tokens of an answer; None where the first answers of a run say it."""
+        """The token limit of an answer; None if the run's first answers determine it."""
         limit = self.suite.settings.max_output_tokens
         return None if limit == "auto" else limit
 
@@ -174,7 +178,7 @@ class DataSuite:
         return InspectSample(id=question.id, input=messages, metadata=metadata)
 
     def _scorer(self) -> InspectScorer:
-        # Inspect logs a scorer's parameters; as a closure it has none to log.
+        # Inspect would log a scorer's parameters; a closure has none.
         @scorer(metrics=[mean()], name="swapgate")
         def by_name() -> InspectScorer:
             async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's
@@ -186,7 +190,7 @@ class DataSuite:
                     except NotJudged as error:
                         result, noted = UNSCORED, {NOT_JUDGED: str(error)}
                 if self.judging is not None:
-                    noted |= {JUDGE: bill.noted, JUDGES: served_labels(bill.heard)}
+                    noted |= {JUDGE: bill.noted, JUDGES: served_labels(bill.served)}
                 value = math.nan if result.strict is None else result.strict
                 return Score(value=value, metadata=noted)
 
@@ -227,7 +231,7 @@ class DataSuite:
 
 @dataclass(frozen=True)
 class TaskSuite:
-    """A user's `@task`: dataset, solver and scorer as they are; its epochs are the run's."""
+    """A user's `@task` with its dataset, solver and scorer. The run sets the epochs."""
 
     settings: SuiteSettings
     inner: Task
@@ -249,7 +253,7 @@ class TaskSuite:
     def spent(self) -> str:
         return ""
 
-    def judges(self, sample: EvalSample) -> tuple[str, str]:  # noqa: ARG002 - it asks none of ours
+    def judges(self, sample: EvalSample) -> tuple[str, str]:  # noqa: ARG002 - no judge
         return "", ""
 
     def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
@@ -294,7 +298,7 @@ def sample_text(sample: InspectSample) -> str:
 
 
 def load_task_suite(settings: SuiteSettings) -> TaskSuite:
-    """Runs the user's file. Raises InputError when it or its task does not work."""
+    """Runs the user's file and its task. Raises InputError if either fails."""
     file, name = task_file(settings)
     sha256 = file_sha256(file)
     unknown = set(settings.scorer_options) - {"scorer", "metric"}
@@ -310,9 +314,9 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         if getattr(getattr(var, "__registry_info__", None), "type", None) == "task"
     }
     if not functions:
-        raise InputError(f"{file}: no function with Inspect's @task in it")
+        raise InputError(f"{file}: has no function with Inspect's @task")
     if not name and len(functions) > 1:
-        raise InputError(f"{file}: several tasks; name one: {file}:{next(iter(functions))}")
+        raise InputError(f"{file}: has several tasks; name one: {file}:{next(iter(functions))}")
     chosen = name or next(iter(functions))
     if chosen not in functions:
         hint = did_you_mean(chosen, functions, cutoff=0.0)
@@ -368,7 +372,7 @@ def _error_text(error: BaseException) -> str:
 
 
 class _SourceLoader(SourceFileLoader):
-    """Runs the file as it stands: a cached one of equal time and size may differ."""
+    """Ignores Python's cache: a cached file of equal time and size may differ."""
 
     def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - the base class's
         return self.source_to_code(self.get_data(self.path), self.path)
@@ -383,7 +387,7 @@ def _module(settings: SuiteSettings) -> ModuleType:
         raise InputError(f"{file}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    # The file may import its neighbours.
+    # The file may import modules of its folder.
     sys.path.insert(0, str(file.resolve().parent))
     try:
         spec.loader.exec_module(module)
@@ -407,6 +411,6 @@ def _samples(settings: SuiteSettings, task: Task) -> Mapping[str, InspectSample]
 
 
 def _content(key: str, sample: InspectSample) -> list[Any]:
-    """Without message ids, which Inspect draws anew each time."""
+    """Returns the sample's content without message ids, which Inspect draws at random."""
     metadata = json.loads(json.dumps(sample.metadata, default=str, sort_keys=True))
     return [key, sample_text(sample), sample.target, sample.choices, metadata]

@@ -1,5 +1,4 @@
-"""Asks the judge, the pinned model that scores a suite's answers, within its limits of calls
-and cost, and measures its agreement with people before it scores answers (F7).
+"""Asks a suite's judge within its limits, and measures its agreement with people (F7).
 
 Cohen (1960), weighted: Cohen (1968); large-sample variance: Fleiss, Cohen and Everitt (1969).
 """
@@ -35,8 +34,8 @@ from harness.providers.target import Price, Provider
 @dataclass
 class JudgeBill:
     calls: int = 0
-    cost_usd: float | None = 0.0  # None where the judge's price is unknown
-    heard: set[ServedModel] = field(default_factory=set)  # what answered, by its own name
+    cost_usd: float | None = 0.0  # None if the judge's price is unknown
+    served: set[ServedModel] = field(default_factory=set)  # the models that answered
 
     @property
     def noted(self) -> dict[str, Any]:
@@ -52,7 +51,7 @@ _bill: ContextVar[JudgeBill | None] = ContextVar("bill", default=None)
 
 @contextmanager
 def track_judge_bill() -> Iterator[JudgeBill]:
-    """What judges are asked in this block, in tasks that it starts too, stands on the bill."""
+    """Bills the judges' calls in this block, also those in tasks that the block starts."""
     bill = JudgeBill()
     token = _bill.set(bill)
     try:
@@ -62,9 +61,9 @@ def track_judge_bill() -> Iterator[JudgeBill]:
 
 
 class Judge:
-    """Implements interface.AnswerJudge. client: of its provider; the caller closes it.
+    """Implements interface.AnswerJudge. client: the provider's; the caller closes it.
 
-    calls: how many were made for this run before, by a worker that is gone.
+    calls: the number of earlier calls of this run by other workers.
     """
 
     def __init__(
@@ -88,14 +87,14 @@ class Judge:
 
     @property
     def spent(self) -> str:
-        """Says why the judge may not be asked any more; empty while it may."""
+        """The reason why no further call is allowed; empty while calls are allowed."""
         most, limit = self._settings.max_calls, self._settings.max_cost_usd
         name = self._settings.target.name
         if self._calls >= most:
-            return f"the judge {name} has been asked {most} times, the most that `judge` allows"
+            return f"the judge {name} has had {most} calls, the most that `judge` allows"
         if limit is not None and self._price is None:
             return (
-                f"the price of the judge {name} is not known, so that its cost cannot be held "
+                f"the price of the judge {name} is unknown, so Swapgate cannot limit its cost "
                 f"to {format_usd(limit)}: give its provider a price"
             )
         if limit is not None and self.cost_usd >= limit:
@@ -127,7 +126,7 @@ class Judge:
     def _charge(self) -> None:
         if self.spent:
             raise NotJudged(self.spent)
-        # Before the call: those under way count, or they could be many too many.
+        # Count before the call, else parallel calls could exceed the limit.
         self._calls += 1
         if (bill := _bill.get()) is not None:
             bill.calls += 1
@@ -140,22 +139,21 @@ class Judge:
             self.cost_usd += cost_usd
         if (bill := _bill.get()) is not None:
             bill.pay(cost_usd)
-            bill.heard.add(reply.served)
+            bill.served.add(reply.served)
 
 
 @dataclass(frozen=True, slots=True)
 class RaterAgreement:
-    # 1 for full agreement, 0 for what chance gives; None where chance alone already gives full
-    # agreement (both raters used one and the same category), so that nothing can be told.
+    # 1 for full agreement, 0 for chance; None if both raters used only the same category, for
+    # which chance alone gives full agreement.
     kappa: float | None
-    low: float | None  # low, high: 95 % interval, None with it
+    low: float | None  # low, high: 95 % interval; None without kappa
     high: float | None
     n: int
 
 
 def cohens_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> RaterAgreement:
-    """Measures agreement on pairs of (one rater's category, the other's). Raises InputError
-    without any pair.
+    """Measures agreement on pairs of two raters' categories. Raises InputError without a pair.
 
     kappa = (p_o - p_e) / (1 - p_e), with p_e from the raters' own shares of each category. The
     interval is normal, cut to [-1, 1]; with few pairs it is rough.
@@ -164,17 +162,17 @@ def cohens_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> RaterAgreement:
     if not n:
         raise InputError("agreement needs at least one pair of ratings")
     cells = {cell: count / n for cell, count in Counter(pairs).items()}
-    ours = _shares([one for one, _ in pairs])
-    theirs = _shares([other for _, other in pairs])
-    observed = math.fsum(share for (one, other), share in cells.items() if one == other)
-    chance = math.fsum(share * theirs.get(category, 0.0) for category, share in ours.items())
+    firsts = _shares([first for first, _ in pairs])
+    seconds = _shares([second for _, second in pairs])
+    observed = math.fsum(share for (first, second), share in cells.items() if first == second)
+    chance = math.fsum(share * seconds.get(category, 0.0) for category, share in firsts.items())
     if chance >= 1.0:
         return RaterAgreement(None, None, None, n)
     kappa = (observed - chance) / (1 - chance)
     spread = 0.0
-    for (one, other), share in cells.items():
-        mean = theirs.get(one, 0.0) + ours.get(other, 0.0)
-        agrees = 1.0 if one == other else 0.0
+    for (first, second), share in cells.items():
+        mean = seconds.get(first, 0.0) + firsts.get(second, 0.0)
+        agrees = 1.0 if first == second else 0.0
         spread += share * (agrees - mean * (1 - kappa)) ** 2
     variance = (spread - (kappa - chance * (1 - kappa)) ** 2) / (n * (1 - chance) ** 2)
     reach = NormalDist().inv_cdf(0.975) * math.sqrt(max(variance, 0.0))
@@ -185,12 +183,12 @@ def _shares(ratings: Sequence[Hashable]) -> dict[Hashable, float]:
     return {category: count / len(ratings) for category, count in Counter(ratings).items()}
 
 
-ABSTAINED = -1  # a category of its own: no person's
+ABSTAINED = -1  # a category that people never use
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationCache:
-    """Keeps how far judges agreed with people, in a file of this machine for each pin."""
+    """Keeps judges' agreement with people, in a file of this machine for each pin."""
 
     folder: Path
     clock: Clock
@@ -199,7 +197,7 @@ class CalibrationCache:
         now = self.clock.now().timestamp()
         try:
             found = json.loads(self._file(key).read_text(encoding="utf-8"))
-            # A clock that was set back must not make an old one good for ever.
+            # If the clock is set back, an old measurement must not stay valid forever.
             fresh = now - max_age_s < found.pop("at") <= now
             return RaterAgreement(**found) if fresh else None
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -207,7 +205,7 @@ class CalibrationCache:
 
     def keep(self, key: str, agreement: RaterAgreement) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Another worker may write the same measurement just now.
+        # Another worker may write the same file at this moment.
         part = self._file(key).with_suffix(f".{os.getpid()}.part")
         noted = {**asdict(agreement), "at": self.clock.now().timestamp()}
         part.write_text(json.dumps(noted), encoding="utf-8")
@@ -224,11 +222,9 @@ def score_band(score: float | None, levels: int) -> int:
 async def measure_judge(
     suite: Suite, judging: AnswerJudge, *, checks: CalibrationCache | None, connections: int
 ) -> RaterAgreement | None:
-    """Returns how far the judge agrees with people, measured now or lately; None for a suite
-    without references.
+    """Measures the judge's agreement with people; None for a suite without references.
 
-    checks: where measurements are kept; None for nowhere. Raises JudgeUnfit where the judge
-    cannot be asked.
+    checks: the cache of recent measurements. Raises JudgeUnfit if the judge fails.
     """
     judge = suite.settings.judge
     if judge is None or judge.references is None:
@@ -239,7 +235,7 @@ async def measure_judge(
             found = await _measured(suite, judging, judge, connections)
         except NotJudged as error:
             raise JudgeUnfit(
-                f"suite {suite.settings.name}: its judge could not be checked: {error}"
+                f"suite {suite.settings.name}: Swapgate could not check its judge: {error}"
             ) from None
         if checks:
             checks.keep(_key(suite), found)
@@ -253,7 +249,7 @@ def _key(suite: Suite) -> str:
 async def _measured(
     suite: Suite, judging: AnswerJudge, judge: JudgeSettings, connections: int
 ) -> RaterAgreement:
-    assert judge.references is not None  # noqa: S101 - confirm_agreement has looked
+    assert judge.references is not None  # noqa: S101 - measure_judge checks it
     references = load_references(judge.references)
     gate = asyncio.Semaphore(connections)
 
@@ -278,7 +274,7 @@ async def _measured(
 
 
 def agreement_text(suite: SuiteSettings, agreement: RaterAgreement) -> str:
-    assert suite.judge is not None  # noqa: S101 - confirm_agreement has looked
+    assert suite.judge is not None  # noqa: S101 - measure_judge checks it
     if agreement.kappa is None or agreement.low is None or agreement.high is None:
         return (
             f"suite {suite.name}: the {agreement.n} references and the judge "
@@ -294,9 +290,9 @@ def agreement_text(suite: SuiteSettings, agreement: RaterAgreement) -> str:
 
 
 def demand_agreement(suite: SuiteSettings, agreement: RaterAgreement) -> None:
-    """Refuses a judge below the suite's floor: raises JudgeUnfit, with the figure in words."""
+    """Refuses a judge below the suite's floor. Raises JudgeUnfit with the measurement."""
     judge = suite.judge
-    assert judge is not None  # noqa: S101 - somebody has measured it
+    assert judge is not None  # noqa: S101 - measure_judge checks it
     if agreement.kappa is None:
         raise JudgeUnfit(agreement_text(suite, agreement))
     if agreement.kappa < judge.min_agreement:

@@ -1,5 +1,6 @@
-"""Calls a provider for evals: waits for the rate gate, retries,
-obeys `retry-after`. Error texts repeat neither the prompt nor the key.
+"""Calls a provider for evals: waits for the rate gate, retries, and obeys `retry-after`.
+
+Error texts contain neither the prompt nor the key.
 """
 
 import asyncio
@@ -36,22 +37,22 @@ Waiting = Callable[[], AbstractAsyncContextManager[None]]
 RETRIES: Final = 3  # statistics.md §1.1
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 20.0
-# Longer than this, an answer is not waited for, whatever the provider asks.
+# The client does not wait longer, even if the provider asks for it.
 LONGEST_ASKED_S: Final = 600.0
-LONGEST_USED_UP_S: Final = 60.0  # of a rate: it fills again meanwhile
+LONGEST_USED_UP_S: Final = 60.0  # pause for an exhausted rate, which refills meanwhile
 RETRYABLE: Final = frozenset({408, 409, 425, 429})
-# Asked where one item gets no answer, and no other is under way that could get one.
+# Tests the provider if an item gets no answer and no other item got one meanwhile.
 SHORT_QUESTION: Final = "Say OK."
 OF_AN_ITEM: Final = frozenset({"messages", "tools", "tool_choice", "response_format"})
-SHARED_TEXT: Final = 16  # characters in common with the request that make a text suspicious
-SHARED_SECRET: Final = 8  # the same for the key and the provider's own headers
-# A database that is away for a moment does not end a run.
+SHARED_TEXT: Final = 16  # common characters with the request that make an error text unsafe
+SHARED_SECRET: Final = 8  # common characters with the key or the provider's extra headers
+# A short outage of the database does not end a run.
 SPENDING_ATTEMPTS: Final = 30
 SPENDING_PAUSE_S: Final = 1.0
 
 
 class ModelSpending:
-    """Pays the calls of one model. price: None where it is not known."""
+    """Books the cost of one model's calls. price: None if it is unknown."""
 
     def __init__(self, spending: CallSpending, price: Price | None, model: str) -> None:
         self._spending = spending
@@ -65,20 +66,22 @@ class ModelSpending:
                 return await asyncio.to_thread(self._spending.require_money, unpriced)
             except StoreUnavailable:
                 await asyncio.sleep(SPENDING_PAUSE_S)
-        raise SpendingPaused("the database is away: what the monthly cap leaves is not known")
+        raise SpendingPaused(
+            "the database is unavailable, so the rest of the monthly cap is unknown"
+        )
 
     def pay(self, reply: ChatReply) -> None:
-        """Notes what a reply cost. A call without a reply costs nothing."""
+        """Books a reply's cost. A call without a reply is free."""
         tokens = reply.input_tokens, reply.output_tokens, reply.cached_tokens
         self._spending.pay(None if self._price is None else self._price.cost_usd(*tokens))
 
 
 class ProviderFailed(UpstreamError):
-    """Raised when no answer came after the retries. The text holds neither prompt nor key."""
+    """The provider gave no answer. The text contains neither prompt nor key."""
 
 
 class ItemRefused(ProviderFailed):
-    """Raised when the provider refuses this request for what is in it: that is its answer."""
+    """The provider refuses the request's content or length, which counts as its answer."""
 
     def __init__(self, text: str, failure: FailureClass) -> None:
         super().__init__(text)
@@ -86,12 +89,12 @@ class ItemRefused(ProviderFailed):
 
 
 ITEM_FAILURES: Final = (FailureClass.CONTENT_POLICY, FailureClass.CONTEXT_WINDOW)
-# A call without any answer counts as one, too: nothing tells a full server from a dead one.
+# A call without any answer counts as overload, too, because the causes look alike.
 OVERLOADS: Final = (FailureClass.RATE_LIMITED, FailureClass.OVERLOADED, FailureClass.TIMEOUT)
 
 
 class _AttemptFailed(Exception):
-    """One attempt failed. pause_s: what the provider asked for, if it did."""
+    """One attempt failed. pause_s: the pause that the provider asked for, if any."""
 
     def __init__(
         self,
@@ -109,17 +112,19 @@ class _AttemptFailed(Exception):
 
 
 class EvalProviderClient:
-    """Asks one provider for chat completions. Make and close it in one event
-    loop.
+    """Asks one provider for chat completions. Create and close it in one event loop.
 
-    pace: when a call may go; it is closed with the client. waiting: entered while a call waits
-    for that. allowed: as `api_base_rules` reads it. calls: what carries them. spending: what
-    pays them, None where no cap is kept.
-    away: gets the provider's name, and when its first call failed since it answered (by
-    `time.perf_counter`), by the text of a failure, where it answered no other request
-    meanwhile, nor a short question after it.
+    calls: makes the client that sends requests.
+    pace: the rate gate; the client closes it.
+    waiting: a context that the client enters while a call waits for the gate.
+    allowed: exceptions for addresses, as `api_base_rules` reads them.
+    spending: books the costs; None without a cap.
+    away: gets an entry for an unavailable provider, by the failure's text. Its value is the
+      provider's name and the time of its first failure since its last answer, by
+      `time.perf_counter`. A provider is unavailable if it answered no other request
+      meanwhile, nor a short question afterwards.
 
-    Raises ConfigError where the provider's kind needs what is not installed.
+    Raises ConfigError if a package that the provider's kind needs is missing.
     """
 
     def __init__(  # noqa: PLR0913 - by name, and most have a default
@@ -148,18 +153,18 @@ class EvalProviderClient:
         self._spending = spending
         self._allowed = allowed
         self._away = {} if away is None else away
-        self._answers = 0  # that the provider gave, in all runs
-        self._first_failed: tuple[int, float] = (-1, 0.0)  # answers before it, and when
-        # Chance only spreads the retries of many samples over time; no result depends on it.
+        self._answers = 0  # number of the provider's answers
+        self._first_failed: tuple[int, float] = (-1, 0.0)  # answers before it, and its time
+        # Randomness only spreads the retries over time; no result depends on it.
         self._jitter = random.Random()  # noqa: S311 - as above
 
     async def ask(self, body: Mapping[str, Any]) -> tuple[ChatReply, float]:
-        """Asks for a chat completion. Returns it, and the seconds of the last attempt.
+        """Returns a chat completion and the seconds of the last attempt.
 
-        Raises ProviderFailed when the last retry has failed, or none is worth it.
+        Raises ProviderFailed after the last retry, or if a retry cannot help.
         """
         body = rename_answer_limit(body, self._provider.kind)
-        # Half of a pair of characters is sent as JSON's escape: UTF-8 has none.
+        # A lone surrogate needs JSON's escape, because UTF-8 cannot encode it.
         request = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
         attempt, answers = 0, self._answers
         while True:
@@ -183,7 +188,7 @@ class EvalProviderClient:
                 if not answered and (asked_s or not await self._answers_another(body)):
                     self._away[text] = self._provider.name, self._first_failed[1]
                 raise ProviderFailed(text)
-            answers = self._answers  # what it answered before it went away says nothing
+            answers = self._answers  # earlier answers do not prove that it is available now
             if asked_s and self._pace is not None:
                 self._pace.hold(asked_s)
             await asyncio.sleep(max(self._pause_s(attempt), asked_s))
@@ -192,7 +197,7 @@ class EvalProviderClient:
     async def _attempted(
         self, request: bytes, body: Mapping[str, Any]
     ) -> tuple[ChatReply, float]:
-        """Raises _AttemptFailed; SpendingPaused when the monthly cap is reached."""
+        """Makes one attempt. Raises _AttemptFailed, SpendingPaused at the monthly cap."""
         async with AsyncExitStack() as stack:
             turn: Turn | None = None
             if self._pace is not None:
@@ -202,7 +207,7 @@ class EvalProviderClient:
                         turn = await stack.enter_async_context(waited)
                     except OSError as error:
                         why = error.strerror or error
-                        text = f"the provider's limits cannot be kept: {why}"
+                        text = f"Swapgate cannot keep the provider's limits: {why}"
                         raise _AttemptFailed(text, retry=True) from None
             if self._spending is not None:
                 await self._spending.require_money()
@@ -226,7 +231,7 @@ class EvalProviderClient:
             return found, seconds
 
     async def _answers_another(self, body: Mapping[str, Any]) -> bool:
-        """Whether the provider answers a short question, so that what failed is the item's."""
+        """Returns whether the provider answers a short question: then the item is the cause."""
         short = {key: value for key, value in body.items() if key not in OF_AN_ITEM}
         short["messages"] = [{"role": "user", "content": SHORT_QUESTION}]
         try:
@@ -245,7 +250,7 @@ class EvalProviderClient:
         return min(LONGEST_PAUSE_S, pause)
 
     async def _post(self, request: bytes, body: Mapping[str, Any]) -> bytes:
-        """body: what the request says. Raises _AttemptFailed."""
+        """Sends `request`, the JSON of `body`. Raises _AttemptFailed."""
         try:
             check_api_base(self._provider.api_base, self._allowed)
             check_request_headers(self._provider, self._key)
@@ -260,9 +265,9 @@ class EvalProviderClient:
         if posted.status == 200:
             return posted.body
         retry = posted.status >= 500 or posted.status in RETRYABLE
-        said = self._error_text(posted.body, body)
+        text = self._error_text(posted.body, body)
         raise _AttemptFailed(
-            f"HTTP {posted.status}{said}",
+            f"HTTP {posted.status}{text}",
             retry=retry,
             pause_s=retry_after_s(posted.headers, _time_of(posted)),
             failure=posted.failure,
@@ -275,12 +280,12 @@ class EvalProviderClient:
         except (ValueError, LookupError, TypeError, RecursionError):
             return ""
         words = _flat(words)[:300]
-        asked = "\n".join(_flat(str(message["content"])) for message in body["messages"])
-        if _share(words, asked, SHARED_TEXT) or any(
+        prompt = "\n".join(_flat(str(message["content"])) for message in body["messages"])
+        if _share(words, prompt, SHARED_TEXT) or any(
             _share(words, secret, SHARED_SECRET) or _spells(words, secret)
             for secret in self._secrets
         ):
-            return " (its message is withheld: it repeats the request)"
+            return " (its message repeats the request, so Swapgate does not show it)"
         return f": {words}"
 
 
@@ -288,18 +293,18 @@ def _flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def _share(one: str, other: str, length: int) -> bool:
-    one, other = one.casefold(), other.casefold()
-    return any(one[at : at + length] in other for at in range(len(one) - length + 1))
+def _share(text: str, source: str, length: int) -> bool:
+    text, source = text.casefold(), source.casefold()
+    return any(text[at : at + length] in source for at in range(len(text) - length + 1))
 
 
 def _spells(words: str, secret: str) -> bool:
-    said = words.encode("utf-8", "surrogatepass")
-    return hide_secret(said, secret) != said
+    text = words.encode("utf-8", "surrogatepass")
+    return hide_secret(text, secret) != text
 
 
 def _time_of(answer: Posted) -> datetime:
-    """By the provider's clock; where it shows none, no date of its headers can be ahead."""
+    """Returns the provider's time, or the latest time, so that no header is ahead of it."""
     try:
         return parsedate_to_datetime(answer.headers["date"]).astimezone(UTC)
     except (LookupError, ValueError, OverflowError):

@@ -1,6 +1,4 @@
-"""Plans a run's questions in their seeded order, without those already answered, and builds the
-stored sample of an answer: scored, unscored, not judged, or not answered.
-"""
+"""Plans a run's questions in seeded order, and builds the samples that a run stores."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,12 +13,12 @@ from harness.gate.item_groups import ItemGroups
 from harness.gate.run import Sample, SampleError
 from harness.gate.suite_plan import SuitePin
 
-GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row, with no answer between them
+GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    position: int  # of the item in the run's order, from 0
+    position: int  # the item's place in the run's order, from 0
     item: str
     epoch: int  # from 1
 
@@ -32,7 +30,7 @@ class Question:
 def plan_questions(
     groups: ItemGroups, *, order_seed: int, wanted: int, epochs: int
 ) -> tuple[Question, ...]:
-    """Plans a run's questions in the order of asking. wanted: so many items of the order."""
+    """Plans a run's questions. wanted: the number of items from the beginning of the order."""
     return tuple(
         Question(position, item, epoch)
         for position, item in enumerate(groups.order(order_seed)[:wanted])
@@ -42,14 +40,12 @@ def plan_questions(
 
 @dataclass(frozen=True, slots=True)
 class AnswerUsage:
-    input_tokens: int = 0  # cached ones included
+    input_tokens: int = 0  # with cached tokens
     output_tokens: int = 0
     seconds: float = 0.0
     cached_tokens: int = 0
-    # judge_calls, judge_cost_usd: what scoring it took; None where the judge's price is
-    # unknown.
-    judge_calls: int = 0
-    judge_cost_usd: float | None = None
+    judge_calls: int = 0  # calls that scored the answer
+    judge_cost_usd: float | None = None  # None if the judge's price is unknown
 
 
 def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSettings:
@@ -62,9 +58,9 @@ def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSe
 
 
 def open_questions(job: EvalJob, groups: ItemGroups, pin: SuitePin) -> tuple[Question, ...]:
-    """Lists every (item, epoch) that is not stored yet, in the run's order.
+    """Lists the questions without a stored sample, in the run's order.
 
-    Raises StaleEvidence when the suite is no longer what the run was registered for.
+    Raises StaleEvidence if the suite has changed since the run's registration.
     """
     if pin.digest != job.run.suite_digest:
         raise StaleEvidence(
@@ -79,11 +75,11 @@ def open_questions(job: EvalJob, groups: ItemGroups, pin: SuitePin) -> tuple[Que
 
 
 def answer_text(text: str, calls: Sequence[AnswerToolCall]) -> str:
-    """Writes an answer as it is stored: its text, or one JSON object with its tool calls."""
+    """Writes an answer for storage: its text, or a JSON object with text and tool calls."""
     if not calls:
         return text
-    made = [{"name": call.name, "arguments": parse_arguments(call)} for call in calls]
-    return json.dumps({"content": text, "tool_calls": made}, ensure_ascii=False)
+    entries = [{"name": call.name, "arguments": parse_arguments(call)} for call in calls]
+    return json.dumps({"content": text, "tool_calls": entries}, ensure_ascii=False)
 
 
 def parse_arguments(call: AnswerToolCall) -> object:
@@ -96,7 +92,7 @@ def parse_arguments(call: AnswerToolCall) -> object:
 def unscored_sample(
     job: EvalJob, question: Question, spent: AnswerUsage, *, prompt: str, text: str = ""
 ) -> Sample:
-    """A sample without an answer or a score, as infrastructure leaves it. text: says why."""
+    """Builds the sample of an infrastructure error, without a score. text: the reason."""
     price = job.provider.prices.get(job.target.model)
     tokens = spent.input_tokens, spent.output_tokens, spent.cached_tokens
     return Sample(

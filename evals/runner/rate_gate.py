@@ -1,9 +1,8 @@
-"""The rate gate delays calls, so that all eval workers of a machine keep a provider's limits,
-and ask each target no faster than it answers well.
+"""The rate gate delays calls, so that a machine's eval workers keep a provider's limits.
 
-The limits hold for both arms of a comparison and for judges alike, and include the pauses that
-a provider asks for. A slot is a file that its holder has locked: the kernel frees it however
-the process ends.
+It also finds the speed at which each target answers well. The limits apply to both models of a
+comparison, to judges, and to pauses that a provider asks for. A slot is a locked file: the
+kernel releases the lock, however the process ends.
 """
 
 import asyncio
@@ -42,7 +41,7 @@ LONGEST_SLOT_NAP_S: Final = 0.2
 
 
 class Slots:
-    """Slots are locked files that processes of this machine share. count: it may change."""
+    """Locked files that this machine's processes share. count: returns the current number."""
 
     def __init__(self, folder: Path, count: Callable[[], int]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +50,7 @@ class Slots:
         self._freed = asyncio.Event()
         self._files: dict[int, int] = {}
         self._ours: set[int] = set()
-        # One at a time looks for a free slot; the others come in order.
+        # One call at a time looks for a free slot; the other calls wait in order.
         self._first = asyncio.Lock()
 
     @asynccontextmanager
@@ -82,7 +81,7 @@ class Slots:
                     if slot not in self._ours and self._try_lock(slot):
                         self._ours.add(slot)
                         return slot
-                # One of ours wakes us; nothing tells of another process's.
+                # A slot of this process wakes us; for other processes we must poll.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(nap_s * JITTER.uniform(0.5, 1.5)):
                         await self._freed.wait()
@@ -99,27 +98,27 @@ class Slots:
         return True
 
 
-# As most tokenizers have it for English; other text is settled once the provider has counted.
+# An estimate for English; the provider's count corrects it afterwards.
 BYTES_PER_TOKEN: Final = 4
 LONGEST_NAP_S: Final = 5.0
-# Those who were all told to wait must not all come back at one moment.
+# Spreads the calls of waiting workers over time.
 SPREAD_S: Final = 0.25
 NO_LIMITS: Final = EvalLimits()
-# Chance only keeps waiting workers apart; no result depends on it.
+# Randomness only separates waiting workers; no result depends on it.
 JITTER: Final = random.Random()  # noqa: S311 - as above
 
 
 @dataclass(frozen=True, slots=True)
 class RateGates:
     limits: Mapping[str, EvalLimits]  # by provider
-    book: RateBook  # book, folder: shared by all workers of this machine
-    folder: Path  # of the slots of all providers
+    book: RateBook  # shared by all workers of this machine
+    folder: Path  # the slots of all providers, shared by all workers of this machine
 
     def gate_for(self, provider: str, model: str) -> "RateGate":
         """Opens the gate for one client of a target; close it in the same event loop."""
         limits = self.limits.get(provider, NO_LIMITS)
         most = limits.max_concurrent
-        # A name may hold what a file's name may not.
+        # A provider's name may contain characters that a file's name cannot.
         folder = self.folder / short_hash(provider).hex()
         slots = Slots(folder, lambda: most) if most else None
         speed = SharedSpeed(folder / short_hash(model).hex(), most or MOST_CALLS)
@@ -130,9 +129,9 @@ SPEED: Final = Struct(f"{len(CallSpeed._fields)}d")
 
 
 class SharedSpeed:
-    """Keeps the call speed of one target, and its slots, for all processes of this machine.
+    """The call speed and slots of one target, for all processes of this machine.
 
-    Inspect's own adaptive concurrency knows neither the time of answers nor other processes.
+    Inspect's adaptive concurrency considers neither answer times nor other processes.
     """
 
     def __init__(self, folder: Path, most: int) -> None:
@@ -161,11 +160,11 @@ class SharedSpeed:
 
 @dataclass(slots=True)
 class Turn:
-    """One call that may go now. Its end is noted once: the target's speed follows from it."""
+    """One admitted call. The caller reports its end once, which adapts the target's speed."""
 
     gate: "RateGate"
     estimated: float  # tokens
-    full: bool  # as many calls as allowed are under way
+    full: bool  # all allowed calls are in progress
     started_at: float = field(default_factory=time.monotonic)
 
     def answered(self, tokens: int) -> None:
@@ -187,8 +186,8 @@ class RateGate:
     limit: RateLimit
     book: RateBook
     speed: SharedSpeed  # of the target
-    slots: Slots | None = None  # of the provider, where its calls under way are limited
-    # One at a time waits for the rate; the others come in order.
+    slots: Slots | None = None  # of the provider, if it limits parallel calls
+    # One call at a time waits for the rate; the other calls wait in order.
     _first: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
@@ -200,13 +199,13 @@ class RateGate:
             if self.slots is not None:
                 await stack.enter_async_context(self.slots.one())
             async with self._first:
-                # What is waited for is in a file: others change it, and nothing tells us.
+                # Other processes change the file without a signal, so we must poll.
                 while (wait_s := self._wait_s(tokens)) > 0:  # noqa: ASYNC110 - as above
                     await asyncio.sleep(min(LONGEST_NAP_S, wait_s))
             yield Turn(self, tokens, full)
 
     def hold(self, seconds: float) -> None:
-        """Keeps all who share the book from asking the provider for so long: it said so."""
+        """Delays all calls to the provider by this pause, for all workers of this machine."""
         until = time.monotonic() + seconds + JITTER.uniform(0, SPREAD_S)
         self.book.change(
             f"hold:{self.provider}",

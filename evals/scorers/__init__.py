@@ -1,4 +1,4 @@
-"""Scorers are looked up by name; each one scores an answer by its item and its options."""
+"""The scorers by name. A scorer scores an answer by its item and the suite's options."""
 
 import re
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ __all__ = [
     "scorer_identity",
 ]
 
-# What stands before our packages' names: nothing in the checkout, `swapgate.` in a wheel.
+# The prefix of our packages: empty in the checkout, `swapgate.` in a wheel.
 ABOVE: Final = __name__.removesuffix("evals.scorers")
 SCORERS: Final[Mapping[str, Scorer]] = {
     scorer.name: scorer
@@ -59,7 +59,7 @@ def find_scorer(name: str) -> Scorer:
 
 
 def scorer_identity(scorer: Scorer, options: Options) -> str:
-    """Name, hash of the code that decides, hash of the options: `numeric@3f0c…/9a1b…`."""
+    """Returns name, hash of the scoring code and hash of the options: `numeric@3f0c…/9a1b…`."""
     decides = scorer.judged or scorer.sandboxed or scorer.score
     code, chosen = _code_sha256(decides.__module__), digest(dict(options))
     return f"{scorer.name}@{code[:12]}/{chosen[:8]}"
@@ -67,14 +67,14 @@ def scorer_identity(scorer: Scorer, options: Options) -> str:
 
 @cache
 def _code_sha256(module: str) -> str:
-    """Hash of a scorer's module with every module of ours that it imports from here."""
+    """Hashes a scorer's module with all modules of this package that it imports."""
     seen: dict[str, str] = {}
     todo = [module.removeprefix(ABOVE)]
     while todo:
         name = todo.pop()
         if name in seen:
             continue
-        # Not of `sys.modules`: one that is imported late is not there yet.
+        # `sys.modules` may lack a module that is imported late.
         file = Path(str(getattr(find_spec(f"{ABOVE}{name}"), "origin", None)))
         source = _source(file)
         seen[name] = source
@@ -87,7 +87,7 @@ def _code_sha256(module: str) -> str:
 
 
 def list_imported_from(source: str) -> list[str]:
-    """Lists the modules that `from … import` names; parsing the source would take too long."""
+    """Lists the modules in `from … import` by a pattern, because a parser is too slow."""
     return _IMPORTED_FROM.findall(source)
 
 
@@ -95,5 +95,5 @@ _IMPORTED_FROM: Final = re.compile(r"^[ \t]*from ([\w.]+) import\b", re.MULTILIN
 
 
 def _source(file: Path) -> str:
-    """Its text as in the checkout: in a wheel, imports begin with `swapgate.` (ADR 0030)."""
+    """Returns the source as in the checkout, without a wheel's `swapgate.` (ADR 0030)."""
     return file.read_text(encoding="utf-8").replace(f"from {ABOVE}", "from ")

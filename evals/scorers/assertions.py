@@ -1,6 +1,7 @@
-"""The scorers `assertions` and `judged_assertions` hold an answer against a list of assertions
-(`metadata.assert`), with the meaning that promptfoo gives them: each has a weight, a test may
-have a threshold. `judged_assertions` also takes `llm-rubric`, for which it asks the judge.
+"""The scorers `assertions` and `judged_assertions` check an answer by promptfoo's assertions.
+
+`metadata.assert` lists the assertions. Each has a weight; an item may have a threshold.
+`judged_assertions` also supports `llm-rubric`, for which it asks the judge.
 
 Source: promptfoo's documentation, "Deterministic metrics" and "Assertions & metrics".
 """
@@ -30,15 +31,15 @@ from harness.frame.suggestions import did_you_mean
 NOT: Final = "not-"
 RUBRIC: Final = "llm-rubric"
 SET: Final = "assert-set"
-_DISTANCE: Final = 5  # that `levenshtein` allows without a threshold
-_MOST_OBJECTS: Final = 100  # braces of an answer at which JSON is looked for
+_DISTANCE: Final = 5  # `levenshtein`'s default threshold
+_MOST_OBJECTS: Final = 100  # opening braces at which the scorer looks for JSON
 Assertion = Mapping[str, Any]
-# Tells whether an answer holds against (value, threshold).
+# Returns whether an assertion with (value, threshold) holds for an answer.
 Check = Callable[[str, Any, float | None], bool]
 
 
 def _listed(value: object) -> list[str]:
-    """Values of `-any` and `-all`: a list, or a text with commas."""
+    """Reads the values of `-any` and `-all`: a list, or a text with commas."""
     parts = value if isinstance(value, list) else str(value).split(",")
     return [str(part) if isinstance(value, list) else part.strip() for part in parts]
 
@@ -92,14 +93,14 @@ def _word_count(answer: str, value: Any, _: float | None) -> bool:
 
 
 def _levenshtein(answer: str, value: Any, threshold: float | None) -> bool:
-    most, wanted = threshold or _DISTANCE, _text(value)
-    if abs(len(answer) - len(wanted)) > most:
+    most, target = threshold or _DISTANCE, _text(value)
+    if abs(len(answer) - len(target)) > most:
         return False
-    row = [*range(len(wanted) + 1)]
+    row = [*range(len(target) + 1)]
     for at, letter in enumerate(answer, start=1):
         before, row[0] = row[0], at
-        for place, other in enumerate(wanted, start=1):
-            changed = before + (letter != other)
+        for place, target_letter in enumerate(target, start=1):
+            changed = before + (letter != target_letter)
             before, row[place] = row[place], min(changed, row[place] + 1, row[place - 1] + 1)
         if min(row) > most:
             return False
@@ -142,11 +143,12 @@ class _Outcome:
 def _combine(
     assertions: Sequence[Assertion], threshold: float | None, judged: Mapping[int, float]
 ) -> Callable[[str], _Outcome]:
-    """Returns what judges an answer. judged: scores of a judge, by the assertion's identity."""
+    """Returns a function that checks an answer. judged: the judge's scores, by assertion id."""
 
     def outcome(answer: str) -> _Outcome:
         parts = [
-            (float(one.get("weight", 1)), _single(answer, one, judged)) for one in assertions
+            (float(check.get("weight", 1)), _single(answer, check, judged))
+            for check in assertions
         ]
         counted = [(weight, part) for weight, part in parts if weight]  # 0 always passes
         total = sum(weight for weight, _ in counted)
@@ -157,16 +159,16 @@ def _combine(
     return outcome
 
 
-def _single(answer: str, one: Assertion, judged: Mapping[int, float]) -> _Outcome:
-    kind, threshold = str(one["type"]), one.get("threshold")
+def _single(answer: str, check: Assertion, judged: Mapping[int, float]) -> _Outcome:
+    kind, threshold = str(check["type"]), check.get("threshold")
     if kind == SET:
-        return _combine(one["assert"], threshold, judged)(answer)
+        return _combine(check["assert"], threshold, judged)(answer)
     base = kind.removeprefix(NOT)
     if base == RUBRIC:
-        score = judged[id(one)]
+        score = judged[id(check)]
         passed = score >= (0.5 if threshold is None else threshold)
         return _Outcome(not passed, 1 - score) if kind != base else _Outcome(passed, score)
-    passed = CHECKS[base](answer, one.get("value"), threshold) != (kind != base)
+    passed = CHECKS[base](answer, check.get("value"), threshold) != (kind != base)
     return _Outcome(passed, float(passed))
 
 
@@ -196,7 +198,7 @@ def _assertions(item: Item) -> Sequence[Assertion]:
 
 
 def assertions(answer: str, item: Item, options: Options) -> ScoreResult:
-    """Scores 1 where the test passes, as promptfoo says it; with `graded` the weighted mean."""
+    """Scores 1 if the item passes in promptfoo's sense; with `graded` the weighted mean."""
     return _scored(answer, item, options, {}) if answer.strip() else EMPTY_ANSWER
 
 
@@ -206,46 +208,46 @@ async def judged_assertions(
     if not answer.strip():
         return EMPTY_ANSWER
     judged: dict[int, float] = {}
-    for one in list_single(_assertions(item)):
-        if str(one["type"]).removeprefix(NOT) == RUBRIC:
-            asked = replace(item, metadata={"rubric": one["value"]})
-            said = await rubric(judging, answer, asked, {"rubric": "", "show_target": False})
-            if said.strict is None:
+    for check in list_single(_assertions(item)):
+        if str(check["type"]).removeprefix(NOT) == RUBRIC:
+            graded = replace(item, metadata={"rubric": check["value"]})
+            result = await rubric(judging, answer, graded, {"rubric": "", "show_target": False})
+            if result.strict is None:
                 return UNSCORED
-            judged[id(one)] = said.strict
+            judged[id(check)] = result.strict
     return _scored(answer, item, options, judged)
 
 
 def list_single(given: Sequence[Assertion]) -> Iterator[Assertion]:
-    for one in given:
-        if one.get("type") == SET:
-            yield from list_single(one.get("assert") or ())
+    for check in given:
+        if check.get("type") == SET:
+            yield from list_single(check.get("assert") or ())
         else:
-            yield one
+            yield check
 
 
-def check_assertion(one: object, *, judged: bool) -> None:
-    """Checks an assertion. Raises InputError for one that cannot be held against an answer."""
-    if not isinstance(one, Mapping) or not isinstance(one.get("type"), str):
+def check_assertion(given: object, *, judged: bool) -> None:
+    """Checks an assertion. Raises InputError if it cannot check an answer."""
+    if not isinstance(given, Mapping) or not isinstance(given.get("type"), str):
         raise InputError("an assertion is an object with a `type`")
-    kind = one["type"].removeprefix(NOT)
-    numbers = [one[name] for name in ("weight", "threshold") if one.get(name) is not None]
+    kind = given["type"].removeprefix(NOT)
+    numbers = [given[name] for name in ("weight", "threshold") if given.get(name) is not None]
     if not all(isinstance(n, int | float) and n >= 0 for n in numbers):
         raise InputError(f"{kind}: weight and threshold are numbers from 0")
     if kind == SET:
-        for inner in one.get("assert") or ():
+        for inner in given.get("assert") or ():
             check_assertion(inner, judged=judged)
         return
     known = [*CHECKS, *([RUBRIC] if judged else [])]
     if kind not in known:
         raise InputError(f"no assertion {kind!r} here{did_you_mean(kind, known)}")
-    _check_value(kind, one.get("value"))
+    _check_value(kind, given.get("value"))
 
 
 def _check_value(kind: str, value: object) -> None:
     if kind in _WITHOUT_VALUE:
         if value not in (None, "") and (fault := schema_fault(value)):
-            raise InputError(f"{kind}: its value is no JSON schema: {fault}")
+            raise InputError(f"{kind}: its value is not a JSON schema: {fault}")
     elif value is None or value in ("", []):
         raise InputError(f"{kind}: needs a value")
     elif kind == "regex":
@@ -262,9 +264,9 @@ def _check(*, judged: bool) -> Callable[[Item, Options], str | None]:
         given = item.metadata.get("assert")
         if not isinstance(given, list) or not given:
             return "it has no assertion (metadata.assert)"
-        for one in given:
+        for assertion in given:
             try:
-                check_assertion(one, judged=judged)
+                check_assertion(assertion, judged=judged)
             except InputError as error:
                 raise InputError(f"item {item.id!r}: {error}") from None
         return None

@@ -1,5 +1,4 @@
-"""The scorer `code` runs a Python answer with the item's tests, in the sandbox that the runner
-gives it.
+"""The scorer `code` runs a Python answer with the item's tests in the runner's sandbox.
 
 The target is an object with `test` and perhaps `entry_point` and `prompt` (HumanEval's form:
 target_field `prompt+test+entry_point`), or the test itself, a text.
@@ -23,13 +22,13 @@ from evals.scorers.json_repair import parse_source
 from evals.suites.items import Item
 from harness.frame.errors import InputError
 
-LONGEST: Final = 100_000  # characters; a longer answer is not run
+LONGEST: Final = 100_000  # characters; the scorer does not run a longer answer
 BLOCKS: Final = re.compile(r"```[\w+-]*[^\S\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task. prompt: what the answer may continue, often the head of a function."""
+    """A task. prompt: code that the answer may continue, often the head of a function."""
 
     prompt: str
     test: str
@@ -49,7 +48,10 @@ def task_of(item: Item) -> Task:
 
 
 async def code(answer: str, item: Item, options: Options, run: RunProgram) -> ScoreResult:
-    """Runs the tests. strict: the whole answer. lenient: code in fences. Raises NotJudged."""
+    """Runs the tests with the whole answer (strict) and with its code in fences (lenient).
+
+    Raises NotJudged.
+    """
     if not answer.strip():
         return EMPTY_ANSWER
     task = task_of(item)
@@ -67,7 +69,7 @@ async def code(answer: str, item: Item, options: Options, run: RunProgram) -> Sc
 async def _passes(answer: str, task: Task, options: Options, run: RunProgram) -> bool:
     if len(answer) > LONGEST or "\0" in answer:
         return False
-    # An answer that ends the process early does not write this word.
+    # An answer that ends the process early cannot print this word.
     word = secrets.token_hex(16)
     program = program_of(answer, task, word, int(options["memory_mb"]))
     output = await run(program, options["timeout_s"])
@@ -75,13 +77,13 @@ async def _passes(answer: str, task: Task, options: Options, run: RunProgram) ->
 
 
 def program_of(answer: str, task: Task, word: str, memory_mb: int) -> str:
-    """Writes answer and tests; the program prints `word` once the tests have ended."""
+    """Returns a program of answer and tests that prints `word` after the tests."""
     whole = not task.entry_point or defines(answer, task.entry_point)
     helpers = imports(task.prompt)
     limit = memory_mb * 2**20
     parts = (
         f"import resource\nresource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))",
-        # A whole function still needs what the prompt imports.
+        # A complete function still needs the prompt's imports.
         f"{helpers if whole else task.prompt}{answer}",
         task.test,
         f"check({task.entry_point})" if task.entry_point else "",
@@ -98,7 +100,7 @@ def defines(text: str, name: str) -> bool:
 
 
 def imports(prompt: str) -> str:
-    """The prompt's import lines and helpers; the prompt itself where it is whole Python."""
+    """Returns the prompt if it is valid Python, else its import lines."""
     try:
         parse_source(prompt)
     except SyntaxError:

@@ -25,7 +25,7 @@ Params = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class WritingRule:
-    """A rule. params: the type of each parameter; a `list` is one of texts."""
+    """A rule. params: the type of each parameter; a `list` contains texts."""
 
     holds: Callable[[str, Params], bool]
     params: Mapping[str, type]
@@ -58,18 +58,18 @@ RULES: Final[Mapping[str, WritingRule]] = {
 }
 
 
-# Limits of length: lenient reading lifts them where an item has other rules as well.
+# Limits of length: the lenient score ignores them if an item has other rules.
 LENGTHS: Final = frozenset({"words_between", "sentences_exact"})
 BULLET: Final = re.compile(r"^[^\S\n]*(?:[-*+•–]|\d{1,3}[.)])[^\S\n]", re.MULTILINE)
 AROUND: Final = " \t\n*_`#\"'“”‘’.!;:"  # markup, quotes and marks around a phrase
 
 
 def ends_about(text: str, params: Params) -> bool:
-    wanted = str(params["phrase"]).strip(AROUND).casefold()
-    return bool(wanted) and text.strip(AROUND).casefold().endswith(wanted)
+    phrase = str(params["phrase"]).strip(AROUND).casefold()
+    return bool(phrase) and text.strip(AROUND).casefold().endswith(phrase)
 
 
-# The same instruction, followed in another spelling than the letter of it.
+# Lenient forms of rules: the answer follows the instruction, but not literally.
 VARIANTS: Final[Mapping[str, Callable[[str, Params], bool]]] = {
     "bullets_exact": lambda t, p: len(BULLET.findall(t)) == p["count"],
     "ends_with": ends_about,
@@ -94,7 +94,7 @@ def loose_share(text: str, rules: Sequence[Params]) -> float:
 
 
 def relaxed(answer: str) -> Iterator[tuple[str, str]]:
-    """(rule, text): without a fence, without an opening line, without a closing paragraph."""
+    """Yields (rule, text) without the fence, the opening line, or the closing paragraph."""
     text = answer.strip()
     fenced = inside_fence(text)
     if fenced is not None:
@@ -115,7 +115,7 @@ def relaxed(answer: str) -> Iterator[tuple[str, str]]:
 
 
 def readings(answer: str, rules: Sequence[Params]) -> Iterator[tuple[str, float]]:
-    """(what was forgiven, share of the rules kept): the least forgiving first."""
+    """Yields (forgiven form rules, share of the rules that hold), the strictest first."""
     unlimited = [rule for rule in rules if rule["rule"] not in LENGTHS]
     texts = (("", answer), *relaxed(answer))
     for name, text in texts:
@@ -126,14 +126,14 @@ def readings(answer: str, rules: Sequence[Params]) -> Iterator[tuple[str, float]
 
 
 def instructions(answer: str, item: Item, options: Options) -> ScoreResult:
-    """Scores 1 if all rules are kept, else 0; with `graded` the share of them."""
+    """Scores 1 if all rules hold, else 0; with `graded` the share of the rules that hold."""
     if not answer.strip():
         return EMPTY_ANSWER
     found = [
         (rule, kept if options["graded"] else float(kept == 1))
         for rule, kept in readings(answer, item.metadata["rules"])
     ]
-    # Of equal scores the first: the one that had the least to forgive.
+    # `max` takes the first of equal scores, which is the strictest.
     rule, best = max(found, key=lambda pair: pair[1])
     return score_result(found[0][1], best, rule)
 

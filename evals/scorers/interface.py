@@ -1,4 +1,4 @@
-"""The interface of a scorer: what it is given, and the score that it returns."""
+"""The interface of a scorer: its inputs and the score that it returns."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,11 +15,11 @@ KINDS: Final[Mapping[type, str]] = {bool: "yes or no (true, false)", dict: "mapp
 
 @dataclass(frozen=True, slots=True)
 class ScoreResult:
-    """Scores in [0, 1]; None for both when the scorer itself failed.
+    """Scores in [0, 1]; None for both if the scorer itself failed.
 
-    strict: as the suite asks for it. lenient: after the form has been forgiven, never below
-    strict. rule: the form rule that broke where strict is lower, or why nothing can be read;
-    empty otherwise.
+    strict: the score in the form that the suite demands.
+    lenient: the score without faults of form, never below strict.
+    rule: the broken form rule if strict is lower, or why the answer is unreadable; else empty.
     """
 
     strict: float | None
@@ -32,24 +32,27 @@ EMPTY_ANSWER = ScoreResult(0.0, 0.0, "empty_answer")
 
 
 class NotJudged(Exception):
-    """The answer is there, and what should score it is not: nothing against the answer."""
+    """The judge or the sandbox failed, so the answer has no score without being wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerToolCall:
-    """A tool call of an answer. arguments: as the provider sent them, JSON in a text."""
+    """A tool call of an answer. arguments: the provider's JSON text."""
 
     name: str
     arguments: str
 
 
-# Runs a Python program for so many seconds at most. Gives its output, None where it failed.
+# Runs a Python program, with a time limit in seconds. Returns its output, or None if it failed.
 RunProgram = Callable[[str, float], Awaitable[str | None]]
 SandboxedScore = Callable[[str, Item, Options, RunProgram], Awaitable[ScoreResult]]
 
 
 class AnswerJudge(Protocol):
-    """The pinned model. Both raise NotJudged when it does not answer or may not be asked."""
+    """The pinned judge model.
+
+    spent: the reason why no further call is allowed; empty while calls are allowed.
+    """
 
     @property
     def attempts(self) -> int: ...
@@ -59,7 +62,9 @@ class AnswerJudge(Protocol):
 
     async def close(self) -> None: ...
 
-    async def ask(self, messages: Sequence[Mapping[str, str]]) -> str: ...
+    async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Returns the judge's answer. Raises NotJudged if it fails or is not allowed."""
+        ...
 
 
 JudgedScore = Callable[[AnswerJudge, str, Item, Options], Awaitable[ScoreResult]]
@@ -70,7 +75,7 @@ def no_score(_answer: str, _item: Item, _options: Options) -> ScoreResult:
 
 
 def written(target: object) -> str:
-    """The target as an answer would spell it: a text as it is, else JSON."""
+    """Returns a target as an answer would write it: a text unchanged, else JSON."""
     return target if isinstance(target, str) else json.dumps(target, ensure_ascii=False)
 
 
@@ -79,12 +84,12 @@ def right_or_wrong(*, strict: bool, lenient: bool, rule: str = "") -> ScoreResul
 
 
 def unreadable(answer: str, rule: str) -> ScoreResult:
-    """Scores an answer in which nothing can be read that was asked for: it is wrong."""
+    """Scores an answer without readable content as wrong."""
     return ScoreResult(0.0, 0.0, rule) if answer.strip() else EMPTY_ANSWER
 
 
 def score_result(strict: float, lenient: float, rule: str = "") -> ScoreResult:
-    """Builds a result; lenient is raised to strict, and the rule is kept where they differ."""
+    """Builds a result: raises lenient to strict, and keeps the rule only if they differ."""
     lenient = max(strict, lenient)
     return ScoreResult(strict, lenient, rule if strict < lenient else "")
 
@@ -99,14 +104,15 @@ def as_given(_items: Sequence[Item], options: Options) -> Options:
 
 @dataclass(frozen=True)
 class Scorer:
-    """A scorer by name. `score` never raises for any answer to an item that `check` accepts.
+    """A scorer by name. `score` never raises for an answer to an item that `check` accepts.
 
-    defaults: the options it knows, with their values. check: None for an item that it can
-    score, or the reason why the item must be left out of the suite; raises InputError for one
-    that is plainly wrong. complete: options filled in from the whole suite. calls: scores an
-    answer with its tool calls; without it these are not looked at.
-    judged: scores by asking the suite's judge. sandboxed: scores by running programs, and may
-    raise NotJudged. With one of these two, `score` is not called.
+    defaults: the known options with their values.
+    check: returns None for a scorable item, or the reason to omit the item from the suite;
+      raises InputError for a wrong item.
+    complete: fills in options from the whole suite.
+    calls: scores an answer with its tool calls; other scorers ignore tool calls.
+    judged: scores by the suite's judge, instead of `score`.
+    sandboxed: scores by running programs, instead of `score`; may raise NotJudged.
     """
 
     name: str
@@ -119,7 +125,7 @@ class Scorer:
     sandboxed: SandboxedScore | None = None
 
     def options(self, given: Options) -> Options:
-        """The defaults with `given` over them. Raises InputError for an unknown option."""
+        """Merges `given` over the defaults. Raises InputError for an unknown option."""
         for key, value in given.items():
             if key not in self.defaults:
                 known = ", ".join(sorted(self.defaults)) or "none"

@@ -1,6 +1,7 @@
-"""The scorers of JSON answers: `json_fields` compares the fields of an object with those of the
-target, and `json_schema` accepts any value that is valid against a schema (the option `schema`,
-else `metadata.schema`, else the target).
+"""The scorers of JSON answers.
+
+`json_fields` compares an object's fields with the target's. `json_schema` accepts any value
+that is valid against a schema: the option `schema`, else `metadata.schema`, else the target.
 """
 
 import math
@@ -22,10 +23,7 @@ from harness.frame.matching import SUITE_LIMITS, is_valid, schema_fault
 
 
 def valid(value: Any, schema: object) -> bool:
-    """A value that one of the schema's patterns takes too long for does not fit.
-
-    Raises SchemaTooLarge.
-    """
+    """Returns False if a pattern of the schema is too slow. Raises SchemaTooLarge."""
     if schema is None:
         return True
     try:
@@ -35,7 +33,7 @@ def valid(value: Any, schema: object) -> bool:
 
 
 def same(one: object, other: object) -> bool:
-    """Equal as JSON: 1 is 1.0, true is not 1; lists in order, objects in any."""
+    """Compares JSON values: 1 equals 1.0, true differs from 1, and objects have no order."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, int | float) and isinstance(other, int | float):
@@ -48,7 +46,7 @@ def same(one: object, other: object) -> bool:
 
 
 def relaxed(value: object) -> object:
-    """A text as it was before it was escaped once too often, a number out of its text."""
+    """Folds keys' case, unescapes texts, and reads numbers from texts."""
     match value:
         case dict():
             return {str(key).casefold(): relaxed(item) for key, item in value.items()}
@@ -72,10 +70,10 @@ def share(found: Mapping[str, Any], target: Mapping[str, Any]) -> float:
 
 
 def relaxed_share(found: Mapping[str, Any], target: Mapping[str, Any]) -> float:
-    there = cast("dict[str, object]", relaxed(dict(found)))
-    wanted = cast("dict[str, object]", relaxed(dict(target)))
-    nulls = {key: None for key, value in wanted.items() if value is None}
-    return share({**nulls, **there}, wanted)
+    answer = cast("dict[str, object]", relaxed(dict(found)))
+    expected = cast("dict[str, object]", relaxed(dict(target)))
+    nulls = {key: None for key, value in expected.items() if value is None}
+    return share({**nulls, **answer}, expected)
 
 
 def json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
@@ -83,7 +81,7 @@ def json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
     try:
         return _json_fields(answer, item, options)
     except (RecursionError, SchemaTooLarge):
-        # Hundreds of brackets within one another: JSON, but no answer to any item.
+        # Hundreds of nested brackets are JSON, but not an answer.
         return unreadable(answer, "no_json")
 
 
@@ -167,7 +165,7 @@ def _json_schema(answer: str, schema: object) -> ScoreResult:
 
 
 def parsed(text: str) -> Any:
-    """Parses JSON; NOTHING for text that is not JSON: null is a value."""
+    """Parses JSON. Returns NOTHING for other text, because null is a value."""
     return None if text == "null" else NOTHING if (found := loads(text)) is None else found
 
 

@@ -1,9 +1,9 @@
-"""An almost correct JSON answer is repaired step by step; each repair has a name.
+"""Repairs an almost correct JSON answer step by step; each repair has a name.
 
-Python source is parsed by one thread at a time: CPython before 3.11.8 and 3.12.2 counts a
-tree's depth once for all threads (gh-106905). When the garbage collector runs Python code
-meanwhile, another thread may begin a tree of its own: one of the two ends in `SystemError: AST
-constructor recursion depth mismatch`.
+Only one thread at a time parses Python source. CPython before 3.11.8 and 3.12.2 counts a
+tree's depth for all threads together (gh-106905). If the garbage collector runs Python code
+during the count, another thread may begin a second tree. One of the two then fails with
+`SystemError: AST constructor recursion depth mismatch`.
 """
 
 import ast
@@ -19,21 +19,21 @@ _ONE_AT_A_TIME: Final = threading.Lock()
 
 
 def parse_source(source: str) -> ast.Module:
-    """Parses Python code, one at a time. Raises SyntaxError, or ValueError for null bytes."""
+    """Parses Python code under the lock. Raises SyntaxError, or ValueError for null bytes."""
     with _ONE_AT_A_TIME:
         return ast.parse(source)
 
 
 def parse_literal(text: str) -> object:
-    """The value of a Python literal. Raises as `ast.literal_eval`."""
+    """Returns the value of a Python literal. Raises as `ast.literal_eval`."""
     with _ONE_AT_A_TIME:
         return ast.literal_eval(text)
 
 
-LONGEST = 200_000  # characters; a longer answer is not searched
-MOST_PARTS = 20  # in braces; an object behind more of them is not found
+LONGEST = 200_000  # characters; the repair ignores a longer answer
+MOST_PARTS = 20  # parts in braces that the repair searches
 
-# One that does not end goes to the end: else every quote would start a search of its own.
+# An open string goes to the end, else each quote would start another search.
 STRINGS = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)', re.DOTALL)
 TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 BARE_KEY = re.compile(r"([{,]\s*)([A-Za-z_]\w*)(\s*:)")
@@ -60,10 +60,10 @@ def unfenced(text: str) -> str:
 
 
 def braces_only(text: str) -> str:
-    """The first part from a `{` to the brace that closes it that is a JSON object.
+    """Returns the first part in balanced braces that is a JSON object.
 
-    Without one, the longest such part: prose has braces too, but short ones. Without any, from
-    the first `{` to the last `}`.
+    Otherwise the longest part in balanced braces, because braces in prose are short.
+    Otherwise the text from the first `{` to the last `}`.
     """
     found: list[str] = []
     start = text.find("{")
@@ -99,7 +99,7 @@ def balanced(text: str, start: int) -> str:
 
 
 def unescaped(text: str) -> str:
-    r"""A whole object inside a JSON string, or one with `\"` for every quote."""
+    r"""Unescapes an object inside a JSON string, or an object with `\"` for every quote."""
     inner = loads(text)
     if isinstance(inner, str):
         return inner.strip()
@@ -143,7 +143,7 @@ REPAIRS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
 
 
 def repaired(answer: str) -> tuple[dict[str, Any], str] | None:
-    """The object and the rules that it broke, joined by `+`; None when none can be found."""
+    """Returns the object and its broken rules, joined by `+`; None without an object."""
     text = answer.strip()
     if len(text) > LONGEST:
         return None
@@ -162,6 +162,6 @@ def steps(text: str) -> Iterator[tuple[str, str]]:
         if mended == text:
             continue
         if name == "extra_prose":
-            name = "leading_prose" if text.endswith(mended) else "trailing_prose"  # noqa: PLW2901 - named by where it stood
+            name = "leading_prose" if text.endswith(mended) else "trailing_prose"  # noqa: PLW2901 - named by its place
         text, done = mended, [*done, name] if name not in done else done
         yield "+".join(done), text

@@ -1,7 +1,7 @@
-"""The scorers that ask a judge: `rubric` for a score from 0 to 1, and `pairwise` whether it
-prefers the answer to a reference answer (blind, in both orders; ties count one half).
+"""The scorers that ask a judge.
 
-`ask_until_readable` asks the judge and reads its reply.
+`rubric` asks for a score from 0 to 1. `pairwise` asks whether the judge prefers the answer to a
+reference answer: blind, in both orders; ties count one half.
 """
 
 import json
@@ -30,7 +30,7 @@ REMINDER = "Answer with the one JSON object alone, in the form that was asked fo
 
 
 def with_data(instructions: str, data: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What is judged stands in one JSON object at the end: text in it cannot end it."""
+    """Puts the data into one JSON object at the end, whose text cannot end the object."""
     shown = json.dumps(data, ensure_ascii=False, sort_keys=True)
     return [{"role": "user", "content": f"{instructions}\n\n{DATA}{shown}"}]
 
@@ -40,26 +40,23 @@ async def ask_until_readable(
     messages: Sequence[Mapping[str, str]],
     read: Callable[[Mapping[str, Any]], T | None],
 ) -> T | None:
-    """The first answer that `read` takes; None when the judge gives none of that form.
-
-    Raises NotJudged.
-    """
+    """Returns the first answer that `read` accepts, or None. Raises NotJudged."""
     for attempt in range(judging.attempts):
         reminder = [{"role": "system", "content": REMINDER}] if attempt else []
-        said = only_object(await judging.ask([*reminder, *messages]))
-        found = read(said) if said is not None else None
+        reply = only_object(await judging.ask([*reminder, *messages]))
+        found = read(reply) if reply is not None else None
         if found is not None:
             return found
     return None
 
 
-def only_object(said: str) -> Mapping[str, Any] | None:
-    """The one object of a judge's answer, its form mended; None where there are several.
+def only_object(reply: str) -> Mapping[str, Any] | None:
+    """Returns the only object of a judge's reply, repaired; None if there are several.
 
-    A judge that quotes what it judges may quote a verdict in it: none is chosen among two.
+    A judge may quote the answer, which may contain another verdict.
     """
-    begin, end = said.find("{"), said.rfind("}")
-    mended = repaired(said[begin : end + 1]) if 0 <= begin < end else None
+    begin, end = reply.find("{"), reply.rfind("}")
+    mended = repaired(reply[begin : end + 1]) if 0 <= begin < end else None
     if mended is None or "prose" in mended[1]:
         return None
     return mended[0]
@@ -81,19 +78,19 @@ If the answer cannot be graded by this rubric, "score" is null."""
 async def rubric(
     judging: AnswerJudge, answer: str, item: Item, options: Options
 ) -> ScoreResult:
-    """Unscored when the judge abstains. Raises NotJudged."""
+    """Scores by a rubric; unscored if the judge abstains. Raises NotJudged."""
     if not answer.strip():
         return EMPTY_ANSWER
     data = {"task": item.input, "answer": answer}
     if options["show_target"]:
         data["reference"] = written(item.target)
-    told = with_data(RUBRIC_PROMPT.format(rubric=rubric_of(item, options)), data)
-    score = await ask_until_readable(judging, told, score_of)
+    messages = with_data(RUBRIC_PROMPT.format(rubric=rubric_of(item, options)), data)
+    score = await ask_until_readable(judging, messages, score_of)
     return UNSCORED if score is None else score_result(score, score)
 
 
-def score_of(said: Mapping[str, Any]) -> float | None:
-    score = said.get("score")
+def score_of(reply: Mapping[str, Any]) -> float | None:
+    score = reply.get("score")
     plain = isinstance(score, int | float) and not isinstance(score, bool)
     return float(score) if plain and 0 <= score <= 1 else None  # type: ignore[operator, arg-type] # plain says it
 
@@ -132,32 +129,32 @@ If they cannot be compared, "winner" is null."""
 async def pairwise(
     judging: AnswerJudge, answer: str, item: Item, options: Options
 ) -> ScoreResult:
-    """Scores half a win for each order in which it is preferred. Raises NotJudged."""
+    """Scores half a win for each order in which the answer wins. Raises NotJudged."""
     if not answer.strip():
         return EMPTY_ANSWER
     reference = written(item.target)
     if answer.strip() == reference.strip():
         return score_result(0.5, 0.5)
     first = first_letter(item.id, options["seed"])
-    other = "B" if first == "A" else "A"
+    second = "B" if first == "A" else "A"
     points = 0.0
-    for mine, theirs in ((first, other), (other, first)):
-        data = {"task": item.input, mine: answer, theirs: reference}
-        told = with_data(PAIRWISE_PROMPT.format(criteria=options["criteria"]), data)
-        winner = await ask_until_readable(judging, told, winner_of)
+    for mine, rival in ((first, second), (second, first)):
+        data = {"task": item.input, mine: answer, rival: reference}
+        messages = with_data(PAIRWISE_PROMPT.format(criteria=options["criteria"]), data)
+        winner = await ask_until_readable(judging, messages, winner_of)
         if winner is None:
             return UNSCORED
-        points += {mine: 1.0, theirs: 0.0}.get(winner, 0.5)
+        points += {mine: 1.0, rival: 0.0}.get(winner, 0.5)
     return score_result(points / 2, points / 2)
 
 
-def winner_of(said: Mapping[str, Any]) -> str | None:
-    winner = said.get("winner")
+def winner_of(reply: Mapping[str, Any]) -> str | None:
+    winner = reply.get("winner")
     return winner if winner in ("A", "B", "tie") else None
 
 
 def first_letter(item: str, seed: int) -> str:
-    """Draws the letter that the answer has at first: the same for both arms."""
+    """Draws the answer's letter for the first order; both arms get the same letter."""
     return "AB"[int(hash_content(f"{seed}/{item}")[:2], 16) % 2]
 
 

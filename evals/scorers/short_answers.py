@@ -1,6 +1,4 @@
-"""The scorers of short answers: `exact` and `regex` compare a text, `numeric` a number, `label`
-and `choice` one of a set of labels or options.
-"""
+"""The scorers of short answers: `exact`, `regex`, `numeric`, `label` and `choice`."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -28,7 +26,7 @@ def fold_case(text: str) -> str:
 
 
 def exact(answer: str, item: Item, options: Options) -> ScoreResult:
-    """A list as target means: any of these."""
+    """Compares texts. If the target is a list, each of its texts is right."""
     if not answer.strip():
         return EMPTY_ANSWER
     targets = item.target if isinstance(item.target, list) else [item.target]
@@ -65,10 +63,9 @@ def check_regex(item: Item, options: Options) -> str | None:
 
 
 def regex(answer: str, item: Item, options: Options) -> ScoreResult:
-    """Scores by a regular expression. strict: the whole answer matches. lenient: a part of it
-    does.
+    """Scores by a regular expression. strict: it matches the whole answer. lenient: a part.
 
-    An answer that the expression takes too long for has no score, which never speaks for it.
+    An answer for which the expression is too slow has no score.
     """
     if not answer.strip():
         return EMPTY_ANSWER
@@ -92,10 +89,10 @@ EXACT = Scorer("exact", exact, {"ignore_case": False})
 REGEX = Scorer("regex", regex, {"pattern": "", "ignore_case": False}, check=check_regex)
 
 
-# Thousands may be set off by commas; a point or comma that ends a sentence is not part of it.
+# Commas may separate thousands. A point or comma at a sentence's end is not part of a number.
 NUMBER = r"[-+−]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|[-+−]?\.[0-9]+"
 IN_PROSE = re.compile(rf"(?<![\w.,])[$€£]?({NUMBER})(?![0-9])")
-# A minus sign that follows a number subtracts: in 5-3 the last number is 3.
+# A minus sign after a number subtracts: the last number of 5-3 is 3.
 SUBTRACTED = re.compile(r"(?<=[0-9])\s*[-−](?=[0-9])")
 
 
@@ -112,7 +109,7 @@ def last_number(text: str) -> Decimal | None:
 
 
 def strict_number(answer: str, final_line: str) -> Decimal | None:
-    """The number in the form that was asked for; None when the form is not kept."""
+    """Returns the number in the demanded form, or None in another form."""
     lines = non_blank_lines(answer)
     if not final_line:
         return last_number(answer)
@@ -137,7 +134,7 @@ def broken_rule(answer: str, final_line: str) -> str:
 
 
 def lenient_number(answer: str, final_line: str) -> Decimal | None:
-    """The number after the last mention of the form, else the last number of all."""
+    """Returns the number after the last `final_line` text, else the answer's last number."""
     if final_line:
         after = re.split(re.escape(final_line.rstrip(": ")), answer, flags=re.IGNORECASE)
         found = IN_PROSE.search(after[-1].replace("*", " ")) if len(after) > 1 else None
@@ -147,18 +144,18 @@ def lenient_number(answer: str, final_line: str) -> Decimal | None:
 
 
 def numeric(answer: str, item: Item, options: Options) -> ScoreResult:
-    """Scores a number. tolerance: how far off is still right, in units of the number."""
-    wanted = number(str(item.target).strip())
+    """Scores a number. tolerance: the allowed difference, in units of the number."""
+    target = number(str(item.target).strip())
     given = lenient_number(answer, options["final_line"])
     strict = strict_number(answer, options["final_line"])
-    if wanted is None:
+    if target is None:
         return UNSCORED
     if given is None and strict is None:
         return unreadable(answer, "no_number")
     tolerance = Decimal(str(options["tolerance"]))
 
     def right(value: Decimal | None) -> bool:
-        return value is not None and abs(value - wanted) <= tolerance
+        return value is not None and abs(value - target) <= tolerance
 
     return right_or_wrong(
         strict=right(strict),
@@ -181,12 +178,12 @@ NUMERIC = Scorer("numeric", numeric, {"tolerance": 1e-6, "final_line": ""}, chec
 
 
 def fold_label(label: str) -> str:
-    """Spelling that does not matter to a reader: case, and _ or - for a space."""
+    """Folds case, and replaces _ and - by spaces."""
     return " ".join(re.split(r"[\s_-]+", label.strip().casefold()))
 
 
 def mentioned(text: str, labels: Iterable[str]) -> set[str]:
-    """The labels (folded) in the text as whole words; the longest wins where two overlap."""
+    """Finds labels as whole words, folded. Of overlapping labels the longest counts."""
     known = sorted({fold_label(label) for label in labels} - {""}, key=len, reverse=True)
     if not known:
         return set()
@@ -195,7 +192,7 @@ def mentioned(text: str, labels: Iterable[str]) -> set[str]:
 
 
 def label(answer: str, item: Item, options: Options) -> ScoreResult:
-    """Scores a label. strict: that alone. lenient: the only one that is mentioned."""
+    """Scores a label. strict: only the label. lenient: the only label in the answer."""
     target = str(item.target).strip()
     if answer.strip() == target:
         return right_or_wrong(strict=True, lenient=True)
@@ -212,12 +209,12 @@ def label(answer: str, item: Item, options: Options) -> ScoreResult:
 def check_label(item: Item, options: Options) -> str | None:
     labels = options["labels"]
     if not isinstance(item.target, str) or item.target not in labels:
-        raise InputError(f"item {item.id!r}: target {item.target!r} is none of {labels}")
+        raise InputError(f"item {item.id!r}: target {item.target!r} is not one of {labels}")
     return None
 
 
 def all_targets(items: Sequence[Item], options: Options) -> Options:
-    """Takes every target of the suite as a label where no list of labels is given."""
+    """Makes every target of the suite a label if the option has no labels."""
     labels = options["labels"] or sorted({str(item.target) for item in items})
     if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
         raise InputError("scorer 'label': option 'labels' must be a list of texts")
@@ -225,7 +222,7 @@ def all_targets(items: Sequence[Item], options: Options) -> Options:
 
 
 def letter_of(item: Item) -> str:
-    """Returns the right choice's letter; a target is a letter, a place from 0, or a text."""
+    """Returns the right choice's letter. A target is a letter, a place from 0, or a text."""
     target = item.target
     if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < 26:
         return ascii_uppercase[target]
@@ -237,20 +234,20 @@ def letter_of(item: Item) -> str:
 
 def chosen(text: str, item: Item) -> str | None:
     letters = ascii_uppercase[: max(len(item.choices), 2)]
-    said = re.findall(
+    stated = re.findall(
         rf"(?i:answer|choice|option)(?i:\s++is)?+[\s:=*(\[]*+([{letters}])\b", text
     )
     alone = re.findall(rf"(?<![\w'])([{letters}])(?:[)\].:*]|\s*$)", text, re.MULTILINE)
-    for letters_meant in (said, alone):
-        if letters_meant:
-            return str(letters_meant[-1])
+    for found in (stated, alone):
+        if found:
+            return str(found[-1])
     answered = fold_label(text)
     named = [n for n, name in enumerate(item.choices) if name and fold_label(name) in answered]
     return ascii_uppercase[named[0]] if len(named) == 1 else None
 
 
 def choice(answer: str, item: Item, options: Options) -> ScoreResult:
-    """Scores a choice. strict: the letter, after final_line. lenient: the letter meant."""
+    """Scores a choice. strict: the letter after final_line. lenient: the letter in the text."""
     right, final_line = letter_of(item), options["final_line"]
     lines = non_blank_lines(answer)
     last = lines[-1] if lines else ""
@@ -271,7 +268,7 @@ def check_choice(item: Item, _options: Options) -> str | None:
     if not item.choices:
         raise InputError(f"item {item.id!r}: scorer 'choice' needs the field 'choices'")
     if letter_of(item) not in ascii_uppercase[: len(item.choices)]:
-        raise InputError(f"item {item.id!r}: target {item.target!r} is none of its choices")
+        raise InputError(f"item {item.id!r}: target {item.target!r} is not one of its choices")
     return None
 
 

@@ -1,8 +1,8 @@
-"""The scorer `tool_call` checks that an answer calls the right function with its arguments.
+"""The scorer `tool_call` checks that an answer calls the right functions.
 
 The target is `{"name": …, "arguments": {…}}`, a list of such calls (all of them, in any
-order), or `[]` where no call is right. With `any_of` each argument of the target is a list of
-accepted values; `""` among them says that it may be left out.
+order), or `[]` if the right answer has no call. With `any_of` each argument of the target is a
+list of accepted values; `""` in the list means that the argument may be missing.
 """
 
 import json
@@ -25,16 +25,16 @@ from evals.scorers.json_repair import LONGEST, json_object, loads, repaired, unf
 from evals.suites.items import Item
 from harness.frame.errors import InputError
 
-# What models name a call's parts when they write one as text.
+# Names of a call's parts in calls that models write as text.
 NAMES: Final = ("name", "tool", "tool_name", "function", "function_name")
 ARGUMENTS: Final = ("arguments", "parameters", "args", "input", "tool_input")
 TAGGED = re.compile(r"<(tool_call|function_call)>(.*?)</\1>", re.DOTALL)
-MOST_MATCHED: Final = 32  # calls; more are not compared in every order
+MOST_MATCHED: Final = 32  # calls that the scorer compares in every order
 
 
 @dataclass(frozen=True, slots=True)
 class ReadToolCall:
-    """A call as read. rule: what had to be forgiven to read it; empty for a proper one."""
+    """A call, as read. rule: the form rule that it breaks; empty for a proper call."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -44,14 +44,16 @@ class ReadToolCall:
 def tool_calls(
     calls: Sequence[AnswerToolCall], answer: str, item: Item, options: Options
 ) -> ScoreResult:
-    """Scores the tool calls of an answer. strict: exactly the target's calls, with the target's
-    types. lenient: also a call that was written as text, arguments that are not quite JSON,
-    numbers as texts, another spelling of a name.
+    """Scores the tool calls of an answer.
+
+    strict: exactly the target's calls, with the target's types.
+    lenient: also a call as text, almost correct JSON, numbers as texts, another spelling of a
+    name.
     """
     if not calls and not answer.strip():
         return EMPTY_ANSWER
     try:
-        return _scored(calls, answer, wanted_of(item), any_of=bool(options["any_of"]))
+        return _scored(calls, answer, target_calls(item), any_of=bool(options["any_of"]))
     except RecursionError:
         # As in json_fields.
         return unreadable(answer, "no_json")
@@ -64,28 +66,28 @@ def in_words(answer: str, item: Item, options: Options) -> ScoreResult:
 def _scored(
     calls: Sequence[AnswerToolCall],
     answer: str,
-    wanted: Sequence[ReadToolCall],
+    targets: Sequence[ReadToolCall],
     *,
     any_of: bool,
 ) -> ScoreResult:
-    if not wanted:
+    if not targets:
         return right_or_wrong(strict=not calls, lenient=not calls)
-    made = [proper(call) for call in calls]
-    if all(made) and matched(
-        [call for call in made if call], wanted, any_of=any_of, loose=False
+    strict = [proper(call) for call in calls]
+    if all(strict) and matched(
+        [call for call in strict if call], targets, any_of=any_of, loose=False
     ):
         return right_or_wrong(strict=True, lenient=True)
     read = [mended(call) for call in calls] if calls else written_in(answer)
-    if not matched(read, wanted, any_of=any_of, loose=True):
+    if not matched(read, targets, any_of=any_of, loose=True):
         return right_or_wrong(strict=False, lenient=False)
     rules = [call.rule for call in read if call.rule]
     return right_or_wrong(
-        strict=False, lenient=True, rule=rules[0] if rules else value_rule(read, wanted)
+        strict=False, lenient=True, rule=rules[0] if rules else value_rule(read, targets)
     )
 
 
-def value_rule(read: Sequence[ReadToolCall], wanted: Sequence[ReadToolCall]) -> str:
-    names = {call.name for call in wanted}
+def value_rule(read: Sequence[ReadToolCall], targets: Sequence[ReadToolCall]) -> str:
+    names = {call.name for call in targets}
     return "argument_type" if all(call.name in names for call in read) else "tool_name_form"
 
 
@@ -112,7 +114,7 @@ def written_in(answer: str) -> list[ReadToolCall]:
         return []
     tagged = [match_[2] for match_ in TAGGED.finditer(answer)]
     if tagged:
-        return [made for text in tagged for made in calls_of(mended_json(text))]
+        return [call for text in tagged for call in calls_of(mended_json(text))]
     text = unfenced(answer.strip())
     listed = loads(text)
     return calls_of(listed if isinstance(listed, list) else mended_json(answer))
@@ -125,7 +127,7 @@ def mended_json(text: str) -> Any:
 
 def calls_of(value: Any) -> list[ReadToolCall]:
     if isinstance(value, list):
-        return [made for item in value for made in calls_of(item)]
+        return [call for item in value for call in calls_of(item)]
     if not isinstance(value, dict):
         return []
     if isinstance(value.get("tool_calls"), list):
@@ -141,14 +143,14 @@ def calls_of(value: Any) -> list[ReadToolCall]:
 
 
 def matched(
-    made: Sequence[ReadToolCall], wanted: Sequence[ReadToolCall], *, any_of: bool, loose: bool
+    calls: Sequence[ReadToolCall], targets: Sequence[ReadToolCall], *, any_of: bool, loose: bool
 ) -> bool:
-    """Whether the calls are the wanted ones, in some order: a perfect matching (Kuhn 1955)."""
-    if len(made) != len(wanted) or len(made) > MOST_MATCHED:
+    """Matches calls and targets in any order, by a perfect matching (Kuhn 1955)."""
+    if len(calls) != len(targets) or len(calls) > MOST_MATCHED:
         return False
     fits = [
-        [n for n, one in enumerate(wanted) if alike(call, one, any_of, loose=loose)]
-        for call in made
+        [n for n, target in enumerate(targets) if alike(call, target, any_of, loose=loose)]
+        for call in calls
     ]
     taken: dict[int, int] = {}
 
@@ -162,19 +164,19 @@ def matched(
                 return True
         return False
 
-    return all(place(at, set()) for at in range(len(made)))
+    return all(place(at, set()) for at in range(len(calls)))
 
 
-def alike(made: ReadToolCall, wanted: ReadToolCall, any_of: bool, *, loose: bool) -> bool:  # noqa: FBT001 - as above
-    if made.name != wanted.name and not (loose and spelled(made.name) == spelled(wanted.name)):
+def alike(call: ReadToolCall, target: ReadToolCall, any_of: bool, *, loose: bool) -> bool:  # noqa: FBT001 - as above
+    if call.name != target.name and not (loose and spelled(call.name) == spelled(target.name)):
         return False
     if any_of:
-        return within(made.arguments, wanted.arguments, loose=loose)
-    return equal(dict(made.arguments), dict(wanted.arguments), loose=loose)
+        return within(call.arguments, target.arguments, loose=loose)
+    return equal(dict(call.arguments), dict(target.arguments), loose=loose)
 
 
 def spelled(name: str) -> str:
-    """Providers refuse dots in names; models like them, and `functions.` before a name."""
+    """Folds a name's spelling. Models write dots, which providers refuse, and `functions.`."""
     return re.sub(r"[.\-\s]", "_", name.removeprefix("functions.").casefold())
 
 
@@ -193,7 +195,7 @@ def within(arguments: Mapping[str, Any], accepted: Mapping[str, Any], *, loose: 
     )
 
 
-def wanted_of(item: Item) -> list[ReadToolCall]:
+def target_calls(item: Item) -> list[ReadToolCall]:
     targets = item.target if isinstance(item.target, list) else [item.target]
     found = []
     for target in targets:
@@ -212,7 +214,7 @@ def wanted_of(item: Item) -> list[ReadToolCall]:
 
 
 def check(item: Item, options: Options) -> str | None:
-    for call in wanted_of(item):
+    for call in target_calls(item):
         lists = all(
             isinstance(argument, list) and argument for argument in call.arguments.values()
         )

@@ -1,19 +1,20 @@
-"""Unwraps answers from fences, markup and quotes, where each layer names the rule it breaks,
-and counts words, sentences and paragraphs of a text in linear time.
+"""Removes fences, markup and quotes from answers, and counts words, sentences and paragraphs.
+
+Each removed layer has the name of the form rule that it breaks. All functions take linear time.
 """
 
 import re
 from collections.abc import Iterator
 
 FENCE = "```"
-# Possessive, here and in the other scorers: a model gone astray writes thousands of blanks.
+# Scorers use possessive patterns, because a broken model may write thousands of spaces.
 LANGUAGE = re.compile(r"[^\S\n]*+[\w+-]*+[^\S\n]*+(?:\n|(?=[{\[\"]))")
 MARKUP = re.compile(r"^(?:[*_#`>\s]|-\s)++|(?<![*_`\s])[*_`\s]++$")
 QUOTES = "\"'“”‘’«»"
 
 
 def inside_fence(text: str) -> str | None:
-    """What stands in the only code fence of `text`; None without one, or with several."""
+    """Returns the content of the only code fence; None without one, or with several."""
     parts = text.split(FENCE)
     if (len(parts) - 1) // 2 != 1:
         return None
@@ -22,7 +23,7 @@ def inside_fence(text: str) -> str | None:
 
 
 def unwrap_layers(answer: str) -> Iterator[tuple[str, str]]:
-    """(rule, text): the answer with one layer after another taken off, outermost first."""
+    """Yields (rule, text) after each removed layer, the outermost layer first."""
     text = answer.strip()
     fenced = inside_fence(text)
     if fenced is not None:
@@ -46,14 +47,14 @@ def non_blank_lines(text: str) -> list[str]:
 
 
 # Closing quotes, brackets and markup may follow the mark: "Go on." He said (so I hear.)
-# Possessive, and begun at a run's first mark only: a row of dots takes linear time.
+# Possessive, and only from a run's first mark, so that a row of dots takes linear time.
 SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++[\"'”’»)\]*_]*+(?=\s|$)")
 
 
 def sentences(text: str) -> int:
-    """Runs of . ! ? before white space or the end, or before what closes a quotation.
+    """Counts runs of . ! ? before white space, the end, or a closing quote or bracket.
 
-    Text after the last one does not count as one.
+    Text after the last run does not count.
     """
     return len(SENTENCE_END.findall(text))
 

@@ -1,4 +1,4 @@
-"""The simulated provider is a server whose models have a known skill, in three protocols.
+"""The simulated provider: a server whose models have a known skill, in three protocols.
 
-It is light on purpose (no Inspect, no scientific library): it starts fast and carries load.
+It uses neither Inspect nor a scientific library, so it starts fast and carries load.
 """

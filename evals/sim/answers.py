@@ -1,12 +1,12 @@
-"""What a simulated model answers: text with its profile's habits, filler for a prompt that is
-no item, a tool call, or a judgement.
+"""Writes a simulated model's answers: text, a tool call, a judgement, or filler.
 
-A tool call has right arguments, wrong ones, or made-up ones that fit the tool's schema where no
-item says what is right. After the call, the model repeats what the tools said. A judge follows
-a fixed rule. A rubric: 1 when the reference (or, without one, any digit) stands in the answer,
-else 0. A pair: the answer of more different words wins; as many are a tie. A canary's answer:
-good when any digit stands in it. The profile's skill in `judge` is the share of judgements that
-go by the rule; the others are the contrary.
+A tool call of an item has right or wrong arguments; other calls have made-up arguments that fit
+the tool's schema. After a call, the model repeats the tools' results.
+
+A judge follows fixed rules. A rubric scores 1 if the answer contains the reference (without
+one: any digit), else 0. Of a pair, the answer with more different words wins; equal numbers
+are a tie. A canary's answer is good if it contains a digit. The profile's skill in `judge` is
+the share of judgements by the rule; the remaining judgements are the opposite.
 """
 
 import json
@@ -44,8 +44,8 @@ def answer(
 ) -> str:
     """Writes the simulated model's answer to an item.
 
-    json_asked: the request has a `response_format`, which keeps JSON bare whatever the habits.
-    form_asked: its system message insists on the form, which ends every habit.
+    json_asked: the request has a `response_format`, which turns off the habits for JSON.
+    form_asked: the system message insists on the form, which turns off every habit.
     """
     value = verdict.value
     habits = Habits() if form_asked else profile.habits
@@ -55,7 +55,7 @@ def answer(
         if json_asked or u >= habits.json_fences + habits.trailing_prose:
             return text
         return f"```json\n{text}\n```" if u < habits.json_fences else f"{text}\n\n{TRAILER}"
-    if isinstance(value, list) and value:  # of several accepted answers the first
+    if isinstance(value, list) and value:  # the first of several accepted answers
         value = value[0]
     text = value if isinstance(value, str) else bare(value)
     if "ANSWER:" in prompt:
@@ -76,9 +76,9 @@ def bare(value: Any) -> str:
 
 
 def filler(prompt: str) -> str:
-    """The harmless answer to a prompt that is no item: as long as `N words` in it asks for."""
-    asked = ASKED_LENGTH.search(prompt)
-    count = min(int(asked[1]), MOST_WORDS) if asked else DEFAULT_WORDS
+    """Answers an unknown prompt, with the number of words that the prompt asks for."""
+    length = ASKED_LENGTH.search(prompt)
+    count = min(int(length[1]), MOST_WORDS) if length else DEFAULT_WORDS
     start = simulated_model.random_bits("filler", prompt) % len(WORDS)
     text = " ".join(WORDS[(start + n) % len(WORDS)] for n in range(count))
     return f"{text.capitalize()}."
@@ -119,17 +119,17 @@ def answer_as_judge(prompt: str, profile: Profile) -> str | None:
 
 def judgement(data: dict[str, Any]) -> tuple[str, object] | None:
     if {"task", "answer"} <= data.keys():
-        text, wanted = (
+        text, reference = (
             " ".join(str(data.get(part, "")).casefold().split())
             for part in ("answer", "reference")
         )
-        return "score", int(wanted in text if wanted else bool(DIGIT.search(text)))
+        return "score", int(reference in text if reference else bool(DIGIT.search(text)))
     if {"task", "A", "B"} <= data.keys():
         a, b = (len(set(WORD.findall(str(data[key]).casefold()))) for key in ("A", "B"))
         return "winner", "tie" if a == b else "A" if a > b else "B"
     if {"conversation", "answer"} <= data.keys():
-        said = data["answer"]
-        shown = str(said.get("content") if isinstance(said, dict) else said)
+        message = data["answer"]
+        shown = str(message.get("content") if isinstance(message, dict) else message)
         return "verdict", "good" if DIGIT.search(shown) else "bad"
     return None
 
@@ -141,11 +141,11 @@ DEEPEST = 8
 def calls_for(
     request: ChatRequest, verdict: SimulatedAnswer | None, line: ScriptLine | None = None
 ) -> tuple[SimulatedToolCall, ...]:
-    """The calls that the model makes, empty when it answers in words.
+    """Returns the model's calls, empty for an answer in words.
 
-    It calls when its script's line does, when the item expects a call and has that tool, or
-    when `tool_choice` forces one: all of them, where any is required and the prompt says
-    `both tools at once`. Without a script it does not call again once a tool has answered.
+    The model calls a tool for a script's line, for an item whose right answer is a call, or if
+    `tool_choice` forces it. If any tool is required and the prompt says `both tools at once`,
+    it calls all tools. Without a script it does not call again after a tool's result.
     """
     if line is not None:
         return (written(request, line.tool, line.arguments),) if line.tool else ()
@@ -169,14 +169,14 @@ def calls_for(
 
 
 def written(request: ChatRequest, name: str, arguments: object) -> SimulatedToolCall:
-    """Writes a call; ids differ in a conversation: clients drop a second call of an id."""
+    """Writes a call with a unique id, because clients drop a second call with the same id."""
     mark = simulated_model.random_bits("call", *request.texts, name)
     text = json.dumps(arguments, ensure_ascii=False)
     return SimulatedToolCall(f"call_{mark:016x}", name, text)
 
 
 def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
-    """Returns the arguments with one of them wrong; without any, one too many."""
+    """Makes one of the arguments wrong, or adds one if there are none."""
     draw = simulated_model.random_bits(seed)
     key = sorted(arguments)[draw % len(arguments)] if arguments else "note"
     return {**arguments, key: f"{arguments.get(key, '')} {NAMES[draw % len(NAMES)]}".strip()}
@@ -185,7 +185,7 @@ def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
 def make_up(schema: object, seed: Sequence[object], depth: int = 0) -> Any:
     """Invents a value that fits the schema's type, enum and lower bound.
 
-    Of alternatives it takes the first. A value that is not a schema gives null.
+    It takes the first of several alternatives. A value that is not a schema gives null.
     """
     plain = schema if isinstance(schema, dict) else {"type": "null"}
     if isinstance(ways := plain.get("anyOf"), list) and ways and depth < DEEPEST:

@@ -1,5 +1,6 @@
-"""`POST /v1/chat/completions` of the simulator: `ChatRequest` is a parsed request, `Completion`
-the answer that all endpoints write from. A wrong request is refused in OpenAI's shape.
+"""The simulator's `POST /v1/chat/completions`, with errors in OpenAI's shape.
+
+`ChatRequest` is a parsed request of any endpoint; each endpoint writes a `Completion`.
 """
 
 import json
@@ -29,8 +30,8 @@ class Refused(Exception):
 def error_body(why: Refused) -> dict[str, Any]:
     kind = "invalid_request_error" if why.status < 500 else "server_error"
     kind = "rate_limit_error" if why.status == 429 else kind
-    said = {"message": why.message, "type": kind, "param": why.param, "code": why.code}
-    return {"error": said}
+    error = {"message": why.message, "type": kind, "param": why.param, "code": why.code}
+    return {"error": error}
 
 
 def invalid(message: str, param: str | None = None) -> NoReturn:
@@ -61,7 +62,7 @@ class FunctionTool(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """A request of any endpoint, as a chat, as far as the simulator reads it."""
+    """A request to any endpoint as a chat, with the fields that the simulator reads."""
 
     model: str = Field(min_length=1)
     messages: list[ChatMessage] = Field(min_length=1)
@@ -82,8 +83,8 @@ class ChatRequest(BaseModel):
 
     @cached_property
     def prompt(self) -> str:
-        asked = [message.text for message in self.messages if message.role == "user"]
-        return asked[-1] if asked else self.texts[-1]
+        prompts = [message.text for message in self.messages if message.role == "user"]
+        return prompts[-1] if prompts else self.texts[-1]
 
     @property
     def system(self) -> str:
@@ -113,15 +114,15 @@ class ChatRequest(BaseModel):
 
     @property
     def forced_tool(self) -> str | None:
-        """The one that must be called: a named tool, or the first when any is required."""
+        """The tool that `tool_choice` forces: a named tool, or the first if it requires any."""
         if self.tool_choice == "required":
             return next(iter(self.schemas), "")
         named = self.tool_choice if isinstance(self.tool_choice, dict) else None
         return None if named is None else str((named.get("function") or {}).get("name"))
 
     @property
-    def schema_asked(self) -> Mapping[str, Any] | None:
-        """JSON Schema of the answer that is asked for; None for an answer in words."""
+    def answer_schema(self) -> Mapping[str, Any] | None:
+        """The JSON Schema of the answer; None for a text."""
         form = self.response_format or {"type": "text"}
         if form.get("type") == "text":
             return None
@@ -171,7 +172,7 @@ def text_of(content: object) -> str:
 
 
 def function_tools(tools: object, schema: str) -> object:
-    """The functions of another protocol as a chat names them. schema: where their schema is."""
+    """Converts another protocol's tools into a chat's. schema: the key of a tool's schema."""
     if not isinstance(tools, list):
         return tools
     return [
@@ -181,7 +182,7 @@ def function_tools(tools: object, schema: str) -> object:
     ]
 
 
-def asked_schema(form: object) -> dict[str, Any] | None:
+def response_format(form: object) -> dict[str, Any] | None:
     return {**form, "json_schema": form} if isinstance(form, dict) else None
 
 
@@ -193,12 +194,12 @@ DONE = b"data: [DONE]\n\n"
 class SimulatedToolCall:
     id: str
     name: str
-    arguments: str  # as JSON text, the way the API carries them
+    arguments: str  # as JSON text, as in the API
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An answer with what frames it. text is empty when the model calls tools."""
+    """An answer and its metadata. text: empty if the model calls tools."""
 
     id: str
     created: int
@@ -245,7 +246,7 @@ def called(call: SimulatedToolCall, arguments: str) -> dict[str, Any]:
 
 
 def event(data: Mapping[str, Any]) -> bytes:
-    """Writes an event; its name is its data's `type`, where it has one."""
+    """Writes an event. The `type` of its data, if any, is the event's name."""
     name = f"event: {data['type']}\n".encode() if "type" in data else b""
     return name + b"data: " + encoded(data) + b"\n\n"
 
@@ -276,10 +277,10 @@ def stream(answer: Completion, request: ChatRequest) -> list[bytes]:
 class EndpointDialect:
     parse: Callable[[Mapping[str, Any]], ChatRequest]  # raises Refused
     body: Callable[[Completion], dict[str, Any]]
-    # Its first event, one for each piece of content, its last.
+    # Returns the opening, one event for each piece of content, and the end.
     stream: Callable[[Completion, ChatRequest], list[bytes]]
     error: Callable[[Refused], dict[str, Any]] = error_body
-    # An error's body as the last event of a stream.
+    # Writes an error's body as the last event of a stream.
     error_event: Callable[[Mapping[str, Any]], bytes] = event
     ping: bytes = b": ping\n\n"
 

@@ -1,5 +1,6 @@
-"""A simulated provider's faults: their kinds and fields, the switches that are set by model,
-and what replaces a whole answer of an HTTP exchange. Faults within an answer: see `simulator`.
+"""A simulated provider's faults: kinds, fields, switches, and faults that replace an answer.
+
+`simulator` has the faults within an answer.
 """
 
 import asyncio
@@ -29,14 +30,14 @@ PAGE = b"<!doctype html><title>Bad gateway</title><h1>502 Bad gateway</h1><p>sim
 class FaultKind(StrEnum):
     STATUS = "status"  # an error with `status`, `headers`, `code`, `message`
     NOT_FOUND = "not_found"  # 404 model_not_found, as if the model had been withdrawn
-    HANG = "hang"  # nothing at all: for `delay_s`, else until the client leaves
-    STALL = "stall"  # silence after `after_chunks`: for `delay_s`, else until the client leaves
-    RESET = "reset"  # TCP RST: before the first byte, or after `after_chunks`
+    HANG = "hang"  # no answer for `delay_s`, else until the client leaves
+    STALL = "stall"  # silence after `after_chunks`, for `delay_s` or until the client leaves
+    RESET = "reset"  # TCP RST before the first byte, or after `after_chunks`
     CLOSE = "close"  # TCP FIN at the same places
-    TRUNCATE = "truncate"  # the HTTP answer ends well, without its finish reason
+    TRUNCATE = "truncate"  # a complete HTTP answer without its finish reason
     ERROR_IN_STREAM = "error_in_stream"  # 200, then an error event after `after_chunks`
-    GARBAGE = "garbage"  # 200 and JSON that is none, or is not ours: see `variant`
-    HTML = "html"  # `status` (default 200) and a page
+    GARBAGE = "garbage"  # 200 with broken or foreign JSON: see `variant`
+    HTML = "html"  # `status` (default 200) and an HTML page
     WRONG_CONTENT_TYPE = "wrong_content_type"  # the right answer as text/plain
 
 
@@ -57,18 +58,17 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
 @dataclass(frozen=True, slots=True, config=STRICT_FIELDS)
 class Fault:
     kind: FaultKind
-    rate: Share = 1.0  # share of the model's requests that are hit
+    rate: Share = 1.0  # share of the model's requests with the fault
     status: Annotated[int, Field(ge=200, le=599)] = 500
     code: str | None = None
     message: str = "This error is simulated by a fault switch."
     headers: Mapping[HeaderName, HeaderValue] = field(default_factory=dict)
     delay_s: AtLeastZero | None = None
-    # Pieces of content sent before a fault in mid-answer; an answer that is not streamed is cut
-    # in its middle. 0 means before the first event; with role_first a ping and the role chunk
-    # come before it.
+    # Pieces of content before a fault within an answer; 0 means before the first event. Without
+    # streaming, the fault cuts the answer in its middle.
     after_chunks: Annotated[int, Field(ge=0)] = 0
-    role_first: bool = False
-    until_count: Annotated[int, Field(ge=0)] | None = None  # it ends after so many hits
+    role_first: bool = False  # send a ping and the role chunk before the fault
+    until_count: Annotated[int, Field(ge=0)] | None = None  # the number of hits
     variant: Literal["text", "nan", "nested", "no_choices"] = "text"
 
     @property
@@ -77,14 +77,14 @@ class Fault:
 
 
 def parse_fault(data: object) -> Fault:
-    """Reads a fault from a request's body. Raises InputError that names the field."""
+    """Reads a fault from a request's body. Raises InputError with the field."""
     if not isinstance(data, dict):
         raise InputError("a fault must be a JSON object with a 'kind'")
     return parse(Fault, {**DEFAULTS.get(str(data.get("kind")), {}), **data}, "fault")
 
 
 class FaultBook:
-    """The switches that are set, one per model; `*` concerns every model without its own."""
+    """The switches, one per model. `*` applies to every model without its own switch."""
 
     def __init__(self) -> None:
         self._faults: dict[str, Fault] = {}
@@ -98,7 +98,7 @@ class FaultBook:
             self._faults.pop(name, None)
 
     def draw(self, model: str) -> Fault | None:
-        """Draws the fault that hits this request; the share is exact to one request."""
+        """Returns the fault for this request, if any. The share is exact to one request."""
         name = model if model in self._faults else "*"
         if (fault := self._faults.get(name)) is None:
             return None
@@ -116,7 +116,7 @@ FLUSH_S = 0.02
 
 
 class HttpExchange(Request):
-    """A request and its answer. `extra` are headers that go with every answer."""
+    """A request and its answer. extra: headers of every answer."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, send)
@@ -126,7 +126,7 @@ class HttpExchange(Request):
 
     @property
     def key(self) -> str:
-        """The key that was sent, in any of the usual headers; empty for none."""
+        """The request's key, from any of the usual headers; empty without one."""
         bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
         return bearer or self.headers.get("x-api-key") or self.headers.get("api-key", "")
 
@@ -150,7 +150,7 @@ class HttpExchange(Request):
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
     async def pause(self, seconds: float | None) -> None:
-        """Waits, for ever if None. Raises ClientDisconnect as soon as the client leaves."""
+        """Waits; forever if None. Raises ClientDisconnect when the client leaves."""
         if seconds is not None and seconds <= 0:
             return
         try:
@@ -166,7 +166,7 @@ class HttpExchange(Request):
         if self.started:
             await asyncio.sleep(FLUSH_S)
         if reset:
-            # With a linger time of 0 the kernel answers close() by RST instead of FIN.
+            # With a linger time of 0, close() sends RST instead of FIN.
             connection: socket.socket = transport.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
             transport.abort()
@@ -179,7 +179,7 @@ class HttpExchange(Request):
 async def replace_answer(
     exchange: HttpExchange, fault: Fault, model: str, dialect: EndpointDialect
 ) -> bool:
-    """Carries out a fault that replaces the whole answer; False if an answer follows."""
+    """Applies a fault that replaces the whole answer. Returns False if an answer follows."""
     exchange.extra = fault.headers
     match fault.kind:
         case FaultKind.STATUS:

@@ -1,4 +1,4 @@
-"""`POST /v1/messages` reads requests and writes answers in Anthropic's shapes."""
+"""The simulator's `POST /v1/messages`, in Anthropic's shapes."""
 
 import json
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from evals.sim.chat_completions import (
     Completion,
     EndpointDialect,
     Refused,
-    asked_schema,
     event,
     function_tools,
     invalid,
     parse_chat,
+    response_format,
 )
 
 PING = event({"type": "ping"})
@@ -42,9 +42,9 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
         invalid("max_tokens: Field required", "max_tokens")
     system = [{"role": "system", "content": data["system"]}] if data.get("system") else []
     choice, output = data.get("tool_choice"), data.get("output_config")
-    one_at_a_time = False
+    serial = False
     if isinstance(choice, dict):
-        one_at_a_time = choice.get("disable_parallel_tool_use") is True
+        serial = choice.get("disable_parallel_tool_use") is True
         named = {"function": {"name": choice.get("name")}}
         choice = named if choice.get("type") == "tool" else CHOICES.get(str(choice.get("type")))
     return parse_chat(
@@ -55,8 +55,8 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
             "stream": data.get("stream"),
             "tools": function_tools(data.get("tools"), "input_schema"),
             "tool_choice": choice,
-            "parallel_tool_calls": not one_at_a_time,
-            "response_format": asked_schema(
+            "parallel_tool_calls": not serial,
+            "response_format": response_format(
                 output.get("format") if isinstance(output, dict) else None
             ),
         }

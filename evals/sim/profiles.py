@@ -1,6 +1,4 @@
-"""A profile defines a simulated model: skill by suite, answer habits, latency, price and
-script. Loads them from YAML, and applies changes at run time.
-"""
+"""A profile defines a simulated model: skill by suite, habits, latency, price and script."""
 
 import math
 import re
@@ -31,7 +29,7 @@ Word = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]*$")]
 
 @dataclass(frozen=True, slots=True, config=STRICT_FIELDS)
 class Habits:
-    """Shares of the answers; none where JSON is asked for, or the form insisted on."""
+    """Shares of the answers. A `response_format` or a strict system message ends habits."""
 
     json_fences: Share = 0.0  # JSON in a code fence
     trailing_prose: Share = 0.0  # a sentence after the JSON
@@ -40,7 +38,7 @@ class Habits:
 
 @dataclass(frozen=True, slots=True, config=STRICT_FIELDS)
 class Latency:
-    """Time to the first token is log-normal (median in ms, sigma of its log); then a rate."""
+    """Time to the first token: log-normal, with sigma of its log. Then a constant rate."""
 
     first_token_median_ms: AtLeastZero = 300.0
     sigma: AtLeastZero = 0.35
@@ -55,16 +53,16 @@ class Latency:
 
 @dataclass(frozen=True, slots=True, config=STRICT_FIELDS)
 class ScriptLine:
-    """A line that the model says at a point of a conversation; the first that fits counts.
+    """A fixed answer at a point of a conversation; the first line that fits counts.
 
     Named groups of the patterns fill `$name` in the answer.
     """
 
-    # Patterns for the newest message, and for the ones before it; empty for any.
+    # Patterns for the newest message and for earlier messages; empty for any.
     newest: re.Pattern[str] = re.compile("")
     earlier: re.Pattern[str] = re.compile("")
     text: str = ""
-    tool: str = ""  # called instead of saying the text, where the request offers it
+    tool: str = ""  # a tool to call instead of the text, if the request offers it
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,9 +73,9 @@ class ScriptLine:
 def find_line(
     script: Sequence[ScriptLine], texts: Sequence[str], tools: Container[str]
 ) -> ScriptLine | None:
-    """The line for this point of a conversation, with its `$name`s filled, or None.
+    """Returns the line for this point of a conversation, with filled `$name`s, or None.
 
-    texts: of all messages. tools: names of those that the request offers.
+    texts: the texts of all messages. tools: names of the request's tools.
     """
     *before, last = texts
     history = "\n".join(before)
@@ -102,38 +100,35 @@ def _fill(value: Any, values: Mapping[str, str | None]) -> Any:
 
 def parse(kind: type[T], data: object, place: str) -> T:
     try:
-        made: T = adapter(kind).validate_python(data)
+        value: T = adapter(kind).validate_python(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        said = describe_fault(first, first["loc"], adapter(kind).json_schema())
-        raise InputError(f"{place}: {where}: {said}") from None
-    return made
+        fault = describe_fault(first, first["loc"], adapter(kind).json_schema())
+        raise InputError(f"{place}: {where}: {fault}") from None
+    return value
 
 
 @dataclass(frozen=True, config=STRICT_FIELDS)
 class Profile:
     name: str
-    # Share of a suite's items answered rightly, by suite; default_skill for any other.
+    # Share of right answers by suite; default_skill for other suites.
     skill: Mapping[str, Share] = field(default_factory=dict)
     default_skill: Share = 0.7
-    seed: int = 0  # models of the same seed have the same luck on every item
+    seed: int = 0  # models with the same seed have the same luck on every item
     habits: Habits = field(default_factory=Habits)
     latency: Latency = field(default_factory=Latency)
     price: Price = field(default_factory=lambda: Price(1.0, 4.0))
-    # The `model` that answers report; without one, the name that was asked for.
-    serves: Word = ""
-    # The end of the fingerprint that answers report; without one, a hash of the profile.
-    build: Word = ""
-    # What it says at certain points of a conversation, instead of what it would.
-    script: tuple[ScriptLine, ...] = ()
+    serves: Word = ""  # the `model` in answers; empty for the requested name
+    build: Word = ""  # the end of the fingerprint; empty for a hash of the profile
+    script: tuple[ScriptLine, ...] = ()  # fixed answers at points of a conversation
 
     def skill_in(self, suite: str) -> float:
         return self.skill.get(suite, self.default_skill)
 
     @property
     def fingerprint(self) -> str:
-        """The `system_fingerprint` of every answer: says that it is simulated, and by what."""
+        """The `system_fingerprint` of every answer, which marks it as simulated."""
         return f"simulated-swapgate-{self.build or digest(self.as_json())[:10]}"
 
     def as_json(self) -> dict[str, Any]:
@@ -152,7 +147,7 @@ def load_profiles(path: Path = DEFAULT_PROFILES) -> dict[str, Profile]:
 
 
 def change_profile(profile: Profile, changes: object, *, place: str) -> Profile:
-    """The profile with some fields set, as a file or `POST /sim/profiles` gives them.
+    """Returns the profile with changed fields, in the form of a file or `POST /sim/profiles`.
 
     `skill` is a number for all suites, or a mapping by suite with an optional `default`.
     Raises InputError with the place and the field.

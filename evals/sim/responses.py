@@ -1,4 +1,4 @@
-"""`POST /v1/responses` reads requests and writes answers in OpenAI's shapes."""
+"""The simulator's `POST /v1/responses`, in OpenAI's shapes."""
 
 import itertools
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ from evals.sim.chat_completions import (
     ChatRequest,
     Completion,
     EndpointDialect,
-    asked_schema,
     event,
     function_tools,
     invalid,
     parse_chat,
+    response_format,
 )
 
 
@@ -34,7 +34,7 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
             "tools": function_tools(data.get("tools"), "parameters"),
             "tool_choice": choice,
             "parallel_tool_calls": data.get("parallel_tool_calls"),
-            "response_format": asked_schema(
+            "response_format": response_format(
                 text.get("format") if isinstance(text, dict) else None
             ),
         }
@@ -77,7 +77,7 @@ def body(answer: Completion) -> dict[str, Any]:
 
 
 def items(answer: Completion, status: str) -> list[dict[str, Any]]:
-    said = {"role": "assistant", "content": [part(answer.text)]}
+    message = {"role": "assistant", "content": [part(answer.text)]}
     return [
         {
             "type": "function_call",
@@ -88,7 +88,7 @@ def items(answer: Completion, status: str) -> list[dict[str, Any]]:
             "status": status,
         }
         for number, call in enumerate(answer.calls)
-    ] or [{"type": "message", "id": f"msg_{answer.id}", "status": status, **said}]
+    ] or [{"type": "message", "id": f"msg_{answer.id}", "status": status, **message}]
 
 
 def part(text: str) -> dict[str, Any]:

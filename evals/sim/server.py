@@ -1,5 +1,6 @@
-"""Serves a simulator under uvicorn, in this process until a signal or in a thread: models'
-endpoints, and for loopback clients the `/sim/` switches for faults, profiles and statistics.
+"""Serves a simulator under uvicorn, in this process until a signal, or in a thread.
+
+Loopback clients also get the `/sim/` switches for faults, profiles and statistics.
 """
 
 import asyncio
@@ -36,12 +37,12 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 async def answer_control(exchange: HttpExchange, simulator: Simulator) -> None:
     if not (exchange.client and exchange.client.host in LOOPBACK):
         raise Refused(403, "The /sim/ switches answer to loopback clients only.")
-    what, _, rest = exchange.path.removeprefix("/sim/").partition("/")
+    switch, _, rest = exchange.path.removeprefix("/sim/").partition("/")
     model = unquote(rest) or None
-    if model not in {None, ANY_MODEL} and what != "profiles":  # which may make a model
+    if model not in {None, ANY_MODEL} and switch != "profiles":  # `profiles` may add a model
         simulator.model(str(model))
     try:
-        result = act(simulator, f"{exchange.method} {what}", model, await exchange.body())
+        result = act(simulator, f"{exchange.method} {switch}", model, await exchange.body())
     except InputError as error:
         raise Refused(400, str(error)) from None
     await exchange.reply(200, result)
@@ -73,9 +74,9 @@ def act(simulator: Simulator, switch: str, model: str | None, body: bytes) -> Ma
 
 
 def build_app(simulator: Simulator, *, key: str = "") -> ASGIApp:
-    """Builds the ASGI application; it needs `BreakableProtocol`.
+    """Builds the ASGI application, which needs `BreakableProtocol`.
 
-    key: refuses models' endpoints without it; empty for none.
+    key: the key that clients must send to models' endpoints; empty for none.
     """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,10 +93,10 @@ def build_app(simulator: Simulator, *, key: str = "") -> ASGIApp:
 
 
 async def answer(exchange: HttpExchange, simulator: Simulator, key: str) -> None:
-    """Serves one request. Raises Refused; a wrong key is repeated, as some providers do."""
+    """Serves one request. Raises Refused, which repeats a wrong key, as some providers do."""
     if key and exchange.path.startswith("/v1/") and exchange.key != key:
-        said = f"Incorrect API key provided: {exchange.key}."
-        raise Refused(401, said, code="invalid_api_key")
+        message = f"Incorrect API key provided: {exchange.key}."
+        raise Refused(401, message, code="invalid_api_key")
     match exchange.method, exchange.path:
         case "POST", path if path in DIALECTS:
             await simulator.answer(exchange, DIALECTS[path])
@@ -112,16 +113,16 @@ async def answer(exchange: HttpExchange, simulator: Simulator, key: str) -> None
 
 
 class BreakableProtocol(HttpToolsProtocol):
-    """Hands the transport to the application, so that it can reset the connection."""
+    """Gives the application the transport, so that it can reset the connection."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        # Not part of ASGI's types: our own extension.
+        # ASGI's types do not know our extension.
         self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
 
 
 class SimServer(uvicorn.Server):
-    """Ends cleanly although some answers hang on purpose."""
+    """Shuts down even while some answers hang on purpose."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().call_later(GRACE_S, self._abort_open)
@@ -134,7 +135,7 @@ class SimServer(uvicorn.Server):
 
 
 def server(app: object) -> SimServer:
-    """A server for one process; sockets are given when it runs."""
+    """Builds a server for one process. `run` takes its sockets."""
     config = uvicorn.Config(
         app,  # type: ignore[arg-type] # uvicorn's own names for the same ASGI types
         http=BreakableProtocol,
@@ -190,15 +191,15 @@ def serve_forever(
     key: str = "",
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then return. Raises InputError before it serves.
+    """Serves until SIGTERM or SIGINT, then returns. Raises InputError before it serves.
 
-    on_ready: called once with the base URL (without `/v1`), when connections are accepted.
+    on_ready: gets the base URL (without `/v1`) once the server accepts connections.
     """
     known = profiles or DEFAULT_PROFILES
     sim = simulator(profiles=known, suites=suites, time_scale=time_scale)
     with open_listener(host, port) as listener:
         serving = server(build_app(sim, key=key))
-        # uvicorn raises the signals again when it is done: they must not kill us then.
+        # uvicorn raises the signals again at its end; they must not kill this process then.
         before = {sign: signal.signal(sign, lambda *_: None) for sign in STOP_SIGNALS}
         try:
             if on_ready:

@@ -1,22 +1,19 @@
-"""A simulated model answers an item, right or plausibly wrong; its ability is fitted so that
-its share of right answers on a whole suite is its profile's skill.
+"""A simulated model answers an item, right or plausibly wrong.
 
-Skill is a one-parameter item-response model with shared luck: a model answers an item rightly
-with probability `logistic(ability - hardness(difficulty))`, `hardness(d) = SLOPE * (d - 1/2)`
-(Rasch 1960). It does so when its luck `u` on the item is below that:
+Its ability is fitted so that its share of right answers on a whole suite is its profile's
+skill. The model is a one-parameter item-response model with shared luck (Rasch 1960). The
+probability of a right answer is `logistic(ability - hardness(difficulty))`, with
+`hardness(d) = SLOPE * (d - 1/2)`. The answer is right if the luck `u` on the item is below it:
 
     u = Φ(√SHARED·z₁ + √(1-SHARED-SEEDED)·z₂ + √SEEDED·z₃)
 
-with standard normal z from hashes of the item (z₁), of model and item (z₂), and of both and
-the request's `seed`, 0 where it has none (z₃). z₁ is the same for all models: what one misses
-another tends to miss too, as with real models, and so pairing removes noise. The same seed
-gives the same answer, in every process.
+The z are standard normal, from hashes of the item (z₁), of model and item (z₂), and of both
+and the request's `seed` or 0 (z₃). z₁ is the same for all models: as with real models, two
+models tend to miss the same items, so that pairing removes noise. The same seed gives the same
+answer in every process, because all random numbers are hashes.
 
-The item bank finds the item that a prompt asks for. A provider sees text only, so the bank
-looks the prompt up whole, then searches it for items that a template wrapped. White space does
-not matter.
-
-Numbers come from a hash of given parts, so that every process draws the same ones.
+A provider sees only text. The item bank therefore looks up the whole prompt, then searches it
+for items that a template wrapped. White space does not matter.
 """
 
 import math
@@ -45,7 +42,7 @@ def random_bits(*parts: object) -> int:
 
 
 def uniform(*parts: object) -> float:
-    """Draws a number in (0, 1), both ends left out, from these parts."""
+    """Draws a number in the open interval (0, 1) from these parts."""
     return ((random_bits(*parts) >> 12) + 0.5) / 2**52
 
 
@@ -82,9 +79,9 @@ def flatten_whitespace(text: str) -> str:
 
 
 class ItemBank:
-    """Holds all items of all suites. Where two have the same input, the first is kept.
+    """The items of all suites. Of two items with the same input, it finds the first.
 
-    version: tells a bank with suites of a user's own from the others; empty without.
+    version: identifies a user's own suites; empty without any.
     """
 
     def __init__(self, items: Iterable[BankItem], version: str = "") -> None:
@@ -97,10 +94,10 @@ class ItemBank:
         self._shortest = min(map(len, self._exact), default=0)
 
     def find(self, prompt: str) -> BankItem | None:
-        """The item that the prompt asks, None if it holds none.
+        """Returns the item in the prompt, or None.
 
-        Of several (worked examples before the question) the one that ends last, and of those
-        the longest.
+        Of several items (worked examples precede the question), the one that ends last counts,
+        and of these the longest.
         """
         text = flatten_whitespace(prompt)
         if (exact := self._exact.get(text)) or len(text) < self._shortest:
@@ -120,8 +117,8 @@ def load_suites(sources: Iterable[Source]) -> list[BankItem]:
 def load_suite_items(source: Source) -> list[BankItem]:
     """Loads the items of one file: a path, `NAME=FILE`, or a suite's settings.
 
-    Without a name the suite is called as the file, less its ending. A suite without a data
-    file (an Inspect task) has no items here: its prompts are answered like unknown ones.
+    Without a name, the suite has the file's name without suffix. A suite without a data file
+    (an Inspect task) has no items here, so the simulator does not know its prompts.
     """
     if not isinstance(source, SuiteSettings):
         given, _, file = str(source).rpartition("=")
@@ -146,7 +143,7 @@ def suite_files(folder: Path) -> list[Path]:
 
 
 def bank_item(sample: items.Item, *, suite: str, place: str) -> BankItem:
-    """Reads an item; its call is `metadata.tool_call`, or its target. Raises InputError."""
+    """Reads an item. Its call is `metadata.tool_call` or its target. Raises InputError."""
     known = sample.metadata
     calls = [
         call
@@ -197,10 +194,9 @@ def needed_ability(item: BankItem, *, model_seed: int, request_seed: int = 0) ->
 
 
 def ability_for(items: Sequence[BankItem], *, share: float, model_seed: int) -> float:
-    """The ability at which the model gets `round(share * n)` of the n items right at seed 0.
+    """Returns the ability with `round(share * n)` right answers to the n items at seed 0.
 
-    So a profile's skill is its accuracy on the whole suite. A part of the suite differs from
-    it by sampling, as it should.
+    So a profile's skill is its accuracy on the whole suite; a part of the suite may differ.
     """
     needed = sorted(needed_ability(item, model_seed=model_seed) for item in items)
     bounds = [-math.inf, *needed, math.inf]
@@ -216,14 +212,14 @@ class SimulatedAnswer:
 
 
 class SimulatedModel:
-    """Answers the items of a bank. Abilities are found when a suite is first asked for."""
+    """Answers the items of a bank. It fits its ability on a suite's first use."""
 
     def __init__(self, profile: Profile, bank: ItemBank) -> None:
         self.profile = profile
         self.fingerprint = profile.fingerprint
         if bank.version and not profile.build:
-            # It answers otherwise than before it knew them: Swapgate shall not take the answers
-            # of then for those of now.
+            # The model answers the user's items differently than before it knew them, so
+            # Swapgate must see another build.
             self.fingerprint += f"-{bank.version}"
         self._bank = bank
         self._abilities: dict[str, float] = {}
@@ -238,8 +234,8 @@ class SimulatedModel:
         return SimulatedAnswer(item, right, item.target if right else self._slip(item))
 
     def _slip(self, item: BankItem) -> Any:
-        others = (other.target for other in self._bank.suites[item.suite][:200])
+        targets = (entry.target for entry in self._bank.suites[item.suite][:200])
         options = [wrong for wrong in item.distractors if wrong != item.target]
-        options = options or [target for target in others if target != item.target]
+        options = options or [target for target in targets if target != item.target]
         pick = random_bits("slip", self.profile.seed, item.suite, item.id)
         return options[pick % len(options)] if options else "I do not know."

@@ -1,5 +1,6 @@
-"""The simulator serves a whole request: it parses it, draws a fault, lets the named model
-answer, and sends that at the model's pace. It counts requests and faults by model.
+"""The simulator serves requests: it draws a fault, and sends the model's answer at its pace.
+
+It counts requests and faults by model.
 """
 
 import base64
@@ -56,7 +57,7 @@ class Written(NamedTuple):
 @dataclass(slots=True)
 class Stats:
     requests: int = 0
-    client_gone: int = 0  # clients seen leaving before the end
+    client_gone: int = 0  # clients that left before the end
     faults: Counter[str] = field(default_factory=Counter)
 
     def as_json(self) -> dict[str, Any]:
@@ -64,10 +65,9 @@ class Stats:
 
 
 class Simulator:
-    """Holds the state of one server. models: profiles by the name that clients use.
+    """The state of one server. models: profiles by the model's name.
 
-    time_scale: factor on all latencies of the profiles, 0 for none (a fault's `delay_s` is
-    not scaled).
+    time_scale: factor on the profiles' latencies, 0 for none; a fault's `delay_s` stays.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Simulator:
         self._numbers = itertools.count(1)
 
     def set_profile(self, model: str, profile: Profile) -> None:
-        """Puts another profile behind the model's name: what drift looks like."""
+        """Changes the model behind a name, to simulate drift."""
         self.models[model] = SimulatedModel(profile, self.bank)
 
     def catalogue(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Simulator:
         return {"object": "list", "data": listed}
 
     async def answer(self, exchange: HttpExchange, dialect: EndpointDialect) -> None:
-        """Answers a request in words. Raises Refused, ClientDisconnect."""
+        """Answers a chat, message or response. Raises Refused, ClientDisconnect."""
         data = chat_completions.decoded(await exchange.body())
         name = chat_completions.model_name(data)
         model = self.model(name)
@@ -112,7 +112,7 @@ class Simulator:
         await self._serve(exchange, dialect, name, written)
 
     async def embed(self, exchange: HttpExchange) -> None:
-        """Answers embeddings: all models embed alike. Raises Refused, ClientDisconnect."""
+        """Answers embeddings, the same for all models. Raises Refused, ClientDisconnect."""
         data = chat_completions.decoded(await exchange.body())
         name = chat_completions.model_name(data)
         body = embeddings_body(data, model=self.model(name).profile.serves or name)
@@ -149,11 +149,11 @@ class Simulator:
     def _complete(self, request: ChatRequest, model: SimulatedModel) -> Completion:
         profile, prompt = model.profile, request.prompt
         line = find_line(profile.script, request.texts, request.schemas)
-        said = line.text if line else answers.answer_as_judge(prompt, profile)
-        item = None if line or said else self.bank.find(prompt)
+        fixed = line.text if line else answers.answer_as_judge(prompt, profile)
+        item = None if line or fixed else self.bank.find(prompt)
         verdict = model.sit(item, request_seed=request.seed or 0) if item else None
         calls = answers.calls_for(request, verdict, line)
-        text, reason, schema = said or "", "stop", request.schema_asked
+        text, reason, schema = fixed or "", "stop", request.answer_schema
         if calls:
             text, reason = "", "tool_calls"
         elif verdict:
@@ -193,10 +193,10 @@ async def send(
     pace: tuple[float, float],
     fault: Fault | None,
 ) -> None:
-    """An answer in one piece, or as server-sent events: opening, content, finish. A fault in
-    mid-answer strikes before one of them, or cuts the one piece after half of its bytes.
+    """Sends an answer in one piece, or as events: opening, content, finish.
 
-    pace: seconds to the first token, and for all others.
+    A fault strikes before one of the events, or cuts the piece after half of its bytes.
+    pace: seconds to the first token, and for all other tokens.
     """
     frames, (first_s, rest_s) = [*answer.frames], pace
     struck = fault if fault and fault.kind in MID_ANSWER else None
@@ -227,7 +227,7 @@ async def send(
 
 
 async def _survives(exchange: HttpExchange, fault: Fault, dialect: EndpointDialect) -> bool:
-    """Lets the fault strike here; tells whether the answer may go on: only after a stall."""
+    """Applies the fault. Returns whether the answer continues, which only a stall allows."""
     match fault.kind:
         case FaultKind.STALL:
             await exchange.pause(fault.delay_s)
@@ -257,7 +257,7 @@ MOST_DIMENSIONS = 4096
 
 
 def vector(text: str, dimensions: int) -> list[float]:
-    """Draws a unit vector, the same for the same text."""
+    """Draws a unit vector that depends only on the text."""
     chance = random.Random(text)  # noqa: S311 - no secret
     drawn = [chance.gauss() for _ in range(dimensions)]
     length = math.hypot(*drawn)
@@ -267,19 +267,19 @@ def vector(text: str, dimensions: int) -> list[float]:
 def embeddings_body(data: Mapping[str, Any], *, model: str) -> dict[str, Any]:
     """Builds the body that answers `POST /v1/embeddings`. Raises Refused."""
     given = data.get("input")
-    # Token numbers count as texts of their digits.
+    # Token numbers become the text of their digits.
     tokens = isinstance(given, list) and all(isinstance(n, int) for n in given)
     many = [given] if isinstance(given, str) or (given and tokens) else given
     if not isinstance(many, list) or not many:
         invalid("'input' must be a text, a list of texts, or lists of tokens.", "input")
-    texts = [one if isinstance(one, str) else " ".join(map(str, one)) for one in many]
+    texts = [entry if isinstance(entry, str) else " ".join(map(str, entry)) for entry in many]
     size = DIMENSIONS if data.get("dimensions") is None else data["dimensions"]
     if not isinstance(size, int) or not 1 <= size <= MOST_DIMENSIONS:
         invalid(f"'dimensions' must be from 1 to {MOST_DIMENSIONS}.", "dimensions")
     vectors: list[Any] = [vector(text, size) for text in texts]
     if data.get("encoding_format") == "base64":  # little-endian float32, as the API sends them
         packed = (struct.pack(f"<{size}f", *values) for values in vectors)
-        vectors = [base64.b64encode(one).decode() for one in packed]
+        vectors = [base64.b64encode(values).decode() for values in packed]
     count = sum(map(simulated_model.count_tokens, texts))
     rows = [{"object": "embedding", "index": n, "embedding": v} for n, v in enumerate(vectors)]
     usage = {"prompt_tokens": count, "total_tokens": count}

@@ -1,3 +1,1 @@
-"""Suites: their settings, data files and items, and how a file of labelled answers becomes
-one.
-"""
+"""Suites: their settings, data files, items and imports."""

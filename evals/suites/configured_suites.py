@@ -1,7 +1,6 @@
 """Holds the suites of the configuration by name, and the models that score them.
 
-Importing this is cheap. Inspect is imported only for a suite that is a Python file with a
-`@task`, when such a suite is asked for.
+It imports Inspect only when a caller needs a suite that is a Python file with a `@task`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,11 +24,10 @@ from harness.providers.target import Target
 
 
 class ConfiguredSuites:
-    """Implements SuiteCatalog over the suites of the configuration; pins follow the files when
-    these change.
+    """Implements SuiteCatalog over the configured suites. Pins follow changes of their files.
 
-    added: reads the suites that the configuration has gained; empty where it did not change. A
-    suite that is known keeps its settings for as long as the process lives.
+    added: returns the suites that the configuration has gained; empty if it did not change.
+    A known suite keeps its settings until the process ends.
     """
 
     def __init__(
@@ -66,7 +64,7 @@ class ConfiguredSuites:
             raise NotFound(f"no suite {suite!r}{hint}") from None
 
     def suite(self, suite: str) -> Suite:
-        """Returns a suite that has a data file, with its items and scorer. Raises as pin()."""
+        """Returns a suite with a data file. Raises NotFound, ConfigError, InputError."""
         settings = self.settings(suite)
         key = _version(suite, settings.path or Path())
         if key not in self._loaded:
@@ -74,14 +72,14 @@ class ConfiguredSuites:
         return self._loaded[key]
 
     def _data(self, suite: str) -> Suite | None:
-        """The suite; None for a `@task`."""
+        """Returns the suite, or None for a `@task`."""
         return None if self.settings(suite).task is not None else self.suite(suite)
 
     def _task(self, suite: str) -> tuple[SuitePin, ItemGroups]:
         settings = self.settings(suite)
         key = _version(settings.name, task_file(settings)[0])
         if key not in self._tasks:
-            # Seconds of import; only for suites that are Python files.
+            # The import takes seconds.
             from evals.runner.inspect_tasks import load_task_suite  # noqa: PLC0415
 
             loaded = load_task_suite(settings)
@@ -111,8 +109,8 @@ class ConfiguredSuites:
         items = () if settings.path is None else self.suite(suite).items.values()
         broken = sum(REPLACED in canonical_text(item) for item in items)
         replaced = (
-            f"{broken} items hold {REPLACED}, in place of half of a pair of characters or of "
-            "one that could not be read."
+            f"{broken} items contain {REPLACED} instead of a character that Swapgate could not "
+            "read."
         )
         return " ".join(filter(None, [describe_sample(settings), replaced if broken else ""]))
 
@@ -120,16 +118,16 @@ class ConfiguredSuites:
         data = self._data(suite)
         if data is None:
             raise NotFound(
-                f"suite {suite!r} is an Inspect task; its items are in the stored prompts only"
+                f"suite {suite!r} is an Inspect task; only the stored prompts have its items"
             )
         found = data.items.get(item)
         if found is None:
-            raise NotFound(f"suite {suite!r} has no item {item!r}; has its data changed?")
+            raise NotFound(f"suite {suite!r} has no item {item!r}; check if its data changed")
         return found.input, written(found.target)
 
 
 class SuiteJudges(Mapping[str, Target]):
-    """Maps the suites that a model scores to that model; suites that are added count too."""
+    """Maps each suite with a judge to the judge's target, also suites added later."""
 
     def __init__(self, suites: ConfiguredSuites) -> None:
         self._suites = suites
@@ -152,7 +150,7 @@ class SuiteJudges(Mapping[str, Target]):
 
 
 def _version(suite: str, path: Path) -> tuple[str, int, int]:
-    """Suite with its file's time and size: another content is loaded again."""
+    """Returns a key that changes with the file's time and size."""
     try:
         stat = path.stat()
     except OSError as error:

@@ -1,6 +1,4 @@
-"""Checks and reads an item's whole conversation (`metadata.messages`), which is sent instead of
-a text in the suite's template.
-"""
+"""Reads an item's conversation (`metadata.messages`), which replaces the template."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -13,7 +11,7 @@ ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 
 
 def conversation(item: Item) -> tuple[Message, ...]:
-    """Reads an item's conversation; empty where the template renders it. Raises InputError."""
+    """Reads an item's conversation; empty if the item uses the template. Raises InputError."""
     given = item.metadata.get("messages")
     return (
         () if given is None else check_messages(given, f"item {item.id!r}: metadata.messages")
@@ -38,7 +36,7 @@ def check_messages(given: object, place: str) -> tuple[Message, ...]:
         if message["role"] == "tool" and not isinstance(message.get("tool_call_id"), str):
             raise InputError(f"{place}: message {number}: needs the tool_call_id")
     if given[-1]["role"] == "assistant":
-        raise InputError(f"{place}: the last message is the model's own: nothing is asked")
+        raise InputError(f"{place}: the last message is the model's; end with another role")
     return tuple(given)
 
 
@@ -66,7 +64,7 @@ def message_text(message: Message) -> str:
 
 
 def asked_text(messages: Sequence[Message]) -> str:
-    """What people read as the item's input: the last thing a user said, else the last text."""
+    """Returns the text that people read as input: the last user's text, else the last text."""
     users = [
         message
         for message in messages

@@ -1,5 +1,7 @@
-"""Makes items of other tools' data sets: the exports of Langfuse, Braintrust, LangSmith, OpenAI
-evals and DeepEval, JSON lines and CSV. A note says of each field whether it was taken.
+"""Converts other tools' data sets into items, with a note for each field.
+
+It reads the exports of Langfuse, Braintrust, LangSmith, OpenAI evals and DeepEval, JSON lines
+and CSV.
 """
 
 from collections import Counter
@@ -15,7 +17,7 @@ from harness.frame.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class DatasetFormat:
-    """A tool's names of fields. marks: a record that has one of them is of this tool."""
+    """A tool's field names. marks: fields that identify the tool's records."""
 
     input: str
     target: str
@@ -49,7 +51,7 @@ _TAKEN: Final = ("id", "tags", "choices")
 
 @dataclass(frozen=True, slots=True)
 class ImportedDataset:
-    tool: str  # of FORMATS; empty for a plain file
+    tool: str  # a key of FORMATS; empty for a plain file
     items: Sequence[Mapping[str, Any]]
     notes: Sequence[ConversionNote]
 
@@ -57,7 +59,7 @@ class ImportedDataset:
 def read_dataset(path: Path) -> ImportedDataset:
     records = [*read_records(path)]
     fields = Counter(name for _, record in records for name in record)
-    tool = next((name for name, one in FORMATS.items() if one.marks & set(fields)), "")
+    tool = next((name for name, form in FORMATS.items() if form.marks & set(fields)), "")
     names = FORMATS.get(tool, PLAIN)
     items: list[Mapping[str, Any]] = []
     lost: Counter[str] = Counter()
@@ -71,7 +73,7 @@ def read_dataset(path: Path) -> ImportedDataset:
         else:
             items.append(item)
     if not items:
-        looks = f"looks like a data set of {tool}" if tool else "is of no known data set"
+        looks = f"looks like a data set of {tool}" if tool else "is not a known data set"
         raise InputError(
             f"{path}: {looks}, and has no question with a right answer; its fields are "
             f"{', '.join(sorted(fields)) or 'none'}"
@@ -104,14 +106,14 @@ def _item(record: Mapping[str, Any], names: DatasetFormat) -> Mapping[str, Any]:
 
 
 def _note(path: Path, name: str, number: int, names: DatasetFormat) -> ConversionNote:
-    said = f"of {number} records"
+    count = f"of {number} records"
     spelled = _SPELLINGS.get(name, name)
     if name in _TAKEN or spelled == names.input:
-        outcome = ConversionOutcome.TAKEN
+        outcome, note = ConversionOutcome.TAKEN, count
     elif names.target in (name, spelled) or (names is PLAIN and name in TARGET_FIELDS):
-        outcome, said = ConversionOutcome.TAKEN, f"the right answer, {said}"
+        outcome, note = ConversionOutcome.TAKEN, f"the right answer, {count}"
     elif spelled == names.metadata:
-        outcome, said = ConversionOutcome.TAKEN, f"metadata, which slices may name, {said}"
+        outcome, note = ConversionOutcome.TAKEN, f"metadata, which slices may name, {count}"
     else:
-        outcome, said = ConversionOutcome.LEFT, "no score rests on it"
-    return ConversionNote(str(path), name, outcome, said)
+        outcome, note = ConversionOutcome.LEFT, "no score depends on it"
+    return ConversionNote(str(path), name, outcome, note)

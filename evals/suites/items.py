@@ -1,6 +1,6 @@
-"""Reads a dataset file (JSONL, JSON or CSV), also of another tool's form, into items;
-an error names file and line. Also hashes the file for the suite's pin, and reads a
-judge's references: answers with people's scores.
+"""Reads a data file (JSONL, JSON or CSV), also in other tools' forms, into items.
+
+Errors name file and line. It also reads a judge's references: answers with people's scores.
 """
 
 import json
@@ -18,14 +18,14 @@ from harness.gate.item_groups import read_group, read_slice
 
 TARGET_FIELDS = ("target", "expected")
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-# What a text target begins with where it is one of promptfoo's assertions.
+# A target that is one of promptfoo's assertions in text form.
 _ASSERTION: Final = re.compile(
     r"(?P<kind>(?:not-)?(?:equals|i?contains(?:-all|-any|-json)?|starts-with|is-json|"
     r"llm-rubric|model-graded-[a-z]+|javascript|similar|factuality|levenshtein))"
     r"(?:\([^)]*\))?(?::\s*(?P<value>.*))?",
     re.DOTALL,
 )
-# Of an assertion, these stand alone as well; the others need a colon.
+# Assertions that need no colon and value.
 _ALONE: Final = frozenset({"is-json", "contains-json", "not-is-json", "not-contains-json"})
 
 
@@ -33,12 +33,11 @@ _ALONE: Final = frozenset({"is-json", "contains-json", "not-is-json", "not-conta
 class Item:
     id: str
     input: str
-    target: object  # what the scorer compares with, any JSON value but null
+    target: object  # the scorer compares with it: any JSON value but null
     choices: tuple[str, ...] = ()  # the options of a multiple-choice item, in order
-    # `schema`, `rules`, `difficulty` and whatever else the file carries.
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    cluster: str = ""  # that it belongs to; empty where the suite names no cluster field
-    slices: tuple[str, ...] = ()  # its values of the suite's slice fields, in their order
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # `schema`, `rules` and more
+    cluster: str = ""  # empty if the suite has no cluster field
+    slices: tuple[str, ...] = ()  # the values of the suite's slice fields, in their order
 
 
 def load_items(
@@ -50,12 +49,12 @@ def load_items(
     cluster_field: str = "",
     slice_fields: Sequence[str] = (),
 ) -> tuple[Item, ...]:
-    """Loads the items of a `.jsonl` or `.csv` file, in the file's order.
+    """Loads the items of a data file, in the file's order.
 
-    name: of the suite; an item without an id is called `NAME-0001`, by its place in the file.
-    target_field: empty for `target` or `expected`; `a+b` makes an object of these two fields.
-    cluster_field, slice_fields: of the metadata; empty for none.
-    Raises InputError as `file:line: what is wrong` at the first fault, and for an empty file.
+    name: the suite's; an item without an id is `NAME-0001`, by its place in the file.
+    target_field: empty for `target` or `expected`; `a+b` joins two fields into an object.
+    cluster_field, slice_fields: fields of the metadata; empty for none.
+    Raises InputError as `file:line: reason` at the first fault, and for an empty file.
     """
     items: list[Item] = []
     seen: dict[str, int] = {}
@@ -71,7 +70,7 @@ def load_items(
         if item.id in seen:
             raise InputError(
                 f"{place}: field 'id': {item.id!r} is already the id of line {seen[item.id]}; "
-                "give every item its own"
+                "give each item its own id"
             )
         seen[item.id] = line
         if cluster_field:
@@ -113,12 +112,12 @@ def read_records(
             return _csv_rows(path, input_field)
         case ".yaml" | ".yml":
             raise InputError(
-                f"{path}: a configuration, such as promptfoo's, holds no items; use .jsonl, "
-                ".json or .csv"
+                f"{path}: a YAML file, such as promptfoo's configuration, has no items; use "
+                ".jsonl, .json or .csv"
             )
-        case other:
+        case suffix:
             raise InputError(
-                f"{path}: unknown kind of file {other!r}; use .jsonl, .json or .csv"
+                f"{path}: unknown kind of file {suffix!r}; use .jsonl, .json or .csv"
             )
 
 
@@ -127,7 +126,7 @@ def _json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         records = replace_halves(DECODER.decode(_text(path)))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}:1: not JSON: {error}") from None
-    if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+    if not isinstance(records, list) or not all(isinstance(item, dict) for item in records):
         raise InputError(f"{path}:1: must be an array of objects, one for each item")
     yield from enumerate(records, start=1)
 
@@ -136,15 +135,15 @@ def _no_nan(constant: str) -> float:
     raise ValueError(f"{constant} is not JSON")
 
 
-# One for all lines: to build one takes longer than to read a line with it.
+# Shared, because building a decoder takes longer than reading a line.
 DECODER: Final = json.JSONDecoder(parse_constant=_no_nan)
 
 
-ESCAPE: Final = "\\u"  # of JSON; half of a pair of characters comes as one alone
+ESCAPE: Final = "\\u"  # JSON can write a lone surrogate only as an escape
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and object of each line that is not blank. Raises InputError as `file:line: …`."""
+    """Yields number and object of each non-blank line. Raises InputError as `file:line: …`."""
     for number, line in text_lines(_text(path)):
         try:
             record = DECODER.decode(line)
@@ -162,8 +161,8 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _csv_rows(path: Path, input_field: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    def fault(line: int, wrong: str) -> InputError:
-        return InputError(f"{path}:{line}: {wrong}")
+    def fault(line: int, reason: str) -> InputError:
+        return InputError(f"{path}:{line}: {reason}")
 
     for line, row in csv_records(_text(path), fault):
         yield (
@@ -177,7 +176,7 @@ def _csv_rows(path: Path, input_field: str) -> Iterator[tuple[int, dict[str, Any
 
 
 def _cell(value: str) -> object:
-    """A cell with a JSON object or list is that; every other cell is text."""
+    """Parses a cell with a JSON object or list; other cells are text."""
     if value.lstrip()[:1] not in ("{", "["):
         return value
     try:
@@ -194,21 +193,21 @@ def _item(
     input_field: str,
     target_field: str,
 ) -> Item:
-    wanted = tuple(target_field.split("+")) if target_field else TARGET_FIELDS
-    record = _read_record(record, place, input_field=input_field, target_fields=wanted)
-    asked = _required(record, (input_field,), place)
-    if not isinstance(asked, str) or not asked.strip():
+    targets = tuple(target_field.split("+")) if target_field else TARGET_FIELDS
+    record = _read_record(record, place, input_field=input_field, target_fields=targets)
+    question = _required(record, (input_field,), place)
+    if not isinstance(question, str) or not question.strip():
         raise InputError(f"{place}: field {input_field!r}: must be a text that is not empty")
     if "+" in target_field:
-        target: object = {part: _required(record, (part,), place) for part in wanted}
+        target: object = {part: _required(record, (part,), place) for part in targets}
     else:
-        target = _required(record, wanted, place)
+        target = _required(record, targets, place)
     given = record.get("id")
     if given is not None and not (isinstance(given, str | int) and str(given).strip()):
         raise InputError(f"{place}: field 'id': must be a text or a whole number")
     return Item(
         id=default_id if given is None else str(given),
-        input=asked,
+        input=question,
         target=target,
         choices=_choices(record.get("choices"), place),
         metadata=_metadata(record.get("metadata"), place),
@@ -218,20 +217,20 @@ def _item(
 def _read_record(
     record: Mapping[str, Any], place: str, *, input_field: str, target_fields: tuple[str, ...]
 ) -> Mapping[str, Any]:
-    """Returns the record with a text to ask and a target as scorers take them.
+    """Returns the record with an input text and a target that scorers accept.
 
-    Raises InputError for an assertion, which is no text to compare with.
+    Raises InputError for an assertion as target.
     """
     found = dict(record)
     if input_field not in found and isinstance(found.get("messages"), list):
         _split_conversation(found, input_field, target_fields[0])
-    asked = found.get(input_field)
+    question = found.get(input_field)
     metadata = found.get("metadata")
-    if isinstance(asked, list) and isinstance(metadata or {}, dict):
-        found["metadata"] = {**(metadata or {}), "messages": asked}
-        found[input_field] = _last_text(asked) or json.dumps(asked, ensure_ascii=False)
-    elif isinstance(asked, dict) and asked:
-        found[input_field] = _only_text(asked) or json.dumps(asked, ensure_ascii=False)
+    if isinstance(question, list) and isinstance(metadata or {}, dict):
+        found["metadata"] = {**(metadata or {}), "messages": question}
+        found[input_field] = _last_text(question) or json.dumps(question, ensure_ascii=False)
+    elif isinstance(question, dict) and question:
+        found[input_field] = _only_text(question) or json.dumps(question, ensure_ascii=False)
         for name in target_fields:
             if isinstance(found.get(name), dict):
                 found[name] = _only_text(found[name]) or found[name]
@@ -243,7 +242,7 @@ def _read_record(
 
 
 def _split_conversation(found: dict[str, Any], input_field: str, target_field: str) -> None:
-    """A conversation whose last answer is the right one, as for fine-tuning."""
+    """Splits a conversation, as for fine-tuning, into the input and the last answer."""
     *before, last = found["messages"] or [None]
     if before and isinstance(last, dict) and last.get("role") == "assistant":
         found[input_field] = before
@@ -263,7 +262,7 @@ def _only_text(value: Mapping[str, Any]) -> str:
 
 
 def _unite_choices(found: dict[str, Any], target_fields: tuple[str, ...]) -> None:
-    """Choices with labels, as ARC has them: the target's label becomes its letter."""
+    """Reads choices with labels, as ARC has them; the target's label becomes a letter."""
     choices = found.get("choices")
     if not isinstance(choices, dict):
         return
@@ -284,7 +283,7 @@ def _without_assertion(target: str, place: str, name: str) -> str:
         return str(match["value"])
     raise InputError(
         f"{place}: field {name!r}: {target[:60]!r} is promptfoo's assertion {match['kind']}, "
-        "and no text to compare with; take a scorer that does the same, and its target alone"
+        "not a right answer; choose a scorer with that check, and write only the answer"
     )
 
 
@@ -292,9 +291,9 @@ def _required(record: Mapping[str, Any], names: tuple[str, ...], place: str) -> 
     for name in names:
         if record.get(name) is not None:
             return record[name]
-    wanted = " or ".join(repr(name) for name in names)
-    there = ", ".join(sorted(record)) or "none"
-    raise InputError(f"{place}: field {wanted}: missing or empty; fields here: {there}")
+    fields = " or ".join(repr(name) for name in names)
+    present = ", ".join(sorted(record)) or "none"
+    raise InputError(f"{place}: field {fields}: missing or empty; fields here: {present}")
 
 
 def _choices(value: object, place: str) -> tuple[str, ...]:
@@ -319,12 +318,12 @@ def _metadata(value: object, place: str) -> Mapping[str, Any]:
     return value
 
 
-MIN_REFERENCES: Final = 10  # of fewer an interval says nothing
+MIN_REFERENCES: Final = 10  # with fewer, the interval is too wide
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    item: Item  # what it answers
+    item: Item
     answer: str
     score: float
 
@@ -351,7 +350,7 @@ def load_references(path: Path) -> tuple[Reference, ...]:
 
 
 def _number(score: object) -> float | None:
-    """A CSV file has texts only."""
+    """Reads a number from 0 to 1, also from the text of a CSV cell."""
     try:
         number = float(score) if isinstance(score, int | float | str) else math.nan
     except ValueError:

@@ -1,6 +1,7 @@
-"""Converts promptfoo's configuration into suites: one for each prompt, whose items are the
-tests, inline or of files, with the prompt's text and the assertions. Every key is reported:
-taken, changed, or not taken.
+"""Converts promptfoo's configuration into suites: one per prompt, with the tests as items.
+
+Tests may be inline or in files. The report has a line for each key: taken, changed, or not
+taken.
 
 Source: promptfoo's documentation, "Configuration reference", "Test cases" and "Prompts".
 """
@@ -29,32 +30,32 @@ _EXPECTED: Final = re.compile(
 )
 _PROGRAMS: Final = ("javascript", "python", "ruby", "webhook")
 _MOST_ITEMS: Final = 100_000  # lists of values multiply
-_MOST_SHOWN: Final = 5  # tests of a file that are not taken
-_ELSEWHERE: Final = "models are no part of a suite: `swapgate proposal create ROUTE MODEL`"
-# Keys that are taken in part, in another place, and that place.
+_MOST_SHOWN: Final = 5  # reasons shown for the tests of a file
+_ELSEWHERE: Final = "a suite has no models: `swapgate proposal create ROUTE MODEL`"
+# Keys that Swapgate has in another place, and that place.
 _CHANGED: Final[Mapping[str, str]] = {
     "providers": _ELSEWHERE,
     "targets": _ELSEWHERE,
-    "evaluateOptions": "how fast promptfoo asks; `eval_connections` says it here",
+    "evaluateOptions": "promptfoo's speed; the setting here is `eval_connections`",
 }
-# Of a key that is not taken, why.
+# Keys that the conversion does not take, and why.
 _LEFT: Final[Mapping[str, str]] = {
     "scenarios": "write its tests out under `tests`",
     "outputPath": "results are stored: `swapgate eval show RUN --samples`",
-    "env": "keys belong into the environment or .env",
-    "extensions": "they run code of yours",
-    "nunjucksFilters": "they run code of yours",
-    "derivedMetrics": "a verdict rests on the score of each item",
-    "transform": "it runs code of yours on each answer",
+    "env": "put keys into the environment or .env",
+    "extensions": "they run your code",
+    "nunjucksFilters": "they run your code",
+    "derivedMetrics": "a verdict depends on the score of each item",
+    "transform": "it runs your code on each answer",
 }
 _WHY_TEST: Final[Mapping[str, str]] = {
-    "transform": "runs code of yours on the answer",
-    "postprocess": "runs code of yours on the answer",
-    "transformVars": "runs code of yours",
-    "assertScoringFunction": "runs code of yours",
-    "provider": "is asked of one model alone",
-    "prompts": "is for some of the prompts alone",
-    "providerOutput": "has its answer already",
+    "transform": "runs your code on the answer",
+    "postprocess": "runs your code on the answer",
+    "transformVars": "runs your code",
+    "assertScoringFunction": "runs your code",
+    "provider": "selects a single model",
+    "prompts": "selects some of the prompts",
+    "providerOutput": "already contains an answer",
 }
 Test = Mapping[str, Any]
 
@@ -66,7 +67,7 @@ class ConvertedSuite:
 
 
 class _Unfit(InputError):
-    """A test that this prompt cannot be filled in with."""
+    """A test that does not fit a prompt."""
 
 
 def is_promptfoo(values: object) -> bool:
@@ -78,10 +79,10 @@ def is_promptfoo(values: object) -> bool:
 def convert(
     source: SourceConfig, read: Callable[[str], str], *, judged: bool
 ) -> Sequence[ConvertedSuite]:
-    """Converts; `source` has the notes. Raises InputError if no test is taken.
+    """Converts a configuration; `source` gets the notes. Raises InputError without any item.
 
-    read: the text of a file, by its path as the configuration writes it. judged: whether a
-    judge can score `llm-rubric`.
+    read: returns a file's text, by its path in the configuration.
+    judged: a judge can score `llm-rubric`.
     """
     reader = _Reader(source, read, judged)
     default = reader.read_default()
@@ -91,22 +92,22 @@ def convert(
     _note_others(source)
     if found := [suite for suite in suites if suite.items]:
         return found
-    raise InputError("no prompt has a test that could be taken: the report says why of each")
+    raise InputError("no prompt has a usable test; the report gives the reason for each test")
 
 
 def _note_others(source: SourceConfig) -> None:
     if source.value(("description",)):
         source.take(("description",), "the suites' title")
     if source.value(("assertionTemplates",)):
-        source.take(("assertionTemplates",), "written out where a test names them")
+        source.take(("assertionTemplates",), "copied into the tests that name them")
     for key, where in _CHANGED.items():
         if source.value((key,)):
             source.take((key,), where, changed=True)
     if repeat := source.value(("evaluateOptions", "repeat")):
         source.take(
             ("evaluateOptions", "repeat"),
-            f"`epochs: {repeat}` in `gate:` of the route's policy: repeats of an item, and no "
-            "further items",
+            f"`epochs: {repeat}` in `gate:` of the route's policy: repeats of an item, not "
+            "more items",
             changed=True,
         )
     for key, why in _LEFT.items():
@@ -119,7 +120,7 @@ class _Reader:
     source: SourceConfig
     read: Callable[[str], str]
     judged: bool
-    # By the place of a file of tests: how many there are, and why some are not taken.
+    # Number of tests, and reasons for those not taken, by the place of their file.
     counts: dict[ConfigPath, int] = field(default_factory=dict)
     lost: dict[ConfigPath, dict[int, str]] = field(default_factory=dict)
 
@@ -142,21 +143,21 @@ class _Reader:
 
     def _read_prompt(self, raw: object) -> list[str]:
         if not isinstance(raw, str):
-            raise InputError("is no text")
+            raise InputError("is not a text")
         name = raw.removeprefix(_FILE)
         if _is_script(name):
-            raise InputError("is code of yours, which is not run")
+            raise InputError("is your code, which Swapgate does not run")
         is_file = raw.startswith(_FILE) or name.endswith((".txt", ".json", ".yaml", ".md"))
         parts = re.split(r"(?m)^---\s*$", self.read(name)) if is_file else [raw]
         if any(_TEMPLATE.search(_VARIABLE.sub("", part)) for part in parts):
-            raise InputError("has a filter or block of Nunjucks, which is not run")
+            raise InputError("has a filter or block of Nunjucks, which Swapgate cannot run")
         return [part.strip() for part in parts if part.strip()]
 
     def read_default(self) -> Test:
         path: ConfigPath = ("defaultTest",)
         given = self.load(self.source.value(path) or {})
         if not isinstance(given, Mapping):
-            raise InputError("`defaultTest` is no mapping")
+            raise InputError("`defaultTest` is not a mapping")
         if given:
             self.source.take(path, "part of each item")
         return self._read_test(given, path)
@@ -180,7 +181,7 @@ class _Reader:
 
     def _list_file_tests(self, path: ConfigPath, name: str) -> Iterator[Test]:
         if _is_script(name) or "://" in name:
-            self.source.leave(path, f"{name} is no file of tests that can be read here")
+            self.source.leave(path, f"Swapgate cannot read tests from {name}")
             return
         for line, test in _file_records(self.read(name), name):
             self.counts[path] = self.counts.get(path, 0) + 1
@@ -190,7 +191,7 @@ class _Reader:
                 self.lose((path, line), error)
 
     def lose(self, place: tuple[ConfigPath, int], why: InputError) -> None:
-        """Notes a test that is not taken. place: with its line of a file, 0 for none."""
+        """Notes a test that is not taken. place: its path, and its line in a file or 0."""
         path, line = place
         if line:
             self.lost.setdefault(path, {}).setdefault(line, f"{line}: {why}")
@@ -200,16 +201,16 @@ class _Reader:
     def note_files(self) -> None:
         for path, count in self.counts.items():
             lost = [*self.lost.get(path, {}).values()]
-            said = f"{count - len(lost)} of {count} tests, items of each suite"
+            note = f"{count - len(lost)} of {count} tests, items of each suite"
             shown, more = "; ".join(lost[:_MOST_SHOWN]), len(lost) - _MOST_SHOWN
             shown += f" and {more} more" if more > 0 else ""
             self.source.take(
-                path, f"{said}; not taken: {shown}" if lost else said, changed=bool(lost)
+                path, f"{note}; not taken: {shown}" if lost else note, changed=bool(lost)
             )
 
     def _read_test(self, test: object, path: ConfigPath) -> Test:
         if not isinstance(test, Mapping):
-            raise InputError("it is no test")
+            raise InputError("it is not a test")
         given = test.get("options")
         options: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
         for name, why in _WHY_TEST.items():
@@ -217,9 +218,9 @@ class _Reader:
                 raise InputError(f"its `{name}` {why}")
         given, values = test.get("assert") or [], self.load(test.get("vars") or {})
         if not isinstance(given, list):
-            raise InputError("its `assert` is no list")
+            raise InputError("its `assert` is not a list")
         if not isinstance(values, Mapping):
-            raise InputError("its `vars` are no mapping")
+            raise InputError("its `vars` is not a mapping")
         return {
             "vars": {str(name): self.load(value) for name, value in values.items()},
             "assert": self._list_assertions(given, path),
@@ -231,12 +232,12 @@ class _Reader:
         }
 
     def load(self, value: Any) -> Any:
-        """A value, or what is in the file that it names."""
+        """Returns a value, or the content of the file that it names."""
         if not (isinstance(value, str) and value.startswith(_FILE)):
             return value
         name = value.removeprefix(_FILE)
         if _is_script(name):
-            raise InputError(f"{name} is code of yours, which is not run")
+            raise InputError(f"{name} is your code, which Swapgate does not run")
         text = self.read(name)
         if name.lower().endswith((".yaml", ".yml", ".json")):
             return _parse_yaml(text, name)
@@ -244,39 +245,39 @@ class _Reader:
 
     def _list_assertions(self, given: Sequence[object], path: ConfigPath) -> list[Test]:
         taken = []
-        for number, one in enumerate(given):
+        for number, entry in enumerate(given):
             place = (*path, "assert", number)
             try:
-                taken.append(self._read_assertion(one, place))
+                taken.append(self._read_assertion(entry, place))
             except InputError as error:
                 self.source.leave(place, str(error))
         return taken
 
-    def _read_assertion(self, one: object, path: ConfigPath) -> Test:
-        if isinstance(one, str):
-            one = parse_expected(one)
-        if isinstance(one, Mapping) and isinstance(named := one.get("$ref"), str):
-            one = self._templates.get(named.rpartition("/")[2])
-        if not isinstance(one, Mapping):
-            raise InputError("it is no assertion")
-        kind = str(one.get("type"))
+    def _read_assertion(self, entry: object, path: ConfigPath) -> Test:
+        if isinstance(entry, str):
+            entry = parse_expected(entry)
+        if isinstance(entry, Mapping) and isinstance(named := entry.get("$ref"), str):
+            entry = self._templates.get(named.rpartition("/")[2])
+        if not isinstance(entry, Mapping):
+            raise InputError("it is not an assertion")
+        kind = str(entry.get("type"))
         base = kind.removeprefix(NOT)
         if base in _PROGRAMS:
-            raise InputError(f"`{kind}` is code of yours, which is not run")
+            raise InputError(f"`{kind}` is your code, which Swapgate does not run")
         if kind in ("cost", "latency"):
             raise InputError(
-                f"`{kind}` is no score of an answer: the gate compares cost and time of both "
+                f"`{kind}` does not score an answer: the gate compares cost and time of both "
                 "models, and the canary has limits for them"
             )
         if base == RUBRIC and not self.judged:
             raise InputError("`llm-rubric` needs a judge: --judge provider/model")
-        if one.get("transform") or one.get("contextTransform"):
-            raise InputError("its `transform` runs code of yours on the answer")
-        kept = {name: one[name] for name in ("type", "weight", "threshold") if name in one}
+        if entry.get("transform") or entry.get("contextTransform"):
+            raise InputError("its `transform` runs your code on the answer")
+        kept = {name: entry[name] for name in ("type", "weight", "threshold") if name in entry}
         if kind == SET:
-            kept["assert"] = self._list_assertions(one.get("assert") or [], path)
-        elif "value" in one:
-            kept["value"] = self.load(one["value"])
+            kept["assert"] = self._list_assertions(entry.get("assert") or [], path)
+        elif "value" in entry:
+            kept["value"] = self.load(entry["value"])
         check_assertion(kept, judged=self.judged)
         return kept
 
@@ -292,8 +293,8 @@ class _Reader:
                         raise InputError(f"its tests make more than {_MOST_ITEMS:,} items")
             except _Unfit as error:
                 self.lose(test["place"], error)
-        checks = (one for item in items for one in list_single(item["metadata"]["assert"]))
-        kinds = {str(one["type"]).removeprefix(NOT) for one in checks}
+        checks = (check for item in items for check in list_single(item["metadata"]["assert"]))
+        kinds = {str(check["type"]).removeprefix(NOT) for check in checks}
         return ConvertedSuite(items, RUBRIC in kinds)
 
 
@@ -302,7 +303,7 @@ def _is_script(name: str) -> bool:
 
 
 def parse_expected(text: str) -> Mapping[str, Any]:
-    """Reads an assertion that is written as one text; any other text is one to be equal to."""
+    """Reads an assertion in promptfoo's short form. Another text becomes an `equals`."""
     stripped = text.strip()
     if stripped.startswith(("fn:", "eval:")):
         return {"type": "javascript", "value": stripped}
@@ -325,7 +326,7 @@ def _parse_yaml(text: str, name: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"{name} cannot be read: {error}") from None
+        raise InputError(f"cannot read {name}: {error}") from None
 
 
 def _file_records(text: str, name: str) -> Iterator[tuple[int, object]]:
@@ -341,7 +342,7 @@ def _file_records(text: str, name: str) -> Iterator[tuple[int, object]]:
         return
     listed = _parse_yaml(text, name)
     if not isinstance(listed, list):
-        raise InputError(f"{name} holds no list of tests")
+        raise InputError(f"{name} does not contain a list of tests")
     yield from enumerate(listed, start=1)
 
 
@@ -371,7 +372,7 @@ def _merge(default: Test, test: Test) -> Test:
 
 
 def _combinations(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A variable that is a list stands for one test for each of its values."""
+    """Yields one test for each combination of the values of list variables."""
     lists = [value if isinstance(value, list) else [value] for value in values.values()]
     for chosen in itertools.product(*lists):
         yield dict(zip(values, chosen, strict=True))
@@ -379,23 +380,23 @@ def _combinations(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _item(id_: str, prompt: str, values: Test, test: Test) -> Mapping[str, Any]:
     if not test["assert"]:
-        raise _Unfit("it has no assertion that could be taken")
+        raise _Unfit("it has no usable assertion")
     checks = _filled(test["assert"], values)
     known = {
         name: value for name, value in test["metadata"].items() if name not in _OWN_METADATA
     }
     metadata = {**known, "vars": values, "assert": checks}
     metadata |= {name: test[name] for name in ("threshold", "description") if test[name]}
-    described = [f"{one['type']}: {one.get('value', '')}".rstrip(": ") for one in checks]
-    asked = {"id": id_, "target": described, "metadata": metadata}
+    described = [f"{check['type']}: {check.get('value', '')}".rstrip(": ") for check in checks]
+    item = {"id": id_, "target": described, "metadata": metadata}
     text = f"{test['options'].get('prefix', '')}{prompt}{test['options'].get('suffix', '')}"
     if (messages := _chat(text)) is None:
-        return {**asked, "input": _filled(text, values)}
+        return {**item, "input": _filled(text, values)}
     metadata["messages"] = _filled(messages, values)
-    return {**asked, "input": str(metadata["messages"][-1].get("content"))}
+    return {**item, "input": str(metadata["messages"][-1].get("content"))}
 
 
-_OWN_METADATA: Final = ("messages", "tools")  # of an item; they mean something else here
+_OWN_METADATA: Final = ("messages", "tools")  # Swapgate's keys, with another meaning
 
 
 def _chat(text: str) -> list[Any] | None:
@@ -406,17 +407,17 @@ def _chat(text: str) -> list[Any] | None:
     except yaml.YAMLError:
         return None
     is_chat = isinstance(found, list) and all(
-        isinstance(one, Mapping) and "role" in one for one in found
+        isinstance(turn, Mapping) and "role" in turn for turn in found
     )
     return found if is_chat and found else None
 
 
 def _filled(value: Any, values: Test) -> Any:
-    """Fills in `{{name}}`. Raises _Unfit for what else Nunjucks knows: filters, blocks."""
+    """Fills in `{{name}}`. Raises _Unfit for Nunjucks' filters and blocks."""
     match value:
         case str():
             if _TEMPLATE.search(_VARIABLE.sub("", value)):
-                raise _Unfit("it has a filter or block of Nunjucks, which is not run")
+                raise _Unfit("it has a filter or block of Nunjucks, which Swapgate cannot run")
             return _VARIABLE.sub(lambda variable: _written(variable[1], values), value)
         case Mapping():
             return {name: _filled(inner, values) for name, inner in value.items()}
@@ -432,9 +433,9 @@ def _written(name: str, values: Test) -> str:
         value = value.get(part) if isinstance(value, Mapping) else None
     if value is None:
         if name.startswith("env."):
-            raise _Unfit(f"{{{{{name}}}}} is a variable of the environment")
+            raise _Unfit(f"{{{{{name}}}}} is an environment variable")
         return ""
     if isinstance(value, str):
-        # A value may name other variables, once.
+        # A value may name other variables, at one level.
         return _VARIABLE.sub(lambda variable: str(values.get(variable[1], "")), value)
     return json.dumps(value, ensure_ascii=False)

@@ -1,6 +1,4 @@
-"""Loads a suite from its settings and data file: items, prompts, scorer, and the pin that
-hashes all that decides a score.
-"""
+"""Loads a suite from its settings and data file: items, prompts, scorer and pin."""
 
 import re
 import tomllib
@@ -33,14 +31,14 @@ from harness.gate.item_groups import ItemGroups, texts_fingerprint
 from harness.gate.suite_plan import JUDGE_SEPARATOR, SuitePin
 from harness.routing.capture import find_near_duplicates
 
-# Part of the scorer's pin, so that every verdict on it shows how its answers' code ran.
+# Part of the scorer's pin, so that each verdict shows that code ran without a container.
 UNCONTAINED = "+uncontained"
-# From which similarity on two items are near repeats, and which share of them is worth a word.
+# Similarity from which two items are near repeats, and the share that causes a remark.
 NEAR_REPEAT: Final = 0.8
 REPEATED_SHARE: Final = 0.1
 CHARACTERS_PER_TOKEN: Final = 4.0
-MOST_COMPARED: Final = 2_000  # items; comparing all of a large suite takes seconds
-MANIFEST: Final = "manifest.toml"  # beside the data of suites
+MOST_COMPARED: Final = 2_000  # items; a comparison of all items of a large suite takes seconds
+MANIFEST: Final = "manifest.toml"  # in the folder of the suites' data
 LEFT_OUT: Final[Mapping[str, str]] = {
     "too_large": "over the size limit of captures (copy_max_bytes)",
     "unlabelled": "without a label",
@@ -56,14 +54,14 @@ class Suite:
     items: Mapping[str, Item]
     scorer: Scorer
     options: Options
-    left_out: Mapping[str, str]  # id → why the scorer cannot judge that item of the file
-    data_sha256: str  # of the file that the items are of
-    judge_pin: str  # what else decides the scores; empty without a judge
+    left_out: Mapping[str, str]  # item id → why the scorer cannot judge the item
+    data_sha256: str  # of the data file
+    judge_pin: str  # the judge's part of the pin; empty without a judge
     uncontained: bool = False  # answers' code runs without a container
 
     @cached_property
     def pin(self) -> SuitePin:
-        """Hashes all that decides a score. Many readers do without it, and it takes a while."""
+        """The hashes of everything that decides a score; cached, because they take time."""
         return SuitePin(
             name=self.settings.name,
             version=self.settings.version,
@@ -82,12 +80,12 @@ class Suite:
         return render_prompt(self.settings.template, self.items[item])
 
     def context(self, item: str) -> tuple[Mapping[str, Any], ...]:
-        """The whole conversation, where the item is one: then there is no template."""
+        """Returns the item's conversation, which replaces the template; empty without one."""
         return conversation(self.items[item])
 
     async def judged(self, answer: str, item: Item, judging: AnswerJudge) -> ScoreResult:
-        """Asks the judge about an answer; item: perhaps a reference's. Raises NotJudged."""
-        assert self.scorer.judged is not None  # noqa: S101 - load_suite has looked
+        """Asks the judge about an answer to an item or a reference's item. Raises NotJudged."""
+        assert self.scorer.judged is not None  # noqa: S101 - load_suite checks it
         return await self.scorer.judged(judging, answer, item, self.options)
 
     @property
@@ -101,7 +99,7 @@ class Suite:
 
     @cached_property
     def likely_clusters(self) -> str:
-        """Says that many items nearly repeat others though no cluster field is named."""
+        """A remark if many items nearly repeat others and the suite has no cluster field."""
         if self.settings.cluster:
             return ""
         texts = {item.id: canonical_text(item) for item in self.items.values()}
@@ -111,23 +109,23 @@ class Suite:
             return ""
         repeat, first = next(iter(near.items()))
         return (
-            f"{len(near)} of {len(compared)} items nearly repeat others, such as {repeat} and "
-            f"{first}; if they belong together, name a `cluster` field (`swapgate docs open "
-            "suites`)"
+            f"{len(near)} of {len(compared)} items nearly repeat another item, such as "
+            f"{repeat} and {first}; if they belong together, name a `cluster` field (`swapgate "
+            "docs open suites`)"
         )
 
     @cached_property
     def guessed_tokens(self) -> tuple[float, float]:
-        """Guesses the mean tokens of question and answer: four characters are about a token."""
-        beside = len(self.settings.system) + len(str(dict(self.settings.request)))
-        asked = fmean(
+        """Estimates the mean tokens of question and answer, at four characters per token."""
+        fixed = len(self.settings.system) + len(str(dict(self.settings.request)))
+        question = fmean(
             len(self.prompt(item)) + sum(len(str(turn)) for turn in self.context(item))
             for item in self.items
         )
-        wanted = fmean(len(written(item.target)) for item in self.items.values())
-        output, limit = 16 + wanted / CHARACTERS_PER_TOKEN, self.settings.max_output_tokens
+        target = fmean(len(written(item.target)) for item in self.items.values())
+        output, limit = 16 + target / CHARACTERS_PER_TOKEN, self.settings.max_output_tokens
         least = output if limit == "auto" else min(limit, output)
-        return (beside + asked) / CHARACTERS_PER_TOKEN, least
+        return (fixed + question) / CHARACTERS_PER_TOKEN, least
 
     def fields(self, item: str) -> Mapping[str, object]:
         return merge_fields(self.settings.request, self.items[item])
@@ -151,7 +149,7 @@ def manifest_entries(manifest: Path) -> list[dict[str, object]]:
 
 
 def describe_sample(settings: SuiteSettings) -> str:
-    """Says what a suite that was captured from production leaves out; empty for nothing."""
+    """Describes the requests that a suite from production omits; empty if it omits none."""
     if settings.path is None:
         return ""
     named = (
@@ -168,7 +166,7 @@ def describe_sample(settings: SuiteSettings) -> str:
 
 
 def render_prompt(template: str, item: Item) -> str:
-    """Writes the message that asks an item; choices without a place in it stand below."""
+    """Writes an item's message. Choices follow it unless the template has `{choices}`."""
     listed = "\n".join(
         f"{letter}) {choice}"
         for letter, choice in zip(ascii_uppercase, item.choices, strict=False)
@@ -180,7 +178,7 @@ def render_prompt(template: str, item: Item) -> str:
 
 
 def canonical_text(item: Item) -> str:
-    """Joins all that an item asks, its template aside, with its choices in one order."""
+    """Joins an item's texts, without the template, and its sorted choices."""
     messages = conversation(item)
     words = "\n".join(map(message_text, messages)) if messages else item.input
     return "\n".join([words, *sorted(item.choices)])
@@ -216,7 +214,7 @@ def load_suite(settings: SuiteSettings) -> Suite:
             left_out[item.id] = reason
     items = {item.id: item for item in loaded if item.id not in left_out}
     if not items:
-        raise InputError(f"{settings.path}: scorer {judge.name!r} can judge none of its items")
+        raise InputError(f"{settings.path}: scorer {judge.name!r} can judge none of the items")
     return Suite(
         settings,
         items,
@@ -230,14 +228,14 @@ def load_suite(settings: SuiteSettings) -> Suite:
 
 
 def _check_metadata(settings: SuiteSettings, item: Item) -> None:
-    """Raises InputError for what is read of an item's metadata later and is wrong there."""
+    """Checks the metadata that a run reads later. Raises InputError."""
     merge_fields(settings.request, item)
     conversation(item)
     _check_class(settings, item)
 
 
 def _check_class(settings: SuiteSettings, item: Item) -> None:
-    """What was captured keeps its class, whoever edits the configuration (D8)."""
+    """Captured data keeps its class whatever the configuration says (D8). Raises InputError."""
     provenance = item.metadata.get("provenance")
     found = provenance.get("data_class") if isinstance(provenance, Mapping) else None
     if found and found != settings.data_class:
@@ -250,14 +248,14 @@ def _check_class(settings: SuiteSettings, item: Item) -> None:
 def _check_judge(settings: SuiteSettings, chosen: Scorer) -> None:
     if (chosen.judged is None) != (settings.judge is None):
         lack = f"scorer {chosen.name!r} needs a `judge` with a `target`"
-        extra = f"scorer {chosen.name!r} asks no judge; take `judge` away"
+        extra = f"scorer {chosen.name!r} uses no judge; remove `judge`"
         raise ConfigError(f"suite {settings.name!r}: {extra if settings.judge else lack}")
     if settings.judge is not None and settings.judge.references is not None:
         load_references(settings.judge.references)
 
 
 def _judge_pin(settings: SuiteSettings) -> str:
-    """Returns target and hash of what else decides its scores: `+judge:t_3f…/9a1b…`."""
+    """Returns the judge's target and a hash of its settings: `+judge:t_3f…/9a1b…`."""
     judge = settings.judge
     if judge is None:
         return ""
@@ -268,7 +266,7 @@ def _judge_pin(settings: SuiteSettings) -> str:
 
 
 def _prompt_sha256(settings: SuiteSettings) -> str:
-    """What decides how an item is asked and counted, besides its data."""
+    """Hashes the settings that decide how a run asks and counts an item."""
     return digest(
         [
             settings.template,
@@ -284,7 +282,7 @@ def _prompt_sha256(settings: SuiteSettings) -> str:
 
 
 def grouping(settings: SuiteSettings) -> Sequence[object]:
-    """Returns what groups the items; empty where nothing does, so that such pins stay."""
+    """Returns the grouping settings for the pin; empty without any, so that old pins stay."""
     named: dict[str, object] = {}
     if settings.cluster:
         named["cluster"] = settings.cluster

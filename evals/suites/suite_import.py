@@ -1,5 +1,6 @@
-"""Writes items as suites: captured requests that people have labelled (F9), or records of a
-data set. Leaves nothing behind if refused.
+"""Writes labelled captured requests (F9) or records of a data set as suites.
+
+If an import fails, it leaves no file behind.
 """
 
 import json
@@ -28,14 +29,14 @@ PROVENANCE: Final[Mapping[str, type]] = {
 
 @dataclass(frozen=True)
 class SuiteItems:
-    """Holds the items of a suite that is to be written. settings: without path."""
+    """The items of a new suite. settings: without path."""
 
     settings: SuiteSettings
     items: Sequence[Mapping[str, Any]]  # lines of a data file
-    unlabelled: int = 0  # lines without a label, left out
-    # Where they come from, for the manifest; empty for no entry in it.
+    unlabelled: int = 0  # number of omitted lines without a label
+    # The items' origin, for the manifest; empty for no entry there.
     origin: Mapping[str, object] = field(default_factory=dict)
-    file: Path | None = None  # a data file that is copied; then there are no items
+    file: Path | None = None  # a data file to copy, instead of items
 
     @property
     def content(self) -> bytes:
@@ -46,9 +47,9 @@ class SuiteItems:
 
 
 def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
-    """Reads what `swapgate capture export` wrote, with `label` filled in.
+    """Reads a file of `swapgate capture export` in which people filled in `label`.
 
-    Raises InputError as `file:line: field: what is wrong` at the first fault.
+    Raises InputError as `file:line: field: reason` at the first fault.
     """
     items: list[Mapping[str, Any]] = []
     seen: dict[str, int] = {}
@@ -59,7 +60,7 @@ def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
         if not isinstance(id_, str) or not id_:
             raise InputError(f"{place}: field 'id': missing; keep what the export wrote")
         if id_ in seen:
-            raise InputError(f"{place}: field 'id': {id_!r} is that of line {seen[id_]} too")
+            raise InputError(f"{place}: field 'id': line {seen[id_]} has the same id {id_!r}")
         seen[id_] = number
         item = _item(record, place)
         if item["target"] is None:
@@ -79,15 +80,15 @@ def _item(record: Mapping[str, Any], place: str) -> dict[str, Any]:
     tags = record.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
         raise InputError(f"{place}: field 'tags': must be a list of texts")
-    asked = asked_text(messages)
-    if not asked.strip():
-        raise InputError(f"{place}: field 'messages': nothing is asked in it")
+    question = asked_text(messages)
+    if not question.strip():
+        raise InputError(f"{place}: field 'messages': the messages have no text")
     label = record.get("label")
     if isinstance(label, str) and not label.strip():
         label = None
     return {
         "id": record["id"],
-        "input": asked,
+        "input": question,
         "target": label,
         "metadata": {
             "messages": list(messages),
@@ -113,7 +114,7 @@ def _provenance(
     if not isinstance(author, str) or not isinstance(at, str):
         raise InputError(f"{place}: fields 'label_author', 'labelled_at': must be texts")
     if labelled and not author.strip():
-        raise InputError(f"{place}: field 'label_author': who labelled it? Write a name")
+        raise InputError(f"{place}: field 'label_author': missing; add the labeller's name")
     if at:
         _moment(at, f"{place}: field 'labelled_at'")
     return {**given, "label_author": author, "labelled_at": at}
@@ -124,7 +125,7 @@ def _moment(text: str, place: str) -> datetime:
         return datetime.fromisoformat(text)
     except ValueError:
         raise InputError(
-            f"{place}: {text!r} is no time, such as 2026-11-20T14:00:00Z"
+            f"{place}: {text!r} is not a time, such as 2026-11-20T14:00:00Z"
         ) from None
 
 
@@ -133,7 +134,7 @@ def _data_class(items: Sequence[Mapping[str, Any]], path: Path) -> str:
     if len(found) > 1:
         raise InputError(
             f"{path}: data of several classes ({', '.join(sorted(map(repr, found)))}): import "
-            "each on its own, since each may be seen by others"
+            "each class on its own, because different providers may see them"
         )
     return str(found.pop())
 
@@ -172,13 +173,13 @@ FOLDER: Final = "suites"
 @dataclass(frozen=True)
 class ImportedSuite:
     suite: str
-    items: int  # that the scorer can judge
+    items: int  # items that the scorer can judge
     unlabelled: int
     left_out: int
     sha256: str
     data: Path
     manifest: Path
-    settings: Mapping[str, object]  # as the configuration is to have them
+    settings: Mapping[str, object]  # for the configuration
 
 
 def import_suites(
@@ -190,26 +191,25 @@ def import_suites(
     replace_: bool = False,
     configure: Callable[[Sequence[ImportedSuite]], None] = lambda _: None,
 ) -> Sequence[ImportedSuite]:
-    """Writes `suites/NAME.jsonl` of each suite (a copied file keeps its suffix) and the
-    manifest beside them, below `base`, and calls `configure`; all of it, or nothing.
+    """Writes the suites' files and the manifest below `base`, then calls `configure`.
 
-    Raises InputError as `file:line: …`, Conflict when there is such a suite, as `load_suite`
-    what the scorer says of the items, and as `configure`.
+    A suite's file is `suites/NAME.jsonl`; a copied file keeps its suffix. An error undoes
+    all of it. Raises InputError, Conflict for an existing suite, and as `configure`.
     """
     done: list[ImportedSuite] = []
     with ExitStack() as stack:
         for suite in found:
             name = suite.settings.name
             if not NAME.fullmatch(name):
-                raise InputError(f"{name!r} is no name of a suite: use a-z, 0-9, - and _")
+                raise InputError(f"{name!r} is not a suite's name: use a-z, 0-9, - and _")
             data = base / FOLDER / f"{name}{suite.file.suffix if suite.file else '.jsonl'}"
             if data.exists() and not replace_:
-                raise Conflict(f"{data} is there already: take another name, or --replace")
+                raise Conflict(f"{data} exists: choose another name, or add --replace")
             stack.enter_context(writing(data, suite.content))
             done.append(_imported(replace(suite.settings, path=data), suite.unlabelled))
             if suite.origin:
                 manifest = done[-1].manifest
-                kept = [one for one in manifest_entries(manifest) if one.get("name") != name]
+                kept = [old for old in manifest_entries(manifest) if old.get("name") != name]
                 entry = _entry(suite, done[-1], actor, now)
                 stack.enter_context(writing(manifest, _toml([*kept, entry]).encode()))
         configure(done)
@@ -218,7 +218,7 @@ def import_suites(
 
 @contextmanager
 def writing(file: Path, content: bytes) -> Iterator[None]:
-    """Writes a file whole, and puts back what was there where the block fails."""
+    """Replaces a file in one step, and restores its old content if the block fails."""
     before = file.read_bytes() if file.exists() else None
     file.parent.mkdir(parents=True, exist_ok=True)
     _write_whole(file, content)
@@ -258,7 +258,7 @@ def _write_whole(file: Path, content: bytes) -> None:
 
 
 def _settings(wished: SuiteSettings, data: Path) -> dict[str, object]:
-    """As the file has them: what is not the default."""
+    """Returns the settings that differ from the defaults, as the configuration has them."""
     given: dict[str, object] = {"path": f"{FOLDER}/{data.name}", "scorer": wished.scorer}
     if wished.title:
         given["title"] = wished.title
@@ -295,18 +295,18 @@ def _entry(
     }
 
 
-# What neither YAML nor TOML takes as it is, or takes for the end of a line.
+# Characters that YAML or TOML refuses, or reads as the end of a line.
 _UNSAFE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def write_value(value: object) -> str:
-    """Writes JSON that is YAML and TOML too: beyond U+FFFF they read JSON's escapes wrongly."""
+    """Writes JSON that is valid YAML and TOML; both misread JSON's escapes beyond U+FFFF."""
     text = json.dumps(value, ensure_ascii=False)
     return _UNSAFE.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text)
 
 
 def _toml(entries: list[dict[str, object]]) -> str:
-    """JSON's texts, numbers and lists of them are TOML's, too."""
+    """TOML reads JSON's strings, numbers and lists of them."""
     lines = ["# Written by `swapgate suite import`."]
     for entry in entries:
         lines += ["", "[[dataset]]"]

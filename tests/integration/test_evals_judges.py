@@ -170,7 +170,7 @@ def test_a_judge_is_asked_within_its_budget_and_the_run_ends_there(results: Resu
 
     assert results["few"]["state"] == results["dear"]["state"] == "failed"
     assert [sample.error for sample in few[:6]] == [None] * 5 + [SampleError.INFRA]
-    assert "has been asked 5 times, the most that `judge` allows" in few[5].error_text
+    assert "has had 5 calls, the most that `judge` allows" in few[5].error_text
     assert [sample.error for sample in dear[:2]] == [None, SampleError.INFRA]
     assert "of under $0.0001" in dear[1].error_text
     assert len(few) < ITEMS > len(dear)

@@ -121,7 +121,7 @@ def test_a_refused_upload_of_labels_leaves_no_entry_in_the_manifest(tmp_path: Pa
         ("s", "x.csv", b"input,target\na,b\nc,\n", "^x.csv:3: field 'target'"),
         ("s", "x.jsonl", ITEMS + b"\n{}", "^x.jsonl:4: field 'input'"),
         ("s", "x.jsonl", b"[" * 200_000, "^x.jsonl:1: not JSON"),
-        ("../s", "x.jsonl", ITEMS, "no name of a suite"),
+        ("../s", "x.jsonl", ITEMS, "is not a suite's name"),
     ],
 )
 def test_a_refused_upload_names_its_own_line_and_leaves_nothing_behind(

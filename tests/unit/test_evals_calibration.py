@@ -87,7 +87,7 @@ def test_a_judge_that_abstains_does_not_agree(suite: Suite) -> None:
 
 
 def test_a_judge_that_is_away_measures_nothing(suite: Suite) -> None:
-    with pytest.raises(JudgeUnfit, match="could not be checked: the judge did not answer"):
+    with pytest.raises(JudgeUnfit, match="could not check its judge: the judge did not answer"):
         confirmed(suite, ScriptedJudge(lambda _data: None))
 
 

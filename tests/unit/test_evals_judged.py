@@ -208,7 +208,7 @@ def test_whatever_decides_a_judgement_changes_the_pin_and_a_budget_does_not(
 def test_a_judge_too_many_or_too_few_is_told(suite: SuiteSettings) -> None:
     with pytest.raises(ConfigError, match="scorer 'rubric' needs a `judge`"):
         load_suite(replace(suite, judge=None))
-    with pytest.raises(ConfigError, match="scorer 'exact' asks no judge"):
+    with pytest.raises(ConfigError, match="scorer 'exact' uses no judge"):
         load_suite(replace(suite, scorer="exact", scorer_options={}))
 
 

@@ -337,10 +337,10 @@ def test_an_unknown_scorer_and_an_unknown_option_name_the_nearest() -> None:
         ("numeric", to("many"), {}, "'many' is not a number"),
         ("numeric", to(True), {}, "is not a number"),  # noqa: FBT003 - a JSON value
         ("numeric", to(1), {"tolerance": -1}, "must be a number from 0 up"),
-        ("label", to("green"), {"labels": ["red"]}, "'green' is none of"),
+        ("label", to("green"), {"labels": ["red"]}, "'green' is not one of"),
         ("label", to("green"), {"labels": "red"}, "must be a list"),
         ("choice", to("A"), {}, "needs the field 'choices'"),
-        ("choice", Item("i", "x", "C", choices=("a", "b")), {}, "none of its choices"),
+        ("choice", Item("i", "x", "C", choices=("a", "b")), {}, "not one of its choices"),
         ("regex", to("(("), {}, "not a regular expression"),
         ("json_fields", to("text"), {}, "needs an object"),
         ("json_fields", to({"a": 1}, schema={"type": 3}), {}, "not a JSON Schema"),

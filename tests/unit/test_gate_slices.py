@@ -120,7 +120,7 @@ def test_items_that_nearly_repeat_others_are_pointed_out(tmp_path: Path) -> None
 
     likely = suites.likely_clusters("asked")
 
-    assert likely.startswith("3 of 4 items nearly repeat others, such as asked-0002 and asked-")
+    assert likely.startswith("3 of 4 items nearly repeat another item, such as asked-")
     assert "name a `cluster` field" in likely
     other = write_documents(tmp_path, ["a", "b"])
     assert ConfiguredSuites({"asked": other}).likely_clusters("asked") == ""

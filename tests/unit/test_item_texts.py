@@ -135,5 +135,5 @@ def test_an_assertion_is_never_compared_as_text(tmp_path: Path, target: str, kin
     if not kind:
         assert loaded(tmp_path, "data.jsonl", row, ("input", "")).target == target
         return
-    with pytest.raises(InputError, match=f"promptfoo's assertion {kind}, and no text"):
+    with pytest.raises(InputError, match=f"promptfoo's assertion {kind}, not a right"):
         loaded(tmp_path, "data.jsonl", row, ("input", ""))

@@ -131,9 +131,9 @@ def test_each_key_of_a_configuration_is_taken_or_named() -> None:
     assert [m["content"] for m in chat.items[1]["metadata"]["messages"]] == ["Be kind.", "two"]
     told = {note.key: f"{note.outcome}: {note.text}" for note in source.notes()}
     assert told["tests.1"].startswith("not taken: its `transform`")
-    assert "no assertion that could be taken" in told["tests.2"]
+    assert "no usable assertion" in told["tests.2"]
     assert told["tests.3"].startswith("changed: 1 of 2 tests")
-    assert told["prompts.2"].startswith("not taken: is code of yours")
+    assert told["prompts.2"].startswith("not taken: is your code")
     assert "filter" in told["prompts.3"]
     assert told["defaultTest.assert.0"].startswith("not taken: `cost`")
     assert "epochs: 3" in told["evaluateOptions.repeat"]
@@ -142,7 +142,7 @@ def test_each_key_of_a_configuration_is_taken_or_named() -> None:
 
 
 def test_a_configuration_without_a_usable_test_is_bad_input() -> None:
-    with pytest.raises(InputError, match="no prompt has a test that could be taken"):
+    with pytest.raises(InputError, match="no prompt has a usable test"):
         convert(SourceConfig({"prompts": ["{{x}}"], "tests": []}, {}), str, judged=False)
 
 
