@@ -18,7 +18,7 @@ from evals.scorers.interface import (
     no_score,
     right_or_wrong,
 )
-from evals.scorers.json_repair import parse_source
+from evals.scorers.unwrap import parse_source
 from evals.suites.items import Item
 from harness.frame.errors import InputError
 

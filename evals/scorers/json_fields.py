@@ -16,7 +16,7 @@ from evals.scorers.interface import (
     score_result,
     unreadable,
 )
-from evals.scorers.json_repair import json_object, loads, repaired, unfenced
+from evals.scorers.unwrap import json_object, loads, repaired, unfenced
 from evals.suites.items import Item
 from harness.frame.errors import InputError, PatternTooSlow, SchemaTooLarge
 from harness.frame.matching import SUITE_LIMITS, is_valid, schema_fault

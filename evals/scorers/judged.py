@@ -19,7 +19,7 @@ from evals.scorers.interface import (
     score_result,
     written,
 )
-from evals.scorers.json_repair import repaired
+from evals.scorers.unwrap import repaired
 from evals.suites.items import Item
 from harness.frame.errors import InputError
 from harness.frame.plain_data import hash_content

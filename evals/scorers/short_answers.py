@@ -238,9 +238,9 @@ def chosen(text: str, item: Item) -> str | None:
         rf"(?i:answer|choice|option)(?i:\s++is)?+[\s:=*(\[]*+([{letters}])\b", text
     )
     alone = re.findall(rf"(?<![\w'])([{letters}])(?:[)\].:*]|\s*$)", text, re.MULTILINE)
-    for found in (stated, alone):
-        if found:
-            return str(found[-1])
+    for mentions in (stated, alone):
+        if mentions:
+            return str(mentions[-1])
     answered = fold_label(text)
     named = [n for n, name in enumerate(item.choices) if name and fold_label(name) in answered]
     return ascii_uppercase[named[0]] if len(named) == 1 else None

@@ -21,7 +21,7 @@ from evals.scorers.interface import (
     unreadable,
 )
 from evals.scorers.json_fields import relaxed, same
-from evals.scorers.json_repair import LONGEST, json_object, loads, repaired, unfenced
+from evals.scorers.unwrap import LONGEST, json_object, loads, repaired, unfenced
 from evals.suites.items import Item
 from harness.frame.errors import InputError
 

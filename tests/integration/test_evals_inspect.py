@@ -138,7 +138,7 @@ def test_messages_keep_text_images_and_tool_errors(inspect: SimpleNamespace) -> 
     }
     tool = ChatMessageTool(content="", tool_call_id="c", error=failed)
     assert message_of(tool)["content"] == "too slow"
-    with pytest.raises(InputError, match="ContentAudio; text and images only"):
+    with pytest.raises(InputError, match="ContentAudio; use only text and images"):
         message_of(ChatMessageUser(content=[ContentAudio(audio="x", format="wav")]))
 
 

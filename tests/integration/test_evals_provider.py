@@ -168,7 +168,10 @@ def test_words_of_the_provider_that_repeat_prompt_or_key_are_withheld(message: s
     ):
         ask(served)
 
-    assert str(raised.value) == "HTTP 400 (its message repeats the request, so Swapgate does not show it)"
+    assert (
+        str(raised.value)
+        == "HTTP 400 (its message repeats the request, so Swapgate does not show it)"
+    )
 
 
 def test_a_redirect_is_not_followed() -> None:

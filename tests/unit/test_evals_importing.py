@@ -126,7 +126,10 @@ def test_captured_data_keep_their_class_whoever_edits_the_configuration(tmp_path
         ([line(1, messages=[{"role": "cat", "content": "x"}])], "message 0: must be an object"),
         ([line(1, messages=[{"role": "user", "content": 7}])], "message 0: content must be"),
         ([line(1, messages=[{"role": "user", "content": " "}])], "the messages have no text"),
-        ([line(1, messages=[{"role": "assistant", "content": "x"}])], "the last message is the model's"),
+        (
+            [line(1, messages=[{"role": "assistant", "content": "x"}])],
+            "the last message is the model's",
+        ),
         ([line(1, tools=[{}])], "labelled.jsonl:1: tools must be"),
         ([line(1, tags="x")], "labelled.jsonl:1: field 'tags'"),
         ([line(1, label_author="")], "labelled.jsonl:1: field 'label_author'"),

@@ -14,7 +14,7 @@ from evals import scorers
 from evals.runner.questions import plan_questions
 from evals.scorers import find_scorer, scorer_identity
 from evals.scorers.code import imports
-from evals.scorers.json_repair import parse_literal, parse_source
+from evals.scorers.unwrap import parse_literal, parse_source
 from evals.suites.items import Item, load_items
 from harness.frame.errors import InputError
 from harness.gate.item_groups import ItemGroups, shuffle_items

@@ -111,7 +111,7 @@ def test_half_of_a_pair_of_characters_is_replaced_and_said(tmp_path: Path) -> No
     assert suite.score("x\ufffd", "a").strict == 1
     assert suite.pin.digest
     catalogue = ConfiguredSuites({"halves": suite.settings})
-    assert "1 items hold \ufffd" in catalogue.describe_sample("halves")
+    assert "1 items contain \ufffd" in catalogue.describe_sample("halves")
 
 
 def test_a_suite_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from evals.scorers import ScoreResult, find_scorer
-from evals.scorers.json_repair import REPAIRS
-from evals.scorers.unwrap import unwrap_layers
+from evals.scorers.unwrap import REPAIRS, unwrap_layers
 from evals.suites.items import Item
 from harness.gate.offline.format_rules import (
     CALL,
