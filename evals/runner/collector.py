@@ -155,7 +155,7 @@ class Collector:
 
     @contextlib.asynccontextmanager
     async def waiting(self) -> AsyncIterator[None]:
-        """Within this context, a sample waits for a provider's slot; the end ignores it.
+        """Marks that a sample waits for a provider's slot, so that the end ignores it.
 
         A sample whose slot arrives after the end sends no request, which saves the cost.
         """
