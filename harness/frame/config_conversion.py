@@ -1,5 +1,5 @@
-"""A conversion reads another gateway's configuration and reports every key of it. No report
-has a secret's value.
+"""Converts another gateway's configuration, and reports the result for each key. A report never
+contains a secret's value.
 """
 
 import re
@@ -19,36 +19,36 @@ _VARIABLE: Final = re.compile(f"{ENVIRONMENT_MARK}([A-Za-z_][A-Za-z0-9_]*)")
 
 class ConversionOutcome(StrEnum):
     TAKEN = "taken"
-    CHANGED = "changed"  # taken over, and means something else here
+    CHANGED = "changed"  # converted, but with another meaning in Swapgate
     LEFT = "not taken"
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionNote:
     place: str  # file:line
-    key: str  # dotted, as in the other file
+    key: str  # dotted path in the source file
     outcome: ConversionOutcome
-    text: str  # where it went, or why it did not
+    text: str  # the new place, or the reason why it was not converted
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    config: Mapping[str, object]  # of a swapgate.yaml
-    notes: tuple[ConversionNote, ...]  # in the order of the other file
-    variables: tuple[str, ...]  # environment variables that have to hold secrets
+    config: Mapping[str, object]  # the content of a swapgate.yaml
+    notes: tuple[ConversionNote, ...]  # in the order of the source file
+    variables: tuple[str, ...]  # environment variables that must contain secrets
 
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Holds another gateway's configuration as it was read, and what became of its keys."""
+    """Holds another gateway's configuration, and the outcome of each key."""
 
     values: Mapping[str, object]
-    places: Mapping[ConfigPath, str]  # path of a value to `file:line`
+    places: Mapping[ConfigPath, str]  # maps a value's path to `file:line`
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     _notes: dict[ConfigPath, tuple[ConversionOutcome, str]] = field(default_factory=dict)
 
     def value(self, path: ConfigPath) -> Any:
-        """The value at `path`; None where the path leads nowhere."""
+        """Returns the value at `path`; None if there is no such path."""
         value: Any = self.values
         for part in path:
             try:
@@ -58,43 +58,43 @@ class SourceConfig:
         return value
 
     def variable(self, path: ConfigPath) -> str:
-        """The environment variable that a value names; empty for a plain value."""
+        """Returns the environment variable that a value names; empty for a plain value."""
         found = _VARIABLE.fullmatch(f"{self.value(path)}")
         return found[1] if found else ""
 
     def number(self, path: ConfigPath, default: float | None = None) -> float:
-        """A number, which may stand as a text. Raises InputError for anything else."""
+        """Returns a number, which the file may have as a text. Raises InputError."""
         value = self._resolve(path, default)
         try:
             number = float(value if isinstance(value, int | float | str) else "")
         except ValueError:
             number = float("nan")
-        if isinstance(value, bool) or not abs(number) <= 1e15:  # NaN among them
+        if isinstance(value, bool) or not abs(number) <= 1e15:  # refuses NaN too
             raise InputError("is not a number")
         return int(number) if number.is_integer() else number
 
     def text(self, path: ConfigPath, default: str | None = None) -> str:
-        """A text that is not empty. Raises InputError for anything else."""
+        """Returns a text that is not empty. Raises InputError for other values."""
         value = self._resolve(path, default)
         if not isinstance(value, str) or not (value.strip() or default == ""):
             raise InputError("is not a text")
         return value.strip()
 
     def public(self, path: ConfigPath) -> object:
-        """A value that is no secret. Raises InputError for one that may be."""
+        """Returns a value. Raises InputError if it may be a secret."""
         text = f"{value}" if (value := self.value(path)) else ""
         if ENVIRONMENT_MARK in text or any(True for _ in find_keys(text)):
-            raise InputError("it may be a secret, which is never copied")
+            raise InputError("it may be a secret, and Swapgate never copies secrets")
         return value
 
     def _resolve(self, path: ConfigPath, default: object) -> object:
         if (name := self.variable(path)) and name not in self.environ:
-            raise InputError(f"{name} is not set: set it, and convert again")
+            raise InputError(f"the variable {name} is not set: set it, and convert again")
         value = self.environ[name] if name else self.value(path)
         return default if value is None else value
 
     def read_each(self, path: ConfigPath, reader: Callable[[ConfigPath], None]) -> None:
-        """Reads each entry; one that its reader refuses is left behind with the reason."""
+        """Reads each entry, and notes the reason for each entry that the reader refuses."""
         if not isinstance(value := self.value(path), Mapping | list | None):
             self.leave(path, "is neither a list nor a mapping")
         for key in _keys(value):

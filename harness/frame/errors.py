@@ -3,46 +3,46 @@ and what to do next.
 
 SwapgateError
 ├── ConfigError            the file is wrong; says file, line, nearest right key
-│   └── RetiredKeys        it has keys that are gone; names all, with their replacements
-├── InputError             what a caller passed is wrong; says the place (file, line, field)
-│   └── AmbiguousName      several models fit a name equally well; says which
+│   └── RetiredKeys        it has keys that no longer exist; lists them with replacements
+├── InputError             a caller's input is wrong; says the place (file, line, field)
+│   └── AmbiguousName      several models match a name equally well; lists them
 ├── NotFound               no such route, proposal, run, key, target
 ├── NotAllowed             the caller's role, or the four-eyes rule, forbids it
-├── Conflict               somebody else was first, or the thing is busy
-│   ├── RevisionConflict   the routing table moved on: decide again
-│   ├── StaleWrite         the row's version moved on: load it again
-│   ├── LeaseLost          an eval run is not this worker's any more: its answers are not stored
-│   ├── RouteBusy          the route has an open proposal; says which
-│   └── SessionBusy        an agent's session answers another message: wait for its end
-├── IllegalTransition      a pair that the transition table does not have
-├── ProofRefused           the proof is missing, stale, expired, or another target's
-│   └── EvidenceMismatch   the stored scores do not give the verdict any more
+├── Conflict               another writer was first, or the object is busy
+│   ├── RevisionConflict   the routing table has a newer revision: decide again
+│   ├── StaleWrite         the row has a newer version: load it again
+│   ├── LeaseLost          another worker owns the eval run: its samples are not stored
+│   ├── RouteBusy          the route has an open proposal; names it
+│   └── SessionBusy        an agent's session answers another message: wait until it ends
+├── IllegalTransition      the transition table does not have this pair
+├── ProofRefused           the proof is missing, stale, expired, or for another target
+│   └── EvidenceMismatch   the stored scores no longer give the verdict
 ├── StaleEvidence          pairs whose pins differ between the arms or from the registration
 ├── StoreUnavailable       the database did not answer; the same call may succeed later
-│   └── DatabaseUnusable   its file is missing or damaged, or another version or role is needed
-├── DecryptionFailed       what is stored cannot be read with the encryption keys at hand
-├── SignInRefused          the server of an OAuth provider says no: a person signs in anew
-├── SignInUnreachable      it did not answer as it should; the same call may succeed later
-├── DiscoveryFailed        a provider's list of models was not read, and none is kept of it
-├── ToolServerFailed       an agent's tool server, or its tool, failed: the model is told so
-├── DeliveryFailed         a sink did not take an alert; it is tried again
-├── JudgeUnfit             a suite's judge is away, or does not agree with its references
-├── ProviderAway           a provider does not answer; the run waits, and asks it again
-├── SpendingPaused         the monthly cap is reached; the work waits
+│   └── DatabaseUnusable   the database's file, version or role is wrong; a person must act
+├── DecryptionFailed       no available encryption key decrypts a stored value
+├── SignInRefused          an OAuth provider's server refused; a person must sign in again
+├── SignInUnreachable      an OAuth provider's server failed; the call may succeed later
+├── DiscoveryFailed        Swapgate cannot read a provider's list of models, and has no copy
+├── ToolServerFailed       an agent's tool server or tool failed; the model gets the error
+├── DeliveryFailed         a sink did not accept an alert; Swapgate tries again
+├── JudgeUnfit             a suite's judge is unavailable, or disagrees with its references
+├── ProviderAway           a provider does not answer; the run waits and tries again
+├── SpendingPaused         spending reached the monthly cap; the work waits
 ├── PatternTooSlow         a user's regular expression takes too long for a text
 ├── SchemaTooLarge         a JSON schema takes too many steps for a value
-├── SignatureInvalid       a stored row is not what its signature covers, or has none
-├── SnapshotInvalid        a snapshot does not validate; the old one goes on serving
-│   └── DatabaseRestored   it is older than what this router served; a person decides
-├── UpstreamError          a provider failed (`reliability.failures`: how)
-│   └── NoAnswer           a call brought no answer; says whether another one may
-└── CallFailed             a ModelClient's call has no answer; says status, code, retry_after_s
+├── SignatureInvalid       a stored row has no signature, or differs from the signed content
+├── SnapshotInvalid        a snapshot is invalid; the router keeps serving the old one
+│   └── DatabaseRestored   the snapshot is older than the served one; a person decides
+├── UpstreamError          a provider failed (`frame.failures` says how)
+│   └── NoAnswer           a call got no answer; says whether a retry may succeed
+└── CallFailed             a ModelClient's call has no answer; has status, code, retry_after_s
     ├── CallRefused        the request is wrong
-    ├── KeyRefused         the key opens nothing, or not this route
-    ├── CallLimited        too much at once: wait for retry_after_s
-    ├── NobodyAnswered     every target failed, or no target is left
-    ├── RouterUnreachable  no answer from the router, or not in time
-    ├── AnswerUnreadable   the answer does not come from a router
+    ├── KeyRefused         the key is invalid, or does not allow this route
+    ├── CallLimited        a limit is reached: wait for retry_after_s
+    ├── NobodyAnswered     every target failed, or no target is available
+    ├── RouterUnreachable  the router did not answer, or not in time
+    ├── AnswerUnreadable   the response does not come from a router
     ├── StreamBroken       a stream failed after it had begun
     └── ToolLoopUnfinished the model still asks for tools after the last turn
 """
@@ -52,10 +52,12 @@ from typing import ClassVar, Final
 
 
 class SwapgateError(Exception):
-    """Every error that we raise is one of these. `retryable`: the same call, unchanged, may yet
-    succeed. `exit_code`: the CLI's answer. `docs_page`: the page of the docs that says more.
+    """Base of all our errors.
 
-    code: one word for programs, where the answer's protocol has a place for it.
+    retryable: the same call, unchanged, may still succeed.
+    exit_code: the exit code of the CLI.
+    docs_page: the docs page that explains the error.
+    code: an error code for programs, in protocols that have a field for it.
     """
 
     retryable: ClassVar[bool] = False
@@ -81,7 +83,9 @@ class InputError(SwapgateError):
 
 
 class AmbiguousName(InputError):
-    """Several models fit a name equally well. candidates: their `provider/model`."""
+    """Raised if several models match a name equally well. candidates: their
+    `provider/model`.
+    """
 
     def __init__(
         self, *args: object, candidates: Sequence[str] = (), code: str = "model_ambiguous"
@@ -136,11 +140,11 @@ class ProofRefused(SwapgateError):
 
 
 class EvidenceMismatch(ProofRefused):
-    """The stored scores do not give the verdict any more. differences: in words."""
+    """Raised if the stored scores no longer give the verdict. differences: in words."""
 
     def __init__(self, proposal: str, verdict: str, differences: str) -> None:
         super().__init__(
-            f"verdict {verdict} is refused: the stored scores do not give it any more "
+            f"verdict {verdict} is refused: the stored scores no longer give it "
             f"({differences}); compare the database with a backup, then propose again"
         )
         self.proposal, self.verdict, self.differences = proposal, verdict, differences
@@ -156,7 +160,7 @@ class StoreUnavailable(SwapgateError):
 
 
 class DatabaseUnusable(StoreUnavailable):
-    # A person has to do something first.
+    # A person must act first.
     retryable = False
 
 
@@ -190,7 +194,7 @@ class DeliveryFailed(SwapgateError):
 
 class SpendingPaused(SwapgateError):
     docs_page = "how-to/spending"
-    retryable = False  # not before money is there: whoever called waits for that
+    retryable = False  # until the cap allows spending again; the caller waits for that
 
 
 # Between the provider and the reason in the text of a ProviderAway.
@@ -198,7 +202,7 @@ AWAY: Final = " is away: "
 
 
 class ProviderAway(SwapgateError):
-    """A run waits for a provider. silent_s: how long it has answered nothing."""
+    """Raised if a run must wait for a provider. silent_s: seconds since its last answer."""
 
     docs_page = "reference/policies"
 
@@ -228,7 +232,7 @@ class UpstreamError(SwapgateError): ...
 
 
 class NoAnswer(UpstreamError):
-    """Raised when a call brought no answer. again: another attempt may bring one."""
+    """Raised if a call got no answer. again: another attempt may get an answer."""
 
     def __init__(self, text: str, *, again: bool = True) -> None:
         super().__init__(text)
@@ -236,12 +240,13 @@ class NoAnswer(UpstreamError):
 
 
 class CallFailed(SwapgateError):
-    """Raised when a call of the client has no answer. status: of HTTP, None where there was
-    none. code: the router's word for it.
+    """Raised if a client's call has no answer.
 
-    retry_after_s: how long to wait, where it was said. should_retry: whether the router says
-    that trying again makes sense; None where it says nothing. details: the error as the router
-    wrote it, with every attempt's failure where there were attempts.
+    status: the HTTP status; None without a response.
+    code: the router's error code.
+    retry_after_s: how long to wait; None if the router did not say.
+    should_retry: whether the router recommends a retry; None if it did not say.
+    details: the router's error object, with the failure of each attempt.
     """
 
     docs_page = "how-to/client"
@@ -290,12 +295,10 @@ class AnswerUnreadable(CallFailed): ...
 
 
 class StreamBroken(CallFailed):
-    # What came before it may have been used already; the same call may yet succeed.
+    # The client may have used the first part already; the same call may still succeed.
     retryable = True
 
 
 class ToolLoopUnfinished(CallFailed):
-    """The model still asks for tools after the last turn."""
-
-    # The Messages so far, from which a new request can go on.
+    # The Messages so far; a new request can continue from them.
     conversation: Sequence[object] = ()

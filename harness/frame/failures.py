@@ -1,4 +1,6 @@
-"""How a provider's call can fail, and what follows (`FAILURE_RULES`)."""
+"""Classes of provider failures, the router's reaction to each (`FAILURE_RULES`), and how long
+evals wait before they try again.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,41 +14,42 @@ from harness.frame.errors import AWAY
 
 class FailureClass(StrEnum):
     RATE_LIMITED = "rate_limited"  # 429 with a limit
-    QUOTA = "quota"  # 402, 403, 429 insufficient_quota: our account
-    OUR_KEY = "our_key"  # 401: our key
-    BLOCKED = "blocked"  # 401, 403 without the provider's own words: a firewall's page
-    REGION = "region"  # the provider does not serve where the request comes from
+    QUOTA = "quota"  # 402, 403, 429 insufficient_quota: our account has no quota left
+    OUR_KEY = "our_key"  # 401: the provider refuses our key
+    BLOCKED = "blocked"  # 401, 403 without the provider's error: the page of a firewall
+    REGION = "region"  # the provider does not serve the region of the request
     OVERLOADED = "overloaded"  # 503, 529
     SERVER = "server"  # 500, 502, 504, HTML of a gateway
     CONNECT = "connect"  # DNS, refused, TLS, reset
     TIMEOUT = "timeout"  # connect, first token, between chunks, total
-    MALFORMED = "malformed"  # 200 that is not what was asked
-    ABORTED = "aborted"  # 424, or 200 and a reason to end: the provider gave up
-    EMPTY = "empty"  # 200, a good reason to end, and neither words nor calls nor a refusal
+    MALFORMED = "malformed"  # 200 with a body that does not follow the protocol
+    ABORTED = "aborted"  # 424, or 200 with an error finish reason: the provider gave up
+    EMPTY = "empty"  # 200, a normal finish reason, but no text, tool call or refusal
     BAD_REQUEST = "bad_request"  # 400, 415, 422
     UNSUPPORTED = "unsupported"  # a field, a value or a limit that another target may take
-    FOREIGN_STATE = "foreign_state"  # an item, a file or a signature of another maker, or gone
-    ENDPOINT_MISSING = "endpoint_missing"  # 404, 405, 501: it does not serve this endpoint
-    MODEL_UNKNOWN = "model_unknown"  # the name that we put in
-    CONTEXT_WINDOW = "context_window"  # 400 saying so
-    CONTENT_POLICY = "content_policy"  # 400 or 403 saying so
+    # The request names an item, file or signature that another provider made or that is gone.
+    FOREIGN_STATE = "foreign_state"
+    ENDPOINT_MISSING = "endpoint_missing"  # 404, 405, 501: the target lacks this endpoint
+    MODEL_UNKNOWN = "model_unknown"  # the provider does not know the target's model
+    CONTEXT_WINDOW = "context_window"  # 400: the request is too long for the model
+    CONTENT_POLICY = "content_policy"  # 400 or 403: the provider's policy forbids the content
     CANCELLED = "cancelled"  # the client left
-    INTERNAL = "internal"  # a fault of our own, in what makes or reads this target's call
+    INTERNAL = "internal"  # a fault of the router's code for this target's call
 
 
 class ArmFailure(StrEnum):
-    CIRCUIT_OPEN = "circuit_open"  # its circuit left it out
-    UNABLE = "unable"  # it cannot do what the request needs, and the incumbent can
+    CIRCUIT_OPEN = "circuit_open"  # the router skipped the arm: its circuit breaker was open
+    UNABLE = "unable"  # the model lacks an ability that the request needs; the incumbent has it
     MISSING = "missing"  # no outcome came in time
-    BAD_FEEDBACK = "bad_feedback"  # the caller of a flag said so
+    BAD_FEEDBACK = "bad_feedback"  # the client of a flag reported a bad outcome
 
 
 ErrorClass = FailureClass | ArmFailure
 
-# Of failures that are counted together, so many causes are told apart.
+# The greatest number of distinct causes in one count of failures.
 MAX_CAUSES: Final = 8
 
-# Between a class and its cause, which is a provider's status, code and place in fixed words.
+# Separates a failure class from its cause: the provider's status, code and place.
 _BECAUSE: Final = ": "
 
 
@@ -56,7 +59,7 @@ def name_failure(failure: ErrorClass, cause: str) -> str:
 
 
 def keep_common_causes(names: Sequence[str]) -> Sequence[str]:
-    """Leaves the cause to the names of failures whose causes are the most frequent ones."""
+    """Keeps the most frequent causes, and removes all other causes from the names."""
     causes = Counter(name for name in names if _BECAUSE in name).most_common(MAX_CAUSES)
     kept = {name for name, _ in causes}
     return [name if name in kept else name.partition(_BECAUSE)[0] for name in names]
@@ -74,8 +77,8 @@ def _in_words(name: str) -> str:
 
 
 class FaultOwner(StrEnum):
-    CLIENT = "client"  # of the request that was sent
-    ENDPOINT = "endpoint"  # of this endpoint of this target alone
+    CLIENT = "client"  # the client's request
+    ENDPOINT = "endpoint"  # only this endpoint of this target
     OURS = "ours"  # our key, our account, or the model's name in our configuration
     REGION = "region"
     PROVIDER = "provider"
@@ -84,22 +87,22 @@ class FaultOwner(StrEnum):
 
 class SameTarget(StrEnum):
     NEVER = "never"
-    ONCE = "once"  # at once: one more try
+    ONCE = "once"  # one more attempt, immediately
     BACKOFF = "backoff"  # after a pause that grows, with jitter
-    RETRY_AFTER = "retry_after"  # after the pause that the provider asked for, or as BACKOFF
+    RETRY_AFTER = "retry_after"  # after the provider's `Retry-After`, else like BACKOFF
 
 
 class NextTarget(StrEnum):
     YES = "yes"
     NO = "no"
-    LARGER_WINDOW = "larger_window"  # only one whose context window is larger
-    IF_ROUTE_SAYS = "if_route_says"  # only where the route has `on_content_policy: fallback`
+    LARGER_WINDOW = "larger_window"  # only a target with a larger context window
+    IF_ROUTE_SAYS = "if_route_says"  # only if the route has `on_content_policy: fallback`
 
 
 class BreakerEffect(StrEnum):
-    NEUTRAL = "neutral"  # says nothing about the target's health
-    FAILURE = "failure"  # counts
-    OPENS = "opens"  # opens at once: the next request would fail as well
+    NEUTRAL = "neutral"  # does not count: it shows nothing about the target's health
+    FAILURE = "failure"  # counts as a failure
+    OPENS = "opens"  # opens the breaker: the next request would fail as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +113,12 @@ class FailureRule:
     same_target: SameTarget
     next_target: NextTarget
     breaker: BreakerEffect
-    alerts: bool = False  # a person must act; once, not per request
-    # It is about our key; another key of the same provider is tried first, and only when none
-    # is left does the class count for the breaker.
+    alerts: bool = False  # a person must act: one alert, not one per request
+    # The failure concerns our key. The router tries the provider's other keys first, and the
+    # breaker counts the failure only after all keys fail.
     other_key: bool = False
-    # One caller's request says nothing about the target: it counts for the breaker when several
-    # callers have met it in a row, and none was answered in between.
+    # The breaker counts the failure only if several consecutive callers meet it and no request
+    # succeeds in between.
     several_callers: bool = False
 
     @property
@@ -149,19 +152,19 @@ FAILURE_RULES: Final[Mapping[FailureClass, FailureRule]] = {
     _F.INTERNAL: FailureRule(_W.ROUTER, _S.NEVER, _N.YES, _B.NEUTRAL),
 }
 
-# What the request, or the endpoint that it asks, has brought about: the target is well, and the
-# client gets the provider's own words where no other target takes it. What a canary's refuses
-# is asked again, once, of the incumbent: perhaps the candidate alone rejects it.
+# The request or its endpoint caused these failures, not the target. If no other target accepts
+# the request, the client gets the provider's error. If a candidate refuses a request, the
+# router sends it once to the incumbent, which may accept it.
 CLIENT_FAILURES: Final = frozenset(
     failure
     for failure, rule in FAILURE_RULES.items()
     if rule.fault in (FaultOwner.CLIENT, FaultOwner.ENDPOINT) and failure is not _F.CANCELLED
 )
 
-# The client gets the provider's own words.
+# For these failures the client gets the provider's error.
 PASSED_ON: Final = CLIENT_FAILURES | {_F.BLOCKED}
 
-# Of these no arm is guilty: a conversation brought them along from elsewhere.
+# These failures count against neither arm, because neither arm's model caused them.
 UNCHARGED: Final = frozenset({_F.FOREIGN_STATE, _F.CANCELLED})
 
 _SAID, _A = FailureClass, ArmFailure
@@ -203,24 +206,25 @@ FIRST_PAUSE_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 900.0
 DEFAULT_PATIENCE_S: Final = 86_400.0
 
-# Before a comparison is measured again that failed while its providers answered: a refused key,
-# a worker that died, a model that changed. Time mends few of these, and each try costs money.
+# Pauses before Swapgate repeats a comparison that failed although its providers answered, for
+# example after a refused key or a dead worker. Few such failures end by themselves, and each
+# attempt costs money.
 RETRY_PAUSES_S: Final = (FIRST_PAUSE_S, 60.0, 600.0)
 
 
 def next_pause_s(waited_s: float) -> float:
-    """Returns a pause as long as the time waited so far, so that each is twice the last one."""
+    """Returns a pause as long as the time waited so far, so that the total wait doubles."""
     return max(FIRST_PAUSE_S, waited_s)
 
 
 def next_try(since: datetime, now: datetime) -> datetime:
-    """Returns when an absent provider is asked again: within a quarter of an hour."""
+    """Returns when to call an unavailable provider again: within 15 minutes."""
     pause_s = min(LONGEST_PAUSE_S, next_pause_s((now - since).total_seconds()))
     return now + timedelta(seconds=pause_s)
 
 
 def describe_absence(away: str, since: datetime, now: datetime) -> str:
-    """Says `gemma since 19:37 UTC: connection refused`. away: the text of a ProviderAway."""
+    """Returns `gemma since 19:37 UTC: connection refused`. away: the text of a ProviderAway."""
     provider, _, why = away.partition(AWAY)
     why = why.removeprefix("the call failed: ").replace(
         "ConnectionRefusedError", "connection refused"

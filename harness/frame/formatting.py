@@ -1,6 +1,8 @@
-"""Figures as people read them, alike wherever they are read. Scientific notation is never
-used, and an unknown figure is `unknown` or a dash, never 0. tests/unit/number_formats.txt has
-examples.
+"""Formats numbers for people, in the same way everywhere, and bounds the numbers that people
+may set (`Range`).
+
+Formats never use scientific notation. An unknown number is `unknown` or a dash, never 0.
+tests/unit/number_formats.txt has examples.
 """
 
 import math
@@ -14,21 +16,21 @@ MINUS: Final = "−"
 UNKNOWN: Final = "unknown"
 DASH: Final = "–"
 
-# Below it the price of one answer tells a reader nothing, and the price of a thousand does.
+# Below this amount the price of one answer is too small to read; we show the price of 1,000.
 SMALL_USD: Final = 0.01
 HUGE: Final = 1e15
 
-# A spreadsheet may read the wide ones, of East Asian text, as the others.
+# A spreadsheet may also treat the full-width East Asian forms as the start of a formula.
 FORMULA_STARTS: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
-# All but tab and line feed.
+# All control characters except tab and line feed.
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-# Turn round the direction of what follows: a name could make the rest of a line say something
-# else.
+# These characters change the text direction, so a name could change how the rest of its line
+# reads.
 _DIRECTIONS: Final = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 
-# Blank or invisible, though Unicode calls them letters, marks or symbols.
+# Blank or invisible characters that Unicode classifies as letters, marks or symbols.
 INVISIBLE_CHARACTERS: Final = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5\u034f\u2800")
 _EXPONENT: Final = r"\d(?:\.\d+)?e[+-]\d+"
 _PRICES: Final = re.compile(
@@ -43,7 +45,7 @@ _ROUND_UNITS: Final = ((_DAY_S, "days"), (_HOUR_S, "h"), (_MINUTE_S, "min"))
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """Writes a number with so many significant digits; a huge one is `more than …`."""
+    """Formats a number with `digits` significant digits; a huge number is `more than …`."""
     if abs(value) > HUGE:
         return f"more than {HUGE:,.0f}"
     rounded = float(f"{value:.{digits}g}")
@@ -60,7 +62,7 @@ def format_count(number: float) -> str:
 
 
 def format_rate(per_hour: float) -> str:
-    """A number per hour: `12,345`; a slow one has digits after the point: `2.35`."""
+    """Formats a number per hour: `12,345`; below 100 with decimals: `2.35`."""
     return format_count(per_hour) if per_hour >= 100 else format_number(per_hour)
 
 
@@ -70,7 +72,7 @@ def format_quantity(number: int, one: str, many: str = "") -> str:
 
 
 def format_signed(value: float, digits: int = 1) -> str:
-    """Formats a number with its sign: a real minus, and no sign on what rounds to nothing."""
+    """Formats a number with its sign: a real minus, and no sign if it rounds to zero."""
     text = f"{abs(value):,.{digits}f}"
     if not any(digit in "123456789" for digit in text):
         return text
@@ -78,20 +80,20 @@ def format_signed(value: float, digits: int = 1) -> str:
 
 
 def format_points(share: float | None, missing: str = UNKNOWN) -> str:
-    """A difference of two shares in points of a hundred, signed: `+2.6`."""
+    """Formats a difference of two shares in percentage points, signed: `+2.6`."""
     return missing if share is None else format_signed(share * 100)
 
 
 def format_points_interval(low: float | None, high: float | None, missing: str = DASH) -> str:
-    """Both ends of an interval for a difference of shares; missing: where an end is unknown."""
+    """Formats an interval of a difference of shares. missing: the text if an end is unknown."""
     if low is None or high is None:
         return missing
     return f"{format_points(low)} to {format_points(high)}"
 
 
 def format_score(score: float | None, digits: int | None = 1, missing: str = UNKNOWN) -> str:
-    """Formats a score of 0 to 1, or the size of a difference of two, on the scale of 100.
-    digits: places after the point, None for as many as it has.
+    """Formats a score from 0 to 1, or the size of a difference of two scores, on the scale of
+    100. digits: places after the point; None for all of them.
     """
     if score is None:
         return missing
@@ -105,7 +107,7 @@ def format_percent(
     *,
     significant: int = 3,
 ) -> str:
-    """Formats a share of 1 as a percentage. digits: places after the point."""
+    """Formats a share from 0 to 1 as a percentage. digits: places after the point."""
     if share is None:
         return missing
     number = (
@@ -117,12 +119,12 @@ def format_percent(
 
 
 def format_harm(distance_to_trip: float) -> str:
-    """How near the evidence of harm is: `66 % of the rollback level`."""
+    """Formats the evidence of harm: `66 % of the rollback level`."""
     return f"{format_percent(distance_to_trip, 0)} of the rollback level"
 
 
 def format_relative_change(before: float, after: float) -> str:
-    """How much more or less a figure is than it was: `−60 %`."""
+    """Formats a relative change: `−60 %`."""
     return f"{format_signed((after / before - 1) * 100, 0)} %"
 
 
@@ -141,14 +143,14 @@ def format_usd(amount: float | None, missing: str = UNKNOWN) -> str:
 
 
 def format_spent_usd(amount: float, unpriced: int) -> str:
-    """Formats what was spent. unpriced: calls of unknown price, which are not in it."""
+    """Formats spending. unpriced: the number of calls without a price; `amount` omits them."""
     if not unpriced:
         return format_usd(amount)
     return f"at least {format_usd(amount)}" if amount else UNKNOWN
 
 
 def format_month_usd(usd: float | None, missing: str = UNKNOWN) -> str:
-    """What a month is reckoned to cost: three significant digits, no cents from $10 on."""
+    """Formats an estimated monthly cost: three significant digits, no cents from $10 on."""
     if usd is None or usd < 10:
         return format_usd(usd, missing)
     digits = max(0, math.floor(math.log10(usd)) - 2)
@@ -156,8 +158,8 @@ def format_month_usd(usd: float | None, missing: str = UNKNOWN) -> str:
 
 
 def format_thousand_price(usd: float | None, missing: str = UNKNOWN) -> str:
-    """The price of a thousand answers: below a dollar with three significant digits, so that
-    the ends of its interval differ.
+    """Formats the price of 1,000 answers: below a dollar with three significant digits, so that
+    the ends of an interval differ.
     """
     if usd is None or usd >= 1 or usd < 0.0001:
         return format_usd(usd, missing)
@@ -166,14 +168,16 @@ def format_thousand_price(usd: float | None, missing: str = UNKNOWN) -> str:
 
 
 def format_answer_price(usd: float, beside: float | None = None) -> str:
-    """The price of one answer; small ones by the thousand. beside: another, written alike."""
+    """Formats the price of one answer, or of 1,000 answers if both prices are small. beside:
+    the other price that the reader compares.
+    """
     if max(usd, beside or 0.0) >= SMALL_USD:
         return f"${format_number(usd)}"
     return f"${format_number(usd * 1000)} per 1,000 answers"
 
 
 def format_price_pair(candidate: float, incumbent: float) -> str:
-    """Two prices of one answer beside one another; two small ones by the thousand."""
+    """Formats two prices per answer, or per 1,000 answers if both are small."""
     if max(candidate, incumbent) >= SMALL_USD:
         return f"${format_number(candidate)} against ${format_number(incumbent)}"
     by_thousand = format_number(candidate * 1000), format_number(incumbent * 1000)
@@ -181,14 +185,14 @@ def format_price_pair(candidate: float, incumbent: float) -> str:
 
 
 def format_latency(seconds: float | None, missing: str = UNKNOWN) -> str:
-    """How long an answer took, in seconds: `0.71 s`, `12.4 s`."""
+    """Formats the latency of an answer in seconds: `0.71 s`, `12.4 s`."""
     if seconds is None:
         return missing
     return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:,.1f} s"
 
 
 def format_milliseconds(ms: float) -> str:
-    """A short time that is compared with others: `1,234 ms`."""
+    """Formats a short time that readers compare: `1,234 ms`."""
     return f"{ms:,.0f} ms"
 
 
@@ -197,7 +201,7 @@ def format_range(
     write: Callable[[float | None], str],
     missing: str = UNKNOWN,
 ) -> str:
-    """Writes an interval, each of its two ends by `write`: `0.50 s to 12.4 s`."""
+    """Formats an interval, each end with `write`: `0.50 s to 12.4 s`."""
     if ends is None:
         return missing
     low, high = write(ends[0]), write(ends[1])
@@ -205,7 +209,7 @@ def format_range(
 
 
 def _pad_fraction(amount: str, beside: str) -> str:
-    """Writes an amount below a dollar with as many decimals as the one beside it."""
+    """Pads an amount below a dollar to as many decimals as `beside`."""
     if not amount.startswith("$0.") or not beside.startswith("$0."):
         return amount
     return amount.ljust(len(beside), "0")
@@ -226,7 +230,7 @@ def format_span(seconds: float) -> str:
 
 
 def format_estimate(seconds: float) -> str:
-    """A rough length of time, of two digits: `3.5 h`."""
+    """Formats an estimated length of time with two digits: `3.5 h`."""
     for length, unit in _ROUND_UNITS:
         if seconds >= 2 * length or (length == _MINUTE_S and seconds >= length):
             value = seconds / length
@@ -235,7 +239,7 @@ def format_estimate(seconds: float) -> str:
 
 
 def format_age(then: datetime, now: datetime) -> str:
-    """How long ago something was, in its largest unit: `12 min ago`."""
+    """Formats the time since `then` in its largest unit: `12 min ago`."""
     past_s = (now - then).total_seconds()
     if past_s < 10:
         return "just now"
@@ -244,8 +248,8 @@ def format_age(then: datetime, now: datetime) -> str:
 
 
 def escape_formula(value: T) -> T | str:
-    """Writes a text so that it may stand in a cell of CSV: a spreadsheet runs what begins like
-    a formula (OWASP, "CSV injection").
+    """Quotes a text that a spreadsheet would run as a formula in a CSV cell (OWASP, "CSV
+    injection").
     """
     if isinstance(value, str) and value.lstrip().startswith(FORMULA_STARTS):
         return f"'{value}"
@@ -253,22 +257,22 @@ def escape_formula(value: T) -> T | str:
 
 
 def format_date(day: date) -> str:
-    """Writes a day: `2 Nov 2026`."""
+    """Formats a day: `2 Nov 2026`."""
     return day.strftime("%d %b %Y").removeprefix("0")
 
 
 def format_date_time(at: datetime) -> str:
-    """Writes a moment to the minute: `2 Nov 2026 05:41 UTC`."""
+    """Formats a time to the minute: `2 Nov 2026 05:41 UTC`."""
     return at.astimezone(UTC).strftime("%d %b %Y %H:%M UTC").removeprefix("0")
 
 
 def escape_controls(text: str) -> str:
-    """Writes a text so that a terminal shows it and obeys nothing in it."""
+    """Replaces control characters, so that a terminal shows the text and does not obey it."""
     return escape_directions(_CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def escape_directions(text: str) -> str:
-    """Writes a text so that what stands behind it is read in its own direction."""
+    """Replaces direction controls, so that they cannot reverse the text that follows."""
     return _DIRECTIONS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -279,7 +283,7 @@ def format_excerpt(text: str, characters: int) -> str:
 
 
 def without_scientific_notation(sentence: str) -> str:
-    """Writes out numbers such as 1.11e-05 in a stored sentence."""
+    """Replaces numbers such as 1.11e-05 in a stored sentence with decimal notation."""
     return _SCIENTIFIC.sub(
         lambda match: format_number(float(match[0])), _PRICES.sub(_by_thousand, sentence)
     )
@@ -293,7 +297,7 @@ def _by_thousand(match: re.Match[str]) -> str:
 
 
 def format_bytes(size: int) -> str:
-    """Writes a size for people: `200 KiB`, `1.4 MiB`."""
+    """Formats a size in bytes: `200 KiB`, `1.4 MiB`."""
     if size < 1024:
         return f"{size} B"
     if size < 1024 * 1024:
@@ -306,7 +310,7 @@ class Range(NamedTuple):
 
     low: float
     high: float
-    zero: bool = False  # 0 is right as well, and turns it off
+    zero: bool = False  # whether 0, which turns the setting off, is allowed as well
 
     def holds(self, value: float) -> bool:
         return self.low <= value <= self.high or (self.zero and value == 0)
@@ -317,12 +321,12 @@ class Range(NamedTuple):
         return f"0, or {words}" if self.zero else words
 
 
-# Of 1: a margin, a saving. Nearer to either end no suite has enough items.
+# Shares such as a margin or a saving. Closer to 0 or 1, no suite has enough items.
 SHARE_RANGE: Final = Range(0.0001, 0.999)
 
 
 def format_bound(value: float) -> str:
-    """Writes a number in full, such as 0.000001 and 31,622,400, up to what is too
+    """Formats a number in full, such as 0.000001 or 31,622,400, unless it is too
     long to read.
     """
     if value and not 1e-9 <= abs(value) < 1e16:
@@ -332,12 +336,12 @@ def format_bound(value: float) -> str:
     return f"{value:,.9f}".rstrip("0")
 
 
-# A day's distance from the calendar's end: time zones and clocks may still add to it.
+# One day before the calendar's end, because time zones and clocks may still add to it.
 NEVER: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
 
 def add_seconds(at: datetime, seconds: float) -> datetime:
-    """Returns the time `seconds` after `at`; NEVER beyond the calendar."""
+    """Returns the time `seconds` after `at`, at most NEVER."""
     try:
         return min(at + timedelta(seconds=seconds), NEVER)
     except OverflowError:

@@ -1,6 +1,6 @@
-"""A request with an `Idempotency-Key` takes effect once, whichever control process it is sent
-to: its key is stored in the unit of work that makes the proposal or the run, which a second
-request with that key cannot commit.
+"""Lets a request with an `Idempotency-Key` take effect once, even with several control
+processes. The transaction that creates the proposal or run also stores the key, so a second
+request with the same key cannot commit.
 """
 
 from collections.abc import Callable
@@ -16,20 +16,19 @@ from harness.frame.records.record import record
 from harness.frame.records.repository import Records
 from harness.frame.records.transaction import Transaction
 
-# How long a request may be sent again under its key.
+# How long Swapgate remembers a key.
 KEEP: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    scope: str  # who sent it, with which role, and to which place
+    scope: str  # the sender, the sender's role and the endpoint
     key: str
-    request_hash: str  # of the body
+    request_hash: str  # SHA-256 of the body
     sent_at: datetime
-    made: str = ""  # the id of what it made
+    made: str = ""  # the id of the created object
 
 
-# Forgotten after a day.
 IDEMPOTENT_REQUEST: Final = record(
     IdempotentRequest,
     "idempotent_request",
@@ -49,7 +48,7 @@ class IdempotentRequests(Records[IdempotentRequest]):
         return self._first(self._select(columns.scope == scope, columns.key == key))
 
     def add_new(self, new: IdempotentRequest) -> bool:
-        """Adds a request; False where its key is taken."""
+        """Adds a request. Returns False if its key exists already."""
         return self._tx.write_new(idempotent_request, self.record.write(new))
 
     def forget(self, until: datetime) -> int:
@@ -60,12 +59,12 @@ T = TypeVar("T")
 
 C = TypeVar("C", bound=World)
 
-# Notes the id of what is made, in the unit of work that makes it.
+# Stores the id of the created object, in the transaction that creates it.
 NoteMade = Callable[[Transaction, str], None]
 
 
 def note_nothing(_: Transaction, __: str) -> None:
-    """Notes nothing: the request came without a key."""
+    """Does nothing, for a request without a key."""
 
 
 def do_once(
@@ -74,15 +73,16 @@ def do_once(
     do: Callable[[NoteMade], T],
     load: Callable[[C, str], T],
 ) -> tuple[T, bool]:
-    """Returns what the request made, and whether that was there before. load: by its id.
+    """Returns the object that the request created, and whether an earlier request created it.
 
-    Raises InputError where the key came with another body, and as `do`.
+    load: loads the object by its id.
+    Raises InputError if an earlier request had the same key and another body; errors of `do`.
     """
 
     def note(tx: Transaction, made: str) -> None:
         IdempotentRequests(tx).forget(tx.now() - KEEP)
         if not IdempotentRequests(tx).add_new(replace(request, made=made)):
-            raise Conflict("the same request was sent twice at once")
+            raise Conflict("two requests with this Idempotency-Key arrived at the same time")
 
     made = _find_made(ctx, request)
     if not made:
@@ -100,5 +100,7 @@ def _find_made(ctx: World, request: IdempotentRequest) -> str:
     if known is None or known.sent_at + KEEP <= request.sent_at:
         return ""
     if known.request_hash != request.request_hash:
-        raise InputError("this Idempotency-Key came before with another body: take a new key")
+        raise InputError(
+            "an earlier request used this Idempotency-Key with another body: use a new key"
+        )
     return known.made

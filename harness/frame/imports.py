@@ -1,7 +1,6 @@
-"""Imports large libraries without looking for garbage among what they make: while something is
-imported (`pause_garbage_collection`), from a process's first line on (`put_off_collection`),
-and afterwards (`leave_modules_alone`); `leave_alone_what_serves` does it for what a process
-serves with. `import_plain_structlog` leaves out what our logs never use.
+"""Speeds up imports of large libraries: these functions keep the garbage collector from
+searching modules, which stay until the process ends. `import_plain_structlog` skips a library
+that our logs never use.
 """
 
 import gc
@@ -10,15 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-# Objects more than were freed. A command makes less than that on its way to its answer.
+# The surplus of allocated over freed objects that starts a collection. A command allocates
+# less.
 STARTING: Final = 400_000
-USUAL: Final = gc.get_threshold()  # this interpreter's own
+USUAL: Final = gc.get_threshold()  # the interpreter's default
 
 
 @contextmanager
 def pause_garbage_collection() -> Iterator[None]:
-    """Pauses the garbage collector: modules stay, so looking for garbage among them finds none
-    and takes a quarter of the time of importing a library such as Inspect.
+    """Pauses the garbage collector inside the block. Searching modules for garbage finds none,
+    and takes a quarter of the import time of a library such as Inspect.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -30,36 +30,36 @@ def pause_garbage_collection() -> Iterator[None]:
 
 
 def import_plain_structlog() -> None:
-    """Imports structlog without rich, with which it would paint tracebacks on a terminal. Ours
-    are JSON, or one line.
+    """Imports structlog without rich, which formats tracebacks for a terminal. Our tracebacks
+    are JSON or one line.
     """
     if "structlog" in sys.modules or "rich" in sys.modules:
         return
-    sys.modules["rich"] = None  # type: ignore[assignment]  # as the import system has it
+    sys.modules["rich"] = None  # type: ignore[assignment]  # marks it as not importable
     try:
-        import structlog  # noqa: F401, PLC0415 - now, and for whoever imports it later
+        import structlog  # noqa: F401, PLC0415 - later imports get this module
     finally:
         del sys.modules["rich"]
 
 
 def put_off_collection() -> None:
-    """Lets a process that begins collect only when it has made as much as all its modules: a
-    short command never does, and takes a fifth less time.
+    """Delays the first collection of a starting process until it has allocated more than its
+    modules need. A short command then never collects, and takes a fifth less time.
     """
     gc.set_threshold(STARTING, *USUAL[1:])
 
 
 def leave_modules_alone() -> None:
-    """Lets a process that serves collect as usual from now on, what is there by now left out:
-    that stays.
+    """Restores the usual collections for a serving process, but excludes all objects that
+    exist now.
     """
     gc.freeze()
     gc.set_threshold(*USUAL)
 
 
 def leave_alone_what_serves() -> None:
-    """Leaves out of all collections what a process is about to serve with, the application with
-    its endpoints: a call that makes many objects would wait until all of these were looked at.
+    """Excludes a process's application and endpoints from collections. Otherwise a call that
+    allocates many objects would wait while the collector searches the application.
     """
     gc.collect()
     gc.freeze()

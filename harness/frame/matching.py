@@ -1,6 +1,9 @@
-"""Says whether a value is valid against a JSON schema (Draft 2020-12), within limits: schemas
-come from clients and suites' authors, values from models. No schema is fetched. `jsonschema`
-takes a tenth of a second to load, hence late.
+"""Matches values against users' regular expressions and JSON schemas, within limits.
+
+A regular expression of a few characters can run for years on a hostile text. `regex` accepts
+the syntax of `re`, and supports a timeout. Schemas (Draft 2020-12) come from clients and suite
+authors, values from models; Swapgate fetches no schema that another one refers to. `jsonschema`
+takes 0.1 s to import, so functions import it late.
 """
 
 import json
@@ -41,12 +44,12 @@ class BoundedPattern:
 
     @cached_property
     def _compiled(self) -> "regex.Pattern[str]":
-        import regex  # noqa: PLC0415 - 4 MiB, for those alone who have an expression
+        import regex  # noqa: PLC0415 - it takes 4 MiB, and few installations have a pattern
 
         try:
             return regex.compile(self.pattern, regex.IGNORECASE if self.ignore_case else 0)
         except regex.error as error:
-            raise InputError(f"{self.pattern!r} is no regular expression: {error}") from None
+            raise InputError(f"{self.pattern!r} is not a regular expression: {error}") from None
 
     def matches_whole(self, text: str) -> bool:
         return self._timed("fullmatch", text) is not None
@@ -55,12 +58,12 @@ class BoundedPattern:
         return self._timed("search", text) is not None
 
     def spans(self, text: str) -> Sequence[tuple[int, int]]:
-        """Returns start and end of every match that is not empty."""
+        """Returns start and end of each match that is not empty."""
         return self._timed("finditer", text) or ()
 
     def _timed(self, method: str, text: str) -> Any:
         try:
-            # concurrent: the other threads of the process go on meanwhile.
+            # concurrent: other threads of the process run meanwhile.
             found = getattr(self._compiled, method)(
                 text, timeout=MATCH_TIMEOUT_S, concurrent=True
             )
@@ -80,19 +83,19 @@ _Keyword = Callable[[Any, Any, Any, Any], Iterable[Any] | None]
 
 @dataclass(frozen=True, slots=True)
 class SchemaLimits:
-    steps: int  # keywords, each as often as it is applied
-    depth: int  # of keywords within keywords
-    patterns: bool  # regular expressions and what compares all members with one another
+    steps: int  # the most applications of keywords
+    depth: int  # the deepest nesting of keywords
+    patterns: bool  # whether to apply regular expressions and comparisons of all members
 
 
 # On an event loop: 1000 steps are about 2 ms.
 REQUEST_LIMITS: Final = SchemaLimits(steps=1000, depth=32, patterns=False)
 
-# In a thread beside one.
+# In a thread beside an event loop.
 THREAD_LIMITS: Final = SchemaLimits(steps=20_000, depth=32, patterns=False)
 
-# In a worker of its own. The depth is far from the interpreter's limit of recursion, past which
-# the library's Rust part panics, and that is no Exception.
+# In a separate worker. The depth stays far below the interpreter's recursion limit. Beyond that
+# limit the library's Rust part panics, and `except Exception` does not catch a panic.
 SUITE_LIMITS: Final = SchemaLimits(steps=1_000_000, depth=100, patterns=True)
 _PATTERNS: Final = frozenset(
     {
@@ -127,15 +130,15 @@ _STEPS: Final = _Steps()
 
 
 def load_judge() -> None:
-    """Loads the library, a tenth of a second: beforehand, and not on the event loop."""
+    """Imports the library before the first use, because this takes 0.1 s of an event loop."""
     _validator_class(patterns=False)
 
 
 def is_valid(value: object, schema: object, limits: SchemaLimits) -> bool:
-    """Whether the value is valid.
+    """Returns whether the value is valid.
 
-    Raises SchemaTooLarge past the limits, PatternTooSlow, and an error of the library for what
-    is no schema, or refers to one that is not in it.
+    Raises SchemaTooLarge beyond the limits, PatternTooSlow, and the library's error for an
+    invalid schema or one that refers to another schema.
     """
     _STEPS.begin(limits)
     return bool(_validator(schema, patterns=limits.patterns).is_valid(value))
@@ -144,14 +147,14 @@ def is_valid(value: object, schema: object, limits: SchemaLimits) -> bool:
 def matches_schema(
     value: object, schema: object, limits: SchemaLimits = REQUEST_LIMITS
 ) -> bool:
-    """Whether the value is valid; also where that cannot be told, or there is no schema."""
+    """Returns whether the value is valid. True if the check fails or there is no schema."""
     if not isinstance(schema, Mapping):
         return schema is not False
     if not schema:
         return True
     try:
         return is_valid(value, schema, limits)
-    except Exception:  # noqa: BLE001 - too much, or no schema: of that its provider tells the client
+    except Exception:  # noqa: BLE001 - the provider reports an invalid schema to the client
         return True
 
 
@@ -159,7 +162,7 @@ def schema_fault(schema: object) -> str:
     return _fault(_SORTED.encode(schema))
 
 
-# Built once: `json.dumps` would build one for each item of a suite.
+# Built once, because `json.dumps` would build an encoder for each item of a suite.
 _SORTED: Final = json.JSONEncoder(sort_keys=True)
 
 

@@ -1,6 +1,5 @@
-"""Every metric that a router or the control plane shows at /metrics, by the name that
-Prometheus stores, without the `_total` of a counter; docs/reference/metrics.md is written from
-it.
+"""Defines each metric that a router or the control plane exports at /metrics, by its Prometheus
+name without a counter's `_total`. `make docs` generates docs/reference/metrics.md from it.
 """
 
 from collections.abc import Mapping
@@ -25,37 +24,37 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_request_duration_seconds": MetricSpec(
         _H,
-        "To the last byte of an answer, by the target that answered or was tried last",
+        "Time to an answer's last byte, by the target that answered or was tried last",
         ("route", "provider", "target", "outcome"),
     ),
     "swapgate_time_to_first_token_seconds": MetricSpec(
         _H,
-        "From a stream's request to its first output, failovers included",
+        "Time from a stream's request to its first output, including failovers",
         ("route", "provider", "target"),
     ),
     "swapgate_attempts": MetricSpec(
         _C,
-        "Calls of a provider; failure_class is `none` for calls that answered",
+        "Calls to a provider; failure_class is `none` for successful calls",
         ("provider", "target", "failure_class"),
     ),
     "swapgate_failovers": MetricSpec(
         _C,
-        "Requests that left a target for the next one, or found its circuit open",
+        "Requests that moved to the next target after a failure or at an open circuit",
         ("route", "provider", "target", "failure_class"),
     ),
     "swapgate_feedback": MetricSpec(
         _C,
-        "Feedback; verdict is good, bad, or none for a label alone",
+        "Feedback; verdict is good, bad, or none for a label without a verdict",
         ("route", "arm", "verdict", "label"),
     ),
     "swapgate_irregular_answers": MetricSpec(
         _C,
-        "Answers that were passed on with a fault of their end, or with NaN in an event",
+        "Answers that the router passed on although they end wrongly or have NaN in an event",
         ("target", "what"),
     ),
     "swapgate_refused_pieces": MetricSpec(
         _C,
-        "Answers that a provider gave only without a piece of the conversation; piece is "
+        "Answers that a provider gave only after the router removed a piece; piece is "
         "thinking, reasoning, no_reasoning, signature, beta or field",
         ("target", "piece"),
     ),
@@ -66,7 +65,7 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_internal_errors": MetricSpec(
         _C,
-        "Faults of the router's own, by its part and the arm of the request",
+        "Faults in the router's code, by its part and the arm of the request",
         ("part", "arm"),
     ),
     "swapgate_tokens": MetricSpec(_C, "Tokens as providers report them", ("target", "kind")),
@@ -75,35 +74,35 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_breaker_state": MetricSpec(_G, "0 closed, 1 half open, 2 open", ("target",)),
     "swapgate_target_pause_seconds": MetricSpec(
-        _G, "Seconds left of a pause that the target's provider asked for", ("target",)
+        _G, "Seconds left of the pause that the target's provider asked for", ("target",)
     ),
     "swapgate_learned_repairs": MetricSpec(
         _G,
-        "1 while this field is left out or changed: the target refused it",
+        "1 while the router omits or changes this field, because the target refused it",
         ("target", "field"),
     ),
     "swapgate_health_check_up": MetricSpec(
         _G, "1 when the target answered its last health check, or a request since", ("target",)
     ),
     "swapgate_health_check_duration_seconds": MetricSpec(
-        _G, "How long the target's last health check took", ("target",)
+        _G, "Duration of the target's last health check", ("target",)
     ),
     "swapgate_routing_revision": MetricSpec(_G, "The routing revision that the worker serves"),
     "swapgate_snapshot_age_seconds": MetricSpec(
-        _G, "Since the worker last saw that its revision is current"
+        _G, "Seconds since the worker last confirmed that its revision is current"
     ),
-    "swapgate_router_stale": MetricSpec(_G, "1 while the database is away"),
+    "swapgate_router_stale": MetricSpec(_G, "1 while the database is unavailable"),
     "swapgate_router_revision_refused": MetricSpec(
-        _G, "1 while a new revision does not validate, and the one before it serves"
+        _G, "1 while the worker serves the previous revision because the new one is invalid"
     ),
     "swapgate_router_workers": MetricSpec(_G, "Workers that serve"),
-    "swapgate_router_requests_under_way": MetricSpec(_G, "Requests that are being answered"),
+    "swapgate_router_requests_under_way": MetricSpec(_G, "Requests in progress"),
     "swapgate_router_agents_under_way": MetricSpec(
-        _G, "Requests to the agents process that are being answered"
+        _G, "Requests to the agents process in progress"
     ),
     "swapgate_router_tasks": MetricSpec(_G, "Tasks of the worker's event loop"),
     "swapgate_observations_dropped": MetricSpec(
-        _C, "Rows of observations that database, spool and memory did not take"
+        _C, "Rows of observations that database, spool and memory did not accept"
     ),
 }
 
@@ -117,73 +116,73 @@ def _about(meanings: Mapping[str, str]) -> dict[str, MetricSpec]:
 # What a router's processes count about themselves.
 PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
     {
-        "agent_callers_refused": "Calls of agents with a header that is not believed",
-        "agents_broke_off": "Answers of the agents process that ended before their end",
+        "agent_callers_refused": "Calls of agents with a header that does not verify",
+        "agents_broke_off": "Answers of the agents process that broke off",
         "agents_refused_when_full": "Requests to agents that were refused: too many waited",
-        "agents_requests": "Requests that were passed on to the agents process",
-        "agents_unavailable": "Requests that the agents process did not take",
-        "alerts_dropped": "Alerts that found no room in memory",
-        "budget_stopped": "Requests that were refused since their key's budget is spent",
+        "agents_requests": "Requests that the router passed to the agents process",
+        "agents_unavailable": "Requests that the agents process did not accept",
+        "alerts_dropped": "Alerts that did not fit into memory",
+        "budget_stopped": "Requests that were refused because their key's budget is spent",
         "callers_gone": "Requests whose client left before the answer",
         "canaries_aborted": "Canaries that this router ended by its own evidence",
-        "captures_dropped": "Copies of requests that found no room, or no database",
+        "captures_dropped": "Copies of requests that did not fit, or found no database",
         "captures_over_day": "Copies of requests past the route's `capture_per_day`",
         "captures_refused": "Requests whose client does not want a copy kept",
-        "captures_repeated": "Copies of a question that was kept already",
-        "captures_stored": "Copies of requests that were kept",
-        "captures_too_large": "Requests that are too large to be kept",
-        "captures_unreadable": "Copies that are not what their protocol says",
-        "claims_failed": "Times that the ledger of callers did not take a block",
+        "captures_repeated": "Copies of a question that is stored already",
+        "captures_stored": "Copies of requests that were stored",
+        "captures_too_large": "Requests that are too large to be stored",
+        "captures_unreadable": "Copies that do not follow their protocol",
+        "claims_failed": "Times that the ledger of callers did not accept a block",
         "failover_rows_dropped": "Rows of the failover log past 20 a second",
         "flushes_failed": "Times that observations did not reach the database",
-        "internal_errors": "Faults of the router's own, in all its parts",
-        "judge_asked": "Answers that the canary's judge was asked about",
-        "judge_bad": "Answers that it found bad",
-        "judge_budget_unknown": "Answers not drawn, since the judge's spending is unknown",
-        "judge_circuit_open": "Answers not drawn, since the judge's circuit is open",
-        "judge_declined": "Answers not drawn, since the client does not want it",
-        "judge_failed": "Times that it did not answer",
-        "judge_full": "Answers not drawn, since too many wait for the judge",
-        "judge_good": "Answers that it found good",
-        "judge_no_verdict": "Answers that it gave no verdict on",
-        "judge_over_monthly_cap": "Answers not drawn, since the monthly cap is reached",
-        "judge_over_budget": "Answers not drawn, since the judge's money is spent",
-        "judge_resting": "Answers not drawn, since the judge failed a moment ago",
-        "judge_too_large": "Answers not drawn, since the request is too large",
+        "internal_errors": "Faults in the router's code, in all its parts",
+        "judge_asked": "Answers that the router sent to the canary's judge",
+        "judge_bad": "Answers that the judge found bad",
+        "judge_budget_unknown": "Answers not drawn because the judge's spending is unknown",
+        "judge_circuit_open": "Answers not drawn because the judge's circuit is open",
+        "judge_declined": "Answers not drawn because the client opts out",
+        "judge_failed": "Times that the judge did not answer",
+        "judge_full": "Answers not drawn because too many wait for the judge",
+        "judge_good": "Answers that the judge found good",
+        "judge_no_verdict": "Answers for which the judge gave no verdict",
+        "judge_over_monthly_cap": "Answers not drawn because the monthly cap is reached",
+        "judge_over_budget": "Answers not drawn because the judge's budget is spent",
+        "judge_resting": "Answers not drawn because the judge failed a moment ago",
+        "judge_too_large": "Answers not drawn because the request is too large",
         "judge_unreadable": "Verdicts of the judge that cannot be read",
         "judge_without_answer": "Drawn requests that had no answer to judge",
-        "log_events_dropped": "Lines of the log that found no room",
+        "log_events_dropped": "Log lines that did not fit into memory",
         "rate_limited": "Requests over a limit of their key",
         "reloads": "Reloads of the configuration (SIGHUP)",
-        "reloads_refused": "Reloads that were refused, since the file is wrong",
+        "reloads_refused": "Reloads that were refused because the file is wrong",
         "reports_refused": "Reports of a worker that its parent could not read",
         "refused_when_full": "Requests over `router.max_concurrent`",
         "requests_without_price": "Answers of targets without a price",
         "rows_refused": "Rows of observations that the database refused",
         "rows_spooled": "Rows of observations that wait on disk",
-        "rows_written": "Rows of observations that the database took",
-        "shadow_budget_unknown": "Requests not mirrored, since the spending is unknown",
-        "shadow_circuit_open": "Requests not mirrored, since the candidate's circuit is open",
-        "shadow_declined": "Requests not mirrored, since the client does not want it",
-        "shadow_dropped": "Requests not mirrored, since as many as may be are under way",
+        "rows_written": "Rows of observations that the database accepted",
+        "shadow_budget_unknown": "Requests not mirrored because the spending is unknown",
+        "shadow_circuit_open": "Requests not mirrored because the candidate's circuit is open",
+        "shadow_declined": "Requests not mirrored because the client opts out",
+        "shadow_dropped": "Requests not mirrored because the most copies are in progress",
         "shadow_mirrored": "Requests that were mirrored to a candidate",
-        "shadow_not_repeatable": "Requests not mirrored, since asking twice acts twice",
-        "shadow_over_monthly_cap": "Requests not mirrored, since the monthly cap is reached",
-        "shadow_over_budget": "Requests not mirrored, since the shadow's money is spent",
-        "shadow_resting": "Requests not mirrored, since the candidate failed a moment ago",
-        "shadow_too_large": "Requests not mirrored, since they are too large",
-        "shadow_unable": "Requests not mirrored, since the candidate lacks what they need",
+        "shadow_not_repeatable": "Requests not mirrored because a second call would act twice",
+        "shadow_over_monthly_cap": "Requests not mirrored because the monthly cap is reached",
+        "shadow_over_budget": "Requests not mirrored because the shadow's budget is spent",
+        "shadow_resting": "Requests not mirrored because the candidate failed a moment ago",
+        "shadow_too_large": "Requests not mirrored because they are too large",
+        "shadow_unable": "Requests not mirrored because the candidate lacks an ability",
         "shadow_unreadable": "Mirrored requests whose answer could not be compared",
         "unnamed_callers": "Requests that named no caller",
-        "switch_in_effect": "Requests under a kill switch that went where it says",
-        "switch_not_in_effect": "Requests under a kill switch that could not go there",
-        "tools_serialized": "Requests whose tool calls were made one at a time",
-        "units_counted_elsewhere": "Callers that another router had counted already",
+        "switch_in_effect": "Requests that followed a kill switch",
+        "switch_not_in_effect": "Requests that could not follow a kill switch",
+        "tools_serialized": "Requests whose tool calls ran one at a time",
+        "units_counted_elsewhere": "Callers that another router had already counted",
         "unknown_keys": "Requests with a key that is unknown, revoked or expired",
         "unscored_in_handover": "Requests of conversations older than the canary's share",
-        "unscored_in_haste": "Requests with a deadline of the client's own that is too short",
+        "unscored_in_haste": "Requests whose client set too short a deadline",
         "unscored_units": "Callers whose outcome came after their canary had ended",
-        "worker_restarts": "Workers that ended and were started again",
+        "worker_restarts": "Workers that ended and were restarted",
     }
 )
 CONTROL_METRICS: Final[Mapping[str, MetricSpec]] = {
@@ -195,16 +194,16 @@ CONTROL_METRICS: Final[Mapping[str, MetricSpec]] = {
         _G, "Evidence of harm, as the natural logarithm of an e-value", ("route",)
     ),
     "swapgate_canary_distance_to_trip": MetricSpec(
-        _G, "How much more log e rolls the canary back", ("route",)
+        _G, "Increase of log e that would roll the canary back", ("route",)
     ),
     "swapgate_reconcile_age_seconds": MetricSpec(
-        _G, "Since the control plane last looked at proposals and canaries"
+        _G, "Seconds since the control plane last checked proposals and canaries"
     ),
 }
 _ROUTERS: Final = {**ROUTER_METRICS, **PROCESS_COUNTERS}
 
 
 def router_metric(name: str) -> MetricSpec:
-    """Describes a router's metric; one that is not in the table is a counter of that name."""
+    """Describes a router's metric. An unknown name is a counter."""
     unknown = MetricSpec(_C, name.removeprefix("router_").replace("_", " "))
     return _ROUTERS.get(f"swapgate_{name}", unknown)

@@ -12,19 +12,18 @@ from typing import Final
 from harness.frame.errors import ConfigError, InputError, NotFound
 from harness.frame.suggestions import did_you_mean
 
-# They lie beside `harness`: in the checkout, and in a wheel below `swapgate` (ADR 0030).
+# The folder that contains `harness`: the checkout, or `swapgate` in a wheel (ADR 0030).
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def path(name: str) -> Path:
-    """The file or folder `name`: `datasets`, `docs`, `migrations` or `config/default.yaml`.
-
-    Raises ConfigError when this installation lacks it.
+    """Returns the file or folder `name`: `datasets`, `docs`, `migrations` or
+    `config/default.yaml`. Raises ConfigError if this installation lacks it.
     """
     if (ROOT / name).exists():
         return ROOT / name
     raise ConfigError(
-        f"this installation of Swapgate lacks {name!r}, looked for in {ROOT}: install it again"
+        f"this installation of Swapgate has no {name!r} in {ROOT}: install Swapgate again"
     )
 
 
@@ -44,7 +43,7 @@ class DocsPage:
 
     @property
     def html(self) -> Path | None:
-        """Returns the page in the docs site; None where that is not built."""
+        """Returns the page in the docs site; None if the site is not built."""
         built = SITE / f"{self.name}.html"
         return built if built.exists() else None
 
@@ -57,7 +56,7 @@ class DocsPage:
 
 
 def list_pages() -> list[DocsPage]:
-    """Lists every page, by name. Raises ConfigError where the docs are not installed."""
+    """Lists all pages by name. Raises ConfigError if the docs are not installed."""
     folder = path("docs")
     names = (
         file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.md")
@@ -66,9 +65,9 @@ def list_pages() -> list[DocsPage]:
 
 
 def find_page(name: str) -> DocsPage:
-    """Finds a page by its path or by the last part of it.
+    """Finds a page by its path or by the last part of its path.
 
-    Raises NotFound for none, InputError for several, ConfigError without docs.
+    Raises NotFound if no page matches, InputError if several do, ConfigError without docs.
     """
     wanted = _plain(name)
     pages = list_pages()
@@ -78,15 +77,15 @@ def find_page(name: str) -> DocsPage:
         names = [page.name for page in pages]
         near = did_you_mean(name, [*names, *(path.rpartition("/")[2] for path in names)])
         raise NotFound(
-            f"the docs have no page {name!r}{near}; `swapgate docs list` has them all"
+            f"the docs have no page {name!r}{near}; `swapgate docs list` shows all pages"
         )
     if len(found) > 1:
-        both = ", ".join(page.name for page in found)
-        raise InputError(f"{name!r} is several pages: {both}; name one with its folder")
+        matches = ", ".join(page.name for page in found)
+        raise InputError(f"{name!r} matches several pages: {matches}; add the folder")
     return found[0]
 
 
 def _plain(name: str) -> str:
-    """Drops what people may write or leave out: case, `_` for `-`, `docs/`, `.md`, `/index`."""
+    """Ignores case, `_` for `-`, and an optional `docs/`, `.md`, `.html` or `/index`."""
     plain = name.strip().lower().replace("_", "-").removeprefix("docs/")
     return plain.removesuffix(".md").removesuffix(".html").removesuffix("/index")

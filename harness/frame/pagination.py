@@ -1,4 +1,4 @@
-"""Long lists are read in pages; a cursor marks where the next page begins."""
+"""Pages of long lists; a cursor marks the start of the next page."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from harness.frame.signing.signed_rows import RowFault
 T = TypeVar("T")
 S = TypeVar("S")
 
-# Of a list that grows for ever, at once. Who needs what lies further back asks by a cursor.
+# The most rows of an unbounded list in one response. A cursor gets the older rows.
 MOST_LISTED: Final = 1000
 INVALID_ROWS_HINT: Final = "not signed by this installation: run `swapgate db check`"
 
@@ -20,7 +20,7 @@ INVALID_ROWS_HINT: Final = "not signed by this installation: run `swapgate db ch
 @dataclass(frozen=True, slots=True)
 class PageRequest:
     limit: int = 100  # rows at most
-    after: str | None = None  # the cursor that the page before ended with (`Page.next`)
+    after: str | None = None  # the `next` cursor of the previous page
 
 
 FIRST_PAGE: Final = PageRequest()
@@ -29,10 +29,9 @@ FIRST_PAGE: Final = PageRequest()
 @dataclass(frozen=True)
 class Page(Sequence[T], Generic[T]):
     items: Sequence[T]
-    total: int  # how many rows there are in all
-    next: str | None = None  # the cursor of the page behind this one, None at the end
-    # Rows of this page that are left out of its items, because they are not as they were
-    # signed.
+    total: int  # the number of rows in the whole list
+    next: str | None = None  # the cursor of the next page; None at the end
+    # Rows that `items` omits because their signatures are invalid.
     invalid: Sequence[RowFault] = ()
 
     @overload
@@ -63,7 +62,7 @@ def read_all(load: Callable[[PageRequest], Page[T]]) -> Iterator[T]:
 
 
 def encode_cursor(values: Sequence[object]) -> str:
-    """Encodes what names a row in its list's order."""
+    """Encodes the values that identify a row's position in its list."""
     return ",".join(quote(_text(value), safe=":") for value in values)
 
 
@@ -73,7 +72,7 @@ def decode_cursor(text: str, kinds: Sequence[type]) -> list[object]:
         return [_value(part, kind) for part, kind in zip(parts, kinds, strict=True)]
     except (ValueError, OverflowError):
         raise InputError(
-            f"{text!r} is no cursor of this list: give the `next` of its page before"
+            f"{text!r} is not a cursor of this list: use the `next` of the previous page"
         ) from None
 
 

@@ -1,5 +1,10 @@
-"""Turns dataclasses into data that JSON can hold, and back by the types of their fields. A
-class with `as_json` or `from_json` is written or read by it.
+"""Converts objects to data that JSON can hold, and back, and hashes it.
+
+`to_plain` and `from_plain` are for storage: they convert dataclasses by the types of their
+fields, or by a class's own `as_json` and `from_json`. `to_shown` is for the CLI, REST and the
+dashboard: it omits secrets, and uses camelCase for a `CamelCase` class. `digest`,
+`hash_content` and `short_hash` return the same hash on every machine. Hashes that need a secret
+or that each request computes are in the modules of their subjects.
 """
 
 import json
@@ -23,7 +28,7 @@ def canonical_json(value: object) -> str:
     return _CANONICAL.encode(value)
 
 
-# Built once: `json.dumps` would build one for each value.
+# Built once, because `json.dumps` would build an encoder for each value.
 _CANONICAL: Final = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
 )
@@ -41,13 +46,13 @@ def hash_content(content: bytes | str) -> str:
 
 
 def short_hash(text: str, size: int = 8) -> bytes:
-    """Computes the BLAKE2b hash of a text, `size` bytes long. Not hash(): Python salts it per
-    process, and two would disagree.
+    """Computes the BLAKE2b hash of a text, `size` bytes long. Python's hash() differs between
+    processes.
     """
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
 
-# Types that most values have come first: to ask an abstract class takes longer.
+# The most frequent types come first, because a check against an abstract class is slower.
 _MAPPINGS: Final = (dict, Mapping)
 _SEQUENCES: Final = (list, tuple, Sequence)
 _SCALARS: Final = frozenset({str, int, float, bool, NoneType})
@@ -56,13 +61,13 @@ Reader = Callable[[Any], Any]
 
 
 class CamelCase:
-    """Shown with camelCase names, as the providers' fields are known elsewhere (D1)."""
+    """Shown with camelCase names, which other tools use for providers' fields (D1)."""
 
     __slots__ = ()
 
 
 class ShownAsJson(ABC):
-    """Shown as its `as_json` says, and not by its fields."""
+    """Shown as the result of `as_json` instead of by its fields."""
 
     __slots__ = ()
 
@@ -71,7 +76,7 @@ class ShownAsJson(ABC):
 
 
 class ShowsMore(ABC):
-    """Shown with values beside its fields."""
+    """Shown with further values in addition to its fields."""
 
     __slots__ = ()
 
@@ -80,12 +85,14 @@ class ShowsMore(ABC):
 
 
 def to_plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
-    """Sets become sorted lists, enumerations their values, moments and days ISO 8601."""
+    """Converts sets to sorted lists, enumerations to their values, dates and times to
+    ISO 8601.
+    """
     if type(value) in _SCALARS:
         return value
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, str):  # of a type of its own
+    if isinstance(value, str):  # a subclass of str
         return value
     if isinstance(value, _MAPPINGS):
         return {to_plain(key): to_plain(item) for key, item in value.items()}
@@ -103,8 +110,8 @@ def to_plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
 
 
 def from_plain(kind: Any, data: Any, **known: Any) -> Any:
-    """Reads what `to_plain` wrote of a value of this type. known: fields that are read already.
-    Raises ValueError, KeyError, TypeError or AttributeError for any other data.
+    """Reads a value that `to_plain` wrote. known: fields that the caller has already read.
+    Raises ValueError, KeyError, TypeError or AttributeError for other data.
     """
     if known:
         return read_fields(kind, {k: v for k, v in data.items() if k not in known}, **known)
@@ -114,7 +121,7 @@ def from_plain(kind: Any, data: Any, **known: Any) -> Any:
 
 @cache
 def reader(kind: Any) -> Reader | None:  # noqa: C901, PLR0911 - one for each kind
-    """Builds what reads a value of this type; None where JSON has the value as it is."""
+    """Builds the reader of a type; None if JSON holds its values unchanged."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (UnionType, Union):
         options = [option for option in arguments if option is not NoneType]
@@ -146,7 +153,7 @@ def reader(kind: Any) -> Reader | None:  # noqa: C901, PLR0911 - one for each ki
 
 
 def read_object(text: str | bytes) -> dict[str, Any] | None:
-    """Reads a JSON object, of anybody's text; None for anything else."""
+    """Reads a JSON object from an untrusted text; None if the text is not a JSON object."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -180,7 +187,7 @@ def _read_number(data: Any) -> Any:
 
 
 def read_fields(kind: Any, data: Mapping[str, Any], **known: Any) -> Any:
-    """Reads a dataclass by its fields, though it has a `from_json`."""
+    """Reads a dataclass by its fields, even if it has a `from_json`."""
     readers = _readers(kind)
     read = {}
     for name, value in data.items():
@@ -197,12 +204,12 @@ def _readers(kind: type) -> Mapping[str, Reader | None]:
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 _PLAIN = frozenset({type(None), bool, str, int, float})
 
-# Of no use to a reader, and of some to a thief.
+# These fields do not help a reader, and could help a thief.
 HIDDEN = frozenset({"hash", "ciphertext", "secret", "ledger_salt"})
 
 
 def shown_name(kind: type, name: str) -> str:
-    """What a field of this type is called in an answer."""
+    """Returns the name of a field of this type in a response."""
     if not issubclass(kind, CamelCase):
         return name
     first, *others = name.split("_")
@@ -210,10 +217,10 @@ def shown_name(kind: type, name: str) -> str:
 
 
 def to_shown(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of value
-    """Turns a value into plain JSON: dataclasses become objects, times ISO 8601, enums their
-    words. Raises TypeError.
+    """Converts a value to plain JSON: dataclasses to objects, times to ISO 8601, enums to
+    their words. Raises TypeError.
     """
-    if type(value) in _PLAIN:  # most values, and an enum is of a type of its own
+    if type(value) in _PLAIN:  # most values; an enum has its own type
         return value  # type: ignore[return-value]  # as its type says
     match value:
         case IntEnum():
@@ -222,7 +229,7 @@ def to_shown(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of v
             return to_shown(value.value)
         case bool() | str() | int() | float():
             return value
-        case date():  # and datetime, which is one
+        case date():  # includes datetime
             return value.isoformat()
         case Mapping():
             return {str(key): to_shown(inner) for key, inner in value.items()}
@@ -243,7 +250,7 @@ def write_json(value: object, *, indent: int | None = None) -> str:
     plain = to_shown(value)
     try:
         text = json.dumps(plain, ensure_ascii=False, indent=indent, allow_nan=False)
-    except ValueError:  # hardly any value has one, and to look for it takes as long as to write
+    except ValueError:  # few values are infinite, and a search takes as long as the writing
         finite = _without_infinities(plain)
         text = json.dumps(finite, ensure_ascii=False, indent=indent, allow_nan=False)
     return escape_surrogates(text)
@@ -274,8 +281,8 @@ def _shown_fields(kind: type) -> tuple[tuple[str, str], ...]:
 
 
 def escape_surrogates(text: str) -> str:
-    r"""Writes the lone surrogates in a JSON text as JSON's escapes: a client may send one, and
-    UTF-8 has none.
+    r"""Writes lone surrogates in a JSON text as JSON escapes: a client may send a lone
+    surrogate, and UTF-8 cannot encode it.
 
     >>> escape_surrogates('"half a pair \ud83d"')
     '"half a pair \\ud83d"'

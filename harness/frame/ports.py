@@ -1,5 +1,5 @@
-"""Protocols of the world around a process: clock, random ids, ciphers, signatures, rate limits,
-and the services to which alerts go.
+"""Protocols for the environment of a process: clock, random ids, ciphers, signatures, rate
+limits and alert sinks. `World` holds those that alerts and idempotent requests need.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 class Clock(Protocol):
     def now(self) -> datetime:
-        """Returns the wall time, in UTC, aware."""
+        """Returns the wall time as an aware UTC datetime."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never jump; for durations and deadlines within one process."""
+        """Returns seconds that never jump; for durations and deadlines within one process."""
         ...
 
 
 class Calendar(Protocol):
     def next_time(self, cron: str, after: datetime) -> datetime | None:
-        """Returns the first time later than `after` that a cron expression names (five fields,
-        UTC); None for one that never comes. Raises InputError for no such expression.
+        """Returns the first time after `after` that a cron expression (five fields, UTC)
+        matches; None if no time matches. Raises InputError for a malformed expression.
         """
         ...
 
@@ -46,19 +46,17 @@ class Chance(Protocol):
 
 
 class Cipher(Protocol):
-    """Encrypts what must not be read in the database, on disk or in a backup."""
+    """Encrypts values that must not be readable in the database, on disk or in a backup."""
 
     def encrypt(self, text: str) -> str: ...
 
     def decrypt(self, token: str) -> str:
-        """Decrypts a token of `encrypt`. Raises DecryptionFailed, ConfigError without any
-        key.
-        """
+        """Decrypts a token of `encrypt`. Raises DecryptionFailed; ConfigError without a key."""
         ...
 
     def reencrypt(self, token: str) -> str:
-        """Encrypts the text of a token anew with the newest key. Raises DecryptionFailed,
-        ConfigError without any key.
+        """Encrypts a token's text again with the newest key. Raises DecryptionFailed;
+        ConfigError without a key.
         """
         ...
 
@@ -67,7 +65,7 @@ class Signer(Protocol):
     """Signs with this process's private key."""
 
     def sign(self, payload: bytes) -> str:
-        """Signs a payload: `<key id>.<base64url>`. Raises ConfigError without a private key."""
+        """Returns `<key id>.<base64url>`. Raises ConfigError without a private key."""
         ...
 
 
@@ -75,10 +73,10 @@ class Verifier(Protocol):
     """Verifies signatures with public keys alone."""
 
     def check(self, payload: bytes, signature: str, purpose: KeyPurpose) -> None:
-        """Verifies a signature. purpose: of the key that must have signed; one of `control` may
-        sign everything.
+        """Verifies a signature; an implementation may remember valid signatures.
 
-        Raises SignatureInvalid, ConfigError without a keyring. What held once is remembered.
+        purpose: the required purpose of the signing key. A `control` key may sign every row.
+        Raises SignatureInvalid; ConfigError without a keyring.
         """
         ...
 
@@ -87,10 +85,10 @@ class Signatures(Signer, Verifier, Protocol): ...
 
 
 class RateBook(Protocol):
-    """Keeps the state of rate limits by name. Never waits, never raises."""
+    """Keeps the states of rate limits by key. Its methods neither wait nor raise."""
 
     def change(self, key: str, change: Callable[[RateState], RateState]) -> RateState:
-        """Replace the key's state by what comes of it; the state before."""
+        """Replaces the key's state with the result of `change`. Returns the previous state."""
         ...
 
     def close(self) -> None: ...
@@ -102,18 +100,18 @@ class AlertSinks(Protocol):
     def takes(self, sink: str, kind: AlertKind) -> bool: ...
 
     def send(self, sink: str, message: AlertMessage) -> None:
-        """Sends a message, in a bounded time. Raises DeliveryFailed, without any secret."""
+        """Sends a message within a bounded time. Raises DeliveryFailed, without any secret."""
         ...
 
 
 @dataclass(frozen=True)
 class World:
-    """Holds a process's store, clock and chance, and where its alerts go."""
+    """Holds a process's store, clock, random ids and alert sinks."""
 
     store: "Store"
     clock: Clock
     chance: Chance
-    sinks: AlertSinks | None = field(default=None, kw_only=True)  # None where alerts go nowhere
-    # Where people reach the dashboard; alerts link to its pages.
+    sinks: AlertSinks | None = field(default=None, kw_only=True)  # None: no alert is sent
+    # The dashboard's address, for the links in alerts.
     dashboard_url: str = field(default="", kw_only=True)
     clock_watch: ClockWatch = field(default_factory=ClockWatch, kw_only=True)

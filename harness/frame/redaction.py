@@ -1,7 +1,8 @@
-"""Redaction replaces what its rules find in a JSON value, before anything of it is kept (F9).
-Pure. What is alike within one value gets the same placeholder, `[EMAIL_1]`. Texts that are JSON
-are looked into; so are keys and numbers. The finders rather find too much;
-docs/how-to/capture.md says what they do not know.
+"""Redacts a JSON value before Swapgate stores any part of it (F9). Pure.
+
+Equal matches within one value get the same placeholder, such as `[EMAIL_1]`. The rules also
+apply to object keys, numbers, and JSON inside texts. The finders prefer false matches to missed
+ones; docs/how-to/capture.md lists their limits.
 """
 
 import ipaddress
@@ -18,7 +19,7 @@ from harness.frame.matching import BoundedPattern
 from harness.frame.plain_data import digest
 
 Span = tuple[int, int]
-# Raised when a finder changes: part of every record's rules.
+# Increase this version when a finder changes; each record stores it with its rules.
 FINDERS_VERSION: Final = 1
 
 _KEY: Final = re.compile(
@@ -39,7 +40,7 @@ _EMAIL: Final = re.compile(
     r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}(?:@|%40)"
     r"(?:[\w-]{1,63}\.){1,8}[^\W\d_][\w-]{1,62}"
 )
-# A look ahead: what is none may have one in it.
+# A lookahead, because a text that is not an IBAN may contain one.
 _IBAN: Final = re.compile(r"(?<![A-Za-z0-9])(?=([A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}))")
 _SPACE: Final = r"[ \u00a0.-]"
 _CARD: Final = re.compile(
@@ -74,7 +75,7 @@ PHONE_DIGITS: Final = range(7, 16)  # ITU-T E.164: at most 15
 def find_keys(text: str) -> Iterator[Span]:
     """Finds keys of Swapgate (`sk-sg-…`) and of providers, tokens and private keys."""
     for match_ in _KEY.finditer(text):
-        # "risk-averse-investment-plan" is no key.
+        # Skips words such as "risk-averse-investment-plan".
         if any(character.isdigit() or character.isupper() for character in match_.group()[3:]):
             yield match_.span()
 
@@ -148,7 +149,7 @@ def _is_long_address(text: str) -> bool:
     return True
 
 
-# In the order in which they are taken out.
+# In the order in which the redactor applies them.
 PII_FINDERS: Final[Mapping[str, Callable[[str], Iterator[Span]]]] = {
     "key": find_keys,
     "email": find_emails,
@@ -159,7 +160,7 @@ PII_FINDERS: Final[Mapping[str, Callable[[str], Iterator[Span]]]] = {
 }
 
 
-# Deeper than this, JSON within JSON is read as text.
+# Beyond this depth, the redactor treats JSON inside JSON as text.
 MAX_JSON_DEPTH: Final = 8
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
@@ -168,11 +169,11 @@ _ALWAYS: Final = "key"
 
 @dataclass(frozen=True, slots=True)
 class RedactionRule:
-    """One of the user's rules. Raises InputError for one that matches the empty text."""
+    """One of the user's rules. Raises InputError if it matches the empty text."""
 
     name: str
-    pattern: str  # as Python's `re` takes it
-    replacement: str = ""  # `[NAME]` where it is empty
+    pattern: str  # in the syntax of Python's `re`
+    replacement: str = ""  # if empty, a placeholder such as `[NAME_1]`
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or self.name in PII_FINDERS:
@@ -191,14 +192,13 @@ class RedactionRule:
 @dataclass(frozen=True, slots=True)
 class RedactionResult:
     value: Any
-    counts: Mapping[str, int]  # how many places each rule found
+    counts: Mapping[str, int]  # the number of matches by rule
 
 
 @dataclass(frozen=True)
 class Redactor:
-    """Applies the user's redaction rules, then the built-in ones but for those in `off`; keys
-    are always taken out. Raises InputError for an `off` that it cannot go without, and for two
-    rules of one name.
+    """Applies the user's redaction rules, then the built-in rules except those in `off`. `off`
+    cannot contain `key`. Raises InputError for an invalid `off` or two rules of one name.
     """
 
     rules: tuple[RedactionRule, ...] = ()
@@ -208,7 +208,9 @@ class Redactor:
         for name in self.off:
             if name not in PII_FINDERS or name == _ALWAYS:
                 others = ", ".join(finder for finder in PII_FINDERS if finder != _ALWAYS)
-                raise InputError(f"redaction cannot go without {name!r}; only without {others}")
+                raise InputError(
+                    f"redaction cannot turn off {name!r}; it can turn off {others}"
+                )
         names = [rule.name for rule in self.rules]
         for name in names:
             if names.count(name) > 1:
@@ -220,8 +222,8 @@ class Redactor:
         return digest([FINDERS_VERSION, own, sorted(set(self.off))])
 
     def redact(self, value: object) -> RedactionResult:
-        """Redacts a JSON value into a new one. Raises PatternTooSlow: nothing may be kept of a
-        text that a rule did not get through.
+        """Returns a redacted copy of a JSON value. Raises PatternTooSlow; the caller must then
+        store no part of the value.
         """
         pass_ = _Pass(self._steps)
         return RedactionResult(pass_.value(value, 0), dict(pass_.counts))
@@ -245,7 +247,7 @@ class _Step:
 
 @dataclass(slots=True)
 class _Pass:
-    """Over one value."""
+    """The redaction of one value."""
 
     steps: Sequence[_Step]
     counts: Counter[str] = field(default_factory=Counter)
@@ -265,11 +267,11 @@ class _Pass:
             case bool() | float() | None:
                 return value
             case int():
-                told = str(value)
-                found = self._plain(told)
-                return value if found == told else found
+                digits = str(value)
+                found = self._plain(digits)
+                return value if found == digits else found
             case _:
-                raise InputError(f"{type(value).__name__} is no JSON")
+                raise InputError(f"{type(value).__name__} is not a JSON type")
 
     def _text(self, text: str, depth: int) -> str:
         if depth < MAX_JSON_DEPTH and text.lstrip()[:1] in ("{", "[", '"'):
@@ -280,12 +282,12 @@ class _Pass:
             else:
                 if isinstance(inner, dict | list | str):
                     found = self.value(inner, depth + 1)
-                    # As it was written, where nothing is found: form is part of the answer.
+                    # Without a match the text stays as it is: its form is part of the answer.
                     return text if found == inner else json.dumps(found, ensure_ascii=False)
         return self._plain(text)
 
     def _plain(self, text: str) -> str:
-        # Escapes of JSON that is not whole would hide what is in it.
+        # In incomplete JSON, escapes would hide matches.
         if "\\u" in text:
             text = _ESCAPE.sub(lambda match_: chr(int(match_[1], 16)), text)
         for step in self.steps:

@@ -1,5 +1,5 @@
-"""Server-sent events: `SseParser` cuts a byte stream into events, however the network cut it,
-and `EventPayloads` gives their data. One parser for the router, the client and the probes.
+"""Parses server-sent events for the router, the client and the provider probes: `SseParser`
+splits a byte stream into events, and `EventPayloads` yields their data.
 """
 
 import re
@@ -15,17 +15,17 @@ LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
 class EventTooLarge(ValueError):
-    """An event has more than MAX_EVENT_BYTES; nothing after it can be read."""
+    """Raised if an event exceeds MAX_EVENT_BYTES; the rest of the stream is unreadable."""
 
 
 class SseParser(ABC):
-    """Cuts a stream into its events, however the network cut the bytes.
+    """Splits a stream into events, wherever the network splits the bytes.
 
-    failure: why the stream is broken, empty while it is not; nothing may be fed after it.
-    finished: it ended as its protocol says.
+    failure: why the stream is broken, else empty. After a failure, feed no more bytes.
+    finished: whether the stream ended as its protocol requires.
     """
 
-    # Defaults of the class: a constructor would be a call more for each stream.
+    # Class defaults, because a constructor would cost each stream one more call.
     failure = ""
     finished = False
     _buffer = b""
@@ -33,15 +33,15 @@ class SseParser(ABC):
 
     @abstractmethod
     def _event(self, event: bytes, end: bytes) -> bytes:
-        """What becomes of one complete event. end: the empty line behind it."""
+        """Converts one complete event. end: the empty line after it."""
 
     @abstractmethod
     def _fail(self, why: str) -> None:
-        """The stream is broken."""
+        """Handles a broken stream."""
 
     def feed(self, data: bytes) -> bytes:
-        """Takes more bytes, and returns what became of the events that they complete."""
-        # What was searched is not again, but for an end that the network cut.
+        """Takes more bytes. Returns the converted events that the bytes complete."""
+        # Searches the old bytes again only for an event end that the network split.
         searched = max(0, len(self._buffer) - _LONGEST_END + 1)
         self._buffer += data
         if not self._begun:
@@ -52,7 +52,7 @@ class SseParser(ABC):
         if b"\r" in self._buffer:
             out = self._cut_at_any_end(searched)
         else:
-            # As most write it. The pattern takes a hundred instructions for each byte.
+            # Most providers end lines with \n. The pattern costs 100 instructions a byte.
             out, start, buffer = [], 0, self._buffer
             end = buffer.find(b"\n\n", searched)
             while end >= 0:
@@ -65,7 +65,7 @@ class SseParser(ABC):
         return b"".join(out)
 
     def _cut_at_any_end(self, searched: int) -> list[bytes]:
-        """What becomes of the events that are here. searched: no event ends before it."""
+        """Converts the complete events. searched: an index before which no event ends."""
         out: list[bytes] = []
         start = 0
         for end in _EVENT_END.finditer(self._buffer, searched):
@@ -78,13 +78,13 @@ class SseParser(ABC):
 
 
 class EventPayloads(SseParser):
-    """Gives the data of each event alone."""
+    """Yields only the data of each event."""
 
     def __init__(self) -> None:
         self._payloads: list[bytes] = []
 
     def read(self, data: bytes) -> Iterator[bytes]:
-        """Yields the payloads of the events that this data completes. Raises EventTooLarge."""
+        """Yields the payloads of the events that `data` completes. Raises EventTooLarge."""
         self.feed(data)
         payloads, self._payloads = self._payloads, []
         yield from payloads
@@ -92,7 +92,7 @@ class EventPayloads(SseParser):
             raise self._error(self.failure)
 
     def rest(self) -> Iterator[bytes]:
-        """The last event, where its end is the stream's."""
+        """Yields the payload of a last event that ends with the stream."""
         if self._buffer.strip():
             yield from self.read(b"\n\n")
 
@@ -106,12 +106,12 @@ class EventPayloads(SseParser):
         self.failure = why
 
     def _error(self, why: str) -> Exception:
-        """What `read` raises of a broken stream."""
+        """Builds the error that `read` raises for a broken stream."""
         return EventTooLarge(why)
 
 
 def event_data(event: bytes) -> bytes | None:
-    """The event's data; None when it has none, or empty data: readers dispatch neither."""
+    """Returns the event's data; None if it has no data or empty data, which readers skip."""
     if event.startswith(b"data:") and b"\n" not in event and b"\r" not in event:
         return event[5:].strip() or None
     lines = [line[5:].strip() for line in LINE_END.split(event) if line.startswith(b"data:")]

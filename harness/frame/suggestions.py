@@ -1,5 +1,5 @@
-"""Suggests the nearest right name for a wrong one, for the end of an error message; says in our
-own words what pydantic found wrong, for files, bodies, queries and tools' arguments alike.
+"""Suggests the nearest valid name for a wrong name in error messages, and translates pydantic's
+faults into our words for files, bodies, queries and tool arguments.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 _Schema = Mapping[str, Any]  # a JSON schema
 
-# What others call a key.
+# Names that other products use for our keys.
 _OTHER_KEYS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("dashboard", "frontend", "web"), "ui"),
     **dict.fromkeys(("model", "primary"), "incumbent"),
@@ -26,7 +26,7 @@ _MAPPING: Final = "a mapping of keys to values is needed"
 _WHOLE: Final = "a whole number is needed"
 _TIME: Final = "a time is needed, like 2026-11-27T09:00:00Z"
 _DATE: Final = "a date is needed, like 2026-11-27"
-# By pydantic's type of fault; in braces, what its `ctx` holds.
+# Texts by pydantic's fault type; braces contain the names of values in the fault's `ctx`.
 _WORDS: Final[Mapping[str, str]] = {
     "missing": "is missing",
     "union_tag_not_found": "needs {discriminator}",
@@ -68,19 +68,18 @@ _WORDS: Final[Mapping[str, str]] = {
 def did_you_mean(
     name: str, known: Iterable[str], *, otherwise: str = "", cutoff: float = 0.6
 ) -> str:
-    """The end of an error message: `; did you mean 'x'?`, or `otherwise` if nothing is near.
-
-    cutoff: how alike two names have to be, from 0 to 1.
+    """Returns the end of an error message: `; did you mean 'x'?`, or `otherwise` if no known
+    name is near. cutoff: the required similarity, from 0 to 1.
     """
     nearest = find_nearest(name, known, cutoff=cutoff)
     return f"; did you mean {nearest!r}?" if nearest else otherwise
 
 
 def find_nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """Finds the name that is most like another one, in any case of letters, with or without a
-    provider before a slash; empty where none is near.
+    """Finds the most similar known name. Ignores case and a provider before a slash. Returns an
+    empty text if no known name is near.
     """
-    spellings = {other.casefold(): other for other in known}
+    spellings = {candidate.casefold(): candidate for candidate in known}
     spellings = {
         spelled.rpartition("/")[2]: spellings[spelled] for spelled in spellings
     } | spellings
@@ -94,10 +93,10 @@ def find_nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str
 def describe_fault(
     fault: Mapping[str, Any], path: Sequence[str | int], schema: _Schema, *, named: str = ""
 ) -> str:
-    """The reason of a fault that pydantic reports, with the nearest right key or word.
+    """Describes a fault that pydantic reports, with the nearest valid key or word.
 
-    path: of the wrong value within `schema`. named: what an unknown key or word is called; a
-    value that may be a secret is not repeated.
+    path: the wrong value's place within `schema`.
+    named: the unknown key or word to show; empty if it may be a secret.
     """
     shown = f" {named!r}" if named else ""
     if fault["type"] in UNKNOWN_KEY:
@@ -110,8 +109,8 @@ def describe_fault(
         of = f" of {ctx['discriminator']}" if "discriminator" in ctx else ""
         word = str(ctx.get("tag", fault["input"]))
         return f"unknown word{of or shown}{_name_nearest(word, words)}"
-    if said := _WORDS.get(fault["type"]):
-        return said.format(**fault.get("ctx", {}))
+    if text := _WORDS.get(fault["type"]):
+        return text.format(**fault.get("ctx", {}))
     return str(fault["msg"]).removeprefix("Value error, ")
 
 
@@ -121,7 +120,7 @@ def _name_nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _keys_beside(path: Sequence[str | int], schema: _Schema) -> list[str]:
-    """The keys that may stand where the last part of `path` stands."""
+    """Lists the valid keys in the place of the last part of `path`."""
     defs = schema.get("$defs", {})
     node: Any = schema
     for part in path[:-1]:
@@ -147,5 +146,5 @@ def _inside(node: _Schema, part: str | int) -> Any:
     if part in node.get("properties", {}):
         return node["properties"][part]
     others = node.get("additionalProperties")
-    # pydantic adds the tried type of a union to the path, which is no key.
+    # pydantic adds the type of a union that it tried to the path; that part is not a key.
     return others if isinstance(others, dict) else node

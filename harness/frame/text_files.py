@@ -1,5 +1,5 @@
-"""Reads the text files that people bring: encodings, JSON lines and CSV, alike for data files,
-for scores, and for the results of other tools.
+"""Reads users' text files (encodings, JSON lines, CSV): data files, scores, and results of
+other tools.
 """
 
 import codecs
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from harness.frame.errors import InputError
 
-# The longer mark first: that of UTF-16 begins it.
+# UTF-32 first, because its byte order mark begins with that of UTF-16.
 _MARKS: Final = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -24,17 +24,16 @@ _HALF: Final = re.compile("[\ud800-\udfff]")
 _SEPARATORS: Final = (",", ";", "\t", "|")
 _QUOTED: Final = re.compile('"[^"]*"')
 
-# About four million items; they are judged in memory.
+# About four million items, which the gate compares in memory.
 MAX_BYTES: Final = 128 * 2**20
 
-# A cell may hold a whole conversation; the files themselves are limited.
+# A cell may contain a whole conversation. MAX_BYTES limits the file.
 csv.field_size_limit(sys.maxsize)
 
 
 def read_text(path: str) -> str:
-    """Reads the file's text, without its byte order mark. Raises InputError, naming the file.
-
-    A pipe will do; what is larger than MAX_BYTES, or never ends, is refused.
+    """Reads the text of a file or pipe, without its byte order mark. Raises InputError with the
+    file's name, also for more than MAX_BYTES.
     """
     try:
         with Path(path).open("rb") as file:
@@ -44,7 +43,7 @@ def read_text(path: str) -> str:
         raise InputError(f"{path}: cannot be read: {reason}") from None
     if len(data) > MAX_BYTES:
         raise InputError(
-            f"{path}: larger than {MAX_BYTES // 2**20} MiB; keep only the columns that count"
+            f"{path}: larger than {MAX_BYTES // 2**20} MiB; keep only the columns that you need"
         )
     return decode_text(data, path)
 
@@ -61,7 +60,9 @@ def decode_text(data: bytes, place: str) -> str:
 
 
 def replace_halves(value: Any) -> Any:
-    """Replaces lone surrogates in a JSON value by U+FFFD: UTF-8 can hold none."""
+    """Replaces lone surrogates in a JSON value with U+FFFD, because UTF-8 cannot
+    encode them.
+    """
     match value:
         case str():
             return _HALF.sub("\ufffd", value)
@@ -74,8 +75,8 @@ def replace_halves(value: Any) -> Any:
 
 
 def text_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Number and text of each line that is not blank; lines end at line feeds alone."""
-    # Not splitlines(): JSON strings may contain U+2028 and other breaks unescaped.
+    """Yields number and text of each line that is not blank. Only a line feed ends a line."""
+    # Not splitlines(), because JSON strings may contain U+2028 and other breaks.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, line
@@ -84,8 +85,10 @@ def text_lines(text: str) -> Iterator[tuple[int, str]]:
 def csv_rows(
     text: str, fault: Callable[[int, str], InputError]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yields first line and cells of each filled row. Raises what `fault` makes of a fault."""
-    # Not StringIO: it takes four bytes for each character.
+    """Yields the first line number and the cells of each row that is not empty. Raises the
+    error that `fault` builds.
+    """
+    # Not StringIO, which needs four bytes for each character.
     lines = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", newline="")
     reader = csv.reader(lines, strict=True, delimiter=_separator(text))
     while True:
@@ -103,7 +106,9 @@ def csv_rows(
 def csv_records(
     text: str, fault: Callable[[int, str], InputError]
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """First line of each row, and its cells by the header's names. Raises as csv_rows()."""
+    """Yields the first line number of each row, and its cells by the header's names. Raises the
+    errors of csv_rows().
+    """
     rows = csv_rows(text, fault)
     _, header = next(rows, (1, []))
     names: Sequence[str] = [name.strip() for name in header]

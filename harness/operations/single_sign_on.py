@@ -49,7 +49,7 @@ class SignedInIdentity:
     def require_current(self, now: datetime, lasts: timedelta) -> None:
         """Requires a sign-in that is not too long ago. Raises NotAllowed."""
         if not self.issued_at - CLOCKS_DIFFER <= now < self.issued_at + lasts:
-            raise NotAllowed("Your session is over: sign in again.")
+            raise NotAllowed("Your session has expired: sign in again.")
 
 
 def read_identity(claims: Mapping[str, object], settings: OidcSettings) -> SignedInIdentity:

@@ -98,7 +98,7 @@ def test_the_addresses_are_told_once_all_parts_answer(cli: CommandLine) -> None:
         ["agents", f"http://127.0.0.1:{port}"],
         ["note:", "no"],
     ]
-    assert "name a sink under `alerts.sinks`" in said[-1]
+    assert "add a sink under `alerts.sinks`" in said[-1]
 
 
 def test_a_part_that_is_started_alone_on_a_terminal_says_where_it_is(cli: CommandLine) -> None:
@@ -150,7 +150,7 @@ def test_a_part_that_crashes_is_started_again_until_a_signal_ends_all(tmp_path: 
 
     assert supervisor.run() == 0
     assert said[:3] == ["router runs as", "router ended with 3", "router runs as"]
-    assert said[3:] == ["ending router: what they have begun is done first"]
+    assert said[3:] == ["ending router: they finish their current work first"]
     assert supervisor.children["router"].poll() == -signal.SIGTERM
 
 

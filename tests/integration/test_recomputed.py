@@ -169,7 +169,7 @@ def test_no_canary_opens_on_evidence_that_changed_while_it_waited(
     if change is unreadable:
         assert "cannot be read" in after.closed_because
     else:
-        assert "do not give it any more" in after.closed_because
+        assert "no longer give it" in after.closed_because
         assert has_alert(world)
 
 
@@ -180,7 +180,7 @@ def test_a_person_cannot_go_on_with_evidence_that_changed(
     proposal = world.in_canary()
     better_score(world, proposal)
 
-    with pytest.raises(EvidenceMismatch, match="do not give it any more"):
+    with pytest.raises(EvidenceMismatch, match="no longer give it"):
         operations.operate(world.context(), BEN, "chat", signal, "a demo at noon")
 
     assert rollout(world, proposal).live

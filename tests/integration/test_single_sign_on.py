@@ -131,9 +131,9 @@ def test_a_sign_in_ends_by_a_sign_out_and_in_time_though_the_cookie_stays(
     again = claims(world)
     signed_in(world, again)
     world.clock.advance(LASTS.total_seconds())
-    with pytest.raises(NotAllowed, match="Your session is over"):
+    with pytest.raises(NotAllowed, match="Your session has expired"):
         signed_in(world, again)
-    with pytest.raises(NotAllowed, match="Your session is over"):
+    with pytest.raises(NotAllowed, match="Your session has expired"):
         signed_in(world, claims(world, iat=world.clock.now().timestamp() + 3600))
 
 

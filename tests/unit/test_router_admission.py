@@ -164,7 +164,7 @@ async def test_a_budget_warns_and_stops_until_it_starts_anew(door: Make) -> None
     assert (status, code(body)) == (429, "insufficient_quota")
     assert headers[b"x-should-retry"] == b"false"
     assert headers[b"retry-after"] == b"3600"
-    assert "starts anew on 2026-04-01 (UTC)" in json.loads(body)["error"]["message"]
+    assert "the next budget starts on 2026-04-01 (UTC)" in json.loads(body)["error"]["message"]
     assert router.recorder.counters["budget_stopped"] == 1
     assert len(router.transport.seen) == 10
 

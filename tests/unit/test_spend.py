@@ -46,7 +46,7 @@ def test_the_decision_says_what_was_spent_and_when_it_starts_anew() -> None:
 
     assert decision.reason == (
         "this key spent 50.00 of its 50.00 US dollars per month; "
-        "the budget starts anew on 2027-01-01 (UTC)"
+        "the next budget starts on 2027-01-01 (UTC)"
     )
 
 

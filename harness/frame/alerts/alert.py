@@ -1,6 +1,7 @@
-"""Alerts notify people once about a condition, and once when it is over, however many requests
-meet it. `ALERT_RULES` has each kind's severity, next step and reminders. Whatever notices
-something makes an `Alert` with a key; `alert_record` folds those with one key into one record.
+"""Alerts notify people once when a condition begins and once when it ends, however many
+requests meet it. `ALERT_RULES` has each kind's severity, next step and reminders. The code that
+detects a condition creates an `Alert` with a key, and `alert_record` combines alerts with the
+same key.
 """
 
 from collections.abc import Mapping
@@ -60,25 +61,25 @@ class AlertKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class AlertRule:
     severity: Severity
-    next_step: str  # PROVIDER stands for the name of the one that an alert is about
-    lasting: bool = True  # its cause goes on until it ends; else it is over as it happens
-    # A source that is not heard of for so long has ended (a worker that died cannot say so);
-    # None where the control plane looks itself.
+    next_step: str  # PROVIDER is a placeholder for the provider's name
+    lasting: bool = True  # the cause lasts until it ends; False for a single event
+    # A source without news for this long has ended, because a dead worker cannot report the
+    # end. None if the control plane itself checks the cause.
     silent: timedelta | None = None
-    remind: timedelta = timedelta(hours=24)  # people are told again after that while it goes on
-    # Whether people are told of it, and lists of alerts have it. Else a page shows it alone.
+    remind: timedelta = timedelta(hours=24)  # the interval of reminders while the cause lasts
+    # Whether sinks get messages and lists contain the alert. If False, only one page shows it.
     notifies: bool = True
 
 
 NO_SINK: Final = (
-    "no person gets an alert: name a sink under `alerts.sinks` in swapgate.yaml (`swapgate "
+    "no person gets an alert: add a sink under `alerts.sinks` in swapgate.yaml (`swapgate "
     "docs open how-to/alerts`)"
 )
 PROVIDER_PLACEHOLDER: Final = "PROVIDER"
-# Several times the rhythm in which a worker says that a cause goes on. Without traffic, the
-# successor of a worker finds a cause itself by health checks: it has the rest of this.
+# Several times the interval at which a worker reports a lasting cause. Without traffic, a
+# restarted worker has the rest of this time to find the cause by health checks.
 _WORKER: Final = timedelta(minutes=4)
-_TOLD_ONCE: Final = timedelta(minutes=30)  # where a worker may not say that it goes on
+_TOLD_ONCE: Final = timedelta(minutes=30)  # for a cause that a worker may report only once
 _K, _S = AlertKind, Severity
 ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.BREAKER_OPEN: AlertRule(
@@ -283,21 +284,21 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
 
 class AlertEvent(StrEnum):
     RAISED = "raised"
-    STILL = "still"  # it goes on: not counted again
+    STILL = "still"  # the cause lasts; does not count again
     ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Tells of something that was noticed, or its end. Never has content, or a secret."""
+    """Reports a condition or its end. Never contains a request's content or a secret."""
 
     kind: AlertKind
-    subject: str  # what it is about, such as `target openai/gpt-5`
-    key: str  # alerts with the same key are one
+    subject: str  # such as `target openai/gpt-5`
+    key: str  # alerts with the same key share one record
     title: str
     text: str
     at: datetime
-    source: str  # who noticed it; an end counts for its own source alone
+    source: str  # the process that detected it; an end counts only for its own source
     news: AlertEvent = AlertEvent.RAISED
 
     @property
@@ -313,7 +314,7 @@ class Alert:
 
 
 def find_next_step(kind: AlertKind, subject: str) -> str:
-    """Returns the kind's next step, with the provider's name where it is about one."""
-    what, _, name = subject.partition(" ")
+    """Returns the kind's next step, with the subject's name if the subject is a provider."""
+    noun, _, name = subject.partition(" ")
     step = ALERT_RULES[kind].next_step
-    return step.replace(PROVIDER_PLACEHOLDER, name) if what == "provider" and name else step
+    return step.replace(PROVIDER_PLACEHOLDER, name) if noun == "provider" and name else step

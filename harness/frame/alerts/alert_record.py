@@ -1,14 +1,14 @@
-"""An alert record sums up all alerts of one key (`apply_alert`): workers that notice the same
-are its sources, and it ends when the last of them says so. When a message is due is a function
-of the record and the time (`due_message`):
+"""An alert record combines all alerts with one key (`apply_alert`). The workers that detect the
+cause are its sources, and it ends when the last source reports the end. `due_message` decides
+by the record and the time whether a message is due:
 
     raised ──▶ "raised" sent ──▶ cause ended ──▶ "resolved" sent
                     ▲                                  │
                     └──── raised again, QUIET_PERIOD after ───┘
 
-Within QUIET_PERIOD of the last message a cause that comes back is counted and not sent again;
-one that goes on is sent once more after its kind's `remind`. What workers noticed is over after
-SETTLING_TIME.
+Within QUIET_PERIOD of the last message, a cause that returns counts but sends no message. A
+cause that lasts sends a reminder after its kind's `remind`. A cause that workers report counts
+as over SETTLING_TIME after its end.
 """
 
 from collections.abc import Iterable, Mapping
@@ -44,13 +44,13 @@ class AlertRecord:
     first_seen: datetime
     last_seen: datetime
     count: int = 1  # how often it was raised
-    # Who sees the cause now, and when each was last heard.
+    # The processes that detect the cause now, each with the time of its last report.
     sources: Mapping[str, datetime] = field(default_factory=dict)
-    resolved_at: datetime | None = None  # None while the cause goes on
+    resolved_at: datetime | None = None  # None while the cause lasts
     notified: Notified | None = None  # the last message to people
-    notified_at: datetime | None = None  # when that was
-    notified_count: int = 0  # the count then
-    messages: int = 0  # how many there were
+    notified_at: datetime | None = None  # the time of the last message
+    notified_count: int = 0  # the count at the last message
+    messages: int = 0  # the number of messages
 
     @property
     def severity(self) -> Severity:
@@ -71,9 +71,10 @@ SETTLING_TIME: Final = timedelta(seconds=30)
 
 
 def apply_alert(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
-    """The record after an alert; None when an end comes for what nobody has raised.
+    """Returns the record after an alert; None for the end of an alert without a record.
 
-    record: the newest of that key. One that was quiet for long makes room for a new one.
+    record: the newest record of the key. If its cause ended long ago, the result is a new
+    record.
     """
     if alert.news is AlertEvent.ENDED:
         return None if record is None else _ended(record, alert)
@@ -97,7 +98,7 @@ def apply_alert(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
 def apply_alerts(
     records: Mapping[str, AlertRecord], alerts: Iterable[Alert]
 ) -> Mapping[str, AlertRecord]:
-    """Records by id that are new or have changed. records: by key, the newest of each."""
+    """Returns the new and changed records by id. records: the newest record of each key."""
     newest = dict(records)
     changed: dict[str, AlertRecord] = {}
     for alert in alerts:
@@ -109,7 +110,7 @@ def apply_alerts(
 
 
 def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
-    """Leaves out sources that were silent too long: a dead worker cannot report the end."""
+    """Removes sources without recent reports, because a dead worker cannot report the end."""
     silent = ALERT_RULES[record.kind].silent
     if silent is None or not record.open:
         return record
@@ -120,13 +121,15 @@ def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
 
 
 def due_message(record: AlertRecord, now: datetime) -> Notified | None:
-    """The message that is due now; None when it was sent, or another one lately."""
+    """Returns the message that is due now; None if it was sent, or a recent message
+    forbids it.
+    """
     if not ALERT_RULES[record.kind].notifies:
         return None
     since = None if record.notified_at is None else now - record.notified_at
     rested = since is None or since >= QUIET_PERIOD
     if not ALERT_RULES[record.kind].lasting:
-        # Whoever gets a first sink today need not hear what happened last month.
+        # A newly configured sink must not get last month's events.
         recent = now - record.last_seen < REMIND_AFTER
         return Notified.RAISED if record.notified is None and recent else None
     if record.resolved_at is not None:
@@ -149,7 +152,9 @@ def mark_notified(record: AlertRecord, message: Notified, now: datetime) -> Aler
 
 
 def resolve_record(record: AlertRecord, now: datetime) -> AlertRecord:
-    """Ends an alert's record whatever its sources say; another alert raises it again."""
+    """Ends an alert's record although sources still report its cause. A new alert raises it
+    again.
+    """
     return replace(record, sources={}, resolved_at=max(now, record.last_seen))
 
 
@@ -182,12 +187,12 @@ def _first(alert: Alert, sources: Mapping[str, datetime]) -> AlertRecord:
 
 
 def _is_past(record: AlertRecord, at: datetime) -> bool:
-    # What happened has a key of its own: whoever notices it later says nothing new.
+    # A single event has its own key, so a later report of it is not news.
     if record.resolved_at is None or not ALERT_RULES[record.kind].lasting:
         return False
     return at - record.resolved_at >= QUIET_PERIOD
 
 
 def _id(alert: Alert) -> str:
-    said = f"{alert.key}\n{alert.at.isoformat()}\n{alert.source}"
-    return f"al_{short_hash(said).hex()}"
+    identity = f"{alert.key}\n{alert.at.isoformat()}\n{alert.source}"
+    return f"al_{short_hash(identity).hex()}"

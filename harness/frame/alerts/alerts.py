@@ -1,4 +1,4 @@
-"""Opens and ends alerts beside the decision that they tell of, in its unit of work."""
+"""Opens and ends alerts, in the transaction of the decision that they report."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -34,17 +34,17 @@ class AlertView:
     last_seen: datetime
     resolved_at: datetime | None
     count: int
-    delivered: int  # delivered, waiting, given_up: counts of its messages
+    delivered: int  # delivered, waiting, given_up: numbers of messages
     waiting: int
     given_up: int
     last_error: str
-    page: str  # of the dashboard, where it is looked at, such as `/compare?id=p_1`
+    page: str  # the dashboard page that shows it, such as `/compare?id=p_1`
 
     @property
     def message_counts(self) -> str:
-        """Counts its messages in words: `1 sent, 2 waiting`; empty without one."""
+        """Formats the numbers of messages: `1 sent, 2 waiting`; empty without messages."""
         counts = {"sent": self.delivered, "waiting": self.waiting, "given up": self.given_up}
-        return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
+        return ", ".join(f"{n:,} {state}" for state, n in counts.items() if n)
 
 
 def raise_alert(
@@ -57,21 +57,22 @@ def raise_alert(
     text: str,
     news: AlertEvent = AlertEvent.RAISED,
 ) -> None:
-    """Opens an alert. about: the id that tells this cause from others of its kind."""
+    """Opens an alert. about: the id that distinguishes this cause from others of its kind."""
     key = f"{kind.value}:{about}"
     Alerts(tx).fold([Alert(kind, subject, key, title, text, tx.now(), SOURCE, news)])
 
 
 def resolve_alert(tx: Transaction, kind: AlertKind, about: str) -> None:
-    """End the alert, as its cause is over; does nothing where none is open."""
+    """Ends the open alert, if any, because its cause is over."""
     record = Alerts(tx).newest(f"{kind.value}:{about}")
     if record is not None and record.open:
         Alerts(tx).fold([resolution_of(record, tx.now())])
 
 
 def end_alert(tx: Transaction, kind: AlertKind, about: str = "") -> bool:
-    """Ends the alert whatever its sources say, as where a person has looked; the next one opens
-    it again. Returns whether there was one. about: empty for a kind that has one alert.
+    """Ends an open alert although sources may still report its cause, for example after a
+    person has checked it. The next report opens it again. Returns whether an alert was open.
+    about: empty for a kind with a single alert.
     """
     record = Alerts(tx).newest(f"{kind.value}:{about}" if about else kind.value)
     if record is None or not record.open:
@@ -104,7 +105,7 @@ class AlertNotice:
 
 
 def update_alert(ctx: World, kind: AlertKind, about: str, notice: AlertNotice | None) -> None:
-    """Opens the alert once while there is a notice, and ends it where there is none."""
+    """Opens the alert once if there is a notice, and ends it if there is no notice."""
     if (notice is not None) == is_open(ctx, kind, about):
         return
     with ctx.store.write() as tx:
@@ -142,7 +143,7 @@ def resolution_of(record: AlertRecord, now: datetime) -> Alert:
         record.key,
         record.title,
         record.text,
-        # The clock may have been set back since it was told: an end comes after.
+        # If the clock was set back since the last report, the end must still come after it.
         max(now, record.last_seen),
         SOURCE,
         AlertEvent.ENDED,

@@ -1,6 +1,6 @@
-"""A delivery brings one alert message to one sink: it decides when to try again, and when to
-give up. Waits double from 5 seconds to 15 minutes, half of each random; after three days it
-gives up. Pure.
+"""Plans the delivery of one alert message to one sink: when to retry, and when to give up.
+Waits double from 5 seconds to 15 minutes, half of each wait is random, and retries stop after
+three days. Pure.
 """
 
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ OF_A_CANARY: Final = frozenset(
 
 OF_TRAFFIC: Final = frozenset({_K.ROUTE_DOWN, _K.ON_FALLBACK})
 
-# A page without a filter for what the alert is about.
+# Pages that have no filter for the alert's subject.
 WHOLE_PAGES: Final = {
     _K.BREAKER_OPEN: "/traffic",
     _K.OUR_KEY: "/providers",
@@ -41,8 +41,8 @@ WHOLE_PAGES: Final = {
 def find_alert_page(alert: Alert | AlertRecord) -> str:
     if alert.kind in OF_A_PROPOSAL:
         return f"/compare?{urlencode({'id': alert.key.partition(':')[2]})}"
-    what, _, name = alert.subject.partition(" ")
-    if what == "route" and name:
+    noun, _, name = alert.subject.partition(" ")
+    if noun == "route" and name:
         page = "/traffic" if alert.kind in OF_TRAFFIC else "/routes"
         page = "/canary" if alert.kind in OF_A_CANARY else page
         return f"{page}?{urlencode({'route': name})}"
@@ -76,8 +76,8 @@ class AlertMessage:
     first_seen: datetime
     last_seen: datetime
     count: int
-    page: str = ""  # the address of the dashboard's page where one looks and decides
-    runbook: str = ""  # the address of the page that says what to do
+    page: str = ""  # the address of the dashboard page where people look and decide
+    runbook: str = ""  # the address of the alert's section in the runbook
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,10 @@ class Delivery:
     number: int
     sink: str
     message: Notified
-    title: str  # title, text: as they were when the message was due
+    title: str  # title, text: their values when the message became due
     text: str
     created_at: datetime
-    next_attempt_at: datetime | None  # None once it is over
+    next_attempt_at: datetime | None  # None after delivery or the last attempt
     attempts: int = 0
     delivered_at: datetime | None = None
     gave_up_at: datetime | None = None
@@ -97,21 +97,23 @@ class Delivery:
 
     @property
     def id(self) -> str:
-        """Identifies the message in every attempt, so that a receiver can leave out repeats."""
+        """Identifies the message in each attempt, so that a receiver can ignore repeats."""
         return f"{self.alert}.{self.number}"
 
 
-# Another process sends the message where the claim's holder has not said by then how it went.
+# If the claiming process stores no result within this time, another process sends the message.
 CLAIMED_FOR: Final = timedelta(minutes=2)
 
 
 def claim_delivery(delivery: Delivery, now: datetime) -> Delivery:
-    """Keeps other processes from sending the message meanwhile."""
+    """Keeps other processes from sending the message while this process sends it."""
     return replace(delivery, next_attempt_at=now + CLAIMED_FOR)
 
 
 def new_delivery(record: AlertRecord, message: Notified, sink: str, now: datetime) -> Delivery:
-    """Starts a message's delivery to a sink. record: the alert's, after this message."""
+    """Creates a message's delivery to a sink. record: the alert's record, which already counts
+    the message.
+    """
     over = message is Notified.RESOLVED
     times = f" ({record.count} times since {record.first_seen:%Y-%m-%d %H:%M} UTC)"
     return Delivery(
@@ -129,8 +131,8 @@ def new_delivery(record: AlertRecord, message: Notified, sink: str, now: datetim
 def alert_message(
     delivery: Delivery, record: AlertRecord, *, dashboard_url: str = ""
 ) -> AlertMessage:
-    """Builds what a sink receives. dashboard_url: where people reach the dashboard, without a
-    slash at its end; empty leaves the pages out.
+    """Builds the message for a sink. dashboard_url: the dashboard's address without a slash at
+    its end; if empty, the message has no links.
     """
     return AlertMessage(
         id=delivery.id,
@@ -161,7 +163,7 @@ def mark_delivered(delivery: Delivery, now: datetime) -> Delivery:
 
 
 def mark_failed(delivery: Delivery, now: datetime, error: str, *, uniform: float) -> Delivery:
-    """Schedules the next attempt, or gives up. uniform: in [0, 1), the jitter's chance."""
+    """Schedules the next attempt, or gives up. uniform: a random number in [0, 1)."""
     attempts = delivery.attempts + 1
     tried = replace(delivery, attempts=attempts, last_error=error[:MAX_ERROR_LENGTH])
     if now - delivery.created_at >= GIVE_UP_AFTER:
@@ -170,32 +172,33 @@ def mark_failed(delivery: Delivery, now: datetime, error: str, *, uniform: float
 
 
 def delivery_jitter(delivery: Delivery) -> float:
-    said = f"{delivery.id}\n{delivery.sink}\n{delivery.attempts}"
-    return int.from_bytes(short_hash(said, 4)) / 2**32
+    attempt = f"{delivery.id}\n{delivery.sink}\n{delivery.attempts}"
+    return int.from_bytes(short_hash(attempt, 4)) / 2**32
 
 
 def retry_wait(attempts: int, uniform: float) -> timedelta:
-    """Returns the wait after failures: half fixed, half random, doubling up to the cap."""
-    # Beyond 2**20 the cap holds anyway, and a timedelta would overflow.
+    """Returns the wait after a failure: half fixed, half random, doubling up to MAX_WAIT."""
+    # The wait reaches MAX_WAIT long before 2**20, and a larger factor would overflow.
     whole = min(MAX_WAIT, FIRST_WAIT * (1 << min(attempts - 1, 20)))
     return whole / 2 + whole / 2 * uniform
 
 
 @dataclass(frozen=True, slots=True)
 class AlertSink:
-    """Says where alerts go: an apprise URL (`url`, or in the variable `url_env`), or a webhook.
+    """A destination of alerts: an apprise URL (`url`, or in the variable `url_env`) or a
+    webhook.
 
-    A URL of apprise has passwords in it: it is never logged, stored or shown. Where a variable
-    is not set, the file that NAME_FILE names is read.
+    An apprise URL contains passwords, so Swapgate never logs, stores or shows it. If a variable
+    NAME is not set, Swapgate reads the file that the variable NAME_FILE names.
     """
 
     name: str = ""  # shown in messages and errors; by default its kind and number
-    url: str = field(default="", repr=False)  # of apprise; it holds passwords, prefer `url_env`
+    url: str = field(default="", repr=False)  # apprise URL; has passwords, prefer `url_env`
     url_env: str = ""  # name of the environment variable with the apprise URL
     webhook: str = ""  # address that gets a signed HTTP POST
-    secret_env: str = ""  # name of the variable with the secret that signs it
-    severity: Literal["info", "warning", "critical"] = "info"  # the least that it gets
-    # Which kinds it gets, such as route_down (docs/reference/events.md); empty for all.
+    secret_env: str = ""  # name of the variable with the secret that signs the POST
+    severity: Literal["info", "warning", "critical"] = "info"  # minimum severity
+    # The kinds to send, such as route_down (docs/reference/events.md); empty for all kinds.
     kinds: tuple[AlertKind, ...] = ()
 
     def takes(self, kind: AlertKind) -> bool:
@@ -205,9 +208,9 @@ class AlertSink:
 
 @dataclass(frozen=True, slots=True)
 class AlertSettings:
-    """Where alerts are delivered, and how long they are kept."""
+    """Destinations of alerts, and how long the database keeps alerts."""
 
-    sinks: tuple[AlertSink, ...] = ()  # where messages go
-    deliver_interval_s: float = 2.0  # how often due messages are sent
+    sinks: tuple[AlertSink, ...] = ()  # destinations of messages
+    deliver_interval_s: float = 2.0  # the interval between deliveries of due messages
     timeout_s: float = 10.0  # for one delivery
-    keep_days: float = 90.0  # how long alerts that are over are kept
+    keep_days: float = 90.0  # how long the database keeps alerts after their end

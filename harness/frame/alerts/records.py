@@ -1,4 +1,4 @@
-"""Records of alerts, and the outbox of their messages."""
+"""Stores alerts, and the deliveries of their messages."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -20,8 +20,8 @@ def alert_from_row(row: Row) -> AlertRecord:
 
 
 def _time_of_source(text: object) -> datetime | None:
-    """Returns None for a malformed time. Alerts are not signed, and a bad row must not hide the
-    others.
+    """Returns None for a malformed time. Alerts are not signed, and a malformed row must not
+    hide other rows.
     """
     try:
         at = datetime.fromisoformat(str(text))
@@ -46,7 +46,7 @@ ALERT: Final = record(
     sa.Index("ix_alert_last_seen", "last_seen"),
     sa.Index("ix_alert_resolved_at", "resolved_at"),
     sa.Index("ix_alert_notified", "notified", "kind"),
-    # A key has one open alert at a time.
+    # A key has at most one open alert.
     unique_where("uq_alert_open", sa.text("resolved_at IS NULL"), "key"),
     free="subject key title text",
     read=alert_from_row,
@@ -61,7 +61,7 @@ DELIVERY: Final = record(
     one_of("message", Notified),
     at_least("number", 1),
     at_least("attempts", 0),
-    # Waiting, delivered or given up: one of the three.
+    # Exactly one state: waiting, delivered or given up.
     sa.CheckConstraint(
         "(next_attempt_at IS NOT NULL AND delivered_at IS NULL AND gave_up_at IS NULL)"
         " OR (next_attempt_at IS NULL AND delivered_at IS NOT NULL AND gave_up_at IS NULL)"
@@ -78,7 +78,7 @@ delivery = DELIVERY.table
 
 _EVENTS = [kind.value for kind, rule in ALERT_RULES.items() if not rule.lasting]
 
-# Named one by one: an index goes straight to these, and to no NOT IN.
+# A list of names, because an index cannot serve NOT IN.
 _LASTING = [kind.value for kind, rule in ALERT_RULES.items() if rule.lasting]
 
 IS_UNSETTLED = sa.or_(
@@ -89,7 +89,7 @@ IS_UNSETTLED = sa.or_(
 
 _earlier = delivery.alias("earlier")
 
-# A sink gets the message of an alert's end after the message of its start.
+# A sink gets the message about an alert's end after the message about its start.
 FOLLOWS_ANOTHER = sa.exists().where(
     _earlier.c.alert == delivery.c.alert,
     _earlier.c.sink == delivery.c.sink,
@@ -104,19 +104,19 @@ class Alerts(Records[AlertRecord]):
     missing = "there is no alert {}; `swapgate alert list` shows them"
 
     def fold(self, alerts: Iterable[Alert]) -> None:
-        told = list(alerts)
-        # In one order for all writers: two of them never wait for each other.
-        keys = sorted({message.key for message in told})
+        alerts = list(alerts)
+        # All writers use the same order, so no two wait for each other.
+        keys = sorted({alert.key for alert in alerts})
         known = {key: found for key in keys if (found := self.newest(key)) is not None}
         stored = {record.id for record in known.values()}
-        for changed in apply_alerts(known, told).values():
+        for changed in apply_alerts(known, alerts).values():
             if changed.id in stored:
                 self.save(changed)
             else:
                 self.add(changed)
 
     def newest(self, key: str) -> AlertRecord | None:
-        """Finds the newest alert with this key. A `write()` locks it until its end."""
+        """Finds the newest alert with this key. A `write()` locks the key until its end."""
         self._tx.serialize_by(f"alert {key}")
         query = sa.select(alert).where(alert.c.key == key).limit(1)
         query = query.order_by(alert.c.first_seen.desc(), alert.c.id)
@@ -134,7 +134,7 @@ class Alerts(Records[AlertRecord]):
         return self._all(self._select(open_, given(alert.c.kind, kind)).limit(limit))
 
     def unsettled(self) -> Sequence[AlertRecord]:
-        """Lists the alerts that are open or may still have a due message."""
+        """Lists the alerts that are open or may still need a message."""
         return self._all(self._select(IS_UNSETTLED))
 
     def forget(self, before: datetime) -> int:
@@ -145,7 +145,7 @@ class Deliveries(Records[Delivery]):
     record = DELIVERY
 
     def add(self, new: Delivery) -> None:
-        """Adds a message. Leaves it as it is where another process added it first."""
+        """Adds a message, unless another process has already added it."""
         self._tx.write_new(delivery, self.record.write(new))
 
     def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:

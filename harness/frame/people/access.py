@@ -1,13 +1,11 @@
-"""Access rights decide who may do what: data keys open the router, management keys have a role.
-Pure.
+"""Access rights: data keys give access to the router, and management keys have a role. Pure.
 
-`X-Forwarded-For` is written by whoever sends the request. Only a proxy of the operator's own
-appends to it truthfully: so it is read from its end, as long as the addresses are such
-proxies'.
+Any sender can write `X-Forwarded-For`, and only the operator's proxies append to it truthfully.
+So `client_address` reads it from its end while the addresses belong to these proxies.
 
-A dashboard session says as whom a browser acts. Link and cookie are 256 random bits each, and
-stored as hashes. A session acts with one management key, with the role that the key has at that
-moment; the local operator's needs none, as on the command line.
+A dashboard session determines the actor of a browser. Link and cookie are 256 random bits each,
+stored as hashes. A session acts with one management key and that key's current role. The local
+operator's session needs no key, as on the command line.
 """
 
 import hmac
@@ -28,7 +26,7 @@ MANAGEMENT_KEY_PREFIX = "sg-mgmt-"
 
 
 class Role(IntEnum):
-    """Each role may do what the ones below it may."""
+    """Each role includes the rights of the lower roles."""
 
     VIEWER = 1
     PROPOSER = 2
@@ -42,12 +40,11 @@ class Actor:
 
     name: str
     role: Role
-    principal: str  # whose id it is, whatever he is called
-    # The id of the management key that he acts with; None for the local operator.
-    key: str | None = None
+    principal: str  # the actor's permanent id
+    key: str | None = None  # the id of the management key; None for the local operator
 
     def require(self, role: Role) -> None:
-        """Requires at least this role of the actor; else raises NotAllowed."""
+        """Raises NotAllowed if the actor has a lower role."""
         if self.role < role:
             raise NotAllowed(
                 f"{self.name} is {self.role.name.lower()}; this needs {role.name.lower()}. "
@@ -59,11 +56,11 @@ SYSTEM = Actor("swapgate", Role.ADMIN, "swapgate")
 
 
 class OptOut(StrEnum):
-    """Names what a client's key keeps its requests out of.
+    """Opt-outs of a client's key.
 
-    CANARY: no canary, holdback or practice: they go to the route's own model, and are evidence
-    of nothing. SHADOW: they are mirrored to no candidate, and shown to no judge. CAPTURE: no
-    copy is kept, and no judge sees them.
+    CANARY: requests always go to the route's incumbent, and never count as evidence.
+    SHADOW: the router sends no copy to a candidate or judge.
+    CAPTURE: the router stores no copy, and sends no copy to a judge.
     """
 
     CANARY = "canary"
@@ -73,7 +70,7 @@ class OptOut(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as it is stored: never the secret itself. role None: a data key."""
+    """A stored key, without its secret. role: None for a data key."""
 
     id: str
     name: str
@@ -83,13 +80,11 @@ class ApiKey:
     routes: frozenset[str]  # empty means all
     created_at: datetime
     revoked_at: datetime | None = None
-    limits: KeyLimits | None = None  # of a data key, None for none
-    principal: str | None = None  # whose management key it is
-    # created_by, created_with: the principal who created it, and the id of the management key
-    # that was used; None where that is not known, or none.
-    created_by: str | None = None
-    created_with: str | None = None
-    opt_outs: frozenset[OptOut] = frozenset()  # of a data key
+    limits: KeyLimits | None = None  # a data key's limits; None without limits
+    principal: str | None = None  # the owner of a management key
+    created_by: str | None = None  # the creator's principal; None if unknown
+    created_with: str | None = None  # the creator's management key; None if unknown or unused
+    opt_outs: frozenset[OptOut] = frozenset()  # a data key's opt-outs
 
 
 def key_hash(key: str, secret: bytes) -> str:
@@ -99,7 +94,7 @@ def key_hash(key: str, secret: bytes) -> str:
 Network = IPv4Network | IPv6Network
 
 UNKNOWN_ADDRESS: Final = "unknown"
-# One customer's network, from which any number of addresses can be taken.
+# The prefix of one customer's network, in which a client can choose any address.
 IPV6_PREFIX: Final = 64
 
 
@@ -109,22 +104,24 @@ def parse_proxy_networks(entries: Iterable[str]) -> tuple[Network, ...]:
 
 
 def check_origin(text: str) -> None:
-    """Checks the origin of a page, as browsers write it. Raises InputError."""
+    """Checks a page's origin in the form that browsers send. Raises InputError."""
     parts = urlsplit(text)
     if text not in ("*", f"{parts.scheme}://{parts.netloc}"):
-        raise InputError(f"{text!r} is no origin such as https://chat.example.com, and not `*`")
+        raise InputError(f"{text!r} is neither an origin (https://chat.example.com) nor `*`")
 
 
 def _network(entry: str) -> Network:
     try:
         return ip_network(entry, strict=False)
     except ValueError:
-        raise InputError(f"{entry!r} is no address and no network such as 10.0.0.0/8") from None
+        raise InputError(
+            f"{entry!r} is neither an address nor a network such as 10.0.0.0/8"
+        ) from None
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address is this machine's own. False for what is no address, a name too: it
-    may lead anywhere.
+    """Returns whether a text is a loopback address. False for a name, which may resolve to any
+    address.
     """
     try:
         parsed = ip_address(address.removeprefix("[").removesuffix("]"))
@@ -135,9 +132,9 @@ def is_loopback(address: str) -> bool:
 
 
 def listens_on_loopback(host: str) -> bool:
-    """Whether a server that listens on this host can be reached from its own machine alone.
+    """Returns whether only this machine can reach a server that listens on this host.
 
-    By RFC 6761, section 6.3, `localhost` is a loopback address, whatever a resolver says.
+    `localhost` is always a loopback address (RFC 6761, section 6.3).
     """
     return host.lower() == "localhost" or is_loopback(host)
 
@@ -145,11 +142,13 @@ def listens_on_loopback(host: str) -> bool:
 def client_address(
     peer: str | None, forwarded_for: Sequence[bytes], proxies: Sequence[Network]
 ) -> str:
-    """An IPv4 address, or the /64 network of an IPv6 address; UNKNOWN where there is none.
+    """Returns an IPv4 address, or the /64 network of an IPv6 address; UNKNOWN_ADDRESS without
+    a peer address.
 
-    peer: who is connected. forwarded_for: the values of `X-Forwarded-For`, in their order.
-    proxies: the operator's own. What such a one appended and is no address is not believed:
-    then the proxy itself is the client.
+    peer: the address of the connection.
+    forwarded_for: the values of `X-Forwarded-For`, in their order.
+    proxies: the operator's proxies. If a proxy appended a malformed address, the proxy itself
+    counts as the client.
     """
     address = _parsed(peer or "")
     if address is None:
@@ -166,7 +165,7 @@ def client_address(
 
 
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:
-    """Parses an address, maybe with a port; IPv4 mapped into IPv6 is the IPv4 address."""
+    """Parses an address with an optional port. Unwraps an IPv4 address mapped into IPv6."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -184,69 +183,74 @@ LINK_PREFIX: Final = "sg-link-"
 COOKIE_PREFIX: Final = "sg-session-"
 SIGN_IN_PATH: Final = "/sign-in"
 LINK_LASTS: Final = timedelta(minutes=15)
-# Of the link that `swapgate init` prints: a newcomer starts the dashboard first.
+# Lifetime of the link that `swapgate init` prints, because a newcomer starts the dashboard
+# first.
 FIRST_LINK_LASTS: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class DashboardSession:
-    """One sign-in to the dashboard: waits as a link, is open in one browser, ends."""
+    """One sign-in to the dashboard: first a link, then a session in one browser, then ended."""
 
     id: str
-    principal: str  # who acts
-    key: str | None  # with which management key; None for the local operator
+    principal: str  # the session's actor
+    key: str | None  # the actor's management key; None for the local operator
     created_at: datetime
-    # created_by, created_with: the principal, and his management key, who made the link.
-    created_by: str
-    created_with: str | None = None
+    created_by: str  # the principal who created the link
+    created_with: str | None = None  # the management key that created the link
     link_hash: str | None = None  # link_hash, link_expires_at: None without a link
     link_expires_at: datetime | None = None
-    cookie_hash: str | None = None  # cookie_hash, opened_at, expires_at: None for a link
+    cookie_hash: str | None = (
+        None  # cookie_hash, opened_at, expires_at: None before the session
+    )
     opened_at: datetime | None = None
     expires_at: datetime | None = None
     ended_at: datetime | None = None
 
     def require_link(self, now: datetime) -> None:
-        """Requires an unused link whose time is not over. Raises NotAllowed."""
+        """Raises NotAllowed if the link was used or has expired."""
         if self.opened_at is not None:
             raise NotAllowed(
-                f"this link was used at {self.opened_at:%Y-%m-%d %H:%M} UTC, and works once"
+                f"this link was used at {self.opened_at:%Y-%m-%d %H:%M} UTC, and works only "
+                "once"
             )
         if self.link_expires_at is None or now >= self.link_expires_at or self.ended_at:
-            raise NotAllowed("this link is over: nobody used it in time")
+            raise NotAllowed("this link has expired")
 
     def require_open(self, now: datetime) -> None:
-        """Requires a session that goes on. Raises NotAllowed."""
+        """Raises NotAllowed if the session is not open."""
         if self.opened_at is None or self.expires_at is None:
             raise NotAllowed("this session was never opened: sign in")
         if self.ended_at is not None:
             raise NotAllowed("You signed out. If you did not, an admin ended your session.")
         if now >= self.expires_at:
-            raise NotAllowed("Your session is over: sign in again.")
+            raise NotAllowed("Your session has expired: sign in again.")
 
 
 def sign_in_url(base_url: str, link: str) -> str:
-    """Writes the address. No browser sends what stands behind `#`: no log or Referer has it."""
+    """Returns the sign-in address. Browsers do not send the part after `#`, so the link appears
+    in no log or Referer.
+    """
     return f"{base_url.rstrip('/')}{SIGN_IN_PATH}#{link}"
 
 
 def require_makeable(
     *, for_key: str, maker: str, maker_key: str | None, known_to: frozenset[str]
 ) -> None:
-    """Requires that the person who makes a link acts with that key, or may know it: who created
-    it, or the key before it. Else a link would make two people of one. Raises NotAllowed.
+    """Raises NotAllowed unless the maker of a link acts with its key, or may know the key as
+    one of its creators. Otherwise a link would let one person act as two.
 
-    known_to: the principals that `four_eyes.load_key_creators` names.
+    known_to: the principals of `four_eyes.load_key_creators`.
     """
     if maker_key != for_key and maker not in known_to:
         raise NotAllowed(
-            f"you neither act with the key {for_key} nor had a hand in creating it: its owner "
+            f"you neither act with the key {for_key} nor took part in creating it: its owner "
             "prints the link with `swapgate key sign-in-link --key-file FILE`"
         )
 
 
 def check_lifetime(lasts: timedelta) -> timedelta:
-    """Requires a link's lifetime between a minute and a day. Raises InputError."""
+    """Returns the lifetime. Raises InputError unless it is between a minute and a day."""
     if not timedelta(minutes=1) <= lasts <= timedelta(days=1):
         raise InputError("a sign-in link lasts between a minute and a day")
     return lasts

@@ -1,6 +1,8 @@
-"""Checks that two people stand behind a proposal: not the proposer under another name, and no
-one with a key that one of the two had a hand in making for the other. A person of single
-sign-on has no key: whoever declared who that person is counts as who made it.
+"""Checks the four-eyes rule: two people must propose and approve.
+
+The approver must not be the proposer under another name, and neither of the two may have taken
+part in creating the other's key. A person of single sign-on has no key; the principal who
+declared which person it is counts as the key's creator.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +17,7 @@ from harness.frame.records.transaction import Transaction
 
 NEW_FOR: Final = timedelta(days=7)
 
-# Whoever set Swapgate up alone made all keys as the operator.
+# A person who set Swapgate up alone created all keys as the operator.
 _OPERATORS_WAYS: Final[Mapping[str, str]] = {
     "approve": ". Or cancel it, let somebody propose it with their own key (`--key-file`), and "
     "approve it as the operator",
@@ -25,7 +27,7 @@ _OPERATORS_WAYS: Final[Mapping[str, str]] = {
 
 
 class TwoPersonRequest(Protocol):
-    """What one person asks for and another one decides: a proposal, a break-glass."""
+    """A request that a second person must decide: a proposal or a break-glass."""
 
     @property
     def id(self) -> str: ...
@@ -42,9 +44,9 @@ class TwoPersonRequest(Protocol):
 def check_four_eyes(
     tx: Transaction, actor: Actor, proposal: TwoPersonRequest, act: str
 ) -> None:
-    """Checks that another principal than the proposer acts, with a key that the proposer had no
-    hand in; else raises NotAllowed. A policy may say `self_approval`. act: a verb, `approve` or
-    a canary's.
+    """Raises NotAllowed if the actor is the proposer or has a key that the proposer took part
+    in creating, unless the policy allows `self_approval`. act: a verb for messages, such as
+    `approve`.
     """
     if not proposal.self_approval:
         for refusal in _find_refusals(tx, actor, proposal, act):
@@ -69,10 +71,10 @@ def _find_refusals(
         yield (
             f"{proposal.proposer} proposed {proposal.id}, and the key {actor.key} goes back to "
             f"one that {proposal.proposer} created: it cannot {act} it. Ask an approver whose "
-            f"key somebody else created{way}"
+            f"key another person created{way}"
         )
     used = proposal.proposer_key
-    # The machine's operator makes everybody's first key: `list_key_remarks` tells of that.
+    # This machine's operator creates the first keys: `list_key_remarks` reports it.
     if actor.principal != LOCAL_PRINCIPAL.id and approver in hands.of_key(used):
         yield (
             f"{proposal.id} was proposed with the key {used}, which {actor.name} had a hand "
@@ -90,7 +92,7 @@ def _find_refusals(
 def _find_undeclared(
     hands: "Hands", actor: Actor, proposal: TwoPersonRequest, act: str
 ) -> Iterator[str]:
-    """Yields that the two are, or could be, one person with two sign-ins."""
+    """Yields the reasons why the two are, or could be, one person with two sign-ins."""
     tx, people, whose = hands.tx, hands.people, proposal.proposer_principal
     both = {people.person(actor.principal), people.person(whose)}
     if len(both) == 1:
@@ -106,7 +108,8 @@ def _find_undeclared(
             f"can {act} {proposal.id}, an admin who is neither of them declares it: `swapgate "
             "person link`, or `swapgate person separate`"
         )
-    # The machine's operator may have declared it, where he decides: that is remarked upon.
+    # This machine's operator may declare a person and then decide: `list_key_remarks` reports
+    # it.
     if people.person(actor.principal) == LOCAL_PRINCIPAL.id:
         both.discard(LOCAL_PRINCIPAL.id)
     for principal in (actor.principal, whose):
@@ -122,7 +125,9 @@ def _find_undeclared(
 
 
 class Hands:
-    """Says who, as people, had a hand in keys; and whom nobody has declared to be somebody."""
+    """Finds the people who took part in creating keys, and the principals without a
+    declaration.
+    """
 
     def __init__(self, tx: Transaction) -> None:
         self.tx, self.people = tx, PersonLinks(tx).people()
@@ -132,7 +137,9 @@ class Hands:
         return frozenset(map(self.people.person, creators))
 
     def of_both(self, one: str | None, other: str | None) -> Sequence[str]:
-        """Lists who had a hand in both keys, without the operator, who makes the first ones."""
+        """Lists the people who took part in creating both keys, without the operator, who
+        creates the first keys.
+        """
         return sorted((self.of_key(one) & self.of_key(other)) - {LOCAL_PRINCIPAL.id})
 
     def has_other_key(self, person: str, hand: str) -> bool:
@@ -143,9 +150,10 @@ class Hands:
         )
 
     def find_undeclared(self, one: str, other: str) -> Principal | None:
-        """Finds who of the two signs in by single sign-on, was declared to be nobody, and could
-        be the other, who signs in otherwise; None without. Whoever has a service's key acts as
-        the service, so that the other may be one.
+        """Finds the principal of the two that uses single sign-on, has no declaration, and
+        could be the other principal, which signs in otherwise. None if there is no such
+        principal. The other principal may be a service, because its key's owner acts as the
+        service.
         """
         known = Principals(self.tx).among([one, other])
         if len(known) < 2 or known[one].issuer == known[other].issuer:
@@ -155,7 +163,7 @@ class Hands:
 
 
 def load_declarers(tx: Transaction, link: PersonLink) -> frozenset[str]:
-    """Loads who declared it, and who had a hand in the key that he did it with."""
+    """Loads the declarer, and the principals who created the declarer's key."""
     made = frozenset[str]()
     if link.created_with is not None:
         made = load_key_creators(tx, link.created_with) - {LOCAL_PRINCIPAL.id}
@@ -163,7 +171,7 @@ def load_declarers(tx: Transaction, link: PersonLink) -> frozenset[str]:
 
 
 def load_key_creators(tx: Transaction, key: str) -> frozenset[str]:
-    """Loads who created the key, who created the key that it was created with, and so on."""
+    """Loads the key's creator, the creator of the key that created it, and so on."""
     met, creators = set[str](), set[str]()
     at: str | None = key
     while at is not None and at not in met:
@@ -178,7 +186,9 @@ def load_key_creators(tx: Transaction, key: str) -> frozenset[str]:
 
 
 def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
-    """Whether the one of this name is another person, with no key of the proposer's hand."""
+    """Returns whether the named principal is another person than the proposer, and has no key
+    that the proposer took part in creating.
+    """
     if fold_name(name) == fold_name(proposer.name):
         return False
     known = Principals(tx).named(name)

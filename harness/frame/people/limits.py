@@ -1,5 +1,9 @@
-"""Bounds requests and tokens per minute by two leaky buckets, in monotonic seconds. Pure.
-Source: the generic cell rate algorithm, ITU-T I.371, with a tolerance of one minute for keys.
+"""Limits on keys and evals: spending per UTC day and month, requests and tokens per minute.
+Pure.
+
+Requests in progress may exceed a budget. Two leaky buckets, in monotonic seconds, bound
+requests and tokens. Source: the generic cell rate algorithm, ITU-T I.371, with a tolerance of
+one minute for keys.
 """
 
 import math
@@ -14,11 +18,11 @@ from harness.frame.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class SpendBudget:
-    """Budgets in US dollars; None for no budget, 0 for nothing. Raises InputError."""
+    """Budgets in US dollars; None for no budget, 0 for no spending. Raises InputError."""
 
     day_usd: float | None = None
     month_usd: float | None = None
-    warn_share: float = 0.8  # of either, 0 to 1
+    warn_share: float = 0.8  # the share of a budget, 0 to 1, that starts a warning
 
     def __post_init__(self) -> None:
         for name, value in (("day_usd", self.day_usd), ("month_usd", self.month_usd)):
@@ -32,11 +36,11 @@ class SpendBudget:
 class KeySpend:
     key: str
     day: date
-    worker: str  # its name, new for every process
+    worker: str  # the router worker's name, new for each process
     requests: int
     tokens: int
     cost_usd: float
-    unpriced: int  # requests whose cost nobody knows
+    unpriced: int  # requests of unknown cost
 
     def plus(self, other: "KeySpend") -> "KeySpend":
         return KeySpend(
@@ -55,7 +59,7 @@ class SpendTotals:
     day: date
     day_usd: float = 0.0
     month_usd: float = 0.0
-    unpriced: int = 0  # requests of the month whose cost nobody knows; they are not in the sums
+    unpriced: int = 0  # the month's requests of unknown cost, which the sums omit
 
     def plus(self, other: "SpendTotals") -> "SpendTotals":
         return SpendTotals(
@@ -67,7 +71,7 @@ class SpendTotals:
 
 
 class SpendLevel(IntEnum):
-    """Rises: an alert is due when a decision's level is above the one before."""
+    """Levels in rising order. An alert is due when the level rises."""
 
     FINE = 0
     WARNING = 1
@@ -78,8 +82,8 @@ class SpendLevel(IntEnum):
 class SpendDecision:
     level: SpendLevel
     reason: str = ""  # in words, empty when fine
-    until: date | None = None  # the day on which the budget starts anew
-    share: float = 0.0  # of that budget, 1 for all of it; 0 when fine
+    until: date | None = None  # the first day of the next budget
+    share: float = 0.0  # the spent share of the budget, 1 for all of it; 0 when fine
 
     @property
     def allowed(self) -> bool:
@@ -90,7 +94,7 @@ FINE: Final = SpendDecision(SpendLevel.FINE)
 
 
 def totals_on(spent: SpendTotals, today: date) -> SpendTotals:
-    """Carries the totals over to today; a clock that goes back changes nothing."""
+    """Carries the totals over to today. A clock that goes back does not change them."""
     if today <= spent.day:
         return spent
     if (today.year, today.month) == (spent.day.year, spent.day.month):
@@ -114,7 +118,9 @@ def next_month(day: date) -> date:
 
 
 def check_budget(budget: SpendBudget, spent: SpendTotals, today: date) -> SpendDecision:
-    """Whether another request may go; of day and month the worse, then the longer, decides."""
+    """Decides whether another request may run, by the budget with the worse level. If both have
+    the same level, the month decides.
+    """
     now = spent if spent.day == today else totals_on(spent, today)
     daily_usd, monthly_usd, warn_share = budget.day_usd, budget.month_usd, budget.warn_share
     if (daily_usd is None or now.day_usd < daily_usd * warn_share) and (
@@ -136,7 +142,7 @@ def _judged(
     level = SpendLevel.STOPPED if stopped else SpendLevel.WARNING
     reason = (
         f"this key spent {spent_usd:.2f} of its {budget_usd:.2f} US dollars per {period}; "
-        f"the budget starts anew on {until.isoformat()} (UTC)"
+        f"the next budget starts on {until.isoformat()} (UTC)"
     )
     share = spent_usd / budget_usd if budget_usd else 1.0
     return SpendDecision(level, reason, until, share)
@@ -144,7 +150,7 @@ def _judged(
 
 MINUTE_S: Final = 60.0
 
-# Who comes back after exactly the time told must not be a rounding error too early.
+# A client that returns after exactly `retry_after_s` must not fail by a rounding error.
 _ROUNDING_S: Final = 1e-7
 
 
@@ -154,7 +160,7 @@ class RateLimit:
 
     requests_per_min: float | None = None
     tokens_per_min: float | None = None
-    burst_s: float = MINUTE_S  # so many seconds' worth may come at once
+    burst_s: float = MINUTE_S  # the seconds' worth of requests that may arrive at once
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -165,7 +171,7 @@ class RateLimit:
                 raise InputError(f"{name} is 1 or more, or absent for no limit; not {value}")
 
     def part(self, share: float) -> Self:
-        """Returns a share, above 0, at most 1, of these limits, but at least one a minute."""
+        """Returns a share (above 0, at most 1) of these limits, but at least 1 per minute."""
         requests, tokens = self.requests_per_min, self.tokens_per_min
         return replace(
             self,
@@ -175,14 +181,14 @@ class RateLimit:
 
 
 class RateState(NamedTuple):
-    """Monotonic seconds at which each bucket is empty; in the past for one that is."""
+    """Monotonic seconds at which each bucket is empty; in the past for an empty bucket."""
 
     requests_until: float = 0.0
     tokens_until: float = 0.0
 
 
 class RateDecision(NamedTuple):
-    state: RateState  # to keep, whatever was decided
+    state: RateState  # the state to keep, also after a refusal
     allowed: bool
     retry_after_s: float = 0.0  # 0 when allowed
     reason: str = ""  # in words
@@ -192,15 +198,16 @@ class LimitStatus(NamedTuple):
     kind: str  # requests or tokens
     per_minute: float
     remaining: float
-    reset_s: float  # until all of it is free
+    reset_s: float  # seconds until the whole limit is available
 
 
 def admit_request(
     state: RateState, limit: RateLimit, tokens: float, now: float
 ) -> RateDecision:
-    """Takes a request's cost from both buckets, or from none."""
+    """Adds a request's cost to both buckets, or to neither."""
     requests_until, tokens_until = state
-    # cost_s, tokens_s: how long a bucket takes to lose it. Every request asks: no calls.
+    # cost_s, tokens_s: the seconds that a bucket needs to lose the cost. Each request runs this
+    # code, so it calls no functions.
     cost_s = tokens_s = for_requests = for_tokens = 0.0
     if limit.requests_per_min is not None:
         cost_s = MINUTE_S / limit.requests_per_min
@@ -224,7 +231,7 @@ def admit_request(
 def settle_request(
     state: RateState, limit: RateLimit, *, estimated: float, actual: float, now: float
 ) -> RateState:
-    """The state once a request's tokens are known. estimated: what was admitted."""
+    """Returns the state with a request's actual tokens. estimated: the admitted tokens."""
     until = max(state.tokens_until, now)
     if limit.tokens_per_min is not None:
         until = max(now, until + (actual - estimated) * MINUTE_S / limit.tokens_per_min)
@@ -246,15 +253,15 @@ def limit_statuses(state: RateState, limit: RateLimit, now: float) -> tuple[Limi
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """Limits what a data key may use, None for no limit. Budgets are in US dollars, by UTC days
-    and months. Raises InputError.
+    """Limits of a data key; None for no limit. Budgets are in US dollars, by UTC days and
+    months. Raises InputError.
     """
 
     requests_per_min: float | None = None
     tokens_per_min: float | None = None
     budget_day_usd: float | None = None
     budget_month_usd: float | None = None
-    # Of a budget, above 0 and at most 1: from there on a warning is given.
+    # The share of a budget, above 0 and at most 1, that starts a warning.
     warn_share: float = 0.8
 
     def __post_init__(self) -> None:
@@ -274,21 +281,21 @@ class KeyLimits:
 
     @property
     def some(self) -> Self | None:
-        """The limits, or None when nothing is limited, so that nothing needs to be checked."""
+        """Returns the limits; None if there is no limit to check."""
         limits = (getattr(self, field.name) for field in fields(self)[:-1])
         return self if any(limit is not None for limit in limits) else None
 
 
 BURST_S: Final = 5.0
 
-# With a burst, a minute may hold more than its rate: so the rate is a little lower.
+# A burst adds requests to a minute, so the rate must be lower than the limit.
 _SHARE: Final = MINUTE_S / (MINUTE_S + BURST_S)
 
 
 @dataclass(frozen=True, slots=True)
 class EvalLimits:
-    """Limits what eval workers ask of a provider, None for no limit. Judges' calls and retries
-    count. At most five seconds' worth comes at once.
+    """Limits of eval workers' calls to a provider; None for no limit. Judges' calls and retries
+    count. At most five seconds' worth of calls arrives at once.
     """
 
     # The most requests at a time; null for no limit. Evals begin with 2 for each target.
@@ -298,7 +305,7 @@ class EvalLimits:
 
     @property
     def rate(self) -> RateLimit:
-        """A rate that lets no minute, wherever it begins, have more requests than allowed."""
+        """Returns a rate that keeps every period of one minute within the limit."""
         return RateLimit(
             _paced(self.requests_per_min), _paced(self.tokens_per_min), burst_s=BURST_S
         )

@@ -1,8 +1,8 @@
-"""Principals are those who act: people, services and the operator of this machine. Two names
-that a reader could take for one another are one name, so that nobody is two people by spelling.
+"""Principals: people, services and the operator of this machine. Pure.
 
-A person who acts with a key and by single sign-on is two principals, until an admin declares
-that they are one. Pure.
+Names that readers could confuse count as the same name, so that one person cannot pose as two
+by spelling. A person who uses both a key and single sign-on is two principals, until an admin
+declares that they are one person.
 """
 
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ class Principal:
     kind: PrincipalKind
     name: str
     created_at: datetime
-    # issuer, subject: of who signs in by OpenID Connect; None for all others.
+    # issuer, subject: the person's OpenID Connect identity; None without single sign-on.
     issuer: str | None = None
     subject: str | None = None
 
@@ -53,19 +53,20 @@ OPERATOR: Final = Actor(LOCAL_PRINCIPAL.name, Role.ADMIN, LOCAL_PRINCIPAL.id)
 
 
 def fold_name(text: str) -> str:
-    """What is the same for `Ops`, `ops`, `Ｏｐｓ` and `ops `: NFKC, case folded, one space."""
+    """Normalizes `Ops`, `ops`, `Ｏｐｓ` and `ops ` to one text: NFKC, case folded,
+    one space.
+    """
     return " ".join(normalize("NFKC", normalize("NFKC", text).casefold()).split())
 
 
 def check_principal_name(text: str) -> str:
-    """The name as it is shown. Raises InputError for one that looks like another could: with
-    invisible characters, or words that mix alphabets whose letters look alike.
+    """Returns the name without surrounding spaces. Raises InputError for a name that readers
+    could confuse with another: one with invisible characters, or with a word that mixes
+    alphabets with similar letters.
     """
     shown = text.strip(" ")
     if not fold_name(shown) or len(shown) > MAX_NAME_LENGTH:
-        raise InputError(
-            f"a name has 1 to {MAX_NAME_LENGTH} characters, so that people know whose"
-        )
+        raise InputError(f"a name must have 1 to {MAX_NAME_LENGTH} visible characters")
     for character in shown:
         kind = category(character)
         unseen = (
@@ -75,8 +76,8 @@ def check_principal_name(text: str) -> str:
         )
         if unseen or (kind[0] == "Z" and character != " "):
             raise InputError(
-                f"the name {shown!r} has U+{ord(character):04X}, which nobody can see or tell "
-                "from a space: leave it out"
+                f"the name {shown!r} contains U+{ord(character):04X}, which is invisible or "
+                "looks like a space: remove it"
             )
     for word in fold_name(shown).split():
         alphabets = {
@@ -96,16 +97,16 @@ def _name(character: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PersonLink:
-    """Declares whom a principal is. The newest declaration of a principal holds."""
+    """Declares which person a principal is. The newest declaration of a principal applies."""
 
     id: str
-    principal: str  # who is declared to be somebody
+    principal: str
     number: int  # counts the declarations of this principal, from 1
-    person: str  # the principal that he is as well; himself, where he is no other person
+    person: str  # the principal of the same person; `principal` itself for a separate person
     reason: str
     created_at: datetime
     created_by: str  # the principal who declared it
-    created_with: str | None = None  # with which management key; None for none
+    created_with: str | None = None  # the management key of the declaration; None without a key
 
     @property
     def alone(self) -> bool:
@@ -117,16 +118,18 @@ class People:
         self._links = {link.principal: link for link in newest}
 
     def person(self, principal: str) -> str:
-        """Names the person behind a principal by one principal, the same for all of his."""
+        """Returns the principal that represents the person; all of a person's principals have
+        the same one.
+        """
         link = self._links.get(principal)
         return link.person if link is not None else principal
 
     def link(self, principal: str) -> PersonLink | None:
-        """Finds what was declared of a principal last; None where nobody said anything."""
+        """Returns a principal's newest declaration; None without a declaration."""
         return self._links.get(principal)
 
     def others(self, principal: str) -> tuple[str, ...]:
-        """Lists the other principals that were declared to be this one."""
+        """Lists the other principals that declarations link to this principal."""
         return tuple(
             link.principal
             for link in self._links.values()
@@ -134,22 +137,24 @@ class People:
         )
 
     def require_linkable(self, principal: Principal, person: Principal) -> None:
-        """Requires at most one step to a person. Raises InputError, Conflict."""
+        """Allows a declaration only if links stay one step long. Raises InputError,
+        Conflict.
+        """
         if principal.id == LOCAL_PRINCIPAL.id:
             raise InputError(
-                "the operator of this machine is declared to be nobody: name the other "
-                f"principal first, and {LOCAL_PRINCIPAL.name!r} as who that is"
+                "you cannot declare which person this machine's operator is: give the other "
+                f"principal first, and {LOCAL_PRINCIPAL.name!r} as its person"
             )
         if principal.id == person.id:
             return
         if self.others(principal.id):
             raise Conflict(
-                f"others were declared to be {principal.name}: name {person.name!r} first, "
-                f"and {principal.name!r} as who that is"
+                f"other principals are declared to be {principal.name}: give {person.name!r} "
+                f"first, and {principal.name!r} as its person"
             )
         root = self.person(person.id)
         if root != person.id:
             raise Conflict(
-                f"{person.name} was declared to be another principal ({root}) already: name "
-                "that one"
+                f"{person.name} is already declared to be another principal ({root}): give "
+                "that principal as the person"
             )

@@ -23,7 +23,7 @@ from harness.frame.records.record import record
 from harness.frame.records.repository import Records
 from harness.frame.records.signed_tables import sign_rows_of
 
-# folded: the name as `Principal.folded` gives it. issuer, subject: of OpenID Connect.
+# folded: the name in the form of `Principal.folded`. issuer, subject: from OpenID Connect.
 PRINCIPAL: Final = record(
     Principal,
     "principal",
@@ -48,7 +48,7 @@ principal = sign_rows_of(
     unsigned=PRINCIPAL.write(LOCAL_PRINCIPAL),
 )
 
-# created_by, created_with: the chain of creation is read for the four eyes.
+# The four-eyes rule reads created_by and created_with of each key in a chain of creation.
 API_KEY: Final = record(
     ApiKey,
     "api_key",
@@ -64,7 +64,7 @@ API_KEY: Final = record(
 
 api_key = sign_rows_of(API_KEY.table, live=API_KEY.table.c.revoked_at.is_(None))
 
-# Append-only: the newest number of a principal holds. The four eyes rest on it.
+# Append-only: the newest number of a principal applies. The four-eyes rule depends on it.
 PERSON_LINK: Final = record(
     PersonLink,
     "person_link",
@@ -78,7 +78,7 @@ PERSON_LINK: Final = record(
 
 person_link = PERSON_LINK.table
 
-# A waiting link, an open session or an ended one. Each step happens once (triggers).
+# A waiting link, an open session or an ended session. Triggers let each step happen once.
 DASHBOARD_SESSION: Final = record(
     DashboardSession,
     "dashboard_session",
@@ -112,12 +112,12 @@ class Principals(Records[Principal]):
         for stored in self.all():
             if _is_same_principal(stored, new):
                 raise Conflict(
-                    f"the name {new.name!r} belongs to {stored.name!r} ({stored.id}) already: "
-                    "spelling, case and spaces do not make another person"
+                    f"the name {new.name!r} already belongs to {stored.name!r} ({stored.id}): "
+                    "other case, spaces or Unicode forms do not make a new name"
                 )
         super().add(new)
 
-    # Searches by name read all rows: a forged row may have another name in its place.
+    # Searches by name read all rows, because a forged row could hide the right row.
     def named(self, name: str) -> Principal | None:
         wanted = fold_name(name)
         return next((record for record in self.all() if record.folded == wanted), None)
@@ -144,16 +144,16 @@ class PersonLinks(Records[PersonLink]):
     order = (person_link.c.principal, person_link.c.number)
 
     def people(self, *, lock: bool = False) -> People:
-        """Loads the newest declarations. lock: another `write()` waits with its own."""
+        """Loads the newest declarations. lock: whether other `write()`s wait."""
         if lock:
             self._tx.serialize()
-        # All of them, in order: the last one of a principal stays.
+        # In this order, the last declaration of a principal replaces the earlier ones.
         newest = {link.principal: link for link in self._all(self._select())}
         return People(newest.values())
 
 
 class ApiKeys(Records[ApiKey]):
-    """Data and management keys, revoked ones too: look at `revoked_at`."""
+    """Data and management keys, including revoked keys (`revoked_at`)."""
 
     record = API_KEY
     order = (api_key.c.created_at, api_key.c.id)
@@ -165,7 +165,7 @@ class ApiKeys(Records[ApiKey]):
     def by_hash(self, hash_: str) -> ApiKey | None:
         row = self._tx.read(self._select(api_key.c.hash == hash_)).first()
         if row is not None and row.role is not None:
-            # A key that was revoked may have been put back as it was signed before.
+            # Somebody may have restored a revoked key's row with its earlier signature.
             self._tx.check_manifest()
         return None if row is None else self._verified([row])[0]
 
@@ -204,12 +204,16 @@ class DashboardSessions(Records[DashboardSession]):
     missing = "there is no dashboard session {}: `swapgate person sessions` shows the open ones"
 
     def by_link(self, hash_: str) -> DashboardSession | None:
-        """Finds the sign-in of a link, a used one too. A `write()` locks it until its end."""
+        """Finds the sign-in of a link, also of a used link. A `write()` locks it
+        until its end.
+        """
         self._tx.serialize()
         return self._first(self._select(dashboard_session.c.link_hash == hash_))
 
     def by_cookie(self, hash_: str, *, lock: bool = False) -> DashboardSession | None:
-        """Finds the session of a cookie, an ended one too. lock: a `write()` locks it."""
+        """Finds the session of a cookie, also an ended session. lock: whether a `write()` locks
+        it.
+        """
         if lock:
             self._tx.serialize()
         return self._first(self._select(dashboard_session.c.cookie_hash == hash_))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SystemClock:
-    # No functions of our own around them: each request asks several times.
+    # Without wrapper functions, because each request reads the clock several times.
     now = staticmethod(partial(datetime.now, UTC))  # noqa: TID251 - the one real clock
     monotonic = staticmethod(time.monotonic)
 
@@ -31,16 +31,16 @@ class SystemRandomIds:
 
 JUMP_S: Final = 5.0
 
-# How long a clock that was set is not trusted for what cannot be undone.
+# After a clock jump, irreversible decisions wait this long.
 SETTLE_S: Final = 120.0
 
-# How long rows of the last time that comes again may still pass for new ones: each is a
-# minute's, and a silence shows after another one.
+# After a clock set back reaches its old time, old rows can pass for new ones this much longer:
+# a row covers one minute, and a silence shows only after another minute.
 PASS_FOR_NEW: Final = timedelta(seconds=180)
 
 
 class ClockWatch:
-    """Compares the wall clock with the monotonic one at each `observe`, to notice jumps."""
+    """Detects jumps of the wall clock: each `observe` compares it with the monotonic clock."""
 
     def __init__(self) -> None:
         self._lead: float | None = None
@@ -60,8 +60,8 @@ class ClockWatch:
             self._new_from = self._latest + PASS_FOR_NEW
 
     def lives_again_until(self, now: datetime) -> datetime | None:
-        """Says until when an old row cannot be told from a new one, after a clock was set back:
-        rows bear a time that comes again. None when no time does.
+        """Returns until when old rows can pass for new ones, after the clock was set back and
+        passes the same times again. None if it does not.
         """
         return self._new_from if self._new_from is not None and now < self._new_from else None
 
@@ -69,7 +69,7 @@ class ClockWatch:
         return self._jumped_s is not None and monotonic - self._jumped_s < SETTLE_S
 
     def steady(self, now: datetime) -> datetime:
-        """The wall clock's time without the steps by which it was set."""
+        """Returns the wall clock's time without its jumps."""
         return now - timedelta(seconds=self._behind_s)
 
 
@@ -78,7 +78,10 @@ _DAYS: Final = re.compile(r"(?P<first>\*|[0-7])(-(?P<last>[0-7]))?(/(?P<step>[1-
 
 
 def parse_cron(cron: str) -> "CronTrigger":
-    # Loaded where something is scheduled: every command opens an installation.
+    """Parses a cron expression: five fields, UTC. Weekdays are cron's, 0 and 7 for Sunday,
+    whereas APScheduler counts from Monday. Raises InputError.
+    """
+    # Imported late, because every command opens an installation and few need a schedule.
     from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - see above
 
     fields = cron.split()
@@ -92,9 +95,7 @@ def parse_cron(cron: str) -> "CronTrigger":
 
 class CronCalendar:
     def next_time(self, cron: str, after: datetime) -> datetime | None:
-        """Returns the first time later than `after`; None for one that never comes. Raises
-        InputError.
-        """
+        """Returns the first time after `after`; None if no time matches. Raises InputError."""
         later = after + timedelta(seconds=1)
         found: datetime | None = parse_cron(cron).get_next_fire_time(None, later)
         return found

@@ -1,5 +1,5 @@
 """Encrypts and decrypts stored secrets with Fernet (AES-128 in CBC mode and HMAC-SHA-256), and
-reads, writes and makes the keys; several may be valid at once, so that they can be rotated.
+creates, reads and writes the keys. Several keys may be valid at once, to allow a rotation.
 """
 
 import os
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 OTHERS: Final = 0o077
 UNREADABLE: Final = (
-    "a stored value cannot be decrypted: none of the encryption keys at hand made it. Bring "
-    "the key back that did, or store the value anew"
+    "a stored value cannot be decrypted: none of the available encryption keys fits. Restore "
+    "the key that encrypted it, or store the value again"
 )
 
 
@@ -27,30 +27,30 @@ def new_key() -> str:
 
 
 def keys_in(text: str) -> list[str]:
-    """Separated by commas, white space or new lines."""
+    """Splits a text into keys, at commas, white space and new lines."""
     return text.replace(",", " ").split()
 
 
 def read_key_file(file: Path) -> list[str]:
-    """Reads a file's keys. Raises ConfigError for none, or where other users may read it."""
+    """Reads a file's keys. Raises ConfigError if it has no key or other users may read it."""
     try:
         mode = file.stat().st_mode & 0o777
         if mode & OTHERS:
             raise ConfigError(
-                f"{file} has mode {mode:04o}, so that others than its owner may use it: "
-                f"`chmod 600 {file}`, and if anybody may have read it, put a new key first "
-                "and run `swapgate provider key rotate-encryption`"
+                f"{file} has mode {mode:04o}, so users other than its owner may use it: run "
+                f"`chmod 600 {file}`. If somebody may have read it, add a new key as the first "
+                "one, and run `swapgate provider key rotate-encryption`"
             )
         found = keys_in(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
     if not found:
-        raise ConfigError(f"{file} is empty: bring it back from a backup")
+        raise ConfigError(f"{file} is empty: restore it from a backup")
     return found
 
 
 def write_key_file(file: Path, keys: Sequence[str], *, mode: int = 0o600) -> None:
-    """Writes a key file atomically, by default for its owner alone. Raises OSError."""
+    """Writes a key file atomically, by default only for its owner. Raises OSError."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     os.fchmod(descriptor, mode)  # the umask may have narrowed it
@@ -62,10 +62,10 @@ def write_key_file(file: Path, keys: Sequence[str], *, mode: int = 0o600) -> Non
 
 
 class FernetCipher:
-    """Implements ports.Cipher. read: returns the keys; the first one encrypts.
+    """Implements ports.Cipher. read: returns the keys; the first key encrypts.
 
-    They are read when they are first needed, and again whenever something is encrypted or the
-    known ones did not make a value: another process may have put a new key first.
+    Reads the keys at the first use. Reads them again before each encryption, and if no known
+    key decrypts a value, because another process may have added a key.
     """
 
     def __init__(self, read: Callable[[], Sequence[str]]) -> None:
@@ -77,7 +77,7 @@ class FernetCipher:
         return "FernetCipher()"
 
     def encrypt(self, text: str) -> str:
-        # By a key that was put first since: after a rotation the others may go.
+        # Uses the newest key, because a person may delete the older keys after a rotation.
         self._refresh()
         return self._keys().encrypt(text.encode()).decode()
 
@@ -105,7 +105,7 @@ class FernetCipher:
         raise DecryptionFailed(UNREADABLE)
 
     def _refresh(self) -> None:
-        """Reads the keys once more. Where they cannot be read, the known ones still hold."""
+        """Reads the keys again. If that fails, the known keys stay valid."""
         if self._known:
             with suppress(ConfigError):
                 if tuple(self._read()) != self._known:
@@ -119,7 +119,7 @@ class FernetCipher:
             try:
                 self._fernet = MultiFernet([Fernet(key) for key in self._known])
             except ValueError:
-                # Its words may hold the key.
+                # The error's text may contain the key.
                 raise ConfigError(
                     "an encryption key is malformed: each is 32 bytes in URL-safe base64, as "
                     "`swapgate init` makes them"

@@ -1,5 +1,5 @@
-"""Runs jobs every so many seconds or by cron on background threads, with APScheduler. Nothing
-is kept between starts.
+"""Runs jobs at intervals or by cron on background threads, with APScheduler. A restart forgets
+all earlier runs.
 """
 
 import threading
@@ -20,7 +20,7 @@ CLOCK_SETBACK_S = 0.5
 
 @dataclass(frozen=True)
 class ScheduledJob:
-    """Describes a job and when it runs: by either every_s or cron (five fields, UTC)."""
+    """Describes a job, and when it runs: by `every_s` or by `cron` (five fields, UTC)."""
 
     name: str
     run: Callable[[], object]
@@ -29,12 +29,15 @@ class ScheduledJob:
 
 
 class Schedule:
-    """Runs jobs on a background thread pool. A job never overlaps itself; a missed one runs
-    once.
+    """Runs jobs on a background thread pool. A job never overlaps itself, and several missed
+    runs become one run.
 
-    The scheduler goes by the wall clock. Where that is set back, jobs that run every so many
-    seconds would rest until it has caught up: a watch of its own, by the monotonic clock, puts
-    them right. on_error: told of a job that raised. watch_s: how often the clocks are compared.
+    APScheduler uses the wall clock. If somebody sets that clock back, interval jobs would pause
+    until it reaches its old time. So a thread compares it with the monotonic clock, and plans
+    these jobs again.
+
+    on_error: called with a job's name and error.
+    watch_s: seconds between two comparisons of the clocks.
     """
 
     def __init__(
@@ -66,7 +69,9 @@ class Schedule:
         self._ended_at[event.job_id] = self._clock.monotonic()
 
     def age_s(self, job: str) -> float | None:
-        """Seconds since a job last succeeded, at first since the start; None before that."""
+        """Returns the seconds since the job's last success or the start; None before
+        the start.
+        """
         ended_at = self._ended_at.get(job)
         return None if ended_at is None else self._clock.monotonic() - ended_at
 
@@ -78,7 +83,7 @@ class Schedule:
         self._watch.start()
 
     def stop(self) -> None:
-        """Waits for the jobs that run now."""
+        """Waits until the running jobs end."""
         self._ending.set()
         self._scheduler.shutdown(wait=True)
         self._watch.join()
@@ -92,7 +97,7 @@ class Schedule:
             before = now
 
     def _lead(self) -> float:
-        """How far the wall clock is ahead of the monotonic one, in seconds."""
+        """Returns the seconds by which the wall clock is ahead of the monotonic clock."""
         return self._clock.now().timestamp() - self._clock.monotonic()
 
     def _plan_again(self) -> None:

@@ -1,4 +1,10 @@
-"""Starts a group of child processes, restarts dead ones, and ends all together."""
+"""Starts a group of child processes, restarts those that end, and stops the group
+(`Supervisor`). `interrupts` notes the signals that end a program, and loops check the notes.
+
+A signal handler runs at any point of the program. A callback of the interpreter can lose the
+handler's exception, and the interrupted code may hold a lock that the handler needs. So the
+handler only sets a field.
+"""
 
 import os
 import signal
@@ -15,13 +21,13 @@ from harness.frame.formatting import format_span
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK_EVERY_S = 0.2
 
-# Tells one process to read the configuration again. A SIGHUP is for all that a supervisor runs.
+# Makes one process read the configuration again. A SIGHUP does so for all of a supervisor's.
 RELOAD: Final = signal.SIGUSR2
 SUPERVISOR_VARIABLE: Final = "SWAPGATE_SUPERVISOR_PID"
 
 
 def has_terminal() -> bool:
-    """Tells whether a terminal controls this process. One that was closed does not any more."""
+    """Returns whether an open terminal controls this process."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:
@@ -30,18 +36,18 @@ def has_terminal() -> bool:
 
 
 def ends_with_terminal() -> bool:
-    """Tells whether the closing of its terminal is to end this process: not under `nohup`."""
+    """Returns whether this process must end when its terminal closes: not under `nohup`."""
     return has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
 
 def supervise_reloads() -> None:
-    """Makes this process the one to which its children pass their SIGHUPs."""
+    """Makes this process receive its children's SIGHUPs."""
     os.environ[SUPERVISOR_VARIABLE] = str(os.getpid())
     signal.pthread_sigmask(signal.SIG_BLOCK, {RELOAD})
 
 
 def reload_at_hangup() -> None:
-    """Turns each SIGHUP into a RELOAD of all that a supervisor runs, or of this process."""
+    """Turns each SIGHUP into a RELOAD of all the supervisor's processes, or of this process."""
 
     def reload() -> None:
         os.kill(os.getpid(), RELOAD)
@@ -53,7 +59,7 @@ def reload_at_hangup() -> None:
 
 
 def pass_hangups_on(orphaned: Callable[[], None]) -> None:
-    """Passes each SIGHUP on to the parent process. orphaned: called instead once it is gone."""
+    """Passes each SIGHUP to the parent process. orphaned: called if the parent has ended."""
     parent = os.getppid()
 
     def pass_on(*_: object) -> None:
@@ -68,7 +74,7 @@ def pass_hangups_on(orphaned: Callable[[], None]) -> None:
 @dataclass
 class Interruption:
     ended: bool = False
-    hung_up: bool = False  # by a SIGHUP that nobody has looked at
+    hung_up: bool = False  # a SIGHUP arrived since the last `wants_reload`
     on_terminal: bool = False  # a closed terminal ends the program
 
     def note(self, number: int, *, reloads: bool) -> None:
@@ -78,7 +84,7 @@ class Interruption:
             self.ended = True
 
     def wants_reload(self) -> bool:
-        """Tells once of each SIGHUP. One that a closed terminal sent ends the program."""
+        """Returns True once for each SIGHUP. A SIGHUP of a closed terminal ends the program."""
         hung_up, self.hung_up = self.hung_up, False
         if hung_up and self.on_terminal and not has_terminal():
             self.ended = True
@@ -89,9 +95,11 @@ class Interruption:
 def interrupts(
     numbers: Sequence[signal.Signals] = ENDING, *, reloads: bool = False
 ) -> Iterator[Interruption]:
-    """Meanwhile Ctrl-C, SIGTERM and SIGHUP are noted and raise nothing. Only the main thread
-    gets any. reloads: a SIGHUP asks for a reload. Elsewhere it ends the program, or stays
-    ignored where `nohup` started the program.
+    """Notes Ctrl-C, SIGTERM and SIGHUP inside the block, without an exception. Only the main
+    thread receives signals.
+
+    reloads: whether a SIGHUP requests a reload. Otherwise it ends the program, unless `nohup`
+    started the program.
     """
     over = Interruption(on_terminal=reloads and ends_with_terminal())
     if threading.current_thread() is not threading.main_thread():
@@ -115,18 +123,18 @@ def wait_for_interrupt() -> None:
             time.sleep(LOOK_EVERY_S)
 
 
-# Doubled each time that a child dies soon after its start, up to the longest.
+# Doubles each time that a child ends soon after its start, up to LONGEST_PAUSE_S.
 RESTART_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 SETTLED_S = 60.0
 LAST_WORDS_S = 20.0
-LAST_WORDS = "what they have begun is done first"
+LAST_WORDS = "they finish their current work first"
 STARTING_S = 300.0
-MISCONFIGURED = 2  # the exit code of a command whose configuration a person has to mend
+MISCONFIGURED = 2  # the exit code of a command with a wrong configuration
 
 
 class Child(Protocol):
-    """A process that a supervisor started, or was given: a Popen or a ForkedProcess."""
+    """A supervisor's child process: a Popen or a ForkedProcess."""
 
     @property
     def pid(self) -> int: ...
@@ -144,21 +152,22 @@ class Child(Protocol):
 
 @dataclass
 class Supervisor:
-    """A child that dies is started again after a pause, which grows while it dies soon after
-    each start; a signal ends all of them and leaves none behind. After a SIGHUP, also to one
-    child, each child reads the configuration again. A child that ends with
-    `MISCONFIGURED` while all are starting ends all: it would end so again. Later its neighbours
-    go on serving.
+    """Restarts a child that ends, after a pause that grows while the child ends soon after each
+    start. A signal ends all children. After a SIGHUP to the supervisor or to a child, all
+    children read the configuration again.
+
+    A child that ends with `MISCONFIGURED` during the start ends all children, because it would
+    fail again. After the start, the other children continue to serve.
     """
 
-    commands: Mapping[str, Sequence[str]]  # name to argv
-    say: Callable[[str], None]  # told of every start, death and restart, in words
+    commands: Mapping[str, Sequence[str]]  # maps a name to argv
+    say: Callable[[str], None]  # reports each start, end and restart, in words
     restart: bool = True
-    stop_s: float = LAST_WORDS_S  # how long they have for it
-    children: dict[str, Child] = field(default_factory=dict)  # given: children that run already
-    _started: dict[str, float] = field(default_factory=dict)  # when, monotonic
-    _pause_s: dict[str, float] = field(default_factory=dict)  # before its next start
-    _due: dict[str, float] = field(default_factory=dict)  # when to start it, while it waits
+    stop_s: float = LAST_WORDS_S  # how long the children may take to end
+    children: dict[str, Child] = field(default_factory=dict)  # at first those that already run
+    _started: dict[str, float] = field(default_factory=dict)  # monotonic time of each start
+    _pause_s: dict[str, float] = field(default_factory=dict)  # the pause before the next start
+    _due: dict[str, float] = field(default_factory=dict)  # monotonic time of a planned start
     _ending: bool = False
     _began: float = 0.0
     _code: int = 0
@@ -184,7 +193,7 @@ class Supervisor:
         return self._code
 
     def start(self, name: str) -> None:
-        # A group of its own: Ctrl-C reaches the parent alone, which then ends them in order.
+        # In a separate process group, Ctrl-C reaches only the parent, which ends the children.
         self.children[name] = subprocess.Popen(  # noqa: S603 - our own commands
             list(self.commands[name]), start_new_session=True, env=dict(os.environ)
         )
@@ -238,6 +247,6 @@ class Supervisor:
             try:
                 child.wait(timeout=max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                self.say(f"{name} does not end: killed")
+                self.say(f"{name} did not end in time; the supervisor killed it")
                 child.kill()
                 child.wait()

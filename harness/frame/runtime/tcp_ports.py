@@ -1,4 +1,4 @@
-"""TCP ports: whether one is free, which process holds it, and the next free one."""
+"""Checks TCP ports: whether a port is free, which process holds it, and the next free port."""
 
 import contextlib
 import socket
@@ -21,7 +21,7 @@ class _Address(Protocol):
 
 
 class _Connection(Protocol):
-    """The common fields of psutil's two kinds of connection."""
+    """The common fields of psutil's two connection classes."""
 
     @property
     def laddr(self) -> _Address | tuple[()]: ...
@@ -37,23 +37,25 @@ def is_free(host: str, port: int) -> bool:
         try:
             probe.bind((host, port))
         except PermissionError:
-            raise ConfigError(f"port {port} needs more rights; choose one above 1023") from None
+            raise ConfigError(
+                f"port {port} needs more rights; choose a port above 1023"
+            ) from None
         except OSError:
             return False
     return True
 
 
 def port_holder(port: int) -> str:
-    """Names the process that holds a port, with its command: `pid 12 (nginx -g daemon)`, or
-    `another process` where the system does not tell.
+    """Returns the process that holds a port, with its command: `pid 12 (nginx -g daemon)`, or
+    `another process` if the system hides it.
     """
-    import psutil  # noqa: PLC0415 - only who finds a port taken asks
+    import psutil  # noqa: PLC0415 - only a port conflict needs it
 
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.pid and _listens(connection, port):
                 process = psutil.Process(connection.pid)
-                # Workers hold their parent's socket: it is the parent who must be stopped.
+                # Workers inherit their parent's socket, so the user must stop the parent.
                 while (parent := process.parent()) is not None and any(
                     _listens(inherited, port) for inherited in parent.net_connections("tcp")
                 ):
@@ -63,7 +65,9 @@ def port_holder(port: int) -> str:
 
 
 def _command(process: "psutil.Process") -> str:
-    """Its program without the folder and its words, or its name where they cannot be read."""
+    """Returns the process's program without its folder, and its arguments; or its name if the
+    system hides the arguments.
+    """
     import psutil  # noqa: PLC0415 - as above
 
     words: list[str] = []
@@ -82,16 +86,16 @@ def _listens(connection: _Connection, port: int) -> bool:
 
 
 def require_free(host: str, port: int, *, what: str, setting: str) -> None:
-    """Checks that a port is free. Raises ConfigError with its holder and the setting."""
+    """Raises ConfigError with the holder and the setting if the port is not free."""
     if not is_free(host, port):
         raise ConfigError(
             f"{what} cannot listen on {host}:{port}: {port_holder(port)} holds it. "
-            f"Stop that, or set {setting} in swapgate.yaml"
+            f"Stop that process, or set {setting} in swapgate.yaml"
         )
 
 
 def free_port(host: str, wanted: int, *, spoken_for: Container[int] = ()) -> int:
-    """Returns `wanted` if it is free and not spoken for, else the next such port above it."""
+    """Returns the first free port from `wanted` on that is not in `spoken_for`."""
     for port in range(wanted, min(wanted + 200, 65_536)):
         if port not in spoken_for and is_free(host, port):
             return port

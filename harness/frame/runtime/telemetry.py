@@ -1,5 +1,5 @@
-"""Configures logs, on stderr, as stdout belongs to data: one JSON object a line, and on a
-terminal short lines for people.
+"""Configures logs on stderr, because stdout is for data: one JSON object a line, or short lines
+for people on a terminal.
 """
 
 import logging
@@ -18,13 +18,13 @@ _SAID_OF_ALL: Final[tuple[Processor, ...]] = (
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
-    # Without local variables: keys, secrets and the content of requests are among them.
+    # Without local variables, because they contain keys, secrets and requests.
     structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
 )
 _JSON: Final = structlog.processors.JSONRenderer()
-_CLOCK: Final = slice(11, 19)  # of an ISO timestamp
+_CLOCK: Final = slice(11, 19)  # the time of day in an ISO timestamp
 FAILOVER: Final = "failover"
-# Sentences for events with many fields, on a terminal; the JSON lines have all fields.
+# A terminal shows these sentences for events with many fields; JSON lines have all fields.
 _SENTENCES: Final = {
     "alert": "{severity} alert: {title}; next: {next}",
     FAILOVER: "failover: route {route} left {target} ({failure_class}) for {next_target}",
@@ -33,13 +33,13 @@ REPEATED_AFTER_S: Final = 10.0
 
 
 class FewRepeats:
-    """Lets one failover of a kind through in ten seconds, and counts the others."""
+    """Logs one failover of a kind in ten seconds, and counts the rest."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
         self._shown: dict[
             tuple[object, ...], tuple[float, int]
-        ] = {}  # when, and left out since
+        ] = {}  # maps a kind to its last log time and the count of failovers since
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         if event.get("event") != FAILOVER:
@@ -55,28 +55,28 @@ class FewRepeats:
 
 
 def format_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """Formats a log event as one line for people, a traceback too."""
+    """Formats a log event, including a traceback, as one line for people."""
     fields = dict(event)
     clock = str(fields.pop("timestamp", ""))[_CLOCK]
     level = str(fields.pop("level", "info"))
     if (sentence := _SENTENCES.get(str(fields.get("event")))) is not None:
         named = {name: _value_text(value) for name, value in fields.items()}
-        said = sentence.format_map(defaultdict(lambda: "?", named))
+        text = sentence.format_map(defaultdict(lambda: "?", named))
         more = f", and {fields['left_out']:,} more before it" if fields.get("left_out") else ""
-        return _printable(f"{clock}  {level:<7}  {said}{more}")
+        return _printable(f"{clock}  {level:<7}  {text}{more}")
     words = str(fields.pop("event", "")).replace("_", " ")
     for error in fields.pop("exception", ()):
         frames = error.get("frames") or [{}]
         place = f"{frames[-1].get('filename', '?')}:{frames[-1].get('lineno', '?')}"
         fields["error"] = f"{error.get('exc_type')}: {error.get('exc_value')} ({place})"
-    said = ", ".join(
+    text = ", ".join(
         f"{name.replace('_', ' ')}: {_value_text(value)}" for name, value in fields.items()
     )
-    return _printable(f"{clock}  {level:<7}  {words}{': ' if said else ''}{said}")
+    return _printable(f"{clock}  {level:<7}  {words}{': ' if text else ''}{text}")
 
 
 def _printable(line: str) -> str:
-    """A line without control signs: providers' texts in it must not speak to the terminal."""
+    """Replaces control characters, because a line may contain a provider's text."""
     return "".join(sign if sign.isprintable() else " " for sign in line)
 
 
@@ -89,11 +89,11 @@ def _value_text(value: object) -> str:
 
 
 def configure(*, level: int | None = None, terminal: bool | None = None) -> None:
-    """Configures the logs of a process that serves; of libraries, warnings alone are logged, on
-    a terminal errors. Content of requests never is.
+    """Configures the logs of a serving process. Libraries log only warnings, on a terminal only
+    errors. Logs never contain the content of requests.
 
-    level: the least that is logged of ours; by default everything, on a terminal warnings.
-    terminal: whether people read along; by default whether stderr is one.
+    level: our minimum level; by default INFO, on a terminal WARNING.
+    terminal: whether people read the lines; by default whether stderr is a terminal.
     """
     if terminal is None:
         terminal = sys.stderr.isatty()
@@ -119,10 +119,8 @@ def configure(*, level: int | None = None, terminal: bool | None = None) -> None
 
 
 def leave_to_the_application() -> None:
-    """Leaves our logs to the application whose process this is.
-
-    Without this, structlog would print them to stdout. What the application has configured
-    already stays.
+    """Sends our logs to the host application's logging, because structlog would print them to
+    stdout. Keeps the application's structlog configuration.
     """
     if not structlog.is_configured():
         structlog.configure(

@@ -1,4 +1,6 @@
-"""The audit log is append-only; each event is chained to the one before by an HMAC."""
+"""Events of the audit log. The log is append-only, and an HMAC chains each event to the
+previous event.
+"""
 
 import hmac
 from collections.abc import Iterable, Mapping
@@ -12,7 +14,7 @@ from harness.frame.errors import InputError
 from harness.frame.plain_data import canonical_json
 
 GENESIS = "0" * 64
-# What a sign-in by single sign-on says of the person at that server: for admins.
+# Details of a single sign-on that identify the person at that server; only admins see them.
 IDENTITY_DETAILS: Final = frozenset({"issuer", "subject"})
 FOR_ADMINS: Final = "for admins"
 
@@ -21,19 +23,20 @@ FOR_ADMINS: Final = "for admins"
 class AuditEvent:
     number: int  # 1, 2, 3 … without gaps
     at: datetime
-    actor: str  # who (a person, or `swapgate` itself)
+    actor: str  # the name of a person or service, or `swapgate` itself
     action: str
     subject: str  # `proposal p_…`, `route triage`
     details: Mapping[str, object]
-    previous: str  # previous, mac: 64 hexadecimal digits
+    previous: str  # the mac of the previous event: 64 hexadecimal digits
     mac: str
-    # principal, key: who that is, whatever he is called, and the management key that he used.
-    principal: str | None = None
-    key: str | None = None
+    principal: str | None = None  # the actor's permanent id
+    key: str | None = None  # the id of the management key that the actor used
 
 
 def hide_identity(event: AuditEvent) -> AuditEvent:
-    """Leaves out who somebody is at a single sign-on's server; the mac covers all of it."""
+    """Hides the details that identify a person at a single sign-on server. The mac still covers
+    the original event.
+    """
     if event.action != "dashboard.sign_in" or not IDENTITY_DETAILS & event.details.keys():
         return event
     hidden = dict.fromkeys(IDENTITY_DETAILS & event.details.keys(), FOR_ADMINS)
@@ -42,13 +45,13 @@ def hide_identity(event: AuditEvent) -> AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Selects audit events by parts of texts, in any case; an empty text selects all."""
+    """Selects audit events by case-insensitive substrings; an empty text matches all events."""
 
-    actor: str = ""  # who acted, or the id of the management key
-    action: str = ""  # what was done, such as `route.rollback`
-    subject: str = ""  # what it was done to, such as `route triage`
-    since: datetime | None = None  # since, until: from this moment on, and before that one
-    until: datetime | None = None
+    actor: str = ""  # the actor's name, or the whole id of the management key
+    action: str = ""  # such as `route.rollback`
+    subject: str = ""  # such as `route triage`
+    since: datetime | None = None  # inclusive
+    until: datetime | None = None  # exclusive
 
 
 ALL_EVENTS: Final = AuditFilter()
@@ -56,7 +59,7 @@ ALL_EVENTS: Final = AuditFilter()
 
 @dataclass(frozen=True, slots=True)
 class AuditPosition:
-    """Marks a place in the audit log: an event's number and mac, by default before them all."""
+    """Marks an event in the audit log by its number and mac; by default before all events."""
 
     number: int = 0
     mac: str = GENESIS
@@ -65,13 +68,13 @@ class AuditPosition:
 @dataclass(slots=True)
 class AuditReading:
     position: AuditPosition = AuditPosition()
-    is_whole: bool = False  # the log was read to its end
+    is_whole: bool = False  # whether the reader reached the log's end
 
 
 def require_reason(reason: str, act: str) -> str:
-    """Returns the reason, stripped. Raises InputError for one that nobody could read.
+    """Returns the reason, stripped. Raises InputError if it has no visible character.
 
-    act: what needs it, for the error, e.g. `to pause by hand`.
+    act: the action that needs a reason, for the error, such as `to pause by hand`.
     """
     if all(category(character)[0] in "CZ" for character in reason):
         raise InputError(
@@ -81,7 +84,7 @@ def require_reason(reason: str, act: str) -> str:
 
 
 def event_mac(event: AuditEvent, secret: bytes) -> str:
-    """Computes the HMAC-SHA-256 over the event and the mac before it."""
+    """Computes the HMAC-SHA-256 over the event and the previous mac."""
     body: list[object] = [
         event.number,
         event.at.isoformat(),
@@ -99,7 +102,7 @@ def event_mac(event: AuditEvent, secret: bytes) -> str:
 def find_chain_break(
     events: Iterable[AuditEvent], secret: bytes, after: int = 0, previous: str = GENESIS
 ) -> int | None:
-    """The number of the first event that does not fit the chain, None when it is whole.
+    """Returns the number of the first event that breaks the chain; None if no event does.
 
     after, previous: number and mac of the event before the first of `events`.
     """

@@ -1,5 +1,5 @@
-"""The audit log: events are numbered without gaps, each chained to the one before. A search
-for a part of a text reads the log itself: a million events take a third of a second.
+"""Stores and reads the audit log. A search for a substring scans the log; a million events take
+a third of a second.
 """
 
 import json
@@ -26,7 +26,7 @@ from harness.frame.signing.audit import (
     find_chain_break,
 )
 
-# Append-only, without gaps (triggers), chained by HMAC (harness.frame.signing.audit).
+# Triggers keep the table append-only and without gaps.
 AUDIT_EVENT: Final = record(
     AuditEvent,
     "audit_event",
@@ -81,7 +81,7 @@ class AuditLog(Records[AuditEvent]):
         return self._all(self._select().limit(limit))
 
     def all(self) -> Iterator[AuditEvent]:  # type: ignore[override]  # many
-        """Yields all events, read page by page: the log of years need not fit into memory."""
+        """Yields all events. Reads page by page, because a long log may not fit into memory."""
         after = 0
         while page := self._tx.read(NEXT_PAGE, {"after": after}).all():
             yield from self._verified(page)
@@ -105,12 +105,14 @@ class AuditLog(Records[AuditEvent]):
         return find_chain_break(events, self._tx.secret, mark.number, mark.mac)
 
     def first_break(self) -> int | None:
-        """The number of the first event that does not fit the chain; None when it is whole."""
+        """Returns the number of the first event that breaks the chain; None if no
+        event does.
+        """
         return find_chain_break(self.all(), self._tx.secret)
 
 
 def chained(event: AuditEvent, secret: bytes) -> AuditEvent:
-    """Returns the event as a reader will load it, with the mac of that form."""
+    """Returns the event in its stored form, with the mac of that form."""
     stored = replace(
         event,
         at=event.at.astimezone(UTC),

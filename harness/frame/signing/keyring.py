@@ -1,5 +1,7 @@
-"""The keys that sign rows of the database, and the keyring of their public halves. Private keys
-stay with the processes that sign. The keyring never comes from the database.
+"""Signs and verifies database rows with Ed25519, and manages the keys.
+
+Private keys stay with the processes that sign. The keyring contains the public keys, and never
+comes from the database. `cryptography` is imported late, so that `--help` stays quick.
 """
 
 import binascii
@@ -24,8 +26,8 @@ KEY_BYTES: Final = 32
 
 
 class KeyPurpose(StrEnum):
-    """Says who signs with a key. control: the control plane, the command line, the dashboard;
-    signs everything. worker: eval workers; samples alone.
+    """The purpose of a signing key. control: the control plane, the CLI and the dashboard sign
+    all rows with it. worker: eval workers sign only samples with it.
     """
 
     CONTROL = "control"
@@ -33,8 +35,8 @@ class KeyPurpose(StrEnum):
 
 
 class KeyState(StrEnum):
-    """Says what a key is still good for. signs: the newest of its purpose. verifies: replaced;
-    what it signed holds. retired: nothing that it signed holds any more.
+    """The state of a key. signs: the newest key of its purpose. verifies: a replaced key, whose
+    signatures stay valid. retired: a key whose signatures are no longer valid.
     """
 
     SIGNS = "signs"
@@ -74,7 +76,9 @@ def decode_base64url(text: str) -> bytes:
 
 
 def verifying_key(keyring: Keyring, key: str, purpose: KeyPurpose) -> PublicKey:
-    """Finds a signature's key. Raises SignatureInvalid where that may not have made it."""
+    """Finds a signature's key. Raises SignatureInvalid if the key is unknown, retired, or not
+    for this purpose.
+    """
     known = keyring.get(key)
     if known is None:
         raise SignatureInvalid(f"it is signed with the key {key}, which the keyring lacks")
@@ -95,7 +99,7 @@ def format_keyring(keys: Iterable[PublicKey]) -> str:
 
 
 def parse_keyring(text: str, place: str) -> dict[str, PublicKey]:
-    """Parses a keyring. place: the file or variable, for the error. Raises ConfigError."""
+    """Parses a keyring. place: the file or variable, for errors. Raises ConfigError."""
     found: dict[str, PublicKey] = {}
     for number, line in enumerate(text.splitlines(), 1):
         fields = line.partition("#")[0].split()
@@ -112,12 +116,12 @@ def parse_keyring(text: str, place: str) -> dict[str, PublicKey]:
             raise ConfigError(f"{place}, line {number}: {id_} is not the id of its public key")
         found[id_] = key
     if not found:
-        raise ConfigError(f"{place} names no key: bring it back from a backup")
+        raise ConfigError(f"{place} contains no key: restore it from a backup")
     return found
 
 
 def rotate_key(keyring: Keyring, new: PublicKey) -> dict[str, PublicKey]:
-    """The keyring after a rotation: the key of that purpose before it verifies only."""
+    """Returns the keyring after a rotation: the previous key of that purpose only verifies."""
     older = {
         id_: replace(key, state=KeyState.VERIFIES)
         if key.purpose is new.purpose and key.state is KeyState.SIGNS
@@ -127,14 +131,14 @@ def rotate_key(keyring: Keyring, new: PublicKey) -> dict[str, PublicKey]:
     return {new.id: new, **older}
 
 
-# What is signed can be nothing else than a row of Swapgate's, in this format.
+# The prefix of each signed payload, so that no other document can pass for a row.
 SIGNING_DOMAIN: Final = b"swapgate row 1\n"
 
 
 def row_payload(
     table: str, installation: str, row: Mapping[str, object], **more: object
 ) -> bytes:
-    """The bytes that are signed of a row: its stored columns, and what else it stands for."""
+    """Returns the bytes to sign: the row's stored columns and the further values in `more`."""
     whole = {"table": table, "installation": installation, "row": row, **more}
     return SIGNING_DOMAIN + canonical_json(whole).encode("utf-8", "surrogatepass")
 
@@ -151,22 +155,23 @@ def split_signature(signature: str) -> tuple[str, bytes]:
             return key, decode_base64url(text)
     except ValueError:
         pass
-    raise SignatureInvalid("its signature is not one: `<key id>.<base64url>` is expected")
+    raise SignatureInvalid("its signature is malformed: `<key id>.<base64url>` is expected")
 
 
-# Signatures that held, as digests of 32 bytes: a table is verified again and again.
+# The number of valid signatures to remember, as digests of 32 bytes, because readers verify the
+# same rows repeatedly.
 REMEMBERED: Final = 200_000
 
 
 def new_private_key() -> str:
-    """Makes a new private key, and returns the base64url of its 32 bytes."""
+    """Creates a private key. Returns the base64url of its 32 bytes."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - `--help` stays quick
 
     return encode_base64url(Ed25519PrivateKey.generate().private_bytes_raw())
 
 
 def public_key(private: str, purpose: KeyPurpose) -> PublicKey:
-    """Derives the public key. Raises ConfigError for a text that is no private key."""
+    """Derives the public key. Raises ConfigError for a malformed private key."""
     return PublicKey(purpose, _private(private).public_key().public_bytes_raw())
 
 
@@ -179,7 +184,7 @@ def _private(text: str) -> "Ed25519PrivateKey":
             return Ed25519PrivateKey.from_private_bytes(seed)
     except ValueError:
         pass
-    raise ConfigError("a signing key is the base64url of 32 bytes: bring it from a backup")
+    raise ConfigError("a signing key is the base64url of 32 bytes: restore it from a backup")
 
 
 def _verifier(public: bytes) -> Callable[[bytes, bytes], None]:
@@ -189,11 +194,12 @@ def _verifier(public: bytes) -> Callable[[bytes, bytes], None]:
 
 
 class Ed25519Signatures:
-    """Implements ports.Signatures. Keys are read when they are first needed.
+    """Implements ports.Signatures. Reads the keys at the first use.
 
-    keyring: the public keys. private: this process's private key, as text; None where it has
-    none and only verifies. stamp: gives another value once the keyring changed. The keyring is
-    read once more then, and for a key that it lacks: a key was put in, or retired.
+    keyring: reads the public keys.
+    private: reads this process's private key, as text; None for a process that only verifies.
+    stamp: returns a new value after the keyring changes. The object reads the keyring again
+    then, and if it lacks a signature's key.
     """
 
     def __init__(
@@ -219,8 +225,8 @@ class Ed25519Signatures:
     def _signing(self) -> "tuple[str, Ed25519PrivateKey]":
         if self._read_private is None:
             raise ConfigError(
-                "this process has public keys alone and signs nothing: what changes routes, "
-                "targets or keys runs where the private signing key is"
+                "this process has only public keys and cannot sign: change routes, targets and "
+                "keys where the private signing key is"
             )
         private = _private(self._read_private())
         return key_id(private.public_key().public_bytes_raw()), private
@@ -256,7 +262,8 @@ class Ed25519Signatures:
             raise SignatureInvalid("its content is not what was signed") from None
 
     def _key(self, key: str, purpose: KeyPurpose) -> PublicKey:
-        # Looked at before it is read: what changes in between is another one the next time.
+        # Reads the stamp before the keyring, so a change in between gives a new stamp next
+        # time.
         stamp = self._stamp_of_keyring()
         keyring = self._keyring
         if keyring is None or key not in keyring or stamp != self._stamp:

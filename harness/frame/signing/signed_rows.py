@@ -1,5 +1,5 @@
-"""The signed rows that make a snapshot, and their place in the installation's history
-(`Lineage`): a router refuses rows that are older than those it served.
+"""The signed rows of a snapshot, and their place in the installation's history (`Lineage`). A
+router refuses rows that are older than the rows that it served.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,8 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Revocations:
-    """Data keys that were revoked in an epoch, in the words of the manifest that control signed
-    there. A restored database may know nothing of them.
+    """The revoked data keys of an epoch, with the control plane's signed manifest. A restored
+    database may lack these revocations.
     """
 
     ids: Sequence[str]
@@ -20,7 +20,7 @@ class Revocations:
 
 @dataclass(frozen=True)
 class SignedRows:
-    """The rows that make a snapshot, by table, as they are stored, each with its signature."""
+    """The rows of a snapshot by table, in their stored form, each with its signature."""
 
     installation: str
     epoch: int
@@ -30,11 +30,11 @@ class SignedRows:
     # Each route's fallbacks with their evidence, which its row's signature covers.
     chains: Mapping[str, Sequence[Sequence[str]]]
     revoked: Sequence[str]  # ids of data keys
-    # manifest, signature: control's word on which rows and revoked keys these are, and on the
-    # audit log's end; empty of a new database.
+    # manifest, signature: the control plane's signed statement of these rows, the revoked keys
+    # and the audit log's end; empty in a new database.
     manifest: Mapping[str, object]
     signature: str
-    # Of earlier epochs, the keys that nothing here says were revoked.
+    # Revocations of earlier epochs that `revoked` lacks.
     former: Sequence[Revocations] = ()
 
     @property
@@ -45,7 +45,7 @@ class SignedRows:
 @dataclass(frozen=True, slots=True)
 class RowFault:
     table: str
-    key: tuple[str, ...]  # of its table; empty for the manifest
+    key: tuple[str, ...]  # the row's primary key; empty for the manifest
     why: str
 
     @property
@@ -55,17 +55,15 @@ class RowFault:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Where a snapshot stands in its installation's history."""
+    """The place of a snapshot in its installation's history."""
 
-    installation: str = ""  # the database's own id
+    installation: str = ""  # the database's id
     epoch: int = 1  # rises when a person accepts a restored database
-    revision: int = 0  # of the routing table
-    changes: int = 0  # of keys, providers, switches, shadows and credentials so far
-    digest: str = ""  # of the signed rows; empty where nothing is signed
-    # By route, its version as `NUMBER:TIME`.
-    heads: Mapping[str, str] = field(default_factory=dict)
-    # Of the audit log at the last of these changes, its last event as `NUMBER:MAC`; empty where
-    # it is not known.
+    revision: int = 0  # the routing table's revision
+    changes: int = 0  # counts changes of keys, providers, switches, shadows and credentials
+    digest: str = ""  # hash of the signed rows; empty without signed rows
+    heads: Mapping[str, str] = field(default_factory=dict)  # route to version, as `NUMBER:TIME`
+    # The audit log's last event at the last change, as `NUMBER:MAC`; empty if unknown.
     log_end: str = ""
 
     @property
@@ -73,12 +71,14 @@ class Lineage:
         return f"revision {self.revision} of epoch {self.epoch}, {self.changes} changes"
 
 
-# Of a snapshot that comes from no database.
+# The lineage of a snapshot that does not come from a database.
 NO_LINEAGE: Final = Lineage()
 
 
 def older_reason(served: Lineage, offered: Lineage) -> str:
-    """Why `offered` must not replace `served` of the same installation; empty where it may."""
+    """Returns why `offered` must not replace `served` of the same installation; empty if it
+    may.
+    """
     if not served.installation or served.installation != offered.installation:
         return ""
     if offered.epoch != served.epoch:
@@ -88,45 +88,47 @@ def older_reason(served: Lineage, offered: Lineage) -> str:
         return _older(served, offered)
     if before == now and served.digest not in ("", offered.digest):
         return (
-            f"the database says other things than before of {offered.text}: it was restored "
-            f"and changed since. {RESTORE_HINT}"
+            f"the database now has other rows for {offered.text}: somebody restored and then "
+            f"changed it. {RESTORE_HINT}"
         )
     return ""
 
 
 def foreign_reason(served: Lineage, offered: Lineage) -> str:
-    """Why another installation's database is refused: its proof is about other routes."""
+    """Returns why the router refuses another installation's database, whose proofs concern
+    other routes; empty for the same installation.
+    """
     known = (served.installation, offered.installation)
     if known[0] == known[1] or not all(known):
         return ""
     return (
-        f"the database is that of another installation ({known[1]}), and this router serves "
-        f"{known[0]}. If that is wanted, stop the router and remove the file snapshot.json in "
-        "its `home`"
+        f"the database belongs to another installation ({known[1]}), and this router serves "
+        f"{known[0]}. If you want to change the installation, stop the router and remove the "
+        "file snapshot.json in its `home`"
     )
 
 
 def fork_reason(lacking: Sequence[str]) -> str:
-    """Says why a database is refused. lacking: from `Store.missing_lineage`."""
+    """Returns why the router refuses a database. lacking: from `Store.missing_lineage`."""
     return (
-        f"the database lacks {', '.join(lacking[:5])}, which this router knew: it was restored "
-        f"from a backup and changed since, or somebody deleted. {RESTORE_HINT}"
+        f"the database lacks {', '.join(lacking[:5])}, which this router knows: somebody "
+        f"restored a backup and then changed it, or deleted rows. {RESTORE_HINT}"
     )
 
 
 def _older(served: Lineage, offered: Lineage) -> str:
     return (
-        f"the database holds {offered.text}, and this router serves {served.text}: it was "
-        f"restored from a backup, or is an old copy. {RESTORE_HINT}"
+        f"the database has {offered.text}, and this router serves {served.text}: the database "
+        f"was restored from a backup, or is an old copy. {RESTORE_HINT}"
     )
 
 
 RESTORE_HINT: Final = (
-    "The last good table goes on serving. If the restored database is what you want, run "
+    "The router keeps serving the last good table. If you want the restored database, run "
     "`swapgate db accept-restore --reason WHY`"
 )
 
 
 def head_text(version: object, at: object) -> str:
-    """Writes a route's newest version with its time. at: microseconds since 1970 UTC."""
+    """Formats a route's newest version and its time. at: microseconds since 1970 UTC."""
     return f"{version}:{at}"
