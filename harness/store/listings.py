@@ -15,14 +15,7 @@ from harness.frame.pagination import FIRST_PAGE, Page, PageRequest
 from harness.frame.people.access import ApiKey
 from harness.frame.people.records import API_KEY, api_key
 from harness.frame.records.columns import Row
-from harness.frame.records.repository import (
-    NAMES_AT_ONCE,
-    Order,
-    given,
-    newest,
-    read_page,
-    select_where,
-)
+from harness.frame.records.repository import Order, given, newest, read_page, select_where
 from harness.frame.signing.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.frame.signing.audit_log import AUDIT_EVENT, read_events
 from harness.frame.signing.signed_rows import RowFault
@@ -48,6 +41,7 @@ from harness.routing.records.interventions import (
     shadow_from_row,
     switch,
 )
+from harness.routing.records.named_rows import NAMES_AT_ONCE
 from harness.routing.records.proposals import (
     DECIDED_PHASE_VALUES,
     HAS_NOT_ENDED,

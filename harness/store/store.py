@@ -10,12 +10,11 @@ import sqlalchemy as sa
 from harness.frame.errors import SignatureInvalid
 from harness.frame.people.access import Actor
 from harness.frame.ports import Clock, Signatures
-from harness.frame.records.installation import meta
 from harness.frame.records.signed_tables import RowSignatures
 from harness.frame.records.transaction import Transaction, translated
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.signing.signed_rows import Lineage, RowFault
-from harness.routing.records.installation import Installations, missing_lineage
+from harness.routing.records.installation import Installations, meta, missing_lineage
 from harness.routing.table import Snapshot
 from harness.store import engine, schema_revisions
 from harness.store.change_listener import Changes

@@ -8,13 +8,18 @@ from harness.evals.records import drift, spending
 from harness.frame import idempotency
 from harness.frame.alerts import records as alert_records
 from harness.frame.people.records import person_link
-from harness.frame.records import installation
 from harness.frame.records.columns import keep_strict, metadata
 from harness.frame.records.signed_tables import SignedTable, is_signed, signed_table
 from harness.frame.signing.audit_log import audit_event
 from harness.operations import records as operations_records
 from harness.providers.records import target
-from harness.routing.records import failovers, interventions, rollouts, traffic_sums
+from harness.routing.records import (
+    failovers,
+    installation,
+    interventions,
+    rollouts,
+    traffic_sums,
+)
 from harness.routing.records.proposals import approval
 from harness.routing.records.runs import sample, suite
 from harness.routing.records.traffic_tables import block

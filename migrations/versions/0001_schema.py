@@ -11,7 +11,7 @@ from alembic import op
 
 from harness.frame.people.principals import LOCAL_PRINCIPAL
 from harness.frame.people.records import PRINCIPAL, principal
-from harness.frame.records.installation import meta
+from harness.routing.records.installation import meta
 from harness.store.guards import triggers
 from harness.store.schema_revisions import REVISION
 from harness.store.tables import metadata

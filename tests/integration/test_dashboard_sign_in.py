@@ -72,7 +72,7 @@ def test_a_link_that_comes_twice_ends_the_session_that_it_opened(
 
     with pytest.raises(NotAllowed, match="You signed out"):
         acting(world, cookie)
-    with pytest.raises(NotAllowed, match="works once"):
+    with pytest.raises(NotAllowed, match="works only once"):
         opened(world, link)
     with world.store.read() as tx:
         assert AuditLog(tx).tail(1)[0].action == "dashboard.link_replayed"

@@ -286,10 +286,10 @@ def test_only_an_admin_declares_who_somebody_is_and_never_in_a_chain(
         people.link(ctx, ben, "eve", "ana", "a guess")
     with pytest.raises(InputError, match="reason"):
         people.link(ctx, ben, "ana two", "ana", " ")
-    with pytest.raises(InputError, match="operator of this machine"):
+    with pytest.raises(InputError, match="this machine's operator"):
         people.link(ctx, ben, "local", "ana", "her machine")
     people.link(ctx, ben, "ana two", "ana", "she told me")
-    with pytest.raises(Conflict, match="others were declared to be ana"):
+    with pytest.raises(Conflict, match="other principals are declared to be ana"):
         people.link(ctx, ben, "ana", "ben", "no")
     with pytest.raises(Conflict, match="another principal"):
         people.link(ctx, ben, "ben", "ana two", "no")

@@ -1,4 +1,6 @@
-"""Column types that read alike on SQLite and PostgreSQL; makers of columns and CHECKs."""
+"""Column types that store the same values on SQLite and PostgreSQL, and functions that build
+columns and CHECKs.
+"""
 
 import json
 import re
@@ -25,7 +27,7 @@ metadata = sa.MetaData(
 )
 
 
-# SQLite's STRICT tables know six types; other types become one of these.
+# SQLite's STRICT tables support only six types.
 @compiles(sa.BigInteger, "sqlite")
 @compiles(sa.Boolean, "sqlite")
 def _whole_number(*_: object, **__: Any) -> str:
@@ -38,11 +40,10 @@ def _number(*_: object, **__: Any) -> str:
 
 
 def keep_strict(table: sa.Table) -> None:
-    """Makes SQLite's tables strict: columns hold what their type says, and no row is reached
-    past its key.
+    """Makes a SQLite table STRICT and WITHOUT ROWID.
 
-    Without STRICT a column of numbers takes the text '2x'; with a rowid, REPLACE by that number
-    rewrites a row whose key no trigger saw. PostgreSQL has neither.
+    Without STRICT, a column of numbers accepts the text '2x'. With a rowid, REPLACE by rowid
+    can rewrite a row without its triggers. PostgreSQL has neither problem.
     """
     options = table.dialect_options["sqlite"]
     options["strict"], options["with_rowid"] = True, False
@@ -58,9 +59,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class UtcTime(sa.types.TypeDecorator[datetime]):
-    """Stores an aware datetime as microseconds since 1970 UTC: exact, and alike on every
-    database.
-    """
+    """Stores an aware datetime as microseconds since 1970 UTC, exact on every database."""
 
     impl = sa.BigInteger
     cache_ok = True
@@ -69,7 +68,7 @@ class UtcTime(sa.types.TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise InputError(f"the time {value.isoformat()} has no time zone: give it in UTC")
+            raise InputError(f"the time {value.isoformat()} has no time zone: use UTC")
         return (value - EPOCH) // MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
@@ -78,22 +77,22 @@ class UtcTime(sa.types.TypeDecorator[datetime]):
         try:
             return EPOCH + value * MICROSECOND
         except OverflowError:
-            # Written by other means than `process_bind_param`. It must not hide other rows.
+            # Somebody wrote the value without Swapgate. The row must not hide other rows.
             return LAST if value > 0 else FIRST
 
 
 def _no_json(constant: str) -> object:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 _JSON: Final = json.JSONDecoder(parse_constant=_no_json)
 
 
 class Json(sa.types.TypeDecorator[object]):
-    """A JSON value as canonical text: the same value is the same bytes.
+    """Stores a JSON value as canonical text, so that equal values have equal bytes.
 
-    Malformed JSON was written around Swapgate. It is read as plain text, and its signature
-    fails: such a row must not hide others.
+    Somebody may have written malformed JSON without Swapgate. The type then returns the text,
+    and the row's signature fails, so that the row does not hide other rows.
     """
 
     impl = sa.Text
@@ -103,7 +102,7 @@ class Json(sa.types.TypeDecorator[object]):
         if value is None:
             return None
         text = canonical_json(value)
-        # A lone surrogate cannot be stored as UTF-8; its JSON escape can, and comes back.
+        # UTF-8 cannot encode a lone surrogate, so the text contains its JSON escape.
         return _LONE_SURROGATE.sub(lambda match_: f"\\u{ord(match_[0]):04x}", text)
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> object:  # noqa: ARG002
@@ -128,16 +127,16 @@ class Day(sa.types.TypeDecorator[date]):
         try:
             return date.fromisoformat(value)
         except ValueError:
-            return date.min  # as of a time: one such row must not hide others
+            return date.min  # such a row must not hide other rows
 
 
 def storable(text: str) -> str:
-    """`text` without what no database stores: NUL and lone surrogates, shown as � and ␀."""
+    """Replaces NUL and lone surrogates, which databases cannot store, with ␀ and �."""
     return _LONE_SURROGATE.sub("\ufffd", text.replace("\0", "\u2400"))
 
 
 class FreeText(sa.types.TypeDecorator[str]):
-    """Words of people and models, which may hold anything; see `storable`."""
+    """Texts of people and models, which may contain any character; see `storable`."""
 
     impl = sa.Text
     cache_ok = True
@@ -152,16 +151,14 @@ def one_of(column: str, values: Iterable[str]) -> sa.CheckConstraint:
 
 
 def share(column: str) -> sa.CheckConstraint:
-    """Constrains a column to shares, 0 to 1. PostgreSQL sorts NaN above every number, so that
-    the upper bound refuses it.
+    """Limits a column to shares from 0 to 1. The upper bound refuses NaN too, because
+    PostgreSQL sorts NaN above every number.
     """
     return sa.CheckConstraint(f"{column} >= 0 AND {column} <= 1", name=f"{column}_share")
 
 
 def amount(column: str) -> sa.CheckConstraint:
-    """Constrains a column to amounts: not negative and, as in `share`, neither infinite nor
-    NaN.
-    """
+    """Limits a column to amounts that are neither negative nor infinite nor NaN."""
     return sa.CheckConstraint(f"{column} >= 0 AND {column} < 1e15", name=f"{column}_amount")
 
 
@@ -227,11 +224,13 @@ def columns_of(
     flat: Collection[str] = (),
     without: Collection[str] = (),
 ) -> list[sa.Column[Any]]:
-    """Builds a column for each field of a dataclass, by its type; an optional one is nullable.
+    """Builds a column for each field of a dataclass, by its type; optional fields are nullable.
 
-    own: columns with a key, a reference, a default or another type, in the place of their
-    fields; columns without a field come last. free: fields with `FreeText`. flat: dataclass
-    fields whose own fields have the columns. without: fields that have no column.
+    own: columns that replace the default columns of their fields, for example with a default or
+    another type. Columns without a field come last.
+    free: fields of type `FreeText`.
+    flat: dataclass fields that have a column for each of their own fields.
+    without: fields without a column.
     """
     columns: dict[str, sa.Column[Any]] = {}
     for name, hint in get_type_hints(record).items():
@@ -266,17 +265,17 @@ def unique_where(
     return index_where(name, where, *columns, unique=True)
 
 
-# Our types store alike everywhere.
+# Any dialect will do, because our types store the same values everywhere.
 ANY: Final = DefaultDialect()
 
 
 def default_text(column: sa.Column[Any]) -> str | None:
-    """Returns a column's default as the database knows it; None without one."""
+    """Returns a column's default in the database; None without a default."""
     default = column.server_default
     return str(default.arg) if isinstance(default, sa.DefaultClause) else None
 
 
-# A row to write, by column.
+# The values of a row to write, by column.
 Values = dict[str, object]
-# A row that was read: the columns' types are only known to the tables.
+# A row from the database; only its table knows the types of the columns.
 Row = sa.Row[Any]

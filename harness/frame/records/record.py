@@ -1,7 +1,5 @@
-"""`record` declares how objects of one kind are stored.
-
-`StoredRow` is a row of a signed table as it is stored. Its signature covers that text, so a
-reader verifies it without decoding the values, and decodes only the values it needs.
+"""Declares how the database stores objects of one class (`record`), and converts the objects to
+rows and back.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -36,7 +34,7 @@ from harness.frame.records.columns import (
 from harness.frame.records.signed_tables import StoredRow, sign_rows_of
 
 T = TypeVar("T")
-# Texts whose value is kept: most rows share theirs, such as a policy, with many others.
+# The number of decoded texts to cache, because many rows share a text, such as a policy.
 KEPT_VALUES: Final = 1_000
 
 
@@ -47,13 +45,13 @@ def _parse_text(parse: Callable[[Any], object], text: str) -> object:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """Describes in which column a field is stored; kind: in those of its own fields."""
+    """Describes how a field is stored."""
 
     name: str
-    kind: type | None = None
-    encode: Callable[[Any], object] | None = None  # None for a value that is written as it is
+    kind: type | None = None  # the class of a field that has a column for each of its fields
+    encode: Callable[[Any], object] | None = None  # None for a value that needs no conversion
     decode: Callable[[Any], object] | None = None
-    shared: bool = False  # equal texts of the column are decoded once, to one immutable value
+    shared: bool = False  # equal texts decode once, to one immutable value
 
 
 @cache
@@ -68,7 +66,7 @@ def _fields_of(cls: Any, table: sa.Table) -> Sequence[_Field]:
 
 def _stored_field(name: str, hint: Any, table: sa.Table) -> _Field | None:
     options = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
-    kind = next((one for one in options if isinstance(one, type)), object)
+    kind = next((option for option in options if isinstance(option, type)), object)
     if name not in table.c:
         return _Field(name, kind) if is_dataclass(kind) else None
     column, parse, decode = table.c[name], reader(hint), None
@@ -112,8 +110,8 @@ def _value_of_enum(value: Enum | None) -> object:
 
 
 def values_of(record: Any, table: sa.Table, **other: object) -> Values:
-    """Returns the values of a row: those of the record's fields that the table has columns for.
-    other: values that are written instead, or beside.
+    """Returns a row's values: the record's fields that have a column. other: values that
+    replace fields, or of further columns.
     """
     values: Values = {}
     for field in _fields_of(cast("Hashable", type(record)), table):
@@ -128,12 +126,12 @@ def values_of(record: Any, table: sa.Table, **other: object) -> Values:
 
 
 def record_of(cls: type[T], row: Row, table: sa.Table, **other: object) -> T:
-    """Builds a record of a row, as `values_of` wrote it. other: fields that are read
-    otherwise.
+    """Builds a record from a row that `values_of` wrote. other: fields that the caller has
+    read.
     """
-    names, others = _reading(cast("Hashable", cls), table)
+    names, converted = _reading(cast("Hashable", cls), table)
     read = {name: getattr(row, name) for name in names}
-    for field in others:
+    for field in converted:
         if field.name not in other:
             read[field.name] = _value_of(field, row, table)
     return cls(**read | other)
@@ -141,10 +139,10 @@ def record_of(cls: type[T], row: Row, table: sa.Table, **other: object) -> T:
 
 @cache
 def _reading(cls: Any, table: sa.Table) -> tuple[Sequence[str], Sequence[_Field]]:
-    """Names the fields that are read as they are, which most are, and the others."""
+    """Returns the names of the fields that need no conversion, and the other fields."""
     stored = _fields_of(cls, table)
-    others = [field for field in stored if field.decode or field.kind]
-    return [field.name for field in stored if field not in others], others
+    converted = [field for field in stored if field.decode or field.kind]
+    return [field.name for field in stored if field not in converted], converted
 
 
 def _value_of(field: _Field, row: Row, table: sa.Table) -> object:
@@ -175,9 +173,7 @@ def _parse_column(row: Row, name: str, parse: Callable[[Any], object]) -> object
 
 @dataclass(frozen=True)
 class Record(Generic[T]):
-    """Declares how objects of one kind are stored: in which table, and how a row becomes an
-    object and an object the values of a row.
-    """
+    """The table of a class of objects, and the conversions between its rows and the objects."""
 
     table: sa.Table
     read: Callable[[Row], T]
@@ -207,10 +203,13 @@ def record(  # noqa: PLR0913 - a declaration
 ) -> Record[T]:
     """Declares a record and its table, which has a column for each field of the class.
 
-    parts: columns with a default or a type of their own, checks, indexes. refers: columns, each
-    with the table that it names a row of. free, flat, without: as of `columns_of`. Spaces
-    divide the names in a text. read: another way to read a row. also: computes further columns
-    from an object.
+    parts: columns that replace default columns, checks, indexes.
+    key: names of the primary key's columns, separated by spaces.
+    refers: columns with a foreign key, each with its table.
+    signed: whether each row has a signature.
+    free, flat, without: see `columns_of`; names separated by spaces.
+    read: replaces the default conversion of a row.
+    also: computes further columns from an object.
     """
     own = [part for part in parts if isinstance(part, sa.Column)]
     columns = columns_of(
@@ -231,8 +230,8 @@ def record(  # noqa: PLR0913 - a declaration
     if signed:
         sign_rows_of(table)
 
-    def write(one: Any) -> Values:
-        return values_of(one, table, **(also(one) if also else {}))
+    def write(object_: Any) -> Values:
+        return values_of(object_, table, **(also(object_) if also else {}))
 
     return Record(table, read or partial(record_of, kind, table=table), write)
 

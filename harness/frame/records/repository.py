@@ -1,15 +1,14 @@
-"""`Records` is the base of the repositories: it adds, loads and lists the rows of one table as
-objects, and verifies those of a signed table. A repository adds the queries of its own.
+"""Base classes of the repositories. `Records` adds, loads and lists the rows of one table as
+objects, and verifies the rows of a signed table. `read_page` and `PageReader` page a list by
+keyset: they read the rows after a cursor in the list's `Order`.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar, cast
 
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from harness.frame.errors import NotFound
 from harness.frame.pagination import Page, PageRequest, decode_cursor, encode_cursor
@@ -17,60 +16,6 @@ from harness.frame.records.columns import Row, UtcTime
 from harness.frame.records.record import Record
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.signed_rows import RowFault
-
-
-class LookUp(sa.Join):
-    """A join that goes through the left side and looks up what belongs to it on the right."""
-
-    inherit_cache = True
-
-
-@compiles(LookUp, "sqlite")
-def _in_this_order(join: LookUp, compiler: SQLCompiler, **options: Any) -> str:
-    # SQLite keeps the order of a CROSS JOIN alone. It takes JSON for cheap to read, and else
-    # reads all of it for each row of the table.
-    return _as_planned(join, compiler, **options).replace(" JOIN ", " CROSS JOIN ", 1)
-
-
-@compiles(LookUp)
-def _as_planned(join: LookUp, compiler: SQLCompiler, **options: Any) -> str:
-    return str(compiler.visit_join(join, **options))  # type: ignore[no-untyped-call]
-
-
-def look_up(
-    rows: sa.FromClause, table: sa.FromClause, same: sa.ColumnElement[bool]
-) -> sa.FromClause:
-    """Joins rows of JSON with those of a table; the condition is best over one of its keys."""
-    return LookUp(rows, table, same)
-
-
-def json_rows(
-    parameter: str, columns: Mapping[str, sa.types.TypeEngine[Any]], dialect: str
-) -> sa.FromClause:
-    """Returns a table of a JSON array's objects. columns: the objects' keys."""
-    if dialect == "postgresql":
-        text = sa.cast(sa.bindparam(parameter, type_=sa.Text()), sa.JSON)
-        made = (sa.column(name, type_) for name, type_ in columns.items())
-        return (
-            sa.func.json_to_recordset(text)
-            .table_valued(*made)
-            .render_derived(name=parameter, with_types=True)
-        )
-    rows = sa.func.json_each(sa.bindparam(parameter, type_=sa.Text())).table_valued("value")
-    values = (
-        sa.func.json_extract(rows.c.value, f"$.{name}", type_=type_).label(name)
-        for name, type_ in columns.items()
-    )
-    return sa.select(*values).subquery(parameter)
-
-
-# SQLite may take no more than 999 parameters.
-NAMES_AT_ONCE: Final = 400
-NAMES: Final = "names"
-
-
-def among(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-    return column.in_(sa.bindparam(NAMES, expanding=True))
 
 
 def row_key(table: sa.Table, id_: str) -> tuple[str, ...]:
@@ -85,26 +30,6 @@ def rows_key(table: sa.Table, group: str) -> tuple[str, ...]:
     return (table.name, "all", group)
 
 
-def read_named(
-    tx: Transaction,
-    query: sa.Select[Any],
-    names: Collection[str],
-    more: Mapping[str, object] | None = None,
-    *,
-    stored: sa.Table | None = None,
-) -> Iterator[Row]:
-    """Reads what a query finds of `names`, however many. more: its other parameters. stored:
-    the table whose `stored_columns` it reads.
-    """
-    wanted = sorted(set(names))
-    for first in range(0, len(wanted), NAMES_AT_ONCE):
-        asked = {NAMES: wanted[first : first + NAMES_AT_ONCE], **(more or {})}
-        if stored is None:
-            yield from tx.read(query, asked)
-        else:
-            yield from tx.read_stored(stored, query, asked)
-
-
 T = TypeVar("T")
 Query = sa.Select[Any]
 Column = sa.Column[Any]
@@ -114,13 +39,14 @@ Parameters = Mapping[str, object] | None
 class Records(Generic[T]):
     """Reads and writes one kind of record in a unit of work.
 
-    order: of lists. missing: the message for an unknown key, which stands at `{}`.
-    missing_code: its code for programs.
+    order: the order of lists.
+    missing: the message for an unknown key, with `{}` for the key.
+    missing_code: the message's error code.
     """
 
     record: Record[T]
     order: tuple[sa.ColumnElement[Any], ...] = ()
-    missing = "there is no such row: {}"
+    missing = "there is no row {}"
     missing_code = ""
 
     def __init__(self, tx: Transaction) -> None:
@@ -155,13 +81,15 @@ class Records(Generic[T]):
         return self._tx.read(self._select(self._is(id_))).first() is not None
 
     def _newest(self, column: sa.Column[Any], group: str) -> Row | None:
-        """Reads the first row of a group, or takes it from `Preload`."""
+        """Reads the first row of a group, unless `Preload` has already read it."""
         query = self._select(column == group).limit(1)
         key = newest_key(self.record.table, group)
         return self._tx.once(key, lambda: self._tx.read(query).first())
 
     def _close(self, id_: str, **closing: object) -> T:
-        """Sets the columns that close a record, its time first, once."""
+        """Sets the columns that close a record, unless it is closed. closing: the
+        time first.
+        """
         self._tx.serialize()
         stored: Any = self.get(id_)
         if getattr(stored, next(iter(closing))) is None:
@@ -182,7 +110,7 @@ class Records(Generic[T]):
         return [self.record.read(row) for row in rows]
 
     def _believed(self, rows: Iterable[Row]) -> list[T]:
-        """Makes the records of a signed table, without those of forged rows."""
+        """Builds the records of a signed table, without forged rows."""
         return [self.record.read(row) for row in self._tx.believed(self.record.table, rows)]
 
     def _change(self, *where: sa.ColumnElement[bool], **values: object) -> int:
@@ -192,16 +120,16 @@ class Records(Generic[T]):
         return self._tx.write(sa.delete(self.record.table).where(*where))
 
 
-# BIGINT on both databases: a cursor that somebody made up is no error of the database.
+# The range of BIGINT; an invented cursor must not cause a database error.
 MOST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Order:
     columns: Sequence[Column]  # together unique
-    falling: frozenset[Column] = frozenset()  # those of them that go down
-    # The column that names a row in a cursor, where a row keeps its place for good. None for
-    # rows that move or are deleted: then a cursor holds the place itself.
+    falling: frozenset[Column] = frozenset()  # the columns in descending order
+    # The column whose value is the cursor, if rows keep their position. None for rows that move
+    # or disappear: then the cursor contains the values of all columns.
     key: Column | None = None
 
     @property
@@ -214,11 +142,11 @@ class Order:
         return str(values[0]) if self.key is not None else encode_cursor(values)
 
     def behind(self, tx: Transaction, after: str) -> sa.ColumnElement[bool]:
-        """Builds the condition for the rows behind a cursor. Raises NotFound for a row that is
-        not stored, InputError for a malformed cursor.
+        """Builds the condition for the rows after a cursor. Raises NotFound for a missing row,
+        InputError for a malformed cursor.
         """
         first, place = self.columns[0], self._place(tx, after)
-        # The other condition implies this one, which an index goes straight to.
+        # Redundant, but an index can serve this condition.
         onwards = first <= place[0] if first in self.falling else first >= place[0]
         return sa.and_(onwards, self._behind(self.columns, place))
 
@@ -229,7 +157,7 @@ class Order:
             return [max(-MOST, min(MOST, v)) if isinstance(v, int) else v for v in found]
         row = tx.read(sa.select(*self.columns).where(self.key == after)).first()
         if row is None:
-            raise NotFound(f"there is no {after} in this list to go on behind")
+            raise NotFound(f"there is no {after} in this list; read the list from its start")
         return list(row)
 
     def _behind(
@@ -249,7 +177,7 @@ def _kind(column: Column) -> type:
 
 
 def newest(time: Column, id_: Column) -> Order:
-    """Orders rows by time and then by id, the newest first; the id is the cursor."""
+    """Orders rows by time and then id, the newest first. The id is the cursor."""
     return Order((time, id_), frozenset({time, id_}), id_)
 
 
@@ -258,15 +186,15 @@ def given(column: Column, value: object) -> sa.ColumnElement[bool] | None:
 
 
 def select_where(table: sa.Table, *where: sa.ColumnElement[bool] | None) -> Query:
-    """Selects the rows of a table that all conditions hold of; None is no condition."""
-    return sa.select(table).where(*(one for one in where if one is not None))
+    """Selects the rows that meet all conditions. None is no condition."""
+    return sa.select(table).where(*(condition for condition in where if condition is not None))
 
 
 @dataclass(frozen=True)
 class Rows:
     rows: Sequence[Row]
     total: int
-    next: str | None  # the cursor of the next page, None at the end
+    next: str | None  # the cursor of the next page; None at the end
 
 
 def read_page(
@@ -295,8 +223,8 @@ class PageReader:
         page_request: PageRequest,
         *where: sa.ColumnElement[bool] | None,
     ) -> Page[T]:
-        """Reads a page of records. A row of a signed table that is not as it was signed is
-        named instead. where: as of `select_where`.
+        """Reads a page of records. `Page.invalid` names rows with invalid signatures. where:
+        see `select_where`.
         """
         query = select_where(record.table, *where)
         rows = read_page(self.tx, query, order, page_request)

@@ -1,5 +1,6 @@
-"""Declares whose key signs the rows of a table, which columns a signature covers, and which
-rows a snapshot needs all of. A table carries its declaration: `signed_table(table)`.
+"""Signed tables: declares which key signs a table's rows, which columns a signature covers, and
+which rows a snapshot contains (`sign_rows_of`, `signed_table`). `RowSignatures` signs rows when
+Swapgate writes them, and `RowVerifier` verifies rows when Swapgate decides by them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -27,18 +28,16 @@ _DECIDES: Final = "decides"
 class SignedTable:
     table: sa.Table
     purpose: KeyPurpose = KeyPurpose.CONTROL
-    # Columns outside the signature: processes without the signing key change them.
+    # Columns outside the signature, which processes without the signing key change.
     changing: frozenset[str] = frozenset()
-    # The rows that a snapshot is made of; None for a table that the manifest does not cover.
+    # The rows of a snapshot; None for a table that the manifest does not cover.
     live: sa.ColumnElement[bool] | None = None
     # The values of the one row that needs no signature.
     unsigned: Mapping[str, object] | None = None
 
     @cached_property
     def covered(self) -> tuple[sa.Column[object], ...]:
-        """Returns the columns that the signature covers, by name: migrations add them in any
-        order.
-        """
+        """Lists the signed columns by name, because migrations add columns in any order."""
         left_out = {*self.changing, SIGNATURE}
         return tuple(
             sorted((c for c in self.table.c if c.name not in left_out), key=lambda c: c.name)
@@ -46,7 +45,7 @@ class SignedTable:
 
     @cached_property
     def codecs(self) -> tuple[tuple[str, Callable[[Any], object], str | None], ...]:
-        """Lists for each covered column its name, its value's stored form and its default."""
+        """Lists each signed column's name, encoder and default."""
         return tuple((c.name, _stored(c), default_text(c)) for c in self.covered)
 
     @cached_property
@@ -79,8 +78,8 @@ def sign_rows_of(
     unsigned: Mapping[str, object] | None = None,
     decides: bool = True,
 ) -> sa.Table:
-    """Declares that rows of a table are signed. The other arguments are as of `SignedTable`.
-    decides: as of `is_decided`.
+    """Declares a table with signed rows. Arguments: see `SignedTable`; decides: see
+    `is_decided`.
     """
     table.info[_SIGNED] = SignedTable(table, purpose, frozenset(changing), live, unsigned)
     table.info[_DECIDES] = decides
@@ -88,7 +87,7 @@ def sign_rows_of(
 
 
 def signed_table(table: sa.Table) -> SignedTable:
-    """Returns how the rows of a table are signed. Raises KeyError for an unsigned table."""
+    """Returns a table's declaration. Raises KeyError for an unsigned table."""
     signed: SignedTable = table.info[_SIGNED]
     return signed
 
@@ -98,20 +97,20 @@ def is_signed(table: sa.Table) -> bool:
 
 
 def decide_by(table: sa.Table) -> sa.Table:
-    """Declares a table of decisions whose rows are not signed."""
+    """Declares a table of decisions without signed rows."""
     table.info[_DECIDES] = True
     return table
 
 
 def is_decided(table: sa.Table) -> bool:
-    """Tells whether a unit of work takes its turn before it writes a row of the table, so that
-    no two wait for each other's rows.
+    """Returns whether a transaction must wait for its turn before it writes to the table, so
+    that transactions never wait for one another's rows.
     """
     return bool(table.info.get(_DECIDES))
 
 
 def stored_columns(table: sa.Table) -> list[sa.ColumnElement[Any]]:
-    """Lists the columns as they are stored: to read rows whose values are mostly known."""
+    """Lists the columns without decoding, for rows whose values are seldom needed."""
     return [
         sa.type_coerce(column, column.type.impl_instance).label(column.name)
         if isinstance(column.type, sa.types.TypeDecorator)
@@ -121,10 +120,12 @@ def stored_columns(table: sa.Table) -> list[sa.ColumnElement[Any]]:
 
 
 class StoredRow:
-    """Stands for a row of `table`: a value is read when it is first asked for."""
+    """A row in its stored form. The signature covers this form, so a reader verifies the row
+    first and decodes only the values that it needs.
+    """
 
     def __init__(self, table: sa.Table, stored: Mapping[str, object]) -> None:
-        """stored: values by column. A missing column is NULL or at its default."""
+        """stored: the values by column; a missing column is NULL or has its default."""
         self._readers = _readers(table)
         self.stored = stored
 
@@ -172,7 +173,7 @@ UNSIGNED: Final = "it has no signature"
 
 def named(signed: SignedTable, values: Mapping[str, Any]) -> str:
     columns = signed.table.primary_key.columns
-    # A column at its default is not among the values that are signed.
+    # Signed values omit a column that has its default.
     parts = (
         default_text(column) if (value := values.get(column.name)) is None else value
         for column in columns
@@ -180,34 +181,28 @@ def named(signed: SignedTable, values: Mapping[str, Any]) -> str:
     return f"{signed.table.name} {'/'.join(map(str, parts))}"
 
 
-def covered_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, object]:
-    """Returns the signed columns as they are stored.
+def covered_values(
+    signed: SignedTable, values: Mapping[str, Any], *, stored: bool = False
+) -> dict[str, object]:
+    """Returns the signed columns in their stored form. stored: whether `values` has that form.
 
-    It leaves out columns that are NULL or at their default. So a column that a later version
-    adds does not break older signatures.
+    Omits columns that are NULL or have their default, so that a column of a later version does
+    not break older signatures.
     """
     covered: dict[str, object] = {}
-    for name, stored, default in signed.codecs:
+    for name, encode, default in signed.codecs:
         value = values.get(name)
         if value is not None:
-            value = stored(value)
+            value = value if stored else encode(value)
             if default is None or str(value) != default:
                 covered[name] = value
     return covered
 
 
-def stored_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, object]:
-    """Returns the signed values of a row of `stored_columns`, or of `covered_values`."""
-    return {
-        name: value
-        for name, _, default in signed.codecs
-        if (value := values.get(name)) is not None
-        and (default is None or str(value) != default)
-    }
-
-
 class RowVerifier:
-    """Verifies rows of one database. installation: its id, which every signature covers."""
+    """Verifies rows of one database. installation: the database's id, part of each
+    signature.
+    """
 
     def __init__(self, verifier: Verifier, installation: Callable[[], str]) -> None:
         self._verifier = verifier
@@ -218,16 +213,16 @@ class RowVerifier:
         if why := self.row_fault(signed, row, **more):
             name = named(signed, {name: getattr(row, name) for name in signed.key})
             raise SignatureInvalid(
-                f"the row {name} is not to be believed: {why}. Nothing is built on it; {REMEDY}"
+                f"the row {name} does not verify: {why}. Swapgate does not use this row; "
+                f"{REMEDY}"
             )
 
     def row_fault(self, signed: SignedTable, row: Row, **more: object) -> str:
-        """Why the signature of a row that was read does not hold; empty where it does.
-
-        For a stored row the signature may be over the stored text.
+        """Returns why a row's signature is invalid; empty if it is valid. The signature of a
+        StoredRow may cover the stored text.
         """
         if isinstance(row, StoredRow):
-            covered = stored_values(signed, row.stored)
+            covered = covered_values(signed, row.stored, stored=True)
             if not self._fault(signed, covered, row.signature, more):
                 return ""
         try:
@@ -257,9 +252,7 @@ class RowVerifier:
             payload = row_payload("manifest", self._installation(), values)
             self._verifier.check(payload, signature, KeyPurpose.CONTROL)
         except SignatureInvalid as error:
-            raise SignatureInvalid(
-                f"the manifest is not to be believed: {error}; {REMEDY}"
-            ) from None
+            raise SignatureInvalid(f"the manifest does not verify: {error}; {REMEDY}") from None
 
 
 class RowSignatures(RowVerifier):
@@ -268,13 +261,13 @@ class RowSignatures(RowVerifier):
         self._signer = signatures
 
     def sign(self, table: sa.Table, values: Mapping[str, Any], **more: object) -> str:
-        """Signs a row. more: what the row stands for beside its columns. Raises InputError."""
+        """Signs a row. more: further signed values. Raises InputError."""
         signed = signed_table(table)
         try:
             covered = covered_values(signed, values)
             payload = row_payload(table.name, self._installation(), covered, **more)
         except (ValueError, TypeError) as error:
-            raise InputError(f"a value cannot be stored: {error}") from error
+            raise InputError(f"the database cannot store a value: {error}") from error
         return self._signer.sign(payload)
 
     def sign_document(self, name: str, content: Mapping[str, object]) -> str:

@@ -1,6 +1,8 @@
-"""`Transaction` runs the statements of one unit of work on one connection. It signs rows as it
-writes them, verifies rows as it reads them, renews the manifest, and lets one unit of work
-decide at a time. Repositories read and write records in it: `Proposals(tx).get(id)`.
+"""`Transaction` runs one database transaction. It signs the rows that it writes, verifies the
+rows that it reads, renews the manifest, and lets one transaction decide at a time. Repositories
+use
+it to read and write records: `Proposals(tx).get(id)`. `translated` converts the database
+driver's errors to ours.
 """
 
 import traceback
@@ -33,35 +35,35 @@ from harness.frame.signing.signed_rows import RowFault
 
 _DENIED = "InsufficientPrivilege"
 
-# Signs in the driver's error → ours, and its text.
+# Substrings of the driver's error, our error, and its message.
 _FAILURES: Final = (
     (
         ("no such table", "UndefinedTable", "no such column", "UndefinedColumn"),
         StoreUnavailable,
-        "the database has no tables, or old ones: run `swapgate db upgrade`",
+        "the database has no tables or outdated tables: run `swapgate db upgrade`",
     ),
     (
         ("unable to open database file",),
         DatabaseUnusable,
         (
-            "the database's file is missing or cannot be opened: bring it back from a backup, "
-            "fix `database_url`, or make a new one with `swapgate db upgrade`"
+            "the database's file is missing or cannot be opened: restore it from a backup, "
+            "fix `database_url`, or create a new file with `swapgate db upgrade`"
         ),
     ),
     (
         ("file is not a database", "database disk image is malformed", "malformed database"),
         DatabaseUnusable,
         (
-            "the database's file is damaged ({}): stop every process, keep the file and what "
-            "lies beside it, and bring a backup to its place"
+            "the database's file is damaged ({}): stop every process, move the file and the "
+            "files with its name elsewhere, and put a backup in their place"
         ),
     ),
     (
         ("not allowed in statement pooling mode",),
         DatabaseUnusable,
         (
-            "the database is behind a connection pooler in statement mode, which has no "
-            "transactions: set `pool_mode = session`"
+            "the connection pooler is in statement mode, which has no transactions: set "
+            "`pool_mode = session`"
         ),
     ),
     (
@@ -76,7 +78,9 @@ _FAILURES: Final = (
 
 
 class RowRefused(InputError):
-    """A constraint or trigger refuses the row for good. database: its own first line."""
+    """Raised if a constraint or trigger refuses a row. database: the first line of
+    its error.
+    """
 
     def __init__(self, database: str) -> None:
         super().__init__(f"the database refuses this row: {database}")
@@ -87,7 +91,7 @@ class RowRefused(InputError):
 
 
 class RoleRefused(DatabaseUnusable):
-    """The database's role may not do something. database: its own first line."""
+    """Raised if the database's role lacks a right. database: the first line of its error."""
 
     def __init__(self, database: str) -> None:
         super().__init__(
@@ -99,8 +103,8 @@ class RoleRefused(DatabaseUnusable):
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Translates the driver's errors within its block into ours: StoreUnavailable,
-    DatabaseUnusable, RoleRefused, RowRefused, and InputError for an unfit value.
+    """Converts the driver's errors inside the block to StoreUnavailable, DatabaseUnusable,
+    RoleRefused, RowRefused, or InputError for an invalid value.
     """
     try:
         yield
@@ -116,13 +120,13 @@ def translated() -> Iterator[None]:
     except sa.exc.StatementError as error:
         if isinstance(error.orig, SwapgateError):
             raise error.orig from None
-        raise InputError(f"a value cannot be stored: {error.orig}") from error
+        raise InputError(f"the database cannot store a value: {error.orig}") from error
 
 
 def clear_frames(*errors: BaseException | None) -> None:
-    """Frees what the frames of SQLAlchemy and of the driver hold. They and the error hold one
-    another, and a failed connect of psycopg has 37 KiB of buffers: until a router collects,
-    which it seldom does, it would keep 34 MiB of them.
+    """Frees the local variables in the tracebacks of SQLAlchemy and the driver. Error and
+    frames form a cycle, and a failed connect of psycopg has 37 KiB of buffers. A router seldom
+    runs the garbage collector, and would keep 34 MiB of them.
     """
     for error in errors:
         if error is not None:
@@ -138,8 +142,8 @@ def _failure(error: sa.exc.DBAPIError) -> Exception:
         return RoleRefused(line)
     if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated:
         return StoreUnavailable(
-            f"the database does not answer ({line}); the same call may succeed "
-            "later, `swapgate doctor` says more"
+            f"the database does not answer ({line}); try again later, `swapgate doctor` shows "
+            "more"
         )
     return error
 
@@ -148,7 +152,7 @@ def _first_line(error: sa.exc.DBAPIError) -> str:
     return str(error.orig).strip().partition("\n")[0]
 
 
-# Advisory locks of PostgreSQL, by purpose. SQLite has one writer at a time anyway.
+# Keys of PostgreSQL's advisory locks. SQLite allows only one writer at a time.
 _SPACE: Final = 0x5347
 _DECISIONS: Final = 0
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -157,10 +161,8 @@ T = TypeVar("T")
 
 @cache
 def build_insert_if_absent(table: sa.Table, dialect: str) -> postgresql.Insert:
-    """Builds the INSERT of a row that may be there already; both databases have ON CONFLICT.
-
-    Built once: SQLAlchemy would take longer to build and to look up such a statement
-    with its values in it than SQLite takes to run it.
+    """Builds an INSERT that ignores a row whose key exists. Cached, because SQLAlchemy needs
+    longer to build a statement with its values than SQLite needs to run it.
     """
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     return (
@@ -174,7 +176,7 @@ def build_insert_if_absent(table: sa.Table, dialect: str) -> postgresql.Insert:
 def build_upsert(
     table: sa.Table, add: tuple[str, ...], put: tuple[str, ...], dialect: str
 ) -> postgresql.Insert:
-    """Builds the INSERT of a row that changes the stored row of its key, once, as above."""
+    """Builds an INSERT that updates a row whose key exists. Cached for the same reason."""
     insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     new = insert.excluded
     changes = {name: table.c[name] + new[name] for name in add} | {n: new[n] for n in put}
@@ -190,9 +192,8 @@ class ManifestKeeper(Protocol):
 
 
 class Transaction:
-    """Runs statements; keeps readers from writing and deciders from overtaking one another.
-
-    Signs what it writes of signed tables, and checks what it reads of them.
+    """Runs statements on one connection. A reading transaction cannot write, and deciding
+    transactions run one after another.
     """
 
     def __init__(
@@ -205,7 +206,7 @@ class Transaction:
         clock: Clock,
         writable: bool,
     ) -> None:
-        """secret: the key of the audit log's chain."""
+        """secret: the key of the audit log's HMAC chain."""
         self.db = db
         self.signatures = signatures
         self.secret = secret
@@ -229,17 +230,15 @@ class Transaction:
         statement: sa.Select[Any],
         parameters: Mapping[str, Any] | None = None,
     ) -> list[Row]:
-        """Reads rows that are mostly not used whole. statement: of the table's
-        `stored_columns`.
-        """
+        """Reads rows without decoding them. statement: selects the table's `stored_columns`."""
         columns, found = table.c.keys(), self.read(statement, parameters)
         rows = (StoredRow(table, dict(zip(columns, row, strict=True))) for row in found)
         return [cast("Row", row) for row in rows]
 
     def once(self, key: tuple[str, ...], load: Callable[[], T]) -> T:
         """Loads a value that many callers need, such as a model that many routes share. A
-        reading unit of work sees one state of the database and loads it once. A writing one
-        loads it each time.
+        reading transaction sees one database state and loads the value once; a writing
+        transaction loads it each time.
         """
         if self.writable:
             return load()
@@ -258,12 +257,12 @@ class Transaction:
         *,
         decides: bool = True,
     ) -> int:
-        """The number of rows it changed. Raises IllegalTransition in a `read()`.
+        """Returns the number of changed rows. Raises IllegalTransition in a `read()`.
 
-        decides: False for a change that nothing is decided by (a lease).
+        decides: False for a change that no decision uses, such as a lease.
         """
         if not self.writable:
-            raise IllegalTransition("this unit of work only reads: use store.write()")
+            raise IllegalTransition("this transaction only reads: use store.write()")
         table = getattr(statement, "table", None)
         if decides and isinstance(table, sa.Table) and is_decided(table):
             self.serialize()
@@ -271,10 +270,10 @@ class Transaction:
             return self.db.execute(statement, parameters).rowcount
 
     def write_new(self, table: sa.Table, values: Mapping[str, object]) -> bool:
-        """Insert the row unless one of its keys is there already; whether it was inserted."""
+        """Inserts a row unless one of its keys exists. Returns whether it inserted the row."""
         if is_signed(table):
             values = self.signed(table, values)
-        # A value that the database computes (the number of a block) is no parameter.
+        # A value that the database computes, such as a block's number, is not a parameter.
         computed = {n: v for n, v in values.items() if isinstance(v, sa.ClauseElement)}
         insert = build_insert_if_absent(table, self.dialect)
         if computed:
@@ -290,18 +289,20 @@ class Transaction:
         add: Sequence[str] = (),
         put: Sequence[str] = (),
     ) -> None:
-        """Inserts a row, or changes the stored row of its key. add: columns whose values are
-        added to the stored ones. put: columns whose values replace the stored ones.
+        """Inserts a row, or updates the stored row with its key.
+
+        add: columns to increase by the new values.
+        put: columns to replace with the new values.
         """
         self.write(build_upsert(table, tuple(add), tuple(put), self.dialect), values)
 
     def signed(
         self, table: sa.Table, values: Mapping[str, object], **more: object
     ) -> dict[str, object]:
-        """Returns the values of a row about to be written, with its signature.
+        """Returns a new row's values with its signature. more: further signed values.
 
-        more: signed values beside its columns. Raises SignatureInvalid where the rows of the
-        snapshot differ from the rows signed last: no change may build on them.
+        Raises SignatureInvalid if the snapshot's rows differ from the manifest, because a
+        change must not build on them.
         """
         if signed_table(table).live is not None:
             self.change_snapshot()
@@ -321,7 +322,9 @@ class Transaction:
     def amend(
         self, table: sa.Table, where: sa.ColumnElement[bool], changes: Mapping[str, object]
     ) -> int:
-        """Change columns of signed rows, which must be as they were signed; how many."""
+        """Changes columns of signed rows. Returns the number of rows. Raises SignatureInvalid
+        for a row that does not verify.
+        """
         found = self.checked(table, self.read(sa.select(table).where(where)).all())
         for row in found:
             stored = row._asdict()
@@ -332,14 +335,14 @@ class Transaction:
         return len(found)
 
     def checked(self, table: sa.Table, rows: Iterable[Row], **more: object) -> list[Row]:
-        """The rows, each verified; all columns were read. Raises SignatureInvalid."""
+        """Verifies rows, which need all columns, and returns them. Raises SignatureInvalid."""
         found = list(rows)
         for row in found:
             self.signatures.check_row(table, row, **more)
         return found
 
     def believed(self, table: sa.Table, rows: Iterable[Row]) -> list[Row]:
-        """Keeps the rows that are as they were signed: a forged one stops its own route."""
+        """Returns the rows that verify, so that a forged row stops only its own route."""
         return [row for row in rows if self.fault(table, row) is None]
 
     def fault(self, table: sa.Table, row: Row, **more: object) -> RowFault | None:
@@ -354,32 +357,31 @@ class Transaction:
         return self._clock.now()
 
     def check_manifest(self) -> None:
-        """Checks the live rows against the stored manifest. Raises SignatureInvalid."""
+        """Compares the snapshot's rows with the manifest. Raises SignatureInvalid."""
         self._manifests.check(self)
 
     def change_snapshot(self) -> None:
-        """Prepares a change of what routers serve, before it. Raises SignatureInvalid."""
+        """Call this before a change of the snapshot's rows. Raises SignatureInvalid."""
         if not self._changes_snapshot:
             self.serialize()
             self.check_manifest()
             self._changes_snapshot = True
 
     def finish(self) -> None:
-        """Signs, at the end of a unit of work, what makes a snapshot from now on."""
+        """Signs a new manifest at the transaction's end if the snapshot's rows changed."""
         if self._changes_snapshot:
             self._manifests.write(self)
 
     def serialize(self) -> None:
-        """Wait until no other unit of work decides: revisions and the audit chain have no gaps.
-
-        Samples, traffic and blocks do without it.
+        """Waits until no other transaction decides, so that revisions and the audit log have no
+        gaps. Writers of samples, traffic and blocks need not call it.
         """
         if not self._serial:
             self._lock(_DECISIONS)
             self._serial = True
 
     def serialize_by(self, name: str) -> None:
-        """Wait for others that write under the same name only."""
+        """Waits only for transactions that write with the same name."""
         if self.writable:
             self._lock(sa.func.hashtext(name))
 

@@ -9,12 +9,52 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.frame.records.installation import manifest, meta
+from harness.frame.records.columns import (
+    SIGNATURE,
+    added_count,
+    at_least,
+    count,
+    metadata,
+    text,
+    time,
+)
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.signing.signed_rows import Lineage, head_text
 from harness.routing.records.traffic_tables import traffic
 from harness.routing.records.versions import IS_NEWEST, REVISION, route_version
+
+# One row. changes: a trigger counts changes of keys, providers and switches, for the ETag.
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    text("installation"),
+    count("changes"),
+    sa.Column("epoch", sa.BigInteger, nullable=False, server_default="1"),
+    # New revisions are higher: routers served this revision before a person restored the
+    # database.
+    added_count("revision_floor"),
+    sa.CheckConstraint("id = 1", name="one_row"),
+)
+
+# One row: the control plane's signed statement of a snapshot's rows, the revoked data keys, and
+# the audit log's end at that time.
+manifest = sa.Table(
+    "manifest",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    count("epoch"),
+    count("revision"),
+    count("changes"),
+    text("digest"),
+    time("signed_at"),
+    text(SIGNATURE),
+    text("revoked"),
+    text("log_end"),
+    sa.CheckConstraint("id = 1", name="one_row"),
+    at_least("epoch", 1),
+)
 
 LINEAGE: Final = sa.select(
     meta.c.installation,

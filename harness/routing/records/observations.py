@@ -11,13 +11,7 @@ import sqlalchemy as sa
 
 from harness.frame.people.limits import KeySpend, SpendTotals, next_month
 from harness.frame.records.columns import EPOCH, MICROSECOND, Values, storable
-from harness.frame.records.repository import (
-    json_rows,
-    look_up,
-    read_named,
-    rows_key,
-    select_where,
-)
+from harness.frame.records.repository import rows_key, select_where
 from harness.gate.online.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
 from harness.gate.online.observation import (
     MOST_ASKED_NAMES,
@@ -26,6 +20,7 @@ from harness.gate.online.observation import (
     ObservationBlock,
     TrafficMinute,
 )
+from harness.routing.records.named_rows import json_rows, look_up, read_named
 from harness.routing.records.observation_rules import (
     SPEND_SUMS,
     TRAFFIC_KEY,

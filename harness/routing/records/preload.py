@@ -12,18 +12,10 @@ import sqlalchemy as sa
 
 from harness.frame.alerts.records import alert, delivery
 from harness.frame.records.columns import Row
-from harness.frame.records.repository import (
-    NAMES,
-    among,
-    json_rows,
-    look_up,
-    newest_key,
-    read_named,
-    row_key,
-    rows_key,
-)
+from harness.frame.records.repository import newest_key, row_key, rows_key
 from harness.frame.records.signed_tables import is_signed, stored_columns
 from harness.frame.records.transaction import Transaction
+from harness.routing.records.named_rows import NAMES, among, json_rows, look_up, read_named
 from harness.routing.records.rollouts import rollout
 from harness.routing.records.traffic_tables import block
 from harness.routing.records.verdicts import verdict

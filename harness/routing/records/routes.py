@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from harness.frame.errors import ProofRefused, RevisionConflict, SnapshotInvalid
 from harness.frame.records.columns import Row
-from harness.frame.records.installation import meta
 from harness.frame.records.repository import newest_key, row_key
 from harness.frame.records.signed_tables import stored_columns
 from harness.frame.records.transaction import RowRefused, Transaction
@@ -25,6 +24,7 @@ from harness.routing.records.evidence import (
     proof_of,
     write_fallbacks,
 )
+from harness.routing.records.installation import meta
 from harness.routing.records.interventions import break_glass
 from harness.routing.records.rollouts import rollout
 from harness.routing.records.version_queries import (

@@ -4,8 +4,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.frame.records.repository import among
 from harness.frame.records.signed_tables import stored_columns
+from harness.routing.records.named_rows import among
 from harness.routing.records.rollouts import rollout
 from harness.routing.records.versions import route_fallback, route_version
 

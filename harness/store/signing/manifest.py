@@ -19,11 +19,11 @@ from harness.frame.errors import SignatureInvalid
 from harness.frame.people.records import api_key
 from harness.frame.plain_data import hash_content
 from harness.frame.records.columns import SIGNATURE, Row
-from harness.frame.records.installation import manifest, meta
 from harness.frame.records.record import record_of
 from harness.frame.records.signed_tables import REMEDY, SignedTable
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import audit_event
+from harness.routing.records.installation import manifest, meta
 from harness.routing.records.versions import NEWEST_SIGNATURES, route_version
 from harness.store.change_listener import visible_state
 from harness.store.tables import SIGNED
