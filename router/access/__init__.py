@@ -1,1 +1,1 @@
-"""The access room decides who may call: data keys, rate limits and budgets."""
+"""Decides which callers the router serves: data keys, rate limits and budgets."""

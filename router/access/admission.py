@@ -30,14 +30,14 @@ from router.frame.body import ClientRequest
 from router.frame.replies import DO_NOT_RETRY, JSON, Header, Reply, error_body, error_reply
 from router.protocols.answers import MOST_TOKENS
 
-# As most tokenizers have it for English; other text is settled once the provider has counted.
+# Most tokenizers' value for English; the provider's count later corrects other text.
 BYTES_PER_TOKEN: Final = 4
 MAX_TOKENS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-# Requests with keys that nobody knows, of one address, as at the control plane: ten at once,
-# then one a second. Known keys are not held up: a key is looked at before its address.
+# Requests with unknown keys from one address, as at the control plane: ten at once, then one a
+# second. Requests with known keys are not limited, because the key is checked first.
 UNKNOWN_KEY_LIMIT: Final = RateLimit(requests_per_min=60, burst_s=10)
-# So many counts for all addresses: a guesser with many of them takes no place from a key. Who
-# shares one with such a guesser, and has no valid key either, gets 429 for 401.
+# All addresses share this many counts, so that a guesser with many addresses displaces no key.
+# A caller without a valid key that shares a count with a guesser gets 429 instead of 401.
 UNKNOWN_KEY_BUCKETS: Final = 1024
 UNKNOWN_KEY_PREFIX: Final = "nobody's "
 
@@ -48,16 +48,17 @@ class AsideKind(StrEnum):
     FLAGS = "evaluation of flags"
 
 
-# Limits of so many keys are kept as requests use them.
+# How many keys' limits are kept in the form that requests use.
 KEPT_KEYS: Final = 4096
 _RATE_PARTS: Final = (b"limit", b"remaining", b"reset")
-# By kind of limit, as OpenAI's clients know them: the limit, what remains, when all is free.
+# The headers of each kind of limit, with OpenAI's names: the limit, the remaining amount, and
+# the time until all of it is free again.
 RATE_HEADERS: Final = {
     kind: tuple(b"x-ratelimit-%b-%b" % (part, kind.encode()) for part in _RATE_PARTS)
     for kind in ("requests", "tokens")
 }
 _LAST_MS: Final = 0.999  # seconds that are written as milliseconds
-# A key's limits, with those of this process where it has any.
+# A key's limits, and this process's own limits if it has some.
 ActiveLimits = tuple[KeyLimits, RateLimit | None, SpendBudget | None]
 OF_SEVERAL: Final = " at this router, one of several that share the key's rate"
 
@@ -65,14 +66,17 @@ OF_SEVERAL: Final = " at this router, one of several that share the key's rate"
 class RateReservation(NamedTuple):
     key: str
     limit: RateLimit
-    input_tokens: int  # input_tokens, tokens: as estimated, before it is sent
+    input_tokens: int  # input_tokens, tokens: estimates before the request is sent
     tokens: int
-    headers: tuple[Header, ...]  # for the answer
+    headers: tuple[Header, ...]  # for the answer's head
 
 
 class Admission:
-    """Decides for this process. spent: by a key, as far as is known here. tell: hears of a
-    budget near its end, and at it. rate_share: part of each key's rate that may go here.
+    """Decides for this process.
+
+    spent: returns a key's spending, as far as this process knows it.
+    tell: called when a budget is nearly or fully spent.
+    rate_share: the part of each key's rate that this router may serve.
     secret: hides which addresses count together.
     """
 
@@ -102,7 +106,10 @@ class Admission:
     def admit(
         self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int
     ) -> RateReservation | Reply:
-        """Reserves, or refuses. request: None for a wrong one, which counts. size: bytes."""
+        """Reserves or refuses.
+
+        request: None for an invalid request, which counts. size: in bytes.
+        """
         active = self._active.get(key)
         if active is None or active[0] is not limits:
             active = self._read_limits(key, limits)
@@ -130,7 +137,7 @@ class Admission:
         return RateReservation(key, limit, given, tokens, (*headers, *headers_))
 
     def admit_aside(self, aside: AsideKind, key: str, limits: KeyLimits | None) -> Reply | None:
-        """Refuses a call beside requests; each kind has an allowance as large as theirs."""
+        """Limits calls beside requests; each kind has the same allowance as requests."""
         if limits is None or limits.rate.requests_per_min is None:
             return None
         limit = RateLimit(requests_per_min=limits.rate.part(self._rate_share).requests_per_min)
@@ -158,7 +165,7 @@ class Admission:
         self._book.change(reservation.key, change)
 
     def refuse_unknown_key(self, address: str) -> Reply:
-        """Refuses an unknown key: 401, or 429 once there were too many."""
+        """Refuses an unknown key: 401, or 429 after too many."""
         digest = blake2b(address.encode(), key=self._salt, digest_size=4).digest()
         count = f"{UNKNOWN_KEY_PREFIX}{int.from_bytes(digest) % UNKNOWN_KEY_BUCKETS}"
         decided = rate_limits.take_tokens(
@@ -194,7 +201,7 @@ class Admission:
             Alert(
                 kind,
                 subject=f"key {key}",
-                # Two messages to people: near the end, and at it.
+                # Two alerts: one near the end of the budget, one at its end.
                 key=f"{kind.value}:{key}:{decision.until}:{level}",
                 title=f"key {key} {gone} {format_percent(decision.share, 0)} of a budget",
                 text=decision.reason,
@@ -247,6 +254,6 @@ def _rate_headers(limits: tuple[LimitStatus, ...]) -> tuple[Header, ...]:
 
 
 def _format_duration(seconds: float) -> bytes:
-    """As OpenAI writes what is no matter of milliseconds: 6s, 1m30s."""
+    """Formats longer times as OpenAI does: 6s, 1m30s."""
     minutes, rest = divmod(math.ceil(seconds), 60)
     return b"%dm%ds" % (minutes, rest) if minutes else b"%ds" % rest

@@ -1,4 +1,4 @@
-"""The front door finds who asks and the serving revision, and counts requests under way."""
+"""Identifies callers, finds the serving revision, and counts requests under way."""
 
 import hmac
 import itertools
@@ -26,17 +26,18 @@ from router.recording.port import Recording
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, RouteNames
 from router.snapshot.holder import SnapshotHolder
 
-# For whom the books have what no data key asked: the local operator, or a management key.
+# The grant in the usage records of requests without a data key: those of the local operator, or
+# of a management key.
 OPEN_KEY: Final = KeyGrant("agents-open", "")
-CALLER: Final = "swapgate_agent_caller"  # in the scope of what an agent asks
-_GRANT: Final = "grant"  # in a head's facts: of its key, with the revision that has it
+CALLER: Final = "swapgate_agent_caller"  # the scope's key in an agent's request
+_GRANT: Final = "grant"  # among a head's facts: the grant, and the revision that contains it
 _KnownGrant = tuple[KeyGrant, ReferenceType[CompiledSnapshot]]
 _MESSAGES: Final = "/v1/messages"
 _OWN_KEYS: Final = frozenset({b"authorization", b"x-api-key"})
 
 
 class Callers:
-    """Identifies who sends a request to one worker. secret: the installation's."""
+    """Identifies the callers of one worker. secret: the installation's."""
 
     def __init__(
         self,
@@ -56,9 +57,10 @@ class Callers:
         if known is not None and known[1]() is serving:
             return known[0]
         found = self._identify(scope, serving)
-        # An agent's caller is somebody for a minute; whoever is refused, is counted each time.
+        # Not kept for agents, whose header expires after a minute, and refusals, which all
+        # count.
         if facts is not None and CALLER not in scope and not isinstance(found, Reply):
-            # The revision is not held: the connection may rest for hours.
+            # A weak reference, because an idle connection may outlive the revision by hours.
             facts[_GRANT] = found, ref(serving)
         return found
 
@@ -80,16 +82,16 @@ class Callers:
         headers = scope["headers"]
         values = [value for name, value in headers if name == AGENT_HEADER]
         if len(values) != 1 or any(name in _OWN_KEYS for name, _ in headers):
-            return self._refuse("it stands alone in a request, without a key beside it")
+            return self._refuse("send it exactly once, and send no key with it")
         now = self._clock.now().timestamp()
         caller = read_agent_header(values[0], self._secret, now)
         if caller is HeaderFault.STALE:
-            return self._refuse("it is not of this minute; compare the machines' clocks")
+            return self._refuse("it is older than a minute; compare the machines' clocks")
         if caller is HeaderFault.FORGED:
             return self._refuse("only this installation's agents process can write it")
         grant = serving.keys_by_id.get(caller.key) if caller.key else OPEN_KEY
         if grant is None:
-            return self._refuse("the key that it names is revoked, or there is none")
+            return self._refuse("the key that it names is revoked or does not exist")
         scope[CALLER] = caller
         return grant
 
@@ -107,7 +109,9 @@ class Callers:
 def open_literal(
     scope: Scope, model: str, serving: CompiledSnapshot, now: datetime
 ) -> CompiledRoute | None:
-    """Finds the literal target that the grant opens to this agent, session, name and moment."""
+    """Finds the literal target that a grant opens to this agent and session under this name
+    now.
+    """
     caller: AgentCaller = scope[CALLER]
     literal = serving.literals.get(caller.grant)
     if literal is None or literal.route.route.name != model:
@@ -140,7 +144,7 @@ class FrontDoor:
         self._count = itertools.count(1)
 
     def next_id(self) -> Header:
-        # The worker's name is new for every process, so that ids never repeat.
+        # Each process has a new worker name, so that ids never repeat.
         number = f"req_{self._recorder.worker}-{next(self._count):x}"
         return b"x-swapgate-request-id", number.encode()
 
@@ -169,7 +173,7 @@ class FrontDoor:
 
     def note_failure(self, request_id: Header, error: Exception) -> Reply:
         number = request_id[1].decode()
-        # Its own words may hold content; the place is told once.
+        # The error's message may contain content; InternalErrors logs its place once.
         log.error("request %s failed", number)
         self._errors.note(RouterPart.REQUEST, error)
         return error_reply(500, f"the router failed; quote {number}", "internal_error")
@@ -199,7 +203,7 @@ def list_models(
     *,
     anthropic: bool,
 ) -> Reply:
-    """Lists the models that a key may ask, or shows the one that the path names."""
+    """Lists the models that a key may ask, or shows the model that the path names."""
 
     def is_open(route: str) -> bool:
         return route in serving.routes and is_route_allowed(grant, route)
@@ -243,7 +247,7 @@ _SCHEME: Final = b"bearer "
 
 
 def find_grant(key: bytes | None, serving: CompiledSnapshot, secret: bytes) -> KeyGrant | None:
-    """Finds a key's grant; None for none. secret: under which keys are hashed."""
+    """Finds a key's grant, or None. secret: used to hash keys."""
     if key is None:
         return None
     hashed = key_hash(key.strip().decode("latin-1"), secret)

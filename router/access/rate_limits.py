@@ -1,6 +1,6 @@
-"""Books of each key's rate state: of one process, or shared by all workers in one file.
+"""Keeps each key's rate state: in one process, or in a file that all workers share.
 
-The file is read and written, not mapped: a full disk is then an error, and no crash.
+The file is read and written, not mapped, so that a full disk is an error and not a crash.
 """
 
 import errno
@@ -20,25 +20,25 @@ from harness.frame.ports import RateBook
 
 log = logging.getLogger(__name__)
 
-# The routers' book, in the folder for state.
+# The routers' file, in the folder for state.
 BOOK: Final = "rates.book"
 Change = Callable[[RateState], RateState]
 
-# A slot: the name of a key, and its state.
+# A slot contains the name of a key and its state.
 SLOT: Final = Struct("16sdd")
 STATE: Final = Struct("dd")
 SLOTS: Final = 16_384
 PROBES: Final = 64
 FREE: Final = bytes(16)
 _UNUSED: Final = RateState()
-# How long to ask for a slot that another worker has for some microseconds. A worker that was
-# stopped in the middle must not hold up the others: without the lock, an update may be lost.
+# How long to wait for a slot, which a worker locks for microseconds. A worker that stopped in
+# between must not block the other workers: without the lock, an update may be lost.
 LOCK_S: Final = 0.002
 PAUSE_S: Final = 0.00005
 
 
 class LocalRates:
-    """The book of one process, for as many keys as there are."""
+    """Keeps the rate state of any number of keys for one process."""
 
     def __init__(self) -> None:
         self._states: dict[str, RateState] = {}
@@ -52,10 +52,12 @@ class LocalRates:
 
 
 class SharedRates:
-    """The first process to open the file begins anew, as the machine's clock does. Of two
-    changes at once neither is lost, unless a process was stopped just then. Keys without a
-    slot, and all while the disk fails, are counted in this process alone. Raises OSError when
-    the file cannot be made.
+    """Keeps rate states in a file that all workers share.
+
+    The first process to open the file clears it, because the machine's clock may have
+    restarted. Of two changes at once neither is lost, unless a process was stopped just
+    then. This process alone counts keys without a slot, and all keys while the disk fails.
+    Raises OSError if the file cannot be created.
     """
 
     def __init__(self, file: Path) -> None:
@@ -92,7 +94,9 @@ class SharedRates:
         os.close(self._users)
 
     def _opened(self, file: Path) -> int:
-        """Every user holds the other file for as long as it lives; who is alone begins anew."""
+        """Each process locks a second file while it lives; a process that is alone clears
+        the states.
+        """
         opened = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:
@@ -141,7 +145,7 @@ class SharedRates:
     def _warn_once(self, error: OSError) -> None:
         if not self._told:
             self._told = True
-            log.warning("rates of keys are counted in this process alone: %s", error)
+            log.warning("this process alone counts the rates of keys: %s", error)
 
 
 def _slots(name: bytes) -> Iterator[int]:

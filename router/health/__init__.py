@@ -1,1 +1,1 @@
-"""The health room knows which targets and provider keys may be asked."""
+"""Knows which targets and provider keys the router may use."""

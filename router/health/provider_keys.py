@@ -18,19 +18,19 @@ from router.frame.failure import UpstreamFailed
 from router.health.target_health import TargetHealth
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot, CompiledTarget
 
-# Names of provider and key; its refusal, None when it is accepted again.
+# Names of provider and key; the refusal, or None when the key works again.
 OnKey = Callable[[str, str, UpstreamFailed | None], None]
 SEVERAL: Final = 2
 
 
 class ProviderKeys:
-    """Chooses keys; for one event loop. on_key: hears of one refused, or serving again."""
+    """Chooses keys, for one event loop. on_key: called if a key is refused, or works again."""
 
     def __init__(self, monotonic: Callable[[], float], on_key: OnKey) -> None:
         self._monotonic = monotonic
         self._on_key = on_key
         self._resting_until: dict[str, dict[ProviderKey, float]] = {}  # by provider's name
-        # refused: names of providers with the keys that they refuse now
+        # refused: the keys that a provider refuses now, by its name
         self.refused: set[tuple[str, ProviderKey]] = set()
         self._there: ProviderKeySets = NO_KEYS
 
@@ -54,7 +54,10 @@ class ProviderKeys:
         refusal: UpstreamFailed,
         retry_after_s: float | None,
     ) -> None:
-        """Has a refused or limited key rest; the only key never rests: its targets do."""
+        """Lets a refused or limited key rest.
+
+        A provider's only key never rests: its targets do.
+        """
         wait_s = key_rest_s(refusal.failure, retry_after_s)
         if key is None or wait_s is None or len(upstream.keys) < SEVERAL:
             return
@@ -90,7 +93,7 @@ class ProviderKeys:
                 del resting[key]
 
     def back_in_s(self, upstream: CompiledTarget) -> float:
-        """Seconds until one of several keys may be used again; 0 when one may now."""
+        """Returns the seconds until one of several keys may be used again; 0 for now."""
         now, resting = self._monotonic(), self._resting_keys(upstream)
         return max(0.0, min(resting.get(key, now) - now for key in upstream.keys))
 
@@ -98,16 +101,19 @@ class ProviderKeys:
         return self._resting_until.get(upstream.provider.name, {})
 
 
-@dataclass(frozen=True, slots=True, repr=False)  # it holds secrets
+@dataclass(frozen=True, slots=True, repr=False)  # it contains secrets
 class CredentialProof:
     keys: tuple[ProviderKey, ...]
-    # Also a key that was written again as it was, as one does whose account was paid.
+    # Includes a key that was written again unchanged, as after its account was paid.
     stored: tuple[StoredKey, ...]
     headers: tuple[tuple[str, str], ...]
 
 
 class EarlyRecovery:
-    """Forgets what kept targets back. serving: evaluated last; each request asks first."""
+    """Ends pauses of targets.
+
+    serving: the last evaluated snapshot; each request compares it.
+    """
 
     def __init__(self, health: TargetHealth, keys: ProviderKeys) -> None:
         self._health = health
@@ -135,7 +141,7 @@ class EarlyRecovery:
             name = upstream.provider.name
             if name in before and before[name] != self._proofs[name]:
                 self._health.renew(upstream.id)
-            # Those of the first snapshot were thrown before this process knew anything.
+            # The first snapshot's switches were thrown before this process began.
             if known is not None and any(
                 force_plan(one, [upstream.target]).in_effect for one in thrown
             ):

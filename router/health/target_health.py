@@ -1,7 +1,8 @@
 """Target health keeps each target's circuit breaker, pause and latest answers. No I/O.
 
-It also says when a health check is due (B10). A target that users ask proves itself; a check
-that fails opens no circuit while users find the target well. Times are monotonic seconds.
+It also decides when a health check is due (B10). A target with user requests needs no check,
+and a failed check opens no circuit while users get good answers. Times are monotonic
+seconds.
 """
 
 import math
@@ -25,28 +26,28 @@ from harness.routing.reliability.breaker import (
 from router.frame.failure import ProviderWords
 from router.snapshot.compiled import CompiledSnapshot
 
-# Between the good probes that close a circuit.
+# The pause between the good probes that close a circuit.
 PROBE_EVERY_S: Final = 2.0
-# After a check that failed: five of them within a minute open the circuit, and raise its alert.
+# The pause after a failed check: five within a minute open the circuit and raise its alert.
 SUSPECT_EVERY_S: Final = 10.0
-# How long a user's good answer outweighs checks that fail, unless a user's request fails.
+# How long a user's good answer outweighs failed checks, unless a user's request fails.
 USER_EVIDENCE_S: Final = 300.0
-# New targets come with a revision, and circuits open: nobody sleeps longer than this.
+# The longest sleep between checks, because new targets come and circuits open.
 MAX_SLEEP_S: Final = 1.0
 
 
 class HealthCheckState(NamedTuple):
     state: BreakerState
-    retry_in_s: float  # until a request may go
-    answered_at: float  # of the last good answer, whoever asked
-    checked_at: float  # of the last check; both the worker's start where there was none
-    well: bool = True  # the last check was answered, or there was none
-    suspect: bool = False  # it met with a fault of the target's
-    busy: bool = False  # a user's request is under way there
+    retry_in_s: float  # until the target may get a request
+    answered_at: float  # when the last good answer came
+    checked_at: float  # when the last check ended; both begin at the worker's start
+    well: bool = True  # False if the last check got no answer
+    suspect: bool = False  # the last check met a fault of the target
+    busy: bool = False  # a user's request is under way
 
 
 def check_due_in_s(state: HealthCheckState, now: float, interval_s: float) -> float:
-    """Seconds until the next check, 0 for now; never with an interval of 0."""
+    """Returns the seconds until the next check: 0 for now, infinity if the interval is 0."""
     if interval_s <= 0:
         return math.inf
     if state.busy:
@@ -56,7 +57,8 @@ def check_due_in_s(state: HealthCheckState, now: float, interval_s: float) -> fl
         every_s = min(SUSPECT_EVERY_S, interval_s) if doubtful else interval_s
         wait_s = max(state.answered_at, state.checked_at) + every_s - now
     else:
-        # A probe that proved nothing, such as a refusal of the check itself, is not hurried.
+        # A probe that proved nothing, such as a refusal of the check itself, is not repeated
+        # early.
         every_s = PROBE_EVERY_S if state.well else interval_s
         if state.suspect:
             every_s = SUSPECT_EVERY_S
@@ -81,21 +83,23 @@ def next_check_in_s(
     return min((*waits, MAX_SLEEP_S))
 
 
-# Longer than this no provider's word is kept.
+# The longest pause that a provider may ask for.
 LONGEST_PAUSE_S: Final = 86_400.0
-# So many callers, none answered in between, meet with what one caller's request may bring about
-# before it counts (`FailureRule.several_callers`).
+# How many callers in a row must meet a failure that one caller's request may cause, before it
+# counts (`FailureRule.several_callers`).
 SEVERAL_CALLERS: Final = 3
-# Of the candidate of a live canary, at most, until another caller is let through its open
-# circuit: the canary's evidence is what it does to those, and the incumbent answers them.
+# The longest wait until a live canary's open circuit lets another caller through. These callers
+# are the canary's evidence, and the incumbent answers them if it fails.
 CANDIDATE_TRICKLE_S: Final = 2.0
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _CLOSED: Final = BreakerState.CLOSED
 
 
 class TargetHealth:
-    """Knows targets by id; an unknown one is well. on_move: hears of a breaker's new state;
-    on_pause: of pauses longer than a breaker is ever open. No lock: one event loop has it.
+    """Keeps the health of targets by id; an unknown target is well. For one event loop.
+
+    on_move: called with a breaker's new state.
+    on_pause: called for pauses longer than a breaker may stay open.
     """
 
     def __init__(self, policy: BreakerPolicy, monotonic: Callable[[], float]) -> None:
@@ -103,30 +107,30 @@ class TargetHealth:
         trickle_s = min(policy.trickle_s, CANDIDATE_TRICKLE_S)
         self._policy_of_candidates = replace(policy, trickle_s=trickle_s)
         self._candidates: frozenset[str] = frozenset()
-        # By target: how its last attempt failed, for the words of an alert.
+        # How each target's last attempt failed, for the text of an alert.
         self.failures: dict[str, ProviderWords] = {}
         self.on_move: Callable[[str, Breaker], None] | None = None
         self.on_pause: Callable[[str, float], None] | None = None
         self._monotonic = monotonic
         self._breakers: dict[str, Breaker] = {}
-        # By target, the bucket of the window that now is, and the successes in it which its
-        # breaker, a closed one, does not have yet: most requests need no new breaker.
+        # By target: the current bucket of the window, and its successes that the closed breaker
+        # does not have yet. So most requests need no new breaker.
         self._successes: dict[str, list[int]] = {}
         self._paused_until: dict[str, float] = {}
         self.not_closed: set[str] = set()
-        # When it last answered anybody, and at which endpoint.
+        # When each target last answered, and at which endpoint.
         self.answered_at: dict[str, float] = {}
         self.spoken: dict[str, Endpoint] = {}
-        # Where a user's request last failed of what counts: of a circuit that is not closed,
-        # where it opened.
+        # The endpoint where a user's request last failed with a failure that counts. For a
+        # circuit that is not closed: where it opened.
         self.failed_at: dict[str, Endpoint] = {}
-        self._under_way: Counter[str] = Counter()  # of users' requests
-        # By target, whom it refused since it last answered, as `counts_for_all` has it.
+        self._under_way: Counter[str] = Counter()  # users' requests by target
+        # The callers that each target refused since its last answer; see `counts_for_all`.
         self._refused: dict[str, set[object]] = {}
-        self._found_well_at: dict[str, float] = {}  # by the last of them that was answered
+        self._found_well_at: dict[str, float] = {}  # when a user last got an answer
 
     def all_well(self, targets: Iterable[str]) -> bool:
-        """Whether every one may be asked, without a look at the clock."""
+        """Returns whether all targets are available, without reading the clock."""
         if self.not_closed or self._paused_until:
             return self.not_closed.isdisjoint(targets) and self._paused_until.keys().isdisjoint(
                 targets
@@ -146,10 +150,10 @@ class TargetHealth:
         return self._breaker(target).state
 
     def admit(self, target: str) -> Ticket | None:
-        """Gives a ticket for one attempt, to be settled in any case; None: not now."""
+        """Returns a ticket for one attempt, which the caller must settle; None for not now."""
         before = self._breakers.get(target, CLOSED_BREAKER)
         if before.state is _CLOSED:
-            return before.serial  # as `breaker.admit` has it
+            return before.serial  # same as `breaker.admit`
         after, ticket = breaker.admit(before, self._monotonic(), self.policy)
         self._keep(target, before, after)
         return ticket
@@ -161,7 +165,7 @@ class TargetHealth:
         self._under_way[target] -= 1
 
     def answered(self, target: str, ticket: Ticket, endpoint: Endpoint) -> None:
-        """Does what `end`, `judge` and `settle` do of a success, one after the other."""
+        """Records a success: same as `end`, `judge` and `settle` in turn."""
         self._under_way[target] -= 1
         self.spoken[target] = endpoint
         if self._refused:
@@ -172,7 +176,7 @@ class TargetHealth:
             self.settle(target, ticket, None)
             return
         self.answered_at[target] = now
-        number = int(now * BUCKETS // self.policy.window_s)  # as `breaker.bucket_number` has it
+        number = int(now * BUCKETS // self.policy.window_s)  # same as `breaker.bucket_number`
         successes = self._successes.get(target)
         if successes is None or successes[0] != number:
             self._enter_successes(target)
@@ -180,7 +184,7 @@ class TargetHealth:
         successes[1] += 1
 
     def counts_for_all(self, target: str, caller: object) -> bool:
-        """Notes a failure; tells whether SEVERAL_CALLERS met it in a row."""
+        """Notes a failure; returns whether SEVERAL_CALLERS met it in a row."""
         refused = self._refused.setdefault(target, set())
         refused.add(caller)
         return len(refused) >= SEVERAL_CALLERS
@@ -196,12 +200,12 @@ class TargetHealth:
         return self._under_way[target] > 0
 
     def users_find_well(self, target: str) -> bool:
-        """Tells whether a user's good answer outweighs checks that fail."""
+        """Returns whether a user's good answer outweighs failed checks."""
         at = self._found_well_at.get(target)
         return at is not None and self._monotonic() < at + USER_EVIDENCE_S
 
     def settle(self, target: str, ticket: Ticket, failure: FailureClass | None) -> None:
-        """The attempt is over, a stream's at its end. failure: None for a success."""
+        """Ends an attempt: for a stream at its end. failure: None for a success."""
         before, now = self._breaker(target), self._monotonic()
         if failure is None:
             self.answered_at[target] = now
@@ -226,7 +230,7 @@ class TargetHealth:
             self.on_pause(target, min(wait_s, LONGEST_PAUSE_S))
 
     def pause_s(self, target: str) -> float:
-        """What is left of the time that its provider asked for; 0 for none."""
+        """Returns the rest of the pause that the provider asked for, in seconds."""
         return self._pause_s(target, self._monotonic())
 
     def renew(self, target: str) -> None:

@@ -1,6 +1,4 @@
-"""Worker alerts tell people what this worker noticed, and end with their cause. No request
-waits.
-"""
+"""Sends a worker's alerts, and ends them with their cause. No request waits for them."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -25,15 +23,15 @@ from router.snapshot.holder import SnapshotHolder
 from router.upstream.learned_repairs import LearnedFields
 
 WATCH_S: Final = 1.0
-# How often the database hears that a cause goes on: below `silent` in
+# How often a worker reports that a cause continues: below `silent` in
 # harness.frame.alerts.alert.
 STILL_S: Final = 60.0
-# How often the database hears that faults of our own go on.
+# How often a worker reports that the router's own faults continue.
 AGAIN_S: Final = 10.0
 NO_KEY: Final = "no key of "
 TARGET: Final = "target "
 SHARED_KEYS: Final = "keys of "
-SHOWN_KEY: Final = 60  # characters of one
+SHOWN_KEY: Final = 60  # the characters of a key that an alert shows
 PAUSE: Final = "pause of "
 REPAIRS: Final = "repairs of "
 REVISION: Final = "revision"
@@ -44,20 +42,20 @@ KIND_OF: Final = {
     FailureClass.QUOTA: AlertKind.QUOTA,
     FailureClass.MODEL_UNKNOWN: AlertKind.MODEL_UNKNOWN,
 }
-# What a class of failure means, for people.
+# The meaning of a class of failure, for people.
 BECAUSE: Final = {
     FailureClass.OUR_KEY: "the provider refuses our key",
     FailureClass.QUOTA: "our account has no quota left, or is suspended",
     FailureClass.MODEL_UNKNOWN: "the provider does not know the model",
     FailureClass.BLOCKED: "something in front of it refuses the requests of several callers",
     FailureClass.REGION: "it does not serve this region",
-    FailureClass.OVERLOADED: "it says that it is overloaded",
+    FailureClass.OVERLOADED: "it reports that it is overloaded",
     FailureClass.SERVER: "it answers with server errors",
     FailureClass.CONNECT: "no connection can be made",
     FailureClass.TIMEOUT: "it does not answer in time",
     FailureClass.MALFORMED: "its answers are malformed",
     FailureClass.ABORTED: "it gives up in its answers",
-    FailureClass.EMPTY: "its answers say nothing",
+    FailureClass.EMPTY: "its answers are empty",
 }
 
 
@@ -147,7 +145,7 @@ class WorkerAlerts:
         if not shares:
             self._resolve(name)
             return
-        # A key that a client gave before the openings behind it.
+        # A key that a client set comes before the openings.
         key = max(shares, key=lambda key: (not key.startswith(OPENING), shares[key]))
         share, of = format_percent(shares[key], 0), f"of {route}'s requests"
         what = f"carry one key ({key[:SHOWN_KEY]}), so it names an application"
@@ -165,7 +163,7 @@ class WorkerAlerts:
         )
 
     def _keep_open(self, prefix: str, subjects: Collection[str]) -> None:
-        """Ends the alerts of a cause whose subject is no more."""
+        """Ends the alerts of subjects that no longer exist."""
         for name in [open_name for open_name in self._open if open_name.startswith(prefix)]:
             if name.removeprefix(prefix) not in subjects:
                 self._resolve(name)
@@ -189,7 +187,7 @@ class WorkerAlerts:
                 )
 
     def internal_error(self, about: str, subject: str, words: str) -> None:
-        """Tells of a fault. about: the route's live rollout, which is held, else `subject`."""
+        """Reports a fault. about: the route's live rollout, which it holds, else `subject`."""
         key = f"{AlertKind.INTERNAL_ERROR.value}:{about}"
         alert = self._alert(
             AlertKind.INTERNAL_ERROR,
@@ -206,7 +204,7 @@ class WorkerAlerts:
         self.raise_alert(alert)
 
     def _look_at_faults(self) -> None:
-        """A person may have acknowledged those that were told: later ones are told as well."""
+        """Reports each later fault as well: a person may have acknowledged the earlier ones."""
         now = self._clock.monotonic()
         for key in list(self._faults_untold):
             if now - self._faults_told_s[key] >= AGAIN_S:
@@ -235,7 +233,7 @@ class WorkerAlerts:
             for route in served
             for target in route.keyless
         }
-        # A key that is gone is refused no more: that there is none is an alert of its own.
+        # A removed key is no longer refused. A provider without a key has an alert of its own.
         for id_ in {id_ for route in served for id_ in route.keyless}:
             name = f"{TARGET}{id_}"
             if name in self._open and self._open[name].kind in OF_KEYS:
@@ -314,7 +312,7 @@ class WorkerAlerts:
         self.raise_alert(alert)
 
     def close(self) -> None:
-        """Ends the alerts that the next worker raises at once; others end by silence."""
+        """Ends the alerts that the next worker raises at once; all others end by silence."""
         for prefix in OF_WORKER:
             self._keep_open(prefix, ())
         self._recorder.notify(*self._faults_untold.values())
@@ -345,7 +343,7 @@ class WorkerAlerts:
         ours = False
         if because is not None:
             kind, why = KIND_OF.get(because, kind), BECAUSE.get(because, why)
-            # All targets of a provider share its account: a person has one thing to do.
+            # All targets of a provider share its account, so a person has one task.
             ours = FAILURE_RULES[because].alerts and kind is not AlertKind.MODEL_UNKNOWN
         about = f"provider {provider}" if ours else f"target {name}"
         last = self._health.failures.get(target)

@@ -1,1 +1,1 @@
-"""The observers room holds what watches a request and may never cost a user an answer."""
+"""Observers watch requests. Their faults never cost a user an answer."""

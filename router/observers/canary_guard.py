@@ -1,8 +1,8 @@
 """A worker's canary guard stops a canary that harms users, without the control plane.
 
-Each sticky key counts once, with its first request; outcomes are read in the order of
-assignment (`harness.gate.online.worker_guard` says why). A thread writes the files: no
-request waits for a disk.
+Each sticky key counts once, with its first request. The guard reads outcomes in the order of
+assignment (`harness.gate.online.worker_guard` explains why). A thread writes the files, so
+that no request waits for a disk.
 """
 
 import asyncio
@@ -25,15 +25,16 @@ from router.snapshot.holder import SnapshotHolder
 
 log = logging.getLogger(__name__)
 
-# An outcome that is out for longer is taken for the worst against the canary's guilt.
+# After this time the guard takes a missing outcome as the one that speaks least against the
+# canary.
 WAIT_S: Final = 5.0
 LOOK_S: Final = 0.5
-# Keys are remembered so that each counts once; later ones are served and not counted.
+# How many keys are remembered, so that each counts once; later keys do not count.
 MAX_KEYS: Final = 500_000
 
 
 class CanaryExposure:
-    """A key's first request in a rollout. failed: None while it is out."""
+    """A key's first request in a rollout. failed: None until its outcome is known."""
 
     __slots__ = ("canary", "failed", "share", "since_s", "why")
 
@@ -46,7 +47,7 @@ class CanaryExposure:
 
 
 class RolloutGuard:
-    """Gathers one rollout's evidence. limit: log e at which it aborts."""
+    """Gathers one rollout's evidence. limit: the log e at which it aborts."""
 
     def __init__(self, route: str, rho: float, limit: float) -> None:
         self.route = route
@@ -60,7 +61,7 @@ class RolloutGuard:
     def begin(
         self, key: str, *, canary: bool, share: float, now_s: float
     ) -> CanaryExposure | None:
-        """Begins the exposure of a caller; None for a key that has counted."""
+        """Begins a caller's exposure; None if the key has counted."""
         known = hash(key)
         if known in self._keys or len(self._keys) >= MAX_KEYS:
             return None
@@ -89,7 +90,10 @@ class RolloutGuard:
 
 
 class CanaryGuards(RequestObserver):
-    """Keeps a guard for each live canary. announce: to other workers. on_abort: to people."""
+    """Keeps a guard for each live canary.
+
+    announce: sends an abort to other workers. on_abort: alerts people.
+    """
 
     part: ClassVar[RouterPart] = RouterPart.SCORING
 
@@ -114,9 +118,9 @@ class CanaryGuards(RequestObserver):
         self._guards: dict[str, RolloutGuard] = {}
         self._exposures: dict[str, CanaryExposure] = {}  # by request id
         self._unkept: list[LocalAbort] = []
-        self._untold: list[LocalAbort] = []  # of a process before this one, perhaps
+        self._untold: list[LocalAbort] = []  # may come from an earlier process
         self._due = asyncio.Event()
-        self._lived: set[str] = set()  # rollouts that a snapshot had
+        self._lived: set[str] = set()  # rollouts that a snapshot contained
         self.aborted: dict[str, LocalAbort] = {}
 
     def boot(self) -> None:
@@ -130,7 +134,7 @@ class CanaryGuards(RequestObserver):
 
     def stopped(self, canary: Canary | None) -> bool:
         if canary is None or canary.control:
-            # A holdback's own arm is the old model: what is to be left is not it.
+            # A holdback's own arm is the old model, which an abort would not leave.
             return False
         return canary.rollout in self.aborted
 
@@ -192,7 +196,7 @@ class CanaryGuards(RequestObserver):
             self._clock.now(),
             dict(Counter(keep_common_causes(list(guard.classes.elements())))),
         )
-        # In force from the next request on, whatever becomes of the rest.
+        # In force from the next request on, even if the next steps fail.
         self.apply_abort(abort)
         self._announce(abort)
         self._on_abort(abort)
@@ -211,7 +215,7 @@ class CanaryGuards(RequestObserver):
                 log.warning("the guard's files: %s", error)
 
     async def evaluate(self) -> None:
-        """Looks once. Raises OSError; what could not be kept is tried again."""
+        """Does one round. Raises OSError; the next round writes the data again."""
         for rollout, guard in list(self._guards.items()):
             if guard.read(self._clock.monotonic()):
                 self._abort(rollout, guard)
@@ -225,8 +229,9 @@ class CanaryGuards(RequestObserver):
         await self._forget()
 
     def _tell_again(self) -> None:
-        """What was aborted before this process began, and the control plane has not confirmed:
-        the process that aborted may have died between its file and its alert.
+        """Returns earlier aborts that the control plane has not confirmed.
+
+        The process that aborted may have died after it wrote its file and before its alert.
         """
         serving = self._holder.current
         if not self._untold or serving is None or self._holder.stale:
@@ -241,8 +246,9 @@ class CanaryGuards(RequestObserver):
                 self._on_abort(abort)
 
     async def _forget(self) -> None:
-        """Rollouts that the database has no longer. A snapshot from disk does not know that,
-        nor one that is older than another worker's.
+        """Returns rollouts that have ended in the database.
+
+        A snapshot from disk, or one older than another worker's, cannot show that.
         """
         serving = self._holder.current
         if serving is None or self._holder.stale:

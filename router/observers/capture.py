@@ -1,6 +1,6 @@
-"""Copies a sample of requests and answers that is to become eval cases (F9).
+"""Copies a sample of requests and answers, to become eval cases (F9).
 
-Nothing is read, redacted or written here; the parent's `capture_writer` redacts it.
+This module does not read, redact or write them; the parent's `capture_writer` redacts them.
 """
 
 from typing import Final
@@ -24,7 +24,7 @@ OFF: Final = b"off"
 
 
 class CaptureSampler(RequestObserver):
-    """Takes a sample of a route's requests. secret: under which users are hashed."""
+    """Samples a route's requests. secret: used to hash users."""
 
     part = RouterPart.CAPTURE
 

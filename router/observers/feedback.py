@@ -1,6 +1,6 @@
 """Takes callers' feedback at `POST /v1/feedback`, for the metrics and the canary's statistics.
 
-A caller may reach any worker: it asks the one whose name is in the request's id.
+A caller may reach any worker, which asks the worker that the request's id names.
 """
 
 import json
@@ -27,27 +27,27 @@ from router.request.request_observers import RequestObserver
 from router.request.request_state import RoutedRequest
 
 FEEDBACK_PATH: Final = "/v1/feedback"
-# About 5 MB; of a worker with 100 requests/s, those of the last 3 minutes.
+# About 5 MB: the last 3 minutes of a worker with 100 requests/s.
 REMEMBERED: Final = 20_000
-# Labels are the callers' words: more series than that would drown a metrics store.
+# Callers choose the labels, and more series would overload a metrics store.
 MAX_LABELS: Final = 50
 OTHER: Final = "other"
 WORDS: Final = {
     FeedbackOutcome.COUNTED: "counted for its canary's guardrail `feedback`",
     FeedbackOutcome.LATE: "too late for its canary: its block is closed; it is in the metrics",
-    FeedbackOutcome.NOT_SCORED: "in the metrics; the request counts for no canary",
+    FeedbackOutcome.NOT_SCORED: "in the metrics; the request does not count for a canary",
 }
 
 
 class FeedbackIntake(RequestObserver):
-    """Remembers the latest requests of this worker, and takes what callers say of them."""
+    """Remembers this worker's latest requests, and takes feedback about them."""
 
     part: ClassVar[RouterPart] = RouterPart.FEEDBACK
 
     def __init__(self, recorder: Recording, metrics: RouterMetrics) -> None:
         self._recorder = recorder
         self._metrics = metrics
-        # Of requests served here: route, arm, the id of the caller's key, ticket.
+        # Requests of this worker: route, arm, id of the caller's key, ticket.
         self._served: BoundedMap[str, tuple[str, str, str, Ticket | None]] = BoundedMap(
             REMEMBERED
         )
@@ -62,13 +62,13 @@ class FeedbackIntake(RequestObserver):
         ):
             ticket = None
         route, arm = observed.route.route.name, observed.arm._value_
-        # A plain tuple: each request makes one, and few are asked for.
+        # A plain tuple, because each request creates one, and few get feedback.
         self._served.put(observed.request_id, (route, arm, observed.key_id, ticket))
 
     def remember_exposure(
         self, request_id: str, route: str, arm: Arm, key_id: str, ticket: Ticket | None
     ) -> None:
-        """Remembers an exposure without an answer of ours: its feedback is its outcome."""
+        """Remembers an exposure without an answer; its feedback is its outcome."""
         self._served.put(request_id, (route, arm.value, key_id, ticket))
         if ticket is not None:
             self._exposed.put(request_id, ticket)
@@ -115,7 +115,7 @@ class FeedbackIntake(RequestObserver):
 def _reply(opinion: FeedbackBody, outcome: FeedbackOutcome | None) -> Reply:
     if outcome is None:
         message = (
-            f"no request {opinion.request_id!r} of this key is remembered; each worker knows "
+            f"this key has no remembered request {opinion.request_id!r}; each worker knows "
             f"its latest {REMEMBERED}, until it ends. Behind a balancer another router may "
             "have served it: send this again"
         )

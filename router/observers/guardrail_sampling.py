@@ -20,7 +20,7 @@ from router.request.routed_response import RoutedResponse
 from router.snapshot.compiled import CompiledRoute
 
 _BITS: Final[Mapping[Segment, int]] = {segment: 1 << n for n, segment in enumerate(SEGMENTS)}
-# As plain numbers: to look up a member of an enumeration costs more than all the rest.
+# Plain numbers, because looking up an enumeration's member costs more than everything else.
 _STREAM, _WHOLE = _BITS[Segment.STREAM], _BITS[Segment.WHOLE]
 _TOOLS, _NO_TOOLS = _BITS[Segment.TOOLS], _BITS[Segment.NO_TOOLS]
 _ENDPOINTS: Final = {endpoint: _BITS[Segment(endpoint.value)] for endpoint in Endpoint}
@@ -28,7 +28,7 @@ _ENDPOINTS: Final = {endpoint: _BITS[Segment(endpoint.value)] for endpoint in En
 
 _SOURCES: Final = {
     "header:": _BITS[Segment.HEADER],
-    "key:": _BITS[Segment.HEADER],  # the API key, which stands in one
+    "key:": _BITS[Segment.HEADER],  # the API key, which a header carries
     "opening:": _BITS[Segment.OPENING],
     "": _BITS[Segment.REQUEST],
 }
@@ -50,7 +50,8 @@ class RolloutAdmission(RequestObserver):
     def __init__(self, recorder: Recording, guards: CanaryGuards) -> None:
         self._recorder = recorder
         self._guards = guards
-        # By the route's identity, those of one revision: each compiles them anew.
+        # Keyed by the route's identity, for one revision: each revision compiles its routes
+        # again.
         self._by_route: dict[int, tuple[CompiledRoute, RouteGuardrails | None]] = {}
         self._revision = 0
 
@@ -59,7 +60,7 @@ class RolloutAdmission(RequestObserver):
         if canary is None:
             return
         if self._guards.stopped(canary):
-            # Nobody is charged for what has no canary any more.
+            # Without its canary, the rollout charges no arm.
             return
         route, request = observed.route, observed.request
         if observed.revision != self._revision:
@@ -106,16 +107,16 @@ class GuardrailSampling(RequestObserver):
         observed.sample = probe.sample(response.signals(), cost, failed=failed)
 
 
-# Times the control's usual latency: what is shorter is too short to prove anything.
+# A deadline below this multiple of the control's usual latency proves nothing.
 TIMES: Final = 3.0
 USUAL: Final = 0.95
 KEPT: Final = 100
-# Fewer answers do not show a usual time, and every deadline of a client's is too short.
+# With fewer answers the usual time is unknown, and each deadline of a client is too short.
 LEAST: Final = 20
 
 
 class ShortDeadlines(RequestObserver):
-    """Keeps the latencies of the latest answers, by route and target id; for one event loop."""
+    """Keeps the latencies of the latest answers by route and target id, for one event loop."""
 
     part: ClassVar[RouterPart] = RouterPart.RECORDING
 
@@ -131,7 +132,7 @@ class ShortDeadlines(RequestObserver):
             return
         route, trial = observed.route.route, observed.route.experiment
         target = attempts[0].upstream.id
-        # As `_control` has it; most requests are the control's.
+        # Same as `_control`; most requests are the control's.
         if trial is not None and target == (trial.target if trial.control else route.incumbent):
             self._note(route.name, target, record.latency_ms / 1000)
 
@@ -146,7 +147,9 @@ class ShortDeadlines(RequestObserver):
         kept.append(seconds)
 
     def is_too_short(self, route: Route, limit_s: float) -> bool:
-        """Whether a client gives less time than answers need, or too few are known."""
+        """Returns whether a client gives less time than answers need, or too few answers are
+        known.
+        """
         latest = sorted(self._latest.get((route.name, _control(route)), ()))
         if len(latest) < LEAST:
             return True

@@ -1,4 +1,4 @@
-"""Sends a cheap real request to each target that no user asked lately (B10)."""
+"""Sends a cheap real request to each target without recent user requests (B10)."""
 
 import asyncio
 import json
@@ -32,13 +32,13 @@ log = logging.getLogger(__name__)
 events = structlog.get_logger("swapgate.router")
 
 _F = FailureClass
-# One that takes longer is not well; and it holds the probe of its circuit so long.
+# A slower target fails the check, which holds its circuit's probe for this time.
 CHECK_TIMEOUT_S: Final = 10.0
 AT_ONCE: Final = 4
 SHORTEST_SLEEP_S: Final = 0.1
-# What cannot be the check's own fault.
+# Failures that the check itself cannot cause.
 FAULTS: Final = (_F.OVERLOADED, _F.SERVER, _F.CONNECT, _F.TIMEOUT)
-# The least that every provider takes.
+# The smallest limit that every provider accepts.
 ANSWER_TOKENS: Final = 16
 _WORD: Final = [{"role": "user", "content": "ping"}]
 _CHEAPEST: Final[Mapping[Endpoint, Mapping[str, object]]] = {
@@ -54,14 +54,14 @@ REQUESTS: Final[Mapping[Endpoint, ClientRequest]] = {
 
 
 class HealthCheckResult(NamedTuple):
-    at: float  # monotonic, when it began
-    up: bool  # the provider answered it at all
-    outcome: FailureClass | None  # None when it answered as it should
+    at: float  # when it began, in monotonic seconds
+    up: bool  # the provider answered in some way
+    outcome: FailureClass | None  # None for a good answer
     seconds: float
 
 
 class HealthChecks:
-    """Runs the checks of a worker, in its event loop. interval_s: 0 for none."""
+    """Runs a worker's checks in its event loop. interval_s: 0 for no checks."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class HealthChecks:
     def results(self) -> dict[str, TargetCheck]:
         found = {route: self._results.get(route) for route in self._routes()}
         return {
-            # Whoever answered since is up, whatever the check said.
+            # A target that has answered since is up, even if the check failed.
             id_: TargetCheck(result.up or self._answered_at(id_) > result.at, result.seconds)
             for id_, result in found.items()
             if result is not None
@@ -149,7 +149,7 @@ class HealthChecks:
         began = self._clock.monotonic()
         endpoint = self._health.spoken.get(target) or first_native_endpoint(upstream)
         if self._health.state(target) is not BreakerState.CLOSED:
-            # Only an answer where users failed shows that they would be answered.
+            # Only an answer at the endpoint where users failed shows that it works again.
             endpoint = self._health.failed_at.get(target, endpoint)
         if endpoint is None:
             return
@@ -161,7 +161,7 @@ class HealthChecks:
             self._metrics.spent(upstream.name, progress.result.usage, upstream.price)
         outcome = failure.failure if failure else None
         seconds = self._clock.monotonic() - began
-        # A refusal of the check itself comes from a provider that is there.
+        # A provider that refuses the check itself is up.
         up = (
             outcome is None
             or outcome in CLIENT_FAILURES
@@ -187,7 +187,7 @@ class HealthChecks:
 
 
 def first_native_endpoint(upstream: CompiledTarget) -> Endpoint | None:
-    """Returns the first endpoint that needs no translation, else the first that it can do."""
+    """Returns the target's first endpoint without translation, else its first endpoint."""
     able = [request for request in REQUESTS if getattr(upstream.can, request.value)]
     own = (name for name in able if name not in upstream.adapted)
     return next(own, able[0] if able else None)

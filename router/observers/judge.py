@@ -1,7 +1,7 @@
-"""Has a model judge a sample of a rollout's answers, in both arms, once users have them.
+"""Has a model judge a sample of both arms' answers, after users have received them.
 
-Who is judged is settled before anybody answers, so no answer chooses whether it is read. From
-then on no verdict is evidence for or against the canary (statistics.md §2.1).
+The sample is drawn before a target answers, so that no answer decides whether it is judged. A
+missing verdict is then not evidence for or against the canary (statistics.md §2.1).
 """
 
 import asyncio
@@ -44,15 +44,15 @@ from router.snapshot.compiled import CompiledJudge, CompiledRoute
 
 log = logging.getLogger(__name__)
 
-# Of one worker: units that are drawn and not judged yet, and judges under way.
+# A worker's limits: drawn units that wait for the judge, and judges under way.
 PLACES: Final = 64
 AT_ONCE: Final = 8
-# After a judge that did not answer: until then nobody is drawn, in either arm.
+# After a judge failed, the router draws no unit of either arm for this time.
 REST_S: Final = 10.0
-# Of a rollout's keys, the latest that were drawn here: each is judged once in a period.
+# How many drawn keys of a rollout are remembered: each is judged once in a period.
 REMEMBERED: Final = 20_000
 MOST_TOKENS: Final = 512
-# A judge sees the request and its answer.
+# The judge reads the request and its answer.
 UNSEEN: Final = frozenset({OptOut.SHADOW, OptOut.CAPTURE})
 
 
@@ -125,7 +125,7 @@ class CanarySampleJudge(SideCalls):
 
     def _no_judge(self, served: CompiledJudge, canary: Canary) -> str:
         spent = self._money.spent(canary.rollout)
-        # With the database away nobody knows what others spend.
+        # While the database is down, the other workers' spending is unknown.
         if spent is None or self._holder.stale:
             return "budget_unknown"
         if not has_budget(served.judge, *spent, self._workers):
@@ -140,7 +140,7 @@ class CanarySampleJudge(SideCalls):
             self._places += 1
             return
         if not _answered_by_its_arm(response):
-            # An error is an error alone, and has its own guardrail.
+            # A failed answer counts only as an error, which has its own guardrail.
             self._places += 1
             self._recorder.judged(drawn.canary.rollout, ticket, JudgeOutcome.GOOD, 0.0)
             self._count("without_answer")
@@ -153,7 +153,7 @@ class CanarySampleJudge(SideCalls):
         self._running.pop(task)
         self._places += 1
         if not task.cancelled() and (error := task.exception()) is not None:
-            # Its words may hold content.
+            # Its message may contain content.
             log.error("a judgement failed: %s", type(error).__name__)
 
     async def _run(
@@ -182,7 +182,7 @@ class CanarySampleJudge(SideCalls):
         judge, upstream = drawn.served.judge, drawn.served.upstream
         request = job.request
         try:
-            # Reading takes a while for long ones, and other requests go on meanwhile.
+            # Parsing a long one takes time, so a thread does it while the loop serves requests.
             body = await asyncio.to_thread(_body, judge.criteria, request, answer)
         except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
             self._count("unreadable")

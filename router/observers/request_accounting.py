@@ -1,4 +1,4 @@
-"""Makes the record of each finished request, and settles a limited key's tokens."""
+"""Records each finished request, and corrects a limited key's reserved tokens."""
 
 import itertools
 from collections import Counter
@@ -42,7 +42,7 @@ class TokenSettlement(RequestObserver):
 
 def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> int:
     result = response.progress.result
-    # As `response.usage` has it of all results, without the call.
+    # Same as `response.usage`, without the call.
     usage = (result.usage or NO_USAGE) if isinstance(result, UpstreamAnswer) else response.usage
     if usage.input_tokens:
         return usage.input_tokens + usage.output_tokens
@@ -54,7 +54,9 @@ def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> in
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _RESPONSES: Final = Endpoint.RESPONSES
 _REFERENCE: Final = '"item_reference"'
-HANDED_ON: Final = "handed_on"  # an outcome: no answer, and an agent asks another model
+HANDED_ON: Final = (
+    "handed_on"  # an outcome: no target answered, and the agent asks another model
+)
 UNANSWERED: Final = (FAILED, HANDED_ON)
 
 
@@ -79,7 +81,7 @@ class RequestAccounting(RequestObserver):
             response.caller_gone or observed.plan.left_out or progress.shut_out
         )
         if is_plain and isinstance(result, UpstreamAnswer):
-            # What the properties below say of it as well.
+            # Same values as those of the properties below.
             outcome, usage, charge = "ok", result.usage or NO_USAGE, ""
         elif is_plain and isinstance(result, CommittedStream) and result.went_well:
             outcome, usage, charge = "ok", result.events.used(), ""
@@ -99,7 +101,7 @@ class RequestAccounting(RequestObserver):
             priced = False
             self._counters["requests_without_price"] += 1
         input_tokens, output_tokens, cached_tokens = usage[:3]
-        # By place, in the order of its fields: by name takes longer.
+        # By position, because arguments by name take longer.
         observed.record = CompletedRequest(
             observed.route.route.name,
             observed.arm._value_,
@@ -165,7 +167,7 @@ def _minimal_record(observed: RoutedRequest) -> CompletedRequest:
 
 
 OPEN: Final = "circuit_open"
-# Why a target is left out that would have failed had it been asked.
+# Reasons to leave out a target that would have failed; they count as a failover.
 LEFT_OUT: Final = {
     ExclusionReason.OPEN: OPEN,
     ExclusionReason.KEY: ExclusionReason.KEY.value,
@@ -173,7 +175,7 @@ LEFT_OUT: Final = {
 }
 
 
-# Of a row, what its event says by the same name.
+# The fields of a row that its event has under the same name.
 _TOLD: Final = (
     *("request", "route", "arm", "endpoint", "stream", "body_bytes", "messages", "tools"),
     *("target", "provider", "status", "code", "place", "sentence", "attempts", "next_target"),
@@ -183,14 +185,14 @@ _TOLD: Final = (
 class LeftTarget(NamedTuple):
     target: str
     provider: str
-    failure: str  # the value of a FailureClass, or of LEFT_OUT
+    failure: str  # a value of FailureClass or of LEFT_OUT
     refusal: UpstreamFailed | None = None
     attempts: int = 0
     ms: float = 0.0
 
 
 class FailoverLog(RequestObserver):
-    """Writes down which targets a request left. secret: under which users are hashed."""
+    """Logs the targets that a request failed over from. secret: used to hash users."""
 
     part: ClassVar[RouterPart] = RouterPart.RECORDING
 
@@ -270,7 +272,7 @@ class FailoverLog(RequestObserver):
 
 
 def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[LeftTarget]:
-    """Yields the targets that were left out, then those that were asked in vain."""
+    """Yields the targets that were left out, then the targets that failed."""
     upstreams = job.route.upstreams
     for out in job.plan.left_out:
         if out.because in LEFT_OUT:
@@ -280,7 +282,7 @@ def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[Left
         upstream = upstreams[target]
         made = [attempt for attempt in progress.attempts if attempt.upstream.id == target]
         last = made[-1].failure if made else None
-        # Whose refusal the client gets was not left.
+        # The request did not fail over from the target whose error the client gets.
         if last is not None and progress.result is not last:
             spent_ms = sum(left_target.ms for left_target in made)
             yield LeftTarget(

@@ -1,4 +1,4 @@
-"""Opens and closes a span for each request; a tracer that fails changes nothing of it."""
+"""Opens and closes a span for each request, which a failing tracer does not change."""
 
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from router.snapshot.compiled import CompiledTarget
 
 
 class TracedRequest(RequestSpan, Protocol):
-    """The span of a request, open until its end."""
+    """A request's span, open until the request ends."""
 
     def end(self, response: RoutedResponse) -> None: ...
 
@@ -25,7 +25,7 @@ class Tracing(Protocol):
 
 
 class RequestTracing(RequestObserver):
-    """Among the observers only where the installation traces."""
+    """Traces requests; used only if tracing is configured."""
 
     part = RouterPart.TRACING
 
@@ -45,7 +45,7 @@ class RequestTracing(RequestObserver):
 
 
 class _SafeSpan:
-    """A span whose faults are counted and alerted, and change nothing of the request."""
+    """A span whose faults are counted and alerted, and do not change the request."""
 
     def __init__(
         self, span: RequestSpan, observed: RoutedRequest, errors: InternalErrors

@@ -1,6 +1,6 @@
-"""Sends a sample of requests to a shadow's candidate as well, and compares both answers.
+"""Mirrors a sample of requests to a shadow's candidate, and compares both answers.
 
-It begins once the user's answer is sent, and drops what has no room.
+It begins after the user's answer is sent, and drops requests beyond its limits.
 """
 
 import asyncio
@@ -42,12 +42,12 @@ from router.snapshot.compiled import CompiledRoute, CompiledShadow, CompiledTarg
 
 log = logging.getLogger(__name__)
 
-# A provider that has too much to do serves users first.
+# An overloaded provider serves users first.
 REST_S: Final = 30.0
 BUSY: Final = (FailureClass.RATE_LIMITED, FailureClass.OVERLOADED)
 SHADOW_OPT_OUT: Final = b"x-swapgate-shadow"
 OFF: Final = b"off"
-# State at the incumbent's provider, which no other one has.
+# Fields that refer to state at the incumbent's provider, which other providers do not have.
 STATEFUL: Final = ("previous_response_id", "conversation", "background", "container")
 
 
@@ -58,15 +58,15 @@ class MirroredRequest(NamedTuple):
 
 
 class _ShadowAnswer(NamedTuple):
-    """What the candidate did."""
+    """The candidate's answer."""
 
-    answer: str | None  # its body, or events; None for no answer
+    answer: str | None  # its body or events; None without an answer
     ms: float
     usage: TokenUsage
 
 
 class ShadowMirror(SideCalls):
-    """Mirrors requests. marks: of callers, at any worker here: each is evidence once."""
+    """Mirrors requests. marks: of all workers' callers, so that each is evidence once."""
 
     part = RouterPart.SHADOW
 
@@ -82,7 +82,7 @@ class ShadowMirror(SideCalls):
         served, request, plan = observed.route.shadow, observed.request, observed.plan
         if served is None or observed.arm is not Arm.INCUMBENT:
             return
-        # Where a switch rules, nobody else is asked.
+        # While a switch is in force, only its target is asked.
         is_switched = plan.forced is not None and plan.forced.in_effect
         if is_switched or plan.targets[:1] != (plan.incumbent,):
             return
@@ -112,7 +112,7 @@ class ShadowMirror(SideCalls):
     def _not_now(self, served: CompiledShadow) -> str:
         upstream, limits = served.upstream, served.shadow.limits
         shadows, id_ = self._recorder.shadows, served.shadow.id
-        # With the database away nobody knows what others spend.
+        # While the database is down, the other workers' spending is unknown.
         if not shadows.knows(id_) or self._holder.stale:
             return "budget_unknown"
         used = shadows.used(id_, self._clock.now().date())
@@ -158,11 +158,11 @@ class ShadowMirror(SideCalls):
         if not self._spending.may_ask(mirror.shadow.upstream):
             self._count(mirror.shadow.shadow.id, OVER_CAP)
             return
-        # Counted before it is asked: of two at once, both are in the budget.
+        # Counted before the request, so that the budget includes all that are under way.
         self._count(mirror.shadow.shadow.id, MIRRORED)
         shadow = mirror.shadow.shadow
-        # Now, and not once it is compared: what comes of it must not say whether it counts.
-        # All shadows of a proposal are evidence about one thing.
+        # Now, and not after the comparison: the result must not decide whether it counts.
+        # All shadows of one proposal share their evidence.
         subject = shadow.proposal or shadow.id
         is_first = self._marks.first(f"{subject}:{mirror.sticky_key}")
         work = self._run(job, mirror, incumbent, is_first=is_first)
@@ -173,7 +173,7 @@ class ShadowMirror(SideCalls):
         if task.cancelled():
             return
         if (error := task.exception()) is not None:
-            # Its words may hold content.
+            # Its message may contain content.
             log.error("a mirrored request of %s failed: %s", shadow, type(error).__name__)
             self._count(shadow, "unreadable")
 
@@ -196,7 +196,7 @@ class ShadowMirror(SideCalls):
             self._metrics.spent(served.upstream.name, usage, price)
         spent = {COST_USD: _cost(price, usage)} if price else {}
         self._note(served.shadow.id, {} if price else {UNPRICED: 1}, spent)
-        # Reading takes a while for long ones, and other requests go on meanwhile.
+        # Parsing a long one takes time, so a thread does it while the loop serves requests.
         own_price = job.route.upstreams[job.plan.incumbent].price
         sides = (incumbent, own_price), (candidate, price)
         counts, sums = await asyncio.to_thread(

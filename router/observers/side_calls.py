@@ -1,4 +1,4 @@
-"""Side calls ask models what no user waits for: judges and shadows, within their budgets."""
+"""Side calls are requests of judges and shadows, within budgets. No user waits for them."""
 
 import asyncio
 import contextlib
@@ -36,15 +36,15 @@ OVER_CAP: Final = "over_monthly_cap"
 
 
 class WorkerSpending:
-    """What this worker may spend on one purpose."""
+    """The amount that this worker may spend on one purpose."""
 
     def __init__(self, purpose: SpendingPurpose, clock: Clock) -> None:
         self._purpose = purpose
         self._clock = clock
-        self._meter: SpendingMeter | None = None  # None before the store is followed
+        self._meter: SpendingMeter | None = None  # None before the worker follows the store
 
     def __call__(self, store: RouterStore) -> None:
-        """Raises StoreUnavailable: then the costs are stored later."""
+        """Stores costs. Raises StoreUnavailable, and stores them later."""
         if self._meter is None:
             self._meter = SpendingMeter(store.spending, self._clock, self._purpose)
         self._meter.refresh()
@@ -66,7 +66,8 @@ class WorkerSpending:
 Watched = Callable[[CompiledSnapshot], frozenset[str]]
 Stored = Callable[[RouterRecords, frozenset[str], date], Iterable[object]]
 TOTALS_EVERY_S: Final = 1.0
-# Each: the subjects that have a budget, and their rows of this month or day.
+# Each pair: a function for the subjects with a budget, and one for their rows of this month or
+# day.
 KEY_BUDGETS: Final[tuple[Watched, Stored]] = (
     lambda serving: serving.budgeted,
     lambda tx, keys, day: tx.observations.spends(since=day.replace(day=1), keys=keys),
@@ -78,8 +79,9 @@ SHADOW_BUDGETS: Final[tuple[Watched, Stored]] = (
 
 
 class TotalsRefresh:
-    """Reads what others use, called by the thread that follows the store; asks nothing while
-    nothing has a budget.
+    """Reads the other workers' use from the store, in the thread that follows it.
+
+    It reads nothing while no subject has a budget.
     """
 
     def __init__(
@@ -110,12 +112,12 @@ class TotalsRefresh:
 
 
 EVERY_S: Final = 5.0
-# A block is stored by then, unless the database is away: then nobody is judged.
+# The parent has stored a block by then. While the database is down, the router judges nothing.
 LATELY_S: Final = MAX_BLOCK_AGE_S + JUDGED_WITHIN_S
 
 
 class JudgeBudget:
-    """What live rollouts' judges have cost; reads nothing while no rollout has one."""
+    """Reads the costs of live rollouts' judges; reads nothing while no rollout has a judge."""
 
     def __init__(self, holder: SnapshotHolder, clock: Clock) -> None:
         self._holder = holder
@@ -161,7 +163,10 @@ class JudgeBudget:
             self._lately.append((self._clock.monotonic(), rollout, cost_usd))
 
     def spent(self, rollout: str) -> tuple[float, float] | None:
-        """US dollars: by the database, and lately here; None while it has not said."""
+        """Returns the stored cost and this worker's recent cost in US dollars.
+
+        Returns None until the database has answered.
+        """
         since = self._clock.monotonic() - LATELY_S
         with self._lock:
             while self._lately and self._lately[0][0] < since:
@@ -184,7 +189,7 @@ class SideParts(NamedTuple):
 
 
 class SideCalls(RequestObserver):
-    """Makes such calls in tasks of their own. Belongs to the event loop of its worker."""
+    """Runs each side call in its own task. Belongs to the worker's event loop."""
 
     def __init__(self, parts: SideParts, spending: WorkerSpending) -> None:
         self._holder, self._calls, self._health, self._keys = parts[:4]
@@ -213,6 +218,6 @@ class SideCalls(RequestObserver):
         return "" if self._health.all_well((upstream.id,)) else "circuit_open"
 
     def _attempt(self, upstream: CompiledTarget, until: float, endpoint: Endpoint) -> Attempt:
-        """One attempt, outside all books about the target: this is not its traffic."""
+        """Builds an attempt that the target's health and traffic ignore: no user sent it."""
         key = self._keys.key(upstream)
         return Attempt(upstream, LAST_RESORT_TICKET, key, until, 1, endpoint)

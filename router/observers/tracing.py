@@ -26,16 +26,16 @@ from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledTarget
 
 OPERATIONS: Final[Mapping[Endpoint, str]] = {Endpoint.EMBEDDINGS: "embeddings"}
-# Kinds of ours to the conventions' well-known providers.
+# Our kinds of providers, by the conventions' names for well-known providers.
 PROVIDERS: Final[Mapping[str, str]] = {
     "azure_openai": "azure.ai.openai",
     "bedrock": "aws.bedrock",
     "gemini": "gcp.gemini",
     "vertex": "gcp.vertex_ai",
 }
-# A longer answer is not parsed for its finish reasons.
+# The tracer does not parse a longer answer for its finish reasons.
 MAX_PARSED_BYTES: Final = 1024 * 1024
-# One try of the exporter, in seconds; a collector that is away must not hold up an exit.
+# Seconds for one try of the exporter: an unavailable collector must not delay an exit.
 EXPORT_S: Final = 5
 TRACE: Final = {b"traceparent": b"", b"tracestate": b""}
 CONTEXT: Final = TraceContextTextMapPropagator()
@@ -43,7 +43,10 @@ Attributes = dict[str, Any]
 
 
 class OpenTelemetry:
-    """Traces requests. otlp_endpoint: without `/v1/traces`; empty for the OTEL_* variables."""
+    """Traces requests.
+
+    otlp_endpoint: without `/v1/traces`; empty to use the OTEL_* variables.
+    """
 
     def __init__(self, settings: TracingSettings) -> None:
         self._content = settings.content
@@ -86,7 +89,7 @@ class OpenTelemetry:
 
 
 class OpenSpan:
-    """Holds one request's span, and below it that of the attempt under way."""
+    """One request's span, with the span of the attempt under way below it."""
 
     def __init__(self, tracer: Tracer, span: Span, operation: str, *, content: bool) -> None:
         self._tracer = tracer
