@@ -26,17 +26,15 @@ if TYPE_CHECKING:
     from harness.frame.ports import Clock
 
 KEY_VARIABLE: Final = "SWAPGATE_KEY"
-# Longer than any router lets a request take, unless its `total_timeout_s` was raised.
-TIMEOUT_S: Final = 600.0
-# The longest pause before the one repetition that a router may ask for.
-PAUSE_S: Final = 10.0
+TIMEOUT_S: Final = 600.0  # longer than the default `total_timeout_s` of any route
+PAUSE_S: Final = 10.0  # the longest pause before the one retry that a router may request
 
 
 class AsyncModelClient:
     """Calls routes, as ModelClient does, in one event loop. Close it, or use `async with`."""
 
     def __init__(self, channel: Channel, clock: "Clock", *, repeats: bool = True) -> None:
-        """repeats: whether it sends a request once more where the router says to."""
+        """repeats: whether the client retries a request once if the router says so."""
         self._channel = channel
         self._clock = clock
         self._repeats = repeats
@@ -46,25 +44,25 @@ class AsyncModelClient:
         cls, base_url: str, key: str | None = None, *, timeout_s: float = TIMEOUT_S
     ) -> Self:
         """Opens a client as `ModelClient.over_http` does."""
-        from harness.client.http import HttpChannel  # noqa: PLC0415 - aiohttp takes its time
+        from harness.client.http import HttpChannel  # noqa: PLC0415 - aiohttp is slow to import
         from harness.frame.runtime.clock import SystemClock  # noqa: PLC0415
 
         return cls(HttpChannel(base_url, _key(key), timeout_s=timeout_s), SystemClock())
 
     @classmethod
     def in_process(cls, config: str | Path | None = None, key: str | None = None) -> Self:
-        """Opens a client as `ModelClient.in_process` does; reads files and the database at
-        once.
+        """Opens a client as `ModelClient.in_process` does; blocks while it reads files and the
+        database.
         """
         try:
             from harness.app.router_process import embedded_router  # noqa: PLC0415 - not needed over HTTP
-            from harness.client.in_process import InProcessChannel  # noqa: PLC0415 - the router is
+            from harness.client.in_process import InProcessChannel  # noqa: PLC0415 - not needed over HTTP
         except ModuleNotFoundError as error:
             if not (error.name or "").endswith("harness.app"):
                 raise
             raise InputError(
-                "a router in this process comes with the package swapgate: install that, or "
-                "use over_http"
+                "a router in this process needs the package swapgate: install it, or use "
+                "over_http"
             ) from None
         from harness.frame.runtime.clock import SystemClock  # noqa: PLC0415
 
@@ -81,7 +79,7 @@ class AsyncModelClient:
         )
 
     def stream(self, request: CompletionRequest) -> AsyncStream:
-        """A failure after the first chunk raises StreamBroken."""
+        """Streams an answer. A failure after the first chunk raises StreamBroken."""
         body = chat_request.chat_body(request, stream=True)
         route = request.asked_route
 
@@ -135,7 +133,7 @@ class AsyncModelClient:
         try:
             sent = json.dumps(body, allow_nan=False).encode()
         except (TypeError, ValueError) as fault:
-            raise InputError(f"the request cannot be written as JSON: {fault}") from None
+            raise InputError(f"the request is not valid JSON: {fault}") from None
         headers = chat_request.request_headers(caller)
         answer = await self._channel.post(path, sent, headers)
         if answer.status == 200:
@@ -166,7 +164,7 @@ def _key(given: str | None) -> str:
     key = given if given is not None else os.environ.get(KEY_VARIABLE, "")
     if not key or not key.isprintable() or not key.isascii():
         raise InputError(
-            "key: there is none, or it is no data key; give one (`swapgate key create`), or "
-            f"set {KEY_VARIABLE}"
+            "key: it is missing or not a data key; give one (`swapgate key create`), or set "
+            f"{KEY_VARIABLE}"
         )
     return key

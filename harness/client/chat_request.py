@@ -1,4 +1,4 @@
-"""Builds the bodies and headers that the router takes. Pure."""
+"""Builds the bodies and headers of requests to a router. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -60,7 +60,7 @@ def embedding_body(request: EmbeddingRequest) -> dict[str, object]:
 
 
 def request_headers(caller: Caller) -> dict[str, str]:
-    """Builds headers. Raises InputError for a value that cannot stand in one."""
+    """Builds headers. Raises InputError for an invalid value."""
     timeout = "" if caller.timeout_s is None else f"{caller.timeout_s:g}"
     found = {
         "x-swapgate-sticky": caller.sticky,
@@ -81,7 +81,9 @@ def _given_fields(fields: Mapping[str, object]) -> dict[str, object]:
 def _with_extra(body: dict[str, object], extra: Mapping[str, object]) -> dict[str, object]:
     twice = sorted(body.keys() & extra.keys())
     if twice:
-        raise InputError(f"extra: {', '.join(twice)} would be given twice; leave it out of one")
+        raise InputError(
+            f"extra: {', '.join(twice)} is a parameter too; give it only as the parameter"
+        )
     return {**body, **extra}
 
 
@@ -94,23 +96,23 @@ def _message(message: Message) -> dict[str, object]:
     content: object = message.content
     if not isinstance(message.content, str):
         content = [_part(part) for part in message.content]
-    said: dict[str, object] = {"role": message.role, "content": content}
+    chat: dict[str, object] = {"role": message.role, "content": content}
     if message.tool_requests:
-        said["content"] = content or None
-        said["tool_calls"] = _calls(message.tool_requests)
+        chat["content"] = content or None
+        chat["tool_calls"] = _calls(message.tool_requests)
     if message.response_to:
-        said["tool_call_id"] = message.response_to
-    return {**said, **message.extra}
+        chat["tool_call_id"] = message.response_to
+    return {**chat, **message.extra}
 
 
 def _part(part: Text | Image) -> dict[str, object]:
     if isinstance(part, Image):
         image = {"url": part.url, "detail": part.detail or None}
         return {"type": "image_url", "image_url": _given_fields(image)}
-    said: dict[str, object] = {"type": "text", "text": part.text}
+    text: dict[str, object] = {"type": "text", "text": part.text}
     if part.cache:
-        said["cache_control"] = {"type": "ephemeral"}
-    return said
+        text["cache_control"] = {"type": "ephemeral"}
+    return text
 
 
 def _calls(requests: Sequence[ToolRequest]) -> list[dict[str, object]]:
@@ -144,8 +146,8 @@ def _choice(choice: str) -> object:
 def _response_format(request: CompletionRequest) -> object:
     if request.json_output:
         return {"type": "json_object"}
-    wanted = request.output_schema
-    if wanted is None:
+    output = request.output_schema
+    if output is None:
         return None
-    schema = {"name": wanted.name, "schema": dict(wanted.schema), "strict": wanted.strict}
+    schema = {"name": output.name, "schema": dict(output.schema), "strict": output.strict}
     return {"type": "json_schema", "json_schema": schema}

@@ -1,4 +1,4 @@
-"""`HttpChannel` reaches a router at an address: no redirects, no retries."""
+"""`HttpChannel` sends requests to a router's address, without redirects and retries."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -20,7 +20,7 @@ class HttpAnswer:
         self._response = response
 
     async def body(self) -> bytes:
-        """Reads at most MOST_BYTES: no answer may take all memory. Raises AnswerUnreadable."""
+        """Reads at most MOST_BYTES. Raises AnswerUnreadable, RouterUnreachable."""
         body = bytearray()
         try:
             async for piece in self._response.content.iter_any():
@@ -33,8 +33,8 @@ class HttpAnswer:
             return bytes(body)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise RouterUnreachable(
-                f"{self._response.url}: the answer broke off ({type(error).__name__}); "
-                "ask again"
+                f"{self._response.url}: the answer broke off ({type(error).__name__}); send "
+                "the request again"
             ) from error
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
@@ -44,20 +44,23 @@ class HttpAnswer:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise StreamBroken(
                 f"{self._response.url}: the connection to the router ended within a stream "
-                f"({type(error).__name__}); what came is not the whole answer: ask again"
+                f"({type(error).__name__}); the answer is incomplete: send the request again"
             ) from error
 
     async def aclose(self) -> None:
-        # A connection whose answer was not read to its end is closed, not kept.
+        # A connection with an unread answer cannot be used again.
         if not self._response.content.at_eof():
             self._response.close()
         self._response.release()
 
 
 class HttpChannel:
-    """Posts to a router. base_url: with or without `/v1`. key: empty where the requests' own
-    headers say who calls. timeout_s: for a whole answer. connections: at most that many, 0 for
-    any. Raises InputError.
+    """Posts to a router. Raises InputError for an invalid address.
+
+    base_url: with or without `/v1`.
+    key: empty if each request's headers authenticate it.
+    timeout_s: for a whole answer.
+    connections: the largest number of connections; 0 for no limit.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class HttpChannel:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(
-                f"base_url: {base_url!r} is no address; give one such as http://127.0.0.1:8080"
+                f"base_url: {base_url!r} is not an address such as http://127.0.0.1:8080"
             )
         self._base = base_url.rstrip("/").removesuffix("/v1")
         self._headers = {"content-type": "application/json"}
@@ -79,13 +82,14 @@ class HttpChannel:
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
         url = f"{self._base}{path}"
         try:
-            # Redirects are not followed: the key is this address's alone.
+            # The key is for this address only, so the client follows no redirect.
             response = await self._opened().post(
                 url, data=body, headers={**self._headers, **headers}, allow_redirects=False
             )
         except TimeoutError as error:
             raise RouterUnreachable(
-                f"{url}: no answer within {self._timeout_s:g} s; ask for less, or allow more"
+                f"{url}: no answer within {self._timeout_s:g} s; ask for less, or raise "
+                "`timeout_s`"
             ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise RouterUnreachable(
@@ -96,14 +100,14 @@ class HttpChannel:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._closed:
-            raise InputError("this client is closed; make a new one")
+            raise InputError("this client is closed; create a new client")
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=CONNECT_S)
             connector = aiohttp.TCPConnector(limit=self._connections)
             self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
             self._loop = asyncio.get_running_loop()
         elif self._loop is not asyncio.get_running_loop():
-            raise InputError("this client belongs to another event loop; make one for each")
+            raise InputError("this client belongs to another event loop; create one per loop")
         return self._session
 
     async def aclose(self) -> None:

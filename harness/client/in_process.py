@@ -1,4 +1,4 @@
-"""`InProcessChannel` runs a router's ASGI application within this process, without a socket."""
+"""`InProcessChannel` runs a router's ASGI application in this process, without a socket."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -10,8 +10,7 @@ from router.frame.asgi import BODY, ON_LEAVING, App, Message, Scope
 if TYPE_CHECKING:
     from harness.app.router_process import EmbeddedRouter
 
-# Pieces that wait for a slow reader; then the provider has to wait as well.
-MOST_WAITING: Final = 16
+MOST_WAITING: Final = 16  # pieces that wait for a slow reader before the provider must wait
 
 
 class AsgiCall:
@@ -20,7 +19,7 @@ class AsgiCall:
         self.headers: dict[str, str] = {}
         self._scope: Scope = {**scope, BODY: body, ON_LEAVING: self._on_leaving}
         self._begun = asyncio.Event()
-        # None ends it.
+        # None is the end.
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(MOST_WAITING)
         self._whole = False
         self._gone = False
@@ -32,9 +31,7 @@ class AsgiCall:
         return self._task
 
     async def begun(self) -> None:
-        """Waits for the head. Raises RouterUnreachable where the application ends without a
-        word.
-        """
+        """Waits for the head. Raises RouterUnreachable if the application ends without one."""
         try:
             await self._begun.wait()
         except asyncio.CancelledError:
@@ -50,7 +47,7 @@ class AsgiCall:
         while (piece := await self._pieces.get()) is not None:
             yield piece
         if self._gone or not self._whole:
-            raise StreamBroken(f"{self._end()}; what came is not the whole answer")
+            raise StreamBroken(f"{self._end()}; the answer is incomplete")
 
     async def aclose(self) -> None:
         self.leave()
@@ -61,7 +58,7 @@ class AsgiCall:
         if self._gone:
             return
         self._gone = True
-        # A full queue holds the application up; a reader who waits gets its end.
+        # Emptying the queue unblocks the application; the None ends a waiting reader.
         while not self._pieces.empty():
             self._pieces.get_nowait()
         self._pieces.put_nowait(None)
@@ -70,8 +67,8 @@ class AsgiCall:
 
     def _end(self) -> str:
         if self._gone:
-            return "this client was closed meanwhile"
-        return "the router in this process failed, as its log says; ask again"
+            return "this client was closed during the request"
+        return "the router in this process failed (its log has the error); send it again"
 
     async def _run(self, app: App) -> None:
         try:
@@ -88,7 +85,7 @@ class AsgiCall:
             await self._pieces.put(piece)
 
     async def _receive(self) -> Message:
-        """The body came with the head, and leaving is told otherwise."""
+        """Never returns: the scope has the body, and `_on_leaving` reports a disconnect."""
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -138,17 +135,17 @@ class InProcessChannel:
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._calls[task]
         if not task.cancelled():
-            # The router has logged it; the caller hears of it as an answer that broke off.
+            # Marks the error as handled: the router logs it, and the answer breaks off.
             task.exception()
 
     async def _started(self) -> None:
         if self._closed:
-            raise InputError("this client is closed; make a new one")
+            raise InputError("this client is closed; create a new client")
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
         if self._loop is not loop:
-            raise InputError("this client belongs to another event loop; make one for each")
+            raise InputError("this client belongs to another event loop; create one per loop")
         async with self._starting:
             if self._running is None:
                 self._running = Lifespan(self._router.app)
@@ -162,7 +159,7 @@ class InProcessChannel:
             call.leave()
         if self._calls:
             await asyncio.wait(list(self._calls))
-        # Its thread may be waiting for the database: this loop need not.
+        # Its thread may wait for the database, which must not block this event loop.
         await asyncio.to_thread(self._router.stop_following)
         if self._running is not None:
             await self._running.stop()
@@ -172,17 +169,17 @@ class InProcessChannel:
 class Lifespan:
     def __init__(self, app: App) -> None:
         self._app = app
-        self._told: asyncio.Queue[Message] = asyncio.Queue()
-        self._said: asyncio.Queue[Message] = asyncio.Queue()
+        self._to_app: asyncio.Queue[Message] = asyncio.Queue()
+        self._from_app: asyncio.Queue[Message] = asyncio.Queue()
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run())
-        self._told.put_nowait({"type": "lifespan.startup"})
-        await self._said.get()
+        self._to_app.put_nowait({"type": "lifespan.startup"})
+        await self._from_app.get()
 
     async def stop(self) -> None:
-        self._told.put_nowait({"type": "lifespan.shutdown"})
+        self._to_app.put_nowait({"type": "lifespan.shutdown"})
         await self._task
 
     async def _run(self) -> None:
-        await self._app({"type": "lifespan"}, self._told.get, self._said.put)
+        await self._app({"type": "lifespan"}, self._to_app.get, self._from_app.put)

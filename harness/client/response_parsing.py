@@ -1,4 +1,4 @@
-"""Parses a router's answers and refusals. Pure; any field may be missing."""
+"""Parses a router's answers and errors, in which any field may be missing. Pure."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -26,15 +26,14 @@ from harness.frame.errors import (
 from harness.frame.plain_data import read_object
 from harness.routing.reliability.retry import retry_after_s
 
-# What a provider that thinks wants to see again beside the words it said.
+# Reasoning that goes back to the provider with the conversation.
 KEPT: Final = ("thinking_blocks", "reasoning_details")
-# Python refuses to read thousands of them.
-MOST_DIGITS: Final = 18
+MOST_DIGITS: Final = 18  # Python refuses to parse a number with thousands of digits
 _CALL: Final = frozenset({"id", "type", "index", "function"})
 
 
 def parse_served(headers: Mapping[str, str]) -> Served:
-    """Reads from an answer's headers who answered. headers: names in lower case."""
+    """Reads the target and route from an answer's headers. headers: names in lower case."""
 
     def header(name: str) -> str:
         return headers.get(f"x-swapgate-{name}", "")
@@ -83,7 +82,7 @@ def parse_completion(body: bytes, served: Served) -> CompletionResponse:
 
 
 def parse_chunk(raw: Mapping[str, object]) -> StreamChunk:
-    """Parses one event of a stream; of several choices the first counts."""
+    """Parses the first choice of a stream's event."""
     choices = [row for row in _objects(raw.get("choices")) if not row.get("index")]
     choice: Mapping[str, object] = choices[0] if choices else {}
     delta = choice.get("delta")
@@ -121,7 +120,7 @@ def parse_embeddings(body: bytes, served: Served) -> EmbeddingResponse:
 
 def _vector(value: object, served: Served) -> tuple[float, ...]:
     if not isinstance(value, list) or not all(_is_number(item) for item in value):
-        raise _unreadable("a vector that is no list of numbers", served)
+        raise _unreadable("a vector that is not a list of numbers", served)
     try:
         return tuple(float(item) for item in value)
     except OverflowError:
@@ -131,13 +130,13 @@ def _vector(value: object, served: Served) -> tuple[float, ...]:
 def _object(body: bytes, served: Served) -> dict[str, object]:
     found = read_object(body)
     if found is None:
-        raise _unreadable("an answer that is no JSON object", served)
+        raise _unreadable("an answer that is not a JSON object", served)
     return found
 
 
-def _unreadable(what: str, served: Served) -> AnswerUnreadable:
+def _unreadable(fault: str, served: Served) -> AnswerUnreadable:
     return AnswerUnreadable(
-        f"the router sent {what} (request {served.request_id or 'without an id'}); check that "
+        f"the router sent {fault} (request {served.request_id or 'without an id'}); check that "
         "the address is a Swapgate router's",
         request_id=served.request_id,
     )
@@ -189,8 +188,8 @@ def _logprobs(choice: Mapping[str, object]) -> tuple[TokenLogprob, ...]:
             _text(entry.get("token")),
             _number(entry.get("logprob")),
             tuple(
-                (_text(one.get("token")), _number(one.get("logprob")))
-                for one in _objects(entry.get("top_logprobs"))
+                (_text(top.get("token")), _number(top.get("logprob")))
+                for top in _objects(entry.get("top_logprobs"))
             ),
         )
         for entry in _objects(content)
@@ -210,8 +209,8 @@ def _number(value: object) -> float:
 
 _NEXT: Final[Mapping[type[CallFailed], str]] = {
     CallRefused: "change the request",
-    KeyRefused: "check the key, and with `swapgate key list` what it opens",
-    CallLimited: "ask less often",
+    KeyRefused: "check the key, and its routes with `swapgate key list`",
+    CallLimited: "send requests less often",
     NobodyAnswered: "try again later, and see `swapgate doctor`",
     AnswerUnreadable: "check that the address is a Swapgate router's",
 }
@@ -221,34 +220,34 @@ _SHOWN: Final = 300
 def error_from_answer(
     status: int, headers: Mapping[str, str], body: bytes, route: str, now: datetime
 ) -> CallFailed:
-    """The error that an answer of another status than 200 means. headers: in lower case."""
+    """Builds the error of an answer without status 200. headers: names in lower case."""
     found = (read_object(body) or {}).get("error")
-    told = found if isinstance(found, dict) else {}
+    details = found if isinstance(found, dict) else {}
     kind = _kind(status)
     wait_s = retry_after_s(headers, now)
     request_id = parse_served(headers).request_id
     message = (
-        _text(told.get("message")) or body[:_SHOWN].decode("utf-8", "replace") or "no words"
+        _text(details.get("message")) or body[:_SHOWN].decode("utf-8", "replace") or "no reason"
     )
     wait = "" if wait_s is None else f", not before {wait_s:g} s"
     quote = f", request {request_id}" if request_id else ""
-    said = headers.get("x-should-retry", "").lower()
+    retry = headers.get("x-should-retry", "").lower()
     return kind(
         f"route {route!r}: {message} (status {status}{quote}); {_NEXT[kind]}{wait}",
         status=status,
-        code=_text(told.get("code")),
+        code=_text(details.get("code")),
         request_id=request_id,
         retry_after_s=wait_s,
-        should_retry={"true": True, "false": False}.get(said),
-        details=told,
+        should_retry={"true": True, "false": False}.get(retry),
+        details=details,
     )
 
 
 def error_from_stream(error: Mapping[str, object], route: str, request_id: str) -> StreamBroken:
     message = _text(error.get("message")) or "the stream broke off"
     return StreamBroken(
-        f"route {route!r}: {message} (request {request_id}); what came before it is not the "
-        "whole answer: ask again",
+        f"route {route!r}: {message} (request {request_id}); the answer is incomplete: send "
+        "the request again",
         code=_text(error.get("code")),
         request_id=request_id,
         details=error,

@@ -1,6 +1,4 @@
-"""One streamed answer, and the interface below a client, which `http` and `in_process`
-implement.
-"""
+"""A streamed answer, and the `Channel` interface that `http` and `in_process` implement."""
 
 from collections.abc import (
     AsyncGenerator,
@@ -44,17 +42,17 @@ class ChannelAnswer(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Closes the answer; before the body's end, the router then ends the provider's
-        work.
-        """
+        """Closes the answer. Before the body's end, this also ends the provider's work."""
         ...
 
 
 class Channel(Protocol):
-    """Belongs to one event loop, from its first request on. Tries nothing again."""
+    """Sends requests, without retries. After its first request it belongs to one event loop."""
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
-        """Any status is an answer. Raises RouterUnreachable, InputError once it is closed."""
+        """Returns the answer, whatever its status. Raises RouterUnreachable, and InputError if
+        the channel is closed.
+        """
         ...
 
     async def aclose(self) -> None: ...
@@ -111,12 +109,12 @@ class StreamAssembly:
         )
 
 
-# OpenRouter's come in pieces; other providers' blocks come whole.
+# OpenRouter sends details in pieces; other providers send whole blocks.
 _DETAIL_TEXTS: Final = {"reasoning.text": "text", "reasoning.summary": "summary"}
 
 
 def _add_details(known: list[Any], pieces: Sequence[Any]) -> None:
-    """Joins the pieces of one detail: its text goes on, its signature comes with the last."""
+    """Joins the pieces of a detail: their texts add up, and the last one has the signature."""
     for piece in pieces:
         if not known or not _continues(known[-1], piece):
             known.append(piece)
@@ -140,8 +138,8 @@ _DONE: Final = b"[DONE]"
 
 
 class AsyncStream:
-    """Chunks of one answer, once. Leave it early by `aclose`, or `async with`: the provider's
-    work ends.
+    """The chunks of one answer, once. To end the provider's work early, use `aclose` or `async
+    with`.
     """
 
     def __init__(self, opening: Callable[[], Awaitable[ChannelAnswer]], route: str) -> None:
@@ -166,15 +164,15 @@ class AsyncStream:
 
     @property
     def served(self) -> Served:
-        """Says who answered, from the first chunk on. Raises InputError before."""
+        """The target that answers. Raises InputError before the first chunk."""
         if self._served is None:
-            raise InputError("nothing has come of this stream yet: ask for its first chunk")
+            raise InputError("this stream has not begun: read its first chunk")
         return self._served
 
     def response(self) -> CompletionResponse:
-        """What all chunks come to. Raises InputError before the stream has ended."""
+        """Returns the whole answer. Raises InputError before the stream has ended."""
         if not self._whole:
-            raise InputError("this stream has not ended: go through all of its chunks first")
+            raise InputError("this stream has not ended: read all of its chunks first")
         return self._gathered.response(self.served)
 
     async def _run(self) -> AsyncGenerator[StreamChunk, None]:
@@ -187,7 +185,7 @@ class AsyncStream:
                         break
                     chunk = self._read(data)
                     self._gathered.add(chunk)
-                    # The first event mostly says no more than that there is an assistant.
+                    # The first event often has only the role.
                     if chunk != StreamChunk(model=chunk.model):
                         yield chunk
                 else:
@@ -203,7 +201,7 @@ class AsyncStream:
     def _read(self, data: bytes) -> StreamChunk:
         raw = read_object(data)
         if raw is None:
-            raise self._broken({"message": "an event of the stream is no JSON object"})
+            raise self._broken({"message": "an event of the stream is not a JSON object"})
         error = raw.get("error")
         if error:
             raise self._broken(error if isinstance(error, dict) else {"message": str(error)})
@@ -214,7 +212,7 @@ class AsyncStream:
 
 
 async def _data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    # An event that the end of the stream cuts off is none: the stream broke there.
+    # An event without its end is not yielded: the stream broke there.
     events = EventPayloads()
     async for piece in pieces:
         for data in events.read(piece):

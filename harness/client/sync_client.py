@@ -1,4 +1,4 @@
-"""The client for code without asyncio: it runs the asyncio client on a loop in a thread."""
+"""The client for code without asyncio runs the asyncio client on a loop in a thread."""
 
 import asyncio
 import threading
@@ -41,30 +41,30 @@ class BackgroundLoop:
         return self._loop.is_closed()
 
     def run(self, work: Coroutine[Any, Any, _Found]) -> _Found:
-        """An interruption of this thread (Ctrl-C) cancels the work. Raises InputError."""
+        """Runs the work to its end. Ctrl-C in this thread cancels it. Raises InputError."""
         if self.closed:
             work.close()
-            raise InputError("this client is closed; make a new one")
+            raise InputError("this client is closed; create a new client")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
         except futures.CancelledError:
             raise RouterUnreachable(
-                "this client was closed meanwhile; there is no answer"
+                "this client was closed during the request; there is no answer"
             ) from None
         except BaseException:
             future.cancel()
             raise
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start the work without waiting for its end; do nothing once the loop is closed."""
+        """Starts the work without waiting for its end; does nothing after `close`."""
         try:
             asyncio.run_coroutine_threadsafe(work, self._loop)
         except RuntimeError:
             work.close()
 
     def close(self) -> None:
-        """End the loop. Calls that wait in other threads raise RouterUnreachable."""
+        """Ends the loop. Waiting calls in other threads raise RouterUnreachable."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
@@ -77,7 +77,7 @@ class Stream:
         self._stream = stream
         self._chunks = self._run()
         # An interrupted step may still be ending when the stream is closed.
-        self._one = asyncio.Lock()
+        self._step = asyncio.Lock()
 
     def __iter__(self) -> Iterator[StreamChunk]:
         return self._chunks
@@ -93,7 +93,7 @@ class Stream:
             self._loop.run(self._closing())
 
     async def _closing(self) -> None:
-        async with self._one:
+        async with self._step:
             await self._stream.aclose()
 
     @property
@@ -105,15 +105,15 @@ class Stream:
 
     def _run(self) -> Iterator[StreamChunk]:
         async def following() -> object:
-            async with self._one:
+            async with self._step:
                 return await anext(aiter(self._stream), _END)
 
         try:
             while isinstance(chunk := self._loop.run(following()), StreamChunk):
                 yield chunk
         except GeneratorExit:
-            # Perhaps the garbage collector's, which runs in any thread, the loop's too: waiting
-            # there would be for ever.
+            # The garbage collector may raise this in the loop's own thread, where waiting would
+            # block forever.
             self._loop.begin(self._closing())
             raise
 
@@ -124,7 +124,7 @@ class ModelClient:
     """
 
     def __init__(self, make: Callable[[], AsyncModelClient]) -> None:
-        """`over_http` and `in_process` make one."""
+        """Use `over_http` or `in_process` instead."""
         self._client = make()
         self._loop = BackgroundLoop()
 
@@ -132,21 +132,20 @@ class ModelClient:
     def over_http(
         cls, base_url: str, key: str | None = None, *, timeout_s: float = TIMEOUT_S
     ) -> Self:
-        """Opens a client of a router at an address.
+        """Opens a client of a router at an address. Raises InputError.
 
-        key: a data key, else SWAPGATE_KEY of the environment. timeout_s: for a whole answer,
-        streams included. Raises InputError.
+        key: a data key; by default the environment variable SWAPGATE_KEY.
+        timeout_s: for a whole answer, also of a stream.
         """
         return cls(lambda: AsyncModelClient.over_http(base_url, key, timeout_s=timeout_s))
 
     @classmethod
     def in_process(cls, config: str | Path | None = None, key: str | None = None) -> Self:
-        """Opens a client with a router of its own in this process, over the installation's
-        database.
+        """Opens a client with its own router in this process, over the installation's database.
+        Raises ConfigError, SnapshotInvalid, InputError.
 
-        config: the configuration file, else SWAPGATE_CONFIG, else ./swapgate.yaml. key: a data
-        key, else SWAPGATE_KEY; its routes, limits and budget count here as well. Raises
-        ConfigError, SnapshotInvalid, InputError.
+        config: the configuration file; by default SWAPGATE_CONFIG, else ./swapgate.yaml.
+        key: a data key, whose routes, limits and budget apply; by default SWAPGATE_KEY.
         """
         return cls(lambda: AsyncModelClient.in_process(config, key))
 
@@ -154,7 +153,7 @@ class ModelClient:
         return self._loop.run(self._client.complete(request))
 
     def stream(self, request: CompletionRequest) -> Stream:
-        """A failure after the first chunk raises StreamBroken."""
+        """Streams an answer. A failure after the first chunk raises StreamBroken."""
         return Stream(self._loop, self._client.stream(request))
 
     def complete_with_tools(
@@ -165,12 +164,11 @@ class ModelClient:
         max_turns: int = MAX_TURNS,
         on_chunk: Callable[[StreamChunk], None] | None = None,
     ) -> ToolRun:
-        """Asks, runs the tools that the model asks for in threads, and asks again, until it
-        needs none.
+        """Calls the model, and runs the tools that it calls in threads, until it calls no tool.
+        Raises ToolLoopUnfinished after max_turns answers.
 
-        tools: a function for each of the request's tools, by name. on_chunk: the answers are
-        streamed, and it gets each piece; it must not wait for long. Raises ToolLoopUnfinished
-        after max_turns answers.
+        tools: a function for each of the request's tools, by name.
+        on_chunk: gets each piece of the streamed answers; it must not block for long.
         """
         return self._loop.run(
             self._client.complete_with_tools(

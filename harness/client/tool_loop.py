@@ -1,4 +1,4 @@
-"""Calls the functions that the model asks for, and asks again until it needs none."""
+"""Runs the functions that the model calls, and calls the model again, until it calls none."""
 
 import asyncio
 import inspect
@@ -19,8 +19,8 @@ from harness.client.types import (
 )
 from harness.frame.errors import InputError, ToolLoopUnfinished
 
-# Called with the model's arguments by name; or, where its one parameter is annotated as
-# ToolRequest, with the request itself. May be a coroutine function.
+# Gets the model's arguments by name; or, if its only parameter is annotated as ToolRequest, the
+# request itself. May be a coroutine function.
 ToolFunction = Callable[..., object]
 Complete = Callable[[CompletionRequest], Awaitable[CompletionResponse]]
 MAX_TURNS: Final = 8
@@ -32,8 +32,8 @@ async def run_tool_loop(
     tools: Mapping[str, ToolFunction],
     max_turns: int,
 ) -> ToolRun:
-    """Tools of one turn run at the same time, plain functions in threads. The model is told
-    what a tool raises. Raises InputError for tools that do not fit, ToolLoopUnfinished.
+    """Runs the tools of each turn in parallel, plain functions in threads. The model gets the
+    error of a tool. Raises InputError for missing tools, ToolLoopUnfinished.
     """
     _check(request, tools, max_turns)
     messages: list[Message] = list(request.messages)
@@ -48,12 +48,12 @@ async def run_tool_loop(
             *(_answered(tool_request, tools) for tool_request in response.tool_requests)
         )
         messages += [Message.tool(answer) for answer in answered]
-        # A tool that is forced once more would be called for ever.
+        # The model would call a forced tool forever.
         if request.tool_choice not in ("", "auto"):
             request = replace(request, tool_choice="auto")
     unfinished = ToolLoopUnfinished(
-        f"route {request.asked_route!r}: after {max_turns} turns the model still asks for "
-        "tools; raise max_turns, or go on from `conversation`",
+        f"route {request.asked_route!r}: after {max_turns} turns the model still calls tools; "
+        "raise max_turns, or continue from `conversation`",
         details={"turns": max_turns},
     )
     unfinished.conversation = tuple(messages)
@@ -64,14 +64,14 @@ def _check(
     request: CompletionRequest, tools: Mapping[str, ToolFunction], max_turns: int
 ) -> None:
     if max_turns < 1:
-        raise InputError(f"max_turns: {max_turns} leaves no turn; give 1 or more")
+        raise InputError(f"max_turns: {max_turns} allows no turn; give 1 or more")
     defined = {tool.name for tool in request.tools}
-    for missing, what, then in (
+    for missing, fault, remedy in (
         (defined - tools.keys(), "no function for", "pass one in `tools`"),
         (tools.keys() - defined, "no definition of", "add one to the request's tools"),
     ):
         if missing:
-            raise InputError(f"tools: {what} {', '.join(sorted(missing))}; {then}")
+            raise InputError(f"tools: {fault} {', '.join(sorted(missing))}; {remedy}")
 
 
 async def _answered(request: ToolRequest, tools: Mapping[str, ToolFunction]) -> ToolResponse:
@@ -83,7 +83,7 @@ async def _answered(request: ToolRequest, tools: Mapping[str, ToolFunction]) -> 
         )
     try:
         return _response(request, await _called(function, request))
-    except Exception as error:  # noqa: BLE001 - the model is told, and may try otherwise
+    except Exception as error:  # noqa: BLE001 - the model gets the error, and may continue
         return ToolResponse(request.id, f"{type(error).__name__}: {error}", is_error=True)
 
 
@@ -100,10 +100,10 @@ def _takes_request(function: ToolFunction) -> bool:
     parameters = list(inspect.signature(function).parameters.values())
     if len(parameters) != 1:
         return False
-    wanted = parameters[0].annotation
-    if isinstance(wanted, str):
-        wanted = typing.get_type_hints(function).get(parameters[0].name)
-    return wanted is ToolRequest
+    annotation = parameters[0].annotation
+    if isinstance(annotation, str):
+        annotation = typing.get_type_hints(function).get(parameters[0].name)
+    return annotation is ToolRequest
 
 
 def _response(request: ToolRequest, found: object) -> ToolResponse:

@@ -13,14 +13,13 @@ Role = Literal["system", "user", "assistant", "tool"]
 @dataclass(frozen=True, slots=True)
 class Text:
     text: str
-    # A provider with a prompt cache may keep the conversation up to this part.
-    cache: bool = False
+    cache: bool = False  # lets the provider cache the conversation up to this part
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
     url: str  # `https://…`, or `data:image/png;base64,…`
-    detail: str = ""  # `low` or `high`; empty leaves it to the provider
+    detail: str = ""  # `low` or `high`; empty for the provider's choice
 
 
 Content = str | Sequence[Text | Image]
@@ -34,16 +33,15 @@ class ToolDefinition:
     parameters: Mapping[str, object] = field(
         default_factory=lambda: {"type": "object", "properties": {}}
     )
-    # Arguments are to follow the schema to the letter, where the provider can.
-    strict: bool | None = None
+    strict: bool | None = None  # whether arguments must follow the schema, if the provider can
 
 
 @dataclass(frozen=True, slots=True)
 class ToolRequest:
     id: str
     name: str
-    arguments_text: str = "{}"  # as it wrote them; mostly a JSON object
-    # Further fields of the provider's, which go back to it with the conversation.
+    arguments_text: str = "{}"  # exactly as the model wrote them
+    # The provider's further fields, which go back to it with the conversation.
     extra: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -52,27 +50,27 @@ class ToolRequest:
             found = json.loads(self.arguments_text or "{}")
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"tool {self.name!r}: the model's arguments are no JSON ({error})"
+                f"tool {self.name!r}: the model's arguments are not JSON ({error})"
             ) from None
         if not isinstance(found, dict):
-            raise InputError(f"tool {self.name!r}: the model's arguments are no JSON object")
+            raise InputError(f"tool {self.name!r}: the model's arguments are not a JSON object")
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResponse:
-    id: str  # of its ToolRequest
+    id: str  # the ToolRequest's id
     content: str
-    is_error: bool = False  # the model is told so
+    is_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     role: Role
     content: Content = ""
-    tool_requests: Sequence[ToolRequest] = ()  # of an assistant
-    response_to: str = ""  # of a tool, the ToolRequest's id
-    # Further fields, sent as they are.
+    tool_requests: Sequence[ToolRequest] = ()  # only for the role assistant
+    response_to: str = ""  # the ToolRequest's id, for the role tool
+    # Further fields, which the client sends unchanged.
     extra: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
@@ -87,7 +85,9 @@ class Message:
 
     @classmethod
     def tool(cls, response: ToolResponse) -> "Message":
-        """An error begins with `Error: `, for chats have no other mark of one."""
+        """Builds a tool's message. An error's text begins with `Error: `, because the protocol
+        has no other mark.
+        """
         text = f"Error: {response.content}" if response.is_error else response.content
         return cls("tool", text, response_to=response.id)
 
@@ -96,8 +96,8 @@ class Message:
 class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
-    cached_tokens: int = 0  # of the input
-    reasoning_tokens: int = 0  # of the output
+    cached_tokens: int = 0  # part of the input
+    reasoning_tokens: int = 0  # part of the output
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
@@ -110,41 +110,40 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Says who answered, in the router's words; empty where nobody did."""
+    """The target that answered, and how the router chose it; empty fields are unknown."""
 
     request_id: str = ""
     route: str = ""
     arm: str = ""  # incumbent, canary, holdback or keep_warm
     target: str = ""
-    revision: int | None = None  # of the routing table
-    attempts: int = 0  # how often a provider was asked
-    degraded: tuple[str, ...] = ()  # what the request asked for and was done without
+    revision: int | None = None  # revision of the routing table
+    attempts: int = 0  # number of calls to providers
+    degraded: tuple[str, ...] = ()  # features of the request that the target did not support
     switch: str = ""  # the kill switch in force
-    # Of request, where an override of the asked route made `route` serve; else empty.
-    kind: str = ""
+    kind: str = ""  # the kind of request, if its override chose `route`; else empty
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
     token: str
     logprob: float  # natural logarithm
-    top: tuple[tuple[str, float], ...] = ()  # the likeliest tokens at this place, if asked for
+    top: tuple[tuple[str, float], ...] = ()  # the likeliest tokens here, for `top_logprobs`
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionResponse:
     text: str
-    finish_reason: str  # stop, length, tool_calls, content_filter or the provider's own word
+    finish_reason: str  # stop, length, tool_calls, content_filter or the provider's own reason
     served: Served
     tool_requests: tuple[ToolRequest, ...] = ()
-    usage: Usage | None = None  # None where the provider said nothing
-    model: str = ""  # as the router says, mostly the route's name
+    usage: Usage | None = None  # None if the provider sent no usage
+    model: str = ""  # usually the route's name
     reasoning: str = ""
     refusal: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
-    # What of the provider's goes back to it with the conversation.
+    # The provider's own fields, which go back to it with the conversation.
     message_extra: Mapping[str, object] = field(default_factory=dict)
-    # The answer as it came, for fields that have no name here; empty of a stream.
+    # The parsed answer, for fields without a name here; empty for a stream.
     raw: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -155,9 +154,9 @@ class CompletionResponse:
 
 @dataclass(frozen=True, slots=True)
 class ToolDelta:
-    index: int  # which of the answer's
-    id: str = ""  # id, name: in its first piece
-    name: str = ""
+    index: int  # position among the answer's tool requests
+    id: str = ""  # only in the request's first piece
+    name: str = ""  # only in the request's first piece
     arguments_text: str = ""
     extra: Mapping[str, object] = field(default_factory=dict)
 
@@ -168,11 +167,11 @@ class StreamChunk:
     reasoning: str = ""
     refusal: str = ""
     tool_deltas: tuple[ToolDelta, ...] = ()
-    finish_reason: str = ""  # finish_reason, usage: in one of the last ones
-    usage: Usage | None = None
+    finish_reason: str = ""  # only in one of the last chunks
+    usage: Usage | None = None  # only in one of the last chunks
     model: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
-    # What of the provider's goes back to it with the conversation.
+    # The provider's own fields, which go back to it with the conversation.
     message_extra: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -187,8 +186,8 @@ class EmbeddingResponse:
 @dataclass(frozen=True, slots=True)
 class ToolRun:
     response: CompletionResponse
-    messages: Sequence[Message]  # the whole conversation, the last answer included
-    turns: int  # how often the model was asked
+    messages: Sequence[Message]  # the whole conversation, with the last answer
+    turns: int  # number of the model's answers
     usage: Usage  # of all turns
 
     @property
@@ -198,7 +197,7 @@ class ToolRun:
 
 @dataclass(frozen=True, slots=True)
 class OutputSchema:
-    """Structured output: the answer's text is JSON of this JSON Schema."""
+    """Structured output: the answer's text is JSON that fits this JSON Schema."""
 
     schema: Mapping[str, object]
     name: str = "answer"
@@ -207,14 +206,14 @@ class OutputSchema:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """How one request is to be treated by the router; nothing of it reaches a provider."""
+    """Settings of one request for the router, which it does not send to a provider."""
 
-    sticky: str = ""  # callers with the same one stay on the same arm
-    task: str = ""  # picks the route that has this task
-    # What the request is, such as `subagent`, for the route's overrides; empty: the router sees
-    # for itself.
+    sticky: str = ""  # requests with the same value stay on the same arm
+    task: str = ""  # chooses the route with this task
+    # The kind of request, such as `subagent`, for the route's overrides; empty: the router
+    # detects it.
     kind: str = ""
-    timeout_s: float | None = None  # for everything, at most what the route allows
+    timeout_s: float | None = None  # for the whole request, within the route's limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,15 +222,15 @@ class AddressedRequest:
 
     route: str = ""
     model_tier: str = ""
-    user: str = ""  # who is behind the request
+    user: str = ""  # your id of the end user
     caller: Caller = field(default_factory=Caller)
-    # Further fields of the body, passed through untouched.
+    # Further fields of the body, which reach the provider unchanged.
     extra: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if bool(self.route) == bool(self.model_tier):
-            both = "both are given" if self.route else "none of the two is given"
-            raise InputError(f"route, model_tier: {both}; name one route, or one tier")
+            fault = "both are given" if self.route else "both are missing"
+            raise InputError(f"route, model_tier: {fault}; name one route, or one tier")
 
     @property
     def asked_route(self) -> str:
@@ -240,39 +239,38 @@ class AddressedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest(AddressedRequest):
-    """Asks a model to go on with a chat. Raises InputError, naming the field."""
+    """A request to continue a chat. Raises InputError with the field's name."""
 
     messages: Sequence[Message]
     system: str = ""
-    max_tokens: int | None = None  # of the answer
+    max_tokens: int | None = None  # limit of the answer
     temperature: float | None = None
     top_p: float | None = None
     stop: Sequence[str] = ()
     tools: Sequence[ToolDefinition] = ()
     tool_choice: str = ""  # `auto`, `none`, `required` or a tool's name
-    # Several tool requests at once; None leaves it to the model.
-    parallel_tools: bool | None = None
-    effort: str = ""  # of thinking, such as `low`, `medium`, `high`
-    thinking_tokens: int | None = None  # a budget, for models that take one
+    parallel_tools: bool | None = None  # whether an answer may have several tool requests
+    effort: str = ""  # effort of thinking, such as `low`, `medium`, `high`
+    thinking_tokens: int | None = None  # a budget, for models that accept a budget
     output_schema: OutputSchema | None = None
     json_output: bool = False  # any JSON object
     seed: int | None = None
-    top_logprobs: int | None = None  # 0 for the chosen tokens' alone, None for none
-    cache_key: str = ""  # requests with the same one share a provider's prompt cache
+    top_logprobs: int | None = None  # 0 for the chosen tokens only, None for no logprobs
+    cache_key: str = ""  # requests with the same key share a provider's prompt cache
 
     def __post_init__(self) -> None:
         AddressedRequest.__post_init__(self)
         if not self.messages:
-            raise InputError("messages: there is none; give at least one Message")
+            raise InputError("messages: the list is empty; give at least one Message")
         if self.output_schema is not None and self.json_output:
-            raise InputError("json_output: output_schema says it already; give one of the two")
+            raise InputError("json_output: give only one of json_output and output_schema")
         if self.tool_choice and not self.tools:
             raise InputError("tool_choice: there are no tools to choose from; give `tools` too")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingRequest(AddressedRequest):
-    """Asks for one vector per text, in order. Raises InputError, naming the field."""
+    """A request for one vector per text, in order. Raises InputError with the field's name."""
 
     inputs: Sequence[str]
     dimensions: int | None = None  # None for the model's own
@@ -282,4 +280,4 @@ class EmbeddingRequest(AddressedRequest):
         if isinstance(self.inputs, str):
             raise InputError("inputs: one text was given; give a list of texts")
         if not self.inputs:
-            raise InputError("inputs: there is none; give at least one text")
+            raise InputError("inputs: the list is empty; give at least one text")
