@@ -25,7 +25,7 @@ from benchmarks.router.processes import free_port, start, wait_for
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
 from harness.frame.people.access import SYSTEM
-from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation import eval_queue
 from harness.providers.target import Target
 from harness.registry import targets
 
@@ -98,7 +98,7 @@ def queued(folder: Path, data: Path, base_url: str) -> tuple[Path, str]:
     ctx = installation.context
     targets.put_provider(ctx, SYSTEM, installation.settings.providers["adder"])
     target = targets.add_target(ctx, SYSTEM, Target("adder", "adder"))
-    run = worker_supervision.start_run(ctx, SYSTEM, "sums", target.id)
+    run = eval_queue.start_run(ctx, SYSTEM, "sums", target.id)
     installation.close()
     return config, run.id
 

@@ -28,7 +28,7 @@ from benchmarks.gate.gate_rules import (
 )
 from benchmarks.gate.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
 from harness.gate.offline.design import Design
-from harness.gate.planning.multiplicity import FUTILITY
+from harness.gate.planning.budget import FUTILITY
 from harness.gate.suite_plan import QUALITY_CLAIMS, Claim
 from harness.routing.candidate_schedule import round_alpha
 

@@ -15,7 +15,7 @@ from scipy import special
 
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
-from harness.gate.planning.multiplicity import FUTILITY
+from harness.gate.planning.budget import FUTILITY
 from harness.gate.suite_plan import Claim
 
 Floats = NDArray[np.float64]

@@ -14,8 +14,8 @@ import pandas as pd
 
 from dashboard import labels, plots
 from dashboard.theme import Palette
+from harness.canary.status import FailureShare, TimelinePoint
 from harness.gate.online.rollout import Rollout, RolloutState
-from harness.gate.online.timeline import FailureShare, TimelinePoint
 
 CANDIDATE, INCUMBENT = "candidate", "incumbent"
 SHARE, EVIDENCE, FAILED = (

@@ -8,7 +8,7 @@ import streamlit as st
 from dashboard import labels, markup, page_frame
 from dashboard.markup import escape, strong
 from harness.frame.formatting import format_bps, format_number, format_percent, format_score
-from harness.gate.planning.multiplicity import ALL_LOOKS
+from harness.gate.planning.budget import ALL_LOOKS
 from harness.gate.policy import (
     CanaryPolicy,
     CanaryStep,

@@ -12,7 +12,7 @@ from dashboard.dialog_forms import REASON, Field, Fields, Form, ask_fields, dial
 from dashboard.markup import escape, strong
 from dashboard.views import route_timeline
 from dashboard.views.route_timeline import RouteView
-from harness.canary import manual_rollback
+from harness.canary import operations
 from harness.frame.errors import Conflict
 from harness.frame.people.access import Role
 from harness.gate.suite_plan import SuiteRole
@@ -370,6 +370,6 @@ def roll_back(form: Form, view: RouteView) -> None:
     reason = form.reason()
     form.submit(
         "Yes, roll back", f"brought {names[version]} back.",
-        manual_rollback.roll_back, route.name,
+        operations.roll_back, route.name,
         to_version=version, reason=reason, expected=route,
     )  # fmt: skip

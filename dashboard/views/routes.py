@@ -18,7 +18,7 @@ from harness.evals import drift_watches
 from harness.evals.drift_watches import DriftStatus
 from harness.frame.formatting import DASH, format_estimate
 from harness.frame.pagination import PageRequest
-from harness.gate.drift_check import DriftCheckState
+from harness.gate.drift import DriftCheckState
 from harness.proposals.fallback_chain import ChainEntry
 from harness.routes import routes
 from harness.routes.scorecard import list_facts

@@ -17,7 +17,7 @@ from harness.frame.people.access import Actor, Role
 from harness.frame.plain_data import escape_surrogates
 from harness.gate.run import EvalRun, RunBudget
 from harness.operations import captures, user_deletion
-from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation import eval_queue
 from harness.providers.target import Target
 from harness.routing.capture import answer_text, user_text
 from harness.routing.context import Context
@@ -89,7 +89,7 @@ def run_suite(form: Form, suites: Mapping[str, int], targets: Sequence[str]) -> 
     page_frame.warn_without_control()
     form.says = f"Queued {suite} on {target}; the control process runs it."
     form.submit(
-        "Run it now", "", worker_supervision.start_run, suite or "", target or "", items=items,
+        "Run it now", "", eval_queue.start_run, suite or "", target or "", items=items,
         budget=RunBudget(max_cost_usd=most),
     )  # fmt: skip
 
@@ -101,7 +101,7 @@ def cancel(form: Form, run: EvalRun) -> None:
         "proposal that waits for it. The answers so far are kept."
     )
     done = f"ended the run {run.id}."
-    form.submit("End the run", done, worker_supervision.cancel_run, run.id, form.reason())
+    form.submit("End the run", done, eval_queue.cancel_run, run.id, form.reason())
 
 
 @dialog("Add a suite", Role.ADMIN, "upload", "upload_file", width="medium")

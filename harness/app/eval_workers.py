@@ -21,7 +21,7 @@ from harness.frame.errors import ConfigError, InputError, NotFound
 from harness.frame.imports import leave_modules_alone, pause_garbage_collection
 from harness.frame.runtime import telemetry
 from harness.frame.signing.keyring import KeyPurpose
-from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation import eval_queue
 from harness.providers.records import Providers
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
@@ -212,12 +212,12 @@ class _WorkerHost:
             self._workers.stop(run)
             raise
         async with self._turn:
-            collect = worker_supervision.collect_ended
+            collect = eval_queue.collect_ended
             for line in await asyncio.to_thread(collect, self._installation.context):
                 log.warning("eval_worker_ended", what=line)
 
     def _start(self, run: str) -> bool:
-        failed = worker_supervision.start_worker(self._installation.context, run)
+        failed = eval_queue.start_worker(self._installation.context, run)
         if failed:
             log.warning("no_worker", what=failed)
         else:

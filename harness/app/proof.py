@@ -14,7 +14,7 @@ from harness.gate.run import Sample
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import Passed
 from harness.proposals.evaluation import evaluation
-from harness.proposals.evaluation.recomputed_verdict import recompute_verdict
+from harness.proposals.evaluation.recomputation import recompute_verdict
 from harness.providers.target import Target
 from harness.routing.context import Context
 from harness.routing.proof import Proof, ProvenRows, SwapChange, parse_proof

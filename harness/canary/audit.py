@@ -1,7 +1,7 @@
 """Records the inputs of each action on a canary, and decides the action again.
 `decision_inputs` and `decision_evidence` return the audit event's details: time, state,
 figures, hashes of policy and blocks. `replay_action` decides an event's action again from the
-stored blocks, and lists the differences.
+stored blocks, and lists the differences. `RolloutUnit` is one rollout within one transaction.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,20 +9,45 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from harness.canary.rollout_unit import RolloutUnit
 from harness.frame.errors import InputError, NotFound, SwapgateError
 from harness.frame.people.access import SYSTEM
 from harness.frame.plain_data import canonical_json, digest, hash_content, to_shown
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.online.next_step import decide_action
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
-from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.online.rollout_action import RolloutAction, decide_action
 from harness.routing.context import Context
+from harness.routing.proposal import Proposal
 from harness.routing.records.observations import Observations
+from harness.routing.records.proposals import Proposals
 from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutUnit:
+    ctx: Context
+    tx: Transaction
+    rollout: Rollout  # as in this transaction, or as read earlier
+
+    @property
+    def proposal(self) -> Proposal:
+        return Proposals(self.tx).get(self.rollout.proposal)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Tells whether the route still has this canary and incumbent, or its bake."""
+        route, rollout = Routing(self.tx).route(self.rollout.route), self.rollout
+        if route is None:
+            return False
+        if rollout.baking:
+            return route.holdback is not None and route.holdback.rollout == rollout.id
+        canary = route.canary
+        is_ours = canary is not None and canary.rollout == rollout.id
+        return is_ours and route.incumbent == rollout.incumbent
+
 
 # Signals that evidence alone causes; other signals come from people or from the proof.
 _OF_EVIDENCE: Final = frozenset(
@@ -35,6 +60,7 @@ _OF_EVIDENCE: Final = frozenset(
         RolloutSignal.BAKED,
     }
 )
+
 PROMOTED: Final = "canary.promote"
 
 

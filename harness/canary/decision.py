@@ -10,18 +10,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.canary import holds
-from harness.canary.rollout_unit import RolloutUnit
+from harness.canary.audit import RolloutUnit
 from harness.evals import proof_validity
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.alert_record import AlertRecord
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import NotFound, SignatureInvalid
-from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
-from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.online.rollout_action import RolloutAction, decide_action
 from harness.gate.verdict import Verdict
 from harness.proposals.evaluation import recomputation
-from harness.proposals.evaluation.recomputed_verdict import AgreementLevel
+from harness.proposals.evaluation.recomputation import AgreementLevel
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.records.verdicts import Verdicts

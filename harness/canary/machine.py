@@ -8,8 +8,7 @@ evidence; `harness.gate.online.rollout` derives the next state.
 
 from dataclasses import dataclass, replace
 
-from harness.canary.audit import PROMOTED, decision_evidence
-from harness.canary.rollout_unit import RolloutUnit
+from harness.canary.audit import PROMOTED, RolloutUnit, decision_evidence
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind

@@ -1,25 +1,34 @@
 """Moves canaries and bakes: the reconcile loop by the result of `decision` (`drive`), people by
-hand (`operate`): pause, resume, advance, abort, promote, finish.
+hand (`operate`): pause, resume, advance, abort, promote, finish. `roll_back` restores a
+former incumbent of a route.
 
 A person needs an approver's role and a reason. Moves onward need another person than the
 proposer. Resume, advance and promote need a valid proof. Swapgate refuses advance and promote
 if the data show harm, and warns if the data contradict them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.canary import decision, holds
+from harness.canary.audit import RolloutUnit, decision_inputs
 from harness.canary.machine import CanaryMachine, CanaryMove, find_live
-from harness.canary.rollout_unit import RolloutUnit
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
-from harness.frame.errors import IllegalTransition, InputError, ProofRefused, StaleWrite
+from harness.frame.errors import (
+    IllegalTransition,
+    InputError,
+    NotFound,
+    ProofRefused,
+    StaleWrite,
+)
 from harness.frame.formatting import format_bps, without_scientific_notation
 from harness.frame.people import four_eyes
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
+from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.rollout import (
     MANUAL_ONWARD_SIGNALS,
@@ -28,17 +37,24 @@ from harness.gate.online.rollout import (
     Rollout,
     RolloutSignal,
     RolloutState,
+    apply_signal,
     describe_abort,
 )
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.text.guardrail_rows import list_warnings
 from harness.proposals import decisions
 from harness.proposals.evaluation import recomputation
+from harness.registry import data_class_checks
+from harness.routes.routes import commit, known_targets, require_route
+from harness.routes.taken_back import find_taken_back, standing_incumbents
 from harness.routing.context import Context
-from harness.routing.proposal import ApprovalKind
+from harness.routing.proposal import ApprovalKind, ProposalEvent, apply_event
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
+from harness.routing.route_changes import RestoreIncumbent
+from harness.routing.table import Route, RouteRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,3 +223,93 @@ def _update_ratio_alert(ctx: Context, rollout: Rollout, action: RolloutAction) -
             f"Planned: {planned}. {without_scientific_notation(action.reason)}",
         )
     alerts.update_alert(ctx, AlertKind.SAMPLE_RATIO, rollout.id, notice)
+
+
+def roll_back(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    *,
+    to_version: int | None = None,
+    reason: str,
+    expected: Route | None = None,
+    expected_version: int | None = None,
+) -> Route:
+    """Restores a former incumbent, by default the incumbent before the last promotion in force.
+    Ends a live canary, and takes a baking promotion back. expected: the route as the actor saw
+    it. If incumbent, canary or `expected_version` has changed, raises StaleWrite, so that two
+    simultaneous rollbacks go back by one promotion.
+
+    Needs an approver, and no proof. Raises NotFound without a former incumbent, ProofRefused
+    for a model that the end of its rollout removed from the route.
+    """
+    actor.require(Role.APPROVER)
+    require_reason(reason, "a rollback")
+    if expected is None:
+        with ctx.store.read() as tx:
+            expected = require_route(tx, name)
+    with ctx.store.write() as tx:
+        route = require_route(tx, name)
+        if expected_version not in (None, route.version):
+            raise StaleWrite(
+                f"route {name!r} is at version {route.version} by now, not {expected_version}: "
+                "check it again"
+            )
+        if _models(expected) != _models(route):
+            raise StaleWrite(
+                f"route {name!r} has another model or canary by now: check it again"
+            )
+        history = Routing(tx).history(name)
+        incumbent = _former(history, route, to_version)
+        (known,) = known_targets(tx, [incumbent])
+        # A verdict proves one rollout, so a model that was rolled back has no proof left.
+        if (last := find_taken_back(tx, name, incumbent, history)) is not None:
+            raise ProofRefused(
+                f"{known.name} was taken back from route {name!r} by the end of rollout "
+                f"{last.id} ({last.ended_because}): propose it again, because it needs a new "
+                "verdict"
+            )
+        data_class_checks.check_targets(ctx, route.settings, [known], route=name)
+        change = RestoreIncumbent(name, incumbent)
+        commit(tx, actor, change, route.version, reason, action="route.rollback")
+        if incumbent != route.incumbent:
+            because = describe_abort(actor.name, reason, baking=True)
+            _take_back_baking(ctx, tx, actor, name, because)
+        return require_route(tx, name)
+
+
+def _models(route: Route) -> tuple[str, str | None]:
+    return route.incumbent, route.canary.target if route.canary is not None else None
+
+
+def _take_back_baking(
+    ctx: Context, tx: Transaction, actor: Actor, name: str, because: str
+) -> None:
+    """Ends a bake like an abort, at once, so that its model cannot return unproven."""
+    now = ctx.clock.now()
+    for rollout in Rollouts(tx).baking():
+        if rollout.route != name:
+            continue
+        Rollouts(tx).save(apply_signal(rollout, RolloutSignal.ABORT, now, because))
+        proposal = Proposals(tx).get(rollout.proposal)
+        Proposals(tx).save(apply_event(proposal, ProposalEvent.CANCELLED, now, because))
+        inputs = decision_inputs(RolloutUnit(ctx, tx, rollout), None)
+        details, action = {"rollout": rollout.id, "reason": because, **inputs}, "canary.abort"
+        AuditLog(tx).append(actor, action, f"route {name}", details)
+
+
+def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -> str:
+    if version is None:
+        # Each rollback goes one promotion back, so a second rollback does not undo the first.
+        found, which = (
+            next(iter(standing_incumbents(history)[-2:-1]), None),
+            "earlier incumbent",
+        )
+    else:
+        named = (r.route.incumbent for r in history if r.route.version == version)
+        found, which = next(named, None), f"version {version}"
+    if found is None:
+        raise NotFound(
+            f"route {route.name!r} has no {which}; `swapgate route history` shows all"
+        )
+    return found

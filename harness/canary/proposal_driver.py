@@ -34,12 +34,7 @@ from harness.gate.verdict import (
 )
 from harness.proposals import decisions, route_rules
 from harness.proposals.candidates import cost_ratio, selections
-from harness.proposals.evaluation import (
-    evaluation,
-    recomputation,
-    registration,
-    worker_supervision,
-)
+from harness.proposals.evaluation import eval_queue, evaluation, recomputation, registration
 from harness.routes import freezes
 from harness.routing.candidate_schedule import OnBetter
 from harness.routing.context import Context
@@ -180,7 +175,7 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
                 return [f"{line}, and {uncharged}"]
             if proposal.selection:
                 held = Proposals(tx).save(replace(decided, updated_at=ctx.clock.now()))
-                worker_supervision.stop_unneeded_runs(ctx, tx, held)
+                eval_queue.stop_unneeded_runs(ctx, tx, held)
             else:
                 _passed(ctx, tx, decided, verdict)
         case Failed():
@@ -250,7 +245,7 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
         _wait_for_thaw(tx, proposal, proof, frozen)
     else:
         machine.open_canary(ctx, tx, proposal, proof, ProposalEvent.PASSED)
-    worker_supervision.stop_unneeded_runs(ctx, tx, proposal)
+    eval_queue.stop_unneeded_runs(ctx, tx, proposal)
 
 
 def _announce_better(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
@@ -307,7 +302,7 @@ def _not_measured(
         retry_at=now + timedelta(seconds=0.0 if refused else pause_s),
     )
     Proposals(tx).save(paused)
-    worker_supervision.stop_unneeded_runs(ctx, tx, proposal)
+    eval_queue.stop_unneeded_runs(ctx, tx, proposal)
 
 
 def _retry(ctx: Context, proposal: Proposal) -> list[str]:
@@ -416,7 +411,7 @@ def _reject(
     ctx: Context, tx: Transaction, proposal: Proposal, event: ProposalEvent, because: str
 ) -> list[str]:
     saved = Proposals(tx).save(apply_event(proposal, event, ctx.clock.now(), because))
-    worker_supervision.stop_unneeded_runs(ctx, tx, saved)
+    eval_queue.stop_unneeded_runs(ctx, tx, saved)
     _audit(tx, saved, f"proposal.{event.value}", {"reason": because})
     return [f"{proposal.id}: {saved.phase.value}: {because}"]
 

@@ -1,26 +1,28 @@
-"""A canary's status shows people the state of its rollout, the reasons and its history. It
-makes no decision.
+"""A canary's status shows people the state of its rollout, the reasons and its history, and for
+charts its timeline: share, evidence of harm and both arms' failures after each block. It makes
+no decision.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from statistics import NormalDist
 from typing import Final
 
 from harness.canary import decision, holds
+from harness.canary.audit import RolloutUnit
 from harness.canary.canary_state import OVERRULES, CanaryState, describe_canary_state
-from harness.canary.rollout_unit import RolloutUnit
 from harness.evals import proof_validity
 from harness.frame.errors import NotFound
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.online.next_step import decide_action
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
-from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.online.rollout_action import RolloutAction, decide_action
+from harness.gate.online.rollout_evidence import distance_path
 from harness.gate.online.segment_harm import describe_sources
-from harness.gate.online.timeline import TimelinePoint, build_timeline
 from harness.gate.policy import CostAcceptance
 from harness.gate.text.explain import RolloutExplanation, explain_rollout
 from harness.providers.target import Target
@@ -36,6 +38,92 @@ from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import RouteRecord
 
 MAX_AUDIT_EVENTS: Final = 2_000
+
+
+# The maximum of a chart; the timeline of a long canary is thinned out evenly.
+MOST_POINTS: Final = 160
+
+_CONFIDENCE: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class FailureShare:
+    """Counts one arm's units and failures so far."""
+
+    failures: int
+    units: int
+
+    @property
+    def share(self) -> float | None:
+        return self.failures / self.units if self.units else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Returns the 95 % interval of the share, None without units.
+
+        The interval is valid only at this moment; only the evidence allows repeated looks.
+        Source: Wilson 1927 (score interval).
+        """
+        if not self.units:
+            return None
+        z, n = NormalDist().inv_cdf((1.0 + _CONFIDENCE) / 2.0), self.units
+        p = self.failures / n
+        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True, slots=True)
+class TimelinePoint:
+    """Describes a canary at the moment when a block closed."""
+
+    at: datetime
+    weight_bps: int
+    distance: float  # evidence as a share of the rollback level; 1 trips
+    candidate: FailureShare
+    incumbent: FailureShare
+
+
+def build_timeline(
+    rollout: Rollout, blocks: Sequence[ObservationBlock]
+) -> tuple[TimelinePoint, ...]:
+    """Returns a point for each block in order of number, up to the block that tripped; at most
+    about MOST_POINTS.
+    """
+    ordered = sorted(blocks, key=lambda block: block.number)
+    distances = distance_path(ordered, rollout.policy)
+    points = []
+    at = rollout.started_at
+    candidate = incumbent = FailureShare(0, 0)
+    for block, distance in zip(ordered, distances, strict=False):
+        # Two routers' clocks may differ, but time must not go back in a chart.
+        at = max(at, block.closed_at)
+        candidate = _plus(candidate, block.canary_failures, block.canary_units)
+        incumbent = _plus(
+            incumbent,
+            block.failures - block.canary_failures,
+            block.units - block.canary_units,
+        )
+        points.append(TimelinePoint(at, block.weight_bps, distance, candidate, incumbent))
+    return _thinned(points)
+
+
+def _plus(share: FailureShare, failures: int, units: int) -> FailureShare:
+    return FailureShare(share.failures + failures, share.units + units)
+
+
+def _thinned(points: Sequence[TimelinePoint]) -> tuple[TimelinePoint, ...]:
+    """Keeps the last point and the first point of every step."""
+    if len(points) <= MOST_POINTS:
+        return tuple(points)
+    every = math.ceil(len(points) / MOST_POINTS)
+    last = len(points) - 1
+    return tuple(
+        point
+        for place, point in enumerate(points)
+        if (last - place) % every == 0
+        or (place and points[place - 1].weight_bps != point.weight_bps)
+    )
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,7 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate import drift
-from harness.gate.drift_check import (
-    DriftCheck,
-    DriftEvidence,
-    DriftWatch,
-    ItemScores,
-    list_served,
-)
+from harness.gate.drift import DriftCheck, DriftEvidence, DriftWatch, ItemScores, list_served
 from harness.gate.pins import ServedModel, ServedPin, Sighting, find_replacement
 from harness.gate.run import RUNNABLE_STATES, EvalRun, RunState, Sample
 from harness.providers.records import Sightings

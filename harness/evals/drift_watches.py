@@ -15,7 +15,7 @@ from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.drift_check import DriftCheck, DriftPlan, DriftPolicy, DriftWatch
+from harness.gate.drift import DriftCheck, DriftPlan, DriftPolicy, DriftWatch
 from harness.gate.run import RUNNABLE_STATES, EvalRun, RunBudget, RunState, Sample
 from harness.routes import routes
 from harness.routing.context import Context

@@ -11,7 +11,7 @@ from enum import StrEnum
 from harness.frame.errors import NotFound, ProofRefused
 from harness.frame.plain_data import from_plain
 from harness.frame.records.transaction import Transaction
-from harness.gate.offline.replay import run_ids, served_from_json
+from harness.gate.offline.verdicts import run_ids, served_from_json
 from harness.gate.pins import Sighting, find_replacement, named_models
 from harness.gate.suite_plan import SuitePin, SuitePlan
 from harness.gate.verdict import Verdict

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness.gate.drift_check import DriftPolicy
+from harness.gate.drift import DriftPolicy
 from harness.providers.target import Target
 
 

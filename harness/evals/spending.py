@@ -1,7 +1,12 @@
-"""Keeps the monthly cap, and reports what Swapgate spent against it."""
+"""Keeps the monthly cap, reports Swapgate's spending, and adds up costs of eval runs. A missing
+price makes a run's cost unknown, never 0.
+"""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from itertools import compress
 
 from harness.evals.month_spending import (
     AT_THE_CAP,
@@ -18,11 +23,13 @@ from harness.frame.formatting import format_date, format_quantity, format_usd
 from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.run import EvalRun
+from harness.gate.run import AnswerColumns, EvalRun
+from harness.providers.models.model_figures import find_price
 from harness.providers.records import Providers
 from harness.providers.target import Target
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
 
 ALERT_KEY = "spending"
 
@@ -118,3 +125,34 @@ def load_report(ctx: Context) -> SpendingReport:
         purposes=month.purposes,
         reason=month.find_obstacle(),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class JudgingCost:
+    calls: int  # of the judge
+    usd: float | None  # 0 without a judge, None if its price is unknown
+
+
+def sum_judging_cost(answers: AnswerColumns, *, judged: bool) -> JudgingCost:
+    """Sums the calls of a run's judge, and their cost. judged: whether the suite has a judge.
+
+    Answers from before Swapgate counted judge calls have no calls and an unknown cost.
+    """
+    if not judged:
+        return JudgingCost(0, 0.0)
+    calls = sum(answers.judge_calls)
+    costs = list(compress(answers.judge_cost_usd, answers.judge_calls))
+    known = [usd for usd in costs if usd is not None]
+    return JudgingCost(calls, math.fsum(known) if costs and len(known) == len(costs) else None)
+
+
+def sum_cost_so_far(tx: Transaction, runs: Iterable[str]) -> float | None:
+    providers, targets = Providers(tx).all(), Routing(tx).targets()
+    usd = 0.0
+    for run in runs:
+        answers, cost, _, _ = EvalRuns(tx).progress(run)
+        target = targets.get(EvalRuns(tx).get(run).target)
+        if answers and (target is None or find_price(providers, target.name) is None):
+            return None
+        usd += cost
+    return usd

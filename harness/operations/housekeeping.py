@@ -15,7 +15,7 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.people.records import DashboardSessions
 from harness.gate.run import EvalRun
 from harness.operations.records import Captures
-from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation import eval_queue
 from harness.registry import credentials
 from harness.routing.context import Context
 from harness.routing.records.failovers import Failovers
@@ -160,7 +160,7 @@ def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
         if any(run.suite == suite for run in route.settings.suites)
     }
     queued = (
-        worker_supervision.queue_run(ctx, SYSTEM, suite, target, slot=slot)
+        eval_queue.queue_run(ctx, SYSTEM, suite, target, slot=slot)
         for target in sorted(targets)
     )
     return [run for run in queued if run is not None]

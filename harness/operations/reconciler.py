@@ -22,7 +22,7 @@ from harness.frame.errors import StoreUnavailable, SwapgateError
 from harness.gate.run import RUNNABLE_STATES, EvalRun
 from harness.operations import integrity
 from harness.proposals import break_glass
-from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation import eval_queue
 from harness.proposals.evaluation.eval_queue import QueuedRun, list_queue
 from harness.routing.context import Context
 from harness.routing.records.interventions import BreakGlasses, Shadows
@@ -85,9 +85,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
     for rollout in baking:
         run_step(rollout.proposal, partial(operations.drive, ctx, rollout))
     did.extend(
-        worker_supervision.run_once(ctx)
-        if ctx.run_queue is None
-        else share_queue(ctx, ctx.run_queue)
+        eval_queue.run_once(ctx) if ctx.run_queue is None else share_queue(ctx, ctx.run_queue)
     )
     did.extend(shadows.end_finished(ctx))
     is_idle = not (did or failed or proposals or baking or _is_busy(ctx))
@@ -168,12 +166,12 @@ def _proposal(queued: QueuedRun) -> str:
 def _refusal(ctx: Context, run: EvalRun) -> str:
     """Fails a run whose target may not see its suite's data; empty where it may."""
     try:
-        worker_supervision.check_cleared(ctx, run)
+        eval_queue.check_cleared(ctx, run)
     except StoreUnavailable:
         raise
     except SwapgateError as error:
         with ctx.store.write() as tx:
-            return worker_supervision.fail_run(tx, run.id, f"no worker may take it: {error}")
+            return eval_queue.fail_run(tx, run.id, f"no worker may take it: {error}")
     return ""
 
 
@@ -184,4 +182,4 @@ def _take_back(ctx: Context, run: str) -> str:
         if not owner or run not in EvalRuns(tx).release(owner):
             return f"{run}: its worker host is gone"
         because = "its worker host is gone: no heartbeat"
-        return worker_supervision.fail_run(tx, run, because, most=worker_supervision.MAX_KILLS)
+        return eval_queue.fail_run(tx, run, because, most=eval_queue.MAX_KILLS)

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Final
 
 from harness.canary import status as canary_status
+from harness.canary.audit import RolloutUnit
 from harness.canary.canary_state import describe_canary_state
-from harness.canary.rollout_unit import RolloutUnit
 from harness.evals import proof_validity
 from harness.frame.errors import NotFound, SignatureInvalid
 from harness.frame.pagination import FIRST_PAGE, Page, PageRequest

@@ -34,7 +34,7 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.gate.policy import CostAcceptance, Policy, parse_change_reference
 from harness.proposals import route_rules
 from harness.proposals.candidates import cost_ratio
-from harness.proposals.evaluation import evaluation, registration, worker_supervision
+from harness.proposals.evaluation import eval_queue, evaluation, registration
 from harness.proposals.evaluation.registration import WINDOW, FalsePassRisk
 from harness.providers.records import Providers
 from harness.registry import named_models
@@ -228,7 +228,7 @@ def _end_proposal(
                 "--reason …` ends it"
             )
         saved = Proposals(tx).save(apply_event(found, event, ctx.clock.now(), because))
-        worker_supervision.stop_unneeded_runs(ctx, tx, saved)
+        eval_queue.stop_unneeded_runs(ctx, tx, saved)
         AuditLog(tx).append(
             actor, f"proposal.{event.value}", f"proposal {saved.id}", {"reason": because}
         )

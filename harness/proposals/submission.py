@@ -15,7 +15,7 @@ from harness.gate.suite_plan import Claim, SuitePlan
 from harness.proposals import route_rules
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.candidates.cost_ratio import CostRatio
-from harness.proposals.evaluation import registration, worker_supervision
+from harness.proposals.evaluation import eval_queue, registration
 from harness.proposals.evaluation.registration import FalsePassRisk, SelectionPlace
 from harness.providers.records import Providers
 from harness.providers.target import Target
@@ -141,7 +141,7 @@ def _end_scheduled(ctx: Context, tx: Transaction, actor: Actor, route: str) -> N
             saved = Proposals(tx).save(
                 apply_event(proposal, ProposalEvent.CANCELLED, now, because)
             )
-            worker_supervision.stop_unneeded_runs(ctx, tx, saved)
+            eval_queue.stop_unneeded_runs(ctx, tx, saved)
             subject = f"proposal {proposal.id}"
             AuditLog(tx).append(actor, "proposal.cancelled", subject, {"reason": because})
 

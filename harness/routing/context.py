@@ -10,7 +10,7 @@ from harness.frame.ports import Calendar, Cipher, World
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditReading
 from harness.frame.suggestions import did_you_mean
-from harness.gate.drift_check import DriftPolicy
+from harness.gate.drift import DriftPolicy
 from harness.gate.policy import Policy
 from harness.providers.models.catalogue import Catalogue
 from harness.providers.oauth import OAuthOverrides
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.evals.ports import EvalWorkers, RunQueue, SuiteCatalog
 
     # With numpy, which no router process needs.
-    from harness.proposals.evaluation.recomputed_verdict import Recomputation
+    from harness.proposals.evaluation.recomputation import Recomputation
     from harness.store.store import Store
 
 

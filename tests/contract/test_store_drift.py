@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from harness.evals.records.drift import Drift
-from harness.gate.drift_check import DriftCheck, DriftEvidence, DriftPlan, DriftWatch
+from harness.gate.drift import DriftCheck, DriftEvidence, DriftPlan, DriftWatch
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.store.store import Store

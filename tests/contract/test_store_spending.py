@@ -108,7 +108,7 @@ def test_an_unknown_or_old_sum_and_an_unknown_price_allow_no_call_below_a_cap(
         Spending(tx).set_cap(1.0, clock.now())
     clock.seconds += 3
     meter.require_money()
-    with pytest.raises(SpendingPaused, match="the price of sim/base is not known"):
+    with pytest.raises(SpendingPaused, match="the price of sim/base is unknown"):
         meter.require_money("sim/base")
     assert meter.refusal
     meter.require_money()

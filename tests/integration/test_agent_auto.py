@@ -21,7 +21,7 @@ from harness.frame.errors import NotAllowed
 from harness.frame.people.access import SYSTEM
 from harness.gate.pins import ServedModel, Sighting
 from harness.proposals import fallback_chain
-from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation import eval_queue
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.providers.force import Force, ForceKind, SwitchSource
 from harness.providers.models.capabilities import Capabilities
@@ -89,7 +89,7 @@ def change_provider(ctx: Context, **changes: object) -> None:
 
 
 def measure(world: SmallInstallation, ctx: Context, model: str, items: int = ITEMS) -> str:
-    run = worker_supervision.start_run(ctx, ANN, "colours", f"sim/{model}", items=items)
+    run = eval_queue.start_run(ctx, ANN, "colours", f"sim/{model}", items=items)
     world.run_once()
     with ctx.store.read() as tx:
         assert EvalRuns(tx).get(run.id).state.value == "done"

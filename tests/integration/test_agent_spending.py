@@ -145,7 +145,7 @@ async def test_a_target_without_a_price_is_not_asked_below_a_cap(
     runner = build_runner(ctx, calls)
     refused = await take_turn(ctx, runner, agent)
     assert refused.error is not None
-    assert "the price of sim/base is not known" in refused.error.args[0]
+    assert "the price of sim/base is unknown" in refused.error.args[0]
     assert calls.asked == 0
     set_cap(ctx, None)
     assert (await take_turn(ctx, runner, agent)).error is None

@@ -13,7 +13,7 @@ from harness.gate.run import Sample
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.text.sentences import spending_text
 from harness.proposals import decisions
-from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation import eval_queue
 from harness.providers.target import Provider, RequestPatch, Target
 from harness.registry import targets
 from harness.routes import routes
@@ -205,7 +205,7 @@ def test_other_settings_that_were_tried_by_hand_are_looks(
     """The same target looked at before it is proposed decides nothing by itself."""
     ctx = plain_world.context()
     for name in ("sim/worse", "sim/equal"):
-        worker_supervision.start_run(
+        eval_queue.start_run(
             ctx, ANN, "colours", targets.add_target(ctx, ANN, seed_of(name)).id
         )
     plain_world.run_once(turns=2)
@@ -213,7 +213,7 @@ def test_other_settings_that_were_tried_by_hand_are_looks(
 
     for spelling in ("seed", "addendum"):
         target = targets.add_target(ctx, ANN, SPELLINGS[spelling])
-        worker_supervision.start_run(ctx, ANN, "colours", target.id)
+        eval_queue.start_run(ctx, ANN, "colours", target.id)
     plain_world.run_once(turns=2)
 
     assert plain_world.preview(WORSE).plans[0].look == 3

@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from harness.canary import audit, holds, manual_rollback, operations
+from harness.canary import audit, holds, operations
 from harness.canary import status as canary_status
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
@@ -195,7 +195,7 @@ def test_what_a_person_takes_back_in_its_bake_returns_only_with_a_new_verdict(
     if way == "abort":
         operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "complaints")
     else:
-        manual_rollback.roll_back(ctx, BEN, "chat", reason="complaints")
+        operations.roll_back(ctx, BEN, "chat", reason="complaints")
     if way == "rollback, later":
         baking.run_once()
 
@@ -203,7 +203,7 @@ def test_what_a_person_takes_back_in_its_bake_returns_only_with_a_new_verdict(
     assert baking.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     assert "complaints" in baking.get(proposal.id).closed_because
     with pytest.raises(ProofRefused, match="propose it again"):
-        manual_rollback.roll_back(ctx, BEN, "chat", to_version=version, reason="once more")
+        operations.roll_back(ctx, BEN, "chat", to_version=version, reason="once more")
     assert baking.route().incumbent == proposal.incumbent
     assert baking.propose("sim/better").phase is ProposalPhase.PROPOSED
 

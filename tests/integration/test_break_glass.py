@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.canary import manual_rollback, status
+from harness.canary import operations, status
 from harness.canary.canary_state import describe_change
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
@@ -155,9 +155,7 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert break_glass.list_notices(world.context()) == []
     # What served by a waiver does not come back by having served.
     with pytest.raises(ProofRefused):
-        manual_rollback.roll_back(
-            world.context(), OPERATOR, "chat", to_version=2, reason="again"
-        )
+        operations.roll_back(world.context(), OPERATOR, "chat", to_version=2, reason="again")
 
 
 def test_a_candidate_promoted_before_it_was_not_taken_back_and_says_who_serves(
@@ -182,7 +180,7 @@ def test_a_rollback_beneath_it_takes_the_promotion_before_it_back(
 ) -> None:
     proposal = world.promoted()
     in_force(world)
-    manual_rollback.roll_back(
+    operations.roll_back(
         world.context(), OPERATOR, "chat", to_version=1, reason="both are worse"
     )
 
@@ -207,9 +205,7 @@ def test_a_rollback_whose_reason_names_a_break_glass_is_still_one_by_hand(
     for reason in ("break-glass was not needed", "break-glass {}: not needed"):
         asked = ask(world, ada)
         made = break_glass.confirm_break_glass(world.context(), bo, asked.id)
-        manual_rollback.roll_back(
-            world.context(), OPERATOR, "chat", reason=reason.format(made.id)
-        )
+        operations.roll_back(world.context(), OPERATOR, "chat", reason=reason.format(made.id))
         assert changes(world)[0] == "rolled back by hand"
         world.run_once()
         assert changes(world)[0] == "rolled back by hand"
@@ -375,7 +371,7 @@ def test_a_former_incumbent_that_its_vendor_has_ended_does_not_return(
     with pytest.raises(ProofRefused, match=f"sim/base ended on {tomorrow}"):
         break_glass.end_break_glass(ctx, OPERATOR, made.id, reason="now")
     # A person who knows better goes back by hand.
-    manual_rollback.roll_back(ctx, OPERATOR, "chat", reason="it still answers")
+    operations.roll_back(ctx, OPERATOR, "chat", reason="it still answers")
     break_glass.run_once(ctx)
     assert world.serving() == "base"
     assert open_alerts(world) == []
@@ -533,9 +529,7 @@ def test_its_alert_ends_with_a_rollback_also_where_raw_sql_ended_it_before(
     assert len(open_alerts(world)) == 1
     assert world.route().break_glass == glass.id
 
-    manual_rollback.roll_back(
-        world.context(), SYSTEM, "chat", to_version=1, reason="it was forged"
-    )
+    operations.roll_back(world.context(), SYSTEM, "chat", to_version=1, reason="it was forged")
     alert_delivery.run_once(world.context())
 
     assert world.serving() == "base"

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.canary import decision, manual_rollback, operations
-from harness.canary.rollout_unit import RolloutUnit
+from harness.canary import decision, operations
+from harness.canary.audit import RolloutUnit
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import InputError, NotFound, StaleWrite
 from harness.frame.formatting import DASH
@@ -20,7 +20,7 @@ from harness.gate.suite_plan import Claim
 from harness.gate.text.sentences import difference_cells
 from harness.operations import reconciler
 from harness.proposals import decisions
-from harness.proposals.evaluation import evaluation, worker_supervision
+from harness.proposals.evaluation import eval_queue, evaluation
 from harness.proposals.report.comparison import load_comparison
 from harness.providers.target import Provider, Target
 from harness.registry import targets
@@ -291,7 +291,7 @@ def test_unreadable_answers_count_as_wrong_at_once_where_the_policy_says_so(
 def test_a_run_by_hand_is_nobodys_evidence_and_nobody_stops_it(
     world: SmallInstallation,
 ) -> None:
-    ours = worker_supervision.start_run(world.context(), ANN, "colours", "sim/base")
+    ours = eval_queue.start_run(world.context(), ANN, "colours", "sim/base")
     proposal = world.decided("sim/better")
 
     assert ours.id not in evaluation.run_ids(world.get(proposal.id))
@@ -459,10 +459,10 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
     world.feed()
     world.run_once()
     with pytest.raises(StaleWrite, match="another model or canary by now"):
-        manual_rollback.roll_back(
+        operations.roll_back(
             world.context(), BEN, "chat", reason="as I saw it", expected=before
         )
-    back = manual_rollback.roll_back(world.context(), BEN, "chat", reason="an incident")
+    back = operations.roll_back(world.context(), BEN, "chat", reason="an incident")
     world.run_once()
 
     after = world.get(proposal.id)
@@ -483,22 +483,20 @@ def test_a_second_rollback_goes_further_back_and_never_undoes_the_first(
     ctx = world.context()
     served = [world.serving()]
     for _ in range(2):
-        manual_rollback.roll_back(ctx, BEN, "chat", reason="an incident")
+        operations.roll_back(ctx, BEN, "chat", reason="an incident")
         served.append(world.serving())
     with pytest.raises(NotFound, match="no earlier incumbent"):
-        manual_rollback.roll_back(ctx, BEN, "chat", reason="an incident")
+        operations.roll_back(ctx, BEN, "chat", reason="an incident")
     assert served == ["better", "good", "base"]
 
     # Forward again by hand, to a version: then that is what a rollback takes back.
     good = next(r for r in read_history(ctx, "chat") if r.kind == "promotion")
-    manual_rollback.roll_back(
-        ctx, BEN, "chat", to_version=good.route.version, reason="a mistake"
-    )
+    operations.roll_back(ctx, BEN, "chat", to_version=good.route.version, reason="a mistake")
     assert world.serving() == "better"
-    manual_rollback.roll_back(ctx, BEN, "chat", reason="no mistake")
+    operations.roll_back(ctx, BEN, "chat", reason="no mistake")
     assert world.serving() == "base"
     with pytest.raises(NotFound, match="no version 99"):
-        manual_rollback.roll_back(ctx, BEN, "chat", to_version=99, reason="a typo")
+        operations.roll_back(ctx, BEN, "chat", to_version=99, reason="a typo")
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3])
@@ -510,7 +508,7 @@ def test_a_rollback_by_hand_before_the_canary_ends_the_proposal(
     proposal = world.propose("sim/better")
     for _ in range(turns):
         world.run_once()
-    manual_rollback.roll_back(world.context(), BEN, "chat", reason="an incident")
+    operations.roll_back(world.context(), BEN, "chat", reason="an incident")
     world.run_once()
 
     after = world.get(proposal.id)

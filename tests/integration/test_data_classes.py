@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from harness.app import installation, seed
-from harness.canary import manual_rollback, operations, shadows
+from harness.canary import operations, shadows
 from harness.evals import drift_monitor as monitor
 from harness.frame.errors import InputError, NotAllowed, ProofRefused, SwapgateError
 from harness.frame.people.access import SYSTEM, Actor, Role
-from harness.gate.drift_check import DriftPolicy
+from harness.gate.drift import DriftPolicy
 from harness.gate.online.guardrails import CanaryJudge, Guardrails
 from harness.gate.online.rollout import RolloutSignal
 from harness.gate.run import RunState
 from harness.operations import housekeeping
 from harness.proposals import decisions
-from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation import eval_queue
 from harness.providers.records import Providers
 from harness.providers.target import Provider, Target
 from harness.registry import credentials, registered_providers, targets
@@ -156,7 +156,7 @@ def test_going_back_does_not_bring_in_who_is_not_cleared_any_more(
     assert personal.get(proposal.id).phase is ProposalPhase.PROMOTED
 
     with pytest.raises(NotAllowed, match="'sim' of sim/base may not see it"):
-        manual_rollback.roll_back(as_of(personal, "away"), BEN, "chat", reason="a test")
+        operations.roll_back(as_of(personal, "away"), BEN, "chat", reason="a test")
 
 
 def test_nothing_is_proposed_whose_canary_a_stranger_would_judge(
@@ -205,14 +205,12 @@ def test_a_run_of_captured_samples_asks_no_provider_that_is_not_cleared(
     captured: SmallInstallation,
 ) -> None:
     with pytest.raises(NotAllowed, match="suite 'colours' has personal data"):
-        worker_supervision.start_run(as_of(captured, "other"), ANN, "colours", "sim/base")
+        eval_queue.start_run(as_of(captured, "other"), ANN, "colours", "sim/base")
 
-    run = worker_supervision.start_run(as_of(captured, "sim"), ANN, "colours", "sim/base")
+    run = eval_queue.start_run(as_of(captured, "sim"), ANN, "colours", "sim/base")
 
     # What a worker host asks, too: it takes a run from the queue long after it was queued.
-    assert "has personal data" in worker_supervision.start_worker(
-        as_of(captured, "other"), run.id
-    )
+    assert "has personal data" in eval_queue.start_worker(as_of(captured, "other"), run.id)
     assert "suite 'colours' has personal data" in reason_unanswered(captured, run.id)
 
 

@@ -18,11 +18,11 @@ from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.frame.people.access import Actor, Role
 from harness.frame.runtime.clock import SystemRandomIds
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.drift_check import DriftCheck, DriftCheckState, DriftPolicy
+from harness.gate.drift import DriftCheck, DriftCheckState, DriftPolicy
 from harness.gate.pins import ServedModel, Sighting
 from harness.gate.run import RunState
 from harness.operations import alert_delivery
-from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation import eval_queue
 from harness.providers.records import Sightings
 from harness.providers.target import Target
 from harness.routing.records.routes import Routing
@@ -103,7 +103,7 @@ def run_cycle(world: SmallInstallation, store: Store | None = None) -> None:
     """The drift job, the workers, the drift job: as the control process does."""
     ctx = world.context(store)
     monitor.run_once(ctx)
-    worker_supervision.run_once(ctx)
+    eval_queue.run_once(ctx)
     monitor.run_once(ctx)
     world.clock.advance(1)
 
@@ -366,7 +366,7 @@ def test_of_two_control_processes_each_check_happens_once(
             with ThreadPoolExecutor(2) as both:
                 for done in [both.submit(process, opened) for opened in (stored.store, other)]:
                     done.result()
-            worker_supervision.run_once(stored.context())
+            eval_queue.run_once(stored.context())
             with ThreadPoolExecutor(2) as both:
                 for done in [both.submit(process, opened) for opened in (stored.store, other)]:
                     done.result()
@@ -419,7 +419,7 @@ def cli(
 
 
 def measured(cli: CommandLine) -> None:
-    for step in (monitor.run_once, worker_supervision.run_once, monitor.run_once):
+    for step in (monitor.run_once, eval_queue.run_once, monitor.run_once):
         step(cli.world.context())
     cli.world.clock.advance(1)
 

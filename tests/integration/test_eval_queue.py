@@ -23,7 +23,7 @@ from harness.gate.run import EvalRun, RunState, Sample
 from harness.operations import housekeeping
 from harness.operations.settings import UiSettings
 from harness.proposals import submission
-from harness.proposals.evaluation import eval_queue, registration, worker_supervision
+from harness.proposals.evaluation import eval_queue, registration
 from harness.providers.records import Providers
 from harness.providers.target import Provider, Target
 from harness.registry import targets
@@ -77,7 +77,7 @@ def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(
     [again] = housekeeping.evaluate_incumbents(ctx, suite="colours")
     assert again.id != first.id
     # Who asks by hand gets what he asks for.
-    assert worker_supervision.start_run(ctx, ANN, "colours", "sim/base").id != again.id
+    assert eval_queue.start_run(ctx, ANN, "colours", "sim/base").id != again.id
 
 
 @pytest.mark.req("A7")
@@ -90,7 +90,7 @@ def test_what_a_proposal_waits_for_goes_before_a_schedule(world: SmallInstallati
     world.run_once(ctx)
     pairs = world.get(proposal.id).runs.values()
     ours = {run for pair in pairs for run in (pair.incumbent, pair.candidate)}
-    worker_supervision.run_once(ctx)
+    eval_queue.run_once(ctx)
     assert set(held.started[:2]) == ours
     assert scheduled.id not in held.started[:2]
     queue = eval_queue.load_queue(ctx)
@@ -111,14 +111,14 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
     [pair] = world.get(proposal.id).runs.values()
 
     with pytest.raises(InputError, match="needs a reason"):
-        worker_supervision.cancel_run(ctx, ANN, pair.candidate, " ")
+        eval_queue.cancel_run(ctx, ANN, pair.candidate, " ")
     with pytest.raises(NotFound):
-        worker_supervision.cancel_run(ctx, ANN, "run_nothing", "why not")
+        eval_queue.cancel_run(ctx, ANN, "run_nothing", "why not")
     with pytest.raises(NotAllowed):
-        worker_supervision.cancel_run(
+        eval_queue.cancel_run(
             ctx, Actor("dan", Role.PROPOSER, "pr_dan"), pair.candidate, "a rival"
         )
-    ended = worker_supervision.cancel_run(ctx, ANN, pair.candidate, "the wrong model")
+    ended = eval_queue.cancel_run(ctx, ANN, pair.candidate, "the wrong model")
 
     assert ended.state is RunState.STOPPED
     assert "cancelled by ann: the wrong model" in ended.message
@@ -132,7 +132,7 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
         assert EvalRuns(tx).get(pair.incumbent).state is RunState.STOPPED
         assert not registration.has_looked(tx, after)  # nothing of the candidate was scored
     with pytest.raises(IllegalTransition, match="ended already"):
-        worker_supervision.cancel_run(ctx, ANN, pair.candidate, "again")
+        eval_queue.cancel_run(ctx, ANN, pair.candidate, "again")
     world.run_once(ctx)
     assert (
         submission.get_proposal(ctx, world.propose("sim/better").id).phase
@@ -190,7 +190,7 @@ def test_money_is_not_spent_where_its_sum_could_not_be_known(world: SmallInstall
     run, samples = candidate_run(world, after)
 
     assert (run.state, samples) == (RunState.OVER_BUDGET, [])
-    assert "the price of equal is not known" in run.message
+    assert "the price of equal is unknown" in run.message
 
 
 CAP_USD = 0.01
@@ -221,7 +221,7 @@ def test_a_comparison_whose_model_has_no_price_ends_and_says_so(
     ctx = replace(world.context(), monthly_cap_usd=CAP_USD)
 
     with pytest.raises(
-        SpendingPaused, match="not measured: the price of sim/base is not known"
+        SpendingPaused, match="not measured: the price of sim/base is unknown"
     ):
         run_until_decided(ctx, compare(world, ctx, "colours").id, waits)
 

@@ -13,7 +13,7 @@ from harness.frame.failures import DEFAULT_PATIENCE_S, LONGEST_PAUSE_S
 from harness.gate.run import EvalRun, RunState
 from harness.operations import alert_delivery, queries
 from harness.proposals import decisions
-from harness.proposals.evaluation import evaluation, worker_supervision
+from harness.proposals.evaluation import eval_queue, evaluation
 from harness.providers.target import Target
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
@@ -170,7 +170,7 @@ def test_a_person_continues_or_gives_up_a_comparison_that_waits(
 
 def test_a_run_of_no_proposal_waits_for_a_day(world: SmallInstallation) -> None:
     away_after(world, 5, 10 * DEFAULT_PATIENCE_S, models=["base"])
-    run = worker_supervision.queue_run(world.context(), ANN, "colours", "sim/base")
+    run = eval_queue.queue_run(world.context(), ANN, "colours", "sim/base")
     assert run is not None
 
     def turned_run() -> EvalRun:

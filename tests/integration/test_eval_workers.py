@@ -17,7 +17,7 @@ from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
 from harness.app.installation import Installation, open_installation
 from harness.frame.people.access import SYSTEM
-from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation import eval_queue
 from harness.providers.target import Target
 from harness.registry import credentials, targets
 from harness.registry.credentials import CredentialChange
@@ -99,7 +99,7 @@ def settings(
 def queued(installation: Installation, model: str, suite: str = "replies") -> str:
     ctx = installation.context
     target = targets.add_target(ctx, SYSTEM, Target("sim", model))
-    return worker_supervision.start_run(ctx, SYSTEM, suite, target.id).id
+    return eval_queue.start_run(ctx, SYSTEM, suite, target.id).id
 
 
 def worker(place: Site, run: str) -> subprocess.Popen[bytes]:
@@ -206,7 +206,7 @@ def test_target_and_judge_are_each_asked_with_their_own_stored_key_and_headers(
                 for name, secret in (("sim", TARGET), ("critic", JUDGE)):
                     credentials.put_credential(ctx, SYSTEM, name, CredentialChange(secret))
                 target = targets.add_target(ctx, SYSTEM, Target("sim", "m"))
-                run = worker_supervision.start_run(ctx, SYSTEM, "replies", target.id).id
+                run = eval_queue.start_run(ctx, SYSTEM, "replies", target.id).id
                 assert ctx.workers is not None
                 ctx.workers.start(run)
                 deadline = time.monotonic() + END_S

@@ -10,8 +10,8 @@ from evals.runner.judge_calibration import JudgeBill
 from evals.sim import server
 from evals.suites.configured_suites import ConfiguredSuites
 from harness.evals.ports import EvalJob
-from harness.evals.run_costs import JudgingCost, sum_judging_cost
 from harness.evals.settings import JudgeSettings, SuiteSettings
+from harness.evals.spending import JudgingCost, sum_judging_cost
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.suite_judgement import judge_pairs
 from harness.gate.run import AnswerColumns, Sample, SampleError

@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 import pytest
 from _pytest.mark import ParameterSet
 
-from harness.canary import manual_rollback, operations
+from harness.canary import operations
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import StaleWrite, SwapgateError
@@ -72,7 +72,7 @@ def propose(ctx: Context, actor: Actor, _: str) -> object:
 
 
 def roll_back(ctx: Context, actor: Actor, version: str) -> object:
-    return manual_rollback.roll_back(
+    return operations.roll_back(
         ctx, actor, "chat", reason="complaints", expected_version=int(version)
     )
 
@@ -168,10 +168,10 @@ def test_of_two_who_roll_back_at_once_one_is_refused_also_without_a_version(
     frozen = InterruptedStore(
         world.store,
         at=2,
-        act=lambda: manual_rollback.roll_back(rival, CY, "chat", reason="complaints"),
+        act=lambda: operations.roll_back(rival, CY, "chat", reason="complaints"),
     )
     with pytest.raises(StaleWrite, match="check it again"):
-        manual_rollback.roll_back(
+        operations.roll_back(
             world.context(cast("Store", frozen)), BEN, "chat", reason="complaints"
         )
     incumbent = routes.load_table(world.context()).routes["chat"].incumbent

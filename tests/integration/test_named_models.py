@@ -10,7 +10,7 @@ from harness.frame.errors import AmbiguousName, NotFound
 from harness.frame.people.access import SYSTEM
 from harness.proposals import decisions, fallback_chain, submission
 from harness.proposals.candidates import cost_ratio, estimate
-from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation import eval_queue
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.submission import ProposalRequest
 from harness.providers.models.capabilities import Capabilities
@@ -124,7 +124,7 @@ def test_every_door_reads_the_same_name_and_registers_the_model(
     route = routes.create_route(ctx, SYSTEM, "other", words, settings=settings)
     wish = FallbackRequest(words, waive=WAIVER)
     chain = fallback_chain.add_fallback(ctx, SYSTEM, "chat", wish, reason="a test")
-    run = worker_supervision.queue_run(ctx, ANN, "colours", words)
+    run = eval_queue.queue_run(ctx, ANN, "colours", words)
 
     with ctx.store.read() as tx:
         known = Routing(tx).targets()

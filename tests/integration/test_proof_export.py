@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.app.proof import ProofFindings, verify_proof
-from harness.canary import manual_rollback
+from harness.canary import operations
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM
 from harness.frame.signing.keyring import KeyPurpose, format_keyring, row_payload
@@ -67,7 +67,7 @@ def test_a_rollback_after_the_promotion_is_part_of_the_proof(
     world: SmallInstallation, tmp_path: Path
 ) -> None:
     proposal = world.promoted()
-    manual_rollback.roll_back(world.context(), SYSTEM, "chat", reason="users complained")
+    operations.roll_back(world.context(), SYSTEM, "chat", reason="users complained")
 
     found = verified(tmp_path, format_proof(exported(world, proposal.id)))
 

@@ -7,7 +7,7 @@ from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.frame.signing.audit_log import AuditLog
-from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation import eval_queue
 from harness.providers.records import Credentials
 from harness.providers.target import Provider, Target
 from harness.registry import credentials, registered_providers, targets
@@ -91,7 +91,7 @@ def test_extra_body_does_not_change_under_what_was_proven_with_it(
     )
     registered_providers.change_provider(ctx, SYSTEM, "other", FLEX)  # nothing was asked yet
     targets.add_target(ctx, SYSTEM, Target("other", "good"))
-    worker_supervision.start_run(ctx, SYSTEM, "colours", "other/good", items=5)
+    eval_queue.start_run(ctx, SYSTEM, "colours", "other/good", items=5)
     with pytest.raises(Conflict, match=r"eval runs"):
         registered_providers.change_provider(
             ctx, SYSTEM, "other", ProviderChange(extra_body={})
@@ -111,7 +111,7 @@ def test_a_provider_in_use_is_not_removed(world: SmallInstallation) -> None:
 
     assert [provider.name for provider in registered_providers.list_providers(ctx)] == ["sim"]
     with pytest.raises(NotFound, match="groq"):
-        worker_supervision.start_run(ctx, SYSTEM, "colours", "groq/llama", items=5)
+        eval_queue.start_run(ctx, SYSTEM, "colours", "groq/llama", items=5)
     with world.store.read() as tx:
         assert AuditLog(tx).tail(1)[0].action == "provider.remove"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from harness.canary import manual_rollback, operations
+from harness.canary import operations
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import InputError, NotAllowed, ProofRefused
@@ -174,7 +174,7 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
 def back_to_base(world: SmallInstallation, actor: Actor) -> None:
     world.in_canary("sim/better", ANN)
     operations.operate(world.context(), BEN, "chat", RolloutSignal.PROMOTE, "it is better")
-    manual_rollback.roll_back(world.context(), actor, "chat", reason="customers complain")
+    operations.roll_back(world.context(), actor, "chat", reason="customers complain")
 
 
 def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from benchmarks.gate.gate_benchmark import resample_items
 from benchmarks.gate.score_matrix import close_pairs, load_matrix
-from harness.gate.offline.costs import judge_costs
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
+from harness.gate.offline.suite_claims import judge_costs
 from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.gate.verdict import CostOutcome
 from tests.simulation.test_gate_calibration import BINARY, GRADED, upto

@@ -27,9 +27,9 @@ from harness.gate.online.guardrails import (
     UnitRule,
 )
 from harness.gate.online.key_ledger import KeyClaim, KeyHistory, claim_keys
-from harness.gate.online.next_step import decide_action
 from harness.gate.online.observation import SEGMENTS, ObservationBlock, Segment
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutState, build_unit_rule
+from harness.gate.online.rollout_action import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy, CanaryStep
 from harness.gate.text.explain import explain_rollout

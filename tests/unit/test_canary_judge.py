@@ -17,9 +17,9 @@ from harness.gate.online.guardrails import (
     Guardrails,
     JudgeTally,
 )
-from harness.gate.online.next_step import decide_action
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import RolloutState, build_unit_rule
+from harness.gate.online.rollout_action import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
 from harness.gate.text.explain import RolloutExplanation, explain_rollout

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.canary import duration_estimate, holds, manual_rollback, operations, status
+from harness.canary import duration_estimate, holds, operations, status
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import IllegalTransition, InputError
@@ -187,7 +187,7 @@ def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author
         assert taken_back.find_later_rollback(tx, world.rollout()) is None
     assert taken_back.describe_later_rollback(None) == ""
     world.clock.advance(60)
-    manual_rollback.roll_back(world.context(), BEN, "chat", reason="complaints")
+    operations.roll_back(world.context(), BEN, "chat", reason="complaints")
 
     shown = status.explain_canary(world.context(), "chat").status
     assert shown.rollback is not None

@@ -18,9 +18,9 @@ from harness.gate.online.guardrails import (
     Guardrails,
     guardrail_kind,
 )
-from harness.gate.online.next_step import decide_action
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import RolloutState
+from harness.gate.online.rollout_action import decide_action
 from harness.gate.planning.ramp import TrafficPace, plan_ramp
 from harness.gate.policy import CanaryPolicy, CanaryStep, PeakHours
 from harness.gate.text import explain

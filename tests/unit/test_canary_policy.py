@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from harness.frame.plain_data import canonical_json
 from harness.gate.online.guardrails import ArmSplit, ErrorTally, Guardrail
-from harness.gate.online.next_step import decide_action
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import (
     ActionKind,
@@ -17,6 +16,7 @@ from harness.gate.online.rollout import (
     RolloutState,
     next_state,
 )
+from harness.gate.online.rollout_action import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy, CanaryStep
 from tests.support.store import records

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from harness.canary import duration_estimate
 from harness.frame import formatting
-from harness.gate.online.next_step import missing_duration, peak_reached_at, peak_seconds
+from harness.gate.online.rollout_action import missing_duration, peak_reached_at, peak_seconds
 from harness.gate.planning import ramp
 from harness.gate.planning.ramp import TrafficPace
 from harness.gate.policy import CanaryPolicy, CanaryStep, PeakHours

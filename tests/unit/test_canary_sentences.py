@@ -25,9 +25,9 @@ from harness.gate.online.guardrails import (
     FeedbackTally,
     Guardrail,
 )
-from harness.gate.online.next_step import decide_action
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutState
+from harness.gate.online.rollout_action import decide_action
 from harness.gate.policy import CanaryPolicy, CanaryStep
 from harness.gate.text.explain import explain_rollout
 from tests.support.store.records import PLAIN_BLOCK

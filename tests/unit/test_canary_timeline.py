@@ -8,10 +8,10 @@ import pytest
 from dashboard.theme import DARK, LIGHT, Palette
 from dashboard.views import canary_timeline
 from dashboard.views.canary_timeline import TimelineFrames
-from harness.gate.online import timeline
+from harness.canary import status
+from harness.canary.status import FailureShare, build_timeline
 from harness.gate.online.rollout import RolloutState
 from harness.gate.online.rollout_evidence import collect_evidence
-from harness.gate.online.timeline import FailureShare, build_timeline
 from tests.unit.test_canary_policy import START
 from tests.unit.test_canary_sentences import POLICY, blocks, waiting
 
@@ -59,7 +59,7 @@ def test_a_long_canary_is_thinned_and_keeps_its_end_and_its_steps() -> None:
 
     points = build_timeline(waiting(), [*one, *two])
 
-    assert len(points) <= timeline.MOST_POINTS + 2
+    assert len(points) <= status.MOST_POINTS + 2
     assert points[-1].at == two[-1].closed_at
     first = next(point for point in points if point.weight_bps == 2500)
     assert first.at == two[0].closed_at

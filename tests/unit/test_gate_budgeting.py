@@ -11,12 +11,13 @@ from harness.gate.planning.budget import (
     MAX_EPOCHS,
     DifferenceSpread,
     MeanUsage,
+    PlannedTest,
+    cheapest_design,
     comparison_cost_usd,
     comparison_duration_s,
     measure_spread,
 )
 from harness.gate.planning.claim_advice import ClaimAdvice, advise_claim
-from harness.gate.planning.planned_tests import PlannedTest, cheapest_design
 from harness.gate.suite_plan import Claim, ClaimPopulation, SuitePlan, SuiteRole
 
 pytestmark = pytest.mark.req("F2", "A3")

@@ -23,9 +23,8 @@ from harness.frame.plain_data import from_plain
 from harness.gate.arrays import Floats
 from harness.gate.item_groups import Slice
 from harness.gate.offline.item_tests import MOST_NOISE
-from harness.gate.offline.replay import verdict_bytes
-from harness.gate.offline.verdicts import replay_verdict
-from harness.gate.planning.multiplicity import share_alpha
+from harness.gate.offline.verdicts import replay_verdict, verdict_bytes
+from harness.gate.planning.budget import share_alpha
 from harness.gate.policy import GatePolicy, Policy
 from harness.gate.run import Sample, SampleError
 from harness.gate.suite_plan import (
@@ -36,7 +35,7 @@ from harness.gate.suite_plan import (
     SuiteRole,
 )
 from harness.gate.verdict import VERDICTS, Verdict
-from harness.proposals.evaluation.recomputed_verdict import recompute_verdict
+from harness.proposals.evaluation.recomputation import recompute_verdict
 from harness.routing.proposal import Proposal, ProposalPhase, SuiteRuns
 from tests.support.sampling import sampled
 from tests.support.store.records import PLAIN_SAMPLE

@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
-from harness.gate.offline.costs import CostPair, items_to_show_saving, judge_costs
+from harness.gate.offline.suite_claims import CostPair, items_to_show_saving, judge_costs
 from harness.gate.suite_plan import Claim, SuitePlan
 from harness.gate.verdict import CostFigures, CostOutcome
 from tests.unit.test_gate_verdicts import plan

@@ -18,7 +18,7 @@ from harness.gate.online.fisher import Certificate, add_block, log_odds_e, log_s
 from harness.gate.online.guardrails import FailureTally
 from harness.gate.online.ranking import rank_among
 from harness.gate.online.worker_guard import HARM_GRID
-from harness.gate.planning.multiplicity import holm_test
+from harness.gate.planning.budget import holm_test
 from harness.gate.suite_plan import Claim
 
 FILE = Path(__file__).parent.parent / "golden" / "golden.json"

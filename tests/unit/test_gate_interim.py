@@ -26,7 +26,7 @@ from harness.gate.offline.sequential import (
     judge_batch,
     judge_differences,
 )
-from harness.gate.planning.multiplicity import share_alpha
+from harness.gate.planning.budget import share_alpha
 from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 
 pytestmark = pytest.mark.req("F2", "F4")

@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 
 from harness.gate.offline.pairs import PairedSuite
-from harness.gate.offline.replay import RULES_VERSION, run_ids
 from harness.gate.offline.suite_claims import SuiteClaim
-from harness.gate.offline.verdicts import decide_verdict
+from harness.gate.offline.verdicts import RULES_VERSION, decide_verdict, run_ids
 from harness.gate.run import Sample
 from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.gate.verdict import Failed, Verdict
-from harness.proposals.evaluation.recomputed_verdict import (
+from harness.proposals.evaluation.recomputation import (
     AgreementLevel,
     Recomputation,
     _compared,

@@ -5,8 +5,8 @@ import pytest
 
 from harness.canary import decision, holds, operations
 from harness.canary import status as canary_status
+from harness.canary.audit import RolloutUnit
 from harness.canary.duration_estimate import estimate_for_route
-from harness.canary.rollout_unit import RolloutUnit
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.alerts.records import Alerts

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from harness.evals.proof_validity import list_pin_differences
-from harness.gate.offline.replay import verdict_bytes
-from harness.gate.offline.verdicts import decide_verdict, replay_verdict
+from harness.gate.offline.verdicts import decide_verdict, replay_verdict, verdict_bytes
 from harness.gate.pins import ServedModel, ServedPin, Sighting, find_replacement
 from harness.gate.run import Sample
 from harness.gate.suite_plan import Claim, SuitePin, SuitePlan, SuiteRole

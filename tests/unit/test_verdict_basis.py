@@ -5,8 +5,7 @@ import pytest
 
 from harness.frame.formatting import DASH
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
-from harness.gate.offline.replay import verdict_bytes
-from harness.gate.offline.verdicts import replay_verdict
+from harness.gate.offline.verdicts import replay_verdict, verdict_bytes
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.text.sentences import difference_cells, reason_text
 from harness.gate.text.verdict_sentences import describe_claim

@@ -33,7 +33,7 @@ from harness.app.demo.traffic import DemoAgent, DemoTraffic
 from harness.app.demo.user_traffic import ProposalWatch
 from harness.app.installation import Installation, open_installation
 from harness.app.set_up import SetUpResult, set_up
-from harness.canary import manual_rollback
+from harness.canary import operations
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_count, format_percent, format_span
 from harness.frame.people.principals import OPERATOR
@@ -258,9 +258,7 @@ class DemoShow:
         try:
             agent.take_turn(candidate)
             why = "make demo: back in the middle of an agent's loop"
-            manual_rollback.roll_back(
-                self.installation.context, OPERATOR, agent.route, reason=why
-            )
+            operations.roll_back(self.installation.context, OPERATOR, agent.route, reason=why)
             self.say(f"{agent.route}: rolled back to {INCUMBENT}")
             agent.take_turn(INCUMBENT)
         except SwapgateError as error:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from harness.frame.records.columns import at_least, unique_where
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records
-from harness.gate.drift_check import DriftCheck, DriftWatch
+from harness.gate.drift import DriftCheck, DriftWatch
 from harness.providers.records import target
 from harness.routing.records.runs import eval_run
 

@@ -17,7 +17,7 @@ from harness.gate.offline.suite_judgement import (
     judge_pairs,
     waiting_report,
 )
-from harness.gate.planning.multiplicity import holm_test
+from harness.gate.planning.budget import holm_test
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import HolmFigures, SuiteReport
 

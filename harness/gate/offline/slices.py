@@ -21,7 +21,7 @@ from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.intervals import mean_interval
 from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.pairs import PairedItem, score_difference
-from harness.gate.planning.multiplicity import holm_test
+from harness.gate.planning.budget import holm_test
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import ScorePair, SliceFigures
 

@@ -1,15 +1,173 @@
-"""Judges a suite's whole claim: its scores and, where the claim says so, its costs."""
+"""Judges a suite's whole claim: its scores and, for a cost claim, its costs.
 
+`judge_costs` tests paired costs of the same items, item by item, until the claim is shown,
+refuted or cannot be shown. With a share s to be saved, the null is that the mean of y = (1 - s)
+* incumbent - candidate is at most 0. The test bets on y, in units of a ceiling, as on scores
+(statistics.md §1.3). So the level holds at every moment and for any distribution of costs, as
+long as no item of the candidate costs more than its ceiling. If an item does, the claim cannot
+be shown: a mean of cheap answers would hide a rare expensive answer. (Without a ceiling, data
+can show nothing about a mean: Bahadur & Savage 1956.)
+"""
+
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.gate.offline.costs import judge_costs
+from harness.gate.offline.design import REJECT_LOG_E
+from harness.gate.offline.intervals import mean_interval
 from harness.gate.offline.pairs import PairedSuite
 from harness.gate.offline.slices import merge_clusters
 from harness.gate.offline.suite_judgement import StoppedRun, SuiteJudgement, judge_pairs
 from harness.gate.suite_plan import Claim, SuitePlan
 from harness.gate.text.sentences import cost_reason
 from harness.gate.verdict import CostFigures, CostOutcome, SuiteReport
+
+# US dollars per item of (incumbent, candidate), means over epochs; None if unknown.
+CostPair = tuple[float | None, float | None]
+
+# An item may also cost this multiple of the dearest earlier item: heavy tails appear early.
+COST_HEADROOM: Final = 5.0
+
+# A side without a known cost after this many items has no known price.
+KNOWN_AFTER: Final = 20
+
+_CAP: Final = 0.75
+
+_PRIOR: Final = 0.25
+
+
+class _Bet:
+    """A betting e-process for a mean above 0 of values that are at least -1."""
+
+    def __init__(self, log_level: float, n_max: int) -> None:
+        self._level, self._n_max = log_level, n_max
+        self._n, self._total, self._squares = 0, 0.0, 0.0
+        self.log_e = 0.0
+
+    @property
+    def crossed(self) -> bool:
+        return self.log_e >= self._level
+
+    def add(self, x: float) -> None:
+        spread = self._squares - self._total * self._total / self._n if self._n else 0.0
+        variance = (_PRIOR + max(spread, 0.0)) / (self._n + 1.0)
+        stake = min(math.sqrt(2.0 * self._level / (variance * self._n_max)), _CAP)
+        self.log_e += math.log1p(stake * x)
+        self._n += 1
+        self._total += x
+        self._squares += x * x
+
+
+def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostFigures:
+    """Judges costs item by item, until the claim is decided.
+
+    The ceiling of an item is the larger of two values: plan.cost_ceiling times the mean cost of
+    the incumbent's earlier items, and COST_HEADROOM times the candidate's dearest earlier item.
+    Before the first known cost of the incumbent the test does not bet. A missing cost counts
+    against the claim under test: the candidate's as the ceiling, the incumbent's as 0.
+    """
+    cheaper = _Bet(math.log(1.0 / plan.alpha), plan.n_max)
+    dearer = _Bet(REJECT_LOG_E, plan.n_max)
+    known, total, dearest, used, above = 0, 0.0, 0.0, 0, 0
+    unknown = False
+    for ours, theirs in pairs:
+        used += 1
+        if total > 0.0:
+            ceiling = max(plan.cost_ceiling * total / known, COST_HEADROOM * dearest)
+            above += theirs is not None and theirs > ceiling
+            low, high = _saved(ours, theirs, plan.min_saving, ceiling)
+            cheaper.add(low)
+            dearer.add(-high)
+        if ours is not None:
+            known, total = known + 1, total + ours
+        dearest = max(dearest, theirs or 0.0)
+        unknown = used == KNOWN_AFTER and _unknown(pairs[:used])
+        if above or unknown or cheaper.crossed or dearer.crossed:
+            break
+    outcome = CostOutcome.OPEN
+    if dearer.crossed:
+        outcome = CostOutcome.REFUTED
+    elif above or unknown:
+        outcome = CostOutcome.UNSHOWABLE
+    elif cheaper.crossed:
+        outcome = CostOutcome.SHOWN
+    return _evidence(pairs[:used], plan, outcome, (cheaper.log_e, dearer.log_e), above)
+
+
+def items_to_show_saving(saving: float, plan: SuitePlan) -> int | None:
+    """Estimates how many items show a saving if every answer saves this share; None if never.
+
+    Each item multiplies the evidence by at most 1 + .75 (saving - claimed) / ceiling.
+    """
+    gap = saving - plan.min_saving
+    if gap <= 0.0:
+        return None
+    return math.ceil(math.log(1.0 / plan.alpha) / math.log1p(_CAP * gap / plan.cost_ceiling))
+
+
+def _saved(
+    ours: float | None, theirs: float | None, share: float, ceiling: float
+) -> tuple[float, float]:
+    """Returns the bounds of (1 - share) * ours - theirs in ceilings, within [-1, 1]."""
+    if ours is not None and theirs is not None:
+        y = max(-1.0, min(1.0, ((1.0 - share) * ours - theirs) / ceiling))
+        return y, y
+    least = 0.0 if ours is None else (1.0 - share) * ours / ceiling
+    spent = 1.0 if theirs is None else theirs / ceiling
+    return max(-1.0, min(1.0, least - spent)), 1.0
+
+
+def _unknown(pairs: Sequence[CostPair]) -> bool:
+    """Tells whether a side has no known cost: its price is unknown, or it is free."""
+    return not any(a for a, _ in pairs) or all(b is None for _, b in pairs)
+
+
+def _evidence(
+    pairs: Sequence[CostPair],
+    plan: SuitePlan,
+    outcome: CostOutcome,
+    logs: tuple[float, float],
+    above: int,
+) -> CostFigures:
+    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    saving, low, high = _saving(both)
+    return CostFigures(
+        min_saving=plan.min_saving,
+        outcome=outcome,
+        n_used=len(pairs),
+        incumbent_usd=_mean(a for a, _ in both),
+        candidate_usd=_mean(b for _, b in both),
+        saving=saving,
+        saving_low=low,
+        saving_high=high,
+        log_e=logs[0],
+        log_e_bad=logs[1],
+        missing_incumbent=sum(a is None for a, _ in pairs),
+        missing_candidate=sum(b is None for _, b in pairs),
+        above_ceiling=above,
+    )
+
+
+def _saving(
+    both: Sequence[tuple[float, float]],
+) -> tuple[float | None, float | None, float | None]:
+    """Returns 1 minus the ratio of the means, with its interval by linearisation."""
+    ours = math.fsum(a for a, _ in both)
+    if ours <= 0.0:
+        return None, None, None
+    ratio = math.fsum(b for _, b in both) / ours
+    if not math.isfinite(ratio):
+        return None, None, None
+    mean = ours / len(both)
+    found = mean_interval([1.0 - ratio + (ratio * a - b) / mean for a, b in both])
+    return 1.0 - ratio, *(found or (None, None))
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    known = list(values)
+    return math.fsum(known) / len(known) if known else None
+
 
 # Costs can only add a condition to a pass; a decision of the scores against stays.
 COST_RELEVANT_OUTCOMES: Final = ("passed", "running")

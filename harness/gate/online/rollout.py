@@ -1,7 +1,7 @@
 """A rollout is one canary, with its policy, step and state; this module is its state machine.
 
 `TRANSITIONS` is the table of states and signals; `apply_signal` returns the rollout after a
-signal. `harness.gate.online.next_step` derives signals from data; a person may give
+signal. `harness.gate.online.rollout_action` derives signals from data; a person may give
 `MANUAL_SIGNALS`. `CanaryEnd` names the three ways in which a canary ends without serving the
 route, for all interfaces and the audit log.
 """

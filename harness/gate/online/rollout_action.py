@@ -1,18 +1,34 @@
 """A rollout's decision is an action (`RolloutAction`: hold, advance, pause, promote, roll back)
 with every figure behind it (`RolloutFigures`), as the audit log stores them.
+
+`decide_action` derives it from the rollout's blocks alone; `harness.gate.online.rollout` has
+the table of states. A rollout never advances without data: each step up needs scored exposures
+of this step, its minimum time and its peak hours (`missing_duration`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Self
 
+from harness.frame.formatting import (
+    add_seconds,
+    format_bps,
+    format_estimate,
+    format_harm,
+    format_quantity,
+    format_span,
+)
 from harness.frame.plain_data import ShownAsJson
+from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.observation import ObservationBlock
-from harness.gate.online.rollout import ActionKind, RolloutSignal
+from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
+from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 from harness.gate.online.segment_harm import SegmentHarm, find_segment
+from harness.gate.policy import CanaryStep, PeakHours
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -88,6 +104,7 @@ class RolloutFigures(ShownAsJson):
 
 
 _CONVERTED = {"at", "tripped", "guardrails", "carried", "unproven", "local_abort", "warnings"}
+
 _PLAIN = tuple(f.name for f in fields(RolloutFigures) if f.name not in _CONVERTED)
 
 
@@ -105,3 +122,282 @@ class RolloutAction:
     log_certificate: float
     block: int | None = None  # number of the block that tripped
     figures: RolloutFigures = field(default_factory=RolloutFigures)
+
+
+DAY = timedelta(days=1)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def missing_duration(step: CanaryStep, peak: PeakHours, began: datetime, now: datetime) -> str:
+    """Describes the step's minimum time that is still missing; empty if none is."""
+    lasted_s = (now - began).total_seconds()
+    if lasted_s < 0:
+        # The clock was set back, or is behind the clock of the process that began the step.
+        return f"By this machine's clock the step begins in {_hours(-lasted_s)}"
+    missing_s = step.min_s - lasted_s
+    if missing_s > 0:
+        return f"The step lasts at least {_hours(step.min_s)}: {_hours(missing_s)} are left"
+    missing_s = step.min_peak_s - peak_seconds(peak, began, now) if step.min_peak_s else 0.0
+    if missing_s > 0:
+        return (
+            f"The step lasts at least {_hours(step.min_peak_s)} of peak traffic "
+            f"({peak.start_h} to {peak.end_h} h UTC): {_hours(missing_s)} are left"
+        )
+    return ""
+
+
+def peak_seconds(peak: PeakHours, began: datetime, now: datetime) -> float:
+    """Returns the seconds of peak hours between two moments; 0 if the clock was set back."""
+    lasted = _peak_until(peak, now) - _peak_until(peak, began)
+    return max(timedelta(), lasted).total_seconds()
+
+
+def peak_reached_at(peak: PeakHours, began: datetime, length_s: float) -> datetime:
+    """Returns the first moment with `length_s` seconds of peak hours since `began`.
+
+    length_s: more than 0.
+    """
+    length = _peak_length(peak)
+    days, rest = divmod(_peak_until(peak, began) + timedelta(seconds=length_s), length)
+    if not rest:  # the end of a day's peak, not the next day's start
+        days, rest = days - 1, length
+    return add_seconds(_first_peak(peak), (days * DAY + rest).total_seconds())
+
+
+def _peak_until(peak: PeakHours, at: datetime) -> timedelta:
+    """Returns the length of all peak hours from 1970 to a moment."""
+    days, rest = divmod(at - _first_peak(peak), DAY)
+    length = _peak_length(peak)
+    return days * length + min(rest, length)
+
+
+def _first_peak(peak: PeakHours) -> datetime:
+    return _EPOCH + timedelta(hours=peak.start_h)
+
+
+def _peak_length(peak: PeakHours) -> timedelta:
+    return timedelta(hours=(peak.end_h - peak.start_h) % 24 or 24)
+
+
+def _hours(seconds: float) -> str:
+    return format_span(60 * max(1, round(seconds / 60)))
+
+
+_Choice = tuple[ActionKind, RolloutSignal | None, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    rollout: Rollout
+    evidence: CanaryEvidence
+    step_exposures: int  # at this weight, without blocks in which every unit failed
+    wanted: int
+    log_srm: float
+    late: bool
+    left: timedelta
+    now: datetime
+    last_block: int
+
+
+def decide_action(
+    rollout: Rollout,
+    blocks: Sequence[ObservationBlock],
+    now: datetime,
+) -> RolloutAction:
+    """Decides the action and signal from the data, with every figure behind them. Pure.
+
+    blocks: all blocks of this rollout, of every step, because evidence accumulates.
+    """
+    blocks = sorted(blocks, key=lambda block: block.number)
+    evidence = collect_evidence(blocks, rollout.policy)
+    step, tripped = rollout.current, evidence.block
+    deadline = add_seconds(rollout.step_started_at, step.deadline_s)
+    view = _View(
+        rollout=rollout,
+        evidence=evidence,
+        step_exposures=evidence.exposures_by_weight.get(step.weight_bps, 0),
+        wanted=max(1, step.min_exposures),
+        # An alarm stays until the step ends or a person resumes; then the count starts again.
+        log_srm=worst_log_srm(blocks, rollout.step_started_at),
+        late=now >= deadline,
+        left=deadline - now,
+        now=now,
+        last_block=blocks[-1].number if blocks else 0,
+    )
+    kind, signal, reason = _choose(view)
+    return RolloutAction(
+        kind=kind,
+        signal=signal,
+        reason=reason,
+        log_e=evidence.log_e,
+        distance_to_trip=evidence.distance_to_trip,
+        exposures=evidence.exposures,
+        step_exposures=view.step_exposures,
+        log_certificate=evidence.log_certificate,
+        block=None if tripped is None else blocks[tripped].number,
+        figures=_figures(view),
+    )
+
+
+def _choose(view: _View) -> _Choice:
+    rollout = view.rollout
+    if rollout.baking:
+        return _baking(view)
+    if not rollout.live:
+        return ActionKind.HOLD, None, f"The rollout has ended: {rollout.state.value}."
+    if view.evidence.block is not None:
+        return ActionKind.ROLLBACK, RolloutSignal.HARM, _harm(view)
+    if rollout.state is RolloutState.PAUSED:
+        return ActionKind.HOLD, None, f"Paused: a person resumes or aborts. {_standing(view)}"
+    if rollout.state is RolloutState.WAITING:
+        return _waiting(view)
+    return _measuring(view)
+
+
+def _baking(view: _View) -> _Choice:
+    """Decides while the promotion bakes: every failure of the candidate counts."""
+    rollout, ends = view.rollout, view.rollout.bake_ends_at
+    if view.evidence.block is not None:
+        return ActionKind.ROLLBACK, RolloutSignal.HARM, _harm(view)
+    share = format_bps(rollout.policy.bake_bps)
+    kept = f"the former incumbent keeps {share} as a control. {_standing(view)}"
+    if ends is not None and view.now >= ends:
+        return ActionKind.HOLD, RolloutSignal.BAKED, f"The bake is over. {_standing(view)}"
+    left = format_span((ends - view.now).total_seconds()) if ends else ""
+    return ActionKind.HOLD, None, f"Promoted; for {left} more {kept}"
+
+
+def _waiting(view: _View) -> _Choice:
+    counted = f"{view.step_exposures:,} of {view.wanted:,} canary exposures at {_share(view)}"
+    if view.step_exposures >= view.wanted:
+        return ActionKind.HOLD, RolloutSignal.ENOUGH, f"{counted}: enough. {_standing(view)}"
+    if view.late:
+        lasted_s = (view.now - view.rollout.step_started_at).total_seconds()
+        needed = format_estimate(lasted_s * view.wanted / max(1, view.step_exposures))
+        pace = f": at this pace they take {needed}" if view.step_exposures else ""
+        why = f"{counted} when the step's time was up{pace}. "
+        why += "Too few exposures are no evidence of health: a person decides."
+        return ActionKind.PAUSE, RolloutSignal.SILENT, why
+    return (
+        ActionKind.HOLD,
+        None,
+        f"{counted}, {_left(view)} left. {_standing(view)}",
+    )
+
+
+def _measuring(view: _View) -> _Choice:
+    rollout = view.rollout
+    if view.step_exposures < view.wanted:
+        missing = f"{view.step_exposures:,} of {view.wanted:,} canary exposures can be read"
+        return _open(view, f"{missing} at {_share(view)}")
+    if view.log_srm >= ALARM_LOG_E:
+        return _open(
+            view, "The canary's share of traffic is not the planned share: see routing"
+        )
+    step, began = rollout.current, rollout.step_started_at
+    missing = missing_duration(step, rollout.policy.peak, began, view.now)
+    if view.evidence.slow_in_warm_up:
+        missing = missing or "The canary is slow in its warm-up: later times decide"
+    if missing := missing or _missing_outcomes(view):
+        return _open(view, missing)
+    wanted = view.evidence.certificate_limit
+    if rollout.current.certify and view.evidence.log_certificate < wanted:
+        value, needed = _e(view.evidence.log_certificate), _e(wanted)
+        return _open(view, f"The certificate of no harm is at {value:.2g} of {needed:g}")
+    shown = "certified" if rollout.current.certify else "no evidence of harm beyond tolerance"
+    reason = f"{view.step_exposures:,} exposures at {_share(view)}, {shown}. {_standing(view)}"
+    if rollout.last_step:
+        return ActionKind.PROMOTE, RolloutSignal.PROVEN, reason
+    return ActionKind.ADVANCE, RolloutSignal.STEP_DONE, reason
+
+
+def _missing_outcomes(view: _View) -> str:
+    """Explains that missing outcomes could decide; empty if they could not."""
+    if not view.evidence.rests_on_missing:
+        return ""
+    judged = [e.judging for e in view.evidence.guardrails if e.judging is not None]
+    unread = sum(totals.canary_unjudged + totals.control_unjudged for totals in judged)
+    lost = format_quantity(view.evidence.missing + unread, "outcome")
+    return f"{lost} did not arrive: counted against the canary, they would roll it back"
+
+
+def _open(view: _View, what: str) -> _Choice:
+    if view.late:
+        why = f"{what} when the step's time was up: a person decides. {_standing(view)}"
+        return ActionKind.PAUSE, RolloutSignal.UNDECIDED, why
+    return (
+        ActionKind.HOLD,
+        None,
+        f"{what}, {_left(view)} left. {_standing(view)}",
+    )
+
+
+def _harm(view: _View) -> str:
+    evidence = view.evidence
+    what = next(
+        guardrail
+        for guardrail in evidence.guardrails
+        if guardrail.guardrail is evidence.tripped
+    )
+    where = f" {what.segment.text}." if what.segment else ""
+    return (
+        f"The canary {what.text}; "
+        f"evidence of harm reached the rollback level (e = {_e(evidence.log_e):.3g})"
+        f"{_whose(view)}.{where}"
+    )
+
+
+def _whose(view: _View) -> str:
+    """Describes whose evidence caused the rollback."""
+    if view.evidence.carried:
+        return " in callers that were new to this canary, over all its days"
+    return f" in the callers of day {view.evidence.period} alone"
+
+
+def _standing(view: _View) -> str:
+    return f"Evidence of harm: {format_harm(view.evidence.distance_to_trip)}."
+
+
+def _share(view: _View) -> str:
+    return format_bps(view.rollout.current.weight_bps)
+
+
+def _left(view: _View) -> str:
+    return format_span(view.left.total_seconds())
+
+
+def _figures(view: _View) -> RolloutFigures:
+    canary_evidence, policy = view.evidence, view.rollout.policy
+    return RolloutFigures(
+        at=view.now,
+        last_block=view.last_block,
+        alpha=policy.alpha,
+        rho=policy.rho,
+        rho_ni=policy.rho_ni,
+        p0=policy.p0,
+        log_e_max=canary_evidence.log_e_max,
+        rollback_at=canary_evidence.limit,
+        period=canary_evidence.period,
+        tripped=canary_evidence.tripped,
+        guardrails={evidence.guardrail: evidence for evidence in canary_evidence.guardrails},
+        certificate=_e(canary_evidence.log_certificate),
+        certificate_odds=_e(canary_evidence.log_odds_e),
+        certificate_rate=_e(canary_evidence.log_rate_e),
+        certificate_at=_e(canary_evidence.certificate_limit),
+        log_srm=view.log_srm,
+        blocks=canary_evidence.blocks,
+        canary_units=canary_evidence.exposures,
+        canary_failures=canary_evidence.canary_failures,
+        control_units=canary_evidence.control_units,
+        control_failures=canary_evidence.control_failures,
+        missing=canary_evidence.missing,
+        min_exposures=view.wanted,
+        seconds_left=max(0.0, view.left.total_seconds()),
+        carried=canary_evidence.carried,
+    )
+
+
+def _e(log: float) -> float:
+    # A higher value changes no decision; a double overflows above exp(709).
+    return math.exp(min(log, 700.0))

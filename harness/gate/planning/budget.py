@@ -1,20 +1,32 @@
-"""A comparison's budget: the items that show an effect, the smallest effect that can be shown,
-costs and duration (statistics.md §1.9). It uses the spread of measured differences and the mean
-usage of answers.
+"""A comparison's budget: items, costs, duration and alpha (statistics.md §1.9).
+
+`PlannedTest` predicts which differences a test shows, and `cheapest_design` finds the items and
+epochs for the difference that matters, from the spread of measured differences and the mean
+usage of answers. Multiplicity rules bound false passes over suites and proposals: Holm's test,
+the alpha of repeated looks and of several candidates, and the risk summed over proposals.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import fmean
 from typing import Final
 
 from harness.gate.arrays import special
+from harness.gate.offline.design import interim_items, interim_power
+from harness.gate.offline.intervals import VARIANCE_GUARD
+from harness.gate.offline.item_tests import MOST_NOISE, asked_anew, share_left
+from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 
 # Share of items on which two models within five points differ: .13 to .21 on real suites.
 DISAGREEMENT = 0.20
+
 POWER = 0.8
+
 SLICE_POWER = 0.95
+
 EFFECT = 0.05
 
 
@@ -35,6 +47,7 @@ def slice_effect(sd: float, n: int, level: float) -> float:
 
 
 MAX_EPOCHS: Final = 5
+
 # A spread from fewer pairs is a guess; the default is at least a cautious guess.
 MIN_PAIRS: Final = 30
 
@@ -131,3 +144,179 @@ def _variance(values: Sequence[float]) -> float:
         return 0.0
     mean = fmean(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+_MOST_DRIFT: Final = 8.0  # standard errors; larger effects are always shown
+
+_STEPS: Final = 14
+
+_MOST_ITEMS: Final = 10**7
+
+# The part of the differences' spread that wins and losses share: .33 to .46 on graded suites.
+_SHARED: Final = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTest:
+    """Predicts the test at planned analyses for a suite."""
+
+    alpha: float
+    suite_items: int  # units of the suite
+    planned: int  # units of the planned analyses
+    about_these: bool = False
+    # Share of the differences' variance that comes from asking the same items again.
+    anew: float = 1.0
+    graded: bool = False  # not every difference is -1, 0 or 1
+    margin: float = 0.0  # allowed loss; 0 for a claim without one
+
+    def with_epochs(self, spread: DifferenceSpread, epochs: int) -> "PlannedTest":
+        test = replace(self, graded=spread.graded or epochs > 1)
+        if not self.about_these or not spread.within:
+            return test
+        # For each model, add one item with the maximum noise.
+        noise = spread.within / epochs + 2.0 * MOST_NOISE / self.planned
+        return replace(test, anew=float(asked_anew(noise, spread.sd(epochs) ** 2)))
+
+    def smallest_effect(self, sd: float, items: int) -> float:
+        """Computes the smallest true distance from the null that the test shows with power
+        .8."""
+        return self._reach * self._error(sd, items) + self._unseen(sd, items) / items
+
+    def power(self, sd: float, effect: float, items: int) -> float:
+        shown = (effect - self._unseen(sd, items) / items) / self._error(sd, items)
+        drift = max(-_MOST_DRIFT, min(shown, _MOST_DRIFT))
+        return interim_power(interim_items(items), self.alpha, drift)
+
+    def items_needed(self, sd: float, effect: float) -> int:
+        """Computes how many items show a distance above 0 with power .8."""
+        enough = range(1, _MOST_ITEMS)
+        return enough.start + bisect_left(
+            enough, -effect, key=lambda items: -self.smallest_effect(sd, items)
+        )
+
+    @property
+    def _reach(self) -> float:
+        return _reach(interim_items(self.planned), self.alpha)
+
+    def _error(self, sd: float, items: int) -> float:
+        left = float(share_left(min(1.0, items / self.suite_items), self.anew))
+        guards = VARIANCE_GUARD + self._unseen(sd, items) ** 2
+        variance = sd * sd + guards / items
+        if self.margin and not self.graded:
+            variance = max(variance, self._null_variance(sd * sd))
+        return math.sqrt(left * variance / items)
+
+    def _null_variance(self, disagree: float) -> float:
+        """Computes the score test's variance for equal models."""
+        square = self.margin * self.margin
+        root = disagree * disagree + 4.0 * square * max(0.0, 1.0 - disagree)
+        return (disagree + math.sqrt(root)) / 2.0 - square
+
+    def _unseen(self, sd: float, items: int) -> float:
+        """The unseen loss of graded items (statistics.md §1.17)."""
+        return 1.0 / (1.0 + _SHARED * items * sd * sd / 2.0) if self.graded else 0.0
+
+
+def planned_test(plan: SuitePlan, suite_items: int, spread: DifferenceSpread) -> PlannedTest:
+    test = PlannedTest(
+        plan.alpha,
+        suite_items,
+        plan.n_max,
+        about_these=plan.about_these,
+        margin=0.0 if plan.claim is Claim.SUPERIOR else plan.margin,
+    )
+    return test.with_epochs(spread, plan.epochs)
+
+
+def cheapest_design(
+    spread: DifferenceSpread,
+    effect: float,
+    test: PlannedTest,
+    sides: Sequence[MeanUsage | None],
+) -> DesignOption | None:
+    """Finds the cheapest design that shows the effect; None if the suite has too few items.
+
+    effect: true distance from the null, above 0. If prices are unknown, counts answers.
+    """
+    found = []
+    for epochs in range(2 if test.about_these else 1, MAX_EPOCHS + 1):
+        items = test.with_epochs(spread, epochs).items_needed(spread.sd(epochs), effect)
+        if items <= test.suite_items:
+            cost = comparison_cost_usd(items, epochs, sides)
+            found.append(DesignOption(items, epochs, 2 * items * epochs, cost))
+    return min(found, key=lambda option: (option.answers, option.epochs), default=None)
+
+
+@lru_cache(maxsize=64)
+def _reach(items: tuple[int, ...], alpha: float) -> float:
+    """Returns the distance, in standard errors of the last test, shown with power .8."""
+    low, high = 0.0, _MOST_DRIFT
+    for _ in range(_STEPS):
+        middle = (low + high) / 2.0
+        shown = interim_power(items, alpha, middle) >= POWER
+        low, high = (low, middle) if shown else (middle, high)
+    return high
+
+
+# The rule by which looks share alpha: the first has all of it, all together 1.5 times as much.
+FIRST_FULL: Final = "first_full"
+
+ALL_LOOKS: Final = 1.5
+
+# A candidate whose chance of being shown is lower than this stops, to make room.
+FUTILITY: Final = 0.05
+
+MIN_ALPHA: Final = 1e-6  # no suite can reach a smaller alpha
+
+
+def false_pass_risk(plans: Iterable[SuitePlan]) -> float:
+    """Returns the maximum probability that an unworthy candidate passes all of these plans. A
+    guard suite cannot pass a candidate, so its alpha does not count. Source:
+    intersection-union, Berger 1982.
+    """
+    return max((p.alpha for p in plans if p.role is not SuiteRole.GUARD), default=0.0)
+
+
+def total_risk(risks: Iterable[float]) -> float:
+    """Returns the maximum probability that any passes by luck, for any dependence."""
+    return min(1.0, math.fsum(risks))
+
+
+def ration_alpha(alpha: float, spent: float, budget: float | None) -> float:
+    """Returns alpha, but at most half of the remaining budget, so that it is never exceeded."""
+    return alpha if budget is None else min(alpha, max(0.0, budget - spent) / 2)
+
+
+def share_alpha(plan: SuitePlan, candidates: int) -> SuitePlan:
+    """Returns the plan with its part of alpha, if several candidates are proposed together.
+    Uses Bonferroni's inequality, which holds for any dependence (statistics.md §1.16).
+    """
+    if candidates == 1:
+        return plan
+    alone = plan.combine is None and plan.role is not SuiteRole.GUARD
+    return replace(
+        plan,
+        alpha=plan.alpha / candidates,
+        candidates=candidates,
+        # A guard continues, because it may still find harm. So do suites that are judged
+        # together.
+        futility=FUTILITY if alone else 0.0,
+    )
+
+
+def holm_test(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
+    """Decides which superiority suites are shown if one suffices. Source: Holm 1979."""
+    shown = [False] * len(p_values)
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    for rank, index in enumerate(order):
+        if p_values[index] > alpha / (len(p_values) - rank):
+            break
+        shown[index] = True
+    return tuple(shown)
+
+
+def spend_alpha(alpha: float, look: int) -> float:
+    """Computes the alpha of the `look`-th proposal, counted from 1 (statistics.md §1.8)."""
+    if look < 1:
+        raise ValueError(f"looks are counted from 1, not {look}")
+    return alpha if look == 1 else alpha / (look * (look + 1))

@@ -8,10 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.frame.formatting import format_number, format_percent, format_score
-from harness.gate.offline.costs import items_to_show_saving
+from harness.gate.offline.suite_claims import items_to_show_saving
 from harness.gate.planning import budget
-from harness.gate.planning.budget import POWER, DesignOption, DifferenceSpread, MeanUsage
-from harness.gate.planning.planned_tests import cheapest_design, planned_test
+from harness.gate.planning.budget import (
+    POWER,
+    DesignOption,
+    DifferenceSpread,
+    MeanUsage,
+    cheapest_design,
+    planned_test,
+)
 from harness.gate.suite_plan import Claim, ClaimPopulation, SuitePlan
 
 # Smaller shares of a cost are rounding noise.

@@ -15,8 +15,7 @@ from harness.frame.formatting import (
 from harness.gate.item_groups import MIN_SLICE_UNITS
 from harness.gate.offline.design import EARLY_ENDS, FUTILE, Design
 from harness.gate.offline.sequential import ComparisonEvidence
-from harness.gate.planning.multiplicity import ALL_LOOKS
-from harness.gate.planning.planned_tests import PlannedTest
+from harness.gate.planning.budget import ALL_LOOKS, PlannedTest
 from harness.gate.suite_plan import Claim, SuitePlan
 from harness.gate.verdict import (
     VERDICTS,

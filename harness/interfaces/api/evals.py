@@ -23,7 +23,7 @@ from harness.interfaces.api.frame.endpoint import (
     operation,
 )
 from harness.operations import queries
-from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation import eval_queue
 
 router = APIRouter()
 
@@ -75,7 +75,7 @@ def start_eval(who: SpenderParam, body: EvalBody) -> EvalRun:
     """Queues a run outside any proposal. Its result decides nothing."""
 
     def start(note: NoteMade) -> EvalRun:
-        return worker_supervision.start_run(
+        return eval_queue.start_run(
             who.ctx,
             who.actor,
             body.suite,
@@ -104,7 +104,7 @@ operation(
     router,
     "POST /evals/{run}/cancel",
     "cancel_eval",
-    worker_supervision.cancel_run,
+    eval_queue.cancel_run,
     OverruleBody,
 )
 operation(router, "GET /verdicts/{verdict}", "get_verdict", queries.load_verdict)

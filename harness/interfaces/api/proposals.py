@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from harness.evals.proof_validity import ProofValidity
-from harness.evals.run_costs import JudgingCost
+from harness.evals.spending import JudgingCost
 from harness.frame.idempotency import NoteMade
 from harness.frame.people.access import Role
 from harness.gate.pins import ServedModels

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
 
-from harness.canary import manual_rollback
+from harness.canary import operations
 from harness.frame.pagination import Page
 from harness.frame.plain_data import to_shown
 from harness.gate.suite_plan import SuiteRole
@@ -341,6 +341,6 @@ operation(
     router,
     "POST /routes/{route}/rollback",
     "roll_back_route",
-    manual_rollback.roll_back,
+    operations.roll_back,
     RollbackBody,
 )

@@ -8,7 +8,7 @@ from harness.app.processes import describe_missing_control
 from harness.evals import drift_watches
 from harness.evals.drift_watches import DRIFTED, DriftReport, DriftStatus, describe_comparison
 from harness.frame.formatting import format_excerpt
-from harness.gate.drift_check import DriftCheck, DriftCheckState, DriftEvidence
+from harness.gate.drift import DriftCheck, DriftCheckState, DriftEvidence
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import REASON, command, opt
 from harness.interfaces.cli.frame.output import timestamp

@@ -11,7 +11,7 @@ from datetime import timedelta
 from statistics import fmean
 from typing import Any, Final
 
-from harness.evals.run_costs import sum_judging_cost
+from harness.evals.spending import sum_judging_cost
 from harness.frame.errors import InputError, SignatureInvalid
 from harness.frame.formatting import format_number
 from harness.frame.people.access import Actor, Role

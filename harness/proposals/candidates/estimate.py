@@ -8,8 +8,8 @@ from typing import Final
 from harness.frame.formatting import format_percent, format_score, format_usd
 from harness.frame.records.transaction import Transaction
 from harness.gate.item_groups import MIN_SLICE_UNITS
-from harness.gate.offline.costs import items_to_show_saving
 from harness.gate.offline.slices import look_levels, promotion_waits_for
+from harness.gate.offline.suite_claims import items_to_show_saving
 from harness.gate.planning import budget
 from harness.gate.planning.budget import (
     DISAGREEMENT,
@@ -17,10 +17,11 @@ from harness.gate.planning.budget import (
     DesignOption,
     DifferenceSpread,
     MeanUsage,
+    PlannedTest,
+    planned_test,
     sd_pass_fail,
 )
 from harness.gate.planning.claim_advice import ClaimAdvice, advise_claim
-from harness.gate.planning.planned_tests import PlannedTest, planned_test
 from harness.gate.run import RunBudget, Sample
 from harness.gate.suite_plan import Claim, SuitePlan
 from harness.proposals import submission

@@ -1,8 +1,11 @@
 """The queue of eval runs: the order in which workers take them (`list_queue`), and why a run
 waits. Runs that an open proposal needs come first, then the oldest. A queued run may be on hold
-while its answers could not decide anything yet.
+while its answers could not decide anything yet. The module also supervises eval workers, and
+queues and ends eval runs.
 """
 
+import math
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,13 +14,28 @@ from typing import Final
 from harness.evals import spending
 from harness.evals.month_spending import month_of
 from harness.evals.records.spending import Spending
+from harness.frame.errors import IllegalTransition, InputError, StoreUnavailable
 from harness.frame.formatting import format_quantity
+from harness.frame.idempotency import NoteMade, note_nothing
+from harness.frame.people.access import Actor, Role
+from harness.frame.plain_data import short_hash
 from harness.frame.records.transaction import Transaction
-from harness.gate.run import RUNNABLE_STATES, EvalRun, describe_waits
+from harness.frame.signing.audit import require_reason
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.run import (
+    RUNNABLE_STATES,
+    EvalRun,
+    RunBudget,
+    RunState,
+    describe_waits,
+    manual_order_seed,
+)
 from harness.proposals.evaluation import evaluation
+from harness.registry import data_class_checks, named_models
 from harness.routing.context import Context
-from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.proposal import Proposal, ProposalEvent, ProposalPhase, apply_event
 from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 
 # Lists the newest first; beyond this number the oldest wait until the queue is shorter.
@@ -117,3 +135,231 @@ def _unpaid_runs(tx: Transaction, runs: Iterable[EvalRun], now: datetime) -> Map
 
 def _list_needing(proposals: Iterable[Proposal], run: str) -> Sequence[str]:
     return tuple(proposal.id for proposal in proposals if run in needed_runs([proposal]))
+
+
+MAX_FAILURES = 5
+
+# Signals come from other processes or the machine, so a run survives more of them.
+MAX_KILLS = 20
+
+NO_LIMIT = RunBudget()
+
+# Exit code of a worker that was stopped before it could handle the signal.
+ASKED_TO_END = -signal.SIGTERM
+
+
+def run_once(ctx: Context) -> list[str]:
+    """Collects ended workers and starts needed workers. Returns log lines."""
+    if ctx.workers is None:
+        return []
+    did = collect_ended(ctx)
+    alive = ctx.workers.alive()
+    free = ctx.eval_workers - len(alive)
+    for run in _waiting(ctx):
+        if free <= 0:
+            break
+        if run.id in alive:
+            continue
+        failed = start_worker(ctx, run.id)
+        did.append(failed or f"{run.id}: worker started for {run.suite}")
+        free -= 1
+    return did
+
+
+def start_worker(ctx: Context, run: str) -> str:
+    """Starts a run's worker; returns why it did not start, which counts as a failure."""
+    assert ctx.workers is not None  # noqa: S101 - only processes with workers start them
+    try:
+        with ctx.store.read() as tx:
+            found = EvalRuns(tx).get(run)
+        check_cleared(ctx, found)
+        ctx.workers.start(run)
+    except StoreUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 - for example no free process, or an unknown provider
+        with ctx.store.write() as tx:
+            return fail_run(tx, run, f"no worker could be started: {error}")
+    return ""
+
+
+def check_cleared(ctx: Context, run: EvalRun) -> None:
+    """Checks the data class now, even if it was allowed before. Raises as `check_suite`."""
+    with ctx.store.read() as tx:
+        target = Routing(tx).targets()[run.target]
+    data_class_checks.check_suite(ctx, run.suite, [target])
+
+
+def _waiting(ctx: Context) -> Sequence[EvalRun]:
+    with ctx.store.read() as tx:
+        queue = list_queue(tx, ctx.clock.now())
+    return [queued.run for queued in queue if queued.position]
+
+
+def collect_ended(ctx: Context) -> list[str]:
+    """Releases the leases of this process's ended workers, and counts their failures."""
+    assert ctx.workers is not None  # noqa: S101 - run_once has looked
+    did = []
+    for run, owner, code, words in ctx.workers.reap():
+        with ctx.store.write() as tx:
+            had_it = run in EvalRuns(tx).release(owner)
+            if code == 0 or not (had_it or _died_early(ctx, tx, run, code)):
+                continue
+            most = MAX_KILLS if code < 0 else MAX_FAILURES
+            because = f"the worker ended with {code}: {words}"
+            did.append(fail_run(tx, run, because, most=most))
+    return did
+
+
+def _died_early(ctx: Context, tx: Transaction, run: str, code: int) -> bool:
+    """Tells whether the worker ended before it took its run, and the run still waits."""
+    eval_run = EvalRuns(tx).get(run)
+    waits = eval_run.state in RUNNABLE_STATES and not eval_run.is_leased(ctx.clock.now())
+    return waits and code != ASKED_TO_END
+
+
+def fail_run(tx: Transaction, run: str, because: str, *, most: int = MAX_FAILURES) -> str:
+    """Counts a failure; the run is queued again until it has too many."""
+    EvalRuns(tx).set_state(run, RunState.FAILED, because)
+    failures = EvalRuns(tx).get(run).failures
+    if failures < most:
+        EvalRuns(tx).set_state(run, RunState.QUEUED, because)
+    return f"{run}: {because}, attempt {failures}"
+
+
+def stop_unneeded_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
+    """Stops the runs of a decided proposal that no other open proposal needs.
+
+    Call it after the transaction's first write (a verdict or a proposal), so that no other
+    process can change the needed runs meanwhile.
+    """
+    others = [p for p in Proposals(tx).open() if p.id != proposal.id]
+    because = (
+        "the gate had decided and needed no more answers"
+        if proposal.verdict
+        else "its proposal had ended"
+    )
+    for run in sorted(evaluation.run_ids(proposal) - needed_runs(others)):
+        if EvalRuns(tx).get(run).state in RUNNABLE_STATES:
+            EvalRuns(tx).set_state(run, RunState.STOPPED, because)
+            if ctx.workers is not None:
+                ctx.workers.stop(run)
+
+
+def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
+    """Cancel a run that has not ended, and the open proposals that wait for it.
+
+    Raises NotFound, InputError without a reason, IllegalTransition for an ended run, and
+    NotAllowed if another person's proposal waits for it, unless the actor may refuse that.
+    """
+    actor.require(Role.PROPOSER)
+    because = f"cancelled by {actor.name}: {require_reason(reason, 'to cancel a run')}"
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        if EvalRuns(tx).get(run).state not in RUNNABLE_STATES:
+            raise IllegalTransition(f"the run {run} has ended already: nothing to cancel")
+        for proposal in Proposals(tx).open():
+            if run in needed_runs([proposal]):
+                if proposal.proposer_principal != actor.principal:
+                    actor.require(Role.APPROVER)
+                why = f"its run {run} was {because}"
+                saved = Proposals(tx).save(
+                    apply_event(proposal, ProposalEvent.CANCELLED, now, why)
+                )
+                stop_unneeded_runs(ctx, tx, saved)
+                AuditLog(tx).append(
+                    actor, "proposal.cancelled", f"proposal {proposal.id}", {"reason": why}
+                )
+        EvalRuns(tx).set_state(run, RunState.STOPPED, because)
+        AuditLog(tx).append(actor, "eval.cancel", f"run {run}", {"reason": because})
+        ended = EvalRuns(tx).get(run)
+    if ctx.workers is not None:
+        ctx.workers.stop(run)
+    return ended
+
+
+def has_duplicate(tx: Transaction, run: EvalRun) -> bool:
+    """Tells whether a run with this fingerprint and at least as many items has not ended."""
+    return any(
+        queued.wanted >= run.wanted for queued in EvalRuns(tx).unfinished(run.fingerprint)
+    )
+
+
+def start_run(
+    ctx: Context,
+    actor: Actor,
+    suite: str,
+    target: str,
+    *,
+    items: int | None = None,
+    budget: RunBudget = NO_LIMIT,
+    note_made: NoteMade = note_nothing,
+) -> EvalRun:
+    """Queues an eval run, even if an equal run is queued already."""
+    run = queue_run(ctx, actor, suite, target, items=items, budget=budget, note_made=note_made)
+    assert run is not None  # noqa: S101 - queue_run skips only duplicates of a slot
+    return run
+
+
+def _scheduled_id(suite: str, target: str, slot: str) -> str:
+    """Makes the same id in two control processes, so that the run is added once."""
+    return f"run_{short_hash(f'{suite} {target} {slot}').hex()}"
+
+
+def queue_run(  # noqa: PLR0913 - all parts of a run
+    ctx: Context,
+    actor: Actor,
+    suite: str,
+    target: str,
+    *,
+    items: int | None = None,
+    budget: RunBudget = NO_LIMIT,
+    slot: str = "",
+    note_made: NoteMade = note_nothing,
+) -> EvalRun | None:
+    """Queue one run of a suite on a target, outside any proposal.
+
+    The run decides nothing about a route: its item order differs from a proposal's, so no
+    proposal shares it. An agent's `auto` uses it for a target that is already on the route.
+
+    target: an id or a model's name. slot: the time of a scheduled run. Returns None for a slot
+    that already has a run, or if an equal run has not ended. Raises NotFound for an unknown
+    suite or target.
+    """
+    actor.require(Role.PROPOSER)
+    pin = ctx.suites.pin(suite)
+    with ctx.store.write() as tx:
+        wanted = named_models.register_model(ctx, tx, actor, target)
+    found = wanted.id
+    data_class_checks.check_suite(ctx, suite, [wanted])
+    if items is not None and items < 1:
+        raise InputError(f"a run needs at least one item, not {items}")
+    for limit in (budget.max_tokens, budget.max_cost_usd):
+        if limit is not None and not 0 < limit < math.inf:
+            raise InputError(f"a budget must be above 0 and finite, not {limit}")
+    now = ctx.clock.now()
+    run = EvalRun(
+        id=_scheduled_id(suite, found, slot) if slot else ctx.chance.token("run_"),
+        suite=suite,
+        suite_digest=pin.digest,
+        target=found,
+        order_seed=manual_order_seed(pin.digest),
+        epochs=1,
+        wanted=min(items or pin.items, pin.items),
+        state=RunState.QUEUED,
+        created_at=now,
+        budget=budget,
+    )
+    with ctx.store.write() as tx:
+        if slot and (has_duplicate(tx, run) or not EvalRuns(tx).add_new(run)):
+            return None
+        note_made(tx, run.id)
+        Suites(tx).put(pin, now)
+        if not slot:
+            EvalRuns(tx).add(run)
+        AuditLog(tx).append(
+            actor,
+            "eval.run",
+            f"run {run.id}",
+            {"suite": suite, "target": found, "items": run.wanted},
+        )
+    return run

@@ -1,37 +1,229 @@
 """Recomputes a verdict from its stored samples before Swapgate relies on it (F1), and replays
 it from its inputs (F5). Results are cached by the content of verdict, registration and samples.
+
+A verdict's own inputs do not count as evidence: the terms come from the registration, and the
+pairs from the samples. Figures are compared within TOLERANCE, because another version of a
+numerical library may change the last digit.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
 
 import structlog
 
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
-from harness.frame.errors import EvidenceMismatch, NotFound, SignatureInvalid, StaleEvidence
+from harness.frame.errors import (
+    EvidenceMismatch,
+    NotFound,
+    SignatureInvalid,
+    StaleEvidence,
+    SwapgateError,
+)
+from harness.frame.formatting import add_seconds
 from harness.frame.plain_data import digest, hash_content
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline import verdicts
-from harness.gate.offline.replay import claims_from_json, verdict_bytes
+from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.suite_claims import SuiteClaim
+from harness.gate.offline.verdicts import (
+    RULES_VERSION,
+    claims_from_json,
+    decide_from_claims,
+    report_json,
+    verdict_bytes,
+    verdict_times,
+)
+from harness.gate.pins import ServedModels
 from harness.gate.run import Sample
 from harness.gate.verdict import Verdict
 from harness.proposals.evaluation import evaluation
-from harness.proposals.evaluation.recomputed_verdict import (
-    AgreementLevel,
-    Recomputation,
-    RunSamples,
-    recompute_verdict,
-    remeasure_claim,
-)
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
+
+RunSamples = tuple[Sequence[Sample], Sequence[Sample]]
+
+TOLERANCE: Final = 1e-9
+
+MAX_NAMED: Final = 5  # items and figures named in texts
+
+
+class AgreementLevel(StrEnum):
+    AGREES = "agrees"
+    # Evidence and outcome are the same; a figure differs.
+    FIGURES_DIFFER = "figures_differ"
+    DIFFERS = "differs"
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputation:
+    agreement: AgreementLevel
+    differences: tuple[str, ...] = ()  # as text; empty if all agrees
+
+    @property
+    def agrees(self) -> bool:
+        return self.agreement is AgreementLevel.AGREES
+
+    @property
+    def text(self) -> str:
+        return "; ".join(self.differences)
+
+
+def recompute_verdict(
+    stored: Verdict,
+    proposal: Proposal,
+    samples: Mapping[str, RunSamples],
+) -> Recomputation:
+    """Decides the verdict again from `samples`, by suite, under the registration of `proposal`,
+    and compares it with the stored verdict.
+
+    samples: incumbent's and candidate's, in the run's order, possibly with later samples.
+    """
+    if (rules := stored.inputs.get("rules")) != RULES_VERSION:
+        older = isinstance(rules, int) and rules < RULES_VERSION
+        step = "propose the swap again" if older else "upgrade"
+        return Recomputation(
+            AgreementLevel.FIGURES_DIFFER,
+            (f"rules {rules} decided it, but this version has rules {RULES_VERSION}: {step}",),
+        )
+    try:
+        return _recompute(stored, proposal, samples)
+    except (SwapgateError, AttributeError, ValueError, LookupError, TypeError) as error:
+        # A forged verdict may contain anything.
+        return _differs([f"it cannot be decided again: {type(error).__name__}: {error}"])
+
+
+def _recompute(
+    stored: Verdict,
+    proposal: Proposal,
+    samples: Mapping[str, RunSamples],
+) -> Recomputation:
+    cases = claims_from_json(stored.inputs)
+    found = [*_unregistered(stored, proposal, cases)]
+    again = []
+    for case in cases:
+        sides = samples.get(case.plan.suite, ((), ()))
+        measured, unlike = remeasure_claim(case, sides)
+        found += unlike
+        again.append(measured)
+    if found:
+        return _differs(found)
+    decided = decide_from_claims(stored, again)
+    if decided is None:
+        return _differs(["the stored scores do not decide"])
+    return _compared(stored, decided)
+
+
+def _unregistered(
+    stored: Verdict, proposal: Proposal, cases: Sequence[SuiteClaim]
+) -> Iterator[str]:
+    for name in ("route", "incumbent", "candidate"):
+        if getattr(stored, name) != getattr(proposal, name):
+            yield f"its {name} differs from {proposal.id}"
+    plans = {case.plan.suite: case.plan.as_json() for case in cases}
+    if plans != {plan.suite: plan.as_json() for plan in proposal.plans}:
+        yield f"its suites and terms differ from the registration of {proposal.id}"
+    for case in cases:
+        pair, paired = proposal.runs.get(case.plan.suite), case.paired
+        own = (pair.incumbent, pair.candidate) if pair else ("?", "?")
+        used = (paired.incumbent_run, paired.candidate_run)
+        if not paired.items:  # a side without answers names no run
+            used = (used[0] or own[0], used[1] or own[1])
+        if used != own:
+            yield f"{case.plan.suite}: its runs differ from the runs of {proposal.id}"
+    decided_at, expires_at = verdict_times(stored.inputs)
+    ends = add_seconds(decided_at, proposal.policy.gate.verdict_ttl_s)
+    if (stored.decided_at, stored.expires_at) != (decided_at, expires_at) or ends != expires_at:
+        yield "its times differ from its policy's"
+
+
+def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, list[str]]:
+    """Returns the case with pairs from the samples, and its differences as text."""
+    suite, used = case.plan.suite, case.paired.items
+    try:
+        paired = pair_samples(case.plan, *samples)
+    except SwapgateError as error:
+        return case, [f"{suite}: the stored samples cannot be paired: {error}"]
+    items = paired.items[: len(used)]
+    if len(items) < len(used):
+        return case, [
+            f"{suite}: {len(used)} items were used, but the stored samples have {len(items)}"
+        ]
+    # Later items may have been measured since.
+    again = replace(paired, items=items, blocked=case.paired.blocked)
+    if case.paired.served != ServedModels() and again.served != case.paired.served:
+        return case, [f"{suite}: the stored samples name other served models than the verdict"]
+    unlike = [now.pair.item for before, now in zip(used, items, strict=True) if before != now]
+    if unlike:
+        more = f" and {len(unlike) - MAX_NAMED} more" if len(unlike) > MAX_NAMED else ""
+        named = ", ".join(unlike[:MAX_NAMED])
+        return case, [f"{suite}: items {named}{more} differ from the samples"]
+    return replace(case, paired=again), []
+
+
+def _differs(differences: Sequence[str]) -> Recomputation:
+    return Recomputation(AgreementLevel.DIFFERS, tuple(differences))
+
+
+def _compared(stored: Verdict, again: Verdict) -> Recomputation:
+    if stored.outcome != again.outcome:
+        return _differs(
+            [f"the stored scores give {again.words}, but the verdict is {stored.words}"]
+        )
+    if len(stored.suites) != len(again.suites):
+        return _differs(["the stored scores belong to other suites"])
+    figures: list[str] = []
+    others: list[str] = []
+    for before, now in zip(stored.suites, again.suites, strict=True):
+        for name, is_figure, words in _unlike("", report_json(before), report_json(now)):
+            (figures if is_figure else others).append(f"{before.suite}: {name} {words}")
+    if others:
+        return _differs(others[:MAX_NAMED])
+    if figures:
+        return Recomputation(AgreementLevel.FIGURES_DIFFER, tuple(figures[:MAX_NAMED]))
+    return Recomputation(AgreementLevel.AGREES)
+
+
+def _unlike(name: str, before: Any, now: Any) -> Iterator[tuple[str, bool, str]]:
+    """Yields (name, is a figure, description) of each difference, except sentences."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*before, *now}):
+            if key != "reason":
+                path = f"{name}.{key}" if name else str(key)
+                yield from _unlike(path, before.get(key), now.get(key))
+    elif _listed(before) and _listed(now) and len(before) == len(now):
+        for place, pair in enumerate(zip(before, now, strict=True)):
+            yield from _unlike(f"{name}[{place}]", *pair)
+    elif isinstance(before, float) or isinstance(now, float):
+        if not _close(before, now):
+            yield name, True, f"is {now}, but the verdict has {before}"
+    elif name.startswith("details.") and isinstance(before, str):
+        return  # texts that contain figures
+    elif before != now and not (_listed(before) and list(before) == list(now)):
+        yield name, False, f"is {now}, but the verdict has {before}"
+
+
+def _listed(value: object) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _close(before: object, now: object) -> bool:
+    return (
+        isinstance(before, int | float)
+        and isinstance(now, int | float)
+        and (
+            math.isclose(before, now, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+            or (math.isnan(before) and math.isnan(now))
+        )
+    )
+
 
 log = structlog.get_logger("swapgate.recomputation")
 

@@ -12,8 +12,8 @@ from harness.frame.errors import ConfigError, NotAllowed, NotFound
 from harness.frame.formatting import format_percent
 from harness.frame.records.transaction import Transaction
 from harness.gate.item_groups import SAME_ITEMS_SHARE, ItemGroups, overlap_share
-from harness.gate.planning import multiplicity
-from harness.gate.planning.multiplicity import (
+from harness.gate.planning import budget
+from harness.gate.planning.budget import (
     FIRST_FULL,
     MIN_ALPHA,
     false_pass_risk,
@@ -92,7 +92,7 @@ def ration_alpha(
     )
     candidates = max((plan.candidates for plan in plans), default=1)
     together = false_pass_risk(plans) * candidates
-    most = multiplicity.ration_alpha(together, spent, gate.alpha_budget) / candidates
+    most = budget.ration_alpha(together, spent, gate.alpha_budget) / candidates
     if most < MIN_ALPHA:
         raise NotAllowed(
             f"route {route!r} has spent {format_percent(spent, significant=2)} of the "
@@ -298,7 +298,7 @@ def charge_alpha(
 ) -> tuple[SuitePlan, ...]:
     """Gives each plan its alpha. Raises NotAllowed if the policy's `alpha_budget` is spent."""
     charged = [
-        multiplicity.share_alpha(
+        budget.share_alpha(
             with_alpha(tx, pin, plan, gate, candidate, lineage),
             place.candidates,
         )

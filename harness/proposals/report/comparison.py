@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.evals import proof_validity
 from harness.evals.proof_validity import ProofValidity
-from harness.evals.run_costs import JudgingCost, sum_judging_cost
+from harness.evals.spending import JudgingCost, sum_judging_cost
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.intervals import (
     mean_interval,

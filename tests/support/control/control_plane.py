@@ -27,7 +27,7 @@ from harness.frame.ports import Chance, Clock
 from harness.frame.records.transaction import Transaction
 from harness.frame.runtime.clock import CronCalendar
 from harness.frame.runtime.encryption import FernetCipher, new_key
-from harness.gate.drift_check import DriftPolicy
+from harness.gate.drift import DriftPolicy
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout
 from harness.gate.pins import ServedModel

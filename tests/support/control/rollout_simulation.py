@@ -21,7 +21,7 @@ import structlog
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.canary import manual_rollback, operations
+from harness.canary import operations
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import ProofRefused, RevisionConflict, SwapgateError
@@ -400,7 +400,7 @@ class Life:
         self._say(f"a person: {signal.value if signal else 'rollback'} {name}")
         if signal is None:
             roll_back = partial(
-                manual_rollback.roll_back, self.other, BEN, name, reason="an incident"
+                operations.roll_back, self.other, BEN, name, reason="an incident"
             )
             self._attempt(roll_back)
         else:

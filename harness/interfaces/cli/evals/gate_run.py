@@ -26,7 +26,7 @@ from harness.app.installation import config_file, read_dotenv
 from harness.app.set_up import temporary_installation
 from harness.config.routing import target_seed
 from harness.config.source_locations import parse_file
-from harness.evals.run_costs import sum_cost_so_far
+from harness.evals.spending import sum_cost_so_far
 from harness.frame.errors import InputError, SpendingPaused
 from harness.frame.people.principals import OPERATOR
 from harness.frame.plain_data import digest

@@ -16,8 +16,7 @@ from harness.frame.text_files import csv_rows
 from harness.gate.item_groups import MIN_SLICE_UNITS, SLICE_VALUE, Slice, guard_slices
 from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score
 from harness.gate.offline.suite_judgement import judge_pairs
-from harness.gate.planning.budget import EFFECT
-from harness.gate.planning.planned_tests import PlannedTest
+from harness.gate.planning.budget import EFFECT, PlannedTest
 from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.gate.verdict import ScorePair, SuiteReport
 from harness.interfaces.cli.evals.file_decision import FileTerms

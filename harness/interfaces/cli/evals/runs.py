@@ -8,7 +8,7 @@ from statistics import fmean
 import click
 
 from harness.app.processes import describe_missing_control
-from harness.evals.run_costs import sum_cost_so_far
+from harness.evals.spending import sum_cost_so_far
 from harness.frame.formatting import (
     DASH,
     format_excerpt,
@@ -24,7 +24,7 @@ from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import TIMED_OUT, Progress, follow
 from harness.operations import queries
-from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation import eval_queue
 from harness.proposals.evaluation.eval_queue import QueuedRun, load_queue
 from harness.proposals.report import comparison
 from harness.routing.context import Context
@@ -61,7 +61,7 @@ def run_suite(
     """
     context = session.context_with_providers
     budget = RunBudget(max_tokens, max_cost)
-    run = worker_supervision.start_run(
+    run = eval_queue.start_run(
         context, session.actor, suite, target, items=items, budget=budget
     )
     if advice := describe_missing_control(session.settings.control):
@@ -162,7 +162,7 @@ def _queue_json(queued: QueuedRun | None) -> dict[str, object]:
 @command(eval_group)
 def cancel(session: Session, run: str, *, reason: str = REASON) -> None:
     """End a run for good; a proposal that waits for it is cancelled with it."""
-    ended = session.decide(worker_supervision.cancel_run, run, reason)
+    ended = session.decide(eval_queue.cancel_run, run, reason)
     output.answer(ended, f"{run} is cancelled")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from harness.evals.run_costs import sum_cost_so_far
+from harness.evals.spending import sum_cost_so_far
 from harness.frame.formatting import format_bps
 from harness.frame.records.transaction import Transaction
 from harness.gate.online.rollout import Rollout

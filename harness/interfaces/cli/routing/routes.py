@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import click
 
 from harness.app import seed
-from harness.canary import manual_rollback
+from harness.canary import operations
 from harness.canary.canary_state import describe_change
 from harness.frame.formatting import (
     DASH,
@@ -245,9 +245,7 @@ def rollback(
     reason: str = REASON,
 ) -> None:
     """Restore a former incumbent. Needs no proof; ends a live canary."""
-    found = session.decide(
-        manual_rollback.roll_back, name, to_version=to_version, reason=reason
-    )
+    found = session.decide(operations.roll_back, name, to_version=to_version, reason=reason)
     output.answer(found, f"route {name} is served by {_name_incumbent(session, found)} again")
 
 
