@@ -168,8 +168,8 @@ def _sign_out() -> None:
     try:
         if (found := _find_session()) is not None:
             dashboard_sessions.end(ctx, found)
-        # A single sign-on that exists beside a session by a key has a cookie that is valid for
-        # a month: it would sign the visitor in again.
+        # Beside a session by a key, the cookie of single sign-on is valid for a month: it would
+        # sign the visitor in again.
         with suppress(NotAllowed):
             if (other := _find_sign_on()) is not None:
                 dashboard_sessions.end(ctx, other)
@@ -210,7 +210,7 @@ def attempt(
     refused: str = page_frame.UNCHANGED,
 ) -> None:
     """Runs an action with the role that the key has now, then reruns the page or shows the
-    refusal. refused: text that tells what holds after a refusal.
+    refusal. refused: text about the state after a refusal.
     """
     docs_page, holds = "", page_frame.UNCHANGED
     try:

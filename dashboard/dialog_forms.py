@@ -28,8 +28,8 @@ NOT_NOW = "This dialog cannot open now"
 UNCHANGED = "Nothing was changed."
 RELOAD = "Reload the page to see the present state."
 OUR_ERROR = "An unexpected error; its details are in the dashboard's log."
-REASON_MISSING = "The button works once a reason stands here."
-NAME_MISSING = "The button works once the name stands here."
+REASON_MISSING = "Write a reason to enable the button."
+NAME_MISSING = "Write the name to enable the button."
 TYPE_A_MODEL: Final = "Choose, or type PROVIDER/MODEL"
 HEIGHT_PX: Final = 72  # of a field for JSON
 

@@ -73,7 +73,9 @@ def show() -> None:
         note = f"Rollout {rollout.id}. {canary_text.HISTORY_NOTE}"
         st.html(markup.listing("Actions", note, moves, "No action since it started."))
     st.html(
-        markup.section("Kill switch", "It needs no canary: it forces one model or provider.")
+        markup.section(
+            "Kill switch", "The switch needs no canary: it forces one model or provider."
+        )
     )
     show_openers([route_holds.throw.opener(route)])
     shadows.show(routes)

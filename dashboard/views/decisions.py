@@ -164,7 +164,7 @@ def why_not_approve(
     if actor is None or why:
         return why
     if proposal.proposer_principal == actor.principal and not proposal.self_approval:
-        return f"{actor.name} proposed this, so somebody else has to approve it."
+        return f"{actor.name} proposed this, so another person must approve it."
     return ""
 
 

@@ -166,7 +166,7 @@ def _management(found: Sequence[KeySummary]) -> None:
         "Each key belongs to a person or service, with a role in API, command line and "
         "dashboard."
     )
-    nobody = "There is no management key: only the operator of this machine can act."
+    nothing = "There is no management key: only the operator of this machine can act."
     by_name = sorted(found, key=lambda key: (key.principal_name.casefold(), key.created_at))
     rows = [
         {
@@ -177,7 +177,7 @@ def _management(found: Sequence[KeySummary]) -> None:
         }
         for key in by_name
     ]
-    st.html(markup.listing("Management keys", note, rows, nobody))
+    st.html(markup.listing("Management keys", note, rows, nothing))
 
 
 def _spending() -> None:
@@ -215,10 +215,10 @@ _KINDS: Final = {
 def _person_cells(view: PersonView) -> markup.Row:
     way = f"single sign-on at {view.issuer}" if view.issuer else _KINDS[view.kind]
     if view.person:
-        said = (
+        relation = (
             "no other person here" if view.person == view.name else f"the same as {view.person}"
         )
-        declared = noted(escape(said), f"declared by {view.declared_by}: {view.reason}")
+        declared = noted(escape(relation), f"declared by {view.declared_by}: {view.reason}")
     elif view.issuer:
         declared = state(Label("?", "not declared yet", Tone.UNDECIDED))
     else:
@@ -257,7 +257,7 @@ def _people() -> None:
         )
 
 
-@dialog("Declare who somebody is", Role.ADMIN, "declaration", "group", width="medium")
+@dialog("Declare a person", Role.ADMIN, "declaration", "group", width="medium")
 def declare(form: Form, known: Sequence[PersonView]) -> None:
     lacks = "Choose two names and give a reason: the audit log keeps it."
     names = [view.name for view in known if view.kind is not PrincipalKind.LOCAL]

@@ -11,7 +11,7 @@ import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
 from dashboard.labels import Label, Tone
-from dashboard.markup import escape, noted, strong
+from dashboard.markup import escape, strong
 from harness.frame.alerts.alert import NO_SINK, Severity
 from harness.frame.alerts.alerts import AlertView
 from harness.frame.formatting import DASH, format_score
@@ -194,7 +194,7 @@ def _alert_cells(alert: AlertView) -> markup.Row:
     if alert.open:
         about += f"<br>{markup.docs_link(f'runbook#{alert.kind}', labels.RUNBOOK)}"
     return {
-        "Alert": noted(title, text),
+        "Alert": f'{title}<br><span class="note">{markup.rich(text)}</span>',
         "About": about,
         "Severity": markup.state(Label(symbol, alert.severity.name.lower(), tone)),
         "First seen": escape(labels.date_time(alert.first_seen)),

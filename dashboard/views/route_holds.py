@@ -66,7 +66,7 @@ def freeze_openers(route: str) -> list[Opener]:
 
 
 @dialog(
-    "Freeze: no canary opens or goes on", Role.APPROVER, "freeze", "ac_unit",
+    "Freeze: no canary opens or advances", Role.APPROVER, "freeze", "ac_unit",
     label="Freeze …", width="medium",
 )  # fmt: skip
 def add(form: Form, route: str) -> None:
@@ -123,7 +123,7 @@ def throw(form: Form, route: str) -> None:
     reach = form.reach(route)
     force = form.choose(
         "force", "Send all requests to", _list_forces(route), format_func=_name_force,
-        need="Choose what is forced first.", placeholder="Choose a model or a provider",
+        need="Choose a model or a provider first.", placeholder="Choose a model or a provider",
     )  # fmt: skip
     lasts = st.selectbox("How long", list(SWITCH_LASTS), key=form.key("lasts"))
     preview = None

@@ -145,22 +145,24 @@ def load_comparison_view(ctx: Context, proposal: str) -> ComparisonView:
         digests = side.incumbent_run.suite_digest, side.candidate_run.suite_digest
         if len(set(digests)) > 1:
             with ctx.store.read() as tx:
-                ours, theirs = map(Suites(tx).get, digests)
+                first, second = map(Suites(tx).get, digests)
             differing[side.plan.suite] = [
                 words
                 for name, words in PINS.items()
-                if getattr(ours, name) != getattr(theirs, name)
+                if getattr(first, name) != getattr(second, name)
             ]
     titles = {**mean, **page_frame.titles(ctx)}
     return ComparisonView(found, titles, differing, ctx.clock.now())
 
 
 def _index_side(side: SuiteAnswers, used: Collection[str] | None) -> pd.DataFrame:
-    ours, theirs = side.figures.incumbent, side.figures.candidate
-    before = dict(zip(zip(ours.item, ours.epoch, strict=True), ours.strict, strict=True))
+    incumbent, candidate = side.figures.incumbent, side.figures.candidate
+    before = dict(
+        zip(zip(incumbent.item, incumbent.epoch, strict=True), incumbent.strict, strict=True)
+    )
     rows = []
     for item, epoch, position, score in zip(
-        theirs.item, theirs.epoch, theirs.position, theirs.strict, strict=True
+        candidate.item, candidate.epoch, candidate.position, candidate.strict, strict=True
     ):
         if (item, epoch) in before and (used is None or item in used):
             was = before[item, epoch]

@@ -106,7 +106,7 @@ def running_parts(status: ShadowStatus, now: datetime) -> Sequence[str]:
     """Renders a running shadow as separate parts: state, facts, and pairs by check."""
     shadow = status.shadow
     heading = (
-        f"<h2>{escape(shadow.candidate.name)} beside {escape(shadow.route)}</h2>"
+        f"<h2>{escape(shadow.candidate.name)}, shadow of {escape(shadow.route)}</h2>"
         f"<p>{markup.state(WORSE if status.harm else MIRRORING)} "
         f"{faint(labels.left(shadow.expires_at, now))}</p>"
     )

@@ -272,7 +272,7 @@ def _ask_judge(form: Form) -> JudgeSettings | None:
 
 
 @dialog(
-    "Delete what a user said and got", Role.ADMIN, "delete-user", "person_remove",
+    "Delete a user's content", Role.ADMIN, "delete-user", "person_remove",
     label="Delete a user's content …", width="medium",
 )  # fmt: skip
 def delete_user(form: Form) -> None:

@@ -58,7 +58,7 @@ def test_neither_a_double_click_nor_enter_ends_a_canary_by_accident(
     button = page.get_by_role("button", name="Abort the canary")
     dialog = page.get_by_role("dialog")
     button.press("Enter")
-    expect(dialog).to_contain_text("The button works once a reason stands here.")
+    expect(dialog).to_contain_text("Write a reason to enable the button.")
     for key in ("Enter", "Space", "Escape"):
         page.keyboard.press(key)
     expect(dialog).to_have_count(0)

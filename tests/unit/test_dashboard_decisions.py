@@ -182,7 +182,7 @@ def test_a_swap_is_proposed_with_its_price_shown_and_a_busy_route_says_what_is_o
     monkeypatch.setattr(current_user, "signed_in", lambda: ANA)
     page = shown(monkeypatch, house.config, "compare", {"id": house.proposals["awaiting"]})
     assert ("Approve", False) in _reads(page)
-    assert "ana proposed this, so somebody else has to approve it." in text(page)
+    assert "ana proposed this, so another person must approve it." in text(page)
 
 
 @pytest.mark.req("C4", "F2")
