@@ -23,8 +23,7 @@ SIGN_IN: Final = (
 )
 READING_ONLY: Final = "You can read without signing in."
 SIGN_IN_BROKEN: Final = (
-    "The database does not answer, so sign-in does not work now. The dashboard's log has the "
-    "reason."
+    "The database does not answer, so sign-in does not work now: see the log."
 )
 
 
@@ -72,8 +71,7 @@ def _ask_sign_on(why: str) -> None:
     st.html(f'<p class="sg">{link}</p>')
     st.html(_account_line("Or with a key or a link:", sign_in_address()))
     if st.user.get("is_logged_in"):
-        # The server knows this visitor, but Swapgate refused the account: another account may
-        # work.
+        # The server knows the visitor; another account may be allowed here.
         st.button("Sign out there", type="tertiary", on_click=st.logout)
 
 
@@ -209,9 +207,7 @@ def attempt(
     *,
     refused: str = page_frame.UNCHANGED,
 ) -> None:
-    """Runs an action with the role that the key has now, then reruns the page or shows the
-    refusal. refused: text about the state after a refusal.
-    """
+    """Acts with the role that the key has now. refused: the state after a refusal, in words."""
     docs_page, holds = "", page_frame.UNCHANGED
     try:
         actor, why = _find_actor()

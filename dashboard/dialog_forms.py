@@ -46,9 +46,7 @@ class Opener:
 
 
 def show_openers(openers: Sequence[Opener], *, explain: Sequence[Opener] | None = None) -> None:
-    """Shows a row of buttons. explain: the buttons whose refusals are explained below; all of
-    them by default.
-    """
+    """Shows a row of buttons. explain: those whose refusals are explained below; or all."""
     with st.container(horizontal=True):
         for opener in openers:
             why = current_user.why_not(opener.role) or opener.missing
@@ -63,9 +61,7 @@ def show_openers(openers: Sequence[Opener], *, explain: Sequence[Opener] | None 
 
 
 def describe_refusals(openers: Sequence[Opener]) -> str:
-    """Explains why buttons are disabled: each reason once, and with several roles, which button
-    needs which role.
-    """
+    """Explains disabled buttons: each reason once, or which button needs which role."""
     refused: dict[Role, list[str]] = {}
     for opener in openers:
         if current_user.why_not(opener.role):

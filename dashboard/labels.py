@@ -69,15 +69,13 @@ VERDICT_LABELS: Final[Mapping[str, Label]] = {
     "running": Label("◷", "NOT DECIDED YET", Tone.NEUTRAL),
 }
 
-# Results of a slice's test, which looks for a loss alone: it never shows that a slice is as
-# good.
+# Results of a slice's test, which can show a loss alone, and never that it is as good.
 SLICE_LABELS: Final[Mapping[str, Label]] = {
     "worse": Label("✕", "shown worse", Tone.WORSE),
     "kept": Label("=", "no loss shown", Tone.NEUTRAL),
     "untested": Label("?", "too few items", Tone.UNDECIDED),
 }
 
-# A suite that counts only in the weighted mean.
 MEMBER_LABELS: Final[Mapping[str, Label]] = {
     "member": Label("◐", "counts in the mean", Tone.NEUTRAL),
 }
@@ -106,7 +104,6 @@ def phase_label(proposal: Proposal) -> Label:
     return Label(label.symbol, proposal.phase_text, Tone.NEUTRAL)
 
 
-# Symbol and tone of each kind of canary state; the state itself has the words.
 CANARY_SIGNS: Final[Mapping[CanaryStateKind, tuple[str, Tone]]] = {
     CanaryStateKind.ROLLED_BACK: ("✕", Tone.WORSE),
     CanaryStateKind.ABORTED: ("✕", Tone.NEUTRAL),
@@ -191,9 +188,8 @@ def describe_change(
     amount: Callable[[float, float], str] | None = None,
     least: float = 0.0,
 ) -> FigureChange:
-    """Describes a change of a figure of which less is better. words: for less, and for more.
-    amount: writes a difference from the former value. least: the smallest difference that
-    counts, beside CLEAR.
+    """Describes a change of a figure; less is better. words: for less, and for more. amount:
+    writes a difference from the former value. least: the smallest that counts, beside CLEAR.
     """
     was = f"was {write(old)}"
     if new is None or old is None:

@@ -175,9 +175,7 @@ Row = Mapping[str, str]  # of a table: cells of HTML by their column's head, a t
 
 
 def table(rows: Iterable[Row], *, stacked: bool = False) -> str:
-    """Renders a table that scrolls sideways if it is too wide; empty without a row. stacked: on
-    a phone, each row becomes a block with its heads beside the cells.
-    """
+    """Renders a table; empty without a row. stacked: on a phone, each row becomes a block."""
     cells = [list(row.items()) for row in rows]
     if not cells:
         return ""
@@ -221,9 +219,7 @@ def changes(heads: tuple[str, str, str], rows: Iterable[tuple[str, str, str]]) -
 
 
 def steps(plan: Sequence[tuple[str, str]], now: int | None, words: str = "now") -> str:
-    """Renders a canary's steps. plan: (share, conditions to leave the step). now: the current
-    step, marked with `words`.
-    """
+    """Renders a canary's steps. plan: (share, conditions to leave it). now: its index."""
     mark = f" ◂ {escape(words)}"
     cells = "".join(
         f'<div class="step{" now" if at == now else ""}"><b>{escape(share)}'

@@ -70,9 +70,7 @@ def visitor() -> Actor | None:
 
 
 def context() -> Context:
-    """Returns the context of the use cases. Raises NotAllowed if reading needs a sign-in and
-    the visitor is unknown, also in a thread that makes a download.
-    """
+    """Returns the use cases' context. Raises NotAllowed if reading needs an absent visitor."""
     ctx = installation().context
     if visitor() is None and needs_sign_in():
         raise NotAllowed(NOT_SIGNED_IN)
@@ -99,9 +97,7 @@ def needs_sign_in() -> bool:
 
 
 def is_open() -> bool:
-    """Tells whether the installation can be opened, else shows the error. Under single sign-on,
-    only the log has the reason.
-    """
+    """Tells whether the installation opens. Under single sign-on, only the log says why not."""
     if _Process.sign_on is None:
         return _guard("The dashboard", installation)
     try:
@@ -234,9 +230,7 @@ def find(
 
 
 def show_no_route() -> None:
-    show_empty(
-        "Make the first route on Overview, or by this command:", "swapgate init --guided"
-    )
+    show_empty("Make one on Overview, or by this command:", "swapgate init --guided")
 
 
 def ask_filter(label: str, key: str, placeholder: str) -> str:

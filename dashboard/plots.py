@@ -101,9 +101,8 @@ def quality_against_cost(
     model beats in both. frame: name, score, low, high (points of 100), usd (of 1,000 answers),
     standing, line (whether it is on the line). standings: labels and shapes.
     """
-    marks = [
-        (label, shape) for label, shape in standings if label.words in set(frame["standing"])
-    ]
+    present = set(frame["standing"])
+    marks = [(label, shape) for label, shape in standings if label.words in present]
     legend = top_legend(symbolSize=110)
     tones = {label.words: palette.colour_for(label.tone) for label, _ in marks}
     colour = named(alt.Color, "standing:N", tones, legend)
@@ -113,7 +112,6 @@ def quality_against_cost(
     x = alt.X(
         "usd:Q",
         title="US dollars for 1,000 answers",
-        # Room for the names, which are above and right of the points.
         scale=alt.Scale(domain=[0, float(frame["usd"].max() or 1.0) * 1.2], nice=False),
         axis=alt.Axis(tickCount=7),
     )

@@ -94,9 +94,7 @@ class OwnOrigin:
 
 
 def _is_stranger(scope: Scope) -> bool:
-    """Tells whether a page of another origin sent this. A request without an Origin is not from
-    a browser's page, so it carries only the sender's own cookie.
-    """
+    """A request without an Origin is not from a page, and has only the sender's cookie."""
     connection = HTTPConnection(scope)
     return "origin" in connection.headers and not sign_in_page.is_own_page(connection)
 
@@ -151,9 +149,7 @@ def run(config: Path | None, host: str, port: int) -> None:
 
 
 def sign_on_secrets(settings: Settings) -> dict[str, SecretsValue] | None:
-    """Builds the secrets for `st.login`. Raises ConfigError without the client's secret or
-    Authlib.
-    """
+    """Builds `st.login`'s secrets. Raises ConfigError without client secret or Authlib."""
     oidc = settings.ui.oidc
     if oidc is None:
         return None
@@ -287,9 +283,7 @@ SIGN_ON_ROUTE: Final = Route(sign_in_page.SIGN_ON_PATH, begin, methods=["GET"])
 
 
 class SignOnReturn:
-    """Redirects a visitor who returns from the OpenID Connect server to the page before, and
-    marks cookies as secure under TLS.
-    """
+    """Redirects from single sign-on to the page before; marks cookies as secure under TLS."""
 
     def __init__(self, app: ASGIApp, public_url: str) -> None:
         self._app = app
@@ -321,9 +315,7 @@ class SignOnReturn:
 
 
 def _remembered(headers: Headers) -> str | None:
-    """Reads the page before. Other ports of this host can write the cookie, so only a page of
-    the dashboard counts.
-    """
+    """Other ports of this host can write the cookie, so only a dashboard's page counts."""
     cookies: SimpleCookie = SimpleCookie()
     for line in headers.getlist("cookie"):
         cookies.load(line)

@@ -69,11 +69,9 @@ def ask_whether(frame: PageFrame, link: str, actor: Actor, before: Actor | None)
         who += ", the operator of this machine"
     now = ""
     if before is not None:
-        now = (
-            f"<p>You are signed in as {strong(before.name)}; signing in ends that session.</p>"
-        )
+        now = f"<p>You are signed in as {strong(before.name)}; that session ends then.</p>"
     field = (
-        f"<p>This link signs you in as {who}. Swapgate records your actions under this "
+        f"<p>This link signs you in as {who}. The audit log records your acts under this "
         "name.</p>"
         f'{now}<input type="hidden" name="link" value="{escape(link)}">'
         f'<button name="confirm" value="yes">Sign in as {escape(actor.name)}</button>'

@@ -43,8 +43,7 @@ def show() -> None:
         _events(page, selection, now)
     else:
         page_frame.show_empty(
-            "The log keeps every change by people and by Swapgate. This command makes the "
-            "first:",
+            "The log keeps all changes by people and by Swapgate. The first change:",
             "swapgate init",
         )
     page_frame.copy_as_cli(["audit", "tail", "-n", str(MOST_EVENTS), *_options(selection)])

@@ -72,18 +72,13 @@ def show() -> None:
         moves = canary_text.history_rows(rollout, canary_status.list_canary_moves(ctx, rollout))
         note = f"Rollout {rollout.id}. {canary_text.HISTORY_NOTE}"
         st.html(markup.listing("Actions", note, moves, "No action since it started."))
-    st.html(
-        markup.section(
-            "Kill switch", "The switch needs no canary: it forces one model or provider."
-        )
-    )
+    st.html(markup.section("Kill switch", "Forces one model or provider; no canary is needed."))
     show_openers([route_holds.throw.opener(route)])
     shadows.show(routes)
     page_frame.copy_as_cli(["canary", "explain", route], ["shadow", "status"])
 
 
 def show_proposed(status: RouteStatus) -> None:
-    """Shows the open proposal of a route whose canary has not opened."""
     proposal, candidate = status.open_proposal, status.proposed
     if proposal is None or candidate is None:
         return
@@ -162,20 +157,15 @@ TAKE_BACK = "Bring the old model back"
 ENDED = "The canary has ended, so there is nothing to pause, resume or abort."
 LAST = "There is no further step: the promotion comes next."
 OBSERVED = (
-    "Observe only: the canary continues only after `control.observe_only` is removed from "
-    "the configuration. You can abort it."
+    "Observe only: the canary continues after `control.observe_only` is removed. You can "
+    "abort it."
 )
-FROZEN = (
-    "The route is frozen: the canary continues when the freeze ends. Abort, rollback "
-    "and kill switch work."
-)
+FROZEN = "The route is frozen: the canary continues after the freeze. You can abort it."
 HARM = "The evidence calls for a rollback, so the canary cannot advance."
 
 
 def show_controls(status: CanaryStatus) -> None:
-    """Shows the buttons, and why a button is disabled. Abort is disabled only for lack of a
-    role.
-    """
+    """Explains disabled buttons; Abort is disabled only for lack of a role."""
     ctx, route = page_frame.context(), status.rollout.route
     off = dict.fromkeys(freezes.list_frozen_signals(ctx, route), FROZEN)
     off |= dict.fromkeys(OBSERVED_SIGNALS if ctx.observe_only else (), OBSERVED)
@@ -196,9 +186,6 @@ def show_controls(status: CanaryStatus) -> None:
 
 
 def list_buttons(status: CanaryStatus) -> dict[RolloutSignal, str]:
-    """Lists the buttons of the rollout's state, each with the reason why it is disabled, if
-    any.
-    """
     rollout, why = status.rollout, dict[RolloutSignal, str]()
     if rollout.baking:
         shown = {RolloutSignal.ABORT, RolloutSignal.FINISH}

@@ -29,9 +29,7 @@ def show() -> None:
     if view is None:
         st.html(markup.title("Nothing to compare yet"))
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
-        page_frame.show_empty(
-            "No candidate has been proposed yet. This command proposes a swap:", command
-        )
+        page_frame.show_empty("No candidate is proposed yet. Propose one:", command)
         return
     _header(view)
     stale = banner(view)
@@ -175,9 +173,7 @@ def pins(view: ComparisonView) -> None:
     ]
     if shown:
         with st.expander("Pinned versions of data, scorer and prompt"):
-            st.html(
-                markup.note("The verdict is valid only while none of these versions changes.")
-            )
+            st.html(markup.note("The verdict is valid while none of these changes."))
             st.html(markup.table(shown))
 
 

@@ -77,9 +77,7 @@ def list_rows(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
 
 
 def _with_open(ctx: Context, tx: Transaction, row: ProposalRow) -> ProposalRow:
-    """Adds the facts that only an open proposal has. It leaves out facts with an invalid
-    signature: the approval is refused with the reason.
-    """
+    """Adds an open proposal's facts. Approval, and not this page, refuses bad signatures."""
     proposal, standing, answers, cost = row.proposal, None, None, ""
     remarks: Sequence[str] = ()
     if row.verdict is not None and proposal.phase is ProposalPhase.AWAITING_APPROVAL:
@@ -102,13 +100,10 @@ def awaits_decision(proposal: Proposal) -> bool:
 
 
 OBSERVED = (
-    "Observe only: you can approve it only after `control.observe_only` is removed from the "
-    "configuration. You can reject it."
+    "Observe only: you can reject it, and approve it after `control.observe_only` is removed."
 )
 CHANGE_MISSING = "The policy requires a change request: write its reference first."
-COST_MISSING = (
-    "The candidate's cost would end its canary: accept at least that cost, and give a reason."
-)
+COST_MISSING = "The candidate's cost would end its canary: accept that cost, and give a reason."
 EARLY_PHASES = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
 
 
@@ -235,10 +230,7 @@ def cancel(form: Form, view: ComparisonView, _found: ProposalReview) -> None:
 @dialog("Ask again now", Role.PROPOSER, "retry")
 def retry(form: Form, view: ComparisonView, _found: ProposalReview) -> None:
     proposal = view.comparison.proposal
-    form.say(
-        "Swapgate asks the provider again within seconds; the time limit for waiting "
-        "starts again."
-    )
+    form.say("Swapgate asks the provider within seconds; its time limit starts again.")
     reason = form.text("why", "Reason (optional)")
     done = f"{proposal.id} asks again."
     form.submit("Ask again now", done, decisions.retry_proposal, proposal.id, reason)

@@ -148,9 +148,7 @@ def _filled(words: str, name: str, share: float, warns_at: float) -> str:
 
 
 def unpriced(requests: int, *, known: bool = True) -> str:
-    """Counts the requests that a sum leaves out; empty for 0. known: whether it has other
-    requests.
-    """
+    """Counts the requests that a sum leaves out. known: whether it has other requests."""
     words = f"{'and ' if known else ''}{labels.plural(requests, 'request')} of unknown price"
     return f" {faint(words)}" if requests else ""
 
@@ -162,10 +160,7 @@ def _rates(limits: KeyLimits) -> str:
 
 
 def _management(found: Sequence[KeySummary]) -> None:
-    note = (
-        "Each key belongs to a person or service, with a role in API, command line and "
-        "dashboard."
-    )
+    note = "Keys of people and services, with a role in API, command line and dashboard."
     nothing = "There is no management key: only the operator of this machine can act."
     by_name = sorted(found, key=lambda key: (key.principal_name.casefold(), key.created_at))
     rows = [
@@ -252,9 +247,7 @@ def _people() -> None:
     rows = [_person_cells(view) for view in ordered[:MOST_ROWS]]
     st.html(markup.table(rows, stacked=True))
     if len(known) > MOST_ROWS:
-        st.html(
-            markup.note(f"{MOST_ROWS} of {len(known):,}; `swapgate person list` lists all.")
-        )
+        st.html(markup.note(f"{MOST_ROWS} of {len(known):,}; see `swapgate person list`."))
 
 
 @dialog("Declare a person", Role.ADMIN, "declaration", "group", width="medium")

@@ -1,6 +1,4 @@
-"""The Overview page answers: does any route need me now? Without a route it shows a form that
-creates the first.
-"""
+"""The Overview page answers: does any route need me now? It also makes the first route."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -140,7 +138,6 @@ def _alerts(ctx: Context, open_: Sequence[AlertView], now: datetime) -> None:
             "`swapgate serve control` starts it."
         )
         st.html(markup.banner("STALE.", words))
-    # A route's card already shows these alerts.
     shown = [alert for alert in open_ if alert.kind not in ALERTS_OF_STATES]
     for alert in shown[:MOST_ALERTS]:
         critical = alert.severity is Severity.CRITICAL
@@ -218,7 +215,6 @@ def _links(status: RouteStatus) -> None:
         page_frame.link("routes", "History", "history", route=route)
 
 
-# Symbol and tone of each state of a route; the status itself has the words.
 ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
     RouteState.DOWN: ("✕", Tone.WORSE),
     RouteState.UNPROVED: ("▲", Tone.WORSE),
@@ -257,8 +253,7 @@ def _headline(overview: RouteOverview, alerts: int, unconfirmed: int) -> tuple[s
     return markup.keep_units(needs), markup.keep_units(" · ".join([*also, note]))
 
 
-def _card(status: RouteStatus, now: datetime, figures: str, judged: str) -> str:
-    """judged: the candidate of the last verdict."""
+def _card(status: RouteStatus, now: datetime, figures: str, verdict_of: str) -> str:
     candidate, verdict = status.candidate or status.proposed, status.last_verdict
     beside = ""
     if candidate:
@@ -269,7 +264,7 @@ def _card(status: RouteStatus, now: datetime, figures: str, judged: str) -> str:
         why += f'<p class="note">{escape(status.progress_text)}</p>'
     when, proof = "", '<p class="neutral">none: no candidate was judged for this route</p>'
     if verdict is not None:
-        when = f" on {judged}, {labels.age(verdict.decided_at, now)}"
+        when = f" on {verdict_of}, {labels.age(verdict.decided_at, now)}"
         proof = f"<p>{_verdict(status)}</p>"
     return markup.block(
         f'<div><span class="name">{escape(status.route.name)}</span> '
@@ -400,9 +395,7 @@ def ask_first_route() -> None:
     with st.container(border=True):
         st.html(
             markup.section(
-                "2. Route",
-                "The name that clients send, and the suite and policy "
-                "that decide about its model.",
+                "2. Route", "What clients send as model, and how its model is judged."
             )
         )
         suites = sorted(page_frame.context().suites.names())
@@ -421,8 +414,7 @@ def ask_first_route() -> None:
     with st.container(border=True):
         st.html(
             markup.section(
-                "3. First proposal",
-                "Its evals start at once. Leave it empty to propose nothing yet.",
+                "3. First proposal", "Its evals start at once. Empty: no proposal yet."
             )
         )
         candidate = st.text_input(
@@ -439,7 +431,6 @@ def ask_first_route() -> None:
 
 
 def _ask_provider() -> FirstRoute:
-    """Asks for provider, address, key and model. Each provider keeps its own typed values."""
     usual = FirstRoute()
     left, right = st.columns(2)
     provider = left.selectbox(
@@ -463,9 +454,7 @@ def _ask_provider() -> FirstRoute:
         key = right.text_input(
             "Key", type="password", autocomplete="off", key=f"key-{provider}"
         )
-        right.html(
-            markup.note("Stored encrypted. Leave it empty if the provider needs no key.")
-        )
+        right.html(markup.note("Stored encrypted. Leave it empty if no key is needed."))
     return replace(
         usual, provider=provider, api_base=api_base.strip(), key=key, model=model.strip()
     )

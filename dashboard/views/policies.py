@@ -122,9 +122,7 @@ def _items(gate: GatePolicy) -> str:
         else f"Up to {gate.n_max:,} items of each suite are"
     )
     times = "once" if gate.epochs == 1 else f"{gate.epochs:,} times"
-    return (
-        f"{amount} asked {times} of both models; the run ends earlier if the result is clear."
-    )
+    return f"{amount} asked {times} of both models; a clear result ends the run earlier."
 
 
 def _money(policy: Policy) -> str:
@@ -183,10 +181,7 @@ def _bake(canary: CanaryPolicy) -> str:
     if not canary.bake_s:
         return "After the promotion all traffic goes to the new model; nothing is compared."
     share, time = format_bps(canary.bake_bps), labels.span(canary.bake_s)
-    return (
-        f"After the promotion, the former model keeps {share} of the callers for {time}, for "
-        "comparison."
-    )
+    return f"For {time} after the promotion, the former model keeps {share}, for comparison."
 
 
 def _needs(step: CanaryStep) -> str:

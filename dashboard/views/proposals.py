@@ -260,7 +260,6 @@ def _why_not(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow
 
 
 def _outlook(request: submission.ProposalRequest) -> str:
-    """Shows the forecast, and returns the reason why the swap cannot be proposed yet."""
     ctx = page_frame.context()
     try:
         planned = estimate.estimate_proposal(ctx, request)

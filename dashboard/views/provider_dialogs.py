@@ -38,9 +38,7 @@ MOST_OVERLAP_H: Final = credentials.LONGEST_OVERLAP / timedelta(hours=1)
 OUTDATED: Final = "outdated-by-a-move"
 UNLISTED: Final = "unlisted-model"
 SHOWN: Final = 5
-KIND_NOTE: Final = (
-    "The kind sets the protocol. For your own server, choose vllm, ollama or custom."
-)
+KIND_NOTE: Final = "The kind sets the protocol. For your own server: vllm, ollama or custom."
 PARAMETERS: Final = "`swapgate model add` adds a model with its own parameters."
 
 
@@ -50,9 +48,7 @@ def add_provider(form: Form) -> None:
                         placeholder="Choose the kind")  # fmt: skip
     if kind is None:
         st.html(markup.note(KIND_NOTE))
-        with st.expander(
-            f"Providers that need an account's sign-in: {', '.join(OAUTH_ENDPOINTS)}"
-        ):
+        with st.expander(f"With an account's sign-in: {', '.join(OAUTH_ENDPOINTS)}"):
             show_account_commands(list(OAUTH_ENDPOINTS))
         return
     form.about, form.waits_for = kind, ASKS
@@ -61,9 +57,7 @@ def add_provider(form: Form) -> None:
     form.need(name and address, "Name and address are needed.")
     key = form.text("key", "Key", type="password", autocomplete="off")
     st.html(
-        markup.note(
-            "Stored encrypted and never shown. Leave it empty if the provider needs no key."
-        )
+        markup.note("Stored encrypted and never shown. Leave it empty if no key is needed.")
     )
     change = CredentialChange(kind, address or None, value=key or None)
     done = f"added {name}. Its card shows what the check found."
@@ -80,14 +74,8 @@ def add_model(form: Form, provider: str) -> None:
         "of", f"Model of {provider}", models, need="Choose a model first.",
         placeholder="Choose one, or write its name",
     )  # fmt: skip
-    known = (
-        f"{len(models):,} models are known."
-        if models
-        else "No model of this provider is known yet."
-    )
-    st.html(
-        markup.note(f"{known} A model gets no requests until a route uses it. {PARAMETERS}")
-    )
+    known = f"{len(models):,} models are known." if models else "No model is known yet."
+    st.html(markup.note(f"{known} It serves only where a route uses it. {PARAMETERS}"))
     if st.button("Ask for its list of models", key=f"list-{provider}", type="tertiary",
                  disabled=bool(current_user.why_not(Role.PROPOSER))):  # fmt: skip
         with st.spinner(f"{ASKS} …"):
@@ -171,9 +159,7 @@ def check_now(provider: str) -> None:
 
 
 def show_account_commands(kinds: Sequence[str]) -> None:
-    """Shows commands instead of a form: a sign-in waits in a terminal for a code from a
-    browser.
-    """
+    """Shows commands: a sign-in waits in a terminal for a code from a browser."""
     for kind in kinds:
         lines = f"oauth:\n  {kind}:\n    client_id: YOUR-CLIENT-ID"
         # Wrapped: a keyboard cannot scroll code sideways on a phone.
@@ -261,9 +247,7 @@ def _remove(known: ProviderCredentials) -> None:
     provider, form = known.name, Form(Role.ADMIN, "key-gone", known.name)
     names = [key.name for key in known.stored]
     name = st.selectbox("Which key", names, key=form.key("name"))
-    last = (
-        "It is the last key: the provider's models get no requests until you store another key."
-    )
+    last = "It is the last key: without another, the provider's models get no requests."
     others = "This deletes the stored key for good. The other keys continue to serve."
     st.html(markup.note(others if known.keys > 1 else last))
     form.confirm(name)

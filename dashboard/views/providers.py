@@ -159,7 +159,6 @@ def _heading(row: MatrixRow) -> str:
 
 
 def _limits(limits: EvalLimits) -> str:
-    """Writes the limits of evals; the limits of clients belong to their keys."""
     known = (
         (limits.requests_per_min, "requests / min"),
         (limits.tokens_per_min, "tokens / min"),
@@ -197,11 +196,7 @@ def _finding(finding: ProbeFinding) -> str:
 def _models(row: MatrixRow) -> None:
     ordered = sorted(row.models, key=lambda model: (not model.routes, model.model))
     if not ordered:
-        st.html(
-            markup.note(
-                "No model of this provider is known yet. Add the model that a route should use."
-            )
-        )
+        st.html(markup.note("No model is known yet. Add the model that a route should use."))
         return
     st.html(markup.table(map(_cells, ordered[:MOST_MODELS]), stacked=True))
     if others := ordered[MOST_MODELS:]:

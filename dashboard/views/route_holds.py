@@ -1,6 +1,4 @@
-"""Dialogs that act on a route at once, for the pages Routes and Canary: freeze, kill switch,
-break-glass and drift.
-"""
+"""Dialogs that act on a route at once: freeze, kill switch, break-glass and drift."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, timedelta
@@ -46,8 +44,7 @@ GLASS_LASTS: Final[Mapping[str, timedelta]] = {
 SHOWN: Final = 5
 BUSY: Final = "Break-glass: the route has a canary or a bake. Abort it on Canary first."
 WAITS: Final = (
-    "Drift was found and waits for a decision: accept the model's answers, or "
-    "propose another model."
+    "Drift waits for a decision: accept the model's answers, or propose another model."
 )
 HELD_BACK: Final = (
     "No canary opens, advances or is promoted. Evals, approvals and shadows continue, and an "

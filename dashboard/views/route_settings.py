@@ -251,9 +251,7 @@ def _ask_suites(ctx: Context, before: Sequence[RouteSuite], key: str) -> tuple[R
 
 
 ORDER = "Fallbacks, in the order in which they are tried"
-BASELINE = (
-    "These models are the route's baseline. Models that you add later need proof or a waiver."
-)
+BASELINE = "These models are the route's baseline. Later models need proof or a waiver."
 
 
 @dialog("Add a route", Role.ADMIN, "new-route", "add", label="Add a route …", width="large")
@@ -341,8 +339,7 @@ def edit_chain(form: Form, view: RouteView) -> None:
 def _ask_waiver(form: Form, unproven: Sequence[str]) -> WaiverRequest | None:
     form.say(
         f"New in the chain: {strong(', '.join(unproven))}. Each needs a passed verdict on "
-        "this route or an earlier place in it. If it has neither, you can waive the proof "
-        "and take the responsibility."
+        "this route, an earlier place in it, or a waiver for which you take the responsibility."
     )
     why = form.text("waive", "Reason to waive the proof (empty: no waiver)")
     if not why:

@@ -159,18 +159,13 @@ def overrides(how: RouteSettings) -> str:
 def _freezes(view: RouteView) -> None:
     ctx, name = page_frame.context(), view.route.name
     page = ctx.store.lists.freezes(PageRequest(MOST_FREEZES), route=name)
-    windows = [
-        window for window in ctx.freeze_windows if not window.routes or name in window.routes
-    ]
+    windows = [w for w in ctx.freeze_windows if not w.routes or name in w.routes]
     shown = freezes_section(page.items, windows, view.now)
     page_frame.show_html(markup.invalid(page.invalid) + shown)
 
 
 def timeline(view: RouteView) -> None:
-    note = (
-        "A wide bar marks the serving model, a narrow bar a canary's share, a diamond a "
-        "change. Times are UTC."
-    )
+    note = "Wide bar: serves. Narrow bar: has a share. Diamond: a change. Times are UTC."
     st.html(markup.section("Which model served when", note))
     chart = route_timeline.draw_route(view, page_frame.palette())
     if chart is None:
@@ -249,10 +244,7 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
     )
     facts = list_facts(view.measured, lambda at: labels.age(at, view.now), titles)
     rows = [(name[:1].upper() + name[1:], escape(fact or DASH)) for name, fact in facts]
-    note = (
-        f"These figures describe {view.name(view.route.incumbent)}. The route had {traffic}. "
-        "Latency covers the last day."
-    )
+    note = f"{view.name(view.route.incumbent)}, with {traffic}. Latency covers the last day."
     return markup.section("Measured", note) + markup.facts(
         (name, escape(fact)) for name, fact in rows
     )

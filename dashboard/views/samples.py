@@ -156,10 +156,8 @@ def load_comparison_view(ctx: Context, proposal: str) -> ComparisonView:
 
 
 def _index_side(side: SuiteAnswers, used: Collection[str] | None) -> pd.DataFrame:
-    incumbent, candidate = side.figures.incumbent, side.figures.candidate
-    before = dict(
-        zip(zip(incumbent.item, incumbent.epoch, strict=True), incumbent.strict, strict=True)
-    )
+    old, candidate = side.figures.incumbent, side.figures.candidate
+    before = dict(zip(zip(old.item, old.epoch, strict=True), old.strict, strict=True))
     rows = []
     for item, epoch, position, score in zip(
         candidate.item, candidate.epoch, candidate.position, candidate.strict, strict=True
@@ -268,9 +266,7 @@ def _choose_page(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 def _read(
     ctx: Context, view: ComparisonView, rows: pd.DataFrame, beside: pd.DataFrame
 ) -> tuple[pd.DataFrame, Mapping[str, SuiteTexts]]:
-    """Reads the texts of the rows. beside: further rows, by which to find the prompts' common
-    start.
-    """
+    """Reads the rows' texts. beside: further rows, to find the prompts' common start."""
     whole = view.comparison
     if whole.without_texts:
         needed = pd.concat([rows, beside])
@@ -388,9 +384,7 @@ _TOKENS = re.compile(r"\s+|\w+|[^\w\s]")
 
 
 def render(before: AnswerPanel, after: AnswerPanel) -> str:
-    """Renders two answers side by side; removed words are struck through, added words
-    underlined.
-    """
+    """Renders both answers: removed words struck through, added words underlined."""
     went, came = difference(before.text, after.text)
     return f'<div class="sg sg-answers">{_panel(before, went)}{_panel(after, came)}</div>'
 

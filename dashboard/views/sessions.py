@@ -98,9 +98,7 @@ def _content(message: SessionMessage) -> str:
 
 
 def _part(part: Mapping[str, object]) -> str:
-    """Writes a part of a message. The page never loads pictures, since a client chose their
-    addresses.
-    """
+    """Writes a part of a message. It loads no picture, whose address a client chose."""
     if "text" in part:
         return str(part["text"])
     image = part.get("image_url")
@@ -121,7 +119,6 @@ def _note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
 
 
-# Use case of each button, and the verb of the message after it.
 DECISIONS: Final[Mapping[str, tuple[Callable[..., ModelSwitchRequest], str]]] = {
     "Approve": (switches.approve_switch, "approved"),
     "Reject": (switches.reject_switch, "rejected"),
@@ -163,9 +160,7 @@ def revoke_grant(form: Form, grants: Sequence[AgentGrant]) -> None:
     form.submit("Revoke it", f"revoked {id_}.", agents.revoke_grant, id_, reason)
 
 
-GRANTS_NOTE: Final = (
-    "Models outside of a route that people allowed agents to use. Newest first."
-)
+GRANTS_NOTE: Final = "Models outside a route that people let agents use. Newest first."
 GRANT_ENDS: Final = (
     "Routers refuse the model within seconds. A session that uses it answers again after a "
     "switch to another model."
@@ -238,9 +233,7 @@ def _show_list(after: str | None) -> None:
 
 
 def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> None:
-    """Shows a request with its buttons. It omits the agent's words, which not every visitor may
-    read.
-    """
+    """Omits the agent's own words, which not every visitor may read."""
     why = current_user.why_not(Role.APPROVER)
     with st.container(border=True, key=f"switch-{request.id}"):
         session = markup.link("sessions", escape(request.session), session=request.session)
@@ -278,9 +271,7 @@ def _show_session_link(session: AgentSession, agent: str, now: datetime) -> None
 
 
 def _show_session(id_: str, behind: int | None) -> None:
-    """Shows one session. behind: the position after which the messages start; None for the
-    newest.
-    """
+    """behind: the position after which the messages start; None for the newest."""
     ctx, readable = page_frame.context(), current_user.may_read_content()
     try:
         with page_frame.loading("the session"), ctx.store.read() as tx:

@@ -1,6 +1,4 @@
-"""The Canary page's section of shadows: how candidates answer copies of requests, which no user
-sees.
-"""
+"""The Canary page's section of shadows, whose answers no user sees."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -173,10 +171,7 @@ PRIVATE: Final = (
     "The candidate's provider receives these callers' requests. Swapgate compares and counts "
     "the candidate's answers and discards them; no user gets them."
 )
-NEEDS: Final = (
-    "A proposer can start a shadow only for the candidate of an open proposal; an approver "
-    "can start it without a proposal."
-)
+NEEDS: Final = "A proposer needs an open proposal of this candidate; an approver needs none."
 
 
 @dialog(

@@ -158,9 +158,7 @@ def show() -> None:
     titles = {view.summary.name: view.summary.title for view in suites}
     rows = [run_cells(view, titles, now) for view in newest]
     st.html(
-        markup.listing(
-            "Newest runs", "Runs by proposals, by schedules and by people.", rows, nothing
-        )
+        markup.listing("Newest runs", "Runs by proposals, schedules and people.", rows, nothing)
     )
     _cancel(under_way)
     _show_models(sorted({name for view in suites for name in view.routes}))
@@ -172,9 +170,7 @@ def _show_captures() -> None:
     page = queries.list_captures(page_frame.context(), PageRequest(1))
     count = labels.plural(page.total or 0, "request")
     kept = f"{count} of users kept, redacted; `swapgate capture list` shows until when."
-    missing = (
-        "No request is kept. `swapgate route settings ROUTE --capture 1%` starts capturing."
-    )
+    missing = "No request is kept. `swapgate route settings ROUTE --capture 1%` starts it."
     st.html(markup.section("Captured requests", kept if page.total else missing))
     missing = "" if page.total else "No request is captured yet."
     show_openers([dialogs.label_captures.opener(missing=missing), dialogs.delete_user.opener()])
@@ -256,7 +252,6 @@ def run_cells(view: RunView, titles: Mapping[str, str], now: datetime) -> Row:
     }
 
 
-# Label of each standing, and the shape of its mark in the chart.
 STANDINGS: Final = {
     Standing.INCUMBENT: (Label("●", "serves now", Tone.NEUTRAL), "circle"),
     Standing.BETTER: (Label("✓", "better", Tone.BETTER), "triangle-up"),

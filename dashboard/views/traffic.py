@@ -1,6 +1,4 @@
-"""The Traffic page answers: do callers get answers, and which models did requests leave, and
-why?
-"""
+"""The Traffic page answers: do callers get answers, and why did models fail?"""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -58,8 +56,7 @@ def show() -> None:
     command = ["route", "traffic", *([route] if route else []), "--since", since]
     if report.last_request is None:
         page_frame.show_empty(
-            "No request has been recorded in 30 days. This command sends requests through "
-            "the router:",
+            "No request has been recorded in 30 days. This command sends requests:",
             "swapgate sim traffic",
         )
         page_frame.copy_as_cli(command)
@@ -251,9 +248,7 @@ def _failovers(window: timedelta, route: str | None) -> str:
 
     page = load(PageRequest(MOST_FAILOVERS))
     if not page:
-        nothing = (
-            f"No request of {user} left its first model." if user else "There was no failover."
-        )
+        nothing = f"No request of {user} left its first model." if user else "No failover."
         st.html(markup.note(nothing))
         return user
     st.html(markup.table(map(_failover_cells, page), stacked=True))
@@ -266,10 +261,8 @@ def _failover_cells(failover: Failover) -> markup.Row:
     """Writes no content of the request. A tooltip has the provider's own sentence."""
     at = f"at {failover.place}" if failover.place else ""
     why = escape(failure_words(failover.failure))
-    if detail := " ".join(filter(None, (str(failover.status or ""), failover.code, at))):
-        why += (
-            f' <span class="note" title="{escape(failover.sentence)}">{escape(detail)}</span>'
-        )
+    if shown := " ".join(filter(None, (str(failover.status or ""), failover.code, at))):
+        why += f' <span class="note" title="{escape(failover.sentence)}">{escape(shown)}</span>'
     return {
         "When (UTC)": escape(f"{failover.at:%d %b %H:%M:%S}".removeprefix("0")),
         "Route": escape(failover.route),
@@ -288,7 +281,6 @@ HEIGHTS: Final = (130, 170)
 
 
 def _draw(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
-    """Draws the requests, and below them the share of those that failed, if any did."""
     counts, shares = [], []
     for point in report.course:
         at, until = plots.to_ms(point.minute), plots.to_ms(point.minute + report.step)

@@ -168,10 +168,7 @@ def _share(difference: float, former: float) -> str:
     return labels.percent(difference / former, 0) if former else "by far"
 
 
-AGAINST_NOTE = (
-    "The verdict does not depend on these figures. Their intervals are not "
-    "adjusted for multiple comparisons."
-)
+AGAINST_NOTE = "The verdict does not depend on these figures; their intervals are not adjusted."
 
 
 def against_card(view: ComparisonView) -> str:
@@ -275,9 +272,7 @@ COST_WORDS = {
 
 
 def slice_line(slice_: SliceFigures, report: SuiteReport) -> str:
-    """Describes a slice that fails its suite: `−50.0 points, 95 % CI −63.0 to −37.0; 60 items.
-    …`
-    """
+    """`−50.0 points, 95 % CI −63.0 to −37.0; 60 items. …`, of a slice that fails."""
     known = slice_.ci_low is not None and slice_.ci_high is not None
     effect = _effect(slice_, known=known)
     used = labels.plural(slice_.n_used, report.figures.unit)
@@ -290,9 +285,7 @@ def slice_line(slice_: SliceFigures, report: SuiteReport) -> str:
 
 
 def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
-    """`−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. …` A suite that only counts in the
-    weighted mean has no limit.
-    """
+    """`−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. …`; no limit in a mean."""
     if report.n_used and report.is_unscored:
         return report.reason
     known = report.n_used >= FEWEST_PAIRS and None not in (report.ci_low, report.ci_high)

@@ -236,7 +236,7 @@ async def test_a_link_asks_before_it_signs_in_and_says_who_is_signed_in_now(
         link = link_of(house, key)
         asked = await client.post("/sign-in", data={"link": link}, headers=headers)
         assert "This link signs you in as <b>ben</b> (approver)" in asked.text
-        assert "You are signed in as <b>ann</b>; signing in ends that session." in asked.text
+        assert "You are signed in as <b>ann</b>; that session ends then." in asked.text
         assert "set-cookie" not in asked.headers
 
         opened = await client.post(
