@@ -245,7 +245,7 @@ async def test_a_link_asks_before_it_signs_in_and_says_who_is_signed_in_now(
         again = await client.post("/sign-in", data={"link": link}, headers=headers)
     assert opened.status_code == 303
     assert again.status_code == 403
-    assert "works once" in again.text
+    assert "only once" in again.text
 
     async with browser() as thief:
         stolen = await thief.post("/sign-in", data={"link": link}, headers=headers)
