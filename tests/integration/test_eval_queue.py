@@ -220,9 +220,7 @@ def test_a_comparison_whose_model_has_no_price_ends_and_says_so(
     )
     ctx = replace(world.context(), monthly_cap_usd=CAP_USD)
 
-    with pytest.raises(
-        SpendingPaused, match="not measured: the price of sim/base is unknown"
-    ):
+    with pytest.raises(SpendingPaused, match="not measured: the price of sim/base is unknown"):
         run_until_decided(ctx, compare(world, ctx, "colours").id, waits)
 
 

@@ -6,6 +6,7 @@ from evals.suites.items import Item
 from harness.frame.errors import InputError, SwapgateError
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.verdict import Passed
+from harness.operations.route_queries import load_status
 from harness.proposals import decisions, submission
 from harness.proposals.report import comparison
 from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
@@ -59,16 +60,25 @@ def test_the_best_that_passes_goes_on_and_the_others_end_with_their_proof(
 ) -> None:
     world.script = skilled
     made = propose(world, "worse", "good", "better", "equal")
+    status = load_status(world.context(), "chat")
+    assert status.proposed is not None
+    assert (status.proposed.name, status.rivals) == ("sim/worse", 3)
 
     decided(world, made)
 
     worse, good, better, equal = (world.get(proposal.id) for proposal in made)
     assert better.phase is ProposalPhase.CANARY
     assert {p.phase for p in (worse, good, equal)} == {ProposalPhase.REJECTED}
-    assert "and sim/better with +41.7 points" in good.closed_because
+    assert "but sim/better passed with +41.7 points" in good.closed_because
     with world.store.read() as tx:
         assert isinstance(Verdicts(tx).get(good.verdict or ""), Passed)
         assert [rollout.proposal for rollout in Rollouts(tx).live()] == [better.id]
+        newest = Verdicts(tx).newest("chat")
+    shown = load_status(world.context(), "chat").last_verdict
+    assert shown is not None
+    assert newest is not None
+    assert (shown.id, newest.id) == (better.verdict, equal.verdict)
+    with world.store.read() as tx:
         assert AuditLog(tx).first_break() is None
 
 
