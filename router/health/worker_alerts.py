@@ -275,7 +275,7 @@ class WorkerAlerts:
         if self._holder.undercut:
             kind = AlertKind.DATABASE_RESTORED
             title = "the database went back in its history, the newer table"
-        title = f"{title} goes on serving"
+        title = f"{title} keeps serving"
         self._raise(REVISION, kind, "routing table", "", title, refused)
 
     def still(self) -> None:

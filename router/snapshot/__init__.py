@@ -1,1 +1,1 @@
-"""The snapshot room holds the compiled routing revision in memory."""
+"""Keeps the compiled routing revision in memory."""

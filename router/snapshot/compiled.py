@@ -1,4 +1,4 @@
-"""One immutable revision of the routing table, with everything one look-up away."""
+"""One immutable revision of the routing table; a request finds everything by one look-up."""
 
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -24,7 +24,7 @@ from router.frame.bounded_map import BoundedMap
 from router.frame.replies import Header
 
 _VALIDITY: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})
-# Of what a provider is to keep in its cache, anywhere in a request.
+# Marks a part that the provider is to cache, anywhere in a request.
 CACHE_MARK: Final = '"cache_control"'
 _EVERYWHERE: Final[Mapping[OptionalFeature, tuple[str, ...]]] = {
     OptionalFeature.SEED: ("seed",),
@@ -49,12 +49,14 @@ NO_KEYS: Final[ProviderKeySets] = {}
 
 class PlainModel(NamedTuple):
     json_name: str
-    without: frozenset[str]  # names of members; with one of them, more is to change
-    is_unmarked: bool  # so it is with a cache mark
-    is_choosy: bool  # one of both
+    without: frozenset[str]  # members that need further changes to the request
+    is_unmarked: bool  # a cache mark needs further changes, too
+    is_choosy: bool  # `without` or `is_unmarked` applies
 
     def suits(self, request: RequestMembers, text: str) -> bool:
-        """Tells whether nothing else changes in a request that may call tools in parallel."""
+        """Returns whether only the model changes in a request that may call tools in
+        parallel.
+        """
         return self.without.isdisjoint(request) and not (
             self.is_unmarked and CACHE_MARK in text
         )
@@ -62,26 +64,27 @@ class PlainModel(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CompiledTarget:
-    """A target, as it is sent to, with its provider."""
+    """A target with its provider, ready for requests."""
 
     target: Target
     id: str
     name: str
     provider: Provider
-    price: Price | None  # None when unknown
+    price: Price | None  # None if unknown
     header: Header  # x-swapgate-target
-    # What its provider's configuration says of its model, of that what its kind serves.
+    # The abilities of its model by the provider's configuration, within those that its kind
+    # serves.
     can: Capabilities
-    # By endpoint, the hints that it does not get.
+    # The hints that it does not get, by endpoint.
     lacks: Mapping[Endpoint, frozenset[OptionalFeature]]
-    # By endpoint, without those where a request is always rewritten.
+    # By endpoint, without endpoints at which each request is rewritten.
     plain_models: Mapping[Endpoint, PlainModel] = field(default_factory=dict)
-    keys: tuple[ProviderKey, ...] = ()  # of the provider, in order
-    keyless: bool = False  # it wants a key and has none
-    maker: str = ""  # of what it signs, as `router.conversation.intake` names it
+    keys: tuple[ProviderKey, ...] = ()  # the provider's, in order
+    keyless: bool = False  # the provider needs a key and has none
+    maker: str = ""  # signs its answers, by the name in `router.conversation.intake`
 
-    adapted: frozenset[Endpoint] = frozenset()  # endpoints that it answers by a translation
-    bridged: frozenset[str] = frozenset()  # the paths of those of them that become a chat
+    adapted: frozenset[Endpoint] = frozenset()  # endpoints that it serves by a translation
+    bridged: frozenset[str] = frozenset()  # paths of translated endpoints that become chats
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class CompiledShadow:
 
 @dataclass(frozen=True, slots=True)
 class CompiledJudge:
-    """Holds the judge that reads a sample of a live rollout's answers."""
+    """The judge of a live rollout, which reads a sample of its answers."""
 
     judge: CanaryJudge
     upstream: CompiledTarget
@@ -100,36 +103,37 @@ class CompiledJudge:
 
 @dataclass(frozen=True, slots=True)
 class CompiledRoute:
-    """Holds a route with all that a request of it needs."""
+    """A route with everything that its requests need."""
 
     route: Route
     json_name: str  # as a JSON string, for replies
-    # By endpoint, per arm, when every target is well and no switch is in force.
+    # By endpoint and arm: the plans while each target is well and no switch is in force.
     plans: Mapping[Endpoint, Mapping[Arm, RoutePlan]]
-    upstreams: Mapping[str, CompiledTarget]  # upstreams, capabilities: by target id
+    upstreams: Mapping[str, CompiledTarget]  # upstreams, capabilities: by the target's id
     capabilities: Mapping[str, Capabilities]
-    # By endpoint, capabilities of what no translation can say; without endpoints that all
-    # targets translate, or none.
+    # The capabilities without those that a translation cannot express, by endpoint. Endpoints
+    # that all targets or no targets translate are missing.
     native: Mapping[Endpoint, Mapping[str, Capabilities]]
     headers: Mapping[Arm, tuple[Header, ...]]
-    switches: tuple[KillSwitch, ...]  # kill switches about this route, whether expired or not
+    switches: tuple[KillSwitch, ...]  # kill switches for this route, expired ones included
     targets: Mapping[str, Target]  # by id
-    particular: bool  # something is configured about what one of its models can do
-    # Target ids that a share of its requests, as keep_warm says, keeps warm; empty when it is
-    # off.
+    particular: bool  # a model's abilities are configured
+    # Ids of targets that the keep_warm share of the requests keeps warm; empty if it is off.
     warmed: tuple[str, ...]
     keep_warm: KeepWarm
-    shadow: CompiledShadow | None = None  # who gets a copy of its requests
-    keyless: frozenset[str] = frozenset()  # target ids whose providers want a key and have none
-    # Those whose providers may not see its class of data (D8): nothing of it goes there,
-    # whatever else is said.
+    shadow: CompiledShadow | None = None  # gets a copy of its requests
+    keyless: frozenset[str] = (
+        frozenset()
+    )  # ids of targets whose providers need a key and have none
+    # Targets whose providers may not see the route's class of data (D8). No other setting can
+    # send it there.
     barred: frozenset[str] = frozenset()
-    # By kind of request, the route that answers it, as it is for those who asked this one; that
-    # has none of its own, so that an override is followed once.
+    # By kind of request: the route that answers for this one. It has no overrides itself, so
+    # that the router follows an override once.
     overrides: Mapping[RequestKind, "CompiledRoute"] = field(default_factory=dict)
-    # Of its live rollout, None for none, or for one that cannot be asked.
+    # The judge of its live rollout; None without a judge that can be asked.
     judge: CompiledJudge | None = None
-    # The rollout that it counts, as `Route.experiment` has it; each request asks several times.
+    # Same as `Route.experiment`, which each request reads several times.
     experiment: Canary | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,26 +142,26 @@ class CompiledRoute:
 
 @dataclass(frozen=True, slots=True)
 class CompiledLiteral:
-    """A literal target that a grant opens to an agent; no client can name its route."""
+    """A literal target that a grant opens to an agent. Clients cannot name its route."""
 
     grant: AgentGrant
-    route: CompiledRoute  # shared by all grants of its target and class of data
+    route: CompiledRoute  # shared by all grants for its target and class of data
 
 
 @dataclass(frozen=True)
 class CompiledSnapshot:
-    """Holds one revision, complete and immutable. A request keeps it from start to end."""
+    """One complete, immutable revision. A request uses it from start to end."""
 
     snapshot: Snapshot
     routes: Mapping[str, CompiledRoute]
     grants: Mapping[str, KeyGrant]  # by hash
-    budgeted: frozenset[str]  # ids of the keys that have a budget
-    # By the task that requests may name in a header, mostly empty.
+    budgeted: frozenset[str]  # ids of keys with a budget
+    # By the task that a request may name in a header; usually empty.
     tasks: Mapping[bytes, CompiledRoute]
     provider_keys: ProviderKeySets  # of all providers
     keys_by_id: Mapping[str, KeyGrant] = field(default_factory=dict)
-    # By grant's id. Apart from `routes`, so that nothing that goes through those meets them: no
-    # list of models, no health check.
+    # By the grant's id. Separate from `routes`, so that lists of models and health checks do
+    # not include them.
     literals: Mapping[str, CompiledLiteral] = field(default_factory=dict)
 
     @property
@@ -186,7 +190,7 @@ class CompiledSnapshot:
 
 
 def feature_fields(endpoint: Endpoint, among: Collection[OptionalFeature]) -> frozenset[str]:
-    """Members without which a request gives none of these fields, but for cache marks."""
+    """Returns members without which a request has none of these fields except cache marks."""
     names = {name for hint in among for name in OPTIONAL_FIELDS[endpoint].get(hint, ())}
     if endpoint is Endpoint.MESSAGES and OptionalFeature.REASONING in among:
         names.add("output_config")
@@ -194,13 +198,16 @@ def feature_fields(endpoint: Endpoint, among: Collection[OptionalFeature]) -> fr
 
 
 KNOWN: Final = 1_000
-LONGEST: Final = 100  # characters of a name that a metric and a hint have
-MOST_COMPARED: Final = 200  # routes among which the nearest name is sought
+LONGEST: Final = 100  # characters of a name in a metric or a hint
+MOST_COMPARED: Final = 200  # routes that are compared to find the nearest name
 MOST_COUNTED: Final = 100
 
 
 class RouteNames:
-    """Finds routes by aliases; the first pattern that fits counts. count: names without one."""
+    """Finds routes by aliases: the first matching pattern wins.
+
+    count: counts names without a route.
+    """
 
     def __init__(self, aliases: Mapping[str, str], count: Callable[[str], None]) -> None:
         self._exact = {name: route for name, route in aliases.items() if "*" not in name}
@@ -241,7 +248,7 @@ class RouteNames:
         return next(fitting, spell_route_name(model))
 
     def note_missing(self, model: str, allowed: list[str]) -> str:
-        """Counts it; returns the message's end with the nearest of the `allowed` names."""
+        """Counts a name without a route; returns a hint with the nearest `allowed` name."""
         name = model[:LONGEST]
         if name in self._counted or len(self._counted) < MOST_COUNTED:
             self._counted.add(name)

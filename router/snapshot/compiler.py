@@ -1,4 +1,4 @@
-"""Compiles a snapshot for serving, whole or not at all (`SnapshotInvalid`)."""
+"""Compiles a whole snapshot for serving, or raises SnapshotInvalid."""
 
 import json
 import logging
@@ -48,8 +48,9 @@ def compile_snapshot(
     keys: ProviderKeySets = NO_KEYS,
     classes: DataClasses = NO_DATA_CLASSES,
 ) -> CompiledSnapshot:
-    """Compiles a revision. standing: this process's switches. keys: as they are sent. classes:
-    as the file names them. Raises SnapshotInvalid, naming the route.
+    """Compiles a revision. Raises SnapshotInvalid, which names the route.
+
+    standing: this process's switches. keys: decrypted. classes: the configuration file's.
     """
     switches = (*standing, *snapshot.switches)
     routes = {
@@ -72,7 +73,7 @@ def compile_snapshot(
 
 
 def _by_task(routes: Mapping[str, CompiledRoute]) -> Mapping[bytes, CompiledRoute]:
-    # Of two routes with one task the first by name has it, on every worker.
+    # If two routes have the same task, the first by name gets it on each worker.
     return {
         route.route.settings.task.encode("utf-8", "surrogatepass"): route
         for _, route in sorted(routes.items(), reverse=True)
@@ -148,8 +149,8 @@ def _literals(
     keys: ProviderKeySets,
     classes: DataClasses,
 ) -> Mapping[str, CompiledLiteral]:
-    """By grant's id. A target that cannot be asked holds up no revision: the grant opens
-    nothing.
+    """Compiles literal targets by grant id. A grant whose target cannot be asked opens nothing,
+    and does not stop the revision.
     """
     routes: dict[tuple[str, str], CompiledRoute | None] = {}
     literals: dict[str, CompiledLiteral] = {}
@@ -168,7 +169,7 @@ def _literals(
 
 
 def _literal_route(snapshot: Snapshot, target_id: str, data_class: str) -> Route:
-    """Raises SnapshotInvalid for a target that the snapshot does not have."""
+    """Raises SnapshotInvalid for a target that is missing in the snapshot."""
     target = snapshot.table.targets.get(target_id)
     if target is None:
         raise SnapshotInvalid(f"revision {snapshot.table.revision} has no target {target_id}")
@@ -220,8 +221,9 @@ def _beside(
     keys: ProviderKeySets,
     classes: DataClasses,
 ) -> tuple[CompiledTarget | None, str]:
-    """A target that is asked beside a route's own; None, and why, for one that cannot be: it
-    holds up no revision.
+    """Compiles a target beside the route's own, or returns None and the reason.
+
+    A target that cannot be asked does not stop the revision.
     """
     try:
         upstream = _upstream_of(snapshot, route, target, keys)
@@ -289,7 +291,7 @@ def _upstream(
     if target is None:
         raise SnapshotInvalid(
             f"route {route.name!r} names target {target_id}, which revision "
-            f"{snapshot.table.revision} does not have; the last good revision goes on serving"
+            f"{snapshot.table.revision} does not have; the last good revision keeps serving"
         )
     return _upstream_of(snapshot, route, target, keys)
 
@@ -360,8 +362,9 @@ def _plain_models(
 
 
 def _capabilities(target: Target, provider: Provider) -> Capabilities:
-    """A patch's `response_format` has no place in a message: a target with one was measured
-    with it, and is not to serve without.
+    """Returns the target's capabilities: without messages if its patch has a `response_format`.
+
+    The target was measured with that field, which messages do not have.
     """
     kind, can = PROVIDER_KINDS[provider.kind], provider.can(target.model)
     spoken = kind.serves_of(can)

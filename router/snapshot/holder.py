@@ -1,4 +1,4 @@
-"""Keeps the revision that serves: from the database, else from disk."""
+"""Keeps the serving revision: from the database, else from disk."""
 
 import json
 import logging
@@ -33,12 +33,12 @@ from router.snapshot.compiled import NO_KEYS, CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
 
 FORMAT: Final = 1
-# What the signed rows alone say of a snapshot.
+# The fields of a snapshot that come from signed rows.
 _OF_SIGNED_ROWS: Final = frozenset({"lineage", "revoked"})
 
 
 def save_snapshot(snapshot: Snapshot, file: Path) -> None:
-    """Atomically: after a crash there is the old file or the new one. Raises OSError."""
+    """Writes atomically: after a crash the old or the new file is there. Raises OSError."""
     content = canonical_json(snapshot_to_json(snapshot))
     whole = {
         "format": FORMAT,
@@ -73,7 +73,7 @@ def load_snapshot(file: Path) -> Snapshot:
 
 
 def _sync_folder(folder: Path) -> None:
-    # Without it the new name itself may be lost with the power.
+    # Without this, a power failure may lose the new name.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -88,7 +88,7 @@ def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
 
 def snapshot_from_json(data: Mapping[str, Any]) -> Snapshot:
     if _OF_SIGNED_ROWS & data.keys():
-        raise ValueError("it says itself where it stands in its history")
+        raise ValueError("it contains its own place in the history")
     snapshot: Snapshot = from_plain(Snapshot, data)
     return snapshot
 
@@ -97,8 +97,10 @@ Lacking = Callable[[Lineage], Sequence[str]]
 
 
 class LineageGuard:
-    """Once a database was found older than what served, nothing of its epoch is taken: what is
-    written there belongs to another history, however high its numbers get.
+    """Refuses restored databases.
+
+    If a database is older than the serving revision, the router takes nothing of its epoch: its
+    revisions belong to another history, however high their numbers get.
     """
 
     def __init__(self) -> None:
@@ -135,9 +137,9 @@ class LineageGuard:
 
 log = logging.getLogger(__name__)
 
-# A new revision is seen within this time even if the store's signal is lost.
+# The router sees a new revision within this time, even if the store's signal is lost.
 CHECK_EVERY_S: Final = 1.0
-# How often a revision that was refused is looked at again.
+# How often the router checks a refused revision again.
 AGAIN_S: Final = 15.0
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 2.0
@@ -150,13 +152,17 @@ def no_keys(_: Snapshot) -> ProviderKeySets:
 
 
 class SnapshotHolder:
-    """Reading `current` never blocks; a request reads it once. `stale`: the database does not
-    answer. `refused`: why the newest revision does not serve; `undercut`: as the database went
-    back in its history. `disk_refused`: why the file was not believed at the start. `age_s`:
-    since the database last said that this is the newest. standing: switches of the environment
-    and the file. opened: decrypts what serves; the disk keeps it as it came. restored: checks
-    the signed rows of the disk's; raises SnapshotInvalid. prepare: called before a snapshot
-    serves, off the event loop; may raise ConfigError.
+    """Holds the serving snapshot. Reading `current` never blocks; a request reads it once.
+
+    stale: the database does not answer.
+    refused: why the newest revision does not serve.
+    undercut: the revision is refused because the database went back in its history.
+    disk_refused: why the router refused the file at its start.
+    age_s: seconds since the database last confirmed this revision as the newest.
+    standing: switches of the environment and the configuration file.
+    opened: decrypts a snapshot for serving; the disk keeps it encrypted.
+    restored: checks the signed rows of the snapshot on disk; raises SnapshotInvalid.
+    prepare: called before a snapshot serves, outside the event loop; may raise ConfigError.
     """
 
     def __init__(  # noqa: PLR0913 - each is what the class's text says
@@ -227,7 +233,7 @@ class SnapshotHolder:
         return self._restored(load_snapshot(self._file))
 
     def add_follower(self, follower: Callable[[RouterStore], None]) -> None:
-        """The thread that follows the store calls it; it may raise StoreUnavailable."""
+        """Adds a function that the store's thread calls; it may raise StoreUnavailable."""
         self._followers.append(follower)
 
     def tell_followers(self) -> None:
@@ -248,7 +254,10 @@ class SnapshotHolder:
             self._thread.join(timeout=2 * CHECK_EVERY_S)
 
     def refresh(self) -> bool:
-        """Looks once. Raises StoreUnavailable. An invalid snapshot is refused whole."""
+        """Checks for a new revision, and refuses an invalid one whole.
+
+        Raises StoreUnavailable.
+        """
         etag = self._store.etag()
         self.stale = False
         if etag == self._seen and not self._asks_again():
@@ -263,12 +272,12 @@ class SnapshotHolder:
             if str(error) == self.refused:
                 return False
             self._refuse(error)
-            log.error("new revision refused, the old one goes on serving: %s", error)  # noqa: TRY400 - the message is the whole story
+            log.error("new revision refused, the old one keeps serving: %s", error)  # noqa: TRY400 - the message is the whole story
             return False
         return True
 
     def _asks_again(self) -> bool:
-        """A row may have been mended, which no etag tells."""
+        """Returns whether to read a refused revision again: a repaired row changes no etag."""
         return bool(self.refused) and time.monotonic() - self._refused_at >= AGAIN_S
 
     def _refuse(self, error: SnapshotInvalid) -> None:
@@ -292,7 +301,7 @@ class SnapshotHolder:
         return serving
 
     def _made(self, snapshot: Snapshot) -> CompiledSnapshot:
-        """Before it serves: what its first answers would wait for is loaded."""
+        """Loads a snapshot's needs before it serves, so that its first answers do not wait."""
         opened = self._opened(snapshot)
         serving = compile_snapshot(
             opened, self._standing, self._keys_of(snapshot), self._classes
@@ -317,7 +326,9 @@ class SnapshotHolder:
                 pause_s = FIRST_PAUSE_S
             except Exception as error:  # noqa: BLE001 - nothing may end this thread
                 if not self.stale:
-                    log.warning("the database does not answer, serving on: %s", error)
+                    log.warning(
+                        "the database does not answer, the router keeps serving: %s", error
+                    )
                 self.stale = True
                 self._stopping.wait(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

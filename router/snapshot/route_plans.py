@@ -1,4 +1,4 @@
-"""A route's plans when all targets are well, and whether an arm is charged with failures."""
+"""Makes a route's plans while all targets are well, and charges arms with failures."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def build_plans(
 
 
 def incumbent_plan(well: RoutePlan, plan: RoutePlan) -> RoutePlan:
-    """Returns the incumbent's own plan; where a switch rules, what it left of it in `plan`."""
+    """Returns the incumbent's own plan, or if a switch is in force, its rest in `plan`."""
     if plan.forced is None:
         return well
     return replace(
@@ -33,9 +33,11 @@ def incumbent_plan(well: RoutePlan, plan: RoutePlan) -> RoutePlan:
 
 
 def is_arm_charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:
-    """Whether the arm failed. failures: the last of each target, the arm's own first, None for
-    an answer. A guest that alone rejects a request is charged; a request that no target takes
-    charges no arm.
+    """Returns whether the arm failed.
+
+    A guest that alone rejects a request is charged. A request that all targets reject
+    charges no arm. failures: the last failure of each target, the arm's own first, None for
+    an answer.
     """
     own = failures[0] if failures else None
     if own is None or own in UNCHARGED:
@@ -51,7 +53,10 @@ log = logging.getLogger(__name__)
 def compile_overrides(
     route: CompiledRoute, routes: Mapping[str, CompiledRoute], classes: DataClasses
 ) -> CompiledRoute:
-    """Puts a route's overrides in place. Raises SnapshotInvalid for one that names no route."""
+    """Compiles a route's overrides.
+
+    Raises SnapshotInvalid for one that names a missing route.
+    """
     named = route.route.settings.overrides
     if not named:
         return route
@@ -59,7 +64,7 @@ def compile_overrides(
         if other not in routes:
             raise SnapshotInvalid(
                 f"route {route.route.name!r} names route {other!r} for {kind.value} requests, "
-                "and there is none; the last good revision goes on serving"
+                "which does not exist; the last good revision keeps serving"
             )
     found = {
         kind: _in_place_of(route, routes[other], kind, classes) for kind, other in named.items()
@@ -70,7 +75,7 @@ def compile_overrides(
 def _in_place_of(
     route: CompiledRoute, served: CompiledRoute, kind: RequestKind, classes: DataClasses
 ) -> CompiledRoute:
-    """`model` in answers is what was asked for, and its switches hold as well."""
+    """Returns the other route with the requested route's name in answers, and its switches."""
     told = (b"x-swapgate-kind", kind.value.encode())
     data_class, own = route.route.settings.data_class, served.route.settings.data_class
     if not is_at_least_as_strict(classes, own, than=data_class):

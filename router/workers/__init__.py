@@ -1,1 +1,1 @@
-"""The workers room starts, watches and replaces a router's worker processes."""
+"""Starts, watches and replaces a router's worker processes."""

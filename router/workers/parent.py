@@ -1,4 +1,4 @@
-"""The parent of a router's workers: it starts, restarts, reloads and ends them."""
+"""The parent process of a router's workers starts, restarts, reloads and ends them."""
 
 import asyncio
 import os
@@ -17,18 +17,19 @@ from harness.frame.errors import ConfigError, SwapgateError
 if TYPE_CHECKING:
     from router.recording.worker_aggregator import WorkerAggregator, WorkerReports
 
-# TERM: after the delay in which balancers find out. INT: at once. HAND_OVER: others accept in
-# its stead already, and no client is to notice.
+# TERM ends a worker after a delay for load balancers, INT at once. HAND_OVER ends a worker
+# after other workers have begun to accept, so that no client notices.
 HAND_OVER: Final = signal.SIGUSR1
 STOP: Final = (signal.SIGTERM, signal.SIGINT, HAND_OVER)
-# Longer than the usual client pools keep a connection, so that they close it first.
+# Longer than common client pools keep a connection, so that the client closes it first.
 KEEP_ALIVE_S: Final = 75
 BACKLOG: Final = 2048
 
 
 def open_listeners(host: str, port: int) -> list[socket.socket]:
-    """One per address; the parent keeps them, so that no waiting connection is lost when a
-    worker ends. Raises ConfigError.
+    """Opens a listener for each address. Raises ConfigError.
+
+    The parent keeps them, so that no waiting connection is lost if a worker ends.
     """
     sockets: list[socket.socket] = []
     try:
@@ -41,40 +42,42 @@ def open_listeners(host: str, port: int) -> list[socket.socket]:
             listener.close()
         raise ConfigError(
             f"the router cannot listen on {host}:{port}: {error.strerror or error}; "
-            "set router.host and router.port to what is free here"
+            "set router.host and router.port to a free address"
         ) from None
     return sockets
 
 
 START_S: Final = 120.0
-# A worker that lived for so long did not die of its start.
+# A worker that ran this long did not fail at its start.
 STEADY_S: Final = 10.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-# Workers report every second, unasked: one that is silent for so long serves no request either.
+# Workers report every second. A worker without a report for this long serves no requests.
 SILENT_S: Final = 60.0
-# After the time that a worker has for its requests: to send its last report and end.
+# The time for a worker's last report, after the time for its requests.
 LAST_WORDS_S: Final = 15.0
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    command: Sequence[str]  # argv, to which `--slot`, `--channel` and `--listen` are added
+    command: Sequence[str]  # the command line, before `--slot`, `--channel` and `--listen`
     environment: Mapping[str, str]
-    given: bytes  # what it reads on its standard input
+    given: bytes  # its standard input
     workers: int
-    drain_s: float  # how long its requests may go on once it is to end
-    shutdown_delay_s: float = 0.0  # how long it serves before that, once it was told to stop
+    drain_s: float  # how long its requests may continue after it is told to end
+    shutdown_delay_s: float = 0.0  # how long it keeps serving before that
 
 
 def restart_pause_s(early_deaths: int) -> float:
-    """Waits not at all after the first early death in a row; then 0.5 s, up to 30 s."""
+    """Returns the pause before a restart: none after the first early death, then 0.5 s to 30
+    s.
+    """
     if early_deaths <= 1:
         return 0.0
     return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(early_deaths - 2, 32))
 
 
 class WorkerPool:
-    """Runs the workers of one configuration. listeners: bound, shared by all workers."""
+    """Runs the workers of one configuration. listeners: bound, and shared by all workers."""
 
     def __init__(
         self, orders: WorkerSpec, listeners: Sequence[socket.socket], books: "WorkerAggregator"
@@ -84,7 +87,7 @@ class WorkerPool:
         self._books = books
         self._retiring = asyncio.Event()
         self._signal = signal.SIGTERM
-        self._last_s = 0.0  # what a worker may take to end
+        self._last_s = 0.0  # how long a worker may take to end
         self._failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._complete = False
         self._processes: dict[int, asyncio.subprocess.Process] = {}
@@ -92,7 +95,7 @@ class WorkerPool:
         self._keepers = [asyncio.create_task(self._keep(n)) for n in range(orders.workers)]
 
     async def start(self) -> int:
-        """0 once all serve, else a worker's exit code, or 1 for START_S."""
+        """Returns 0 once all serve, else a worker's exit code, or 1 after START_S."""
         everybody = asyncio.create_task(self._all_started())
         try:
             await asyncio.wait(
@@ -110,7 +113,10 @@ class WorkerPool:
             await process.wait()
 
     async def retire(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ends all. number: as `STOP`. A second call may turn a hand-over into a stop."""
+        """Ends all workers.
+
+        number: of `STOP`. A second call may turn a hand-over into a stop.
+        """
         before_s = {signal.SIGTERM: self._orders.shutdown_delay_s, HAND_OVER: KEEP_ALIVE_S}
         self._last_s = before_s.get(number, 0.0) + self._orders.drain_s + LAST_WORDS_S
         self._signal = number
@@ -163,10 +169,11 @@ class WorkerPool:
                 await asyncio.wait(
                     waits, timeout=SILENT_S / 4, return_when=asyncio.FIRST_COMPLETED
                 )
-                # Twice: after a pause of the whole machine, workers need a moment to be heard.
+                # Checked twice: after a pause of the whole machine, workers need a moment to
+                # report.
                 silences = silences + 1 if account.silent_s > SILENT_S else 0
                 if silences == 2:
-                    self._kill(slot, process, "it reports nothing any more")
+                    self._kill(slot, process, "it has stopped reporting")
             if not ended.done():
                 done, _ = await asyncio.wait((ended,), timeout=self._last_s)
                 if not done:
@@ -179,7 +186,7 @@ class WorkerPool:
             del self._processes[slot]
 
     def _request_stop(self, slot: int, process: asyncio.subprocess.Process) -> None:
-        """To end. One that is still being loaded has nothing to end, and would log a SIGINT."""
+        """Signals a worker to end: by SIGTERM while it loads, when it would log a SIGINT."""
         serves = self._started[slot].is_set()
         _send(process, self._signal if serves else signal.SIGTERM)
 
@@ -218,7 +225,7 @@ class WorkerPool:
                 stdin=given,
                 env=dict(self._orders.environment),
                 pass_fds=(channel, *fds),
-                # Ctrl-C reaches the parent alone, which then ends them in order.
+                # Ctrl-C reaches only the parent, which then ends the workers in order.
                 start_new_session=True,
             )
 
@@ -231,14 +238,16 @@ def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
 
 log = structlog.get_logger("swapgate.router")
 
-# Pools that were replaced have minutes to end. With no bound, a reload every few seconds would
+# Replaced workers have minutes to end. Without this limit, a reload every few seconds would
 # fill the machine with workers.
 MOST_RETIRING: Final = 2
 
 
 class WorkerParent:
-    """Runs pools until a signal. again: reads the file anew; raises SwapgateError. reload_on:
-    the signal that asks for new workers.
+    """Runs workers until a signal.
+
+    again: reads the configuration file again; raises SwapgateError.
+    reload_on: the signal that asks for new workers.
     """
 
     def __init__(
@@ -268,8 +277,9 @@ class WorkerParent:
         code = await self._started(crew)
         while code == 0 and await self._reload_wanted():
             crew = await self._reloaded(crew)
-        # The workers have their own of these. While one was left here, connections would wait
-        # in its queue for nobody; now they are refused once the last worker has closed its own.
+        # The workers have their own copies. If the parent kept one, connections would wait in
+        # its queue in vain; so the system refuses them after the last worker has closed its
+        # copy.
         for listener in self._listeners:
             listener.close()
         leaving = [crew, *self._retiring.values()]
@@ -282,11 +292,14 @@ class WorkerParent:
         self._stopping.set()
 
     async def _reload_wanted(self) -> bool:
-        """Signals that come while there is no room are one reload, of the latest file."""
+        """Joins signals that come while there is no room into one reload of the latest file."""
         stop, reload = (asyncio.create_task(e.wait()) for e in (self._stopping, self._reload))
         await asyncio.wait((stop, reload), return_when=asyncio.FIRST_COMPLETED)
         if reload.done() and len(self._retiring) >= MOST_RETIRING:
-            log.warning("reload_waits", reason=f"{MOST_RETIRING} crews before it still end")
+            log.warning(
+                "reload_waits",
+                reason=f"{MOST_RETIRING} earlier sets of workers are still ending",
+            )
         while len(self._retiring) >= MOST_RETIRING and not stop.done():
             await asyncio.wait((stop, *self._retiring), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
@@ -315,7 +328,7 @@ class WorkerParent:
         code = await self._started(new)
         if code or self._stopping.is_set():
             if code:
-                reason = f"a new worker ended with {code}; the old ones go on serving"
+                reason = f"a new worker ended with {code}; the old ones keep serving"
                 log.error("reload_refused", reason=reason)
                 self._books.counters["reloads_refused"] += 1
             self._leave(new, signal.SIGINT)
@@ -326,7 +339,9 @@ class WorkerParent:
         return new
 
     def _leave(self, crew: WorkerPool, number: signal.Signals) -> None:
-        """Not waited for: a signal to stop that comes meanwhile is for all pools at once."""
+        """Ends the old workers without waiting, so that a signal to stop reaches all at
+        once.
+        """
         leaving = asyncio.create_task(crew.retire(number))
         self._retiring[leaving] = crew
         leaving.add_done_callback(self._retiring.pop)
