@@ -119,7 +119,7 @@ def lift_openers(route: str) -> list[Opener]:
 def throw(form: Form, route: str) -> None:
     reach = form.reach(route)
     force = form.choose(
-        "force", "Send all requests to", _list_forces(route), format_func=_name_force,
+        "force", "Force or avoid", _list_forces(route), format_func=_name_force,
         need="Choose a model or a provider first.", placeholder="Choose a model or a provider",
     )  # fmt: skip
     lasts = st.selectbox("How long", list(SWITCH_LASTS), key=form.key("lasts"))
@@ -128,7 +128,8 @@ def throw(form: Form, route: str) -> None:
         preview = kill_switch.preview_switch(page_frame.context(), parse_force(force), reach)
         form.say(*_effect(preview))
     form.need(preview is not None and preview.affected, "It would change no route.")
-    done = f"sent all requests to {_name_force(force or '')} {lasts}."
+    scope = "all routes" if reach is None else f"route {reach}"
+    done = f"threw the kill switch for {scope}: {_name_force(force or '')} {lasts}."
     reason = form.reason()
 
     def act(ctx: Context, actor: Actor) -> None:

@@ -2,7 +2,7 @@
 its deployments and fallbacks the route's chain.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from harness.frame.config_conversion import ConfigPath, Conversion, SourceConfig
@@ -249,7 +249,7 @@ class _Converter:
             entry = {"kind": kind, "api_base": base, "api_key_env": variable}
             self._providers[name] = {field: text for field, text in entry.items() if text}
             self._variables |= {variable: None} if variable else {}
-        for part in ("custom_llm_provider", *(key for keys in _PARTS.values() for key in keys)):
+        for part in ("custom_llm_provider", *self._address_keys(path, kind)):
             source.take((*path, part), f"providers.{name}: kind and api_base")
         variable = self._providers[name].get("api_key_env", "")
         text = f"the key stands in clear and is not copied: set {variable} to a new one"
@@ -294,6 +294,12 @@ class _Converter:
             address = address.replace(part, parts.get(part, ""))
         return address.replace("//global-", "//")
 
+    def _address_keys(self, path: ConfigPath, kind: str) -> Iterator[str]:
+        """Yields the keys that the address comes from."""
+        whole = any(self._source.value((*path, key)) for key in _PARTS["BASE"])
+        example = "BASE" if whole else api_base_rules.api_base_example(kind)
+        return (key for part, keys in _PARTS.items() if part in example for key in keys)
+
     def _make_routes(self) -> None:
         """Makes a route of each group; names that no route may have become aliases."""
         plain = {name: _plain(name, group[0][3]) for name, group in self._groups.items()}
@@ -325,7 +331,9 @@ class _Converter:
         if alias in self._names or alias in self._routes:
             raise InputError(f"there is a route {alias!r} already")
         self._names[alias] = route
-        self._source.take(path, f"router.aliases: route {route}")
+        lost = sorted(map(str, value.keys() - {"model"})) if isinstance(value, Mapping) else ()
+        text = f", without {', '.join(lost)}: not taken over" if lost else ""
+        self._source.take(path, f"router.aliases: route {route}{text}", changed=bool(lost))
 
     def _find(self, name: object) -> str:
         if not isinstance(name, str) or name not in self._names:

@@ -4,9 +4,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.config.model import Settings
+from harness.config.source_locations import parse_file
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.records.transaction import Transaction
+from harness.frame.suggestions import did_you_mean
 from harness.providers.records import Providers
 from harness.registry import data_class_checks, named_models, targets
 from harness.routes import routes
@@ -124,8 +126,12 @@ def apply_providers(
 
 
 def apply_file(ctx: Context, actor: Actor, settings: Settings, reason: str = "") -> FileApplied:
-    """Applies the providers, and creates new routes. Settings of known routes are left."""
+    """Applies the providers, and creates new routes. Settings of known routes stay.
+
+    Raises ConfigError, before a change, if a route names an unknown suite, policy or provider.
+    """
     actor.require(Role.ADMIN)
+    _check_names(ctx, settings)
     changed = apply_providers(ctx, actor, settings, reason)
     with ctx.store.read() as tx:
         known = set(Routing(tx).table().routes)
@@ -138,6 +144,35 @@ def apply_file(ctx: Context, actor: Actor, settings: Settings, reason: str = "")
         tuple(route.name for route in new),
         tuple(list_seed_differences(ctx, settings)),
     )
+
+
+def _check_names(ctx: Context, settings: Settings) -> None:
+    """Checks the names in the file's routes. Raises ConfigError with the place of the fault."""
+    if settings.source is None:
+        return
+    with ctx.store.read() as tx:
+        providers = {*Providers(tx).all(), *settings.providers}
+    document = parse_file(settings.source)
+    for name, route in settings.routes.items():
+        own = route.settings
+        named = [
+            (("policy",), "policy", own.policy, ctx.policies),
+            *(
+                (("suites", number), "suite", used.suite, ctx.suites.names())
+                for number, used in enumerate(own.suites)
+            ),
+            (("incumbent",), "provider", route.incumbent.provider, providers),
+            *(
+                (("fallbacks", number), "provider", fallback.provider, providers)
+                for number, fallback in enumerate(route.fallbacks)
+            ),
+        ]
+        for path, kind, text, known in named:
+            if text not in known:
+                there = f"; there are: {', '.join(sorted(known)) or 'none'}"
+                hint = did_you_mean(text, known, otherwise=there)
+                fault = f"there is no {kind} {text!r}{hint}"
+                raise document.error(("routes", name, *path), fault)
 
 
 def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifference]:

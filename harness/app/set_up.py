@@ -27,7 +27,7 @@ from harness.config import configuration
 from harness.config.model import RunQueueKind
 from harness.config.source_locations import parse_file
 from harness.frame import package_data
-from harness.frame.config_conversion import Conversion, SourceConfig
+from harness.frame.config_conversion import Conversion, NothingTaken, SourceConfig
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.pagination import PageRequest
 from harness.frame.people.access import FIRST_LINK_LASTS, Role, sign_in_url
@@ -227,19 +227,25 @@ class ConfigImport:
 
 
 def import_config(format_name: str, source: Path, given: Path | None) -> ConfigImport:
-    """Writes a configuration from another gateway's. Raises ConfigError where there is one
-    already.
+    """Writes a configuration from another gateway's.
+
+    Raises ConfigError if Swapgate's file exists, NothingTaken if the conversion is empty.
     """
     file = config_file(given, os.environ) or Path.cwd() / configuration.FILE_NAME
     read_dotenv(source.resolve().parent)
     conversion = convert_file(source, os.environ)
+    if conversion.config.keys() <= {"home"}:
+        reason = f"{source}: Swapgate can take over nothing of it, and wrote no file"
+        raise NothingTaken(reason, conversion.notes)
     head = _HEAD.format(format=format_name, name=source.name)
     _write(file, head + yaml.safe_dump(dict(conversion.config), sort_keys=False, width=96))
     return ConfigImport(format_name, str(source), str(file), conversion)
 
 
 def convert_file(source: Path, environ: Mapping[str, str]) -> Conversion:
-    """Converts LiteLLM's file and writes nothing. Raises ConfigError."""
+    """Converts LiteLLM's file and writes nothing. Raises ConfigError, InputError."""
+    if not source.exists():
+        raise InputError(f"{source}: no such file; give the path of LiteLLM's config.yaml")
     document = parse_file(source)
     return convert_litellm(SourceConfig(document.values, document.places, environ))
 

@@ -33,7 +33,7 @@ from harness.config.model import Settings
 from harness.config.source_locations import parse_file
 from harness.evals.settings import SuiteSettings
 from harness.frame import package_data
-from harness.frame.config_conversion import ConversionNote, SourceConfig
+from harness.frame.config_conversion import ConversionNote, NothingTaken, SourceConfig
 from harness.frame.errors import ConfigError, Conflict, InputError
 from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
@@ -56,14 +56,6 @@ class SuiteImport:
     suites: Sequence[ImportedSuite]
     notes: Sequence[ConversionNote]  # a line for each key of another tool's file
     configured: bool  # whether they stand in swapgate.yaml
-
-
-class NothingTaken(InputError):
-    """Raised where no suite can be made of promptfoo's configuration; notes: say why."""
-
-    def __init__(self, message: str, notes: Sequence[ConversionNote]) -> None:
-        super().__init__(message)
-        self.notes = notes
 
 
 def add_suite(

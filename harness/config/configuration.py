@@ -1,7 +1,7 @@
-"""The configuration file: one YAML file, parsed once into frozen dataclasses.
+"""Parses the configuration file, one YAML file, into frozen dataclasses.
 
-Order, later wins: the shipped defaults, the user's file, the environment. An unknown key or a
-wrong value is a ConfigError with file, line, field and, for a key, the nearest right one.
+The user's file overrides the shipped defaults; the environment overrides both. An unknown key
+or a wrong value raises a ConfigError with file, line, field and the nearest known key.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from harness.config.source_locations import Document, merge_documents, parse_fil
 
 
 def load_settings(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Settings:
-    """Loads the settings; without a file the shipped defaults. Raises ConfigError."""
+    """Loads the settings. file: None for the shipped defaults. Raises ConfigError."""
     document = read_document(file, environ, defaults=defaults)
     base = file.resolve().parent if file is not None else Path.cwd()
     return settings.build_settings(document, base=base, shipped=defaults.parent, source=file)

@@ -1,6 +1,4 @@
-"""The configuration after parsing: frozen, and never read from the file again. `harness.config`
-parses it.
-"""
+"""The frozen settings, which `harness.config` parses from the configuration file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +23,7 @@ FILE_NAME: Final = "swapgate.yaml"
 
 
 class RunQueueKind(StrEnum):
-    """Who runs evals."""
+    """Selects the processes that run evals."""
 
     EMBEDDED = "embedded"
     PROCRASTINATE = "procrastinate"
@@ -33,22 +31,21 @@ class RunQueueKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ControlSettings:
-    """Holds the settings of the control process."""
-
-    host: str = "127.0.0.1"  # address that it listens on
-    port: int = 8081  # port that it listens on
-    reconcile_interval_s: float = 1.0  # how often it looks at proposals and canaries
-    housekeeping_interval_s: float = 60.0  # how often it removes what is kept no longer
-    drift_interval_s: float = 10.0  # how often it looks whether a drift run is due
-    # procrastinate: `swapgate worker` on any number of hosts runs evals, by PostgreSQL.
+    host: str = "127.0.0.1"  # listening address
+    port: int = 8081  # listening port
+    reconcile_interval_s: float = 1.0  # how often it checks proposals and canaries
+    # How often it deletes records past their retention period.
+    housekeeping_interval_s: float = 60.0
+    drift_interval_s: float = 10.0  # how often it checks whether a drift run is due
+    # procrastinate: `swapgate worker` processes on all hosts share a queue in PostgreSQL.
     queue: RunQueueKind = RunQueueKind.EMBEDDED
-    # Processes that ask and score, at most; with `procrastinate`, each host has its own number.
+    # Maximum number of eval processes; with `procrastinate`, each host has its own limit.
     eval_workers: int = 2
-    eval_connections: int = 8  # requests of one eval worker at a time
+    eval_connections: int = 8  # concurrent requests of one eval worker
     # Measure, count and mirror; open no canary and promote nothing.
     observe_only: bool = False
     failovers_keep_days: float = 14.0  # how long the failover log is kept
-    # How long each minute's traffic and each key's spend are kept; sums of days stay.
+    # How long per-minute traffic and per-key spend are kept; daily totals stay.
     traffic_keep_days: float = 400.0
 
 
@@ -56,7 +53,7 @@ class ControlSettings:
 class SpendingSettings:
     """Bounds what Swapgate itself spends on models: evals, judges, shadows, drift, agents."""
 
-    # US dollars in a calendar month (UTC), together; null for no cap.
+    # US dollars in a calendar month (UTC), for all of these; null for no cap.
     monthly_cap_usd: float | None = None
 
     def __post_init__(self) -> None:
@@ -65,11 +62,9 @@ class SpendingSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Holds the settings of a whole configuration file."""
-
     database_url: str
     home: Path  # the folder for state (SQLite file, secret, disk snapshot, logs)
-    source: Path | None  # where it was read, None for the shipped default
+    source: Path | None  # the file that was read; None for the shipped defaults
     router: RouterSettings
     control: ControlSettings
     ui: UiSettings
@@ -77,15 +72,15 @@ class Settings:
     suites: Mapping[str, SuiteSettings]
     policies: Mapping[str, Policy]
     routes: Mapping[str, RouteSeed]
-    switches: tuple[str, ...] = ()  # as `kill_switch.parse_file_switches` reads them
+    switches: tuple[str, ...] = ()  # in the format of `force.parse_file_switches`
     spending: SpendingSettings = SpendingSettings()
-    freezes: tuple[FreezeWindow, ...] = ()  # of every week
+    freezes: tuple[FreezeWindow, ...] = ()  # weekly
     alerts: AlertSettings = field(default_factory=AlertSettings)
-    data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # who may see each
-    # Of this machine's eval workers, by provider.
+    data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # to providers
+    # By provider; for all eval workers of this machine together.
     eval_limits: Mapping[str, EvalLimits] = field(default_factory=dict)
     capture: CaptureSettings = field(default_factory=CaptureSettings)
-    catalogue: tuple[CatalogueChange, ...] = ()  # the file's word on models
-    # Where people sign in, by provider.
+    catalogue: tuple[CatalogueChange, ...] = ()  # the file's changes to it
+    # Sign-in addresses, by provider.
     oauth: Mapping[str, OAuthOverrides] = field(default_factory=dict)
     agents: AgentSettings = field(default_factory=AgentSettings)

@@ -1,4 +1,4 @@
-"""Checks the sections `alerts`, `ui.oidc` and `agents`; builds those of `capture` and
+"""Checks the sections `alerts`, `ui.oidc` and `agents`; builds the settings of `capture` and
 `freezes`.
 """
 
@@ -25,7 +25,7 @@ from harness.routing.freeze import FreezeWindow, build_window
 from harness.routing.settings import AgentSettings, RouterSettings, ToolServer, http_url
 
 ONE_OF: Final = ("url", "url_env", "webhook")
-_INTERNAL: Final = "the address is link-local, or a cloud's metadata service"
+_INTERNAL: Final = "must not be a link-local address or a cloud's metadata service"
 
 
 def name_sink(number: int, sink: AlertSink) -> AlertSink:
@@ -36,13 +36,15 @@ def name_sink(number: int, sink: AlertSink) -> AlertSink:
     scheme = urlsplit(url).scheme.lower() if url else ""
     if sink.webhook:
         if scheme not in ("http", "https"):
-            raise InputError("`webhook` is an http or https URL")
+            raise InputError("`webhook` must be an http or https URL")
         if not sink.secret_env:
-            raise InputError("a webhook needs `secret_env`: it is signed with that secret")
+            raise InputError(
+                "a webhook needs `secret_env`: Swapgate signs its messages with that secret"
+            )
     elif sink.secret_env:
-        raise InputError("`secret_env` belongs to a webhook")
+        raise InputError("only a webhook can have `secret_env`")
     if url and not scheme:
-        raise InputError("`url` is no URL of apprise, such as slack://… or mailto://…")
+        raise InputError("`url` must be an apprise URL, such as slack://… or mailto://…")
     if url and is_internal_host(urlsplit(url).hostname or ""):
         raise InputError(_INTERNAL)
     kind = "webhook" if sink.webhook else scheme or "sink"
@@ -55,16 +57,16 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 class RedactionEntry(BaseModel):
     model_config = _STRICT
     name: str = Field(description="lower case; the placeholder is [NAME_1]")
-    pattern: str = Field(description="a regular expression of Python")
-    replacement: str = Field("", description="instead of the placeholder")
+    pattern: str = Field(description="a Python regular expression")
+    replacement: str = Field("", description="replaces the placeholder")
 
 
 class CaptureEntry(BaseModel):
-    """Redaction: the user's rules, and which of ours are left out."""
+    """Redaction rules: your own rules, and built-in rules that you switch off."""
 
     model_config = _STRICT
-    redact: list[RedactionEntry] = []  # rules of your own: a name, a pattern, what replaces it
-    keep: list[str] = Field([], description="built-in rules that are not used, such as phone")
+    redact: list[RedactionEntry] = []  # your own rules: name, pattern, replacement
+    keep: list[str] = Field([], description="built-in rules to switch off, such as phone")
 
 
 def capture_settings(entry: CaptureEntry, document: Document) -> CaptureSettings:
@@ -80,28 +82,33 @@ def capture_settings(entry: CaptureEntry, document: Document) -> CaptureSettings
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ROLES: Final = [role.name.lower() for role in Role]
-_ADDRESS: Final = "is no address such as https://login.example.com; only loopback goes by http"
+_ADDRESS: Final = (
+    "must be an address such as https://login.example.com; http is for loopback addresses only"
+)
 
 
 def oidc_faults(oidc: OidcSettings) -> Iterator[tuple[KeyPath, str]]:
-    """Path below `ui.oidc` and message of what makes no sense, in the file's order."""
+    """Yields, in file order, path below `ui.oidc` and message for each invalid setting."""
     for name in ("issuer", "public_url"):
         if not _is_safe_url(getattr(oidc, name)):
             yield (name,), _ADDRESS
     if urlsplit(oidc.public_url).path not in ("", "/"):
-        yield ("public_url",), "has a path; the dashboard is served at `/`"
+        yield ("public_url",), "must have no path, because the dashboard is served at `/`"
     if not oidc.client_id.strip():
         yield ("client_id",), "is empty"
     if not _VARIABLE.fullmatch(oidc.client_secret_env):
-        yield ("client_secret_env",), "is no name of an environment variable"
+        yield ("client_secret_env",), "must be the name of an environment variable"
     if "openid" not in oidc.scope.split():
-        yield ("scope",), "lacks `openid`: without it the server names no user"
+        yield ("scope",), "must include `openid`; without it the server does not name the user"
     if not oidc.roles:
-        yield ("roles",), "names no group: a user signs in by a group"
+        yield ("roles",), "must name a group: a user's group determines the role"
     for group, role in oidc.roles.items():
         if role not in _ROLES:
             known = ", ".join(_ROLES)
-            yield ("roles", group), f"{role!r} is no role{did_you_mean(role, _ROLES)}; {known}"
+            yield (
+                ("roles", group),
+                f"{role!r} is not a role{did_you_mean(role, _ROLES)}; {known}",
+            )
 
 
 def _is_safe_url(text: str) -> bool:
@@ -115,9 +122,10 @@ class FreezeEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
     starts: str = Field(alias="from", description="day and time when it begins: `Fri 16:00`")
     ends: str = Field(alias="until", description="day and time when it ends: `Mon 08:00`")
-    time_zone: str = "UTC"  # whose clock that is: `Europe/Berlin`; summer time is kept
-    reason: str = Field(description="why; shown to everybody who waits for it")
-    routes: list[str] = Field([], description="which routes; empty for all")
+    # Time zone of both times, such as `Europe/Berlin`; daylight saving time applies.
+    time_zone: str = "UTC"
+    reason: str = Field(description="why; shown to everyone whose swap waits for it")
+    routes: list[str] = Field([], description="names of routes; empty for all")
 
 
 def freeze_window(entry: FreezeEntry) -> FreezeWindow:
@@ -126,10 +134,10 @@ def freeze_window(entry: FreezeEntry) -> FreezeWindow:
 
 _SERVER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SERVER_NAME_FAULT: Final = (
-    "a tool server's name is lower-case letters, digits, '-' and '_': its tools are named "
+    "a tool server's name has lower-case letters, digits, '-' and '_': its tools are named "
     "SERVER.TOOL"
 )
-# Of this installation: its secret and its keys are no tool's business.
+# Swapgate's own variables hold secrets and keys, so no tool server may receive them.
 _OUR_VARIABLES: Final = "SWAPGATE_"
 
 Fault = tuple[KeyPath, str]
@@ -141,7 +149,7 @@ def agent_faults(
     control: ControlSettings,
     suites: Collection[str],
 ) -> Iterator[Fault]:
-    """Path below `agents` and message of what makes no sense, in the file's order."""
+    """Yields, in file order, the path below `agents` and a message for each invalid setting."""
     for name in ("url", "router_url", "control_url", "public_url"):
         if url := getattr(agents, name):
             yield from _address_faults((name,), url)
@@ -177,10 +185,10 @@ def _split_url(url: str) -> SplitResult | None:
 
 
 def _address_faults(path: KeyPath, url: str) -> Iterator[Fault]:
-    """Of an address of ours, which has no path: the client's is added to it."""
+    """Checks one of our own addresses, which has no path because the client appends one."""
     parts = _split_url(url)
     if parts is None or parts.path not in ("", "/") or parts.query or parts.fragment:
-        yield path, "is no address such as http://127.0.0.1:8085, without a path"
+        yield path, "must be an address such as http://127.0.0.1:8085, without a path"
     elif is_internal_host(parts.hostname or ""):
         yield path, _INTERNAL
 
@@ -188,35 +196,43 @@ def _address_faults(path: KeyPath, url: str) -> Iterator[Fault]:
 def _loop_faults(
     agents: AgentSettings, router: RouterSettings, control: ControlSettings
 ) -> Iterator[Fault]:
-    """A process that passes requests through to itself does so until it is full. The control
-    plane would take a client's request for one that the agents process passes on.
+    """Checks that no process forwards requests to itself.
+
+    Such a process would loop until it runs out of capacity, and the control plane would treat a
+    client's request as one that the agents process forwarded.
     """
     passed_to = agents.pass_through_url.rstrip("/")
     setting = "port" if agents.url is None else "url"
     ours = {"router's own": http_url(router.host, router.port)} if router.port else {}
     if control.port:
         ours["control plane's"] = http_url(control.host, control.port)
-    for whose, own in ours.items():
-        if passed_to == own:
-            yield (setting,), f"is the {whose} address, {own}; give the agents process another"
+    for owner, address in ours.items():
+        if passed_to == address:
+            fault = (
+                f"is the {owner} address, {address}; give the agents process another address"
+            )
+            yield (setting,), fault
     if agents.url and passed_to == agents.control_url.rstrip("/"):
-        yield ("url",), "is `agents.control_url`; give the agents process another"
-    for whose, where in (("router", router), ("agents process", agents)):
-        own = http_url(where.host, where.port)
-        if where.port and agents.control_url.rstrip("/") == own:
-            yield ("control_url",), f"is the {whose}'s own address, {own}; give control's"
+        yield ("url",), "is `agents.control_url`; give the agents process another address"
+    for process, settings in (("router", router), ("agents process", agents)):
+        address = http_url(settings.host, settings.port)
+        if settings.port and agents.control_url.rstrip("/") == address:
+            fault = (
+                f"is the {process}'s own address, {address}; give the control plane's address"
+            )
+            yield ("control_url",), fault
 
 
 def _loopback_faults(agents: AgentSettings, router_host: str) -> Iterator[Fault]:
-    """Without keys, the connection decides who has access: both of its hops are on loopback."""
+    """Checks that router and agents listen on loopback if clients need no key."""
     if not agents.open_on_loopback:
         return
     for setting, host in (("router.host", router_host), ("agents.host", agents.host)):
         if not listens_on_loopback(host):
             fault = (
-                f"needs {setting} on loopback, such as 127.0.0.1, and it is {host!r}: who "
-                "reaches it from elsewhere would need no key. Leave it false, and give clients "
-                "keys"
+                f"needs {setting} on loopback, such as 127.0.0.1, and it is {host!r}: clients "
+                "on other machines could connect without a key. Leave it false, and give "
+                "clients keys"
             )
             yield ("open_on_loopback",), fault
 
@@ -224,18 +240,18 @@ def _loopback_faults(agents: AgentSettings, router_host: str) -> Iterator[Fault]
 def _server_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
     parts = _split_url(server.url)
     if parts is None:
-        yield (*path, "url"), "is an http or https URL, without a user"
+        yield (*path, "url"), "must be an http or https URL, without a user"
     elif is_internal_host(parts.hostname or ""):
         yield (*path, "url"), _INTERNAL
     for header, variable in server.header_envs.items():
         place = (*path, "header_envs", header)
         if not _VARIABLE.fullmatch(variable):
-            yield (
-                place,
-                "is the name of an environment variable; a value never stands in this file",
-            )
+            yield place, "must name an environment variable; this file holds no secret values"
         elif variable.upper().startswith(_OUR_VARIABLES):
-            yield place, f"{variable!r} is Swapgate's own, which no tool server may have"
+            fault = (
+                f"{variable!r} is one of Swapgate's own variables, which no tool server gets"
+            )
+            yield place, fault
     try:
         check_headers(dict.fromkeys(server.header_envs, ""))
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Every number of the configuration file must lie in a closed range, which its key has here."""
+"""Closed ranges, by key, of the numbers in the configuration file."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -6,7 +6,7 @@ from typing import Any, Final
 from harness.config.source_locations import KeyPath
 from harness.frame.formatting import SHARE_RANGE, Range, format_bound
 
-# Half of the traffic: more of it would be no promotion.
+# Half of the traffic: a candidate with less than half is not promoted.
 MOST_HELD_BACK_BPS: Final = 5_000
 BPS: Final = 10_000
 HOUR_S: Final = 3_600.0
@@ -14,7 +14,7 @@ DAY_S: Final = 86_400.0
 YEAR_S: Final = 366 * DAY_S
 MOST: Final = 1_000_000
 MUCH: Final = 1_000_000_000
-# Shorter than any that means something, longer than what may ever be meant by 0.
+# Shorter than any useful duration, but not 0, which could mean "no limit".
 MOMENT_S: Final = 0.001
 
 
@@ -104,7 +104,7 @@ UNITS: Final[Mapping[str, str]] = {
 
 
 def range_errors(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
-    """Yields (path, message) of every value out of its range."""
+    """Yields path and message for every value outside its range."""
     yield from _walk(values, ())
     for name, policy in _mapping(values.get("policies")).items():
         yield from _policy_errors(_mapping(policy), ("policies", name))
@@ -143,26 +143,26 @@ def _policy_errors(
     for index in range(1, len(weights)):
         if not weights[index] > weights[index - 1]:  # type: ignore[operator]
             place = (*path, "canary", "steps", index)
-            yield place, "a step's weight must be above the one before"
+            yield place, "a step's weight must be above the weight of the step before"
     most, margin = gate.get("margin_max"), gate.get("margin")
     if isinstance(most, float) and isinstance(margin, float) and most < margin:
         text = f"is {format_bound(most)}, less than the policy's own margin"
         yield (*path, "gate", "margin_max"), f"{text}, {format_bound(margin)}"
     for name, ratio in _mapping(canary.get("guardrails")).items():
         if ratio is not False and not (isinstance(ratio, float) and RATIO.holds(ratio)):
-            told = format_bound(ratio) if isinstance(ratio, float) else ratio
+            shown = format_bound(ratio) if isinstance(ratio, float) else ratio
             place = (*path, "canary", "guardrails", name)
-            yield place, f"is {told}; a tolerated ratio is {RATIO.text}, or off"
+            yield place, f"is {shown}; a tolerated ratio is {RATIO.text}, or off"
 
 
 def ambiguous_guardrails(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
-    """Guardrails that are `on` or 0 in the file as it was read: they look like 1, and off."""
+    """Yields guardrails that the file sets to `on` or 0, which YAML reads like 1 or off."""
     for name, policy in _mapping(values.get("policies")).items():
         guardrails = _mapping(_mapping(_mapping(policy).get("canary")).get("guardrails"))
         for guardrail, ratio in guardrails.items():
             if ratio is True or (ratio == 0 and ratio is not False):
                 path = ("policies", name, "canary", "guardrails", guardrail)
-                yield path, "give the ratio that is tolerated, such as 1.25, or off"
+                yield path, "give the tolerated ratio, such as 1.25, or off"
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -1,4 +1,4 @@
-"""The file's `routes` become route seeds, which create routes that the database lacks."""
+"""Builds seeds from the file's `routes`. A seed creates a route that the database lacks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -32,19 +32,19 @@ class TargetEntry(BaseModel):
 
     model_config = _STRICT
     target: str = ""  # provider/model
-    provider: str = ""  # name of the provider, together with `model` or `tier`
-    model: str = ""  # as the provider names it
-    tier: str = Field("", description="of the provider's `tiers`; instead of `model`")
-    parameters: dict[str, object] = {}  # of every request to it; a client's own win
-    request_patch: RequestPatch = RequestPatch()  # changes to every request to it
+    provider: str = ""  # name of the provider; needs `model` or `tier`
+    model: str = ""  # the provider's name of it
+    tier: str = Field("", description="one of the provider's `tiers`; instead of `model`")
+    parameters: dict[str, object] = {}  # of every request; a client's own values win
+    request_patch: RequestPatch = RequestPatch()  # changes to every request
 
 
 class FallbackEntry(TargetEntry):
-    capable: bool = Field(default=False, description="good enough for a route of high stakes")
+    capable: bool = Field(default=False, description="may answer on a route of high stakes")
 
 
 class OverridesEntry(BaseModel):
-    """Routes that answer requests to this one, by kind of request (see
+    """Other routes that answer this route's requests, by kind of request (see
     docs/how-to/overrides.md).
     """
 
@@ -64,16 +64,16 @@ class OverridesEntry(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class RouteEntry(PlainRouteSettings):
-    incumbent: str | TargetEntry  # the model that serves at first: provider/model, or its parts
-    # Targets that answer when the incumbent cannot, in this order.
+    incumbent: str | TargetEntry  # the first model: provider/model, or its parts
+    # Targets that answer if the incumbent fails, in this order.
     fallbacks: tuple[str | FallbackEntry, ...] = ()
-    # Which decide about its swaps: names, or a name with role and weight.
+    # Suites that decide about its swaps: names, or name, role and weight.
     suites: tuple[str | RouteSuite, ...] = ()
-    # Share for each warmed target: 1%, or basis points (100).
+    # Share of traffic for each warmed target: 1%, or basis points (100).
     keep_warm: int | str = 0
-    # side_effects: its tools' effects cannot be undone
+    # side_effects: effects of its tools cannot be undone
     tools: Literal["side_effects"] | None = None
-    capture: int | str = 0  # share that is kept, redacted: 1%, or basis points (100)
+    capture: int | str = 0  # share to capture, redacted: 1%, or basis points
     # Other routes for some kinds of request.
     overrides: OverridesEntry = field(default_factory=OverridesEntry)
 
@@ -136,9 +136,9 @@ def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None
 
 
 def _target(entry: str | TargetEntry, route: str, known: FileContext) -> Target:
-    """A provider alone means its model of the tier that the route is named after.
+    """Parses a target. Raises InputError.
 
-    Raises InputError.
+    A provider's name alone means its model of the tier with the route's name.
     """
     tiers = known.tiers
     if isinstance(entry, str):
@@ -162,8 +162,7 @@ def _of_tier(provider: str, tier: str, tiers: Mapping[str, Mapping[str, str]]) -
     if tier not in known:
         raise InputError(
             f"provider {provider!r} has no tier {tier!r}{did_you_mean(tier, known)}. Name "
-            "its model "
-            f"under providers.{provider}.tiers"
+            f"its model under providers.{provider}.tiers"
         )
     return known[tier]
 

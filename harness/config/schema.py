@@ -1,4 +1,4 @@
-"""The file's schema says which keys may stand where."""
+"""The schema of the configuration file."""
 
 import ast
 import inspect
@@ -64,14 +64,15 @@ def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, 
 
 
 def field_comments(cls: type) -> Mapping[str, str]:
-    """Field → its comment: at the end of its line, or in whole lines just before it."""
+    """Maps each field to its comment, which ends the field's line or stands above the field."""
     return _comments_in(cls.__module__).get(cls.__name__, {})
 
 
 @cache
 def _comments_in(module: str) -> Mapping[str, Mapping[str, str]]:
-    """Class → field → comment, of a whole module: to read it for each of its classes took
-    longer than all else that `swapgate init` does.
+    """Maps class to field to comment.
+
+    Caches a whole module: parsing it for each class took most of the time of `swapgate init`.
     """
     try:
         source = inspect.getsource(sys.modules[module])
@@ -141,20 +142,20 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 class ProviderEntry(BaseModel):
     model_config = _STRICT
-    kind: str = "custom"  # which protocol and addresses: docs/reference/providers.md
+    kind: str = "custom"  # sets protocol and address: docs/reference/providers.md
     api_base: str = Field(
-        "", validate_default=True, description="may be left out for a kind that has one place"
+        "", validate_default=True, description="optional for a kind that has a fixed address"
     )
-    # Name of the environment variable with its key; NAME_FILE names a file instead.
+    # Environment variable that holds the key; NAME_FILE holds the path of a key file.
     api_key_env: str | None = None
     extra_headers: dict[str, str] = {}  # headers of every request, by name
-    prices: dict[str, Price] = {}  # by model; unknown prices are looked up in the catalogue
-    # Names of variables with further keys, used when the first is out of quota or refused.
+    prices: dict[str, Price] = {}  # by model; the catalogue fills in missing prices
+    # Variables of further keys, used if the first key is out of quota or refused.
     more_api_key_envs: tuple[str, ...] = ()
-    # By model: its abilities, where they differ from the catalogue's.
+    # By model: abilities that differ from the catalogue's.
     models: dict[str, Capabilities] = {}
     extra_body: dict[str, object] = Field({}, description="body fields of every request")
-    tiers: dict[str, str] = Field({}, description="names such as `fast`, each with its model")
+    tiers: dict[str, str] = Field({}, description="a model for each name, such as `fast`")
     eval_limits: EvalLimits = Field(
         EvalLimits(), description="for all eval workers of this machine together"
     )
@@ -182,7 +183,7 @@ class ProviderEntry(BaseModel):
     @classmethod
     def _after_a_first(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if value and not info.data.get("api_key_env"):
-            raise ValueError("needs `api_key_env`, the key that is used first")
+            raise ValueError("needs `api_key_env`, which holds the first key")
         return value
 
 
@@ -190,28 +191,28 @@ class JudgeEntry(BaseModel):
     model_config = _STRICT
     target: str = Field(description="provider/model")
     parameters: dict[str, object] = {}  # of the judge's requests, such as temperature
-    max_calls: int = Field(10_000, ge=1)  # for each run of the suite
-    # For each run of the suite; null for no limit.
+    max_calls: int = Field(10_000, ge=1)  # per run of the suite
+    # Per run of the suite; null for no limit.
     max_cost_usd: float | None = Field(None, gt=0)
-    # How often it is asked when its answer cannot be read.
+    # Maximum number of calls until an answer of the judge can be parsed.
     attempts: int = Field(3, ge=1, le=10)
-    max_output_tokens: int = 512  # of one answer of the judge
-    timeout_s: float = 120.0  # for one answer of the judge
+    max_output_tokens: int = 512  # of one answer
+    timeout_s: float = 120.0  # of one answer
     references: str | None = Field(None, description="answers with human scores, a data file")
     min_agreement: float = Field(0.6, ge=0, le=1, description="Cohen's kappa")
-    # Equal bands of the score, in which its agreement with people is measured.
+    # Equal bands of the score in which agreement with people is measured.
     levels: int = Field(2, ge=2, le=10)
-    recheck_s: float = Field(86_400.0, ge=0)  # how long a measured agreement counts
+    recheck_s: float = Field(86_400.0, ge=0)  # how long a measured agreement is valid
 
 
-# Reports show these names: they hold nothing that could be markup.
+# Reports show these names, so they must not contain markup.
 GROUP_FIELD: Final = r"^[\w .-]{0,64}$"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteEntry(SuiteFields):
-    path: str | None = None  # JSONL or CSV file with the items; give either this or `task`
-    judge: JudgeEntry | None = None  # the model that scores, for scorers that ask one
+    path: str | None = None  # JSONL or CSV file of the items; instead of `task`
+    judge: JudgeEntry | None = None  # the model that scores, for judged scorers
     cluster: Annotated[str, Field(pattern=GROUP_FIELD)] = ""
     slices: Annotated[
         tuple[Annotated[str, Field(min_length=1, pattern=GROUP_FIELD)], ...],
@@ -220,25 +221,25 @@ class SuiteEntry(SuiteFields):
 
 
 class CodeEntry(BaseModel):
-    """How models' code runs (scorer `code`)."""
+    """Settings of the scorer `code`, which runs code that models write."""
 
     model_config = _STRICT
     uncontained: bool = Field(
         default=False,
-        description="run it where the machine cannot contain it; every verdict on it says so",
+        description="run the code even without a sandbox; every verdict then says so",
     )
 
 
 class PolicyEntry(BaseModel):
     model_config = _STRICT
-    # approved: a person lets a passed candidate into its canary.
+    # approved: a person must approve a passed candidate before its canary.
     promotion: PromotionMode = PromotionMode.AUTOMATIC
     # How long a passed proposal waits for a person before it expires.
     approval_ttl_s: float = Policy().approval_ttl_s
-    self_approval: bool = False  # the proposer may also approve
-    # Whether a swap names the change request under which it is made.
+    self_approval: bool = False  # whether the proposer may approve
+    # Whether a swap must name its change request.
     change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
-    gate: GatePolicy = GatePolicy()  # when evals pass
+    gate: GatePolicy = GatePolicy()  # thresholds of the evals
     canary: CanaryPolicy = CanaryPolicy()  # thresholds of the canary
 
     @field_validator("gate")
@@ -247,22 +248,24 @@ class PolicyEntry(BaseModel):
         if gate.population is ClaimPopulation.THESE and gate.epochs == 1:
             raise ValueError(
                 "`population: these` needs `epochs` of 2 or more: one answer to an item does "
-                "not say how much answers vary"
+                "not show how much answers vary"
             )
         return gate
 
 
 class CatalogueItem(BaseModel):
-    """Corrects the catalogue for one model; a field that is left out stays as the catalogue has
-    it.
-    """
+    """Corrects the catalogue for one model; omitted fields keep the catalogue's value."""
 
     model_config = _STRICT
-    price: Price | None = None  # of its tokens
+    price: Price | None = None  # of tokens
     context_window: int | None = Field(None, description="tokens")
     capabilities: dict[str, bool] = Field({}, description=f"of {', '.join(ABILITIES)}")
-    end_date: date | None = Field(None, description="the day on which it may be gone")
-    family: str | None = Field(None, description="models of one family are its versions")
+    end_date: date | None = Field(
+        None, description="the day on which the provider may remove it"
+    )
+    family: str | None = Field(
+        None, description="models of one family are versions of each other"
+    )
 
     @field_validator("capabilities")
     @classmethod
@@ -280,42 +283,41 @@ class FileConfig(BaseModel):
     database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in `home`")
     home: str = Field(".swapgate", description="folder for state, beside this file")
     router: RouterSettings = RouterSettings()  # the process that serves requests
-    # The process that evaluates, decides, and moves canaries.
+    # The process that evaluates, decides and moves canaries.
     control: ControlSettings = ControlSettings()
     ui: UiSettings = UiSettings()  # the dashboard
     agents: AgentSettings = Field(
-        AgentSettings(), description="agents over HTTP, see docs/reference/agents.md"
+        AgentSettings(), description="agents over HTTP; see docs/reference/agents.md"
     )
-    providers: dict[str, ProviderEntry] = {}  # where models are called, by name
+    providers: dict[str, ProviderEntry] = {}  # by name: where models are called
     suites: dict[str, SuiteEntry] = {}  # evals, by name
     code: CodeEntry = Field(CodeEntry(), description="models' code: docs/reference/suites.md")
     policies: dict[str, PolicyEntry] = {}  # thresholds of gate and canary, by name
-    # Clients name one as `model`. Created when the database has no route of that name.
+    # Names that clients use as `model`. A route is created if the database lacks it.
     routes: dict[str, RouteEntry] = {}
     alerts: AlertSettings = Field(
-        AlertSettings(), description="where alerts go, see docs/how-to/alerts.md"
+        AlertSettings(), description="where alerts go; see docs/how-to/alerts.md"
     )
     data_classes: dict[str, list[str]] = Field(
-        {}, description="kinds of data, each with the providers that may see it"
+        {}, description="by class of data: the providers that may see it"
     )
     capture: CaptureEntry = Field(
-        CaptureEntry(keep=[]), description="redaction, see docs/how-to/capture.md"
+        CaptureEntry(keep=[]), description="redaction; see docs/how-to/capture.md"
     )
     catalogue: dict[str, CatalogueItem] = Field(
         {}, description="facts about models, by KIND/MODEL; see docs/reference/models.md"
     )
     oauth: dict[str, OAuthOverrides] = Field(
         {},
-        description="by provider: where people sign in for it; see docs/how-to/credentials.md",
+        description="sign-in addresses, by provider; see docs/how-to/credentials.md",
     )
     switches: list[str] = Field(
         [],
         description="kill switches, read at a router's start: provider:NAME, target:ID or "
-        "ROUTE=provider:NAME; avoid:provider:NAME takes one out instead",
+        "ROUTE=provider:NAME; with avoid:provider:NAME, routes avoid it instead",
     )
-
     spending: SpendingSettings = Field(
-        SpendingSettings(), description="the monthly cap, see docs/how-to/spending.md"
+        SpendingSettings(), description="the monthly cap; see docs/how-to/spending.md"
     )
     freezes: list[FreezeEntry] = Field(
         [], description="weekly freezes of routes; see docs/how-to/freezes.md"
@@ -329,14 +331,14 @@ def json_schema() -> dict[str, object]:
 
 
 def parse_config(document: Document) -> FileConfig:
-    """Checks each key. Raises ConfigError for the first fault, RetiredKeys with all of them."""
+    """Checks each key. Raises ConfigError for the first fault, RetiredKeys for retired keys."""
     require_no_retired_keys(document)
     try:
         return FileConfig.model_validate(without_ignored_keys(document))
     except ValidationError as error:
         raise config_error(document, error, json_schema()) from None
     except InputError as error:
-        # Single values are right, and do not go together.
+        # Each value is valid, but their combination is not.
         raise ConfigError(f"{document.place(('router',))}: router.{error}") from None
 
 

@@ -52,7 +52,7 @@ from harness.routing.settings import RouteSeed
 def build_settings(
     document: Document, *, base: Path, shipped: Path, source: Path | None
 ) -> Settings:
-    """Builds the settings; relative paths count from `base`. Raises ConfigError."""
+    """Builds the settings. base: folder of relative paths. Raises ConfigError."""
     config = parse_config(document)
     for path, message in (
         *range_errors(config.model_dump()),
@@ -122,8 +122,8 @@ def _check_queue(config: FileConfig, document: Document) -> None:
     if not (config.database_url or "").startswith("postgresql"):
         raise document.error(
             ("control", "queue"),
-            f"{config.control.queue} is a queue in PostgreSQL: set `database_url` to "
-            "postgresql://…, or leave it at `embedded`",
+            f"{config.control.queue} needs PostgreSQL: set `database_url` to postgresql://…, "
+            "or set `control.queue` to `embedded`",
         )
 
 
@@ -156,22 +156,22 @@ def _check_providers(config: FileConfig, document: Document) -> None:
 def _check_judges(
     routes: Mapping[str, RouteSeed], policies: Mapping[str, Policy], known: FileContext
 ) -> None:
-    """A canary's judge reads what the route's users ask (D8)."""
+    """Checks that each canary's judge may see its route's data, which it reads (D8)."""
     document = known.document
     for name, policy in policies.items():
-        of = ("judge",) if policy.canary.judge else ("guardrails", "judge")
-        with document.at("policies", name, "canary", *of):
+        path = ("judge",) if policy.canary.judge else ("guardrails", "judge")
+        with document.at("policies", name, "canary", *path):
             check_judge(policy.canary)
     for name, route in routes.items():
         settings, used = route.settings, policies.get(route.settings.policy)
         judge = used.canary.judge if used else None
-        asked = Target.from_name(judge.model).provider if judge else None
+        provider = Target.from_name(judge.model).provider if judge else None
         allowed = known.data_classes.get(settings.data_class)
-        if asked is not None and allowed is not None and asked not in allowed:
+        if provider is not None and allowed is not None and provider not in allowed:
             raise document.error(
                 ("routes", name, "data_class"),
-                f"the judge of policy {settings.policy!r} is at {asked!r}, which may not see "
-                f"{settings.data_class} data; allowed are "
+                f"the judge of policy {settings.policy!r} is at {provider!r}, which may not "
+                f"see {settings.data_class} data; allowed are "
                 f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:`)",
             )
 
@@ -182,7 +182,7 @@ def _alerts(alerts: AlertSettings, document: Document) -> AlertSettings:
         with document.at("alerts", "sinks", number):
             sink = name_sink(number + 1, given)
             if sink.name in sinks:
-                raise InputError(f"a second sink {sink.name!r}")
+                raise InputError(f"there are two sinks named {sink.name!r}")
             sinks[sink.name] = sink
     return replace(alerts, sinks=tuple(sinks.values()))
 
@@ -233,7 +233,7 @@ def _fields(model: BaseModel) -> dict[str, Any]:
 
 
 def _provider(name: str, entry: ProviderEntry) -> Provider:
-    # Tiers end here: a route's targets name models. Limits of evals are this machine's own.
+    # Targets already name models, so tiers go no further. Eval limits are per machine.
     kept = {k: v for k, v in _fields(entry).items() if k not in ("tiers", "eval_limits")}
     return Provider(name=name, **kept)
 
@@ -244,7 +244,7 @@ def _suite(
     values, document = {**vars(entry)}, known.document
     if (entry.path is None) == (entry.task is None):
         raise document.error(("suites", name), "give either `path` or `task`")
-    # A shipped suite's data lie beside the shipped file, a user's beside the user's.
+    # Data of shipped suites are next to the shipped file, other data next to the user's file.
     if entry.path is not None:
         ours = document.place(("suites", name, "path")).startswith(str(shipped))
         values["path"] = _located(entry.path, shipped.parent if ours else base)
@@ -263,7 +263,7 @@ def _suite(
 
 
 def _check_clearance(entry: SuiteEntry, judge: JudgeSettings, known: FileContext) -> None:
-    """A judge reads what the suite asks (D8). Raises InputError."""
+    """Checks that a judge may see the suite's data, which it reads (D8). Raises InputError."""
     allowed = known.data_classes.get(entry.data_class)
     if allowed is not None and judge.target.provider not in allowed:
         raise InputError(

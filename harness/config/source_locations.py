@@ -1,6 +1,6 @@
-"""Keeps the file and line of every value, for error messages. The input is limited: a few
-lines of aliases can stand for a billion values. Environment variables override the file
-(SWAPGATE__SECTION__KEY, and *_FILE for a value in a file).
+"""Parses YAML and keeps the file and line of every value, for error messages. The size of the
+input is limited, because a few lines of aliases can expand to a billion values. Environment
+variables override the file (SWAPGATE__SECTION__KEY, and *_FILE for a value in a file).
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from harness.frame.errors import ConfigError, InputError
 
 KeyPath = tuple[str | int, ...]
 MAX_CHARACTERS: Final = 1_000_000
-# An alias within an alias multiplies: nothing of ours needs many.
+# Nested aliases multiply the values, and no Swapgate file needs many of them.
 MAX_ALIASES: Final = 20
 MAX_DEPTH: Final = 32
 
@@ -26,7 +26,7 @@ class Document:
     places: Mapping[KeyPath, str]  # path of a value to `file:line`
 
     def place(self, path: KeyPath) -> str:
-        """Returns where the value at `path`, or the nearest one around it, stands."""
+        """Returns `file:line` of the value at `path`, or of the nearest section around it."""
         for end in range(len(path), -1, -1):
             if path[:end] in self.places:
                 return self.places[path[:end]]
@@ -37,7 +37,7 @@ class Document:
 
     @contextmanager
     def at(self, *path: str | int) -> Iterator[None]:
-        """Turns an InputError of the block into a ConfigError with this place."""
+        """Turns an InputError of the block into a ConfigError with the place of `path`."""
         try:
             yield
         except InputError as error:
@@ -53,7 +53,7 @@ class _Limits:
         self._aliases = self._depth = 0
 
     def note(self, event: yaml.Event) -> None:
-        """Raises yaml.MarkedYAMLError for more than MAX_ALIASES or MAX_DEPTH."""
+        """Raises yaml.MarkedYAMLError above MAX_ALIASES or MAX_DEPTH."""
         self._aliases += isinstance(event, yaml.AliasEvent)
         self._depth += isinstance(event, yaml.CollectionStartEvent)
         self._depth -= isinstance(event, yaml.CollectionEndEvent)
@@ -67,7 +67,7 @@ class _Limits:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, and a text beyond our limits."""
+    """A SafeLoader that refuses duplicate keys and texts above the limits."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -126,7 +126,7 @@ def _read(text: str, file: Path, places: dict[KeyPath, str]) -> object:
         root = loader.get_single_node()
         if root is None:
             return None
-        # Before its values are made, which puts what `<<` names into the mappings.
+        # Before construct_document, which replaces `<<` by the keys that it refers to.
         _note(root, (), file, places)
         return loader.construct_document(root)
     finally:
@@ -159,7 +159,7 @@ def _note(node: yaml.Node, path: KeyPath, file: Path, places: dict[KeyPath, str]
 
 
 def merge_documents(under: Document, over: Document) -> Document:
-    """Merges `over` into `under`: mappings merge key by key, everything else is replaced."""
+    """Merges `over` into `under`: mappings key by key; other values replace."""
     return Document(_merge(under.values, over.values), {**under.places, **over.places})
 
 
@@ -176,7 +176,7 @@ PREFIX = "SWAPGATE__"
 
 
 def environment_document(environ: Mapping[str, str]) -> Document:
-    """Reads the environment's document; its values are YAML scalars. Raises ConfigError."""
+    """Reads the SWAPGATE__ variables, whose values are YAML scalars. Raises ConfigError."""
     values: dict[str, object] = {}
     places: dict[KeyPath, str] = {}
     for name in sorted(environ):
@@ -214,7 +214,7 @@ def _put(values: dict[str, object], path: tuple[str, ...], value: object) -> Non
         inner = values.setdefault(part, {})
         if not isinstance(inner, dict):
             raise ConfigError(
-                f"environment: {PREFIX}{'__'.join(path).upper()} contradicts another"
+                f"environment: {PREFIX}{'__'.join(path).upper()} contradicts another variable"
             )
         values = inner
     values[path[-1]] = value

@@ -1,4 +1,4 @@
-"""Errors with a file, a line and the nearest right key or word; retired keys and commands."""
+"""Configuration errors with file, line and nearest known key; retired keys and commands."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -12,19 +12,19 @@ from harness.frame.errors import ConfigError, RetiredKeys
 from harness.frame.suggestions import UNKNOWN_KEY, describe_fault
 
 _LOG: Final = logging.getLogger(__name__)
-# A key by its path in the file; `*` for any name or place in a list. `path=value`: that value.
+# By path in the file; `*` is any name or list index. `path=value` matches one value only.
 RETIRED_KEYS: Final[Mapping[str, str]] = {
-    "policies.*.canary.carried_share": "evidence of new callers always lasts over the days",
+    "policies.*.canary.carried_share": "evidence of new callers now always lasts across days",
     "policies.*.canary.evidence": "there is one rule of evidence",
-    "policies.*.canary.segment_share": "segments are shown at a rollback, and are no evidence",
+    "policies.*.canary.segment_share": "a rollback shows segments; they are not evidence",
     "policies.*.canary.session_requests": "a caller's first request is the unit",
     "policies.*.canary.session_s": "a caller's first request is the unit",
     "policies.*.canary.shadow": "`swapgate shadow start` mirrors a route's requests",
     "policies.*.canary.unit=session": "a caller's first request is the unit",
     "policies.*.gate.rule": "the gate has one rule; leave the key out",
-    "policies.*.gate.spend": "the first look has all of alpha, all looks together 1.5 times it",
-    "archive": "`control.traffic_keep_days` says when old traffic is deleted",
-    "audit": "collect the control plane's stdout: it has a line for each audit event",
+    "policies.*.gate.spend": "the first look gets alpha, all looks together 1.5 times alpha",
+    "archive": "`control.traffic_keep_days` sets when old traffic is deleted",
+    "audit": "collect the control plane's stdout, which has a line for each audit event",
     "agents.tool_servers.*.command": "run the server over HTTP, and give its `url`",
     "agents.tool_servers.*.args": "run the server over HTTP, and give its `url`",
     "agents.tool_servers.*.env": "run the server over HTTP, and give its `url`",
@@ -35,14 +35,14 @@ RETIRED_KEYS: Final[Mapping[str, str]] = {
     "projects": "give each team an installation of its own",
     "ui.oidc.project_roles": "put the groups in `ui.oidc.roles`",
 }
-# Keys of older files without effect: they lose their place with a warning, and stop nothing.
+# Keys of older files that have no effect: Swapgate ignores them with a warning.
 IGNORED_KEYS: Final[Mapping[str, str]] = {
-    "policies.*.canary.unit": "a caller's first request is the unit; a request without a "
-    "caller is a caller of its own",
-    "policies.*.gate.infra_pause_s": "`infra_patience_s` says how long a comparison waits",
-    "policies.*.gate.infra_retries": "`infra_patience_s` says how long a comparison waits",
+    "policies.*.canary.unit": "a caller's first request is the unit; each request without a "
+    "caller counts as a new caller",
+    "policies.*.gate.infra_pause_s": "`infra_patience_s` sets how long a comparison waits",
+    "policies.*.gate.infra_retries": "`infra_patience_s` sets how long a comparison waits",
 }
-# A command by its words. Each of its subcommands is retired with it.
+# By the command's words; its subcommands are retired, too.
 RETIRED_COMMANDS: Final[Mapping[str, str]] = {
     "agent purge-user": "use `swapgate user delete`",
     "archive": "set `control.traffic_keep_days`, after which old traffic is deleted",
@@ -66,17 +66,17 @@ RETIRED_COMMANDS: Final[Mapping[str, str]] = {
 def config_error(
     document: Document, error: ValidationError, schema: Mapping[str, object]
 ) -> ConfigError:
-    """Builds the error of the first unknown key, with the nearest right one, or fault."""
+    """Builds the error of the first unknown key, with the nearest known key, or first fault."""
     faults = error.errors(include_url=False)
-    # Where several shapes were tried, an unknown key says more than "not a string".
+    # If pydantic tried several types, an unknown key explains more than "not a string".
     first = next((fault for fault in faults if fault["type"] in UNKNOWN_KEY), faults[0])
     path = tuple(p for p in first["loc"] if not _is_branch(p))
     is_key = first["type"] in UNKNOWN_KEY
     named = dotted_path(path) if is_key else str(first["input"])
-    said = describe_fault(first, path, schema, named=named)
-    return (
-        ConfigError(f"{document.place(path)}: {said}") if is_key else document.error(path, said)
-    )
+    text = describe_fault(first, path, schema, named=named)
+    if is_key:
+        return ConfigError(f"{document.place(path)}: {text}")
+    return document.error(path, text)
 
 
 def require_no_retired_keys(document: Document) -> None:
@@ -85,12 +85,12 @@ def require_no_retired_keys(document: Document) -> None:
         for path, instead in _matches(document.values, (), RETIRED_KEYS)
     ]
     if found:
-        title = "nothing was started, as the configuration has retired keys"
+        title = "nothing was started, because the configuration has retired keys"
         raise RetiredKeys("\n".join((title, *found)))
 
 
 def without_ignored_keys(document: Document) -> dict[str, object]:
-    """Returns the document's values without the keys that have no effect, and logs each."""
+    """Returns the values without the keys in IGNORED_KEYS, and logs a warning for each."""
     values = deepcopy(document.values)
     for path, reason in _matches(document.values, (), IGNORED_KEYS):
         place, key = document.place(path), dotted_path(path)
@@ -125,7 +125,7 @@ def _fits(names: list[str], path: KeyPath) -> bool:
 
 
 def _is_branch(part: str | int) -> bool:
-    """pydantic adds the tried type to the path of a union, e.g. `TargetEntry`, `str`."""
+    """Whether pydantic added this part to the path of a union: the type that it tried."""
     return isinstance(part, str) and part in (
         "str",
         "int",

@@ -3,7 +3,7 @@ contains a secret's value.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -36,6 +36,14 @@ class Conversion:
     config: Mapping[str, object]  # the content of a swapgate.yaml
     notes: tuple[ConversionNote, ...]  # in the order of the source file
     variables: tuple[str, ...]  # environment variables that must contain secrets
+
+
+class NothingTaken(InputError):
+    """Raised if a conversion takes over nothing. notes: the reason for each key."""
+
+    def __init__(self, message: str, notes: Sequence[ConversionNote]) -> None:
+        super().__init__(message)
+        self.notes = notes
 
 
 @dataclass(frozen=True)
@@ -115,10 +123,13 @@ class SourceConfig:
     def notes(
         self, path: ConfigPath = (), place: str = "configuration", *, covered: bool = False
     ) -> Iterator[ConversionNote]:
-        keys, note = _keys(self.value(path)), self._notes.get(path)
+        value, note = self.value(path), self._notes.get(path)
+        keys = _keys(value)
         place = self.places.get(path, place)
         if path and not (note or keys or covered):
-            note = (ConversionOutcome.LEFT, "Swapgate has no such setting")
+            empty = isinstance(value, Mapping | list)
+            text = "it is empty" if empty else "Swapgate has no such setting"
+            note = (ConversionOutcome.LEFT, text)
         if note:
             yield ConversionNote(place, ".".join(map(str, path)), *note)
         for key in keys:

@@ -161,13 +161,18 @@ def _new(ctx: Context, tx: Transaction, name: str, service: bool) -> Principal: 
     return made
 
 
-def revoke_key(ctx: Context, actor: Actor, key: str) -> None:
-    """Revokes a key; routers stop taking it within two seconds. Raises NotFound."""
+def revoke_key(ctx: Context, actor: Actor, key: str) -> bool:
+    """Revokes a key; routers stop accepting it within two seconds. Raises NotFound.
+
+    Returns False if the key was already revoked; then nothing changes.
+    """
     actor.require(Role.ADMIN)
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        ApiKeys(tx).revoke(key, now)
-        AuditLog(tx).append(actor, "key.revoke", f"key {key}", {})
+        is_revoked_now = ApiKeys(tx).revoke(key, now)
+        if is_revoked_now:
+            AuditLog(tx).append(actor, "key.revoke", f"key {key}", {})
+    return is_revoked_now
 
 
 def set_limits(

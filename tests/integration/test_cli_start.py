@@ -56,7 +56,7 @@ def test_init_asks_to_keep_a_fallback_at_another_provider_warm(
         f"providers: {{a: {provider}, b: {provider}}}\nroutes: {{{', '.join(routes)}}}\n"
     )
     said = run("init").stderr
-    assert "no request tries the other provider of one, two before it is needed" in said
+    assert "the fallback provider of one, two gets no requests before a failure" in said
 
     monkeypatch.setattr(init_command, "is_terminal", lambda: True)
     done = CliRunner().invoke(program, ["init"], input="n\ny\n")
@@ -89,6 +89,7 @@ def test_init_makes_an_installation_that_the_doctor_likes(empty_folder: Path) ->
 
 def test_a_command_or_a_key_file_that_is_not_there_is_said_with_what_there_is() -> None:
     assert "There are: import, list." in run("suite", "show", exits=2).stderr
+    assert "eval-worker" not in run("unheard", exits=2).stderr
     assert "Did you mean 'list'?" in run("suite", "lst", exits=2).stderr
     assert (
         "no.key cannot be read" in run("--key-file", "no.key", "route", "list", exits=2).stderr
@@ -105,16 +106,16 @@ def test_init_writes_the_providers_of_keys_that_it_finds_once_somebody_agrees(
         monkeypatch.delenv(taken_from_file)
     file = empty_folder / "swapgate.yaml"
 
-    assert "found OPENAI_API_KEY in .env, and no provider uses it" in run("init").stderr
+    assert "found OPENAI_API_KEY in .env, but no provider uses it" in run("init").stderr
     assert "\nproviders:" not in file.read_text()
     monkeypatch.setattr(init_command, "is_terminal", lambda: True)
     refused = CliRunner().invoke(program, ["init"], input="n\n")
-    assert "Write their providers (openai, groq)? [Y/n]" in refused.stderr
+    assert "Add their providers (openai, groq)? [Y/n]" in refused.stderr
     assert "\nproviders:" not in file.read_text()
     written = run("init", "--yes")
 
     assert "found OPENAI_API_KEY in .env, GROQ_API_KEY in the environment" in written.stderr
-    assert "next: name a route in" in written.stderr
+    assert "next: add a route to" in written.stderr
     assert "  groq: {kind: groq, api_key_env: GROQ_API_KEY}" in file.read_text()
     known = {
         row["name"]: row for row in json.loads(run("provider", "key", "list", "--json").stdout)
@@ -131,7 +132,7 @@ def test_init_again_changes_nothing(empty_folder: Path) -> None:
     done = run("init")
 
     assert "kept" in done.stdout
-    assert "keys already" in done.stderr
+    assert "keys exist already" in done.stderr
     assert "sg-mgmt-" not in done.output
     assert (empty_folder / "swapgate.yaml").read_text() == "home: .swapgate\n# mine\n"
     assert (empty_folder / ".swapgate/secret.key").read_text() == before
@@ -160,7 +161,7 @@ def test_a_guided_init_makes_a_first_route_and_proposes_a_candidate(empty_folder
     assert "sg-mgmt-" in done.stdout
     assert "created route support: sim/sim-base serves it" in done.stdout
     assert "proposed sim/sim-better" in done.stdout
-    assert "'sims' is a name of yours" in done.stderr
+    assert "'sims' is your own name" in done.stderr
     assert "did you mean 'sim'?" in done.stderr
     assert "'sup port'" in done.stderr
     assert "next: `swapgate serve all`" in done.stderr
@@ -168,7 +169,7 @@ def test_a_guided_init_makes_a_first_route_and_proposes_a_candidate(empty_folder
     assert not (empty_folder / "swapgate.yaml").read_text().count("\nroutes:")
     there = CliRunner().invoke(program, ["init", "--guided"])
     assert there.exit_code == 2
-    assert "there is a route already (support)" in there.stderr
+    assert "route support exists already" in there.stderr
 
 
 def test_a_guided_init_asks_for_no_key_that_dotenv_has(
@@ -199,7 +200,7 @@ def test_init_takes_over_another_gateways_configuration(empty_folder: Path) -> N
 
     assert "config.yaml:3  model_list.0.litellm_params.rpm" in done.stdout
     assert "added route fast" in done.stdout
-    assert "set before `swapgate serve all`: SWAPGATE_OPENAI_API_KEY" in done.stderr
+    assert "before `swapgate serve all`, set SWAPGATE_OPENAI_API_KEY" in done.stderr
     assert "sk-in-clear" not in done.output + (empty_folder / "swapgate.yaml").read_text()
     shown = json.loads(run("route", "show", "fast", "--json").stdout)
     assert "openai/gpt-5-mini" in json.dumps(shown)
@@ -261,7 +262,7 @@ def test_a_database_that_is_behind_or_away_is_said_in_one_sentence_and_by_the_do
     assert run("db", "check", exits=1).stdout
     run("db", "upgrade")
     assert statuses()["database"] == "ok"
-    assert "what this version needs" in run("db", "check").stdout
+    assert "the database fits this version" in run("db", "check").stdout
     secret = empty_folder / ".swapgate/secret.key"
     elsewhere = secret.rename(empty_folder / "elsewhere.key")
     assert statuses(exits=1)["secret"] == "fail"  # noqa: S105 - a status

@@ -100,7 +100,9 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("switch", "list")
     (notice,) = ask("status")["switches"]  # type: ignore[index]
     assert notice.startswith("✕ Kill switch: provider:sim is forced for all routes. local: a ")
-    ask("switch", "lift", switch["id"], "--reason", "over")  # type: ignore[index]
+    lift = ("switch", "lift", switch["id"], "--reason", "over")  # type: ignore[index]
+    ask(*lift)
+    assert "was already lifted by local" in cli.text(*lift)
     credential_verbs(cli, ask)
     for verbs_of in (
         key_verbs,
@@ -562,7 +564,7 @@ def test_what_speaks_against_a_step_by_hand_is_said_before_it_is_taken(
     monkeypatch.setattr("harness.interfaces.cli.canary.at_a_terminal", lambda: True)
     asked = cli.run(*step, exits=130)  # nobody answers: it stays where it is
     assert asked.stderr.startswith("warning: The canary fails more often than the incumbent")
-    assert "Go on all the same?" in asked.stderr
+    assert "Continue anyway?" in asked.stderr
     assert cli.json("canary", "status", "chat")[0]["rollout"]["step"] == 0
 
     monkeypatch.setattr("harness.interfaces.cli.canary.at_a_terminal", lambda: False)
@@ -603,6 +605,8 @@ def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -
     cli.run("key", "limits", key["id"], "--budget-day", "much", exits=2)
     cli.run("key", "limits", "key_none", "--budget-day", "1", exits=1)
     cli.run("key", "create", "eve", "--role", "viewer", "--budget-day", "1", exits=2)
+    assert cli.text("key", "revoke", key["id"]) == f"revoked {key['id']}\n"
+    assert "was already revoked" in cli.text("key", "revoke", key["id"])
 
 
 def test_passwords_and_header_values_are_not_shown(
@@ -648,5 +652,5 @@ def test_a_run_by_hand_has_a_budget_if_it_is_given_one(cli: CommandLine) -> None
     )
     # Neither below nor above any bound.
     traffic = ("sim", "traffic", "chat", "--for", "1", "--rate")
-    assert "'nan' is no finite number" in cli.error(*traffic, "nan", exits=2)
+    assert "'nan' is not a finite number" in cli.error(*traffic, "nan", exits=2)
     assert "budget" in refused

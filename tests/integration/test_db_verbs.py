@@ -36,7 +36,7 @@ FORGED_KEY = (
 
 
 def test_a_forged_admins_key_is_named_refused_and_taken_out(cli: CommandLine) -> None:
-    assert "every row is as it was signed" in cli.text("db", "check")
+    assert "the signature of every row is valid" in cli.text("db", "check")
     run_sql(cli, FORGED_KEY)
 
     assert "api_key k_forged: it has no signature" in cli.text("db", "check", exits=1)
@@ -49,7 +49,7 @@ def test_a_forged_admins_key_is_named_refused_and_taken_out(cli: CommandLine) ->
 
     told = cli.text("db", "remove-forged", "--reason", "forged", "--yes")
     assert "removed 1 rows" in told
-    assert "every row is as it was signed" in cli.text("db", "check")
+    assert "the signature of every row is valid" in cli.text("db", "check")
     assert "database.remove_forged" in cli.text("audit", "tail")
     cli.run("key", "create", "another")
 
@@ -66,13 +66,13 @@ def test_keys_are_rotated_and_retired(
         (home / file).chmod(0o600)
         monkeypatch.delenv(name)
     old = (home / "signing.pub").read_text().splitlines()[1].split()[0]
-    assert "signs from now on" in cli.text("db", "rotate-key")
+    assert "from now on, the control key" in cli.text("db", "rotate-key")
     cli.run("key", "create", "by the new key")
-    assert "every row is as it was signed" in cli.text("db", "check")
+    assert "the signature of every row is valid" in cli.text("db", "check")
 
     told = cli.text("db", "retire-key", old, "--reason", "it leaked")
     assert f"the key {old} is retired" in told
-    assert "every row is as it was signed" in cli.text("db", "check")
+    assert "the signature of every row is valid" in cli.text("db", "check")
     cli.run("route", "settings", "chat", "--description", "Talks")
     assert "signing_key.retire" in cli.text("audit", "tail")
     cli.text("audit", "verify")

@@ -429,7 +429,7 @@ def test_a_person_sees_what_changed_and_accepts_it(
 ) -> None:
     started = cli.run("drift", "run", "chat")
     assert started.stdout.startswith("run_")
-    assert "`swapgate drift status chat` has the result" in started.stderr
+    assert "`swapgate drift status chat` shows the result" in started.stderr
     measured(cli)
     assert "watching  not yet" in cli.text("drift", "status")
     cli.run("drift", "run", "chat")

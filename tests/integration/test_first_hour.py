@@ -245,6 +245,9 @@ def test_apply_takes_new_routes_and_says_what_it_does_not_take(cli: CommandLine)
     moved = cli.run("config", "apply", exits=2).stderr
     assert "needs a reason (`--reason` on the command line)" in moved
     assert "changed provider sim" in cli.run("config", "apply", "--reason", "moved").stdout
+    file.write_text(file.read_text().replace("policy: careful}", "policy: carefull}"))
+    fault = "routes.letters.policy: there is no policy 'carefull'; did you mean 'careful'?"
+    assert fault in cli.run("config", "apply", exits=2).stderr
 
 
 def test_users_are_simulated_until_their_time_is_over(

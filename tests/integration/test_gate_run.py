@@ -188,7 +188,7 @@ def test_what_was_paid_for_is_kept_and_the_next_call_goes_on(
     shown, progress = second.communicate(timeout=300)
 
     assert first.returncode == INTERRUPTED
-    assert "the same command goes on from it" in said
+    assert "the same command continues there" in said
     counts = [line.split()[1] for line in progress.splitlines() if line.startswith("asking, ")]
     assert int(counts[0]) > 0
     assert second.returncode in {0, 3, 4}
@@ -217,7 +217,7 @@ def test_a_model_without_a_price_needs_one_and_no_higher_limit(
     ("candidate", "message"),
     [
         ("gpt-5-mini", "openai needs a key: export OPENAI_API_KEY"),
-        ("nowhere/model", "'nowhere' is no known provider: take one of openai"),
+        ("nowhere/model", "'nowhere' is not a known provider: use one of openai"),
         ("unheard-of", "is not a target: write provider/model"),
     ],
 )

@@ -339,12 +339,12 @@ def test_an_admin_ends_anothers_session_by_key_and_by_single_sign_on(
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [
-        ("issuer", "http://login.example.com", "only loopback goes by http"),
-        ("public_url", "https://user@swapgate.example.com", "is no address"),
-        ("public_url", "https://swapgate.example.com/ui", "has a path"),
-        ("client_secret_env", "s3cret!", "no name of an environment variable"),
-        ("roles", "{}", "a user signs in by a group"),
-        ("scope", "email groups", "lacks `openid`"),
+        ("issuer", "http://login.example.com", "http is for loopback addresses only"),
+        ("public_url", "https://user@swapgate.example.com", "must be an address"),
+        ("public_url", "https://swapgate.example.com/ui", "must have no path"),
+        ("client_secret_env", "s3cret!", "the name of an environment variable"),
+        ("roles", "{}", "must name a group"),
+        ("scope", "email groups", "must include `openid`"),
         ("roles", "{leads: aprover}", "did you mean 'approver'"),
     ],
 )

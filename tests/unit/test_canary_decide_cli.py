@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.interfaces.cli.evals.file_decision import canary_decide
+from harness.interfaces.cli.program import program
 
 pytestmark = pytest.mark.req("F3")
 
@@ -24,7 +24,7 @@ def decide(tmp_path: Path) -> Decide:
     def run(content: str, *options: str) -> Result:
         file = tmp_path / "blocks.csv"
         file.write_text(content, encoding="utf-8")
-        return CliRunner().invoke(canary_decide, [str(file), *options])
+        return CliRunner().invoke(program, ["canary", "decide", str(file), *options])
 
     return run
 
@@ -102,7 +102,7 @@ def test_without_json_a_person_can_read_it(decide: Decide) -> None:
         (HEAD + "a,9999999999999999,1,0,0\n", 2, "requests is"),
         (HEAD + "a,2000000,1,0,0\n", 2, "a block has 0 to 1,000,000"),
         (HEAD + ",100,1,0,0\n", 2, "block is empty"),
-        (HEAD + "a,100,1,0,0\na,100,1,0,0\n", 3, "block 'a' is there already, in line 2"),
+        (HEAD + "a,100,1,0,0\na,100,1,0,0\n", 3, "block 'a' is already in line 2"),
         (HEAD + "a,100,101,0,0\n", 2, "101 canary requests of 100"),
         (HEAD + "a,100,1,101,0\n", 2, "101 failures of 100"),
         (HEAD + "a,100,5,1,2\n", 2, "2 canary failures, but 1 failures"),
@@ -124,7 +124,7 @@ def test_bad_input_ends_with_2_and_its_place(
     result = decide(content, "--json")
 
     assert result.exit_code == 2
-    assert result.stdout == ""
+    assert json.loads(result.stdout)["error"]["exit_code"] == 2
     assert f"blocks.csv:{line}: " in result.stderr
     assert message in result.stderr
 

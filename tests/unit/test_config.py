@@ -136,7 +136,7 @@ WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', 
             5,
             "may not see pii data; allowed are local",
         ),
-        (FALLING_STEPS, 5, "above the one before"),
+        (FALLING_STEPS, 5, "above the weight of the step before"),
         ("policies:\n  a:\n    canary:\n      steps: []\n", 4, "at least one step"),
         ("policies:\n  a:\n    canary: {bake_bps: 0}\n", 3, "lie in 1 to 5,000 basis points"),
         (CANARY + " {peak: {start_h: 25}}\n", 3, "is 25; it must lie in 0 to 24"),
@@ -155,8 +155,8 @@ WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', 
             9,
             "the judge of policy 'a' is at 'sim', which may not see personal data",
         ),
-        (GUARDED + "latency: 0}\n", 4, "give the ratio that is tolerated"),
-        (GUARDED + "latency: on}\n", 4, "give the ratio that is tolerated, such as 1.25"),
+        (GUARDED + "latency: 0}\n", 4, "give the tolerated ratio"),
+        (GUARDED + "latency: on}\n", 4, "give the tolerated ratio, such as 1.25"),
         (CANARY + " {local_alpha: -1}\n", 3, "lie in 0, or 0.000001 to 0.25"),
         ("suites:\n  mine: {scorer: exact}\n", 2, "either `path` or `task`"),
         (
@@ -338,8 +338,8 @@ def test_sinks_are_read_and_get_names(tmp_path: Path) -> None:
         ("{url: 'slack://a/b/c', url_env: S}", "give one of"),
         ("{webhook: 'https://x.example/'}", "secret_env"),
         ("{webhook: 'ftp://x.example/', secret_env: S}", "http or https"),
-        ("{url: 'slack://a/b/c', secret_env: S}", "belongs to a webhook"),
-        ("{url: nothing}", "no URL of apprise"),
+        ("{url: 'slack://a/b/c', secret_env: S}", "only a webhook can have `secret_env`"),
+        ("{url: nothing}", "must be an apprise URL"),
         ("{webhook: 'http://169.254.169.254/x', secret_env: S}", "link-local"),
         ("{webhook: 'http://metadata.goog/x', secret_env: S}", "metadata"),
         ("{url: 'json://metadata.google.internal/'}", "metadata"),
@@ -357,7 +357,7 @@ def test_a_sink_that_makes_no_sense_is_refused_with_its_place(
 
 
 def test_two_sinks_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a second sink 'x'"):
+    with pytest.raises(ConfigError, match="there are two sinks named 'x'"):
         loaded(
             tmp_path,
             "alerts:\n  sinks:\n    - {name: x, url_env: A}\n    - {name: x, url_env: B}\n",

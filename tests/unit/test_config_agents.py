@@ -105,7 +105,8 @@ def test_an_address_that_is_none_is_refused_without_repeating_it(
 ) -> None:
     for url in NO_ADDRESSES:
         assert refusal(tmp_path, {name: url}) == (
-            f"swapgate.yaml:2: agents.{name}: is no address such as http://127.0.0.1:8085, "
+            f"swapgate.yaml:2: agents.{name}: must be an address such as "
+            "http://127.0.0.1:8085, "
             "without a path"
         )
 
@@ -139,10 +140,14 @@ CONTROL = {"url": "http://control:9", "control_url": "http://control:9/"}
         ({"url": "http://169.254.169.254"}, "url", "metadata service"),
         (servers("http://[fe80::1]/mcp"), URL, "metadata service"),
         ({"tool_servers": {"files": {}}}, URL, "is missing"),
-        (servers("stdio://a"), URL, "is an http or https URL"),
+        (servers("stdio://a"), URL, "must be an http or https URL"),
         (servers("http://u:p@a/mcp"), URL, "without a user"),
-        (servers(authorization="Bearer a"), f"{HEADERS}.authorization", "a value never stands"),
-        (servers(x="Swapgate_Secret"), f"{HEADERS}.x", "which no tool server may have"),
+        (
+            servers(authorization="Bearer a"),
+            f"{HEADERS}.authorization",
+            "this file holds no secret values",
+        ),
+        (servers(x="Swapgate_Secret"), f"{HEADERS}.x", "which no tool server gets"),
         (servers(**{"content-length": "X"}), HEADERS, ""),
         *(
             ({"tool_servers": {name: {"url": "http://a"}}}, "tool_servers", "SERVER.TOOL")

@@ -12,7 +12,7 @@ from harness.frame import text_files
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_differences
 from harness.gate.suite_plan import Claim
-from harness.interfaces.cli.evals.file_decision import gate_decide
+from harness.interfaces.cli.program import program
 from tests.unit.test_gate_slices import clustered
 from tests.unit.test_gate_verdicts import ask, sides
 
@@ -31,7 +31,7 @@ def decide(tmp_path: Path) -> Decide:
     def run(content: str | bytes, *options: str) -> Result:
         file = tmp_path / "pairs.csv"
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return CliRunner().invoke(gate_decide, [str(file), *options])
+        return CliRunner().invoke(program, ["gate", "decide", str(file), *options])
 
     return run
 
@@ -172,7 +172,7 @@ def test_other_separators_encodings_and_long_cells_are_read(
         (HEAD, (), 2, "no items"),
         ("item,incumbent,candidte\nq,0,1\n", (), 1, "did you mean 'candidte'?"),
         ("item,candidate\nq,1\n", (), 1, "column 'incumbent' is missing"),
-        ("item,item,incumbent,candidate\nq,q,0,1\n", (), 1, "column 'item' is there twice"),
+        ("item,item,incumbent,candidate\nq,q,0,1\n", (), 1, "column 'item' occurs twice"),
         (HEAD + "q1,0,1\nq2,nan,1\n", (), 3, "incumbent is 'nan'"),
         (HEAD + "q1,inf,1\n", (), 2, "incumbent is 'inf'"),
         (HEAD + "q1,0_1,1\n", (), 2, "incumbent is '0_1'"),
@@ -183,8 +183,8 @@ def test_other_separators_encodings_and_long_cells_are_read(
         (HEAD + "q1,0\n", (), 2, "2 fields, but the header has 3"),
         (HEAD + "q1,0,1,1\n", (), 2, "4 fields, but the header has 3"),
         (HEAD + ",0,1\n", (), 2, "item is empty"),
-        (HEAD + "q1,0,1\n\nq1,0,1\n", (), 4, "already, in line 2; several epochs"),
-        ("epoch," + HEAD + "1,q,0,1\n01,q,0,1\n", (), 3, "epoch 01 is there already"),
+        (HEAD + "q1,0,1\n\nq1,0,1\n", (), 4, "already in line 2; several epochs"),
+        ("epoch," + HEAD + "1,q,0,1\n01,q,0,1\n", (), 3, "epoch 01 is already in line"),
         ("epoch," + HEAD + "a,q,0,1\n", (), 2, "epoch is 'a'"),
         (
             "epoch," + HEAD + "1,q,0,1\n2,q,0,1\n1,r,0,1\n",
@@ -192,7 +192,7 @@ def test_other_separators_encodings_and_long_cells_are_read(
             4,
             "item 'r' has epochs 1, the first item has 1, 2",
         ),
-        (HEAD + "q1,0,1\nq2,0,1\n", ("--n-max", "1"), 3, "one more than the planned 1"),
+        (HEAD + "q1,0,1\nq2,0,1\n", ("--n-max", "1"), 3, "exceeds the planned 1"),
         (HEAD + 'q1,"0,1\n', (), 2, "not CSV"),
         (HEAD + "q1,0,\0\n", (), 2, "candidate is"),
         (HEAD.encode() + b"q1,0,1\nq\xff,0,1\n", (), 3, "not UTF-8"),
@@ -204,7 +204,7 @@ def test_bad_input_ends_with_2_and_its_place(
     result = decide(content, "--json", *options)
 
     assert result.exit_code == 2
-    assert result.stdout == ""
+    assert answer(result)["error"]["exit_code"] == 2
     assert f"pairs.csv:{line}: " in result.stderr
     assert message in result.stderr
 
@@ -242,14 +242,14 @@ def test_a_difference_that_rounds_to_nothing_has_no_sign(decide: Decide) -> None
 
 def test_a_file_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_files, "MAX_BYTES", 2**20)
-    result = CliRunner().invoke(gate_decide, ["/dev/zero"])
+    result = CliRunner().invoke(program, ["gate", "decide", "/dev/zero"])
     assert result.exit_code == 2
     assert "/dev/zero: larger than 1 MiB" in result.stderr
 
 
 def test_what_is_no_file_ends_with_2_and_its_name(tmp_path: Path) -> None:
     for place in (tmp_path / "none.csv", tmp_path):
-        result = CliRunner().invoke(gate_decide, [str(place)])
+        result = CliRunner().invoke(program, ["gate", "decide", str(place)])
         assert result.exit_code == 2
         assert f"{place}: cannot be read" in result.stderr
 
@@ -287,7 +287,7 @@ def test_a_file_of_clusters_is_decided_as_a_proposal_is(decide: Decide) -> None:
     [
         ([(0, 1, "a")], ("--cluster", "topic"), "column 'topic' is missing"),
         ([(0, 1, "")], ("--cluster", "document"), "document is empty"),
-        ([(0, 1, "a")], ("--cluster", "item"), "column 'item' holds no groups"),
+        ([(0, 1, "a")], ("--cluster", "item"), "column 'item' cannot name a cluster"),
         (
             [(0, 1, "a"), (0, 1, "b")],
             ("--cluster", "document", "--n-max", "1"),
@@ -295,7 +295,7 @@ def test_a_file_of_clusters_is_decided_as_a_proposal_is(decide: Decide) -> None:
         ),
         ([(0, 1, "a")] * 59, ("--slice", "document"), "no slice of document has the 60"),
         ([(0, 1, "a")] * 60, ("--slice", "document", "--n-max", "70"), "all planned 70"),
-        ([(0, 1, "<b>")] * 60, ("--slice", "document"), "'<b>' is no value of a slice"),
+        ([(0, 1, "<b>")] * 60, ("--slice", "document"), "'<b>' is not a slice name"),
     ],
 )
 def test_groups_that_cannot_be_judged_end_with_2(
@@ -303,7 +303,7 @@ def test_groups_that_cannot_be_judged_end_with_2(
 ) -> None:
     result = decide(grouped("document", lines), *options, "--json")
 
-    assert (result.exit_code, result.stdout) == (2, "")
+    assert (result.exit_code, answer(result)["error"]["exit_code"]) == (2, 2)
     assert message in result.stderr
 
 
@@ -311,5 +311,6 @@ def test_an_item_is_in_one_cluster(decide: Decide) -> None:
     text = "epoch,item,incumbent,candidate,document\n1,q,0,1,a\n2,q,0,1,b\n"
 
     assert (
-        "item 'q' is in b here, and in a before" in decide(text, "--cluster", "document").stderr
+        "item 'q' is in b here, but in an earlier row in a"
+        in decide(text, "--cluster", "document").stderr
     )

@@ -26,8 +26,7 @@ from harness.interfaces.cli.evals.export_decision import (
     read_exports,
     recognise_file,
 )
-from harness.interfaces.cli.evals.try_command import try_
-from harness.interfaces.cli.frame.session import adopt_options
+from harness.interfaces.cli.program import program
 
 pytestmark = pytest.mark.req("G1", "F2")
 ROOT = Path(__file__).parent.parent.parent
@@ -100,8 +99,8 @@ def test_every_format_has_an_example_and_stands_in_the_help() -> None:
 def test_the_command_reports_gaps_and_says_that_it_promotes_nothing() -> None:
     words = ["--from", "braintrust", *paths(EXAMPLES["braintrust"])]
 
-    done = CliRunner().invoke(file_decision.gate_decide, [*words, "--json"])
-    shown = CliRunner().invoke(file_decision.gate_decide, words)
+    done = CliRunner().invoke(program, ["gate", "decide", *words, "--json"])
+    shown = CliRunner().invoke(program, ["gate", "decide", *words])
 
     answer = json.loads(done.stdout)
     assert done.exit_code == 4
@@ -110,7 +109,7 @@ def test_the_command_reports_gaps_and_says_that_it_promotes_nothing() -> None:
     assert answer["candidate_gaps"] == {"samples": 4, "failed": 1, "unscored": 0, "missing": 0}
     assert answer["use"] == export_decision.REPORT_ONLY
     assert "4 samples, 1 failed, 0 unscored, 0 missing" in shown.stdout
-    assert "nothing is promoted by it" in shown.stdout
+    assert "it promotes nothing" in shown.stdout
 
 
 def test_no_code_of_exports_can_reach_a_verdict_or_the_database() -> None:
@@ -191,13 +190,13 @@ def test_a_file_of_another_form_is_refused_with_what_is_wrong(
         ),
         (["--from", "langsmith", *paths(EXAMPLES["langsmith"])], "by --metric: correct, short"),
         (["--metric", "x", "pairs.csv"], "belong to --from"),
-        (["a.csv", "b.csv"], "say which, by --from"),
+        (["a.csv", "b.csv"], "name the tool of other files with --from"),
         (["--from", "lm-eval", "--cluster", "c", "a"], "without --from"),
         (["--from", "inspect", str(FILES / "README.md"), "b"], "README.md: line 1: not JSON"),
     ],
 )
 def test_what_is_not_said_clearly_is_bad_input(words: list[str], message: str) -> None:
-    done = CliRunner().invoke(file_decision.gate_decide, words)
+    done = CliRunner().invoke(program, ["gate", "decide", *words])
 
     assert done.exit_code == 2
     assert message in done.stderr
@@ -219,7 +218,7 @@ def test_no_file_of_another_tool_breaks_the_program_or_the_terminal(tmp_path: Pa
     hostile.write_text(text.replace("openai:gpt-4o-mini", "a\\u001b[2Jb"), encoding="utf-8")
     names = ["--incumbent", "a\x1b[2Jb", "--candidate", CHOICES["promptfoo"].candidate]
     done = CliRunner().invoke(
-        file_decision.gate_decide, ["--from", "promptfoo", *names, str(hostile)]
+        program, ["gate", "decide", "--from", "promptfoo", *names, str(hostile)]
     )
     assert "\N{REPLACEMENT CHARACTER}[2Jb" in done.stdout, done.output
     assert "\x1b" not in done.stdout
@@ -344,7 +343,7 @@ def test_scores_beyond_0_to_1_are_refused() -> None:
 
 
 def tried(*words: str | Path) -> Result:
-    return CliRunner().invoke(adopt_options(try_), [*map(str, words)])
+    return CliRunner().invoke(program, ["try", *map(str, words)])
 
 
 @pytest.mark.parametrize("file", sorted(FILES.glob("*_*.*")), ids=lambda file: file.name)
@@ -402,8 +401,11 @@ def test_one_json_object_has_all_figures(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("prompts: [a]\nproviders: [b]\n", "looks like a promptfoo configuration"),
-        ('{"messages": []}', "looks like a data set of conversations, and holds no scores"),
-        ("a,b\n1,2\n", "is of no known eval tool, and holds no scores that can be read; its"),
+        (
+            '{"messages": []}',
+            "looks like a data set of conversations, and has no readable scores",
+        ),
+        ("a,b\n1,2\n", "is not from a known eval tool, and has no readable scores; its"),
         ("", "is neither JSON nor a table"),
         ("item,score\na,A+\n", "score of run '' cannot be read as scores: 1 sample has the"),
         ("item,incumbent,candidate\n", "no items"),
@@ -426,4 +428,4 @@ def test_files_of_two_tools_are_no_pair() -> None:
     done = tried(FILES / "deepeval_incumbent.json", FILES / "langfuse_candidate.json")
 
     assert done.exit_code == 2
-    assert "is of DeepEval" in done.stderr
+    assert "is from DeepEval" in done.stderr

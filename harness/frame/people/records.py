@@ -178,13 +178,15 @@ class ApiKeys(Records[ApiKey]):
         names = sa.select(api_key.c.id, api_key.c.name).where(live)
         return {row.id: row.name for row in self._tx.read(names)}
 
-    def revoke(self, key: str, now: datetime) -> None:
+    def revoke(self, key: str, now: datetime) -> bool:
+        """Returns False if the key was already revoked. Raises NotFound."""
         self._tx.serialize()
         live = sa.and_(self._is(key), api_key.c.revoked_at.is_(None))
         if self._tx.amend(api_key, live, {"revoked_at": now}):
-            return
+            return True
         if self._tx.read(self._select(self._is(key))).first() is None:
             raise self._missing(key)
+        return False
 
     def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
         return self._amend(key, limits=limits)

@@ -1,1 +1,1 @@
-"""The command line: reads arguments, calls use cases, and ends with an exit code."""
+"""The command line: reads arguments, calls use cases, returns an exit code."""

@@ -1,5 +1,5 @@
-"""`swapgate canary`. At a terminal an operation that ends a canary, or overrules its evidence,
-says what it does and asks.
+"""`swapgate canary`. On a terminal, an operation that ends a canary or overrules its evidence
+explains its effect and asks.
 """
 
 import sys
@@ -36,34 +36,34 @@ from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import Watched, watch
 
-# Before these a person at a terminal is asked.
+# On a terminal, these operations ask for confirmation.
 ASKS: Final = frozenset({*OVERRULES, RolloutSignal.ABORT})
-VERSION: Final = opt("Only if the rollout is still at this version.")
+VERSION: Final = opt("Act only if the rollout is still at this version.")
 
 
 def _confirm(
     session: Session, route: str, signal: RolloutSignal, version: int | None
 ) -> int | None:
-    """Says what the signal does and what speaks against it, and asks a person at a terminal.
+    """Prints the signal's effect and the objections to it, and asks on a terminal.
 
-    Returns the version to be moved: once somebody has decided about what was shown, that one.
+    Returns the version that the signal applies to: after a confirmation, the version shown.
     """
     shown = next(iter(list_canaries(session.context, route=route)), None)
     if shown is None or not (shown.rollout.live or shown.rollout.baking):
         return version
-    against = shown.objections(signal)
-    for objection in against:
+    objections = shown.objections(signal)
+    for objection in objections:
         output.note(f"warning: {objection}")
-    if not at_a_terminal() or not (against or signal is RolloutSignal.ABORT):
+    if not at_a_terminal() or not (objections or signal is RolloutSignal.ABORT):
         return version
     output.note(
         describe_effect(shown.rollout, shown.candidate.name, shown.incumbent.name, signal)
     )
-    what, who = "bake" if shown.rollout.baking else "canary", session.deciding_actor.name
+    stage = "bake" if shown.rollout.baking else "canary"
     question = (
-        f"Abort the {what} of {route}, as {who}?"
+        f"Abort the {stage} of {route}, as {session.deciding_actor.name}?"
         if signal is RolloutSignal.ABORT
-        else "Go on all the same?"
+        else "Continue anyway?"
     )
     click.confirm(question, abort=True, err=True)
     return shown.rollout.version if version is None else version
@@ -95,7 +95,7 @@ def operation_command(signal: RolloutSignal) -> click.Command:
             version = _confirm(session, route, signal, version)
         operate(session, route, reason=reason, version=version)
 
-    asks = "\n\nAt a terminal it says what that does, and asks."
+    asks = "\n\nOn a terminal, the command explains the effect, and asks."
     text = OPERATIONS[signal] + (asks if signal is RolloutSignal.ABORT else "")
     register = command(name=signal.value, help=text, short_help=OPERATIONS[signal])
     return register(ask_and_operate if signal in ASKS else operate)
@@ -116,7 +116,7 @@ DECIDE = LazyCommand(
 
 PLAN = LazyCommand(
     "harness.interfaces.cli.proposals.submission:plan_ramp",
-    "Say how long a canary on ROUTE takes at today's traffic.",
+    "Estimate the duration of a canary on ROUTE at today's traffic.",
 )
 
 
@@ -138,10 +138,10 @@ for _signal in OPERATIONS:
 
 @command(canary)
 def status(session: Session, route: str | None, *, watched: bool = WATCH) -> int:
-    """Show the live canaries; with ROUTE its newest, live or ended.
+    """Show the live canaries; with ROUTE its newest canary, live or ended.
 
-    With --watch it waits for a canary where a proposal is under way. Exit code: 0 promoted, 3
-    rolled back or failed, 4 not enough evidence.
+    With --watch, the command also follows open proposals until their canary. Exit code with
+    ROUTE: 0 promoted, 3 rolled back or failed, 4 not enough evidence.
     """
     if watched:
         follower = CanaryFollower(session, route)
@@ -188,7 +188,7 @@ def _print_canaries(canaries: Sequence[CanaryStatus]) -> None:
 
 @command(canary)
 def explain(session: Session, route: str) -> None:
-    """Explain why ROUTE's canary is at its step, and what would change that."""
+    """Explain why ROUTE's canary is at its step, and what the next step needs."""
     history = canary_status.explain_canary(session.context, route)
     if output.documented(
         {
@@ -245,7 +245,7 @@ def _print_explained(history: CanaryHistory) -> None:
                 "BECAUSE": event.details.get("reason"),
             },
         )
-        output.note("`swapgate gate replay EVENT` decides one of them again, from its blocks")
+        output.note("`swapgate gate replay EVENT` decides an event again from its blocks")
 
 
 def guardrail_cells(row: GuardrailRow) -> dict[str, object]:

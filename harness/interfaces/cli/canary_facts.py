@@ -1,4 +1,4 @@
-"""Loads the canaries that a person follows, and describes them for `canary` and `proposal`."""
+"""Loads and describes canaries for `swapgate canary` and `swapgate proposal`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from harness.proposals import submission
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 
-# Of a canary, in the document as they are.
+# Attributes of a canary that the document copies.
 SHOWN: Final = (
     *("incumbent", "candidate", "action", "explanation", "state", "moved", "held", "faults"),
     *("accepted_cost", "callers", "shared_key"),
@@ -64,7 +64,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
 
 def _share(rollout: Rollout) -> str:
     if rollout.baking:
-        return f"100 %, and {format_bps(rollout.policy.bake_bps)} kept back as a control"
+        return f"100 %, except {format_bps(rollout.policy.bake_bps)} held back as a control"
     return format_bps(rollout.current.weight_bps)
 
 
@@ -96,10 +96,10 @@ class AwaitedCanary:
         if not proposal.open:
             why = f": {proposal.closed_because}" if proposal.closed_because else ""
             return f"{proposal.route}: no canary opened: {self.progress}{why}"
-        said = f"{proposal.route}: waits for a canary: {self.progress}"
+        text = f"{proposal.route}: waits for a canary: {self.progress}"
         if proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None:
-            said += f"; `swapgate proposal approve {proposal.id}` lets it open"
-        return said
+            text += f"; `swapgate proposal approve {proposal.id}` lets it open"
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +113,17 @@ class CanaryReading:
         return not live and not any(awaited.proposal.open for awaited in self.awaited)
 
     def lines(self) -> Mapping[str, str]:
-        said = {awaited.proposal.id: awaited.text for awaited in self.awaited}
-        said |= {row.rollout.proposal: _line(row) for row in self.canaries}
-        return said or {"": NO_CANARY}
+        lines = {awaited.proposal.id: awaited.text for awaited in self.awaited}
+        lines |= {row.rollout.proposal: _line(row) for row in self.canaries}
+        return lines or {"": NO_CANARY}
 
 
 class CanaryFollower:
-    """Loads canaries, and proposals that may open one; what was under way stays to its end."""
+    """Loads live canaries and open proposals, and follows each of them to its end."""
 
     def __init__(self, session: Session, route: str | None) -> None:
         self._session, self._route = session, route
-        self._followed: dict[str, None] = {}  # proposals, in the order in which they were seen
+        self._followed: dict[str, None] = {}  # proposals, in the order found
 
     @property
     def _ctx(self) -> Context:
@@ -148,7 +148,7 @@ class CanaryFollower:
                 canaries.append(row)
                 continue
             proposal, progress = load_progress(ctx, id_)
-            # Of a canary that has ended, a later one of its route has taken the place.
+            # Otherwise a later canary of the route has replaced its ended canary.
             if proposal.open or proposal.rollout is None:
                 awaited.append(AwaitedCanary(proposal, progress.describe()))
         return CanaryReading(canaries, awaited)
@@ -159,7 +159,7 @@ class CanaryFollower:
         return next((row for row in rows if row.rollout.proposal == id_), None)
 
     def find_exit_code(self) -> int:
-        """Returns the code of the route's proposal that came furthest; 0 of all routes."""
+        """Returns the best exit code of the route's proposals; 0 without a route."""
         if self._route is None:
             return 0
         proposals = [submission.get_proposal(self._ctx, id_) for id_ in self._followed]

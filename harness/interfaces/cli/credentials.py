@@ -21,7 +21,7 @@ from harness.registry.credentials import DEFAULT_KEY_NAME, CredentialChange, Pro
 
 @command()
 def login(session: Session, provider: str) -> None:
-    """Sign in for github_copilot or openai_codex: type a code on the vendor's page.
+    """Sign in to github_copilot or openai_codex, by a code on the vendor's page.
 
     Needs `oauth.PROVIDER.client_id` in the file. The control process renews the tokens.
     """
@@ -40,15 +40,15 @@ def login(session: Session, provider: str) -> None:
 def _show(code: DeviceCode) -> None:
     output.note(
         f"open {code.verification_url} and type {code.user_code}\n"
-        f"(within {code.expires_in_s / 60:.0f} minutes; give the code to nobody)"
+        f"(within {code.expires_in_s / 60:.0f} minutes; keep the code secret)"
     )
 
 
 @command()
 def logout(session: Session, provider: str) -> None:
-    """Take the tokens of `login` away. Without another key, its targets get no requests.
+    """Delete the tokens of `login`. Without another key, the targets get no requests.
 
-    The vendor goes on knowing the application: revoke it there, too.
+    Also revoke the application at the vendor, which still knows it.
     """
     session.decide(sign_in.sign_out, provider)
     done = {"provider": provider, "signed_in": False}
@@ -66,7 +66,7 @@ provider_key.add_command(logout)
 
 @command(provider_key, "list")
 def list_credentials(session: Session) -> None:
-    """List the providers, and which have a key; of the environment, this command's is seen."""
+    """List the providers and their keys. Reads only this command's environment variables."""
     found = credentials.list_credentials(session.context_with_providers)
     output.listing(
         found,
@@ -101,9 +101,9 @@ def set_credential(
     provider: str,
     *,
     key: str = opt("Name of the stored key.", default=DEFAULT_KEY_NAME),
-    first: bool = opt("Try it before the provider's other keys."),
+    first: bool = opt("Use this key before the provider's other keys."),
     overlap: timedelta | None = opt(
-        "Keep the replaced key as second choice for: 30m, 2h, 1d. [default: drop it]"
+        "Keep the replaced key as second choice for: 30m, 2h, 1d. [default: delete it]"
     ),
     api_base: str | None = opt(
         "The provider's API address. [default: unchanged]", metavar="URL"
@@ -113,10 +113,10 @@ def set_credential(
         "Reason; required to change the address of a provider in use.", default=""
     ),
 ) -> None:
-    """Store a provider's key. It is asked for, or read from stdin; it is no argument.
+    """Store a provider's key. The command prompts for the key, or reads it from stdin.
 
-    A PROVIDER that is a kind, such as groq, is added where it is missing. Stored keys come
-    before those of the environment.
+    If PROVIDER is a known kind, such as groq, the command adds a missing provider. Stored keys
+    take precedence over environment variables.
     """
     value = _value(provider)
     change = CredentialChange(
@@ -145,12 +145,12 @@ def remove(
     *,
     key: str | None = opt("Only this stored key. [default: all]"),
 ) -> None:
-    """Take a provider's stored keys away. Without any key, its targets get no requests."""
+    """Delete a provider's stored keys. Without a key, its targets get no requests."""
     shown = session.decide(credentials.remove_credential, provider, key=key)
     output.answer(
         shown,
         f"{provider}: removed",
-        advice=f"{provider} has no key now: the next targets of each route answer"
+        advice=f"{provider} has no key now, so routes use their next target"
         if shown.lacks_key
         else "",
     )
@@ -168,7 +168,7 @@ def import_credentials(
     ),
     replace: bool = opt("Replace keys that are already stored."),
 ) -> None:
-    """Store the keys that the environment has, or a .env file: OPENAI_API_KEY and the like."""
+    """Store keys from environment variables or a .env file, such as OPENAI_API_KEY."""
     ctx = session.context_with_providers
     found = credentials.import_credentials(
         ctx, session.deciding_actor, _read(file) if file else os.environ, replace_known=replace
@@ -178,7 +178,7 @@ def import_credentials(
         lambda row: {
             "PROVIDER": row.provider,
             "FROM": row.variable,
-            "": "has a key: kept" if row.kept else "stored",
+            "": "kept its key" if row.kept else "stored",
         },
         empty="no key was found: no provider's variable is set",
     )
@@ -190,13 +190,13 @@ def _read(file: Path) -> Mapping[str, str]:
     try:
         found = dotenv_values(file, interpolate=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} is no .env file: {type(error).__name__}") from None
+        raise InputError(f"{file} is not a .env file: {type(error).__name__}") from None
     return {name: value for name, value in found.items() if value}
 
 
 @command(provider_key, "rotate-encryption")
 def rotate_encryption(
-    session: Session, *, new_key: bool = opt("Make a new encryption key first, in the file.")
+    session: Session, *, new_key: bool = opt("First add a new encryption key to the key file.")
 ) -> None:
     """Re-encrypt every stored key with the first encryption key.
 

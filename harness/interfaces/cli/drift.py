@@ -14,19 +14,21 @@ from harness.interfaces.cli.frame.command import REASON, command, opt
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 
-SUITE: Final = opt("Only this suite. [default: all that watch it]", metavar="SUITE", default="")
+SUITE: Final = opt(
+    "Only this suite. [default: all suites with drift runs]", metavar="SUITE", default=""
+)
 
 
 @click.group()
 def drift() -> None:
-    """The drift watch: whether models still answer as they did."""
+    """The drift watch: do models still answer as before?"""
 
 
 @command(drift)
 def status(session: Session, route: str | None, *, suite: str = SUITE) -> None:
-    """Show every incumbent that is watched, and what was found.
+    """Show every watched incumbent and its result.
 
-    With ROUTE: its runs since the baseline, and what changed: items, old and new answers.
+    With ROUTE: its runs since the baseline, and the changed items with old and new answers.
     """
     if route:
         _show_route(session, route, suite)
@@ -48,8 +50,8 @@ def _list_watches(session: Session) -> None:
             "LAST (UTC)": timestamp(row.last.ended_at if row.last else None),
             "NEXT (UTC)": timestamp(row.next_at),
         },
-        empty="nothing is watched: give a suite a `drift` section; "
-        "`swapgate docs open explanation/drift` says how",
+        empty="no model is watched: add a `drift` section to a suite; see "
+        "`swapgate docs open explanation/drift`",
     )
 
 
@@ -70,7 +72,7 @@ def _show_route(session: Session, route: str, suite: str) -> None:
         return
     if not drift_reports:
         output.note(
-            f"nothing watches route {route}: see `swapgate docs open explanation/drift`"
+            f"no suite watches route {route}: see `swapgate docs open explanation/drift`"
         )
     for report in drift_reports:
         _show(report)
@@ -115,14 +117,14 @@ def _show(shown: DriftReport) -> None:
     click.echo()
     if status_.state == DRIFTED:
         output.note(
-            f"next: `swapgate drift accept {status_.routes[0]} --reason …` takes what there is "
-            "now, or propose another model"
+            f"next: accept the current answers with `swapgate drift accept "
+            f"{status_.routes[0]} --reason …`, or propose another model"
         )
 
 
 @command(drift)
 def run(session: Session, route: str, *, suite: str = SUITE) -> None:
-    """Ask ROUTE's incumbent again at once; the control process works on it."""
+    """Start a drift run of ROUTE's incumbent at once, in the control process."""
     started = drift_watches.start_checks(session.context, session.actor, route, suite=suite)
     if advice := describe_missing_control(session.settings.control):
         output.note(advice)
@@ -130,22 +132,22 @@ def run(session: Session, route: str, *, suite: str = SUITE) -> None:
         return
     for check in started:
         click.echo(check.run)
-    output.note(f"asked again; `swapgate drift status {route}` has the result")
+    output.note(f"started; `swapgate drift status {route}` shows the result")
 
 
 @command(drift)
 def accept(session: Session, route: str, *, suite: str = SUITE, reason: str = REASON) -> None:
-    """Accept how ROUTE's model answers now: a new baseline is measured, and its alerts end."""
+    """Accept the current answers of ROUTE's model: measure a new baseline, end its alerts."""
     opened = session.decide(drift_watches.accept_baseline, route, suite=suite, reason=reason)
     if output.documented(opened):
         return
     for baseline in opened:
         click.echo(baseline.watch)
-        output.note(f"suite {baseline.suite}: a new baseline is measured")
+        output.note(f"suite {baseline.suite}: measuring a new baseline")
 
 
 def _served_before(shown: DriftReport) -> str | None:
-    """Where the changed items were answered by a model of another name."""
+    """Names the models that answered the changed items before, if the names differ now."""
     names = {change.served_before for change in shown.changes if change.served_before}
     last = shown.status.last
     return ", ".join(sorted(names)) if last and names - set(last.served) else None

@@ -1,4 +1,4 @@
-"""The root command `swapgate`: `VERBS` names every command with its module and help."""
+"""The root command `swapgate`. `VERBS` lists every command with its module and help."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ INTERRUPTED = 130
 
 
 class RootCommand(LazyCommandGroup):
-    """Ends every call with an exit code; an error is one sentence on stderr, or JSON."""
+    """Ends every call with an exit code. With `--json`, an error is also a document."""
 
     def main(  # type: ignore[override]  # it always ends the process, in either mode
         self,
@@ -44,7 +44,7 @@ class RootCommand(LazyCommandGroup):
                 click.echo(f"more about it: swapgate docs open {error.docs_page}", err=True)
             code = error.exit_code
             _document(words, type(error).__name__, str(error), code, retry=error.retryable)
-        except Exception as error:  # noqa: BLE001 - the last resort says it in a sentence
+        except Exception as error:  # noqa: BLE001 - the last resort
             code = 1
             _unexpected(words, error)
         sys.exit(code if isinstance(code, int) else 0)
@@ -66,20 +66,20 @@ def _if_retired(error: click.NoSuchCommand) -> click.UsageError:
 def _list_commands(error: click.NoSuchCommand) -> None:
     group = error.ctx.command if error.ctx else None
     if not error.possibilities and isinstance(group, click.Group) and error.ctx:
-        names = ", ".join(group.list_commands(error.ctx))
-        click.echo(f"There are: {names}.", err=True)
+        shown = (name for name in group.list_commands(error.ctx) if name not in _HIDDEN)
+        click.echo(f"There are: {', '.join(shown)}.", err=True)
 
 
 def _unexpected(words: Sequence[str], error: Exception) -> None:
     if "--debug" in words:
         click.echo(traceback.format_exc(), err=True, nl=False)
-    said = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
     click.echo(
-        f"swapgate: unexpected error: {said}. This is a fault of Swapgate: report it with what "
-        "the same command prints with --debug",
+        f"swapgate: unexpected error: {text}. This is a fault of Swapgate: report it with the "
+        "output of the same command with --debug",
         err=True,
     )
-    _document(words, "Unexpected", said, 1)
+    _document(words, "Unexpected", text, 1)
 
 
 def _document(
@@ -99,8 +99,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-# By heading of the help: each verb with its module, or `module:command`, and the first line of
-# its help.
+# By heading of the help and by verb: `module` or `module:command`, and the help's first line.
 _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "Start": {
         "try": (
@@ -115,13 +114,13 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         ),
         "status": (
             ".operations.status",
-            "Show where things stand, and what waits for a person.",
+            "Show the state of all routes, and what waits for a person.",
         ),
-        "doctor": (".operations.doctor", "Check the installation, and say what to fix."),
+        "doctor": (".operations.doctor", "Check the installation, and show what to fix."),
         "docs": (".operations.docs", "The docs that ship with Swapgate."),
         "demo": (
             ".operations.simulation",
-            "Show what Swapgate does, with simulated providers and real processes.",
+            "Show Swapgate at work, with simulated providers and real processes.",
         ),
         "sim": (
             ".operations.simulation",
@@ -138,29 +137,29 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "canary": (".canary", "Canaries: a candidate on a small share of the traffic."),
         "shadow": (
             ".shadow",
-            "Shadows: requests mirrored to a candidate, whose answers no user gets.",
+            "Shadows: requests mirrored to a candidate, whose answers users never get.",
         ),
         "eval": (".evals.runs:eval_group", "Eval runs: one suite on one target."),
         "suite": (
             ".evals.suites",
-            "Suites: items with their scorer, by which models are measured.",
+            "Suites: items with a scorer, which measure models.",
         ),
         "capture": (
             ".evals.suites",
-            "Captured requests: from production, redacted, to be labelled.",
+            "Captured requests: redacted requests from production, for labelling.",
         ),
         "gate": (
             ".evals.file_decision",
-            "The gate's rule, on files, on two targets, and on stored verdicts again.",
+            "The gate's rule, for files, two targets, or stored verdicts.",
         ),
         "proof": (
             ".proposals.proof",
-            "Proofs: what one swap rests on, in a file that others can verify.",
+            "Proofs: the evidence for a swap, in a file that anyone can verify.",
         ),
     },
     "Watch": {
         "alert": (".operations.audit", "Alerts: open faults, and who was notified."),
-        "drift": (".drift", "The drift watch: whether models still answer as they did."),
+        "drift": (".drift", "The drift watch: do models still answer as before?"),
         "switch": (
             ".routing.holds",
             "The kill switch: force a provider or a target, or avoid it.",
@@ -169,20 +168,17 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "audit": (".operations.audit", "The audit log: append-only, hash-chained."),
         "spending": (
             ".operations.status",
-            (
-                "Show what evals, judges, shadows, drift checks and agents cost in this month "
-                "(UTC)."
-            ),
+            "Show this month's costs (UTC) of evals, judges, shadows, drift checks and agents.",
         ),
     },
     "Set up": {
         "key": (
             ".operations.client_keys",
-            "Keys of Swapgate's own, for clients and for people.",
+            "Keys that Swapgate issues to clients and people.",
         ),
         "person": (
             ".operations.client_keys",
-            "People: who of the principals is one person, and who is signed in.",
+            "People: principals of the same person, and open sessions.",
         ),
         "user": (".agents", "Users of the clients: delete a user's data."),
         "config": (".operations.configuration", "The configuration."),
@@ -194,12 +190,12 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             ".operations.serve",
             "Serve tools to agents over MCP: on stdin and stdout, or over HTTP.",
         ),
-        "completion": (".operations.docs", "Print a shell's completion."),
+        "completion": (".operations.docs", "Print the completion script of a shell."),
     },
 }
-# Processes of ours start these.
+# Swapgate's own processes start these.
 _HIDDEN: Final = {
-    "eval-worker": (".operations.serve", "Ask and score what one eval run still lacks."),
+    "eval-worker": (".operations.serve", "Ask and score the missing items of an eval run."),
     "eval-worker-template": (
         ".operations.serve",
         "Fork eval workers for the runs that the parent names on stdin.",
@@ -209,7 +205,7 @@ _HIDDEN: Final = {
         "Serve requests for `swapgate serve router`, which sends the settings on stdin.",
     ),
 }
-# In a wheel this package has another name.
+# The wheel puts this package below `swapgate.`.
 _HERE: Final = __name__.rpartition(".")[0]
 
 
@@ -245,8 +241,8 @@ VERBS = {
 def program(ctx: click.Context) -> None:
     """Change the model behind an LLM feature with proof.
 
-    Without a command it shows where things stand, and what waits for a person. Global options
-    are accepted before and after the verb.
+    Without a command, `swapgate` shows the state of all routes, and what waits for a person.
+    Global options may stand before or after the verb.
     """
     ctx.call_on_close(ctx.ensure_object(Session).close)
     if ctx.invoked_subcommand is None:

@@ -54,7 +54,7 @@ def list_providers(session: Session) -> None:
 
 @command(provider, "matrix")
 def show_matrix(session: Session) -> None:
-    """Show the abilities of each provider's models, configured or not, healthy or not."""
+    """Show each provider's health, and the abilities of its models."""
     from harness.routes.matrix import build_matrix  # noqa: PLC0415 - `--help` stays quick
 
     rows = build_matrix(session.context_with_providers)
@@ -78,7 +78,7 @@ def _matrix_cells(row: "MatrixRow", model: "MatrixModel | None") -> dict[str, ob
 
 @command(provider)
 def show(session: Session, name: str) -> None:
-    """Show one provider; of its extra headers the names alone."""
+    """Show a provider, without the values of its extra headers."""
     _print_provider(
         session, registered_providers.get_provider(session.context_with_providers, name)
     )
@@ -110,15 +110,15 @@ def _print_provider(session: Session, summary: ProviderSummary) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _ProviderOptions:
-    api_base: str | None = opt("API address. [default: that of its kind]", metavar="URL")
+    api_base: str | None = opt("API address. [default: the kind's address]", metavar="URL")
     key_env: str | None = opt("Environment variable that holds its key.", metavar="NAME")
     headers: tuple[str, ...] = opt(
-        "Header sent with every request. May be repeated; replaces all existing ones.",
+        "Header of every request. May be repeated; replaces all existing headers.",
         "--extra-header",
         metavar="NAME=VALUE",
     )
     body: tuple[str, ...] = opt(
-        "Field added to every request body; VALUE is JSON or text. May be repeated.",
+        "Field of every request body; VALUE is JSON or text. May be repeated.",
         "--extra-body",
         metavar="KEY=VALUE",
     )
@@ -127,7 +127,7 @@ class _ProviderOptions:
         named = [header.partition("=") for header in self.headers]
         for name, equals, _ in named:
             if not (name and equals):
-                # Not the value, which may be a secret.
+                # Do not show the value, which may be a secret.
                 raise click.BadParameter("a header is NAME=VALUE", param_hint="--extra-header")
         if len({name for name, _, _ in named}) < len(named):
             raise click.BadParameter("a header is given twice", param_hint="--extra-header")
@@ -146,7 +146,7 @@ def add(
 ) -> None:
     """Add a provider. Routers know it within two seconds; no route uses it yet.
 
-    NAME stands before its models, as in NAME/MODEL. Its key: `swapgate provider key set NAME`.
+    Its models are called NAME/MODEL. Store its key with `swapgate provider key set NAME`.
     """
     change = options.change(kind)
     ctx, who = session.context_with_providers, session.deciding_actor
@@ -166,10 +166,10 @@ def set_provider(
         default="",
     ),
 ) -> None:
-    """Change a provider; other settings stay.
+    """Change a provider; settings without an option stay.
 
-    With another address or other headers, earlier measurements are no longer proof.
-    --extra-body is refused once something was proven: add another provider instead.
+    After a change of address or headers, earlier measurements no longer count as proof. Once a
+    verdict exists, --extra-body cannot change: add another provider instead.
     """
     change = options.change(reason=reason)
     ctx, who = session.context_with_providers, session.deciding_actor
@@ -180,8 +180,10 @@ def set_provider(
 
 @command(provider)
 def remove(session: Session, name: str) -> None:
-    """Remove a provider; refused, exit code 6, while a route or a proposal uses it."""
+    """Remove a provider. Exit code 6 if a route or a proposal uses it."""
     session.decide(registered_providers.remove_provider, name)
     if name in session.installation.settings.providers:
-        output.note(f"{name} stands in the file, too: take it out, lest a start brings it back")
+        output.note(
+            f"{name} is also in the file: delete it there, or the next start adds it again"
+        )
     output.answer({"removed": name}, f"removed {name}")

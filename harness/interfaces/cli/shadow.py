@@ -29,7 +29,7 @@ DEFAULT = ShadowLimits()
 
 @click.group()
 def shadow() -> None:
-    """Shadows: requests mirrored to a candidate, whose answers no user gets."""
+    """Shadows: requests mirrored to a candidate, whose answers users never get."""
 
 
 @command(shadow)
@@ -39,7 +39,7 @@ def start(
     candidate: str = arg("TARGET"),
     *,
     share: float = opt(
-        "Share of callers to mirror; always the same callers.",
+        "Share of callers whose requests are mirrored; always the same callers.",
         type=FiniteRange(0.01, 100.0),
         metavar="PERCENT",
         default=DEFAULT.share_bps / 100,
@@ -62,17 +62,17 @@ def start(
 ) -> None:
     """Mirror a share of a route's requests to a target (by id or provider/model).
 
-    Users get the incumbent's answers. Needs an open proposal of the candidate, or an approver.
+    Users get the incumbent's answers. Needs an open proposal for the candidate, or an approver.
     """
     limits = ShadowLimits(round(share * 100), at_once, requests_per_day, _usd(usd_per_day))
-    made = session.decide(
+    started = session.decide(
         shadows.start_shadow, route, candidate, limits, reason=reason, lasts=lasts
     )
     output.answer(
-        made,
-        made.id,
-        advice=f"{format_bps(limits.share_bps)} of the callers of route {route} are mirrored "
-        f"to {made.candidate.name} until {timestamp(made.expires_at)}: "
+        started,
+        started.id,
+        advice=f"requests of {format_bps(limits.share_bps)} of route {route}'s callers are "
+        f"mirrored to {started.candidate.name} until {timestamp(started.expires_at)} UTC: "
         f"`swapgate shadow status {route}`",
     )
 
@@ -83,7 +83,7 @@ def _usd(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"--usd-per-day is an amount or none, not {text!r}") from None
+        raise InputError(f"--usd-per-day must be a number or `none`, not {text!r}") from None
 
 
 @command(shadow)
@@ -95,7 +95,7 @@ def stop(session: Session, route: str = arg("ROUTE"), *, reason: str = OPTIONAL_
 
 @command(shadow)
 def status(session: Session, route: str | None) -> None:
-    """Show what the running shadows have seen; with ROUTE its newest, running or ended."""
+    """Show the figures of running shadows; with ROUTE its newest shadow, running or ended."""
     if route is None:
         _print_running(session)
         return
@@ -123,7 +123,7 @@ def _print_status(shadow_status: ShadowStatus) -> None:
             ("shadow", started.id),
             ("state", shadow_status.state),
             ("candidate", started.candidate.name),
-            ("proposal", started.proposal or "none: an approver's act"),
+            ("proposal", started.proposal or "none: an approver started it"),
             ("share", f"{format_bps(started.limits.share_bps)} of the callers"),
             ("until", timestamp(started.expires_at)),
             *shadows.list_figures(shadow_status),
@@ -148,7 +148,7 @@ def _print_status(shadow_status: ShadowStatus) -> None:
 
 @command(shadow, "list")
 def list_shadows(session: Session, *, page_request: PageRequest = PAGE) -> None:
-    """List the shadows of all routes, the newest first."""
+    """List the shadows of all routes, newest first."""
     found = queries.list_shadows(session.context, page_request)
     output.listing(
         found,
@@ -163,5 +163,5 @@ def list_shadows(session: Session, *, page_request: PageRequest = PAGE) -> None:
             "BY": row.shadow.started_by,
             "REASON": row.shadow.reason,
         },
-        empty="no shadow was started yet",
+        empty="no shadow has been started yet",
     )

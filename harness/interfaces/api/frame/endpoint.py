@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
+from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -176,9 +177,11 @@ def operation(
         if "secret" in wanted:
             named["secret"] = who.secret
         found = use_case(*own, *(given[name] for name in names), **named)
+        if kind is None:
+            return None
         return json_answer(found) if is_list else found
 
-    kind = use_case.__annotations__["return"]
+    kind = None if status == HTTPStatus.NO_CONTENT else use_case.__annotations__["return"]
     origin: object = get_origin(kind)
     is_list = origin in (list, Sequence)
     returns = Page[get_args(kind)[0]] if is_list else kind  # type: ignore[misc]

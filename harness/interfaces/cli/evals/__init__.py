@@ -1,1 +1,1 @@
-"""Commands about eval runs, suites, captures, the gate on files, and benchmarks."""
+"""Commands for eval runs, suites, captures, and the gate's rule on files."""

@@ -1,5 +1,5 @@
-"""Recognises and reads results that another eval tool exported, and judges them for
-`gate decide --from`. Nothing of it is stored, and no proposal can use it.
+"""Recognises, reads and judges results of other eval tools, for `gate decide --from`. Swapgate
+stores none of them, and no proposal can use them.
 """
 
 import json
@@ -41,11 +41,11 @@ from harness.frame.text_files import MAX_BYTES, csv_rows, read_text, text_lines
 from harness.interfaces.cli.evals.file_decision import FileTerms
 from harness.interfaces.cli.evals.pair_judgement import judge_rows, parse_pairs
 
-# Rows that are looked at: a tool's first rows may be of another kind than those after them.
+# Rows that are examined, because a tool's first rows may have another format than later rows.
 _ROWS: Final = 50
 _LISTS: Final = ("item_results", "itemResults", "events", "rows", "data", "results")
-# What files look like that hold no results.
-_OTHERS: Final[Mapping[str, str]] = {
+# Descriptions of files without results, by a field that they have.
+_WITHOUT_RESULTS: Final[Mapping[str, str]] = {
     "messages": "a data set of conversations",
     "expected_output": "a data set",
     "ideal": "a data set of OpenAI evals",
@@ -56,9 +56,9 @@ _PROMPTFOO_CONFIG: Final = re.compile(r"^(prompts|providers|tests|defaultTest):"
 
 
 def recognise_format(text: str) -> str:
-    """Returns the format's name, as `EXPORT_FORMATS` has it; `pairs` for a file of pairs.
+    """Returns a key of `EXPORT_FORMATS`, or `pairs` for a file of pairs.
 
-    Raises InputError that says what the file looks like.
+    Raises InputError, whose message describes the file.
     """
     if text.lstrip()[:1] in {"{", "["}:
         document, rows = _json_rows(text)
@@ -80,7 +80,7 @@ def recognise_format(text: str) -> str:
 
 
 def _json_rows(text: str) -> tuple[Mapping[str, object], list[Mapping[str, object]]]:
-    """The document and its first rows; of JSON lines the rows alone."""
+    """Returns the document and its first rows; JSON lines have no document."""
     try:
         value: object = json.loads(text)
     except (ValueError, RecursionError):
@@ -131,13 +131,13 @@ def _of_rows(rows: list[Mapping[str, object]]) -> str:
 
 def _refuse(document: Mapping[str, object], rows: list[Mapping[str, object]]) -> str:
     names = [*document, *(name for row in rows for name in row)]
-    looks = next((what for name, what in _OTHERS.items() if name in names), "")
+    looks = next((what for name, what in _WITHOUT_RESULTS.items() if name in names), "")
     listed = ", ".join(dict.fromkeys(name[:40] for name in names[:200]))[:200]
     if not names:
         raise InputError("is neither JSON nor a table: give results that an eval tool wrote")
     raise InputError(
-        f"{'looks like ' + looks if looks else 'is of no known eval tool'}, and holds no scores"
-        f" that can be read; its fields are {listed or 'none'}"
+        f"{'looks like ' + looks if looks else 'is not from a known eval tool'}, and has no "
+        f"readable scores; its fields are {listed or 'none'}"
     )
 
 
@@ -147,10 +147,10 @@ def _fault(line: int, wrong: str) -> InputError:
 
 @dataclass(frozen=True, slots=True)
 class ExportFormat:
-    title: str  # of the tool
-    files: str  # what a file of it is, for people
+    title: str  # the tool's name
+    files: str  # description of its files
     parse: Callable[[str], list[ScoredRun]]
-    metric: str = ""  # the one that is meant where nobody names one
+    metric: str = ""  # the default metric
 
 
 EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
@@ -177,9 +177,9 @@ EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
 
 
 PAIRS: Final = "pairs"
-REPORT_ONLY = "a report only: nothing is promoted by it. A proposal measures anew, by Swapgate"
+REPORT_ONLY = "a report only: it promotes nothing. For a proposal, Swapgate measures again"
 _PARTS = ("header.json", "summaries.json")
-# What zipfile raises for an archive that is broken, encrypted or of another compression.
+# Errors of zipfile for an archive that is broken, encrypted or compressed in an unknown way.
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -193,7 +193,7 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class ExportChoice:
-    """Says which runs and which metric of the files are meant; empty for the only ones."""
+    """Selects the runs and the metric of the files. Empty: the file has only one."""
 
     format: str
     incumbent: str = ""
@@ -233,7 +233,7 @@ def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
     if len(files) == 1 and not (choice.incumbent and choice.candidate):
         names = ", ".join(repr(run.model) for run in ours)
         raise InputError(
-            f"{files[0]}: name its runs by --incumbent and --candidate; it has {names}. Or "
+            f"{files[0]}: choose its runs with --incumbent and --candidate; it has {names}. Or "
             "give two files, the incumbent's first"
         )
     incumbent = _named(files[0], ours, choice.incumbent, "--incumbent")
@@ -279,8 +279,8 @@ def recognise_files(files: Sequence[str]) -> dict[str, str]:
     formats = {file: recognise_file(file) for file in files}
     names = {*formats.values()}
     if len(names) > 1 or (names == {PAIRS} and len(formats) > 1):
-        said = ", ".join(f"{file} is of {title(name)}" for file, name in formats.items())
-        raise InputError(f"{said}: give two files that one tool wrote, or one file of pairs")
+        listed = ", ".join(f"{file} is from {title(name)}" for file, name in formats.items())
+        raise InputError(f"{listed}: give two files of one tool, or one file of pairs")
     return formats
 
 
@@ -298,7 +298,7 @@ def _is_archive(file: str) -> bool:
 
 
 def _archive_text(file: str) -> str:
-    """The parts of an `.eval` archive that a JSON log has, without the answers."""
+    """Returns an `.eval` archive as a JSON log, without the answers."""
     with suppress(ImportError):
         import zipfile_zstd  # type: ignore[import-untyped]  # noqa: F401, PLC0415 - reads zstd
     try:
@@ -311,12 +311,10 @@ def _archive_text(file: str) -> str:
             }
     except _UNREADABLE:
         raise InputError(
-            "cannot be read: convert it by `inspect log convert --to json`"
+            "cannot be read: convert it with `inspect log convert --to json`"
         ) from None
     if len(parts) < len(_PARTS):
-        raise InputError(
-            "is of an older version: convert it by `inspect log convert --to json`"
-        )
+        raise InputError("has an older format: convert it with `inspect log convert --to json`")
     return f'{{"eval": {_member(parts[_PARTS[0]], "eval")}, "samples": {parts[_PARTS[1]]}}}'
 
 

@@ -1,17 +1,16 @@
-"""`swapgate gate decide` and `canary decide` apply the gate's and the canary's rule to a plain
-CSV file, without an installation, so that anyone can check them. The group `gate` is here, too.
+"""`swapgate gate decide` and `canary decide` apply the rules of gate and canary to a CSV file,
+without an installation, so that anyone can check them. Also defines the group `gate`.
 """
 
-import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.frame.errors import InputError, SwapgateError
+from harness.frame.errors import InputError
 from harness.frame.formatting import escape_controls
 from harness.frame.text_files import read_text
 from harness.gate.suite_plan import Claim
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from harness.gate.online.guardrails import FailureTally
     from harness.interfaces.cli.evals.pair_judgement import BlockRow
 
-# Formats of `export_decision`, listed here so that `--help` stays quick.
+# The keys of `EXPORT_FORMATS`, repeated here because importing it would slow `--help`.
 EXPORTS = (
     *("promptfoo", "braintrust", "langsmith", "openai-evals", "lm-eval", "inspect"),
     *("deepeval", "langfuse", "csv"),
@@ -43,13 +42,13 @@ RUN = LazyCommand(
 
 REPLAY = LazyCommand(
     "harness.interfaces.cli.proposals.proof:replay",
-    "Decide a verdict again from what is stored.",
+    "Decide a verdict again from the stored samples.",
 )
 
 
 @click.command(cls=LazyCommandGroup, lazy={"decide": DECIDE, "run": RUN, "replay": REPLAY})
 def gate() -> None:
-    """The gate's rule, on files, on two targets, and on stored verdicts again."""
+    """The gate's rule, for files, two targets, or stored verdicts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +56,9 @@ class FileTerms:
     claim: Claim
     margin: float
     alpha: float
-    n_max: int | None  # planned units; None for all in the file
+    n_max: int | None  # planned units; None for the number in the file
     cluster: str = ""  # the column that names an item's cluster
-    slices: tuple[str, ...] = ()  # columns whose values are guarded
+    slices: tuple[str, ...] = ()  # columns of guarded slices
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -69,34 +68,19 @@ class FileTerms:
 GATE_EXITS = {"passed": 0, "not_measured": 1, "failed": 3, "inconclusive": 4, "running": 4}
 CANARY_EXITS = {"hold": 0, "rollback": 3}
 
-P = ParamSpec("P")
-
-
-def exits_on_bad_input(command: Callable[P, int]) -> Callable[P, int]:
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> int:
-        try:
-            return command(*args, **kwargs)
-        except SwapgateError as error:
-            click.echo(str(error), err=True)
-            return error.exit_code
-
-    return run
-
 
 @command(name="decide")
-@exits_on_bad_input
 def gate_decide(
     files: tuple[str, ...] = arg("PAIRS.csv|FILE…", type=click.Path(), required=True),
     *,
     format_name: str | None = opt(
-        "The files are another tool's results.",
+        "Tool that wrote the files.",
         "--from",
         type=click.Choice(EXPORTS),
     ),
-    incumbent: str = opt("With --from: the run of a file.", metavar="NAME", default=""),
-    candidate: str = opt("With --from: the run of a file.", metavar="NAME", default=""),
-    metric: str = opt("With --from: which score counts.", metavar="NAME", default=""),
+    incumbent: str = opt("With --from: the incumbent's run.", metavar="NAME", default=""),
+    candidate: str = opt("With --from: the candidate's run.", metavar="NAME", default=""),
+    metric: str = opt("With --from: the score that counts.", metavar="NAME", default=""),
     claim: str = opt(
         "Claim of the candidate.",
         type=click.Choice(["superior", "non_inferior"]),
@@ -106,10 +90,12 @@ def gate_decide(
     n_max: int | None = opt("Planned items, or clusters [default: all in the file]"),
     alpha: float = opt("Chance of a false promotion.", default=0.05),
     cluster: str = opt(
-        "Column that names an item's cluster: each counts once.", metavar="COLUMN", default=""
+        "Column that names an item's cluster. Each cluster counts once.",
+        metavar="COLUMN",
+        default="",
     ),
     slices: tuple[str, ...] = opt(
-        "Column of slices, which may not get worse; may be repeated.",
+        "Column of slices that must not get worse; may be repeated.",
         "--slice",
         metavar="COLUMN",
     ),
@@ -117,10 +103,10 @@ def gate_decide(
 ) -> int:
     """Decide about a candidate from the scores in PAIRS.csv.
 
-    Columns item,incumbent,candidate and perhaps epoch. Scores are from 0 to 1, empty where one
-    is missing. Items count in the order of their first row.
+    Columns: item, incumbent, candidate and optionally epoch. Scores are from 0 to 1; a missing
+    score is empty. Items count in the order of their first row.
 
-    --from reads results of another tool instead, as `swapgate try` does.
+    With --from, the files are results of another tool, as for `swapgate try`.
 
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive or running.
     """
@@ -132,15 +118,17 @@ def gate_decide(
     terms = FileTerms(Claim(claim), margin, alpha, n_max, cluster.strip().lower(), named)
     if format_name is not None:
         if terms.columns:
-            raise InputError("--cluster and --slice name columns of a CSV file, without --from")
-        # Here, not above: scipy would slow the start of every other command.
+            raise InputError(
+                "--cluster and --slice name columns of a CSV file; use them without --from"
+            )
+        # A late import, because scipy would slow the start of every other command.
         from harness.interfaces.cli.evals import export_decision  # noqa: PLC0415
 
         choice = export_decision.ExportChoice(format_name, incumbent, candidate, metric)
         exported = export_decision.read_exports(files, choice)
         answer = export_decision.judge_exports(exported, choice, terms)
     elif incumbent or candidate or metric:
-        raise InputError("--incumbent, --candidate and --metric belong to --from")
+        raise InputError("--incumbent, --candidate and --metric need --from")
     else:
         answer = _judge_pairs(files, terms)
     _print(answer, as_json=as_json)
@@ -151,11 +139,13 @@ def _judge_pairs(files: Sequence[str], terms: FileTerms) -> dict[str, object]:
     from harness.interfaces.cli.evals.pair_judgement import judge_rows, parse_pairs  # noqa: PLC0415
 
     if len(files) > 1:
-        raise InputError("give one file of pairs; of another tool's files say which, by --from")
+        raise InputError("give one file of pairs; name the tool of other files with --from")
     pairs, n_max = files[0], terms.n_max
     rows = parse_pairs(read_text(pairs), pairs, None if terms.cluster else n_max, terms.columns)
     if not rows and n_max is None:
-        raise InputError(f"{pairs}:2: no items; give --n-max to judge a run with none yet")
+        raise InputError(
+            f"{pairs}:2: no items; to judge a run that has no items yet, give --n-max"
+        )
     try:
         return judge_rows(rows, terms)
     except InputError as error:
@@ -163,7 +153,6 @@ def _judge_pairs(files: Sequence[str], terms: FileTerms) -> dict[str, object]:
 
 
 @command(name="decide")
-@exits_on_bad_input
 def canary_decide(
     blocks: str = arg("BLOCKS.csv", type=click.Path()),
     *,
@@ -173,10 +162,9 @@ def canary_decide(
 ) -> int:
     """Decide about a canary from the counts in BLOCKS.csv.
 
-    Columns block,requests,canary_requests,failures,canary_failures; requests and failures
-    count both arms. Exit code: 0 hold, 3 rollback, 2 bad input.
-
-    Columns missing,canary_missing count outcomes that did not come.
+    Columns: block, requests, canary_requests, failures, canary_failures. `requests` and
+    `failures` count both arms. Optional columns missing, canary_missing count outcomes that
+    never arrived. Exit code: 0 hold, 3 rollback, 2 bad input.
     """
     between_0_and_1("--alpha", alpha)
     from harness.interfaces.cli.evals.pair_judgement import parse_blocks  # noqa: PLC0415 - as above
@@ -216,7 +204,7 @@ def _watched(
 
 
 def _bounds(row: "BlockRow", place: str) -> tuple["FailureTally", "FailureTally"]:
-    """The block with its missing outcomes set for the canary, and against it."""
+    """Counts missing outcomes in favour of the canary, then against it."""
     from harness.gate.online.fisher import check_counts  # noqa: PLC0415 - as in _judged
     from harness.gate.online.guardrails import FailureTally  # noqa: PLC0415 - as in _judged
 
@@ -252,8 +240,8 @@ def _print(answer: dict[str, object], *, as_json: bool) -> None:
                 if isinstance(row, str):
                     click.echo(f"{name:<{width}}  {escape_controls(row)}")
                     continue
-                said = ", ".join(f"{key} {_shown(part)}" for key, part in row.items())
-                click.echo(f"{name:<{width}}  {said}")
+                text = ", ".join(f"{key} {_shown(part)}" for key, part in row.items())
+                click.echo(f"{name:<{width}}  {text}")
         else:
             click.echo(f"{name:<{width}}  {_shown(value)}")
 

@@ -1,5 +1,5 @@
-"""`swapgate gate run` compares two targets without a server, in a database that it throws away.
-`swapgate try --suite` asks a team's own questions and keeps its folder: a second call goes on.
+"""`swapgate gate run` compares two targets without a server, in a temporary database.
+`swapgate try --suite` asks a team's own questions; a second call continues in the same folder.
 """
 
 import json
@@ -26,8 +26,9 @@ from harness.app.installation import config_file, read_dotenv
 from harness.app.set_up import temporary_installation
 from harness.config.routing import target_seed
 from harness.config.source_locations import parse_file
-from harness.evals.spending import sum_cost_so_far
-from harness.frame.errors import InputError, SpendingPaused
+from harness.evals.spending import load_report, sum_cost_so_far
+from harness.frame.errors import InputError, NotFound, SpendingPaused
+from harness.frame.formatting import format_usd
 from harness.frame.people.principals import OPERATOR
 from harness.frame.plain_data import digest
 from harness.frame.ports import Clock
@@ -56,7 +57,7 @@ from harness.routing.records.verdicts import Verdicts
 FOLDER: Final = Path(".swapgate-try")
 INTERRUPTED: Final = 130
 _SUITE: Final = "try"
-_FREE: Final = {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 0.0}  # on one's own machine
+_FREE: Final = {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 0.0}  # on your own machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +68,18 @@ class SuiteTrial:
     claim: Claim
     margin: float
     max_usd: float
-    suite: Mapping[str, object]  # its settings, beside the file
+    suite: Mapping[str, object]  # its settings without `path`
     page: Path
 
 
 def try_suite(trial: SuiteTrial, config: Path | None) -> int:
-    """Asks both models, and writes the page; returns the exit code. Raises InputError."""
+    """Asks both models and writes the page. Returns the exit code. Raises InputError."""
     read_dotenv(Path.cwd())
     incumbent, candidate = _seed(trial.incumbent), _seed(trial.candidate)
     providers = _providers([incumbent, candidate], config_file(config, os.environ))
     folder = FOLDER / _name(trial)
     folder.mkdir(parents=True, exist_ok=True)
-    (FOLDER / ".gitignore").write_text("*\n", encoding="utf-8")  # answers are no source
+    (FOLDER / ".gitignore").write_text("*\n", encoding="utf-8")  # keep answers out of git
     written = folder / "swapgate.yaml"
     written.write_text(yaml.safe_dump(_config(trial, providers)), encoding="utf-8")
     question = ComparisonRequest(
@@ -91,54 +92,65 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     )
     with temporary_installation(written, folder, goes_on=True) as installation:
         ctx = without_patience(installation.context)
-        proposal = _earlier(ctx) or register_comparison(
-            ctx, OPERATOR, installation.settings, question
-        )
+        try:
+            proposal = _earlier(ctx) or register_comparison(
+                ctx, OPERATOR, installation.settings, question
+            )
+        except NotFound as error:  # such as a misspelt scorer
+            raise InputError(str(error)) from None
         ended = ""
         try:
             with progress_pauses(ctx, installation.clock) as pause:
                 proposal = run_until_decided(ctx, proposal.id, pause)
         except KeyboardInterrupt:
             ended = "stopped"
-        except SpendingPaused as error:
-            ended = f"{error}. {_describe_remedy(ctx, [incumbent, candidate])}"
+        except SpendingPaused:
+            ended = _describe_pause(ctx, trial.max_usd, [incumbent, candidate])
         report = gather_report(installation.context, proposal.id, standalone=True, kept=folder)
     trial.page.write_text(render_page(report), encoding="utf-8")
     if ended:
         output.note(
-            f"{ended}. Every answer so far is in {folder}, and the same command goes on from it"
+            f"{ended}. All answers so far are in {folder}; the same command continues there"
         )
         return INTERRUPTED if ended == "stopped" else SpendingPaused.exit_code
     print_report(report, folder)
-    output.note(f"the page: {trial.page}")
+    output.note(f"report: {trial.page}")
+    if exit_code(report) == 1:
+        output.note(f"to ask again, delete {folder} and run the same command")
     return exit_code(report)
 
 
-def _describe_remedy(ctx: Context, seeds: Sequence[Target]) -> str:
-    """Says what lets a comparison go on that had no money: no sum helps without a price."""
+def _describe_pause(ctx: Context, max_usd: float, seeds: Sequence[Target]) -> str:
+    """Says why --max-usd stopped the comparison, and what lets it continue."""
     with ctx.store.read() as tx:
         known = Providers(tx).all()
     for seed in seeds:
         if seed.model not in known[seed.provider].prices:
-            return f"Write it under `providers.{seed.provider}.prices` in ./swapgate.yaml"
-    return "--max-usd allows more"
+            return (
+                f"not measured: the price of {seed.name} is unknown, so its cost has no limit. "
+                f"Write it under `providers.{seed.provider}.prices` in ./swapgate.yaml"
+            )
+    spent = format_usd(load_report(ctx).spent_usd)
+    return (
+        f"not measured: the answers so far cost {spent}; --max-usd {max_usd:g} allows no more"
+    )
 
 
 def _seed(name: str) -> Target:
-    """The target; a model without its provider is of the vendor whose models are called so."""
+    """Parses a target. A model without a provider gets the vendor that its name suggests."""
     if "/" in name:
         return target_seed(name)
-    fits = [
+    vendors = [
         (len(word), kind.name)
         for kind in PROVIDER_KINDS.values()
         for word in kind.keywords
         if name.lower().startswith(word)
     ]
-    return target_seed(f"{max(fits)[1]}/{name}" if fits else name)
+    return target_seed(f"{max(vendors)[1]}/{name}" if vendors else name)
 
 
 def _providers(seeds: list[Target], file: Path | None) -> dict[str, object]:
-    """Takes providers of the folder's own file, else by the vendor's name and variable."""
+    """Takes providers from the configuration file, else by the vendor's name and variable."""
     known = parse_file(file).values.get("providers") if file else None
     found: dict[str, object] = {}
     for seed in seeds:
@@ -149,8 +161,8 @@ def _providers(seeds: list[Target], file: Path | None) -> dict[str, object]:
             continue
         if kind is None:
             raise InputError(
-                f"{name!r} is no known provider: take one of {', '.join(PROVIDER_KINDS)}, or "
-                "name it under `providers:` in ./swapgate.yaml"
+                f"{name!r} is not a known provider: use one of {', '.join(PROVIDER_KINDS)}, or "
+                "add it under `providers:` in ./swapgate.yaml"
             )
         if kind.needs_key and not os.environ.get(kind.key_env):
             raise InputError(
@@ -161,7 +173,7 @@ def _providers(seeds: list[Target], file: Path | None) -> dict[str, object]:
             raise InputError(f"{name} has no address: export {name.upper()}_BASE_URL")
         key = {"api_key_env": kind.key_env} if os.environ.get(kind.key_env) else {}
         own = kind.group in {ProviderGroup.LOCAL, ProviderGroup.SIMULATED}
-        free = {one.model: _FREE for one in seeds if one.provider == name and own}
+        free = {target.model: _FREE for target in seeds if target.provider == name and own}
         found[name] = {"kind": name, "api_base": base, **key, "prices": free}
     return found
 
@@ -176,7 +188,7 @@ def _config(trial: SuiteTrial, providers: Mapping[str, object]) -> dict[str, obj
 
 
 def _name(trial: SuiteTrial) -> str:
-    """Names the folder by all that a comparison rests on."""
+    """Returns the folder's name, a hash of everything that the comparison depends on."""
     parts = [trial.incumbent, trial.candidate, trial.claim, trial.margin, dict(trial.suite)]
     content = trial.file.read_bytes().hex()
     return digest(json.loads(json.dumps([*parts, content])))[:12]
@@ -196,7 +208,7 @@ EXITS: Final = REJECTED_BY_VERDICT | {"passed": 0}
 def progress_pauses(
     ctx: Context, clock: Clock, timeout_s: float | None = None
 ) -> Iterator[Callable[[Proposal], bool]]:
-    """Gives the pause of `run_until_decided`, which writes a progress line to stderr."""
+    """Yields a pause for `run_until_decided`, which writes a progress line to stderr."""
     ticker = ProgressLine()
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
 
@@ -229,7 +241,7 @@ def _progress(ctx: Context, proposal: Proposal) -> Progress:
 
 
 def print_report(report: Report, keep: Path | None) -> None:
-    """Prints the verdict with its suites; keep: the folder with every answer."""
+    """Prints the verdict with its suites. keep: the folder that holds every answer."""
     found = report.comparison
     if output.documented(
         {**comparison.as_json(found, None, standalone=True), "exit_code": exit_code(report)}
@@ -259,7 +271,7 @@ def exit_code(report: Report) -> int:
     verdict = report.comparison.verdict
     if verdict is not None:
         return EXITS[verdict.outcome]
-    # Without one it was given up, or ended for a reason of its own: that was no measurement.
+    # Without a verdict, the comparison timed out (still open) or measured nothing.
     return TIMED_OUT if report.comparison.proposal.open else 1
 
 
@@ -268,12 +280,12 @@ def gate_run(
     session: Session,
     *,
     suites: tuple[str, ...] = opt(
-        "The primary suite; further ones are required.",
+        "The primary suite; further suites are required suites.",
         "--suite",
         required=True,
     ),
     guards: tuple[str, ...] = opt(
-        "Suite that fails a candidate shown to be worse; may be repeated.",
+        "Suite that fails a candidate that is shown to be worse; may be repeated.",
         "--guard",
         metavar="SUITE",
     ),
@@ -281,9 +293,9 @@ def gate_run(
     candidate: str = opt("As `provider/model`.", metavar="TARGET"),
     settings: TargetOptions = taken_from(TargetOptions),
     policy: str = opt("Name of a policy.", default="default"),
-    claim: Claim | None = opt("Claim of the candidate. [default: as the policy says]"),
+    claim: Claim | None = opt("Claim of the candidate. [default: the policy's]"),
     margin: float | None = opt(
-        "Allowed loss, a share of 1: 0.05 is 5 points. [default: as the policy says]",
+        "Allowed loss, a share of 1: 0.05 is 5 points. [default: the policy's]",
         metavar="SHARE",
     ),
     min_saving: float | None = opt(
@@ -291,13 +303,13 @@ def gate_run(
         metavar="SHARE",
     ),
     unreadable_as_wrong: bool = opt(
-        "Go on where nothing can be read in a model's first 5 answers: they count as wrong."
+        "Continue if none of a model's first 5 answers can be parsed: they count as wrong."
     ),
     reason: str = opt("Why.", default="swapgate gate run"),
     markdown_file: Path | None = opt("Write the report here.", "--markdown"),
     junit_file: Path | None = opt("Write JUnit XML here.", "--junit"),
     keep: Path | None = opt(
-        "Keep the database, for `swapgate gate replay`. [default: thrown away]",
+        "Keep the database, for `swapgate gate replay`. [default: delete it]",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="FOLDER",
     ),
@@ -307,8 +319,8 @@ def gate_run(
 ) -> int:
     """Compare two targets without a server.
 
-    Suites, providers and policies are the configuration's. Your database is not touched.
-    --param, --patch-param, --prompt-addendum and --response-format are the candidate's.
+    Suites, providers and policies come from the configuration; your database does not change.
+    --param, --patch-param, --prompt-addendum and --response-format apply to the candidate.
     Exit code: 0 passed, 3 failed or format mismatch, 4 not enough evidence, 5 timeout, 1 not
     measured.
     """

@@ -1,6 +1,6 @@
 """Parses the CSV files of `gate decide` and `canary decide`, and judges scores as the gate does
-(`judge_rows`): by items or by clusters, and with guarded slices, where columns name them. Every
-fault of a file is an InputError that begins with FILE:LINE.
+(`judge_rows`), by item or by cluster, and with guarded slices. Each fault of a file raises an
+InputError that begins with FILE:LINE.
 """
 
 import re
@@ -33,7 +33,7 @@ class BlockRow:
     canary_requests: int
     failures: int
     canary_failures: int
-    missing: int = 0  # outcomes that did not come, and are no failures
+    missing: int = 0  # outcomes that never arrived; not counted as failures
     canary_missing: int = 0
 
 
@@ -50,15 +50,14 @@ class _Row:
 def parse_pairs(
     text: str, place: str, n_max: int | None = None, groups: Sequence[str] = ()
 ) -> tuple[PairRow, ...]:
-    """Reads the scores of both models by item, in the order of each item's first row. Other
-    columns are left alone.
+    """Reads both models' scores by item, in the order of each item's first row. Ignores other
+    columns. Raises InputError at the first fault, and for more than n_max items.
 
-    groups: columns that say what items have in common. Raises InputError at the first fault,
-    also for more than n_max items.
+    groups: columns that name an item's cluster or slices.
     """
     required, optional = ("item", "incumbent", "candidate"), ("epoch",)
     if taken := {*groups} & {*required, *optional}:
-        raise InputError(f"column {min(taken)!r} holds no groups of items")
+        raise InputError(f"column {min(taken)!r} cannot name a cluster or a slice")
     members: dict[str, tuple[str, ...]] = {}
     scores: dict[str, dict[int, tuple[float | None, float | None]]] = {}
     lines: dict[str, int] = {}
@@ -68,14 +67,14 @@ def parse_pairs(
         named = tuple(_name(row, column) for column in groups)
         if members.setdefault(item, named) != named:
             raise row.error(
-                f"item {item!r} is in {', '.join(named)} here, and in "
-                f"{', '.join(members[item])} before"
+                f"item {item!r} is in {', '.join(named)} here, but in an earlier row in "
+                f"{', '.join(members[item])}"
             )
         earlier = seen.setdefault((item, epoch), row.line)
         if earlier != row.line:
             raise row.error(_twice(item, row, earlier))
         if item not in scores and n_max is not None and len(scores) == n_max:
-            raise row.error(f"item {item!r} is one more than the planned {n_max} items")
+            raise row.error(f"item {item!r} exceeds the planned {n_max} items")
         lines[item] = row.line
         epochs = scores.setdefault(item, {})
         epochs[epoch] = (_score(row, "incumbent"), _score(row, "candidate"))
@@ -92,7 +91,7 @@ def parse_blocks(text: str, place: str) -> tuple[BlockRow, ...]:
         name = _name(row, "block")
         earlier = seen.setdefault(name, row.line)
         if earlier != row.line:
-            raise row.error(f"block {name!r} is there already, in line {earlier}")
+            raise row.error(f"block {name!r} is already in line {earlier}")
         known = {column: _count(row, column) for column in counts}
         known |= {column: _count(row, column) for column in missing if column in row.cells}
         block = BlockRow(name, row.line, **known)
@@ -109,8 +108,8 @@ def _rows(
     try:
         line, names = next(numbered)
     except StopIteration:
-        wanted = ",".join(required)
-        raise InputError(f"{place}:1: the file is empty; it begins with {wanted}") from None
+        columns = ",".join(required)
+        raise InputError(f"{place}:1: the file is empty; it needs a line {columns}") from None
     header = [name.strip().lower() for name in names]
     _check_header(f"{place}:{line}", header, required, optional)
     for line, values in numbered:
@@ -127,13 +126,13 @@ def _check_header(
 ) -> None:
     for name in (*required, *optional):
         if header.count(name) > 1:
-            raise InputError(f"{where}: column {name!r} is there twice")
+            raise InputError(f"{where}: column {name!r} occurs twice")
     for name in required:
         if name in header:
             continue
-        others = [other for other in header if other not in (*required, *optional)]
-        columns = f"; the file has {', '.join(header)}, and {', '.join(required)} are needed"
-        hint = did_you_mean(name, others, otherwise=columns)
+        unknown = [column for column in header if column not in (*required, *optional)]
+        columns = f"; the file has {', '.join(header)}, and needs {', '.join(required)}"
+        hint = did_you_mean(name, unknown, otherwise=columns)
         raise InputError(f"{where}: column {name!r} is missing{hint}")
 
 
@@ -170,9 +169,9 @@ def _count(row: _Row, column: str) -> int:
 
 def _twice(item: str, row: _Row, earlier: int) -> str:
     if "epoch" in row.cells:
-        return f"item {item!r} epoch {row.cells['epoch']} is there already, in line {earlier}"
+        return f"item {item!r} epoch {row.cells['epoch']} is already in line {earlier}"
     return (
-        f"item {item!r} is there already, in line {earlier}; "
+        f"item {item!r} is already in line {earlier}; "
         "several epochs of an item need a column 'epoch'"
     )
 
@@ -180,14 +179,14 @@ def _twice(item: str, row: _Row, earlier: int) -> str:
 def _same_epochs(
     place: str, scores: Mapping[str, Mapping[int, object]], lines: Mapping[str, int]
 ) -> None:
-    """Epochs are registered before the run: an item that lacks one is not comparable."""
-    wanted: set[int] = set()
+    """Checks that all items have the same epochs, as in a registered run."""
+    first: set[int] = set()
     for item, epochs in scores.items():
-        wanted = wanted or set(epochs)
-        if set(epochs) != wanted:
+        first = first or set(epochs)
+        if set(epochs) != first:
             raise InputError(
                 f"{place}:{lines[item]}: item {item!r} has epochs {_listed(epochs)}, "
-                f"the first item has {_listed(wanted)}; leave a score empty when there is none"
+                f"the first item has {_listed(first)}; leave a missing score empty"
             )
 
 
@@ -209,9 +208,7 @@ def _item_row(
 
 VERDICT_WORDS: Final = {"infra_error": "not_measured"}
 NO_SCORE: Final = ("no score",)
-FILL_IN: Final = (
-    "fill in the missing scores, or have those items asked again, and decide again."
-)
+FILL_IN: Final = "fill in the missing scores, or measure those items again; then decide again."
 
 
 def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
@@ -223,10 +220,10 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
         raise InputError(f"{units} {unit}s are more than the planned {n_max}")
     if terms.slices and units < n_max:
         raise InputError(
-            f"--slice needs all planned {n_max} units, and the file has {units}: their "
-            "looks are planned from the items of each slice"
+            f"--slice needs all planned {n_max} units, but the file has {units}: the looks "
+            "are planned from the number of items in each slice"
         )
-    # Clusters to come are taken to be as large as the others.
+    # Assume that missing clusters have the mean size.
     to_come = (round(fmean(sizes)) if sizes else 1,) * (n_max - units) if terms.cluster else ()
     plan = SuitePlan(
         suite="file",
@@ -266,9 +263,9 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """Says which differences items can show with power .8. Shares of 1."""
+    """The smallest difference that the items can show with power .8."""
 
-    smallest: float
+    smallest: float  # share of 1
     items_needed: int  # for a difference of EFFECT
 
 
@@ -276,7 +273,7 @@ def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
     items = [item for item in map(_item, rows) if item.complete]
     differences = [item.pair.candidate - item.pair.incumbent for item in items] or [0.0]
     count = len(differences)
-    # The gate's own prior: items without a difference have not shown that there are none.
+    # The gate's prior: items that all tie do not prove a standard deviation of 0.
     sd = max(pstdev(differences), (0.25 / (count + 1)) ** 0.5)
     graded = any(difference not in {-1.0, 0.0, 1.0} for difference in differences)
     margin = 0.0 if terms.claim is Claim.SUPERIOR else terms.margin
@@ -285,7 +282,7 @@ def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
 
 
 def _in_clusters(rows: Sequence[PairRow]) -> tuple[list[PairRow], tuple[int, ...]]:
-    """Puts the rows of a cluster together, in the order of each first row; and their sizes."""
+    """Groups rows by cluster, in the order of each first row. Returns rows and sizes."""
     clusters: dict[str, list[PairRow]] = {}
     for row in rows:
         clusters.setdefault(row.groups[0], []).append(row)
@@ -296,7 +293,7 @@ def _in_clusters(rows: Sequence[PairRow]) -> tuple[list[PairRow], tuple[int, ...
 def _guarded(
     rows: Sequence[PairRow], sizes: Sequence[int], terms: FileTerms
 ) -> tuple[Slice, ...]:
-    """The slices with units enough, the largest first, as a proposal registers them."""
+    """Returns the slices that have enough units, largest first, as a proposal does."""
     fields = {
         column: [row.groups[place] for row in rows]
         for place, column in enumerate(terms.slices, start=bool(terms.cluster))
@@ -304,20 +301,20 @@ def _guarded(
     for value in (value for values in fields.values() for value in values):
         if not SLICE_VALUE.fullmatch(value):
             raise InputError(
-                f"{value!r} is no value of a slice: it has at most 64 letters, digits, spaces "
+                f"{value!r} is not a slice name: use at most 64 letters, digits, spaces "
                 "and .,:+/()&-"
             )
     found = guard_slices(fields, sizes, len(rows))
     if terms.slices and not found:
         raise InputError(
-            f"no slice of {', '.join(terms.slices)} has the {MIN_SLICE_UNITS} units that one "
-            "needs to be guarded"
+            f"no slice of {', '.join(terms.slices)} has the {MIN_SLICE_UNITS} units that a "
+            "guarded slice needs"
         )
     return found
 
 
 def _item(row: PairRow) -> PairedItem:
-    """A file has one reading of each answer: the worst stands for the lenient one."""
+    """Builds an item. A file has no lenient scores, so the worst case replaces them."""
     epochs = len(row.incumbent)
     lost = row.incumbent.count(None), row.candidate.count(None)
     incumbent, candidate = mean_score(row.incumbent, 1.0), mean_score(row.candidate, 0.0)

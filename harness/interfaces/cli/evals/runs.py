@@ -1,5 +1,5 @@
-"""`swapgate eval` queues a run of one suite on one target by hand, lists, shows and cancels
-runs. They never decide anything.
+"""`swapgate eval` queues, lists, shows and cancels runs of one suite on one target. A run that
+a person queues never decides about a swap.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ from harness.proposals.report import comparison
 from harness.routing.context import Context
 from harness.routing.records.runs import EvalRuns
 
-# What a run's end means for a script.
+# Exit code for each end of a run.
 EXITS = {RunState.DONE: 0, RunState.STOPPED: 1, RunState.FAILED: 1, RunState.OVER_BUDGET: 4}
 
 
@@ -45,17 +45,17 @@ def run_suite(
     suite: str,
     target: str,
     *,
-    items: int | None = opt("How many items. [default: all]", metavar="N"),
-    max_tokens: int | None = opt("End the run there. [default: none]", metavar="N"),
-    max_cost: float | None = opt("End the run there. [default: none]", metavar="USD"),
-    wait: bool = opt("Stay until the run has ended."),
+    items: int | None = opt("Number of items. [default: all]", metavar="N"),
+    max_tokens: int | None = opt("Token limit of the run. [default: none]", metavar="N"),
+    max_cost: float | None = opt("Cost limit of the run. [default: none]", metavar="USD"),
+    wait: bool = opt("Wait until the run has ended."),
     timeout_s: float | None = opt(
         "With --wait: seconds, then exit code 5. [default: none]",
         "--timeout",
         type=FiniteRange(min=0),
     ),
 ) -> int:
-    """Queue a run of SUITE on TARGET; the control process works on it.
+    """Queue a run of SUITE on TARGET, for the control process.
 
     Exit code with --wait: 0 done, 1 failed or stopped, 4 over its budget, 5 timeout.
     """
@@ -81,7 +81,7 @@ def run_suite(
 
 
 def _load_progress(ctx: Context, run_id: str) -> tuple[EvalRun, int, float | None]:
-    """The run, its stored answers, and their cost, None where the model has no price."""
+    """Returns the run, its number of stored answers and their cost; None without a price."""
     run, samples, _ = queries.load_run_progress(ctx, run_id)
     with ctx.store.read() as tx:
         return run, samples, sum_cost_so_far(tx, [run_id])
@@ -112,7 +112,7 @@ def list_runs(
     states: tuple[RunState, ...] = opt("Only runs in this state; may be repeated.", "--state"),
     page_request: PageRequest = PAGE,
 ) -> None:
-    """List the runs, the newest first; of those that wait, their place and why."""
+    """List the runs, newest first. A waiting run shows its place in the queue and why."""
     runs = session.context.store.lists.runs(page_request, states=states)
     with session.context.store.read() as tx:
         done = {run.id: EvalRuns(tx).progress(run.id)[0] for run in runs}
@@ -147,7 +147,7 @@ def _needed_by(queued: QueuedRun | None) -> str | None:
 
 
 def _why(run: EvalRun, queued: QueuedRun | None) -> str | None:
-    """Says why a run waits, and of one that has ended why it did."""
+    """Returns why a run waits, or why it ended."""
     return queued.text if queued else run.message or None
 
 
@@ -161,13 +161,13 @@ def _queue_json(queued: QueuedRun | None) -> dict[str, object]:
 
 @command(eval_group)
 def cancel(session: Session, run: str, *, reason: str = REASON) -> None:
-    """End a run for good; a proposal that waits for it is cancelled with it."""
+    """Cancel a run for good, with each proposal that waits for it."""
     ended = session.decide(eval_queue.cancel_run, run, reason)
     output.answer(ended, f"{run} is cancelled")
 
 
 @command(eval_group)
-def show(session: Session, run: str, *, samples: bool = opt("With every answer.")) -> None:
+def show(session: Session, run: str, *, samples: bool = opt("Show every answer.")) -> None:
     """Show one run: score, failures, cost and time."""
     _show(session, run, with_samples=samples)
 
@@ -239,4 +239,4 @@ def _mean(scores: Iterable[float | None]) -> float | None:
 def _scores(strict: float | None, lenient: float | None) -> str | None:
     if strict is None or lenient is None:
         return None
-    return f"{strict:.3f} ({lenient:.3f} when form is forgiven)"
+    return f"{strict:.3f} ({lenient:.3f} if format errors are forgiven)"

@@ -1,6 +1,5 @@
-"""`swapgate suite import` makes labelled captures a suite: writes its data and manifest, and
-adds it to swapgate.yaml. `swapgate capture` lists, shows, exports and deletes the requests
-captured from production, redacted (F9).
+"""`swapgate suite` lists suites and builds them from labelled captures or other data sets.
+`swapgate capture` lists, shows, exports and deletes redacted requests from production (F9).
 """
 
 import json
@@ -10,6 +9,7 @@ from typing import Literal
 
 import click
 
+from harness.frame.config_conversion import NothingTaken
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_bytes
 from harness.frame.pagination import INVALID_ROWS_HINT, PageRequest
@@ -33,7 +33,7 @@ from harness.operations import captures, queries
 
 @click.group()
 def suite() -> None:
-    """Suites: items with their scorer, by which models are measured."""
+    """Suites: items with a scorer, which measure models."""
 
 
 @command(suite, "list")
@@ -55,8 +55,8 @@ def list_suites(session: Session) -> None:
             "ROUTES": output.name_some(users.get(summary.name, ())),
             "FAULT": summary.error,
         },
-        empty="no suite yet: name one under `suites` in swapgate.yaml, or make one of labelled "
-        "captures with `swapgate suite import`",
+        empty="no suite yet: add one under `suites` in swapgate.yaml, or build one from "
+        "labelled captures with `swapgate suite import`",
         as_document=lambda rows: [
             {**output.plain_fields(row), "routes": users.get(row.name, ())} for row in rows
         ],
@@ -70,26 +70,26 @@ def import_suite(
     *,
     suite: str = opt("The new suite's name.", metavar="NAME"),
     scorer: str = opt(
-        "How an answer is compared with its label.", metavar="NAME", default="exact"
+        "Scorer, which compares an answer with its label.", metavar="NAME", default="exact"
     ),
     judge: str = opt(
         "Model that scores promptfoo's llm-rubric.", metavar="PROVIDER/MODEL", default=""
     ),
     options: tuple[str, ...] = opt(
-        "Of the scorer, such as ignore_case=true; may be repeated.",
+        "Option of the scorer, such as ignore_case=true; may be repeated.",
         "--option",
         metavar="NAME=JSON",
     ),
     max_output_tokens: int | Literal["auto"] = opt(
-        "Of an answer; auto measures it.", type=ANSWER_LIMIT, default=512
+        "Token limit of an answer; auto measures it.", type=ANSWER_LIMIT, default=512
     ),
-    replace_: bool = opt("Instead of the suite of this name."),
+    replace_: bool = opt("Replace the suite of this name."),
 ) -> None:
-    """Make a suite of labelled captures, of promptfoo's configuration, or of a data set.
+    """Build a suite from labelled captures, a promptfoo configuration, or a data set.
 
-    Writes suites/NAME.jsonl, and the suite into swapgate.yaml. Data sets are exports of
-    Langfuse, Braintrust, LangSmith, OpenAI evals or DeepEval, JSON lines and CSV. Captures
-    without a label are left out. promptfoo's configuration becomes a suite for each prompt.
+    Writes suites/NAME.jsonl, and adds the suite to swapgate.yaml. Data sets are exports of
+    Langfuse, Braintrust, LangSmith, OpenAI evals or DeepEval, JSON lines and CSV. Leaves out
+    captures without a label. Builds one suite per prompt of a promptfoo configuration.
     """
     from harness.app import suite_import  # noqa: PLC0415 - only this command needs it
     from harness.evals.settings import JudgeSettings, SuiteSettings  # noqa: PLC0415
@@ -106,30 +106,34 @@ def import_suite(
         done = suite_import.import_file(
             session.installation, session.actor, file, wished, replace_=replace_
         )
-    except suite_import.NothingTaken as error:
+    except NothingTaken as error:
         if not session.json:
             output.conversion(error.notes)
         raise
     if session.json:
-        paths = [{"data": str(one.data), "manifest": str(one.manifest)} for one in done.suites]
-        suites = [{**vars(one), **files} for one, files in zip(done.suites, paths, strict=True)]
+        suites = [
+            {**vars(made), "data": str(made.data), "manifest": str(made.manifest)}
+            for made in done.suites
+        ]
         output.document({"suites": suites, "notes": done.notes, "configured": done.configured})
         return
     output.conversion(done.notes)
-    for one in done.suites:
-        click.echo(f"suite {one.suite}: {one.items} items in {one.data}")
-        if one.unlabelled:
-            output.note(f"left out {one.unlabelled} without a label")
-        if one.left_out:
-            output.note(f"left out {one.left_out} of {one.suite} that its scorer cannot judge")
+    for made in done.suites:
+        click.echo(f"suite {made.suite}: {made.items} items in {made.data}")
+        if made.unlabelled:
+            output.note(f"left out {made.unlabelled} without a label")
+        if made.left_out:
+            output.note(
+                f"left out {made.left_out} of {made.suite} that its scorer cannot judge"
+            )
     config_file = session.settings.source
     if done.configured:
         click.echo(f"added to {config_file}")
     else:
         entries = "".join(
-            suite_import.suite_entry(one.suite, one.settings) for one in done.suites
+            suite_import.suite_entry(made.suite, made.settings) for made in done.suites
         )
-        output.note(f"see that {config_file} has, under `suites:`\n{entries.rstrip()}")
+        output.note(f"add this to {config_file}, under `suites:`\n{entries.rstrip()}")
 
 
 def _option(text: str) -> tuple[str, object]:
@@ -144,14 +148,14 @@ def _option(text: str) -> tuple[str, object]:
 
 @click.group()
 def capture() -> None:
-    """Captured requests: from production, redacted, to be labelled."""
+    """Captured requests: redacted requests from production, for labelling."""
 
 
 @command(capture, "list")
 def list_captures(
     session: Session, *, route: str | None = ONLY_ROUTE, page_request: PageRequest = PAGE
 ) -> None:
-    """List captured requests, the newest first; never their content."""
+    """List captured requests, newest first, without their content."""
     found = queries.list_captures(session.context, page_request, route=route)
     output.listing(
         found,
@@ -168,15 +172,15 @@ def list_captures(
             "KEPT": "no: over the limit" if summary.too_large else None,
             "EXPIRES": timestamp(summary.expires_at),
         },
-        empty="nothing is captured: `swapgate route settings ROUTE --capture 1%` begins it",
+        empty="nothing is captured: `swapgate route settings ROUTE --capture 1%` starts it",
     )
-    if said := captures.load_sample(session.context, route).text:
-        output.note(f"in the last {captures.SAMPLE_DAYS} days: {said}")
+    if text := captures.load_sample(session.context, route).text:
+        output.note(f"in the last {captures.SAMPLE_DAYS} days: {text}")
 
 
 @command(capture)
 def show(session: Session, capture_id: str = arg("CAPTURE")) -> None:
-    """Show a captured request, with its content. The audit log notes who read it."""
+    """Show a captured request with its content. The audit log records the reader."""
     request = captures.read_capture(session.context, session.actor, capture_id)
     output.document(request if session.json else captures.build_export_line(request))
 
@@ -189,14 +193,14 @@ def export(
     route: str | None = ONLY_ROUTE,
     since: timedelta | None = opt("How far back: 2h, 7d."),
     near: float = opt(
-        "Similarity of duplicates; 1: identical texts.",
+        "Similarity above which a request is a duplicate; 1: identical texts.",
         type=FiniteRange(min=0, max=1, min_open=True),
         default=captures.NEAR_DUPLICATE_SIMILARITY,
     ),
 ) -> None:
-    """Write captured requests to FILE, a JSON object a line, to be labelled.
+    """Write captured requests to FILE for labelling, one JSON object per line.
 
-    Fill in `label` and `label_author`, then `swapgate suite import FILE`.
+    Fill in `label` and `label_author`, then run `swapgate suite import FILE`.
     """
     capture_export = captures.export_captures(
         session.context, session.actor, route=route, since=since, near=near
@@ -207,7 +211,9 @@ def export(
             file.chmod(0o600)
             new.write(escape_surrogates(text))
     except FileExistsError:
-        raise InputError(f"{file} is there already: its labels would be lost") from None
+        raise InputError(
+            f"{file} already exists, and could hold labels: name another"
+        ) from None
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}") from None
     done = {
@@ -220,7 +226,7 @@ def export(
     output.answer(
         done,
         f"wrote {len(capture_export.lines)} to {file}",
-        advice=f"left out {alike} that are much like others; {sample}" if alike else sample,
+        advice=f"left out {alike} near duplicates; {sample}" if alike else sample,
     )
 
 
@@ -228,12 +234,12 @@ def export(
 def purge(
     session: Session,
     *,
-    capture_id: str | None = opt("This one.", "--id", metavar="CAPTURE"),
-    route: str | None = opt("Of this route.", metavar="ROUTE"),
+    capture_id: str | None = opt("Only this captured request.", "--id", metavar="CAPTURE"),
+    route: str | None = opt("Only this route.", metavar="ROUTE"),
     user: str | None = opt("Only this user, by the name that the client sent.", metavar="ID"),
-    everything: bool = opt("All of them.", "--all"),
+    everything: bool = opt("All captured requests.", "--all"),
 ) -> None:
-    """Delete captured requests, for good: those that fit all options given."""
+    """Delete the captured requests that match all given options, for good."""
     gone = captures.purge_captures(
         session.context,
         session.actor,

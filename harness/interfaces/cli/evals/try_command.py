@@ -10,12 +10,7 @@ import click
 from harness.frame.errors import InputError
 from harness.frame.formatting import escape_controls, format_number, format_quantity
 from harness.gate.suite_plan import Claim
-from harness.interfaces.cli.evals.file_decision import (
-    GATE_EXITS,
-    FileTerms,
-    between_0_and_1,
-    exits_on_bad_input,
-)
+from harness.interfaces.cli.evals.file_decision import GATE_EXITS, FileTerms, between_0_and_1
 from harness.interfaces.cli.frame.command import (
     ANSWER_LIMIT,
     EXISTING_FILE,
@@ -33,7 +28,6 @@ if TYPE_CHECKING:
 
 
 @command(name="try")
-@exits_on_bad_input
 def try_(
     session: Session,
     files: tuple[str, ...] = arg("RESULTS…", type=click.Path()),
@@ -44,33 +38,39 @@ def try_(
         metavar="FILE",
     ),
     incumbent: str = opt(
-        "With --suite: provider/model. Else a file's run.", metavar="NAME", default=""
+        "With --suite: provider/model. Without it: a run in the results.",
+        metavar="NAME",
+        default="",
     ),
     candidate: str = opt(
-        "With --suite: provider/model. Else a file's run.", metavar="NAME", default=""
+        "With --suite: provider/model. Without it: a run in the results.",
+        metavar="NAME",
+        default="",
     ),
     max_usd: float = opt(
-        "With --suite: most US dollars for the answers.",
+        "With --suite: maximum cost of the answers in US dollars.",
         type=FiniteRange(min=0, min_open=True),
         default=1.0,
     ),
-    scorer: str = opt(
-        "With --suite: how an answer is scored.", metavar="NAME", default="exact"
-    ),
+    scorer: str = opt("With --suite: the scorer.", metavar="NAME", default="exact"),
     system: str = opt("With --suite: the system message.", metavar="TEXT", default=""),
     template: str = opt(
-        "With --suite: the message, which has {input}.", metavar="TEXT", default="{input}"
+        "With --suite: the user message; {input} is the question.",
+        metavar="TEXT",
+        default="{input}",
     ),
     max_output_tokens: int | Literal["auto"] = opt(
-        "With --suite: of an answer; auto measures it.", type=ANSWER_LIMIT, default="auto"
+        "With --suite: token limit of an answer; auto measures it.",
+        type=ANSWER_LIMIT,
+        default="auto",
     ),
     page: Path = opt(
-        "With --suite: where the page is written.",
+        "With --suite: file of the report page.",
         "--html",
         type=FILE,
         default="swapgate-try.html",
     ),
-    metric: str = opt("Which score counts, where there are several.", default=""),
+    metric: str = opt("The score that counts, if there are several.", default=""),
     claim: str = opt(
         "Claim of the candidate.",
         type=click.Choice(["superior", "non_inferior"]),
@@ -80,22 +80,20 @@ def try_(
 ) -> int:
     """Give a first answer about a candidate, from results or questions that you have.
 
-    RESULTS: the incumbent's file and then the candidate's, or one file with both runs, of
-    promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith or DeepEval, or
-    CSV. Nothing is stored or promoted.
+    RESULTS: the incumbent's file, then the candidate's, or one file with both runs. Formats:
+    promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith, DeepEval, CSV.
+    Swapgate stores and promotes nothing.
 
-    --suite asks both models instead, with the keys in the environment, .env or ./swapgate.yaml.
-    Answers are kept in .swapgate-try: after Ctrl-C, or with more --max-usd, the same command
-    goes on.
+    With --suite, Swapgate asks both models, with the keys in the environment, .env or
+    ./swapgate.yaml. It keeps the answers in .swapgate-try: after Ctrl-C, or with a higher
+    --max-usd, the same command continues.
 
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive.
     """
     between_0_and_1("--margin", margin)
     if suite is not None:
         if files or not (incumbent and candidate):
-            raise InputError(
-                "--suite needs --incumbent and --candidate, and no files of results"
-            )
+            raise InputError("--suite needs --incumbent and --candidate, and no result files")
         from harness.interfaces.cli.evals.gate_run import SuiteTrial, try_suite  # noqa: PLC0415 - `--help` stays quick
 
         click.echo(f"asking {incumbent} and {candidate} the questions of {suite}", err=True)
@@ -118,14 +116,14 @@ def try_(
 def _try_files(
     files: Sequence[str], named: Sequence[str], terms: FileTerms, *, as_json: bool
 ) -> int:
-    """Answers from results. named: both runs, and the metric; empty for the only one."""
+    """Judges result files. named: incumbent, candidate and metric; empty for the only one."""
     from harness.interfaces.cli.evals import export_decision  # noqa: PLC0415 - `--help` stays quick
 
     formats = export_decision.recognise_files(files)
     if not as_json:
         for file, name in formats.items():
             click.echo(f"read {escape_controls(file)}: {export_decision.title(name)}")
-    # After the first lines: numpy and scipy take their time.
+    # A late import, so that the first lines appear before numpy and scipy load.
     from harness.interfaces.cli.evals.pair_judgement import find_sight  # noqa: PLC0415
 
     choice = export_decision.ExportChoice(formats[files[0]], *named)
@@ -152,8 +150,8 @@ def _try_files(
 
 _NEXT: Final[Mapping[str, str]] = {
     "passed": (
-        "nothing is promoted by this report. `swapgate init` sets Swapgate up, which measures "
-        "both models itself, and gives the candidate 1 % of your users first"
+        "this report promotes nothing. `swapgate init` sets up Swapgate, which measures both "
+        "models itself, and gives the candidate 1 % of your users first"
     ),
     "failed": "keep the incumbent, or try another candidate or prompt on the same questions",
     "inconclusive": (
@@ -161,8 +159,7 @@ _NEXT: Final[Mapping[str, str]] = {
         "to `swapgate try`"
     ),
     "not_measured": (
-        "have the answers that have no score asked again, and give the new files to "
-        "`swapgate try`"
+        "measure the items without a score again, and give the new files to `swapgate try`"
     ),
 }
 
@@ -211,7 +208,7 @@ def _outcome(exported: "ExportedPairs", answer: Mapping[str, object], terms: Fil
 
 
 def _range(low: float, high: float) -> str:
-    """An interval of differences in words: `between 31 points worse and 12 better`."""
+    """Describes an interval: `between 31 points worse and 12 better`."""
     if low < 0.0 < high:
         return f"between {_points(low)} points worse and {_points(high)} better"
     word = "better" if high > 0.0 else "worse"
@@ -225,7 +222,7 @@ def _points(share: float) -> str:
 
 def _sight_text(count: int, sight: "Sight") -> str:
     with_these = "with this one" if count == 1 else f"with these {count:,}"
-    needed = int(float(f"{sight.items_needed:.2g}"))  # of a guess two digits are enough
+    needed = int(float(f"{sight.items_needed:.2g}"))  # an estimate; two digits are enough
     if sight.items_needed <= count:
         return f"A difference of 5 points can be seen {with_these}."
     if sight.smallest > 1.0:

@@ -1,1 +1,1 @@
-"""What every command shares: options, output, paging, waiting, and lazy loading."""
+"""Shared by all commands: options, output, paging, waiting and lazy loading."""

@@ -1,5 +1,5 @@
-"""`command` makes a click command of a typed function. A positional parameter becomes an
-argument, a keyword-only one an option; flag and type follow from its name and annotation. Its
+"""`command` builds a click command from a typed function. A positional parameter becomes an
+argument, a keyword-only parameter an option. Name and annotation give flag and type; the
 default is `opt(…)`, `arg(…)` or `taken_from(…)`.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 import click
 from click.shell_completion import CompletionItem
 
-from harness.frame.errors import InputError
+from harness.frame.errors import InputError, SwapgateError
 from harness.frame.imports import import_plain_structlog, pause_garbage_collection
 from harness.frame.pagination import MOST_LISTED, PageRequest
 from harness.interfaces.cli.frame.session import Session, adopt_options
@@ -37,14 +37,14 @@ class LazyCommand:
             import_plain_structlog()
             command = getattr(import_module(module), attribute)
         if not isinstance(command, click.Command):
-            raise TypeError(f"{self.where} is no command")
+            raise TypeError(f"{self.where} is not a click command")
         return command
 
 
 class LazyCommandGroup(click.Group):
-    """A group whose commands stand in a table; listing them imports none.
+    """A group that lists its commands without importing them.
 
-    sections: headings of its help, each with the names of commands.
+    sections: names of commands, by heading of the help.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class LazyCommandGroup(click.Group):
         width = max(map(len, rows), default=0)
         for heading, names in self._grouped(rows):
             with formatter.section(heading):
-                # All as wide as the widest: the texts of all sections stand in one column.
+                # Equal widths align the texts of all sections.
                 formatter.write_dl([(name.ljust(width), rows[name]) for name in names])
 
     def _grouped(self, names: Iterable[str]) -> Iterator[tuple[str, Sequence[str]]]:
@@ -95,8 +95,8 @@ class LazyCommandGroup(click.Group):
             return
         yield from self.sections.items()
         placed = {name for section in self.sections.values() for name in section}
-        if others := [name for name in names if name not in placed]:
-            yield "Others", others
+        if remaining := [name for name in names if name not in placed]:
+            yield "Others", remaining
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         options = click.Command.shell_complete(self, ctx, incomplete)
@@ -124,7 +124,7 @@ NOT_SHOWN: Final = (None, False, "", ())
 
 @dataclass(frozen=True)
 class Spec:
-    """Holds what a parameter's name and annotation cannot say, in click's words."""
+    """Attributes for click that a parameter's name and annotation do not give."""
 
     flags: Sequence[str]
     attributes: Mapping[str, Any]
@@ -136,9 +136,12 @@ class TakenFrom:
 
 
 def opt(text: str, *flags: str, **attributes: Any) -> Any:
-    """Describes an option. text: its help. flags: where the parameter's name is not the flag.
-    attributes: of click.Option. Without a default, only one whose type allows None, a flag, or
-    one that may be repeated may be left out.
+    """Describes an option. An option without a default is required unless it is a flag, may be
+    repeated, or its type allows None.
+
+    text: the help text.
+    flags: needed if the flag differs from the parameter's name.
+    attributes: arguments of click.Option.
     """
     return Spec(flags, {"help": text, **attributes})
 
@@ -148,8 +151,9 @@ def arg(metavar: str | None = None, **attributes: Any) -> Any:
 
 
 def taken_from(build: Callable[..., object]) -> Any:
-    """Describes several options that make one value. build: a function, or a dataclass whose
-    fields have `opt(…)` as default.
+    """Describes several options that build one value.
+
+    build: a function, or a dataclass whose fields have `opt(…)` as default.
     """
     return TakenFrom(build)
 
@@ -160,7 +164,7 @@ class FiniteRange(click.FloatRange):
     ) -> float:
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
-            self.fail(f"{value!r} is no finite number", param, ctx)
+            self.fail(f"{value!r} is not a finite number", param, ctx)
         return number
 
 
@@ -170,12 +174,12 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 def _read_duration(text: str) -> timedelta:
     found = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if found is None:
-        raise InputError(f"{text!r} is no time: write 90s, 30m, 2h or 1d")
+        raise InputError(f"{text!r} is not a duration: write 90s, 30m, 2h or 1d")
     return timedelta(**{UNITS[found[2]]: int(found[1])})
 
 
 class Reads(click.ParamType[Value]):
-    """Reads a value by a function, whose InputError becomes a usage error."""
+    """Parses a value with a function; its InputError becomes a usage error."""
 
     def __init__(self, name: str, read: Callable[[str], Value]) -> None:
         self.name, self._read = name, read
@@ -184,7 +188,7 @@ class Reads(click.ParamType[Value]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Value:
         if not isinstance(value, str):
-            return value  # type: ignore[no-any-return]  # it was read already
+            return value  # type: ignore[no-any-return]  # already parsed
         try:
             return self._read(value)
         except InputError as error:
@@ -195,7 +199,7 @@ def _read_answer_limit(text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
     if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"{text!r} is no limit: write a number of tokens, or auto")
+        raise InputError(f"{text!r} is not a limit: write a number of tokens, or auto")
     return int(text)
 
 
@@ -210,8 +214,10 @@ class EnumChoice(click.Choice[Word]):
 def command(
     group: click.Group | None = None, name: str | None = None, **attributes: Any
 ) -> Callable[[Callable[..., int | None]], click.Command]:
-    """Registers a function `(session, argument, …, *, option, …)` as a command. What it returns
-    is the exit code, None for 0. group: None for a command that is loaded when it is called.
+    """Registers a function `(session, argument, …, *, option, …)` as a command.
+
+    The function returns the exit code, or None for 0.
+    group: None for a command that a LazyCommand loads.
     """
 
     def register(function: Callable[..., int | None]) -> click.Command:
@@ -225,10 +231,10 @@ def command(
         parameters = list(_click_parameters(function))
         decorate: Callable[[Callable[..., None]], click.Command]
         decorate = click.command(name, params=parameters, **attributes)
-        made = decorate(run)
+        built = decorate(run)
         if group is not None:
-            group.add_command(made)
-        return made
+            group.add_command(built)
+        return built
 
     return register
 
@@ -257,8 +263,32 @@ def _click_parameters(function: Callable[..., object]) -> Iterator[click.Paramet
             yield _click_parameter(parameter, spec if isinstance(spec, Spec) else Spec((), {}))
 
 
+def _names_route(attributes: Mapping[str, Any]) -> bool:
+    return str(attributes.get("metavar")).strip("[.]") == "ROUTE"
+
+
+def complete_route(
+    ctx: click.Context,
+    param: click.Parameter,  # noqa: ARG001 - click's signature
+    incomplete: str,
+) -> list[str]:
+    """Returns the names of routes that begin with the text, for a shell's completion."""
+    from harness.routes import routes  # noqa: PLC0415 - only completion needs it
+
+    session = ctx.find_root().ensure_object(Session)
+    try:
+        names = sorted(routes.load_table(session.context).routes)
+    except SwapgateError:  # no installation, or its database does not answer
+        return []
+    finally:
+        session.close()
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def _click_parameter(parameter: inspect.Parameter, spec: Spec) -> click.Parameter:
     attributes = {**_read_type(parameter.annotation), **spec.attributes}
+    if parameter.name == "route" or _names_route(attributes):
+        attributes.setdefault("shell_complete", complete_route)
     may_repeat = attributes.get("multiple", False)
     if parameter.kind is not parameter.KEYWORD_ONLY:
         if attributes.pop("multiple", False):
@@ -297,7 +327,7 @@ READ_AS: Final[Mapping[type, dict[str, Any]]] = {
 
 
 def page_of(limit: int, *short: str) -> Any:
-    """Describes the options of a page. limit: its default. short: other names of it."""
+    """Describes the options --limit and --after. short: further flags of --limit."""
     rows = click.IntRange(1, MOST_LISTED)
     size = opt("Maximum number of rows.", *short, "--limit", type=rows, default=limit)
     after_text = "Continue after this cursor, which the previous page printed."
@@ -316,8 +346,8 @@ PAGE: Final = page_of(100)
 REASON: Final = opt("Reason, recorded in the audit log.")
 OPTIONAL_REASON: Final = opt("Reason, recorded in the audit log.", default="")
 ONLY_ROUTE: Final = opt("Only this route.", "--route", metavar="ROUTE")
+ROUTE: Final = arg("ROUTE")
 WATCH: Final = opt(
-    "Show it anew every 2 seconds until it has ended. Into a pipe or a file: a line for each "
-    "change.",
+    "Refresh every 2 seconds until the end. In a pipe or a file: print one line per change.",
     "--watch",
 )

@@ -1,5 +1,5 @@
-"""Prints data on stdout (JSON documents, tables, facts) and notes on stderr; a table is drawn
-for a terminal and plain in a pipe.
+"""Prints data on stdout (JSON documents, tables, facts) and notes on stderr. A terminal gets
+drawn tables, a pipe plain text.
 """
 
 import shutil
@@ -35,7 +35,7 @@ def harm_text(distance_to_trip: float) -> str:
 
 
 def note_page(page: Page[Any]) -> None:
-    """Says how to see more, and which rows of the page have no valid signature."""
+    """Notes how to see the next page, and which rows have no valid signature."""
     for fault in page.invalid:
         note(f"{fault.name}: {INVALID_ROWS_HINT}")
     if page.next is not None:
@@ -43,18 +43,16 @@ def note_page(page: Page[Any]) -> None:
 
 
 Row = Sequence[object]
-# A longer word, such as a path, may be cut to fit into a column.
+# Longer words, such as paths, may be cut to fit into a column.
 UNCUT_CHARACTERS = 24
 LINE_COLUMNS = 120
 INDENT = "    "
-GAP = 3  # between columns that are drawn
-
-
+GAP = 3  # between drawn columns
 MOST_NAMED: Final = 20  # in a cell
 
 
 def name_some(names: Sequence[str]) -> str:
-    """Names the first of a table's cell; the document has all."""
+    """Returns the first MOST_NAMED names for a table's cell; a JSON document has all."""
     shown = ", ".join(names[:MOST_NAMED])
     more = len(names) - MOST_NAMED
     return f"{shown} and {more:,} more" if more > 0 else shown
@@ -66,12 +64,12 @@ def document(value: object) -> None:
 
 
 def note(text: str) -> None:
-    """Prints progress and advice: on stderr, so that a pipe carries data alone."""
+    """Prints progress or advice on stderr, so that a pipe carries only data."""
     click.echo(escape_controls(text), err=True)
 
 
 def paragraph(text: str) -> None:
-    """Prints a note of several sentences, in lines of LINE_COLUMNS characters."""
+    """Prints a note, wrapped at LINE_COLUMNS characters."""
     lines = text.splitlines()
     wrapped = (textwrap.fill(line, LINE_COLUMNS, break_on_hyphens=False) for line in lines)
     note("\n".join(wrapped))
@@ -82,31 +80,31 @@ def wants_document() -> bool:
 
 
 def pick(value: object, *names: str) -> dict[str, object]:
-    """Gives attributes of a value by their names, for a document."""
+    """Returns the named attributes of a value, for a document."""
     return {name: getattr(value, name) for name in names}
 
 
 def plain_fields(value: object) -> dict[str, object]:
-    """Gives the fields that a dataclass has in a document, for one that has more."""
+    """Returns the fields of a dataclass as in a document, for a document with further keys."""
     plain = to_shown(value)
     return dict(plain) if isinstance(plain, dict) else {}
 
 
 def documented(value: object) -> bool:
-    """Prints the document with `--json`. Returns whether it did: then nothing else is said."""
+    """Prints the document with `--json`. Returns whether it did: print nothing else then."""
     if wants_document():
         document(value)
     return wants_document()
 
 
 def record(value: object, pairs: Iterable[tuple[str, object]]) -> None:
-    """Prints one thing: the document with `--json`; else its facts."""
+    """Prints a value: the document with `--json`, else its facts."""
     if not documented(value):
         facts(pairs)
 
 
 def answer(value: object, text: str, *, advice: str = "") -> None:
-    """Prints what a command did: the document with `--json`; else the text, and advice."""
+    """Prints a command's result: the document with `--json`, else text and advice."""
     if documented(value):
         return
     click.echo(text)
@@ -121,8 +119,10 @@ def listing(
     empty: str,
     as_document: Callable[[Sequence[T]], object] = tuple,
 ) -> None:
-    """Prints a list, or one page of it: a document with `--json`, a table without. cells: of a
-    row, by the column's heading. as_document: the rows themselves unless given.
+    """Prints a list, or one page of it: a document with `--json`, else a table.
+
+    cells: returns the cells of a row, by column heading.
+    as_document: converts the rows for the document; by default the document has the rows.
     """
     if isinstance(rows, Page):
         note_page(rows)
@@ -144,8 +144,10 @@ def findings(
     cells: Callable[[T], Mapping[str, object]],
     next_step: Callable[[T], str],
 ) -> None:
-    """Prints checks as a table of at most LINE_COLUMNS: what was found is wrapped, and below it
-    stands the next step, on a line of its own to copy. next_step: empty for none.
+    """Prints checks as a table of at most LINE_COLUMNS columns. The last column is wrapped, and
+    the next step follows on its own line, so that a user can copy it.
+
+    next_step: returns an empty string if there is no next step.
     """
     shown = [(cells(row), next_step(row)) for row in rows]
     if not shown:
@@ -157,8 +159,8 @@ def findings(
     click.echo(aligned[0])
     for line, row, (_, step) in zip(aligned[1:], texts, shown, strict=True):
         room = max(UNCUT_CHARACTERS, width - begin)
-        said = textwrap.wrap(row[-1], room, break_on_hyphens=False)
-        click.echo(line[:begin] + f"\n{' ' * begin}".join(said))
+        wrapped = textwrap.wrap(row[-1], room, break_on_hyphens=False)
+        click.echo(line[:begin] + f"\n{' ' * begin}".join(wrapped))
         if step:
             advice = f"next: {escape_controls(step)}"
             room = width - len(INDENT)
@@ -167,7 +169,7 @@ def findings(
 
 
 def table(headings: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:
-    """Prints a table. empty: what is said, on stderr, when there are no rows."""
+    """Prints a table. empty: the note for a table without rows."""
     texts = [[_cell(value) for value in row] for row in rows]
     if not texts:
         note(empty)
@@ -179,8 +181,8 @@ def table(headings: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
-    """Name and value, a line each; a value of None is left out. Further lines of a value are
-    indented: no text that somebody wrote looks like a fact.
+    """Prints name and value, one pair per line; omits values of None. Indents further lines of
+    a value, so that user-written text cannot look like a fact.
     """
     known = [(name, value) for name, value in pairs if value is not None]
     indent = "\n" + " " * (max((len(name) for name, _ in known), default=0) + 2)
@@ -217,7 +219,7 @@ def _draw_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for heading in headings:
         drawn.add_column(heading, overflow="fold")
     for row in rows:
-        # Text, not str: what people typed is no markup.
+        # Text, because rich would parse a str as markup.
         drawn.add_row(*(Text(cell) for cell in row))
     console.print(drawn)
 
@@ -230,7 +232,7 @@ def _least_width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
 
 
 def _print_blocks(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints each row as lines of heading and value, on a terminal too narrow for the table."""
+    """Prints each row as lines of heading and value, for a narrow terminal."""
     for number, row in enumerate(rows):
         if number:
             click.echo()

@@ -1,4 +1,4 @@
-"""`Session` is one call of the command line. The global options are here as well."""
+"""`Session` is one call of the command line. This module also defines the global options."""
 
 import os
 from collections.abc import Callable
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 KEY_VARIABLE = "SWAPGATE_MANAGEMENT_KEY"
-# These set up or repair the machine's own installation, or need none. They have to work where
-# the database does not, so they look at a key when they act with it, not before.
+# These commands set up or repair this machine's installation, or need none. They must work
+# without a database, so they read a management key only when they use it.
 OF_THE_MACHINE: Final = frozenset(
     {
         *("init", "serve", "doctor", "demo", "sim", "try", "mcp", "worker", "db", "config"),
@@ -35,7 +35,7 @@ OF_THE_MACHINE: Final = frozenset(
 
 @dataclass
 class Session:
-    """Holds what belongs to one call; nothing is opened before a command needs it."""
+    """Holds one call's options and opens the installation on first use."""
 
     config: Path | None = None
     json: bool = False
@@ -44,8 +44,8 @@ class Session:
 
     @cached_property
     def actor(self) -> "Actor":
-        """The management key's principal, and without a key the operator of this machine: who
-        has the database's file and secret can do everything anyway.
+        """The management key's principal; without a key the operator of this machine, who can
+        read the database and the secret anyway.
 
         Raises NotAllowed for an unknown key.
         """
@@ -59,7 +59,7 @@ class Session:
 
     @cached_property
     def deciding_actor(self) -> "Actor":
-        """The actor of a command that decides; stderr names him once. Raises as `actor`."""
+        """The actor of a deciding command; stderr names the actor once. Raises as `actor`."""
         actor = self.actor
         click.echo(f"acting as {self._describe(actor)}", err=True)
         return actor
@@ -70,7 +70,7 @@ class Session:
         *given: P.args,
         **named: P.kwargs,
     ) -> R:
-        """Calls a use case as the actor who decides. Raises as `actor`, and as the use case."""
+        """Calls a use case as `deciding_actor`. Raises as `actor` and the use case do."""
         return use_case(self.context, self.deciding_actor, *given, **named)
 
     def _describe(self, actor: "Actor") -> str:
@@ -80,7 +80,7 @@ class Session:
         return f"{actor.name} ({actor.role.name.lower()}), by the key in {where}"
 
     def key_text(self) -> str | None:
-        """Reads the management key of the file, else the environment. Raises InputError."""
+        """Reads the management key from the file, else the environment. Raises InputError."""
         if self.key_file is None:
             return os.environ.get(KEY_VARIABLE) or None
         try:
@@ -89,9 +89,9 @@ class Session:
             why = error.strerror
             raise InputError(f"the key in {self.key_file} cannot be read: {why}") from None
         except UnicodeDecodeError:
-            raise InputError(f"{self.key_file} holds no text: it should hold a key") from None
+            raise InputError(f"{self.key_file} is not text: it must hold a key") from None
         if not text:
-            raise InputError(f"{self.key_file} is empty: it should hold a management key")
+            raise InputError(f"{self.key_file} is empty: it must hold a management key")
         return text
 
     @cached_property
@@ -112,12 +112,12 @@ class Session:
 
     @property
     def context(self) -> "Context":
-        """What the use cases take. Raises ConfigError, StoreUnavailable."""
+        """The context for use cases. Raises ConfigError, StoreUnavailable."""
         return self.installation.context
 
     @property
     def context_with_providers(self) -> "Context":
-        """Opens the context, and stores the file's providers that the database lacks."""
+        """The context, after storing the file's providers that the database lacks."""
         from harness.providers.records import Providers  # noqa: PLC0415 - as above
         from harness.registry import targets  # noqa: PLC0415
 
@@ -138,13 +138,13 @@ def _remember(ctx: click.Context, param: click.Parameter, value: object) -> obje
     session, name = ctx.ensure_object(Session), param.opts[0].lstrip("-").replace("-", "_")
     if value:
         setattr(session, name, value)
-        # Those that need no key would not notice a file that cannot be read.
+        # Commands that need no key would not report an unreadable file.
         session.key_text()
     return getattr(session, name)
 
 
 def global_options(*, root: bool) -> list[click.Option]:
-    """Makes the global options anew. Below the root all but --json are accepted silently."""
+    """Builds the global options. Below the root, the help shows only --json of them."""
     file = {"type": click.Path(dir_okay=False, path_type=Path), "metavar": "FILE"}
     flag = {"is_flag": True}
     key_help = (
@@ -176,7 +176,7 @@ def _is_of_the_machine(path: str) -> bool:
 
 
 def _check_key_first(command: click.Command) -> None:
-    """Makes the command look at the key, where one is given, before it does anything."""
+    """Makes the command check a given management key before it runs."""
     callback = command.callback
     if callback is None or getattr(callback, "checks_key", False):
         return
@@ -190,12 +190,12 @@ def _check_key_first(command: click.Command) -> None:
             _ = session.actor
         return callback(*args, **given)
 
-    checked.checks_key = True  # type: ignore[attr-defined]  # options are adopted again and again
+    checked.checks_key = True  # type: ignore[attr-defined]  # a command may be adopted several times
     command.callback = checked
 
 
 def adopt_options(command: click.Command) -> click.Command:
-    """The command, and those below it, with the global options it does not have itself."""
+    """Adds the missing global options to the command and its subcommands."""
     if isinstance(command, click.Group):
         for subcommand in command.commands.values():
             adopt_options(subcommand)
@@ -203,7 +203,7 @@ def adopt_options(command: click.Command) -> click.Command:
         _check_key_first(command)
     taken = {name for param in command.params for name in param.opts}
     for param in command.params:
-        # A --json of its own also hears the one before the verb.
+        # The command's own --json is also set by a --json before the verb.
         if "--json" in param.opts and param.callback is None:
             param.callback = _remember
     new = [o for o in global_options(root=False) if not taken.intersection(o.opts)]

@@ -1,6 +1,6 @@
-"""`follow` waits for something to end, with a progress line on stderr and a deadline. `watch`
-shows something until it has ended (`--watch`): a terminal is drawn anew; a pipe or a file gets
-a line for each change, with `--json` a document a line.
+"""`follow` waits for an end, with a progress line on stderr and a deadline. `watch` implements
+`--watch`: it redraws a terminal, and prints one line per change into a pipe or a file. With
+`--json` each line is a document.
 """
 
 import sys
@@ -22,9 +22,9 @@ from harness.interfaces.cli.frame.session import Session
 
 TIMED_OUT: Final = 5
 PAUSE_S: Final = 0.5
-# The time left is said once the pace is known for so long.
+# The progress line shows the time left after this many seconds.
 PACE_KNOWN_S: Final = 5.0
-LOG_STEPS: Final = 20  # a log gets a line for each twentieth
+LOG_STEPS: Final = 20  # a log gets one line per twentieth
 
 T = TypeVar("T")
 
@@ -33,14 +33,14 @@ T = TypeVar("T")
 class Progress:
     stage: str  # `prop_1: evaluating`
     done: int = 0
-    wanted: int = 0  # 0 where nothing is counted
-    at_most: bool = False  # it may end before all that is wanted is done
+    wanted: int = 0  # 0 if nothing is counted
+    at_most: bool = False  # the work may end before `done` reaches `wanted`
     unit: str = "samples"
-    cost_usd: float | None = None  # of what is done; None where a price is unknown
+    cost_usd: float | None = None  # so far; None if a price is unknown
     note: str = ""
 
     def describe(self, left_s: float | None = None) -> str:
-        """Writes the line. left_s: how long the rest takes at this pace, None if unknown."""
+        """Returns the line. left_s: remaining seconds at this pace; None if unknown."""
         parts = [self.stage]
         if self.wanted:
             up_to = "up to " if self.at_most else ""
@@ -54,20 +54,20 @@ class Progress:
 
     @property
     def milestone(self) -> object:
-        """Returns what is equal for lines of which a log needs only the first."""
+        """Returns a key; a log gets only the first line with each key."""
         return self.stage, self.note, self.wanted and self.done * LOG_STEPS // self.wanted
 
 
 class ProgressLine:
-    """One line that is written over on a terminal; in a log, a line for each milestone."""
+    """A line that is overwritten on a terminal; a log gets one line per milestone."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._last: object = None
-        self._began: tuple[float, int] | None = None  # monotonic seconds, and what was done
+        self._began: tuple[float, int] | None = None  # monotonic seconds, number done
 
     def say(self, progress: Progress, now_s: float) -> None:
-        """Writes what is new. now_s: monotonic."""
+        """Writes the line if it changed. now_s: monotonic seconds."""
         text = progress.describe(self._time_left_s(progress, now_s))
         new = text if self._terminal else progress.milestone
         if new == self._last:
@@ -78,7 +78,7 @@ class ProgressLine:
         )
 
     def _time_left_s(self, progress: Progress, now_s: float) -> float | None:
-        """Estimates it from the pace since the first look; None until that is known."""
+        """Estimates from the pace since the first call; None until PACE_KNOWN_S have passed."""
         began_s, before = self._began = self._began or (now_s, progress.done)
         took_s, did = now_s - began_s, progress.done - before
         if took_s < PACE_KNOWN_S or did <= 0:
@@ -98,7 +98,7 @@ def follow(
     describe: Callable[[T], Progress],
     timeout_s: float | None,
 ) -> tuple[T, bool]:
-    """Waits for an end; returns what was loaded last, and whether it ended in time."""
+    """Waits for an end. Returns the last value, and whether it ended in time."""
     clock, ticker = session.installation.clock, ProgressLine()
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
     try:
@@ -115,7 +115,7 @@ def follow(
 
 
 REDRAW_S: Final = 2.0
-# What takes long to load is loaded in a quarter of the time at most.
+# Loading takes at most a quarter of the time: after it, `watch` sleeps three times as long.
 REST: Final = 3
 
 Shown = TypeVar("Shown")
@@ -124,8 +124,8 @@ Shown = TypeVar("Shown")
 @dataclass(frozen=True)
 class Watched(Generic[Shown]):
     load: Callable[[], Shown]
-    draw: Callable[[Shown], None]  # prints it as without `--watch`
-    lines: Callable[[Shown], Mapping[str, str]]  # by subject, a line for a log
+    draw: Callable[[Shown], None]  # as without `--watch`
+    lines: Callable[[Shown], Mapping[str, str]]  # lines for a log, by subject
     document: Callable[[Shown], object]
     ended: Callable[[Shown], bool]
 
@@ -140,7 +140,7 @@ def show(session: Session, watched: Watched[Shown], *, again: bool) -> None:
 
 
 def watch(session: Session, watched: Watched[Shown]) -> None:
-    """Shows it until it has ended. Raises what loading it raises, unless that may pass."""
+    """Shows the value until it has ended. Raises errors of `load` that are not retryable."""
     clock = session.installation.clock
     if session.json:
         _print_lines(watched, clock, lambda value: {"": write_json(watched.document(value))})
@@ -151,7 +151,7 @@ def watch(session: Session, watched: Watched[Shown]) -> None:
 
 
 def _readings(watched: Watched[Shown], clock: Clock) -> Iterator[Shown | SwapgateError]:
-    """Yields what is loaded, or why it was not, until it has ended."""
+    """Yields each loaded value, or the retryable error, until the value has ended."""
     first = True
     while True:
         began = clock.monotonic()
@@ -178,7 +178,7 @@ def _print_lines(
             click.echo(f"swapgate: {reading}; trying again", err=True)
             continue
         for subject, line in write(reading).items():
-            # The time stands before a line: it is no change.
+            # Another time alone is not a change.
             text = line.partition("\t")[2] or line
             if last.get(subject) != text:
                 last[subject] = text
@@ -191,7 +191,7 @@ def _stamped(lines: Mapping[str, str], clock: Clock) -> Mapping[str, str]:
 
 
 class _TerminalText(StringIO):
-    """Keeps what a command prints as on the terminal that it is drawn on later."""
+    """Keeps a command's output, which is drawn on a terminal later."""
 
     def isatty(self) -> bool:
         return True
@@ -206,10 +206,10 @@ def _redraw(watched: Watched[Shown], clock: Clock) -> None:
     with Live(console=Console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
         for reading in _readings(watched, clock):
             if isinstance(reading, SwapgateError):
-                foot = f"not read since then: {reading}; trying again"
+                foot = f"not refreshed since then: {reading}; trying again"
             else:
                 shown = _drawn(watched, reading)
-                foot = f"{timestamp(clock.now())} UTC, anew every {REDRAW_S:g} s; "
+                foot = f"{timestamp(clock.now())} UTC, refreshed every {REDRAW_S:g} s; "
                 foot = "" if watched.ended(reading) else f"{foot}Ctrl-C stops"
             live.update(Text.from_ansi(f"{shown}\n{foot}".rstrip()), refresh=True)
 

@@ -1,1 +1,1 @@
-"""Commands that operate an installation: set-up, processes, database, keys, audit, alerts."""
+"""Commands for an installation: set-up, processes, database, keys, audit, alerts."""

@@ -32,13 +32,13 @@ def audit() -> None:
 
 def _selection(
     *,
-    actor: str = opt("Part of who did it, or a key's id.", metavar="TEXT", default=""),
-    action: str = opt("Part of what was done.", metavar="TEXT", default=""),
-    subject: str = opt("Part of what it was done to.", metavar="TEXT", default=""),
-    since: datetime | None = opt("Only from this day or time on, UTC.", type=DAY_OR_TIME),
+    actor: str = opt("Text in the actor's name, or a key's id.", metavar="TEXT", default=""),
+    action: str = opt("Text in the action.", metavar="TEXT", default=""),
+    subject: str = opt("Text in the subject.", metavar="TEXT", default=""),
+    since: datetime | None = opt("Only from this day or time, UTC.", type=DAY_OR_TIME),
     until: datetime | None = opt("Only before this day or time, UTC.", type=DAY_OR_TIME),
 ) -> AuditFilter:
-    # What is typed is UTC, as all times are printed.
+    # Users enter UTC, because every printed time is UTC.
     begin, end = (at.replace(tzinfo=UTC) if at else None for at in (since, until))
     return AuditFilter(actor, action, subject, begin, end)
 
@@ -50,7 +50,7 @@ def tail(
     selection: AuditFilter = taken_from(_selection),
     page_request: PageRequest = page_of(20, "-n"),
 ) -> None:
-    """Show the newest events, the newest last."""
+    """Show the newest events, in the order in which they happened."""
     audit_events = queries.list_audit_events(
         session.context, page_request, selection, reader=session.actor
     )
@@ -67,12 +67,12 @@ def tail(
                 json.dumps(_reason_first(event.details), ensure_ascii=False), MOST_DETAILS
             ),
         },
-        empty="no such event is in the log",
+        empty="the log has no such event",
     )
 
 
 def _reason_first(details: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Keeps the reason when a long line of details is cut."""
+    """Puts the reason first, so that cutting a long line keeps it."""
     return {name: details[name] for name in sorted(details, key=lambda name: name != "reason")}
 
 
@@ -83,9 +83,9 @@ def export(
     *,
     selection: AuditFilter = taken_from(_selection),
 ) -> None:
-    """Write events to FILE, the newest first: .csv for spreadsheets, .jsonl for programs.
+    """Write events to FILE, newest first: .csv for spreadsheets, .jsonl for programs.
 
-    A file that is there already is not overwritten.
+    The command overwrites no file.
     """
     write = WRITERS.get(file.suffix.lower())
     if write is None:
@@ -105,13 +105,13 @@ def verify(
     session: Session,
     *,
     head: str | None = opt(
-        "A head that the control plane printed, or a file of them.",
+        "A head that the control plane printed, or a file of heads.",
         metavar="HEAD",
     ),
 ) -> int:
-    """Check the chain from its first event, and the signature of every row that was decided.
+    """Check the chain from its first event, and the signature of every signed row.
 
-    Exit code 1 where either does not hold, or the log lacks the event of a printed head.
+    Exit code 1 if either check fails, or if the log lacks the event of a printed head.
     """
     faults = session.context.store.signature_faults()
     broken = queries.find_audit_break(session.context)
@@ -145,8 +145,8 @@ def _print_chain(broken: int | None, events: int) -> None:
         click.echo(f"the audit log is whole: {events} events")
         return
     click.echo(
-        f"the audit log is broken at event {broken}: it, or one before, was changed or is "
-        "missing"
+        f"the audit log is broken at event {broken}: this event, or an earlier one, was "
+        "changed or is missing"
     )
 
 
@@ -155,8 +155,8 @@ def _print_heads(heads: int, missing: int | None) -> None:
         click.echo(f"the log has the events of {format_quantity(heads, 'printed head')}")
         return
     click.echo(
-        f"a printed head names event {missing}, which the log lacks or has with other content: "
-        "the log was cut or changed"
+        f"a printed head names event {missing}, but the log lacks it or holds other content: "
+        "someone cut or changed the log"
     )
 
 
@@ -170,10 +170,10 @@ def list_alerts(
     session: Session,
     *,
     open_only: bool = opt("Only alerts whose cause persists.", "--open"),
-    search: str = opt("Only alerts that have this text in them.", default=""),
+    search: str = opt("Only alerts that contain this text.", default=""),
     page_request: PageRequest = page_of(50),
 ) -> None:
-    """List alerts, the most recent first, with what to do about each."""
+    """List alerts, most recent first, with the next step of each."""
     found = queries.list_alerts(
         session.context, page_request, open_only=open_only, search=search
     )
@@ -191,14 +191,14 @@ def list_alerts(
         empty="no alert is open" if open_only else "there were no alerts",
     )
     if any(row.open for row in found) and not session.json:
-        output.note("what to do, step by step: `swapgate docs open runbook`")
+        output.note("step by step: `swapgate docs open runbook`")
 
 
 @command(alert)
 def test(session: Session) -> int:
-    """Send a test through every sink of the configuration, with this command's environment.
+    """Send a test message to every sink, with this command's environment variables.
 
-    Exit code 1 when a sink did not accept it.
+    Exit code 1 if a sink did not accept it.
     """
     tried = alert_delivery.send_test(session.context, session.actor)
     output.listing(

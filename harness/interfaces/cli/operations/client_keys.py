@@ -39,7 +39,7 @@ def _read_limit(text: str) -> Limit:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"{text!r} is neither a number nor `none`") from None
+        raise InputError(f"{text!r} is not a number; write a number, or `none`") from None
 
 
 LIMIT: Final = Reads("limit", _read_limit)
@@ -47,16 +47,16 @@ LIMIT: Final = Reads("limit", _read_limit)
 
 @dataclass(frozen=True, kw_only=True)
 class LimitOptions:
-    """Holds the limits that were given: None for those that were not."""
+    """Limits on the command line. None: not given."""
 
     warn_share: float | None = opt(
-        "Share of a budget at which a warning is raised. [default: 0.8]",
+        "Share of a budget at which Swapgate warns. [default: 0.8]",
         "--warn-at",
         type=FiniteRange(0, 1, min_open=True),
         metavar="SHARE",
     )
     requests_per_min: Limit = opt(
-        "Requests per minute, over all workers.", type=LIMIT, metavar="N"
+        "Requests per minute, across all workers.", type=LIMIT, metavar="N"
     )
     tokens_per_min: Limit = opt(
         "Tokens per minute, of input and output.", type=LIMIT, metavar="N"
@@ -76,7 +76,7 @@ class LimitOptions:
 
 @click.group()
 def key() -> None:
-    """Keys of Swapgate's own, for clients and for people."""
+    """Keys that Swapgate issues to clients and people."""
 
 
 @command(key)
@@ -85,30 +85,31 @@ def create(
     name: str,
     *,
     role: str | None = opt(
-        "A management key with this role; without it a data key for the router.",
+        "Create a management key with this role. [default: a data key for the router]",
         type=click.Choice(ROLES),
     ),
     routes: tuple[str, ...] = opt(
-        "A route that the data key opens; may be repeated. [default: all]",
+        "A route that the data key may use; may be repeated. [default: all]",
         "--route",
         metavar="ROUTE",
     ),
     principal: str | None = opt(
-        "Whose management key it is. [default: a new person named like the key]", metavar="NAME"
+        "Owner of the management key. [default: a new person with the key's name]",
+        metavar="NAME",
     ),
     service: bool = opt("The new principal is a service, not a person."),
     opt_outs: tuple[OptOut, ...] = opt(
-        "Features that leave out the data key's requests; may be repeated.", "--opt-out"
+        "Feature that the data key's requests stay out of; may be repeated.", "--opt-out"
     ),
     limits: LimitOptions = taken_from(LimitOptions),
 ) -> None:
-    """Create a key and print it, this once.
+    """Create a key and print it once.
 
-    A second key of the same person takes --principal.
+    For another key of the same person, give --principal.
     """
     if role and routes:
         raise click.UsageError("a management key has a role, not routes: leave --route out")
-    made, text = session.decide(
+    api_key, text = session.decide(
         keys.create_key,
         name,
         secret=session.installation.secret,
@@ -120,15 +121,16 @@ def create(
         service=service,
     )
     output.answer(
-        {"key": made, "text": text},
+        {"key": api_key, "text": text},
         text,
-        advice=f"{made.id}, {_kind(made)} key of {name!r}. It is not shown again: keep it now",
+        advice=f"{api_key.id}, {_kind(api_key)} key of {name!r}. Store it now: it is not shown "
+        "again",
     )
 
 
 @command(key, "list")
 def list_keys(session: Session, *, page_request: PageRequest = PAGE) -> None:
-    """List the keys, the oldest first; a key's text is never shown again."""
+    """List the keys, oldest first, without their text."""
     found = queries.list_keys(session.context, page_request)
     output.listing(
         found,
@@ -146,7 +148,7 @@ def list_keys(session: Session, *, page_request: PageRequest = PAGE) -> None:
             "CREATED": timestamp(row.created_at),
             "REVOKED": timestamp(row.revoked_at),
         },
-        empty="no keys yet: `swapgate key create NAME` makes one",
+        empty="no keys yet: `swapgate key create NAME` creates one",
     )
 
 
@@ -157,9 +159,9 @@ def change_limits(
     *,
     limits: LimitOptions = taken_from(LimitOptions),
 ) -> None:
-    """Change a data key's limits; `none` lifts one. In force within two seconds."""
+    """Change a data key's limits; `none` removes a limit. Routers follow within two seconds."""
     if not limits.given:
-        raise click.UsageError("nothing to change: give a limit, or `none` to lift one")
+        raise click.UsageError("nothing to change: give a limit, or `none` to remove one")
     changed = session.decide(
         keys.set_limits, key_id, lambda before: replace(before, **limits.given)
     )
@@ -171,16 +173,16 @@ def change_opt_outs(
     session: Session,
     key_id: str = arg("ID"),
     opt_outs: tuple[str, ...] = arg(
-        type=click.Choice([*(one.value for one in OptOut), NONE]), required=True
+        type=click.Choice([*(feature.value for feature in OptOut), NONE]), required=True
     ),
 ) -> None:
-    """Set what a data key opts out of; `none` lifts all. In force within two seconds.
+    """Set the opt-outs of a data key; `none` removes all. Routers follow within two seconds.
 
-    canary: its requests go to the route's own model first. shadow: they are mirrored to no
-    candidate. capture: no copy is kept. shadow and capture keep judges away, too.
+    canary: its requests go to the route's incumbent first. shadow: they are not mirrored to
+    candidates. capture: no copy is stored. With shadow or capture, no judge reads them either.
     """
     if NONE in opt_outs and len(set(opt_outs)) > 1:
-        raise click.UsageError("`none` stands alone: leave it out, or the others")
+        raise click.UsageError("`none` cannot be combined with other opt-outs")
     chosen = [OptOut(name) for name in opt_outs if name != NONE]
     changed = session.decide(keys.set_opt_outs, key_id, chosen)
     left = ", ".join(sorted(changed.opt_outs))
@@ -189,9 +191,10 @@ def change_opt_outs(
 
 @command(key)
 def revoke(session: Session, key_id: str = arg("ID")) -> None:
-    """Revoke a key; routers stop taking it within two seconds."""
-    session.decide(keys.revoke_key, key_id)
-    output.answer({"revoked": key_id}, f"revoked {key_id}")
+    """Revoke a key; routers stop accepting it within two seconds."""
+    is_revoked_now = session.decide(keys.revoke_key, key_id)
+    text = f"revoked {key_id}" if is_revoked_now else f"{key_id} was already revoked"
+    output.answer({"revoked": key_id}, text)
 
 
 @command(key, "sign-in-link")
@@ -200,7 +203,7 @@ def print_sign_in_link(
     key_id: str | None = arg("[ID]"),
     *,
     minutes: int = opt(
-        "How long the link waits to be opened.",
+        "Minutes until the link expires.",
         type=click.IntRange(1, 24 * 60),
         default=int(LINK_LASTS.total_seconds()) // 60,
     ),
@@ -211,7 +214,7 @@ def print_sign_in_link(
     With ID it signs in the owner of that management key, which you must have created. The first
     person who opens the link is signed in.
     """
-    made, text = session.decide(
+    link_session, text = session.decide(
         dashboard_sessions.create_link,
         key_id,
         secret=session.installation.secret,
@@ -219,9 +222,9 @@ def print_sign_in_link(
     )
     url = sign_in_url(session.settings.ui.url, text)
     output.answer(
-        {"url": url, "session": made.id, "expires_at": made.link_expires_at},
+        {"url": url, "session": link_session.id, "expires_at": link_session.link_expires_at},
         url,
-        advice=f"It signs in once, until {timestamp(made.link_expires_at)}.",
+        advice=f"The link works once, until {timestamp(link_session.link_expires_at)} UTC.",
     )
 
 
@@ -249,14 +252,14 @@ def _kind(key: ApiKey) -> str:
 
 @click.group()
 def person() -> None:
-    """People: who of the principals is one person, and who is signed in."""
+    """People: principals of the same person, and open sessions."""
 
 
 @command(person, "list")
 def list_people(session: Session) -> None:
-    """List the principals: who acts with a key, by single sign-on, or on this machine.
+    """List the principals, which act with a key, by single sign-on, or on this machine.
 
-    With a key below the admin role, it lists those of the key's holder.
+    With a key below the admin role, the list has only the key holder's principals.
     """
     found = people.list_people(session.context, session.actor)
     output.listing(
@@ -270,7 +273,7 @@ def list_people(session: Session) -> None:
             "REASON": view.reason,
             "SINCE": timestamp(view.created_at),
         },
-        empty="nobody yet",
+        empty="no principals yet",
     )
 
 
@@ -280,28 +283,28 @@ def link(
 ) -> None:
     """Declare that NAME is the same person as PERSON.
 
-    Neither approves what the other proposed from then on.
+    From then on, neither can approve a proposal of the other.
     """
-    made = session.decide(people.link, name, person_name, reason)
-    output.answer(made, f"{name} and {person_name} are one person")
+    declared = session.decide(people.link, name, person_name, reason)
+    output.answer(declared, f"{name} and {person_name} are one person")
 
 
 @command(person)
 def separate(session: Session, name: str, *, reason: str = REASON) -> None:
-    """Declare that NAME is no other person here.
+    """Declare that NAME is a separate person, with no other principal here.
 
-    A person of single sign-on needs this, or a `link`, to approve a proposal that was made with
-    a key, and the other way. Neither of the two may declare it.
+    A single sign-on user needs this declaration, or a `link`, to approve a key holder's
+    proposal, and vice versa. A third person must make the declaration.
     """
-    made = session.decide(people.separate, name, reason)
-    output.answer(made, f"{name} is no other person here")
+    declared = session.decide(people.separate, name, reason)
+    output.answer(declared, f"{name} is a separate person")
 
 
 @command(person)
 def sessions(session: Session) -> None:
-    """List who is signed in to the dashboard, the last one first.
+    """List the open sessions of the dashboard, newest first.
 
-    With a key below the admin role, it lists the holder's own sessions.
+    With a key below the admin role, the list has only the key holder's sessions.
     """
     found = dashboard_sessions.list_open(session.context, session.actor)
     output.listing(
@@ -313,7 +316,7 @@ def sessions(session: Session) -> None:
             "SINCE": timestamp(view.opened_at),
             "UNTIL": timestamp(view.expires_at),
         },
-        empty="nobody is signed in",
+        empty="no one is signed in",
     )
 
 
@@ -321,6 +324,6 @@ def sessions(session: Session) -> None:
 def sign_out(
     session: Session, session_id: str = arg("SESSION"), *, reason: str = REASON
 ) -> None:
-    """End somebody's session in the dashboard, at once."""
+    """End a person's session in the dashboard, at once."""
     ended = session.decide(dashboard_sessions.end_another, session_id, reason)
     output.answer(ended, f"{ended.name} is signed out of {ended.id}")

@@ -25,7 +25,7 @@ def config() -> None:
 
 @command(config)
 def schema() -> None:
-    """Print the JSON Schema of swapgate.yaml, for editors that complete it."""
+    """Print the JSON Schema of swapgate.yaml, which editors use for completion."""
     output.document(json_schema())
 
 
@@ -36,9 +36,9 @@ def show(
     origin: bool = opt("Show each setting's origin: file, environment or default."),
     section: str = opt("Only this section, with --origin.", metavar="NAME", default=""),
 ) -> None:
-    """Show the settings in force: defaults, file and environment; passwords are hidden."""
+    """Show the effective settings of defaults, file and environment, without passwords."""
     if section and not origin:
-        raise InputError("--section goes with --origin: add it")
+        raise InputError("--section needs --origin")
     if origin:
         _show_origin(session, section)
         return
@@ -56,9 +56,9 @@ def apply(
         default="",
     ),
 ) -> None:
-    """Take over what the file says now: providers as they are in it, and new routes.
+    """Apply the file: change providers to its settings, and create new routes.
 
-    Routes of the database stay; it names each difference with the command that changes it.
+    Known routes stay. The command prints each difference, with the command that changes it.
     """
     from harness.app import seed  # noqa: PLC0415 - as above
     from harness.proposals.candidates import candidate_rounds  # noqa: PLC0415 - `--help` stays quick
@@ -66,8 +66,8 @@ def apply(
 
     done = session.decide(seed.apply_file, session.settings, reason)
     table = routes.load_table(session.context).routes
-    of_file = [table[name] for name in session.settings.routes]
-    faults = list(candidate_rounds.judge_schedules(session.context, of_file))
+    filed = [table[name] for name in session.settings.routes]
+    faults = list(candidate_rounds.judge_schedules(session.context, filed))
     if output.documented({**dataclasses.asdict(done), "faults": faults}):
         return
     for name in done.changed:
@@ -102,7 +102,7 @@ def _show_origin(session: Session, section: str) -> None:
 
 
 def effective(settings: Settings) -> Plain:
-    """Returns the settings without the database's password and the values of extra headers."""
+    """Returns the settings; hides the database's password, sinks' URLs and extra headers."""
     shown = to_shown(_with_texts(settings))
     assert isinstance(shown, dict)  # noqa: S101 - a dataclass becomes an object
     shown["database_url"] = without_password(settings.database_url)

@@ -26,7 +26,7 @@ def db() -> None:
 
 @command(db)
 def upgrade(session: Session) -> None:
-    """Bring the schema to the newest revision; a missing SQLite file is made."""
+    """Upgrade the schema to the newest revision; create a missing SQLite file."""
     from harness.app.database import upgrade_database  # noqa: PLC0415 - `--help` stays quick
 
     upgrade_database(session.settings)
@@ -45,10 +45,10 @@ def accept_restore(
         show_default=False,
     ),
 ) -> None:
-    """Go on with a database that was restored from a backup.
+    """Continue with a database that was restored from a backup.
 
-    Opens a new epoch, which routers accept. Keys that were revoked since the backup stay
-    revoked on routers that knew of it.
+    Opens a new epoch, which routers accept. A key that was revoked after the backup stays
+    revoked on routers that know of the revocation.
     """
     from harness.app.router_process import revision_on_disk  # noqa: PLC0415 - `--help` stays quick
     from harness.operations import integrity  # noqa: PLC0415 - as above
@@ -59,7 +59,7 @@ def accept_restore(
     output.answer(
         {"epoch": after.epoch, "revisions_above": highest},
         f"epoch {after.epoch} begins; the next revision is {highest + 1}",
-        advice="routers take it within seconds: see /readyz",
+        advice="routers accept it within seconds: see /readyz",
     )
 
 
@@ -70,14 +70,14 @@ def grant(
     *,
     only_show: bool = opt("Print the statements; change nothing.", "--print"),
 ) -> None:
-    """Let the PostgreSQL role ROLE run Swapgate, without owning its tables.
+    """Let the PostgreSQL role ROLE run Swapgate without owning its tables.
 
-    Run it as the tables' owner. Then put ROLE into the `database_url` of every process.
+    Run the command as the tables' owner. Then use ROLE in every process's `database_url`.
     """
     from harness.app.database import grant_runtime  # noqa: PLC0415 - as above
 
     found = grant_runtime(session.settings, role, only_show=only_show)
-    text = f"the role {role} can run Swapgate, and change none of its tables"
+    text = f"the role {role} can run Swapgate, but cannot change its tables' structure"
     statements = "\n".join(f"{statement};" for statement in found)
     done = {"granted": not only_show, "statements": found}
     output.answer(done, statements if only_show else text)
@@ -85,14 +85,14 @@ def grant(
 
 @command(db)
 def check(session: Session) -> int:
-    """Compare the database with what this version needs, and verify every signed row.
+    """Check the database's schema against this version, and verify every signed row.
 
-    Exit code 1 where anything is wrong. `swapgate audit verify` checks the audit log.
+    Exit code 1 if a check fails. `swapgate audit verify` checks the audit log.
     """
     from harness.app.database import schema_state  # noqa: PLC0415 - as above
 
     state = schema_state(session.settings)
-    # Of an older schema, no row can be read.
+    # Rows of another schema cannot be read.
     faults = () if state.differences else session.context.store.signature_faults()
     if not output.documented(
         {
@@ -114,7 +114,7 @@ def _print_check(state: "SchemaState", faults: "Sequence[RowFault]") -> None:
     print_faults(faults)
     found = f"revision {state.found}" if state.found else "no tables"
     if state.differences:
-        output.note(f"this version needs revision {state.needed}, and the database has {found}")
+        output.note(f"this version needs revision {state.needed}, but the database has {found}")
         output.note("run `swapgate db upgrade`")
     elif faults:
         output.note(
@@ -123,8 +123,7 @@ def _print_check(state: "SchemaState", faults: "Sequence[RowFault]") -> None:
         )
     else:
         click.echo(
-            f"the database is what this version needs ({found}), and every row is as it was "
-            "signed"
+            f"the database fits this version ({found}), and the signature of every row is valid"
         )
 
 
@@ -139,18 +138,18 @@ def print_faults(faults: "Sequence[RowFault]") -> None:
 def remove_forged(
     session: Session, *, reason: str = REASON, yes: bool = opt("Do not ask for confirmation.")
 ) -> None:
-    """Remove the rows whose signature is missing or does not hold.
+    """Remove the rows whose signature is missing or invalid.
 
-    Shows them first, and asks. Restore rows that somebody changed from a backup instead. Needs
-    the tables' owner and the private signing key.
+    Shows the rows first, and asks. If someone changed rows, restore them from a backup instead.
+    Needs the tables' owner and the private signing key.
     """
     session.deciding_actor.require(Role.ADMIN)
     if not reason.strip():
-        raise InputError("--reason is empty: say why, the audit log keeps it")
+        raise InputError("--reason is empty: give a reason for the audit log")
     store = session.installation.store
     faults = store.signature_faults()
     if not faults:
-        _print_result("every row is as it was signed", 0)
+        _print_result("the signature of every row is valid", 0)
         return
     print_faults(faults)
     if not yes:
@@ -165,27 +164,27 @@ def rotate_key(
     *,
     purpose: KeyPurpose = opt("Purpose of the key.", default=KeyPurpose.CONTROL),
 ) -> None:
-    """Create a new signing key; signatures of the old one stay valid.
+    """Create a new signing key; signatures of the old key stay valid.
 
-    Restart control afterwards, and give every router's `signing.pub` the new line.
+    Then restart control, and add the new line to every router's `signing.pub`.
     """
     from harness.app.database import rotate_signing_key  # noqa: PLC0415 - as above
 
     new = rotate_signing_key(session.installation, session.deciding_actor, purpose)
-    _print_result(f"the {purpose} key {new.id} signs from now on", 1)
+    _print_result(f"from now on, the {purpose} key {new.id} signs", 1)
 
 
 @command(db, "retire-key")
 def retire_key(session: Session, key: str, *, reason: str = REASON) -> None:
     """Stop accepting signatures of the key KEY.
 
-    Every row is checked, and signed anew. Needs the tables' owner. Restart control afterwards,
-    and give every router the new `signing.pub`.
+    Checks every row and signs it again. Needs the tables' owner. Then restart control, and
+    give every router the new `signing.pub`.
     """
     from harness.app.database import retire_signing_key  # noqa: PLC0415 - as above
 
     count = retire_signing_key(session.installation, session.deciding_actor, key, reason)
-    _print_result(f"signed {count} rows anew; the key {key} is retired", count)
+    _print_result(f"signed {count} rows again; the key {key} is retired", count)
 
 
 def _print_result(text: str, rows: int) -> None:

@@ -25,12 +25,12 @@ def open_page(
     session: Session,
     page: str = arg(default="index"),
     *,
-    text: bool = opt("Print the page, and open no browser."),
+    text: bool = opt("Print the page instead of opening a browser."),
 ) -> None:
     """Open a page of the docs in the browser, or print it.
 
-    PAGE is its path, or the last part of it: `gate`, `reference/config`, `runbook`. Without a
-    browser or a built site, the page is printed.
+    PAGE is a path or its last part: `gate`, `reference/config`, `runbook`. Without a browser or
+    a built site, the command prints the page.
     """
     found = package_data.find_page(page)
     if session.json:
@@ -50,7 +50,7 @@ def open_page(
 
 
 def open_browser(address: str) -> bool:
-    """Opens the address in a browser; whether there is one."""
+    """Opens the address in a browser. Returns False without a browser."""
     try:
         return webbrowser.get().open(address)
     except webbrowser.Error:
@@ -74,13 +74,13 @@ def _program() -> click.Command:
 
 @command(docs, hidden=True)
 def generate(
-    session: Session, *, check: bool = opt("Write nothing; exit code 1 when one is stale.")
+    session: Session, *, check: bool = opt("Write nothing; exit code 1 if a page is stale.")
 ) -> int:
     """Regenerate the reference pages and the diagrams."""
     try:
-        from docs_reference.pages import generated_files  # noqa: PLC0415 - of a checkout alone
+        from docs_reference.pages import generated_files  # noqa: PLC0415 - only in a checkout
     except ModuleNotFoundError:
-        raise ConfigError("docs are written in a checkout") from None
+        raise ConfigError("only a checkout can generate docs") from None
     stale = {
         path: text
         for path, text in generated_files(_program(), FOLDER).items()
@@ -96,7 +96,7 @@ def generate(
         for name in names:
             click.echo(f"{name} is stale: run `make docs`")
     else:
-        click.echo(f"written: {', '.join(names) or 'nothing had changed'}")
+        click.echo(f"written: {', '.join(names) or 'nothing, as no page changed'}")
     return 1 if check and stale else 0
 
 
@@ -105,11 +105,11 @@ VARIABLE = "_SWAPGATE_COMPLETE"
 
 @command()
 def completion(shell: str = arg(type=click.Choice(["bash", "zsh", "fish"]))) -> None:
-    """Print a shell's completion.
+    """Print the completion script of a shell.
 
-    Once, for bash: swapgate completion bash > ~/.swapgate-complete, and
-    `. ~/.swapgate-complete` in ~/.bashrc.
+    For bash, run `swapgate completion bash > ~/.swapgate-complete` once, and add
+    `. ~/.swapgate-complete` to ~/.bashrc.
     """
     completion_class = get_completion_class(shell)
-    assert completion_class is not None  # noqa: S101 - click brings these three
+    assert completion_class is not None  # noqa: S101 - click supports these shells
     click.echo(completion_class(_program(), {}, "swapgate", VARIABLE).source())

@@ -19,39 +19,37 @@ def doctor(
     session: Session,
     *,
     tools: str | None = opt(
-        "Run a tool loop on a target instead, and compare with its declared abilities. TARGET: "
-        "an id, PROVIDER/MODEL, or a route, for all of its targets.",
+        "Instead, run a tool loop on a target, and compare it with the declared abilities. "
+        "TARGET: an id, PROVIDER/MODEL, or a route, for all of its targets.",
         metavar="TARGET",
     ),
     live: str | None = opt(
-        "Try a provider's model with its own key instead, or all its registered models. It "
-        "costs money, and needs --max-usd.",
+        "Instead, call one model of a provider, or all its registered models, with the "
+        "provider's key. This costs money, and needs --max-usd.",
         metavar="PROVIDER[/MODEL]",
     ),
     max_usd: float | None = opt(
-        "With --live: most US dollars for the run.",
+        "With --live: maximum cost of the run in US dollars.",
         type=FiniteRange(min=0, min_open=True),
     ),
     timeout_s: float = opt(
-        "Seconds for one target; with --live for each answer.",
+        "Seconds for one target; with --live, for each answer.",
         "--timeout",
         type=FiniteRange(min=0, min_open=True),
         default=120.0,
     ),
 ) -> int:
-    """Check the installation, and say what to fix.
+    """Check the installation, and show what to fix.
 
-    Exit code 1 when a check fails; a warning is no failure.
+    Exit code 1 if a check fails; a warning is not a failure.
     """
     if live is not None and tools is not None:
-        raise click.UsageError("--live and --tools are two runs: give one of them")
+        raise click.UsageError("--live and --tools exclude each other: give one of them")
     if live is None and max_usd is not None:
-        raise click.UsageError("--max-usd belongs to --live")
+        raise click.UsageError("--max-usd needs --live")
     if live is not None:
         if max_usd is None:
-            raise click.UsageError(
-                "--live costs money: set the most that it may spend with --max-usd"
-            )
+            raise click.UsageError("--live costs money: limit it with --max-usd")
         return 0 if _live(session, live, max_usd, timeout_s) else 1
     if tools is not None:
         return 0 if _tools(session, tools, timeout_s) else 1
@@ -73,14 +71,16 @@ def doctor(
 
 
 def _tools(session: Session, name: str, timeout_s: float) -> bool:
-    """Whether all that is declared works. Raises NotFound, ConfigError."""
+    """Returns whether all declared abilities work. Raises NotFound, ConfigError."""
     from harness.app.doctor import tool_checks  # noqa: PLC0415 - the router takes its time
 
-    _ = session.context_with_providers  # the file's, too
-    found = [
-        tool_checks.report(session.installation, target, provider, timeout_s)
-        for target, provider in tool_checks.meant(session.installation, name)
-    ]
+    _ = session.context_with_providers  # stores the file's providers
+    targets = tool_checks.meant(session.installation, name)
+    with _without_router_logs():
+        found = [
+            tool_checks.report(session.installation, target, provider, timeout_s)
+            for target, provider in targets
+        ]
     ok = all(finding.ok for finding in found)
     if not output.documented({"ok": ok, "targets": found}):
         output.findings(
@@ -97,10 +97,10 @@ def _tools(session: Session, name: str, timeout_s: float) -> bool:
 
 
 def _live(session: Session, name: str, max_usd: float, timeout_s: float) -> bool:
-    """Whether all was tried and nothing fails. Raises NotFound, InputError, ConfigError."""
+    """Returns whether every check ran and passed. Raises NotFound, InputError, ConfigError."""
     from harness.app.doctor import live_checks  # noqa: PLC0415 - the router takes its time
 
-    _ = session.context_with_providers  # the file's, too
+    _ = session.context_with_providers  # stores the file's providers
     meter = live_checks.LiveMeter(max_usd)
     models = live_checks.models_of(session.installation, name)
     with _without_router_logs():
@@ -138,7 +138,7 @@ def _live(session: Session, name: str, max_usd: float, timeout_s: float) -> bool
 
 @contextmanager
 def _without_router_logs() -> Iterator[None]:
-    """Keeps back what the router logs: here the run itself provokes the refusals."""
+    """Hides the router's warnings, because the checks themselves provoke the refusals."""
     ours = logging.getLogger("swapgate")
     before = ours.level
     ours.setLevel(logging.ERROR)
@@ -148,5 +148,5 @@ def _without_router_logs() -> Iterator[None]:
         ours.setLevel(before)
 
 
-def _mark(outcome: str, failed: bool) -> str:  # noqa: FBT001 - a finding's two
+def _mark(outcome: str, failed: bool) -> str:  # noqa: FBT001 - two fields of a finding
     return f"FAIL: {outcome}" if failed else outcome

@@ -1,4 +1,4 @@
-"""`swapgate init`. It prints keys and a link once, and keeps what is there."""
+"""`swapgate init`. It prints keys and a link once, and changes no existing file."""
 
 import os
 import sys
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.app.installation import open_installation
+from harness.frame.config_conversion import NothingTaken
 from harness.frame.errors import InputError, NotFound
 from harness.frame.people.principals import OPERATOR
 from harness.frame.suggestions import did_you_mean
@@ -40,38 +41,44 @@ GATEWAYS = ("litellm",)
 
 class _Gateway(click.Choice[str]):
     def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
-        said = super().get_invalid_choice_message(value, ctx)
-        return f"{said} Write `providers` and `routes` of another gateway by hand."
+        text = super().get_invalid_choice_message(value, ctx)
+        return f"{text} Write `providers` and `routes` of another gateway by hand."
 
 
 @command()
 def init(
     session: Session,
     *,
-    guided: bool = opt("Ask for a first provider, route and proposal, and make them."),
+    guided: bool = opt("Ask for a first provider, route and proposal, and create them."),
     source: tuple[str, Path] | None = opt(
-        "Take over the configuration of LiteLLM's proxy.",
+        "Convert the configuration of LiteLLM's proxy.",
         "--from",
         nargs=2,
         type=(_Gateway(GATEWAYS), click.Path(path_type=Path)),
         metavar="GATEWAY FILE",
     ),
-    yes: bool = opt("Write the providers of the keys that it finds, without asking."),
+    yes: bool = opt("Add providers for keys in `.env` and the environment without asking."),
 ) -> None:
     """Set up Swapgate in this folder.
 
-    Writes swapgate.yaml, the secret and the database, and prints an admin's key and a client's
-    key, this once. It keeps files that are there.
+    Writes swapgate.yaml, the secret and the database, and prints an admin key and a client key
+    once. Keeps existing files.
 
-    It writes the providers whose keys it finds in `.env` and the environment once you agree.
+    If `.env` or the environment has keys of known providers, the command adds these providers
+    after you agree.
 
-    --from litellm config.yaml converts LiteLLM's configuration, and reports on each key.
+    `--from litellm config.yaml` converts LiteLLM's configuration, and reports on each key.
     """
     from harness.app.set_up import import_config, set_up  # noqa: PLC0415
 
     if guided and session.json:
-        raise click.UsageError("--guided asks questions, and --json answers none")
-    taken = import_config(*source, session.config) if source else None
+        raise click.UsageError("--guided asks questions, so it cannot be used with --json")
+    try:
+        taken = import_config(*source, session.config) if source else None
+    except NothingTaken as error:
+        if not session.json:
+            output.conversion(error.notes)
+        raise
     done = set_up(session.config, takes=lambda keys: _agrees(keys, yes=yes))
     if output.documented({"import": taken, **asdict(done)} if taken else done):
         return
@@ -84,7 +91,7 @@ def init(
         guide(session.config)
         return
     missing = "a route" if done.has_providers else "a provider and a route"
-    first = f"name {missing} in {done.config}, or let `swapgate init --guided` ask; "
+    first = f"add {missing} to {done.config}, or run `swapgate init --guided`; "
     if done.has_routes:
         first = ""
     output.note(f"next: {first}`swapgate serve all`, and `swapgate doctor` once it runs")
@@ -96,28 +103,28 @@ def _print_files(done: "SetUpResult", taken: "ConfigImport | None") -> None:
     for name in done.kept:
         if taken and name == taken.config:
             continue
-        click.echo(f"kept {name}: it was there, and is as it was")
+        click.echo(f"kept {name}: it existed, and did not change")
     for name in done.seeded:
         click.echo(f"added {name} from {done.config}")
     for key in done.found_keys:
         output.note(
-            f"found {key.text}, and no provider uses it: `swapgate provider add "
+            f"found {key.text}, but no provider uses it: `swapgate provider add "
             f"{key.provider}` adds its provider"
         )
 
 
 def _agrees(found: "Sequence[FoundKey]", *, yes: bool) -> bool:
-    """Asks on a terminal alone."""
+    """Returns whether the user agrees. Asks only on a terminal."""
     if not (yes or is_terminal()):
         return False
     output.note(f"found {', '.join(key.text for key in found)}")
     names = ", ".join(key.provider for key in found)
-    return yes or click.confirm(f"Write their providers ({names})?", default=True, err=True)
+    return yes or click.confirm(f"Add their providers ({names})?", default=True, err=True)
 
 
 def _print_keys(done: "SetUpResult") -> None:
     if done.admin_key is None:
-        output.note("there are keys already: `swapgate key create` makes more")
+        output.note("keys exist already: `swapgate key create` creates more")
         return
     output.facts(
         [
@@ -126,9 +133,9 @@ def _print_keys(done: "SetUpResult") -> None:
             ("dashboard", done.sign_in_link),
         ]
     )
-    output.note("the keys are not shown again: keep them now")
+    output.note("store the keys now: they are not shown again")
     output.note(
-        "the dashboard's link signs you in once, within an hour; "
+        "the dashboard link works once, within an hour; "
         "`swapgate key sign-in-link` prints another"
     )
 
@@ -145,14 +152,15 @@ def _ask_keep_warm(config: Path | None, done: "SetUpResult") -> None:
         return
     if not is_terminal():
         output.note(
-            f"no request tries the other provider of {output.name_some(done.not_warm)} before "
-            f"it is needed: `swapgate route settings ROUTE --keep-warm {WARM_SHARE}`"
+            f"the fallback provider of {output.name_some(done.not_warm)} gets no requests "
+            "before a failure. To test it all the time: "
+            f"`swapgate route settings ROUTE --keep-warm {WARM_SHARE}`"
         )
         return
     share = parse_keep_warm_share(WARM_SHARE)
     question = (
-        f"Send {WARM_SHARE} of {{}}'s callers to its fallback at another provider, to know "
-        "that it works?"
+        f"Send {WARM_SHARE} of {{}}'s callers to its fallback at another provider, to test "
+        "it all the time?"
     )
     warm = [
         name
@@ -169,7 +177,7 @@ def _ask_keep_warm(config: Path | None, done: "SetUpResult") -> None:
                 lambda settings: replace(settings, keep_warm_bps=share),
             )
             place = f"routes.{name} in {done.config}"
-            output.note(f"write `keep_warm: {WARM_SHARE}` under {place}, too")
+            output.note(f"also write `keep_warm: {WARM_SHARE}` under {place}")
     finally:
         installation.close()
 
@@ -179,43 +187,41 @@ def _print_import(done: "ConfigImport") -> None:
     click.echo(f"created {done.config} from {done.source}")
     output.conversion(conversion.notes)
     if conversion.variables:
-        output.note(f"set before `swapgate serve all`: {', '.join(conversion.variables)}")
+        output.note(f"before `swapgate serve all`, set {', '.join(conversion.variables)}")
     if "routes" not in conversion.config:
-        output.note("no route was taken over: the report says why")
+        output.note("no route was taken over: see the reasons above")
 
 
 NONE = "-"
-SIMULATOR_HINT = (
-    "the simulator needs no key: `swapgate sim` serves it, on a terminal of its own"
-)
+SIMULATOR_HINT = "the simulator needs no key: start it with `swapgate sim` in another terminal"
 
 
 def guide(config: Path | None) -> None:
-    """Asks for a first route and makes it. Raises InputError where there is one."""
+    """Asks for a first route and creates it. Raises InputError if a route exists."""
     installation = open_installation(config)
     try:
         ctx = installation.context
         if there := sorted(routes.load_table(ctx).routes):
             raise InputError(
-                f"there is a route already ({there[0]}), and --guided makes the first: "
-                "`swapgate route create` makes more"
+                f"route {there[0]} exists already, and --guided creates only the first route: "
+                "`swapgate route create` creates more"
             )
         with ctx.store.read() as tx:
             providers = Providers(tx).all()
-        wanted = _ask(providers, sorted(ctx.suites.names()), sorted(ctx.policies))
-        made = first_route.create_first_route(ctx, OPERATOR, wanted)
+        request = _ask(providers, sorted(ctx.suites.names()), sorted(ctx.policies))
+        result = first_route.create_first_route(ctx, OPERATOR, request)
     finally:
         installation.close()
-    _print(made, wanted)
+    _print(result, request)
 
 
 def _ask(
     providers: Mapping[str, Provider], suites: list[str], policies: list[str]
 ) -> FirstRoute:
-    """providers: those that are there. A wrong answer is asked again where it was given."""
+    """Asks each question until the answer is valid. providers: the registered providers."""
     usual = FirstRoute()
-    output.note("A first route, in a few questions; Return takes what stands in brackets.")
-    output.note(f"Providers: {', '.join(provider_choices())}, or a name of yours")
+    output.note("A few questions about a first route; Return accepts the value in brackets.")
+    output.note(f"Providers: {', '.join(provider_choices())}, or your own name")
     provider, address = _ask_provider(usual.provider, sorted(providers))
     simulated = provider == SIMULATOR
     return FirstRoute(
@@ -235,7 +241,7 @@ def _ask(
 
 
 def _ask_key(name: str, known: Provider | None) -> str:
-    """Empty where the provider's variable has the key; a new one's is its vendor's."""
+    """Asks for the key; returns an empty string if the provider's variable holds it."""
     kind = PROVIDER_KINDS.get(name)
     variable = known.api_key_env if known else kind.key_env if kind else ""
     if variable and os.environ.get(variable):
@@ -252,8 +258,8 @@ def _ask_provider(usual: str, there: list[str]) -> tuple[str, str]:
         elif provider not in (*there, *provider_choices()):
             hint = did_you_mean(provider, [*there, *provider_choices()])
             output.note(
-                f"{provider!r} is a name of yours, for an OpenAI-compatible server, which "
-                f"needs its address{hint}"
+                f"{provider!r} is your own name for an OpenAI-compatible server; give its "
+                f"address{hint}"
             )
         address = _prompt("Its address", usual_address(provider))
         try:
@@ -272,7 +278,7 @@ def _prompt(
     hide: bool = False,
     check: Callable[[str], None] | None = None,
 ) -> str:
-    """default: None where an answer is needed. check: raises InputError to ask again."""
+    """default: None if an answer is required. check: raises InputError to ask again."""
 
     def checked(answer: str) -> str:
         try:
@@ -300,17 +306,17 @@ def _choose(question: str, names: list[str], usual: str) -> str:
     return str(click.prompt(question, default=default, type=choice, err=True))
 
 
-def _print(made: FirstRouteResult, wanted: FirstRoute) -> None:
-    click.echo(f"created route {wanted.route}: {wanted.provider}/{wanted.model} serves it")
-    if made.proposal:
-        click.echo(f"proposed {wanted.provider}/{wanted.candidate} ({made.proposal})")
-    if made.check is not None:
-        for finding in made.check.findings:
+def _print(result: FirstRouteResult, request: FirstRoute) -> None:
+    click.echo(f"created route {request.route}: {request.provider}/{request.model} serves it")
+    if result.proposal:
+        click.echo(f"proposed {request.provider}/{request.candidate} ({result.proposal})")
+    if result.check is not None:
+        for finding in result.check.findings:
             if finding.next_step:
-                output.note(f"{wanted.provider}: {finding.found}; {finding.next_step}")
+                output.note(f"{request.provider}: {finding.found}; {finding.next_step}")
     output.note("next: `swapgate serve all`, and `swapgate doctor` once it runs")
-    if made.proposal:
+    if result.proposal:
         output.note(
-            "then, with the client key in SWAPGATE_KEY, "
-            f"`swapgate sim traffic {wanted.route} --until-settled` brings the canary users"
+            "then, with the client key in SWAPGATE_KEY, run "
+            f"`swapgate sim traffic {request.route} --until-settled` to simulate users"
         )

@@ -21,11 +21,11 @@ WHAT = {
     "ui": "the dashboard",
 }
 PARTS = tuple(WHAT)
-# The control plane brings the file's routes in: the router need not miss them meanwhile. The
-# addresses are said once for all.
+# The control plane creates the file's routes, so the router need not warn about missing routes.
+# `serve all` prints all addresses itself.
 BESIDE_OTHERS = "--beside-others"
 MORE = {"router": ["--beside-control"], "control": [BESIDE_OTHERS], "ui": [BESIDE_OTHERS]}
-# The CLI knows API and dashboard by name.
+# The CLI loads API and dashboard by name, because it may not import them.
 ENTRY_POINTS = {
     "control": "harness.interfaces.api.app:run_control",
     "agents": "harness.interfaces.api.agents.process:run_agents",
@@ -36,7 +36,7 @@ BESIDE = {
     for part, options in MORE.items()
 }
 _BESIDE_OTHERS = opt(
-    "Started by `serve all`, which says the addresses.", BESIDE_OTHERS, hidden=True
+    "Set by `serve all`, which prints the addresses itself.", BESIDE_OTHERS, hidden=True
 )
 
 
@@ -60,12 +60,13 @@ def router(
         metavar="N",
     ),
     beside_control: bool = opt(
-        "Started with a control plane, which brings in the file's routes.", hidden=True
+        "Set if a control plane starts, too; it creates the file's routes.", hidden=True
     ),
 ) -> None:
     """Serve production traffic: the OpenAI-compatible API.
 
-    SIGTERM lets requests end; SIGHUP reads the configuration again, without losing one.
+    On SIGTERM, the router finishes its requests. On SIGHUP, it reloads the configuration
+    without losing a request.
     """
     from harness.app import data_plane  # noqa: PLC0415 - `--help` stays quick
 
@@ -82,9 +83,9 @@ def control(session: Session, *, beside_others: bool = _BESIDE_OTHERS) -> None:
 
 @command(serve)
 def agents(session: Session) -> None:
-    """Serve agents: their sessions over HTTP, below the router's /agents.
+    """Serve agent sessions over HTTP, below the router's /agents.
 
-    SIGTERM lets answers end for as long as the router's requests may take.
+    After SIGTERM, running answers may continue for at most the router's request timeout.
     """
     _run_part(session, "agents", beside_others=True)
 
@@ -97,7 +98,7 @@ def ui(session: Session, *, beside_others: bool = _BESIDE_OTHERS) -> None:
 
 @contextmanager
 def _announced(session: Session, part: str, *, beside_others: bool) -> Iterator[None]:
-    """Says on a terminal where a part that was started alone is, as soon as it answers."""
+    """Prints the address of a part that runs alone on a terminal, once the part answers."""
     if beside_others or not sys.stderr.isatty():
         yield
         return
@@ -116,7 +117,7 @@ def _run_part(session: Session, part: str, *, beside_others: bool) -> None:
     from harness.app.reload import reloading  # noqa: PLC0415 - as above
 
     settings = load_settings(session.config)
-    # The dashboard says on its pages what is wrong with the database.
+    # The dashboard shows faults of the database on its pages.
     if part != "ui":
         require_database(settings)
     where = getattr(settings, part)
@@ -142,10 +143,10 @@ def _run_entry_point(entry_point: str, *given: object) -> None:
 
 @command(serve, "all")
 def serve_all(session: Session) -> None:
-    """Router, control plane, agents and dashboard together; Ctrl-C ends all of them.
+    """Run router, control plane, agents and dashboard together; Ctrl-C ends all of them.
 
-    Prints their addresses once they answer. `agents.enabled: false` leaves the agents out.
-    SIGHUP lets every part read the configuration and `.env` again.
+    Prints the address of each part once it answers. `agents.enabled: false` leaves out the
+    agents. On SIGHUP, every part reloads the configuration and `.env`.
     """
     from harness.app import processes  # noqa: PLC0415
     from harness.app.database import import_store, require_database  # noqa: PLC0415 - as above
@@ -171,7 +172,7 @@ def serve_all(session: Session) -> None:
     code = processes.supervise(commands, settings, say, import_shared=import_shared)
     if isinstance(code, int):
         raise SystemExit(code)
-    # A process of the part's own from here on.
+    # This is a forked process, which from here on runs only its part.
     click.get_current_context().invoke(serve.commands[code], **BESIDE.get(code, {}))
 
 
@@ -179,7 +180,7 @@ def serve_all(session: Session) -> None:
 def mcp(
     session: Session,
     *,
-    http: bool = opt("Serve streamable HTTP, at /mcp, with callers' keys."),
+    http: bool = opt("Serve streamable HTTP at /mcp; callers need keys."),
     host: str = opt("Address to listen on, for --http.", default="127.0.0.1"),
     port: int = opt("Port, for --http.", default=8086),
     agent_session: str = opt(
@@ -191,8 +192,8 @@ def mcp(
 ) -> None:
     """Serve tools to agents over MCP: on stdin and stdout, or over HTTP.
 
-    An agent may look, and propose a swap; it can never approve one. Without a key it acts on
-    stdin and stdout as a proposer.
+    An agent may read and propose a swap, but never approve one. On stdin and stdout, an agent
+    without a key has the proposer role.
     """
     from harness.app.database import require_database  # noqa: PLC0415
     from harness.app.processes import require_port  # noqa: PLC0415 - as above
@@ -214,19 +215,19 @@ def worker(
     session: Session,
     *,
     slots: int = opt(
-        "Eval runs of this host at a time.",
+        "Concurrent eval runs on this host.",
         type=click.IntRange(1, 256),
         default=2,
     ),
     providers: tuple[str, ...] = opt(
-        "Only runs on this provider; may be repeated.",
+        "Only runs that use this provider; may be repeated.",
         "--provider",
     ),
 ) -> None:
     """Take eval runs from the queue that the workers of all hosts share.
 
-    Needs `control.queue: procrastinate` and PostgreSQL. SIGTERM ends it: its runs go on
-    elsewhere.
+    Needs `control.queue: procrastinate` and PostgreSQL. On SIGTERM the worker stops, and other
+    workers continue its runs.
     """
     from harness.app.eval_workers import run_worker_host  # noqa: PLC0415 - as above
 
@@ -241,7 +242,7 @@ def eval_worker(
     owner: str = opt("This worker's name on the lease."),
     parent: int = opt("Process id of the parent; the worker ends with it."),
 ) -> None:
-    """Ask and score what one eval run still lacks."""
+    """Ask and score the missing items of an eval run."""
     from harness.app.eval_workers import run_worker  # noqa: PLC0415 - `--help` stays quick
 
     run_worker(session.config, run, owner=owner, parent=parent)

@@ -20,16 +20,16 @@ TIMED_OUT = 5
 def sim(
     *,
     host: str = opt("Address to listen on.", default="127.0.0.1"),
-    port: int = opt("Port; 0 takes a free one.", default=9000),
+    port: int = opt("Port; 0 selects a free port.", default=9000),
     profiles: Path | None = opt(
-        "YAML file of simulated models; by default the shipped ones.", type=EXISTING_FILE
+        "YAML file of simulated models. [default: the shipped models]", type=EXISTING_FILE
     ),
     suites: tuple[str, ...] = opt(
         "Data file of a suite; may be repeated.", "--suite", metavar="[NAME=]FILE"
     ),
-    time_scale: float = opt("Factor on all latencies; 0 answers at once.", default=1.0),
+    time_scale: float = opt("Factor for all latencies; 0: no delay.", default=1.0),
     key_env: str | None = opt(
-        "Refuse requests without the key in this environment variable.", metavar="NAME"
+        "Environment variable with the key that requests must send.", metavar="NAME"
     ),
 ) -> None:
     """Serve simulated models over an OpenAI-compatible API, with fault switches.
@@ -55,7 +55,7 @@ def sim(
     )
 
 
-assert isinstance(sim, click.Group)  # noqa: S101 - it is made as one
+assert isinstance(sim, click.Group)  # noqa: S101 - `cls` says so
 
 
 @command(sim)
@@ -69,7 +69,7 @@ def traffic(
         default=50.0,
     ),
     seconds: float | None = opt(
-        "End after so many seconds; by default on Ctrl-C.",
+        "End after this many seconds. [default: on Ctrl-C]",
         "--for",
         type=FiniteRange(min=0.0, min_open=True),
         metavar="SECONDS",
@@ -80,17 +80,17 @@ def traffic(
         "Environment variable that holds the client key.", metavar="NAME", default=KEY_VARIABLE
     ),
 ) -> None:
-    """Send requests of simulated users to the router, and say how their routes fare.
+    """Send requests of simulated users to the router, and print the state of their routes.
 
-    Each request comes from a new user. Without ROUTE, all routes are asked. Exit code 5 where
-    --for ran out before the proposals had ended, or one waits for an approval.
+    Each request comes from a new user. Without ROUTE, all routes get requests. Exit code 5 if
+    --for ends before the proposals do, or if a proposal waits for an approval.
     """
     from harness.app.demo.user_traffic import send_traffic  # noqa: PLC0415 - `--help` stays quick
 
     key = os.environ.get(key_env, "")
     if not key:
         raise InputError(
-            f"{key_env} is not set, and the router asks for a client key: "
+            f"{key_env} is not set, but the router requires a client key: "
             f"`swapgate key create traffic` prints one; export it as {key_env}"
         )
     router = session.settings.router
@@ -112,12 +112,12 @@ def traffic(
 @command()
 def demo(
     *,
-    once: bool = opt("End by itself."),
-    swap: bool = opt("Exchange the skills of the candidates."),
+    once: bool = opt("End after one round."),
+    swap: bool = opt("Exchange the skills of two candidates."),
 ) -> int:
-    """Show what Swapgate does, with simulated providers and real processes.
+    """Show Swapgate at work, with simulated providers and real processes.
 
-    The exit code is 0 only when all stories ended as they should.
+    The exit code is 0 only if every story ends as expected.
     """
     leave_modules_alone()
     from harness.app.demo.director import run_demo  # noqa: PLC0415 - `--help` stays quick

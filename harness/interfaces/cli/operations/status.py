@@ -1,4 +1,4 @@
-"""`swapgate status`, and `swapgate` alone. States, first line and banners are Overview's."""
+"""`swapgate status`, also `swapgate` alone: the states, headline and banners of Overview."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ from harness.routing.table import FIRST_ROUTE_STEP
 
 @command()
 def spending(session: Session) -> None:
-    """Show what evals, judges, shadows, drift checks and agents cost in this month (UTC)."""
+    """Show this month's costs (UTC) of evals, judges, shadows, drift checks and agents."""
     report = load_report(session.context)
     if output.documented(report):
         return
@@ -62,17 +62,17 @@ def spending(session: Session) -> None:
 
 
 MOST_ROUTES: Final = 12
-# Of a document, and of the lines that go into a log.
+# For JSON documents and logs.
 MOST_LISTED_ROUTES: Final = 100
 MOST_ALERTS: Final = 5
 FIRST_STEPS: Final = (
-    ("swapgate init", "sets one up in this folder"),
-    ("swapgate init --guided", "does so, and asks for a provider and a route"),
-    ("swapgate demo", "shows what Swapgate does, with simulated providers"),
+    ("swapgate init", "sets up an installation in this folder"),
+    ("swapgate init --guided", "also asks for a provider and a route"),
+    ("swapgate demo", "shows Swapgate at work, with simulated providers"),
 )
-NOT_SET_UP: Final = "There is no installation of Swapgate in this folder yet."
+NOT_SET_UP: Final = "This folder has no Swapgate installation yet."
 ALL_COMMANDS: Final = "`swapgate --help` lists all commands"
-# Of these a person sees the canary first; of the others the proposal.
+# In these states, the next command shows the canary; in other states, the proposal.
 CANARY_STATES: Final = frozenset(
     {
         RouteState.HARM,
@@ -92,11 +92,11 @@ CANARY_STATES: Final = frozenset(
 @dataclass(frozen=True)
 class _Standing:
     overview: RouteOverview
-    routes: Page[RouteStatus]  # the first of them
+    routes: Page[RouteStatus]  # the first `most`
     alerts: Sequence[AlertView]
-    alerts_of_states: int  # others, which the routes' states say
+    alerts_of_states: int  # alerts that the routes' states already show
     requests: Sequence[SwitchRequestView]
-    banners: Mapping[str, Sequence[Banner]]  # what is in force, by kind
+    banners: Mapping[str, Sequence[Banner]]  # by kind
     unconfirmed: int  # break-glasses that wait for a second person
 
     @property
@@ -116,7 +116,7 @@ class _Standing:
 
 @command()
 def status(session: Session, *, watched: bool = WATCH) -> None:
-    """Show where things stand, and what waits for a person.
+    """Show the state of all routes, and what waits for a person.
 
     `swapgate` alone does the same.
     """
@@ -149,12 +149,12 @@ def _print_first_steps(*, as_json: bool) -> None:
         output.document({"installation": False, "headline": NOT_SET_UP, "next": steps})
         return
     click.echo(f"{NOT_SET_UP} To begin:")
-    output.facts((f"  {command}", what) for command, what in FIRST_STEPS)
+    output.facts((f"  {command}", effect) for command, effect in FIRST_STEPS)
     output.note(ALL_COMMANDS)
 
 
 def _load(session: Session, most: int) -> _Standing:
-    """most: routes to show."""
+    """most: number of routes to show."""
     ctx = session.context
     overview = load_overview(ctx)
     routes = load_statuses(ctx, overview, overview.names[:most])
@@ -248,7 +248,7 @@ def _cells(status: RouteStatus) -> dict[str, object]:
 
 
 def _print_alerts(standing: _Standing) -> None:
-    # An agent's request stands above with its question.
+    # An agent's request is already listed above, with its question.
     alerts = [alert for alert in standing.alerts if alert.kind is not AlertKind.MODEL_SWITCH]
     if not alerts:
         return

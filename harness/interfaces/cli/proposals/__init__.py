@@ -1,1 +1,1 @@
-"""Commands about proposals: asking, comparing, waiting, reporting and replaying."""
+"""Commands for proposals: create, compare, wait, report and replay."""

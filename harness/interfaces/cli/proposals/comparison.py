@@ -1,4 +1,4 @@
-"""Prints one proposal for `proposal show`, `gate run` and `replay`, or gives it as JSON."""
+"""Prints a proposal for `proposal show`, `gate run` and `replay`, or converts it to JSON."""
 
 import textwrap
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from harness.proposals.report.findings import (
 from harness.routes import monthly_bill
 
 EXAMPLE_CHARACTERS = 200
-# Of a comparison, in the document as they are.
+# Attributes of a comparison that the document copies.
 SHOWN = (
     *("proposal", "incumbent", "candidate", "verdict", "standing", "faults"),
     *("incumbent_figures", "candidate_figures", "forecast", "cost"),
@@ -41,9 +41,9 @@ def outcome_text(comparison: Comparison) -> str:
     now = f"{comparison.proposal.id} {comparison.proposal.predicate}"
     if comparison.verdict is None:
         why = comparison.proposal.closed_because
-        told = f"{comparison.proposal.phase_text} by "
-        if why.startswith(told):
-            return f"{now} {why.removeprefix(told[:-3])}"
+        prefix = f"{comparison.proposal.phase_text} by "
+        if why.startswith(prefix):
+            return f"{now} {why.removeprefix(prefix[:-3])}"
         return now + (f": {why}" if why else "")
     why = reason_text(comparison.verdict)
     return f"{comparison.verdict.words}: {why} ({now})"
@@ -83,8 +83,8 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
         _print_slices(verdict)
         click.echo(comparison.decided_on)
         for plan in proposal.plans:
-            if said := spending_text(plan.look, plan.alpha, plan.spend, plan.candidates):
-                click.echo(f"{plan.suite}: {said}")
+            if text := spending_text(plan.look, plan.alpha, plan.spend, plan.candidates):
+                click.echo(f"{plan.suite}: {text}")
     else:
         _print_progress(comparison)
     for lost in find_format_failures(comparison):
@@ -115,7 +115,7 @@ def _print_pins(comparison: Comparison) -> None:
 
 
 def print_format_failures(lost: FormatFailure) -> None:
-    """What broke and what mends it; one example, the others are in the report."""
+    """Prints broken format rules, remedies and one example; the report has all examples."""
     click.echo()
     counts = ", ".join(f"{rule} {count}" for rule, count in lost.rules.items())
     output.facts(
@@ -202,7 +202,7 @@ def _print_money(comparison: Comparison) -> None:
 def as_json(
     comparison: Comparison, status: CanaryStatus | None, *, standalone: bool = False
 ) -> dict[str, object]:
-    """Writes a comparison without single answers: `eval show RUN --samples` has them."""
+    """Converts a comparison without answers, which `eval show RUN --samples` prints."""
     return {
         **output.pick(comparison, *SHOWN),
         "pins": [

@@ -1,6 +1,6 @@
-"""`swapgate proof` writes what a swap rests on into a file, and verifies such a file. `swapgate
-gate replay` decides a verdict or a canary's action again from what is stored, and says whether
-it is the same.
+"""`swapgate proof` writes the evidence for a swap into a file, and verifies such a file.
+`swapgate gate replay` decides a verdict or a canary's action again from the stored data, and
+compares the results.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import click
 
 from harness.canary import audit
 from harness.canary.audit import ReplayedAction
+from harness.frame.errors import InputError
 from harness.frame.formatting import escape_controls
 from harness.gate.text.sentences import reason_text
 from harness.interfaces.cli.frame import output
@@ -28,11 +29,11 @@ def proposal_report(
     proposal_id: str = arg("ID"),
     *,
     form: str = opt(
-        "What to write.", "--format", type=click.Choice(FORMATS), default="markdown"
+        "Format of the report.", "--format", type=click.Choice(FORMATS), default="markdown"
     ),
-    file: Path | None = opt("A file. [default: standard output]", "--output"),
+    file: Path | None = opt("File to write. [default: standard output]", "--output"),
 ) -> None:
-    """Write a comparison as a document."""
+    """Write the report of a comparison."""
     from harness.proposals.report.content import gather_report  # noqa: PLC0415 - `--help` stays quick
     from harness.proposals.report.formats import render_junit  # noqa: PLC0415
     from harness.proposals.report.markdown import render_markdown  # noqa: PLC0415
@@ -52,7 +53,7 @@ DOES_NOT_HOLD = 1
 
 @click.group()
 def proof() -> None:
-    """Proofs: what one swap rests on, in a file that others can verify."""
+    """Proofs: the evidence for a swap, in a file that anyone can verify."""
 
 
 @command(proof)
@@ -61,7 +62,7 @@ def export(
     proposal_id: str = arg("PROPOSAL"),
     *,
     file: Path = opt(
-        "The file to write.",
+        "File to write.",
         "-o",
         "--output",
         type=FILE,
@@ -70,14 +71,20 @@ def export(
 ) -> None:
     """Write the proof of a proposal.
 
-    It has the signed rows behind the swap, and no text of people or models. `swapgate proof
-    verify` needs only this file and `signing.pub`.
+    The file holds the signed rows behind the swap, but no text of people or models. `swapgate
+    proof verify` needs only this file and `signing.pub`. The command overwrites no file.
     """
     from harness.app.proof import export_proof  # noqa: PLC0415 - `--help` stays quick
     from harness.routing.proof import format_proof  # noqa: PLC0415
 
     found = export_proof(session.context, proposal_id)
-    file.write_text(format_proof(found), encoding="utf-8")
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(format_proof(found))
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be written: {error.strerror}. Delete it, or give another -o FILE"
+        ) from None
     rows = {table: len(stored) for table, stored in found.rows.items()}
     if not output.documented({"proposal": found.proposal, "file": str(file), "rows": rows}):
         click.echo(f"{file}: verify it with `swapgate proof verify {file} --key signing.pub`")
@@ -92,11 +99,11 @@ def verify(
         type=EXISTING_FILE,
     ),
 ) -> int:
-    """Verify a proof, and say what it shows.
+    """Verify a proof, and print what it shows.
 
-    It needs no configuration. It checks each signature, computes the verdict again, and checks
-    that plan, margin and alpha were registered before the first answer. Exit code: 1 where
-    something does not hold.
+    Needs no configuration. Checks each signature, computes the verdict again, and checks that
+    plan, margin and alpha were registered before the first answer. Exit code 1 if a check
+    fails.
     """
     from harness.app.proof import verify_proof  # noqa: PLC0415 - `--help` stays quick
 
@@ -118,10 +125,10 @@ def replay(
     session: Session,
     decision: str = arg("VERDICT|ACTION"),
 ) -> int:
-    """Decide a verdict again from what is stored.
+    """Decide a verdict again from the stored samples.
 
-    VERDICT is its id, or a proposal's. ACTION is the number of an audit event of a canary. Exit
-    code: 1 when the stored decision differs from its samples or blocks.
+    VERDICT is the id of a verdict or a proposal. ACTION is the number of a canary's audit
+    event, which is decided again from its blocks. Exit code 1 if the result differs.
     """
     if decision.isdigit():
         return 0 if _replay_action(session, int(decision)) else DIFFERS
@@ -148,7 +155,7 @@ def _replay_action(session: Session, number: int) -> bool:
         ("evidence", decided.reason if decided else "cannot be decided again"),
         ("blocks", f"{again.blocks:,}"),
     ]
-    _print_again(document, facts, again, ", from the blocks that are stored")
+    _print_again(document, facts, again, ", from the stored blocks")
     return again.agrees
 
 
@@ -158,7 +165,7 @@ def _print_again(
     again: ReplayedVerdict | ReplayedAction,
     same: str,
 ) -> None:
-    """Prints a decision that was made again. same: what it means that nothing differs."""
+    """Prints a repeated decision. same: end of the sentence if nothing differs."""
     digests = {"stored_sha256": again.stored_sha256, "again_sha256": again.again_sha256}
     differences = {"differences": list(again.differences), "agrees": again.agrees}
     if output.documented({**document, **digests, **differences}):
@@ -186,5 +193,5 @@ def _print_replayed(verdict: ReplayedVerdict) -> None:
             ("items", ", ".join(f"{suite} {n}" for suite, n in verdict.items.items())),
         ],
         verdict,
-        "; and its pairs are what the stored samples say",
+        "; and its pairs follow from the stored samples",
     )

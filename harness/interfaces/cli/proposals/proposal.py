@@ -1,4 +1,4 @@
-"""`swapgate proposal` lists and shows proposals, and decides about them."""
+"""`swapgate proposal` lists, shows and decides proposals."""
 
 from collections.abc import Mapping
 
@@ -39,7 +39,7 @@ CREATE = LazyCommand(
 )
 REPORT = LazyCommand(
     "harness.interfaces.cli.proposals.proof:proposal_report",
-    "Write a comparison as a document.",
+    "Write the report of a comparison.",
 )
 
 
@@ -52,14 +52,16 @@ def proposal() -> None:
 def list_proposals(
     session: Session,
     *,
-    route: str | None = opt("Only this route's."),
-    open_only: bool = opt("Only those that have not ended.", "--open"),
-    decided_only: bool = opt("Only those that have ended.", "--decided"),
+    route: str | None = opt("Only this route."),
+    open_only: bool = opt("Only open proposals.", "--open"),
+    decided_only: bool = opt("Only proposals that have ended.", "--decided"),
     page_request: PageRequest = PAGE,
 ) -> None:
-    """List the proposals, the newest first."""
+    """List the proposals, newest first."""
     if open_only and decided_only:
-        raise InputError("give one of --open and --decided; without them, all are listed")
+        raise InputError(
+            "give one of --open and --decided; without them, the list has all proposals"
+        )
     context = session.context
     proposals = queries.list_proposals(
         context, page_request, route=route, open_only=open_only, decided_only=decided_only
@@ -77,7 +79,7 @@ def list_proposals(
             "PROPOSER": row.proposer,
             "CREATED (UTC)": timestamp(row.created_at),
         },
-        empty="no proposals: `swapgate proposal create ROUTE CANDIDATE` makes one",
+        empty="no proposals: `swapgate proposal create ROUTE CANDIDATE` creates one",
     )
 
 
@@ -89,7 +91,7 @@ def _verdict_words(verdict: str | None, known: Mapping[str, Verdict]) -> str | N
 
 @command(proposal)
 def show(session: Session, proposal_id: str = arg("ID"), *, watched: bool = WATCH) -> None:
-    """Show a proposal: verdict, figures by suite, reason, canary."""
+    """Show a proposal: verdict, figures by suite, reason and canary."""
     context = session.context
     if watched:
         watch(
@@ -114,22 +116,22 @@ def _print(session: Session, proposal_id: str) -> None:
     proposal_review = load_comparison(context, proposal_id, most_texts=MOST_TEXTS)
     rollout = proposal_review.proposal.rollout
     live = list_canaries(context, route=proposal_review.proposal.route) if rollout else ()
-    ours = next((canary for canary in live if canary.rollout.id == rollout), None)
-    seen = decisions.review_proposal(context, proposal_id)
-    stood_up = decisions.list_approvals(context, proposal_id)
+    canary = next((status for status in live if status.rollout.id == rollout), None)
+    review = decisions.review_proposal(context, proposal_id)
+    approvals = decisions.list_approvals(context, proposal_id)
     if session.json:
-        document = {"approvals": stood_up, "review": _review_json(seen)}
-        output.document({**comparison.as_json(proposal_review, ours), **document})
+        document = {"approvals": approvals, "review": _review_json(review)}
+        output.document({**comparison.as_json(proposal_review, canary), **document})
         return
-    comparison.print_comparison(proposal_review, ours)
+    comparison.print_comparison(proposal_review, canary)
     if proposal_review.proposal.selection:
         route = proposal_review.proposal.route
         output.note(f"`swapgate route candidates {route}` shows the candidates side by side")
     if waits := proposal_review.proposal.waits:
         output.note(f"it {waits}")
     _print_queue(context, proposal_id)
-    _print_review(seen)
-    for row in stood_up:
+    _print_review(review)
+    for row in approvals:
         words = f": {row.reason}" if row.reason else ""
         output.note("; ".join((f"approved by {row.name}{words}", *row.remarks)))
 
@@ -171,27 +173,27 @@ def approve(
         default="",
     ),
     accept_cost: float | None = opt(
-        "Times the incumbent's cost that you accept.",
+        "Accepted cost, as a multiple of the incumbent's cost.",
         type=FiniteRange(min=1),
         metavar="TIMES",
     ),
 ) -> None:
-    """Let a passed proposal into its canary. The proposer cannot."""
+    """Approve a passed proposal, so that its canary opens. The proposer cannot."""
     found = decisions.review_proposal(session.context, proposal_id)
     if found.unlisted:
         output.note(found.unlisted)
     for line in found.widened:
         output.note(f"widened: {line}")
-    made = session.decide(
+    approved = session.decide(
         decisions.approve_proposal,
         proposal_id,
         reason,
         change_reference=change,
         accept_cost=accept_cost,
     )
-    text = f"{made.id} is approved by {made.approver}: its canary opens next"
-    output.answer(made, text)
-    for approval in decisions.list_approvals(session.context, made.id):
+    text = f"{approved.id} is approved by {approved.approver}: its canary opens next"
+    output.answer(approved, text)
+    for approval in decisions.list_approvals(session.context, approved.id):
         for remark in approval.remarks:
             output.note(remark)
 
@@ -203,18 +205,18 @@ def accept_cost(
     candidate: str,
     *,
     up_to: float = opt(
-        "Times the incumbent's cost that you accept.",
+        "Accepted cost, as a multiple of the incumbent's cost.",
         type=FiniteRange(min=1),
         metavar="TIMES",
         required=True,
     ),
     because: str = opt("Reason, which every view of the proposal shows.", required=True),
 ) -> None:
-    """Accept what CANDIDATE costs on ROUTE, for its next proposal. Needs an approver."""
-    made = session.decide(
+    """Accept the cost of CANDIDATE on ROUTE, for its next proposal. Needs an approver."""
+    accepted = session.decide(
         cost_ratio.accept_cost_of, route, candidate, ratio=up_to, because=because
     )
-    output.answer(made, f"{made.text}. Now propose {candidate} for {route}")
+    output.answer(accepted, f"{accepted.text}. Now propose {candidate} for {route}")
 
 
 @command(proposal)
@@ -224,24 +226,24 @@ def reject(
     *,
     reason: str = opt("Reason, shown to the proposer."),
 ) -> None:
-    """End a proposal that waits for approval."""
-    made = session.decide(decisions.refuse_proposal, proposal_id, reason)
-    output.answer(made, f"{made.id} is rejected")
+    """Reject a proposal that waits for approval."""
+    rejected = session.decide(decisions.refuse_proposal, proposal_id, reason)
+    output.answer(rejected, f"{rejected.id} is rejected")
 
 
 @command(proposal)
 def retry(
     session: Session, proposal_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
 ) -> None:
-    """Ask at once the provider that a proposal waits for; its patience begins anew."""
-    made = session.decide(decisions.retry_proposal, proposal_id, reason)
-    output.answer(made, f"{made.id} asks again")
+    """Retry at once a proposal that waits for a provider, and restart its patience."""
+    retried = session.decide(decisions.retry_proposal, proposal_id, reason)
+    output.answer(retried, f"{retried.id} asks the provider again")
 
 
 @command(proposal)
 def cancel(
     session: Session, proposal_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
 ) -> None:
-    """Take an open proposal back, before its canary."""
-    made = session.decide(decisions.cancel_proposal, proposal_id, reason)
-    output.answer(made, f"{made.id} is cancelled")
+    """Cancel an open proposal before its canary."""
+    cancelled = session.decide(decisions.cancel_proposal, proposal_id, reason)
+    output.answer(cancelled, f"{cancelled.id} is cancelled")

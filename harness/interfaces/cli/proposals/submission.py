@@ -1,4 +1,4 @@
-"""`swapgate proposal create`: plans, risk and costs first, then the proposals, then a wait."""
+"""`swapgate proposal create` prints plans, risk and costs, stores proposals, and can wait."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -44,7 +44,7 @@ def plan_ramp(
     *,
     policy: str | None = opt("Name of a policy. [default: the route's]"),
 ) -> None:
-    """Say how long a canary on ROUTE takes at today's traffic."""
+    """Estimate the duration of a canary on ROUTE at today's traffic."""
     plan = duration_estimate.estimate_for_route(session.context, route, policy)
     if output.documented({**plan_json(plan), "in_time": plan.in_time}):
         return
@@ -72,7 +72,7 @@ def _plan_cells(step: StepPlan) -> dict[str, object]:
 
 
 def _step_time(seconds: float | None) -> str:
-    return "not in its time" if seconds is None else format_estimate(seconds)
+    return "longer than allowed" if seconds is None else format_estimate(seconds)
 
 
 def plan_json(plan: RampPlan) -> dict[str, object]:
@@ -85,9 +85,9 @@ def create_proposal(
     route: str,
     candidates: tuple[str, ...] = arg("CANDIDATE...", required=True),
     *,
-    claim: Claim | None = opt("Claim of the candidate. [default: as the policy says]"),
+    claim: Claim | None = opt("Claim of the candidate. [default: the policy's]"),
     margin: float | None = opt(
-        "Allowed loss, a share of 1: 0.05 is 5 points. [default: as the policy says]",
+        "Allowed loss, a share of 1: 0.05 is 5 points. [default: the policy's]",
         metavar="SHARE",
     ),
     min_saving: float | None = opt(
@@ -97,13 +97,13 @@ def create_proposal(
     reason: str = opt("Reason; required for the claim non_inferior.", default=""),
     change: str = opt("Change request in your own system.", metavar="REFERENCE", default=""),
     accept_cost: float | None = opt(
-        "Times the incumbent's cost that you accept. [default: the policy's]",
+        "Accepted cost, as a multiple of the incumbent's cost. [default: the policy's]",
         type=FiniteRange(min=1),
         metavar="TIMES",
     ),
-    because: str = opt("Reason to accept that cost.", default=""),
+    because: str = opt("Reason to accept this cost.", default=""),
     descends_from: str | None = opt(
-        "Target after whose results the candidate was tuned; its looks count.",
+        "Target whose results were used to tune the candidate; its looks count.",
         metavar="TARGET",
     ),
     effect: float | None = opt(
@@ -111,24 +111,24 @@ def create_proposal(
         type=FiniteRange(0, 1, min_open=True, max_open=True),
         metavar="SHARE",
     ),
-    dry_run: bool = opt("Check and plan; store nothing."),
-    wait: bool = opt("Wait until the gate has decided."),
+    dry_run: bool = opt("Check and plan, but store nothing."),
+    wait: bool = opt("Wait until the gate decides."),
     until: str = opt(
         "With --wait: return at the verdict, or after the canary.",
         type=click.Choice(["verdict", "end"]),
         default="verdict",
     ),
     timeout_s: float | None = opt(
-        "With --wait: seconds for all candidates together, then exit code 5. [default: none]",
+        "With --wait: seconds for all candidates, then exit code 5. [default: none]",
         "--timeout",
         type=FiniteRange(min=0),
     ),
 ) -> int:
     """Propose CANDIDATE for ROUTE: evals on both models, the gate, then a 1 % canary.
 
-    Exit code with --wait: 0 passed or promoted, 3 failed or rolled back, 4 not enough
-    evidence, 5 timeout, 7 refused, 1 not measured or cancelled. Without: 6 when the route has
-    an open proposal.
+    Exit code with --wait: 0 passed or promoted, 3 failed or rolled back, 4 not enough evidence,
+    5 timeout, 7 refused, 1 not measured or cancelled. Without --wait: 6 if the route has an
+    open proposal.
     """
     context = session.context_with_providers
     request = ProposalRequest(
@@ -147,8 +147,8 @@ def create_proposal(
     terms = submission.preview_proposal(context, request, session.actor)
     planned = submission.create_selection(dry_run_context(context), session.actor, request)
     outlooks = [
-        _load_outlook(context, one, effect, proposal)
-        for one, proposal in zip(request.alone, planned, strict=True)
+        _load_outlook(context, alone, effect, proposal)
+        for alone, proposal in zip(request.alone, planned, strict=True)
     ]
     ramp = duration_estimate.estimate_for_proposal(context, planned[0])
     risk = {"risk": terms.risk}
@@ -157,20 +157,20 @@ def create_proposal(
     if dry_run:
         _print_dry(session, outlooks, {"canary": plan_json(ramp), **risk})
         return 0
-    made = submission.create_selection(context, session.deciding_actor, request)
+    proposals = submission.create_selection(context, session.deciding_actor, request)
     if advice := describe_missing_control(session.settings.control):
         output.note(advice)
     if not session.json:
-        for proposal in made:
+        for proposal in proposals:
             click.echo(f"{proposal.id} proposed")
-        output.note(_next(made[0]))
+        output.note(_next(proposals[0]))
     code = 0
     if wait:
-        made, code = verdict_wait.follow_candidates(session, made, until, timeout_s)
+        proposals, code = verdict_wait.follow_candidates(session, proposals, until, timeout_s)
     if session.json:
-        _print_documents(made, outlooks, risk)
+        _print_documents(proposals, outlooks, risk)
     elif wait:
-        for proposal in made:
+        for proposal in proposals:
             click.echo(comparison.outcome_text(load_comparison(context, proposal.id)))
     return code
 
@@ -178,11 +178,11 @@ def create_proposal(
 @dataclass(frozen=True)
 class _Outlook:
     planned: Proposal
-    candidate: str  # in full
-    unlisted: str  # that its provider does not list it
+    candidate: str  # full name
+    unlisted: str  # warning if its provider does not list it
     planning: Sequence[SuiteEstimate]
     bill: CostForecast
-    untaken: Sequence[str]  # shares of the route's requests, in words
+    untaken: Sequence[str]  # descriptions of requests that the candidate cannot take
     cost: CostRatio
 
 
@@ -222,10 +222,13 @@ def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPr
 
 
 def _print_documents(
-    made: Sequence[Proposal], outlooks: Sequence[_Outlook], more: Mapping[str, object]
+    proposals: Sequence[Proposal], outlooks: Sequence[_Outlook], more: Mapping[str, object]
 ) -> None:
-    """made: none after a dry run, which shows what would be registered. more: shared by all."""
-    several = [
+    """Prints the proposals; after a dry run, which stores none, the plans.
+
+    more: facts that all candidates share.
+    """
+    documents = [
         {
             "proposal": proposal,
             "candidate": outlook.candidate,
@@ -236,13 +239,13 @@ def _print_documents(
             "untaken": list(outlook.untaken),
             **({} if proposal else _registered(outlook.planned)),
         }
-        for proposal, outlook in zip_longest(made, outlooks)
+        for proposal, outlook in zip_longest(proposals, outlooks)
     ]
-    if len(several) == 1:
-        output.document({**several[0], **more})
+    if len(documents) == 1:
+        output.document({**documents[0], **more})
     else:
-        selection = made[0].selection if made else None
-        output.document({"selection": selection, "candidates": several, **more})
+        selection = proposals[0].selection if proposals else None
+        output.document({"selection": selection, "candidates": documents, **more})
 
 
 def _print_dry(
@@ -251,17 +254,17 @@ def _print_dry(
     if session.json:
         _print_documents((), outlooks, more)
     else:
-        output.note("nothing was stored: leave --dry-run out to propose it")
+        output.note("nothing was stored; to propose, run the command without --dry-run")
 
 
 def _registered(planned: Proposal) -> dict[str, object]:
     return output.pick(planned, "plans", "widened")
 
 
-def _next(made: Proposal) -> str:
+def _next(proposal: Proposal) -> str:
     return (
         "next: the suites run on both models; a candidate that passes gets its canary, or "
-        f"waits for approval. `swapgate proposal show {made.id} --watch` follows it"
+        f"waits for approval. `swapgate proposal show {proposal.id} --watch` follows it"
     )
 
 
@@ -277,12 +280,12 @@ def print_planning(planning: Sequence[SuiteEstimate]) -> None:
             )
         if suite_estimate.judge_usd is None:
             output.paragraph(
-                f"{suite}: what its judge costs is unknown: it has judged nothing yet, or has "
-                "no price"
+                f"{suite}: the judge's cost is unknown, because it has judged nothing yet or "
+                "has no price"
             )
         elif suite_estimate.judge_usd:
             judging = format_usd(suite_estimate.judge_usd)
-            output.paragraph(f"{suite}: of that, the judge costs {judging} at most")
+            output.paragraph(f"{suite}: this includes at most {judging} for the judge")
         if suite_estimate.warning:
             output.paragraph(f"{suite}: {suite_estimate.warning}")
         for text in suite_estimate.texts:
@@ -335,22 +338,24 @@ def _times(items: int, epochs: int) -> str:
 def _saving(suite_estimate: SuiteEstimate) -> str:
     plan = suite_estimate.plan
     if suite_estimate.saving is None:
-        return f"whether it costs {format_percent(plan.min_saving)} less is open: no price"
+        return (
+            f"it is unknown whether it costs {format_percent(plan.min_saving)} less: no price"
+        )
     recorded = suite_estimate.incumbent and not suite_estimate.guessed
-    basis = "recorded answers" if recorded else "by list prices answers"
-    found = f"{basis} cost {format_percent(suite_estimate.saving)} less; claimed are "
+    basis = "recorded answers" if recorded else "by list prices, answers"
+    saving = f"{basis} cost {format_percent(suite_estimate.saving)} less; the claim is "
     if suite_estimate.saving_items is None or suite_estimate.saving_items > plan.n_max:
         more = (
-            f", and that takes about {suite_estimate.saving_items:,}"
+            f", which takes about {suite_estimate.saving_items:,}"
             if suite_estimate.saving_items
             else ""
         )
         return (
-            f"{found}{format_percent(plan.min_saving)}: {plan.n_max} {plan.unit}s will not "
-            f"show it{more}"
+            f"{saving}{format_percent(plan.min_saving)}: {plan.n_max} {plan.unit}s cannot show "
+            f"it{more}"
         )
     return (
-        f"{found}{format_percent(plan.min_saving)}: about {suite_estimate.saving_items} "
+        f"{saving}{format_percent(plan.min_saving)}: about {suite_estimate.saving_items} "
         f"{plan.unit}s show it"
     )
 

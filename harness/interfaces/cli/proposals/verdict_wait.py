@@ -1,4 +1,4 @@
-"""Waits until proposals have their verdict or their end, and turns that into an exit code."""
+"""Waits until proposals have a verdict or end, and returns an exit code."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,7 +27,7 @@ BY_PHASE: Final = {
     ProposalPhase.ROLLED_BACK: 3,
     ProposalPhase.CANCELLED: 1,
 }
-# A rejected proposal whose verdict is `passed` was refused, expired or overtaken.
+# A rejected proposal with the verdict `passed` was refused, expired or superseded.
 REJECTED_BY_VERDICT: Final = {
     "passed": 7,
     "failed": 3,
@@ -39,19 +39,19 @@ REJECTED_BY_VERDICT: Final = {
 
 
 def follow_candidates(
-    session: Session, made: Sequence[Proposal], until: str, timeout_s: float | None
+    session: Session, proposals: Sequence[Proposal], until: str, timeout_s: float | None
 ) -> tuple[tuple[Proposal, ...], int]:
-    """Waits until all are decided. Returns them as they were last, and the exit code."""
+    """Waits until all are decided. Returns their last state and the exit code."""
     clock = session.installation.clock
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
     ends = []
-    for proposal in made:
+    for proposal in proposals:
         left_s = None if deadline is None else max(0.0, deadline - clock.monotonic())
         ends.append(_follow(session, proposal.id, until, left_s))
     last = tuple(proposal for proposal, _ in ends)
     if not all(in_time for _, in_time in ends):
         return last, TIMED_OUT
-    # One that goes on is what was asked for.
+    # The selection succeeds if one of its candidates does.
     return last, min(find_exit_code(session, proposal) for proposal in last)
 
 
@@ -98,11 +98,11 @@ def _count(tx: Transaction, proposal: Proposal, stage: str, now: datetime) -> Pr
 def _describe_wait(tx: Transaction, proposal: Proposal, now: datetime) -> str:
     if waits := evaluation.describe_proposal_waits(tx, proposal):
         return waits
-    ours = [queued for queued in list_queue(tx, now) if proposal.id in queued.needed_by]
-    if any(queued.leased for queued in ours):
+    runs = [queued for queued in list_queue(tx, now) if proposal.id in queued.needed_by]
+    if any(queued.leased for queued in runs):
         return ""
-    first = next((queued for queued in ours if queued.position > 1), None)
-    return first.text if first is not None and first is ours[0] else ""
+    first = next((queued for queued in runs if queued.position > 1), None)
+    return first.text if first is not None and first is runs[0] else ""
 
 
 def _canary(rollout: Rollout) -> str:

@@ -1,1 +1,1 @@
-"""Commands about routes, models, fallback chains, failovers and the kill switch."""
+"""Commands for routes, models, fallback chains, failovers and the kill switch."""

@@ -17,12 +17,12 @@ from harness.routing.table import Route
 
 @click.group()
 def fallback() -> None:
-    """A route's fallback chain: asked in order when its model fails."""
+    """A route's fallback chain: targets that answer, in order, if its model fails."""
 
 
 @command(fallback, "list")
 def list_fallbacks(session: Session, route: str) -> None:
-    """List the chain with the evidence of each: baseline, verdict or waiver."""
+    """List the chain, with the evidence of each fallback: baseline, verdict or waiver."""
     fallbacks = fallback_chain.list_fallbacks(session.context, route)
     output.listing(
         list(enumerate(fallbacks, 1)),
@@ -61,39 +61,38 @@ def add(
     route: str,
     target: str,
     *,
-    capable: bool = opt("Mark it as capable: it may answer when the stakes are high."),
+    capable: bool = opt("Mark the target as capable: it may answer on a route of high stakes."),
     place: int | None = opt("Position in the chain, counted from 1. [default: the end]"),
     waive: str | None = opt(
-        "Add it without a verdict, for this reason; requires --for.", metavar="REASON"
+        "Add the target without a verdict, for this reason; needs --for.", metavar="REASON"
     ),
-    lasts: timedelta | None = opt("How long the waiver lasts: 30d.", "--for"),
+    lasts: timedelta | None = opt("Duration of the waiver: 30d.", "--for"),
     reason: str = REASON,
 ) -> None:
-    """Add a target to the chain, or renew the evidence of one that is in it.
+    """Add a target to the chain, or renew a fallback's evidence.
 
-    Without a passed verdict against the route's incumbent, and if it never served this route,
-    it needs a waiver for up to 90 days.
+    A target needs a passed verdict against the route's incumbent, or must have served this
+    route. Otherwise it needs a waiver of up to 90 days.
     """
     if (waive is None) != (lasts is None):
-        raise InputError("a waiver takes both --waive REASON and --for TIME")
+        raise InputError("a waiver needs both --waive REASON and --for TIME")
     request = WaiverRequest(waive, lasts) if waive is not None and lasts is not None else None
-    wanted = FallbackRequest(target, capable, request)
-    made = fallback_chain.add_fallback(
+    changed = fallback_chain.add_fallback(
         session.context_with_providers,
         session.deciding_actor,
         route,
-        wanted,
+        FallbackRequest(target, capable, request),
         place=place,
         reason=reason,
     )
-    _print_chain(session, made)
+    _print_chain(session, changed)
 
 
 @command(fallback)
 def remove(session: Session, route: str, target: str, *, reason: str = REASON) -> None:
-    """Take a target out of the chain."""
-    made = session.decide(fallback_chain.remove_fallback, route, target, reason=reason)
-    _print_chain(session, made)
+    """Remove a target from the chain."""
+    changed = session.decide(fallback_chain.remove_fallback, route, target, reason=reason)
+    _print_chain(session, changed)
 
 
 @command(fallback)
@@ -103,26 +102,26 @@ def mark(
     target: str,
     *,
     capable: bool = opt(
-        "Whether it may answer when the stakes are high.",
+        "Whether the fallback may answer on a route of high stakes.",
         "--capable/--not-capable",
         required=True,
     ),
     reason: str = REASON,
 ) -> None:
-    """Say whether a fallback may answer when the stakes are high."""
-    made = session.decide(
+    """Set whether a fallback may answer on a route of high stakes."""
+    changed = session.decide(
         fallback_chain.mark_capable, route, target, capable=capable, reason=reason
     )
-    _print_chain(session, made)
+    _print_chain(session, changed)
 
 
 @command(fallback)
 def order(
     session: Session, route: str, targets: tuple[str, ...], *, reason: str = REASON
 ) -> None:
-    """Put the chain into this order; each of its targets is named once."""
-    made = session.decide(fallback_chain.reorder_chain, route, targets, reason=reason)
-    _print_chain(session, made)
+    """Reorder the chain. Name each of its targets once."""
+    changed = session.decide(fallback_chain.reorder_chain, route, targets, reason=reason)
+    _print_chain(session, changed)
 
 
 def _print_chain(session: Session, route: Route) -> None:

@@ -1,4 +1,4 @@
-"""What people set over routes for a time: freezes, break-glass and `swapgate switch`."""
+"""Temporary interventions on routes: freezes, break-glass and `swapgate switch`."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -8,7 +8,7 @@ import click
 from harness.frame.errors import InputError
 from harness.frame.pagination import PageRequest
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import PAGE, REASON, Reads, arg, command, opt
+from harness.interfaces.cli.frame.command import PAGE, REASON, ROUTE, Reads, arg, command, opt
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.operations import queries
@@ -23,7 +23,9 @@ def _read_moment(text: str) -> datetime:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise InputError(f"{text!r} is no time with its zone: write 2026-12-24T16:00+01:00")
+        raise InputError(
+            f"{text!r} is not a time with a time zone: write 2026-12-24T16:00+01:00"
+        )
     return moment
 
 
@@ -33,7 +35,7 @@ _MOMENT: Final = Reads("time", _read_moment)
 @command()
 def freeze(
     session: Session,
-    name: str | None,
+    name: str | None = arg("[ROUTE]"),
     *,
     everywhere: bool = opt("All routes.", "--all"),
     starts_at: datetime | None = opt("When it begins. [default: now]", "--from", type=_MOMENT),
@@ -45,7 +47,7 @@ def freeze(
 ) -> None:
     """Freeze a route: no canary opens, advances or is promoted.
 
-    Evals, approvals and shadows go on; rollback, abort and kill switch work.
+    Evals, approvals and shadows continue; rollback, abort and kill switch still work.
     """
     if (name is None) is not everywhere:
         raise InputError("name one route, or give --all")
@@ -53,29 +55,33 @@ def freeze(
         ends_at = (starts_at or session.installation.clock.now()) + lasts
     elif ends_at is None or lasts is not None:
         raise InputError("give one of --until and --for")
-    wanted = freezes.FreezeRequest(name, ends_at, reason, starts_at)
-    made = session.decide(freezes.add_freeze, wanted)
+    request = freezes.FreezeRequest(name, ends_at, reason, starts_at)
+    added = session.decide(freezes.add_freeze, request)
     scope = "all routes are" if name is None else f"route {name} is"
     output.answer(
-        made,
-        made.id,
-        advice=f"{scope} frozen from {timestamp(made.starts_at)} until "
-        f"{timestamp(made.ends_at)} UTC: `swapgate route unfreeze {made.id}`",
+        added,
+        added.id,
+        advice=f"{scope} frozen from {timestamp(added.starts_at)} until "
+        f"{timestamp(added.ends_at)} UTC. To end it: `swapgate route unfreeze {added.id}`",
     )
 
 
 @command()
 def unfreeze(session: Session, freeze_id: str = arg("ID"), *, reason: str = REASON) -> None:
-    """End a freeze early. The proposer of a swap that it holds back cannot do this."""
+    """End a freeze early. A person whose proposal waits for the freeze cannot end it."""
+    began = session.installation.clock.now()
     record = session.decide(freezes.lift_freeze, freeze_id, reason=reason)
-    output.answer(record, f"lifted {freeze_id}")
+    ended = record.ended_at < began
+    at = timestamp(record.ended_at)
+    text = f"{freeze_id} had already ended, at {at} UTC" if ended else f"lifted {freeze_id}"
+    output.answer(record, text)
 
 
 @command(name="freezes")
 def list_freezes(session: Session, *, page_request: PageRequest = PAGE) -> None:
     """List the freezes that people set, newest first.
 
-    Weekly freezes of the file go to stderr.
+    Prints the file's weekly freezes on stderr.
     """
     found = session.context.store.lists.freezes(page_request)
     now = session.installation.clock.now()
@@ -93,58 +99,60 @@ def list_freezes(session: Session, *, page_request: PageRequest = PAGE) -> None:
             "BY": record.actor,
             "REASON": record.reason,
         },
-        empty="nobody has set a freeze yet",
+        empty="no freeze has been set yet",
     )
 
 
 @click.group("break-glass")
 def break_glass() -> None:
-    """Serve a route without proof: two people, a reason and an expiry."""
+    """Serve a route without proof: needs two people, a reason and an expiry."""
 
 
 @command(break_glass)
 def propose(
     session: Session,
-    name: str,
-    target: str,
+    name: str = ROUTE,
+    target: str = arg("TARGET"),
     *,
-    lasts: timedelta = opt("Duration: 2h, at most 7d. Then the former model returns.", "--for"),
+    lasts: timedelta = opt(
+        "Duration: 2h, at most 7d. Then the previous model returns.", "--for"
+    ),
     reason: str = REASON,
-    through_freeze: bool = opt("Also while the route is frozen; else refused."),
+    through_freeze: bool = opt("Propose even if the route is frozen."),
 ) -> None:
-    """Ask that TARGET serve without proof. Nothing changes before a second person confirms."""
-    wanted = broken.BreakGlassRequest(name, target, reason, lasts, through_freeze)
-    made = broken.propose_break_glass(
-        session.context_with_providers, session.deciding_actor, wanted
+    """Propose that TARGET serve without proof. A second person must confirm it."""
+    request = broken.BreakGlassRequest(name, target, reason, lasts, through_freeze)
+    proposed = broken.propose_break_glass(
+        session.context_with_providers, session.deciding_actor, request
     )
-    last = timestamp(made.confirm_by)
+    last = timestamp(proposed.confirm_by)
     output.answer(
-        made,
-        made.id,
-        advice=f"a second person, an admin, confirms it before {last} UTC: `swapgate route "
-        f"break-glass confirm {made.id}`",
+        proposed,
+        proposed.id,
+        advice=f"a second admin must confirm it before {last} UTC: `swapgate route "
+        f"break-glass confirm {proposed.id}`",
     )
 
 
 @command(break_glass)
 def confirm(session: Session, id_: str = arg("ID")) -> None:
-    """Let the target serve, as the second person. The person who asked for it cannot."""
-    made = session.decide(broken.confirm_break_glass, id_)
-    until = timestamp(made.expires_at)
-    text = f"route {made.route} is served without proof until {until} UTC ({made.id})"
-    output.answer(made, text)
+    """Confirm a break-glass, as the second person; then the target serves."""
+    confirmed = session.decide(broken.confirm_break_glass, id_)
+    until = timestamp(confirmed.expires_at)
+    text = f"route {confirmed.route} is served without proof until {until} UTC ({confirmed.id})"
+    output.answer(confirmed, text)
 
 
 @command(break_glass)
 def end(session: Session, id_: str = arg("ID"), *, reason: str = REASON) -> None:
-    """End it before its time: the former model returns at once. One person is enough."""
-    made = session.decide(broken.end_break_glass, id_, reason=reason)
-    output.answer(made, f"{made.id} has ended")
+    """End a break-glass early: the previous model returns at once. One person is enough."""
+    ended = session.decide(broken.end_break_glass, id_, reason=reason)
+    output.answer(ended, f"{ended.id} has ended")
 
 
 @command(break_glass, "list")
 def list_break_glasses(session: Session, *, page_request: PageRequest = PAGE) -> None:
-    """List those that were asked for, newest first."""
+    """List all break-glasses, newest first."""
     found = session.context.store.lists.break_glasses(page_request)
     names = queries.load_target_names(session.context, {record.target for record in found})
     output.listing(
@@ -158,7 +166,7 @@ def list_break_glasses(session: Session, *, page_request: PageRequest = PAGE) ->
             "BY": " and ".join(filter(None, (record.proposer, record.confirmer))),
             "REASON": record.reason,
         },
-        empty="nobody asked for a break-glass yet",
+        empty="no break-glass has been proposed yet",
     )
 
 
@@ -174,43 +182,49 @@ def throw(
     *,
     route: str | None = opt("Only this route. [default: all routes]", metavar="ROUTE"),
     lasts: timedelta | None = opt(
-        "Duration: 90s, 30m, 2h, 1d. [default: until it is lifted]", "--for"
+        "Duration: 90s, 30m, 2h, 1d. [default: until `switch lift`]", "--for"
     ),
     reason: str = REASON,
 ) -> None:
-    """Send all requests to one provider, or to one target (by id or provider/model).
+    """Force one provider or one target (by id or provider/model), for all routes or for one.
 
-    In force within two seconds. A route without the provider or target keeps its plan.
-    `avoid:provider:NAME` and `avoid:target:ID` take it out instead.
+    Routers apply the switch within two seconds. A route without the provider or target keeps
+    its plan. `avoid:provider:NAME` and `avoid:target:ID` take it out instead.
     """
-    wanted = kill_switch.SwitchRequest(parse_force(force), reason, route, lasts)
-    made = session.decide(kill_switch.throw_switch, wanted, source=SwitchSource.CLI)
+    request = kill_switch.SwitchRequest(parse_force(force), reason, route, lasts)
+    thrown = session.decide(kill_switch.throw_switch, request, source=SwitchSource.CLI)
     scope = "all routes" if route is None else f"route {route}"
     until = (
-        f"until {timestamp(made.expires_at)} UTC" if made.expires_at else "until it is lifted"
+        f"until {timestamp(thrown.expires_at)} UTC"
+        if thrown.expires_at
+        else "until it is lifted"
     )
-    lift_it = f"`swapgate switch lift {made.id}`"
-    said = f"{made.force.text} for {scope} {until}: {lift_it}"
-    output.answer(made, made.id, advice=said)
-    preview = kill_switch.preview_switch(session.context, made.force, made.route)
+    advice = f"{thrown.force.text} for {scope} {until}: `swapgate switch lift {thrown.id}`"
+    output.answer(thrown, thrown.id, advice=advice)
+    preview = kill_switch.preview_switch(session.context, thrown.force, thrown.route)
     kept = () if session.json else preview.unaffected
     if kept:
         names = ", ".join(kept)
-        output.note(f"these routes may use nothing of it and keep their plans: {names}")
+        output.note(f"these routes cannot use it, so they keep their plans: {names}")
 
 
 @command(switch)
 def lift(session: Session, switch_id: str = arg("ID"), *, reason: str = REASON) -> None:
-    """End a switch: routers go back to their plans within two seconds."""
+    """Lift a switch: routers return to their plans within two seconds."""
+    began = session.installation.clock.now()
     record = session.decide(kill_switch.lift_switch, switch_id, reason=reason)
-    output.answer(record, f"lifted {switch_id}")
+    text = f"lifted {switch_id}"
+    if record.lifted_at is not None and record.lifted_at < began:
+        at = timestamp(record.lifted_at)
+        text = f"{switch_id} was already lifted by {record.lifted_by}, at {at} UTC"
+    output.answer(record, text)
 
 
 @command(switch, "list")
 def list_switches(session: Session, *, page_request: PageRequest = PAGE) -> None:
-    """List the switches of command line and API, the newest first.
+    """List the switches that people threw, newest first.
 
-    Switches of the file and of SWAPGATE_FORCE go to stderr.
+    Prints switches of the file and of SWAPGATE_FORCE on stderr.
     """
     switches = session.context.store.lists.switches(page_request)
     now = session.installation.clock.now()
@@ -229,7 +243,7 @@ def list_switches(session: Session, *, page_request: PageRequest = PAGE) -> None
             "SINCE": timestamp(record.switch.created_at),
             "REASON": record.switch.reason,
         },
-        empty="no switch was thrown yet: every route follows its plan",
+        empty="no switch has been thrown yet: every route follows its plan",
     )
 
 

@@ -145,36 +145,37 @@ def add(
         metavar="URL",
         default="",
     ),
-    asks: bool = opt(
-        "Ask a gateway, an own server or a simulator for its models. [default: discover]",
+    discovers: bool = opt(
+        "Ask a gateway, self-hosted server or simulator for its models. [default: discover]",
         "--discover/--no-discover",
         default=True,
     ),
 ) -> None:
     """Register a target. Its id is a hash of its content and settings.
 
-    A PROVIDER that is a kind's name, such as `openrouter`, is added where it is missing.
+    If PROVIDER is a known kind, such as `openrouter`, the command adds a missing provider.
     """
     seed = requested_target(name, settings)
-    made = registered_providers.register_with_provider(
+    registered = registered_providers.register_with_provider(
         session.context_with_providers, session.actor, seed, api_base=api_base
     )
-    output.record(made.target, [("target", made.target.name), ("id", made.target.id)])
-    has_key = bool(provider_secrets.keys_of_provider(session.context, made.provider))
-    lacks_key = made.needs_key and not has_key
-    if made.added:
-        output.note(_added(made.provider, lacks_key=lacks_key))
-    if asks and not lacks_key:
-        unlisted = discovery.describe_unlisted(session.context, session.actor, made.target)
+    target = registered.target
+    output.record(target, [("target", target.name), ("id", target.id)])
+    has_key = bool(provider_secrets.keys_of_provider(session.context, registered.provider))
+    lacks_key = registered.needs_key and not has_key
+    if registered.added:
+        output.note(_added(registered.provider, lacks_key=lacks_key))
+    if discovers and not lacks_key:
+        unlisted = discovery.describe_unlisted(session.context, session.actor, target)
         if unlisted:
             output.note(unlisted)
 
 
 @command(model)
 def discover(session: Session, provider: str = arg("PROVIDER")) -> None:
-    """Read the models that a provider lists at its /models, and keep them with the date.
+    """Read and store the models that a provider lists at its /models.
 
-    `model match` and `model list --all` know them from then on.
+    From then on, `model match` and `model list --all` know these models.
     """
     ctx = session.context_with_providers
     listed = discovery.discover_models(ctx, session.actor, provider)
@@ -189,23 +190,23 @@ def discover(session: Session, provider: str = arg("PROVIDER")) -> None:
         as_document=lambda _: listed,
     )
     if listed.left_out and not session.json:
-        output.note(f"{listed.left_out} entries are left out: they have no name of a model")
+        output.note(f"left out {listed.left_out} entries that do not name a model")
 
 
 def _added(provider: Provider, *, lacks_key: bool) -> str:
-    said = f"added provider {provider.name} at {provider.api_base}"
+    text = f"added provider {provider.name} at {provider.api_base}"
     if not lacks_key:
-        return said
+        return text
     variable = provider.api_key_env
     return (
-        f"{said}; it needs a key, and {variable} is not set: `swapgate provider key set "
+        f"{text}; it needs a key, but {variable} is not set: run `swapgate provider key set "
         f"{provider.name}`, or put {variable} into `.env` and send the router a SIGHUP"
     )
 
 
 @command(model, "resolve")
 def resolve_name(session: Session, name: str) -> int:
-    """Show which provider a model's name resolves to, rule by rule; exit code 1 when none."""
+    """Show, rule by rule, the provider that a model name resolves to; exit code 1 if none."""
     reading = _read(session, name)
     if not output.documented(reading):
         output.table(
@@ -219,7 +220,7 @@ def resolve_name(session: Session, name: str) -> int:
 
 @command(model, "search")
 def search_models(session: Session, words: tuple[str, ...] = arg(required=True)) -> None:
-    """Find models in the catalogue, of all kinds of providers, by parts of their names."""
+    """Find models of all provider kinds in the catalogue, by parts of their names."""
     show_entries(
         named_models.search_catalogue(session.context, words),
         empty="no such model; `catalogue:` in swapgate.yaml adds one",
@@ -228,9 +229,9 @@ def search_models(session: Session, words: tuple[str, ...] = arg(required=True))
 
 @command(model, "match")
 def match_name(session: Session, name: str) -> int:
-    """Find the model that a loose name means: "gemini flash", "opus 4.7".
+    """Find the model for an approximate name: "gemini flash", "opus 4.7".
 
-    Exit code 1 when nothing fits, 6 when several families fit equally well.
+    Exit code 1 if no model fits, 6 if several families fit equally well.
     """
     reading = _read(session, name)
     if not output.documented(reading):
@@ -265,10 +266,10 @@ def probe(
         default=60.0,
     ),
 ) -> int:
-    """Send one short real chat request to a target; exit code 1 when it fails.
+    """Send a short real chat request to a target; exit code 1 if it fails.
 
-    It also tries a local server's Responses and Messages endpoints, and an embedding where a
-    chat is refused. TARGET is an id or a model's name, registered or not.
+    Also tries a local server's Responses and Messages endpoints, and an embedding if the server
+    refuses a chat. TARGET is an id or a model's name, registered or not.
     """
     from harness.app.doctor import provider_requests  # noqa: PLC0415 - `--help` stays quick
 

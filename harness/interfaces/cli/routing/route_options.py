@@ -1,4 +1,4 @@
-"""`swapgate route settings`, and options that other commands share with it."""
+"""`swapgate route settings`, and options that it shares with other commands."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from harness.config.routing import target_seed
 from harness.frame.errors import InputError
 from harness.gate.suite_plan import SuiteRole
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import Reads, command, opt, taken_from
+from harness.interfaces.cli.frame.command import ROUTE, Reads, command, opt, taken_from
 from harness.interfaces.cli.frame.session import Session
 from harness.proposals.candidates import candidate_rounds
 from harness.providers.target import RequestPatch, Target
@@ -35,33 +35,37 @@ from harness.routing.table import (
 @dataclass(frozen=True, kw_only=True)
 class TargetOptions:
     parameters: tuple[str, ...] = opt(
-        "A default body field, which a client's own value wins over; may be repeated.",
+        "Default body field, which a client's value overrides; may be repeated.",
         "--param",
         metavar="KEY=VALUE",
     )
     patched: tuple[str, ...] = opt(
-        "A body field set whatever the client sent; may be repeated.",
+        "Body field that overrides the client's value; may be repeated.",
         "--patch-param",
         metavar="KEY=VALUE",
     )
-    prompt_addendum: str = opt("Appended to the system message.", metavar="TEXT", default="")
-    response_format: str | None = opt("Replaces the client's response_format.", metavar="JSON")
+    prompt_addendum: str = opt(
+        "Text appended to the system message.", metavar="TEXT", default=""
+    )
+    response_format: str | None = opt(
+        "Replacement of the client's response_format.", metavar="JSON"
+    )
 
 
 def requested_target(name: str, options: TargetOptions) -> Target:
-    """Reads a target from name and options. Raises InputError for a name, BadParameter."""
-    plainly = target_seed(name)
+    """Builds a target from name and options. Raises InputError, BadParameter."""
+    plain = target_seed(name)
     patch = RequestPatch(
         parameters=body_fields("--patch-param", options.patched),
         prompt_addendum=options.prompt_addendum,
         response_format=_object("--response-format", options.response_format),
     )
     own = body_fields("--param", options.parameters)
-    return Target(plainly.provider, plainly.model, own, patch)
+    return Target(plain.provider, plain.model, own, patch)
 
 
 def body_fields(option: str, given: tuple[str, ...]) -> dict[str, object]:
-    """KEY=VALUE as a body field: VALUE is read as JSON where it is JSON, else as text."""
+    """Parses KEY=VALUE pairs as body fields. VALUE is JSON, or else text."""
     fields: dict[str, object] = {}
     for value in given:
         key, equals, text = value.partition("=")
@@ -87,7 +91,7 @@ def _object(option: str, text: str | None) -> dict[str, object] | None:
         raise click.BadParameter(f"not JSON: {error}", param_hint=option) from None
     if not isinstance(value, dict):
         raise click.BadParameter(
-            'a JSON object is needed, like {"type": "json_object"}', param_hint=option
+            'must be a JSON object, such as {"type": "json_object"}', param_hint=option
         )
     return value
 
@@ -109,7 +113,7 @@ def _read_weighted_suite(text: str) -> RouteSuite:
 
 
 _WEIGHTED: Final = Reads("suite", _read_weighted_suite)
-_PRIMARY: Final = "Primary suite: decides the claim. Several count as a weighted mean."
+_PRIMARY: Final = "Primary suite, which decides the claim. Several count as a weighted mean."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +127,7 @@ class SuiteOptions:
         metavar="SUITE",
     )
     guards: tuple[str, ...] = opt(
-        "Suite that rejects a candidate shown to be worse; may be repeated.",
+        "Suite that rejects a candidate that is shown to be worse; may be repeated.",
         "--guard-suite",
         metavar="SUITE",
     )
@@ -135,8 +139,8 @@ class SuiteOptions:
         for role, chosen in zip(ORDER, (self.primaries, required, guards), strict=True):
             if chosen:
                 names = {suite.suite for suite in chosen}
-                others = (e for e in suites if e.role is not role and e.suite not in names)
-                suites = (*others, *chosen)
+                kept = (e for e in suites if e.role is not role and e.suite not in names)
+                suites = (*kept, *chosen)
         return tuple(sorted(suites, key=lambda suite: ORDER.index(suite.role)))
 
 
@@ -165,7 +169,7 @@ class SettingsOptions:
         "high: only fallbacks marked capable may answer. New routes: low."
     )
     on_content_policy: OnContentPolicy | None = opt(
-        "The next step after a provider's content filter refuses. New routes: fail."
+        "Next step if a provider's content filter refuses. New routes: fail."
     )
     keep_warm_bps: int | None = opt(
         "Share of requests that keeps each later provider warm: 1%. New routes: 0%.",
@@ -174,11 +178,11 @@ class SettingsOptions:
         metavar="SHARE",
     )
     side_effects: bool | None = opt(
-        "Its tools have side effects: no shadow, no keep-warm.",
+        "The route's tools have side effects: no shadow, no keep-warm.",
         "--side-effects/--no-side-effects",
     )
     data_class: str | None = opt(
-        "Data class of its traffic, which limits its providers; '' for none.", metavar="NAME"
+        "Data class of the traffic, which limits the providers; '' for none.", metavar="NAME"
     )
     task: str | None = opt(
         "Serve requests with the header x-swapgate-task: NAME.", metavar="NAME"
@@ -190,10 +194,11 @@ class SettingsOptions:
         metavar="SHARE",
     )
     capture_per_day: int | None = opt(
-        f"Kept at most, by UTC day. A new route's: {_NEW.capture_per_day}.", metavar="N"
+        f"Maximum captures per UTC day. A new route's: {_NEW.capture_per_day}.", metavar="N"
     )
     capture_keep_days: float | None = opt(
-        f"Deleted after that. A new route's: {_NEW.capture_keep_days:g}.", metavar="DAYS"
+        f"Days until a capture is deleted. A new route's: {_NEW.capture_keep_days:g}.",
+        metavar="DAYS",
     )
     copy_max_bytes: int | None = opt(
         "Largest request or answer to capture, mirror or judge. A new route's: "
@@ -201,18 +206,18 @@ class SettingsOptions:
         metavar="BYTES",
     )
     total_timeout_s: float | None = opt(
-        f"A request's whole budget. A new route's: {_NEW.total_timeout_s:g}.",
+        f"Time limit of a whole request. A new route's: {_NEW.total_timeout_s:g}.",
         "--timeout",
         metavar="SECONDS",
     )
     first_token_timeout_s: float | None = opt(
-        "Limit for a stream's first output. 0 (default): the model's, or the router's.",
+        "Time limit for a stream's first output. 0 (default): the model's or router's limit.",
         "--first-token-timeout",
         metavar="SECONDS",
     )
     first_byte_timeout_s: float | None = opt(
-        "Limit for a plain answer to begin. 0 (default): the model's, the router's, or "
-        "measured.",
+        "Time limit for the start of a plain answer. 0 (default): the model's, the router's or "
+        "a measured limit.",
         "--first-byte-timeout",
         metavar="SECONDS",
     )
@@ -223,10 +228,10 @@ class SettingsOptions:
         "skip: leave out stream events that cannot be parsed. New routes: fail."
     )
     on_empty_answer: OnEmptyAnswer | None = opt(
-        "accept: an answer that says nothing is no failure. New routes: fail."
+        "accept: an empty answer is not a failure. New routes: fail."
     )
     overrides: tuple[tuple[RequestKind, str], ...] = opt(
-        "Which route answers requests of the kind "
+        "Route that answers requests of the kind "
         f"({', '.join(RequestKind)}); KIND= for none. May be repeated.",
         "--override",
         type=Reads("override", _read_override),
@@ -234,17 +239,17 @@ class SettingsOptions:
     )
     description: str | None = opt("Purpose of the route.")
     candidates: tuple[str, ...] = opt(
-        "Model or pattern that its suites measure: 'openai/gpt-5*', "
+        "Model or pattern that the route's suites measure: 'openai/gpt-5*', "
         "'openrouter/*:price<0.5'; '' for none. May be repeated.",
         "--candidates",
         metavar="PROVIDER/MODEL",
     )
-    every: str | None = opt("When they are measured, in UTC: '0 3 * * 1'.", metavar="CRON")
+    every: str | None = opt("Schedule of the candidates, in UTC: '0 3 * * 1'.", metavar="CRON")
     budget_usd: float | None = opt(
-        "Most US dollars for a round.", "--round-budget", metavar="USD"
+        "Maximum cost of a round in US dollars.", "--round-budget", metavar="USD"
     )
     on_better: OnBetter | None = opt(
-        "The step after a candidate passed. A new schedule's: propose."
+        "Next step after a candidate passes. A new schedule's: propose."
     )
     prefer: Preference | None = opt("Claim of a candidate. A new schedule's: better.")
 
@@ -290,18 +295,18 @@ _EXAMPLE: Final = "--candidates 'openai/gpt-5*' --every '0 3 * * 1' --round-budg
 @command()
 def settings(
     session: Session,
-    name: str,
+    name: str = ROUTE,
     *,
     options: SettingsOptions = taken_from(SettingsOptions),
     suites: SuiteOptions = taken_from(SuiteOptions),
-    reason: str = opt("Why; another policy needs a reason.", default=""),
+    reason: str = opt("Reason; required for another policy.", default=""),
 ) -> None:
-    """Change a route's settings; options that are not given stay unchanged."""
+    """Change a route's settings. Settings without an option stay unchanged."""
 
     def changed(before: RouteSettings) -> RouteSettings:
         return options.over(before, suites.over(before.suites))
 
-    made = session.decide(routes.change_settings, name, changed, reason=reason)
-    judged = candidate_rounds.judge_route(session.context, made)
-    text = f"route {name} is at version {made.version}"
+    route = session.decide(routes.change_settings, name, changed, reason=reason)
+    judged = candidate_rounds.judge_route(session.context, route)
+    text = f"route {name} is at version {route.version}"
     output.answer(judged, text, advice="\n".join(judged.faults))

@@ -21,6 +21,7 @@ from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     PAGE,
     REASON,
+    ROUTE,
     arg,
     command,
     opt,
@@ -63,7 +64,7 @@ for _command in (
 
 @command(route, "list")
 def list_routes(session: Session, *, page_request: PageRequest = page_of(50)) -> None:
-    """List the routes; those that wait for a person come first."""
+    """List the routes; routes that wait for a person come first."""
     statuses = route_queries.load_page(session.context, page_request)
     output.listing(
         statuses,
@@ -75,7 +76,7 @@ def list_routes(session: Session, *, page_request: PageRequest = page_of(50)) ->
             "OPEN PROPOSAL": _proposal(status),
             "LAST VERDICT": status.last_verdict.words if status.last_verdict else None,
         },
-        empty="no routes yet: `swapgate route create` makes one",
+        empty="no routes yet: `swapgate route create` creates one",
         as_document=lambda rows: [as_json(status) for status in rows],
     )
     for status in () if session.json else statuses:
@@ -113,18 +114,18 @@ def create(
     *,
     incumbent: str = opt("Id or PROVIDER/MODEL.", metavar="TARGET"),
     fallbacks: tuple[str, ...] = opt(
-        "Fallback when the incumbent fails; may be repeated, in order.",
+        "Fallback if the incumbent fails; may be repeated, in order.",
         "--fallback",
         metavar="TARGET",
     ),
     capable: tuple[str, ...] = opt(
-        "Fallback that may answer when the stakes are high.", metavar="TARGET"
+        "Fallback that may answer on a route of high stakes.", metavar="TARGET"
     ),
     suites: NewRouteSuites = taken_from(NewRouteSuites),
     options: SettingsOptions = taken_from(SettingsOptions),
 ) -> None:
-    """Create a route. Its first targets are its baseline: later ones need proof."""
-    made = routes.create_route(
+    """Create a route. Its first targets are its baseline; later targets need proof."""
+    created = routes.create_route(
         session.context_with_providers,
         session.deciding_actor,
         name,
@@ -133,14 +134,14 @@ def create(
         capable=capable,
         settings=options.over(RouteSettings(), suites.over()),
     )
-    judged = candidate_rounds.judge_route(session.context_with_providers, made)
-    text = f"route {made.name} is served by {_name_incumbent(session, made)}"
+    judged = candidate_rounds.judge_route(session.context_with_providers, created)
+    text = f"route {created.name} is served by {_name_incumbent(session, created)}"
     output.answer(judged, text, advice="\n".join(judged.faults))
 
 
 @command(route)
-def show(session: Session, name: str) -> None:
-    """Show one route: targets, settings, open proposals, measured figures."""
+def show(session: Session, name: str = ROUTE) -> None:
+    """Show a route: targets, settings, open proposal and measured figures."""
     status = route_queries.load_status(session.context, name)
     figures = scorecard.build_scorecard(session.context, name)
     if output.documented({**as_json(status), "measured": figures}):
@@ -163,8 +164,8 @@ def show(session: Session, name: str) -> None:
 
 
 @command(route)
-def history(session: Session, name: str, *, page_request: PageRequest = PAGE) -> None:
-    """Show the route's versions, the newest first."""
+def history(session: Session, name: str = ROUTE, *, page_request: PageRequest = PAGE) -> None:
+    """Show the route's versions, newest first."""
     records = queries.list_route_versions(session.context, name, page_request)
     names = queries.load_target_names(
         session.context, {record.route.incumbent for record in records}
@@ -190,18 +191,18 @@ def history(session: Session, name: str, *, page_request: PageRequest = PAGE) ->
 @command(route)
 def diff(
     session: Session,
-    name: str,
+    name: str = ROUTE,
     older: int | None = arg("[V1]"),
     newer: int | None = arg("[V2]"),
 ) -> None:
-    """Show what changed from version V1 to V2, and where the file says something else.
+    """Show the changes from version V1 to V2, and where the file differs.
 
-    V2 is the newest unless given, V1 the one before V2.
+    By default, V2 is the newest version, and V1 the version before V2.
     """
     context = session.context
     last = queries.load_route_version(context, name, newer)
-    wanted = older if older is not None else max(1, last.route.version - 1)
-    first = queries.load_route_version(context, name, wanted)
+    version = older if older is not None else max(1, last.route.version - 1)
+    first = queries.load_route_version(context, name, version)
     changed = routes.describe_difference(first.route, last.route)
     filed = [
         str(difference)
@@ -237,14 +238,14 @@ def _named(text: str, names: Mapping[str, str]) -> str:
 @command(route)
 def rollback(
     session: Session,
-    name: str,
+    name: str = ROUTE,
     *,
     to_version: int | None = opt(
         "Version whose incumbent to restore. [default: the previous incumbent]", metavar="N"
     ),
     reason: str = REASON,
 ) -> None:
-    """Restore a former incumbent. Needs no proof; ends a live canary."""
+    """Restore a previous incumbent. Needs no proof, and ends a live canary."""
     found = session.decide(operations.roll_back, name, to_version=to_version, reason=reason)
     output.answer(found, f"route {name} is served by {_name_incumbent(session, found)} again")
 
@@ -255,15 +256,15 @@ def _name_incumbent(session: Session, route: Route) -> str:
 
 
 @command(route, "candidates")
-def list_candidates(session: Session, name: str) -> None:
-    """Show every model that the route's suites measured, best first, and the next round."""
+def list_candidates(session: Session, name: str = ROUTE) -> None:
+    """Show the models that the route's suites measured, best first, and the next round."""
     board = load_leaderboard(session.context, name)
     if output.documented(board):
         return
     output.table_of(
         board.rows,
         _cells,
-        empty="no candidate was measured on the suites of this route, as they are, yet",
+        empty="no candidate has been measured on this route's present suites yet",
     )
     if any(row.is_cheapest_so_good for row in board.rows):
         output.note("* no other model is both better and cheaper")
@@ -309,13 +310,15 @@ def _print_next(board: Leaderboard) -> None:
         at = f"once it is free ({board.obstacle})"
     plan = board.next_round
     output.paragraph(f"schedule: {board.schedule}")
-    measured = ", ".join(f"{one.name} ({format_usd(one.cost_usd)})" for one in plan.measured)
+    measured = ", ".join(
+        f"{candidate.name} ({format_usd(candidate.cost_usd)})" for candidate in plan.measured
+    )
     output.paragraph(
         f"next round, {at}: {measured}; about {format_usd(plan.cost_usd)} in all"
         if measured
-        else f"next round, {at}: nothing new"
+        else f"next round, {at}: no new candidate"
     )
-    for one in plan.waiting:
-        output.paragraph(f"waits: {one.name}: {one.remark}")
+    for candidate in plan.waiting:
+        output.paragraph(f"waits: {candidate.name}: {candidate.remark}")
     for warning in plan.warnings:
         output.paragraph(warning)

@@ -66,7 +66,7 @@ def route_traffic(
 ) -> None:
     """Show whether callers get answers: requests, errors, and figures of each target.
 
-    Of all routes, those with most errors first, or of ROUTE.
+    Without ROUTE: all routes, those with most errors first.
     """
     context = session.context
     if name:
@@ -118,8 +118,8 @@ def _print(traffic: _Traffic) -> None:
     click.echo(f"{answer}.\n{note}")
     if (quiet := report.quiet_since) is not None:
         output.note(
-            f"no request was recorded since {timestamp(quiet)} UTC: either nobody "
-            "asks, or the router does not reach the database (`swapgate doctor`)"
+            f"no request was recorded since {timestamp(quiet)} UTC: either no client sends "
+            "requests, or the router cannot reach the database (`swapgate doctor`)"
         )
     if report.routes:
         click.echo()
@@ -149,7 +149,7 @@ def _print(traffic: _Traffic) -> None:
                 "LAST": format_age(reason.last, report.now),
             },
         )
-        output.note("`swapgate route failovers` lists them one by one")
+        output.note("`swapgate route failovers` lists each failover")
 
 
 def _target_cells(row: TargetTraffic) -> dict[str, object]:
@@ -171,9 +171,9 @@ def list_failovers(
     since: timedelta = opt("How far back: 90s, 30m, 2h, 1d.", default="1d"),
     page_request: PageRequest = PAGE,
 ) -> None:
-    """List failovers: which target a request left, and why; the newest first.
+    """List failovers, newest first: the target that failed, and why.
 
-    With `--json` it has the sentences of providers, redacted.
+    `--json` includes the providers' messages, redacted.
     """
     failovers = queries.list_failovers(
         session.context,
@@ -193,20 +193,22 @@ def list_failovers(
             "STATUS": failover.status,
             "CODE": f"{failover.code} at {failover.place}" if failover.place else failover.code,
             "MS": round(failover.latency_ms),
-            "ASKED NEXT": failover.next_target or "nobody",
+            "ASKED NEXT": failover.next_target or "no target",
             "USER": failover.user,
             "SHAPE": failover.shape,
             "REQUEST": failover.request,
         },
-        empty="no request left a target in that time",
+        empty="no failover in that time",
     )
 
 
 @command(name="measured")
-def route_measured(session: Session, name: str | None, *, watched: bool = WATCH) -> None:
-    """Show measured quality, cost, latency and failures of every route, or of NAME.
+def route_measured(
+    session: Session, name: str | None = arg("[ROUTE]"), *, watched: bool = WATCH
+) -> None:
+    """Show measured quality, cost, latency and failures of every route, or of ROUTE.
 
-    Cost and failures are of 30 days at most; latency is of the last day.
+    Cost and failures cover at most 30 days; latency covers the last day.
     """
     context = session.context
 
@@ -235,7 +237,7 @@ def _measured_line(row: RouteScorecard) -> str:
 
 def _print_measured(found: Sequence[RouteScorecard]) -> None:
     output.table_of(
-        found, _traffic_cells, empty="no routes yet: `swapgate route create` makes one"
+        found, _traffic_cells, empty="no routes yet: `swapgate route create` creates one"
     )
     if found:
         click.echo()
@@ -261,16 +263,16 @@ def _traffic_cells(row: RouteScorecard) -> dict[str, object]:
 
 
 def _month(route_scorecard: RouteScorecard) -> str | None:
-    """Unknown where less than a day of traffic is recorded."""
+    """Returns the monthly cost; None without recorded requests."""
     if not route_scorecard.bill.requests:
         return None
     return format_month_usd(route_scorecard.month_usd)
 
 
-def requests(route_scorecard: RouteScorecard, what: str = " requests") -> str:
+def requests(route_scorecard: RouteScorecard, noun: str = " requests") -> str:
     bill = route_scorecard.bill
     window = format_estimate(bill.window_s)
-    return f"{bill.requests:,}{what} in {window}" if bill.requests else "0"
+    return f"{bill.requests:,}{noun} in {window}" if bill.requests else "0"
 
 
 def _seconds(ms: float | None) -> str | None:
@@ -296,4 +298,4 @@ def _score_cells(row: RouteScorecard, score: SuiteScore) -> dict[str, object]:
 def _when(score: SuiteScore) -> str:
     if score.measured_at is None:
         return "never"
-    return timestamp(score.measured_at) + ("" if score.current else ", of an older suite")
+    return timestamp(score.measured_at) + ("" if score.current else " (older suite)")
