@@ -21,7 +21,7 @@ SUITE: Final = opt(
 
 @click.group()
 def drift() -> None:
-    """The drift watch: do models still answer as before?"""
+    """The drift watch: whether models still answer as before."""
 
 
 @command(drift)

@@ -159,7 +159,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "Watch": {
         "alert": (".operations.audit", "Alerts: open faults, and who was notified."),
-        "drift": (".drift", "The drift watch: do models still answer as before?"),
+        "drift": (".drift", "The drift watch: whether models still answer as before."),
         "switch": (
             ".routing.holds",
             "The kill switch: force a provider or a target, or avoid it.",
