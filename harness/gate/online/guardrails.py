@@ -258,7 +258,7 @@ class UnitRule:
 
     block_size: int = 100  # admitted units
     missing_s: float = 600.0  # outcomes still open this long after the block closed are missing
-    period_s: float = 86_400.0  # after it every sticky key counts once more
+    period_s: float = 86_400.0  # after it every sticky key can count again
     began_s: float = 0.0  # start of the rollout, in seconds since 1970 UTC; 0 if unknown
     # rho, guardrails: tolerated ratios, of errors and of the other guardrails.
     rho: float = 1.0

@@ -165,7 +165,7 @@ OTHER_NAMES: Final = "(others)"
 
 @dataclass(frozen=True, slots=True)
 class AskedName:
-    """Counts a UTC day's requests that asked for something by name."""
+    """Counts a UTC day's requests for one model or feature."""
 
     # Without a route: a model, as the client called it. With a route: the endpoint, a colon,
     # and a feature that only the endpoint's own provider supports.

@@ -216,7 +216,7 @@ def _streams(
     ordered: Sequence[ObservationBlock], policy: CanaryPolicy, *, against: bool = False
 ) -> list[_Stream]:
     """Returns the stream of never-seen keys, which spans all periods, and a stream for each
-    period after the first, in which each key counts once more.
+    period after the first, in which each key can count again.
     """
     placed = list(enumerate(ordered))
     new = [(place, part) for place, block in placed if (part := block.of_new_keys)]

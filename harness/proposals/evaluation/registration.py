@@ -243,8 +243,8 @@ def _before(
 
 
 def _was_blind(tx: Transaction, proposal: Proposal, candidate: str) -> bool:
-    """Tells whether a proposal's verdict used no score, so that it could not pass and nobody
-    could choose `candidate` by its scores: the candidate is the same, or no answer has a score.
+    """Tells whether a proposal's verdict used no score and `candidate` was chosen without any:
+    the candidate is the same, or no answer has a score.
     """
     if proposal.open or proposal.verdict is None:
         return False

@@ -93,7 +93,7 @@ def _telling(answer: TellingAnswer, prompt: str) -> Iterator[str]:
 
 def describe_pins(report: Report) -> Iterator[str]:
     comparison = report.comparison
-    yield from ("", "## What was pinned", "")
+    yield from ("", "## Pinned versions", "")
     rows = [
         (
             cell(pin.name),

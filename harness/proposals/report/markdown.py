@@ -234,7 +234,7 @@ def _score(share: float | None) -> str:
 def _suites(report: Report) -> Iterator[str]:
     verdict = report.comparison.verdict
     rows = suite_rows(verdict) if verdict else [_open_row(p.side.plan) for p in report.suites]
-    yield from ("", "## What was compared", "")
+    yield from ("", "## Suites", "")
     yield from table(SUITE_HEADS, rows)
     yield ""
     yield "Differences are points of 100. A win is an item with a higher score."
