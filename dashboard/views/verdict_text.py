@@ -205,9 +205,9 @@ def claim_rows(
             "Claim": _claimed(option, estimate, titles if len(planned) > 1 else {}),
             "Items": _times(option.items, option.epochs),
             "Costs at most": labels.usd(option.cost_usd),
-            "Chance to pass if equal": labels.percent(option.if_equal, 0),
-            f"Chance if {points} points better": labels.percent(option.if_better, 0),
-            "Items for an 80 % chance": _times(option.enough.items, option.enough.epochs)
+            "Passes if equal": labels.percent(option.if_equal, 0),
+            f"Passes if {points} points better": labels.percent(option.if_better, 0),
+            "Items for 80 %": _times(option.enough.items, option.enough.epochs)
             if option.enough
             else f"over {estimate.advice.suite_items:,}",
         }
