@@ -289,7 +289,7 @@ def _outlook(request: submission.ProposalRequest) -> str:
         f"This would be the {terms.risk.text}.",
         *(f"Another person must approve it: {line}" for line in widening),
         *(f"{line}." for line in untaken),
-        f"The canary: {ramp.words}",
+        ramp.words,
         *(f"Option: {option}" for option in ramp.options),
     ):
         st.html(markup.note(line))
