@@ -108,13 +108,13 @@ def switch_question(request: ModelSwitchRequest, agent: str) -> str:
 
 def switch_facts(
     now_on: ModelFigures,
-    wanted: Iterable[ModelFigures],
+    candidates: Iterable[ModelFigures],
     omissions: Iterable[str] = (),
     tasks: Iterable[tuple[str, str]] = (),
 ) -> tuple[Fact, ...]:
     """Builds the facts that a request stores. tasks: task and model of each sub-task."""
     facts: list[tuple[str, str]] = []
-    for figures in wanted:
+    for figures in candidates:
         facts += [
             ("Model", figures.name),
             ("Price", figures.price_text),

@@ -119,9 +119,9 @@ def _prepare(
     # Sub-tasks do not get the conversation.
     context = () if tasks else messages
     models = tuple(dict.fromkeys(models))
-    wanted = [_wanted_target(ctx, tx, agent, model) for model in models]
-    _require_fit(ctx, tx, agent, context, wanted)
-    providers = dict.fromkeys(target.provider for target in wanted)
+    targets_requested = [_wanted_target(ctx, tx, agent, model) for model in models]
+    _require_fit(ctx, tx, agent, context, targets_requested)
+    providers = dict.fromkeys(target.provider for target in targets_requested)
     now = ctx.clock.now()
     request = ModelSwitchRequest(
         id=ctx.chance.token("sw_"),
@@ -137,7 +137,7 @@ def _prepare(
             _figures_now(ctx, tx, asking.model),
             [
                 load_figures(ctx, tx, target, "" if model.is_literal else model.text)
-                for model, target in zip(models, wanted, strict=True)
+                for model, target in zip(models, targets_requested, strict=True)
             ],
             [omission for name in providers for omission in list_omissions(context, name)],
             tasks,
@@ -172,10 +172,10 @@ def _require_fit(
     tx: Transaction,
     agent: Agent,
     messages: Sequence[SessionMessage],
-    wanted: Sequence[Target],
+    targets_requested: Sequence[Target],
 ) -> None:
     misfits: list[str] = []
-    for target in wanted:
+    for target in targets_requested:
         has = model_capabilities(ctx, targets.provider_of(tx, target), target.model)
         misfits += list_misfits(messages, has, tools=bool(agent.tools), target=target.name)
     if misfits:
@@ -232,8 +232,10 @@ def approve_switch(
         decided = _decide(ctx, tx, actor, request, SwitchState.APPROVED, reason)
         if not request.for_children:
             model = _approved_model(tx, request)
-            wanted = _wanted_target(ctx, tx, agent, model)
-            _require_fit(ctx, tx, agent, SessionMessages(tx).list(session.id), [wanted])
+            target_requested = _wanted_target(ctx, tx, agent, model)
+            _require_fit(
+                ctx, tx, agent, SessionMessages(tx).list(session.id), [target_requested]
+            )
             Sessions(tx).save(replace(session, model=model))
     return decided
 

@@ -66,14 +66,14 @@ class ToolServers:
 
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
         """Lists the named tools, without those of unavailable servers."""
-        wanted = {tool.name for tool in tools if tool.is_of_server(self._servers)}
-        servers = sorted({name.partition(".")[0] for name in wanted})
+        names = {tool.name for tool in tools if tool.is_of_server(self._servers)}
+        servers = sorted({name.partition(".")[0] for name in names})
         lists = await asyncio.gather(*(self._announced(server) for server in servers))
         return [
             offered
             for server, announced in zip(servers, lists, strict=True)
             for tool in announced
-            if wanted & {server, f"{server}.{tool.name}"}
+            if names & {server, f"{server}.{tool.name}"}
             if (offered := self._offer(server, tool)) is not None
         ]
 

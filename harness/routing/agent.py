@@ -47,12 +47,12 @@ def parse_routed_choice(
 
     Raises InputError for an empty text, and for an `auto` without an existing route.
     """
-    wanted = text.strip()
-    if not wanted:
+    name = text.strip()
+    if not name:
         raise InputError("model: it is empty; name a route, auto:ROUTE or PROVIDER:MODEL")
-    if wanted in routes:
-        return ModelChoice(wanted, ModelKind.ROUTE, route=wanted)
-    head, colon, rest = wanted.partition(":")
+    if name in routes:
+        return ModelChoice(name, ModelKind.ROUTE, route=name)
+    head, colon, rest = name.partition(":")
     if head != AUTO:
         return None
     route = rest if colon else default_route
@@ -60,7 +60,7 @@ def parse_routed_choice(
         raise InputError("model: auto needs a route to choose for; write auto:ROUTE")
     if route not in routes:
         raise InputError(f"model: there is no route {route!r}; name another one as auto:ROUTE")
-    return ModelChoice(wanted, ModelKind.AUTO, route=route)
+    return ModelChoice(name, ModelKind.AUTO, route=route)
 
 
 def literal_choice(text: str, target: str) -> ModelChoice:

@@ -130,5 +130,5 @@ def test_the_agent_is_told_of_every_end() -> None:
         "ben rejected the switch to sim/better: too dear. The model stays."
     )
     assert "in force from the next message" in text_of(SwitchState.APPROVED)
-    assert text_of(SwitchState.EXPIRED).startswith("Nobody decided")
-    assert "taken back" in text_of(SwitchState.CANCELLED)
+    assert text_of(SwitchState.EXPIRED).startswith("No person decided")
+    assert "was cancelled" in text_of(SwitchState.CANCELLED)

@@ -69,8 +69,8 @@ def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
 def throw_switch(who: CallerParam, body: SwitchBody) -> KillSwitch:
     """Throws a kill switch on every router within two seconds. Needs an approver."""
     lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
-    wanted = kill_switch.SwitchRequest(parse_force(body.force), body.reason, body.route, lasts)
-    return kill_switch.throw_switch(who.ctx, who.actor, wanted, source=SwitchSource.REST)
+    request = kill_switch.SwitchRequest(parse_force(body.force), body.reason, body.route, lasts)
+    return kill_switch.throw_switch(who.ctx, who.actor, request, source=SwitchSource.REST)
 
 
 freezes_router = APIRouter()
@@ -85,8 +85,8 @@ def list_freezes(who: CallerParam, piece: PathPart) -> Page[Freeze]:
 @endpoint(freezes_router, "POST", "/freezes", status=201)
 def add_freeze(who: CallerParam, body: FreezeBody) -> Freeze:
     """Freezes one or all routes: canaries neither start nor advance. Needs an approver."""
-    wanted = freezes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
-    return freezes.add_freeze(who.ctx, who.actor, wanted)
+    request = freezes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
+    return freezes.add_freeze(who.ctx, who.actor, request)
 
 
 break_glasses_router = APIRouter()
@@ -103,10 +103,10 @@ def propose_break_glass(who: CallerParam, body: BreakGlassBody) -> BreakGlass:
     """Requests that a target serve without proof. A second person must confirm it within an
     hour.
     """
-    wanted = broken.BreakGlassRequest(
+    request = broken.BreakGlassRequest(
         body.route, body.target, body.reason, timedelta(seconds=body.for_s), body.through_freeze
     )
-    return broken.propose_break_glass(who.ctx, who.actor, wanted)
+    return broken.propose_break_glass(who.ctx, who.actor, request)
 
 
 operation(

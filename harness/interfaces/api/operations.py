@@ -197,7 +197,7 @@ def list_policies(who: CallerParam) -> Page[Policy]:
 def create_key(who: CallerParam, body: KeyBody) -> NewKey:
     """Creates a management key with a role, or a data key without a role. Needs an admin."""
     role = Role[body.role.upper()] if body.role else None
-    made, text = keys.create_key(
+    key, text = keys.create_key(
         who.ctx,
         who.actor,
         body.name,
@@ -209,7 +209,7 @@ def create_key(who: CallerParam, body: KeyBody) -> NewKey:
         principal=body.principal,
         service=body.service,
     )
-    return NewKey(made, text)
+    return NewKey(key, text)
 
 
 @endpoint(router, "PUT", "/keys/{key}/limits")

@@ -187,7 +187,7 @@ class LinkBody(FallbackBody):
     waiver: WaiverBody | None = None
 
     @property
-    def wanted(self) -> FallbackRequest:
+    def request(self) -> FallbackRequest:
         waiver = self.waiver
         waive = (
             WaiverRequest(waiver.reason, timedelta(seconds=waiver.for_s)) if waiver else None
@@ -273,7 +273,7 @@ def create_route(who: CallerParam, body: RouteBody) -> JudgedRoute:
     """Creates a route, whose first models are its baseline. Needs an admin. faults: problems of
     its candidate schedule.
     """
-    made = routes.create_route(
+    created = routes.create_route(
         who.ctx,
         who.actor,
         body.name,
@@ -282,7 +282,7 @@ def create_route(who: CallerParam, body: RouteBody) -> JudgedRoute:
         capable=[entry.target for entry in body.chain if entry.capable],
         settings=body.over(RouteSettings()),
     )
-    return candidate_rounds.judge_route(who.ctx, made)
+    return candidate_rounds.judge_route(who.ctx, created)
 
 
 @endpoint(router, "GET", "/routes/{route}/diff")
@@ -304,17 +304,17 @@ def change_route(who: CallerParam, route: str, body: SettingsBody) -> JudgedRout
     """Changes a route's settings, but not its models. Needs an admin. faults: problems of its
     candidate schedule.
     """
-    made = routes.change_settings(
+    changed = routes.change_settings(
         who.ctx, who.actor, route, body.over, reason=body.reason or ""
     )
-    return candidate_rounds.judge_route(who.ctx, made)
+    return candidate_rounds.judge_route(who.ctx, changed)
 
 
 @endpoint(router, "PUT", "/routes/{route}/fallbacks")
 def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[ChainEntry]:
     """Replaces the chain. Needs an admin, and for each new model evidence or a waiver."""
-    wanted = [fallback.wanted for fallback in body.fallbacks]
-    fallback_chain.replace_chain(who.ctx, who.actor, route, wanted, reason=body.reason)
+    chain = [fallback.request for fallback in body.fallbacks]
+    fallback_chain.replace_chain(who.ctx, who.actor, route, chain, reason=body.reason)
     return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
 
 

@@ -51,8 +51,8 @@ def create_agent(request: AgentsRequestParam, body: AgentBody) -> AgentAnswer | 
     fields = _fields(request, body)
     if (signed := _sign(request, body, fields)) is not None:
         return signed
-    made = agents.create_agent(request.ctx, request.client, reason=body.reason, **fields)
-    return _with_notes(request, made)
+    agent = agents.create_agent(request.ctx, request.client, reason=body.reason, **fields)
+    return _with_notes(request, agent)
 
 
 @router.get(PATH, response_model=ListAnswer[AgentAnswer], summary="List agents")

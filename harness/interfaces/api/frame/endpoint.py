@@ -49,8 +49,8 @@ class PageQuery(Body):
         return PageRequest(self.limit, self.after)
 
     def arguments(self) -> dict[str, Any]:
-        others = super().arguments().items()
-        filters = {name: value for name, value in others if name not in ("limit", "after")}
+        fields = super().arguments().items()
+        filters = {name: value for name, value in fields if name not in ("limit", "after")}
         return {**filters, "page_request": self.page}
 
 
@@ -101,10 +101,10 @@ class ApiCaller:
             digest(body.model_dump(mode="json")),
             self.ctx.clock.now(),
         )
-        made, was_there = do_once(self.ctx, request, do, load)
-        if was_there:
+        result, is_repeated = do_once(self.ctx, request, do, load)
+        if is_repeated:
             self.headers[REPLAYED] = "true"
-        return made
+        return result
 
 
 def _caller(request: Request) -> ApiCaller:
@@ -169,12 +169,12 @@ def operation(
     """
     method, path = call.split()
     names = re.findall(r"{(\w+)", path)
-    wanted = inspect.signature(use_case).parameters
+    accepted = inspect.signature(use_case).parameters
 
     def handler(who: ApiCaller, body: Body | None = None, **given: str) -> object:
-        own = (who.ctx, who.actor) if "actor" in wanted else (who.ctx,)
+        own = (who.ctx, who.actor) if "actor" in accepted else (who.ctx,)
         named = body.arguments() if body else {}
-        if "secret" in wanted:
+        if "secret" in accepted:
             named["secret"] = who.secret
         found = use_case(*own, *(given[name] for name in names), **named)
         if kind is None:

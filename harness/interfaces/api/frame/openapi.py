@@ -72,8 +72,8 @@ class SchemaComponents:
     def _page(self, kind: Any) -> Schema:
         hints = get_type_hints(Page)
         items = {"type": "array", "items": self.schema_for(kind)}
-        others = {name: self.schema_for(hints[name]) for name in ("total", "next", "invalid")}
-        return object_schema({"items": items, **others})
+        rest = {name: self.schema_for(hints[name]) for name in ("total", "next", "invalid")}
+        return object_schema({"items": items, **rest})
 
     def _reference(self, kind: type) -> Schema:
         name = kind.__name__
