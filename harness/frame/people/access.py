@@ -44,7 +44,7 @@ class Actor:
     key: str | None = None  # the id of the management key; None for the local operator
 
     def require(self, role: Role) -> None:
-        """Raises NotAllowed if the actor has a lower role."""
+        """Refuses an actor with a lower role by NotAllowed."""
         if self.role < role:
             raise NotAllowed(
                 f"{self.name} is {self.role.name.lower()}; this needs {role.name.lower()}. "
@@ -208,7 +208,7 @@ class DashboardSession:
     ended_at: datetime | None = None
 
     def require_link(self, now: datetime) -> None:
-        """Raises NotAllowed if the link was used or has expired."""
+        """Refuses a link that was used or has expired by NotAllowed."""
         if self.opened_at is not None:
             raise NotAllowed(
                 f"this link was used at {self.opened_at:%Y-%m-%d %H:%M} UTC, and works only "
@@ -218,7 +218,7 @@ class DashboardSession:
             raise NotAllowed("this link has expired")
 
     def require_open(self, now: datetime) -> None:
-        """Raises NotAllowed if the session is not open."""
+        """Refuses a session that is not open by NotAllowed."""
         if self.opened_at is None or self.expires_at is None:
             raise NotAllowed("this session was never opened: sign in")
         if self.ended_at is not None:
@@ -237,8 +237,8 @@ def sign_in_url(base_url: str, link: str) -> str:
 def require_makeable(
     *, for_key: str, maker: str, maker_key: str | None, known_to: frozenset[str]
 ) -> None:
-    """Raises NotAllowed unless the maker of a link acts with its key, or may know the key as
-    one of its creators. Otherwise a link would let one person act as two.
+    """Requires that the maker of a link acts with its key, or may know the key as one of its
+    creators: otherwise a link would let one person act as two. Raises NotAllowed.
 
     known_to: the principals of `four_eyes.load_key_creators`.
     """

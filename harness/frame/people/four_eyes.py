@@ -44,9 +44,9 @@ class TwoPersonRequest(Protocol):
 def check_four_eyes(
     tx: Transaction, actor: Actor, proposal: TwoPersonRequest, act: str
 ) -> None:
-    """Raises NotAllowed if the actor is the proposer or has a key that the proposer took part
-    in creating, unless the policy allows `self_approval`. act: a verb for messages, such as
-    `approve`.
+    """Refuses by NotAllowed an actor who is the proposer or has a key that the proposer took
+    part in creating, unless the policy allows `self_approval`. act: a verb for messages, such
+    as `approve`.
     """
     if not proposal.self_approval:
         for refusal in _find_refusals(tx, actor, proposal, act):

@@ -86,7 +86,7 @@ def _listens(connection: _Connection, port: int) -> bool:
 
 
 def require_free(host: str, port: int, *, what: str, setting: str) -> None:
-    """Raises ConfigError with the holder and the setting if the port is not free."""
+    """Refuses a port that is not free by ConfigError, with its holder and setting."""
     if not is_free(host, port):
         raise ConfigError(
             f"{what} cannot listen on {host}:{port}: {port_holder(port)} holds it. "
