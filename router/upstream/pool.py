@@ -1,6 +1,6 @@
 """The transport to providers over pooled HTTP/1.1 connections.
 
-It is our own: the cheapest maintained library cost 1.5 times its CPU per request.
+The cheapest maintained library needs 1.5 times its CPU per request, so we have our own.
 """
 
 import re
@@ -24,7 +24,7 @@ from router.upstream.transport import Transport, UpstreamRequest
 def forwarded_headers(
     provider: Provider, headers: tuple[tuple[bytes, bytes], ...]
 ) -> dict[str, str]:
-    """Returns what the operator has not set, and lists with the operator's in them."""
+    """Returns the client's headers that the operator does not set, and the joined lists."""
     own = {name.lower(): value for name, value in provider.extra_headers.items()}
     named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
     sent = {name: value for name, value in named.items() if name not in own}
@@ -36,7 +36,7 @@ def forwarded_headers(
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-# Of so many sets of headers, with traces each request has one of its own.
+# The most kept sets of headers; with traces, each request has its own set.
 KEPT_LINES: Final = 64
 _PATH: Final = "/%:@!$&'()*+,;=-._~"
 _QUERY: Final = _PATH + "?"
@@ -46,11 +46,11 @@ class RequestHead(NamedTuple):
     host: str
     port: int
     secure: bool
-    # By whether a stream is wanted, up to the length of the body; without the operator's lists.
+    # The head up to the body's length, without the operator's lists; by the stream flag.
     heads: dict[bool, bytes]
-    # By the client's headers that go along, their lines: most clients send the same each time.
+    # Lines of the forwarded headers, because most clients always send the same headers.
     known_lines: dict[tuple[tuple[bytes, bytes], ...], bytes]
-    has_lists: bool  # the operator's, which stand among these lines
+    has_lists: bool  # the operator sets lists, which `known_lines` contains
 
     def lines(self, provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
         known = self.known_lines.get(headers)
@@ -63,7 +63,7 @@ class RequestHead(NamedTuple):
 
 
 def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
-    """Builds heads. path: below `api_base`. secret: empty for none. Raises UpstreamFailed."""
+    """Builds heads. path: below `api_base`. secret: may be empty. Raises UpstreamFailed."""
     check_headers_of(provider, secret)
     try:
         url = urlsplit(provider.url(path))
@@ -83,7 +83,7 @@ def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
     for stream in (False, True):
         ours = request_headers(provider, secret, stream=stream)
         lines = _lines(provider, {name: ours[name] for name in ours if name not in LISTS})
-        # Names in the case in which an eval's HTTP client writes them.
+        # The names have the same case as in evals' requests.
         head = f"POST {target} HTTP/1.1\r\nHost: {place}\r\n{lines}Content-Length: "
         heads[stream] = head.encode("latin-1")
     return RequestHead(name, port or (443 if secure else 80), secure, heads, {}, has_lists)
@@ -109,8 +109,10 @@ def _refused(provider: Provider, why: str) -> UpstreamFailed:
 
 
 class UpstreamPool(Transport):
-    """No redirects, cookies, proxies from the environment, retries or pipelining. tls: the
-    system's trust unless given. Belongs to the event loop that sends first.
+    """The transport of one event loop: the loop that sends first.
+
+    It has no redirects, cookies, proxies from the environment, retries or pipelining.
+    tls: by default with the system's certificates.
     """
 
     def __init__(
@@ -120,7 +122,7 @@ class UpstreamPool(Transport):
     ) -> None:
         self._settings = settings
         self._tls = tls
-        # By names of provider, path and key.
+        # By the provider's name, path and the key's name.
         self._calls: dict[
             tuple[str, str, str | None],
             tuple[Provider, ProviderKey | None, RequestHead, OriginPool],
@@ -152,11 +154,11 @@ class UpstreamPool(Transport):
 
     def _way_to(self, request: UpstreamRequest) -> tuple[RequestHead, OriginPool]:
         provider, key = request.provider, request.key
-        asked = (provider.name, request.path, key.name if key is not None else None)
-        known = self._calls.get(asked)
+        call_key = (provider.name, request.path, key.name if key is not None else None)
+        known = self._calls.get(call_key)
         if known is not None and known[0] is provider and (known[1] is key or known[1] == key):
             return known[2], known[3]
-        # What was worked out for it as it was may hold keys that were taken away since.
+        # Heads of the provider's old configuration may contain keys that are revoked now.
         self._calls = {
             origin: way
             for origin, way in self._calls.items()
@@ -177,5 +179,5 @@ class UpstreamPool(Transport):
                 limit=self._settings.upstream_connections,
                 connect_timeout_s=self._settings.connect_timeout_s,
             )
-        self._calls[asked] = provider, key, call, self._origins[place]
+        self._calls[call_key] = provider, key, call, self._origins[place]
         return call, self._origins[place]

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to a provider. Anything malformed or unasked ends it."""
+"""One HTTP/1.1 connection to a provider. A malformed or unrequested byte ends it."""
 
 import asyncio
 import asyncio.protocols
@@ -12,7 +12,7 @@ from harness.frame.failures import FailureClass
 from router.frame.failure import UpstreamFailed
 
 MAX_HEAD_BYTES: Final = 64 * 1024
-# What is read ahead of a slow client; what one read brings may come on top.
+# The connection reads this much ahead of a slow client, plus at most one read.
 HIGH_WATER_BYTES: Final = 256 * 1024
 
 
@@ -24,7 +24,7 @@ class ReplyPhase(Enum):
     BROKEN = auto()
 
 
-# Up to Python 3.11, to find a member in its class takes ten times as long.
+# Up to Python 3.11, the lookup of an enum's member takes ten times as long.
 IDLE: Final = ReplyPhase.IDLE
 HEAD: Final = ReplyPhase.HEAD
 BODY: Final = ReplyPhase.BODY
@@ -33,28 +33,28 @@ BROKEN: Final = ReplyPhase.BROKEN
 
 
 class PoolConnection(asyncio.Protocol):
-    """A request is one `ask`, then `read` until it returns nothing; then the next request."""
+    """A connection. A request is one `ask`, then `read` until it returns no bytes."""
 
     def __init__(self) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self.named: dict[bytes, bytes] = {}  # the last of each name
+        self.named: dict[bytes, bytes] = {}  # the last header of each name
         self.closed = False
         self.phase = IDLE
-        self.paused = False  # nothing is read: enough waits to be taken
+        self.paused = False  # it stopped reading, because the buffer is full
         self._heard = False
         self._used = self._used_before = False
         self._waiter: asyncio.Future[None] | None = None
         self.pieces: list[bytes] = []
-        self.buffered = 0  # bytes of them
+        self.buffered = 0  # bytes in `pieces`
         self._barren = 0  # bytes since the last byte of a body: heads, chunk frames, trailers
         self._ends_with_eof = False
         self._keep = False
-        self.opening_s = 0.0  # what it took to open it for this request; 0 on the later ones
+        self.opening_s = 0.0  # time to open it; 0 for later requests
         self._failure = (FailureClass.CONNECT, "")
 
     async def ask(self, head: bytes, body: bytes) -> None:
-        """Sends, and waits for the head. Raises UpstreamFailed (connect, malformed)."""
+        """Sends a request, and waits for the head. Raises UpstreamFailed."""
         self.headers = []
         self._heard, self._barren = False, 0
         self._keep = self._ends_with_eof = False
@@ -74,7 +74,7 @@ class PoolConnection(asyncio.Protocol):
             raise UpstreamFailed(*self._failure, stale=self._used_before and not self._heard)
 
     def take(self) -> bytes:
-        """Takes what arrived: there is room again."""
+        """Returns the buffered bytes, and resumes reading."""
         pieces = self.pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
@@ -86,7 +86,7 @@ class PoolConnection(asyncio.Protocol):
         return data
 
     async def read(self) -> bytes:
-        """Waits for what arrives; nothing at the body's end. Raises UpstreamFailed."""
+        """Waits for bytes; returns no bytes at the body's end. Raises UpstreamFailed."""
         while not self.pieces:
             if self.phase is DONE:
                 return b""
@@ -97,7 +97,7 @@ class PoolConnection(asyncio.Protocol):
         return self.take()
 
     def rest(self) -> bool:
-        """Whether it can wait for the next request; a byte before that ends the connection."""
+        """Prepares the connection for its next request. Returns False if it is unusable."""
         transport = self._transport
         if (
             self.phase is not DONE
@@ -121,7 +121,7 @@ class PoolConnection(asyncio.Protocol):
         self.closed = True
         self._transport.abort()
 
-    # What follows is called by the event loop.
+    # The event loop calls the following methods.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -159,10 +159,10 @@ class PoolConnection(asyncio.Protocol):
         why = type(exc).__name__ if exc else "closed"
         self._break(FailureClass.CONNECT, f"{why} {when}")
         self._wake()
-        del self._parser  # it holds this connection: together they would wait to be collected
+        del self._parser  # it refers to this connection: a reference cycle
 
-    # What follows is called by the parser. After the answer's end it may find another one,
-    # which nobody asked for: it is not looked at, and the connection is not used again.
+    # The parser calls the following methods. If a second, unrequested answer follows, they
+    # ignore it, and the connection serves no further request.
 
     def on_message_begin(self) -> None:
         if self.phase is DONE:
@@ -176,7 +176,7 @@ class PoolConnection(asyncio.Protocol):
         if self.phase is not HEAD:
             return
         status = self._parser.get_status_code()
-        if 100 <= status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
+        if 100 <= status < 200:  # 100 Continue, 103 Early Hints: the answer follows
             self.headers.clear()
             return
         if status < 200 or self._barren > MAX_HEAD_BYTES:  # else they cannot be too large
@@ -208,7 +208,7 @@ class PoolConnection(asyncio.Protocol):
             self._keep = self._parser.should_keep_alive()
 
     def _break(self, failure: FailureClass, detail: str) -> None:
-        """An answer that is complete stays so; its connection ends here all the same."""
+        """Ends the connection. A complete answer stays valid."""
         self._keep = False
         if self.phase is HEAD or self.phase is BODY:
             self.phase = BROKEN

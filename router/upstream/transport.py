@@ -11,63 +11,63 @@ from router.frame.body import CHAT_PATH
 @dataclass(slots=True)
 class UpstreamRequest:
     provider: Provider
-    body: bytes  # JSON, as the provider is to see it
+    body: bytes  # JSON for the provider
     stream: bool
-    # On a connection of its own, since the provider may just have closed the idle ones.
+    # Use a new connection, because the provider may have closed the idle ones.
     fresh: bool = False
     path: str = CHAT_PATH  # below the provider's `api_base`
-    headers: tuple[tuple[bytes, bytes], ...] = ()  # the client's own that go along
-    key: ProviderKey | None = None  # None for none
-    max_bytes: int | None = None  # of the answer's body; None for as many as the router takes
-    # Who writes the answer, as `router.conversation.intake` names it; empty where nothing of it
-    # is to be known again.
+    headers: tuple[tuple[bytes, bytes], ...] = ()  # the client's forwarded headers
+    key: ProviderKey | None = None
+    max_bytes: int | None = None  # limit of the answer's body; None for the router's limit
+    # The target's name as a maker (`router.conversation.intake`); empty if no mark is needed.
     maker: str = ""
-    # Paths whose requests become a chat; None as the provider's kind has it.
+    # Paths whose requests become a chat; None for the paths of the provider's kind.
     bridged: frozenset[str] | None = None
 
 
 class UpstreamReply:
-    """A reply: its head is here, its body arrives. Names of headers are in lower case. A
-    transport around another one says by the fields with defaults what it did.
+    """A reply with a complete head, whose body arrives. Header names are in lower case.
+
+    A transport that wraps another transport reports its changes in the fields with defaults.
     """
 
     __slots__ = ()
     status: int
     headers: Sequence[tuple[bytes, bytes]]
-    dropped: tuple[str, ...] = ()  # fields of the request that a translation left behind
-    # Pieces of the conversation that the provider refused before it gave this reply.
+    dropped: tuple[str, ...] = ()  # fields of the request that a translation omitted
+    # Pieces of the conversation that the provider refused before this reply.
     refused: tuple[str, ...] = ()
-    # How much a translation has heard that brings the answer on, of which a client may see
-    # nothing: thoughts that were not asked for, a call that waits for its turn.
+    # Events with progress that a translation received. The client may not see them, such as
+    # unrequested thinking, or a call that waits for an earlier call's end.
     progress_events: int = 0
-    opening_s: float = 0.0  # to open its connection; 0 for one that stood already
-    # The provider did not say why a whole answer ended, so a translation had to say something.
+    opening_s: float = 0.0  # time to open the connection; 0 for a reused connection
+    # The provider sent no finish reason in a complete answer, so a translation chose one.
     unended: bool = False
-    local: bool = False  # the router itself refuses: no provider was asked
+    local: bool = False  # the router refuses the request without a call to the provider
 
     async def body(self) -> bytes:
-        """Reads the whole body, decoded. Raises UpstreamFailed."""
+        """Returns the complete decoded body. Raises UpstreamFailed."""
         raise NotImplementedError
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yields the body, decoded, as it arrives. Raises UpstreamFailed when it breaks off."""
+        """Yields the decoded body as it arrives. Raises UpstreamFailed if it breaks off."""
         yield await self.body()
 
     async def aclose(self) -> None:
-        """Gives the connection back if the body was read to its end, else closes it."""
+        """Returns the connection to the pool after the body's end, else closes it."""
 
 
 class Transport:
-    """Makes one attempt: no retries, no redirects. The caller bounds it by cancelling."""
+    """Makes one attempt, without retries or redirects. The caller limits it by cancelling."""
 
     __slots__ = ()
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
-        """Sends a request; any status is a reply. Raises UpstreamFailed when there is none."""
+        """Sends a request. Any status is a reply. Raises UpstreamFailed without a reply."""
         raise NotImplementedError
 
     async def aclose(self) -> None:
-        """Does nothing where what sends is another's to close."""
+        """Closes the connections that the transport owns."""
 
 
 TransportFactory = Callable[[Provider], Transport]

@@ -42,7 +42,7 @@ _MARKERS: Final[Mapping[str, Marker]] = {
     MESSAGES_PATH: mark_message,
     RESPONSES_PATH: mark_response,
 }
-# In a request whose answer may have something to mark, in that answer.
+# Text in a request whose answer may contain pieces to mark.
 THINKS: Final = b'thinking"'  # or `redacted_thinking`
 ENCRYPTED: Final = b"encrypted_content"
 _ASKS: Final = {MESSAGES_PATH: THINKS, RESPONSES_PATH: ENCRYPTED}
@@ -53,7 +53,7 @@ _SIGNED: Final = (
     b'"thought_signature"',
 )
 _DATA: Final = b"data:"
-# Of the client's headers, what only its own protocol knows.
+# Prefix of the client's headers that only Anthropic's protocol knows.
 _OWN: Final = b"anthropic-"
 _BRIDGES: Final[Mapping[str, Translation]] = {
     DIALECTS[endpoint].path: translation for endpoint, translation in TRANSLATIONS.items()
@@ -65,20 +65,20 @@ def _marked(mark: Marker, maker: str, data: bytes) -> bytes:
         return data
     start = len(_DATA) if data.startswith(_DATA) else 0
     try:
-        said = json.loads(data[start:])
+        answer = json.loads(data[start:])
     except (ValueError, RecursionError):
-        return data  # the endpoint's own reader says what is wrong with it
-    if not isinstance(said, dict) or not mark(said, maker):
+        return data  # the endpoint's reader reports the fault
+    if not isinstance(answer, dict) or not mark(answer, maker):
         return data
-    return data[:start] + (b" " if start else b"") + to_json(said).encode()
+    return data[:start] + (b" " if start else b"") + to_json(answer).encode()
 
 
-# What says something of a piece or a field.
+# Statuses of a refusal that may be about a piece of the history or a field.
 STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
 
 
 class ConversationTransport(Transport):
-    """Moves conversations to one kind. wire, chats: what sends, also in a chat; another's."""
+    """Moves conversations to one kind. wire: sends requests. chats: sends chats, if given."""
 
     def __init__(
         self,
@@ -92,9 +92,9 @@ class ConversationTransport(Transport):
         self._repairs = repairs
         self._chats = chats or wire
         self._intake = INTAKES.get(kind, TAKES_ALL)
-        # Only what a translation writes as a chat has signatures in it.
+        # Only a translated chat answer contains signatures.
         self._signs_chats = Endpoint.CHAT in served.adapted
-        # The paths that are translated where a request says nothing of it.
+        # Paths that the transport translates unless the request sets `bridged`.
         self._bridged = frozenset(
             DIALECTS[endpoint].path
             for endpoint in TRANSLATIONS
@@ -102,16 +102,16 @@ class ConversationTransport(Transport):
         )
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
-        """Sends a request. Raises UpstreamFailed, also for what cannot be translated (422)."""
+        """Sends a request. Raises UpstreamFailed, with 422 for an untranslatable request."""
         bridged = self._bridged if request.bridged is None else request.bridged
-        said: TranslatedRequest | None = None
+        chat: TranslatedRequest | None = None
         try:
             if request.path in bridged:
-                said = _BRIDGES[request.path](
+                chat = _BRIDGES[request.path](
                     request.body, request.provider.kind, request.maker
                 )
                 own = [header for header in request.headers if not header[0].startswith(_OWN)]
-                request = replace(request, body=said.body, path=CHAT_PATH, headers=tuple(own))
+                request = replace(request, body=chat.body, path=CHAT_PATH, headers=tuple(own))
             moved = self._move(request)
         except Untranslatable as error:
             raise refused_request(error) from None
@@ -130,15 +130,15 @@ class ConversationTransport(Transport):
             reply = MovedReply(
                 reply, tuple(dict.fromkeys(dropped)), sorted({*refused}), rewrite
             )
-        if said is not None and 200 <= reply.status < 300:
-            return BridgedReply(reply, said, stream=request.stream)
-        return reply  # an error is an error in any protocol
+        if chat is not None and 200 <= reply.status < 300:
+            return BridgedReply(reply, chat, stream=request.stream)
+        return reply  # the caller reads errors of every protocol
 
     def _way(self, request: UpstreamRequest) -> Transport:
         return self._chats if request.path == CHAT_PATH else self._wire
 
     def _move(self, request: UpstreamRequest) -> MovedBody:
-        # Also below an endpoint, as where tokens are counted, stands its history.
+        # Paths below an endpoint, such as the token count, have the same history.
         if request.path.startswith(MESSAGES_PATH):
             return move_message(request.body, request.maker)
         if request.path.startswith(RESPONSES_PATH):
@@ -192,7 +192,7 @@ TRANSLATED: Final = frozenset(
 
 
 class Transports:
-    """One transport per kind, over one wire. monotonic: seconds."""
+    """One transport per kind, over one wire. monotonic: a clock in seconds."""
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ class Transports:
         return found
 
     def prepare(self, kinds: Iterable[str]) -> None:
-        """Loads what these kinds need: seconds. Raises ConfigError."""
+        """Loads the translations of these kinds, which takes seconds. Raises ConfigError."""
         for kind in sorted(TRANSLATED & set(kinds)):
             self._translated[kind].prepare()
 
