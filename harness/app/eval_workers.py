@@ -94,7 +94,7 @@ def run_worker_template(given: Path | None) -> None:
         from harness.app.eval_processes import eval_worker  # noqa: F401, PLC0415
         from harness.store import store  # noqa: F401, PLC0415
         from router.access import rate_limits  # noqa: F401, PLC0415
-        from router.upstream import provider_client  # noqa: F401, PLC0415
+        from router.upstream import transports  # noqa: F401, PLC0415
     leave_modules_alone()
     if (asked := serve_forks()) is not None:
         run_worker(given, asked.run, owner=asked.owner, parent=os.getppid())
@@ -108,7 +108,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
     from evals.runner.rate_gate import RateGates  # noqa: PLC0415
     from harness.app.eval_processes.eval_worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
     from router.access.rate_limits import SharedRates  # noqa: PLC0415
-    from router.upstream.provider_client import ProviderClient  # noqa: PLC0415
+    from router.upstream.transports import ProviderClient  # noqa: PLC0415
 
     installation = open_installation(given, signs_as=KeyPurpose.WORKER)
     settings, home = installation.settings, secret_files.writable_home(installation.settings)

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from types import TracebackType
 from typing import Any, Final, Self
 
+from router.frame.limits import Timers
 from router.frame.replies import Header, Reply
-from router.frame.timers import Timers
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -11,7 +11,7 @@ from harness.frame.failures import ArmFailure
 from harness.gate.online.guardrails import Guardrail
 from harness.routing.table import Arm
 from router.frame.body import FieldError
-from router.frame.bounded_map import BoundedMap
+from router.frame.limits import BoundedMap
 from router.frame.replies import JSON, Reply, error_reply
 from router.recording.internal_errors import RouterPart
 from router.recording.metrics import RouterMetrics

@@ -23,8 +23,8 @@ from harness.providers.models.capabilities import Endpoint
 from harness.routing.table import Arm, Canary
 from router.frame.asgi import header
 from router.frame.body import ClientRequest, read_request
-from router.frame.bounded_map import BoundedMap
 from router.frame.failure import UpstreamFailed
+from router.frame.limits import BoundedMap
 from router.observers.capture import CAPTURE_OPT_OUT
 from router.observers.shadow import OFF, SHADOW_OPT_OUT
 from router.observers.side_calls import (

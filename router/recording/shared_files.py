@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from harness.frame.failures import describe_failures
 from harness.frame.plain_data import from_plain, to_plain
-from router.frame.bounded_map import BoundedMap
+from router.frame.limits import BoundedMap
 
 SUFFIX: Final = ".json"
 

@@ -16,7 +16,7 @@ from harness.frame.plain_data import from_plain, to_plain
 from harness.gate.online.guardrails import UnitRule
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.capture import CapturedRequest
-from router.frame.bounded_map import BoundedMap
+from router.frame.limits import BoundedMap
 from router.recording.metrics import GAUGE, MetricTotals, counter_names
 from router.recording.port import CaptureDraft, ScoredUnit
 from router.recording.recorder import Recorder

@@ -19,8 +19,8 @@ from harness.routing.reliability.latency import (
 )
 from harness.routing.reliability.retry import retry_after_s
 from harness.routing.settings import RouterSettings
-from router.frame.bounded_map import BoundedMap
 from router.frame.failure import UpstreamFailed
+from router.frame.limits import BoundedMap
 from router.health.provider_keys import SEVERAL, ProviderKeys
 from router.health.target_health import TargetHealth
 from router.recording.metrics import RouterMetrics

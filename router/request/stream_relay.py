@@ -8,8 +8,8 @@ from typing import Final
 from harness.frame.failures import FailureClass
 from router.frame.asgi import Message, Send
 from router.frame.failure import UpstreamFailed
+from router.frame.limits import Timers
 from router.frame.replies import EVENTS, Header, passed_on
-from router.frame.timers import Timers
 from router.protocols.event_stream import StreamFilter
 from router.recording.internal_errors import RouterPart
 from router.upstream.reply_reading import LAST_EVENTS_S

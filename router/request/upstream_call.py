@@ -14,7 +14,7 @@ from harness.routing.settings import AnsweredModel, RouterSettings
 from harness.routing.table import OnBadEvent, OnEmptyAnswer
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
-from router.frame.timers import Timer, Timers
+from router.frame.limits import Timer, Timers
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS, EMBEDDINGS
 from router.protocols.event_stream import StreamFilter

@@ -20,8 +20,8 @@ from harness.frame.ports import Clock
 from harness.routing.settings import AgentSettings, RouterSettings
 from router.frame.asgi import ON_LEAVING, DisconnectWatch, Receive, Scope, Send
 from router.frame.failure import UpstreamFailed
+from router.frame.limits import Timers
 from router.frame.replies import CLOSE, Header, Reply, end_to_end, error_reply
-from router.frame.timers import Timers
 from router.server.request_body import read_request_body
 from router.upstream.origin_pool import OriginAddress, OriginPool
 from router.upstream.pool_connection import PoolConnection

@@ -13,7 +13,7 @@ from harness.store.router_store import RouterStore
 from router.access.admission import Admission
 from router.access.front_door import Callers, FrontDoor
 from router.access.rate_limits import LocalRates
-from router.frame.timers import Timers
+from router.frame.limits import Timers
 from router.health.provider_keys import EarlyRecovery, ProviderKeys
 from router.health.target_health import TargetHealth
 from router.health.worker_alerts import WorkerAlerts

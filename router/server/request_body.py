@@ -18,8 +18,8 @@ from router.frame.asgi import (
     header,
     read_body,
 )
+from router.frame.limits import Timers
 from router.frame.replies import CLOSE, Header, Reply, error_reply
-from router.frame.timers import Timers
 
 _IDENTITY: Final = frozenset({"", "identity"})
 _RAW, _ZLIB, _GZIP = -zlib.MAX_WBITS, zlib.MAX_WBITS, 16 + zlib.MAX_WBITS

@@ -20,7 +20,7 @@ from harness.routing.plan import RoutePlan
 from harness.routing.route_changes import spell_route_name
 from harness.routing.shadow import Shadow
 from harness.routing.table import Arm, Canary, KeyGrant, Route, Snapshot
-from router.frame.bounded_map import BoundedMap
+from router.frame.limits import BoundedMap
 from router.frame.replies import Header
 
 _VALIDITY: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})

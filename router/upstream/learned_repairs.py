@@ -19,8 +19,8 @@ from router.conversation.hosted_tools import say_files
 from router.conversation.intake import MovedBody
 from router.conversation.native_histories import without_reasoning, without_thoughts
 from router.frame.body import MESSAGES_PATH, RESPONSES_PATH, list_objects, to_json
-from router.frame.bounded_map import BoundedMap
 from router.frame.failure import error_object
+from router.frame.limits import BoundedMap
 from router.protocols.provider_failures import classify_status, refusal_row
 from router.protocols.provider_refusals import Piece
 from router.upstream.transport import UpstreamRequest

@@ -1,15 +1,22 @@
-"""Chooses the transport to a provider, and moves each request's conversation to its target."""
+"""Chooses the transport to a provider, and moves each request's conversation to its target.
 
+`ProviderClient` sends requests of evals and probes over the same transports.
+"""
+
+import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from harness.frame.errors import ConfigError
+from harness.frame.errors import ConfigError, NoAnswer
+from harness.frame.failures import FailureClass
+from harness.providers.credential import ProviderKey, hide_provider_secrets
 from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.providers.models.capabilities import Endpoint
+from harness.providers.ports import Posted
 from harness.providers.target import Provider
 from harness.routing.settings import RouterSettings
 from router.conversation.chat_history import mark_chat, move_chat, with_client_names
@@ -21,8 +28,9 @@ from router.conversation.native_histories import (
     move_response,
 )
 from router.frame.body import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH, to_json
-from router.frame.failure import Untranslatable, refused_request
+from router.frame.failure import Untranslatable, UpstreamFailed, refused_request
 from router.protocols.endpoints import DIALECTS
+from router.protocols.provider_failures import classify_status
 from router.upstream.endpoint_translation import TRANSLATIONS, TranslatedRequest, Translation
 from router.upstream.learned_repairs import LearnedRepairs
 from router.upstream.pool import UpstreamPool
@@ -37,24 +45,32 @@ from router.upstream.translate.transport import TranslatingTransport
 from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 
 Marker = Callable[[dict[str, Any], str], bool]
+
 _MARKERS: Final[Mapping[str, Marker]] = {
     CHAT_PATH: mark_chat,
     MESSAGES_PATH: mark_message,
     RESPONSES_PATH: mark_response,
 }
+
 # Text in a request whose answer may contain pieces to mark.
 THINKS: Final = b'thinking"'  # or `redacted_thinking`
+
 ENCRYPTED: Final = b"encrypted_content"
+
 _ASKS: Final = {MESSAGES_PATH: THINKS, RESPONSES_PATH: ENCRYPTED}
+
 _SIGNED: Final = (
     b'"signature',
     b'"redacted_thinking"',
     b'"encrypted_content"',
     b'"thought_signature"',
 )
+
 _DATA: Final = b"data:"
+
 # Prefix of the client's headers that only Anthropic's protocol knows.
 _OWN: Final = b"anthropic-"
+
 _BRIDGES: Final[Mapping[str, Translation]] = {
     DIALECTS[endpoint].path: translation for endpoint, translation in TRANSLATIONS.items()
 }
@@ -227,3 +243,64 @@ class Transports:
 
     async def aclose(self) -> None:
         await self._pool.aclose()
+
+
+CONNECT_S: Final = 10.0
+
+PASSING: Final = (FailureClass.CONNECT, FailureClass.TIMEOUT, FailureClass.OVERLOADED)
+
+
+class ProviderClient:
+    """Implements ports.ProviderCalls. Raises ConfigError if it cannot load a translation."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        api_key: str | None,
+        *,
+        connections: int,
+        timeout_s: float,
+        allowed: Collection[str] = (),
+    ) -> None:
+        self._provider = provider
+        self._key = ProviderKey("", api_key) if api_key else None
+        self._timeout_s = timeout_s
+        settings = replace(
+            RouterSettings(),
+            upstream_connections=connections,
+            connect_timeout_s=CONNECT_S,
+            allow_addresses=tuple(allowed),
+        )
+        self._transports = Transports(settings)
+        self._transport = self._transports(provider)
+        self._transports.prepare([provider.kind])
+
+    async def post(self, path: str, body: bytes) -> Posted:
+        """Posts a body to the provider and waits for the whole answer. Raises NoAnswer."""
+        request = UpstreamRequest(self._provider, body, stream=False, path=path, key=self._key)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._posted(request)
+        except TimeoutError:
+            raise NoAnswer("the provider did not answer in time") from None
+        except UpstreamFailed as failed:
+            why = f"the call failed: {failed.detail}".encode("utf-8", "surrogatepass")
+            safe = hide_provider_secrets(why, self._provider, self._key)
+            again = failed.failure in PASSING
+            raise NoAnswer(safe.decode("utf-8", "replace"), again=again) from None
+
+    async def close(self) -> None:
+        await self._transports.aclose()
+
+    async def _posted(self, request: UpstreamRequest) -> Posted:
+        reply = await self._transport.send(request)
+        try:
+            raw = await reply.body()
+        finally:
+            await reply.aclose()
+        headers = {
+            name.decode("latin-1"): value.decode("utf-8", "surrogateescape")
+            for name, value in reply.headers
+        }
+        failure = None if reply.status == 200 else classify_status(reply.status, raw)
+        return Posted(reply.status, headers, raw, failure)

@@ -18,7 +18,7 @@ from harness.frame.people.limits import EvalLimits
 from harness.frame.ports import RateBook
 from harness.routing.settings import RouterSettings
 from router.access.rate_limits import LocalRates
-from router.upstream.provider_client import ProviderClient
+from router.upstream.transports import ProviderClient
 from tests.support.providers.scripted_chat import KEY, Response, Script, Served, serving
 
 BODY = {

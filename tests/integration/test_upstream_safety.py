@@ -32,9 +32,8 @@ from harness.registry import targets
 from harness.routing.settings import RouterSettings
 from router.frame.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
-from router.upstream.provider_client import ProviderClient
 from router.upstream.transport import UpstreamRequest
-from router.upstream.transports import Transports
+from router.upstream.transports import ProviderClient, Transports
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_chat import Response, Served, serving
 from tests.support.providers.scripted_upstream import broken_stream, event, running_upstream

@@ -16,7 +16,7 @@ from harness.providers.calls.headers import (
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.target import Provider
-from router.upstream.provider_client import ProviderClient
+from router.upstream.transports import ProviderClient
 
 pytestmark = pytest.mark.req("D1", "D7")
 

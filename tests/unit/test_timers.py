@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from router.frame.timers import Timers
+from router.frame.limits import Timers
 from tests.support.router.event_loops import on_both_loops
 
 

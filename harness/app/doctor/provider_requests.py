@@ -230,7 +230,7 @@ def _translated(
         check_api_base(provider.api_base, allowed)
     except InputError as refused:
         return ProbeReply(None, 0.0, error=str(refused))
-    from router.upstream.provider_client import ProviderClient  # noqa: PLC0415 - not for all
+    from router.upstream.transports import ProviderClient  # noqa: PLC0415 - not for all
 
     calls = ProviderClient(
         provider, secret or None, connections=1, timeout_s=timeout_s, allowed=allowed

@@ -103,7 +103,7 @@ def one(
 
 def main() -> None:
     from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - only the child pays for Inspect
-    from router.upstream.provider_client import ProviderClient  # noqa: PLC0415
+    from router.upstream.transports import ProviderClient  # noqa: PLC0415
 
     logging.basicConfig(stream=sys.stderr)
     result: dict[str, Any] = {}

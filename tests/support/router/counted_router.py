@@ -23,7 +23,7 @@ from harness.frame.runtime.clock import SystemClock
 from harness.routing.settings import RouterSettings
 from harness.routing.table import Snapshot
 from harness.store.router_store import RouterStore
-from router.frame.timers import Timers
+from router.frame.limits import Timers
 from router.recording.internal_errors import Background
 from router.recording.reporter import Reporter
 from router.server.app import Router

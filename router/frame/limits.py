@@ -1,14 +1,16 @@
-"""Limits hundreds of waits with one check every few milliseconds.
+"""Limits on waits, by timers, and on memory, by maps of the latest entries.
 
-`asyncio.timeout` and `call_later` cost more than the rest of an attempt's bookkeeping.
+`Timers` limits hundreds of waits with one check every few milliseconds. `asyncio.timeout` and
+`call_later` cost more than the rest of an attempt's bookkeeping.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, ValuesView
 from functools import cached_property
+from itertools import islice
 from operator import attrgetter
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 # A timer may fire this much late.
 TICK_S: Final = 0.01
@@ -95,3 +97,35 @@ class TimeLimit:
     def due(self) -> None:
         self._reached = True
         self._task.cancel()
+
+
+K = TypeVar("K")
+
+V = TypeVar("V")
+
+
+class BoundedMap(Generic[K, V]):
+    """A map of the latest entries: at least `least`, at most a sixteenth more."""
+
+    def __init__(self, least: int) -> None:
+        # It removes several entries at once, because deleted entries slow a dict's iteration.
+        self._surplus = least // 16 + 1
+        self._most = least + self._surplus
+        self._entries: dict[K, V] = {}
+
+    def put(self, key: K, value: V) -> None:
+        entries = self._entries
+        if len(entries) >= self._most:
+            for oldest in list(islice(entries, self._surplus)):
+                del entries[oldest]
+        entries.pop(key, None)
+        entries[key] = value
+
+    def get(self, key: K) -> V | None:
+        return self._entries.get(key)
+
+    def values(self) -> ValuesView[V]:
+        return self._entries.values()
+
+    def __len__(self) -> int:
+        return len(self._entries)
