@@ -1,8 +1,8 @@
-"""Blocks until another connection may have changed the database (`Changes`), and tells whether
-it is seen otherwise than before (`visible_state`).
+"""Waits until another connection may have changed the database (`Changes`), and identifies the
+database state that a transaction sees (`visible_state`).
 
-A caller learns of every change since its own last call, and of none twice. On PostgreSQL
-triggers send the NOTIFY.
+Each caller learns of all changes since its last call, once. On PostgreSQL, triggers send
+NOTIFY.
 """
 
 import sqlite3
@@ -20,20 +20,20 @@ from harness.store import engine
 from harness.store.engine import identity
 from harness.store.postgres.own_session import has_shared_session
 
-# By waking up alone a process uses a quarter of a percent of a core at the shorter one.
+# At the shorter interval, the polling uses 0.25 % of a core.
 POLL_S: Final = 0.1
 QUIET_POLL_S: Final = 0.2
 QUIET_AFTER_S: Final = 10.0  # without a change
-# How long one thread listens before others may, and before close() is noticed.
+# One thread listens for this long before another thread may listen or close() takes effect.
 SLICE_S: Final = 0.2
 
 
 class SqliteListener:
-    """`PRAGMA data_version` differs whenever another connection has committed."""
+    """Polls `PRAGMA data_version`, which changes when another connection commits."""
 
     def __init__(self, file: Path) -> None:
         self._file, self._opened = file, identity(file)
-        # mode=rw: looking at a database that is not there must not create it.
+        # mode=rw, so that a connection does not create a missing file.
         self._db = sqlite3.connect(
             f"{file.absolute().as_uri()}?mode=rw",
             uri=True,
@@ -47,8 +47,8 @@ class SqliteListener:
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def poll_changes(self, timeout_s: float) -> bool:
-        """Waits for a change, at most `timeout_s`. Raises OSError, sqlite3.Error when it is
-        lost.
+        """Waits for a change, at most `timeout_s`. Raises OSError or sqlite3.Error if the
+        database is lost.
         """
         self.require_same()
         before, self._seen = self._seen, self.version()
@@ -61,17 +61,17 @@ class SqliteListener:
         return False
 
     def require_same(self) -> None:
-        """Requires that the file still has its name; else raises OSError."""
+        """Raises OSError if somebody replaced the file."""
         if identity(self._file) != self._opened:
-            raise OSError(f"{self._file} is another file now")
+            raise OSError(f"somebody replaced {self._file}")
 
     def close(self) -> None:
         self._db.close()
 
 
 class PooledListener:
-    """Listens for nothing: behind a pooler in transaction mode, a notification would reach
-    another connection. Every caller of `Changes.wait` looks again after its timeout.
+    """Only waits: behind a pooler in transaction mode, a notification would reach another
+    connection. The callers of `Changes.wait` check again after their timeouts.
     """
 
     def poll_changes(self, timeout_s: float) -> bool:
@@ -92,7 +92,9 @@ def open_listener(url: sa.URL) -> "SqliteListener | PostgresListener | PooledLis
 
 
 class Changes:
-    """Blocks callers until something may have changed. require: is called before it opens."""
+    """Blocks callers until the database may have changed. require: called before
+    each connect.
+    """
 
     def __init__(self, url: sa.URL, require: Callable[[], None] = lambda: None) -> None:
         self._url = url
@@ -141,15 +143,15 @@ class Changes:
             self._forget()
 
 
-# On a standby the snapshot leaves out transactions under way there.
+# NULL on a standby, whose snapshot omits transactions in progress.
 _SNAPSHOT: Final = sa.text(
     "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_snapshot()::text END"
 )
 
 
 def visible_state(db: sa.Connection) -> object | None:
-    """Identifies the state that a reading transaction sees. While it is equal on the same
-    connection, every read there gives the same rows. None where the database cannot tell.
+    """Identifies the state that a reading transaction sees. Reads on one connection return the
+    same rows while the value is equal. None if the database cannot identify the state.
     """
     if db.dialect.name == "postgresql":
         snapshot: str | None = db.execute(_SNAPSHOT).scalar_one()
@@ -165,7 +167,7 @@ CHANNEL: Final = "swapgate_changed"
 
 class PostgresListener:
     def __init__(self, url: sa.URL) -> None:
-        # The driver takes long to load, and SQLite's users never need it.
+        # Imported late, because the driver loads slowly and SQLite does not need it.
         import psycopg  # noqa: PLC0415
 
         with _as_lost():

@@ -1,9 +1,9 @@
-"""Makes SQLAlchemy engines from URLs: timeouts, WAL, and how a transaction begins.
+"""Creates SQLAlchemy engines from URLs, with timeouts, WAL and the kinds of BEGIN.
 
-A SQLite connection goes on with the file that it opened, also after somebody moved it: its
-commits are lost. SQLite finds the write-ahead log by name and would play the old file's log
-into the new one. So a process closes its connections, and sets the old file's log aside before
-it opens a new file.
+A SQLite connection keeps using the file that it opened, even after somebody replaces the file,
+and then loses its commits. SQLite finds the write-ahead log by name, and would apply the old
+file's log to the new file. So a process closes its connections and moves the old log away
+before it opens the new file.
 """
 
 import fcntl
@@ -31,7 +31,7 @@ Identity = tuple[int, int]
 
 
 def identity(file: Path) -> Identity | None:
-    """Device and inode; None where there is no such file."""
+    """Returns device and inode; None if the file does not exist."""
     try:
         found = file.stat()
     except OSError:
@@ -40,8 +40,8 @@ def identity(file: Path) -> Identity | None:
 
 
 def file_mark(file: Path) -> str:
-    """Builds a mark of a SQLite database that another commit changes: of the file and its log,
-    which is written at each.
+    """Returns a mark of a SQLite database that changes with each commit: it covers the file and
+    its log.
     """
     marks = []
     for path in (file, beside(file, LOG)):
@@ -56,8 +56,8 @@ def beside(file: Path, ending: str) -> Path:
 
 
 class SqliteFile:
-    """Watches the file of a SQLite database, which may be replaced while it is open. close: of
-    all idle connections of this process; those in use close when they are done.
+    """Detects that somebody replaced the file of a SQLite database. close: closes this
+    process's idle connections; connections in use close after their use.
     """
 
     def __init__(self, file: Path, close: Callable[[], None]) -> None:
@@ -68,7 +68,7 @@ class SqliteFile:
         self._log: Identity | None = None
 
     def require(self) -> None:
-        """Checks before each use that the file is the same; else closes the connections."""
+        """Closes the connections if the file has changed. Call it before each use."""
         now = identity(self._file)
         if now == self._open and now is not None:
             self._log = identity(self._beside(LOG)) or self._log
@@ -76,23 +76,24 @@ class SqliteFile:
         with self._turn:
             if now is None:
                 self._close()
-                return  # to open it says so
+                return  # the next connect raises the error
             if self._open is not None and now != self._open:
                 self._close()
                 self._set_log_aside()
             self._open, self._log = now, None
 
     def require_same(self, *, committed: bool = False) -> None:
-        """Checks that the file was not replaced, else raises StoreUnavailable: a write is lost.
-        committed: after the commit. Then a file that was moved still holds the write and may
-        come back, so a retry could write it twice.
+        """Raises StoreUnavailable if somebody replaced the file, because the write is lost.
+
+        committed: whether the commit has run. A moved file then contains the write and may come
+        back, so it is no error: a retry could write twice.
         """
         now = identity(self._file)
         away = now is None and committed
         if self._open is not None and now != self._open and not away:
             raise StoreUnavailable(
-                f"{self._file} was replaced during a write: the write is lost with the file "
-                "before, and must be repeated"
+                f"{self._file} was replaced during a write: the write is lost with the old "
+                "file. Repeat it"
             )
 
     def _set_log_aside(self) -> None:
@@ -100,7 +101,7 @@ class SqliteFile:
             return
         folder = os.open(self._file.parent, os.O_RDONLY)
         try:
-            # One process moves the log; the others find another log, or no log.
+            # Only one process moves the log; other processes find a new log or no log.
             fcntl.flock(folder, fcntl.LOCK_EX)
             if identity(self._beside(LOG)) == self._log:
                 for suffix in (LOG, INDEX):
@@ -115,20 +116,20 @@ class SqliteFile:
 
 LOCK_TIMEOUT_MS: Final = 10_000
 CONNECT_TIMEOUT_S: Final = 5
-# A machine that has not acknowledged what it was sent is gone, and the connection with it.
+# A connection ends if the other machine acknowledges no data for this long.
 UNANSWERED_MS: Final = 15_000
-# libpq's form for a primary and its standbys, which SQLAlchemy does not read: its own is
-# ?host=A:1&host=B:2.
+# libpq's form for a primary and its standbys. SQLAlchemy supports only ?host=A:1&host=B:2.
 _SEVERAL_HOSTS: Final = re.compile(
     r"(?P<head>postgresql(?:\+\w+)?://(?:[^/?#]*@)?)(?P<hosts>[^@/?#]+,[^@/?#]+)(?P<rest>.*)"
 )
-# Of a process that is stopped within a unit of work, and would hold its locks.
+# PostgreSQL ends an idle transaction after this time, so that a stopped process frees its
+# locks.
 PAUSE_LIMIT_MS: Final = 7_000
 
-# Which BEGIN a SQLite connection starts its next transaction with.
+# The execution option with the kind of BEGIN for SQLite.
 BEGIN: Final = "swapgate_begin"
 
-# How a unit of work begins, by database: to write, and to read.
+# Execution options of writing and reading transactions, by database.
 OPTIONS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "sqlite": ({BEGIN: "IMMEDIATE"}, {BEGIN: "DEFERRED"}),
     "postgresql": (
@@ -138,15 +139,15 @@ OPTIONS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
 }
 
 # WAL: readers never wait for the writer. NORMAL: commits survive kill -9 of any process. A
-# power cut may take the last commits, never the database's consistency.
+# power cut may lose the last commits, but the database stays consistent.
 _SQLITE_SETTINGS: Final = (
     f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}",
     "PRAGMA synchronous = NORMAL",
     "PRAGMA foreign_keys = ON",
-    # SQLite overwrites deleted rows: no free page keeps them.
+    # SQLite overwrites deleted rows, so free pages do not contain them.
     "PRAGMA secure_delete = ON",
-    # KiB, a quarter of the usual. The system keeps the file in memory as well, and every
-    # connection of every process fills a cache of its own.
+    # 512 KiB, a quarter of the default: each connection has its own cache, and the operating
+    # system caches the file as well.
     "PRAGMA cache_size = -512",
 )
 _WAL: Final = "PRAGMA journal_mode = WAL"
@@ -154,7 +155,7 @@ _WAL_PAUSE_S: Final = 0.02
 
 
 def parse(url: str) -> sa.URL:
-    """Parses the URL of a SQLite file or of PostgreSQL. Raises ConfigError for another one."""
+    """Parses the URL of a SQLite file or of PostgreSQL. Raises ConfigError for other URLs."""
     try:
         parsed = _read(url)
     except (sa.exc.ArgumentError, ValueError) as error:
@@ -166,7 +167,7 @@ def parse(url: str) -> sa.URL:
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
-        raise ConfigError(f"Swapgate stores in SQLite or PostgreSQL, not in {backend!r}")
+        raise ConfigError(f"Swapgate needs SQLite or PostgreSQL, not {backend!r}")
     if parsed.database in (None, "", ":memory:"):
         raise ConfigError("SQLite needs a file: sqlite:///path/to/file.db")
     return parsed
@@ -185,17 +186,17 @@ def file_of(url: sa.URL) -> Path:
 
 
 def require_file(url: str) -> None:
-    """Requires that SQLite's file exists; else raises DatabaseUnusable."""
+    """Raises DatabaseUnusable if the SQLite file does not exist."""
     parsed = parse(url)
     if parsed.get_backend_name() == "sqlite" and not file_of(parsed).exists():
         raise DatabaseUnusable(
-            f"there is no database at {file_of(parsed)}: bring the file back from a "
-            "backup, fix `database_url`, or make a new one with `swapgate init`"
+            f"there is no database at {file_of(parsed)}: restore the file from a "
+            "backup, fix `database_url`, or create a new database with `swapgate init`"
         )
 
 
 def make_folder(url: sa.URL) -> None:
-    """Makes the folder of SQLite's file. Raises StoreUnavailable where it cannot be written."""
+    """Creates the folder of a SQLite file. Raises StoreUnavailable if it is not writable."""
     if url.get_backend_name() != "sqlite":
         return
     folder = file_of(url).parent
@@ -208,17 +209,19 @@ def make_folder(url: sa.URL) -> None:
         ) from error
     if not os.access(folder, os.W_OK):
         raise StoreUnavailable(
-            f"the folder {folder} cannot be written, so that the database stays as it is: make "
-            "it writable, as the user that runs Swapgate"
+            f"the folder {folder} is not writable, and the database is unchanged: make the "
+            "folder writable for the user that runs Swapgate"
         )
 
 
 def make(
     url: sa.URL, *, create: bool = False, patience_s: float | None = None, **options: Any
 ) -> sa.Engine:
-    """An engine; it connects when it is first used. create: a SQLite file that is missing.
-    patience_s: after so long without a statement PostgreSQL ends the connection; so long its
-    owner waits for the server.
+    """Creates an engine, which connects at its first use.
+
+    create: whether to create a missing SQLite file.
+    patience_s: PostgreSQL ends the connection after this time without a statement; the client
+    waits as long for the server.
     """
     if url.get_backend_name() == "postgresql":
         arguments = postgres_arguments(url, patience_s)
@@ -236,23 +239,24 @@ def make(
 @contextmanager
 def temporary(url: str | sa.URL, **options: Any) -> Iterator[sa.Engine]:
     parsed = parse(url) if isinstance(url, str) else url
-    made = make(parsed, poolclass=NullPool, **options)
+    engine = make(parsed, poolclass=NullPool, **options)
     try:
-        yield made
+        yield engine
     finally:
-        made.dispose()
+        engine.dispose()
 
 
 def _make_private(file: Path) -> None:
-    """A new file is its owner's alone: it will hold prompts and answers."""
+    """Creates a file that only its owner can read, because it will contain prompts
+    and answers.
+    """
     with suppress(FileExistsError):
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _keep_to_the_file(engine: sa.Engine, file: Path) -> None:
-    """Never makes a file, and never goes on with a moved or replaced one.
-
-    Else a process that was started while the file was away would not find it again.
+    """Makes the engine neither create a file nor use one that somebody moved or replaced. A
+    process that starts while the file is missing must not create a new file in its place.
     """
 
     def connect(
@@ -271,24 +275,24 @@ def _keep_to_the_file(engine: sa.Engine, file: Path) -> None:
         proxy: sa.PoolProxiedConnection,  # noqa: ARG001
     ) -> None:
         if identity(file) != record.info["file"]:
-            raise sa.exc.DisconnectionError(f"{file} is another file now")
+            raise sa.exc.DisconnectionError(f"somebody replaced {file}")
 
     sa.event.listen(engine, "do_connect", connect)
     sa.event.listen(engine, "checkout", check_out)
 
 
 def postgres_arguments(url: sa.URL, patience_s: float | None = None) -> dict[str, object]:
-    """Returns defaults for the URL: a limit of the wait to connect, and for a lock."""
+    """Returns connect arguments that the URL does not set, such as limits on waits."""
     settings = f"-c lock_timeout={LOCK_TIMEOUT_MS}"
     arguments: dict[str, object] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
-        # A machine that is gone without a word is noticed within half a minute.
+        # Detects a machine that disappears within 30 s.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 2,
         "tcp_user_timeout": UNANSWERED_MS,
         # A pooler in transaction mode may run the next statement in another session, which
-        # lacks a statement that was prepared before.
+        # lacks the prepared statement.
         "prepare_threshold": None,
     }
     if patience_s is not None:
@@ -300,7 +304,9 @@ def postgres_arguments(url: sa.URL, patience_s: float | None = None) -> dict[str
 
 
 def driver_arguments(url: sa.URL) -> dict[str, Any]:
-    """The arguments of psycopg's `connect`, which writes several hosts in its own way."""
+    """Returns the arguments of psycopg's `connect`, which has its own form for
+    several hosts.
+    """
     return {**_named_arguments(url), **postgres_arguments(url)}
 
 
@@ -310,8 +316,8 @@ _LIMITS: Final = sa.text(
 )
 
 
-# A router whose database is away asks twice a second, and each dialect is a cycle of objects
-# that a worker, which seldom looks for garbage, keeps for hours.
+# Cached, because a router tries an unavailable database twice a second. Each dialect is a cycle
+# of objects, and a worker seldom runs the garbage collector.
 @cache
 def _named_arguments(url: sa.URL) -> Mapping[str, Any]:
     _, named = url.get_dialect()().create_connect_args(url)
@@ -319,16 +325,16 @@ def _named_arguments(url: sa.URL) -> Mapping[str, Any]:
 
 
 def limit_waits(db: sa.Connection) -> None:
-    """Lets PostgreSQL end an idle transaction, so that a stopped or disconnected process does
-    not hold up others, and limits the wait for a lock: a pooler may leave out what the
-    connection began with.
+    """Sets PostgreSQL's limits for the transaction: on idle time, so that a stopped process
+    does not block other processes, and on the wait for a lock. A pooler may ignore the settings
+    of the connection.
     """
     if db.dialect.name == "postgresql":
         db.execute(_LIMITS)
 
 
 def _set_up_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:  # noqa: ARG001 - the event's signature
-    # No BEGIN by the driver: it begins late, and never IMMEDIATE.
+    # Turns off the driver's BEGIN, which comes late and is never IMMEDIATE.
     connection.isolation_level = None
     cursor = connection.cursor()
     for setting in _SQLITE_SETTINGS:
@@ -338,8 +344,8 @@ def _set_up_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> N
 
 
 def _into_wal(cursor: DBAPICursor) -> None:
-    # SQLite does not wait for this lock: of processes that open a new file at once, all but
-    # one are told that it is locked.
+    # SQLite does not wait for this lock: if several processes open a new file at once, all but
+    # one get an error.
     deadline = time.monotonic() + LOCK_TIMEOUT_MS / 1000
     while True:
         try:

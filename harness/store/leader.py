@@ -1,10 +1,10 @@
-"""Elects the one control process that runs the periodic jobs, by a lock that the system frees
-when the process dies.
+"""Elects the control process that runs the periodic jobs, by a lock that the system frees when
+the process ends.
 
-A leader that is stopped (SIGSTOP) or cut off cannot give its lock back. PostgreSQL ends its
-connection after `SILENT_AFTER_S` without a heartbeat, and another process leads. The first one
-may come back in the middle of a job: each of its writes compares what it has read, and work
-that is no write is claimed in the database before it is done.
+A stopped (SIGSTOP) or disconnected leader cannot free its lock. PostgreSQL ends its connection
+after `SILENT_AFTER_S` without a heartbeat, and another process leads. The old leader may resume
+in the middle of a job. So each write compares the row with the version that the process read,
+and a process claims other work in the database first.
 """
 
 import fcntl
@@ -22,8 +22,8 @@ from harness.store.postgres.own_session import require_own_session
 
 _KEY: Final = 0x53774C44
 HEARTBEAT_S: Final = 1.0
-# The server's patience with the leader's connection: several heartbeats, and a change of the
-# leader within ten seconds.
+# After this time without a heartbeat, the server ends the leader's connection. It covers
+# several heartbeats, and lets another process lead within ten seconds.
 SILENT_AFTER_S: Final = 5.0
 _HOLDER: Final = sa.text(
     "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
@@ -64,7 +64,7 @@ class FileLeadership:
         return file
 
     def leader(self) -> str:
-        """Names the process that leads; empty where none does."""
+        """Returns the name of the leading process; empty without a leader."""
         with suppress(FileNotFoundError), self._path.open(encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -82,7 +82,9 @@ class FileLeadership:
 
 
 class PostgresLeadership:
-    """Holds an advisory lock on its own connection: a pool would keep it after close()."""
+    """Holds an advisory lock on a separate connection, because a pooled connection would keep
+    the lock after close().
+    """
 
     def __init__(self, url: sa.URL) -> None:
         self._engine = engine.make(
@@ -111,7 +113,7 @@ class PostgresLeadership:
         assert self._db is not None  # noqa: S101 - try_lead has connected
         db = self._db
         try:
-            # A pooler may leave out what the connection began with.
+            # A pooler may ignore the settings of the connection.
             patience = f"{int(SILENT_AFTER_S * 1000)}"
             db.execute(sa.select(sa.func.set_config("idle_session_timeout", patience, False)))  # noqa: FBT003 - SQL's own argument
             if not db.execute(sa.select(sa.func.pg_try_advisory_lock(_KEY))).scalar_one():
@@ -122,12 +124,12 @@ class PostgresLeadership:
             raise
         self._leads = True
         if self._heartbeat is None:
-            # On its own thread: no long job delays it.
+            # On a separate thread, so that a long job does not delay it.
             self._heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
             self._heartbeat.start()
 
     def _is_connected(self) -> bool:
-        """The lock is held as long as its connection lives."""
+        """Returns whether the connection, and with it the lock, is alive."""
         if self._db is None:
             return False
         try:
@@ -154,7 +156,7 @@ class PostgresLeadership:
         self._leads = False
         if self._db is None:
             return
-        # The server frees the lock of a connection that ends a moment later; so it is free now.
+        # Frees the lock at once; the server would free it a moment after the connection's end.
         with suppress(sa.exc.SQLAlchemyError):  # the connection may be lost
             self._db.execute(sa.select(sa.func.pg_advisory_unlock_all()))
         self._db.close()

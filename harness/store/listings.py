@@ -1,4 +1,4 @@
-"""Lists for people to look at. A forged row is named in its page, and fails no list."""
+"""Lists for people. A page names its forged rows, so they do not fail the list."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -82,11 +82,11 @@ CAPTURES: Final = Order((captured.c.at, captured.c.id), frozenset({captured.c.at
 
 
 class Listings(AgentListings):
-    """Pages of stored rows, for people to look at. `after` raises NotFound for a row that is
-    not stored, InputError for a malformed cursor.
+    """Pages of stored rows for people. Methods raise NotFound for a cursor of a missing row,
+    and InputError for a malformed cursor.
 
-    A row that is not as it was signed is named in its page and does not hide the others. A
-    `Transaction` has no listings for that reason: no decision may rest on these rows.
+    `Page.invalid` names rows with invalid signatures, which do not hide other rows. A
+    `Transaction` has no listings, because no decision may use these rows.
     """
 
     def proposals(
@@ -161,7 +161,9 @@ class Listings(AgentListings):
     def freezes(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[Freeze]:
-        """Lists people's freezes, past ones too. route: its own and those of all routes."""
+        """Lists people's freezes, including past freezes. route: selects the freezes of this
+        route and of all routes.
+        """
         about = sa.or_(freeze.c.route == route, freeze.c.route.is_(None))
         return self.page(FREEZE, FREEZES, page_request, None if route is None else about)
 
@@ -185,7 +187,7 @@ class Listings(AgentListings):
         open_only: bool = False,
         search: str = "",
     ) -> Page[AlertRecord]:
-        """Lists the alerts that notify people. search: a part of their text."""
+        """Lists the alerts that notify people. search: a substring of their text."""
         columns = (alert.c.title, alert.c.text, alert.c.subject, alert.c.kind)
         where = (
             alert.c.kind.not_in(_UNLISTED),
@@ -204,7 +206,7 @@ class Listings(AgentListings):
         route: str | None = None,
         user_hashes: Sequence[str] = (),
     ) -> Page[Failover]:
-        # A request that names its caller twice has several hashes in one mark.
+        # If a request names its caller twice, one mark contains several hashes.
         parts = [failover.c.user_hash.contains(part) for part in user_hashes]
         where = (
             failover.c.at >= since,
@@ -253,7 +255,7 @@ class Listings(AgentListings):
         return self._targets(ids)[0]
 
     def routes(self, page_request: PageRequest | None = None) -> Page[Route]:
-        """Lists the routes by name, as they are now; all of them without a page."""
+        """Lists the current routes by name; without a page request, all of them."""
         if page_request is None:
             return self._current(None)
         page = read_page(self.tx, NEWEST_NAMES, ROUTES, page_request)
@@ -272,7 +274,7 @@ class Listings(AgentListings):
         return Page(routes, len(routes) + len(invalid), None, invalid)
 
     def route_heads(self) -> Sequence[RouteHead]:
-        """Lists by name what all routes are sorted by; forged rows are among them."""
+        """Lists the sort keys of all routes by name, including forged rows."""
         return [RouteHead(**row._asdict()) for row in self.tx.read(ROUTE_HEADS)]
 
     def _current(self, names: Collection[str] | None) -> Page[Route]:

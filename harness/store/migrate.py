@@ -1,5 +1,6 @@
-"""Makes a database's schema with alembic, and says how a database differs from it. The whole
-way is one transaction: a migration that is killed leaves the database as it was.
+"""Creates or upgrades a database's schema with alembic, and compares a database with the
+schema. All migrations run in one transaction, so a killed migration leaves the database
+unchanged.
 """
 
 import re
@@ -28,15 +29,15 @@ _LOCK: Final = 0x53776D67
 def upgrade(url: str) -> None:
     """Brings the database to this version's schema. Creates an SQLite file and its folder.
 
-    Several processes may call it at once: one upgrades, the others wait. Raises
-    StoreUnavailable where the database does not answer, DatabaseUnusable for one from before
-    0.1.0, which stays as it is, and for a role that does not own the tables.
+    Several processes may call it at once: one process upgrades, the rest wait. Raises
+    StoreUnavailable if the database does not answer; DatabaseUnusable, without a change, for a
+    database from before 0.1.0 or a role that does not own the tables.
     """
     engine.make_folder(engine.parse(url))
     try:
         with _connection(url) as db:
             if db.dialect.name == "postgresql":
-                # A limit that is meant for the runtime's statements would end a long migration.
+                # The limit for the runtime's statements would end a long migration.
                 db.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
             schema_revisions.find(db)
@@ -50,13 +51,13 @@ def upgrade(url: str) -> None:
 @dataclass(frozen=True, slots=True)
 class SchemaState:
     needed: str  # the revision of this version
-    found: str | None  # the database's, None without any tables
+    found: str | None  # the revision of the database; None without tables
     differences: tuple[str, ...]  # a line for each difference from this version's schema
 
 
 def state(url: str) -> SchemaState:
-    """Compares the database's schema with this version's. Raises DatabaseUnusable for a file
-    that is missing or damaged and for a database from before 0.1.0, StoreUnavailable.
+    """Compares the database's schema with this version's. Raises StoreUnavailable;
+    DatabaseUnusable for a missing or damaged file, or a database from before 0.1.0.
     """
     engine.require_file(url)
     with _connection(url) as db:
@@ -74,7 +75,7 @@ def check(url: str) -> list[str]:
 
 def _config(db: sa.Connection) -> Config:
     config = Config()
-    # A percent sign would be an interpolation of the configuration's own.
+    # The configuration would interpolate a percent sign.
     folder = str(package_data.path("migrations")).replace("%", "%%")
     config.set_main_option("script_location", folder)
     config.attributes["connection"] = db
@@ -137,7 +138,7 @@ def present(db: sa.Connection) -> Definitions:
 
 
 def shipped(db: sa.Connection) -> Definitions:
-    """Returns this version's definitions as this database spells them."""
+    """Returns this version's definitions in this database's spelling."""
     if db.dialect.name == "sqlite":
         beside = sa.create_engine("sqlite://")
         try:
@@ -159,13 +160,13 @@ def shipped(db: sa.Connection) -> Definitions:
 
 
 def _require_temporary_tables(db: sa.Connection) -> None:
-    """Everybody has the right, unless an administrator took it from PUBLIC."""
+    """Every role has the right, unless an administrator revoked it from PUBLIC."""
     may = "SELECT has_database_privilege(current_database(), 'TEMPORARY')"
     if not db.execute(sa.text(may)).scalar_one():
         who = db.execute(sa.text("SELECT current_user")).scalar_one()
         raise DatabaseUnusable(
-            f"the role {who} may not make temporary tables, with which the rules of the "
-            "database are compared: run this with the tables' owner in `database_url`"
+            f"the role {who} may not create temporary tables, which the comparison of the "
+            "database's rules needs: run this with the tables' owner in `database_url`"
         )
 
 
@@ -201,7 +202,7 @@ def _normalized(text: str) -> str:
 
 
 def _encloses(text: str) -> bool:
-    """Whether the first bracket is closed by the last."""
+    """Returns whether the last bracket closes the first one."""
     depth = 0
     for place, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")

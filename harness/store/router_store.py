@@ -17,7 +17,7 @@ from harness.store.store import Store
 
 
 class RouterRecords:
-    """The repositories of a router in one unit of work."""
+    """A router's repositories in one transaction."""
 
     def __init__(self, tx: Transaction) -> None:
         self.observations = Observations(tx)

@@ -1,5 +1,5 @@
-"""Says whether a database has this version's schema. Alembic is not imported here: it takes
-long, and each process asks this when it starts.
+"""Checks whether a database has this version's schema. This module does not import alembic,
+which loads slowly, because each process needs the check at its start.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from harness.store.tables import metadata
 REVISION: Final = "0.1.0"
 
 _REVISION: Final = sa.text("SELECT version_num FROM alembic_version")
-# The third column: whether each row has to give it a value.
+# The third column of the result: whether the table's column needs a value.
 _COLUMNS: Final = {
     "sqlite": sa.text(
         'SELECT t.name, c.name, c."notnull" AND c.dflt_value IS NULL'
@@ -31,8 +31,8 @@ _COLUMNS: Final = {
 
 
 def is_current(url: str) -> bool:
-    """Tells whether `migrate.upgrade` would change nothing. False too where that is unknown."""
-    from harness.store.guards import triggers  # noqa: PLC0415 - only who would upgrade asks
+    """Returns whether the database needs no `migrate.upgrade`. False if that is unknown."""
+    from harness.store.guards import triggers  # noqa: PLC0415 - few processes need it
 
     try:
         with _reading(url) as db:
@@ -42,14 +42,14 @@ def is_current(url: str) -> bool:
 
 
 def refuse_earlier(url: str) -> None:
-    """Checks a database that answers. Raises DatabaseUnusable for one from before 0.1.0."""
+    """Raises DatabaseUnusable if the database answers and is from before 0.1.0."""
     with suppress(sa.exc.SQLAlchemyError), _reading(url) as db:
         find(db)
 
 
 @contextmanager
 def _reading(url: str) -> Iterator[sa.Connection]:
-    from harness.store import engine  # noqa: PLC0415 - only who starts asks
+    from harness.store import engine  # noqa: PLC0415 - only a starting process needs it
 
     with engine.temporary(url) as made:
         _, options = engine.OPTIONS[made.dialect.name]
@@ -58,7 +58,7 @@ def _reading(url: str) -> Iterator[sa.Connection]:
 
 
 def find(db: sa.Connection) -> str | None:
-    """Returns the revision; None without tables. Raises DatabaseUnusable for other tables."""
+    """Returns the revision; None without tables. Raises DatabaseUnusable for another schema."""
     columns = _columns(db)
     versioned = "alembic_version" in columns
     revision = db.execute(_REVISION).scalar() if versioned else None
@@ -73,7 +73,9 @@ def find(db: sa.Connection) -> str | None:
 
 
 def is_usable(db: sa.Connection) -> bool:
-    """Tells whether the schema is made. Raises DatabaseUnusable for another version's."""
+    """Returns whether the schema exists. Raises DatabaseUnusable for another
+    version's schema.
+    """
     revision = db.execute(_REVISION).scalar()
     if revision not in (None, REVISION):
         raise DatabaseUnusable(_from_before(f"schema revision {revision}"))
@@ -99,6 +101,6 @@ def _misfits(found: dict[str, dict[str, bool]]) -> Iterator[str]:
 def _from_before(found: str) -> str:
     return (
         f"the database is from before 0.1.0 ({found}, and this version needs {REVISION}): "
-        "Swapgate cannot upgrade it, and has changed nothing. To begin anew, set `home` to a "
-        "new folder and `database_url` to a new database, then run `swapgate init`"
+        "Swapgate cannot upgrade it, and has not changed it. For a new installation, set "
+        "`home` to a new folder and `database_url` to a new database, then run `swapgate init`"
     )

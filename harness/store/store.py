@@ -31,22 +31,22 @@ from harness.store.signing.row_faults import (
     working_faults,
 )
 
-# Each waits for readers as long as for a lock.
+# Each attempt waits for readers as long as for a lock.
 CHECKPOINT_ATTEMPTS: Final = 3
-# A server that started anew, or took over, has no mark of the one before.
+# Includes the start time, so that a restarted or new server never has the mark of the old one.
 LOG_POSITION: Final = sa.text(
     "SELECT pg_postmaster_start_time()::text || ' ' || pg_current_wal_insert_lsn()::text"
 )
 
 
 class Store:
-    """Keeps all state in the database at `url`, which is at this version's schema
-    (harness.store.migrate).
+    """Stores all state in a database with this version's schema (harness.store.migrate).
+    Connects at the first use.
 
-    url: `sqlite:///path/to/file.db` or `postgresql://…`. secret: signs the audit log.
+    url: `sqlite:///path/to/file.db` or `postgresql://…`.
+    secret: the key of the audit log's HMAC chain.
     signatures: signs and verifies rows.
-
-    It connects when it is first used. Raises ConfigError for another kind of URL.
+    Raises ConfigError for other URLs.
     """
 
     def __init__(
@@ -78,7 +78,9 @@ class Store:
         return SqliteFile(engine.file_of(self._url), self._close_idle)
 
     def _close_idle(self) -> None:
-        """Closes idle connections and forgets cached rows: the file may be another one now."""
+        """Closes idle connections and forgets cached rows, because the file may be
+        a new one.
+        """
         self._engine.dispose()
         self._schema_checked, self._installation, self._snapshot = False, None, None
 
@@ -88,7 +90,7 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        """Opens a unit of work that commits at its end. Raises StoreUnavailable."""
+        """Opens a transaction that commits at the block's end. Raises StoreUnavailable."""
         self._require_file()
         with translated(), self._writing.begin() as db:
             engine.limit_waits(db)
@@ -102,7 +104,7 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
-        """A consistent view; writing in it is an error."""
+        """Opens a read-only transaction with a consistent view."""
         self._require_file()
         with translated(), self._reading.begin() as db:
             yield self._transaction(db, writable=False)
@@ -115,7 +117,7 @@ class Store:
 
     @property
     def lists(self) -> Listings:
-        """Each method reads its list in a unit of work of its own."""
+        """Listings whose methods each open their own transaction."""
         return cast("Listings", _ListsAlone(self))
 
     def _check_schema(self, db: sa.Connection) -> None:
@@ -137,7 +139,7 @@ class Store:
         return RowSignatures(self._signatures, lambda: self._installation_of(db))
 
     def _installation_of(self, db: sa.Connection) -> str:
-        # It never changes while the file is the same.
+        # The id never changes while the file is the same.
         if self._installation is None:
             self._installation = str(db.execute(sa.select(meta.c.installation)).scalar_one())
         return self._installation
@@ -158,8 +160,8 @@ class Store:
             return Installations(tx).etag()
 
     def change_mark(self) -> str:
-        """Reads a mark, cheaply, that changes whenever anybody has committed anything. On
-        PostgreSQL it says how far the server's log goes, whichever database it is of.
+        """Reads a cheap mark that changes with each commit. On PostgreSQL the mark is the
+        position of the server's log, which covers all its databases.
         """
         self._require_file()
         if self._file is not None:
@@ -168,18 +170,18 @@ class Store:
             return str(db.execute(LOG_POSITION).scalar_one())
 
     def missing_lineage(self, known: Lineage) -> Sequence[str]:
-        """Says what of a lineage's `heads` and `log_end` is not stored; empty when all is."""
+        """Lists the parts of a lineage's `heads` and `log_end` that the database lacks."""
         with self.read() as tx:
             return missing_lineage(tx, known)
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
-        """Finds the rows whose signature does not hold. working: only of what is under way."""
+        """Finds the rows with invalid signatures. working: checks only open work."""
         look = working_faults if working else row_faults
         with translated(), self._reading.begin() as db:
             return list(look(self._transaction(db, writable=False)))
 
     def sign_again(self, *, actor: Actor, reason: str) -> int:
-        """Signs every row with the key that signs now, as the tables' owner. Raises
+        """Signs all rows with the current key. The database role must own the tables. Raises
         SignatureInvalid.
         """
         with translated(), self._writing.begin() as db:
@@ -193,9 +195,9 @@ class Store:
         return count
 
     def remove_forged(self, faults: Sequence[RowFault], *, actor: Actor, reason: str) -> int:
-        """Take out those of the rows that are at fault still, and sign the manifest; how many.
-
-        As the tables' owner. Raises RowRefused where a row that stays needs one of them.
+        """Deletes the given rows that still have a fault, and signs the manifest. Returns the
+        number of deleted rows. The database role must own the tables. Raises RowRefused if a
+        remaining row refers to a deleted row.
         """
         with translated(), self._writing.begin() as db:
             tx = self._transaction(db, writable=True)
@@ -211,18 +213,18 @@ class Store:
         self, tx: Transaction, actor: Actor, action: str, details: Mapping[str, object]
     ) -> None:
         AuditLog(tx).append(actor, action, "database", details)
-        # So that routers take it for a change, and not for another history.
+        # Counts a change, because routers would refuse the same count with other rows.
         tx.write(sa.update(meta).values(changes=meta.c.changes + 1))
         Manifests().write(tx)
 
     def drop_deleted(self) -> None:
         if self._file is not None:
             with translated(), self._engine.connect() as db:
-                # Not in a transaction, which a checkpoint refuses.
+                # Outside a transaction, because SQLite allows no checkpoint inside one.
                 connection: Any = db.connection.driver_connection
                 for _ in range(CHECKPOINT_ATTEMPTS):
                     row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                    if not row[0]:  # no reader held it up
+                    if not row[0]:  # no reader blocked the checkpoint
                         break
 
     def wait_for_change(self, timeout_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""All tables, as Core metadata: the migrations must lead to them."""
+"""All tables as SQLAlchemy Core metadata, which the migrations must produce."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -29,7 +29,7 @@ from harness.routing.records.versions import evidence, route_fallback, route_ver
 for table in metadata.tables.values():
     keep_strict(table)
 
-# The tables whose rows are signed, by name, each after those that it refers to.
+# The signed tables by name, each after the tables that it refers to.
 SIGNED: Final[Mapping[str, SignedTable]] = {
     table.name: signed_table(table) for table in metadata.sorted_tables if is_signed(table)
 }

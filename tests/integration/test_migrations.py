@@ -158,7 +158,7 @@ def test_a_database_from_before_the_first_release_is_refused_and_stays(
 
         assert done.exit_code == 1, words
         assert "the database is from before 0.1.0" in done.stderr, words
-        assert "To begin anew" in done.stderr, words
+        assert "For a new installation" in done.stderr, words
     assert dump(database_url) == before
 
 

@@ -132,7 +132,7 @@ def add_a_fallback(whole: Whole) -> None:
         (leave_out_a_sample, "the file is not as it was exported"),
         (leave_out_a_change_of_the_route, "the file is not as it was exported"),
         (name_another_day, "the file is not as it was exported"),
-        (add_a_table, "the row traffic: this is no signed table"),
+        (add_a_table, "the row traffic: this is not a signed table"),
         (add_a_fallback, "route_version "),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -186,7 +186,7 @@ def test_a_keyring_of_another_installation_is_said_once_for_all_rows(
     faults = verify_proof(tmp_path / "proof.json", tmp_path / "signing.pub").faults
 
     assert len(faults) == 2, faults
-    assert "more rows: not as it was signed: it is signed with the key" in faults[0]
+    assert "more rows: the signature is invalid: it is signed with the key" in faults[0]
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,10 @@ def test_the_database_itself_refuses_one_person_on_both_sides(world: SmallInstal
     with pytest.raises(REFUSED, match="never changed"), written(world.store) as db:
         db.execute(sa.delete(person_link))
     chain = {"id": "pl_2", "principal": ana.principal, "person": LOCAL_PRINCIPAL.id}
-    with pytest.raises(REFUSED, match="others were declared"), written(world.store) as db:
+    with (
+        pytest.raises(REFUSED, match="other principals are declared"),
+        written(world.store) as db,
+    ):
         insert(db, "person_link", row(db, "person_link") | chain)
 
 

@@ -165,7 +165,8 @@ class Routing:
         for id_, record in found.items():
             if record.id != id_:
                 raise SnapshotInvalid(
-                    f"target {id_} was edited in the database: its content is {record.id}'s. "
+                    f"somebody edited target {id_} in the database: its content "
+                    f"is that of {record.id}. "
                     "Restore the row from a backup"
                 )
         return found

@@ -1,11 +1,14 @@
-"""The database's triggers keep the rules of the promise that a CHECK of one row cannot.
+"""Database triggers that enforce the safety rules beyond a CHECK of a single row.
 
-A rule is a condition over NEW (and OLD) under which the database refuses a row. Its name
-begins the message, so that callers can tell a lost race from a missing proof.
+The database refuses a row if the condition of a rule over NEW and OLD is true. The message
+begins with the rule's name, so that callers can distinguish a lost race from a missing proof.
 
-Some words stand for SQL that differs between the databases. ASKS[policy]: the policy asks for
-an approval. CHANGE[policy]: it asks for a change request. STEPS[policy]: the number of canary
-steps. WEIGHT[policy, step]: a step's weight. LENGTH[text]: the length of a JSON array.
+These macros expand to SQL that differs between the databases:
+ASKS[policy]: whether the policy requires an approval.
+CHANGE[policy]: whether the policy requires a change request.
+STEPS[policy]: the number of canary steps.
+WEIGHT[policy, step]: the weight of a step.
+LENGTH[text]: the length of a JSON array.
 """
 
 from typing import Final
@@ -16,7 +19,7 @@ from harness.store.guards.proposals import DECISIONS
 from harness.store.guards.routing import ROUTING
 from harness.store.tables import APPEND_ONLY
 
-# Whole tables that only grow; a sample's texts may be blanked.
+# Append-only tables. `sample` has its own rule, because retention blanks its texts.
 _GROWING: Final = tuple(table.name for table in APPEND_ONLY if table.name != "sample")
 
 GUARDS: Final[tuple[Guard, ...]] = (
@@ -35,7 +38,7 @@ GUARDS: Final[tuple[Guard, ...]] = (
     ),
 )
 
-# PostgreSQL's TRUNCATE is no DELETE.
+# Tables that refuse TRUNCATE, because PostgreSQL runs no DELETE trigger for it.
 NEVER_EMPTIED: Final = (
     *(table.name for table in APPEND_ONLY),
     "proposal",
@@ -48,8 +51,8 @@ NEVER_EMPTIED: Final = (
     "agent_grant",
 )
 
-# A second one is left out without an error, as ON CONFLICT DO NOTHING would: SQLite only,
-# where INSERT OR REPLACE would put it in the first one's place.
+# Only on SQLite, a trigger ignores a duplicate row without an error, because INSERT OR REPLACE
+# would overwrite the first row.
 KEPT: Final = {
     "sample": ("t.run = NEW.run AND t.item = NEW.item AND t.epoch = NEW.epoch",),
     "block": (
@@ -58,7 +61,7 @@ KEPT: Final = {
     ),
 }
 
-# These events change a snapshot without a revision: `meta.changes` counts them, for the etag.
+# Events that change a snapshot without a new revision. `meta.changes` counts them for the ETag.
 COUNTED: Final = {
     "provider": ("INSERT", "UPDATE", "DELETE"),
     "api_key": ("INSERT", "UPDATE", "DELETE"),

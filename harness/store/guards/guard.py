@@ -1,6 +1,6 @@
-"""Triggers that refuse rows, read from text, and the conditions that several tables share."""
+"""Parses triggers that refuse rows from text, and builds the conditions that tables share."""
 
-# ruff: noqa: S608 - statements of constants; nothing comes from outside
+# ruff: noqa: S608 - constants form these statements, never user input
 
 import re
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ _NAMES: Final = {"INSERT": "guard", "UPDATE": "no_rewrite", "DELETE": "no_delete
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Refuses an `event` (INSERT, UPDATE, DELETE) on `table` where one of its rules holds."""
+    """Refuses an `event` (INSERT, UPDATE, DELETE) on `table` if a rule's condition is true."""
 
     name: str
     table: str
@@ -30,9 +30,9 @@ class Guard:
 
 
 def read_guards(text: str) -> tuple[Guard, ...]:
-    """Reads guards, in their order. A heading such as `UPDATE OF a, b ON table AS name` names
-    the trigger; below it stands, by 4, the message of each rule, and below that, by 8, its
-    condition. A message without a condition refuses always.
+    """Parses triggers. A heading such as `UPDATE OF a, b ON table AS name` begins a trigger.
+    Lines with 4 spaces are messages of rules, and lines with 8 spaces the condition of the
+    message above. A message without a condition always refuses.
     """
     found: list[tuple[re.Match[str], list[tuple[str, list[str]]]]] = []
     for line in filter(str.strip, text.splitlines()):
@@ -63,29 +63,29 @@ def _same(keys: Iterable[str]) -> str:
 
 
 def taken(table: str, *keys: str, same: str = "") -> str:
-    """Refuses a key that is there: INSERT OR REPLACE would delete a row that must stay. same:
-    the condition instead of the keys.
+    """Refuses an existing key, because INSERT OR REPLACE would delete a row that must stay.
+    same: a condition to use instead of the keys.
     """
-    return f"""version_taken: such a row is there
+    return f"""version_taken: a row with this key exists
         EXISTS (SELECT 1 FROM {table} t WHERE {same or _same(keys)})"""
 
 
 def busy(table: str, condition: str, *keys: str) -> str:
-    """Refuses a second live row, as the unique index does, also where SQLite would REPLACE."""
+    """Refuses a second open row, like the unique index, which INSERT OR REPLACE bypasses."""
     return f"""route_busy: the route has a {table} under way
         NEW.{condition} AND EXISTS (SELECT 1 FROM {table} t WHERE {_same(keys)}
         AND t.id <> NEW.id AND t.{condition})"""
 
 
 def another(table: str, key: str, *columns: str) -> str:
-    """Refuses a row whose key is there with another content; the same may come twice."""
+    """Refuses an existing key with other content; a repeated equal row is allowed."""
     differs = " OR ".join(f"t.{column} <> NEW.{column}" for column in columns)
-    return f"""append_only: this {table} is there with another content
+    return f"""append_only: this {table} exists with other content
         EXISTS (SELECT 1 FROM {table} t WHERE {_same([key])} AND ({differs}))"""
 
 
 def rewords(columns: Iterable[str], *, blanks: Iterable[str] = ()) -> str:
-    """Refuses another content in one of these columns, but blanks."""
+    """Builds the condition that one of these columns changes to a value other than `blanks`."""
     blank = listed(blanks)
     return " OR ".join(
         f"(NEW.{name} <> OLD.{name}{f' AND NEW.{name} NOT IN ({blank})' if blank else ''})"
@@ -112,10 +112,11 @@ def changes_beside(table: sa.Table, *columns: str) -> str:
 def closed_once(
     table: sa.Table, once: str, only: str, content: str, closing: Sequence[str], noun: str = ""
 ) -> str:
-    """Guards of a table whose rows are closed once, else never changed or deleted.
+    """Builds triggers of a table whose rows may close once, but otherwise never change.
 
-    once, only, content: words of the messages. closing: the columns that closing sets, its time
-    first. noun: a row's in the message; the table's name by default.
+    once, only, content: parts of the messages.
+    closing: the columns that closing sets, the time first.
+    noun: a row's noun in the messages; by default the table's name.
     """
     at, name = closing[0], table.name
     return f"""UPDATE ON {name}

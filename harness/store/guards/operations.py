@@ -1,6 +1,6 @@
-"""Guards of the log, of interventions, people, keys, measurements and consents."""
+"""Triggers of the audit log, interventions, people, keys, samples and agent grants."""
 
-# ruff: noqa: S608 - statements of constants; nothing comes from outside
+# ruff: noqa: S608 - constants form these statements, never user input
 
 from typing import Final
 
@@ -26,16 +26,16 @@ _BEGUN: Final = (
     *("id", "principal", "key", "created_at", "created_by", "created_with"),
     *("link_hash", "link_expires_at"),
 )
-# Answers and prompts may be blanked for privacy; scores and figures stay.
+# Retention may blank answers and prompts; scores and numbers stay.
 _TEXTS: Final = ("answer", "prompt", "error_text")
-# The signature may change: a wrong one fails at the next read.
+# The signature may change, because the next read refuses a wrong signature.
 _MEASURED: Final = ", ".join(c.name for c in sample.c if c.name not in (*_TEXTS, SIGNATURE))
 
-# The agents' own words, which go when their session does.
+# Texts of agents, which Swapgate blanks when it deletes their session.
 _BLANKED: Final = ("model_requested", "reason", "facts")
 
-# The counters of `meta` and `manifest` never go back. So an old signed row cannot come back
-# with its old manifest and counters.
+# The counters of `meta` and `manifest` never fall, so nobody can restore an old signed row with
+# its old manifest and counters.
 OPERATIONS: Final = read_guards(f"""
 INSERT ON audit_event
     audit_gap: audit events are numbered without gaps
@@ -78,7 +78,7 @@ DELETE ON sample
 INSERT ON principal
     {taken("principal", same="t.id = NEW.id OR t.folded = NEW.folded")}
 UPDATE ON principal
-    registered: who a principal is does not change
+    registered: the identity of a principal does not change
         {changes("id", "kind", "name", "folded", "created_at")}
         OR (OLD.issuer IS NOT NULL AND ({changes("issuer", "subject")}))
 DELETE ON principal
@@ -86,14 +86,14 @@ DELETE ON principal
 
 INSERT ON person_link
     {taken("person_link", "id")}
-    version_follows: the declarations of a principal are counted
+    version_follows: the number of a principal's declaration rises by one
         NEW.number <> 1 + COALESCE((SELECT MAX(m.number) FROM person_link m
         WHERE m.principal = NEW.principal), 0)
     one_person: the operator of this machine is never declared to be another person
         NEW.principal = 'local'
-    one_person: this person was declared to be another: name that one
+    one_person: this person is declared to be another principal: use that principal
         NEW.person <> NEW.principal AND {person("NEW.person")} <> NEW.person
-    one_person: others were declared to be this principal
+    one_person: other principals are declared to be this principal
         NEW.person <> NEW.principal AND EXISTS (SELECT 1 FROM person_link l
         WHERE l.person = NEW.principal AND l.principal <> NEW.principal
         AND l.number = (SELECT MAX(m.number) FROM person_link m
@@ -103,7 +103,7 @@ INSERT ON api_key
     key_owner: a management key has a principal, a data key none
         (NEW.role IS NULL) <> (NEW.principal IS NULL)
 UPDATE ON api_key
-    registered: whose a key is, and who created it, does not change
+    registered: the owner and the creator of a key do not change
         {changes("id", "principal", "created_by", "created_with")}
         OR (NEW.role IS NULL) <> (OLD.role IS NULL)
     append_only: a revoked key stays revoked
@@ -127,13 +127,13 @@ UPDATE ON dashboard_session
     append_only: a link is used once
         OLD.cookie_hash IS NOT NULL AND
         ({changes("cookie_hash", "opened_at", "expires_at")})
-    append_only: a session that ended stays so
+    append_only: an ended session stays ended
         OLD.ended_at IS NOT NULL AND ({changes("ended_at", "cookie_hash")})
 
 INSERT ON meta
     {taken("meta", "id")}
 UPDATE ON meta AS meta_no_return
-    never_back: the database's place in its history only rises
+    never_back: the counters of the database's history never fall
         NEW.changes < OLD.changes OR NEW.epoch < OLD.epoch
         OR NEW.revision_floor < OLD.revision_floor
         OR {changes("id", "installation")}
@@ -142,7 +142,7 @@ DELETE ON meta
 INSERT ON manifest
     {taken("manifest", "id")}
 UPDATE ON manifest AS manifest_no_return
-    never_back: the manifest of an earlier moment does not come back
+    never_back: an older manifest must not replace a newer manifest
         NEW.changes < OLD.changes OR NEW.epoch < OLD.epoch
         OR NEW.revision < OLD.revision
 DELETE ON manifest
@@ -164,7 +164,7 @@ UPDATE ON agent_switch
         {changes("id", "agent", "session", "targets", "for_children", "asked_at", "expires_at")}
     append_only: a switch is decided once
         OLD.state <> 'pending' AND ({changes_beside(agent_switch, *_BLANKED)})
-    append_only: the words of a switch are blanked or stay
+    append_only: the texts of a switch are blanked or stay
         {rewords(_BLANKED, blanks=["", "[]", "{}"])}
     grant_missing: an approved switch has a grant for each of its targets
         NEW.state = 'approved' AND OLD.state = 'pending'

@@ -1,6 +1,6 @@
-"""Guards of proposals, rollouts, approvals and verdicts."""
+"""Triggers of proposals, rollouts, approvals and verdicts."""
 
-# ruff: noqa: S608 - statements of constants; nothing comes from outside
+# ruff: noqa: S608 - constants form these statements, never user input
 
 from typing import Final
 
@@ -17,7 +17,7 @@ _LIVE: Final = f"IN ({listed(LIVE_STATE_VALUES)})"
 _OPEN: Final = f"IN ({listed(OPEN_PHASE_VALUES)})"
 _PAST_GATE: Final = f"IN ({listed(PAST_GATE_VALUES)})"
 _RIVAL: Final = "t.selection = NEW.selection AND NEW.selection <> '' AND t.place <> NEW.place"
-# One open proposal per route, or those of one selection.
+# A route may have one open proposal, or several of the same selection.
 _BUSY: Final = f"""route_busy: the route has a proposal under way
         NEW.phase {_OPEN} AND EXISTS (SELECT 1 FROM proposal t WHERE t.route = NEW.route
         AND t.id <> NEW.id AND t.phase {_OPEN} AND NOT ({_RIVAL}))"""
@@ -34,7 +34,7 @@ DECISIONS: Final = read_guards(f"""
 INSERT ON proposal
     {taken("proposal", "id")}
     {_BUSY}
-    registered: a selection gets no candidate once it is measured
+    registered: a selection accepts no candidate after its measurement starts
         NEW.selection <> '' AND EXISTS (SELECT 1 FROM proposal t
         WHERE t.selection = NEW.selection AND t.phase <> 'proposed')
 UPDATE ON proposal
@@ -46,13 +46,13 @@ UPDATE ON proposal
         OR (OLD.phase <> 'proposed' AND NEW.plans <> OLD.plans)
     {_BUSY}
     {busy("proposal", f"phase {_PAST_GATE}", "route")}
-    registered: a change reference is named once, at the approval at the latest
+    registered: a change reference is set once, and not after the approval
         NEW.change_reference <> OLD.change_reference
         AND (OLD.change_reference <> '' OR OLD.approver IS NOT NULL)
-    registered: a cost is accepted once, at the approval at the latest
+    registered: a cost is accepted once, and not after the approval
         ({changes("accepted_cost")})
         AND (OLD.accepted_cost IS NOT NULL OR OLD.approver IS NOT NULL)
-    four_eyes: rules that were widened wait for an approval of another principal
+    four_eyes: relaxed rules need an approval by another principal
         NEW.widened <> '{{}}' AND NEW.phase IN ('canary', 'promoted')
         AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.proposal = NEW.id
         AND a.verdict = NEW.verdict AND a.widened = NEW.widened
@@ -63,7 +63,7 @@ DELETE ON proposal
 INSERT ON rollout
     {taken("rollout", "id")}
     {busy("rollout", f"state {_LIVE}", "route")}
-    verdict_used: a verdict is proof of one rollout
+    verdict_used: a verdict can prove only one rollout
         EXISTS (SELECT 1 FROM rollout r WHERE r.verdict = NEW.verdict)
 UPDATE ON rollout
     version_follows: a stored rollout's version rises by one
@@ -72,7 +72,7 @@ UPDATE ON rollout
         {changes(*ROLLOUT_REGISTERED)}
     ended: a rollout does not come back
         {_COMES_BACK}
-    next_step: a rollout goes one step on, once the route serves it
+    next_step: a rollout advances one step, after the route serves the new weight
         NEW.step <> OLD.step AND (NEW.step <> OLD.step + 1 OR NOT EXISTS (SELECT 1
         FROM route_version p JOIN proposal q ON q.id = NEW.proposal
         WHERE p.route = NEW.route AND p.rollout = NEW.id
@@ -101,7 +101,7 @@ INSERT ON approval
     change_missing: the policy asks for the reference of a change request
         NEW.change_reference = '' AND EXISTS (SELECT 1 FROM proposal p
         WHERE p.id = NEW.proposal AND CHANGE[p.policy])
-    change_differs: the proposal is under another change request
+    change_differs: the proposal names another change request
         EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal
         AND p.change_reference <> NEW.change_reference)
 

@@ -1,6 +1,6 @@
-"""Guards of route versions, fallback chains, evidence, waivers and break-glass."""
+"""Triggers of route versions, fallback chains, evidence, waivers and break-glass."""
 
-# ruff: noqa: S608 - statements of constants; nothing comes from outside
+# ruff: noqa: S608 - constants form these statements, never user input
 
 from datetime import timedelta
 from typing import Final
@@ -39,31 +39,31 @@ BREAK_GLASSES: Final = read_guards(f"""
 INSERT ON break_glass
     {taken("break_glass", "id")}
     {busy("break_glass", "ended_at IS NULL", "route")}
-    break_glass_asked: it is asked for before it is confirmed or over
+    break_glass_asked: a break-glass is requested before it is confirmed or ends
         NEW.confirmed_at IS NOT NULL OR NEW.ended_at IS NOT NULL
-    break_glass_ends: it lasts for seven days at the most
+    break_glass_ends: a break-glass lasts at most seven days
         NEW.expires_at <= NEW.created_at
         OR NEW.expires_at > NEW.created_at + {_LONGEST_US}
         OR NEW.confirm_by > NEW.expires_at
-    four_eyes: a person asks for it, with a key of his own
+    four_eyes: a person must request a break-glass with their own key
         NOT {_is_person("proposer")} OR NOT {_has_key("proposer")}
 UPDATE ON break_glass
-    append_only: a break-glass that is over does not change
+    append_only: an ended break-glass does not change
         OLD.ended_at IS NOT NULL
     append_only: the content of a break-glass request does not change
         {changes(*_ASKED)}
-    append_only: it is confirmed once
+    append_only: a break-glass is confirmed once
         OLD.confirmed_at IS NOT NULL AND ({changes(*_CONFIRMED)})
-    four_eyes: another person confirms it, with a key of his own
+    four_eyes: another person must confirm a break-glass with their own key
         {_CONFIRMS} AND ({person("NEW.confirmer_principal")}
         = {person("NEW.proposer_principal")}
         OR NOT {_is_person("confirmer")} OR NOT {_has_key("confirmer")}
         OR NEW.confirmer_key = NEW.proposer_key)
-    break_glass_late: it is confirmed in its time, before it is over
+    break_glass_late: a break-glass is confirmed before it expires or ends
         {_CONFIRMS} AND (NEW.ended_at IS NOT NULL
         OR NEW.confirmed_at < NEW.created_at
         OR NEW.confirmed_at >= NEW.confirm_by)
-    waiver_missing: it is confirmed with a waiver of its own for the same time
+    waiver_missing: a confirmed break-glass needs its own waiver for the same time
         {_CONFIRMS} AND (NOT EXISTS (SELECT 1 FROM waiver w
         WHERE w.id = NEW.waiver AND w.route = NEW.route AND w.target = NEW.target
         AND w.expires_at = NEW.expires_at) OR EXISTS (SELECT 1
@@ -81,7 +81,7 @@ _SAME_CANARY: Final = " AND ".join(
     for name in ("canary", "canary_evidence", "salt", "rollout", "unit_rule")
 )
 _PROVEN: Final = "NEW.kind IN ('canary', 'promotion')"
-# A verdict that waits for a person's word: the policy asks for one, or rules were widened.
+# A verdict without the approval that the policy or relaxed rules require.
 _UNAPPROVED: Final = (
     "EXISTS (SELECT 1 FROM verdict v JOIN proposal q ON q.id = v.proposal"
     " WHERE v.id = NEW.verdict_id AND (ASKS[q.policy] OR q.widened <> '{}')"
@@ -98,7 +98,7 @@ _FROZEN: Final = (
     "EXISTS (SELECT 1 FROM route_freeze f WHERE (f.route IS NULL OR f.route = NEW.route)"
     " AND f.lifted_at IS NULL AND f.starts_at <= NEW.at AND NEW.at < f.ends_at)"
 )
-# A target without proof serves by a break-glass, and every version names it.
+# A break-glass lets a target serve without proof, and each version names the break-glass.
 _BY_WAIVER: Final = (
     "EXISTS (SELECT 1 FROM evidence e"
     " WHERE e.id = NEW.incumbent_evidence AND e.kind = 'waiver')"
@@ -137,7 +137,7 @@ INSERT ON route_version
     weight_rises: only the weight of the same canary rises
         NEW.kind = 'weight' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND {_SAME_CANARY}
         AND p.weight_bps < NEW.weight_bps)
-    canary_stays: settings leave the canary alone
+    canary_stays: a change of settings does not change the canary
         NEW.kind = 'settings' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND {_SAME_CANARY}
         AND p.weight_bps = NEW.weight_bps)
     nothing_to_abort: there is no canary
@@ -167,19 +167,19 @@ INSERT ON route_version AS route_version_links
 INSERT ON route_version AS route_version_bake_guard
     holdback_whole: a holdback has a share and a rollout
         (NEW.holdback IS NULL) <> (NEW.holdback_plan IS NULL)
-    holdback_is_the_last: a promotion holds back the incumbent before it
+    holdback_is_the_last: a promotion holds back the previous incumbent
         NEW.kind = 'promotion' AND NEW.holdback IS NOT NULL
         AND NEW.holdback <> NEW.prev_incumbent
     holdback_stays: only a promotion holds a target back
         NEW.kind <> 'promotion' AND NEW.holdback IS NOT NULL
         AND NOT (NEW.kind = 'settings' AND EXISTS (SELECT 1 {_PREVIOUS}
         AND p.holdback = NEW.holdback AND p.holdback_plan = NEW.holdback_plan))
-    bake_first: the last promotion still bakes
+    bake_first: the bake time of the last promotion has not ended
         NEW.kind = 'canary' AND EXISTS (SELECT 1
         {_PREVIOUS} AND p.holdback IS NOT NULL)
 """)
 
-# Foreign keys say the first two as well. SQLite can switch foreign keys off, but not triggers.
+# Foreign keys enforce the first two rules as well, but SQLite can turn foreign keys off.
 _PROOF: Final = read_guards(f"""
 INSERT ON route_version AS route_version_proof_guard
     evidence_missing: no such evidence of this route and incumbent
@@ -190,19 +190,19 @@ INSERT ON route_version AS route_version_proof_guard
         WHERE v.id = NEW.verdict_id AND v.route = NEW.route
         AND v.incumbent = NEW.prev_incumbent AND v.candidate = NEW.verdict_candidate
         AND v.outcome = 'passed')
-    verdict_expired: the verdict has expired, or is not decided yet
+    verdict_expired: the verdict has expired, or its time is in the future
         {_PROVEN} AND EXISTS (SELECT 1 FROM verdict v WHERE v.id = NEW.verdict_id
         AND (NEW.at < v.decided_at OR NEW.at >= v.expires_at))
-    time_follows: it is earlier than the version before it
+    time_follows: the version is older than the previous version
         {_PROVEN} AND EXISTS (SELECT 1 {_PREVIOUS} AND p.at > NEW.at)
-    verdict_used: a verdict is proof of one canary and one promotion
+    verdict_used: a verdict can prove only one canary and one promotion
         {_PROVEN} AND (EXISTS (SELECT 1 FROM route_version o
         WHERE o.route = NEW.route AND o.kind = NEW.kind
         AND o.verdict_id = NEW.verdict_id) OR EXISTS (SELECT 1 FROM rollout r
         WHERE r.verdict = NEW.verdict_id AND r.state = 'rolled_back'))
     approval_missing: the proposal's policy asks for an approval of this verdict
         {_PROVEN} AND {_UNAPPROVED}
-    frozen: the route is frozen; nothing opens, advances or is promoted
+    frozen: the route is frozen; no canary opens or advances, and no target is promoted
         NEW.kind IN ('canary', 'weight', 'promotion') AND {_FROZEN}
     first_step: a canary opens with its rollout, at its policy's first step
         NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 FROM rollout r
@@ -215,7 +215,7 @@ INSERT ON route_version AS route_version_proof_guard
         NEW.kind = 'weight' AND NOT EXISTS (SELECT 1 FROM rollout r
         JOIN proposal q ON q.id = r.proposal WHERE r.id = NEW.rollout
         AND r.state {_LIVE} AND NEW.weight_bps = WEIGHT[q.policy, r.step + 1])
-    last_step: a promotion follows its canary's last step, or a person's word
+    last_step: a promotion follows its canary's last step or a person's approval
         NEW.kind = 'promotion' AND NOT EXISTS (SELECT 1 FROM rollout r
         JOIN proposal q ON q.id = r.proposal
         JOIN route_version p ON p.rollout = r.id
@@ -228,34 +228,34 @@ INSERT ON route_version AS route_version_proof_guard
         AND a.proposal = q.id AND a.kind = 'promotion')))
 
 INSERT ON route_version AS route_version_break_glass
-    break_glass_named: an incumbent by waiver names its break-glass, no other does
+    break_glass_named: only an incumbent by waiver names a break-glass
         (NEW.break_glass IS NOT NULL) <> {_BY_WAIVER}
-    break_glass_missing: two people have not confirmed this one for this route now
+    break_glass_missing: no confirmed, current break-glass of this route allows this incumbent
         NEW.kind = 'restore' AND NEW.break_glass IS NOT NULL
         AND NOT {_BREAK_GLASS} AND b.incumbent = NEW.prev_incumbent
         AND b.ended_at IS NULL AND b.confirmed_at <= NEW.at
         AND NEW.at < b.expires_at)
-    break_glass_stays: it serves as it was confirmed, once
+    break_glass_stays: a break-glass serves only its confirmed target, and only once
         NEW.break_glass IS NOT NULL AND (NEW.kind NOT IN ('restore', 'settings')
         OR (NEW.kind = 'restore' AND EXISTS (SELECT 1 FROM route_version o
         WHERE o.route = NEW.route AND o.break_glass = NEW.break_glass))
         OR (NEW.kind = 'settings' AND NOT EXISTS (SELECT 1
         {_PREVIOUS} AND p.break_glass = NEW.break_glass)))
-    frozen: the route is frozen, and the break-glass does not say through a freeze
+    frozen: the route is frozen, and the break-glass does not include `through_freeze`
         NEW.kind = 'restore' AND NEW.break_glass IS NOT NULL AND {_FROZEN}
         AND NOT {_BREAK_GLASS} AND b.through_freeze)
 """)
 
 _EVIDENCE: Final = read_guards(f"""
 INSERT ON route_fallback
-    sealed: the version is written, and its chain with it
+    sealed: the version is stored, and its chain cannot change
         EXISTS (SELECT 1 FROM route_version v
         WHERE v.route = NEW.route AND v.version = NEW.version)
     {taken("route_fallback", "route", "version", "position")}
     evidence_missing: no such evidence of this route and target
         NOT EXISTS (SELECT 1 FROM evidence e WHERE e.id = NEW.evidence
         AND e.route = NEW.route AND e.target = NEW.target)
-    baseline_evidence: a baseline is what the first version served
+    baseline_evidence: only targets of the first version have baseline evidence
         NEW.version > 1
         AND EXISTS (SELECT 1 FROM evidence e
         WHERE e.id = NEW.evidence

@@ -1,4 +1,6 @@
-"""Writes this version's triggers as SQL, installs them, and compares them with a database's."""
+"""Generates this version's triggers as SQL, installs them, and compares a database's
+triggers.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +13,7 @@ from harness.routing.records import traffic_sums
 from harness.store.guards import COUNTED, GUARDS, KEPT, NEVER_EMPTIED, Guard
 from harness.store.tables import metadata
 
-# pg_trigger.tgtype, bit by bit.
+# The bits of pg_trigger.tgtype.
 _TIMES: Final = {"BEFORE": 2, "AFTER": 0}
 _EVENTS: Final = {"INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}
 _ROW: Final = 1
@@ -29,13 +31,13 @@ class Trigger:
     kind: int  # PostgreSQL's tgtype; 0 on SQLite
     columns: tuple[str, ...]
     function: str
-    body: str  # SQLite's whole statement, or the source of the PostgreSQL function
-    settings: tuple[str, ...]  # of that function, as `SET` gave them
+    body: str  # the whole SQLite statement, or the source of the PostgreSQL function
+    settings: tuple[str, ...]  # the function's `SET` settings
 
 
 def shipped(db: sa.Connection) -> Mapping[str, Trigger]:
-    made = _of_sqlite() if db.dialect.name == "sqlite" else _of_postgres(_schema(db))
-    return {trigger.name: trigger for trigger in made}
+    triggers = _of_sqlite() if db.dialect.name == "sqlite" else _of_postgres(_schema(db))
+    return {trigger.name: trigger for trigger in triggers}
 
 
 def present(db: sa.Connection) -> Mapping[str, Trigger]:
@@ -122,7 +124,7 @@ def _for_sqlite(condition: str) -> str:
                     f"json_extract({policy}, '$.canary.steps[' || ({step}) || '].weight_bps')"
                 )
 
-    # SQLite knows IS DISTINCT FROM only since 3.39, and IS NOT has always meant it.
+    # SQLite has IS DISTINCT FROM only since 3.39; IS NOT means the same in all versions.
     return _POLICY.sub(word, condition).replace("IS DISTINCT FROM", "IS NOT")
 
 
@@ -174,7 +176,7 @@ def _of_postgres(schema: str) -> Iterator[Trigger]:
 
 
 def _for_postgres(condition: str, schema: str) -> str:
-    """With every table's schema: a TEMP table of the same name is another table."""
+    """Qualifies each table with the schema, because a TEMP table could have the same name."""
 
     def word(found: re.Match[str]) -> str:
         kind, policy, step = found.groups()

@@ -1,6 +1,6 @@
-"""Grants a PostgreSQL role the runtime's rights: one role owns and migrates the tables,
-another runs Swapgate. That one has no DDL, and no UPDATE or DELETE of append-only tables. So
-an attacker in a process cannot drop the triggers. SQLite has no roles.
+"""Grants a PostgreSQL role the runtime's rights. One role owns and migrates the tables, and
+another role runs Swapgate. The runtime's role may neither run DDL nor UPDATE or DELETE in
+append-only tables, so an attacker in a process cannot drop the triggers. SQLite has no roles.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from harness.store import engine
 from harness.store.guards import NEVER_EMPTIED
 from harness.store.tables import APPEND_ONLY, metadata
 
-# The texts of a sample are blanked at their end.
+# Retention blanks the texts of samples.
 _BLANKED: Final = {"sample": ("answer", "prompt", "error_text")}
 _GROWING: Final = frozenset(table.name for table in APPEND_ONLY)
 _KEPT: Final = frozenset(NEVER_EMPTIED) - _GROWING | {
@@ -26,7 +26,7 @@ _KEPT: Final = frozenset(NEVER_EMPTIED) - _GROWING | {
 }
 
 
-# The job queue decides nothing: its rows may change and go.
+# No decision uses the job queue, so its rows may change and disappear.
 QUEUE_SCHEMA: Final = "swapgate_queue"
 _HAS_QUEUE: Final = sa.text("SELECT to_regnamespace(:name) IS NOT NULL")
 _QUEUE_RIGHTS: Final = (
@@ -37,7 +37,7 @@ _QUEUE_RIGHTS: Final = (
 
 
 def statements(db: sa.Connection, role: str) -> Sequence[str]:
-    """SQL that gives `role` what the runtime needs and no more; it may run again and again."""
+    """Returns SQL that gives `role` exactly the runtime's rights; you can run it repeatedly."""
     quote = db.dialect.identifier_preparer.quote_identifier
     schema = str(db.execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one())
     database = str(db.execute(sa.text("SELECT quote_ident(current_database())")).scalar_one())
@@ -68,17 +68,17 @@ def _rights(table: str) -> str:
 
 
 def grant(url: str, role: str, *, only_show: bool = False) -> Sequence[str]:
-    """Gives `role` the runtime's rights; returns the statements. Newer tables are added by
-    `upgrade`.
+    """Gives `role` the runtime's rights. Returns the statements. `upgrade` adds the rights on
+    new tables.
 
-    Raises InputError on SQLite and for the owner itself, NotFound for an unknown role,
-    DatabaseUnusable for a role that does not own the tables.
+    Raises InputError on SQLite or for the tables' owner, NotFound for an unknown role,
+    DatabaseUnusable if the current role does not own the tables.
     """
     parsed = engine.parse(url)
     if parsed.get_backend_name() != "postgresql":
         raise InputError(
-            "SQLite has no roles: the file's mode says who may change it. With PostgreSQL two "
-            "roles keep apart who migrates and who runs"
+            "SQLite has no roles: the file's mode decides who may change it. With PostgreSQL, "
+            "one role can own the tables and another one run Swapgate"
         )
     with engine.temporary(parsed) as made, translated(), made.begin() as db:
         _check_role(db, role)
@@ -89,8 +89,8 @@ def grant(url: str, role: str, *, only_show: bool = False) -> Sequence[str]:
 
 
 def renew(db: sa.Connection) -> None:
-    """Grants, after a migration, the runtime's rights on the new tables to each role that had
-    them on the old ones.
+    """Grants the runtime's rights on new tables to each role that has them on the old tables.
+    Call it after a migration.
     """
     if db.dialect.name != "postgresql":
         return
@@ -120,13 +120,13 @@ def _check_role(db: sa.Connection, role: str) -> None:
     owns = db.execute(_POWERS, {"role": role}).scalar()
     if owns is None:
         raise NotFound(
-            f"there is no role {role!r}, or there are no tables yet: make it with `CREATE ROLE "
-            f'"{role}" LOGIN PASSWORD …`, and the tables with `swapgate db upgrade`'
+            f"there is no role {role!r}, or there are no tables: create the role with `CREATE "
+            f'ROLE "{role}" LOGIN PASSWORD …`, and the tables with `swapgate db upgrade`'
         )
     if owns:
         raise InputError(
-            f"the role {role!r} owns the tables or is a superuser, so that nothing can be kept "
-            "from it: grant to another one"
+            f"the role {role!r} owns the tables or is a superuser, so no grant can limit it: "
+            "grant the rights to another role"
         )
 
 
@@ -136,20 +136,19 @@ def _execute(db: sa.Connection, found: Sequence[str]) -> None:
 
 
 def owner_needed(url: str, what: str) -> str:
-    """Says which role may do `what` to the tables instead of the one of the URL."""
+    """Returns the message that the URL's role may not do `what`, with the role that may."""
     with engine.temporary(url) as made, translated(), made.connect() as db:
         role, owner = db.execute(_OWNER).one()
     return (
         f"the role {role!r} may not {what}: it does not own the tables. Run `swapgate db "
         f"upgrade` once with their owner {owner!r} in `database_url`, where the signing key "
-        f"is; processes go on as {role!r} afterwards"
+        f"is; other processes continue to use {role!r}"
     )
 
 
 def does_both(url: str) -> str | None:
-    """Names the runtime's role if it could change the tables as well; else None.
-
-    None on SQLite, which has no roles. Raises StoreUnavailable.
+    """Returns the runtime's role if it could change the tables as well; else, and on SQLite,
+    None. Raises StoreUnavailable.
     """
     parsed = engine.parse(url)
     if parsed.get_backend_name() != "postgresql":

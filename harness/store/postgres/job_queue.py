@@ -1,5 +1,5 @@
-"""Joins procrastinate, the job queue in PostgreSQL. A job has a run's id only: the queue holds
-neither keys nor content.
+"""Connects procrastinate, the job queue in PostgreSQL. A job contains only a run's id, so the
+queue has neither keys nor content.
 """
 
 import asyncio
@@ -41,8 +41,8 @@ _CANCEL: Final = "DELETE FROM procrastinate_jobs WHERE id = %(id)s AND status = 
 
 
 def install(url: str) -> None:
-    """Makes the queue's tables, or brings them to the version of the installed procrastinate;
-    does nothing where they are. Raises ConfigError for SQLite.
+    """Creates the queue's tables, or upgrades them to the installed procrastinate. Raises
+    ConfigError for SQLite.
     """
     parsed = _require_postgres(url)
     with engine.temporary(parsed) as made, translated(), made.begin() as db:
@@ -54,7 +54,7 @@ def install(url: str) -> None:
 
 
 def _apply(db: sa.Connection) -> None:
-    """Of a new queue, the whole schema; of an older one, the migrations that it lacks."""
+    """Applies the whole schema to a new queue, or the missing migrations to an older queue."""
     folder = resources.files("procrastinate.sql")
     names = sorted(
         file.name for file in (folder / "migrations").iterdir() if file.name.endswith(".sql")
@@ -65,7 +65,7 @@ def _apply(db: sa.Connection) -> None:
         files = [folder / "schema.sql"]
     db.exec_driver_sql(f"SET LOCAL search_path TO {SCHEMA}")
     for file in files:
-        # By the driver itself: many statements, and nothing in them is a parameter.
+        # Through the driver, because a file has many statements and no parameters.
         db.connection.driver_connection.execute(file.read_text("utf-8"))  # type: ignore[union-attr]
     for name in names:
         if name not in applied:
@@ -78,13 +78,13 @@ def _require_postgres(url: str) -> sa.URL:
     if parsed.get_backend_name() != "postgresql":
         raise ConfigError(
             "control.queue: procrastinate needs PostgreSQL: set `database_url` to "
-            "postgresql://…, or leave control.queue at `embedded`"
+            "postgresql://…, or set control.queue to `embedded`"
         )
     return parsed
 
 
 def _connection(url: str) -> dict[str, Any]:
-    """How procrastinate's pools connect: as every other connection, and to its own tables."""
+    """Returns the arguments of procrastinate's pools: our usual ones and the queue's schema."""
     arguments = engine.driver_arguments(_require_postgres(url))
     options = f"{arguments.get('options', '')} -c search_path={SCHEMA}"
     return {"kwargs": {**arguments, "options": options}}
@@ -168,10 +168,10 @@ async def consume(
     work: Callable[[str], Awaitable[None]],
     ended: asyncio.Event,
 ) -> None:
-    """Takes jobs until `ended`, `slots` at a time, and gives each run to `work`. While the
-    database is away it waits, and goes on later.
+    """Takes jobs until `ended`, `slots` at a time, and passes each run to `work`. Waits while
+    the database is unavailable.
 
-    providers: whose runs are taken; all where it is empty. Raises ConfigError for SQLite.
+    providers: takes only their runs; if empty, all runs. Raises ConfigError for SQLite.
     """
     arguments = _connection(url)
     while not ended.is_set():
@@ -210,7 +210,7 @@ async def _work_until(
     await asyncio.wait({worker, stop}, return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
     if not worker.done():
-        # It takes no more jobs, and returns once those under way have ended.
+        # The worker takes no more jobs, and returns after its running jobs end.
         worker.cancel()
     with suppress(asyncio.CancelledError):
         await worker
@@ -222,6 +222,6 @@ def _reachable() -> Iterator[None]:
         yield
     except exceptions.ConnectorException as error:
         raise StoreUnavailable(
-            f"the job queue cannot be used ({error.__cause__ or error}): run `swapgate db "
-            "upgrade` where its tables are missing"
+            f"the job queue does not work ({error.__cause__ or error}): if its tables are "
+            "missing, run `swapgate db upgrade`"
         ) from error

@@ -1,5 +1,5 @@
-"""Advisory locks and LISTEN need a server session of their own, and a pooler in transaction
-mode lends one session to several connections. Routers need none.
+"""Detects poolers in transaction mode, which give one server session to several connections.
+Advisory locks and LISTEN need a separate session; routers use neither.
 """
 
 from typing import Final
@@ -12,28 +12,26 @@ from harness.store import engine
 
 _SESSION: Final = sa.text("SELECT pg_backend_pid()")
 _POOLER_PORT: Final = 6543
-# A pooler that takes its sessions by turns lends another one for a second statement.
+# A pooler that rotates its sessions uses another session for a second statement.
 _STATEMENTS: Final = 3
 
 
 def require_own_session(url: str | sa.URL) -> None:
-    """Checks a database that answers. Raises DatabaseUnusable behind a pooler in transaction
-    mode.
-    """
+    """Raises DatabaseUnusable if the database answers behind a pooler in transaction mode."""
     parsed = engine.parse(url) if isinstance(url, str) else url
     try:
         if has_shared_session(parsed):
             raise DatabaseUnusable(_refusal(parsed))
     except sa.exc.DBAPIError as error:
-        # A server that is away is not refused: a process that starts goes on without it.
+        # An unavailable server is no error here, because a process can start without it.
         clear_frames(error, error.orig)
 
 
 def has_shared_session(url: sa.URL) -> bool:
-    """Tells whether several connections share one session; False on SQLite, which has none.
+    """Returns whether connections share sessions; False on SQLite, which has no sessions.
 
-    Two connections are open at once. A pooler in transaction mode lends the second one the
-    session of the first, or takes another session for the first one's next statement.
+    Opens two connections. A pooler in transaction mode gives the second connection the session
+    of the first, or uses another session for the first connection's next statement.
     """
     if url.get_backend_name() != "postgresql":
         return False
@@ -58,7 +56,7 @@ def _refusal(url: sa.URL) -> str:
     pooled = url.port == _POOLER_PORT or "-pooler" in (url.host or "")
     address = f" ({url.host}:{url.port} is the address of a pooler)" if pooled else ""
     return (
-        f"the database is behind a connection pooler in transaction mode{address}, and "
-        "Swapgate needs sessions of its own: set `pool_mode = session`, or use the address of "
-        "PostgreSQL itself; only `swapgate serve router` may stay behind this pooler"
+        f"the connection pooler in front of the database is in transaction mode{address}, and "
+        "Swapgate needs separate sessions: set `pool_mode = session`, or use the address of "
+        "PostgreSQL itself; only `swapgate serve router` may use this pooler"
     )

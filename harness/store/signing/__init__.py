@@ -1,3 +1,1 @@
-"""The signatures of rows, the signed manifest of a snapshot, and the digests that the audit
-log keeps.
-"""
+"""Signed snapshots, their manifest, proofs, and faults of signed rows."""

@@ -1,10 +1,10 @@
-"""The manifest is control's signed statement of the rows that make a snapshot.
+"""The manifest is the control plane's signed statement of a snapshot's rows.
 
-A row's signature says that control wrote it once. It does not say that the row is still
-current, nor that no other row was deleted. The manifest does: it holds a digest of the
-signatures of all live rows, the revision and the number of changes. Control signs a new one in
-the unit of work of each change, after it has checked the one before. So a row that somebody
-slipped in, took out or put back never becomes part of it.
+A row's signature proves that the control plane wrote the row once. It proves neither that the
+row is current nor that no row was deleted. The manifest proves both: it has a digest of the
+signatures of all current rows, the revision, and the number of changes. Each change checks the
+stored manifest and signs a new one in the same transaction. So a new manifest never includes a
+row that someone inserted, deleted or restored without Swapgate.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,14 +28,15 @@ from harness.routing.records.versions import NEWEST_SIGNATURES, route_version
 from harness.store.change_listener import visible_state
 from harness.store.tables import SIGNED
 
-# Joined where they are: as ten thousand rows, they would take most of the time of a call.
+# The database joins the values with it, because fetching ten thousand rows would take most of a
+# call's time.
 _SEPARATOR: Final = "\n"
-# The database's state when the rows fitted the manifest, in a connection's `info`.
+# Key in a connection's `info` for the database state at the last successful check.
 _FITS: Final = "swapgate_fits"
 
 
 def _joined(column: sa.ColumnElement[Any]) -> tuple[sa.ColumnElement[Any], ...]:
-    """How many rows there are, and their values of a column as one text."""
+    """Selects the number of rows, and a column's values as one text."""
     values = sa.func.aggregate_strings(sa.func.coalesce(column, ""), _SEPARATOR)
     return sa.func.count().label("rows"), values.label("joined")
 
@@ -71,8 +72,8 @@ LOG_END: Final = (
 )
 
 REVOKED_OTHERWISE: Final = (
-    "the manifest does not fit: a revoked key was added or taken away by somebody else than "
-    f"Swapgate; {REMEDY}"
+    "the manifest does not fit: someone other than Swapgate added or removed a revoked key; "
+    f"{REMEDY}"
 )
 MISSING: Final = f"the manifest of the signed rows is missing; {REMEDY}"
 
@@ -82,8 +83,8 @@ class Content:
     epoch: int
     revision: int
     changes: int
-    digest: str  # SHA-256 over the sorted signatures of all rows that make a snapshot
-    revoked: str  # as well, over the ids of the data keys that were revoked
+    digest: str  # SHA-256 over the sorted signatures of a snapshot's rows
+    revoked: str  # SHA-256 over the sorted ids of the revoked data keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,8 @@ def from_row(row: Row) -> Manifest:
 
 
 def read_content(read: Callable[[sa.Executable], sa.CursorResult[Any]]) -> Content:
-    """Reads the rows that make a snapshot, and the revoked keys. Raises SignatureInvalid for a
-    row without a signature.
+    """Computes the manifest's content from the database. Raises SignatureInvalid for a row
+    without a signature.
     """
     live = tuple((row.table, row.rows, row.joined or "") for row in read(LIVE_SIGNATURES))
     revoked = read(REVOKED_IDS).one()
@@ -120,12 +121,12 @@ def read_content(read: Callable[[sa.Executable], sa.CursorResult[Any]]) -> Conte
 
 
 def _values(rows: int, joined: str) -> list[str] | None:
-    """Splits values that the database joined; None where their number is wrong."""
+    """Splits values that the database joined; None if their number is wrong."""
     values = joined.split(_SEPARATOR) if rows else []
     return values if all(values) and len(values) == rows else None
 
 
-# Mostly these are the rows of the time before.
+# Cached, because the rows seldom change between calls.
 @lru_cache(maxsize=1)
 def _live_digest(tables: tuple[tuple[str, int, str], ...]) -> str:
     by_table = {name: _values(rows, joined) for name, rows, joined in tables}
@@ -144,15 +145,15 @@ def _revoked_digest(rows: int, joined: str) -> str:
 
 
 class Manifests:
-    """Checks and signs the manifest in units of work."""
+    """Checks and signs the manifest in transactions."""
 
     def check(self, tx: Transaction) -> Manifest | None:
         """Reads and checks the stored manifest; None without one. Raises SignatureInvalid.
 
-        While a connection sees no other state than when the rows fitted the manifest, they
-        are not read again: ten thousand keys would be, at every call of the API.
+        If the database has not changed since the last successful check, the method does not
+        read the rows again. Otherwise each API call could read ten thousand keys.
         """
-        # The state of a unit of work that writes does not cover its own writes.
+        # The state of a writing transaction does not cover its own writes.
         state = None if tx.writable else visible_state(tx.db)
         fits = state is not None and tx.db.info.get(_FITS) == state
         content = None if fits else read_content(tx.read)
@@ -181,22 +182,19 @@ class Manifests:
 
 
 def check_content(stored: Manifest, now: Content) -> None:
-    """Compares the live rows with the manifest.
-
-    Raises SignatureInvalid where the live rows differ from the rows signed last.
-    """
+    """Raises SignatureInvalid if the database's current rows differ from the manifest."""
     expected = (stored.epoch, stored.revision, stored.changes)
     found = (now.epoch, now.revision, now.changes)
     if now.digest != stored.digest:
         raise SignatureInvalid(
-            "the manifest does not fit: a row of the routing table, a provider, a key, a "
-            "person, a switch, a shadow, a stored credential or an agent's grant was added, "
-            f"deleted or put back by somebody else than Swapgate; {REMEDY}"
+            "the manifest does not fit: someone other than Swapgate added, deleted or restored "
+            "a row of the routing table, a provider, a key, a person, a switch, a shadow, a "
+            f"stored credential or an agent's grant; {REMEDY}"
         )
     if now.revoked != stored.revoked:
         raise SignatureInvalid(REVOKED_OTHERWISE)
     if expected != found:
         raise SignatureInvalid(
-            "the manifest does not fit: it was signed for epoch, revision and changes "
-            f"{expected}, and the database says {found}; {REMEDY}"
+            "the manifest does not fit: its epoch, revision and changes are "
+            f"{expected}, and those of the database {found}; {REMEDY}"
         )

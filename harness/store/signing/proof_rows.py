@@ -1,5 +1,5 @@
-"""Reads the signed rows that a swap rests on (`read_proof`), and verifies them where there is
-no database (`find_faults`). `build_proven` builds domain objects from verified rows alone.
+"""Reads the signed rows that prove a swap (`read_proof`), and verifies them without a database
+(`find_faults`). `build_proven` builds domain objects from the verified rows.
 """
 
 from collections import Counter
@@ -30,17 +30,17 @@ from harness.routing.records.verdicts import VERDICT, verdict
 from harness.routing.records.versions import route_fallback, route_version
 from harness.store.tables import SIGNED
 
-DOCUMENT: Final = "proof"  # what a signature of a whole file is over, in place of a table
-MAX_NAMED: Final = 5  # rows, for one reason
+DOCUMENT: Final = "proof"  # replaces the table's name in the signature of a whole file
+MAX_NAMED: Final = 5  # the most rows to name for one reason
 NO_TEXT: Final = hash_content("")
-# Columns that no signature covers and no check of a proof reads.
+# Values of columns that no signature covers and no check of a proof needs.
 UNSIGNED: Final[dict[str, dict[str, object]]] = {
     eval_run.name: {"state": RunState.DONE.value, "wanted": 0, "failures": 0}
 }
 
 
 def read_proof(tx: Transaction, proposal: Proposal, at: datetime) -> Proof:
-    """Reads what the proposal's verdict and its canary rest on, and signs the whole."""
+    """Reads the rows that prove the proposal's verdict and canary, and signs the document."""
     runs = [run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)]
     suites = [plan.suite_digest for plan in proposal.plans]
     wanted: dict[sa.Table, sa.ColumnElement[bool]] = {
@@ -69,8 +69,8 @@ def read_proof(tx: Transaction, proposal: Proposal, at: datetime) -> Proof:
 
 
 def _changes(tx: Transaction, proposal: Proposal) -> list[dict[str, Any]]:
-    """The route's versions from the first one of the swap on, its abort or rollback included,
-    up to the next canary.
+    """Reads the route's versions from the swap's first version up to the next canary, including
+    an abort or rollback.
     """
     of_route = route_version.c.route == proposal.route
     of_swap = sa.or_(
@@ -96,7 +96,7 @@ def _stored(
 
 
 def find_faults(proof: Proof, verifier: Verifier) -> list[str]:
-    """Names the rows whose signature does not hold, by reason, and last the file itself."""
+    """Lists the rows with invalid signatures by reason, and last a fault of the file itself."""
     by_reason: dict[str, list[str]] = {}
     for name, why in _row_faults(proof, RowVerifier(verifier, lambda: proof.installation)):
         by_reason.setdefault(why, []).append(name)
@@ -121,20 +121,20 @@ def _row_faults(proof: Proof, rows: RowVerifier) -> Iterator[tuple[str, str]]:
     for name, stored in proof.rows.items():
         signed = SIGNED.get(name)
         if signed is None:
-            yield name, "this is no signed table"
+            yield name, "this is not a signed table"
             continue
         for row in stored:
             more = {}
             if name == route_version.name:
                 more["fallbacks"] = proof.chains.get(str(row.get("version")), [])
             if why := rows.row_fault(signed, cast("Row", StoredRow(signed.table, row)), **more):
-                yield named(signed, row), f"not as it was signed: {why}"
+                yield named(signed, row), f"the signature is invalid: {why}"
 
 
 def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
-    """Builds the proof's objects from its rows, after `find_faults` found no fault.
+    """Builds the proof's objects from its rows. Call it only if `find_faults` found no fault.
 
-    Raises LookupError, ValueError, TypeError for signed rows that are not those of one swap.
+    Raises LookupError, ValueError or TypeError if the rows do not belong to one swap.
     """
     tables = {
         name: [
@@ -190,12 +190,12 @@ def _change(row: Row) -> SwapChange:
 
 def _only(rows: list[Row], name: str) -> Row:
     if len(rows) != 1:
-        raise LookupError(f"a proof has one {name}, and this one has {len(rows)}")
+        raise LookupError(f"a proof has one {name}, and this proof has {len(rows)}")
     return rows[0]
 
 
 def _sample(row: Row, stored: StoredValues) -> Sample:
-    """A sample without its text: whether there was one is told by the text's digest."""
+    """Builds a sample without its text. The text's digest shows whether there was a text."""
     has_text = stored.get("answer_sha256") not in (None, NO_TEXT)
     values: dict[str, Any] = {"answer": "…" if has_text else "", "prompt": ""}
     return replace(SAMPLE.read(row), **values)

@@ -1,6 +1,6 @@
-"""Finds signed rows that do not verify, and breaks in the chains of route versions; signs all
-rows anew (`swapgate db retire-key`), and removes forged ones (`swapgate db remove-forged`).
-Both run as the tables' owner, in one unit of work, `without_triggers`.
+"""Finds signed rows that do not verify and gaps between route versions; signs all rows again
+(`swapgate db retire-key`), and removes forged rows (`swapgate db remove-forged`). Both changes
+run as the tables' owner, in one transaction, `without_triggers`.
 """
 
 from collections import defaultdict
@@ -26,7 +26,7 @@ from harness.routing.records.versions import route_fallback, route_version
 from harness.store.signing.manifest import Manifest, Manifests
 from harness.store.tables import SIGNED, metadata
 
-# Rows of a table at a time, so that few texts are in memory.
+# The number of rows in memory at a time, because rows contain texts.
 ROWS_PER_PAGE: Final = 1_000
 CHAINS: Final = sa.select(route_fallback).order_by(*route_fallback.primary_key.columns)
 _CHAIN: Final = [route_fallback.c.route, route_fallback.c.version]
@@ -41,9 +41,7 @@ Chains = dict[tuple[str, int], list[list[str]]]
 
 
 def chains_of(tx: Transaction, rows: Sequence[Row]) -> Chains:
-    """Reads the fallbacks of route versions that follow one another, as their signatures cover
-    them.
-    """
+    """Reads the fallbacks of consecutive route versions in their signed form."""
     chains: Chains = defaultdict(list)
     if rows:
         first, last = ([row.route, row.version] for row in (rows[0], rows[-1]))
@@ -60,7 +58,7 @@ def working_faults(tx: Transaction) -> Iterator[RowFault]:
 
 
 def row_faults(tx: Transaction) -> Iterator[RowFault]:
-    """Finds all faults, table by table. The manifest's comes last, with an empty key."""
+    """Finds all faults, table by table. The manifest's fault comes last, with an empty key."""
     for signed in SIGNED.values():
         key = list(signed.table.primary_key.columns)
         query = _covered(signed).order_by(*key).limit(ROWS_PER_PAGE)
@@ -80,7 +78,7 @@ def row_faults(tx: Transaction) -> Iterator[RowFault]:
 
 
 def _check_log_end(tx: Transaction, manifest: Manifest | None) -> None:
-    """Raises SignatureInvalid where the log lacks the newest event of the signed manifest."""
+    """Raises SignatureInvalid if the audit log lacks the event that the manifest names."""
     number, _, mac = (manifest.log_end if manifest else "").partition(":")
     if not number:
         return
@@ -88,14 +86,14 @@ def _check_log_end(tx: Transaction, manifest: Manifest | None) -> None:
     if tx.read(event).scalar() != mac:
         raise SignatureInvalid(
             f"the manifest was signed after event {number} of the audit log, and the log lacks "
-            "this event or has another: the log was cut or changed"
+            "this event or has another event: somebody cut or changed the log"
         )
 
 
 def _page_faults(
     tx: Transaction, signed: SignedTable, rows: Sequence[Row], before: Row | None
 ) -> Iterator[RowFault]:
-    """before: the row that precedes the first, which a route's version stands on."""
+    """before: the row before the first row; a route's version refers to it."""
     versions = signed.table is route_version
     chains = chains_of(tx, rows) if versions else {}
     for row in rows:
@@ -138,8 +136,8 @@ TRIGGERS_OF_SQLITE: Final = sa.text(
 
 @contextmanager
 def without_triggers(tx: Transaction) -> Iterator[None]:
-    """Drops the triggers of signed tables, and of tables that refer to them, until the block
-    ends. Only this unit of work sees it.
+    """Drops the triggers of signed tables and of tables that refer to them, inside the block.
+    Other transactions still have the triggers.
     """
     referring = {
         other.name for fault in SIGNED.values() for other, _ in _unsigned_referrers(fault.table)
@@ -158,12 +156,14 @@ def without_triggers(tx: Transaction) -> Iterator[None]:
         tx.write(sa.text(f'DROP TRIGGER "{trigger.name}"'))
     yield
     for trigger in triggers:
-        # Not sa.text: a colon in a trigger's words is no parameter.
+        # Not sa.text, because a colon in a trigger's text is not a parameter.
         tx.script(trigger.sql)
 
 
 def sign_rows(tx: Transaction) -> int:
-    """Sign every row; how many. Called without triggers, when all rows hold."""
+    """Signs all rows, after all have verified. Returns their number. Call it without
+    triggers.
+    """
     count = 0
     for signed in SIGNED.values():
         table = signed.table
@@ -198,14 +198,14 @@ def _write(tx: Transaction, table: sa.Table, values: dict[str, Any], *columns: s
 
 
 def remove_rows(tx: Transaction, faults: Sequence[RowFault]) -> int:
-    """Take out the rows; how many. Called without triggers.
+    """Deletes the rows. Returns their number. Call it without triggers.
 
-    A version's chain goes with it, as do unsigned rows that point at one. Raises RowRefused
-    where a signed row that stays needs one.
+    Also deletes a version's fallback chain, and unsigned rows that refer to a deleted row.
+    Raises RowRefused if a remaining signed row refers to a deleted row.
     """
     count = 0
     for table in reversed(metadata.sorted_tables):
-        # Of versions the last one first: each stands on the one before it.
+        # Deletes the newest version first, because each version refers to the previous version.
         row_faults = sorted(
             (fault for fault in faults if fault.table == table.name),
             key=lambda fault: int(fault.key[1]) if table is route_version else 0,
@@ -233,7 +233,7 @@ def remove_rows(tx: Transaction, faults: Sequence[RowFault]) -> int:
 def _remove_referrers(
     tx: Transaction, table: sa.Table, where: Sequence[sa.ColumnElement[bool]]
 ) -> None:
-    """Deletes unsigned rows that refer to these: their foreign keys would keep them."""
+    """Deletes unsigned rows that refer to these rows by a foreign key."""
     for other, constraint in _unsigned_referrers(table):
         pairs = zip(constraint.columns, constraint.elements, strict=True)
         theirs = (mine == element.column for mine, element in pairs)
@@ -246,7 +246,9 @@ def _remove_referrers(
 def _unsigned_referrers(
     table: sa.Table,
 ) -> Iterator[tuple[sa.Table, sa.ForeignKeyConstraint]]:
-    """A version's fallbacks are part of what its signature covers."""
+    """Lists the unsigned tables that refer to a table. The signature of a route's version
+    covers its fallbacks, so they do not count.
+    """
     for other in metadata.sorted_tables:
         if other.name in SIGNED or other in (table, route_fallback):
             continue

@@ -1,5 +1,5 @@
-"""Reads the signed rows that make a router's snapshot from the database (`read`), and builds
-the snapshot from verified rows only (`verified`), of the database or of a router's disk.
+"""Reads the signed rows of a router's snapshot from the database (`read`), and builds the
+snapshot from verified rows (`verified`). The rows come from the database or a router's disk.
 """
 
 from collections import defaultdict
@@ -42,7 +42,7 @@ _NEWEST_CHAINS: Final = CHAINS.join(
 
 
 def read(tx: Transaction) -> SignedRows:
-    """The rows that make a snapshot, as they are stored; nothing is verified yet."""
+    """Reads a snapshot's rows in their stored form, without verifying them."""
     rows: dict[str, list[dict[str, object]]] = {}
     for name in LIVE:
         signed = SIGNED[name]
@@ -95,9 +95,7 @@ def verified(signed_rows: SignedRows, verifier: Verifier, etag: str, now: dateti
     except SignatureInvalid as error:
         raise SnapshotInvalid(str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SnapshotInvalid(
-            f"the signed rows are not those of a snapshot: {error}"
-        ) from error
+        raise SnapshotInvalid(f"the signed rows do not form a snapshot: {error}") from error
 
 
 def _verify(signed_rows: SignedRows, signatures: RowVerifier) -> None:
@@ -109,7 +107,8 @@ def _verify(signed_rows: SignedRows, signatures: RowVerifier) -> None:
                 more["fallbacks"] = signed_rows.chains.get(str(row["route"]), [])
             stored = cast("Row", StoredRow(signed.table, row))
             signatures.check_row(signed.table, stored, **more)
-    # A router's disk may have them from before there was such a table; the manifest knows.
+    # Rows on a router's disk may be older than a table; the manifest's digest shows whether
+    # rows are missing.
     live = [row for name in LIVE for row in signed_rows.rows.get(name, ())]
     if not signed_rows.manifest:
         if live:
@@ -131,7 +130,9 @@ def _verify(signed_rows: SignedRows, signatures: RowVerifier) -> None:
 def _verify_former(former: Revocations, signatures: RowVerifier) -> None:
     signatures.check_manifest(former.manifest, former.signature)
     if manifests.digest_of(former.ids) != former.manifest["revoked"]:
-        raise SignatureInvalid("the revoked keys of an earlier epoch are not those signed then")
+        raise SignatureInvalid(
+            "the revoked keys of an earlier epoch differ from the signed keys"
+        )
 
 
 def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
@@ -210,7 +211,7 @@ def _target(row: Row) -> Target:
     found = TARGET.read(row)
     if found.id != row.id:
         raise SnapshotInvalid(
-            f"target {row.id} was edited in the database: its content is {found.id}'s. "
+            f"somebody edited target {row.id} in the database: its content is {found.id}'s. "
             "Restore the row from a backup"
         )
     return found
