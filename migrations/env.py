@@ -1,4 +1,4 @@
-"""Alembic's entry: migrate on the connection that harness.store.migrate has opened."""
+"""Alembic's entry point. Migrates on the connection that harness.store.migrate opened."""
 
 from alembic import context
 
@@ -7,7 +7,7 @@ from harness.store.tables import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    # SQLite cannot alter most of a table: it is copied.
+    # Batch mode copies a table, because SQLite can alter only little of it.
     render_as_batch=True,
     compare_type=True,
 )

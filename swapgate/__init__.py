@@ -3,8 +3,8 @@
 from swapgate import CompletionRequest, Message, ModelClient
 
 with ModelClient.over_http("http://127.0.0.1:8080") as client:
-    asked = CompletionRequest(route="support", messages=[Message.user("Where is it?")])
-    print(client.complete(asked).text)
+    request = CompletionRequest(route="support", messages=[Message.user("Where is it?")])
+    print(client.complete(request).text)
 """
 
 from importlib import import_module
@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Load the client when one of its names is first asked for.
-
-        In a wheel every module of ours lies below this package (ADR 0030), and most processes
-        need no client.
+        """Imports the client at the first use of one of its names. A wheel has all our modules
+        below this package (ADR 0030), and most processes need no client.
         """
         return getattr(import_module("swapgate.client"), name)
 

@@ -1,6 +1,6 @@
-"""Entry point of the command `swapgate`, and of `python -m swapgate`, by which our processes
-start one another. It refuses a Python that is too old; any Python 3 can read this file, to say
-so.
+"""Entry point of the command `swapgate`, and of `python -m swapgate`, which our processes use
+to start one another. It refuses old Python versions, so any Python 3 must be able to run this
+file.
 """
 
 import sys
@@ -9,7 +9,7 @@ OLDEST = (3, 11)
 
 
 def main() -> None:
-    """Run the command line; does not return."""
+    """Runs the command line. Does not return."""
     if sys.version_info < OLDEST:
         sys.exit(
             "swapgate: Python 3.11 or newer is needed, and this is %d.%d: "  # noqa: UP031 - as above

@@ -1,5 +1,5 @@
-"""Re-exports the public names of the Python client (clients, requests, answers, errors);
-`swapgate` loads them from here when one is first used.
+"""Re-exports the public names of the Python client (clients, requests, answers, errors).
+`swapgate` imports this module at the first use of a name.
 """
 
 from harness.client.async_client import AsyncModelClient

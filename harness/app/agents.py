@@ -38,7 +38,7 @@ from harness.routing.settings import http_url
 
 CONNECTION_S: Final = 24 * 3600.0  # longer than any turn; each call has its own limit
 GRACE_S: Final = 5.0  # beyond the router's limit for a call, so that its error can arrive
-# A router reads a new grant within two seconds, but may load a protocol's translation first,
+# A router reads a new grant within two seconds, but may first load a protocol's translation,
 # which takes seconds of CPU.
 GRANT_ARRIVES_S: Final = 60.0
 ASK_AGAIN_S: Final = 0.2
@@ -178,7 +178,7 @@ class TurnService:
     """Builds the tools, the model calls and the runner of turns, once for an event loop."""
 
     def __init__(self, installation: Installation, *, place: str = "") -> None:
-        """place: a name that no other live process of this machine has; empty for the port."""
+        """place: a name that is unique among this machine's processes; empty for the port."""
         settings, ctx = installation.settings, installation.context
         self.drain_s = settings.router.drain_s
         servers = None
@@ -200,7 +200,7 @@ class TurnService:
         self.turns = TurnRunner(ctx, self._calls, tools, owner, auto)
         spawn = Spawner(ctx, self.turns).tool()
         tools.built_in[SPAWN] = spawn
-        # Tools on behalf of a session, for MCP clients, which may wait for a person.
+        # MCP clients use these tools for a session, and may wait for a person.
         self.session_tools = (build_switch_tool(ctx, waits=True), spawn)
 
     @asynccontextmanager

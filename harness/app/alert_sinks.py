@@ -21,7 +21,7 @@ DELIVERY: Final = "x-swapgate-delivery"
 
 
 def webhook_body(message: AlertMessage) -> bytes:
-    """The message as JSON; docs/how-to/alerts.md shows one."""
+    """Returns the message as JSON; docs/how-to/alerts.md has an example."""
     return json.dumps(
         {
             "id": message.id,
@@ -67,14 +67,14 @@ def post(url: str, secret: bytes, message: AlertMessage, *, timeout_s: float) ->
     except TimeoutError:
         raise DeliveryFailed(f"the webhook did not answer within {timeout_s:g} s") from None
     except (OSError, HTTPException, ValueError) as error:
-        # Not its words: the URL may be in them, and the URL may have a token.
+        # Without the error's text, which may contain the URL with a token.
         raise DeliveryFailed(f"the webhook cannot be reached: {type(error).__name__}") from None
     if not 200 <= status < 300:
         raise DeliveryFailed(f"the webhook answered {status}")
 
 
 def _authorization(url: str) -> dict[str, str]:
-    """Basic, where the URL has a user in it."""
+    """Returns Basic authentication if the URL contains a user."""
     parts = urlsplit(url)
     if parts.username is None:
         return {}
@@ -83,7 +83,7 @@ def _authorization(url: str) -> dict[str, str]:
 
 
 class ConfiguredSinks:
-    """Sends alerts to the configured sinks. environ: where URLs and secrets are."""
+    """Sends alerts to the configured sinks. environ: contains URLs and secrets."""
 
     def __init__(self, settings: AlertSettings, environ: Mapping[str, str]) -> None:
         self._sinks = {sink.name: sink for sink in settings.sinks}
@@ -99,13 +99,13 @@ class ConfiguredSinks:
     def send(self, sink: str, message: AlertMessage) -> None:
         known = self._sinks.get(sink)
         if known is None:
-            raise DeliveryFailed(f"there is no sink {sink!r} in the configuration now")
+            raise DeliveryFailed(f"there is no sink {sink!r} in the configuration")
         try:
             self._send(known, message)
         except DeliveryFailed:
             raise
         except Exception as error:  # noqa: BLE001 - a sender of any kind may raise anything
-            # Its words may have the URL in them, and the URL has a password.
+            # Without the error's text, which may contain the URL with a password.
             raise DeliveryFailed(f"the sender failed: {type(error).__name__}") from None
 
     def lacks(self, sink: str) -> str:

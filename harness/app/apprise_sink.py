@@ -1,5 +1,5 @@
-"""Sends an alert by apprise (chat, e-mail, pagers) to a URL, which is a secret
-and in no error.
+"""Sends alerts by apprise (chat, e-mail, pagers) to a URL. The URL is a secret, and no error
+contains it.
 """
 
 import logging
@@ -26,14 +26,16 @@ KINDS: Final = {
     Severity.CRITICAL: apprise.NotifyType.FAILURE,
 }
 LOGGER: Final = logging.getLogger("apprise")
-# It logs addresses, and what it says there may have passwords in it.
+# apprise logs addresses, and its lines may contain passwords.
 LOGGER.propagate = False
 LOGGER.setLevel(logging.WARNING)
 LOGGER.addHandler(logging.NullHandler())
 
 
 class _LogCapture(logging.Handler):
-    """Collects apprise's log lines of this thread: only they tell why it failed."""
+    """Collects apprise's log lines of this thread, because only they contain the reason of a
+    failure.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,9 +69,9 @@ def notify(url: str, message: AlertMessage, *, timeout_s: float) -> None:
 def _sender(url: str, timeout_s: float) -> apprise.Apprise:
     made = apprise.Apprise()
     if not made.add(url):
-        raise DeliveryFailed("apprise does not know this kind of URL, or it is incomplete")
+        raise DeliveryFailed("apprise does not support this URL, or the URL is incomplete")
     for plugin in made:
-        # A redirect would take the alert, and perhaps a token, to another address.
+        # A redirect would send the alert, and perhaps a token, to another address.
         plugin.redirects = False
         plugin.socket_connect_timeout = timeout_s
         plugin.socket_read_timeout = timeout_s

@@ -1,5 +1,5 @@
-"""Builds the control process's schedule. Of several control processes one leads, and only its
-jobs do anything.
+"""Builds the control process's schedule. If there are several control processes, only the
+leader's jobs run.
 """
 
 import os
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from harness.frame.runtime.schedule import Schedule
 
 
-# However rarely the other jobs run, a process asks for the lead as often as this.
+# A process tries to become the leader at this interval, even if its jobs run less often.
 RENEWALS_EVERY_S = 1.0
 RECONCILE_JOB = "reconcile"
 OUTAGES_EVERY_S = 5.0
-# Cron has minutes, and a provider that was just stored has its list read before the next one.
+# Not by cron, whose unit is a minute: Swapgate must read a new provider's list sooner.
 CANDIDATES_EVERY_S = 5.0
 
 log = structlog.get_logger("swapgate.schedule")
@@ -104,7 +104,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         leading("model lists", candidate_rounds.ListRefresh(), every_s=CANDIDATES_EVERY_S),
         leading("renewals", sign_in.renew_tokens, every_s=RENEWALS_EVERY_S),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
-        # Of its own: no fault of the others keeps what is to be deleted.
+        # A separate job, so that another job's fault does not prevent the deletion.
         leading("retention", retain, every_s=control.housekeeping_interval_s),
     ]
     for suite in settings.suites.values():
@@ -112,7 +112,7 @@ def control_schedule(installation: Installation) -> "Schedule":
             again = partial(housekeeping.evaluate_incumbents, suite=suite.name)
             name = f"{housekeeping.SUITE_JOB}{suite.name}"
             jobs.append(leading(name, again, cron=suite.every))
-    # Each control process writes them: a process that ends takes no event with it.
+    # Each control process writes its events, so that its end loses none.
     lines = RestingJob(AuditLines(installation.signatures, _print_line))
     jobs.append(
         ScheduledJob(

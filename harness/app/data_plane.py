@@ -1,6 +1,6 @@
-"""Runs `swapgate serve router`: a parent process that opens the port, records what requests
-did, and starts the workers that serve. A reload reads the configuration again and starts new
-workers with it; settings that the parent itself holds open (`FIXED`) take a restart.
+"""Runs `swapgate serve router`: a parent process opens the port, records observations, and
+starts the workers that serve. A reload reads the configuration again and starts new workers
+with it. Settings that the parent itself uses (`FIXED`) need a restart.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("swapgate.router")
 
-# Workers of a parent that was killed give the port up at once, but not in no time.
+# The workers of a killed parent need a moment to close the port.
 ORPHANS_LEAVE_S: Final = 3.0
 LOOK_FOR_TABLE_S: Final = 0.2
-# Of a worker: glibc's own thresholds grow with the largest answer that was freed, and then it
-# keeps as much for good. With lower ones, a request of 1 MB takes half as long again. Bytes.
+# glibc's thresholds for a worker, in bytes. By default they grow with the largest freed answer,
+# and glibc keeps that much memory. With lower values, a request of 1 MB takes 50 % longer.
 MALLOC: Final[Mapping[str, str]] = {
     "MALLOC_MMAP_THRESHOLD_": str(8 * 1024 * 1024),
     "MALLOC_TRIM_THRESHOLD_": str(16 * 1024 * 1024),
@@ -47,11 +47,12 @@ MALLOC: Final[Mapping[str, str]] = {
 def serve_router(
     given: Path | None, workers: int | None = None, *, beside_control: bool = False
 ) -> int:
-    """Blocks until SIGTERM or SIGINT, and lets requests end. The exit code.
+    """Serves until SIGTERM or SIGINT, and lets requests end. Returns the exit code.
 
-    given: the configuration file, if one was named. workers: instead of the file's.
-    beside_control: a control plane starts with it, which makes the tables. Raises ConfigError,
-    DatabaseUnusable.
+    given: the configuration file, if the user named it.
+    workers: overrides the file's number.
+    beside_control: whether a control plane starts with the router and creates the tables.
+    Raises ConfigError, DatabaseUnusable.
     """
     from router.recording.worker_aggregator import WorkerAggregator  # noqa: PLC0415 - only this process needs it
     from router.workers.parent import WorkerParent, open_listeners  # noqa: PLC0415
@@ -60,7 +61,7 @@ def serve_router(
     installation = replace(installation, settings=_with_workers(installation.settings, workers))
     settings = installation.settings
     where = settings.router
-    _ = installation.standing_switches  # one clear error, not one of each worker
+    _ = installation.standing_switches  # raises one error here instead of one in each worker
     telemetry.configure()
     _wait_for_table(installation, patient=beside_control)
     _wait_for_orphans(where.host, where.port)
@@ -88,27 +89,27 @@ def serve_router(
 
 
 def _wait_for_table(installation: Installation, *, patient: bool) -> None:
-    """Waits, where a control plane starts with the router, until it has made the tables: the
-    workers would end without them. Raises DatabaseUnusable.
+    """Waits until a control plane that starts with the router has created the tables, because
+    workers end without tables. Raises DatabaseUnusable.
     """
     reason = missing_table(installation)
     if reason is None or not patient:
-        return  # by the time the workers ask, there may be one
+        return  # a snapshot may exist when the workers need it
     log.info("waits_for_tables", reason=reason)
     while missing_table(installation) is not None:
         time.sleep(LOOK_FOR_TABLE_S)
 
 
 def warn_without_routes(installation: Installation) -> None:
-    """Says in the log that nothing can be asked yet: a router signs nothing, so that it can
-    bring in none of the file's routes itself.
+    """Logs that there is no route yet. A router cannot sign, so it cannot create the file's
+    routes itself.
     """
     try:
         with installation.store.read() as tx:
             routes = Routing(tx).table().routes
     except SwapgateError:
-        # Away, or with rows that are not to be believed: it serves what it has on its disk, and
-        # its workers say why.
+        # If the database is unavailable or its rows do not verify, the router serves the
+        # snapshot on its disk, and its workers log the reason.
         return
     if not routes:
         in_the_file = sorted(installation.settings.routes)
@@ -121,8 +122,8 @@ def _worker_spec(settings: Settings) -> "WorkerSpec":
     return WorkerSpec(
         command=[sys.executable, "-m", "swapgate", "router-worker"],
         environment={**MALLOC, **os.environ},
-        # Not read from the file by each worker: one that is started again after the file was
-        # broken must serve like the others.
+        # A worker does not read the file, because a restarted worker must serve like the others
+        # even if the file has become invalid.
         given=pickle.dumps(settings),
         workers=settings.router.workers,
         drain_s=settings.router.drain_s,
@@ -148,7 +149,7 @@ def _reload_settings(given: Path | None, old: Installation, workers: int | None)
     def check(new: Settings) -> None:
         _ = replace(old, settings=new).standing_switches
         if secret_files.installation_secret(new) != old.secret:
-            raise ConfigError(f"{secret_files.SECRET_VARIABLE} changed, which takes a restart")
+            raise ConfigError(f"{secret_files.SECRET_VARIABLE} changed, which needs a restart")
 
     new = reload.reload_settings(given, old.settings, fixed=FIXED, check=check)
     return _with_workers(new, workers)

@@ -21,7 +21,7 @@ _PASSWORD_PARAMETER: Final = re.compile(r"(?i)([?&](?:ssl)?password=)[^&#]*")
 
 
 def without_password(url: str) -> str:
-    """Hides the passwords of an address: before the host, and among its parameters."""
+    """Hides the passwords of a URL, before the host and in its parameters."""
     password = urlsplit(url).password
     shown = url.replace(f":{password}@", f":{HIDDEN}@") if password else url
     return _PASSWORD_PARAMETER.sub(rf"\1{HIDDEN}", shown)
@@ -32,7 +32,7 @@ def import_store() -> None:
 
 
 def require_database(settings: Settings) -> None:
-    """Requires SQLite's file, too: a new, empty one would hide that it is away. Raises
+    """Requires an existing SQLite file, because a new file would hide the loss. Raises
     DatabaseUnusable.
     """
     from harness.store import engine, schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
@@ -44,7 +44,7 @@ def require_database(settings: Settings) -> None:
 
 
 def upgrade_database(settings: Settings) -> None:
-    """Makes a missing SQLite file, too. Raises DatabaseUnusable, StoreUnavailable."""
+    """Also creates a missing SQLite file. Raises DatabaseUnusable, StoreUnavailable."""
     from harness.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
     from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - as above
 
@@ -67,7 +67,7 @@ def grant_runtime(settings: Settings, role: str, *, only_show: bool) -> Sequence
 
 
 def role_that_does_both(settings: Settings) -> str | None:
-    """Returns the database role in use where it could change the tables, too; else None."""
+    """Returns the current database role if it could change the tables as well; else None."""
     from harness.store.postgres import database_roles  # noqa: PLC0415
 
     return database_roles.does_both(settings.database_url)
@@ -87,7 +87,7 @@ def schema_state(settings: Settings) -> "SchemaState":
 def rotate_signing_key(
     installation: Installation, actor: Actor, purpose: KeyPurpose
 ) -> PublicKey:
-    """Makes a new signing key; what the old one signed still holds. Raises NotAllowed."""
+    """Creates a signing key; signatures of the old key stay valid. Raises NotAllowed."""
     actor.require(Role.ADMIN)
     new = signing_keys.rotate(installation.settings, purpose)
     _record_audit(installation, actor, "signing_key.rotate", new.id, purpose.value)
@@ -95,7 +95,7 @@ def rotate_signing_key(
 
 
 def retire_signing_key(installation: Installation, actor: Actor, key: str, reason: str) -> int:
-    """Lets nothing hold any more that the key signed. Returns how many rows were signed anew.
+    """Makes the key's signatures invalid. Returns the number of rows that were signed again.
     Raises NotAllowed, Conflict.
     """
     actor.require(Role.ADMIN)

@@ -1,5 +1,5 @@
-"""Both ends of eval workers: what starts them, their own processes, and the host (`swapgate
-worker`) that takes runs from the queue. They sign with the workers' key.
+"""Runs eval workers: the control process's starter, the worker processes, and the host
+(`swapgate worker`) that takes runs from the queue. Workers sign with the workers' key.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from harness.routing.records.runs import EvalRuns
 def open_with_workers(
     given: Path | None = None, *, create_secret: bool = False
 ) -> Installation:
-    """Opens the installation for the control process; arguments as `open_installation`."""
+    """Opens the installation for the control process. Arguments: see `open_installation`."""
     installation = open_installation(given, create_secret=create_secret)
     settings = installation.settings
     if settings.control.queue is RunQueueKind.PROCRASTINATE:
@@ -58,7 +58,7 @@ def build_workers(installation: Installation) -> EvalWorkers:
             known = Providers(tx).all()
         provider = known.get(target.provider)
         if provider is None:
-            raise NotFound(f"run {run}: there is no provider {target.provider!r} any more")
+            raise NotFound(f"run {run}: provider {target.provider!r} no longer exists")
         asked = installation.context.judges.get(found.suite)
         judge = known.get(asked.provider) if asked is not None else None
         names = (
@@ -89,7 +89,7 @@ def run_worker_template(given: Path | None) -> None:
     from harness.app.eval_processes.worker_template import serve_forks  # noqa: PLC0415 - as above
 
     with pause_garbage_collection():
-        # What every worker needs. Statements, which a wheel writes with its own names (ADR 30).
+        # Modules for all workers. Import statements, because a wheel renames them (ADR 30).
         from evals.runner import inspect_runner, judge_calibration, rate_gate  # noqa: F401, PLC0415 - as above
         from harness.app.eval_processes import eval_worker  # noqa: F401, PLC0415
         from harness.store import store  # noqa: F401, PLC0415
@@ -112,9 +112,9 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
 
     installation = open_installation(given, signs_as=KeyPurpose.WORKER)
     settings, home = installation.settings, secret_files.writable_home(installation.settings)
-    shared = home / "evals"  # with all workers of this machine
+    shared = home / "evals"  # for all workers of this machine
     secrets = dict(os.environ)
-    # What a run starts, such as a model's code, is not to inherit them.
+    # A run's child processes, such as a model's code, must not inherit these variables.
     for variable in (TARGET.key, TARGET.headers, JUDGE.key, JUDGE.headers):
         os.environ.pop(variable, None)
     try:
@@ -175,7 +175,7 @@ class _WorkerHost:
         self._installation = installation
         self._workers = workers
         self._ended = asyncio.Event()
-        self._turn = asyncio.Lock()  # one at a time collects the processes that ended
+        self._turn = asyncio.Lock()  # one task at a time collects ended processes
 
     async def serve(self, slots: int, providers: Collection[str]) -> None:
         loop = asyncio.get_running_loop()
@@ -192,7 +192,9 @@ class _WorkerHost:
         )
 
     def _end(self) -> None:
-        """Each process stores what it has and gives its lease back; its run is queued again."""
+        """Ends the processes. Each stores its samples and gives its lease back, and the queue
+        gets its run again.
+        """
         self._ended.set()
         for run in self._workers.alive():
             self._workers.stop(run)
@@ -205,7 +207,7 @@ class _WorkerHost:
         if self._ended.is_set():
             self._workers.stop(run)
         try:
-            # A process does not announce its end.
+            # Polls, because a process does not announce its end.
             while run in self._workers.alive():  # noqa: ASYNC110 - as above
                 await asyncio.sleep(LOOK_EVERY_S)
         except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""Runs one comparison on a database of its own, without a server, as in CI (F10)."""
+"""Runs one comparison on a separate database, without a server, as in CI (F10)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,23 +30,22 @@ DECIDED_PHASES: Final = frozenset(ProposalPhase) - {
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRequest:
-    suites: Sequence[str]  # the first is the primary one, the others are required
+    suites: Sequence[str]  # first the primary suite, then the required suites
     incumbent: Target
     candidate: Target
     policy: str = "default"
     claim: Claim | None = None
     margin: float | None = None
     reason: str = ""
-    guards: Sequence[str] = ()  # suites, too
+    guards: Sequence[str] = ()  # guard suites
     min_saving: float | None = None
 
 
 def register_comparison(
     ctx: Context, actor: Actor, settings: Settings, question: ComparisonRequest
 ) -> Proposal:
-    """Registers the file's providers, a route for this comparison alone, and its proposal.
-
-    Raises as `routes.create_route` and `submission.create_proposal` do.
+    """Registers the file's providers, a route only for this comparison, and its proposal.
+    Raises the errors of `routes.create_route` and `submission.create_proposal`.
     """
     for provider in settings.providers.values():
         targets.put_provider(ctx, actor, provider)
@@ -57,12 +56,12 @@ def register_comparison(
         for seed in (question.incumbent, question.candidate)
     )
     primary, *others = question.suites
-    asked = (
+    suites = (
         RouteSuite(primary, SuiteRole.PRIMARY),
         *(RouteSuite(suite, SuiteRole.REQUIRED) for suite in others),
         *(RouteSuite(guard, SuiteRole.GUARD) for guard in question.guards),
     )
-    route = RouteSettings(policy=question.policy, suites=asked)
+    route = RouteSettings(policy=question.policy, suites=suites)
     routes.create_route(ctx, actor, ROUTE, incumbent.id, settings=route)
     request = ProposalRequest(
         ROUTE,
@@ -76,7 +75,7 @@ def register_comparison(
 
 
 def _check_provider(settings: Settings, seed: Target) -> None:
-    """The configuration is all there is to read, so that is what has to be changed."""
+    """Names the configuration file, because a gate run reads providers only from there."""
     if seed.provider not in settings.providers:
         hint = did_you_mean(seed.provider, settings.providers, otherwise=".")
         file = settings.source or "swapgate.yaml"
@@ -86,10 +85,9 @@ def _check_provider(settings: Settings, seed: Target) -> None:
 
 
 def without_patience(ctx: Context, *, unreadable_is_wrong: bool = False) -> Context:
-    """Returns the context with a minute's patience at most: somebody waits at a terminal or in
-    CI.
+    """Limits the patience of all policies to one minute, because a person or CI waits.
 
-    unreadable_is_wrong: whatever the policies say of answers in which nothing can be read.
+    unreadable_is_wrong: overrides the policies: unreadable answers count as wrong.
     """
     policies = {
         name: replace(
@@ -108,10 +106,10 @@ def without_patience(ctx: Context, *, unreadable_is_wrong: bool = False) -> Cont
 def run_until_decided(
     ctx: Context, proposal: str, pause: Callable[[Proposal], bool]
 ) -> Proposal:
-    """Turn the loop until the gate has decided. The proposal as it is then.
+    """Runs the reconcile loop until the gate decides. Returns the proposal.
 
-    pause: waits a moment after each turn; False gives up. Raises SpendingPaused where the
-    monthly cap lets it ask nothing more: nobody can raise it here.
+    pause: waits after each iteration; False gives up. Raises SpendingPaused at the monthly cap,
+    because nobody can raise the cap during the run.
     """
     while True:
         reconciler.reconcile(ctx)

@@ -1,6 +1,4 @@
-"""Joins configuration, secret, clock, store and the other adapters to the `Context` of use
-cases.
-"""
+"""Builds the `Context` of use cases from configuration, secrets, clock, store and adapters."""
 
 import hmac
 import logging
@@ -46,7 +44,7 @@ T = TypeVar("T")
 
 
 def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """Finds the file: that given, SWAPGATE_CONFIG, ./swapgate.yaml, else None."""
+    """Returns the file: `given`, SWAPGATE_CONFIG, ./swapgate.yaml, else None."""
     if given is not None:
         return given
     if environ.get(CONFIG_VARIABLE):
@@ -56,8 +54,8 @@ def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
 
 
 def read_dotenv(folder: Path) -> None:
-    """Puts `.env` into the environment; a variable that is set otherwise wins. Variables of an
-    earlier call follow the file. `DOTENV_VARIABLE` names them for child processes.
+    """Loads `.env` into the environment. Existing variables win, except those of an earlier
+    call, which follow the file. `DOTENV_VARIABLE` lists them for child processes.
     """
     from dotenv import dotenv_values  # noqa: PLC0415 - only where a command needs it
 
@@ -88,7 +86,7 @@ def read_file_version(file: Path | None) -> FileVersion | None:
 
 def load_settings(given: Path | None = None) -> Settings:
     """Loads the settings. Raises ConfigError with the place of the fault."""
-    from harness.config import configuration  # noqa: PLC0415 - a worker is given its settings
+    from harness.config import configuration  # noqa: PLC0415 - a worker receives its settings
 
     file = config_file(given, os.environ)
     read_dotenv(file.resolve().parent if file else Path.cwd())
@@ -98,14 +96,14 @@ def load_settings(given: Path | None = None) -> Settings:
 
 
 def read_settings(given: Path | None = None) -> tuple[Settings, FileVersion | None]:
-    """Loads the settings, with the version of the file that they are of. Raises ConfigError."""
-    # Before it is read: what is written meanwhile is read once more.
+    """Loads the settings, and the version of their file. Raises ConfigError."""
+    # Reads the version first, so that a later change of the file causes another read.
     version = read_file_version(config_file(given, os.environ))
     return load_settings(given), version
 
 
 class FileAdditions(Generic[T]):
-    """Reads a section of the file anew when it has changed: additions need no restart."""
+    """Reads a section of the file again after a change, so that additions need no restart."""
 
     def __init__(
         self,
@@ -113,13 +111,13 @@ class FileAdditions(Generic[T]):
         version: FileVersion | None,
         section: Callable[[Settings], Mapping[str, T]],
     ) -> None:
-        """version: of the file as it was read; None where nobody looked."""
+        """version: the version of the file that the process read; None if unknown."""
         self._source = source
         self._version = version
         self._section = section
 
     def __call__(self) -> Mapping[str, T]:
-        """Returns the whole section of a changed file; nothing of a file of no use."""
+        """Returns the section of a changed file; empty if the file is unchanged or invalid."""
         now = read_file_version(self._source)
         if self._source is None or now is None or now == self._version:
             return {}
@@ -132,8 +130,8 @@ class FileAdditions(Generic[T]):
 
 
 class ConfiguredPolicies(Mapping[str, Policy]):
-    """Takes in policies that the file has gained, when they are listed or an unknown one is
-    asked for. A known one keeps its rules as long as the process lives.
+    """Adds new policies of the file when a caller lists the policies or uses an unknown one. A
+    known policy keeps its rules until the process ends.
     """
 
     def __init__(
@@ -160,7 +158,7 @@ class ConfiguredPolicies(Mapping[str, Policy]):
 def sign_on_secrets(settings: Settings, oidc: OidcSettings) -> tuple[str, str]:
     """Returns the key that signs the cookie, and the client's secret. Raises ConfigError."""
     secret = secret_files.installation_secret(settings)
-    # The same at each start: another one would sign everybody out.
+    # Derived from the secret, because a new key at each start would sign everybody out.
     cookie_key = hmac.digest(secret, b"swapgate: single sign-on", "sha256").hex()
     return cookie_key, secret_files.named_secret(oidc.client_secret_env, "ui.oidc")
 
@@ -172,9 +170,9 @@ class Installation:
     clock: Clock
     workers: EvalWorkers | None = None
     run_queue: RunQueue | None = None
-    # Whose private key this process signs rows with; None where it only verifies.
+    # The purpose of this process's private signing key; None for a process that only verifies.
     signs_as: KeyPurpose | None = KeyPurpose.CONTROL
-    # Of the configuration file, before it was read; None where nobody looked.
+    # The version of the configuration file that the process read; None if unknown.
     file_version: FileVersion | None = None
 
     @cached_property
@@ -190,17 +188,17 @@ class Installation:
 
     @cached_property
     def signatures(self) -> Signatures:
-        """Reads its keys when they are first used: a router never reads a private one."""
+        """Reads the keys at the first use, because a router must not read a private key."""
         return signing_keys.signatures(self.settings, self.signs_as)
 
     @cached_property
     def cipher(self) -> Cipher:
-        """Reads its keys when they are first used: most installations need none."""
+        """Reads the keys at the first use, because most installations have none."""
         return encryption.FernetCipher(partial(secret_files.encryption_keys, self.settings))
 
     @property
     def _approval_links(self) -> ApprovalLinks | None:
-        """None where people reach nothing, and where no approval can be signed."""
+        """None without an address for people, or without the key that signs approvals."""
         agents, router = self.settings.agents, self.settings.router
         url = agents.public_url
         if not url and agents.pass_through_url:
@@ -215,7 +213,7 @@ class Installation:
 
     @cached_property
     def standing_switches(self) -> tuple[KillSwitch, ...]:
-        """Reads SWAPGATE_FORCE and the file, at the first look. Raises ConfigError."""
+        """Reads SWAPGATE_FORCE and the file, at the first use. Raises ConfigError."""
         now = self.clock.now()
         try:
             of_environment = parse_environment_switches(
@@ -288,15 +286,18 @@ def open_installation(
     signs_as: KeyPurpose | None = KeyPurpose.CONTROL,
     read: tuple[Settings, FileVersion | None] | None = None,
 ) -> Installation:
-    """Touches no database yet. create_secret: make missing secret and signing keys. read: the
-    configuration, where it was read already (`read_settings`). Raises ConfigError.
+    """Opens the installation, without connecting to the database.
+
+    create_secret: whether to create a missing secret and signing keys.
+    read: the configuration, if the caller has read it (`read_settings`).
+    Raises ConfigError; DatabaseUnusable without an installation.
     """
     settings, version = read or read_settings(given)
     if not (create_secret or has_state(settings)):
         file = settings.database_url.removeprefix("sqlite:///")
         raise DatabaseUnusable(
-            f"there is no installation here, neither the database {file} nor its secret: run "
-            "`swapgate init`, or fix `database_url` and `home`"
+            f"there is no installation here: the database {file} and its secret are missing. "
+            "Run `swapgate init`, or fix `database_url` and `home`"
         )
     secret = secret_files.installation_secret(settings, create=create_secret)
     if create_secret:

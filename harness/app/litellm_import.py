@@ -1,5 +1,5 @@
-"""LiteLLM's proxy configuration (`config.yaml`) becomes Swapgate's: each model name a route,
-its deployments and fallbacks the route's chain.
+"""Converts LiteLLM's proxy configuration (`config.yaml`). Each model name becomes a route, and
+its deployments and fallbacks become the route's chain.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from harness.routing.reliability.request_repair import HINTS, LENGTHS
 from harness.routing.route_changes import spell_route_name
 
 SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings")
-# LiteLLM's name of a provider → our kind.
+# Our provider kind by LiteLLM's provider name.
 _KINDS: Final[Mapping[str, str]] = {
     **{kind: kind for kind in ("openai", "anthropic", "gemini", "bedrock", "groq", "deepseek")},
     **{kind: kind for kind in ("mistral", "openrouter", "ollama", "lm_studio", "vllm")},
@@ -51,15 +51,15 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     )
 }
 _VENDORS: Final = (*_KINDS, *_PLACES)
-# A part of an address, as in `api_base_example` → the keys that may give it.
+# The keys that may contain each part of an address such as `api_base_example`.
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "BASE": ("api_base", "base_url"),
     "REGION": ("aws_region_name", "region_name", "vertex_location"),
     "PROJECT": ("vertex_project",),
 }
-# How our address of a kind ends, where LiteLLM's leaves that end, or a part of it, out.
+# The end of our address by kind, if LiteLLM's address omits it or a part of it.
 _ENDINGS: Final = {"azure_openai": ("/openai/v1", "/openai"), "ollama": ("/v1",)}
-# Fields of a request, which are a target's parameters here.
+# Fields of a request that become a target's parameters.
 REQUEST_FIELDS: Final = frozenset(
     {
         *(*HINTS, *LENGTHS, "stop", "n", "logit_bias", "logprobs", "top_logprobs", "thinking"),
@@ -67,8 +67,8 @@ REQUEST_FIELDS: Final = frozenset(
         *("dimensions", "encoding_format", "truncation"),
     }
 )
-# A key → the part of the provider or router that takes it, its name there, and the factor and
-# the summand of its number. Factor 0: a flag, not a number.
+# By key: the part of the provider or router for it, its name there, and the factor and summand
+# of its number. Factor 0: a flag, not a number.
 _Row = tuple[str, str, float, int]
 _FACTS: Final[Mapping[str, _Row]] = {
     "supports_vision": ("models", "vision", 0, 0),
@@ -100,8 +100,11 @@ _KEY: Final = "`swapgate key create --help`"
 _REASONS: Final[Mapping[str, str]] = {
     key: reason
     for keys, reason in (
-        ("include", "Swapgate reads one file: put the keys of those files into it first"),
-        ("environment_variables", "values are not copied: set them, or write them into .env"),
+        (
+            "include",
+            "Swapgate reads one file: first put the keys of the included files into it",
+        ),
+        ("environment_variables", "Swapgate copies no values: set them, or put them into .env"),
         ("credential_list", "write the credential's api_base and api_key into the deployment"),
         ("extra_body", "it may hold a secret: write it into the target's parameters"),
         ("headers extra_headers", "it may hold a secret: write it into the provider's own"),
@@ -110,17 +113,17 @@ _REASONS: Final[Mapping[str, str]] = {
             "a canary keeps a caller on one model: clients send the header x-swapgate-sticky",
         ),
         ("routing_strategy", "a new model gets a share by `swapgate proposal create`"),
-        ("weight order", "the order of the chain alone: see its model_name"),
+        ("weight order", "it only determines the order of the chain: see its model_name"),
         ("silent_model", "`swapgate shadow start {} PROVIDER/MODEL --reason TEXT` mirrors"),
         ("rpm tpm max_budget budget_duration", f"limits belong to client keys: {_KEY}"),
-        ("master_key", f"a key is never copied: {_KEY} makes new ones"),
+        ("master_key", f"Swapgate copies no keys: {_KEY} creates new keys"),
         ("cache cache_params", "Swapgate caches no answers"),
-        ("alerting alert_types", "name the receivers in alerts.sinks"),
+        ("alerting alert_types", "list the receivers in alerts.sinks"),
         (
             "callbacks success_callback failure_callback",
             "set router.tracing.otlp_endpoint, or read the router's /metrics",
         ),
-        ("drop_params", "the router leaves out what a model lacks, and its answer says so"),
+        ("drop_params", "the router omits unsupported fields, and its response reports this"),
     )
     for key in keys.split()
 }
@@ -137,9 +140,9 @@ class _Converter:
         self._source = source
         self._variables: dict[str, None] = {}
         self._providers: dict[str, dict[str, Any]] = {}
-        self._known: dict[tuple[str, ...], str] = {}  # what makes a provider → its name
+        self._known: dict[tuple[str, ...], str] = {}  # a provider's name by its properties
         self._groups: dict[str, list[_Deployment]] = {}
-        self._names: dict[str, str] = {}  # LiteLLM's name of a model → the route
+        self._names: dict[str, str] = {}  # the route by LiteLLM's name of a model
         self._routes: dict[str, dict[str, Any]] = {}
         self._router: dict[str, Any] = {}
 
@@ -155,7 +158,7 @@ class _Converter:
                 source.read_each((section, key), reader)
         for section in SECTIONS:
             source.read_each((section,), self._read_setting)
-        # The router takes the first pattern that fits: hence the longest comes first.
+        # The longest pattern comes first, because the router uses the first match.
         names = sorted(self._names.items(), key=lambda name: -len(name[0]))
         if aliases := {name: route for name, route in names if name != route}:
             self._router["aliases"] = aliases
@@ -183,7 +186,7 @@ class _Converter:
         if "*" in model:
             source.leave(path, "")
             text = (
-                f"providers.{provider}. A route has one name, and no pattern: give each model "
+                f"providers.{provider}. A route's name is not a pattern: give each model "
                 f"a route, `swapgate route create NAME --incumbent {provider}/MODEL --suite "
                 "tickets`"
             )
@@ -199,7 +202,7 @@ class _Converter:
         self._groups.setdefault(name, []).append(found)
 
     def _read_facts(self, path: ConfigPath, name: str) -> dict[str, dict[str, object]]:
-        """The parameters of a deployment, and what it says of its model and prices."""
+        """Returns a deployment's parameters, and its data about the model and prices."""
         source, facts = self._source, dict[str, dict[str, object]]()
 
         def read(place: ConfigPath) -> None:
@@ -212,7 +215,7 @@ class _Converter:
             elif row := _FACTS.get(key):
                 siblings = [source.value((*place[:-1], other)) for other in _BOTH_PRICES]
                 if row[0] == "prices" and None in siblings:
-                    raise InputError("a price here needs both the input's and the output's")
+                    raise InputError("Swapgate needs both prices: for input and for output")
                 self._put(facts, row, place)
 
         for section in ("model_info", "litellm_params"):
@@ -229,7 +232,7 @@ class _Converter:
         if factor == 1 and value <= 0:
             raise InputError("is not above 0")
         if name == "open_s" and value > DEFAULT_BREAKER.open_max_s:
-            raise InputError("is longer than router.breaker.open_max_s: write both")
+            raise InputError("is longer than router.breaker.open_max_s: set both")
         (into.setdefault(part, {}) if part else into)[name] = value
         text = f"{part}{'.' if part else ''}{name}: {value}"
         self._source.take(path, text, changed=path[0] != "model_list")
@@ -252,13 +255,15 @@ class _Converter:
         for part in ("custom_llm_provider", *self._address_keys(path, kind)):
             source.take((*path, part), f"providers.{name}: kind and api_base")
         variable = self._providers[name].get("api_key_env", "")
-        text = f"the key stands in clear and is not copied: set {variable} to a new one"
+        text = f"the file has the key in clear, and Swapgate does not copy it: set {variable}"
         text = text if clear else f"providers.{name}.api_key_env: {variable}"
         source.take(key, text, changed=clear)
         return name
 
     def _read_provider(self, path: ConfigPath, vendor: str) -> tuple[str, str, str]:
-        """Our kind, the address if it is not the kind's own, and the key's usual variable."""
+        """Returns our kind, the address if it differs from the kind's, and the key's usual
+        variable.
+        """
         if vendor not in _VENDORS:
             hint = did_you_mean(vendor, _VENDORS)
             raise InputError(f"Swapgate has no provider {vendor!r}{hint}")
@@ -275,7 +280,7 @@ class _Converter:
         return kind, base, variable
 
     def _read_address(self, path: ConfigPath, kind: str) -> str:
-        """The address that a deployment names; empty for the usual one of its provider."""
+        """Returns a deployment's address; empty for its provider's usual address."""
         parts = {
             part: self._source.text((*path, key)).rstrip("/")
             for part, keys in _PARTS.items()
@@ -301,7 +306,7 @@ class _Converter:
         return (key for part, keys in _PARTS.items() if part in example for key in keys)
 
     def _make_routes(self) -> None:
-        """Makes a route of each group; names that no route may have become aliases."""
+        """Creates a route for each group; names that are invalid for a route become aliases."""
         plain = {name: _plain(name, group[0][3]) for name, group in self._groups.items()}
         for name in sorted(plain, key=lambda name: plain[name] != name):
             route = plain[name]
@@ -337,7 +342,7 @@ class _Converter:
 
     def _find(self, name: object) -> str:
         if not isinstance(name, str) or name not in self._names:
-            raise InputError(f"there is no route {name!r}: it was not taken over")
+            raise InputError(f"there is no route {name!r}: it was not converted")
         return self._names[name]
 
     def _extend(self, path: ConfigPath) -> None:
@@ -359,7 +364,7 @@ class _Converter:
             for route in routes:
                 self._routes[route]["on_content_policy"] = "fallback"
         text = f"fallbacks of {'every route' if every else routes[0]}"
-        text += f", without {', '.join(lost)}: not taken over" if lost else ""
+        text += f", without {', '.join(lost)}: not converted" if lost else ""
         self._source.take(path, text, changed=bool(lost))
 
     def _read_setting(self, path: ConfigPath) -> None:
@@ -372,7 +377,7 @@ class _Converter:
 
 
 def _plain(name: str, target: str) -> str:
-    """A route's name for a model's name, which may be a pattern; else the target's model."""
+    """Returns a route's name for a model's name; for a pattern, the target's model."""
     plain = spell_route_name(name.replace("*", "")).strip("-")
     return plain or spell_route_name(target.partition("/")[2])
 
@@ -382,15 +387,15 @@ def _provider_and_model(whole: str, vendor: str) -> tuple[str, str]:
     if vendor:
         return vendor, rest if slash and prefix == vendor else whole
     if slash and prefix in _VENDORS:
-        # LiteLLM names one of several interfaces to a model before it.
+        # LiteLLM may put the name of an interface before the model's name.
         return prefix, rest.removeprefix("converse/").removeprefix("responses/")
     for kind in ("openai", "anthropic"):
         if whole.startswith(PROVIDER_KINDS[kind].keywords):
             return kind, whole
     if whole == "*":
-        raise InputError("`*` names no provider: give each model an entry of its own")
+        raise InputError("`*` names no provider: give each model its own entry")
     hint = did_you_mean(prefix, _VENDORS) if slash else ""
     raise InputError(
-        f"Swapgate does not know where {whole!r} is served{hint}. If it speaks OpenAI's "
+        f"Swapgate does not know the provider of {whole!r}{hint}. If it uses OpenAI's "
         "protocol, add a provider of kind custom with its api_base"
     )

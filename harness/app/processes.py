@@ -1,4 +1,4 @@
-"""Starts and asks processes of this machine."""
+"""Starts and probes Swapgate's processes on this machine."""
 
 import os
 import signal
@@ -25,12 +25,12 @@ from harness.frame.imports import (
 from harness.routing.settings import http_url
 
 LOOK_EVERY_S: Final = 0.05
-COMM: Final = Path("/proc/self/comm")  # what `ps -o comm` and `top` call a process
+COMM: Final = Path("/proc/self/comm")  # the process name for `ps -o comm` and `top`
 
 
 @dataclass
 class ForkedProcess:
-    """A child that was forked; the part of Popen that its supervisor needs."""
+    """A forked child with the methods of Popen that a supervisor needs."""
 
     pid: int
     returncode: int | None = None
@@ -57,20 +57,20 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
     def send_signal(self, number: int) -> None:
-        if self.poll() is None:  # else the number may be another process's by now
+        if self.poll() is None:  # else another process may have the pid
             os.kill(self.pid, number)
 
 
 def can_fork() -> bool:
-    """Locks of other threads would stay taken for good, and macOS's libraries do not bear a
-    fork.
+    """Returns whether this process may fork. In the child, locks of other threads would stay
+    locked, and macOS's libraries do not support a fork.
     """
     return sys.platform == "linux" and threading.active_count() == 1
 
 
 def fork_process(name: str) -> ForkedProcess | None:
-    """Returns None in the child, which leads a session of its own: Ctrl-C does not reach it.
-    name: for `ps`, at most 15 characters. Raises OSError.
+    """Forks. Returns None in the child, which leads a new session, so that Ctrl-C does not
+    reach it. name: for `ps`, at most 15 characters. Raises OSError.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -83,14 +83,14 @@ def fork_process(name: str) -> ForkedProcess | None:
     return None
 
 
-# Part to the path that answers once it serves.
+# By part: the path that answers when the part serves.
 HEALTH: Final[Mapping[str, str]] = {
     "router": "/readyz",
     "control": "/readyz",
     "agents": "/readyz",
     "ui": "/_stcore/health",
 }
-# As people look for them.
+# In the order that people need.
 ADDRESSES: Final[Mapping[str, tuple[str, str, str]]] = {
     "ui": ("dashboard", "", "open it in a browser"),
     "router": ("router", "/v1", "the base_url of your clients"),
@@ -110,14 +110,14 @@ class ListenAddress(Protocol):
 
 
 def require_port(where: ListenAddress, *, what: str, setting: str) -> None:
-    """Checks that a port is free. Raises ConfigError with its holder and the setting."""
+    """Raises ConfigError with the holder and the setting if a port is not free."""
     from harness.frame.runtime.tcp_ports import require_free  # noqa: PLC0415 - psutil
 
     require_free(where.host, where.port, what=what, setting=setting)
 
 
 def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
-    """Checks all ports at once. Raises ConfigError that names each holder. parts: in words."""
+    """Raises ConfigError with all holders if a port is not free. parts: names for messages."""
     from harness.frame.runtime.tcp_ports import is_free, port_holder  # noqa: PLC0415 - psutil
 
     taken = []
@@ -135,7 +135,7 @@ def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
         )
         keys = ", ".join(f"{part}.port" for part, _ in taken)
         raise ConfigError(
-            f"ports are taken: {held}. Stop what holds them, or set {keys} in swapgate.yaml"
+            f"ports are taken: {held}. Stop these processes, or set {keys} in swapgate.yaml"
         )
 
 
@@ -166,7 +166,7 @@ def _announce(
             break
         waited += 1
         if waited == SLOW_AFTER_S / ASK_EVERY_S:
-            say(f"still waiting for {' and '.join(silent)}: what stands above may say why")
+            say(f"still waiting for {' and '.join(silent)}: see the messages above")
     if not silent:
         for line in address_lines(settings, parts):
             say(line)
@@ -196,9 +196,10 @@ def supervise(
     *,
     import_shared: Callable[[], None],
 ) -> int | str:
-    """Runs the parts of `serve all` until a signal comes. Returns the exit code. Where
-    processes can be forked, `import_shared` imports what is then in memory once, and in each
-    child this returns the part's name. A part that dies is started by its command.
+    """Runs the parts of `serve all` until a signal comes. Returns the exit code.
+
+    If the platform can fork, `import_shared` imports the modules that the children share, and
+    this function returns the part's name in each child. The part's command restarts a part.
     """
     from harness.frame.runtime.supervisor import (  # noqa: PLC0415  # noqa: PLC0415
         LAST_WORDS_S,
@@ -220,18 +221,18 @@ def supervise(
                 try:
                     child = fork_process(f"serve {name}")
                 except OSError:
-                    break  # it and those after it are started by their commands
+                    break  # commands start this part and the remaining parts
                 if child is None:
                     part = name
                     break
                 children[name] = child
         if part is None:
-            # The router's requests may take as long as they are allowed to.
+            # The router's requests may take up to their limit.
             where = settings.router
             stop_s = where.shutdown_delay_s + where.drain_s + LAST_WORDS_S
             with announcing(settings, commands, say):
                 return Supervisor(commands, say, stop_s=stop_s, children=children).run(over)
-    if over.ended:  # before this process would have ended by itself
+    if over.ended:  # a signal came before the supervisor ended
         signal.raise_signal(signal.SIGTERM)
     put_off_collection()
     return part
@@ -245,12 +246,12 @@ def simulate(host: str, port: int, **options: Any) -> None:
 
 
 def describe_missing_control(settings: ControlSettings) -> str | None:
-    """Advice where no control process answers; None where one does."""
+    """Returns advice if no control process answers, else None."""
     if answers_http(settings.host, settings.port, "/healthz"):
         return None
     return (
-        f"no control process answers at {settings.host}:{settings.port}: nothing moves until "
-        "one runs (`swapgate serve control`)"
+        f"no control process answers at {settings.host}:{settings.port}: proposals and "
+        "canaries wait for it (`swapgate serve control`)"
     )
 
 

@@ -1,5 +1,5 @@
-"""Exports a proof, verifies one with public keys alone (no database, no secret, no
-configuration), and says in plain words what it shows.
+"""Exports a proof, verifies it with public keys only (without database, secret or
+configuration), and describes its content.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ NOT_SHOWN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ProofFindings:
-    """Holds what a proof shows, in sentences. faults: empty where all of it holds."""
+    """The facts that a proof shows, in sentences. faults: empty for a valid proof."""
 
     shown: tuple[str, ...]
     faults: tuple[str, ...]
@@ -41,13 +41,13 @@ class ProofFindings:
 
 
 def export_proof(ctx: Context, proposal_id: str) -> Proof:
-    """Reads and signs what a proposal's verdict rests on. Raises NotFound, and Conflict where
-    there is no verdict yet.
+    """Reads and signs the rows that prove a proposal's verdict. Raises NotFound; Conflict
+    without a verdict.
     """
     with ctx.store.read() as tx:
         proposal = Proposals(tx).get(proposal_id)
         if proposal.verdict is None:
-            raise Conflict(f"{proposal.id} has no verdict yet: there is nothing to prove")
+            raise Conflict(f"{proposal.id} has no verdict yet, so there is nothing to prove")
         if proposal.phase is ProposalPhase.EVALUATING:
             raise Conflict(
                 f"{proposal.id} is being measured again: export its proof after the "
@@ -62,17 +62,17 @@ def check_proof(rows: ProvenRows) -> ProofFindings:
 
 
 def _misnamed(rows: ProvenRows) -> Iterator[str]:
-    """Yields the targets and suites whose content is not what their id is a hash of."""
+    """Yields each target or suite whose id is not the hash of its content."""
     for name, target in rows.targets.items():
         if target.id != name:
-            yield f"target {name} has another content than its id says"
+            yield f"the content of target {name} does not match its id"
     for digest, suite in rows.suites.items():
         if suite.digest != digest:
-            yield f"suite {suite.name} has another content than its digest says"
+            yield f"the content of suite {suite.name} does not match its digest"
 
 
 def _misregistered(rows: ProvenRows) -> Iterator[str]:
-    """Yields where an answer does not belong to what was registered before it."""
+    """Yields a fault for each run that does not match the plan registered before it."""
     proposal = rows.proposal
     try:
         evaluation.check_arms(proposal, rows.runs)
@@ -84,8 +84,8 @@ def _misregistered(rows: ProvenRows) -> Iterator[str]:
         run = proposal.runs[plan.suite].candidate
         if not was_registered_before(proposal, run):
             yield (
-                f"suite {plan.suite}: the candidate's run {run} is not named after "
-                "these plans, so they may have been registered after its answers"
+                f"suite {plan.suite}: the id of the candidate's run {run} does not match "
+                "these plans, which may be newer than its answers"
             )
     for name in (proposal.incumbent, proposal.candidate):
         if name not in rows.targets:
@@ -93,10 +93,10 @@ def _misregistered(rows: ProvenRows) -> Iterator[str]:
 
 
 def _misdecided(rows: ProvenRows) -> Iterator[str]:
-    """Yields where the scores do not give the verdict."""
+    """Yields each difference between the verdict and the verdict recomputed from the scores."""
     proposal = rows.proposal
     if proposal.verdict != rows.verdict.id:
-        yield f"the verdict {rows.verdict.id} is not the one of {proposal.id}"
+        yield f"the verdict {rows.verdict.id} is not the verdict of {proposal.id}"
     samples = {
         plan.suite: (
             _below(rows, proposal.runs[plan.suite].incumbent, plan.planned_items),
@@ -112,7 +112,7 @@ def _below(rows: ProvenRows, run: str, items: int) -> list[Sample]:
 
 
 def _misserved(rows: ProvenRows) -> Iterator[str]:
-    """Yields where a person's consent or a change of the route is not of this swap."""
+    """Yields each approval and each route change that does not belong to this swap."""
     proposal = rows.proposal
     for approval in rows.approvals:
         if approval.verdict not in (None, rows.verdict.id):
@@ -139,7 +139,7 @@ def _sentences(rows: ProvenRows) -> Iterator[str]:
     pairs = sum(report.items_used for report in verdict.suites)
     yield (
         f"The verdict is {verdict.words}. It follows from {format_quantity(pairs, 'pair')} of "
-        "signed scores: computed again here, without the database."
+        "signed scores, recomputed here without the database."
     )
     for approval in rows.approvals:
         yield (
@@ -149,7 +149,7 @@ def _sentences(rows: ProvenRows) -> Iterator[str]:
     for change in rows.changes:
         yield _change(change, arms)
     if not rows.changes:
-        yield "The route was not changed for it."
+        yield "No route change followed this verdict."
     yield f"The control key {rows.signed_by} signed the file: no row was added or removed."
     yield NOT_SHOWN
 
@@ -168,11 +168,11 @@ def _registration(rows: ProvenRows, plan: SuitePlan) -> str:
         (answers - by_worker, "the control plane signed, as it does when it copies them"),
     )
     signed = " and ".join(
-        f"{format_quantity(n, 'answer')} that {whose}" for n, whose in signers if n
+        f"{format_quantity(n, 'answer')} that {signer}" for n, signer in signers if n
     )
     return (
         f"Suite {plan.suite} was registered before the candidate's first answer: {terms}. "
-        f"The candidate's run has {signed}; its id is a hash of these terms."
+        f"The candidate's run contains {signed}; the run's id is a hash of these terms."
     )
 
 
@@ -183,7 +183,7 @@ def _change(change: SwapChange, arms: list[str]) -> str:
         "promotion": f"{arms[1]} became the incumbent",
         "abort": "the canary ended",
         "restore": "the route went back to a former incumbent",
-        "break_glass": "the route was served without proof from here",
+        "break_glass": "from this version on, the route served a model without proof",
     }.get(change.kind, f"the route changed ({change.kind})")
     return (
         f"Version {change.version}, {change.at:%Y-%m-%d %H:%M} UTC, by {change.actor}: {did}"
@@ -200,8 +200,8 @@ def _label(target: Target | None) -> str:
 
 
 def verify_proof(file: Path, key: Path) -> ProofFindings:
-    """Verifies a proof. key: a keyring, as `signing.pub` is. Raises InputError for a file that
-    is no proof, ConfigError for one that is no keyring.
+    """Verifies a proof. key: a keyring such as `signing.pub`. Raises InputError for a malformed
+    proof, ConfigError for a malformed keyring.
     """
     keyring = parse_keyring(_text(key), str(key))
     try:
@@ -211,13 +211,13 @@ def verify_proof(file: Path, key: Path) -> ProofFindings:
     try:
         faults = find_faults(proof, Ed25519Signatures(lambda: keyring))
     except (AttributeError, LookupError, ValueError, TypeError) as error:
-        raise InputError(f"{file}: its rows are not those of a proof: {error}") from None
+        raise InputError(f"{file}: its rows do not form a proof: {error}") from None
     if faults:
         return ProofFindings((), tuple(faults))
     try:
         return check_proof(build_proven(proof, keyring))
     except (AttributeError, LookupError, ValueError, TypeError) as error:
-        return ProofFindings((), (f"its rows are not those of one swap: {error}",))
+        return ProofFindings((), (f"the file's rows belong to more than one swap: {error}",))
 
 
 def _text(file: Path) -> str:

@@ -1,5 +1,5 @@
 """Reads the configuration and `.env` again after a SIGHUP. The router starts new workers with
-them. The other parts end as Ctrl-C ends them and start again in the same process (`reloading`).
+them. The other parts end, as after Ctrl-C, and start again in the same process (`reloading`).
 """
 
 import os
@@ -27,7 +27,7 @@ from harness.frame.runtime.supervisor import (
 log = structlog.get_logger("swapgate.reload")
 
 Fixed = Mapping[str, Callable[[Settings], object]]
-# What every process holds open.
+# Settings that each process uses until it ends.
 FIXED: Final[Fixed] = {
     "home": lambda settings: settings.home,
     "database_url": lambda settings: settings.database_url,
@@ -41,8 +41,8 @@ def reload_settings(
     fixed: Fixed = FIXED,
     check: Callable[[Settings], object] | None = None,
 ) -> Settings:
-    """Loads configuration and `.env` as they are now. fixed: what takes a restart. Raises
-    ConfigError; the environment stays as it was then.
+    """Loads the current configuration and `.env`. fixed: settings that need a restart. Raises
+    ConfigError without a change of the environment.
     """
     kept = dict(os.environ)
     try:
@@ -51,7 +51,7 @@ def reload_settings(
         if check is not None:
             check(new)
     except ConfigError:
-        # Threads read it meanwhile: it is never empty.
+        # The environment is never empty, because threads read it.
         os.environ.update(kept)
         for name in set(os.environ) - set(kept):
             del os.environ[name]
@@ -63,15 +63,15 @@ def _require_unmoved(old: Settings, new: Settings, fixed: Fixed) -> None:
     for name, value in fixed.items():
         if value(old) != value(new):
             raise ConfigError(
-                f"{new.source}: {name} changed, which takes a restart; the old configuration "
+                f"{new.source}: {name} changed, which needs a restart; the old configuration "
                 "goes on serving"
             )
 
 
 @contextmanager
 def reloading(command: Sequence[str], given: Path | None, old: Settings) -> Iterator[None]:
-    """A RELOAD ends the block as Ctrl-C does, and `command` takes the place of this process,
-    with its pid. If the configuration is wrong, the block goes on.
+    """On a RELOAD, ends the block like Ctrl-C, and replaces this process with `command`, which
+    keeps the pid. If the configuration is invalid, the block continues.
     """
     wanted = threading.Event()
     hung_up, written = os.pipe()
@@ -87,7 +87,7 @@ def reloading(command: Sequence[str], given: Path | None, old: Settings) -> Iter
         if not wanted.is_set():
             raise
     if wanted.is_set():
-        # A signal that comes before `command` listens waits for it.
+        # The system keeps a signal that comes before `command` handles signals.
         signal.pthread_sigmask(signal.SIG_BLOCK, {RELOAD, signal.SIGHUP})
         sys.stdout.flush()
         sys.stderr.flush()
@@ -97,7 +97,9 @@ def reloading(command: Sequence[str], given: Path | None, old: Settings) -> Iter
 def _watch(
     hung_up: int, wanted: threading.Event, load: Callable[[], Settings], *, on_terminal: bool
 ) -> None:
-    """Waits for RELOADs in a thread: what a signal's handler interrupts may hold any lock."""
+    """Waits for RELOADs in a thread, because code that a signal handler interrupts may hold a
+    lock.
+    """
     while os.read(hung_up, 1):
         if on_terminal and not has_terminal():
             os.kill(os.getpid(), signal.SIGTERM)

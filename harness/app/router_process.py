@@ -1,4 +1,4 @@
-"""Joins one process of the router, or a router within another program's process."""
+"""Builds a router process, or a router inside another program's process."""
 
 import os
 import pickle
@@ -57,7 +57,7 @@ def missing_table(installation: Installation) -> str | None:
 
 
 def _tracing(settings: TracingSettings) -> "Tracing | None":
-    """None unless the file or the standard variables ask for it. Raises ConfigError."""
+    """Returns None unless the file or the standard variables turn it on. Raises ConfigError."""
     given = any(os.environ.get(variable) for variable in OTLP_VARIABLES)
     off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if off or not (settings.otlp_endpoint or given):
@@ -66,14 +66,14 @@ def _tracing(settings: TracingSettings) -> "Tracing | None":
         from router.observers.tracing import OpenTelemetry  # noqa: PLC0415 - the SDK takes its time
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"tracing needs the package {error.name}: install `swapgate[otel]`, or leave "
-            "`router.tracing` and the OTEL_EXPORTER_OTLP_… variables out"
+            f"tracing needs the package {error.name}: install `swapgate[otel]`, or remove "
+            "`router.tracing` and the OTEL_EXPORTER_OTLP_… variables"
         ) from None
     return OpenTelemetry(settings)
 
 
 def _restore_snapshot(installation: Installation, snapshot: Snapshot) -> Snapshot:
-    """What the signed rows of a snapshot from disk make. Raises SnapshotInvalid."""
+    """Builds a snapshot from signed rows on disk. Raises SnapshotInvalid."""
     from harness.store.signing import signed_snapshot  # noqa: PLC0415 - only without a database
 
     if snapshot.signed is None:
@@ -87,7 +87,7 @@ def _snapshot_file(settings: Settings) -> Path:
 
 
 def revision_on_disk(settings: Settings) -> int:
-    """The revision that a router of this machine served last; 0 where none is known."""
+    """Returns the last revision that a router of this machine served; 0 if unknown."""
     from router.snapshot.holder import load_snapshot  # noqa: PLC0415 - only a process that routes needs it
 
     try:
@@ -102,7 +102,7 @@ def boot_holder(installation: Installation, transports: "Transports") -> "Snapsh
     from router.snapshot.compiler import provider_kinds  # noqa: PLC0415
     from router.snapshot.holder import SnapshotHolder  # noqa: PLC0415
 
-    # Read once: a request never looks at the environment.
+    # Reads the environment once, because a request must not read it.
     cipher, environ = installation.cipher, dict(os.environ)
 
     def key_sets(snapshot: Snapshot) -> ProviderKeySets:
@@ -184,7 +184,7 @@ def build_recorder(
     return Recorder(
         store,
         Spool(secret_files.writable_home(settings) / "observations.jsonl"),
-        # A new name for every process: blocks are numbered from 1 in each.
+        # Each process needs a new name, because its blocks are numbered from 1.
         worker=SystemRandomIds().token(name),
         clock=installation.clock,
         live_rollouts=live_rollouts,
@@ -215,7 +215,7 @@ def embedded_router(given: Path | None = None) -> EmbeddedRouter:
 
 
 def embed(installation: Installation, name: str) -> EmbeddedRouter:
-    """Builds a router of this installation. name: as `build_recorder` takes it."""
+    """Builds a router of this installation. name: see `build_recorder`."""
     from router.upstream.transports import Transports  # noqa: PLC0415 - only a process that routes needs it
 
     try:
@@ -256,7 +256,7 @@ def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -
         worker=SystemRandomIds().token("router-"),
         clock=installation.clock,
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
-        # Without the delay: another parent may want the port.
+        # Without a delay, because another parent may need the port.
         on_orphaned=partial(signal.raise_signal, signal.SIGINT),
     )
     app = router_app(installation, holder, reporter, transports, also_close=reporter.aclose)

@@ -1,5 +1,5 @@
-"""Finds and makes the installation's own secrets, each in an environment variable or in a file
-of mode 0600 in `home`.
+"""Finds and creates the installation's secrets, each in an environment variable or in a file of
+mode 0600 in `home`.
 """
 
 import os
@@ -22,10 +22,8 @@ ATTEMPTS, PAUSE_S = 40, 0.05
 
 
 def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
-    """Returns the key of hashes and chains: from SWAPGATE_SECRET, or a file of mode 0600 in
-    `home`.
-
-    Raises ConfigError where the file is empty, or is missing and `create` is False.
+    """Returns the key of hashes and HMAC chains: from SWAPGATE_SECRET, or a file of mode 0600
+    in `home`. Raises ConfigError if the file is empty, or is missing and `create` is False.
     """
     text = os.environ.get(SECRET_VARIABLE)
     if text:
@@ -42,12 +40,12 @@ def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
     if text := file.read_text(encoding="utf-8").strip():
         return text.encode()
     raise ConfigError(
-        f"{file} is empty: bring it back from a backup, or delete it if nothing is stored yet"
+        f"{file} is empty: restore it from a backup, or delete it if the database is empty"
     )
 
 
 def create_private(file: Path, text: str) -> bool:
-    """Makes a file for its owner alone. False where another process has just made it."""
+    """Creates a file that only its owner can read. Returns False if the file exists already."""
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -58,7 +56,7 @@ def create_private(file: Path, text: str) -> bool:
 
 
 def wait_for_content(file: Path) -> None:
-    """Waits for the process that created the file: it writes the content a moment later."""
+    """Waits until the process that created the file has written its content."""
     for _ in range(ATTEMPTS):
         if file.stat().st_size:
             return
@@ -106,13 +104,13 @@ def encryption_keys(settings: Settings) -> list[str]:
     if not file.exists():
         raise ConfigError(
             f"{file} is missing, and {ENCRYPTION_VARIABLE} is not set: `swapgate init` makes "
-            "the file; if keys of providers are stored already, bring it back from a backup"
+            "the file; if provider keys are stored already, restore it from a backup"
         )
     return encryption.read_key_file(file)
 
 
 def make_encryption_file(settings: Settings) -> bool:
-    """Make the file unless keys are in the environment or in it; whether it was made."""
+    """Creates the file unless the environment or the file has keys. Returns whether it did."""
     file = encryption_file(settings)
     if os.environ.get(ENCRYPTION_VARIABLE) or file.exists():
         return False
@@ -122,11 +120,13 @@ def make_encryption_file(settings: Settings) -> bool:
 
 
 def add_encryption_key(settings: Settings) -> None:
-    """Put a new key first in the file; the others stay, and decrypt. Raises ConfigError."""
+    """Adds a new key as the file's first key; the other keys still decrypt. Raises
+    ConfigError.
+    """
     if os.environ.get(ENCRYPTION_VARIABLE):
         raise ConfigError(
-            f"{ENCRYPTION_VARIABLE} is set: put a new key first there, restart every process, "
-            "then run this without --new-key"
+            f"{ENCRYPTION_VARIABLE} is set: add a new key as its first key, restart each "
+            "process, then run this without --new-key"
         )
     file = encryption_file(settings)
     encryption.write_key_file(file, [encryption.new_key(), *encryption.read_key_file(file)])
@@ -135,12 +135,12 @@ def add_encryption_key(settings: Settings) -> None:
 def writable_home(settings: Settings) -> Path:
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
-        # A name of its own: other processes may look at the same moment.
+        # A unique name, because other processes may check at the same time.
         with tempfile.TemporaryFile(dir=settings.home):
             pass
     except OSError as error:
         raise ConfigError(
-            f"{settings.home} cannot be written ({error.strerror}): "
-            "run in a folder of yours, or set `home:` in swapgate.yaml"
+            f"{settings.home} is not writable ({error.strerror}): "
+            "run in your own folder, or set `home:` in swapgate.yaml"
         ) from None
     return settings.home

@@ -1,4 +1,4 @@
-"""Puts the file's providers and routes into the database, and says where both differ."""
+"""Creates the file's providers and routes in the database, and lists the differences."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -40,7 +40,9 @@ class FileApplied:
 
 
 def apply_seed(ctx: Context, settings: Settings) -> list[str]:
-    """Returns what was added, in words. Raises NotFound for an unknown suite or provider."""
+    """Returns descriptions of the additions. Raises NotFound for an unknown suite or
+    provider.
+    """
     added = []
     with ctx.store.read() as tx:
         known, providers = set(Routing(tx).table().routes), set(Providers(tx).all())
@@ -70,8 +72,10 @@ def list_not_warm(table: RoutingTable) -> list[str]:
 
 
 def _create_all(ctx: Context, actor: Actor, wanted: list[RouteSeed]) -> None:
-    """Creates routes at once: one may name another, and no router sees half of them."""
-    # With the digests of its suites: the file's word accepts what they hold now.
+    """Creates routes in one transaction, because a route may name another route, and no router
+    must see only some of them.
+    """
+    # The file accepts the current content of its suites, so their digests are stored.
     new = [replace(route, settings=_check(ctx, route)) for route in wanted]
     if not new:
         return
@@ -112,7 +116,7 @@ def _fill_prices(ctx: Context) -> list[str]:
 def apply_providers(
     ctx: Context, actor: Actor, settings: Settings, reason: str = ""
 ) -> list[str]:
-    """Makes the providers what the file says. Raises InputError for a move without reason."""
+    """Applies the file's providers. Raises InputError for a new address without a reason."""
     with ctx.store.read() as tx:
         known = Providers(tx).all()
         changed = [
@@ -126,7 +130,7 @@ def apply_providers(
 
 
 def apply_file(ctx: Context, actor: Actor, settings: Settings, reason: str = "") -> FileApplied:
-    """Applies the providers, and creates new routes. Settings of known routes stay.
+    """Applies the providers, and creates new routes. Does not change existing routes.
 
     Raises ConfigError, before a change, if a route names an unknown suite, policy or provider.
     """
@@ -187,12 +191,12 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
             for name, provider in settings.providers.items()
         }
     for name, provider in wanted_providers.items():
-        # Prices that the provider lists are no difference: the file does not say them.
+        # Prices from the provider's own list are no difference, because the file has none.
         own = settings.providers[name]
         if name in providers and not any(
             targets.same(ctx, providers[name], wanted) for wanted in (provider, own)
         ):
-            what, step = "the file differs from the database", f"{APPLY_STEP} takes the file's"
+            what, step = "the file differs from the database", f"{APPLY_STEP} applies the file"
             found.append(SeedDifference(f"provider {name}", what, step))
     for name, wanted in settings.routes.items():
         route = stored[name]
@@ -207,12 +211,14 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
 
 
 def _other_model(wanted: RouteSeed, serving: str) -> SeedDifference:
-    """The file's model is where the route began: proposals have changed it since, or will."""
+    """Compares the models. The file has the route's first model, and proposals change
+    it later.
+    """
     model = f"{wanted.incumbent.provider}/{wanted.incumbent.model}"
     return SeedDifference(
         f"route {wanted.name}",
-        f"the file says {model}, the database {serving}",
-        f"the database rules: write {serving} into the file, or propose the swap with "
+        f"the file has {model}, the database {serving}",
+        f"the database applies: write {serving} into the file, or propose the swap with "
         f"`swapgate proposal create {wanted.name} {model}`",
     )
 

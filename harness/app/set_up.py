@@ -1,4 +1,4 @@
-"""Makes a folder an installation, for `swapgate init`. What is there is never overwritten."""
+"""Sets up an installation in a folder, for `swapgate init`. Never overwrites existing files."""
 
 import json
 import os
@@ -42,7 +42,7 @@ from harness.routes import routes
 SCHEMA_NAME = "swapgate.schema.json"
 TEMPLATE = """\
 # yaml-language-server: $schema=swapgate.schema.json
-# What is not set here is as shipped; `swapgate config show` prints what is in force.
+# Settings that are missing here have their defaults; `swapgate config show` prints all.
 # Environment variables win: SWAPGATE__ROUTER__PORT=9090, or with a value in a file
 # SWAPGATE__DATABASE_URL_FILE=/run/secrets/url.
 
@@ -50,19 +50,19 @@ TEMPLATE = """\
 home: .swapgate
 # For production: database_url: postgresql://user@host/database
 
-# Where models are called. A key is never written here: name its environment variable.
+# The providers of models. Never write a key here: name its environment variable.
 # providers:
 #   openai:
 #     api_base: https://api.openai.com/v1
 #     api_key_env: OPENAI_API_KEY
 #     prices:
 #       gpt-4o-mini: {input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6}
-#     models:  # what is not said, a model can do
+#     models:  # abilities that a model lacks, and limits
 #       gpt-4o-mini: {context_window: 128000, embeddings: false}
 #   anthropic: {kind: anthropic, api_key_env: ANTHROPIC_API_KEY}
 
-# The names that clients use as `model`. A route is created once from here, by `serve all` or
-# `config apply`; from then on the database rules, and its model is swapped by proposals.
+# The names that clients use as `model`. `serve all` or `config apply` creates a route from here
+# once; then the database applies, and proposals swap its model.
 # routes:
 #   triage:
 #     incumbent: openai/gpt-4o-mini
@@ -83,14 +83,14 @@ class FoundKey:
 
 @dataclass(frozen=True, slots=True)
 class SetUpResult:
-    """Keys: None where the database had some already."""
+    """The result of `swapgate init`. Keys: None if the database already had keys."""
 
     config: str
     home: str
     created: tuple[str, ...]
     kept: tuple[str, ...]
     seeded: tuple[str, ...]
-    found_keys: tuple[FoundKey, ...]  # whose providers were not written
+    found_keys: tuple[FoundKey, ...]  # keys whose providers the file lacks
     has_providers: bool
     has_routes: bool
     not_warm: tuple[str, ...]  # routes whose fallbacks at another provider get no requests
@@ -102,8 +102,8 @@ class SetUpResult:
 def set_up(
     given: Path | None, *, takes: Callable[[Sequence[FoundKey]], bool] = lambda _: False
 ) -> SetUpResult:
-    """Makes what is missing; changes nothing that is there. takes: whether the providers of
-    keys in the environment are written into a file without providers. Raises ConfigError.
+    """Creates missing files, and changes no existing file. takes: whether to add the providers
+    of keys in the environment to a file without providers. Raises ConfigError.
     """
     file = config_file(given, os.environ) or Path.cwd() / configuration.FILE_NAME
     schema = file.with_name(SCHEMA_NAME)
@@ -117,7 +117,7 @@ def set_up(
     secret_file = settings.home / secret_files.SECRET_FILE
     database = Path(settings.database_url.removeprefix("sqlite:///"))
     secret_there = secret_file.exists()
-    # Of another kind of database nothing is made here.
+    # Only a SQLite database is created here.
     on_sqlite = settings.database_url.startswith("sqlite:///")
     database_there = not on_sqlite or database.exists()
     secret_files.installation_secret(settings, create=True)
@@ -184,7 +184,7 @@ def _create_first_keys(
     ctx, secret = installation.context, installation.secret
     if queries.list_keys(ctx, PageRequest(1)).total:
         return None, None, None
-    # Whoever sets the installation up is its operator: on the pages as on the command line.
+    # The person who sets the installation up is its operator, in the dashboard too.
     admin_key, admin = keys.create_key(
         ctx, OPERATOR, "admin", secret=secret, role=Role.ADMIN, principal=LOCAL_PRINCIPAL.name
     )
@@ -197,7 +197,7 @@ def _create_first_keys(
 
 def _write_new(path: Path, text: str) -> bool:
     try:
-        # People write addresses and, against all advice, keys into it.
+        # The file may contain addresses and, against our advice, keys.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
@@ -205,16 +205,16 @@ def _write_new(path: Path, text: str) -> bool:
         return False
     except OSError as error:
         raise ConfigError(
-            f"cannot write {path} ({error.strerror}): run `swapgate init` in a folder of yours"
+            f"cannot write {path} ({error.strerror}): run `swapgate init` in your own folder"
         ) from None
     return True
 
 
 _HEAD: Final = """\
 # yaml-language-server: $schema=swapgate.schema.json
-# Made by `swapgate init --from {format}` from {name}. Its report says what was not taken over.
-# Keys are in environment variables, or are set by `swapgate provider key set`. A route is
-# created once from here; from then on the database rules, and proposals swap its model.
+# `swapgate init --from {format}` converted {name}. Its report lists the keys that it left out.
+# Put keys into environment variables, or use `swapgate provider key set`. Swapgate creates a
+# route from here once; then the database applies, and proposals swap its model.
 """
 
 
@@ -252,14 +252,14 @@ def convert_file(source: Path, environ: Mapping[str, str]) -> Conversion:
 
 def _write(file: Path, text: str) -> None:
     if not _write_new(file, text):
-        text = f"{file} is there already, and is left as it is: move it away, or use --config"
+        text = f"{file} exists and is unchanged: move it elsewhere, or use --config"
         raise ConfigError(text)
     try:
         defaults = package_data.path("config/default.yaml")
         configuration.load_settings(file, os.environ, defaults=defaults)
     except ConfigError as error:
         file.unlink()
-        text = f"what was converted does not load, and was not written: {error}"
+        text = f"the converted configuration is invalid, and was not written: {error}"
         raise ConfigError(text) from None
 
 
@@ -267,12 +267,14 @@ def _write(file: Path, text: str) -> None:
 def temporary_installation(
     given: Path | None, folder: Path, *, goes_on: bool = False
 ) -> Iterator[Installation]:
-    """State in `folder`; goes_on: with that of an earlier call. Raises InputError."""
+    """Uses `folder` for state. goes_on: whether to reuse an earlier call's state. Raises
+    InputError.
+    """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / FILE).exists() and not goes_on:
         raise InputError(f"{folder / FILE} exists already: give --keep an empty folder")
-    # The workers are processes of their own, and read this too.
+    # Worker processes read this variable too.
     os.environ[DATABASE] = address(folder)
     os.environ["SWAPGATE__HOME"] = str(folder)
     os.environ["SWAPGATE__CONTROL__QUEUE"] = RunQueueKind.EMBEDDED.value

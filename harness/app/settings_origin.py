@@ -1,4 +1,4 @@
-"""Lists the settings in force with their origin, and no secret."""
+"""Lists the current settings with their origin, without secrets."""
 
 import os
 import re
@@ -17,14 +17,14 @@ from harness.frame import package_data
 from harness.frame.plain_data import Plain, to_shown
 from harness.frame.redaction import find_keys
 
-# Values of these keys may hold a secret, wherever they stand, in whatever case.
+# Values of these keys, in any section and case, may contain a secret.
 SECRET_KEYS: Final = re.compile(
     r"(^|[_-])(secret|passwords?|passwd|api[_-]?key|apikey|(?<!first_)token|authorization"
     r"|credentials?)$"
 )
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 HIDDEN_GROUP: Final = "extra_headers"
-# Addresses that work by a secret in their path.
+# Addresses with a secret in their path.
 SECRET_ADDRESSES: Final = frozenset({"url", "webhook"})
 
 
@@ -37,10 +37,10 @@ class SettingSource(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Setting:
     name: str  # with its section, such as `router.port`
-    value: str  # as the file would say it; hidden where it may be secret
+    value: str  # in the form of the file; hidden if it may be a secret
     source: SettingSource
     place: str  # `swapgate.yaml:12`, or the environment variable; empty for a default
-    meaning: str  # what it does, empty where nothing says so
+    meaning: str  # its description; empty without one
 
     @property
     def section(self) -> str:
@@ -50,7 +50,7 @@ class Setting:
 def list_settings(
     settings: Settings, environ: Mapping[str, str] = os.environ
 ) -> Sequence[Setting]:
-    """Lists every setting as file and environment have it now. Raises ConfigError."""
+    """Lists all settings with their current values. Raises ConfigError."""
     shipped = package_data.path("config/default.yaml")
     document = configuration.read_document(settings.source, environ, defaults=shipped)
     schema = configuration.json_schema()
@@ -118,8 +118,8 @@ def _has_key(value: str) -> bool:
 
 
 def _address(url: str) -> str:
-    """Of a webhook's address only the host, of a chat's (Apprise) the service: the rest may
-    open it.
+    """Returns only the host of a webhook's address, or the service of a chat's address
+    (Apprise), because the rest may be a secret.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):

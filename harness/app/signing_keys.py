@@ -1,5 +1,5 @@
-"""Finds, makes, rotates and retires the keys that sign rows: files in `home`, variables, or
-files that a variable names (`…_FILE`).
+"""Finds, creates, rotates and retires the keys that sign rows: in files in `home`, in
+variables, or in files that a variable names (`…_FILE`).
 """
 
 import os
@@ -40,7 +40,7 @@ PRIVATE_VARIABLES: Final = {
     KeyPurpose.CONTROL: "SWAPGATE_SIGNING_KEY",
     KeyPurpose.WORKER: "SWAPGATE_WORKER_SIGNING_KEY",
 }
-# An eval worker's variables; never control's private key.
+# An eval worker's variables, without the control plane's private key.
 WORKER_VARIABLES: Final = tuple(
     f"{name}{suffix}"
     for name in (KEYRING_VARIABLE, PRIVATE_VARIABLES[KeyPurpose.WORKER])
@@ -49,7 +49,9 @@ WORKER_VARIABLES: Final = tuple(
 
 
 def signatures(settings: Settings, purpose: KeyPurpose | None = None) -> Ed25519Signatures:
-    """Builds this process's signatures. purpose: of its private key; None to verify alone."""
+    """Builds this process's signatures. purpose: the purpose of its private key; None for a
+    process that only verifies.
+    """
     private = None if purpose is None else partial(private_key, settings, purpose)
     return Ed25519Signatures(
         partial(keyring, settings), private, stamp=partial(_keyring_stamp, settings)
@@ -64,8 +66,8 @@ def keyring(settings: Settings) -> Keyring:
     file = settings.home / KEYRING_FILE
     if not file.exists():
         raise ConfigError(
-            f"{file} is missing: copy it from where the control plane runs (`swapgate init` "
-            f"makes it there), or set {KEYRING_VARIABLE}"
+            f"{file} is missing: copy it from the machine of the control plane, where "
+            f"`swapgate init` created it, or set {KEYRING_VARIABLE}"
         )
     try:
         text = file.read_text(encoding="utf-8")
@@ -75,7 +77,9 @@ def keyring(settings: Settings) -> Keyring:
 
 
 def _keyring_stamp(settings: Settings) -> tuple[int, int, int] | None:
-    """Another one for another file; None where it is in the environment itself, or missing."""
+    """Returns a stamp that changes with the file; None if a variable has the keyring or the
+    file is missing.
+    """
     if os.environ.get(KEYRING_VARIABLE):
         return None
     named = os.environ.get(f"{KEYRING_VARIABLE}_FILE")
@@ -101,10 +105,9 @@ def private_key(settings: Settings, purpose: KeyPurpose) -> str:
 
 
 def create_keys(settings: Settings) -> list[Path]:
-    """Make the signing keys that are missing, and the keyring; the files that were made.
+    """Creates missing signing keys and the keyring. Returns the new files. Raises ConfigError.
 
-    A keyring that is there stays: a private key that it does not know is added to it by
-    `rotate` alone. Raises ConfigError.
+    Does not change an existing keyring: only `rotate` adds a key to it.
     """
     if environment_secret(KEYRING_VARIABLE) is not None:
         return []
@@ -119,18 +122,17 @@ def create_keys(settings: Settings) -> list[Path]:
 
 
 def rotate(settings: Settings, purpose: KeyPurpose) -> PublicKey:
-    """Make a new key, which signs from now on; the one before stays and verifies.
-
-    Raises ConfigError where the keys are in the environment, which this cannot write.
+    """Creates a new key for signing; the previous key only verifies. Raises ConfigError if the
+    keys are in the environment.
     """
     for name in (KEYRING_VARIABLE, PRIVATE_VARIABLES[purpose]):
         if environment_secret(name) is not None:
             raise ConfigError(
-                f"{name} is set: rotate where the keys are files, then set it to the new ones"
+                f"{name} is set: rotate where the keys are files, then set it to the new key"
             )
     known, private = keyring(settings), new_private_key()
     new = public_key(private, purpose)
-    # First everybody knows the new key, then it signs.
+    # All processes must know the new key before it signs.
     _write_keyring(settings, rotate_key(known, new).values())
     encryption.write_key_file(settings.home / PRIVATE_FILES[purpose], [private])
     return new
@@ -143,11 +145,11 @@ def check_retirable(settings: Settings, key: str) -> None:
     if known[key].state is KeyState.SIGNS:
         raise ConfigError(f"the key {key} signs: rotate it first")
     if environment_secret(KEYRING_VARIABLE) is not None:
-        raise ConfigError(f"{KEYRING_VARIABLE} is set: change the key's state there")
+        raise ConfigError(f"{KEYRING_VARIABLE} is set: change the key's state in its value")
 
 
 def retire(settings: Settings, key: str) -> None:
-    """Retire a key: no signature of it is accepted from now on. Raises ConfigError."""
+    """Retires a key, whose signatures are then invalid. Raises ConfigError."""
     check_retirable(settings, key)
     known = dict(keyring(settings))
     known[key] = PublicKey(known[key].purpose, known[key].public, KeyState.RETIRED)

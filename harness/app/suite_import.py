@@ -1,5 +1,5 @@
-"""Makes suites of a file by its content (promptfoo's configuration, labelled captures, a data
-set), and adds them to the configuration, with the file's comments kept.
+"""Creates suites from a file by its content (promptfoo's configuration, labelled captures, a
+data set), and adds them to the configuration. Keeps the configuration's comments.
 """
 
 import fcntl
@@ -42,7 +42,7 @@ from harness.frame.text_files import decode_text
 _SUITES = re.compile(r"(?m)^suites:[ \t]*(?:\{[ \t]*\}[ \t]*)?(?P<comment>#.*)?$")
 MOST_BYTES: Final = 50 * 1024 * 1024
 UPLOADED: Final = (".jsonl", ".csv")
-# What a suite is uploaded with: each scorer with the options that it takes and their defaults.
+# The scorers for uploaded suites, each with its options and their defaults.
 UPLOAD_SCORERS: Final[Mapping[str, Mapping[str, object]]] = {
     name: scorer.defaults for name, scorer in SCORERS.items()
 }
@@ -55,7 +55,7 @@ LOCK_PAUSE_S: Final = 0.05
 class SuiteImport:
     suites: Sequence[ImportedSuite]
     notes: Sequence[ConversionNote]  # a line for each key of another tool's file
-    configured: bool  # whether they stand in swapgate.yaml
+    configured: bool  # whether swapgate.yaml contains the suites
 
 
 def add_suite(
@@ -65,12 +65,13 @@ def add_suite(
     file_name: str,
     content: bytes,
 ) -> ImportedSuite:
-    """Writes an uploaded suite beside swapgate.yaml and into it. Processes that run know it at
-    their next look (`ConfiguredSuites`).
+    """Writes an uploaded suite's file beside swapgate.yaml, and adds the suite to
+    swapgate.yaml. Running processes find it when they next read the file (`ConfiguredSuites`).
 
-    wished: without path. file_name: its end says how the content is read. Raises InputError as
-    `file:line: …`, Conflict where there is such a suite, ConfigError where the file cannot take
-    it, NotAllowed for anybody but an admin; then nothing has changed.
+    wished: the suite's settings without a path.
+    file_name: its suffix determines the format.
+    Raises, without a change, InputError as `file:line: …`, Conflict for an existing suite,
+    ConfigError if swapgate.yaml cannot contain it, and NotAllowed unless the actor is an admin.
     """
     actor.require(Role.ADMIN)
     if len(content) > MOST_BYTES:
@@ -89,8 +90,8 @@ def add_suite(
                 raise InputError(str(error).replace(str(file), Path(file_name).name)) from None
     except OSError as error:
         raise ConfigError(
-            f"{error.filename}: {error.strerror}. Mend that, or use `swapgate suite import` "
-            "where the configuration can be written"
+            f"{error.filename}: {error.strerror}. Fix this, or use `swapgate suite import` "
+            "where the configuration is writable"
         ) from None
     return done.suites[0]
 
@@ -104,11 +105,11 @@ def import_file(
     replace_: bool = False,
     uploaded: bool = False,
 ) -> SuiteImport:
-    """Writes suites of a file beside swapgate.yaml, and those that are new into it.
+    """Writes a file's suites beside swapgate.yaml, and adds the new suites to swapgate.yaml.
 
-    wished: without path; a judge for scorers that need one. uploaded: each item has to be
-    taken, the configuration has to take the suite, and the audit log says so. Raises
-    InputError, Conflict for a name that is taken, ConfigError; then nothing has changed.
+    wished: the settings without a path, with a judge for scorers that need it.
+    uploaded: requires that each item and swapgate.yaml accept the suite, and logs the upload.
+    Raises, without a change, InputError, Conflict for an existing name, ConfigError.
     """
     source = installation.settings.source
     if source is None:
@@ -116,12 +117,12 @@ def import_file(
     configured = True
     with lock_suites(installation.settings):
         found, notes = _read_items(file, wished, as_it_is=uploaded)
-        # As the file is now: another import may have ended since this process read it.
+        # Reads the file again, because another import may have changed it.
         known = load_settings(source).suites
         taken = [one.settings.name for one in found if one.settings.name in known]
         if taken and not replace_:
             hint = "" if uploaded else ", or --replace"
-            raise Conflict(f"there is a suite {taken[0]!r} already: take another name{hint}")
+            raise Conflict(f"there is already a suite {taken[0]!r}: use another name{hint}")
 
         def configure(done: Sequence[ImportedSuite]) -> None:
             nonlocal configured
@@ -131,7 +132,7 @@ def import_file(
             audited: AbstractContextManager[None] = nullcontext()
             if uploaded:
                 audited = _audited(installation, actor, done[0], wished)
-            # The configuration is as before where the audit log cannot be written.
+            # Restores the configuration if the audit log is not writable.
             with writing(source, source.read_bytes()), audited:
                 entries = "".join(suite_entry(one.suite, one.settings) for one in new)
                 configured = add_to_config(source, entries, new[0].data)
@@ -156,7 +157,7 @@ def import_file(
 def _audited(
     installation: Installation, actor: Actor, done: ImportedSuite, wished: SuiteSettings
 ) -> Iterator[None]:
-    """First: no suite stands in the file that the audit log knows nothing of."""
+    """Writes the audit event first, so that the file has no suite without an audit event."""
     details = {"items": done.items, "sha256": done.sha256, "scorer": wished.scorer}
     with installation.context.store.write() as tx:
         AuditLog(tx).append(actor, "suite.add", f"suite {done.suite}", details)
@@ -166,8 +167,8 @@ def _audited(
 def _read_items(
     file: Path, wished: SuiteSettings, *, as_it_is: bool
 ) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
-    """as_it_is: the file is copied, and is no other tool's: a `file://` in promptfoo's
-    configuration would read files of this machine.
+    """as_it_is: treats the file as data and not as another tool's configuration, because a
+    `file://` in promptfoo's configuration would read this machine's files.
     """
     if not as_it_is and (source := _read_promptfoo(file)) is not None:
         return _promptfoo_items(file, source, wished)
@@ -176,7 +177,7 @@ def _read_items(
     if _is_labelled(file):
         return [read_labelled(file, wished)], ()
     if as_it_is:
-        load_suite(replace(wished, path=file))  # its faults name this file's lines
+        load_suite(replace(wished, path=file))  # so that errors name this file's lines
         return [SuiteItems(wished, (), file=file)], ()
     read = dataset_import.read_dataset(file)
     titled = replace(wished, title=wished.title or read.tool or file.name)
@@ -185,7 +186,9 @@ def _read_items(
 
 @contextmanager
 def lock_suites(settings: Settings) -> Iterator[None]:
-    """Lets one at a time add suites. Raises Conflict where somebody else takes too long."""
+    """Lets one process at a time add suites. Raises Conflict if another process takes
+    too long.
+    """
     until = time.monotonic() + LOCK_WAIT_S
     with (secret_files.writable_home(settings) / "suites.lock").open("ab") as lock:
         while True:
@@ -195,8 +198,8 @@ def lock_suites(settings: Settings) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > until:
                     raise Conflict(
-                        f"another suite has been under way for {LOCK_WAIT_S:g} s: look whether "
-                        "it is there now, then add yours again"
+                        f"another import has been running for {LOCK_WAIT_S:g} s: check whether "
+                        "it has ended, then add the suite again"
                     ) from None
                 time.sleep(LOCK_PAUSE_S)
         yield
@@ -212,7 +215,7 @@ def _is_labelled(file: Path) -> bool:
 
 
 def _read_promptfoo(file: Path) -> SourceConfig | None:
-    """Returns None for another file. Raises InputError for one that cannot be read."""
+    """Returns None for other files. Raises InputError for an unreadable file."""
     if file.suffix.lower() not in (".yaml", ".yml", ".json"):
         return None
     try:
@@ -260,24 +263,24 @@ def _promptfoo_items(
 
 
 def suite_entry(name: str, settings: Mapping[str, object]) -> str:
-    """Writes a suite's entry as YAML, indented by two spaces; JSON's values are YAML's."""
+    """Formats a suite's entry as YAML, indented by two spaces, with values in JSON."""
     lines = [f"  {name}:"]
     lines += [f"    {key}: {write_value(value)}" for key, value in settings.items()]
     return "\n".join(lines) + "\n"
 
 
 def add_to_config(file: Path, entry: str, data: Path) -> bool:
-    """Adds an entry to the configuration file, behind `suites:`, else at the file's end;
-    comments stay. Returns whether it could.
+    """Adds an entry to the configuration file, after `suites:` or at the file's end, and keeps
+    comments. Returns whether it added the entry.
 
-    Raises ConfigError, and leaves the file as it was, where it would not be valid any more.
+    Raises ConfigError, without a change, if the file would become invalid.
     """
     before = file.read_text(encoding="utf-8")
     if found := _SUITES.search(before):
         head = f"suites: {found['comment'] or ''}".rstrip()
         after = f"{before[: found.start()]}{head}\n{entry.rstrip()}{before[found.end() :]}"
     elif re.search(r"(?m)^suites\b", before):
-        return False  # in a form of its own
+        return False  # `suites:` has another form
     else:
         after = before.rstrip("\n") + "\n\nsuites:\n" + entry
     new = file.with_name(f".{file.name}.new")

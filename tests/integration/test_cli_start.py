@@ -205,7 +205,7 @@ def test_init_takes_over_another_gateways_configuration(empty_folder: Path) -> N
     shown = json.loads(run("route", "show", "fast", "--json").stdout)
     assert "openai/gpt-5-mini" in json.dumps(shown)
     again = run("init", "--from", "litellm", "config.yaml", exits=2)
-    assert "is there already, and is left as it is" in again.stderr
+    assert "exists and is unchanged" in again.stderr
 
 
 def test_init_writes_where_the_config_option_says(empty_folder: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_provider_that_lies_is_found_out_and_repeats_nothing() -> None:
     assert huge["plain answer"] == "works"
     assert huge["length stop"] == "fails"
     assert huge["stream"] == "not tried"
-    assert "no cap holds" in json.dumps(document)
+    assert "no cap is reliable" in json.dumps(document)
     # 20,480 bytes are no single token, nor 1,024.
     assert (long["plain answer"], long["length stop"]) == ("works", "not tried")
     assert (hidden["plain answer"], named["plain answer"]) == ("fails", "differs")
@@ -268,5 +268,5 @@ def test_the_doctor_of_tools_ends_in_time_and_leaves_no_traffic() -> None:
 
     assert found["results"] == "does not"
     assert next(ends) <= 9
-    assert "give it more by --timeout" in " ".join(short.split())
+    assert "allow more time with --timeout" in " ".join(short.split())
     assert not list(Path(".swapgate").glob("observations*"))

@@ -228,8 +228,8 @@ def test_apply_takes_new_routes_and_says_what_it_does_not_take(cli: CommandLine)
     who, model, settings = done.stderr.splitlines()
     assert who.startswith("acting as local")
     assert model == (
-        "not taken: route chat: the file says sim/other, the database sim/base; the database "
-        "rules: write sim/base into the file, or propose the swap with "
+        "not taken: route chat: the file has sim/other, the database sim/base; the database "
+        "applies: write sim/base into the file, or propose the swap with "
         "`swapgate proposal create chat sim/other`"
     )
     assert "differ in stakes; `swapgate route settings`" in settings

@@ -86,7 +86,7 @@ def test_a_verdict_against_the_candidate_is_proven_as_well(
     found = verified(tmp_path, format_proof(exported(world, proposal.id)))
 
     assert found.holds, found.faults
-    assert "The route was not changed for it." in found.shown
+    assert "No route change followed this verdict." in found.shown
 
 
 def change_a_score(whole: Whole) -> None:
@@ -220,7 +220,7 @@ def test_terms_that_were_registered_after_the_answers_are_named(
     found = verified(tmp_path, resigned(proof, "proposal", [row]))
 
     assert not found.holds
-    assert any("may have been registered after its answers" in fault for fault in found.faults)
+    assert any("may be newer than its answers" in fault for fault in found.faults)
 
 
 @pytest.mark.parametrize(

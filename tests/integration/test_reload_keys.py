@@ -209,8 +209,8 @@ def test_a_changed_class_of_data_reaches_the_workers(file: Path) -> None:
     ("text", "says"),
     [
         ("home: state\nrouter: {prot: 1}\n", "swapgate.yaml:2: unknown key 'router.prot'"),
-        ("home: state\nrouter: {port: 9}\n", "router.port changed, which takes a restart"),
-        ("home: other\nrouter: {port: 8099}\n", "home changed, which takes a restart"),
+        ("home: state\nrouter: {port: 9}\n", "router.port changed, which needs a restart"),
+        ("home: other\nrouter: {port: 8099}\n", "home changed, which needs a restart"),
         (f"{FILE}database_url: sqlite:///x.db\n", "database_url changed"),
     ],
 )

@@ -185,7 +185,7 @@ def test_a_bad_configuration_is_refused_whole_with_its_place(
         log = world.place.log("router")
         assert f"swapgate.yaml:{last_line}: unknown key 'rooter'; did you mean 'router'?" in log
         assert "unknown key 'router.worker_count'" in log
-        assert "router.port changed, which takes a restart" in log
+        assert "router.port changed, which needs a restart" in log
         assert len(before & {worker.pid for worker in world.workers()}) == 1
         assert len(load.errors) <= 3
 

@@ -67,7 +67,7 @@ def test_uploads_of_several_processes_lose_none_and_are_known_without_a_restart(
 
     own = {f"own-{me}-{n}" for me in range(2) for n in range(UPLOADS)}
     assert said.count("added wanted\n") == 1
-    assert said.count("refused there is a suite 'wanted' already: take another name\n") == 1
+    assert said.count("refused there is already a suite 'wanted': use another name\n") == 1
     assert set(running.context.suites.names()) - set(before) == {"wanted", *own}
     assert {e.name for e in queries.list_suites(running.context) if e.error} == set()
     assert len(list((tmp_path / "suites").iterdir())) == len(own) + 1

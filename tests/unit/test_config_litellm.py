@@ -140,14 +140,14 @@ def test_what_was_not_taken_over_has_its_line_and_a_reason(example: Conversion) 
     report = notes(example)
     lines = EXAMPLE.splitlines()
 
-    assert report["model_list.3"][1].startswith("providers.openai-2. A route has one name")
+    assert report["model_list.3"][1].startswith("providers.openai-2. A route's name is not")
     assert (
         report["model_list.4"][1] == "Swapgate serves chats and embeddings, no image_generation"
     )
     outcome, text = report["litellm_settings.fallbacks.0.gpt-4o"]
     assert (outcome, text) == (
         "changed",
-        "fallbacks of gpt-4o, without drawing: not taken over",
+        "fallbacks of gpt-4o, without drawing: not converted",
     )
     for key in ("a", "b.0"):
         unknown = report[f"router_settings.from_the_future.{key}"]
@@ -283,7 +283,7 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
     assert "x-swapgate-sticky" in report["router_settings.optional_pre_call_checks"][1]
     assert report["litellm_settings.fallbacks.0.m"] == (
         "changed",
-        "fallbacks of m, without messages: not taken over",
+        "fallbacks of m, without messages: not converted",
     )
     assert "anthropic/claude-haiku-4-5" in f"{conversion.config['routes']}".split("'next'")[0]
 
@@ -293,7 +293,7 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
     [
         (
             {"model": "opneai/gpt"},
-            "Swapgate does not know where 'opneai/gpt' is served; did you mean 'openai'?",
+            "Swapgate does not know the provider of 'opneai/gpt'; did you mean 'openai'?",
         ),
         ({"model": "bedrock/x"}, "needs `aws_region_name`"),
         ({"model": "azure/x"}, "a provider of kind 'azure_openai' needs an api_base"),
@@ -304,7 +304,7 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
             {"model": "openai/x", "litellm_credential_name": "c"},
             "write the credential's api_base",
         ),
-        ({}, "Swapgate does not know where 'no model' is served"),
+        ({}, "Swapgate does not know the provider of 'no model'"),
     ],
 )
 def test_a_deployment_that_cannot_be_called_is_left_out_with_the_reason(

@@ -48,7 +48,7 @@ from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 
 QUIET_RPS, BUSY_RPS, FAILING_RPS, SDK_RPS = 8.0, 220.0, 80.0, 14.0
-# A slow machine takes some minutes; after this long nothing will come any more.
+# A slow machine needs some minutes; after this time the demo gives up.
 LONGEST_S = 1200.0
 SHOW_EVERY_S = 10.0
 OUTAGE_AFTER_S = 20.0
@@ -238,7 +238,7 @@ class DemoShow:
         self.traffic.rates[story.route] = FAILING_RPS if story.breaks_online else BUSY_RPS
         if not story.breaks_online:
             return
-        # From now on the provider answers half of this model's requests with errors.
+        # The provider now answers half of this model's requests with errors.
         model = FRAGILE.partition("/")[2]
         fault = {"kind": "status", "status": 500, "rate": FAULT_RATE}
         self._switch("PUT", f"faults/{model}", fault)
@@ -279,7 +279,8 @@ class DemoShow:
         time.sleep(2 * self.installation.settings.router.flush_interval_s)
         with self.installation.context.store.read() as tx:
             route = Routing(tx).table().routes[OUTAGE_ROUTE]
-            # Traffic is kept by the minute: the first one began before the first proposal.
+            # The database has traffic by the minute, and its first minute began before the
+            # first proposal.
             began = self.scenes[0].comparison.proposal.created_at - timedelta(minutes=1)
             minutes = Observations(tx).traffic(since=began)
         ours = [minute for minute in minutes if minute.route == OUTAGE_ROUTE]

@@ -1,7 +1,7 @@
-"""The demo's stories, and what they run in.
+"""The demo's stories, and their environment.
 
-A story's expected end follows from the skills that the simulator was given, never from what
-happened: with the roles of two models exchanged, two stories exchange their ends.
+A story's expected end follows from the skills of the simulated models, never from the run. If
+two models exchange their skills, two stories exchange their ends.
 """
 
 import os
@@ -26,9 +26,9 @@ from harness.frame.runtime.tcp_ports import free_port
 from harness.routing.proposal import ProposalPhase
 
 MODELS = Path(__file__).with_name("models.yaml")
-# Simulated answers come in a twentieth of the real time: more traffic in two minutes.
+# Simulated answers take a twentieth of the real time, to allow more traffic in two minutes.
 TIME_SCALE = 0.05
-# The commands in docs/reference/agents.md name it; here it is as simulated as the others.
+# The commands in docs/reference/agents.md name this model; the demo simulates it.
 DOCUMENTED_MODEL = "gpt-4o-mini"
 _KEY_VARIABLE, _KEY = "SWAPGATE_DEMO_KEY", "sk-simulated"
 PORTS = {
@@ -49,11 +49,11 @@ BETTER: Final = "sim/aurora-2"
 WORSE: Final = "sim/aurora-lite"
 FRAGILE: Final = "sim/nimbus-1"
 FAULT_RATE: Final = 0.5
-# It appears at its provider while the demo runs, as good as aurora-2.
+# The provider offers this model only during the demo; it is as good as aurora-2.
 NEW: Final = "sim/aurora-3"
 NIGHTLY_ROUTE: Final = "chat-night"
 
-# The lost provider's route: its traffic must reach the backup.
+# The route of the lost provider, whose traffic must reach the backup.
 OUTAGE_ROUTE: Final = "search"
 OUTAGE_PRIMARY: Final = "primary/aurora-1"
 OUTAGE_BACKUP: Final = "backup/backup-1"
@@ -74,7 +74,7 @@ INSERT INTO evidence (id, route, target, kind, created_at)
 SELECT 'e_forged', route, :candidate, 'baseline', at
 FROM route_version WHERE route = :route ORDER BY version DESC LIMIT 1"""
 
-# Title, statement, and the outcome that it claims; None for no verdict.
+# Title, statement, and the outcome that the statement claims; None without a verdict.
 TRIES: Sequence[tuple[str, str, str | None]] = (
     ("promote it without a verdict", _PROMOTE, None),
     ("promote it with its failed verdict", _PROMOTE, "failed"),
@@ -149,7 +149,7 @@ class DemoEnvironment:
             )
 
     def await_answer(self, name: str, path: str) -> None:
-        """Wait until the process serves. Raises SwapgateError with the end of its log."""
+        """Waits until the process serves. Raises SwapgateError with the end of its log."""
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self.children[name].poll() is None:
             if answers_http(HOST, self.ports[name], path):
@@ -176,8 +176,8 @@ class DemoEnvironment:
                 child.wait()
 
     def attack(self, values: Mapping[str, str]) -> dict[str, str]:
-        """Tries raw SQL on the database. Returns by what was tried why the database refused it,
-        empty where it took it. Nothing is kept, whatever the database says.
+        """Tries raw SQL on the database, and rolls it back. Returns by title why the database
+        refused the statement; empty if it accepted it.
         """
         found = {}
         for title, statement, claim in TRIES:
@@ -228,7 +228,7 @@ class DemoEnvironment:
             "router": {
                 "port": self.ports["router"],
                 "flush_interval_s": 0.5,
-                # A busy machine may hold up the simulated models themselves for seconds.
+                # A busy machine may delay the simulated models for seconds.
                 "connect_timeout_s": 60,
                 "first_byte_timeout_s": 60,
                 "first_token_timeout_s": 60,
@@ -264,7 +264,7 @@ class DemoEnvironment:
 
 
 def play_to_end(stage: DemoEnvironment, play: Callable[[], bool]) -> int:
-    # A terminal that closes or a `kill` ends the demo as Ctrl-C does: no process stays behind.
+    # A closed terminal or a `kill` ends the demo like Ctrl-C, and ends all its processes.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     good = False

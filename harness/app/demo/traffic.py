@@ -1,5 +1,6 @@
-"""Sends the demo's traffic: the official openai client for proof, a light generator for volume.
-An error, an empty answer or a stream without its end is a failed request of a user.
+"""Sends the demo's traffic: the official openai client proves compatibility, and a light
+generator gives volume. An error, an empty answer or an incomplete stream counts as a failed
+request.
 """
 
 import asyncio
@@ -26,7 +27,8 @@ QUESTIONS = (
     "I was charged twice this month.",
     "The page stays blank after I log in.",
 )
-# One user's request to a route, by number: the answer's text. Raises what its client raises.
+# Sends a user's request to a route, by number. Returns the answer's text. Raises the client's
+# error.
 Ask = Callable[[str, int], Awaitable[str]]
 
 
@@ -41,7 +43,9 @@ class TrafficCounts:
         return sum(self.answered.values()) + self.failed
 
     def note_failure(self, client: str, route: str, why: str) -> None:
-        """Counts a failed request. Traffic may go on for days: the first texts are kept."""
+        """Counts a failed request. Keeps only the first texts, because traffic may run for
+        days.
+        """
         self.failed += 1
         if len(self.failures) < KEPT_FAILURES:
             self.failures.append(f"{client} on {route}: {why}")
@@ -51,14 +55,14 @@ class TrafficCounts:
 class DemoTraffic:
     base_url: str
     key: str
-    # Requests per second and route, changed while it runs. base_url ends in /v1.
+    # Requests per second and route; callers may change it. base_url ends in /v1.
     rates: dict[str, float]
     tally: TrafficCounts = field(default_factory=TrafficCounts)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
     def start(self, *, sdk_rate: float = 0.0) -> None:
-        """Starts the requests. sdk_rate: per second by the official client, over all routes."""
+        """Starts the requests. sdk_rate: the official client's requests per second in all."""
         self._stop.clear()
         run = self._send_all
         self._thread = threading.Thread(target=lambda: asyncio.run(run(sdk_rate)), daemon=True)
@@ -76,7 +80,7 @@ class DemoTraffic:
                 connector=aiohttp.TCPConnector(limit=200),
                 headers={"Authorization": f"Bearer {self.key}"},
             ) as session,
-            # max_retries=0: what the user's first try sees is what counts.
+            # max_retries=0, because the demo counts the result of the first attempt.
             AsyncOpenAI(base_url=self.base_url, api_key=self.key, max_retries=0) as client,
             asyncio.TaskGroup() as tasks,
         ):
@@ -84,7 +88,9 @@ class DemoTraffic:
             official = partial(_ask, client)
 
             async def users(name: str, route: str, ask: Ask, share: float | None) -> None:
-                """A new user every time: open-loop arrivals, at the route's rate by default."""
+                """Sends each request as a new user (open loop), by default at the
+                route's rate.
+                """
                 due = time.monotonic()
                 for number in itertools.count():
                     if self._stop.is_set():
@@ -125,7 +131,7 @@ async def _ask(client: AsyncOpenAI, route: str, number: int) -> str:
     message: Any = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
     asked: dict[str, Any] = {"model": route, "messages": [message]}
     asked["user"] = f"sdk-{route}-{number}"
-    # A provider that dies in mid-stream cannot be hidden: nobody may splice two models' texts.
+    # The router cannot hide a provider's end in mid-stream: it must not join two models' texts.
     if route == "search" or number % 2:
         reply = await client.chat.completions.create(**asked)
         return str(reply.choices[0].message.content or "")
@@ -138,7 +144,7 @@ async def _ask(client: AsyncOpenAI, route: str, number: int) -> str:
 
 
 TASK: Final = "Give the customer of order A-1001 the money back."
-# By tool: its arguments, and what it returns. The models' script in models.yaml knows both.
+# By tool: its arguments and its result, as in the models' script in models.yaml.
 TOOLS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "find_order": (("order",), "The customer paid 42 EUR."),
     "refund": (("order", "eur"), "Done: receipt R-77."),
@@ -162,7 +168,7 @@ MOVED_S = 20.0
 
 @dataclass
 class DemoAgent:
-    base_url: str  # of the router, with `/v1`
+    base_url: str  # the router's address, with `/v1`
     key: str
     route: str
     say: Callable[[str], None]
@@ -201,5 +207,7 @@ class DemoAgent:
         return raw.headers["x-swapgate-target"], raw.parse().choices[0].message
 
     def survived(self, *models: str) -> bool:
-        """Whether these models served it in turn, and the last knew what the first two did."""
+        """Returns whether these models served in turn, and the last knew the first two's
+        results.
+        """
         return (self.served, self.answer) == ([*models], ANSWER)

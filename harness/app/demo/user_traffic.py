@@ -1,4 +1,4 @@
-"""Sends simulated users' requests for `swapgate sim traffic`, and says how they fare."""
+"""Sends simulated users' requests for `swapgate sim traffic`, and reports their results."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from harness.routing.table import FIRST_ROUTE_STEP
 
 REPORT_EVERY_S = 5.0
 LOOK_EVERY_S = 0.5
-# Failures alone for so long: it is not the models that fail. A new key takes a moment.
+# If all requests fail for this long, the models are not the cause. A new key takes a moment.
 HOPELESS_S = 5.0
 
 
@@ -35,19 +35,21 @@ def send_traffic(  # noqa: PLR0913 - what the command's options say
     until_settled: bool,
     say: Callable[[str], None],
 ) -> bool:
-    """Send requests until Ctrl-C, the time or the proposals' ends. Returns whether all had
-    ended that were waited for: not those that wait for a person's approval.
+    """Sends requests until Ctrl-C, the time limit, or the end of the routes' proposals. Returns
+    whether all these proposals ended; a proposal that waits for an approval has not ended.
 
-    url: of the router, without `/v1`. routes: all of the table where none is named. seconds:
-    None for no limit. Raises NotFound for an unknown route, InputError where there is nothing
-    to ask or to wait for, or where no request is answered.
+    url: the router's address, without `/v1`.
+    routes: if empty, all routes of the table.
+    seconds: the time limit; None for no limit.
+    Raises NotFound for an unknown route; InputError without a route or an open proposal, or if
+    no request gets an answer.
     """
     wanted = _routes_to_ask(ctx, routes)
     watch = ProposalWatch(ctx, wanted)
     if until_settled and not watch.open:
         raise InputError(
             f"no proposal is open on {', '.join(wanted)}, so there is nothing to wait for: "
-            f"`swapgate proposal create {wanted[0]} MODEL --reason WHY` makes one"
+            f"create one with `swapgate proposal create {wanted[0]} MODEL --reason WHY`"
         )
     traffic = DemoTraffic(f"{url.rstrip('/')}/v1", key, dict.fromkeys(wanted, rate))
     where = f"{', '.join(wanted)} at {traffic.base_url}"
@@ -134,7 +136,7 @@ class ProposalWatch:
 
     @property
     def rests(self) -> bool:
-        """Whether none goes on by itself: all have ended, or wait for a person's approval."""
+        """Returns whether all proposals have ended or wait for a person's approval."""
         return all(p.phase is ProposalPhase.AWAITING_APPROVAL for p in self.proposals.values())
 
     def approvals(self) -> list[str]:

@@ -1,1 +1,3 @@
-"""What the doctor looks at: the installation, its providers, and a tool loop on one target."""
+"""The checks of `swapgate doctor`: the installation, its providers, and tool loops of
+a target.
+"""

@@ -29,8 +29,7 @@ from harness.routing.table import FIRST_ROUTE_STEP
 
 SQLITE: Final = "sqlite:///"
 _INIT: Final = "run `swapgate init`"
-# What is wrong with one of these is wrong with the installation; the failure of a single
-# question is not.
+# These errors concern the whole installation; other errors concern a single check.
 _OF_PROVIDER: Final = (ProbeSubject.REACHABLE, ProbeSubject.KEY)
 
 
@@ -39,7 +38,7 @@ class DoctorFinding:
     subject: str
     status: Literal["ok", "warn", "fail"]
     found: str
-    next_step: str = ""  # empty where there is nothing to do
+    next_step: str = ""  # empty if there is nothing to do
 
 
 Findings = Iterator[DoctorFinding]
@@ -48,8 +47,8 @@ Findings = Iterator[DoctorFinding]
 def all_checks(
     read_settings: Callable[[], Settings], open_context: Callable[[], Context]
 ) -> Findings:
-    """Check by check; one that cannot be made is left out. What the arguments raise is a
-    finding.
+    """Yields the findings of each check; skips checks that cannot run. An error of the
+    arguments is a finding.
     """
     version = ".".join(map(str, sys.version_info[:3]))
     yield DoctorFinding("python", "ok", version)
@@ -72,19 +71,19 @@ def all_checks(
 def _alert_sinks(settings: Settings, _: Context | None) -> Findings:
     sinks = ConfiguredSinks(settings.alerts, os.environ)
     if not sinks.names():
-        next_step = "name one under `alerts.sinks`, then `swapgate alert test`"
+        next_step = "add a sink under `alerts.sinks`, then run `swapgate alert test`"
         yield DoctorFinding("alert sinks", "warn", "none: no person gets an alert", next_step)
     for name in sinks.names():
         subject = f"alert sink {name}"
         if lacks := sinks.lacks(name):
             yield DoctorFinding(subject, "warn", lacks, "set it where the control runs")
         else:
-            yield DoctorFinding(subject, "ok", "its secrets are here")
+            yield DoctorFinding(subject, "ok", "its secrets are set")
 
 
 def _configuration(settings: Settings) -> DoctorFinding:
     if settings.source is None:
-        found = "the shipped defaults alone: no swapgate.yaml here"
+        found = "only the shipped defaults: no swapgate.yaml here"
         return DoctorFinding("configuration", "warn", found, _INIT)
     return DoctorFinding("configuration", "ok", str(settings.source))
 
@@ -115,7 +114,9 @@ def _database(
 
 
 def _unusable(error: SwapgateError, *, answers: bool) -> Findings:
-    """Why nothing can be read. answers: the database does, so that its schema is known."""
+    """Yields why the database is unreadable. answers: whether the database answers, so that its
+    schema is known.
+    """
     said = str(error)
     match error:
         case DatabaseUnusable() if not answers:
@@ -126,7 +127,7 @@ def _unusable(error: SwapgateError, *, answers: bool) -> Findings:
         case StoreUnavailable():
             return
         case NotAllowed():
-            step = "run it without a management key, or with another one"
+            step = "run it without a management key, or with another key"
             yield DoctorFinding("management key", "fail", said, step)
         case _:
             yield DoctorFinding("secret", "fail", said, _INIT)
@@ -148,11 +149,9 @@ def _roles(settings: Settings) -> list[DoctorFinding]:
         return []
     role = database.role_that_does_both(settings)
     if role is None:
-        found = "it runs Swapgate, and does not own the tables"
+        found = "the role runs Swapgate, and does not own the tables"
         return [DoctorFinding("database role", "ok", found)]
-    found = (
-        f"the role {role} runs Swapgate and owns its tables: it could take the triggers away"
-    )
+    found = f"the role {role} runs Swapgate and owns its tables: it could drop the triggers"
     step = "a second role: `swapgate db grant ROLE`"
     return [DoctorFinding("database role", "warn", found, step)]
 
@@ -160,7 +159,7 @@ def _roles(settings: Settings) -> list[DoctorFinding]:
 def _audit(context: Context) -> DoctorFinding:
     broken = queries.find_audit_break(context)
     if broken is not None:
-        found = f"broken at event {broken}: it, or one before, was changed"
+        found = f"broken at event {broken}: somebody changed this event or an earlier event"
         return DoctorFinding(
             "audit log", "fail", found, "compare with a backup; see `audit tail`"
         )
@@ -171,16 +170,16 @@ def _audit(context: Context) -> DoctorFinding:
 def _signatures(context: Context) -> DoctorFinding:
     faults = context.store.signature_faults()
     if not faults:
-        return DoctorFinding("signatures", "ok", "every row is as it was signed")
-    found = f"{len(faults)} rows do not hold, the first: {faults[0].name}: {faults[0].why}"
-    return DoctorFinding("signatures", "fail", found, "`swapgate db check` names them all")
+        return DoctorFinding("signatures", "ok", "all signatures are valid")
+    found = f"{len(faults)} rows do not verify, the first: {faults[0].name}: {faults[0].why}"
+    return DoctorFinding("signatures", "fail", found, "`swapgate db check` lists all")
 
 
 def _suites(settings: Settings, context: Context | None) -> Findings:
     for name, suite in settings.suites.items():
         subject = f"suite {name}"
         if suite.path is not None and not suite.path.is_file():
-            step = f"bring it, or fix suites.{name}.path"
+            step = f"restore the file, or fix suites.{name}.path"
             yield DoctorFinding(subject, "fail", f"{suite.path} is missing", step)
         elif context is not None:
             try:
@@ -209,10 +208,10 @@ def _judges(settings: Settings, context: Context | None) -> Findings:
         provider = providers.get(target.provider)
         if provider is None:
             found = f"there is no provider {target.provider!r} for {target.name}"
-            yield DoctorFinding(subject, "fail", found, "name it under `providers`")
+            yield DoctorFinding(subject, "fail", found, "add it under `providers`")
         elif suite.judge.max_cost_usd is not None and target.model not in provider.prices:
-            found = f"max_cost_usd is set, and the price of {target.name} is not known"
-            step = f"give it one under providers.{target.provider}.prices"
+            found = f"max_cost_usd is set, but the price of {target.name} is unknown"
+            step = f"set it under providers.{target.provider}.prices"
             yield DoctorFinding(subject, "fail", found, step)
         else:
             checked = "checked against references" if suite.judge.references else "not checked"
@@ -222,10 +221,10 @@ def _judges(settings: Settings, context: Context | None) -> Findings:
 def _code(suite: SuiteSettings) -> DoctorFinding:
     subject = f"code of suite {suite.name}"
     if suite.code_uncontained:
-        found = "runs UNCONTAINED on this machine, as code.uncontained says"
+        found = "runs UNCONTAINED on this machine, because code.uncontained is true"
         return DoctorFinding(subject, "warn", found, "score such suites where Docker runs")
     if shutil.which("docker") is None:
-        step = "install Docker, or take the risk with `code.uncontained: true`"
+        step = "install Docker, or accept the risk with `code.uncontained: true`"
         return DoctorFinding(subject, "fail", "needs Docker, which is not on PATH", step)
     return DoctorFinding(subject, "ok", "runs in a Docker container for each answer")
 
@@ -268,21 +267,21 @@ def _secrets(_: Settings, context: Context) -> Findings:
             found, step = f"{', '.join(missing)} not set", "set it, e.g. in .env"
             yield DoctorFinding(f"keys of {provider.name}", "warn", found, step)
         opened = provider_secrets.decrypt_headers(provider, context.cipher).extra_headers
-        step = f"set the headers of {provider.name} anew, or bring the encryption key back"
+        step = f"set the headers of {provider.name} again, or restore the encryption key"
         for name in sorted(provider.sealed_headers.keys() - opened.keys()):
             subject = f"header {name} of {provider.name}"
-            yield DoctorFinding(subject, "fail", "it cannot be decrypted", step)
+            yield DoctorFinding(subject, "fail", "no encryption key decrypts it", step)
 
 
 def _differences(settings: Settings, context: Context) -> Findings:
     if not routes.load_table(context).routes and not settings.routes:
-        yield DoctorFinding("routes", "warn", "there is none yet", FIRST_ROUTE_STEP)
+        yield DoctorFinding("routes", "warn", "there is no route yet", FIRST_ROUTE_STEP)
     differences = seed.list_seed_differences(context, settings)
     for difference in differences:
         found = f"{difference.subject}: {difference.found}"
         yield DoctorFinding("file and database", "warn", found, difference.next_step)
     if not differences and settings.source is not None:
-        yield DoctorFinding("file and database", "ok", "they say the same")
+        yield DoctorFinding("file and database", "ok", "they agree")
 
 
 def _freezes(_: Settings, context: Context) -> Findings:
@@ -302,16 +301,16 @@ def _chains(_: Settings, context: Context) -> Findings:
         step = f"`swapgate route fallback remove {waiver.route} {target}`, or add it again"
         yield DoctorFinding(f"route {waiver.route}", "warn", found, step)
     for violation in data_class_checks.list_violations(context):
-        step = "take the target out, or fix the file"
+        step = "remove the target, or fix the file"
         yield DoctorFinding("data classes", "fail", violation, step)
     for violation in routes.list_override_violations(context):
-        step = "take the override away, or fix the file"
+        step = "remove the override, or fix the file"
         yield DoctorFinding("overrides", "fail", violation, step)
 
 
 def _leader(_: Settings, context: Context) -> Findings:
     leader = context.store.leader()
-    found = f"{leader} leads" if leader else "none leads: `swapgate serve control` starts one"
+    found = f"{leader} leads" if leader else "no leader: run `swapgate serve control`"
     yield DoctorFinding("control process", "ok", found)
 
 
@@ -330,7 +329,9 @@ def _ports(settings: Settings, _: Context | None) -> Findings:
             yield DoctorFinding(subject, "ok", f"{place} is served: {path} answers")
         else:
             found = f"{place} is held by {port_holder(where.port)}"
-            yield DoctorFinding(subject, "fail", found, f"stop that, or set {name}.port")
+            yield DoctorFinding(
+                subject, "fail", found, f"stop that process, or set {name}.port"
+            )
 
 
 _CHECKS: Final = (_suites, _judges, _alert_sinks, _ports)

@@ -43,11 +43,11 @@ from harness.routing.records.routes import Routing
 from harness.routing.settings import AnsweredModel
 
 _UNKNOWN_SUFFIX: Final = "-swapgate-no-such-model"
-# What providers add to a request by themselves: templates, a system prompt.
+# The tokens that providers may add to a request: templates, a system prompt.
 _ADDED_INPUT_TOKENS: Final = 1_000
-# Ordinary text has more tokens than that: an answer that reports fewer is not believed.
+# Ordinary text has more tokens per byte; doctor does not trust an answer that reports fewer.
 _BYTES_PER_TOKEN: Final = 10
-# After one of these nothing else can be seen, and every further call is in vain.
+# After one of these failures, each further call would fail as well.
 _HOPELESS: Final = frozenset(
     {
         FailureClass.OUR_KEY,
@@ -62,23 +62,23 @@ _HOPELESS: Final = frozenset(
 @dataclass
 class LiveMeter:
     max_usd: float
-    price: Price | None = None  # of the model that is asked now
+    price: Price | None = None  # the current model's price
     spent_usd: float = 0.0
     calls: int = 0
-    limit_kept: bool = True  # no answer was longer than it was allowed to be
+    limit_kept: bool = True  # whether all answers kept their token limit
 
     def obstacle(self, most: Usage) -> str:
-        """Why a call that can take so much is not made; empty where it fits."""
+        """Returns why doctor skips a call with this maximum usage; empty if the call fits."""
         if not self.limit_kept:
-            return "an earlier answer exceeded its token limit, so that no cap holds"
+            return "an earlier answer exceeded its token limit, so no cap is reliable"
         if self.price is None:
             return "the model's price is unknown: give it one under its provider's `prices`"
         over = self.spent_usd + self._cost_usd(most) > self.max_usd
         return "would pass the cap of --max-usd" if over else ""
 
     def settle(self, most: Usage, answer: LiveAnswer) -> None:
-        """Charges what the provider reports, but no less than its answer is long; the most
-        where it reports nothing, or 0.
+        """Adds the usage that the provider reports, but at least the length of its answer.
+        Without usage, or with 0, adds the maximum.
         """
         used = answer.usage
         if used is None or used.input_tokens <= 0 or used.output_tokens <= 0:
@@ -123,7 +123,7 @@ def report(
     meter: LiveMeter,
     timeout_s: float,
 ) -> TargetReport[LiveFinding]:
-    """Runs and judges every scenario. timeout_s: for each request."""
+    """Runs and judges all scenarios. timeout_s: the limit for each request."""
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     name = f"{provider.name}/{model}"
     if lacks_key(provider, keys):
@@ -138,7 +138,7 @@ def report(
         run.ask(model, SCENARIOS)
         run.ask(model + _UNKNOWN_SUFFIX, (UNKNOWN_MODEL,))
     findings = [
-        # A provider may call itself by the key that it was sent.
+        # A provider's text may contain the key that it received.
         replace(finding, found=without_secrets(finding.found, provider, keys))
         for finding in run.findings
     ]
@@ -147,7 +147,7 @@ def report(
 
 
 def _quiet(installation: Installation) -> Installation:
-    """The installation with a router that calls a provider when it is asked, and then once."""
+    """Builds a router that calls a provider once for each request."""
     settings = installation.settings
     router = replace(
         settings.router,
@@ -169,7 +169,7 @@ class _LiveRun:
     is_hopeless: bool = False
 
     def ask(self, model: str, scenarios: Sequence[LiveScenario]) -> None:
-        """Asks one scenario after the other; none once a call was in vain for all."""
+        """Runs the scenarios in order, until a failure that concerns all of them."""
         if self.is_hopeless:
             self.findings += [scenario.untried() for scenario in scenarios]
             return
@@ -197,14 +197,14 @@ class _LiveRun:
         if scenario is STRUCTURED and not self.provider.can(model).json_schema:
             return scenario.untried("json_schema: false is declared for the model")
         fields = dict(scenario.fields)
-        # Without one, the answer's limit is the target's.
+        # Without a limit, the target's limit applies.
         if scenario.limit is not None:
             kind = PROVIDER_KINDS.get(self.provider.kind)
             named = kind.answer_limit if kind is not None else None
             fields[(named or AnswerLimit.MAX_TOKENS).value] = scenario.limit
         asked = (Message.user(scenario.question),)
         request = CompletionRequest(messages=asked, route=ROUTE, extra=fields)
-        # No tokenizer makes two tokens of one byte.
+        # A tokenizer makes at most one token per byte.
         size = len(json.dumps(chat_body(request, stream=scenario.streamed)))
         most = Usage(size + _ADDED_INPUT_TOKENS, ANSWER_LIMIT)
         if why := self.meter.obstacle(most):
@@ -245,5 +245,5 @@ def _failed(error: CallFailed) -> LiveAnswer:
         return LiveAnswer(failure=error.code)
     if isinstance(error, AnswerUnreadable) or error.status is None:
         return LiveAnswer(failure=FailureClass.MALFORMED.value)
-    # A client's mistake is answered with the provider's own words and status.
+    # For a client's mistake, the router returns the provider's error and status.
     return LiveAnswer(failure=FailureClass.BAD_REQUEST.value, status=error.status)

@@ -1,5 +1,5 @@
-"""Judges the answer to each request of `swapgate doctor --live`. A finding tells the form of
-an answer, and none of its words.
+"""Judges the answer to each request of `swapgate doctor --live`. A finding describes an
+answer's structure, and never quotes its text.
 """
 
 import json
@@ -13,7 +13,7 @@ from harness.client.types import CompletionResponse, StreamChunk, Usage
 from harness.frame.failures import FailureClass
 from harness.frame.matching import matches_schema
 
-ANSWER_LIMIT: Final = 1_024  # tokens of an answer, unless a scenario says another
+ANSWER_LIMIT: Final = 1_024  # tokens of an answer, unless a scenario overrides it
 SHORT_LIMIT: Final = 16
 QUESTION: Final = "Reply with the one word: ready"
 _CITY_SCHEMA: Final = {
@@ -22,7 +22,7 @@ _CITY_SCHEMA: Final = {
     "required": ["city"],
     "additionalProperties": False,
 }
-# Below any range; what is too hot for a kind, the router itself makes less so.
+# Below each valid range. A value above the range would not fail, because the router lowers it.
 _WRONG_TEMPERATURE: Final = -1
 _NAME: Final = re.compile(r"[A-Za-z0-9._:/@-]{1,80}")
 
@@ -40,15 +40,15 @@ class LiveFinding:
     outcome: LiveOutcome
     expected: str
     found: str
-    next_step: str = ""  # empty for none
+    next_step: str = ""  # empty if there is no next step
 
 
 @dataclass(frozen=True, slots=True)
 class LiveAnswer:
-    response: CompletionResponse | None = None  # None where the request failed
+    response: CompletionResponse | None = None  # None if the request failed
     chunks: Sequence[StreamChunk] = ()
-    failure: str = ""  # the class that the router holds it for; empty for an answer
-    status: int | None = None  # of a failure, the provider's; None where it gave none
+    failure: str = ""  # the router's failure class; empty for an answer
+    status: int | None = None  # the provider's HTTP status; None without a failure or status
 
     @property
     def usage(self) -> Usage | None:
@@ -74,15 +74,13 @@ class LiveAnswer:
 _Judged = tuple[LiveOutcome, str, str]
 _Judge = Callable[[LiveAnswer, CompletionResponse, str], _Judged]
 _REPORT: Final = "report it as an issue of Swapgate, with this line"
-_NO_USAGE: Final = "its costs stay unknown, so that budgets and the cost guardrail do not work"
-_PIN: Final = (
-    "propose the model under that name, so that the proof is about the model that serves"
-)
+_NO_USAGE: Final = "its costs are unknown, so budgets and the cost guardrail do not work"
+_PIN: Final = "propose the model under that name, so that you evaluate the model that serves"
 _STEPS: Final[Mapping[str, str]] = {
     FailureClass.OUR_KEY: "set the key: `swapgate provider key set PROVIDER`",
-    FailureClass.QUOTA: "check the account: its credit, and what the key may do",
-    FailureClass.MODEL_UNKNOWN: "name a model that this account has",
-    FailureClass.RATE_LIMITED: "run it again once the limit is over",
+    FailureClass.QUOTA: "check the account's credit and the key's rights",
+    FailureClass.MODEL_UNKNOWN: "use a model that this account has",
+    FailureClass.RATE_LIMITED: "run it again after the limit ends",
     FailureClass.OVERLOADED: "run it again later",
     FailureClass.CONNECT: "check api_base and the network: `swapgate doctor`",
     FailureClass.TIMEOUT: "allow more time with --timeout",
@@ -111,7 +109,7 @@ def _plain(answer: LiveAnswer, response: CompletionResponse, model: str) -> _Jud
     if used is None or min(used.input_tokens, used.output_tokens) <= 0:
         return _fails(f"it reports {answer.counts or 'no usage'}", _NO_USAGE)
     if not answer.models:
-        return _differs("it does not say which model answered", _PIN)
+        return _differs("it does not name the model that answered", _PIN)
     if others := [name for name in answer.models if not name.startswith(model)]:
         known = _NAME.fullmatch(others[0])
         shown = others[0] if known else "another model, by an unusual name,"
@@ -123,13 +121,13 @@ def _length(answer: LiveAnswer, response: CompletionResponse, _model: str) -> _J
     output = response.usage.output_tokens if response.usage else None
     if output is not None and output > SHORT_LIMIT:
         return _fails(
-            f"{output:,} tokens, though {SHORT_LIMIT} were allowed: it ignores the limit",
+            f"{output:,} tokens, although the limit is {SHORT_LIMIT}: the model ignores it",
             "set a spending limit at the provider: no budget can stop a single long answer",
         )
     if response.finish_reason == "length":
         return _works(answer.counts or "cut off; it reports no usage")
     if output is not None and output < SHORT_LIMIT:
-        return _differs(f"it ended by itself after {output} tokens, so no cut-off was observed")
+        return _differs(f"it ended by itself after {output} tokens, so no cut-off occurred")
     return _fails(
         f"it was cut off, but its finish reason is {_word(response.finish_reason)}",
         "cut-off answers look complete: check the end of answers in a suite",
@@ -139,7 +137,7 @@ def _length(answer: LiveAnswer, response: CompletionResponse, _model: str) -> _J
 def _stream(answer: LiveAnswer, response: CompletionResponse, model: str) -> _Judged:
     plain = _plain(answer, response, model)
     if plain[0] is not LiveOutcome.FAILS and len(answer.models) > 1:
-        return _fails("its chunks name several models", _PIN)
+        return _fails("its chunks contain the names of several models", _PIN)
     if plain[0] is not LiveOutcome.WORKS:
         return plain
     if answer.chunks[-1].usage is None:
@@ -157,21 +155,21 @@ def _structured(_: LiveAnswer, response: CompletionResponse, _model: str) -> _Ju
     try:
         value = json.loads(response.text)
     except (ValueError, RecursionError):
-        return _fails("the answer is no JSON", step)
+        return _fails("the answer is not JSON", step)
     if not matches_schema(value, _CITY_SCHEMA):
-        return _fails("the JSON does not fit the schema", step)
+        return _fails("the JSON does not match the schema", step)
     return _works("JSON that fits")
 
 
 def _accepted(what: str) -> _Judge:
-    """Of a request that the provider was expected to refuse."""
+    """Judges an answer to a request that the provider should have refused."""
     return lambda *_: _differs(what, "do not rely on this error from the provider")
 
 
 def _word(finish: str) -> str:
     if finish in ("stop", "length", "tool_calls", "content_filter"):
         return finish
-    return "one that the protocol does not have" if finish else "missing"
+    return "unknown in the protocol" if finish else "missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +178,10 @@ class LiveScenario:
     expected: str
     judge: _Judge
     question: str = QUESTION
-    fields: Mapping[str, object] = field(default_factory=dict)  # of the request, beside it
+    fields: Mapping[str, object] = field(default_factory=dict)  # additional request fields
     streamed: bool = False
-    limit: int | None = None  # tokens of the answer, where it is not ANSWER_LIMIT
-    refused_as: FailureClass | None = None  # how the provider is expected to refuse it
+    limit: int | None = None  # tokens of the answer, if not ANSWER_LIMIT
+    refused_as: FailureClass | None = None  # the expected failure class
 
     def find(self, answer: LiveAnswer, model: str) -> LiveFinding:
         if answer.response is not None:
@@ -214,7 +212,7 @@ STRUCTURED: Final = LiveScenario(
         }
     },
 )
-# Of the model itself, in their order.
+# The scenarios that test the model, in the order in which doctor runs them.
 SCENARIOS: Final = (
     LiveScenario(
         "plain answer", "text, finish reason stop, usage above 0, the model's name", _plain
@@ -243,7 +241,7 @@ SCENARIOS: Final = (
 )
 UNKNOWN_MODEL: Final = LiveScenario(
     "unknown model",
-    "refused as an unknown model: a router alerts and asks the next target",
+    "refused as an unknown model: a router alerts and uses the next target",
     _accepted("it answers a request for a model that does not exist"),
     refused_as=FailureClass.MODEL_UNKNOWN,
 )

@@ -1,5 +1,5 @@
-"""Sends one short real question to a target: `swapgate model probe`. As the router, it uses no
-proxy and follows no redirect: a key goes to its provider alone.
+"""Sends one short question to a target, for `swapgate model probe`. Like the router, it uses no
+proxy and follows no redirect, so that a key reaches only its provider.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from harness.providers.models.capabilities import NATIVE, Endpoint
 from harness.providers.ports import Posted
 from harness.providers.target import Provider, Target
 
-# Enough for a model that thinks first.
+# Enough tokens for a model that thinks before it answers.
 _MOST_TOKENS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class NativeProbe:
-    """One endpoint's question. events: the members of each type, which must come."""
+    """A question for one endpoint. events: the required members of each event type."""
 
     path: str
     body: Mapping[str, object]
@@ -93,7 +93,7 @@ def count_numbers(answer: bytes) -> int:
 
 
 def proposed_line(model: str, ways: Mapping[Endpoint, str]) -> str:
-    """The line for a provider in `swapgate.yaml`; empty where there is nothing to say."""
+    """Returns the line for a provider in `swapgate.yaml`; empty if it needs none."""
     said = ", ".join(f"{endpoint.value}: {way}" for endpoint, way in ways.items())
     return f"models: {{{json.dumps(model)}: {{{said}}}}}" if said else ""
 
@@ -107,7 +107,7 @@ def _has(event: Mapping[str, Any], path: str) -> bool:
 
 CHAT_PATH: Final = "/chat/completions"
 EMBEDDINGS_PATH: Final = "/embeddings"
-# How servers refuse a chat of a model that makes embeddings.
+# Texts with which servers refuse a chat with an embedding model.
 _NO_CHAT: Final = (404, 405, 501)
 _SAYS_NO_CHAT: Final = re.compile(r"\bchat|\bllm\b|\bcompletion|\bgenerat", re.IGNORECASE)
 
@@ -117,15 +117,15 @@ class Probe:
     target: str
     ok: bool
     status: int | None
-    latency_ms: float  # until the whole answer was there
+    latency_ms: float  # until the end of the answer
     served_model: str = ""
     answer: str = ""
     input_tokens: int | None = None
     output_tokens: int | None = None
     error: str = ""
-    # Of a local server, what its own Responses and Messages lack; empty for a whole one.
+    # The gaps in a local server's Responses and Messages endpoints; empty without gaps.
     native: Mapping[str, str] = field(default_factory=dict)
-    declare: str = ""  # the line for its provider that has them asked
+    declare: str = ""  # the provider's configuration line that turns these endpoints on
 
 
 def chat(
@@ -136,12 +136,12 @@ def chat(
     timeout_s: float = 60.0,
     allowed: Collection[str] = (),
 ) -> Probe:
-    """Asks a target a short question. allowed: as `check_api_base` reads it."""
+    """Sends a short question to a target. allowed: see `check_api_base`."""
     messages = [{"role": "user", "content": PROBE_QUESTION}]
     body = request_body(provider.as_sent(target), messages, {})
     door, secret = HttpProviderProbe(SystemClock(), allowed), key.secret if key else ""
     kind, started = PROVIDER_KINDS.get(provider.kind), time.perf_counter()
-    # By the router's own way, which alone has words for them.
+    # Through the router's code, which can describe the failures.
     if kind is not None and Endpoint.CHAT in kind.adapted:
         sent = json.dumps(body).encode()
         found = _translated(provider, secret, sent, timeout_s, allowed)
@@ -161,7 +161,7 @@ def chat(
     failed = _probe(target, found, error=error)
     if reply is None:
         return failed
-    # What a local server's own endpoints lack: each is asked once.
+    # Tests each of a local server's endpoints once for gaps.
     gaps = {}
     local = kind is not None and kind.group is ProviderGroup.LOCAL
     for endpoint, probe in NATIVE_PROBES.items() if local else ():
@@ -194,7 +194,9 @@ def _embedded(
     timeout_s: float,
     refusal: str,
 ) -> Probe | None:
-    """None for a target without embeddings. refusal: the provider's words about the chat."""
+    """Returns None for a target without embeddings. refusal: the provider's error for
+    the chat.
+    """
     kind = PROVIDER_KINDS.get(provider.kind)
     if kind is None or Endpoint.EMBEDDINGS not in kind.speaks:
         return None
@@ -225,7 +227,7 @@ def _error_text(provider: Provider, key: ProviderKey | None, found: ProbeReply) 
 def _translated(
     provider: Provider, secret: str, body: bytes, timeout_s: float, allowed: Collection[str]
 ) -> ProbeReply:
-    """Raises ConfigError where the code that translates is not installed."""
+    """Raises ConfigError if the translation code is not installed."""
     try:
         check_api_base(provider.api_base, allowed)
     except InputError as refused:

@@ -42,7 +42,7 @@ from harness.routing.table import RouteSettings
 
 MAX_TURNS: Final = 4
 MAX_TEXT: Final = 300
-_LATE: Final = "time was up before it had answered; give it more by --timeout"
+_LATE: Final = "it did not answer in time; allow more time with --timeout"
 _SAYS: Final = {
     tool_probe.STOCK_TOOL: "How many of an item are in stock.",
     tool_probe.PRICE_TOOL: "What one of an item costs.",
@@ -57,12 +57,12 @@ FoundT = TypeVar("FoundT")
 @dataclass(frozen=True, slots=True)
 class TargetReport(Generic[FoundT]):
     target: str
-    ok: bool  # nothing that is declared fails, and all was tried that the caps allow
+    ok: bool  # all declared abilities work, and doctor tried all that the caps allow
     findings: Sequence[FoundT]
 
 
 def meant(installation: Installation, name: str) -> list[tuple[Target, Provider]]:
-    """A route's targets, else the target of that name, registered or not. Raises NotFound."""
+    """Returns a route's targets, or the target of that name. Raises NotFound."""
     ctx = installation.context
     table = routes.load_table(ctx)
     with ctx.store.read() as tx:
@@ -76,7 +76,7 @@ def meant(installation: Installation, name: str) -> list[tuple[Target, Provider]
 def report(
     installation: Installation, target: Target, provider: Provider, timeout_s: float
 ) -> TargetReport[ToolFinding]:
-    """Run and judge the loops: at most nine answers and a refusal. timeout_s: for all."""
+    """Runs and judges the loops: at most nine answers and a refusal. timeout_s: for all."""
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     if lacks_key(provider, keys):
         step = f"`swapgate provider key set {provider.name}`"
@@ -105,7 +105,7 @@ def without_secrets(text: str, provider: Provider, keys: Sequence[ProviderKey]) 
 async def _probe_loops(
     channel: InProcessChannel, timeout_s: float, error_text: Callable[[Exception], str]
 ) -> ToolProbeResult:
-    """Without `max_tokens`: some providers refuse it, under that name or at all."""
+    """Removes `max_tokens`, because some providers refuse it."""
     until = asyncio.get_running_loop().time() + timeout_s
 
     async def tried(loop: Awaitable[ToolLoopTrace]) -> ToolLoopTrace:
@@ -142,7 +142,7 @@ async def _probe_loops(
 
 
 async def _whole(client: AsyncModelClient, request: CompletionRequest) -> ToolLoopTrace:
-    """Some targets take no tool choice: they get another chance to call by themselves."""
+    """Repeats the request without a tool choice for targets that do not support it."""
     with suppress(CallRefused):
         return await _looped(client, request)
     return await _looped(client, replace(request, tool_choice=""))
@@ -157,7 +157,7 @@ async def _looped(
             request, _FUNCTIONS, max_turns=MAX_TURNS, on_chunk=on_chunk
         )
     except ToolLoopUnfinished as unfinished:
-        error = f"after {MAX_TURNS} turns it still asks for tools"
+        error = f"after {MAX_TURNS} turns the model still calls tools"
         return ToolLoopTrace(_turns(unfinished.conversation), error=error)
     return ToolLoopTrace(_turns(run.messages), run.text)
 
@@ -187,7 +187,7 @@ ROUTE: Final = "doctor"
 
 @dataclass(frozen=True)
 class _SeparateInstallation(Installation):
-    """A database of its own, signed with a key that ends with the process."""
+    """Creates a temporary database, signed with a key that exists only in this process."""
 
     of: Installation | None = None
 
@@ -204,7 +204,7 @@ class _SeparateInstallation(Installation):
 
     @cached_property
     def standing_switches(self) -> tuple[KillSwitch, ...]:
-        """None: they would lead away from the target."""
+        """Returns no switches, because a switch would replace the target."""
         return ()
 
 
@@ -214,9 +214,9 @@ def single_target_router(
     provider: Provider,
     folder: Path,
 ) -> tuple[EmbeddedRouter, str]:
-    """A router whose `ROUTE` asks this target alone, whatever is declared of its model, and a
-    data key. It writes nothing into the installation. The caller removes the folder after
-    `close`. Raises InputError for an address that no provider may have.
+    """Builds a router whose `ROUTE` has only this target, without the model's declarations, and
+    a data key. Does not change the installation. The caller deletes the folder after `close`.
+    Raises InputError for an address that no provider may have.
     """
     from harness.store import migrate  # noqa: PLC0415 - it takes its time
 
@@ -234,7 +234,7 @@ def single_target_router(
             for credential in Credentials(before).all()
             if credential.provider == provider.name
         ]
-    # What is declared would be done without, and is what is to be seen.
+    # The router would avoid an ability that is declared as missing; the check must test it.
     targets.put_provider(ctx, SYSTEM, replace(provider, models={}))
     with alone.store.write() as tx:
         for stored_key in stored:

@@ -1,5 +1,5 @@
-"""Runs one eval run as a worker process. It may be killed at any point: stored answers stay,
-and the next worker asks the others again.
+"""Runs one eval run as a worker process. A kill at any point loses no stored sample, and the
+next worker requests the missing samples again.
 """
 
 import json
@@ -47,8 +47,8 @@ BEAT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnv:
-    key: str  # of the one key that its run sends, stored or not
-    headers: str  # of the provider's own headers, a JSON object
+    key: str  # the variable of the run's provider key
+    headers: str  # the variable of the provider's headers, a JSON object
 
 
 TARGET = WorkerEnv("SWAPGATE_RUN_TARGET_KEY", "SWAPGATE_RUN_TARGET_HEADERS")
@@ -63,19 +63,20 @@ class EvalWorker:
     clock: Clock
     runner: EvalRunner
     owner: str  # this worker's name on the lease
-    parent: int  # pid; the worker ends when it is gone
-    # Environment variables. The parent gives the keys in TARGET and JUDGE; without a key there,
-    # the provider's own variable counts.
+    parent: int  # the parent's pid; the worker ends with the parent
+    # Environment variables. The parent sets the keys in TARGET and JUDGE; without a key there,
+    # the worker reads the provider's own variable.
     secrets: Mapping[str, str]
     connections: int = 8
-    judges: Mapping[str, str] = field(default_factory=dict)  # suite to its judge's provider
+    # maps a suite to its judge's provider
+    judges: Mapping[str, str] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _noted: dict[tuple[str, ServedModel], datetime] = field(default_factory=dict)
     _kept: set[tuple[str, int]] = field(default_factory=set)
     _meters: list[SpendingMeter] = field(default_factory=list)
 
     def work(self, run: str) -> RunState | None:
-        """Returns the state the run was left in, None when it is not this worker's to run."""
+        """Returns the run's final state; None if another worker owns the run."""
         job = self._take(run)
         if job is None:
             return None
@@ -95,7 +96,7 @@ class EvalWorker:
                 state = self.runner.run(job, self._keeper(meter), stopping)
                 remark = self.runner.remark
         except JudgeUnfit as error:
-            # The next worker would find the same: it is the verdict that says so.
+            # The next worker would find the same fault; the verdict reports it.
             state, remark = RunState.FAILED, str(error)
         except SpendingPaused as error:
             state, remark = RunState.STOPPED, str(error)
@@ -111,7 +112,7 @@ class EvalWorker:
 
     @property
     def _refusal(self) -> str:
-        """Why the monthly cap lets this run ask no more; empty while it may."""
+        """Returns why the monthly cap stops this run; empty if the run may continue."""
         return next((meter.refusal for meter in self._meters if meter.refusal), "")
 
     def _write_spending(self) -> None:
@@ -131,7 +132,7 @@ class EvalWorker:
             target = Routing(tx).targets()[eval_run.target]
             provider = Providers(tx).all().get(target.provider)
             if provider is None:
-                raise NotFound(f"run {run}: provider {target.provider!r} is gone")
+                raise NotFound(f"run {run}: provider {target.provider!r} no longer exists")
             judge = Providers(tx).all().get(self.judges.get(eval_run.suite, ""))
             purpose = spending_purpose(tx, run)
             own, judging = (
@@ -157,7 +158,7 @@ class EvalWorker:
         return self.secrets.get(passed.key) or self.secrets.get(provider.api_key_env or "")
 
     def _opened(self, passed: WorkerEnv, provider: Provider) -> Provider:
-        """With its headers in clear, if the parent gave some."""
+        """Returns the provider with its headers in clear, if the parent set any."""
         given = self.secrets.get(passed.headers)
         if not given:
             return provider
@@ -171,7 +172,7 @@ class EvalWorker:
         while not self._stop.wait(BEAT_S):
             if os.getppid() != self.parent or not self._still_wanted(run):
                 self._stop.set()
-            self._write_spending()  # or the next time
+            self._write_spending()  # if this fails, the next call writes it
 
     def _still_wanted(self, run: str) -> bool:
         try:
@@ -180,7 +181,7 @@ class EvalWorker:
                 mine = ours.lease_owner == self.owner and ours.state is RunState.RUNNING
                 return mine and self._lease(EvalRuns(tx).lease, run)
         except SwapgateError as error:
-            # A database that is away for a moment does not end the run: samples wait for it.
+            # A short outage of the database does not end the run: samples wait for it.
             return error.retryable
 
     def _progress(self, run: str) -> tuple[int, float]:
@@ -193,7 +194,7 @@ class EvalWorker:
             try:
                 is_new = self._stored(meter.job, sample)
             except LeaseLost:
-                # The run has ended, or this process was stopped or cut off meanwhile.
+                # The run has ended, or this process was stopped or disconnected.
                 self._stop.set()
                 return False
             if is_new:
@@ -204,7 +205,9 @@ class EvalWorker:
         return keep
 
     def _stored(self, job: EvalJob, sample: Sample) -> bool:
-        """Whether it is new. Waits while the database is away: an answer costs money."""
+        """Returns whether the sample is new. Waits while the database is unavailable, because
+        an answer costs money.
+        """
         sightings = self._sightings(job, sample)
         for _ in range(STORE_ATTEMPTS):
             with suppress(StoreUnavailable), self.store.write() as tx:
@@ -249,9 +252,10 @@ class EvalWorker:
             return after if ours else None
 
     def _wait(self, id_: str, away: ProviderAway) -> RunState | None:
-        """Leaves the run until the provider is asked again. An answer begins a new wait.
+        """Pauses the run until the next attempt. After an answer, the wait starts again from
+        zero.
 
-        The driver ends a proposal's wait, as its policy says; any other run fails here.
+        The driver ends a proposal's wait by its policy; any other run fails here.
         """
         now = self.clock.now()
         first_failed = now - timedelta(seconds=away.silent_s)
@@ -286,14 +290,14 @@ class EvalWorker:
 
 
 def _judge(tx: Transaction, run: EvalRun) -> str:
-    """The target that scores; empty without one. A suite that is not stored has none known."""
+    """Returns the judge's target; empty without a judge or for a suite that is not stored."""
     with suppress(NotFound):
         return Suites(tx).get(run.suite_digest).judge
     return ""
 
 
 def _after(state: RunState, *, complete: bool) -> RunState:
-    """DONE only when all that is wanted by now is stored; a stopped run waits to go on."""
+    """Returns DONE only if all requested samples are stored. A stopped run waits."""
     if complete:
         return RunState.DONE
     return state if state in (RunState.OVER_BUDGET, RunState.FAILED) else RunState.QUEUED
@@ -317,15 +321,16 @@ class _ProgressMeter:
     def message(self) -> str:
         budget, model = self.job.run.budget, self.job.target.model
         if budget.max_tokens is not None and self.tokens >= budget.max_tokens:
-            return f"{self.tokens} tokens of {budget.max_tokens} are used"
+            return f"the run has used {self.tokens} of {budget.max_tokens} tokens"
         if budget.max_cost_usd is None:
             return ""
         if model not in self.job.provider.prices:
             return (
-                f"the price of {model} is not known, so that its cost cannot be held to "
+                f"the price of {model} is unknown, so Swapgate cannot limit its cost to "
                 f"{format_usd(budget.max_cost_usd)}: give provider {self.job.provider.name} "
                 "a price"
             )
         if self.cost_usd >= budget.max_cost_usd:
-            return f"{format_usd(self.cost_usd)} of {format_usd(budget.max_cost_usd)} are used"
+            spent, most = format_usd(self.cost_usd), format_usd(budget.max_cost_usd)
+            return f"the run has spent {spent} of {most}"
         return ""

@@ -1,5 +1,5 @@
 """Starts eval workers as processes, one per run, with a minimal environment. On Linux a
-template forks them; it ends after a while without workers.
+template process forks them, and ends after some time without workers.
 """
 
 import os
@@ -25,12 +25,12 @@ from harness.app.eval_processes.worker_template import (
 # Variables for Python, temporary files, time and locale. Each worker gets its keys as well.
 KEPT = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT"),
-    # A company's own certificate authority; OpenSSL reads these.
+    # OpenSSL reads a company's certificate authority from these variables.
     *("SSL_CERT_FILE", "SSL_CERT_DIR"),
 )
 # Longer than the pauses between the runs of a busy control plane.
 TEMPLATE_KEPT_S = 60.0
-# Threads of a template would not be in the workers that it forks.
+# A template must have one thread, because forked workers lack its other threads.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -44,10 +44,10 @@ class _Child:
 class SubprocessWorkers:
     """Implements ports.EvalWorkers.
 
-    command: argv of a worker without its run. template: argv of what forks workers, where the
-    platform can; without it each worker is started by the command. needed_by: the environment
-    variables that a run's worker needs besides the minimum (its provider's key, our own
-    settings).
+    command: argv of a worker without its run.
+    template: argv of the template process; without it, `command` starts each worker.
+    needed_by: returns the environment variables that a run's worker needs in addition to the
+    minimum, such as its provider's key and our settings.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class SubprocessWorkers:
                     self._template_command, {**_minimum(), **ONE_THREAD}, self._cwd
                 )
                 self._template = template
-            # The file has no name of its own: a killed control process leaves none behind.
+            # An unnamed file, so that a killed control process leaves no file behind.
             file = f"/proc/{os.getpid()}/fd/{errors.fileno()}"
             return template.fork(run, owner, environment, file)
 

@@ -1,9 +1,10 @@
-"""A process that has imported what an eval worker needs, and forks one for each run: importing
-Inspect takes seconds of CPU time, a fork milliseconds. `WorkerTemplate` is the control
-process's end, `serve_forks` the template's: JSON lines on the template's stdin and stdout.
+"""A template process imports the modules of an eval worker, and forks a worker for each run:
+importing Inspect takes seconds of CPU time, a fork milliseconds. The control process uses
+`WorkerTemplate`, and the template runs `serve_forks`. They exchange JSON lines over the
+template's stdin and stdout.
 
-The template itself knows no key: a worker's environment comes with its run. Workers end with
-their template (SIGTERM by the kernel), and the template with its stdin. Linux only.
+The template has no key, because a worker's environment comes with its run. The kernel ends
+workers with their template (SIGTERM), and the template ends when its stdin closes. Linux only.
 """
 
 import ctypes
@@ -24,8 +25,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 SUPPORTED: Final = sys.platform == "linux"
-PIPE_BYTES: Final = 65_536  # what a pipe holds, so that one read takes whole lines
-PR_SET_PDEATHSIG: Final = 1  # of linux/prctl.h
+PIPE_BYTES: Final = 65_536  # a pipe's capacity, so that one read gets whole lines
+PR_SET_PDEATHSIG: Final = 1  # from linux/prctl.h
 LOOK_EVERY_S: Final = 0.05
 LAST_WORDS: Final = 400
 ENDS_WITHIN_S: Final = 10.0
@@ -40,7 +41,7 @@ def last_words(errors: IO[bytes]) -> str:
 
 @dataclass
 class ForkedWorker:
-    """A worker of a template; the part of Popen that its starter needs."""
+    """A template's worker with the methods of Popen that its starter needs."""
 
     owner: str
     template: "WorkerTemplate"
@@ -52,7 +53,7 @@ class ForkedWorker:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        # To a template that is gone, nothing: its workers have ended with it.
+        # Does nothing if the template has ended, because its workers ended with it.
         with suppress(OSError):
             self.template.send({"signal": number, "owner": self.owner})
 
@@ -60,7 +61,7 @@ class ForkedWorker:
         self.send_signal(signal.SIGKILL)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Waits for the end; raises subprocess.TimeoutExpired, as Popen does."""
+        """Waits for the end. Raises subprocess.TimeoutExpired, like Popen."""
         until = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             if until is not None and time.monotonic() > until:
@@ -76,7 +77,7 @@ class WorkerTemplate:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - until it is closed
         self._lock = threading.Lock()
         self._workers: dict[str, ForkedWorker] = {}
-        self.last_words = ""  # of the template itself, once it has died
+        self.last_words = ""  # the template's last output, after its end
         self._process = subprocess.Popen(  # noqa: S603 - our own command
             command,
             env=environment,
@@ -96,9 +97,8 @@ class WorkerTemplate:
     def fork(
         self, run: str, owner: str, environment: Mapping[str, str], errors: str
     ) -> ForkedWorker:
-        """Asks for a worker, which starts once the template has imported everything.
-
-        errors: the file that its stderr goes to. Raises OSError where the template is gone.
+        """Requests a worker, which starts after the template's imports. errors: the file for
+        the worker's stderr. Raises OSError if the template has ended.
         """
         worker = ForkedWorker(owner, self)
         self._workers[owner] = worker
@@ -116,8 +116,8 @@ class WorkerTemplate:
             self._asks.flush()
 
     def receive(self) -> None:
-        """Notes the ended workers. After a killed template they count as ended by SIGTERM;
-        after one that could not start, with its exit code.
+        """Notes the ended workers. If the template was killed, its workers count as ended by
+        SIGTERM. If it could not start, they get its exit code.
         """
         with self._lock:
             try:
@@ -140,7 +140,7 @@ class WorkerTemplate:
 
     def close(self) -> None:
         self.receive()
-        with suppress(OSError):  # it is gone, with something unread
+        with suppress(OSError):  # the template has ended with unread input
             self._asks.close()
         try:
             self._process.wait(timeout=ENDS_WITHIN_S)
@@ -159,16 +159,17 @@ class AskedRun:
 
 
 def serve_forks() -> AskedRun | None:
-    """Forks a worker for each run asked for. Returns in each worker its run, and None in the
-    template once its stdin is closed.
-
-    Call it in a process of one thread: no other thread would be in the worker.
+    """Forks a worker for each requested run. Returns the run in a worker, and None in the
+    template when its stdin closes. Call it in a process with one thread, because a worker lacks
+    others.
     """
     template, owners = os.getpid(), dict[int, str]()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's: the control process ends us
-    # Imported objects stay: a collection would touch, and so copy, all their pages.
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # ignores a terminal's Ctrl-C: the control process ends the template
+    # A collection would touch, and so copy, all pages of imported objects.
     gc.freeze()
-    # Without a buffer: what stood in one, `select` would not see.
+    # Without a buffer, because `select` would not see buffered input.
     with open(0, "rb", buffering=0, closefd=False) as asks:
         while True:
             if select.select([asks], [], [], LOOK_EVERY_S)[0]:
@@ -192,13 +193,13 @@ def _tell_ended(owners: dict[int, str]) -> None:
         if not pid:
             return
         told = {"owner": owners.pop(pid), "code": os.waitstatus_to_exitcode(status)}
-        with suppress(OSError):  # the control process is gone
+        with suppress(OSError):  # the control process has ended
             os.write(sys.stdout.fileno(), json.dumps(told).encode() + b"\n")
 
 
 def _become_worker(message: Mapping[str, Any], template: int) -> None:
-    """Files, environment and signals as in a process that was started, and SIGTERM when the
-    template ends.
+    """Sets files, environment and signals like those of a started process, and requests SIGTERM
+    for the template's end.
     """
     for number, file in enumerate((os.devnull, os.devnull, message["errors"])):
         opened = os.open(file, os.O_RDWR)
@@ -208,5 +209,5 @@ def _become_worker(message: Mapping[str, Any], template: int) -> None:
     os.environ.update(message["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    if os.getppid() != template:  # it ended before the kernel knew
+    if os.getppid() != template:  # the template ended before the kernel got the request
         os.kill(os.getpid(), signal.SIGTERM)
