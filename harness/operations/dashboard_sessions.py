@@ -215,7 +215,7 @@ def list_open(ctx: Context, actor: Actor | None) -> Sequence[SignedInSession]:
 def end_another(ctx: Context, actor: Actor, session: str, reason: str) -> SignedInSession:
     """Ends somebody's session; the browser's cookie is worth nothing from then on. Needs an
     admin, unless it is the caller's own. Raises NotFound, NotAllowed, InputError without a
-    reason, Conflict for one that does not go on.
+    reason, Conflict for an ended session.
     """
     why = require_reason(reason, "to end a session")
     now = ctx.clock.now()
@@ -224,7 +224,7 @@ def end_another(ctx: Context, actor: Actor, session: str, reason: str) -> Signed
         if found.principal != actor.principal:
             actor.require(Role.ADMIN)
         if found.opened_at is None or found.ended_at is not None:
-            raise Conflict(f"the session {session} does not go on: nothing to end")
+            raise Conflict(f"the session {session} has ended already")
         DashboardSessions(tx).save(replace(found, ended_at=now))
         facts = {"of": found.principal, "reason": why}
         AuditLog(tx).append(actor, "dashboard.end", f"session {session}", facts)

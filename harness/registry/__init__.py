@@ -1,1 +1,1 @@
-"""Providers, keys and models that are registered, and who uses them."""
+"""Registered providers, their keys and models, and the routes that use them."""

@@ -1,4 +1,4 @@
-"""Asks providers whether they work (`/check`, D5), and stores the answers."""
+"""Checks whether providers work (`/check`, D5), and stores the results."""
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,21 +20,21 @@ from harness.routing.records.routes import Routing
 AT_ONCE: Final = 8
 LIST_TIMEOUT_S: Final = 5.0
 CHAT_TIMEOUT_S: Final = 15.0
-# Looking costs a token or two at each provider.
+# A check costs one or two tokens at each provider.
 FRESH: Final = timedelta(minutes=1)
-# As long as an answer says that a provider is well.
+# How long a result counts as evidence of a provider's health.
 KNOWN_FOR: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    ok: bool  # no provider has a finding that fails
+    ok: bool  # no finding of any provider failed
     at: datetime
     providers: Sequence[ProviderCheck]
 
 
 def load_last_check(ctx: Context) -> SelfTest:
-    """What was found within the last minute, else anew."""
+    """Returns the stored results if all are younger than FRESH, else checks again."""
     with ctx.store.read() as tx:
         names, found = Providers(tx).all().keys(), ProviderChecks(tx).all()
     fresh = [check for check in found if ctx.clock.now() - check.at < FRESH]
@@ -42,7 +42,7 @@ def load_last_check(ctx: Context) -> SelfTest:
 
 
 def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
-    """Returns the checks of the last day, by provider, without failures with another key."""
+    """Maps providers to checks of the last day, without failures from before a new key."""
     with ctx.store.read() as tx:
         found, stored = ProviderChecks(tx).all(), Credentials(tx).all()
     now = ctx.clock.now()
@@ -62,7 +62,7 @@ def load_checks(ctx: Context) -> Mapping[str, ProviderCheck]:
 
 
 def check_provider(ctx: Context, actor: Actor, name: str) -> ProviderCheck:
-    """Ask one provider now. Takes at most 20 s. Raises NotFound, NotAllowed."""
+    """Checks one provider now. Takes at most 20 s. Raises NotFound, NotAllowed."""
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, name)
@@ -70,7 +70,7 @@ def check_provider(ctx: Context, actor: Actor, name: str) -> ProviderCheck:
 
 
 def run_check(ctx: Context) -> SelfTest:
-    """Ask every provider now. Takes at most 20 s for each eight of them."""
+    """Checks every provider now. Takes at most 20 s for every eight providers."""
     with ctx.store.read() as tx:
         providers = list(Providers(tx).all().values())
     return _reply_of(ctx, _ask(ctx, providers))
@@ -83,7 +83,7 @@ def _ask(ctx: Context, providers: Sequence[Provider]) -> Sequence[ProviderCheck]
 
     def checked(provider: Provider) -> ProviderCheck:
         own = [target for target in known.values() if target.provider == provider.name]
-        # One that serves, else any of its targets.
+        # A target that serves a route comes first.
         own.sort(key=lambda target: (target.id not in in_use, target.name))
         used = {target.model for target in own if target.id in in_use}
         return _checked(ctx, provider, own[0] if own else None, used)
@@ -104,7 +104,7 @@ def _checked(
     ctx: Context, provider: Provider, target: Target | None, used: Collection[str]
 ) -> ProviderCheck:
     if ctx.door is None:
-        raise ConfigError("this process asks no provider")
+        raise ConfigError("this process does not call providers")
     provider = provider_secrets.decrypt_headers(provider, ctx.cipher)
     keys = provider_secrets.keys_of_provider(ctx, provider)
     if lacks_key(provider, keys):

@@ -1,4 +1,4 @@
-"""Sets, imports, lists and removes providers' keys. A stored key never comes out."""
+"""Sets, imports, lists and removes providers' keys. It never returns a stored key."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -39,36 +39,35 @@ class StoredKeyView(CamelCase):
     created_at: datetime
     updated_at: datetime
     created_by: str
-    expires_at: datetime | None  # when it is taken away by itself
+    expires_at: datetime | None  # when Swapgate removes it
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderCredentials(CamelCase):
     name: str
     kind: str
-    has_value: bool  # a key is there
-    # Of the first one, `stored` or `environment`, as the process sees it that answers; None
-    # without one.
+    has_value: bool  # it has a key
+    # Source of the first key in this process, `stored` or `environment`; None without a key.
     source: str | None
-    keys: int  # how many there are
-    lacks_key: bool  # it wants one, so that its targets get no requests
+    keys: int  # number of keys
+    lacks_key: bool  # it needs a key and has none, so its targets get no requests
     api_base: str
     extra_headers: Sequence[str]  # their names
     stored: Sequence[StoredKeyView]
-    # What waits for new proof, in words, in the answer to a change that moved the provider.
+    # Only in the answer to a change that moved the provider: what needs new proof.
     outdated: Sequence[str] = ()
-    # In the answer to a new key: what the provider said when it was asked for its models.
+    # Only in the answer to a new key: the result of listing the provider's models.
     listing: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialChange(ProviderChange):
-    """What is set of a provider and its keys; None leaves it as it is."""
+    """A change of a provider and its keys; None leaves a value unchanged."""
 
     value: str | None = field(default=None, repr=False)
     key: str = DEFAULT_KEY_NAME  # the stored key's name
     first: bool = False  # before all other keys
-    # So long the replaced value is used, too, behind the new one.
+    # How long the replaced value is used after the new one.
     overlap: timedelta | None = None
 
 
@@ -76,16 +75,16 @@ class CredentialChange(ProviderChange):
 class ImportedCredential:
     provider: str
     variable: str
-    kept: bool = False  # it had one, which was left alone
+    kept: bool = False  # the provider had a key, which was kept
 
 
 @dataclass(frozen=True, slots=True)
 class EncryptionRotation:
-    values: int  # how many were encrypted anew
+    values: int  # number of values that were encrypted again
 
 
 def list_credentials(ctx: Context) -> Sequence[ProviderCredentials]:
-    """Lists every provider, and whether it has a key; never the key."""
+    """Lists every provider and whether it has a key, never the key."""
     with ctx.store.read() as tx:
         return [_credentials_of(ctx, tx, provider) for provider in Providers(tx).all().values()]
 
@@ -101,7 +100,7 @@ def _credentials_of(ctx: Context, tx: Transaction, provider: Provider) -> Provid
     stored = [credential for credential in ever if credential.live(ctx.clock.now())]
     given = keys_from_environment(provider, ctx.environ)
     source = "stored" if stored else "environment" if given else None
-    # Whether it can be decrypted is the router's to find out, and `doctor`'s.
+    # The router and `doctor` check whether the key can be decrypted.
     keys = [*stored, *given]
     return ProviderCredentials(
         name=provider.name,
@@ -127,7 +126,7 @@ def put_credential(
     *,
     create_only: bool = False,
 ) -> ProviderCredentials:
-    """Sets a key of a provider, and where it is. Adds a kind's provider. Raises Conflict."""
+    """Sets a provider's key and address. Adds a provider of a known kind. Raises Conflict."""
     shown = _put(ctx, actor, name, change, create_only=create_only)
     if change.value is None:
         return shown
@@ -147,18 +146,18 @@ def _put(
         stored = provider_secrets.list_credentials_of(tx, name)
         if create_only and any(credential.live(now) for credential in stored):
             raise Conflict(
-                f"provider {name!r} has a key already: PUT replaces it, "
-                f"`swapgate provider key set {name}` too"
+                f"provider {name!r} has a key already: replace it with PUT or "
+                f"`swapgate provider key set {name}`"
             )
         known = Providers(tx).all().get(name)
         before = known or _new_provider(name, change.kind, with_variable=value is None)
-        wanted = targets.change_of_provider(ctx, before, change)
+        after = targets.change_of_provider(ctx, before, change)
         if value is not None:
-            check_kind_takes_key(name, wanted.kind)
-        changed = not targets.same(ctx, known, wanted)
+            check_kind_takes_key(name, after.kind)
+        changed = not targets.same(ctx, known, after)
         if changed:
-            wanted = targets.with_move(ctx, tx, actor, known, wanted, change.reason)
-            Providers(tx).put(provider_secrets.encrypt_headers(wanted, ctx.cipher))
+            after = targets.with_move(ctx, tx, actor, known, after, change.reason)
+            Providers(tx).put(provider_secrets.encrypt_headers(after, ctx.cipher))
         if value is not None:
             new = Credential(
                 name, change.key, ctx.cipher.encrypt(value), 0, now, now, actor.name
@@ -166,26 +165,26 @@ def _put(
             keep = now + change.overlap if change.overlap else None
             for credential in place_new_key(stored, new, first=change.first, keep_until=keep):
                 Credentials(tx).put(credential)
-        details = _change_details(change, wanted, known, changed=changed)
+        details = _change_details(change, after, known, changed=changed)
         AuditLog(tx).append(actor, "credential.put", f"provider {name}", details)
-        moved = known is not None and wanted.moved != known.moved
+        moved = known is not None and after.moved != known.moved
         outdated = targets.list_outdated(tx, name) if moved else ()
-        return replace(_credentials_of(ctx, tx, wanted), outdated=outdated)
+        return replace(_credentials_of(ctx, tx, after), outdated=outdated)
 
 
 def _change_details(
-    change: CredentialChange, wanted: Provider, known: Provider | None, *, changed: bool
+    change: CredentialChange, after: Provider, known: Provider | None, *, changed: bool
 ) -> dict[str, object]:
-    """For the audit log: what was set, no value and no header's."""
-    said: dict[str, object] = {}
+    """Builds the audit event's details, without values of keys and headers."""
+    details: dict[str, object] = {}
     if change.value is not None:
-        said |= {"key": change.key}
+        details |= {"key": change.key}
         if change.overlap:
-            said |= {"overlap_s": change.overlap.total_seconds()}
+            details |= {"overlap_s": change.overlap.total_seconds()}
     if changed:
-        said |= {"kind": wanted.kind, "api_base": wanted.api_base, "added": known is None}
-        said |= targets.moved_details(wanted)
-    return said
+        details |= {"kind": after.kind, "api_base": after.api_base, "added": known is None}
+        details |= targets.moved_details(after)
+    return details
 
 
 def _new_provider(name: str, kind: str | None, *, with_variable: bool) -> Provider:
@@ -193,8 +192,8 @@ def _new_provider(name: str, kind: str | None, *, with_variable: bool) -> Provid
     kind = kind or (name if name in PROVIDER_KINDS else None)
     if kind is None:
         raise NotFound(
-            f"there is no provider {name!r}, and no kind of that name. Name its `kind` and "
-            f"`apiBase` as well; kinds: {', '.join(PROVIDER_KINDS)}"
+            f"there is no provider {name!r}, and no kind of that name. Give its `kind` and "
+            f"`apiBase`; kinds: {', '.join(PROVIDER_KINDS)}"
         )
     row = PROVIDER_KINDS[check_kind(kind)]
     return Provider(name, kind, row.api_base, row.key_env or None if with_variable else None)
@@ -207,20 +206,20 @@ def remove_credential(
     with ctx.store.write() as tx:
         provider = targets.require_provider(tx, name)
         if not take_credentials_away(tx, actor, name, key):
-            which = f"no stored key {key!r}" if key else "no stored key"
-            raise NotFound(f"provider {name!r} has {which}: `swapgate provider key list`")
+            lacking = f"no stored key {key!r}" if key else "no stored key"
+            raise NotFound(f"provider {name!r} has {lacking}: `swapgate provider key list`")
         return _credentials_of(ctx, tx, provider)
 
 
 def take_credentials_away(
     tx: Transaction, actor: Actor, name: str, key: str | None = None
 ) -> bool:
-    """Takes away all keys and the sign-in of a provider, or one key; whether there was one."""
+    """Removes one key, or all keys and the sign-in. Returns whether there was one."""
     stored, now = provider_secrets.list_credentials_of(tx, name), tx.now()
     gone = [e for e in stored if e.ciphertext and key in (None, e.name)]
     for credential in gone:
         Credentials(tx).put(_without_value(credential, now))
-    # What renews a token would bring it back.
+    # Ends the sign-in, because a renewal would store the token again.
     ended = key in (None, TOKEN_KEY_NAME) and SignIns(tx).end(name)
     if ended:
         resolve_sign_in_alerts(tx, name)
@@ -241,9 +240,9 @@ def expire_credentials(ctx: Context) -> int:
         over = [e for e in Credentials(tx).all() if e.ciphertext and not e.live(now)]
         for credential in over:
             Credentials(tx).put(_without_value(credential, now))
-            said = {"keys": [credential.name], "reason": "expired"}
+            details = {"keys": [credential.name], "reason": "expired"}
             subject = f"provider {credential.provider}"
-            AuditLog(tx).append(SYSTEM, "credential.remove", subject, said)
+            AuditLog(tx).append(SYSTEM, "credential.remove", subject, details)
     return len(over)
 
 
@@ -252,7 +251,7 @@ def _without_value(credential: Credential, now: datetime) -> Credential:
 
 
 def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
-    """Encrypts every stored value with the newest key: all, or none with DecryptionFailed."""
+    """Encrypts all stored values with the newest key, or raises DecryptionFailed."""
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         stored = [credential for credential in Credentials(tx).all() if credential.ciphertext]
@@ -261,10 +260,10 @@ def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
             fresh = provider_secrets.reencrypt(ctx.cipher, key.ciphertext, place)
             Credentials(tx).put(replace(key, ciphertext=fresh))
         signed_in = SignIns(tx).all()
-        for one in signed_in:
-            place = f"the sign-in for provider {one.provider!r}"
-            fresh = provider_secrets.reencrypt(ctx.cipher, one.ciphertext, place)
-            SignIns(tx).save(replace(one, ciphertext=fresh))
+        for account in signed_in:
+            place = f"the sign-in for provider {account.provider!r}"
+            fresh = provider_secrets.reencrypt(ctx.cipher, account.ciphertext, place)
+            SignIns(tx).save(replace(account, ciphertext=fresh))
         known = [e for e in Providers(tx).all().values() if e.header_names]
         for provider in known:
             Providers(tx).put(provider_secrets.reencrypt_headers(provider, ctx.cipher))
@@ -278,7 +277,9 @@ def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
 def import_credentials(
     ctx: Context, actor: Actor, environ: Mapping[str, str], *, replace_known: bool = False
 ) -> Sequence[ImportedCredential]:
-    """Stores the keys in variables. Raises before it stores a key for a kind without one."""
+    """Stores the keys in environment variables. Raises InputError, storing no key, if a kind
+    takes no key.
+    """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
         known, stored = Providers(tx).all(), provider_secrets.list_live_credentials(tx)

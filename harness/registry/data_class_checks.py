@@ -13,7 +13,7 @@ from harness.routing.table import RouteSettings
 def check_targets(
     ctx: Context, settings: RouteSettings, targets: Iterable[Target], *, route: str
 ) -> None:
-    """Checks who may see a route's data. Raises NotAllowed, NotFound for an unknown class."""
+    """Checks that targets may see a route's data. Raises NotAllowed, NotFound for a class."""
     _check(ctx, f"route {route!r} carries", settings.data_class, targets)
 
 
@@ -49,13 +49,15 @@ def find_refusal(ctx: Context, settings: RouteSettings, *targets: Target, route:
 
 
 def check_address(ctx: Context, provider: str, before: str, after: str) -> None:
-    """Refuses a new address: a cleared name must not stand for another place."""
+    """Refuses a new address for a provider that may see a data class: the permission covers
+    only the present address.
+    """
     classes = classes_of_provider(ctx.data_classes, provider)
     if classes and after != before:
         raise NotAllowed(
-            f"provider {provider!r} may see {', '.join(classes)} data where it is now: change "
-            f"`providers.{provider}.api_base` in swapgate.yaml, beside `data_classes:`, then "
-            "`swapgate config apply`"
+            f"provider {provider!r} may see {', '.join(classes)} data only at its present "
+            f"address. To move it, change `providers.{provider}.api_base` in swapgate.yaml, "
+            "check `data_classes:`, and run `swapgate config apply`"
         )
 
 

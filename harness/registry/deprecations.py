@@ -1,4 +1,4 @@
-"""Finds models in use that end within 90 days, ended or are listed no more (F11)."""
+"""Finds models in use that end within 90 days, have ended or are no longer listed (F11)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ ALERT_AHEAD: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    name: str  # `provider/model`, of the provider that has the ending one
+    name: str  # `provider/model`, at the ending model's provider
     price: Price | None
     context_window: int | None
     end_date: date | None
@@ -32,12 +32,12 @@ class Successor:
 class Deprecation:
     target: str  # its id
     name: str
-    end_date: date  # or when its provider's list lacked it first
-    days: int  # until the end, 0 or less once it has come
-    uses: tuple[str, ...]  # where it is used, such as `incumbent of chat`
+    end_date: date  # the announced end, or the day when the provider stopped listing it
+    days: int  # days until the end; 0 or less after it
+    uses: tuple[str, ...]  # its uses, such as `incumbent of chat`
     price: Price | None = None
-    successor: Successor | None = None  # None where its family has none that can do as much
-    unlisted: bool = False  # no end is announced, and its provider lists it no more
+    successor: Successor | None = None  # None if no model of its family is as capable
+    unlisted: bool = False  # no end is announced, but its provider no longer lists it
 
     @property
     def over(self) -> bool:
@@ -47,9 +47,9 @@ class Deprecation:
     def text(self) -> str:
         day = self.end_date.isoformat()
         if self.unlisted:
-            return f"{self.name} is not on its provider's list since {day}"
+            return f"{self.name} has been missing from its provider's list since {day}"
         if self.over:
-            return f"{self.name} has ended on {day}"
+            return f"{self.name} ended on {day}"
         return f"{self.name} ends on {day}, in {self.days} days"
 
 
@@ -58,7 +58,7 @@ def find_deprecations(
     providers: Mapping[str, Provider],
     known: Catalogue,
     today: date,
-    gone: Iterable[DiscoveredModel] = (),  # what providers list no more
+    gone: Iterable[DiscoveredModel] = (),  # models that providers no longer list
 ) -> tuple[Deprecation, ...]:
     gone_on = {
         (model.provider, model.model, model.source): model.gone_at.date()
@@ -102,8 +102,8 @@ def find_deprecations(
 def find_successor(
     entry: CatalogueEntry, known: Iterable[CatalogueEntry], today: date
 ) -> CatalogueEntry | None:
-    """Finds the newest longer-lasting model of the family with the same abilities."""
-    # A move to a model that ends within ALERT_AHEAD would be the first of two.
+    """Finds the newest model of the family with the same abilities that ends later."""
+    # A successor that ends within ALERT_AHEAD would need a successor itself.
     last = max(today + ALERT_AHEAD, entry.end_date or today)
     rank = parse_model_name(entry.model).rank
     fits = [
@@ -123,7 +123,7 @@ ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED
 
 
 def list_deprecations(ctx: Context, table: RoutingTable | None = None) -> Sequence[Deprecation]:
-    """Lists the models in use that end within 90 days or have ended, the earliest end first."""
+    """Lists the models in use that end within 90 days or have ended, earliest end first."""
     with ctx.store.read() as tx:
         used = _used(ctx, table or Routing(tx).table())
         gone, today = DiscoveredModels(tx).gone(), ctx.clock.now().date()
@@ -189,6 +189,8 @@ def _notice(ending: Deprecation, shortlist: str) -> alerts.AlertNotice:
 def _next(ending: Deprecation) -> str:
     to = ending.successor
     if to is None:
-        return "No newer model of its family is known to do as much: choose one yourself."
+        return (
+            "Swapgate knows no newer model of its family with the same abilities: choose one."
+        )
     window = f", a window of {to.context_window} tokens" if to.context_window else ""
     return f"Proposed successor: {to.name}, at {describe_price(to.price)}{window}."

@@ -1,4 +1,4 @@
-"""Reads and keeps the models that a provider lists. A listed name alone calls no model."""
+"""Reads and stores the models that a provider lists. Listing a model does not call it."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,8 +34,8 @@ _OWN_MODELS: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
 
 
 def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
-    """Reads the provider's list now, and keeps it. Raises NotFound, DiscoveryFailed without a
-    list that can be kept, Conflict without a key or where the provider was changed meanwhile.
+    """Reads the provider's list now, and stores it. Raises NotFound, DiscoveryFailed without a
+    valid list, Conflict without a key or if the provider was changed meanwhile.
     """
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
@@ -46,7 +46,7 @@ def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
 def discover_several(
     ctx: Context, actor: Actor, providers: Sequence[Provider]
 ) -> Mapping[str, DiscoveredList | SwapgateError]:
-    """Takes little longer than the slowest provider, at most TIMEOUT_S."""
+    """Reads AT_ONCE lists at a time; each takes at most TIMEOUT_S."""
     actor.require(Role.PROPOSER)
 
     def ask(provider: Provider) -> ProbeReply | SwapgateError:
@@ -84,24 +84,28 @@ def _keep(ctx: Context, actor: Actor, provider: Provider, reply: ProbeReply) -> 
         ) from None
     with ctx.store.write() as tx:
         if Providers(tx).all().get(name) != provider:
-            raise Conflict(f"provider {name!r} was changed while it was asked: ask it again")
+            raise Conflict(
+                f"provider {name!r} was changed while Swapgate read its list: discover again"
+            )
         DiscoveredModels(tx).replace(name, listed.models)
         count = {"models": len(listed.models), "left_out": listed.left_out}
-        # A scheduled read decides nothing, and the audit log stays quiet meanwhile.
+        # A scheduled read decides nothing, so it needs no audit event.
         if actor != SYSTEM:
             AuditLog(tx).append(actor, "provider.discover", f"provider {name}", count)
     return listed
 
 
 def describe_unlisted(ctx: Context, actor: Actor, target: Target) -> str:
-    """Says that a provider lacks a new model. Own servers and gateways are asked now."""
+    """Returns a sentence if a provider lacks a new model. Reads the list of your own servers
+    and gateways now.
+    """
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, target.provider)
     if has_own_models(provider) and ctx.door is not None:
         try:
             discover_models(ctx, actor, target.provider)
         except SwapgateError as error:
-            return f"its models are not known: {error}"
+            return f"its models are unknown: {error}"
     with ctx.store.read() as tx:
         return named_models.find_unlisted(tx, target)
 
@@ -112,13 +116,13 @@ def describe_list(ctx: Context, actor: Actor, provider: str) -> str:
     try:
         listed = discover_models(ctx, actor, provider)
     except SwapgateError as error:
-        return f"its models are not known: {error}"
+        return f"its models are unknown: {error}"
     return f"models that it lists: {len(listed.models):,}"
 
 
 def _ask(ctx: Context, provider: Provider) -> ProbeReply:
     if ctx.door is None:
-        raise ConfigError("this process asks no provider")
+        raise ConfigError("this process does not call providers")
     keys = provider_secrets.keys_of_provider(ctx, provider)
     if lacks_key(provider, keys):
         raise Conflict(
@@ -131,7 +135,7 @@ def _ask(ctx: Context, provider: Provider) -> ProbeReply:
 
 
 def list_discovered(ctx: Context, provider: str) -> Sequence[DiscoveredModel]:
-    """What the provider listed when somebody asked last. Raises NotFound."""
+    """Returns the provider's stored list. Raises NotFound."""
     with ctx.store.read() as tx:
         targets.require_provider(tx, provider)
         return [model for model in named_models.read_lists(tx) if model.provider == provider]

@@ -1,4 +1,4 @@
-"""Reads the model that a name means, for all commands, routes and agents alike."""
+"""Finds the model that a name means, for commands, routes and agents."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -33,10 +33,10 @@ from harness.routing.context import Context
 from harness.routing.records.interventions import Switches
 from harness.routing.records.routes import Routing
 
-SHORT: Final = 28  # characters of what was written, in an error of at most 200
-ROOM: Final = 55  # characters of the nearest names together, as above
+SHORT: Final = 28  # characters of the given name in an error, which has at most 200
+ROOM: Final = 55  # characters of the nearest names together in such an error
 UNKNOWN: Final = "model_not_found"  # an error's code
-NEAREST: Final = 2  # names, in an error
+NEAREST: Final = 2  # nearest names in an error
 MOST_NEAR: Final = 5
 _NAMES_PROVIDER: Final = (ResolutionRule.PREFIX, ResolutionRule.OAUTH)
 
@@ -47,11 +47,11 @@ class NameReading:
     provider: str | None
     model: str | None
     rules: tuple[RuleResult, ...]
-    reason: str  # why this model is found, or none
-    found: Target | None = None  # the model that is meant, registered or not
+    reason: str  # why this model, or no model, was found
+    found: Target | None = None  # the model, registered or not
     candidates: tuple[str, ...] = ()  # models that the name means equally well
-    near: tuple[str, ...] = ()  # names to choose from where no model is found
-    unlisted: str = ""  # that the provider's own list lacks the model
+    near: tuple[str, ...] = ()  # similar names if no model was found
+    unlisted: str = ""  # a sentence if the provider's list lacks the model
 
 
 def find_model(ctx: Context, tx: Transaction, words: str) -> Target:
@@ -71,22 +71,22 @@ def find_listed_model(ctx: Context, tx: Transaction, words: str) -> Target:
 
 
 def require_listed(ctx: Context, tx: Transaction, target: Target) -> None:
-    """Refuses a model that neither the provider's list nor a person names, with NotFound."""
+    """Raises NotFound for a model that neither the provider lists nor a person named."""
     if not find_unlisted(tx, target):
         return
     provider, name = targets.provider_of(tx, target), target.name
-    known = {(one.provider, one.model) for one in Routing(tx).targets().values()}
+    known = {(stored.provider, stored.model) for stored in Routing(tx).targets().values()}
     settled = {*provider.models, *provider.prices}
     if target.model in settled or (target.provider, target.model) in known:
         return
     near = list_nearest(name, (offer.name for offer in read_offers(ctx, tx)))
     copied = name if len(name) <= SHORT else "PROVIDER/MODEL"
     add = f"`swapgate model add {copied}` adds it"
-    raise NotFound(_say_unlisted(name, near) + add, code=UNKNOWN)
+    raise NotFound(_describe_unknown(name, near) + add, code=UNKNOWN)
 
 
 def describe_unchecked(ctx: Context, tx: Transaction, target: Target) -> str:
-    """Says that no list was there to check a model; empty where one was."""
+    """Returns a sentence if there was no list to check a model; else empty."""
     provider = targets.provider_of(tx, target)
     known = read_lists(tx)
     if (
@@ -96,8 +96,8 @@ def describe_unchecked(ctx: Context, tx: Transaction, target: Target) -> str:
     ):
         return ""
     return (
-        f"{provider.name} never listed its models, and {target.model} was not looked up: "
-        f"`swapgate model discover {provider.name}` asks it"
+        f"{provider.name} never listed its models, so {target.model} was not checked: "
+        f"`swapgate model discover {provider.name}` reads its list"
     )
 
 
@@ -111,8 +111,9 @@ def register_model(ctx: Context, tx: Transaction, actor: Actor, words: str) -> T
 def explain_name(
     ctx: Context, name: str, *, standing: Sequence[KillSwitch] = ()
 ) -> NameReading:
-    """Reads a name, and says by which rules. A switch over all routes says which provider
-    answers for now, and not what the name means. standing: of environment and file.
+    """Reads a name, with the rules that applied. A switch over all routes changes the provider
+    that answers now, not the meaning of the name.
+    standing: switches of environment and file.
     """
     with ctx.store.read() as tx:
         reading = read_name(ctx, tx, name)
@@ -126,7 +127,7 @@ def explain_name(
 
 
 def read_name(ctx: Context, tx: Transaction, words: str) -> NameReading:
-    """Reads a name by the rules. Raises InputError for an empty one, or one of several."""
+    """Reads a name by the rules. Raises InputError for an empty or ambiguous name."""
     name = words.strip()
     if not name:
         raise InputError("the model's name is empty: write PROVIDER/MODEL")
@@ -141,8 +142,8 @@ def read_name(ctx: Context, tx: Transaction, words: str) -> NameReading:
     if taken.target is None and not taken.candidates:
         taken = _apply_rules(ctx, tx, name, offers)
     if taken.candidates:
-        said = f"{name[:SHORT]!r} may be one of {', '.join(taken.candidates)}: name one"
-        return replace(_reading(taken, said), candidates=taken.candidates)
+        text = f"{name[:SHORT]!r} may be one of {', '.join(taken.candidates)}: name one"
+        return replace(_reading(taken, text), candidates=taken.candidates)
     if taken.target is None:
         return _not_found(ctx, tx, taken, offers)
     if taken.provider not in usable and not _decided_by(taken, *_NAMES_PROVIDER):
@@ -177,7 +178,7 @@ def _apply_rules(
         catalogue=ctx.catalogue,
         usable=usable,
         forced=forced,
-        signed_in=tokens & {one.provider for one in SignIns(tx).all()},
+        signed_in=tokens & {account.provider for account in SignIns(tx).all()},
     )
     return query.resolve()
 
@@ -205,17 +206,17 @@ def _not_found(
     known = {*(offer.name for offer in offers), *Routing(tx).table().routes}
     near = tuple(dict.fromkeys((*versions, *list_nearest(name, known))))[:MOST_NEAR]
     add = "`swapgate model add PROVIDER/MODEL` adds a model"
-    return replace(_reading(taken, _say_unlisted(name, near) + add), near=near)
+    return replace(_reading(taken, _describe_unknown(name, near) + add), near=near)
 
 
-def _say_unlisted(name: str, near: Sequence[str]) -> str:
+def _describe_unknown(unknown: str, near: Sequence[str]) -> str:
     named: list[str] = []
-    for one in near:
-        # A name that is cut cannot be copied.
-        if len(named) < NEAREST and sum(map(len, named)) + len(one) <= ROOM:
-            named.append(one)
-    hint = f"near are {' and '.join(named)}; " if named else ""
-    return f"no provider lists {name[:SHORT]!r}; {hint}"
+    for name in near:
+        # Names are left out, not cut, so that people can copy them.
+        if len(named) < NEAREST and sum(map(len, named)) + len(name) <= ROOM:
+            named.append(name)
+    hint = f"nearest: {' and '.join(named)}; " if named else ""
+    return f"no provider lists {unknown[:SHORT]!r}; {hint}"
 
 
 def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
@@ -247,14 +248,14 @@ def read_offers(ctx: Context, tx: Transaction) -> Sequence[ModelOffer]:
 
 
 def read_lists(tx: Transaction) -> Sequence[DiscoveredModel]:
-    """What all providers listed, each where it is now: nothing from before it moved."""
+    """Returns the lists of all providers, without lists from before a provider moved."""
     known, listed = Providers(tx).all(), DiscoveredModels(tx).all()
     return [model for model in listed if model.source == known[model.provider].api_base]
 
 
 def find_unlisted(tx: Transaction, target: Target) -> str:
-    """Says that a provider's list lacks a model; empty where it has it, or no list."""
-    names = {one.model for one in read_lists(tx) if one.provider == target.provider}
+    """Returns a sentence if a provider's list lacks a model; empty without a list."""
+    names = {listed.model for listed in read_lists(tx) if listed.provider == target.provider}
     if not names or target.model in names:
         return ""
     hint = did_you_mean(target.model, names)
@@ -262,8 +263,8 @@ def find_unlisted(tx: Transaction, target: Target) -> str:
 
 
 def model_capabilities(ctx: Context, provider: Provider, model: str) -> Capabilities:
-    """What a model can do. The weakest word counts, of its kind, the registry and the
-    catalogue; of the context window, the registry's.
+    """Returns a model's capabilities: only those that its kind, the registry and the catalogue
+    all confirm. The registry's context window takes precedence.
     """
     kind, own = PROVIDER_KINDS[provider.kind], provider.can(model)
     entry = ctx.catalogue.find(provider.kind, model)

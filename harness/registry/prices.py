@@ -27,18 +27,18 @@ def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Pri
 def fill_prices(
     ctx: Context, tx: Transaction, provider: Provider, models: Iterable[str]
 ) -> Provider:
-    """Adds the prices that a provider lacks, as the router has neither catalogue nor lists."""
-    wanted = list(models)
-    known = with_catalogue_prices(provider, ctx.catalogue, wanted)
+    """Adds a provider's missing prices, because the router has no catalogue and no lists."""
+    names = list(models)
+    known = with_catalogue_prices(provider, ctx.catalogue, names)
     listed = [
         DiscoveredModels(tx).find(provider.name, model)
-        for model in wanted
+        for model in names
         if model not in known.prices
     ]
     found = {
-        one.model: one.price
-        for one in listed
-        if one and one.price and one.source == provider.api_base
+        offer.model: offer.price
+        for offer in listed
+        if offer and offer.price and offer.source == provider.api_base
     }
     return replace(known, prices={**known.prices, **found}) if found else known
 
@@ -46,5 +46,8 @@ def fill_prices(
 def describe_price(price: Price | None) -> str:
     if price is None:
         return "an unknown price"
-    given, made = format_usd(price.input_usd_per_mtok), format_usd(price.output_usd_per_mtok)
-    return f"{given} in and {made} out per million tokens"
+    sent, written = (
+        format_usd(price.input_usd_per_mtok),
+        format_usd(price.output_usd_per_mtok),
+    )
+    return f"{sent} in and {written} out per million tokens"

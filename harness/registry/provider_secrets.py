@@ -1,4 +1,4 @@
-"""Encrypts and decrypts providers' secrets. One that cannot be decrypted is logged."""
+"""Encrypts and decrypts providers' secrets. It logs a secret that it cannot decrypt."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def encrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
-    """Encrypts the values of a provider's extra headers. Raises ConfigError without any key."""
+    """Encrypts the values of a provider's extra headers. Raises ConfigError without a key."""
     if not provider.extra_headers:
         return provider
     hidden = {name: cipher.encrypt(value) for name, value in provider.extra_headers.items()}
@@ -91,8 +91,8 @@ def key_sets(
 ) -> ProviderKeySets:
     clear = decrypt_credential(stored, cipher)
     return {
-        one.name: (*clear.get(one.name, ()), *keys_from_environment(one, environ))
-        for one in providers
+        known.name: (*clear.get(known.name, ()), *keys_from_environment(known, environ))
+        for known in providers
     }
 
 
@@ -102,13 +102,13 @@ def list_live_credentials(tx: Transaction) -> list[Credential]:
 
 
 def list_credentials_of(tx: Transaction, provider: str) -> list[Credential]:
-    return [one for one in Credentials(tx).all() if one.provider == provider]
+    return [stored for stored in Credentials(tx).all() if stored.provider == provider]
 
 
 def find_usable(ctx: Context, tx: Transaction) -> frozenset[str]:
     ever, now = Credentials(tx).all(), ctx.clock.now()
-    before = {one.provider for one in ever}
-    have = {one.provider for one in ever if one.live(now)}
+    before = {stored.provider for stored in ever}
+    have = {stored.provider for stored in ever if stored.live(now)}
     return frozenset(
         name
         for name, provider in Providers(tx).all().items()

@@ -1,4 +1,4 @@
-"""Adds, changes, lists and removes providers while routers serve; each change is audited."""
+"""Adds, changes, lists and removes providers while routers serve, with audit events."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,14 +36,14 @@ from harness.routing.records.routes import Routing
 class RegisteredTarget:
     target: Target
     provider: Provider
-    added: bool  # the provider, where it was not there before
-    needs_key: bool  # without one, no request of its kind can succeed
+    added: bool  # whether the provider was added
+    needs_key: bool  # whether its kind answers no request without a key
 
 
 def register_with_provider(
     ctx: Context, actor: Actor, seed: Target, *, api_base: str = ""
 ) -> RegisteredTarget:
-    """Registers a target, and its provider where that is an unconfigured kind's name."""
+    """Registers a target, and its provider if that is missing and named after its kind."""
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
         known = Providers(tx).all()
@@ -78,18 +78,18 @@ def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = ""
         )
     if kind is not None and kind.group is ProviderGroup.OAUTH:
         raise InputError(
-            f"{name} is a person's account, and they sign in first: "
+            f"{name} needs a person's account, who signs in first: "
             f"`swapgate provider key login {name}`"
         )
     base = api_base or (kind.api_base if kind else "")
     if not base:
         example = api_base_example(name) or "URL"
         raise InputError(
-            f"a provider of kind {name!r} has no usual place: give --api-base {example}"
+            f"a provider of kind {name!r} has no usual address: give --api-base {example}"
         )
     where = urlsplit(base)
     if where.scheme not in ("http", "https") or not where.hostname:
-        raise InputError(f"{base!r} is no http or https address")
+        raise InputError(f"{base!r} is not an http or https address")
     key_env = kind.key_env if kind else ""
     return Provider(name, kind.name if kind else "custom", base, key_env or None)
 
@@ -106,18 +106,19 @@ class ProviderSummary(CamelCase):
     extra_body: JsonObject
     prices: Mapping[str, Price]
     models: Mapping[str, Capabilities]
-    routes: Sequence[str]  # that use it in any role
-    # When it was moved to where it is; None for one that has always been there.
+    routes: Sequence[str]  # routes that use it in any role
+    # When it moved to its present address; None if it never moved.
     answers_since: datetime | None = None
-    # What waits for new proof, in words, in the answer to a change that moved it.
+    # Only in the answer to a change that moved it: what needs new proof.
     outdated: Sequence[str] = ()
 
 
 def list_providers(ctx: Context) -> Sequence[ProviderSummary]:
-    """Lists the providers with the routes that use each; of headers the names alone."""
+    """Lists the providers with the routes that use each; of headers, only the names."""
     with ctx.store.read() as tx:
         routes = targets.routes_by_provider(tx)
-        return [_glance(one, routes.get(one.name, [])) for one in Providers(tx).all().values()]
+        known = Providers(tx).all().values()
+        return [_glance(provider, routes.get(provider.name, [])) for provider in known]
 
 
 def get_provider(ctx: Context, name: str) -> ProviderSummary:
@@ -157,14 +158,13 @@ def _new(name: str, kind: str | None) -> Provider:
 
 def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
     """Removes a provider with its keys, within two seconds on every router. Its targets stay
-    known. Refused while something uses it. Needs an admin. Raises NotFound, and Conflict
-    naming what needs it.
+    registered. Needs an admin. Raises NotFound, and Conflict that names its uses.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         targets.require_provider(tx, name)
         if needs := list(_needs(ctx, tx, name)):
-            raise Conflict(f"provider {name!r} is used: {', '.join(needs)}. End that first")
+            raise Conflict(f"provider {name!r} is used by {', '.join(needs)}. End these first")
         credentials.take_credentials_away(tx, actor, name)
         Providers(tx).remove(name)
         AuditLog(tx).append(actor, "provider.remove", f"provider {name}", {})
@@ -206,11 +206,11 @@ def _glance(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
 def add_provider(
     ctx: Context, actor: Actor, name: str, change: CredentialChange
 ) -> ProviderCheck | None:
-    """Adds a provider and its key, then asks it. It stays whatever the check finds."""
+    """Adds a provider and its key, then checks it. The provider stays if the check fails."""
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
         if name in Providers(tx).all():
-            raise Conflict(f"there is a provider {name!r} already: give this one another name")
+            raise Conflict(f"there is a provider {name!r} already: choose another name")
     return replace_key(ctx, actor, name, change)
 
 

@@ -1,4 +1,4 @@
-"""Signs people in for a provider with their account (OAuth's device flow), and out."""
+"""Signs people in and out with their account at a provider (OAuth's device flow)."""
 
 import json
 from collections.abc import Callable
@@ -60,7 +60,7 @@ class SignedIn(CamelCase):
     provider: str
     signed_in_at: datetime
     signed_in_by: str
-    # Of the token that requests carry now; None where it has no end.
+    # End of the token that requests carry now; None if it has no end.
     access_ends: datetime | None
 
 
@@ -107,17 +107,17 @@ def _wait_for_consent(
     ends_at = now + min(code.expires_in_s, MAX_WAIT_S)
     interval_s = min(max(code.interval_s, MIN_INTERVAL_S), MAX_INTERVAL_S)
     while True:
-        # Once more at the very end: the person may be done by then.
+        # Polls once more at the end, because the person may have consented just before.
         pause(max(0.0, min(interval_s, ends_at - now)))
         answer = server.poll(place, code)
         now = ctx.clock.monotonic()
         if isinstance(answer, OAuthTokens):
             return answer
         if answer is PollAnswer.DENIED:
-            raise SignInRefused("the person said no: nothing is stored")
+            raise SignInRefused("the person refused: nothing is stored")
         if answer is PollAnswer.EXPIRED or now >= ends_at:
             raise SignInRefused(
-                "the code was not typed in time: nothing is stored; begin again"
+                "the code expired before the person typed it: nothing is stored; begin again"
             )
         interval_s = next_interval_s(interval_s, answer)
 
@@ -128,7 +128,7 @@ def sign_out(ctx: Context, actor: Actor, name: str) -> None:
     with ctx.store.write() as tx:
         ended = SignIns(tx).end(name)
         if not (drop_access_key(tx, name) or ended):
-            raise NotFound(f"nobody is signed in for provider {name!r}")
+            raise NotFound(f"provider {name!r} has no sign-in")
         subject, details = f"provider {name}", {"key": TOKEN_KEY_NAME}
         AuditLog(tx).append(actor, "credential.logout", subject, details)
         credentials.resolve_sign_in_alerts(tx, name)
@@ -193,7 +193,7 @@ def renew_tokens(ctx: Context) -> int:
     for sign_in in (e for e in found if e.provider in providers):
         refused_at, now = seen[sign_in.provider], ctx.clock.now()
         current = renew_sooner(sign_in, refused_at, now) if refused_at is not None else sign_in
-        # The account's token first, then at once the one that it buys.
+        # Renews the account's token first, then the access token that it pays for.
         while due_renewal(current, ctx.clock.now()) is not None:
             after_it = _renewed(ctx, providers[sign_in.provider], current)
             if after_it is None:
@@ -211,7 +211,7 @@ def _refused_at(tx: Transaction, provider: str) -> datetime | None:
 
 
 def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
-    """None where another process renews it, its server refuses, or it is tried later."""
+    """Returns None if another process renews it, its server refuses, or the try failed."""
     claimed = claim_renewal(before, ctx.clock.now())
     try:
         with ctx.store.write() as tx:
@@ -260,7 +260,7 @@ def _request_tokens(
 
 
 def _take_away_ended(ctx: Context) -> None:
-    """So that no request meets a certain 401."""
+    """Removes expired tokens, because requests with them would get 401."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         ended = {sign_in.provider for sign_in in SignIns(tx).all() if is_expired(sign_in, now)}
@@ -272,7 +272,7 @@ def _take_away_ended(ctx: Context) -> None:
 
 def _alert_refused(tx: Transaction, stored: SignIn) -> None:
     ends = stored.access_ends
-    until = f"until {ends:%Y-%m-%d %H:%M} UTC" if ends and ends > tx.now() else "no more"
+    until = f"until {ends:%Y-%m-%d %H:%M} UTC" if ends and ends > tx.now() else "no longer"
     alerts.resolve_alert(tx, NOT_RENEWED, stored.provider)
     alerts.raise_alert(
         tx,

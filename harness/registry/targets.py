@@ -1,5 +1,5 @@
-"""Registers targets and stores providers. What was measured before a provider moved proves
-nothing of what answers now (ADR 29); who serves already goes on being served.
+"""Registers targets and stores providers. Results from before a provider moved prove nothing
+about the model at its new address (ADR 29); targets that serve already stay in service.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, target: Target)
     if target.id not in Routing(tx).targets():
         Routing(tx).add_target(target)
         AuditLog(tx).append(actor, "model.add", f"target {target.id}", target.as_json())
-    # A model that was never used had no price to be stored.
+    # A model gets its stored price at its first use.
     provider = providers[target.provider]
     priced = fill_prices(ctx, tx, provider, [target.model])
     if priced != provider:
@@ -64,27 +64,27 @@ def require_provider(tx: Transaction, name: str) -> Provider:
     found = Providers(tx).all()
     if name not in found:
         listed = ", ".join(found) or "none"
-        raise NotFound(f"there is no provider {name!r}; there are: {listed}")
+        raise NotFound(f"there is no provider {name!r}; configured: {listed}")
     return found[name]
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderChange:
-    """What is set; None leaves it as it is, and of a new provider takes its kind's."""
+    """A change of a provider. None keeps the value; for a new provider, the kind's default."""
 
     kind: str | None = None
     api_base: str | None = None
     api_key_env: str | None = None
     extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
     extra_body: JsonObject | None = None
-    reason: str = ""  # needed to move a provider that a route uses (`with_move`)
+    reason: str = ""  # required to move a provider that a route uses (`with_move`)
 
 
 def change_of_provider(ctx: Context, before: Provider, change: ProviderChange) -> Provider:
-    """Applies a change. Raises InputError, NotAllowed for a new address of a cleared name."""
+    """Applies a change. Raises InputError, NotAllowed (see `check_address`)."""
     if change.kind not in (None, before.kind):
         raise InputError(
-            f"provider {before.name!r} is of kind {before.kind!r}, which does not change: "
+            f"provider {before.name!r} is of kind {before.kind!r}, which cannot change because "
             "its targets were measured with it. Add another provider"
         )
     fields = ("api_base", "api_key_env", "extra_headers", "extra_body")
@@ -110,20 +110,20 @@ def provider_of(tx: Transaction, target: Target) -> Provider:
 
 
 def check_evaluable(tx: Transaction, *targets: Target) -> None:
-    """Suites are run over chat. Raises InputError for a target whose provider has none."""
+    """Raises InputError for a target whose provider has no chat, which suites need."""
     for target in targets:
         kind = provider_of(tx, target).kind
         if kind in PROVIDER_KINDS and Endpoint.CHAT not in PROVIDER_KINDS[kind].serves:
             raise InputError(
-                f"{target.name} cannot be compared: suites are run over chat, which a provider "
-                f"of the kind {kind!r} does not have"
+                f"{target.name} cannot be compared: suites need chat, which a provider of the "
+                f"kind {kind!r} does not have"
             )
 
 
 def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "") -> None:
-    """Adds or changes a provider. Raises Conflict for `extra_body` that was proven with."""
+    """Adds or changes a provider. Raises Conflict if results depend on its `extra_body`."""
     actor.require(Role.ADMIN)
-    if provider.api_base:  # a kind may have no place to be said
+    if provider.api_base:  # some kinds have no address
         check_api_base(provider.api_base, ctx.allow_addresses)
         check_api_base_path(provider.kind, provider.api_base)
     check_extra_body(provider.extra_body)
@@ -145,7 +145,7 @@ def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
 
 
 def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
-    """A target's id does not cover `extra_body`: it is proven with what that was."""
+    """Raises Conflict if results depend on `extra_body`, which a target's id does not cover."""
     by_id = Routing(tx).targets()
     used = [f"route {route}" for route in routes_using(tx, provider.name)]
     used += [
@@ -153,14 +153,14 @@ def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
         for suite, judge in ctx.judges.items()
         if judge.provider == provider.name
     ]
-    asked = {id_ for id_, target in by_id.items() if target.provider == provider.name}
-    if EvalRuns(tx).newest_of_targets(asked, [*RunState]):
+    own = {id_ for id_, target in by_id.items() if target.provider == provider.name}
+    if EvalRuns(tx).newest_of_targets(own, [*RunState]):
         used.append("eval runs")
     if used:
         raise Conflict(
-            f"extra_body of provider {provider.name!r} cannot change: it goes with every "
-            f"request, and what was proven was proven with it ({', '.join(used)}). Add another "
-            "provider with it and propose its model, or set it in a target's parameters"
+            f"extra_body of provider {provider.name!r} cannot change: every request carries "
+            f"it, and existing results depend on it ({', '.join(used)}). Add another provider "
+            "with the new value and propose its model, or set a target's parameters"
         )
 
 
@@ -189,7 +189,7 @@ def moved_details(provider: Provider) -> dict[str, object]:
 
 def find_target(tx: Transaction, name: str) -> Target:
     """Finds a target by id or `provider/model`. Raises NotFound with the nearest name,
-    InputError for a name of several.
+    InputError if several targets have the name.
     """
     targets = Routing(tx).targets()
     if name in targets:
@@ -224,7 +224,7 @@ def with_move(
     wanted: Provider,
     reason: str,
 ) -> Provider:
-    """Records a provider's move. Raises InputError without a reason where a route uses it."""
+    """Records a provider's move. Raises InputError without a reason if a route uses it."""
     if known is not None and decrypt_headers(known, ctx.cipher).same_place(
         decrypt_headers(wanted, ctx.cipher)
     ):
@@ -235,9 +235,9 @@ def with_move(
     if known is None and not used:
         return wanted
     if routes := routes_using(tx, wanted.name):
-        act = f"to move provider {wanted.name!r}, which answers route {', '.join(routes)},"
+        act = f"to move provider {wanted.name!r}, which serves route {', '.join(routes)},"
         require_reason(reason, act)
-    # Later than all that was measured before, whatever the clock says.
+    # The move must be later than all earlier runs, even if the clock was set back.
     before = [run.created_at for run in EvalRuns(tx).newest_of_targets(used, [*RunState])]
     at = max([ctx.clock.now(), *before])
     return replace(wanted, moved=ProviderMove(at, actor.name, reason.strip()))
@@ -278,8 +278,8 @@ def list_outdated(tx: Transaction, provider: str) -> Sequence[str]:
     live = {rollout.proposal for rollout in rollouts}
     return [
         *(
-            f"canary {rollout.id} of route {rollout.route}, which goes no further: abort it "
-            "and propose again"
+            f"canary {rollout.id} of route {rollout.route}, which cannot advance: abort it and "
+            "propose again"
             for rollout in rollouts
             if there(rollout.incumbent, rollout.candidate)
         ),

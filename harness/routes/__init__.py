@@ -1,1 +1,1 @@
-"""What people do with routes, and how routes fare."""
+"""Use cases that change routes, and reports on them."""

@@ -1,4 +1,4 @@
-"""Says what holds candidates back (`require_may_go_on`), and sets and lifts freezes."""
+"""Checks whether a candidate may advance (`require_may_go_on`); sets and lifts freezes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,12 +63,12 @@ def list_unknown_routes(ctx: Context, routes: Collection[str]) -> Sequence[tuple
 def describe_freeze(
     ctx: Context, tx: Transaction, route: str, step: RolloutSignal | None = None
 ) -> str:
-    """Says why a step is frozen; always so where the stored freezes cannot be trusted."""
+    """Returns why a step is frozen, or "". Invalid signatures of freezes count as a freeze."""
     now = ctx.clock.now()
     try:
         holds = list_holds(Freezes(tx).overlapping(now), ctx.freeze_windows, now, now)
     except SignatureInvalid as error:
-        return f"route {route} counts as frozen, since its freezes cannot be trusted: {error}"
+        return f"route {route} counts as frozen, because its freezes cannot be trusted: {error}"
     refusing = may_go_on(route, step, holds, now)
     return refusing[0].describe(route) if refusing else ""
 
@@ -109,16 +109,16 @@ def describe_waits(
 def require_swaps(ctx: Context, act: str) -> None:
     if ctx.observe_only:
         raise NotAllowed(
-            f"{OBSERVE_ONLY}: {act}. Verdicts, books and shadows go on; take the setting out "
-            "of the file and send control a SIGHUP, and swaps are possible again"
+            f"{OBSERVE_ONLY}: {act}. Verdicts, records and shadows continue. To allow swaps, "
+            "remove the setting from the file and send control a SIGHUP"
         )
 
 
 def require_may_go_on(
     ctx: Context, tx: Transaction, route: str, step: RolloutSignal | None = None
 ) -> None:
-    """Refuses a step with NotAllowed where the installation observes, Conflict in a freeze."""
-    stays = f"canary does not go on ({step.value})" if step else "no canary opens"
+    """Raises NotAllowed if the installation only observes, Conflict during a freeze."""
+    stays = f"canary does not continue ({step.value})" if step else "no canary opens"
     if step is None or step in OBSERVED_SIGNALS:
         require_swaps(ctx, f"a {stays}" if step else stays)
     if (step is None or step in FROZEN_SIGNALS) and (
@@ -126,7 +126,7 @@ def require_may_go_on(
     ):
         raise Conflict(
             f"{frozen}: {f'its {stays}' if step else stays}. Rollback, abort and kill switch "
-            "work; wait until it ends, or lift it: `swapgate route freezes` lists them"
+            "work. Wait until it ends, or lift it: `swapgate route freezes` lists the freezes"
         )
 
 
@@ -146,26 +146,26 @@ def measure_frozen(ctx: Context, tx: Transaction, route: str, since: datetime) -
 
 @dataclass(frozen=True, slots=True)
 class FreezeRequest:
-    route: str | None  # None for all
+    route: str | None  # None for all routes
     ends_at: datetime
     reason: str
     starts_at: datetime | None = None  # None for now
 
 
-def add_freeze(ctx: Context, actor: Actor, wanted: FreezeRequest) -> Freeze:
+def add_freeze(ctx: Context, actor: Actor, request: FreezeRequest) -> Freeze:
     actor.require(Role.APPROVER)
-    require_reason(wanted.reason, "a freeze")
+    require_reason(request.reason, "a freeze")
     now = ctx.clock.now()
-    starts_at = max(wanted.starts_at or now, now)
-    if wanted.ends_at <= starts_at:
+    starts_at = max(request.starts_at or now, now)
+    if request.ends_at <= starts_at:
         raise InputError(
-            f"the freeze would end at {format_date_time(wanted.ends_at)}, before it begins at "
+            f"the freeze would end at {format_date_time(request.ends_at)}, before it begins at "
             f"{format_date_time(starts_at)}: give a later end"
         )
-    if wanted.ends_at - now > LONGEST:
+    if request.ends_at - now > LONGEST:
         raise InputError("a freeze ends within a year: give an earlier end, and renew it then")
-    id_, route = ctx.chance.token("fz_"), wanted.route
-    freeze = Freeze(id_, route, wanted.reason, actor.name, now, starts_at, wanted.ends_at)
+    id_, route = ctx.chance.token("fz_"), request.route
+    freeze = Freeze(id_, route, request.reason, actor.name, now, starts_at, request.ends_at)
     details = {
         "freeze": freeze.id,
         "reason": freeze.reason,
@@ -181,9 +181,9 @@ def add_freeze(ctx: Context, actor: Actor, wanted: FreezeRequest) -> Freeze:
 
 
 def lift_freeze(ctx: Context, actor: Actor, freeze: str, *, reason: str) -> Freeze:
-    """Ends a freeze before its time. Again, or late, changes nothing. Needs an approver who
-    proposed nothing that it holds back. Raises NotFound, InputError without a reason,
-    NotAllowed.
+    """Ends a freeze early. Does nothing if the freeze has ended. Needs an approver who is not
+    the proposer of a proposal that the freeze holds. Raises NotFound, InputError without a
+    reason, NotAllowed.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "to lift a freeze")

@@ -1,4 +1,4 @@
-"""Throws and lifts kill switches. A switch adds no target to a route, so it needs no proof."""
+"""Sets and lifts kill switches. A switch adds no target to a route, so it needs no proof."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,29 +34,31 @@ LONGEST = timedelta(days=365)
 class SwitchRequest:
     force: Force
     reason: str
-    route: str | None = None  # None for all
-    lasts: timedelta | None = None  # None until it is lifted
+    route: str | None = None  # None for all routes
+    lasts: timedelta | None = None  # None: until it is lifted
 
 
 def throw_switch(
-    ctx: Context, actor: Actor, wanted: SwitchRequest, *, source: SwitchSource
+    ctx: Context, actor: Actor, request: SwitchRequest, *, source: SwitchSource
 ) -> KillSwitch:
-    """Throws a kill switch. Raises NotAllowed to force all traffic to one's own candidate."""
+    """Sets a kill switch. Raises NotAllowed if it would force traffic to a candidate that the
+    actor proposed.
+    """
     actor.require(Role.APPROVER)
-    require_reason(wanted.reason, "a switch")
-    if wanted.lasts is not None and not timedelta(0) < wanted.lasts <= LONGEST:
-        raise InputError("a switch lasts for more than no time, and for a year at the most")
+    require_reason(request.reason, "a switch")
+    if request.lasts is not None and not timedelta(0) < request.lasts <= LONGEST:
+        raise InputError("a switch's duration is longer than zero and at most one year")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        _check(tx, wanted)
+        _check(tx, request)
         switch = KillSwitch(
             id=ctx.chance.token("sw_"),
-            route=wanted.route,
-            force=wanted.force,
-            reason=wanted.reason,
+            route=request.route,
+            force=request.force,
+            reason=request.reason,
             actor=actor.name,
             created_at=now,
-            expires_at=now + wanted.lasts if wanted.lasts else None,
+            expires_at=now + request.lasts if request.lasts else None,
             source=source,
         )
         _check_four_eyes(tx, actor, switch)
@@ -72,13 +74,13 @@ def throw_switch(
     return switch
 
 
-def _check(tx: Transaction, wanted: SwitchRequest) -> None:
-    if wanted.route is not None:
-        routes.require_route(tx, wanted.route)
-    name = wanted.force.name
-    if wanted.force.names_target:
+def _check(tx: Transaction, request: SwitchRequest) -> None:
+    if request.route is not None:
+        routes.require_route(tx, request.route)
+    name = request.force.name
+    if request.force.names_target:
         known = Routing(tx).targets().values()
-        # Several targets may share a name: the switch then means each of them.
+        # If several targets share the name, the switch means all of them.
         if not any(name in (target.id, target.name) for target in known):
             targets.find_target(tx, name)
     else:
@@ -91,7 +93,7 @@ def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
         route = by_name.get(proposal.route)
         if route is None or switch.route not in (None, route.name):
             continue
-        # In the chain or not yet: it may come into it while the switch holds.
+        # The candidate may join the chain while the switch is in force.
         ids = (route.incumbent, *route.fallbacks, proposal.candidate)
         forced_plan = _force(switch, ids, stored)
         if forced_plan.in_effect and forced_plan.kept[0] == proposal.candidate:
@@ -99,7 +101,7 @@ def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
 
 
 def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> SwitchRecord:
-    """Lifts a kill switch on every router within two seconds; a second time changes nothing.
+    """Lifts a kill switch on every router within two seconds. Does nothing if it is lifted.
     Raises NotFound, NotAllowed, InputError without a reason.
     """
     actor.require(Role.APPROVER)
@@ -120,8 +122,8 @@ def _force(switch: KillSwitch, ids: Iterable[str], known: Mapping[str, Target]) 
 
 @dataclass(frozen=True, slots=True)
 class SwitchPreview:
-    affected: list[str]  # whose requests all go where it forces them
-    unaffected: list[str]  # that may use nothing of it and keep their plans
+    affected: list[str]  # routes whose requests the switch would redirect
+    unaffected: list[str]  # routes without a target that it forces; their plans stay
 
 
 def preview_switch(ctx: Context, force: Force, route: str | None) -> SwitchPreview:

@@ -41,10 +41,10 @@ class MatrixModel(CamelCase):
     model: str
     abilities: Mapping[str, Ability]  # by name
     context_window: int | None
-    price: Price | None  # None when unknown, which is never 0
+    price: Price | None  # None if unknown
     price_origin: PriceOrigin | None  # None without a price
     end_date: date | None
-    p50_ms: float | None  # of a route's answers in the last day, where it serves one
+    p50_ms: float | None  # median of a route that it serves, in the last day
     routes: Sequence[str]
 
 
@@ -53,19 +53,19 @@ class MatrixRow(CamelCase):
     provider: str
     kind: str
     group: ProviderGroup
-    configured: bool = False  # it is in the registry, and has a key if it wants one
+    configured: bool = False  # it is registered, and has a key if it needs one
     has_key: bool = False
     health: ProviderHealth = ProviderHealth.UNKNOWN
-    health_because: str = "not configured"  # whence that is known
-    ill: str = ""  # what is unhealthy: the provider, or one of its targets; empty for nothing
-    data_classes: Sequence[str] = ()  # that its models may see, of those that the file has
+    health_because: str = "not configured"  # the evidence for `health`
+    ill: str = ""  # the unhealthy provider or target; empty without one
+    data_classes: Sequence[str] = ()  # data classes of the file that its models may see
     limitations: Sequence[str]
-    repairs: Sequence[str] = ()  # fields that routers change, since its targets refused them
+    repairs: Sequence[str] = ()  # fields that routers change because its targets refuse them
     models: Sequence[MatrixModel] = ()
 
 
 def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
-    """Configured providers by name, then the kinds that could be."""
+    """Lists configured providers by name, then the kinds without a provider."""
     with ctx.store.read() as tx:
         providers = Providers(tx).all()
         targets, table = Routing(tx).targets(), Routing(tx).table()
@@ -95,8 +95,8 @@ def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
             models=_models(ctx, provider, own, serves, speeds),
         )
         rows.append(row)
-    there = {provider.kind for provider in providers.values()}
-    others = [
+    configured = {provider.kind for provider in providers.values()}
+    further = [
         MatrixRow(
             provider=kind.name,
             kind=kind.name,
@@ -104,9 +104,9 @@ def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
             limitations=kind_limitations(kind),
         )
         for kind in PROVIDER_KINDS.values()
-        if kind.name not in there and kind.group is not ProviderGroup.SIMULATED
+        if kind.name not in configured and kind.group is not ProviderGroup.SIMULATED
     ]
-    return [*rows, *others]
+    return [*rows, *further]
 
 
 def _models(
@@ -157,7 +157,7 @@ class _Health:
 
     def assess(self, provider: Provider) -> tuple[ProviderHealth, str, str]:
         own = [e.name for e in self._targets.values() if e.provider == provider.name]
-        # As routers name what an alert is about (`router.health.worker_alerts`).
+        # The subjects of routers' alerts (`router.health.worker_alerts`).
         names = {f"provider {provider.name}", *(f"target {target}" for target in own)}
         for alert in self._alerts:
             if alert.subject in names:
@@ -171,4 +171,4 @@ class _Health:
             return ProviderHealth.HEALTHY, "it answered requests in the last day", ""
         if last is not None:
             return ProviderHealth.HEALTHY, f"the check of {last.at:%F %H:%M} UTC", ""
-        return ProviderHealth.UNKNOWN, "not asked yet: `swapgate doctor`", ""
+        return ProviderHealth.UNKNOWN, "not checked yet: `swapgate doctor`", ""

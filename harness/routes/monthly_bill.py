@@ -26,7 +26,7 @@ from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 
-# Input, output, and of the input what came from a cache.
+# Input, output and cached input tokens.
 _Tokens = tuple[float, float, float]
 
 
@@ -46,7 +46,7 @@ def forecast_from_answers(
 def forecast_from_history(
     ctx: Context, route: str, candidate: str, plans: Iterable[SuitePlan]
 ) -> CostForecast:
-    """Forecasts a swap's bill from earlier runs, else from the incumbent's tokens."""
+    """Forecasts a swap's bill from earlier runs, or from the incumbent's tokens without any."""
     with ctx.store.read() as tx:
         known = Routing(tx).targets()
         ours = known[routes.require_route(tx, route).incumbent]
@@ -70,7 +70,7 @@ def _bill(tx: Transaction, route: str, incumbent: Target) -> RouteBill:
 def _earlier(
     tx: Transaction, plan: SuitePlan, ours: Target, theirs: Target | None
 ) -> Sequence[tuple[AnswerColumns, AnswerColumns]]:
-    """Of the newest runs of both on this very suite; runs may differ in their order."""
+    """Returns the answers of both targets' newest runs on this version of the suite."""
     if theirs is None:
         return ()
     columns = []
@@ -110,15 +110,15 @@ def _tokens(answers: AnswerColumns) -> Mapping[str, _Tokens]:
 def describe_forecast(forecast: CostForecast) -> str:
     bill = forecast.current
     if not bill.reckons_month:
-        return f"What this route costs a month is unknown: {bill.unknown}."
-    now = f"What this route costs now is unknown: {bill.unknown}"
+        return f"This route's monthly cost is unknown: {bill.unknown}."
+    now = f"This route's present cost is unknown: {bill.unknown}"
     if bill.month_usd is not None:
         now = f"This route costs about {format_month_usd(bill.month_usd)} a month now"
     if forecast.serving is None:
         if forecast.candidate_usd is None:
-            return f"{now}; what it costs with the candidate is unknown: {forecast.unknown}."
+            return f"{now}; its cost with the candidate is unknown: {forecast.unknown}."
         return f"{now}; with the candidate about {format_month_usd(forecast.candidate_usd)}."
-    # Another model than the incumbent of the comparison serves the route.
+    # The incumbent of the comparison no longer serves the route.
     if forecast.now_usd is None or forecast.candidate_usd is None:
         return f"{now}."
     former = format_month_usd(forecast.now_usd)
@@ -134,11 +134,9 @@ def describe_basis(forecast: CostForecast) -> str:
     if not bill.reckons_month:
         return ""
     window = format_estimate(bill.window_s)
-    recorded = f"{bill.requests:,} requests recorded in {window}, reckoned for 30 days"
+    recorded = f"{bill.requests:,} requests recorded in {window}, extrapolated to 30 days"
     if forecast.estimated:
-        return (
-            f"{recorded}; the candidate has no answers yet: the incumbent's tokens are taken."
-        )
+        return f"{recorded}; the candidate has no answers yet, so the incumbent's tokens count."
     if not forecast.items:
         return f"{recorded}."
     return f"{recorded}, and the tokens of both models on the same {forecast.items:,} items."

@@ -1,4 +1,4 @@
-"""Finds the routes whose callers get errors or a fallback's answers, and alerts (B9)."""
+"""Finds routes whose callers get errors or a fallback's answers, and raises alerts (B9)."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -38,19 +38,19 @@ ALERTS: Final[Mapping[OutageKind, AlertKind]] = {
     OutageKind.DOWN: AlertKind.ROUTE_DOWN,
     OutageKind.ON_FALLBACK: AlertKind.ON_FALLBACK,
 }
-# Routers leave a target, or all targets of a provider, out of their plans.
+# With such an alert, routers exclude a target or all targets of a provider.
 _TARGETS_SHUT: Final = frozenset({AlertKind.BREAKER_OPEN, AlertKind.MODEL_UNKNOWN})
 _PROVIDERS_SHUT: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
 _NO_KEY: Final = "none"
-_Scores = Callable[[str], Sequence[MeasuredScore]]  # of a target, by its id
+_Scores = Callable[[str], Sequence[MeasuredScore]]  # a target's scores, by its id
 
 
 @dataclass(frozen=True, slots=True)
 class OutageView:
     outage: RouteOutage
     own: Target  # the route's incumbent
-    fallback: Target | None = None  # the one that answers now
-    difference: str = ""  # its price and quality beside the incumbent's
+    fallback: Target | None = None  # the fallback that answers now
+    difference: str = ""  # its price and quality compared with the incumbent's
 
     @property
     def kind(self) -> OutageKind:
@@ -66,18 +66,18 @@ class OutageView:
     def reason(self) -> str:
         outage, since = self.outage, f"Since {self.outage.since:%Y-%m-%d %H:%M} UTC"
         if not outage.requests:
-            return f"{since} the routers leave out all of its targets."
+            return f"{since} the routers call none of its targets."
         requests = format_quantity(outage.requests, "request")
         if self.kind is OutageKind.ON_FALLBACK:
-            instead = f"in place of {self.own.name}"
-            met = f"{since} {outage.carried:,} of {requests} were answered {instead}."
-            return f"{met} {self.difference}".strip()
+            fallbacks = f"fallbacks answered {outage.carried:,} of {requests}"
+            text = f"{since} {fallbacks} in place of {self.own.name}."
+            return f"{text} {self.difference}".strip()
         share = format_percent(outage.failed / outage.requests, significant=2)
-        met = f"{since} {outage.failed:,} of {requests} failed ({share})"
+        text = f"{since} {outage.failed:,} of {requests} failed ({share})"
         if outage.no_answers:
-            return f"{met}: no target of the route answers."
-        also = f" {self.fallback.name} answers in its place." if self.fallback else ""
-        return f"{met}.{also} {self.difference}".strip()
+            return f"{text}: no target of the route answers."
+        carried = f" {self.fallback.name} answers in its place." if self.fallback else ""
+        return f"{text}.{carried} {self.difference}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class _Shut:
 def load_outages(
     ctx: Context, names: Collection[str] | None = None
 ) -> Mapping[str, OutageView]:
-    """Loads the outages by route, of all routes or of these. Leaves out forged routes."""
+    """Loads the outages of all routes or the named ones, without forged routes."""
     now = ctx.clock.now()
     found = {}
     with ctx.store.read() as tx:
@@ -147,7 +147,7 @@ def update_outage_alerts(ctx: Context) -> None:
 def _hand_over(
     ctx: Context, route: str, ended: AlertKind, successor: AlertKind, notice: AlertNotice
 ) -> None:
-    """Ends an alert as the other kind begins; a sink gets one message of both."""
+    """Ends an alert and raises its successor; a sink gets one message for both."""
     with ctx.store.write() as tx:
         record = Alerts(tx).newest(f"{ended.value}:{route}")
         if record is None or not record.open:
@@ -157,13 +157,13 @@ def _hand_over(
         alerts.resolve_alert(tx, ended, route)
         alerts.raise_alert(tx, successor, route, **asdict(notice))
         opened = Alerts(tx).newest(f"{successor.value}:{route}")
-        was_told = record.notified is Notified.RAISED
+        was_sent = record.notified is Notified.RAISED
         if ctx.sinks is None or opened is None or successor is AlertKind.ROUTE_DOWN:
             return
-        if was_told and opened.notified is not Notified.RAISED:
+        if was_sent and opened.notified is not Notified.RAISED:
             takes = ctx.sinks.takes
-            others = [s for s in ctx.sinks.names() if takes(s, successor) > takes(s, ended)]
-            alerts.queue_message(tx, opened, Notified.RAISED, others)
+            sinks = [s for s in ctx.sinks.names() if takes(s, successor) > takes(s, ended)]
+            alerts.queue_message(tx, opened, Notified.RAISED, sinks)
 
 
 def _title(name: str, view: OutageView) -> str:
@@ -222,4 +222,4 @@ def _score_differences(
         here, there = format_score(theirs[suite]), format_score(ours[suite])
         yield f"on {suite} it scores {here}, {own.name} {there}"
     if not both:
-        yield "no suite of the route has measured both"
+        yield "no suite of the route has scores of both"

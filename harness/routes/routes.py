@@ -38,10 +38,10 @@ from harness.routing.table import ROUTE_TIMEOUTS, Route, RouteSettings, RoutingT
 
 
 def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
-    """Checks the overrides of a route and to it. Raises InputError, NotFound, NotAllowed."""
+    """Checks the overrides from and to a route. Raises InputError, NotFound, NotAllowed."""
     table = Routing(tx).table()
-    for route, other, error in _override_faults(ctx, table):
-        if name in (route, other):
+    for route, override, error in _override_faults(ctx, table):
+        if name in (route, override):
             raise error
 
 
@@ -89,7 +89,7 @@ def create_route(
     capable: Sequence[str] = (),
     settings: RouteSettings,
 ) -> Route:
-    """Creates a route; its first targets are its baseline. Raises Conflict, InputError."""
+    """Creates a route with its baseline targets. Raises Conflict, InputError."""
     actor.require(Role.ADMIN)
     settings = check_settings(ctx, settings)
     check_route_name(name)
@@ -98,7 +98,7 @@ def create_route(
         if Routing(tx).route(name) is not None:
             raise Conflict(
                 f"there is a route {name!r} already: `swapgate proposal create {name} MODEL` "
-                "proposes another model for it, `swapgate route settings` changes the rest"
+                "proposes another model for it, `swapgate route settings` changes its settings"
             )
         first = named_models.register_model(ctx, tx, actor, incumbent).id
         chain = [
@@ -127,7 +127,7 @@ def change_settings(
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
         before = require_route(tx, name).settings
-    # A suite may take seconds to load, and a unit of work holds up all others.
+    # A suite may take seconds to load, and a write transaction blocks all others.
     pinned = check_settings(ctx, changed(before)).suites
     with ctx.store.write() as tx:
         route = require_route(tx, name)
@@ -138,17 +138,19 @@ def change_settings(
             ctx, settings, known_targets(tx, route.targets), route=name
         )
         if settings.policy != route.settings.policy:
-            # A proposal ends by the policy under which it was registered.
+            # A proposal keeps the policy under which it was registered.
             if found := Proposals(tx).list(route=name, open_only=True):
                 raise RouteBusy(
-                    f"route {name!r} has the open proposal {found[0].id}, and keeps its policy "
-                    "until that ends: wait, or cancel it"
+                    f"route {name!r} has the open proposal {found[0].id} and keeps its policy "
+                    "until the proposal ends: wait, or cancel the proposal"
                 )
             require_reason(reason, "another policy")
         change = ChangeSettings(name, settings)
         store_pins(ctx, tx, settings)
-        said = describe_difference(route, replace(route, settings=settings)).items()
-        words = "; ".join(f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in said)
+        changes = describe_difference(route, replace(route, settings=settings)).items()
+        words = "; ".join(
+            f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in changes
+        )
         why = ": ".join(filter(None, (reason, words or "the same settings again")))
         commit(tx, actor, change, route.version, why, action="route.settings")
         check_overrides(ctx, tx, name)
@@ -161,13 +163,13 @@ def known_targets(tx: Transaction, ids: Iterable[str]) -> list[Target]:
 
 
 def describe_difference(older: Route, newer: Route) -> dict[str, tuple[str, str]]:
-    """Lists what differs between two states of a route: field to (before, after)."""
+    """Lists the differences between two states of a route: field to (before, after)."""
     before, after = describe_fields(older), describe_fields(newer)
     return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
 
 
 def describe_fields(route: Route) -> dict[str, str]:
-    """Describes a route by field; targets by their ids, and empty for what is not set."""
+    """Describes a route by field: targets by their ids, and "" for an unset field."""
     canary = route.canary
     return {
         "incumbent": route.incumbent,
@@ -209,9 +211,7 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
     KeepWarm(settings.keep_warm_bps)
     check_capture(settings)
     if not 0 < settings.total_timeout_s <= LONGEST_TIMEOUT_S:
-        raise InputError(
-            f"a request's whole budget is above 0 s, at most {LONGEST_TIMEOUT_S} s"
-        )
+        raise InputError(f"total_timeout_s is above 0 s, at most {LONGEST_TIMEOUT_S} s")
     for name in ROUTE_TIMEOUTS:
         limit_s = getattr(settings, name)
         if limit_s is not None and not 0 < limit_s <= LONGEST_TIMEOUT_S:
@@ -225,29 +225,29 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
     return replace(settings, suites=tuple(suites))
 
 
-def _check_candidates(ctx: Context, wanted: CandidateSchedule | None, policy: Policy) -> None:
-    if wanted is None:
+def _check_candidates(ctx: Context, schedule: CandidateSchedule | None, policy: Policy) -> None:
+    if schedule is None:
         return
-    check_schedule(wanted)
+    check_schedule(schedule)
     if ctx.calendar is not None:
         try:
-            ctx.calendar.next_time(wanted.every, ctx.clock.now())
+            ctx.calendar.next_time(schedule.every, ctx.clock.now())
         except InputError as error:
             raise InputError(f"candidates: every: {error}") from None
-    if wanted.on_better is OnBetter.CANARY and policy.promotion is PromotionMode.APPROVED:
+    if schedule.on_better is OnBetter.CANARY and policy.promotion is PromotionMode.APPROVED:
         raise InputError(
-            f"on_better: canary opens canaries by itself, and the policy {policy.name!r} asks "
-            "a person: use `propose`"
+            f"on_better: canary opens canaries by itself, but the policy {policy.name!r} "
+            "requires approval: use `propose`"
         )
-    if wanted.prefer.claim not in policy.gate.allowed_claims:
+    if schedule.prefer.claim not in policy.gate.allowed_claims:
         raise InputError(
-            f"prefer: {wanted.prefer.value} claims {wanted.prefer.claim.value}, which the "
+            f"prefer: {schedule.prefer.value} claims {schedule.prefer.claim.value}, which the "
             f"policy {policy.name!r} does not allow (`claims`)"
         )
 
 
 def store_pins(ctx: Context, tx: Transaction, settings: RouteSettings) -> None:
-    """Store the suites' pins as they were accepted, so that a later change can be named."""
+    """Stores the accepted suites' pins, so that Swapgate can describe a later change."""
     for suite in settings.suites:
         pin = ctx.suites.pin(suite.suite)
         if pin.digest == suite.digest:
@@ -264,13 +264,15 @@ def commit(
     action: str,
     **details: object,
 ) -> None:
-    """Writes a change with its audit event. version: before it. Raises RevisionConflict."""
+    """Writes a change with its audit event. Raises RevisionConflict.
+    version: the route's version before the change.
+    """
     now, before = tx.now(), Routing(tx).route(change.route)
     revision = Routing(tx).commit(
         change, expected_version=version, actor=actor.name, reason=reason, now=now
     )
-    told = {"revision": revision, "reason": reason, **details}
-    AuditLog(tx).append(actor, action, f"route {change.route}", told)
+    event = {"revision": revision, "reason": reason, **details}
+    AuditLog(tx).append(actor, action, f"route {change.route}", event)
     if isinstance(change, CreateRoute | ChangeSettings):
         cron_before = _find_cron(before.settings) if before else None
         if _find_cron(change.settings) not in (None, cron_before):

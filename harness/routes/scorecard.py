@@ -1,4 +1,4 @@
-"""Sums up what is measured of each route's incumbent (A3). Reads only."""
+"""Sums up the measurements of each route's incumbent (A3). Reads only."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -42,13 +42,13 @@ TRAFFIC_WINDOW: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)
 class SuiteScore:
     suite: str
     role: SuiteRole
-    score: float | None = None  # None where it was never asked
-    low: float | None = None  # low, high: 95 % interval over items, None below two
+    score: float | None = None  # None without a run
+    low: float | None = None  # low, high: 95 % interval over items; None below two items
     high: float | None = None
     items: int = 0
     run: str | None = None
     measured_at: datetime | None = None
-    current: bool = True  # whether the suite is still what the run was asked
+    current: bool = True  # whether the run measured the present version of the suite
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -60,21 +60,21 @@ class RouteScorecard:
     route: Route
     incumbent: Target
     scores: Sequence[SuiteScore]
-    bill: RouteBill  # of 30 days
+    bill: RouteBill  # over 30 days
     usd_per_1000: float | None
     month_usd: float | None
-    failed: float | None  # share of its requests whose caller got an error
-    # Of those that its incumbent was asked and failed, whatever answered; both over 30 days.
+    failed: float | None  # share of its requests whose caller got an error, over 30 days
+    # Share of its incumbent's requests that the incumbent failed, over 30 days.
     charged: float | None
-    # p50_ms, p95_ms: of what the incumbent answered in the last day, requests_day of them. None
-    # where nothing is recorded.
+    # p50_ms, p95_ms: latency of the incumbent's requests_day answers in the last day; None
+    # without answers.
     p50_ms: float | None
     p95_ms: float | None
     requests_day: int
 
     @property
     def price_text(self) -> str | None:
-        """Price of 1,000 requests: None without traffic, unknown without a price."""
+        """Price of 1,000 requests: None without traffic, "unknown" without a price."""
         return None if self.bill.tokens is None else format_thousand_price(self.usd_per_1000)
 
 
@@ -96,7 +96,7 @@ def list_facts(
             return "never measured"
         interval = format_range(score.interval, format_score)
         between = f" ({interval})" if score.interval else ""
-        older = "" if score.current else ", of an older suite"
+        older = "" if score.current else ", on an older version of the suite"
         when = f"{describe_time(score.measured_at)}{older}"
         return f"{format_score(score.score)}{between} on {score.items:,} items, {when}"
 
@@ -112,7 +112,7 @@ def list_facts(
 
 
 def build_scorecard(ctx: Context, name: str) -> RouteScorecard:
-    """Measures the route's model: scores, cost and failures of 30 days, latency of a day."""
+    """Builds a scorecard: scores, cost and failures of 30 days, latency of a day."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
         return _Figures(ctx, tx, [route], named=[name]).build(route)
@@ -134,7 +134,7 @@ def build_sound_scorecards(ctx: Context, names: Sequence[str]) -> Mapping[str, R
                 known.append(routes.require_route(tx, name))
         try:
             shared = _Figures(ctx, tx, known, named=[route.name for route in known])
-        except SignatureInvalid:  # of one of them: the others are built without it
+        except SignatureInvalid:  # one route is forged: builds each route by itself
             shared = None
         found = {}
         for route in known:
@@ -145,7 +145,7 @@ def build_sound_scorecards(ctx: Context, names: Sequence[str]) -> Mapping[str, R
 
 
 def load_speeds(ctx: Context, table: Mapping[str, Route] | None = None) -> Mapping[str, float]:
-    """Returns median latencies of the last day in ms, by target."""
+    """Maps targets to their median latencies of the last day in ms."""
     with ctx.store.read() as tx:
         found = Observations(tx).latencies(since=ctx.clock.now() - DAY)
         table = Routing(tx).table().routes if table is None else table
@@ -170,7 +170,7 @@ def load_target_scores(tx: Transaction, target: str) -> Sequence[MeasuredScore]:
 
 
 def _interval(items: Sequence[float]) -> tuple[float | None, float | None]:
-    """95 %, within 0 and 1; nothing below two items."""
+    """95 % interval within 0 and 1; (None, None) below two items."""
     interval = mean_interval(items)
     return (max(0.0, interval[0]), min(1.0, interval[1])) if interval else (None, None)
 
@@ -260,7 +260,9 @@ def _share(parts: Sequence[tuple[int, int]]) -> float | None:
 
 
 def _items(samples: Sequence[Sample]) -> list[float]:
-    """Mean scores by item. An answer without a valid score counts 0; what never came, not."""
+    """Mean scores by item. An answer without a valid score counts 0; a missing answer does not
+    count.
+    """
     found: dict[str, list[float]] = {}
     for sample in samples:
         if sample.error is not SampleError.INFRA:

@@ -1,6 +1,5 @@
-"""Finds promotions that were taken back. A later rollback is that of a promotion whose bake is
-over: a person brought a former model back. Its rollout stays promoted; who looks at it wants to
-know that it does not serve any more.
+"""Finds promotions that were undone. After the bake, a person can restore a former model: this
+later rollback does not change the promoted rollout, so pages show it separately.
 """
 
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ def is_over(rollout: Rollout) -> bool:
 
 
 def describe_later_rollback(rollback: RouteRecord | None) -> str:
-    """Says who took the promotion back, and why; empty for none."""
+    """Describes who undid the promotion, and why; empty without a rollback."""
     return describe_abort(rollback.actor, rollback.reason, baking=True) if rollback else ""
 
 
@@ -40,7 +39,7 @@ def find_taken_back(
 
 
 def standing_incumbents(history: Sequence[RouteRecord]) -> list[str]:
-    """Incumbents, oldest first, without those whose promotion was taken back."""
+    """Lists the incumbents whose promotion was not undone, oldest first."""
     chain: list[str] = []
     for record in reversed(history):
         incumbent = record.route.incumbent

@@ -1,4 +1,4 @@
-"""Reports the recorded traffic of a window. It reads only sums, so that it stays quick."""
+"""Reports the recorded traffic of a window. It reads only sums, to be fast."""
 
 import math
 from collections import Counter, defaultdict
@@ -23,24 +23,24 @@ from harness.routing.records.observations import Observations
 from harness.routing.reliability.failover import FailoverReason
 from harness.routing.reliability.latency import merge_histograms, quantile_ms
 
-# How far back the newest request is looked for, where the window has none.
+# How far back to look for the newest request if the window has none.
 LOOK_BACK: Final = timedelta(days=30)
-# Without a request for so long, figures of a window with traffic are called stale.
+# Figures of a window are stale after this long without a request.
 QUIET: Final = timedelta(minutes=5)
-MOST_POINTS: Final = 96  # of the course over time
+MOST_POINTS: Final = 96  # most points of the course over time
 _DAY: Final = timedelta(days=1)
-_TAKEN: Final = 7 * _DAY  # the days whose requests a candidate is compared with
+_TAKEN: Final = 7 * _DAY  # window of requests that `list_untaken` checks
 _MINUTE: Final = timedelta(minutes=1)
 _STEPS: Final = tuple(timedelta(minutes=n) for n in (1, 5, 15, 30, 60, 120, 240, 720, 1440))
 
 
 @dataclass(frozen=True, slots=True)
 class RouteTraffic:
-    route: str  # empty for all
+    route: str  # empty for all routes
     requests: int
     failed: int  # requests whose caller got an error
-    left: int  # requests whose own model failed, whoever answered then
-    cost_usd: float  # of the requests whose price is known
+    left: int  # requests that the route's own model failed, even if a fallback answered
+    cost_usd: float  # cost of the requests with a known price
     unpriced: int
     last: datetime | None  # the newest minute with a request
 
@@ -73,13 +73,13 @@ class RouteTraffic:
 @dataclass(frozen=True)
 class TrafficReport:
     window: timedelta
-    since: datetime  # when it begins, at a whole step
+    since: datetime  # beginning of the window, at a whole step
     now: datetime
     all: RouteTraffic
-    routes: Sequence[RouteTraffic]  # those with most errors first, then with most requests
-    step: timedelta  # of the course
-    course: Sequence[TrafficPoint]  # a point for each step since the window's begin
-    last_request: datetime | None  # also from before the window; None without one in 30 days
+    routes: Sequence[RouteTraffic]  # by errors, then by requests, most first
+    step: timedelta  # time between two points of the course
+    course: Sequence[TrafficPoint]  # a point for each step of the window
+    last_request: datetime | None  # may precede the window; None without one in 30 days
     totals: Sequence[TrafficTotal] = ()  # by route, arm and target
 
     @property
@@ -117,11 +117,11 @@ def load_traffic_report(
 
 
 def list_untaken(ctx: Context, route: str, candidate: str) -> Sequence[str]:
-    """Says which recent requests a candidate cannot take, as they need another endpoint."""
+    """Describes recent requests that a candidate cannot answer: they need another endpoint."""
     since = _floor(ctx.clock.now() - _TAKEN + _DAY, _DAY)
     with ctx.store.read() as tx:
-        asked = Observations(tx).asked_names(since=since.date(), route=route)
-        if not asked:
+        features = Observations(tx).asked_names(since=since.date(), route=route)
+        if not features:
             return ()
         target = named_models.find_model(ctx, tx, candidate)
         provider = Providers(tx).all()[target.provider]
@@ -130,15 +130,15 @@ def list_untaken(ctx: Context, route: str, candidate: str) -> Sequence[str]:
     kind = PROVIDER_KINDS[provider.kind]
     native = kind.serves_of(can) - kind.translates(can)
     counts: Counter[str] = Counter()
-    for day in asked:
-        endpoint, _, what = day.name.partition(":")
+    for day in features:
+        endpoint, _, feature = day.name.partition(":")
         if endpoint not in native:
-            counts[what] += day.requests
+            counts[feature] += day.requests
     requests = sum(total.requests for total in totals)
     return [
         f"{format_percent(min(1.0, number / requests), significant=2)} of {route}'s requests "
-        f"of {name_period(_TAKEN)} used {what}: this candidate cannot take them"
-        for what, number in counts.most_common()
+        f"of {name_period(_TAKEN)} used {feature}: this candidate cannot take them"
+        for feature, number in counts.most_common()
         if requests
     ]
 
@@ -161,7 +161,9 @@ def describe_traffic(
     *,
     mark: Callable[[str], str] = str,
 ) -> tuple[str, str]:
-    """Answers whether callers get answers, and notes how many asked. period: in words."""
+    """Returns a sentence on callers' errors, and a note on the number of requests.
+    period: for people, such as `the last hour`.
+    """
     whole, failing = report.all, report.failing
     where = f" on {mark(route)}" if route else ""
     until = f"until {format_date_time(report.now)}"
@@ -208,11 +210,11 @@ def _course(
 @dataclass(frozen=True, slots=True)
 class TargetTraffic:
     provider: str
-    target: str  # its name; empty for all of the provider's
-    requests: int  # answered by it
-    left: int  # times that a request left it, since it failed or its circuit was open
-    p95_ms: float | None  # of its answers in the last day of the window; None without one
-    known_cost_usd: float | None  # None where no request's price is known
+    target: str  # its name; empty for the provider's sum
+    requests: int  # requests that it answered
+    left: int  # requests that left it because it failed or its circuit was open
+    p95_ms: float | None  # in the last day of the window; None without answers
+    known_cost_usd: float | None  # None if no request has a known price
 
 
 def sum_by_target(
@@ -221,7 +223,7 @@ def sum_by_target(
     latencies: Mapping[tuple[str, str], Mapping[int, int]],
     reasons: Iterable[FailoverReason],
 ) -> Sequence[TargetTraffic]:
-    """Lists for each provider its sum, then its targets; those with most requests first."""
+    """Lists each provider's sum, then its targets, by requests, most first."""
     left: Counter[str] = Counter()
     for reason in reasons:
         left[reason.target] += reason.times

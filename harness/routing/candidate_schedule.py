@@ -1,4 +1,4 @@
-"""Names the models that a route's suites measure by the clock, and when. Pure."""
+"""The schedule on which a route's suites measure further models. Pure."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -25,20 +25,18 @@ _CRON_FIELDS: Final = (
     ("weekday", 0, 7),
 )
 _CRON_PART: Final = re.compile("[0-9A-Za-z*/,-]{1,200}")
-MOST_USD: Final = 1_000_000.0  # of a round
+MOST_USD: Final = 1_000_000.0  # for a round
 
 
 class OnBetter(StrEnum):
-    """What follows when a candidate passes the gate."""
+    """The step after a candidate passes the gate."""
 
     NOTIFY = "notify"  # an alert; a person proposes it
-    PROPOSE = "propose"  # it waits for a person's approval
-    CANARY = "canary"  # its canary opens, where the policy asks no person
+    PROPOSE = "propose"  # the candidate waits for a person's approval
+    CANARY = "canary"  # the canary opens, if the policy requires no approval
 
 
 class Preference(StrEnum):
-    """What a candidate has to show."""
-
     BETTER = "better"  # superior
     CHEAPER = "cheaper"  # not worse, and cheaper
 
@@ -49,9 +47,9 @@ class Preference(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CandidateSchedule:
-    models: tuple[str, ...]  # provider/model, with `*`, or with `:price<USD` at the end
+    models: tuple[str, ...]  # provider/model; may contain `*` and end with `:price<USD`
     every: str  # cron: five fields, UTC
-    budget_usd: float  # of each round; candidates that do not fit wait for the next
+    budget_usd: float  # for each round; candidates that do not fit wait for the next round
     on_better: OnBetter = OnBetter.PROPOSE  # the step after a candidate passed
     prefer: Preference = Preference.BETTER  # claim of a candidate
 
@@ -65,7 +63,7 @@ class CandidateSchedule:
 
 
 def check_schedule(schedule: CandidateSchedule) -> None:
-    """Checks that a schedule makes sense. Raises InputError."""
+    """Checks a schedule's values. Raises InputError."""
     if not schedule.models:
         raise InputError("candidates need at least one name or pattern under `models`")
     _check_cron(schedule.every)
@@ -77,24 +75,23 @@ def check_schedule(schedule: CandidateSchedule) -> None:
 
 
 def _check_cron(every: str) -> None:
-    """Checks the count of fields and their numbers; the calendar reads the rest."""
+    """Checks the count of fields and their numbers; the calendar parses the rest."""
     parts = every.split()
     if len(parts) != len(_CRON_FIELDS):
-        raise InputError(f"every: {every!r} is no cron expression of five fields")
+        raise InputError(f"every: {every!r} is not a cron expression of five fields")
     for part, (name, low, high) in zip(parts, _CRON_FIELDS, strict=True):
         numbers = [int(number) for number in re.findall("[0-9]+", part)]
         if not _CRON_PART.fullmatch(part) or not all(low <= n <= high for n in numbers):
             raise InputError(
-                f"every: {every!r}: the {name} is {part!r}, and its numbers go from {low} to "
-                f"{high}"
+                f"every: {every!r}: the {name} is {part!r}, but its numbers are {low} to {high}"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class CandidatePattern:
     text: str
-    name: str  # of provider and model, with the wildcards of `fnmatch`
-    ceiling_usd: float | None = None  # of a million tokens, input and output alike
+    name: str  # provider/model, with the wildcards of `fnmatch`
+    ceiling_usd: float | None = None  # US dollars a million tokens, of input and of output
 
     @property
     def is_exact(self) -> bool:
@@ -108,7 +105,7 @@ class CandidatePattern:
         return fnmatchcase(name, self.provider)
 
     def takes(self, name: str, price: Price | None) -> bool:
-        """Tells whether it selects a model. An unknown price is below no ceiling."""
+        """Whether the pattern selects a model. A model without a price fails every ceiling."""
         if not fnmatchcase(name, self.name):
             return False
         if self.ceiling_usd is None:
@@ -142,17 +139,17 @@ def _parse(text: str) -> CandidatePattern:
 class CandidateRound:
     id: str
     route: str
-    due_at: datetime  # the time of the schedule, or when something else began it
+    due_at: datetime  # the schedule's time, or the time of another cause
     started_at: datetime
     incumbent: str  # target id
-    because: str  # `schedule`, or why it did not wait for it
+    because: str  # `schedule`, or the cause that started it earlier
     proposals: tuple[str, ...] = ()  # ids, the cheapest candidate first
-    waiting: tuple[str, ...] = ()  # names that the budget did not reach
-    cost_usd: float | None = 0.0  # estimated, at most; None with a candidate of unknown price
+    waiting: tuple[str, ...] = ()  # names that did not fit into the budget
+    cost_usd: float | None = 0.0  # upper estimate; None if a candidate's price is unknown
 
 
 def build_start(route: str, incumbent: str, now: datetime) -> CandidateRound:
-    """Builds the moment when a cron was set: the next round is due at its first time after."""
+    """Builds the entry for a new cron: the next round is due at its first time after `now`."""
     return CandidateRound(round_id(route, now), route, now, now, incumbent, REGISTERED)
 
 
@@ -162,12 +159,12 @@ def round_id(route: str, at: datetime) -> str:
 
 BY_SCHEDULE: Final = "schedule"
 REGISTERED: Final = "the schedule was set"
-# Of a route's quarter, over all candidates that rounds measure: how often at most a useless one
-# passes. Each round takes its share of what is left (statistics.md §1.18).
+# Bounds the probability that a useless candidate passes in 90 days, over all rounds of a route.
+# Each round takes ROUND_SHARE of the remaining alpha (statistics.md §1.18).
 QUARTER_ALPHA: Final = 0.05
 ROUND_SHARE: Final = 0.125
 
 
 def round_alpha(spent: float, candidates: int) -> float:
-    """Returns the most alpha of each candidate. spent: by the rounds of the 90 days before."""
+    """Returns each candidate's alpha. spent: the alpha of all rounds in the last 90 days."""
     return max(0.0, QUARTER_ALPHA - spent) * ROUND_SHARE / max(1, candidates)

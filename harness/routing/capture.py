@@ -1,7 +1,6 @@
-"""Captures keep a redacted sample of a route's requests, for a suite (F9). Pure.
+"""A capture is a redacted sample of a route's requests, for a suite (F9). Pure.
 
-Near-duplicate texts are found by the exact Jaccard similarity of their word shingles. Pure.
-
+`find_near_duplicates` computes the exact Jaccard similarity of word shingles.
 Source: prefix filtering, Bayardo, Ma, Srikant 2007, "Scaling Up All Pairs Similarity Search":
 two sets of similarity t or more share one of their rarest elements.
 """
@@ -30,12 +29,12 @@ _SALT: Final = "capture"
 
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:
-    rules: tuple[RedactionRule, ...] = ()  # of the user's, before ours
-    off: tuple[str, ...] = ()  # of ours, those left out
+    rules: tuple[RedactionRule, ...] = ()  # the user's rules; they run before the built-in ones
+    off: tuple[str, ...] = ()  # names of built-in rules that do not run
 
 
 class CaptureResult(StrEnum):
-    """Says what became of a captured request. FULL: the route has enough of that day."""
+    """FULL: the route has as many captures of that day as it may keep."""
 
     STORED = "stored"
     REPEATED = "repeated"
@@ -44,7 +43,7 @@ class CaptureResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CapturedRequest:
-    # A keyed hash of route and content, so that the same content is stored once; seen counts.
+    # A keyed hash of route and content: the same content is stored once, and `seen` counts it.
     id: str
     at: datetime
     expires_at: datetime
@@ -56,15 +55,15 @@ class CapturedRequest:
     target: str
     revision: int
     data_class: str
-    user_hash: str  # HMACs of whoever the request names, divided by spaces
-    share_bps: int  # of the route's requests, at that time
+    user_hash: str  # HMACs of the users that the request names, separated by spaces
+    share_bps: int  # the route's capture share at that time
     rules: str  # the redactor's digest
-    redactions: Mapping[str, int]  # rule to the number of places
-    # `messages` and perhaps `tools` and others, as a chat completion has them, and `answer`.
+    redactions: Mapping[str, int]  # rule to the number of its redactions
+    # The fields of a chat completion, such as `messages` and `tools`, and `answer`.
     content: Mapping[str, Any] = field(repr=False)
     seen: int = 1
-    body_bytes: int = 0  # of request and answer, as they came
-    # Over the route's limit: only that it came is stored.
+    body_bytes: int = 0  # request and answer together, before redaction
+    # Larger than the route's copy_max_bytes; then `content` is not stored.
     too_large: bool = False
 
 
@@ -90,16 +89,16 @@ _SHOWN_SIZES: Final = (8 * 1024, 128 * 1024, 1024 * 1024, 2 * MAX_COPY_BYTES)
 
 @dataclass(frozen=True, slots=True)
 class CaptureSample:
-    """Says how large the requests are that were drawn, and how many of them were not kept."""
+    """The sizes of the drawn requests, and how many of them were too large to keep."""
 
     requests: int
     too_large: int
-    kept_up_to: Mapping[int, int]  # bytes to the number of requests that are no larger
+    kept_up_to: Mapping[int, int]  # upper size in bytes to the number of kept requests
     largest_left_out: int  # bytes
 
     @classmethod
     def from_sizes(cls, drawn: Sequence[tuple[int, bool, int]]) -> Self:
-        """Sums up (bytes, whether it was too large, how often it was seen) of each request."""
+        """Sums up requests: (bytes, whether too large, how often Swapgate saw it)."""
         kept: Counter[int] = Counter()
         for size, too_large, times in drawn:
             if not too_large:
@@ -112,37 +111,36 @@ class CaptureSample:
 
     @property
     def text(self) -> str:
-        """A sentence; empty without a request."""
+        """One sentence; empty without a request."""
         if not self.requests:
             return ""
         sizes = [f"{n} of {_span(top)}" for top, n in self.kept_up_to.items()]
-        said = f"of {self.requests} drawn requests, {', '.join(sizes) or 'none'} are kept"
+        text = f"of {self.requests} drawn requests, {', '.join(sizes) or 'none'} are kept"
         if not self.too_large:
-            return said
+            return text
         return (
-            f"{said}; {self.too_large} are left out, over the route's copy_max_bytes (the "
+            f"{text}; {self.too_large} are left out, over the route's copy_max_bytes (the "
             f"largest has {format_bytes(self.largest_left_out)})"
         )
 
 
 def _span(top: int) -> str:
-    """Writes the sizes up to a bound of `_SHOWN_SIZES`."""
     place = _SHOWN_SIZES.index(top)
     least = f"{format_bytes(_SHOWN_SIZES[place - 1])} to " if place else "up to "
     return f"{least}{format_bytes(top)}"
 
 
 def is_sampled(request: str, share_bps: int) -> bool:
-    """Whether this request is captured. request: its id, which is new for every request."""
+    """Whether Swapgate captures this request. request: its id, unique to each request."""
     return share_bps > 0 and hash_bucket(request, salt=_SALT) < share_bps
 
 
 def capture_id(route: str, content: Mapping[str, Any], secret: bytes) -> str:
-    """Computes a captured request's id: the same for questions that differ in spacing, case and
-    forms of characters alone.
+    """Computes a captured request's id. Questions that differ only in spacing, case or Unicode
+    form have the same id.
     """
-    asked = {name: value for name, value in content.items() if name != "answer"}
-    text = " ".join(unicodedata.normalize("NFKC", canonical_json(_spaced(asked))).split())
+    question = {name: value for name, value in content.items() if name != "answer"}
+    text = " ".join(unicodedata.normalize("NFKC", canonical_json(_spaced(question))).split())
     return "cap_" + key_hash(f"capture:{route}:{text.casefold()}", secret)[:24]
 
 
@@ -167,9 +165,10 @@ def capture_expiry(at: datetime, keep_days: float) -> datetime:
 
 
 def user_text(content: Mapping[str, Any]) -> str:
-    """The text of the users' messages, for comparison: the rest is alike in most requests."""
-    said = (message for message in content.get("messages", ()) if message.get("role") == "user")
-    return "\n".join(message_text(message.get("content")) for message in said)
+    """The text of the user messages, for comparison: most requests share everything else."""
+    messages = content.get("messages", ())
+    own = (message for message in messages if message.get("role") == "user")
+    return "\n".join(message_text(message.get("content")) for message in own)
 
 
 def answer_text(content: Mapping[str, Any]) -> str:
@@ -178,8 +177,8 @@ def answer_text(content: Mapping[str, Any]) -> str:
     if not isinstance(answer, Mapping):
         return message_text(answer)
     calls = (call.get("function") for call in answer.get("tool_calls") or ())
-    said = [f"{call.get('name')}({call.get('arguments')})" for call in calls if call]
-    return "\n".join(part for part in (message_text(answer.get("content")), *said) if part)
+    lines = [f"{call.get('name')}({call.get('arguments')})" for call in calls if call]
+    return "\n".join(part for part in (message_text(answer.get("content")), *lines) if part)
 
 
 def message_text(content: object) -> str:
@@ -193,7 +192,7 @@ SHINGLE_WORDS: Final = 3
 
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
-    """Runs of three words, without regard to case; shorter texts are one run."""
+    """Returns the runs of three words, ignoring case; a shorter text is one run."""
     words = text.casefold().split()
     if len(words) <= SHINGLE_WORDS:
         return frozenset({tuple(words)})
@@ -203,16 +202,17 @@ def shingles(text: str) -> frozenset[tuple[str, ...]]:
 
 
 def jaccard_similarity(
-    one: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]
+    first: frozenset[tuple[str, ...]], second: frozenset[tuple[str, ...]]
 ) -> float:
-    """The Jaccard similarity of two sets, 0 to 1. Neither is empty."""
-    common = len(one & other)
-    return common / (len(one) + len(other) - common)
+    """The Jaccard similarity, 0 to 1, of two sets that are not empty."""
+    common = len(first & second)
+    return common / (len(first) + len(second) - common)
 
 
 def find_near_duplicates(texts: Mapping[str, str], *, threshold: float) -> dict[str, str]:
-    """Maps an id to the earlier, kept text that it nearly is; texts in their order. threshold:
-    least similarity, above 0, at most 1.
+    """Maps the id of each near-duplicate to the id of the earlier text that is kept.
+
+    threshold: least similarity, above 0, at most 1.
     """
     sets = {id_: shingles(text) for id_, text in texts.items()}
     counted = Counter(shingle for of_text in sets.values() for shingle in of_text)
@@ -221,9 +221,9 @@ def find_near_duplicates(texts: Mapping[str, str], *, threshold: float) -> dict[
     for id_, of_text in sets.items():
         rarest = sorted(of_text, key=lambda shingle: (counted[shingle], shingle))
         prefix = rarest[: len(rarest) - math.ceil(threshold * len(rarest)) + 1]
-        # Each kept id once, in the order in which they were kept.
-        kept = dict.fromkeys(one for shingle in prefix for one in kept_by.get(shingle, ()))
-        like = (one for one in kept if jaccard_similarity(of_text, sets[one]) >= threshold)
+        # dict.fromkeys drops double ids and keeps their order.
+        kept = dict.fromkeys(name for shingle in prefix for name in kept_by.get(shingle, ()))
+        like = (name for name in kept if jaccard_similarity(of_text, sets[name]) >= threshold)
         if (first := next(like, None)) is not None:
             near[id_] = first
             continue

@@ -1,4 +1,4 @@
-"""What every use case needs of the world, and a watch that notices a clock that was set."""
+"""The context that every use case gets: store, clock, suites, policies and ports."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from harness.agents.caller import ApprovalLinks
     from harness.evals.ports import EvalWorkers, RunQueue, SuiteCatalog
 
-    # With numpy, which no router process needs.
+    # It imports numpy, which a router process does not need.
     from harness.proposals.evaluation.recomputation import Recomputation
     from harness.store.store import Store
 
 
 class NoCipher:
-    """Where a process has no encryption keys: nothing can be stored or read."""
+    """Refuses to encrypt or decrypt, in a process that has no encryption keys."""
 
     def encrypt(self, text: str) -> str:  # noqa: ARG002 - the port's signature
         raise ConfigError("this process has no encryption keys")
@@ -42,42 +42,40 @@ class NoCipher:
 
 @dataclass(frozen=True)
 class Context(World):
-    """Holds what a use case needs of the world: store, clock, suites, policies, ports."""
-
     suites: "SuiteCatalog"
     policies: Mapping[str, Policy]
-    calendar: Calendar | None = None  # None where nothing is scheduled
-    workers: "EvalWorkers | None" = None  # None where this process starts none
+    calendar: Calendar | None = None  # None in a process that schedules nothing
+    workers: "EvalWorkers | None" = None  # None if this process starts no eval workers
     eval_workers: int = 2  # how many run at once
-    run_queue: "RunQueue | None" = None  # where workers of other hosts take the runs
-    eval_connections: int = 8  # answers that one worker waits for at a time
-    # Names of the providers that may see data of a class.
+    run_queue: "RunQueue | None" = None  # workers on other hosts take runs from it
+    eval_connections: int = 8  # concurrent calls of one worker
+    # Data class to the names of the providers that may see it.
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    # By suite, of those whose incumbents are watched.
+    # Suite to the drift policy of its incumbents; only suites with drift checks.
     drift: Mapping[str, DriftPolicy] = field(default_factory=dict)
     # How far this process has verified the audit log.
     audit_reading: AuditReading = field(default_factory=AuditReading, repr=False)
-    models: ModelTable | None = None  # what is known of models; None where nothing is
+    models: ModelTable | None = None  # known models; None without a model catalogue
     judges: Mapping[str, Target] = field(default_factory=dict)  # by suite
-    allow_addresses: tuple[str, ...] = ()  # that providers may have though they are closed
-    # What was found of verdicts that this process decided again.
+    allow_addresses: tuple[str, ...] = ()  # private addresses that providers may have
+    # Results of the verdicts that this process has recomputed.
     recomputed: "dict[str, Recomputation]" = field(default_factory=dict, repr=False)
 
     @property
     def catalogue(self) -> Catalogue:
         return self.models.catalogue() if self.models is not None else Catalogue()
 
-    cipher: Cipher = field(default_factory=NoCipher)  # for what is stored encrypted
-    monthly_cap_usd: float | None = None  # by the file; what is kept stands in the database
-    observe_only: bool = False  # no canary opens, and nothing is promoted
-    freeze_windows: tuple[FreezeWindow, ...] = ()  # of every week, by the file
-    # Where providers' keys may stand, too.
+    cipher: Cipher = field(default_factory=NoCipher)  # encrypts texts before they are stored
+    monthly_cap_usd: float | None = None  # from the file; the database holds the cap in force
+    observe_only: bool = False  # if set, no canary opens and no candidate is promoted
+    freeze_windows: tuple[FreezeWindow, ...] = ()  # weekly windows from the file
+    # May also contain providers' keys.
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    door: ProviderDoor | None = None  # None where no provider is asked
-    oauth: OAuthServer | None = None  # where people sign in; None where this process cannot
+    door: ProviderDoor | None = None  # None if this process calls no provider
+    oauth: OAuthServer | None = None  # people sign in there; None without sign-in
     oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
     agents: AgentSettings = field(default_factory=AgentSettings)
-    approval_links: "ApprovalLinks | None" = None  # None where no link asks people
+    approval_links: "ApprovalLinks | None" = None  # None if Swapgate sends no approval links
 
     def policy(self, name: str) -> Policy:
         try:
@@ -91,7 +89,7 @@ class UnitRolledBack(Exception): ...
 
 
 class DryRunStore:
-    """A store whose units of work are rolled back at their end."""
+    """A store that rolls back each transaction at its end."""
 
     def __init__(self, store: "Store") -> None:
         self._store = store
@@ -107,5 +105,5 @@ class DryRunStore:
 
 
 def dry_run_context(ctx: Context) -> Context:
-    """The context whose units of work are rolled back at their end, and that has no workers."""
+    """Returns the context for a dry run: transactions are rolled back, no worker starts."""
     return replace(ctx, store=cast("Store", DryRunStore(ctx.store)), workers=None)

@@ -1,9 +1,10 @@
-"""The cost forecast estimates what a route costs in a month, now and with another model (A3).
+"""Estimates a route's monthly cost, now and with a candidate (A3). Pure.
 
-`measure_bill` takes the route's recorded traffic, `forecast_cost` adds the candidate.
-Tokenizers differ, and so does how much a model writes: the candidate's tokens are measured,
-beside the incumbent's, on the same items. Items are not what clients send, so only the ratio
-of the two is taken from them; length and number of the requests are the route's own. Pure.
+`measure_bill` measures the route's recorded traffic; `forecast_cost` adds the candidate.
+
+Models differ in their tokenizers and in the length of their answers. So the evals count the
+tokens of candidate and incumbent on the same items. Items differ from clients' requests, so the
+forecast uses only the ratio of the two; length and number of requests come from the route.
 """
 
 import math
@@ -17,7 +18,7 @@ from harness.gate.online.observation import TrafficTotal, observed_seconds
 from harness.providers.target import Price
 
 MONTH: Final = timedelta(days=30)
-# An hour of traffic, times 720, is no month: nights and weekends are not in it.
+# An hour of traffic times 720 is a bad estimate of a month: it has no nights and weekends.
 MIN_WINDOW: Final = timedelta(days=1)
 
 
@@ -25,7 +26,7 @@ MIN_WINDOW: Final = timedelta(days=1)
 class TokenCounts:
     input: float
     output: float
-    cached: float = 0.0  # of the input, those read from a cache
+    cached: float = 0.0  # input tokens that the provider read from its cache
 
     def cost_usd(self, price: Price) -> float:
         return price.cost_usd(self.input, self.output, self.cached)
@@ -40,12 +41,12 @@ class MeasuredTokens:
 
 @dataclass(frozen=True, slots=True)
 class RouteBill:
-    since: datetime  # the beginning of its recorded traffic, 30 days at most
+    since: datetime  # beginning of its recorded traffic, at most 30 days ago
     window_s: float
-    requests: int  # in that window, of all arms
-    # Of one request that the incumbent answered, None when it answered none.
+    requests: int  # requests of all arms in that window
+    # Mean of the requests that the incumbent answered; None if it answered none.
     tokens: TokenCounts | None
-    usd_per_request: float | None  # the incumbent's, as recorded; None where nobody knows
+    usd_per_request: float | None  # the incumbent's recorded cost; None if unknown
 
     @property
     def requests_per_month(self) -> float:
@@ -53,12 +54,12 @@ class RouteBill:
 
     @property
     def reckons_month(self) -> bool:
-        """Tells whether its traffic covers a day: a month is reckoned from no less."""
+        """Whether its traffic covers a day, the least from which a month is estimated."""
         return bool(self.requests) and self.window_s >= MIN_WINDOW.total_seconds()
 
     @property
     def month_usd(self) -> float | None:
-        """The cost of 30 days at the window's rate; None where `unknown` says why."""
+        """The cost of 30 days at the window's rate; None if unknown, and `unknown` says why."""
         usd_per_request = self.usd_per_request
         if usd_per_request is None or not self.reckons_month:
             return None
@@ -66,22 +67,21 @@ class RouteBill:
 
     @property
     def month_text(self) -> str:
-        """Says what 30 days cost, and from how much traffic that is reckoned."""
         if self.month_usd is None:
             return f"unknown: {self.unknown}"
         usd, window = format_month_usd(self.month_usd), format_estimate(self.window_s)
-        return f"about {usd} a month, reckoned from {window} of traffic"
+        return f"about {usd} a month, estimated from {window} of traffic"
 
     @property
     def unknown(self) -> str:
-        """Says why `month_usd` is None; empty where it is known."""
+        """The reason why `month_usd` is None; empty if it is known."""
         if not self.requests:
             return "no traffic of this route was recorded in the last 30 days"
         if not self.reckons_month:
             window = format_estimate(self.window_s)
             return f"less than a day of traffic is recorded ({window})"
         if self.tokens is None:
-            return "the incumbent has answered nothing in the recorded traffic"
+            return "the incumbent has answered no request in the recorded traffic"
         return "" if self.usd_per_request is not None else "its model has no price"
 
 
@@ -92,10 +92,10 @@ class CostForecast:
     requests_per_month: float
     candidate_usd: float | None  # expected with the candidate
     candidate_tokens: TokenCounts | None  # of one request of the route
-    items: int  # measured with both
-    estimated: bool  # it has no answers yet, the incumbent's tokens are taken
+    items: int  # items that both models answered
+    estimated: bool  # the candidate has no answers yet: the incumbent's tokens stand in
     unknown: str  # why candidate_usd is None; empty otherwise
-    # The bill of the model that serves the route, where that is no longer the incumbent.
+    # Bill of the model that serves the route now, if it is not the incumbent any more.
     serving: RouteBill | None = None
 
     @property
@@ -106,10 +106,10 @@ class CostForecast:
 def measure_bill(
     totals: Sequence[TrafficTotal], incumbent: str, price: Price | None, now: datetime
 ) -> RouteBill:
-    """Measures what a route costs today. totals: of one route, of the last 30 days. price: the
-    incumbent's of today.
+    """Measures a route's cost today. Requests recorded without a price cost today's price.
 
-    Requests that were recorded while it had no price are reckoned at today's.
+    totals: the route's traffic of the last 30 days.
+    price: the incumbent's price today.
     """
     since = min((total.first for total in totals), default=now)
     own = [total for total in totals if total.target == incumbent]
@@ -140,10 +140,11 @@ def _per_request(totals: Sequence[TrafficTotal], requests: int) -> TokenCounts:
 def forecast_cost(
     bill: RouteBill, measured: MeasuredTokens, price: Price | None, *, estimated: bool = False
 ) -> CostForecast:
-    """Forecasts a route's monthly cost with the candidate. measured: items that both have
-    answered. price: the candidate's.
+    """Forecasts a route's monthly cost with the candidate.
 
-    estimated: without any, take the candidate's tokens to be the incumbent's.
+    measured: tokens of the items that both models answered.
+    price: the candidate's price.
+    estimated: without such items, assume that the candidate uses the incumbent's tokens.
     """
     estimated = estimated and not measured.items
     unknown = _unknown(bill, measured, price, estimated=estimated)
@@ -181,10 +182,10 @@ def _unknown(
 
 
 def _candidates(bill: RouteBill, measured: MeasuredTokens) -> TokenCounts | None:
-    """The incumbent's tokens of one request, times how many the candidate takes for one.
+    """The incumbent's tokens of one request, times the candidate's tokens for each of them.
 
-    What comes from a cache is as on the items: how well another provider would cache this
-    route's prompts is not known before it serves them.
+    The share of cached tokens comes from the items: Swapgate cannot know how well another
+    provider caches this route's prompts before it serves them.
     """
     if bill.tokens is None or not measured.items:
         return bill.tokens

@@ -1,4 +1,4 @@
-"""Why a target may serve a route, role by role (A7), and exceptions by people (G2). Pure."""
+"""The evidence that lets a target serve a route (A7), and people's exceptions (G2). Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +10,7 @@ from harness.gate.verdict import Passed
 
 
 class EvidenceKind(StrEnum):
-    """BASELINE: the route was created with it."""
+    """BASELINE: the route was created with the target."""
 
     BASELINE = "baseline"
     VERDICT = "verdict"
@@ -19,7 +19,7 @@ class EvidenceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
-    """Evidence without a verdict. No person's change may keep one that has expired."""
+    """Evidence without a verdict. A chain that a person sets may not contain an expired one."""
 
     id: str
     route: str
@@ -34,7 +34,7 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True)
 class FormerTarget:
-    """The target was this route's incumbent or fallback before; the store knows of which."""
+    """The target was an incumbent or fallback of this route before; the store checks that."""
 
     target: str
 
@@ -84,8 +84,8 @@ CONFIRM_WITHIN: Final = timedelta(hours=1)
 class BreakGlass:
     id: str
     route: str
-    incumbent: str  # who served when it was asked for, and returns at the end; a target id
-    target: str  # who serves without proof; a target id
+    incumbent: str  # target id; served before, and serves again when the break-glass ends
+    target: str  # target id; serves without proof
     reason: str
     through_freeze: bool  # also while the route is frozen
     proposer: str
@@ -94,7 +94,7 @@ class BreakGlass:
     created_at: datetime
     confirm_by: datetime
     expires_at: datetime
-    # confirmer to waiver: None until a second person confirmed it
+    # confirmer, …, waiver: None until a second person confirms
     confirmer: str | None = None
     confirmer_principal: str | None = None
     confirmer_key: str | None = None

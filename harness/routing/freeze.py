@@ -1,4 +1,4 @@
-"""Holds keep candidates where they are, and their deadlines stand still (G2). Pure."""
+"""Freezes and freeze windows: while one holds a route, no candidate advances (G2). Pure."""
 
 import datetime as dt
 import re
@@ -14,7 +14,7 @@ from harness.frame.plain_data import ShownAsJson
 from harness.gate.online.rollout import RolloutSignal
 
 LONGEST: Final = timedelta(days=365)
-# Of the audit events that set and lift a freeze.
+# Audit actions.
 ADDED: Final = "freeze.add"
 LIFTED: Final = "freeze.lift"
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -27,29 +27,29 @@ _TO_USERS: Final = frozenset(
         *(RolloutSignal.PROVEN, RolloutSignal.PROMOTE),
     }
 )
-# An installation that only observes gives a candidate no users, and keeps none with it.
+# With observe_only, a candidate gets no users, and a paused canary stays paused.
 OBSERVED_SIGNALS: Final = _TO_USERS | {RolloutSignal.RESUME}
-# A freeze also keeps the watch over a promotion.
+# A freeze also holds the bake of a promotion.
 FROZEN_SIGNALS: Final = _TO_USERS | {RolloutSignal.BAKED, RolloutSignal.FINISH}
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Keeps the candidates of routes where they are for a time."""
+    """Stops the candidates of routes from advancing, for a time."""
 
     starts_at: datetime
     ends_at: datetime
     reason: str
-    source: str  # who set it, or which window of the configuration
+    source: str  # the person who set it, or the window of the configuration
     routes: frozenset[str] = frozenset()  # empty for all
-    freeze: str = ""  # its id, where a person set it
+    freeze: str = ""  # the freeze's id; empty for a window
 
     def covers(self, route: str) -> bool:
         return not self.routes or route in self.routes
 
     @property
     def scope(self) -> str:
-        """Names what is held, as the beginning of a sentence: `Routes faq and chat are`."""
+        """Begins a sentence with the held routes: `Routes faq and chat are`."""
         if not self.routes:
             return "All routes are"
         *others, last = sorted(self.routes)
@@ -62,7 +62,7 @@ class Hold:
     @property
     def text(self) -> str:
         why = f"{self.reason.rstrip('.')} ({self.source})."
-        return f"{why} No canary opens, goes on or is promoted. {STILL_WORKS}"
+        return f"{why} No canary opens, continues or is promoted. {STILL_WORKS}"
 
     def describe(self, route: str) -> str:
         until = format_date_time(self.ends_at)
@@ -73,7 +73,7 @@ class Hold:
 def may_go_on(
     route: str, step: RolloutSignal | None, holds: Iterable[Hold], now: datetime
 ) -> list[Hold]:
-    """Lists the holds that refuse a step, the last to end first. step: None for the opening."""
+    """Lists the holds that refuse a step, latest end first. step: None to open a canary."""
     if step is not None and step not in FROZEN_SIGNALS:
         return []
     live = [h for h in holds if h.covers(route) and h.starts_at <= now < h.ends_at]
@@ -89,7 +89,7 @@ class Freeze:
     created_at: datetime
     starts_at: datetime
     ends_at: datetime
-    lifted_at: datetime | None = None  # lifted_at, lifted_by: None until somebody lifts it
+    lifted_at: datetime | None = None  # lifted_at, lifted_by: None until a person lifts it
     lifted_by: str | None = None
 
     @property
@@ -111,7 +111,7 @@ class Freeze:
 
 @dataclass(frozen=True, slots=True)
 class WeekTime:
-    weekday: int  # from Monday, 0
+    weekday: int  # 0 is Monday
     time: dt.time
 
     def __str__(self) -> str:
@@ -146,7 +146,7 @@ class FreezeWindow(ShownAsJson):
             lasts_days = 7
         while True:
             day = monday + timedelta(days=self.starts.weekday)
-            # A time that a clock change skips or repeats: the freeze is the longer one.
+            # A clock change can skip or repeat a time: then the longer freeze counts.
             starts_at = min(self._moments(day, self.starts.time))
             ends_at = max(self._moments(day + timedelta(days=lasts_days), self.ends.time))
             if starts_at > until:
@@ -166,7 +166,7 @@ def parse_week_time(text: str) -> WeekTime:
     found = _WEEK_TIME.fullmatch(text.strip())
     if found is None or int(found[2]) > 23 or int(found[3]) > 59:
         raise InputError(
-            f"{text!r} is no time of the week: write a day and a time, `Fri 16:00`"
+            f"{text!r} is not a time of the week: write a day and a time, `Fri 16:00`"
         )
     weekday = DAYS.index(found[1].capitalize())
     return WeekTime(weekday, dt.time(int(found[2]), int(found[3])))
@@ -175,18 +175,18 @@ def parse_week_time(text: str) -> WeekTime:
 def build_window(
     starts: str, ends: str, time_zone: str, reason: str, routes: Iterable[str]
 ) -> FreezeWindow:
-    """Builds a window of the configuration's words. Raises InputError."""
+    """Builds a window from the configuration's texts. Raises InputError."""
     if not reason.strip():
-        raise InputError("a freeze needs a `reason`: everybody who waits for it will see it")
+        raise InputError("a freeze needs a `reason`: everybody whom it stops will see it")
     first, last = parse_week_time(starts), parse_week_time(ends)
     if first == last:
-        raise InputError(f"from {first} to {last} is no part of a week: change one")
+        raise InputError(f"the window from {first} to {last} is empty: change one of the two")
     try:
         zone = ZoneInfo(time_zone)
     except (ValueError, OSError, KeyError):
         raise InputError(
-            f"{time_zone!r} is no time zone that this machine knows: write one such as "
-            "Europe/Berlin, or install its time zone data (the package tzdata)"
+            f"this machine does not know the time zone {time_zone!r}: write a name such as "
+            "Europe/Berlin, or install the time zone data (the package tzdata)"
         ) from None
     return FreezeWindow(first, last, zone, reason.strip(), frozenset(routes))
 
@@ -197,7 +197,7 @@ def list_holds(
     since: datetime,
     until: datetime,
 ) -> Sequence[Hold]:
-    """Lists the freezes that touch the time between two moments; they may overlap."""
+    """Lists the holds that overlap the time from `since` to `until`."""
     found = [freeze.hold for freeze in freezes]
     for window in windows:
         found += window.list_holds(since, until)
@@ -205,7 +205,7 @@ def list_holds(
 
 
 def measure_frozen_time(holds: Iterable[Hold], since: datetime, now: datetime) -> timedelta:
-    """Adds up how long a route was frozen between two moments, each minute once."""
+    """Measures how long a route was frozen; overlapping holds count once."""
     frozen, counted_until = timedelta(0), since
     for hold in sorted(holds, key=lambda hold: hold.starts_at):
         starts, ends = max(hold.starts_at, counted_until), min(hold.ends_at, now)

@@ -1,4 +1,4 @@
-"""Sends a share of requests to targets behind the first: they stay known to work (B6)."""
+"""Sends a share of requests to fallbacks, so that Swapgate knows that they work (B6). Pure."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +16,11 @@ _SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<perc
 
 @dataclass(frozen=True, slots=True)
 class KeepWarm:
-    """Sets the share that keeps each target warm. Raises InputError above 10 %."""
+    """The share of requests that each fallback gets. Raises InputError above 10 %."""
 
-    # Of the route's requests, for each warmed target (1 % is 100), 0 for none.
+    # Share of the route's requests for each warmed target (1 % is 100); 0 switches it off.
     share_bps: int = 100
-    side_effects: bool = False  # the route's tools act on the world; then nothing is ever drawn
+    side_effects: bool = False  # the tools have side effects: then no request is drawn
 
     def __post_init__(self) -> None:
         if not 0 <= self.share_bps <= MAX_KEEP_WARM_BPS:
@@ -39,7 +39,7 @@ def parse_share_bps(text: str | int, *, what: str) -> int:
     """Parses a share of any size into basis points. what: the setting's name, for the error."""
     found = _SHARE.fullmatch(str(text))
     if found is None:
-        raise InputError(f"{what}: {text!r} is no share: write 1% or basis points (100)")
+        raise InputError(f"{what}: {text!r} is not a share: write 1% or basis points (100)")
     number = Decimal(found["number"]) * (100 if found["percent"] else 1)
     if number != int(number):
         raise InputError(f"{what}: {text!r} is not in whole basis points (0.01 %)")
@@ -66,7 +66,7 @@ def draw_keep_warm(
     healthy: Callable[[str], bool],
     setting: KeepWarm,
 ) -> str | None:
-    """Draws the target that a request keeps warm. Raising the share only adds keys."""
+    """Draws the fallback that answers a request. A higher share keeps every drawn key."""
     if not targets or setting.side_effects or not setting.share_bps:
         return None
     width = BUCKETS // len(targets)

@@ -9,7 +9,7 @@ from harness.providers.target import DataClasses, is_at_least_as_strict
 
 
 class RequestKind(StrEnum):
-    """A subagent's request looks like any other: whoever sends it says so."""
+    """The router recognises each kind but SUBAGENT, which the client must declare."""
 
     SUBAGENT = "subagent"
     VISION = "vision"
@@ -20,8 +20,8 @@ class RequestKind(StrEnum):
 
 Overrides = Mapping[RequestKind, str]
 NO_OVERRIDES: Final[Overrides] = {}
-# Of what a request is seen to be, the first that has an override: from the rarest model to the
-# most common. A model that takes video takes pictures too, and not the other way round.
+# A request of several kinds takes the first one here that has an override. Fewer models take
+# the earlier kinds: a model that takes video also takes pictures, but not the reverse.
 KIND_PRECEDENCE: Final = (
     RequestKind.EMBEDDING,
     RequestKind.IMAGE,
@@ -33,7 +33,7 @@ KIND_PRECEDENCE: Final = (
 def choose_kind(
     overrides: Overrides, declared: RequestKind | None, kinds: Collection[RequestKind]
 ) -> RequestKind | None:
-    """Chooses the kind whose override answers. What a caller declares comes first."""
+    """Chooses the kind whose override answers. The caller's declaration takes precedence."""
     if declared is not None:
         return declared if declared in overrides else None
     found = (kind for kind in KIND_PRECEDENCE if kind in kinds and kind in overrides)
@@ -49,19 +49,19 @@ def format_overrides(overrides: Overrides) -> str:
 def override_errors(
     route: str, overrides: Overrides, carried: Mapping[str, str], classes: DataClasses
 ) -> Iterator[tuple[RequestKind, SwapgateError]]:
-    """Yields what is wrong with overrides, by kind. carried: each route's class of data."""
+    """Yields the errors of overrides, by kind. carried: route to its data class."""
     for kind, other in overrides.items():
         about = f"route {route!r}: the override for {kind.value}"
         if other == route:
             yield kind, InputError(f"{about} names the route itself: leave it out")
         elif other not in carried:
-            words = f"{about} names {other!r}, and there is no such route: create it first"
+            words = f"{about} names {other!r}, which does not exist: create that route first"
             yield kind, NotFound(words)
         elif not is_at_least_as_strict(classes, carried[other], than=carried[route]):
             own = f"carries {carried[other]} data" if carried[other] else "has no data class"
             words = (
-                f"{about} names {other!r}, which {own}, and {route!r} carries {carried[route]} "
-                f"data, which not all may see who may see that: give {other!r} a data class as "
-                "strict, or take the override away"
+                f"{about} names {other!r}, which {own}. {route!r} carries {carried[route]} "
+                f"data, and some providers that may serve {other!r} may not see it: give "
+                f"{other!r} a data class as strict, or remove the override"
             )
             yield kind, NotAllowed(words)

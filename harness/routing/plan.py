@@ -1,5 +1,7 @@
-"""The targets that may answer a request, in order, and why others may not. Pure. The first of
-these leaves one out: data class, stakes, a lacking key, a switch, capabilities, its breaker.
+"""A route plan: the targets that may answer a request, in order, and the excluded ones. Pure.
+
+The reason of an exclusion is the first that applies: data class, stakes, a missing key, a
+switch, capabilities, an open breaker.
 """
 
 import math
@@ -24,26 +26,25 @@ from harness.routing.table import Arm, Route, Stakes
 
 @dataclass(frozen=True, slots=True)
 class TargetAvailability:
-    retry_in_s: float = 0.0  # until the target may be asked, 0 for now
+    retry_in_s: float = 0.0  # until the router may call the target; 0 for now
     failed_at: float | None = None  # monotonic seconds
-    pause_s: float = 0.0  # what is left of the time that its provider asked for
+    pause_s: float = 0.0  # the rest of the pause that its provider requested
 
 
 AVAILABLE = TargetAvailability()
-# A last resort is not asked while its provider wants to be left alone for longer than this.
+# A target is not a last resort if its provider requested a longer pause.
 SHORT_PAUSE_S: Final = 30.0
 
 
 @dataclass(frozen=True)
 class PlanContext:
-    # capabilities, health: a target without an entry can do everything and is healthy.
+    # A target without an entry in capabilities and health has all capabilities and is healthy.
     capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
     health: Mapping[str, TargetAvailability] = field(default_factory=dict)
-    # Needed for switches alone.
-    targets: Mapping[str, Target] = field(default_factory=dict)
-    switches: Sequence[KillSwitch] = ()  # those in force
-    keyless: frozenset[str] = frozenset()  # those whose provider wants a key and has none
-    # Those whose provider may not see the route's class of data.
+    targets: Mapping[str, Target] = field(default_factory=dict)  # only switches need them
+    switches: Sequence[KillSwitch] = ()  # the switches in force
+    keyless: frozenset[str] = frozenset()  # targets whose provider requires a key and has none
+    # Targets whose provider may not see the route's data class.
     barred: frozenset[str] = frozenset()
     when_all_open: WhenAllOpen = WhenAllOpen.TRY
 
@@ -57,7 +58,7 @@ class ExclusionReason(StrEnum):
     OPEN = "open"
 
 
-# What an operator mends, whatever a request needs.
+# Only an operator can remove these reasons; they exclude a target from every request.
 OPERATOR_REASONS: Final = (ExclusionReason.DATA_CLASS, ExclusionReason.KEY)
 
 
@@ -65,17 +66,17 @@ OPERATOR_REASONS: Final = (ExclusionReason.DATA_CLASS, ExclusionReason.KEY)
 class Excluded:
     target: str
     because: ExclusionReason
-    reason: str  # in words, without the target's name
-    retry_in_s: float = 0.0  # above 0 for OPEN alone
+    reason: str  # for people, without the target's name
+    retry_in_s: float = 0.0  # above 0 only for OPEN
 
 
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
     incumbent: str
     guest: str | None  # see `preferred_target`
-    targets: tuple[str, ...]  # ids in order; empty when nobody may answer
+    targets: tuple[str, ...]  # ids in order; empty if no target may answer
     left_out: tuple[Excluded, ...]
-    # The one target's breaker is open, and it is tried all the same; it gets no ticket of that
+    # The router tries the only target although its breaker is open, without a ticket of the
     # breaker.
     last_resort: bool = False
     serialize_tools: bool = False  # see `must_serialize_tools`
@@ -84,7 +85,7 @@ class RoutePlan:
 
     @property
     def all_open(self) -> bool:
-        """Tells whether nobody is left and time alone would help: 503 with Retry-After."""
+        """Whether no target may answer and waiting helps: 503 with Retry-After."""
         return not self.targets and any(
             e.because is ExclusionReason.OPEN for e in self.left_out
         )
@@ -99,7 +100,7 @@ class RoutePlan:
 
     @property
     def retry_after_s(self) -> int | None:
-        """Counts the seconds until the earliest probe, at least 1; None unless `all_open`."""
+        """Seconds until the earliest probe, at least 1; None unless `all_open`."""
         waits = [
             excluded.retry_in_s
             for excluded in self.left_out
@@ -109,7 +110,7 @@ class RoutePlan:
 
     @property
     def guest_left_out(self) -> Excluded | None:
-        """An open breaker, a lacking key or ability is the guest's failure; no switch is."""
+        """The guest's exclusion: the guest's failure, unless a switch is the cause."""
         return next(
             (excluded for excluded in self.left_out if excluded.target == self.guest), None
         )
@@ -123,13 +124,13 @@ def target_availability(
 
 
 def preferred_target(route: Route, arm: Arm, warm: str | None = None) -> str | None:
-    """The target before the incumbent: the keep-warm target, or the arm's own."""
+    """The target to try before the incumbent: the keep-warm target, or the arm's target."""
     own = {Arm.CANARY: route.canary, Arm.HOLDBACK: route.holdback}.get(arm)
     return warm or (own.target if own is not None else None)
 
 
 def order_targets(route: Route, guest: str | None) -> tuple[str, ...]:
-    """While a promotion bakes, the old incumbent stands before the chain."""
+    """Orders the targets. During a bake, the previous incumbent precedes the fallbacks."""
     first = (guest,) if guest else ()
     before = (route.holdback.target,) if route.holdback else ()
     return tuple(dict.fromkeys((*first, route.incumbent, *before, *route.fallbacks)))
@@ -143,24 +144,24 @@ def plan_request(
     warm: str | None = None,
 ) -> RoutePlan:
     guest = preferred_target(route, arm, warm)
-    every = order_targets(route, guest)
+    ordered = order_targets(route, guest)
     beneath = _beneath_the_stakes(route, guest)
     out_anyway = beneath | around.keyless | around.barred
-    decided = _decided(route, [id_ for id_ in every if id_ not in out_anyway], around)
+    forced = _force_plan(route, [id_ for id_ in ordered if id_ not in out_anyway], around)
     targets: list[str] = []
     left_out: list[Excluded] = []
-    for target in every:
-        out = _kept_out(target, beneath, around) or _left_out(target, needs, around, decided)
+    for target in ordered:
+        out = _exclude_for_route(target, beneath, around) or _exclude_for_request(
+            target, needs, around, forced
+        )
         if out is None:
             targets.append(target)
         else:
             left_out.append(out)
     last = None if targets else _last_resort(left_out, around)
     if last is not None:
-        targets, left_out = (
-            [last],
-            [excluded for excluded in left_out if excluded.target != last],
-        )
+        targets = [last]
+        left_out = [excluded for excluded in left_out if excluded.target != last]
     has = tuple(around.capabilities.get(target, UNKNOWN_CAPABILITIES) for target in targets)
     return RoutePlan(
         incumbent=route.incumbent,
@@ -169,7 +170,7 @@ def plan_request(
         left_out=tuple(left_out),
         last_resort=last is not None,
         serialize_tools=must_serialize_tools(needs, has),
-        forced=decided,
+        forced=forced,
     )
 
 
@@ -186,14 +187,14 @@ def next_target(
     *,
     policy_fallback: bool = False,
 ) -> str | None:
-    """The target to ask next; None: the client gets what there is."""
+    """Returns the target to call next; None if the client gets the last failure."""
     last = failures[-1]
     later = plan.targets[plan.targets.index(last.target) + 1 :]
     if last.failure in CLIENT_FAILURES and last.target == plan.guest:
-        # Perhaps the guest alone rejects it: the incumbent is asked once.
+        # Only the guest may reject the request, so the router calls the incumbent once.
         return plan.incumbent if plan.incumbent in later else None
-    says = FAILURE_RULES[last.failure].next_target
-    if says is NextTarget.NO or (says is NextTarget.IF_ROUTE_SAYS and not policy_fallback):
+    rule = FAILURE_RULES[last.failure].next_target
+    if rule is NextTarget.NO or (rule is NextTarget.IF_ROUTE_SAYS and not policy_fallback):
         return None
     small = [
         capabilities.get(failure.target, UNKNOWN_CAPABILITIES)
@@ -221,7 +222,9 @@ def _beneath_the_stakes(route: Route, guest: str | None) -> frozenset[str]:
     return frozenset(route.fallbacks) - frozenset(route.settings.capable) - arms
 
 
-def _kept_out(target: str, beneath: frozenset[str], around: PlanContext) -> Excluded | None:
+def _exclude_for_route(
+    target: str, beneath: frozenset[str], around: PlanContext
+) -> Excluded | None:
     if target in around.barred:
         why = "its provider may not see this route's class of data"
         return Excluded(target, ExclusionReason.DATA_CLASS, why)
@@ -231,20 +234,20 @@ def _kept_out(target: str, beneath: frozenset[str], around: PlanContext) -> Excl
     return None
 
 
-def _decided(route: Route, allowed: Sequence[str], around: PlanContext) -> ForcedPlan | None:
+def _force_plan(route: Route, allowed: Sequence[str], around: PlanContext) -> ForcedPlan | None:
     if not around.switches:
         return None
     plan = [around.targets[name] for name in allowed]
     return decide_plan(around.switches, route.name, plan)
 
 
-def _left_out(
-    target: str, needs: Needs, around: PlanContext, decided: ForcedPlan | None
+def _exclude_for_request(
+    target: str, needs: Needs, around: PlanContext, forced: ForcedPlan | None
 ) -> Excluded | None:
     if target in around.keyless:
         return Excluded(target, ExclusionReason.KEY, "its provider has no key")
-    if decided is not None and target not in decided.kept:
-        return Excluded(target, ExclusionReason.SWITCH, decided.reason)
+    if forced is not None and target not in forced.kept:
+        return Excluded(target, ExclusionReason.SWITCH, forced.reason)
     lacks = missing_capabilities(needs, around.capabilities.get(target, UNKNOWN_CAPABILITIES))
     if lacks:
         return Excluded(target, ExclusionReason.CAPABILITY, f"lacks {', '.join(lacks)}")

@@ -1,7 +1,7 @@
-"""A proof is what one swap rests on, in a file: the rows as they were signed.
+"""A proof is a file with the signed rows of one swap.
 
-Somebody without the database and without a secret verifies it with the public keys
-(`signing.pub`). It has no texts of people or models: scores, digests, decisions alone.
+An auditor verifies it with the public keys (`signing.pub`), without the database or a secret.
+It has scores, digests and decisions, but no texts of people or models.
 """
 
 import json
@@ -24,14 +24,14 @@ StoredValues = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Proof:
-    installation: str  # which every signature covers
+    installation: str  # its id; every signature covers it
     proposal: str
     exported_at: str  # ISO 8601, UTC
-    # By table: the columns that the signature covers, as they are stored, and the signature.
+    # Table to its rows: the stored values of the signed columns, and the signature.
     rows: Mapping[str, Sequence[StoredValues]]
-    # By version of the route: its fallbacks as [target, evidence], which its signature covers.
+    # Version of the route to its fallbacks as [target, evidence]; its signature covers them.
     chains: Mapping[str, Sequence[Sequence[str]]]
-    signature: str = ""  # of the whole file
+    signature: str = ""  # covers the whole file
 
     @property
     def content(self) -> dict[str, object]:
@@ -63,13 +63,13 @@ class ProvenRows:
     proposal: Proposal
     verdict: Verdict
     runs: Mapping[str, EvalRun]
-    samples: Mapping[str, tuple[Sample, ...]]  # by run, in the run's order; without texts
-    by_worker: Mapping[str, int]  # by run: samples that an eval worker's key signed
+    samples: Mapping[str, tuple[Sample, ...]]  # run to its samples in order, without texts
+    by_worker: Mapping[str, int]  # run to the number of samples that an eval worker signed
     suites: Mapping[str, SuitePin]
     targets: Mapping[str, Target]
     approvals: tuple[Approval, ...]
     changes: tuple[SwapChange, ...]  # oldest first
-    signed_by: str  # the id of the key that signed the file
+    signed_by: str  # id of the key that signed the file
 
 
 def format_proof(proof: Proof) -> str:
@@ -78,26 +78,24 @@ def format_proof(proof: Proof) -> str:
 
 
 def parse_proof(text: str) -> Proof:
-    """Reads the file. Raises InputError, with the line, where it was changed."""
+    """Parses a proof. Raises InputError, with the line, if the file was changed."""
     try:
         whole = json.loads(text)
         if whole["format"] != FORMAT:
-            raise InputError(f"its format is {whole['format']!r}, and {FORMAT!r} is known here")
+            raise InputError(f"its format is {whole['format']!r}, not {FORMAT!r}")
         fields = ("installation", "proposal", "exported_at", "rows", "chains", "signature")
         proof = Proof(**{name: whole[name] for name in fields})
         written = format_proof(proof)
     except json.JSONDecodeError as error:
-        raise InputError(f"line {error.lineno}: this is no JSON: {error.msg}") from None
+        raise InputError(f"line {error.lineno}: this is not JSON: {error.msg}") from None
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"this is no proof that `swapgate proof export` wrote: {error}"
-        ) from None
+        raise InputError(f"`swapgate proof export` did not write this file: {error}") from None
     if written != text:
-        raise InputError(f"line {_first_difference(written, text)}: this was changed")
+        raise InputError(f"line {_first_difference(written, text)} was changed")
     return proof
 
 
 def _first_difference(written: str, text: str) -> int:
     pairs = zip(written.splitlines(), text.splitlines(), strict=False)
-    unlike = (number for number, (one, other) in enumerate(pairs, 1) if one != other)
+    unlike = (number for number, (ours, theirs) in enumerate(pairs, 1) if ours != theirs)
     return next(unlike, min(written.count("\n"), text.count("\n")) + 1)

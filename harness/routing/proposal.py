@@ -1,9 +1,9 @@
 """A proposal asks to make a candidate the incumbent of a route; this is its state machine. The
 rules are the table TRANSITIONS; docs/explanation/architecture.md draws its diagram from it.
 
-A candidate's run is named after the registration that it measures. Every answer is signed
-together with its run's id, and the id holds a hash of the registered plans. So the answers show
-that the plans, with margin and alpha, were fixed before the first of them.
+The id of a candidate's run contains a hash of the registered plans, and the signature of each
+answer covers that id. So the answers prove that the plans, with margin and alpha, were fixed
+before the first answer.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ class ProposalEvent(StrEnum):
     APPROVED = "approved"
     REFUSED = "refused"
     EXPIRED = "expired"
-    NOT_CHOSEN = "not_chosen"  # passed, and another candidate of its selection was better
+    NOT_CHOSEN = "not_chosen"  # passed, but another candidate of its selection was better
     STALE = "stale"
     HEALTHY = "healthy"
     HARM = "harm"
@@ -54,12 +54,12 @@ class ProposalEvent(StrEnum):
 
 
 class ApprovalKind(StrEnum):
-    CANARY = "canary"  # its canary may open, where the policy asks a person
-    PROMOTION = "promotion"  # it becomes the incumbent before its last step has shown enough
+    CANARY = "canary"  # its canary may open, if the policy requires approval
+    PROMOTION = "promotion"  # it becomes the incumbent before its last step has enough evidence
 
 
 _P, _E = ProposalPhase, ProposalEvent
-# By phase and the phase after it: the events that lead there.
+# Phase, next phase, and the events that lead from one to the other.
 _NEXT: Final[Mapping[ProposalPhase, Mapping[ProposalPhase, tuple[ProposalEvent, ...]]]] = {
     _P.PROPOSED: {
         _P.EVALUATING: (_E.START,),
@@ -102,13 +102,13 @@ TRANSITIONS: Final[Mapping[tuple[ProposalPhase, ProposalEvent], ProposalPhase]] 
     for event in events
 }
 
-# A proposal in one of them has the route for itself, its rivals of a selection included.
+# While a proposal is in one of these phases, its route takes no other candidate.
 PAST_GATE_PHASES: Final = frozenset({ProposalPhase.AWAITING_APPROVAL, ProposalPhase.CANARY})
 
-# Who approved a proposal that its policy lets in without a person, and that a freeze holds.
+# The approver of a proposal that needs no person, if a freeze holds it.
 POLICY_APPROVER: Final = "the policy"
 
-# How the reason begins with which a person rejected a proposal.
+# Prefix of the reason with which a person rejected a proposal.
 REFUSED_BY: Final = "refused by "
 
 OPEN_PHASES: Final = frozenset(
@@ -127,9 +127,9 @@ def next_phase(phase: ProposalPhase, event: ProposalEvent) -> ProposalPhase:
         return TRANSITIONS[phase, event]
     except KeyError:
         raise IllegalTransition(
-            f"the proposal is {phase.value.replace('_', ' ')}, which does not change by "
-            f"{event.value.replace('_', ' ')}: read it again; "
-            "`swapgate proposal list` says where each one stands"
+            f"the proposal is {phase.value.replace('_', ' ')}, and the event "
+            f"{event.value.replace('_', ' ')} does not apply to that: read the proposal again; "
+            "`swapgate proposal list` shows the phase of each proposal"
         ) from None
 
 
@@ -147,14 +147,14 @@ class Approval:
     proposal: str
     verdict: str | None
     kind: ApprovalKind
-    principal: str  # who that is, whatever he is called
-    name: str  # how he is called
+    principal: str  # the person's stable id
+    name: str  # the person's name at that time
     at: datetime
     key: str | None = None  # the management key's id, None for the local operator
     reason: str = ""
-    # What of the rules he saw widened.
+    # The widened rules that the person saw.
     widened: Mapping[str, object] = field(default_factory=dict)
-    change_reference: str = ""  # the change request that he approved it under
+    change_reference: str = ""  # the change request for the approval
 
 
 @dataclass(frozen=True)
@@ -180,41 +180,40 @@ class Proposal:
     approved_verdict: str | None = None
     closed_because: str = ""
     version: int = 1  # rises with every stored change (optimistic locking)
-    # Where it asks for less than the route's policy does, or with suites that nobody accepted
-    # for the route: field to what the route has and what is proposed. Registered, as the plans
-    # are.
+    # Rules below the route's policy, and suites not accepted for the route: field to the
+    # route's value and the proposed value. Registered together with the plans.
     widened: Mapping[str, Any] = field(default_factory=dict)
-    proposer_principal: str = ""  # who the proposer is, whatever he is called
+    proposer_principal: str = ""  # the proposer's stable id
     proposer_key: str | None = None  # the management key's id, None for the local operator
-    # The candidates that were proposed together have it in common; empty for one alone.
+    # Id that candidates proposed together share; empty for a single candidate.
     selection: str = ""
-    place: int = 0  # in the order in which they were named, from 0
-    # The change request that it is made under, named by the proposer or the approver.
+    place: int = 0  # its place in the selection, from 0
+    # The change request for the swap, named by the proposer or the approver.
     change_reference: str = ""
-    # What follows its verdict, where the route's schedule made it; None for a person's.
+    # The step after its verdict, if the route's schedule made it; None for a person's proposal.
     on_better: OnBetter | None = None
-    # A cost beyond the policy's guardrail that an approver accepted; None for none.
+    # A cost above the policy's guardrail that an approver accepted.
     accepted_cost: CostAcceptance | None = None
 
     @property
     def waits_for_rivals(self) -> bool:
-        """Tells whether it passed, while the gate may not have decided on all of its selection.
+        """Whether it passed, and the gate may not have decided on its whole selection.
 
-        An attempt that measured nothing leaves a verdict too, until it is measured again.
+        A verdict of InfraError also stays until the next attempt; retry_at marks it.
         """
         waits = self.phase is ProposalPhase.EVALUATING and self.retry_at is None
         return bool(self.selection) and waits and self.verdict is not None
 
     @property
     def needs_approval(self) -> bool:
-        """Tells whether a person lets the proposal into its canary, whatever its verdict."""
+        """Whether a person must approve its canary, whatever its verdict."""
         by_schedule = self.on_better is OnBetter.PROPOSE
         by_policy = self.policy.promotion is PromotionMode.APPROVED
         return bool(self.widened) or by_schedule or by_policy
 
     @property
     def yields(self) -> bool:
-        """Tells whether it ends when a person proposes: a schedule made it, not decided yet."""
+        """Whether it ends when a person proposes: a schedule made it, and it has no verdict."""
         measured = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
         return self.on_better is not None and self.phase in measured
 
@@ -224,7 +223,7 @@ class Proposal:
 
     @property
     def self_approval(self) -> bool:
-        """Tells whether the proposer may approve the proposal: never for rules of his own."""
+        """Whether the proposer may approve it: never if the proposer widened a rule."""
         return self.policy.self_approval and not self.widened
 
     @property
@@ -233,19 +232,19 @@ class Proposal:
 
     @property
     def end(self) -> CanaryEnd | None:
-        """Tells how its canary or its promotion came to nothing; None where it did not."""
+        """How its canary or promotion was undone; None if it was not."""
         ended = self.phase is ProposalPhase.ROLLED_BACK
         return find_end(self.closed_because) if ended else None
 
     @property
     def closed(self) -> bool:
-        """Tells whether it ended before its canary, and no person rejected it."""
+        """Whether it ended before its canary without a person's rejection."""
         refused = self.closed_because.startswith(REFUSED_BY)
         return self.phase is ProposalPhase.REJECTED and not refused
 
     @property
     def phase_text(self) -> str:
-        """Says the phase in words: `rejected` and `rolled back` only of an act that was one."""
+        """The phase for people: `rejected` and `rolled back` appear only for such an act."""
         if self.closed:
             return "closed"
         if self.phase is ProposalPhase.AWAITING_APPROVAL and self.approver is not None:
@@ -254,7 +253,7 @@ class Proposal:
 
     @property
     def predicate(self) -> str:
-        """Says the phase after the proposal's id: `is in its canary`, `was aborted`."""
+        """The phase as a predicate: `is in its canary`, `was aborted`."""
         if self.end is not None:
             return self.end.predicate
         inside = "in its " if self.phase is ProposalPhase.CANARY else ""
@@ -267,7 +266,7 @@ class Proposal:
     def retry_due(self, now: datetime) -> bool:
         """Whether the pause after InfraError is over.
 
-        A pause longer than any that is given was set by a clock that was set back since.
+        If the rest is longer than a whole pause, the clock was set back: then it is over.
         """
         if self.retry_at is None:
             return False
@@ -290,28 +289,29 @@ HASH_CHARACTERS: Final = 32  # 128 bits
 
 
 def name_candidate_run(proposal: Proposal, nonce: str) -> str:
-    """Names a run of the proposal's candidate. nonce: tells one attempt from another."""
+    """Names a run of the proposal's candidate. nonce: differs for each attempt."""
     registered = digest([nonce, proposal.id, [plan.as_json() for plan in proposal.plans]])
     return f"{PREFIX}{nonce}{registered[:HASH_CHARACTERS]}"
 
 
 def was_registered_before(proposal: Proposal, run: str) -> bool:
-    """Tells whether the run's id holds the hash of the plans that the proposal has now."""
+    """Whether the run's id contains the hash of the proposal's current plans."""
     nonce = run.removeprefix(PREFIX)[:-HASH_CHARACTERS]
     return name_candidate_run(proposal, nonce) == run
 
 
 @dataclass(frozen=True)
 class ProposalView(Proposal):
-    # Whether its candidate, once promoted, serves the route now; None in any other phase, and
-    # where the route is not as it was signed.
+    # Whether its promoted candidate serves the route now; None in other phases, and if the
+    # route's signature is invalid.
     serves: bool | None = None
-    # For which provider its evals wait, why, and when it is asked again; empty where they run.
+    # The provider that its evals wait for, the reason and the time of the next call; empty if
+    # they run.
     waits: str = ""
 
     @property
     def phase_text(self) -> str:
-        """Says the phase in words, and of a promoted candidate that it does not serve now."""
+        """The phase for people; it shows if a promoted candidate no longer serves."""
         words = super().phase_text
         return f"{words}, does not serve now" if self.serves is False else words
 
@@ -319,7 +319,7 @@ class ProposalView(Proposal):
     def from_proposal(
         cls, proposal: Proposal, find_route: Callable[[str], Route | None], waits: str = ""
     ) -> "ProposalView":
-        """Shows a proposal. find_route: of now; asked only where the proposal is promoted."""
+        """Builds the view. find_route is called only if the proposal is promoted."""
         promoted = proposal.phase is ProposalPhase.PROMOTED
         route = find_route(proposal.route) if promoted else None
         stored = {field.name: getattr(proposal, field.name) for field in fields(Proposal)}

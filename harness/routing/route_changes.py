@@ -27,38 +27,38 @@ def spell_route_name(model: str) -> str:
 
 
 def check_route_name(name: str) -> None:
-    """Checks a name. Raises InputError where clients cannot send it, or for a literal."""
+    """Raises InputError for a name that clients cannot send, or that is a literal's."""
     if name.startswith(LITERAL_MARK):
         raise InputError(
-            f"{name!r} is no route name: what begins with {LITERAL_MARK!r} is a model that an "
-            "agent was granted"
+            f"{name!r} is not a route name: names that begin with {LITERAL_MARK!r} are for "
+            "models that agents were granted"
         )
     if not name or _NOT_IN_NAMES.search(name):
-        raise InputError(f"{name!r} is no route name: no spaces, '/', '?' or '#'")
+        raise InputError(f"{name!r} is not a route name: no spaces, '/', '?' or '#'")
 
 
 def check_chain(
     route: str, incumbent: str, fallbacks: Sequence[str], capable: Sequence[str]
 ) -> None:
-    """Checks a chain. Raises InputError for a double, or a capable target outside it."""
+    """Raises InputError for a target named twice, or a capable target outside the chain."""
     whole = (incumbent, *fallbacks)
     if len(set(whole)) < len(whole):
         raise InputError(f"route {route!r} names a target twice: {', '.join(whole)}")
     stray = set(capable) - set(fallbacks)
     if stray:
         raise InputError(
-            f"route {route!r}: only fallbacks are marked capable, and these are none: "
+            f"route {route!r}: only fallbacks can be capable, and these are not fallbacks: "
             f"{', '.join(sorted(stray))}"
         )
 
 
 def check_chain_proof(route: str, target: str, proof: ChainProof | None) -> None:
-    """Checks that the proof is for this target on this route; else raises ProofRefused."""
+    """Raises ProofRefused if the proof is for another target or route."""
     match proof:
         case None:
             raise ProofRefused(
-                f"route {route!r}: {target} is new in the chain and has no proof: "
-                "a passed verdict of this route, or a waiver"
+                f"route {route!r}: {target} is new in the chain and has no proof; it needs "
+                "a passed verdict for this route, or a waiver"
             )
         case Passed():
             fits = (proof.route, proof.candidate) == (route, target)
@@ -70,13 +70,13 @@ def check_chain_proof(route: str, target: str, proof: ChainProof | None) -> None
             assert_never(proof)
     if not fits:
         raise ProofRefused(
-            f"route {route!r}: the proof brought for {target} is another target's or route's"
+            f"route {route!r}: the proof given for {target} is for another target or route"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class CreateRoute:
-    """The first version: its targets become the route's baseline."""
+    """Creates version 1: its targets are the route's baseline."""
 
     route: str
     incumbent: str
@@ -107,13 +107,13 @@ class RaiseWeight:
 class PromoteCanary:
     route: str
     proof: Passed
-    # The incumbent that goes keeps this share for the bake; 0 for no bake.
+    # Share of the previous incumbent during the bake; 0 for no bake.
     holdback_bps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EndBake:
-    """The incumbent before the promotion loses its last share. Needs no proof."""
+    """Takes the last share from the previous incumbent. Needs no proof."""
 
     route: str
     rollout: str
@@ -121,7 +121,7 @@ class EndBake:
 
 @dataclass(frozen=True, slots=True)
 class AbortCanary:
-    """Takes the canary away. Needs no proof: going back is always allowed."""
+    """Removes the canary. Needs no proof: going back is always allowed."""
 
     route: str
     rollout: str
@@ -129,7 +129,7 @@ class AbortCanary:
 
 @dataclass(frozen=True, slots=True)
 class RestoreIncumbent:
-    """Brings a former incumbent of this route back; the store knows which those are."""
+    """Restores a former incumbent of this route; the store checks that it was one."""
 
     route: str
     incumbent: str
@@ -137,7 +137,7 @@ class RestoreIncumbent:
 
 @dataclass(frozen=True, slots=True)
 class ServeByWaiver:
-    """Makes a target the incumbent that has no proof but the waiver of a break-glass."""
+    """Makes a target the incumbent whose only proof is the waiver of a break-glass."""
 
     route: str
     waiver: Waiver
@@ -154,9 +154,8 @@ class ChangeSettings:
 class SetChain:
     route: str
     fallbacks: tuple[str, ...]
-    capable: tuple[str, ...] = ()  # of `fallbacks`, those good enough for high stakes
-    # By target id, for those that the version before does not have; for another it replaces the
-    # evidence.
+    capable: tuple[str, ...] = ()  # fallbacks that are good enough for high stakes
+    # Target id to its proof. New targets need one; for the rest it replaces the evidence.
     proofs: Mapping[str, ChainProof] = field(default_factory=dict)
 
 
@@ -180,10 +179,10 @@ CHANGE_KINDS: Mapping[type, str] = {
     PromoteCanary: "promotion",
     AbortCanary: "abort",
     RestoreIncumbent: "restore",
-    # To the database: another incumbent without a verdict, and neither canary nor bake.
+    # For the database: an incumbent without a verdict, and no canary or bake.
     ServeByWaiver: "restore",
     ChangeSettings: "settings",
-    # To the database: incumbent and canary stay as they are.
+    # For the database: incumbent and canary do not change.
     SetChain: "settings",
     EndBake: "settings",
 }
@@ -203,8 +202,8 @@ def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C9
             canary = _canary_of(route, change.rollout)
             if not canary.weight_bps < change.weight_bps <= BUCKETS:
                 raise IllegalTransition(
-                    f"route {route.name!r}: a weight only rises, "
-                    f"and {change.weight_bps} does not after {canary.weight_bps} bps"
+                    f"route {route.name!r}: a canary's weight can only rise above its present "
+                    f"{canary.weight_bps} bps, not change to {change.weight_bps}"
                 )
             raised = replace(canary, weight_bps=change.weight_bps, handover=change.handover)
             return replace(after, canary=raised)
@@ -279,12 +278,12 @@ def _start_canary(after: Route, change: StartCanary) -> Route:
     if after.holdback is not None:
         raise IllegalTransition(
             f"route {after.name!r} still bakes its last promotion: "
-            f"`swapgate canary finish {after.name}` ends that"
+            f"`swapgate canary finish {after.name}` ends the bake"
         )
     if after.break_glass is not None:
         raise IllegalTransition(
-            f"route {after.name!r} is served without proof (break-glass {after.break_glass}): "
-            "no canary opens before that has ended"
+            f"break-glass {after.break_glass} serves route {after.name!r} without proof: end "
+            "it before you open a canary"
         )
     if not 0 < change.weight_bps <= BUCKETS:
         raise IllegalTransition(

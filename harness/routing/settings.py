@@ -12,9 +12,7 @@ from harness.routing.table import RouteSettings
 
 
 def http_url(host: str, port: int) -> str:
-    """Where a server is reached from its own machine: one that listens on every address, on
-    loopback.
-    """
+    """The URL of a server on its own machine; loopback if it listens on every address."""
     near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound
     return f"http://[{near}]:{port}" if ":" in near else f"http://{near}:{port}"
 
@@ -22,13 +20,13 @@ def http_url(host: str, port: int) -> str:
 @dataclass(frozen=True, slots=True)
 class TurnBounds:
     max_steps: int = 12  # calls of the model
-    max_tokens: int = 1_000_000  # of all calls, input and output together
-    max_usd: float = 5.0  # of all calls; those without a known price count nothing
-    timeout_s: float = 300.0  # its tools included
+    max_tokens: int = 1_000_000  # input and output tokens of all calls
+    max_usd: float = 5.0  # cost of all calls; a call without a known price counts 0
+    timeout_s: float = 300.0  # for the whole turn, its tools included
 
 
 class AnsweredModel(StrEnum):
-    """What an answer's `model` says."""
+    """The content of an answer's `model`."""
 
     ROUTE = "route"
     PROVIDER = "provider"
@@ -36,16 +34,16 @@ class AnsweredModel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TracingSettings:
-    """Says where traces go (OpenTelemetry), and whether they hold content."""
+    """Where traces go (OpenTelemetry), and whether they contain prompts and answers."""
 
-    # Of an OTLP/HTTP collector, such as `http://host:4318`; empty: as OTEL_EXPORTER_OTLP_* say.
+    # An OTLP/HTTP collector, such as `http://host:4318`; empty: OTEL_EXPORTER_OTLP_* decide.
     otlp_endpoint: str = ""
     content: bool = False  # record prompts and answers as well
 
 
 @dataclass(frozen=True, slots=True)
 class CorsSettings:
-    """Says which pages may call the router from a browser."""
+    """The pages that may call the router from a browser."""
 
     # Origins such as https://chat.example.com; `*` for every page. Empty: no page may.
     origins: tuple[str, ...] = ()
@@ -53,70 +51,68 @@ class CorsSettings:
 
 @dataclass(frozen=True, slots=True)
 class RouterSettings:
-    """Holds the settings of the data plane. Timeouts are in seconds; see
-    docs/reference/router.md for what each one bounds.
-    """
+    """Settings of the router. docs/reference/router.md explains the time limits."""
 
     host: str = "127.0.0.1"  # address that it listens on
     port: int = 8080  # port that it listens on
-    workers: int = 1  # processes that serve; limits and breakers are each worker's own
-    drain_s: float = 30.0  # how long requests may go on once their worker is to end
-    # How long after SIGTERM new connections are served while `/readyz` says no.
+    workers: int = 1  # processes that serve; each worker has its own limits and breakers
+    drain_s: float = 30.0  # time for running requests when their worker shuts down
+    # Time after SIGTERM in which it serves new connections while `/readyz` fails.
     shutdown_delay_s: float = 0.0
-    first_token_timeout_s: float = 10.0  # of a stream, to its first output
-    # Of a plain answer, to its first byte; null: measured for each target.
+    first_token_timeout_s: float = 10.0  # for a stream's first output
+    # For a plain answer's first byte; null: measured for each target.
     first_byte_timeout_s: float | None = None
-    between_chunks_timeout_s: float = 30.0  # of a stream, from one output to the next
+    between_chunks_timeout_s: float = 30.0  # between two outputs of a stream
     total_timeout_s: float = 120.0  # for the whole request, failovers included
-    # How long a stream may be silent before a comment goes to the client, 0 for never.
+    # Time without output after which a stream sends a comment to the client; 0 for never.
     heartbeat_s: float = 15.0
-    response_model: AnsweredModel = AnsweredModel.ROUTE  # name that `model` in an answer has
+    response_model: AnsweredModel = AnsweredModel.ROUTE  # the name in an answer's `model`
     connect_timeout_s: float = 5.0  # to reach a provider
     max_body_bytes: int = 32 * 1024 * 1024  # size of a client's request, at most
     max_response_bytes: int = 64 * 1024 * 1024  # size of a provider's answer, at most
     max_concurrent: int = 512  # requests of one worker at a time; more get 503
     upstream_connections: int = 256  # per worker and provider, at most
-    # Part of each key's rate that this machine grants: 1/N where traffic goes to N machines.
+    # Part of each key's rate that this machine grants: 1/N if traffic goes to N machines.
     rate_share: float = 1.0
     flush_interval_s: float = 1.0  # how often observations go to the database
     queue_size: int = 50_000  # observations that wait in memory, at most
-    # Checks a target after so long without an answer to a client; 0 for no checks.
+    # Checks a target after this long without an answer to a client; 0 for no checks.
     health_check_interval_s: float = 60.0
     breaker: BreakerPolicy = DEFAULT_BREAKER  # of every target
     retry: RetryPolicy = DEFAULT_RETRY  # of one request
     tracing: TracingSettings = TracingSettings()  # OpenTelemetry
-    # Host names, addresses or networks that providers may have though they are closed.
+    # Private host names, addresses or networks that providers may have.
     allow_addresses: tuple[str, ...] = ()
-    # Addresses or networks whose `X-Forwarded-For` is believed.
+    # Addresses or networks whose `X-Forwarded-For` the router trusts.
     trusted_proxies: tuple[str, ...] = ()
-    # Further names for `model`: a text or a pattern such as `claude-haiku-*`, and its route.
+    # Further names for `model`: a name or a pattern such as `claude-haiku-*`, and its route.
     aliases: dict[str, str] = field(default_factory=dict)
     cors: CorsSettings = CorsSettings()  # for clients in browsers
 
 
 @dataclass(frozen=True, slots=True)
 class SpawnLimits:
-    """What the sub-tasks of one session may be."""
+    """Limits of a session's sub-tasks."""
 
-    max_tasks: int = 8  # of one call
-    max_usd: float = 1.0  # of all sub-tasks of one call
+    max_tasks: int = 8  # sub-tasks of one call
+    max_usd: float = 1.0  # cost of all sub-tasks of one call
 
 
 @dataclass(frozen=True, slots=True)
 class ToolServer:
     """An MCP server over streamable HTTP, whose tools agents may use."""
 
-    url: str  # where it answers, such as https://tools.example/mcp
+    url: str  # its address, such as https://tools.example/mcp
     # Headers, each with the name of the environment variable that holds its value.
     header_envs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class AutoFloor:
-    """What a target must reach before `auto` may choose it for a route."""
+    """The score that a target needs before `auto` may choose it for a route."""
 
-    floor: float  # of the lower 95 % bound of its score
-    suite: str  # whose score
+    floor: float  # least value of the lower 95 % bound of its score
+    suite: str  # the suite of that score
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,39 +122,37 @@ class AgentSettings:
     enabled: bool = True  # `swapgate serve all` starts it
     host: str = "127.0.0.1"  # address that it listens on
     port: int = 8085  # port that it listens on
-    # Where the router passes `/agents` to: null for this host and port while `enabled`, empty
-    # for nowhere.
+    # Address that the router passes `/agents` to. null: this host and port if `enabled`;
+    # empty: the router passes it nowhere.
     url: str | None = None
-    router_url: str = ""  # where models are called; empty for the router of this file
-    # Where the control plane signs consents; empty for the control plane of this file.
+    router_url: str = ""  # router that calls the models; empty for the router of this file
+    # Control plane that signs grants; empty for the control plane of this file.
     control_url: str = ""
-    # Where people open approval links; empty for the router of this file.
+    # Address of approval links; empty for the router of this file.
     public_url: str = ""
-    # A request of this machine needs no key; only where nothing listens beyond loopback.
+    # Requests from this machine need no key; allowed only if every server listens on loopback.
     open_on_loopback: bool = False
     switch_timeout_s: float = 3_600.0  # how long a switch waits for a person
     switch_days: float = 1.0  # how long an approved literal model may be used
-    literal_days: float = 90.0  # how long one that an agent was created or changed with may be
-    max_literals: int = 100  # literal models that may be granted at one time
-    keep_days: float = 30.0  # how long a session is kept after its last message
-    max_message_bytes: int = 8 * 1024 * 1024  # of one request, its JSON included
-    limits: TurnBounds = field(default_factory=TurnBounds)  # of each turn
-    spawn: SpawnLimits = SpawnLimits()  # of the sub-tasks that agents spawn
+    literal_days: float = 90.0  # how long an agent's own literal model may be used
+    max_literals: int = 100  # literal models granted at one time, at most
+    keep_days: float = 30.0  # how long Swapgate keeps a session after its last message
+    max_message_bytes: int = 8 * 1024 * 1024  # size of one request's JSON
+    limits: TurnBounds = field(default_factory=TurnBounds)  # for each turn
+    spawn: SpawnLimits = SpawnLimits()  # for the sub-tasks that agents spawn
     # By name; agents use no other servers.
     tool_servers: Mapping[str, ToolServer] = field(default_factory=dict, hash=False)
-    # What `auto` may choose, by route; it keeps the incumbent of a route that has no floor.
+    # Floor of each route for `auto`; without a floor, `auto` keeps the route's incumbent.
     floors: Mapping[str, AutoFloor] = field(default_factory=dict, hash=False)
 
     @property
     def auto_route(self) -> str:
-        """What a plain `auto` chooses for: the one route with a floor; empty where several, or
-        none, have one.
-        """
+        """The route of a plain `auto`: the only route that has a floor; else empty."""
         return next(iter(self.floors)) if len(self.floors) == 1 else ""
 
     @property
     def pass_through_url(self) -> str:
-        """Where the router passes `/agents` through to; empty for nowhere."""
+        """Address that the router passes `/agents` to; empty for none."""
         if self.url is not None:
             return self.url
         if not (self.enabled and self.port):
@@ -179,15 +173,13 @@ class AgentSettings:
 
     @property
     def longest_silence_s(self) -> float:
-        """How long a request may go without a byte of its answer: a turn, or a person's
-        decision.
-        """
+        """Longest time without a byte of the answer: a turn's, or a person's decision's."""
         return max(self.limits.timeout_s, self.switch_timeout_s)
 
 
 @dataclass(frozen=True)
 class RouteSeed:
-    """A route that is created when the database has none of that name."""
+    """A route of the file, created if the database has no route of that name."""
 
     name: str
     incumbent: Target

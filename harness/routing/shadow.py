@@ -1,9 +1,9 @@
-"""A shadow sends a share of a route's requests to a candidate as well, and discards its answers
-(F8). Pure. It needs no verdict; its provider must be cleared for the route's data class (D8),
-and it has limits and a budget of its own.
+"""A shadow copies a share of a route's requests to a candidate, whose answers users never get
+(F8). Pure. It needs no verdict, but its provider must be allowed to see the route's data class
+(D8). It has its own limits and budget.
 
-A shadow pair compares the incumbent's and the candidate's answer to one request, without a
-model: form, latency, tokens and cost. Only counts and sums go out.
+A shadow pair compares the answers of incumbent and candidate to one request: form, latency,
+tokens and cost. It needs no model, and yields only counts and sums.
 """
 
 import json
@@ -29,15 +29,15 @@ COST_USD: Final = "candidate.cost_usd"
 
 @dataclass(frozen=True, slots=True)
 class ShadowLimits:
-    share_bps: int = 100  # of the sticky keys, 1 to 10 000
-    at_once: int = 4  # of one worker. Days are UTC
-    requests_per_day: int = 1000
+    share_bps: int = 100  # share of the sticky keys, 1 to 10 000
+    at_once: int = 4  # concurrent requests of one worker
+    requests_per_day: int = 1000  # days are UTC
     usd_per_day: float | None = 1.0  # None for no limit in money
 
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A shadow of a route; `routing.table.find_shadow_end` says which changes end it."""
+    """A shadow of a route; `find_shadow_end` decides which changes end it."""
 
     id: str
     route: str
@@ -45,7 +45,7 @@ class Shadow:
     candidate: Target
     data_class: str
     limits: ShadowLimits
-    proposal: str | None  # the one that it was started for, None for an approver's act
+    proposal: str | None  # the proposal that started it; None if an approver started it
     reason: str
     started_by: str
     started_at: datetime
@@ -57,14 +57,14 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True)
 class ShadowTally:
-    """Holds what a worker added up of a shadow on one day (UTC): numbers, never content."""
+    """A worker's counts and sums of a shadow on one day (UTC), never content."""
 
     shadow: str
     day: date
     worker: str
-    # Requests mirrored and left out, by why, and pairs by check (`compare_pair`).
+    # Mirrored requests, omitted requests by reason, and pairs by check (`compare_pair`).
     counts: Mapping[str, int] = field(default_factory=dict)
-    # Of the pairs, by side and measure, and the candidate's whole cost.
+    # Sums over the pairs, by side and measure, and the candidate's whole cost.
     sums: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -76,9 +76,9 @@ class ShadowUsage:
 
 def check_shadow_limits(limits: ShadowLimits) -> None:
     if not 1 <= limits.share_bps <= MAX_SHARE_BPS:
-        raise InputError("a shadow mirrors more than nothing, and 100 % at the most")
+        raise InputError(f"a shadow mirrors 1 to {MAX_SHARE_BPS} bps, not {limits.share_bps}")
     if not 1 <= limits.at_once <= MAX_AT_ONCE:
-        raise InputError(f"a shadow asks 1 to {MAX_AT_ONCE} at once, not {limits.at_once}")
+        raise InputError(f"a shadow calls 1 to {MAX_AT_ONCE} at once, not {limits.at_once}")
     if not 1 <= limits.requests_per_day <= MAX_PER_DAY:
         raise InputError(f"a shadow mirrors 1 to {MAX_PER_DAY} requests a day")
     usd = limits.usd_per_day
@@ -87,7 +87,7 @@ def check_shadow_limits(limits: ShadowLimits) -> None:
 
 
 def within_budget(limits: ShadowLimits, used: ShadowUsage, *, priced: bool) -> bool:
-    """Whether one more may be asked. An unknown cost keeps within no budget in money."""
+    """Whether one more request fits. A candidate without a price fits no budget in money."""
     if used.requests >= limits.requests_per_day:
         return False
     most = limits.usd_per_day
@@ -102,13 +102,13 @@ def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
     )
 
 
-def add_tallies(one: ShadowTally, more: ShadowTally) -> ShadowTally:
-    counts = Counter(one.counts)
+def add_tallies(tally: ShadowTally, more: ShadowTally) -> ShadowTally:
+    counts = Counter(tally.counts)
     counts.update(more.counts)
-    sums = dict(one.sums)
+    sums = dict(tally.sums)
     for name, value in more.sums.items():
         sums[name] = sums.get(name, 0.0) + value
-    return ShadowTally(one.shadow, one.day, one.worker, dict(counts), sums)
+    return ShadowTally(tally.shadow, tally.day, tally.worker, dict(counts), sums)
 
 
 PAIRS: Final = "pairs"
@@ -119,7 +119,7 @@ REDACTED_REFUSAL: Final = "[refusal left out]"
 
 
 class ShadowCheck(StrEnum):
-    """What an answer holds or does not. SCHEMA: it is valid as `domain.json_schema` judges."""
+    """A property of an answer. SCHEMA: `matches_schema` finds it valid."""
 
     ANSWERED = "answered"
     JSON = "json"
@@ -138,9 +138,9 @@ class CheckSides(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PairSide:
-    # The request and this side's answer to it; None where it gave none.
+    # The request and this side's answer; None without an answer.
     content: Mapping[str, Any] | None
-    ms: float  # to the whole answer, of a stream to its first output
+    ms: float  # time to the whole answer; for a stream, to its first output
     output_tokens: int
     cost_usd: float
 
@@ -148,7 +148,7 @@ class PairSide:
 def compare_pair(
     incumbent: PairSide, candidate: PairSide
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """Counts and sums. Raises ValueError, TypeError, KeyError or AttributeError."""
+    """Returns counts and sums. Raises ValueError, TypeError, KeyError or AttributeError."""
     ours, theirs = _checks(incumbent.content), _checks(candidate.content)
     counts = {
         f"{check.value}.{_both(ours[check], theirs[check]).value}": 1
@@ -167,7 +167,7 @@ def compare_pair(
 
 
 def unit_counts(counts: Mapping[str, int]) -> dict[str, int]:
-    """The checks of a caller's first pair, by the names that callers are counted under."""
+    """Renames the checks of a caller's first pair, so that callers are counted apart."""
     names = {f"{check.value}.{both.value}" for check in ShadowCheck for both in CheckSides}
     return {f"{UNIT}.{name}": n for name, n in counts.items() if name in names}
 
@@ -183,9 +183,9 @@ def _checks(content: Mapping[str, Any] | None) -> dict[ShadowCheck, bool]:
         return {ShadowCheck.ANSWERED: False}
     answer = content["answer"]
     ended = answer.get("finish_reason")
-    said = answer.get("content")
+    text = answer.get("content")
     refused = (
-        ended in REFUSAL_REASONS or bool(answer.get("refusal")) or said == REDACTED_REFUSAL
+        ended in REFUSAL_REASONS or bool(answer.get("refusal")) or text == REDACTED_REFUSAL
     )
     found = {
         ShadowCheck.ANSWERED: True,
@@ -206,7 +206,7 @@ def _checks(content: Mapping[str, Any] | None) -> dict[ShadowCheck, bool]:
 
 
 def _valid(call: Mapping[str, Any], tools: list[Mapping[str, Any]]) -> bool:
-    """Whether it names a tool that was offered, with arguments of the tool's form."""
+    """Whether the call names an offered tool, with arguments that match its schema."""
     function = call.get("function") or {}
     offered = {
         tool["function"]["name"]: tool["function"] for tool in tools if "function" in tool
@@ -214,8 +214,8 @@ def _valid(call: Mapping[str, Any], tools: list[Mapping[str, Any]]) -> bool:
     if function.get("name") not in offered:
         return False
     is_json, given = _parsed(function.get("arguments") or "{}")
-    wanted = offered[function["name"]].get("parameters")
-    return is_json and isinstance(given, dict) and matches_schema(given, wanted, THREAD_LIMITS)
+    schema = offered[function["name"]].get("parameters")
+    return is_json and isinstance(given, dict) and matches_schema(given, schema, THREAD_LIMITS)
 
 
 def _parsed(text: object) -> tuple[bool, object]:

@@ -1,4 +1,4 @@
-"""The routing table, which is immutable, and `Snapshot`: all that a router serves from."""
+"""The immutable routing table, and the `Snapshot` from which a router serves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.overrides import Overrides
 from harness.routing.shadow import Shadow
 
-# What to do where no route is there yet; init, doctor, router and dashboard say the same.
+# Next step while there is no route; init, doctor, router and dashboard show it.
 FIRST_ROUTE_STEP: Final = (
     "name a provider and a route in swapgate.yaml and run `swapgate config apply` (`swapgate "
     "serve all` takes them at its start), or let `swapgate init --guided` or First steps on "
@@ -32,7 +32,7 @@ BUCKETS = 10_000
 
 
 class Arm(StrEnum):
-    """KEEP_WARM proves nothing (B6); the incumbent before answers HOLDBACK."""
+    """KEEP_WARM gives no evidence (B6); the previous incumbent answers HOLDBACK."""
 
     INCUMBENT = "incumbent"
     CANARY = "canary"
@@ -46,39 +46,39 @@ class Stakes(StrEnum):
 
 
 class OnContentPolicy(StrEnum):
-    """What follows a refusal of the provider's content filter (400)."""
+    """The router's reaction when the provider's content filter refuses a request (400)."""
 
     FAIL = "fail"
     FALLBACK = "fallback"
 
 
 class StreamCommit(StrEnum):
-    """Says when a stream's answer is its target's for good."""
+    """The moment after which the router no longer moves a stream to another target."""
 
     FIRST_TOKEN = "first_token"  # noqa: S105 - no password
-    WHOLE = "whole"  # it is held back until it is complete
+    WHOLE = "whole"  # the router holds the stream back until it is complete
 
 
 class OnBadEvent(StrEnum):
-    """What follows an event of a stream that cannot be read."""
+    """The router's reaction to an event of a stream that it cannot parse."""
 
     FAIL = "fail"
     SKIP = "skip"
 
 
 class OnEmptyAnswer(StrEnum):
-    """What follows an answer that ends well and says nothing."""
+    """The router's reaction to an empty answer without an error."""
 
     FAIL = "fail"
-    ACCEPT = "accept"  # silence is an answer
+    ACCEPT = "accept"
 
 
 @dataclass(frozen=True, slots=True)
 class RouteSuite:
     suite: str  # its name
     role: SuiteRole = SuiteRole.PRIMARY  # its effect on the verdict
-    weight: float = 1.0  # in the mean of several primary ones
-    # Of the content that a person accepted for the route.
+    weight: float = 1.0  # its weight in the mean of several primary suites
+    # Digest of the content that a person accepted for the route.
     digest: str = field(default="", compare=False)
 
     @property
@@ -89,61 +89,61 @@ class RouteSuite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainRouteSettings:
-    """Holds a route's settings that the file and the database have in the same form."""
+    """A route's settings that have the same form in the file and in the database."""
 
     description: str = ""  # shown to people
     stakes: Stakes = Stakes.LOW  # high: only fallbacks that are marked capable
-    policy: str = "default"  # name of the policy that swaps of this route go by
+    policy: str = "default"  # name of the policy for swaps of this route
     total_timeout_s: float = 120.0  # for the whole request, failovers included
-    # Fails the request, or asks the next target, after a provider's content filter refused.
+    # After a provider's content filter refused: fail the request, or call the next target.
     on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
-    data_class: str = ""  # of its traffic; one of `data_classes`
-    task: str = ""  # requests with x-swapgate-task: NAME come here
-    capture_per_day: int = 200  # most requests that are kept in a day (UTC)
-    capture_keep_days: float = 30.0  # how long they are kept
-    # Largest request, and largest answer, that is captured, mirrored or judged.
+    data_class: str = ""  # class of its data, one of `data_classes`
+    task: str = ""  # requests with x-swapgate-task: NAME use this route
+    capture_per_day: int = 200  # most requests that are captured in a day (UTC)
+    capture_keep_days: float = 30.0  # how long Swapgate keeps captured requests
+    # Largest request and largest answer that is captured, mirrored or judged.
     copy_max_bytes: int = 1024 * 1024
-    # Of a stream; without it the model's, else the router's.
+    # For a stream's first output; default: the model's setting, else the router's.
     first_token_timeout_s: float | None = None
-    # Of a plain answer; without it the model's, the router's, or measured.
+    # For a plain answer's first byte; default: the model's setting, the router's, or measured.
     first_byte_timeout_s: float | None = None
-    # whole: a stream is held back until it is complete
+    # whole: the router holds a stream back until it is complete
     commit: StreamCommit = StreamCommit.FIRST_TOKEN
-    # skip: a stream goes on without what cannot be read
+    # skip: a stream continues without the events that the router cannot parse
     on_bad_event: OnBadEvent = OnBadEvent.FAIL
-    # accept: an answer that says nothing is one; else the next target is asked
+    # accept: the client gets an empty answer; fail: the router calls the next target
     on_empty_answer: OnEmptyAnswer = OnEmptyAnswer.FAIL
-    # Models that its suites measure by the clock, beside what people propose.
+    # Models that its suites measure on a schedule, in addition to people's proposals.
     candidates: CandidateSchedule | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSettings(PlainRouteSettings):
-    """A route's settings: what may change without bringing a target into traffic."""
+    """A route's settings. A change of them never brings a new target into traffic."""
 
     suites: tuple[RouteSuite, ...] = ()
     # Share of the requests for each warmed target (B6), 0 to 1 000 (1 % is 100).
     keep_warm_bps: int = 0
-    # The tools act on the world, so that nothing is sent to another model for practice.
+    # The tools have side effects: the router sends no copies to other models.
     side_effects: bool = False
     # Ids of the fallbacks that are good enough when the stakes are high (A4).
     capable: tuple[str, ...] = ()
-    # Share of the requests that is kept, redacted, 0 to 10 000 (F9).
+    # Share of the requests that is captured, 0 to 10 000 (F9).
     capture_bps: int = 0
-    # The routes that answer what is asked of this one, by kind of request (D6).
+    # Kind of request to the route that answers it (D6).
     overrides: Overrides = field(default_factory=dict, hash=False)
 
 
 DEFAULT_ROUTE_SETTINGS: Final = RouteSettings()
-# A route's own time limits, by the names of its settings; None for what holds without them.
+# Settings that are a route's own time limits.
 ROUTE_TIMEOUTS: Final = ("first_token_timeout_s", "first_byte_timeout_s")
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """Lets running conversations stay with the incumbent. settled_bps: the share before."""
+    """Keeps running conversations at the incumbent. settled_bps: the previous share."""
 
-    until_s: float  # in seconds since 1970 UTC
+    until_s: float  # seconds since 1970 UTC
     settled_bps: int = 0
 
 
@@ -154,7 +154,7 @@ class Canary:
     salt: str
     rollout: str
     unit_rule: UnitRule = DEFAULT_UNIT_RULE
-    # A holdback; its target is what the candidate, now the incumbent, is compared with.
+    # Set for a holdback: its target is the control, and the candidate is the incumbent.
     control: bool = False
     handover: Handover | None = None
 
@@ -174,13 +174,13 @@ class Route(ShowsMore):
     canary: Canary | None = None
     fallbacks: tuple[str, ...] = ()
     settings: RouteSettings = DEFAULT_ROUTE_SETTINGS
-    # While a promotion bakes, the incumbent before it and its share; then there is no canary.
+    # During a bake, the previous incumbent and its share; then there is no canary.
     holdback: Canary | None = None
-    break_glass: str | None = None  # its id, while the incumbent serves without proof
+    break_glass: str | None = None  # id of the break-glass by which the incumbent serves
 
     @property
     def experiment(self) -> Canary | None:
-        """Returns what the rollout counts: the canary, or after the promotion the holdback."""
+        """The canary, or during a bake the holdback."""
         return self.canary or self.holdback
 
     def show_more(self, shown: dict[str, Any]) -> dict[str, Any]:
@@ -212,19 +212,19 @@ class RoutingTable:
 
 
 def hash_bucket(key: str, *, salt: str) -> int:
-    """Hashes a key to a bucket from 0 to 9 999, the same on every worker, as hash() is not."""
+    """Hashes a key to a bucket, 0 to 9 999. hash() would differ from worker to worker."""
     data = f"{salt}:{key}".encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(data, digest_size=8).digest()) % BUCKETS
 
 
 def choose_arm(route: Route, key: str) -> Arm:
-    """Chooses a caller's arm. Raising the canary's weight only adds callers to it."""
+    """Chooses a caller's arm. A higher canary weight keeps all its callers."""
     canary = route.canary
     if canary and hash_bucket(key, salt=canary.salt) < canary.weight_bps:
         return Arm.CANARY
     holdback = route.holdback
     if holdback and hash_bucket(key, salt=holdback.salt) >= BUCKETS - holdback.weight_bps:
-        # From the other end than the canary: these callers have never left the old model.
+        # The canary takes buckets from the other end: these callers never left the old model.
         return Arm.HOLDBACK
     return Arm.INCUMBENT
 
@@ -235,15 +235,15 @@ def is_mirrored(shadow: Shadow, key: str) -> bool:
 
 def find_shadow_end(shadow: Shadow, route: Route | None) -> str:
     if route is None:
-        return f"there is no route {shadow.route!r} any more"
+        return f"the route {shadow.route!r} does not exist any more"
     if route.settings.side_effects:
-        return "the route's tools act on the world now (side_effects)"
+        return "the route's tools have side effects now (side_effects)"
     if route.settings.data_class != shadow.data_class:
         return "the route carries another class of data now"
     if route.incumbent != shadow.incumbent:
         return "the route has another incumbent now"
     if route.canary is not None and route.canary.target == shadow.candidate.id:
-        return "the candidate has its canary now, and answers users"
+        return "the candidate is the canary now, and answers users"
     return ""
 
 
@@ -252,32 +252,32 @@ class KeyGrant:
     id: str
     hash: str  # HMAC-SHA-256 hex
     routes: frozenset[str] = frozenset()  # empty means all
-    # None when there are none, so that such a key costs one look.
+    # None without limits.
     limits: KeyLimits | None = None
     opt_outs: frozenset[OptOut] = frozenset()
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Holds all that a router needs to serve, at one moment. Immutable; swapped whole."""
+    """All data that a router serves from, at one moment. Immutable; replaced whole."""
 
     table: RoutingTable
     providers: Mapping[str, Provider]
     keys: tuple[KeyGrant, ...]
-    etag: str  # changes whenever anything in it does (a key, a provider, a revision, a switch)
-    # Kill switches that nobody has lifted; they may have expired since.
+    etag: str  # changes with every change of the content: a key, provider, revision, switch
+    # Kill switches that are not lifted; some may have expired.
     switches: tuple[KillSwitch, ...] = ()
-    shadows: tuple[Shadow, ...] = ()  # that nobody has ended, as well
-    stored_keys: tuple[StoredKey, ...] = ()  # of the providers, encrypted, in order
-    # The rows that it was built from; None where nobody but Swapgate can have written them.
+    shadows: tuple[Shadow, ...] = ()  # shadows that are not ended; some may have expired
+    stored_keys: tuple[StoredKey, ...] = ()  # the providers' encrypted keys, in order
+    # The signed rows that it was built from; None if only Swapgate can have written them.
     signed: SignedRows | None = None
-    lineage: Lineage = NO_LINEAGE  # where it stands in its installation's history
-    revoked: frozenset[str] = frozenset()  # ids of data keys that open nothing any more
-    # That nobody has revoked; their targets are in the table, too. They may have expired since.
+    lineage: Lineage = NO_LINEAGE  # its place in the installation's history
+    revoked: frozenset[str] = frozenset()  # ids of revoked data keys
+    # Grants that are not revoked; some may have expired. The table contains their targets.
     agent_grants: tuple[AgentGrant, ...] = ()
 
     def without(self, former: Sequence[Revocations]) -> "Snapshot":
-        """Revokes in this snapshot, as well, the keys that were revoked in earlier epochs."""
+        """Returns the snapshot without the keys that were revoked in earlier epochs."""
         more = [
             revocations
             for revocations in former
@@ -303,19 +303,19 @@ class RouteRecord:
     actor: str
     reason: str
     verdict: str | None
-    # The break-glass whose end this version is; filled where versions are listed.
+    # The break-glass that this version ended; set only in listings.
     ended_break_glass: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RouteHead:
-    """A route's newest version and rollout without their proof, to put routes in order."""
+    """A route's newest version and rollout without their proof, to sort routes."""
 
     name: str
     incumbent: str
     at: datetime  # of the version
-    break_glass: bool  # one serves there, or waits for a second person
-    # rollout: the newest, its id. It and what follows are None for a route that had none.
+    break_glass: bool  # a break-glass serves there or waits for a second person
+    # rollout: id of the newest rollout. rollout and below: None without a rollout.
     rollout: str | None
     state: str | None
     candidate: str | None

@@ -102,7 +102,7 @@ def test_a_chain_that_makes_no_sense_or_has_no_proof_is_refused(store: Store) ->
         for twice in ((OLD.id,), (SPARE.id, SPARE.id)):
             with pytest.raises(InputError, match="twice"):
                 commit(tx, chain(*twice), 1)
-        with pytest.raises(InputError, match="only fallbacks are marked capable"):
+        with pytest.raises(InputError, match="only fallbacks can be capable"):
             commit(tx, chain(SPARE.id, capable=(OLD.id,)), 1)
         with pytest.raises(ProofRefused, match="t_unknown"):
             commit(tx, chain("t_unknown"), 1)

@@ -78,10 +78,10 @@ def test_the_documented_examples_are_taken(site: AgentsSite) -> None:
     made = good(site.client.post("/agents", json=on_route))
     agent = f"/agents/{made['id']}"
     loose = good(site.client.post("/agents", json={**literal, "model": "sim:sim-better"}))
-    said = "sim never listed its models, and sim-better was not looked up: "
+    said = "sim never listed its models, so sim-better was not checked: "
     assert (made["notes"], loose["notes"]) == (
         [],
-        [f"{said}`swapgate model discover sim` asks it"],
+        [f"{said}`swapgate model discover sim` reads its list"],
     )
     for body in examples["AgentPatchBody"]:
         good(site.client.patch(agent, json=body))

@@ -278,7 +278,7 @@ def test_no_schedule_opens_canaries_where_the_policy_asks_a_person(
     world: SmallInstallation,
 ) -> None:
     world.policy = approved()
-    with pytest.raises(InputError, match="asks a person"):
+    with pytest.raises(InputError, match="requires approval"):
         schedule(world, replace(WEEKLY, on_better=OnBetter.CANARY))
 
 

@@ -139,7 +139,7 @@ def test_a_stored_key_reads_its_providers_list(ctx: Context, sim: ListServer) ->
     assert [model.model for model in discovery.list_discovered(ctx, "attic")] == ["new-one"]
     answers(sim, status=500)
     kept = put(ctx, SYSTEM, "attic", CredentialChange(value="sk-another-of-a-test"))
-    assert kept.listing.startswith("its models are not known: provider 'attic'")
+    assert kept.listing.startswith("its models are unknown: provider 'attic'")
     assert discovery.list_discovered(ctx, "attic")
 
 
@@ -196,7 +196,7 @@ def test_a_model_that_its_provider_does_not_list_is_said_when_it_is_added(
     assert describe("north-2") == ""
     assert describe("nort-2") == ("attic does not list nort-2 among 2; did you mean 'north-2'?")
     answers(sim, status=503)
-    assert describe("north-2").startswith("its models are not known: ")
+    assert describe("north-2").startswith("its models are unknown: ")
     # A vendor's list counts where somebody asked for it; it is not asked by the way.
     registered_providers.change_provider(ctx, SYSTEM, "openai", ProviderChange())
     assert describe("gpt-4o", "openai") == ""
@@ -395,7 +395,7 @@ def test_an_incumbent_that_its_provider_lists_no_more_begins_a_round_at_once(
 
     lists(sim, listing("better"))
     discovery.discover_models(ctx, ANN, "sim")
-    unlisted = "sim/base is not on its provider's list since 2026-01-01"
+    unlisted = "sim/base has been missing from its provider's list since 2026-01-01"
     assert candidate_rounds.run_once(ctx) == [
         f"route chat: candidates by {unlisted}: sim/better"
     ]

@@ -313,7 +313,10 @@ def test_the_database_lets_nothing_widened_in_without_another_person(
 
     with pytest.raises(InputError, match="four_eyes"), world.store.write() as tx:
         Proposals(tx).save(replace(proposal, phase=ProposalPhase.CANARY))
-    with pytest.raises(InputError, match="registered cannot change"), world.store.write() as tx:
+    with (
+        pytest.raises(InputError, match="registered fields cannot change"),
+        world.store.write() as tx,
+    ):
         Proposals(tx).save(replace(proposal, widened={}))
     for change in ("phase = 'canary'", "widened = '{}'", "self_approval = true"):
         with pytest.raises(REFUSED):

@@ -107,7 +107,7 @@ def test_a_running_canary_waits_out_a_freeze_longer_than_its_deadline_and_is_pro
     (held_by,) = open_alerts(world, AlertKind.CANARY_HELD)
     assert "Route chat is frozen until" in held_by
     for signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
-        with pytest.raises(Conflict, match=r"is frozen until .* its canary does not go on"):
+        with pytest.raises(Conflict, match=r"is frozen until .* its canary does not continue"):
             operations.operate(world.context(), BEN, "chat", signal, "now")
     assert world.rollout().step == 0
 
@@ -159,7 +159,7 @@ def test_where_it_observes_a_live_canary_is_held_goes_no_step_on_and_can_still_g
         f"{OBSERVE_ONLY[0].upper()}{OBSERVE_ONLY[1:]}."
     ]
     for signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
-        with pytest.raises(NotAllowed, match="a canary does not go on"):
+        with pytest.raises(NotAllowed, match="a canary does not continue"):
             operations.operate(world.context(), BEN, "chat", signal, "now")
 
     operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "no more")
@@ -272,5 +272,5 @@ def test_the_configuration_freezes_routes_every_week_and_observes(tmp_path: Path
     assert "there is no route 'chat', which the freeze Fri 16:00 to Mon 08:00" in said
     assert "did you mean 'chats'?" in said
     file.write_text(entry.replace("Fri 16:00", "someday"))
-    with pytest.raises(ConfigError, match=r"freezes\.0.*'someday' is no time of the week"):
+    with pytest.raises(ConfigError, match=r"freezes\.0.*'someday' is not a time of the week"):
         load_settings(file)

@@ -82,16 +82,16 @@ def test_another_name_with_an_address_is_an_openai_compatible_server(cli: Comman
 
     said, unknown = added.stderr.splitlines()
     assert said == "added provider attic at http://127.0.0.1:9/v1"
-    assert unknown.startswith("its models are not known: provider 'attic' lists no models: ")
+    assert unknown.startswith("its models are unknown: provider 'attic' lists no models: ")
 
 
 @pytest.mark.parametrize(
     ("words", "exits", "said"),
     [
         (["openruoter/m"], 1, "did you mean 'openrouter'?"),
-        (["vllm/m"], 2, "has no usual place: give --api-base"),
-        (["openai_codex/m"], 2, "sign in"),
-        (["attic/m", "--api-base", "ftp://x"], 2, "no http or https address"),
+        (["vllm/m"], 2, "has no usual address: give --api-base"),
+        (["openai_codex/m"], 2, "signs in"),
+        (["attic/m", "--api-base", "ftp://x"], 2, "not an http or https address"),
         (["sim/m", "--api-base", "http://127.0.0.1:1"], 6, "is configured at"),
     ],
 )
@@ -123,7 +123,7 @@ def test_a_model_that_speaks_no_chat_is_not_proposed_for_evals_that_would_fail(
     targets.put_provider(world.context(), SYSTEM, codex)
     targets.add_target(world.context(), SYSTEM, Target("codex", "gpt-5-codex"))
 
-    with pytest.raises(InputError, match="suites are run over chat"):
+    with pytest.raises(InputError, match="suites need chat"):
         world.propose("codex/gpt-5-codex")
 
     with world.store.read() as tx:

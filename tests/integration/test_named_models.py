@@ -108,7 +108,7 @@ def test_a_name_means_one_model(ctx: Context) -> None:
         DiscoveredModels(tx).replace("attic", own)
     assert find_name(ctx, "own") == "attic/own-model"
     assert find_name(ctx, "gpt-4o") == "main/gpt-4o"  # its maker's comes first
-    with pytest.raises(NotFound, match="near are attic/own-model"):
+    with pytest.raises(NotFound, match="nearest: attic/own-model"):
         find_name(ctx, "my-own-model")
 
 
@@ -153,7 +153,7 @@ def test_an_agents_model_is_listed_or_registered_by_a_person(ctx: Context) -> No
     name = "openrouter/qwen/qwen4"
     with pytest.raises(NotFound) as unlisted:
         choose_model(ctx, name)
-    said = f"no provider lists {name!r}; near are openrouter/qwen/qwen3-32b"
+    said = f"no provider lists {name!r}; nearest: openrouter/qwen/qwen3-32b"
     assert str(unlisted.value).startswith(said)
     assert f"`swapgate model add {name}` adds it" in str(unlisted.value)
     with ctx.store.write() as tx:
@@ -162,7 +162,7 @@ def test_an_agents_model_is_listed_or_registered_by_a_person(ctx: Context) -> No
     chosen = [choose_model(ctx, words) for words in (name, "attic/x", "gpt-5-mini")]
 
     notes = [note.partition(":")[0] for note in describe_unchecked(ctx, chosen)]
-    assert notes == ["attic never listed its models, and x was not looked up"]
+    assert notes == ["attic never listed its models, so x was not checked"]
 
 
 def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
@@ -185,7 +185,7 @@ def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
         ),
     ):
         with pytest.raises(
-            NotFound, match=f"no provider lists '{typed}'; near are .*model add"
+            NotFound, match=f"no provider lists '{typed}'; nearest: .*model add"
         ):
             act()
     with ctx.store.read() as tx:
@@ -207,13 +207,13 @@ def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:
     refused = [
         ("llama-4", AmbiguousName, "llama-4-maverick, openrouter/meta-llama/llama-4-scout"),
         ("openai/gpt", AmbiguousName, "may be one of main/"),
-        ("gpt 9", NotFound, "near are main/gpt"),
-        ("gpt-5-minii", NotFound, "lists 'gpt-5-minii'; near are main/gpt-5-mini and"),
+        ("gpt 9", NotFound, "nearest: main/gpt"),
+        ("gpt-5-minii", NotFound, "lists 'gpt-5-minii'; nearest: main/gpt-5-mini and"),
         ("opus", NotFound, "far/claude-opus-4-7, whose provider has no key"),
-        ("groq/gpt-4o", NotFound, "no provider lists 'groq.gpt-4o'; near are"),
-        ("groq:gpt-4o", NotFound, "no provider lists 'groq.gpt-4o'; near are"),
-        ("gone/better", NotFound, "no provider lists 'gone/better'; near are sim/better"),
-        ("xyzzy zyx", NotFound, r"no provider lists 'xyzzy zyx'; near are \S+ and \S+; "),
+        ("groq/gpt-4o", NotFound, "no provider lists 'groq.gpt-4o'; nearest:"),
+        ("groq:gpt-4o", NotFound, "no provider lists 'groq.gpt-4o'; nearest:"),
+        ("gone/better", NotFound, "no provider lists 'gone/better'; nearest: sim/better"),
+        ("xyzzy zyx", NotFound, r"no provider lists 'xyzzy zyx'; nearest: \S+ and \S+; "),
     ]
     for words, error, message in refused:
         assert explain_name(ctx, words).found is None

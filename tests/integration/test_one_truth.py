@@ -263,7 +263,7 @@ def _all(reading: Reading, pattern: str, names: Sequence[str]) -> set[str]:
 
 @pytest.mark.verify
 def test_what_a_route_costs_is_one_figure_with_its_window(reading: Reading) -> None:
-    assert reading.month.startswith(f"about {reading.month_usd} a month, reckoned from 3 days")
+    assert reading.month.startswith(f"about {reading.month_usd} a month, estimated from 3 days")
     for name in ("overview", "routes", "route show"):
         assert reading.month in reading.texts[name], name
     assert reading.month_usd in reading.texts["route measured"]

@@ -226,9 +226,9 @@ def test_terms_that_were_registered_after_the_answers_are_named(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda text: text.replace(": [", ":  [", 1), "line 3: this was changed"),
-        (lambda text: text[:-9], "this is no JSON"),
-        (lambda _: "{}", "this is no proof"),
+        (lambda text: text.replace(": [", ":  [", 1), "line 3 was changed"),
+        (lambda text: text[:-9], "this is not JSON"),
+        (lambda _: "{}", "did not write this file"),
         (lambda text: text.replace("proof 1", "proof 2"), "its format is 'swapgate proof 2'"),
     ],
     ids=["blank", "cut", "empty", "newer"],

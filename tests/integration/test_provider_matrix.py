@@ -195,7 +195,7 @@ def test_a_model_in_use_that_ends_is_told_with_its_successor(
     (late,) = deprecation_alerts(ctx)
 
     assert (late.kind, late.severity) == ("model_ended", Severity.CRITICAL)
-    assert "has ended on" in late.title
+    assert " ended on " in late.title
 
 
 @pytest.mark.req("F11")

@@ -48,7 +48,7 @@ NONSENSE: tuple[tuple[str, ProviderChange, str], ...] = (
         for name in ("a/b", "a:b", "", " a", "-a", "ü", "\N{ROCKET}", "z" * 64, "a\n")
     ),
     ("openai", ProviderChange(extra_body={"model": "m"}), "'model'"),
-    ("sim", ProviderChange("openai"), "does not change"),
+    ("sim", ProviderChange("openai"), "cannot change"),
     ("openai", ProviderChange(api_base="http://169.254.169.254"), "allow_addresses"),
 )
 

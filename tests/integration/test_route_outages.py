@@ -69,7 +69,7 @@ def test_a_fallback_is_a_warning_with_its_price_and_score_and_errors_to_callers_
     (warning,) = world.sinks.kept["chat"]
     assert (warning.kind, warning.severity.name) == (ON_FALLBACK, "WARNING")
     assert warning.title == "sim/good answers for sim/base on route help"
-    assert "9 of 9 requests were answered in place of sim/base. Its price is the same" in (
+    assert "fallbacks answered 9 of 9 requests in place of sim/base. Its price is the same" in (
         warning.text
     )
     assert "on colours it scores 83.3, sim/base 58.3" in warning.text

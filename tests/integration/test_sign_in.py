@@ -243,7 +243,7 @@ def test_who_signed_out_is_signed_out_for_good(desk: Desk) -> None:
 
     assert desk.after(480) == 0
     assert desk.token() == ""
-    with pytest.raises(NotFound, match="nobody is signed in"):
+    with pytest.raises(NotFound, match="has no sign-in"):
         sign_in.sign_out(desk.ctx, SYSTEM, desk.name)
 
 

@@ -330,7 +330,7 @@ def test_an_admin_ends_anothers_session_by_key_and_by_single_sign_on(
         signed_in(world, said)
     with pytest.raises(NotAllowed, match="an admin ended your session"):
         dashboard_sessions.resume(ctx, cookie, secret=SECRET)
-    with pytest.raises(Conflict, match="does not go on"):
+    with pytest.raises(Conflict, match="has ended already"):
         dashboard_sessions.end_another(ctx, OPERATOR, dora.session.id, "again")
     assert not dashboard_sessions.list_open(ctx, OPERATOR)
     with world.store.read() as tx:

@@ -264,7 +264,7 @@ def test_an_unknown_model_of_a_client_is_told_its_two_nearest_and_the_command(
 ) -> None:
     with pytest.raises(NotFound) as unknown:
         read_model_choice(ctx, "claude-sonnet-4-of-nowhere")
-    near, command = str(unknown.value).split("near are ")[1].split("; ")
+    near, command = str(unknown.value).split("nearest: ")[1].split("; ")
     assert near.count(" and ") == 1
     assert command == "`swapgate model add PROVIDER/MODEL` adds a model"
     assert len(str(unknown.value)) <= 200

@@ -125,7 +125,7 @@ WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', 
         (f"{ROUTE}    tools: harmless\n", 4, "side_effects"),
         (f"{ROUTE}    data_class: x\ndata_classes: {{xy: []}}\n", 4, "did you mean 'xy'?"),
         (f"{ROUTE}    overrides: {{visoin: s}}\n", 4, "did you mean 'vision'?"),
-        (f"{ROUTE}    overrides:\n      vision: s\n", 5, "there is no such route"),
+        (f"{ROUTE}    overrides:\n      vision: s\n", 5, "which does not exist"),
         (f"{ROUTE}    overrides:\n      image: r\n", 5, "names the route itself"),
         (CARELESS, 5, "routes.r.overrides.vision: route 'r': the override for vision names"),
         (

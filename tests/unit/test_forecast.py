@@ -77,7 +77,7 @@ def test_what_other_arms_asked_for_is_asked_of_the_candidate_too() -> None:
             forecast_bill(ITEMS, replace(TRAFFIC, first=NOW - timedelta(hours=23))),
             "recorded (23 h)",
         ),
-        (forecast_bill(ITEMS, replace(TRAFFIC, target=NEW)), "answered nothing"),
+        (forecast_bill(ITEMS, replace(TRAFFIC, target=NEW)), "answered no request"),
         (forecast_bill(ITEMS, replace(TRAFFIC, input_tokens=0)), "no tokens"),
         (forecast_bill([(TokenCounts(0, 0), TokenCounts(1, 1))]), "no tokens"),
     ],
@@ -111,7 +111,7 @@ def test_one_line_says_it() -> None:
         "This route costs about $120 a month now; with the candidate about $30."
     )
     assert monthly_bill.describe_basis(forecast_bill()) == (
-        "3,000 requests recorded in 3 days, reckoned for 30 days, and the tokens of both "
+        "3,000 requests recorded in 3 days, extrapolated to 30 days, and the tokens of both "
         "models on the same 40 items."
     )
 
@@ -123,7 +123,7 @@ def test_a_month_is_unknown_below_a_day_of_traffic_and_names_its_window_above() 
         "unknown: less than a day of traffic is recorded (17 min)"
     )
     assert measure_bill([TRAFFIC], OLD, DEAR, NOW).month_text == (
-        "about $120 a month, reckoned from 3 days of traffic"
+        "about $120 a month, estimated from 3 days of traffic"
     )
     day = replace(TRAFFIC, first=NOW - timedelta(days=1))
     assert measure_bill([day], OLD, DEAR, NOW).month_usd == pytest.approx(360.0)

@@ -285,5 +285,5 @@ async def test_no_target_is_asked_first_while_a_switch_rules(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["@up/m-literal", "@", "@@support"])
 def test_no_route_is_called_like_a_literal_target(name: str) -> None:
-    with pytest.raises(InputError, match="agent was granted"):
+    with pytest.raises(InputError, match="agents were granted"):
         apply_change(None, CreateRoute(name, LITERAL.id))

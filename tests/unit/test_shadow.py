@@ -78,9 +78,9 @@ def test_a_tenth_of_the_callers_is_mirrored_the_same_ones_each_time() -> None:
 @pytest.mark.parametrize(
     ("route", "word"),
     [
-        (None, "no route"),
+        (None, "does not exist"),
         (replace(ROUTE, settings=RouteSettings(data_class="personal", side_effects=True)),
-         "act on the world"),
+         "have side effects"),
         (replace(ROUTE, settings=RouteSettings(data_class="health")), "another class"),
         (replace(ROUTE, incumbent="another"), "another incumbent"),
         (replace(ROUTE, canary=Canary(NEW.id, 100, "s", "r-1")), "canary"),

@@ -1,5 +1,5 @@
-"""Finds and writes the evidence for each target of a route's version: what a change brings
-(`proof_of`), the fallback chain's (`write_fallbacks`), and waivers (`Waivers`).
+"""Finds and writes the evidence for each target of a route's version: a change's (`proof_of`),
+the fallback chain's (`write_fallbacks`), and waivers (`Waivers`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -53,7 +53,7 @@ FORMER = (
     .where(
         route_version.c.route == sa.bindparam("name"),
         route_version.c.incumbent == sa.bindparam("incumbent"),
-        # A target that served by break-glass is no former incumbent.
+        # A target that served by break-glass does not count as a former incumbent.
         route_version.c.break_glass.is_(None),
     )
     .order_by(route_version.c.version.desc())
@@ -85,7 +85,7 @@ SERVED = sa.select(_SERVED.c.evidence).order_by(_SERVED.c.version.desc()).limit(
 def proof_of(  # noqa: PLR0911 - one a class
     tx: Transaction, change: TableChange, before: Row | None, now: datetime
 ) -> Values:
-    """The columns of a new version that are its proof: its base, evidence and verdict.
+    """Returns the columns of a new version's proof: its base, evidence and verdict.
 
     Raises ProofRefused for a restore of a target that was never this route's incumbent.
     """
@@ -112,7 +112,7 @@ def proof_of(  # noqa: PLR0911 - one a class
             if row is None:
                 raise ProofRefused(
                     f"{incumbent} was never the incumbent of route {change.route!r}: "
-                    "`swapgate route history` shows which were; for a new one make a proposal"
+                    "`swapgate route history` lists its incumbents; propose a new target"
                 )
             of_version(tx, row)
             return base | {
@@ -144,22 +144,21 @@ def _proven(tx: Transaction, proof: Passed, now: datetime) -> str:
     return ensure(tx, verdict_evidence(proof), now)
 
 
-def ensure(tx: Transaction, wanted: TargetEvidence, now: datetime) -> str:
-    """The evidence's id; written if it is new."""
-    same = sa.select(evidence).where(evidence.c.id == wanted.id)
+def ensure(tx: Transaction, new: TargetEvidence, now: datetime) -> str:
+    """Writes evidence unless it is stored, and returns its id."""
+    same = sa.select(evidence).where(evidence.c.id == new.id)
     known = tx.read(same).all()
     if not tx.checked(evidence, known):
-        tx.insert(evidence, evidence_to_row(wanted) | {"created_at": now})
-    return wanted.id
+        tx.insert(evidence, evidence_to_row(new) | {"created_at": now})
+    return new.id
 
 
 def write_fallbacks(
     tx: Transaction, change: TableChange, after: Route, before: Row | None, now: datetime
 ) -> list[list[str]]:
-    """The chain of a version, written before it: the version seals it, and signs what this
-    returns.
+    """Writes a version's fallbacks before the version, and returns them for its signature.
 
-    Raises ProofRefused for a waiver that has expired, and for a target that never served.
+    Raises ProofRefused for an expired waiver, and for a target that never served.
     """
     chain = _chain(tx, change, after, before, now)
     if chain and isinstance(change, SetChain | ChangeSettings):
@@ -179,8 +178,8 @@ def write_fallbacks(
 def _check_waivers(
     tx: Transaction, route: str, chain: Iterable[TargetEvidence], now: datetime
 ) -> None:
-    """A person's change keeps no target whose waiver has expired. A rollout's own changes keep
-    the chain as it is: going back is always allowed.
+    """Refuses a person's change of a chain with an expired waiver. A rollout's own changes skip
+    this check, because going back is always allowed.
     """
     waivers = Waivers(tx).list(route=route)
     expired = {row.id: row for row in waivers if row.expired(now)}
@@ -188,13 +187,13 @@ def _check_waivers(
         if past := expired.get(link.proof):
             raise ProofRefused(
                 f"route {route!r}: the waiver of {past.author} for {past.target} expired on "
-                f"{past.expires_at:%Y-%m-%d}: take it out of the chain, or bring a verdict or "
+                f"{past.expires_at:%Y-%m-%d}: remove it from the chain, or add a verdict or "
                 "a new waiver"
             )
 
 
 def chain_signed(rows_: Iterable[Row]) -> list[list[str]]:
-    """Lists a version's fallbacks with evidence, in order, as its signature covers them."""
+    """Lists a version's fallbacks with their evidence, in the form that it signs."""
     return [[row.target, row.evidence] for row in rows_]
 
 
@@ -228,7 +227,8 @@ def _proof(tx: Transaction, route: str, proof: ChainProof, now: datetime) -> str
             if found is None:
                 raise ProofRefused(
                     f"{target} never served route {route!r}: `swapgate route history` shows "
-                    "what did; a new target needs a passed verdict of this route, or a waiver"
+                    "its targets; a new target needs a passed verdict for this route, or a "
+                    "waiver"
                 )
             read(tx, [found])
             return str(found)
@@ -237,16 +237,16 @@ def _proof(tx: Transaction, route: str, proof: ChainProof, now: datetime) -> str
 
 
 def read(tx: Transaction, ids: Iterable[str]) -> list[TargetEvidence]:
-    wanted = list(ids)
-    query = sa.select(evidence).where(evidence.c.id.in_(wanted))
-    stored = tx.checked(evidence, tx.read(query)) if wanted else []
+    keys = list(ids)
+    query = sa.select(evidence).where(evidence.c.id.in_(keys))
+    stored = tx.checked(evidence, tx.read(query)) if keys else []
     found = {row.id: evidence_from_row(row) for row in stored}
-    return [found[id_] for id_ in wanted]
+    return [found[id_] for id_ in keys]
 
 
 def of_version(tx: Transaction, row: Row) -> RouteEvidence:
-    which = {"name": row.route, "version": row.version}
-    chain = tx.read(FALLBACK_EVIDENCE, which).all()
+    key = {"name": row.route, "version": row.version}
+    chain = tx.read(FALLBACK_EVIDENCE, key).all()
     tx.checked(route_version, [row], fallbacks=chain_signed(chain))
     [incumbent] = read(tx, [row.incumbent_evidence])
     canary = read(tx, [row.canary_evidence]) if row.canary_evidence else [None]

@@ -31,7 +31,7 @@ def failover_count_from_row(row: Row) -> FailoverCount:
     return FailoverCount(**(row._asdict() | {"unanswered": int(row.unanswered)}))
 
 
-# Databases take some thousand parameters in a statement.
+# Databases limit the parameters of a statement to some thousands.
 MARKS_AT_A_TIME = 500
 
 
@@ -39,9 +39,9 @@ class Failovers(Records[Failover]):
     record = FAILOVER
 
     def append(self, new: Iterable[Failover]) -> None:
-        """Stores failovers; one already stored (worker, number) is left as it is."""
-        for one in sorted(new, key=lambda row: (row.worker, row.number)):
-            self._tx.write_new(failover, self.record.write(one))
+        """Stores failovers, except those that are stored already (worker, number)."""
+        for left in sorted(new, key=lambda row: (row.worker, row.number)):
+            self._tx.write_new(failover, self.record.write(left))
 
     def forget(self, before: datetime) -> int:
         return self._delete(failover.c.at < before)
@@ -57,12 +57,11 @@ class Failovers(Records[Failover]):
 def marks_having(
     tx: Transaction, column: sa.Column[str], hashes: Sequence[str]
 ) -> Iterator[Sequence[str]]:
-    """Yields the stored marks that have one of the hashes, some at a time: the mark of a
-    request that names its caller twice is several hashes, divided by spaces.
+    """Yields, in batches, the stored marks that contain one of the hashes. The mark of a
+    request that names its caller twice has several hashes, separated by spaces.
     """
-    wanted = frozenset(hashes)
+    own = frozenset(hashes)
     several = tx.read(sa.select(column).where(column.contains(" ")).distinct()).scalars()
-    theirs = [mark for mark in several if not wanted.isdisjoint(mark.split())]
-    marks = [*hashes, *theirs]
+    marks = [*hashes, *(mark for mark in several if not own.isdisjoint(mark.split()))]
     for first in range(0, len(marks), MARKS_AT_A_TIME):
         yield marks[first : first + MARKS_AT_A_TIME]

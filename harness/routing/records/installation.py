@@ -1,7 +1,8 @@
-"""The database's place in the history of its installation. Where a route's version that a
-router served is not stored, the database was put back from a backup. The version's time tells
-apart two histories after a backup. Signatures could not: they change when control signs rows
-anew.
+"""The database's place in the history of its installation.
+
+If the database lacks a version that a router served, a person restored it from a backup. The
+version's time distinguishes two histories after a backup. Signatures cannot do that, because
+they change when the control plane signs rows again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,8 +65,8 @@ LINEAGE: Final = sa.select(
     sa.func.coalesce(sa.select(manifest.c.digest).scalar_subquery(), "").label("digest"),
 )
 
-# No router is further ahead of a backup: traffic is not signed, and a number once taken for the
-# floor never falls.
+# A router is never further ahead of a backup. Traffic is not signed, so a forged revision could
+# otherwise raise the floor, which never falls.
 FURTHEST: Final = 1_000_000
 
 HIGHEST: Final = sa.select(sa.func.coalesce(sa.func.max(traffic.c.revision), 0)).where(
@@ -75,13 +76,13 @@ HIGHEST: Final = sa.select(sa.func.coalesce(sa.func.max(traffic.c.revision), 0))
 HEAD: Final = sa.select(
     route_version.c.route,
     route_version.c.version,
-    # As it is stored, and signed.
+    # The stored and signed value.
     sa.type_coerce(route_version.c.at, sa.BigInteger).label("at"),
 )
 
 CURRENT_HEADS: Final = HEAD.where(IS_NEWEST)
 
-# Below what SQLite takes of parameters in one statement.
+# Fewer than the parameters that SQLite allows in a statement.
 AT_A_TIME: Final = 400
 
 
@@ -102,15 +103,15 @@ class Installations:
 
     def etag(self) -> str:
         row = self._tx.read(LINEAGE).one()
-        # The digest tells two databases apart that a backup made of one.
+        # The digest differs between a database and its restored copy.
         return f"{row.installation[:12]}-{row.revision}-{row.changes}-{row.digest[:12]}"
 
     def highest_served(self) -> int:
-        """The highest revision that traffic was recorded of; 0 without any."""
+        """The highest revision in recorded traffic; 0 without traffic."""
         return int(self._tx.read(HIGHEST).scalar_one())
 
     def open_epoch(self, *, above: int) -> Lineage:
-        """Begins an epoch in which revisions go on above `above`; see `Lineage`."""
+        """Begins an epoch whose revisions are higher than `above`; see `Lineage`."""
         self._tx.change_snapshot()
         floor = sa.case((meta.c.revision_floor > above, meta.c.revision_floor), else_=above)
         self._tx.write(
@@ -127,7 +128,7 @@ def heads(tx: Transaction) -> dict[str, str]:
 
 
 def missing_lineage(tx: Transaction, known: Lineage) -> Sequence[str]:
-    """Says what of a lineage's `heads` and `log_end` is not stored; empty when all is."""
+    """Lists the entries of a lineage's `heads` and `log_end` that are not stored."""
     lost = [f"the served version of route {name}" for name in missing_heads(tx, known.heads)]
     number, _, mac = known.log_end.partition(":")
     if number and [event.mac for event in AuditLog(tx).after(int(number) - 1, 1)] != [mac]:
@@ -136,16 +137,16 @@ def missing_lineage(tx: Transaction, known: Lineage) -> Sequence[str]:
 
 
 def missing_heads(tx: Transaction, heads_: Mapping[str, str]) -> Sequence[str]:
-    """The routes whose version with that time is not stored. heads_: as `heads` gives them."""
+    """Lists the routes whose version is not stored. heads_: in the form of `heads`."""
     found: set[tuple[str, str]] = set()
     names = sorted(heads_)
     for first in range(0, len(names), AT_A_TIME):
-        wanted = [
+        versions = [
             (name, int(heads_[name].partition(":")[0]))
             for name in names[first : first + AT_A_TIME]
         ]
         key = sa.tuple_(route_version.c.route, route_version.c.version)
-        found |= {(row.route, _text(row)) for row in tx.read(HEAD.where(key.in_(wanted)))}
+        found |= {(row.route, _text(row)) for row in tx.read(HEAD.where(key.in_(versions)))}
     return [name for name in names if (name, heads_[name]) not in found]
 
 

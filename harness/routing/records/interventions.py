@@ -29,12 +29,12 @@ from harness.routing.shadow import Shadow, ShadowTally, add_tallies
 
 IS_HELD = sa.text("lifted_at IS NULL")
 
-# Lifted once, else never changed or deleted (triggers).
+# Triggers allow one change: it is lifted.
 SWITCH: Final = record(
     SwitchRecord,
     "switch",
     one_of("kind", ForceKind),
-    # The other two stand in the environment and in the file.
+    # Switches of the environment and the file are not stored.
     one_of("source", (SwitchSource.CLI, SwitchSource.REST)),
     not_blank("reason"),
     sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
@@ -47,7 +47,7 @@ SWITCH: Final = record(
 
 switch = sign_rows_of(SWITCH.table, live=SWITCH.table.c.lifted_at.is_(None))
 
-# Lifted once, else never changed or deleted (triggers).
+# Triggers allow one change: it is lifted.
 FREEZE: Final = record(
     Freeze,
     "route_freeze",
@@ -63,7 +63,7 @@ freeze = FREEZE.table
 
 IS_OPEN = sa.text("ended_at IS NULL")
 
-# Confirmed once, ended once, else never changed or deleted (triggers).
+# Triggers allow two changes: it is confirmed, and it ends.
 BREAK_GLASS: Final = record(
     BreakGlass,
     "break_glass",
@@ -85,7 +85,7 @@ BREAK_GLASS: Final = record(
 
 break_glass = BREAK_GLASS.table
 
-# Ended once, else never changed or deleted (triggers).
+# Triggers allow one change: it ends.
 SHADOW: Final = record(
     Shadow,
     "shadow",
@@ -96,7 +96,6 @@ SHADOW: Final = record(
     amount("usd_per_day"),
     not_blank("reason"),
     sa.CheckConstraint("incumbent <> candidate", name="another_target"),
-    # No shadow is for ever.
     sa.CheckConstraint("expires_at > started_at", name="expires_later"),
     sa.CheckConstraint("(ended_at IS NULL) = (ended_by IS NULL)", name="ended_by_whom"),
     sa.Index("ix_shadow_started_at", "started_at", "id"),
@@ -126,8 +125,6 @@ def shadow_from_row(row: Row, targets: Mapping[str, Target]) -> Shadow:
 
 
 class Switches(Records[SwitchRecord]):
-    """Kill switches of CLI and REST; those of the environment and the file are not stored."""
-
     record = SWITCH
     order = (switch.c.created_at.desc(), switch.c.id.desc())
     missing = "there is no switch {}; `swapgate switch list` shows them"
@@ -141,7 +138,7 @@ class Switches(Records[SwitchRecord]):
 
 
 class Freezes(Records[Freeze]):
-    """Freezes that people set; those of every week stand in the configuration file."""
+    """Freezes that people set. The configuration file has the weekly windows."""
 
     record = FREEZE
     order = (freeze.c.starts_at, freeze.c.id)
@@ -151,7 +148,7 @@ class Freezes(Records[Freeze]):
         return self._close(id_, lifted_at=now, lifted_by=actor)
 
     def overlapping(self, since: datetime) -> Sequence[Freeze]:
-        """Lists the freezes that end after a moment, with the lifted ones."""
+        """Lists the freezes that end after a moment, including lifted freezes."""
         return self._all(self._select(freeze.c.ends_at > since))
 
 
@@ -161,7 +158,7 @@ class BreakGlasses(Records[BreakGlass]):
     missing = "there is no break-glass {}; `swapgate route break-glass list` lists them"
 
     def save(self, changed: BreakGlass) -> None:
-        """Stores its confirmation or its end, no other change."""
+        """Stores its confirmation or its end, and ignores other changes."""
         self._tx.serialize()
         row = self.record.write(changed)
         names = [name for name in row if name.startswith(("confirmed", "confirmer", "ended"))]
@@ -172,7 +169,7 @@ class BreakGlasses(Records[BreakGlass]):
         return self._all(self._select(break_glass.c.ended_at.is_(None)))
 
     def ended_on(self, route: str) -> Sequence[BreakGlass]:
-        """Lists those of a route that have ended, without forged ones."""
+        """Lists a route's ended break-glasses, without forged rows."""
         ended = self._select(break_glass.c.route == route, break_glass.c.ended_at.is_not(None))
         return self._believed(self._tx.read(ended))
 
@@ -207,15 +204,15 @@ class Shadows(Records[Shadow]):
         proposal: str | None = None,
         limit: int = MOST_LISTED,
     ) -> Sequence[Shadow]:
-        wanted = given(shadow.c.route, route), given(shadow.c.proposal, proposal)
-        return self._all(self._select(*wanted).limit(limit))
+        where = given(shadow.c.route, route), given(shadow.c.proposal, proposal)
+        return self._all(self._select(*where).limit(limit))
 
     def live(self) -> Sequence[Shadow]:
         live = self._all(self._live())
-        return sorted(live, key=lambda one: (one.started_at, one.id), reverse=True)
+        return sorted(live, key=lambda found: (found.started_at, found.id), reverse=True)
 
     def _live(self) -> Query:
-        # In the order of the partial index of live shadows, so that no ended one is read.
+        # The partial index of live shadows has this order, so the database reads no ended one.
         return sa.select(shadow).where(shadow.c.ended_at.is_(None)).order_by(shadow.c.route)
 
     def append(self, more: Iterable[ShadowTally]) -> None:
@@ -235,7 +232,7 @@ class Shadows(Records[Shadow]):
     def tallies(
         self, shadows: Sequence[str], *, since: date | None = None
     ) -> Sequence[ShadowTally]:
-        """Lists tallies. since: the first day; None for all."""
+        """Lists tallies. since: the first day; None for all days."""
         query = TALLIES.where(shadow_tally.c.shadow.in_(list(shadows)))
         if since is not None:
             query = query.where(shadow_tally.c.day >= since)
@@ -245,7 +242,7 @@ class Shadows(Records[Shadow]):
         found = self._tx.checked(shadow, rows)
         if not found:
             return []
-        wanted = sorted({row.candidate for row in found})
-        stored = self._tx.read(sa.select(target).where(target.c.id.in_(wanted)))
+        candidates = sorted({row.candidate for row in found})
+        stored = self._tx.read(sa.select(target).where(target.c.id.in_(candidates)))
         known = {row.id: TARGET.read(row) for row in self._tx.checked(target, stored)}
         return [shadow_from_row(row, known) for row in found]

@@ -1,6 +1,4 @@
-"""Checks what routers report before it is stored, where no CHECK of the database can: blocks of
-observations and tallies of shadows.
-"""
+"""Checks blocks of observations that routers report, if no CHECK of the database can."""
 
 import math
 from dataclasses import asdict
@@ -20,7 +18,7 @@ SPEND_SUMS: Final = ("requests", "tokens", "cost_usd", "unpriced")
 
 
 def check_block(block: ObservationBlock) -> None:
-    """Checks that the counts of a block do not contradict one another. Raises InputError."""
+    """Raises InputError if the counts of a block contradict one another."""
     errors = FailureTally(
         block.units, block.canary_units, block.failures, block.canary_failures
     )

@@ -1,4 +1,4 @@
-"""Stores what requests leave behind: blocks, traffic, and keys' spend."""
+"""Stores the observations of requests: blocks, traffic, and keys' spend."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -62,7 +62,7 @@ KEEP_PAGE = (
     .values(entries=sa.bindparam("new_entries"))
 )
 
-# The minutes of an hour come one after the other, so that writers lock sums in one order.
+# Writers add the minutes of an hour in this order, so that they lock its sums in one order.
 ADDING_ORDER = ("route", "worker", "arm", "target", "minute", "revision")
 
 IS_SAME_TRAFFIC = sa.and_(
@@ -76,12 +76,12 @@ def stored_minutes(dialect: str) -> sa.Select[Any]:
         name: sa.Text() if isinstance(traffic.c[name].type, sa.Text) else sa.BigInteger()
         for name in ADDING_ORDER
     }
-    asked = json_rows("asked", columns, dialect)
+    keys = json_rows("asked", columns, dialect)
     same = sa.and_(
-        *(sa.type_coerce(traffic.c[name], columns[name]) == asked.c[name] for name in columns)
+        *(sa.type_coerce(traffic.c[name], columns[name]) == keys.c[name] for name in columns)
     )
     order = [traffic.c[name] for name in ADDING_ORDER]
-    query = sa.select(*order, traffic.c.latency_ms).select_from(look_up(asked, traffic, same))
+    query = sa.select(*order, traffic.c.latency_ms).select_from(look_up(keys, traffic, same))
     return query.order_by(*order).with_for_update(of=traffic)
 
 
@@ -94,8 +94,7 @@ ADD_TRAFFIC = (
     )
 )
 
-# An end as well as a beginning: SQLite takes a span with one end for a quarter of the table,
-# and rather reads all of it than go by the index.
+# Spans need an end: without one, SQLite expects a quarter of the table and skips the index.
 FAR_DAY = date(9999, 12, 31)
 
 OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_key.columns)
@@ -128,13 +127,13 @@ class Observations(Traffic):
         spends: Iterable[KeySpend] = (),
         asked_names: Iterable[AskedName] = (),
     ) -> None:
-        """Stores observations. Leaves a stored block (rollout, worker, sequence) as it is.
+        """Stores observations. A stored block (rollout, worker, sequence) stays unchanged.
 
         Adds up traffic by (route, minute, worker, arm, target, revision), the spend of keys by
-        (key, day, worker), and asked names by (route, name, day). Past MOST_ASKED_NAMES names
-        of a route and day it keeps their sum.
+        (key, day, worker), and asked names by (route, name, day). Above MOST_ASKED_NAMES names
+        of a route and day, it stores only the sum of the further names.
         """
-        # In one order for all writers: two of them never wait for each other.
+        # All writers use one order, so that two of them never wait for each other.
         for observation_block in sorted(blocks, key=lambda b: b.rollout):
             self._append_block(observation_block)
         self._add_traffic(traffic)
@@ -144,10 +143,10 @@ class Observations(Traffic):
             self._add_asked(row)
 
     def begin_batch(self, id_: str, at: datetime) -> bool:
-        """Notes that a batch is stored; False where it was stored before, and the router has
-        not heard of it.
+        """Notes that a batch is stored. Returns False if it was stored before, but the router
+        got no acknowledgement.
         """
-        # Beside a transaction of the same batch that goes on, this waits for its end.
+        # This waits for a running transaction of the same batch.
         return self._tx.write_new(observation_batch, {"id": id_, "at": at})
 
     def forget_batches(self, ids: Collection[str]) -> None:
@@ -160,7 +159,7 @@ class Observations(Traffic):
 
     def _append_block(self, new: ObservationBlock) -> None:
         check_block(new)
-        # The number's order must be the order of commits: a reader sees no block slip in.
+        # Numbers must follow the order of commits, so that a reader misses no block.
         self._tx.serialize_by(new.rollout)
         last = sa.select(sa.func.coalesce(sa.func.max(block.c.number), 0)).where(
             block.c.rollout == new.rollout
@@ -175,7 +174,7 @@ class Observations(Traffic):
         for minute in ordered:
             key = _key_of(minute)
             if key not in stored:
-                # After those before it: so all writers change the sums in one order.
+                # Stores the minutes before it first, so that all writers keep one order.
                 self._add_to_stored(more)
                 if self._tx.write_new(traffic, TRAFFIC.write(minute)):
                     stored[key] = minute.latency_ms
@@ -190,18 +189,18 @@ class Observations(Traffic):
     ) -> dict[tuple[object, ...], Mapping[int, int]]:
         if not minutes:
             return {}
-        asked = []
+        keys = []
         for minute in minutes:
             key = dict(zip(ADDING_ORDER, _key_of(minute), strict=True))
-            asked.append(key | {"minute": (minute.minute - EPOCH) // MICROSECOND})
+            keys.append(key | {"minute": (minute.minute - EPOCH) // MICROSECOND})
         query = stored_minutes(self._tx.dialect)
         return {
             tuple(row[:-1]): {int(bound): n for bound, n in row.latency_ms.items()}
-            for row in self._tx.read(query, {"asked": json.dumps(asked)})
+            for row in self._tx.read(query, {"asked": json.dumps(keys)})
         }
 
     def _add_to_stored(self, minutes: list[TrafficMinute]) -> None:
-        """Adds to stored minutes, and empties the list. Its latencies are those after it."""
+        """Adds to stored minutes, and empties the list. Its latencies are the new sums."""
         if not minutes:
             return
         changes = []
@@ -221,13 +220,13 @@ class Observations(Traffic):
         self._tx.upsert(asked_name, values, add=("requests",))
 
     def claim_keys(self, claim: KeyClaim) -> Sequence[KeyHistory]:
-        """Enters a block's keys into the rollout's ledger; gives each one's history before, in
-        the order of the claim. Of two claims of one key in one period the first has it.
+        """Enters a block's keys into the rollout's ledger. Returns each key's earlier history,
+        in the order of the claim. The first of two claims of a key in a period gets the key.
         """
-        # Claims take turns, so that two routers never both find a key new.
+        # Claims run one after the other, so that two routers never both find a key new.
         self._tx.serialize_by(claim.rollout)
-        wanted = sorted({page_of(print_) for print_ in claim.fingerprints})
-        read = self._tx.read(SEEN_PAGES, {"of": claim.rollout, "wanted": wanted})
+        pages_ = sorted({page_of(print_) for print_ in claim.fingerprints})
+        read = self._tx.read(SEEN_PAGES, {"of": claim.rollout, "wanted": pages_})
         before = {row.page: row.entries for row in read}
         changed, found = claim_keys(before, claim)
         if new := [page for page in changed if page not in before]:
@@ -250,12 +249,12 @@ class Observations(Traffic):
         )
 
     def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
-        """Lists a rollout's blocks by number. after: only those of a higher number."""
-        wanted: Values = {"of": rollout, "after": after}
+        """Lists a rollout's blocks by number. after: only blocks with a higher number."""
+        values: Values = {"of": rollout, "after": after}
         if after:
-            return [BLOCK.read(row) for row in self._tx.read(BLOCKS, wanted)]
+            return [BLOCK.read(row) for row in self._tx.read(BLOCKS, values)]
         rows = self._tx.once(
-            rows_key(block, rollout), lambda: self._tx.read(BLOCKS, wanted).all()
+            rows_key(block, rollout), lambda: self._tx.read(BLOCKS, values).all()
         )
         return [BLOCK.read(row) for row in rows]
 
@@ -274,12 +273,13 @@ class Observations(Traffic):
         return found
 
     def failing_routes(self, *, since: datetime) -> Sequence[str]:
-        """Lists the routes with a request that failed, or that its own model failed."""
+        """Lists the routes on which a request failed, or the route's own model failed."""
         return [row.route for row in self._tx.read(FAILING_ROUTES, {"since": since})]
 
     def asked_names(self, *, since: date, route: str = "") -> Sequence[AskedName]:
-        """Lists the names that requests asked for, by day and name. For a route: abilities of
-        the provider's own endpoint only. Without one: models without a route of that name.
+        """Lists the names that requests asked for, by day and name. With a route, these are
+        features that only the provider's own endpoint has. Without one, these are models that
+        no route is named after.
         """
         return self._asked_names(route, since, FAR_DAY)
 
@@ -301,7 +301,7 @@ class Observations(Traffic):
         return self._tx.write(sa.delete(column.table).where(column < before))
 
     def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:
-        """Sums today's and this month's spend by key, without keys that spent nothing."""
+        """Sums today's and this month's spend by key; keys without spend are left out."""
         row, first = key_spend.c, today.replace(day=1)
         of_today = sa.case((row.day == today, row.cost_usd), else_=0.0)
         query = sa.select(
@@ -316,7 +316,7 @@ class Observations(Traffic):
         }
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
-        """Lists what keys spent since a day; of all keys unless some are named."""
+        """Lists the spend since a day. keys: None for all."""
         row = key_spend.c
         named = None if keys is None else row.key.in_(sorted(keys))
         query = select_where(key_spend, row.day >= since, row.day <= FAR_DAY, named)

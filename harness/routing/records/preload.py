@@ -1,5 +1,5 @@
-"""Reads at once what a list would ask by a statement for each of its rows. The unit of work
-keeps the rows as they are stored, and the repository that takes a row verifies it.
+"""Reads the rows that a list needs in one statement, not in one statement a row. The
+transaction keeps the stored rows, and the repository that takes a row verifies it.
 """
 
 import json
@@ -30,8 +30,8 @@ from harness.routing.records.versions import route_version
 
 @cache
 def newest_rows(table: sa.Table, dialect: str) -> sa.Select[Any]:
-    """Builds the query of the newest row of each group that `names` has as JSON. It looks each
-    up from the newest end of its index: the others of a group are wide rows, and many.
+    """Builds the query of the newest row of each group in the JSON of `names`. It looks up each
+    group from the newest end of its index, because groups have many wide rows.
     """
     newest = _NEWEST[table]
     names, of = json_rows(NAMES, {"name": sa.Text()}, dialect), table.alias("of_group").c
@@ -48,9 +48,9 @@ def newest_rows(table: sa.Table, dialect: str) -> sa.Select[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Newest:
-    group: str  # the column that names it
+    group: str  # the column with the group's name
     time: str
-    tie: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]]  # order of one moment's
+    tie: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]]  # order at equal times
 
 
 _NEWEST: Final = {
@@ -73,8 +73,8 @@ DELIVERIES_OF: Final = (
 
 
 class Preload:
-    """Reads at once rows for which a `read()` is asked one by one afterwards. The caller gets
-    the same answer, and the same refusal of a forged row. A `write()` keeps none of them.
+    """Reads rows together that a `read()` transaction then looks up one by one. The caller gets
+    the same result, and the same error for a forged row. A `write()` transaction keeps no rows.
     """
 
     def __init__(self, tx: Transaction) -> None:
@@ -117,12 +117,12 @@ class Preload:
             self._tx.keep(after_key(id_), rows[0] if rows else None)
 
     def _keep_newest(self, table: sa.Table, groups: Collection[str]) -> None:
-        asked = {NAMES: json.dumps([{"name": name} for name in sorted(set(groups))])}
+        names = {NAMES: json.dumps([{"name": name} for name in sorted(set(groups))])}
         query = newest_rows(table, self._tx.dialect)
         rows = (
-            self._tx.read_stored(table, query, asked)
+            self._tx.read_stored(table, query, names)
             if is_signed(table)
-            else self._tx.read(query, asked).all()
+            else self._tx.read(query, names).all()
         )
         found = {getattr(row, _NEWEST[table].group): row for row in rows}
         for name in groups:

@@ -1,5 +1,5 @@
-"""Records of proposals, approvals and rounds of candidates. A save of a version that
-somebody else changed since is refused.
+"""Records of proposals, approvals and candidate rounds. A save is refused if another process
+changed the record since it was loaded.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -46,8 +46,7 @@ DECIDED_PHASE_VALUES = tuple(p.value for p in ProposalPhase if p not in OPEN_PHA
 
 PAST_GATE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in PAST_GATE_PHASES)
 
-# Columns that never change after the row was written; a proposal's `plans` have a rule of their
-# own.
+# Columns that never change once the row is written. `plans` have their own rule.
 PROPOSAL_REGISTERED = (
     *("id", "route", "incumbent", "candidate", "claim", "proposer", "policy", "self_approval"),
     *("created_at", "on_better", "widened"),
@@ -100,7 +99,7 @@ PROPOSAL: Final = record(
     refers={"incumbent": target, "candidate": target},
     signed=True,
     free="reason closed_because",
-    also=lambda one: {"self_approval": one.self_approval},
+    also=lambda new: {"self_approval": new.self_approval},
 )
 
 proposal = PROPOSAL.table
@@ -109,7 +108,6 @@ proposal = PROPOSAL.table
 APPROVAL: Final = record(
     Approval,
     "approval",
-    # key: NULL for the local operator.
     sa.Column("widened", Json, nullable=False, server_default="{}"),
     change_reference(),
     one_of("kind", ApprovalKind),
@@ -124,7 +122,7 @@ APPROVAL: Final = record(
 
 approval = APPROVAL.table
 
-# One round for a route and a time, whichever control process begins it.
+# A route has one round for a time, even if several control processes begin it.
 CANDIDATE_ROUND: Final = record(
     CandidateRound,
     "candidate_round",
@@ -149,7 +147,7 @@ OPEN_ON_ROUTE = sa.select(proposal.c.id).where(
 
 WAS_LET_IN = proposal.c.approver.is_not(None) | proposal.c.rollout.is_not(None)
 
-MOST_LET_IN: Final = 20  # proposals that a new one's suites are compared with
+MOST_LET_IN: Final = 20  # proposals with which a new proposal's suites are compared
 
 
 def _unchanged(table: sa.Table, record: Proposal | Rollout) -> sa.ColumnElement[bool]:
@@ -166,7 +164,7 @@ class Proposals(Records[Proposal]):
     missing = "there is no proposal {}; `swapgate proposal list` shows them"
 
     def add(self, new: Proposal) -> None:
-        """Adds a proposal. Raises RouteBusy, which names the route's open one."""
+        """Adds a proposal. Raises RouteBusy if the route has an open proposal."""
         self._tx.serialize()
         try:
             with self._tx.attempt():
@@ -190,7 +188,7 @@ class Proposals(Records[Proposal]):
         fixed = (*PROPOSAL_REGISTERED, *planned)
         if self.record.only(found, *fixed) != self.record.only(saved, *fixed):
             raise InputError(
-                f"proposal {changed.id}: what was registered cannot change; cancel it and "
+                f"proposal {changed.id}: its registered fields cannot change; cancel it and "
                 "propose again"
             )
         values = _without(self.record.write(saved), fixed)
@@ -210,7 +208,7 @@ class Proposals(Records[Proposal]):
         limit: int = MOST_LISTED,
         after: str | None = None,
     ) -> Sequence[Proposal]:
-        """Lists the proposals. after: the id of the last one of the page before."""
+        """Lists proposals. after: the id of the previous page's last proposal."""
         order = newest(proposal.c.created_at, proposal.c.id)
         where = (
             HAS_NOT_ENDED if open_only else None,
@@ -220,7 +218,7 @@ class Proposals(Records[Proposal]):
         return self._all(self._select(*where).limit(limit))
 
     def phases(self) -> Mapping[ProposalPhase, int]:
-        """Counts the proposals in each phase; forged rows count as well."""
+        """Counts the proposals in each phase, including forged rows."""
         known = set(ProposalPhase)
         counts = self._tx.read(PHASES)
         return {ProposalPhase(row.phase): row.n for row in counts if row.phase in known}
@@ -237,7 +235,7 @@ class Proposals(Records[Proposal]):
         return self._all(self._select(proposal.c.route == route, WAS_LET_IN).limit(MOST_LET_IN))
 
     def of_selection(self, selection: str) -> Sequence[Proposal]:
-        """Lists a selection's proposals in the order in which they were named."""
+        """Lists a selection's proposals by their place."""
         found = self._all(self._select(proposal.c.selection == selection))
         return sorted(found, key=lambda member: member.place)
 
@@ -258,7 +256,7 @@ class CandidateRounds(Records[CandidateRound]):
     order = (candidate_round.c.due_at.desc(), candidate_round.c.id)
 
     def begin(self, new: CandidateRound) -> bool:
-        """Stores a round; False where that time of the route has one."""
+        """Stores a round. Returns False if the route has a round for that time."""
         self._tx.serialize()
         return self._tx.write_new(candidate_round, CANDIDATE_ROUND.write(new))
 

@@ -1,5 +1,5 @@
-"""Records of rollouts. A save of a version that somebody else changed since is refused,
-so that two processes never move one rollout.
+"""Records of rollouts. A save is refused if another process changed the rollout since it was
+loaded, so that two processes never move one rollout.
 """
 
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ class Rollouts(Records[Rollout]):
     missing = "there is no rollout {}"
 
     def add(self, new: Rollout) -> None:
-        """Adds a rollout. Raises RouteBusy, and ProofRefused for a verdict that was used."""
+        """Adds a rollout. Raises RouteBusy, or ProofRefused for a used verdict."""
         self._tx.serialize()
         try:
             with self._tx.attempt():
@@ -87,8 +87,8 @@ class Rollouts(Records[Rollout]):
                 ) from error
             if error.names("verdict_used"):
                 raise ProofRefused(
-                    f"verdict {new.verdict} was the proof of a rollout already, and that one "
-                    "ended: the same candidate needs a new verdict, so propose it again"
+                    f"verdict {new.verdict} was the proof of a rollout that has ended: propose "
+                    "the candidate again, because it needs a new verdict"
                 ) from error
             raise
 
@@ -108,7 +108,7 @@ class Rollouts(Records[Rollout]):
         return self._stored(LIVE, route)
 
     def baking(self, *, route: str | None = None) -> Sequence[Rollout]:
-        """Lists the promoted rollouts that are still compared with the incumbent before."""
+        """Lists the promoted rollouts whose bake still runs."""
         return self._stored(BAKING, route)
 
     def _stored(self, query: sa.Select[Any], route: str | None) -> "Sequence[Rollout]":

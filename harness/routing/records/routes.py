@@ -1,5 +1,5 @@
-"""Reads the routing table, routes' histories and targets, and commits changes of routes by
-compare-and-swap, with their proof (`Routing`).
+"""`Routing` reads the routing table, routes' histories and targets. It commits changes by
+compare-and-swap, with their proof.
 """
 
 from collections import defaultdict
@@ -61,7 +61,7 @@ ROUTE_HEADS = (
     sa.select(
         route_version.c.route.label("name"),
         *(route_version.c[name] for name in ("incumbent", "at")),
-        # By either row: somebody who edits one of them hides no emergency.
+        # Either row suffices, so that an edit of one row cannot hide a break-glass.
         sa.or_(
             route_version.c.break_glass.is_not(None), route_version.c.route.in_(_emergencies)
         ).label("break_glass"),
@@ -119,15 +119,15 @@ TARGETS = sa.select(target)
 _TAKEN: Final = ("version_taken", "revision_follows", "pk_route_version", "route_version.route")
 
 
-# A route's newest version with its chain, as they are stored.
+# A route's newest version and its chain; the rows are not verified.
 VersionRows = tuple[Row | None, Sequence[Row]]
 
 
 def read_current(
     tx: Transaction, names: Collection[str] | None = None
 ) -> Iterator[tuple[Row, Sequence[Row]]]:
-    """Reads the newest version of every route, or of the named routes, at most a page, with its
-    chain. The rows are not verified yet.
+    """Reads the newest version of each route with its chain, without verifying the rows.
+    names: at most a page of routes; None for all.
     """
     if names is None:
         query, named, links = _STORED_CURRENT, None, tx.read(CURRENT_FALLBACKS)
@@ -181,7 +181,7 @@ class Routing:
         return self._tx.once(row_key(target, id_), read)
 
     def add_target(self, target_: Target) -> str:
-        """Adds a target, and returns its id. Adding the same content again changes nothing."""
+        """Adds a target unless it is stored, and returns its id."""
         self._tx.write_new(target, TARGET.write(target_))
         return target_.id
 
@@ -204,8 +204,8 @@ class Routing:
         row = self._tx.read(CURRENT_OF, {"name": name}).first()
         if row is None:
             return None, ()
-        wanted = {"name": name, "version": row.version}
-        return row, self._tx.read(FALLBACK_EVIDENCE, wanted).all()
+        key = {"name": name, "version": row.version}
+        return row, self._tx.read(FALLBACK_EVIDENCE, key).all()
 
     def _fallbacks(self, name: str) -> dict[int, tuple[str, ...]]:
         found: dict[int, tuple[str, ...]] = {}
@@ -220,18 +220,17 @@ class Routing:
         ]
 
     def first_after(self, rollout_: str) -> RouteRecord | None:
-        """Loads, without its chain, the version by which a rollout's candidate ceased to serve
-        last; None where it serves.
+        """Loads, without its chain, the version that last replaced a rollout's candidate; None
+        if the candidate serves.
         """
-        wanted = {"names": [rollout_]}
+        names = {"names": [rollout_]}
         row = self._tx.once(
-            after_key(rollout_), lambda: self._tx.read(FIRST_AFTER, wanted).first()
+            after_key(rollout_), lambda: self._tx.read(FIRST_AFTER, names).first()
         )
         return None if row is None else record_from_row(row, {})
 
     def has_had_rollout(self, route: str, rollout: str) -> bool:
-        wanted = {"route": route, "rollout": rollout}
-        return bool(self._tx.read(HAS_HAD, wanted).scalar_one())
+        return bool(self._tx.read(HAS_HAD, {"route": route, "rollout": rollout}).scalar_one())
 
     def names(self) -> Sequence[str]:
         return self._tx.read(NAMES).scalars().all()
@@ -241,7 +240,7 @@ class Routing:
         return row.at if row is not None else None
 
     def evidence(self, name: str) -> RouteEvidence | None:
-        """Why each target of the route's newest version may serve; None without a route."""
+        """The evidence of the route's newest version; None without a route."""
         row, _ = self._current(name)
         return of_version(self._tx, row) if row is not None else None
 
@@ -254,11 +253,11 @@ class Routing:
         reason: str,
         now: datetime,
     ) -> int:
-        """Writes the route's next version, and returns its revision. expected_version 0 creates
-        the route.
+        """Writes the route's next version, and returns its revision.
 
+        expected_version: 0 creates the route.
         Raises RevisionConflict if another writer was first, IllegalTransition or ProofRefused
-        if the change does not apply, ProofRefused when the database itself refuses.
+        if the change does not apply, ProofRefused if the database refuses the row.
         """
         self._tx.serialize()
         row, _ = self._current(change.route)
@@ -266,7 +265,7 @@ class Routing:
         if version != expected_version:
             raise RevisionConflict(
                 f"route {change.route!r} is at version {version}, not {expected_version}: "
-                "somebody else was first; load it again, then decide"
+                "another writer was first; load it again, then decide"
             )
         after = apply_change(self.route(change.route), change)
         floor = int(self._tx.read(FLOOR).scalar_one())
@@ -291,8 +290,8 @@ class Routing:
 
 
 def _time_of(change: TableChange, now: datetime, before: datetime | None) -> datetime:
-    """Returns the time of a new version: what needs proof is no earlier than the proof and the
-    version before it, though the clock was set back.
+    """Returns a new version's time. A version with proof is never earlier than its proof and
+    the previous version, even if the clock was set back.
     """
     match change:
         case ServeByWaiver() if before is not None:

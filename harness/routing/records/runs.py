@@ -60,7 +60,7 @@ suite = SUITE.table
 EVAL_RUN: Final = record(
     EvalRun,
     "eval_run",
-    # As text: a seed may have all of 64 bits, one more than a signed integer holds.
+    # Text, because a seed may have 64 bits, one more than a signed integer holds.
     text("order_seed"),
     text("fingerprint"),
     one_of("state", RunState),
@@ -81,7 +81,7 @@ EVAL_RUN: Final = record(
     also=lambda run: {"fingerprint": run.fingerprint},
 )
 
-# Workers take and leave runs, without the signing key.
+# Workers, which have no signing key, change these columns.
 eval_run = sign_rows_of(
     EVAL_RUN.table,
     changing=(
@@ -90,18 +90,18 @@ eval_run = sign_rows_of(
     ),
 )
 
-# Scores never change and nothing is deleted (triggers). The key makes a second one impossible.
+# Triggers allow neither a change of scores nor a deletion. The key allows one score.
 SAMPLE: Final = record(
     Sample,
     "sample",
     added_count("cached_tokens"),
     added_count("judge_calls"),
-    # Of the texts as they came: they outlive a blanking.
+    # Digests of the original texts, which stay when the texts are blanked.
     text("answer_sha256", nullable=True),
     text("prompt_sha256", nullable=True),
     share("strict"),
     share("lenient"),
-    # SQLite stores NaN as NULL, and a CHECK passes on NULL: no score needs its reason.
+    # SQLite stores NaN as NULL, and a CHECK passes on NULL: a missing score needs an error.
     sa.CheckConstraint("strict IS NOT NULL OR error IS NOT NULL", name="scored_or_error"),
     one_of("error", SampleError),
     *(at_least(column, 0) for column in ("position", "input_tokens", "output_tokens")),
@@ -114,10 +114,10 @@ SAMPLE: Final = record(
     free=(
         "answer error_text served_model prompt rule served_build judge_model judge_build finish"
     ),
-    also=lambda one: text_digests(one.answer, one.prompt),
+    also=lambda new: text_digests(new.answer, new.prompt),
 )
 
-# The texts may be blanked; their digests stay.
+# Texts may be blanked, so the signature covers their digests.
 sample = sign_rows_of(
     SAMPLE.table,
     purpose=KeyPurpose.WORKER,
@@ -127,7 +127,7 @@ sample = sign_rows_of(
 
 
 def text_digests(answer: str, prompt: str) -> dict[str, str]:
-    """SHA-256 of a sample's texts as they are stored; they outlive the texts."""
+    """SHA-256 of a sample's texts in their stored form."""
     return {
         "answer_sha256": hash_content(storable(answer)),
         "prompt_sha256": hash_content(storable(prompt)),
@@ -157,7 +157,7 @@ _ranked = (
     .subquery("ranked")
 )
 
-# Ranked in an index: to read and verify all runs of a target would be too much.
+# Ranked in an index, because a target may have too many runs to read and verify.
 NEWEST_OF_TARGETS = NEWEST_RUNS.where(
     eval_run.c.id.in_(sa.select(_ranked.c.id).where(_ranked.c.place == 1))
 )
@@ -194,7 +194,7 @@ SAMPLES = (
     .order_by(sample.c.position, sample.c.epoch, sample.c.item)
 )
 
-# Whether there was an answer outlives its text.
+# The digest shows whether there was an answer, even if its text is blanked.
 NO_ANSWER = sa.and_(
     sample.c.answer == "", sa.func.coalesce(sample.c.answer_sha256, NOTHING) == NOTHING
 )
@@ -210,19 +210,19 @@ OUTCOMES = (
     .order_by(sample.c.position, sample.c.epoch, sample.c.item)
 )
 
-# By the primary key and in its order: an order by position, or a condition that its index
-# answers, would look up each row by itself, and twice as slowly.
+# Reads in the order of the primary key. The index on position would look up each row by itself,
+# which takes twice as long; `+ 0` keeps the planner from that index.
 FIGURES = sa.select(*(sample.c[name] for name in COLUMNS)).where(
     sample.c.run == sa.bindparam("run"), sample.c.position + 0 < sa.bindparam("below")
 )
 
-# Sorted afterwards: an order here would make SQLite read the whole run by its position.
+# Callers sort. With ORDER BY, SQLite would read the whole run by its position.
 OF_ITEMS = sa.select(sample).where(
     sample.c.run == sa.bindparam("run"),
     sample.c.item.in_(sa.bindparam("items", expanding=True)),
 )
 
-# Databases take some thousand parameters in a statement.
+# Databases limit the parameters of a statement to some thousands.
 ITEMS_AT_ONCE: Final = 500
 
 DONE = sa.select(sample.c.item, sample.c.epoch).where(sample.c.run == sa.bindparam("run"))
@@ -236,7 +236,7 @@ SCORED = (
     .limit(1)
 )
 
-# A run is blanked whole. The question that was added last tells whether it is.
+# A run is blanked as a whole, so its last prompt shows whether it is blanked.
 _LAST_PROMPT: Final = (
     sa.select(sample.c.prompt)
     .where(sample.c.run == eval_run.c.id)
@@ -271,7 +271,7 @@ class Suites(Records[SuitePin]):
     missing = "no suite with the digest {} is stored"
 
     def put(self, pin: SuitePin, now: datetime) -> None:
-        """Stores a suite's pin under its digest: the same digest again changes nothing."""
+        """Stores a suite's pin unless its digest is stored."""
         self._tx.write_new(suite, self.record.write(pin) | {"created_at": now})
 
     def get(self, id_: str) -> SuitePin:
@@ -284,7 +284,7 @@ class EvalRuns(Records[EvalRun]):
     missing = NO_SUCH_RUN
 
     def add_new(self, run: EvalRun) -> bool:
-        """Adds a run unless one of its id is there; returns whether it was added."""
+        """Adds a run unless its id is stored. Returns whether it was added."""
         return self._tx.write_new(eval_run, self.record.write(run))
 
     def list(
@@ -297,9 +297,7 @@ class EvalRuns(Records[EvalRun]):
         return self._all(self._select(eval_run.c.target.in_(sorted(targets))))
 
     def of_suite(self, target: str, suite: str, suite_digest: str) -> Iterator[EvalRun]:
-        """Yields a target's runs of a version of a suite, newest first, each when it is asked
-        for.
-        """
+        """Yields a target's runs of one version of a suite lazily, newest first."""
         of = {"target": target, "suite": suite, "suite_digest": suite_digest}
         same = (eval_run.c[name] == value for name, value in of.items())
         for row in self._tx.read(self._select(*same)):
@@ -311,11 +309,11 @@ class EvalRuns(Records[EvalRun]):
     def newest_of_targets(
         self, targets: Collection[str], states: Sequence[RunState]
     ) -> Sequence[EvalRun]:
-        wanted = {"targets": sorted(targets), "states": [state.value for state in states]}
-        return self._all(NEWEST_OF_TARGETS, wanted)
+        values = {"targets": sorted(targets), "states": [state.value for state in states]}
+        return self._all(NEWEST_OF_TARGETS, values)
 
     def scored(self, run: str) -> bool:
-        """Tells whether one answer can be read and has a score."""
+        """Whether at least one answer is readable and has a score."""
         return self._tx.read(SCORED, {"run": run}).first() is not None
 
     def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
@@ -325,14 +323,13 @@ class EvalRuns(Records[EvalRun]):
         return self._first(query.limit(1))
 
     def set_state(self, run: str, state: RunState, message: str = "") -> None:
-        """States but RUNNING clear the lease. FAILED adds one to `failures`."""
-        # That it runs is its worker's affair, which holds the row by its lease already.
+        """Sets the state. All but RUNNING clear the lease; FAILED counts a failure."""
+        # Only the worker that holds the lease sets RUNNING, so no transaction needs to wait.
         self._change_run(run, _into(state, message), decides=state is not RunState.RUNNING)
 
     def leave(self, run: str, owner: str, state: RunState, message: str = "") -> bool:
-        """`set_state` by the lease's owner; False, and nothing done, when it is not theirs."""
-        # The owner is compared where the row is locked: a run that is stopped right now
-        # stays stopped.
+        """Sets the state for the lease's owner. Returns False if it is not the owner."""
+        # The statement compares the owner under the row's lock, so a stopped run stays stopped.
         ours = LEAVE.values(_into(state, message))
         left = self._tx.write(ours, {"run": run, "owner": owner}) == 1
         if not left:
@@ -340,20 +337,19 @@ class EvalRuns(Records[EvalRun]):
         return left
 
     def wait(self, run: EvalRun, owner: str) -> bool:
-        """Queues a run that waits for a provider, as its fields say.
-
-        owner: the worker that leaves it; False, and nothing done, where the lease is another's.
+        """Queues a run that waits for a provider. Returns False if another owner has the lease.
+        owner: the worker that leaves the run.
         """
         waits = {name: getattr(run, name) for name in NOT_WAITING}
         changes = {**_into(RunState.QUEUED, run.message), **waits}
         return self._tx.write(LEAVE.values(changes), {"run": run.id, "owner": owner}) == 1
 
     def ask_again(self, run: str, now: datetime) -> None:
-        """Ends the pause of a run that waits for a provider; its patience begins anew."""
+        """Ends the pause of a run that waits for a provider, and restarts its patience."""
         self._change_run(run, {"retry_at": now, "patience_since": now})
 
     def end_wait(self, run: str) -> None:
-        """Notes that the provider of a running run answers again."""
+        """Notes that the run's provider answers again."""
         self._change_run(run, {**NOT_WAITING, "message": ""}, decides=False)
 
     def blank_texts(self, suite: str, before: datetime, *, limit: int) -> int:
@@ -364,12 +360,12 @@ class EvalRuns(Records[EvalRun]):
         return len(runs)
 
     def want(self, run: str, items: int) -> None:
-        """Raise the number of wanted items (never lower it); queue the run if it ended."""
-        # Decisions first, runs second, in every unit of work: two never wait for each other.
+        """Raises, never lowers, the wanted items, and queues the run if it ended."""
+        # Each transaction locks decisions before runs, so that two never wait for each other.
         self._tx.serialize()
         found = self.get(run)
         changes: dict[str, object] = {"wanted": max(items, found.wanted)}
-        # DONE with nothing more to ask stays so: a worker would find nothing to do.
+        # A DONE run without further items stays DONE, because it has no work left.
         more = items > found.wanted or found.state is not RunState.DONE
         if found.state in ENDED and more:
             changes |= {"state": RunState.QUEUED.value, "message": ""}
@@ -380,14 +376,13 @@ class EvalRuns(Records[EvalRun]):
             self.get(run)
 
     def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
-        """Takes or renews the lease. False when the run has ended or another worker has it.
+        """Takes or renews the lease. Returns False if the run ended or is another worker's.
 
-        A worker may take another's lease that has expired, or that ends after
-        `domain.evals.run.latest_lease_end`.
+        A worker may take a lease that has expired, or that ends after `latest_lease_end`.
         """
         furthest = latest_lease_end(now, (until - now).total_seconds())
-        wish = {"run": run, "owner": owner, "now": now, "until": until, "furthest": furthest}
-        taken = self._tx.write(LEASE, wish, decides=False) == 1
+        values = {"run": run, "owner": owner, "now": now, "until": until, "furthest": furthest}
+        taken = self._tx.write(LEASE, values, decides=False) == 1
         if not taken:
             self.get(run)
         return taken
@@ -400,18 +395,17 @@ class EvalRuns(Records[EvalRun]):
         return given_up
 
     def store_sample(self, sample_: Sample, *, owner: str | None = None) -> bool:
-        """Stores a sample; False when that run, item and epoch is stored already: nothing
-        counts twice.
+        """Stores a sample. Returns False if that run, item and epoch is stored already.
 
-        owner: the worker that holds the run's lease. Raises LeaseLost where another worker has
-        the lease. No other worker gets it until the unit of work ends.
+        owner: the worker that holds the run's lease. It keeps the lease until the transaction
+        ends. Raises LeaseLost if another worker has the lease.
         """
         values = SAMPLE.write(sample_)
         run = self._tx.read(STATE_OF_RUN, {"run": sample_.run}).one_or_none()
         if run is None:
             raise NotFound(f"there is no eval run {sample_.run} to store a sample of")
         if run.state not in ENDED:
-            # It cannot end, nor get another worker, until this one is stored.
+            # The lock keeps the run from ending or changing its worker meanwhile.
             run = self._tx.read(STATE_OF_HELD_RUN, {"run": sample_.run}).one()
         if owner not in (None, run.lease_owner):
             raise LeaseLost(
@@ -424,33 +418,33 @@ class EvalRuns(Records[EvalRun]):
         return frozenset((row.item, row.epoch) for row in self._tx.read(DONE, {"run": run}))
 
     def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
-        """Lists a run's samples by position and epoch; below: only positions below it."""
+        """Lists a run's samples by position and epoch. below: only lower positions."""
         query = SAMPLES if below is None else SAMPLES.where(sample.c.position < below)
         found = self._tx.checked(sample, self._tx.read(query, {"run": run}))
         return [SAMPLE.read(row) for row in found]
 
     def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
-        """Lists a run's samples for a gate that decides again and again: without prompts, and
-        an answer is only ANSWER_PLACEHOLDER or empty.
+        """Lists a run's samples without their texts, for a gate that decides many times. An
+        answer is ANSWER_PLACEHOLDER or empty.
         """
-        wanted = {"run": run, "below": below}
-        found = self._tx.checked(sample, self._tx.read(OUTCOMES, wanted))
+        values = {"run": run, "below": below}
+        found = self._tx.checked(sample, self._tx.read(OUTCOMES, values))
         return [SAMPLE.read(row) for row in found]
 
     def figures(self, run: str, *, below: int) -> AnswerColumns:
-        """Loads the figures of a run's samples, in any order and without a check of their
-        signatures: for sums over more samples than a page can check.
+        """Loads the figures of a run's samples in any order. It does not verify signatures, for
+        sums over more samples than a page can verify.
         """
         rows = self._tx.read(FIGURES, {"run": run, "below": below})
         return AnswerColumns.from_rows(rows.all())
 
     def samples_of(self, run: str, items: Collection[str]) -> Sequence[Sample]:
-        wanted, found = sorted(set(items)), []
-        for first in range(0, len(wanted), ITEMS_AT_ONCE):
-            some = wanted[first : first + ITEMS_AT_ONCE]
-            rows = self._tx.read(OF_ITEMS, {"run": run, "items": some})
+        names, found = sorted(set(items)), []
+        for first in range(0, len(names), ITEMS_AT_ONCE):
+            batch = names[first : first + ITEMS_AT_ONCE]
+            rows = self._tx.read(OF_ITEMS, {"run": run, "items": batch})
             found += [SAMPLE.read(row) for row in self._tx.checked(sample, rows)]
-        return sorted(found, key=lambda one: (one.position, one.epoch, one.item))
+        return sorted(found, key=lambda read: (read.position, read.epoch, read.item))
 
     def count(self, run: str) -> int:
         return int(self._tx.read(COUNT, {"run": run}).scalar_one())

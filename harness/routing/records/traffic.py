@@ -1,6 +1,4 @@
-"""Reads the traffic of a window: whole days and hours from their sums, the rest at the window's
-ends from the minutes.
-"""
+"""Reads a window's traffic: whole days and hours from their sums, the rest from minutes."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,12 +28,11 @@ from harness.routing.records.traffic_tables import (
 )
 from harness.routing.reliability.latency import merge_histograms
 
-# Each span has an end as well as a beginning: SQLite takes one without for a quarter of the
-# table, and rather reads all of it than go by the index.
+# Spans need an end: without one, SQLite expects a quarter of the table and skips the index.
 FAR: Final = datetime(9999, 12, 31, tzinfo=UTC)
 MINUTE: Final = timedelta(minutes=1)
 _TABLES: Final = {table.name: table for table in (traffic, traffic_hour, traffic_day)}
-# As `TrafficTotal` has them.
+# In the order of `TrafficTotal`.
 _TOTAL_SUMS: Final = tuple(
     name for name in TrafficTotal.__dataclass_fields__ if name in TRAFFIC_SUMS
 )
@@ -51,13 +48,11 @@ _BEGINS: Final = {
 class Span:
     table: sa.Table
     begin: datetime
-    end: datetime  # not in it
+    end: datetime  # exclusive
 
 
 def split_window(since: datetime, until: datetime) -> Sequence[Span]:
-    """Splits a window into whole days, whole hours before and after them, and the minutes at
-    its ends.
-    """
+    """Splits a window into whole days, whole hours around them, and minutes at its ends."""
     hour = ceil_time(since, HOUR)
     day = ceil_time(hour, DAY)
     last_day, last_hour = floor_time(until, DAY), floor_time(until, HOUR)
@@ -78,10 +73,10 @@ class Traffic:
         self._tx = tx
 
     def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
-        """Sums of what `traffic` gives, in order of route, arm and target. Deleted
-        minutes are in it by whole days.
+        """Sums traffic by route, arm and target, in this order. Deleted minutes are included by
+        whole days.
         """
-        # A table without a part of the window gives none.
+        # An empty span for each table that has no part of the window.
         bounds = {f"{name}_{end}": FAR for name in _TABLES for end in ("begin", "end")}
         for span in split_window(since, FAR):
             name = span.table.name
@@ -93,8 +88,8 @@ class Traffic:
     def latencies(
         self, *, since: datetime, route: str | None = None
     ) -> Mapping[tuple[str, str], Mapping[int, int]]:
-        """Sums the histograms of what `traffic` gives, by route and target. They are added as
-        they are read: of all routes no more than one each is held.
+        """Sums latency histograms by route and target. It adds each histogram as it reads it,
+        so that memory holds one a route and target.
         """
         sums: dict[tuple[str, str], Mapping[int, int]] = {}
         hour = ceil_time(since, HOUR)
@@ -115,23 +110,21 @@ class Traffic:
     def traffic_points(
         self, *, since: datetime, step: timedelta = MINUTE, route: str | None = None
     ) -> Sequence[TrafficPoint]:
-        """Sums of what `traffic` gives, oldest first, minute by minute; by hours or days where
-        `since` begins one and `step` is a multiple of it.
+        """Sums traffic by minute, oldest first; by hour or day if `since` begins one and `step`
+        is a multiple of it.
         """
         table = traffic
-        for span, other in ((HOUR, traffic_hour), (DAY, traffic_day)):
-            whole = not (since - EPOCH) % span and not step % span
-            if whole:
-                table = other
+        for length, sums in ((HOUR, traffic_hour), (DAY, traffic_day)):
+            if not (since - EPOCH) % length and not step % length:
+                table = sums
         query = _points(table)
         if route is not None:
             query = query.where(table.c.route == route)
         if table is traffic and route is None:
-            # SQLite gets at a minute's rows faster route by route than through an index that
-            # has not their counts.
+            # SQLite reads a minute faster route by route than by an index without counts.
             query = query.where(traffic.c.route.in_(_ROUTES_SINCE))
-        asked = {"begin": since, "end": FAR, "day": floor_time(since, DAY)}
-        return [traffic_point_from_row(row) for row in self._tx.read(query, asked)]
+        span = {"begin": since, "end": FAR, "day": floor_time(since, DAY)}
+        return [traffic_point_from_row(row) for row in self._tx.read(query, span)]
 
 
 def _bounds(span: Span) -> Mapping[str, datetime]:
@@ -146,7 +139,7 @@ def _within(begins: sa.ColumnElement[Any], named: str = "") -> sa.ColumnElement[
 
 
 def _sums(table: sa.FromClause, first: str, last: str) -> Iterator[sa.ColumnElement[Any]]:
-    """The columns of a total, over rows of minutes, of their sums, or of totals."""
+    """Yields a total's columns, computed from minutes, their sums, or totals."""
     yield from (table.c[name] for name in TOTAL_KEY)
     yield sa.func.min(table.c[first], type_=UtcTime()).label("first")
     yield sa.func.max(table.c[last], type_=UtcTime()).label("last")
@@ -159,7 +152,7 @@ def _sums_of(table: sa.Table) -> sa.Select[Any]:
 
 
 def _add_up(parts: Iterable[sa.Select[Any]]) -> sa.Select[Any]:
-    """The totals over those of a window's parts, in order of route, arm and target."""
+    """Adds up the totals of a window's parts, in order of route, arm and target."""
     part = sa.union_all(*parts).subquery("part")
     key = [part.c[name] for name in TOTAL_KEY]
     return sa.select(*_sums(part, "first", "last")).group_by(*key).order_by(*key)

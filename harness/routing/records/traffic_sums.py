@@ -1,9 +1,10 @@
-"""Sums of each UTC hour's traffic with its latencies, and of each UTC day's; triggers on
-`traffic` keep them. Each worker has rows of its own: two writers never wait for each other. A
-row that is deleted from `traffic` stays in its day's sum.
+"""Sums of traffic by UTC hour, with latencies, and by UTC day; triggers on `traffic` keep them.
+
+Each worker has its own rows, so that two writers never wait for each other. A row that is
+deleted from `traffic` stays in its day's sum.
 """
 
-# ruff: noqa: S608 - statements of constants; nothing comes from outside
+# ruff: noqa: S608 - the statements consist of constants
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -65,12 +66,12 @@ traffic_day = sa.Table("traffic_day", metadata, *_columns("traffic_day"))
 
 
 def floor_time(at: datetime, span: timedelta) -> datetime:
-    """Returns when the hour or the day (UTC) of a moment began."""
+    """Returns the beginning of a moment's hour or day (UTC)."""
     return at - (at - EPOCH) % span
 
 
 def ceil_time(at: datetime, span: timedelta) -> datetime:
-    """Returns the begin of the first hour or day that does not begin before a moment."""
+    """Returns the beginning of the first hour or day (UTC) at or after a moment."""
     return at + (EPOCH - at) % span
 
 
@@ -94,9 +95,7 @@ _POSTGRES_PART: Final = (
 
 
 def write_bodies(*, postgres: bool, schema: str = "") -> Mapping[str, str]:
-    """Returns the statements of the trigger for each event, INSERT and UPDATE. schema: of
-    PostgreSQL's tables, with its dot.
-    """
+    """Maps INSERT and UPDATE to the trigger's statements. schema: PostgreSQL's, with a dot."""
     return {
         "INSERT": " ".join(
             _on_insert(table, span, schema, postgres=postgres) for table, span in _SPANS.items()

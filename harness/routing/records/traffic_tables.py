@@ -29,7 +29,7 @@ from harness.gate.online.observation import (
 )
 from harness.routing.table import Arm
 
-# Append-only (trigger): a canary's decisions are replayed from these.
+# Append-only (trigger): `replay` computes a canary's decisions from these.
 BLOCK: Final = record(
     ObservationBlock,
     "block",
@@ -55,8 +55,7 @@ BLOCK: Final = record(
 
 block = BLOCK.table
 
-# Which keys a rollout has counted, by their fingerprints (`domain.canary.key_ledger`). It goes
-# when the rollout has ended.
+# Fingerprints of the keys that a rollout has counted; deleted when the rollout has ended.
 seen_keys = sa.Table(
     "seen_keys",
     metadata,
@@ -67,8 +66,8 @@ seen_keys = sa.Table(
     sa.CheckConstraint(f"page BETWEEN 0 AND {PAGES - 1}", name="page_range"),
 )
 
-# The stored batches of routers, until their senders have the acknowledgement. The key refuses a
-# batch that a router sends again after a lost acknowledgement.
+# Ids of the stored batches, until the routers get the acknowledgement. The key refuses a batch
+# that a router sends again after a lost acknowledgement.
 observation_batch = sa.Table(
     "observation_batch",
     metadata,
@@ -93,8 +92,7 @@ TRAFFIC: Final = record(
 
 traffic = TRAFFIC.table
 
-# The spend of each key, by UTC day and process. The key is no foreign key: spend stays when
-# the key goes.
+# Spend by key, UTC day and process. `key` is not a foreign key: spend outlasts its key.
 KEY_SPEND: Final = record(
     KeySpend,
     "key_spend",
@@ -106,7 +104,7 @@ KEY_SPEND: Final = record(
 
 key_spend = KEY_SPEND.table
 
-# By UTC day. Without a route, the name is the client's own text; a day has a bounded number.
+# By UTC day. Without a route, the name is a client's text, and the number a day is limited.
 ASKED_NAME: Final = record(
     AskedName,
     "asked_name",

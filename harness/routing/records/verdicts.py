@@ -57,7 +57,7 @@ def verdict_to_row(verdict_: Verdict, proposal: str) -> Values:
 
 
 def _report(report: SuiteReport) -> Values:
-    """JSON has no infinity, and the evidence against a certain loser is infinite."""
+    """Writes infinite evidence as text, because JSON has no infinity."""
     return {
         name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in asdict(report).items()
@@ -98,7 +98,7 @@ class Verdicts(Records[Verdict]):
         return self._all(self._select(verdict.c.proposal == proposal_))
 
     def proposal_of(self, verdict_: str) -> str:
-        """Returns the id of the proposal that a verdict is of. Raises NotFound."""
+        """Returns the id of a verdict's proposal. Raises NotFound."""
         return str(self._row(verdict_).proposal)
 
     def list(self, *, route: str | None = None, limit: int = MOST_LISTED) -> Sequence[Verdict]:

@@ -1,4 +1,4 @@
-"""Queries of the newest versions of routes, for the routing table and for lists."""
+"""Queries for the newest versions of routes."""
 
 from typing import Final
 
@@ -43,9 +43,8 @@ _LAST_SERVED: Final = (
 
 _later = route_version.alias("later")
 
-# By rollout, the version of its route that brought another model in when its candidate had
-# served last. A break-glass takes nothing back: the candidate returns at its end, unless a
-# person brings another model in meanwhile.
+# Rollout to the version that replaced its candidate after the candidate served last. A
+# break-glass does not count, because the candidate returns at its end.
 FIRST_AFTER: Final = sa.select(route_version, rollout.c.id.label("of_rollout")).where(
     among(rollout.c.id),
     route_version.c.route == rollout.c.route,

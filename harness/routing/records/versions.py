@@ -1,8 +1,8 @@
-"""Tables of the routing table: no target has a role without evidence.
+"""Tables of the routing table: a target needs evidence for each role.
 
-One append-only row per route and version; the highest version is the current one, and the
-primary key is the compare-and-swap. CHECKs and foreign keys hold the rules of one row,
-triggers those about the row before it. A CHECK passes on NULL, hence each IS NOT NULL.
+Each route and version has one append-only row. The highest version is the current version, and
+the primary key is the compare-and-swap. CHECKs and foreign keys hold the rules of one row;
+triggers compare a row with its predecessor. A CHECK passes on NULL, hence each IS NOT NULL.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ from harness.routing.records.verdicts import verdict
 from harness.routing.route_changes import CHANGE_KINDS
 from harness.routing.table import Canary, Handover, Route, RouteRecord, RouteSettings
 
-# The columns of a verdict that its proof is made of, as foreign keys name them.
+# The columns of a verdict to which foreign keys refer as its proof.
 _PROOF: Final = ("id", "route", "incumbent", "candidate", "outcome")
 
 # Append-only (trigger).
@@ -88,7 +88,7 @@ evidence = sa.Table(
     ),
 )
 
-# Append-only; compared with the version before it (triggers).
+# Append-only; triggers compare it with the previous version.
 route_version = sa.Table(
     "route_version",
     metadata,
@@ -114,12 +114,12 @@ route_version = sa.Table(
     time("at"),
     free_text("actor"),
     free_text("reason"),
-    # While a promotion bakes: the incumbent before it, and its share (triggers).
+    # Set during a bake: the previous incumbent, and its share (triggers).
     text("holdback", nullable=True),
     json_value("holdback_plan", nullable=True),
-    # While its incumbent serves without proof: by which break-glass (triggers).
+    # Set while the incumbent serves by a break-glass: its id (triggers).
     text("break_glass", nullable=True),
-    # The signature of the version before it: a chain per route.
+    # The signature of the previous version: the versions of a route form a chain.
     text("prev_signature", nullable=True),
     signature(),
     sa.PrimaryKeyConstraint("route", "version"),
@@ -197,10 +197,10 @@ _any_version = route_version.alias("any_version").c
 
 
 def _names() -> sa.CTE:
-    """Builds the names of the routes, and a last row without one.
+    """Builds the names of the routes, and a last row with NULL.
 
-    It goes from route to route in the index, so that it takes as long as there are routes,
-    however many versions those have.
+    It steps from route to route in the index, so that its time depends on the number of routes,
+    not of versions.
     """
     names = sa.select(sa.func.min(_any_version.route).label("route")).cte(
         "route_names", recursive=True
@@ -229,8 +229,8 @@ def _is_newest(of: sa.Table) -> sa.ColumnElement[bool]:
 def _newest_signatures() -> sa.Select[Any]:
     """Builds the signature of each route's newest version.
 
-    Route by route: PostgreSQL takes the routes for ten times as many as they are, and then
-    reads every version to join them.
+    It looks up route by route: in a join, PostgreSQL would overestimate the routes tenfold and
+    read every version.
     """
     names = _names()
     signature = (
@@ -244,7 +244,7 @@ def _newest_signatures() -> sa.Select[Any]:
     )
 
 
-# Written before its version, which seals it (triggers): hence the deferred foreign key.
+# Written before its version (triggers allow no row after it): hence the deferred foreign key.
 route_fallback = sa.Table(
     "route_fallback",
     metadata,
@@ -274,7 +274,7 @@ _all_names = _names()
 
 NAMES: Final = sa.select(_all_names.c.route).where(_all_names.c.route.is_not(None))
 
-# That a row is of its route's newest version.
+# Whether a row belongs to its route's newest version.
 IS_NEWEST: Final = _is_newest(route_version)
 
 IS_FALLBACK_OF_NEWEST: Final = _is_newest(route_fallback)
@@ -287,7 +287,6 @@ sign_rows_of(route_version, live=IS_NEWEST)
 
 decide_by(route_fallback)
 
-# The highest revision of all routes.
 REVISION: Final = sa.select(sa.func.coalesce(sa.func.max(route_version.c.revision), 0))
 
 
@@ -313,9 +312,7 @@ def evidence_from_row(row: Row) -> TargetEvidence:
 
 
 def route_to_row(route: Route) -> Values:
-    """Returns the columns that the route itself fills; the caller adds revision, kind, actor
-    and evidence.
-    """
+    """Returns a route's own columns. The caller adds revision, kind, actor and evidence."""
     canary = route.canary
     return {
         "route": route.name,

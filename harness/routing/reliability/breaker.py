@@ -5,16 +5,16 @@ transitions and their causes.
                          ▲                             │
                          └────────probe failed─────────┘
 
-While it is open a trickle of requests goes through, one at a time and `trickle_s` apart. One
-that is answered makes it half open long before `open_s` is over; one that fails changes nothing
-but the time of the next.
+An open breaker lets a trickle of requests through, one at a time and `trickle_s` apart. If the
+target answers such a request, the breaker becomes half open before `open_s` is over. If the
+request fails, only the time of the next one changes.
 
-One that our key opened closes when that key is replaced (`renewed`): the next request tells.
+A breaker that opened because of our key closes when the key is replaced (`renewed`).
 
-Pure: time is monotonic seconds, handed in. A request asks `admit` for a ticket and hands it
-back to `settle` when it is over, streams at their end. An outcome counts only while its ticket
-is the breaker's serial, and the serial rises with every move and every probe: so an answer that
-comes late, to a request of an earlier state, can neither open nor close anything.
+Pure: callers pass the time in monotonic seconds. A request takes a ticket from `admit` and
+returns it to `settle` at its end. An outcome counts only while its ticket is the breaker's
+serial. The serial rises with every transition and probe, so a late answer to a request of an
+earlier state cannot open or close the breaker.
 """
 
 from collections.abc import Mapping
@@ -27,10 +27,10 @@ from harness.frame.failures import FAILURE_RULES, BreakerEffect, FailureClass
 
 Ticket = int
 
-# Of a request sent although the breaker is open: it is settled, and never counts.
+# Ticket of a request that is sent although the breaker is open: its outcome never counts.
 LAST_RESORT_TICKET: Final[Ticket] = -1
 BUCKETS: Final = 12
-# What a caller is told to wait while a probe is under way: nobody knows how long it takes.
+# The wait that callers get while a probe runs, because its duration is unknown.
 PROBE_UNDER_WAY_S: Final = 1.0
 
 
@@ -42,15 +42,15 @@ class BreakerState(StrEnum):
 
 class BreakerEvent(StrEnum):
     TRIPPED = "tripped"  # failures reached both thresholds, or the class opens at once
-    WAITED = "waited"  # the time is up and somebody asks
-    ANSWERED = "answered"  # a request of the trickle was answered
+    WAITED = "waited"  # open_s is over and a request arrives
+    ANSWERED = "answered"  # the target answered a request of the trickle
     PROVEN = "proven"  # enough good probes
     PROBE_FAILED = "probe_failed"
-    RENEWED = "renewed"  # what opened it was ours, and changed; or a person says so
+    RENEWED = "renewed"  # our key or account was renewed, or a person closed it
 
 
 class WhenAllOpen(StrEnum):
-    TRY = "try"  # the least recently failed one
+    TRY = "try"  # the router tries the target whose last failure is oldest
     FAIL_FAST = "fail_fast"
 
 
@@ -68,18 +68,18 @@ TRANSITIONS: Final[Mapping[tuple[BreakerState, BreakerEvent], BreakerState]] = {
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """Sets when a breaker opens, and for how long. Raises InputError."""
+    """When a breaker opens, and for how long. Raises InputError."""
 
-    failures: int = 5  # so many within window_s open the target's circuit
+    failures: int = 5  # this many within window_s open the target's circuit
     window_s: float = 60.0  # time in which failures are counted
-    share: float = 0.20  # share of the window's requests that must have failed as well
+    share: float = 0.20  # the least failed share of the window's requests that opens it
     open_s: float = 120.0  # at first; doubles with every failed probe up to open_max_s
     open_max_s: float = 900.0  # the longest that it stays open
-    # An open circuit lets one request through so long after it opened, or after a failed probe;
-    # open_max_s or more: none.
+    # An open circuit lets one request through this long after it opened or after a failed
+    # probe; with open_max_s or more, it lets no request through.
     trickle_s: float = 10.0
     probe_successes: int = 3  # probes in a row that close it again
-    # A probe that is never settled is given up after it.
+    # A probe without an outcome is abandoned after this time.
     probe_lease_s: float = 900.0
     # The treatment of a request when every target's circuit is open.
     when_all_open: WhenAllOpen = WhenAllOpen.TRY
@@ -103,7 +103,7 @@ DEFAULT_BREAKER: Final = BreakerPolicy()
 
 
 class Bucket(NamedTuple):
-    number: int  # monotonic time over its length
+    number: int  # monotonic time divided by the bucket's length
     requests: int
     failures: int
 
@@ -112,14 +112,14 @@ class Breaker(NamedTuple):
     state: BreakerState = BreakerState.CLOSED
     serial: Ticket = 0
     window: tuple[Bucket, ...] = ()  # closed only; at most BUCKETS entries, oldest first
-    # open_until, open_s: when the first probe may go, and how long that wait is.
+    # open_until: time of the first probe. open_s: the length of that wait.
     open_until: float = 0.0
     open_s: float = 0.0
     good_probes: int = 0
-    probe_since: float | None = None  # None when no probe is out
-    failed_at: float | None = None  # of the last failure, whatever the state
+    probe_since: float | None = None  # None while no probe runs
+    failed_at: float | None = None  # time of the last failure in any state
     because: FailureClass | None = None  # the class that opened it
-    trickle_at: float = 0.0  # open only, when the next request of the trickle may go
+    trickle_at: float = 0.0  # open only: time of the trickle's next request
 
 
 CLOSED_BREAKER: Final = Breaker()
@@ -135,7 +135,7 @@ def retry_in_s(breaker: Breaker, now: float, policy: BreakerPolicy) -> float:
 
 
 def admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> tuple[Breaker, Ticket | None]:
-    """Returns a request's ticket, or None; unless closed, that of the one probe."""
+    """Returns a request's ticket, or None. Unless it is closed, the request is a probe."""
     if breaker.state is BreakerState.CLOSED:
         return breaker, breaker.serial
     if retry_in_s(breaker, now, policy) > 0.0:
@@ -153,7 +153,7 @@ def settle(
     now: float,
     policy: BreakerPolicy,
 ) -> Breaker:
-    """Settles a ticket. failure: None for a success; CANCELLED sets a probe free."""
+    """Counts an outcome. failure: None for a success; CANCELLED allows another probe."""
     effect = None if failure is None else FAILURE_RULES[failure].breaker
     if effect in _HARM and (breaker.failed_at is None or breaker.failed_at < now):
         breaker = breaker._replace(failed_at=now)
@@ -177,12 +177,12 @@ def bucket_number(now: float, policy: BreakerPolicy) -> int:
 
 
 def count_successes(breaker: Breaker, number: int, successes: int) -> Breaker:
-    """Counts successes of one bucket with a closed breaker's ticket, as `settle` does."""
+    """Counts successes of one bucket at once, for tickets of a closed breaker."""
     return breaker._replace(window=_with(breaker.window, number, successes, 0))
 
 
 def reset_after_new_key(breaker: Breaker) -> Breaker:
-    """Closes a breaker that our key or account opened, once the credential was changed."""
+    """Closes a breaker that opened because of our key or account, after a new credential."""
     because = breaker.because
     if breaker.state is BreakerState.CLOSED or because is None:
         return breaker
@@ -231,7 +231,7 @@ def _probed(
 
 
 def _set_free(breaker: Breaker) -> Breaker:
-    """Another probe may go. A new serial: the one settled twice must not count twice."""
+    """Allows another probe. The serial rises, so that a ticket settled twice counts once."""
     return breaker._replace(serial=breaker.serial + 1, probe_since=None)
 
 
@@ -270,7 +270,7 @@ def _apply_event(breaker: Breaker, move: BreakerEvent) -> Breaker:
     state = TRANSITIONS.get((breaker.state, move))
     if state is None:
         raise IllegalTransition(
-            f"a breaker that is {breaker.state.value} cannot take the move {move.value}"
+            f"the event {move.value} does not apply to a breaker that is {breaker.state.value}"
         )
     return breaker._replace(state=state, serial=breaker.serial + 1)
 
@@ -278,7 +278,7 @@ def _apply_event(breaker: Breaker, move: BreakerEvent) -> Breaker:
 def _with(
     window: tuple[Bucket, ...], number: int, requests: int, failures: int
 ) -> tuple[Bucket, ...]:
-    """The window with more outcomes. It reaches back 11 to 12 buckets, never further."""
+    """Adds outcomes to a window, which keeps at most 12 buckets."""
     if window and window[-1].number >= number:
         last, requests_before, failures_before = window[-1]
         last_bucket = Bucket(last, requests_before + requests, failures_before + failures)

@@ -1,4 +1,4 @@
-"""How many eval calls a target gets at once: one more while answers come no slower. Pure.
+"""Limits a target's concurrent eval calls: one more while answers do not slow down. Pure.
 
 Sources: Chiu and Jain 1989 (additive increase, multiplicative decrease); Brakmo and Peterson
 1995 (TCP Vegas). Times are monotonic seconds.
@@ -8,31 +8,31 @@ from typing import Final, NamedTuple
 
 START_CALLS: Final = 2.0
 MOST_CALLS: Final = 256
-ROUND_ANSWERS: Final = 4  # of each decision, at least
-# Answers that take so many times as long per token as the first ones are too slow: a further
-# call would only wait for the others.
+ROUND_ANSWERS: Final = 4  # least number of answers before a decision
+# Answers are too slow if a token takes this many times as long as at first: then the target
+# queues further calls.
 TOO_SLOW: Final = 2.0
-SLOWER_SHARE: Final = 0.75  # of the calls, where answers are too slow
+SLOWER_SHARE: Final = 0.75  # factor for `calls` if answers are too slow
 OVERLOAD_SHARE: Final = 0.5
-FORGET_S: Final = 600.0  # without an answer: what was learnt may hold no more
+FORGET_S: Final = 600.0  # after this long without an answer the limit starts again
 
 
 class CallSpeed(NamedTuple):
     calls: float = START_CALLS
-    changed_at: float = 0.0  # an answer to an older call says nothing about `calls`
+    changed_at: float = 0.0  # answers to calls begun before do not count
     used_at: float = 0.0
-    first_s: float = 0.0  # first_s, first_tokens: of all answers at START_CALLS or fewer
+    first_s: float = 0.0  # first_s, first_tokens: sums while calls <= START_CALLS
     first_tokens: float = 0.0
-    round_s: float = 0.0  # round_s and below: of the answers since the last decision
+    round_s: float = 0.0  # round_s and below: sums since the last decision
     round_tokens: float = 0.0
     round_answers: float = 0.0
-    round_full: float = 0.0  # 1 where all calls that are allowed were under way at a time
+    round_full: float = 0.0  # 1 if the target had all its allowed calls at one time
 
 
 class EndedCall(NamedTuple):
     started_at: float
     now: float
-    full: bool  # as many calls as allowed were under way
+    full: bool  # the target had all its allowed calls
     tokens: int = 1
 
     @property
@@ -68,7 +68,7 @@ def note_answer(speed: CallSpeed, call: EndedCall, most: int) -> CallSpeed:
 
 
 def note_overload(speed: CallSpeed, call: EndedCall) -> CallSpeed:
-    """Halves the calls once for all that were under way when the target was overloaded."""
+    """Halves the limit once for all calls that ran when the target was overloaded."""
     speed = current_speed(speed, call.now)._replace(used_at=call.now)
     if call.started_at < speed.changed_at:
         return speed

@@ -1,4 +1,4 @@
-"""A record of a target that a request left (B5). The provider's sentence is redacted."""
+"""A failover: a request that left a target, with the provider's redacted message (B5)."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,10 +11,10 @@ from harness.frame.formatting import format_quantity
 from harness.frame.people.access import key_hash
 from harness.frame.redaction import Redactor
 
-# So much of a hash is shown, and finds its user.
+# Number of a hash's digits that are shown; they suffice to find its user.
 SHOWN_HASH: Final = 12
 _HASH: Final = re.compile(rf"[0-9a-f]{{{SHOWN_HASH},32}}")
-# Of a provider's sentence, what is read and what is kept.
+# Characters of a provider's message that are read, and that are kept.
 _READ: Final = 2000
 MAX_SENTENCE: Final = 300
 _QUOTED: Final = re.compile(r"(['\"`])(?:(?!\1).){41,}\1")
@@ -23,7 +23,7 @@ _REDACTOR: Final = Redactor()
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    # worker, number: the worker's own count, so that the same row sent twice is stored once.
+    # worker, number: the key of the row; a row sent twice is stored once.
     worker: str
     number: int
     at: datetime
@@ -32,20 +32,20 @@ class Failover:
     arm: str
     target: str
     provider: str
-    failure: str  # a class of `reliability.failures`, or `circuit_open`
+    failure: str  # a FailureClass, or `circuit_open`
     status: int | None
     attempts: int
     latency_ms: float  # spent on this target
     endpoint: str
     stream: bool
-    body_bytes: int  # body_bytes, messages, tools: sizes of the request
+    body_bytes: int  # body_bytes, messages, tools: size of the request
     messages: int
     tools: int
-    user_hash: str  # HMACs of whoever the request names (`hash_callers`)
-    next_target: str | None  # who was asked after it, None when nobody was
-    code: str = ""  # of the provider's refusal, in fixed words
-    place: str = ""  # in the request, where the provider finds fault: `tools[12]`
-    sentence: str = ""  # the provider's, redacted and cut
+    user_hash: str  # HMACs of the users that the request names (`hash_callers`)
+    next_target: str | None  # the target called after it; None without one
+    code: str = ""  # code of the provider's refusal, from a fixed list
+    place: str = ""  # field of the request that the provider refuses: `tools[12]`
+    sentence: str = ""  # the provider's message, redacted and cut
 
     @property
     def shape(self) -> str:
@@ -65,7 +65,7 @@ class FailoverCount:
     target: str
     failure: str
     times: int
-    unanswered: int  # of them, those after which no other target was asked
+    unanswered: int  # failovers after which the router called no other target
     last: datetime
 
 
@@ -74,8 +74,8 @@ class FailoverReason:
     target: str
     failure: str
     times: int
-    unanswered: int  # of them, those after which no other target was asked
-    routes: Sequence[str]  # the one where it happened most often first
+    unanswered: int  # failovers after which the router called no other target
+    routes: Sequence[str]  # the most affected route first
     last: datetime
 
 
@@ -98,18 +98,18 @@ def sum_failovers(counts: Iterable[FailoverCount]) -> Sequence[FailoverReason]:
 
 
 def hash_user(sticky_key: str, secret: bytes) -> str:
-    """HMAC-SHA-256, hex, of a sticky key such as `user:alice`: who knows the key can search."""
+    """HMAC-SHA-256, hex, of a sticky key such as `user:alice`, to search failovers by user."""
     return key_hash(f"failover:{sticky_key}", secret)[:32]
 
 
 def hash_callers(keys: Iterable[str], secret: bytes) -> str:
-    """Hashes every key that names a request's caller, divided by spaces."""
+    """Hashes every key that names a request's caller, and joins the hashes with spaces."""
     return " ".join(dict.fromkeys(hash_user(key, secret) for key in keys))
 
 
 def user_hashes(user: str, secret: bytes) -> tuple[str, ...]:
-    """Hashes every key that a user's id may have been, and `user` itself as a whole key."""
-    # A header comes as bytes, and is read one character a byte.
+    """Hashes `user` as a whole key, and every key that may contain it."""
+    # The router decodes headers as latin-1.
     header = user.encode().decode("latin-1")
     kinds = ("user:", "prompt_cache_key:", "safety_identifier:", "key:")
     keys = (user, f"header:{header}", *(f"{kind}{user}" for kind in kinds))
@@ -117,13 +117,13 @@ def user_hashes(user: str, secret: bytes) -> tuple[str, ...]:
 
 
 def search_hashes(user: str, secret: bytes) -> tuple[str, ...]:
-    """Lists what finds a user's rows. user: the id, or a part of its hash as a row shows it."""
+    """Lists the hashes that find a user's rows. user: the id, or the part of a hash shown."""
     as_hash = (user,) if _HASH.fullmatch(user) else ()
     return (*user_hashes(user, secret), *as_hash)
 
 
 @lru_cache(maxsize=256)
 def keep_sentence(message: str) -> str:
-    """Redacts a provider's sentence, and cuts its long quotations: they may be a client's."""
+    """Redacts a provider's message, and cuts long quotations, which may be a client's text."""
     text = _QUOTED.sub(lambda quoted: f"{quoted[1]}…{quoted[1]}", message[:_READ])
     return str(_REDACTOR.redact(text).value)[:MAX_SENTENCE]

@@ -1,4 +1,4 @@
-"""Latency quantiles and time limits are computed from recorded histograms. Pure."""
+"""Computes latency quantiles and time limits from recorded histograms. Pure."""
 
 import math
 from bisect import bisect_left
@@ -20,20 +20,20 @@ LATENCY_BOUNDS_MS: Final[tuple[int, ...]] = (
     30_000,
     60_000,
 )
-# Of how long a target takes until a plain answer begins: from 10 s, a quarter apart, to a day.
+# Upper bounds (ms) of the time to a plain answer: from 10 s to a day, in steps of 25 %.
 ANSWER_BOUNDS_MS: Final = tuple(round(10_000 * 1.25**step) for step in range(42))
-# Of how long a stream's first output takes.
+# Upper bounds (ms) of the time to a stream's first output.
 FIRST_TOKEN_BOUNDS_MS: Final = (*LATENCY_BOUNDS_MS[:9], *ANSWER_BOUNDS_MS)
-# A hundredth of fewer is nobody.
+# A 99 % quantile needs at least 100 answers.
 MIN_ANSWERS: Final = 100
 MAX_ANSWERS: Final = 1000
 MIN_LIMIT_S: Final = 30.0
 P99_FACTOR: Final = 3.0
-# A healthy target may be as slow.
+# A healthy target may be this slow.
 SLOW_TOKENS_PER_S: Final = 20.0
-# Of fewer than MIN_ANSWERS, so many say nothing yet; five failures open a circuit.
+# This many answers or fewer give no limit, because five failures open a circuit.
 FEW_ANSWERS: Final = 3
-# Upper bounds of what a client allows as output, in tokens.
+# Upper bounds of a request's output limit, in tokens.
 ANSWER_CLASSES: Final[tuple[int, ...]] = (256, 1024, 4096, 16_384)
 AnswerTimes = Mapping[int, int]
 
@@ -50,23 +50,23 @@ def merge_histograms(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
 def quantile_ms(
     histogram: Mapping[int, int], share: float, bounds_ms: Sequence[int] = LATENCY_BOUNDS_MS
 ) -> float | None:
-    """Interpolates the latency that `share` of the requests stay below; None without requests,
-    and the lower end of the bucket without a bound. Source: Prometheus, `histogram_quantile`.
+    """Interpolates the latency quantile `share`; None without requests. In the bucket without a
+    bound, returns its lower end. Source: Prometheus, `histogram_quantile`.
     """
-    wanted = share * sum(histogram.values())
-    if not wanted:
+    rank = share * sum(histogram.values())
+    if not rank:
         return None
     below, seen = 0, 0
     for bound in bounds_ms:
         count = histogram.get(bound, 0)
-        if count and seen + count >= wanted:
-            return below + (bound - below) * (wanted - seen) / count
+        if count and seen + count >= rank:
+            return below + (bound - below) * (rank - seen) / count
         below, seen = bound, seen + count
     return float(below)
 
 
 def answer_class(max_tokens: int) -> int:
-    """Classes answers by length; 0 for any. max_tokens: what the client allows, or 0."""
+    """Classifies answers by length; 0 without a limit. max_tokens: the client's limit, or 0."""
     if max_tokens <= 0:
         return 0
     place = bisect_left(ANSWER_CLASSES, max_tokens)
@@ -78,7 +78,7 @@ def add_answers(
     answers_s: Iterable[float],
     bounds_ms: Sequence[int] = ANSWER_BOUNDS_MS,
 ) -> AnswerTimes:
-    """Adds answers to a histogram. Of more than MAX_ANSWERS, older ones weigh half."""
+    """Adds answers to a histogram. Above MAX_ANSWERS, it halves all counts."""
     after = dict(times or {})
     total = sum(after.values())
     for seconds in answers_s:
@@ -93,15 +93,15 @@ def add_answers(
 
 
 def unmeasured_limit_s(max_tokens: int, *, thinks: bool) -> float:
-    """A slow target's time for all tokens that the client allows; inf without such a limit."""
+    """The time limit before measurements: a slow target's time for max_tokens; inf without."""
     if max_tokens <= 0 or thinks:
         return math.inf
     return max(MIN_LIMIT_S, max_tokens / SLOW_TOKENS_PER_S)
 
 
 def first_byte_limit_s(times: AnswerTimes | None, unmeasured_s: float) -> float:
-    """Three times what 99 of 100 answers stay below; while few were measured at least
-    unmeasured_s, so that a merely slow target is not cut off for ever.
+    """Three times the 99 % quantile. Until MIN_ANSWERS are measured, at least unmeasured_s, so
+    that a slow target is not cut off for ever.
     """
     enough = times is not None and sum(times.values()) >= MIN_ANSWERS
     slow_s = _slow_s(times, ANSWER_BOUNDS_MS)
@@ -111,12 +111,12 @@ def first_byte_limit_s(times: AnswerTimes | None, unmeasured_s: float) -> float:
 
 
 def first_token_limit_s(times: AnswerTimes | None, least_s: float) -> float:
-    """Three times what 99 of 100 streams stay below, and least_s at least."""
+    """Three times the 99 % quantile, at least least_s."""
     return max(least_s, P99_FACTOR * (_slow_s(times, FIRST_TOKEN_BOUNDS_MS) or 0.0))
 
 
 def _slow_s(times: AnswerTimes | None, bounds_ms: Sequence[int]) -> float | None:
-    """Seconds that 99 of 100 stay below, or all but a few of fewer; None for too few."""
+    """The 99 % quantile in seconds, a lower one below MIN_ANSWERS; None for too few answers."""
     measured = sum(times.values()) if times else 0
     if times is None or measured <= FEW_ANSWERS:
         return None

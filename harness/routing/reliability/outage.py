@@ -1,4 +1,4 @@
-"""Reads a route's outage from its recorded minutes. Pure."""
+"""Finds a route's outage in its recorded minutes. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,15 +10,15 @@ from typing import Final
 from harness.gate.online.observation import TrafficMinute
 from harness.routing.table import Arm, Route
 
-# Of a quiet route, fewer requests say nothing.
+# Fewer requests give no evidence.
 FEW_REQUESTS: Final = 3
-# More errors to callers in a minute are an outage.
+# A larger share of errors in a minute is an outage.
 TOLERATED_ERRORS: Final = 0.01
-# A fallback that answers more of the requests serves the route.
+# A fallback that answers a larger share of the requests serves the route.
 CARRIED_SHARE: Final = 0.5
-# Older minutes do not tell how a route is now.
+# Older minutes do not show a route's present state.
 RECENT: Final = timedelta(minutes=15)
-# Newer minutes tell more than the circuits of the targets.
+# Newer minutes are better evidence than the circuits of the targets.
 FRESH: Final = timedelta(minutes=2)
 _MINUTE: Final = timedelta(minutes=1)
 
@@ -32,11 +32,11 @@ class OutageKind(StrEnum):
 class RouteOutage:
     kind: OutageKind
     since: datetime
-    requests: int = 0  # requests, failed, carried: since then
+    requests: int = 0  # requests, failed, carried: since `since`
     failed: int = 0
-    carried: int = 0  # by fallbacks, in place of the route's own model
-    no_answers: bool = False  # no caller gets an answer now
-    fallback: str = ""  # the id of the one that answers most; empty where none does
+    carried: int = 0  # requests that fallbacks answered
+    no_answers: bool = False  # callers get no answers now
+    fallback: str = ""  # id of the fallback that answers most requests; empty without one
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class _Window:
 def find_outage(
     route: Route, minutes: Iterable[TrafficMinute], shut: Mapping[str, datetime], now: datetime
 ) -> RouteOutage | None:
-    """Finds the outage of a route. shut: since when routers leave a target out, by its id."""
+    """Finds a route's outage. shut: target id to the time since when its circuit is open."""
     tallies = _tally(route, minutes)
     newest = tallies[0] if tallies and now - tallies[0].begin < RECENT else None
     windows = list(_windows(tallies, now)) if newest else []

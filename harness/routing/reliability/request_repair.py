@@ -1,5 +1,5 @@
-"""Reads from a refusal how a request may be sent once more. What changes its meaning (messages,
-tools, formats) is never repaired. Pure.
+"""Derives from a provider's refusal how the router repairs a request. A repair never changes
+its meaning (messages, tools, formats). Pure.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from harness.routing.reliability.turn_order import TurnOrder, in_order, refused_order
 
-# An answer is one without them.
+# Fields that a request can do without.
 HINTS: Final = (
     "temperature",
     "top_p",
@@ -37,9 +37,9 @@ HINTS: Final = (
     "prompt_cache_retention",
     "stream_options",
 )
-# Words that a message may have for something else: they count where the provider quotes them.
+# Common words: they count as field names only if the provider quotes them.
 _COMMON: Final = frozenset({"user", "store", "metadata", "include"})
-# What an answer depends on: without one of these it would be the answer to something else.
+# Fields that determine the answer: the router never removes them.
 _NEEDED: Final = frozenset(
     {
         "container",
@@ -62,9 +62,9 @@ _NEEDED: Final = frozenset(
         "tools",
     }
 )
-# Of the answer's length, by the names that protocols give it.
+# The protocols' names for the limit of an answer's length.
 LENGTHS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-# So many of one request's fields are repaired, one after the other.
+# Number of fields of a request that the router repairs, one after the other.
 MAX_REPAIRS: Final = 3
 _REFUSES: Final = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown (parameter|name|field|argument)|"
@@ -73,7 +73,7 @@ _REFUSES: Final = re.compile(
     r"must be (unset|strictly positive|> 0)|or unset|must be verified",
     re.IGNORECASE,
 )
-# A refusal of one value, or beside another field: the next request may be without it.
+# Refuses one value or a combination: the repair is for this request only.
 _OF_THIS_REQUEST: Final = re.compile(
     r"supported values are|cannot both|only one|together|when thinking|must be >|positive",
     re.IGNORECASE,
@@ -81,8 +81,8 @@ _OF_THIS_REQUEST: Final = re.compile(
 _CODES: Final = frozenset(
     {"unsupported_value", "unsupported_parameter", "unknown_parameter", "extra_forbidden"}
 )
-# The path of a field that the provider does not know, in the words of Anthropic, of OpenAI and
-# its older versions, and of Groq.
+# Messages with the path of an unknown field, by Anthropic, OpenAI, OpenAI's older versions
+# and Groq.
 _UNKNOWN: Final = (
     re.compile(r"([\w.\[\]-]+): Extra inputs are not permitted"),
     re.compile(r"Unknown parameter: '([\w.\[\]-]+)'"),
@@ -91,13 +91,13 @@ _UNKNOWN: Final = (
     re.compile(r"property '([\w.\[\]-]+)' is unsupported"),
 )
 _STEPS: Final = re.compile(r"[^.\[\]]+")
-# In a path: each entry of a list, as what one does not know, the others do not either.
+# Stands for each entry of a list in a path: a provider refuses the field in all entries.
 _EACH: Final = "*"
 _BETAS: Final = re.compile(
     r"unexpected value\(s\) (.+?) for the `?anthropic-beta", re.IGNORECASE
 )
 _INSTEAD: Final = re.compile(r"\buse [`'\"]?(max_\w+)", re.IGNORECASE)
-# A window, and what the prompt takes of it: vLLM's, Anthropic's, OpenAI's, OpenRouter's.
+# Messages with window and prompt tokens, by vLLM, Anthropic, OpenAI and OpenRouter.
 _WINDOWS: Final = (
     re.compile(r"> (?P<window>\d+) - (?P<prompt>\d+)"),
     re.compile(r"limit: (?P<prompt>\d+) \+ \d+ > (?P<window>\d+)"),
@@ -114,11 +114,11 @@ _WINDOWS: Final = (
     # TGI's
     re.compile(r"must be <= (?P<window>\d+)\. Given: (?P<prompt>\d+) `inputs`"),
 )
-# vLLM's since 0.13: how much the prompt takes is not told, and without a limit it is the rest.
+# vLLM 0.13 does not report the prompt's tokens. Without a limit, it uses the rest.
 _REST: Final = re.compile(r"requested [1-9]\d* output tokens and your prompt contains at least")
-# Google's range ends before its number.
+# Google excludes the upper end of the range.
 _BELOW: Final = re.compile(r"range is from \d+ \(inclusive\) to (\d+) \(exclusive\)")
-# Bedrock's name of a limit.
+# Bedrock's name for the limit.
 _MAXIMUM_TOKENS: Final = re.compile(r"^the maximum tokens you requested", re.IGNORECASE)
 _MOST: Final = re.compile(
     r"(?:at most|<=|less than or equal to|\d >|up to|(?:maximum|limit) (?:value )?(?:of|is)|"
@@ -129,7 +129,7 @@ _LEAST: Final = re.compile(
     r"(?:at least|>=|greater than or equal to|minimum (?:value )?(?:of|is))\s*[`'\"]?(\d+)",
     re.IGNORECASE,
 )
-# What Ollama and Google call hints, and names of these that a chat has.
+# Ollama's and Google's names, and the names of these fields in a chat request.
 _OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "thinking": ("reasoning_effort",),
     "think": ("reasoning_effort",),
@@ -138,16 +138,16 @@ _OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class RepairKind(StrEnum):
-    LEAVE_BETA = "leave_beta"  # of Anthropic's, in a header
+    LEAVE_BETA = "leave_beta"  # removes a value of Anthropic's beta header
     LEAVE_OUT = "leave_out"
-    LEAVE_PIECE = "leave_piece"  # of a conversation, which another target wrote
+    LEAVE_PIECE = "leave_piece"  # removes a part of the history that another target wrote
     AT_MOST = "at_most"
     AT_LEAST = "at_least"
     RENAME = "rename"
-    REORDER = "reorder"  # the turns, as its template demands
+    REORDER = "reorder"  # reorders the turns for the target's template
 
 
-# By the place of what changes.
+# Turn order to the place in the request that changes.
 _ORDERED: Final[Mapping[TurnOrder, str]] = {
     TurnOrder.SYSTEM_FIRST: "messages.system",
     TurnOrder.NO_SYSTEM: "messages.system",
@@ -165,7 +165,7 @@ class RequestRepair:
 
     @property
     def shown(self) -> str:
-        """The field for people and metrics: the name of an unknown one may be a client's."""
+        """The field for people and metrics; an unknown field's name may be a client's text."""
         if self.kind is RepairKind.LEAVE_BETA:
             return "beta"
         if self.kind in (RepairKind.LEAVE_PIECE, RepairKind.REORDER):
@@ -176,7 +176,7 @@ class RequestRepair:
 def find_repair(
     error: Mapping[str, object], sent: Mapping[str, object]
 ) -> RequestRepair | None:
-    """Finds the repair of a refused request, else None. error: the provider's object."""
+    """Returns the repair of a refused request, or None. error: the provider's error object."""
     message = str(error.get("message") or "")
     if betas := _BETAS.search(message):
         return RequestRepair(RepairKind.LEAVE_BETA, betas[1].translate(_NO_QUOTES))
@@ -207,7 +207,7 @@ def repair_request(
     found, changed = dict(body), list[str]()
     for repair in repairs:
         less = _repaired(found, repair)
-        if less != found and repair.kind is not RepairKind.RENAME:  # it says the same
+        if less != found and repair.kind is not RepairKind.RENAME:  # the meaning is the same
             changed.append(repair.field)
         found = less
     return found, tuple(changed)
@@ -237,18 +237,18 @@ def _unknown_field(error: Mapping[str, object], message: str) -> str:
     found = next((hit for words in _UNKNOWN if (hit := words.search(message))), None)
     named = found[1].replace("' : property '", ".").strip("'") if found else ""
     steps = _STEPS.findall(path or named)
-    # What stands in a schema is the client's own.
+    # Names under `properties` belong to the client's schema.
     if not steps or "properties" in steps or (len(steps) == 1 and steps[0] in _NEEDED):
         return ""
     return ".".join(_EACH if step.isdecimal() else step for step in steps)
 
 
 def _without(place: Any, steps: list[str]) -> Any:
-    """A copy without a path's value. Kinds may stand in a path: `thinking.enabled.x`."""
+    """Copies without a path's value. A path may contain a kind: `thinking.enabled.x`."""
     step, rest = steps[0], steps[1:]
     if isinstance(place, dict) and step in place:
-        others = {name: value for name, value in place.items() if name != step}
-        return {**place, step: _without(place[step], rest)} if rest else others
+        rest_of = {name: value for name, value in place.items() if name != step}
+        return {**place, step: _without(place[step], rest)} if rest else rest_of
     if isinstance(place, list) and step == _EACH and rest:
         return [_without(entry, rest) for entry in place]
     return _without(place, rest) if rest else place
@@ -263,7 +263,7 @@ def _repair_length(
     if not isinstance(value, int):
         return None
     if left := _window(message):
-        # SGLang refuses a window that would be full, too.
+        # SGLang refuses a full window, so the limit is at least one token lower.
         known = left.groupdict()
         taken = int(left["prompt"]) + int(known.get("tools") or 0)
         most = min(int(left["window"]) - taken, value - 1)
@@ -304,7 +304,7 @@ def _named_in(message: str, given: Iterable[str]) -> str:
         return next((name for name in given if name in also), "")
     long = not set(LENGTHS).isdisjoint(words) or _MAXIMUM_TOKENS.search(message)
     if long or _window(message):
-        # A translation gave the limit another name.
+        # The translation to the provider's protocol renamed the limit.
         return next((name for name in given if name in LENGTHS), "")
     return ""
 

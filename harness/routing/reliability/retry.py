@@ -1,5 +1,6 @@
-"""Retry rules decide how long to wait before the same target is asked again, and whether time
-is left. Pure: `uniform` is a number in [0, 1), times are seconds.
+"""Decides whether and when the router calls the same target again.
+
+Pure: `uniform` is a number in [0, 1), times are seconds.
 """
 
 import math
@@ -20,10 +21,10 @@ _NUMBERS: Final[Mapping[str, float]] = {
     "retry-after-ms": 1000.0,
     "x-ms-retry-after-ms": 1000.0,
 }
-# float() alone would take "1_0", "infinity" and digits of any script.
+# float() also accepts "1_0", "infinity" and digits of any script.
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 _LONGEST: Final = 64
-# Go's spelling of a span.
+# Units of a duration in Go's notation.
 _SPANS: Final[Mapping[str, float]] = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _SPAN_PART: Final = re.compile(r"(\d+\.?\d*)(ms|h|m|s)", re.ASCII)
 _SPAN: Final = re.compile(rf"({_SPAN_PART.pattern})+", re.ASCII)
@@ -31,15 +32,15 @@ _SPAN: Final = re.compile(rf"({_SPAN_PART.pattern})+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Says how often and how long requests retry. Raises InputError for impossible values."""
+    """How often and how long requests retry. Raises InputError for impossible values."""
 
-    base_s: float = 0.25  # base_s, cap_s: of the exponential backoff
+    base_s: float = 0.25  # base_s, cap_s: bounds of the exponential backoff
     cap_s: float = 8.0
     tries_per_target: int = 2  # tries at one target within one request
     attempts: int = 6  # tries of one request, over all targets
-    # The least time for a further attempt, or half of the target's share where that is less.
+    # The least time for a further attempt, or half of the target's share if that is less.
     attempt_s: float = 1.0
-    max_wait_s: float = 2.0  # no longer wait is made while another target stands by
+    max_wait_s: float = 2.0  # longest wait while another target is available
 
     def __post_init__(self) -> None:
         if min(self.tries_per_target, self.attempts) < 1:
@@ -54,9 +55,12 @@ DEFAULT_RETRY: Final = RetryPolicy()
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that a provider asks us to wait; None when it does not say so legibly. Reads
-    `retry-after` as seconds or HTTP date, `retry-after-ms` and `x-ms-retry-after-ms`; the
-    largest counts. headers: look-up ignores case, or names are lower case. now: aware.
+    """Parses the pause in seconds that a provider requests; None without a valid header.
+
+    Reads `retry-after` (seconds or HTTP date), `retry-after-ms` and `x-ms-retry-after-ms`; the
+    longest pause counts.
+    headers: look-up ignores case, or names are lower case.
+    now: aware.
     """
     waits = [
         wait
@@ -68,9 +72,10 @@ def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def used_up_for_s(headers: Mapping[str, str], now: datetime) -> float:
-    """Seconds until a rate is there again that a provider's headers call used up; 0 where they
-    call none so. Reads OpenAI's `x-ratelimit-…` (a span such as `1m0.5s`), also of Groq and
-    others, and Anthropic's (a time). headers, now: as above.
+    """Seconds until a used-up rate is renewed; 0 if the headers report no used-up rate.
+
+    Reads OpenAI's `x-ratelimit-…` (a duration such as `1m0.5s`), which Groq and others send
+    too, and Anthropic's headers (a time). headers, now: as for `retry_after_s`.
     """
     waits = [0.0]
     for kind in ("requests", "tokens"):
@@ -106,24 +111,23 @@ def _wait_s(text: str, per_second: float, now: datetime) -> float | None:
 
 
 def backoff_s(tries: int, uniform: float, policy: RetryPolicy = DEFAULT_RETRY) -> float:
-    """Computes the wait after so many tries: uniform up to `base_s * 2^(tries - 1)`, at most
+    """Computes the wait after `tries` tries: uniform up to `base_s * 2^(tries - 1)`, at most
     cap_s. Source: Brooker 2015, "Exponential Backoff And Jitter" (AWS), full jitter.
     """
-    # 2.0 ** 1024 overflows; long before that the cap holds.
+    # 2.0 ** 1024 overflows; the cap applies long before.
     exponent = min(tries - 1, 60)
     return uniform * min(policy.cap_s, policy.base_s * math.ldexp(1.0, exponent))
 
 
 class RetryBudget(NamedTuple):
-    # What it may still use, of share_s at first; a caller that has further targets keeps their
-    # share back.
+    # The rest of share_s, which excludes the share that is reserved for further targets.
     left_s: float
     share_s: float = math.inf
-    standby: bool = False  # one of those is well
+    standby: bool = False  # a further target is healthy
 
 
 def fits_budget(wait_s: float, room: RetryBudget, policy: RetryPolicy = DEFAULT_RETRY) -> bool:
-    """Whether time is left for an attempt, and no other target should go first."""
+    """Whether there is time for an attempt, and no other target should be tried first."""
     if room.standby and wait_s > policy.max_wait_s:
         return False
     return wait_s + min(policy.attempt_s, room.share_s / 2) <= room.left_s
@@ -138,7 +142,7 @@ def retry_wait_s(
     room: RetryBudget,
     policy: RetryPolicy = DEFAULT_RETRY,
 ) -> float | None:
-    """Seconds until the same target is asked once more; None to go on."""
+    """Seconds until the router calls the same target again; None if it does not."""
     rule = FAILURE_RULES[failure].same_target
     match rule:
         case SameTarget.NEVER:

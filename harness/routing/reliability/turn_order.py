@@ -6,14 +6,14 @@ from enum import StrEnum
 from typing import Any, Final
 
 Turns = list[Any]
-# Between a tool's result and the user's next words.
+# Inserted between a tool's result and the user's next turn.
 ANSWER: Final = {"role": "assistant", "content": "OK."}
 
 
 class TurnOrder(StrEnum):
-    SYSTEM_FIRST = "system_first"  # what instructs later is the user's
-    NO_SYSTEM = "no_system"  # what instructs first is the user's, too
-    ALTERNATE = "alternate"  # the user and the model in turns, a result before the model
+    SYSTEM_FIRST = "system_first"  # later system turns become user turns
+    NO_SYSTEM = "no_system"  # all system turns become user turns
+    ALTERNATE = "alternate"  # user and model alternate; a model turn follows a tool's result
 
 
 def _pattern(*words: str) -> re.Pattern[str]:
@@ -21,19 +21,19 @@ def _pattern(*words: str) -> re.Pattern[str]:
 
 
 _REFUSED: Final[Mapping[TurnOrder, re.Pattern[str]]] = {
-    # Of Gemma's template, on any server, and of Bedrock's older models: nobody instructs.
+    # Gemma's template on any server, and Bedrock's older models.
     TurnOrder.NO_SYSTEM: _pattern(
         "system role not supported",
         "support system (messages|prompts|instructions)",
         "developer instruction is not enabled",
     ),
-    # Of Anthropic's older models, its followers, and templates: Claude Code instructs later.
+    # Anthropic's older models, compatible servers, and templates; Claude Code sends such turns.
     TurnOrder.SYSTEM_FIRST: _pattern(
         r"role\W+system\W+(is not supported|the messages api)",
         "system messages? must be (at the beginning|first)",
         r"(expected|should be) [`']user[`'] or [`']assistant[`']",
     ),
-    # Of Gemma's template, Perplexity's, and Mistral's.
+    # Gemma's and Mistral's templates, and Perplexity.
     TurnOrder.ALTERNATE: _pattern(
         "roles must alternate", "should alternate with", "unexpected role 'user' after role"
     ),
@@ -41,7 +41,7 @@ _REFUSED: Final[Mapping[TurnOrder, re.Pattern[str]]] = {
 
 
 def refused_order(message: str) -> TurnOrder | None:
-    """The order that a target demands, by its refusal's words; None for another refusal."""
+    """Returns the turn order that a refusal demands; None for another refusal."""
     return next((order for order, words in _REFUSED.items() if words.search(message)), None)
 
 
@@ -50,7 +50,7 @@ def in_order(messages: Turns, order: TurnOrder) -> Turns:
 
 
 def _system_first(messages: Turns) -> Turns:
-    """Joins the first system turns, and writes each later one as the user's."""
+    """Joins the first system turns, and turns each later one into a user turn."""
     found: Turns = []
     for message in messages:
         if not _instructs(message) or not found:
@@ -63,13 +63,13 @@ def _system_first(messages: Turns) -> Turns:
 
 
 def _without_system(messages: Turns) -> Turns:
-    first, *others = _system_first(messages) or [None]
+    first, *rest = _system_first(messages) or [None]
     if not _instructs(first):
         return messages
-    said = {**first, "role": "user"}
-    if _role(others[:1]) == "user":
-        said, others = {**others[0], "content": _joined(first, others[0])}, others[1:]
-    return [said, *others]
+    turn = {**first, "role": "user"}
+    if _role(rest[:1]) == "user":
+        turn, rest = {**rest[0], "content": _joined(first, rest[0])}, rest[1:]
+    return [turn, *rest]
 
 
 def _alternate(messages: Turns) -> Turns:
@@ -94,7 +94,6 @@ _WRITE: Final[Mapping[TurnOrder, Callable[[Turns], Turns]]] = {
 
 
 def _role(turns: Turns) -> object:
-    """Of the only turn; None for no turn."""
     return turns[0].get("role") if turns and isinstance(turns[0], dict) else None
 
 
@@ -103,8 +102,8 @@ def _instructs(message: Any) -> bool:
 
 
 def _joined(*messages: Mapping[str, Any]) -> Any:
-    said = [message.get("content") or "" for message in messages]
-    if all(isinstance(content, str) for content in said):
-        return "\n\n".join(said)
-    texts = [[{"type": "text", "text": c}] if isinstance(c, str) else c for c in said]
+    contents = [message.get("content") or "" for message in messages]
+    if all(isinstance(content, str) for content in contents):
+        return "\n\n".join(contents)
+    texts = [[{"type": "text", "text": c}] if isinstance(c, str) else c for c in contents]
     return [part for parts in texts for part in parts]
