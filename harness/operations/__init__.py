@@ -1,1 +1,0 @@
-"""Queries, keys, people, captures, housekeeping."""

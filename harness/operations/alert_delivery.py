@@ -1,4 +1,4 @@
-"""Ends alerts whose cause is over, and delivers messages from the outbox."""
+"""Ends alerts without a cause, and delivers messages from the outbox."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +43,7 @@ from harness.routing.records.runs import EvalRuns
 
 log = structlog.get_logger("swapgate.alerts")
 
-# Without a canary no person says that a fault of the router is over: silence does.
+# A router's fault without a canary ends after this time without another report.
 ROUTER_FAULT_SILENCE: Final = timedelta(hours=1)
 
 
@@ -51,11 +51,11 @@ ROUTER_FAULT_SILENCE: Final = timedelta(hours=1)
 class DeliveryAttempt:
     sink: str
     delivered: bool
-    error: str  # empty when the sink took it
+    error: str  # empty if the sink accepted the message
 
 
 def run_once(ctx: Context) -> None:
-    """One turn: end what is over, put messages into the outbox, send what is due."""
+    """Runs one turn: ends alerts, puts messages into the outbox, sends due messages."""
     _resolve_finished(ctx)
     if ctx.sinks is not None and ctx.sinks.names():
         _queue(ctx, ctx.sinks)
@@ -63,7 +63,7 @@ def run_once(ctx: Context) -> None:
 
 
 def send_test(ctx: Context, actor: Actor) -> Sequence[DeliveryAttempt]:
-    """Sends one message through every sink, now. Needs an admin. Raises NotAllowed, NotFound
+    """Sends a test message to every sink now. Needs an admin. Raises NotAllowed, NotFound
     without sinks.
     """
     actor.require(Role.ADMIN)
@@ -79,7 +79,7 @@ def send_test(ctx: Context, actor: Actor) -> Sequence[DeliveryAttempt]:
         state=Notified.RAISED,
         subject="alerts",
         title="a test of Swapgate's alerts",
-        text=f"{actor.name} asked for it. The readers of this message get real ones.",
+        text=f"{actor.name} sent this test. Real alerts go to the same readers.",
         next_step="nothing: this is a test",
         first_seen=now,
         last_seen=now,
@@ -97,7 +97,7 @@ def _attempt_delivery(sinks: AlertSinks, sink: str, message: AlertMessage) -> De
 
 
 def _resolve_finished(ctx: Context) -> None:
-    """End what cannot say its own end: decided proposals, moved rollouts, silent workers."""
+    """Ends alerts that their source cannot end, such as those of dead workers."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         open_ = [alert for alert in Alerts(tx).unsettled() if alert.open]
@@ -113,9 +113,8 @@ def _resolve_finished(ctx: Context) -> None:
                 Alerts(tx).save(quiet)
             elif _is_over(tx, record, now):
                 if record.kind is AlertKind.INTERNAL_ERROR:
-                    Alerts(tx).save(
-                        resolve_record(record, now)
-                    )  # routers raised it, and end nothing
+                    # Routers raise this alert, but do not end it.
+                    Alerts(tx).save(resolve_record(record, now))
                 else:
                     Alerts(tx).fold([resolution_of(record, now)])
 
@@ -123,7 +122,7 @@ def _resolve_finished(ctx: Context) -> None:
 def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # noqa: PLR0911 - a table
     about = record.key.partition(":")[2]
     if record.kind is AlertKind.INTERNAL_ERROR and about == record.subject:
-        return now - record.last_seen >= ROUTER_FAULT_SILENCE  # of no rollout
+        return now - record.last_seen >= ROUTER_FAULT_SILENCE  # without a rollout
     try:
         match record.kind:
             case AlertKind.AWAITING_APPROVAL:
@@ -144,7 +143,7 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
                 request = SwitchRequests(tx).get(about)
                 return request.state_at(now) is not SwitchState.PENDING
             case AlertKind.BREAK_GLASS:
-                # Its own row may be forged, and then no person can end it: ask the route's.
+                # The route decides, because nobody could end a forged break-glass row.
                 route = Routing(tx).route(record.subject.removeprefix("route "))
                 return route is None or route.break_glass != about
             case AlertKind.CANARY_PAUSED:
@@ -158,7 +157,7 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
     except NotFound:
         return True
     except SignatureInvalid:
-        # What cannot be read says no end, and keeps no other alert from being told.
+        # A forged row does not end its alert, and must not stop other alerts.
         return False
 
 
@@ -185,7 +184,7 @@ def _send_due(ctx: Context, sinks: AlertSinks) -> None:
         by_sink.setdefault(delivery.sink, []).append(delivery)
     if not by_sink:
         return
-    # One thread each: a sink that hangs holds up no other.
+    # Each sink has a thread, so that a sink that hangs delays no other.
     with ThreadPoolExecutor(max_workers=len(by_sink)) as pool:
         list(pool.map(lambda waiting: _send(ctx, sinks, waiting, records), by_sink.values()))
 
@@ -196,7 +195,7 @@ def _send(
     waiting: Iterable[Delivery],
     records: Mapping[str, AlertRecord],
 ) -> None:
-    """In order, up to the first that fails or that another process sends: others wait."""
+    """Sends in order, up to the first delivery that fails or that another process sends."""
     for delivery in waiting:
         claimed = claim_delivery(delivery, ctx.clock.now())
         with ctx.store.write() as tx:
@@ -225,8 +224,8 @@ def _send(
 
 
 def _with_question(ctx: Context, record: AlertRecord, message: AlertMessage) -> AlertMessage:
-    """Adds the question, and the link to decide it, to the message of a switch that still
-    waits. The stored alert has neither: it is kept longer than a transcript.
+    """Adds the question and the decision link to the message of a pending model switch. The
+    stored alert has neither, because it is kept longer than a transcript.
     """
     if record.kind is not AlertKind.MODEL_SWITCH or message.state is not Notified.RAISED:
         return message

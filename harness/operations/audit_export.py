@@ -1,6 +1,5 @@
-"""Writes audit events for export, and as lines of JSON outside the database: each new event,
-and the chain's signed head every hour and at each promotion. A head that was printed shows that
-the log's tail was cut later.
+"""Exports audit events. It also prints JSON lines: each new event, and the chain's signed head
+every hour and at each promotion. A printed head proves a later cut of the log's tail.
 """
 
 import csv
@@ -34,7 +33,7 @@ COLUMNS: Final = (
 
 
 def event_row(event: AuditEvent) -> Mapping[str, str | int]:
-    """Writes an event as a row of a table: the reason beside the other details, as JSON."""
+    """Writes an event as a row: `reason`, and the other details as JSON."""
     details = dict(event.details)
     reason = details.pop("reason", "")
     return {
@@ -65,8 +64,8 @@ def write_json_lines(events: Iterable[AuditEvent], file: TextIO) -> int:
 
 
 def write_csv(events: Iterable[AuditEvent], file: TextIO) -> int:
-    """Writes the events as CSV with a head; returns how many there were. Every text stands in
-    quotes: where `;` parts the cells, one within it begins no new cell.
+    """Writes events as CSV with a header, and returns their number. It quotes every text, so
+    that programs that separate cells by `;` split no text.
     """
     writer = csv.DictWriter(file, COLUMNS, quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
@@ -80,12 +79,12 @@ def write_csv(events: Iterable[AuditEvent], file: TextIO) -> int:
 HEAD_EVERY: Final = timedelta(hours=1)
 PROMOTION: Final = "canary.promote"
 EVENTS_AT_ONCE: Final = 500
-# A signature over other bytes is never taken for one of a head.
+# Distinguishes a head's signature from signatures over other bytes.
 _DOMAIN: Final = b"swapgate audit head 1\n"
 
 
 class AuditLines:
-    """Writes the events that follow its first call. Each control process has its own."""
+    """Writes the events after its first call. Each control process has its own."""
 
     def __init__(self, signatures: Signatures, write: Callable[[str], None]) -> None:
         self._signatures = signatures
@@ -94,7 +93,7 @@ class AuditLines:
         self._head_at: datetime | None = None  # when the last head was written
 
     def __call__(self, ctx: Context) -> bool:
-        """Writes what is new. Returns whether nothing was."""
+        """Writes new events. Returns whether there were none."""
         with ctx.store.read() as tx:
             if self._last is None:
                 self._last = next(
@@ -118,7 +117,7 @@ class AuditLines:
 
 
 def head_line(head: AuditPosition, at: datetime, signatures: Signatures) -> str:
-    """Writes the chain's head as a signed line of JSON. at: when; not signed."""
+    """Writes the chain's head as a signed line of JSON. at: not signed."""
     return canonical_json(
         {
             "audit_head": head.number,
@@ -130,9 +129,8 @@ def head_line(head: AuditPosition, at: datetime, signatures: Signatures) -> str:
 
 
 def read_heads(text: str, signatures: Signatures) -> Sequence[AuditPosition]:
-    """Reads the heads among lines of text; a log collector may write a prefix before them.
-    Raises SignatureInvalid for a head that the control plane did not sign, InputError where
-    there is none.
+    """Parses the heads in lines of text, which may have a log collector's prefix. Raises
+    SignatureInvalid for a head that the control plane did not sign, InputError without a head.
     """
     heads = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -153,7 +151,7 @@ def read_heads(text: str, signatures: Signatures) -> Sequence[AuditPosition]:
 
 
 def find_missing_head(ctx: Context, heads: Sequence[AuditPosition]) -> int | None:
-    """The number of the first head whose event the log lacks, or has with other content."""
+    """Returns the number of the first head whose event is missing or has other content."""
     with ctx.store.read() as tx:
         for head in sorted(heads, key=lambda head: head.number):
             event = AuditLog(tx).find(head.number) if head.number else None

@@ -1,4 +1,4 @@
-"""Hands captured requests (F9) to people, and deletes them. Reading content is audited."""
+"""Shows, exports and deletes captured requests (F9). The audit log records each reading."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,24 +34,24 @@ class CaptureSummary:
     arm: str
     target: str
     data_class: str
-    messages: int  # messages, tools: how many it has of them
+    messages: int  # messages, tools: their numbers
     tools: int
     redactions: Mapping[str, int]
     seen: int
     body_bytes: int
-    too_large: bool  # over the route's copy_max_bytes: only that it came is stored
+    too_large: bool  # over the route's copy_max_bytes: its content is not stored
 
 
 @dataclass(frozen=True)
 class CaptureExport:
     lines: Sequence[Mapping[str, Any]]  # one JSON object each, oldest first
-    near: Mapping[str, str]  # left out → what it resembles
-    sample: CaptureSample  # that it was drawn from
+    near: Mapping[str, str]  # id of a near-duplicate that is left out to the kept id
+    sample: CaptureSample  # the sizes of all drawn requests
 
 
 def read_capture(ctx: Context, actor: Actor, id_: str) -> CapturedRequest:
-    """Reads a captured request with its content; the audit log notes it. Needs an approver.
-    Raises NotAllowed, NotFound.
+    """Reads a captured request with its content, and records that in the audit log. Needs an
+    approver. Raises NotAllowed, NotFound.
     """
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
@@ -69,12 +69,13 @@ def export_captures(
     since: timedelta | None = None,
     near: float = NEAR_DUPLICATE_SIMILARITY,
 ) -> CaptureExport:
-    """Exports captured requests for labelling, without near-duplicates. near: similarity from
-    which on, 0 excluded to 1. Raises NotAllowed below an approver, InputError.
+    """Exports captured requests for labelling, without near-duplicates. Needs an approver.
+    Raises NotAllowed, InputError.
+    near: least similarity of near-duplicates, above 0, at most 1.
     """
     actor.require(Role.APPROVER)
     if not 0 < near <= 1:
-        raise InputError(f"a similarity is above 0, at most 1, not {near}")
+        raise InputError(f"near: a similarity is above 0 and at most 1, not {near}")
     after = ctx.clock.now() - since if since is not None else None
     with ctx.store.read() as tx:
         found = [*reversed(Captures(tx).list(route=route, since=after))]
@@ -96,7 +97,7 @@ def export_captures(
 
 
 def load_sample(ctx: Context, route: str | None) -> CaptureSample:
-    """Loads the sizes of the requests that were drawn in the last SAMPLE_DAYS."""
+    """Loads the sizes of the requests drawn in the last SAMPLE_DAYS days."""
     since = ctx.clock.now() - timedelta(days=SAMPLE_DAYS)
     with ctx.store.read() as tx:
         return CaptureSample.from_sizes(Captures(tx).sizes(route=route, since=since))
@@ -105,14 +106,14 @@ def load_sample(ctx: Context, route: str | None) -> CaptureSample:
 def build_export_line(
     captured: CapturedRequest, sample: Mapping[str, int] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """A JSON object to be labelled: `label` is what the scorer of the suite compares with.
-    sample: how many requests were drawn with it, and how many of them were not kept.
+    """Builds a JSON object for labelling: the suite's scorer compares answers with `label`.
+    sample: the numbers of drawn requests, and of those that were too large.
     """
     content = captured.content
-    told = {name: content[name] for name in content if name != "answer"}
+    question = {name: content[name] for name in content if name != "answer"}
     return {
         "id": captured.id,
-        **told,
+        **question,
         "answer": content.get("answer"),
         "model": captured.target,
         "tags": [f"route:{captured.route}", f"endpoint:{captured.endpoint}"]
@@ -142,7 +143,7 @@ def label_lines(
     author: str,
     now: datetime,
 ) -> Sequence[Mapping[str, Any]]:
-    """Fills labels into an export's lines. labels: by a line's id; an empty one is left out."""
+    """Fills labels into an export's lines. labels: a line's id to its label; may be empty."""
     by = {"label_author": author, "labelled_at": now.isoformat()}
     return [
         {**line, "label": label, **by}
@@ -162,17 +163,17 @@ def purge_captures(
     user: str | None = None,
     everything: bool = False,
 ) -> int:
-    """Delete what fits all that is given; how many. user: the id as the client sent it.
-
-    Raises NotAllowed below an admin, InputError when nothing says what.
+    """Deletes the captures that match all filters, and returns their number. Needs an admin.
+    Raises NotAllowed, InputError without a filter.
+    user: the id that the client sent.
     """
     actor.require(Role.ADMIN)
     if not (id_ or route or user or everything):
-        raise InputError("say what to delete: a capture, a route, a user, or everything")
+        raise InputError("name what to delete: a capture, a route, a user, or everything")
     users = user_hashes(user, secret) if user else ()
     with ctx.store.write() as tx:
         gone = Captures(tx).purge(id_=id_, route=route, users=users)
-        # Not the user's id: the log is kept for ever.
+        # Omits the user's id, because the log is kept for ever.
         details = {"count": gone, "capture": id_, "by_user": bool(user)}
         subject = f"captures of {route or 'all routes'}"
         AuditLog(tx).append(actor, "capture.purge", subject, details)

@@ -1,6 +1,5 @@
-"""Signs people in to the dashboard, by a one-time link or a management key. Links and cookies
-are stored as hashes alone. Each step is in the audit log, under the name of whoever is signed
-in.
+"""Signs people in to the dashboard, by a one-time link or a management key. The database has
+only hashes of links and cookies. The audit log records each step under the person's name.
 """
 
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ from harness.operations import keys
 from harness.routing.context import Context
 
 NO_LINK: Final = (
-    "this is no sign-in link of this installation; `swapgate key sign-in-link` prints a new one"
+    "this link is not from this installation; `swapgate key sign-in-link` prints a new one"
 )
 refusing = partial(keys.refusing, "nobody can sign in")
 ANOTHER: Final = "`swapgate key sign-in-link` prints a new one"
@@ -51,10 +50,10 @@ def create_link(
     secret: bytes,
     lasts: timedelta = LINK_LASTS,
 ) -> tuple[DashboardSession, str]:
-    """A link that signs in once, and its text, which is never shown again.
+    """Creates a link that signs in once. Returns it with its text, which is never shown again.
 
     key: the id of the management key that the session acts with; None for the actor's own.
-    Raises NotFound, NotAllowed for a key of another's that the actor had no hand in.
+    Raises NotFound, NotAllowed for another person's key that the actor may not use.
     """
     now = ctx.clock.now()
     text = f"{LINK_PREFIX}{ctx.chance.secret()}"
@@ -92,7 +91,7 @@ def _owner(tx: Transaction, actor: Actor, key: str | None) -> Actor:
 
 
 def preview_link(ctx: Context, link: str, *, secret: bytes, former: str = "") -> ActorSession:
-    """Finds as whom an unused link would sign in. Raises NotAllowed."""
+    """Finds the actor that an unused link would sign in. Raises NotAllowed."""
     found = _find_waiting(ctx, link, former, secret)
     if found is not None:
         return found
@@ -106,11 +105,11 @@ def preview_link(ctx: Context, link: str, *, secret: bytes, former: str = "") ->
 def open_link(
     ctx: Context, link: str, *, secret: bytes, lasts: timedelta, former: str = ""
 ) -> tuple[ActorSession, str]:
-    """Opens a session by a link, once; and the cookie's text.
+    """Opens a session by a link, once. Returns it with the cookie's text. Raises NotAllowed.
 
-    former: the cookie that the browser has; its session ends. A link that comes again while its
-    time runs, from another browser, was seen by two: the session that it opened ends. Raises
-    NotAllowed.
+    former: the browser's present cookie, whose session ends.
+    If another browser uses a used link before it expires, two people have seen it. Then the
+    session that it opened ends.
     """
     _find_waiting(ctx, link, former, secret)
     with refusing(), ctx.store.write() as tx:
@@ -128,7 +127,7 @@ def open_link(
 def open_with_key(
     ctx: Context, text: str, *, secret: bytes, lasts: timedelta, former: str = ""
 ) -> tuple[ActorSession, str]:
-    """Opens a session by a management key. former: as of `open_link`. Raises NotAllowed."""
+    """Opens a session by a management key. former: as for `open_link`. Raises NotAllowed."""
     actor = keys.authenticate(ctx.store, text, secret=secret)
     now = ctx.clock.now()
     begun = DashboardSession(
@@ -147,7 +146,7 @@ def open_with_key(
 
 
 def resume(ctx: Context, cookie: str, *, secret: bytes) -> ActorSession:
-    """Finds who acts behind a cookie, with the role of now. Raises NotAllowed."""
+    """Finds the actor of a cookie, with its present role. Raises NotAllowed."""
     with refusing(), ctx.store.read() as tx:
         session = DashboardSessions(tx).by_cookie(key_hash(cookie, secret))
         if session is None:
@@ -157,7 +156,7 @@ def resume(ctx: Context, cookie: str, *, secret: bytes) -> ActorSession:
 
 
 def end(ctx: Context, signed_in: ActorSession) -> None:
-    """Signs out; the browser's cookie is worth nothing from then on."""
+    """Signs out: the browser's cookie becomes invalid."""
     with refusing(), ctx.store.write() as tx:
         _end(tx, signed_in.session.cookie_hash)
 
@@ -179,7 +178,7 @@ def _end(tx: Transaction, cookie_hash: str | None) -> Actor | None:
         return None
     DashboardSessions(tx).save(replace(session, ended_at=tx.now()))
     name = Principals(tx).get(session.principal).name
-    # Whoever signs out may, also with a key that was revoked.
+    # Everybody may sign out, even with a revoked key.
     actor = Actor(name, Role.VIEWER, session.principal, session.key)
     AuditLog(tx).append(actor, "dashboard.sign_out", f"session {session.id}", {})
     return actor
@@ -187,20 +186,20 @@ def _end(tx: Transaction, cookie_hash: str | None) -> Actor | None:
 
 @dataclass(frozen=True, slots=True)
 class SignedInSession:
-    """A session that goes on, as lists show it: nothing that would open it."""
+    """An open session for lists, without secrets."""
 
     id: str
     principal: str
     name: str
     by: str  # key, link or oidc
-    key: str | None  # the id of the management key that it acts with
+    key: str | None  # id of the management key that it acts with
     opened_at: datetime
     expires_at: datetime
 
 
 def list_open(ctx: Context, actor: Actor | None) -> Sequence[SignedInSession]:
-    """Lists the sessions that go on, the one opened last first: to an admin all of them, to
-    others their own. actor: None where no one is signed in.
+    """Lists open sessions, newest first: all for an admin, otherwise the actor's own.
+    actor: None if the caller is not signed in.
     """
     if actor is None:
         return []
@@ -213,9 +212,9 @@ def list_open(ctx: Context, actor: Actor | None) -> Sequence[SignedInSession]:
 
 
 def end_another(ctx: Context, actor: Actor, session: str, reason: str) -> SignedInSession:
-    """Ends somebody's session; the browser's cookie is worth nothing from then on. Needs an
-    admin, unless it is the caller's own. Raises NotFound, NotAllowed, InputError without a
-    reason, Conflict for an ended session.
+    """Ends a session: the browser's cookie becomes invalid. Needs an admin, except for the
+    caller's own session. Raises NotFound, NotAllowed, InputError without a reason, Conflict for
+    an ended session.
     """
     why = require_reason(reason, "to end a session")
     now = ctx.clock.now()
@@ -247,8 +246,8 @@ def _view(tx: Transaction, session: DashboardSession) -> SignedInSession:
 
 
 def _find_waiting(ctx: Context, link: str, former: str, secret: bytes) -> ActorSession | None:
-    """Finds what a link opens; None where it comes again, which ends what it opened. Anybody
-    can send a wrong link, so it is refused before a transaction that writes begins. Raises
+    """Finds the session of an unused link; None for a link that another browser used. It only
+    reads, so that a wrong link, which anybody can send, starts no write transaction. Raises
     NotAllowed.
     """
     with refusing(), ctx.store.read() as tx:
@@ -263,7 +262,7 @@ def _waiting(tx: Transaction, link: str, secret: bytes) -> ActorSession:
         raise NotAllowed(NO_LINK)
     session.require_link(tx.now())
     if session.created_with is not None:
-        # Whoever was shown the door may have kept a link to another's key in his pocket.
+        # A person whose key is revoked may still have an unused link.
         keys.actor_behind(tx, session.created_with)
     return ActorSession(session, _actor(tx, session))
 
@@ -277,15 +276,15 @@ def _end_replayed(tx: Transaction, link: str, former: str, secret: bytes) -> str
     facts = {"opened_at": session.opened_at.isoformat()}
     AuditLog(tx).append(actor, "dashboard.link_replayed", f"session {session.id}", facts)
     return (
-        f"this link was used at {session.opened_at:%H:%M} UTC already, so somebody else has "
-        f"seen it. The session that it opened was ended, in case it was not yours; {ANOTHER}"
+        f"this link was used at {session.opened_at:%H:%M} UTC already, so another person may "
+        f"have it. Swapgate ended the session that it opened; {ANOTHER}"
     )
 
 
 def _find_replayed(
     tx: Transaction, link: str, former: str, secret: bytes
 ) -> DashboardSession | None:
-    """Finds the session of a link that comes again in its time, from another browser."""
+    """Finds the session of a used link that another browser sends before the link expires."""
     session = DashboardSessions(tx).by_link(key_hash(link, secret))
     if session is None or session.opened_at is None or session.link_expires_at is None:
         return None
@@ -297,7 +296,7 @@ def _opened(
     ctx: Context, session: DashboardSession, secret: bytes, lasts: timedelta
 ) -> tuple[DashboardSession, str]:
     now = ctx.clock.now()
-    # Always a new one: whoever planted a cookie in the browser knows nothing of it.
+    # Always a new cookie, so that an attacker cannot plant a known one in the browser.
     cookie = f"{COOKIE_PREFIX}{ctx.chance.secret()}"
     opened = replace(
         session, cookie_hash=key_hash(cookie, secret), opened_at=now, expires_at=now + lasts
@@ -309,7 +308,7 @@ def _actor(tx: Transaction, session: DashboardSession) -> Actor:
     if session.key is not None:
         return keys.actor_behind(tx, session.key)
     if session.principal != LOCAL_PRINCIPAL.id:
-        raise NotAllowed("this session has no key, and only the local operator needs none")
+        raise NotAllowed("this session has no key, which only the local operator may omit")
     return OPERATOR
 
 
@@ -319,7 +318,7 @@ def _record_start(tx: Transaction, signed_in: ActorSession, before: Actor | None
         "by": "key" if session.link_hash is None else "link",
         "made_by": session.created_by,
         "made_with": session.created_with,
-        # One browser that was two people: whoever looks into four eyes wants to know.
+        # For reviews of four eyes: the same browser acted for another principal before.
         "instead_of": before.principal if before is not None else None,
     }
     subject = f"session {session.id}"

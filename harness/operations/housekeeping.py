@@ -1,4 +1,4 @@
-"""The control process's periodic jobs; `harness.app.control_schedule` says when each runs."""
+"""The control process's periodic jobs; `harness.app.control_schedule` sets their times."""
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -24,19 +24,19 @@ from harness.routing.records.rollouts import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 
-# What time alone brings about is noticed that much later.
+# Changes that depend only on time are noticed up to this much later.
 REST_S: Final = 5.0
 
 
 class RestingJob:
-    """Leaves out the runs of a job after one that found nothing to do (it returns True), until
-    anything was committed to the database, and for REST_S at most.
+    """Skips a job after a run that found no work (it returned True), until the next commit to
+    the database, but for at most REST_S.
     """
 
     def __init__(self, job: Callable[[Context], bool]) -> None:
         self._job = job
-        self._mark = ""  # of the database, before the last run; empty while there is no rest
-        self._again_at = 0.0  # by the monotonic clock
+        self._mark = ""  # the database's mark before the last run; empty if it must run
+        self._again_at = 0.0  # monotonic seconds
 
     def __call__(self, ctx: Context) -> None:
         now, mark = ctx.clock.monotonic(), ctx.store.change_mark()
@@ -48,7 +48,7 @@ class RestingJob:
 
 
 class MonitoredJob:
-    """Runs a job where this process leads, with an alert while it fails. Raises its errors."""
+    """Runs a job if this process leads, with an alert while it fails. Raises its errors."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class MonitoredJob:
         self._name = name
         self._job = job
         self._leads = leads
-        # A process before this one may have left its alert open.
+        # An earlier process may have left its alert open.
         self._is_well = False
 
     def __call__(self, ctx: Context) -> None:
@@ -70,8 +70,8 @@ class MonitoredJob:
             self._job(ctx)
         except Exception as error:
             self._is_well = False
-            # Without a database there is nowhere to write it; the log has it. A process that
-            # was stopped meanwhile leaves the job to the process that leads now.
+            # Without a database, only the log has the error. A process that was stopped
+            # meanwhile leaves the alert to the process that leads now.
             with suppress(StoreUnavailable):
                 if self._leads():
                     self._raise_alert(ctx, error)
@@ -93,12 +93,12 @@ class MonitoredJob:
             )
 
 
-# Before the name of the suite whose incumbents a job evaluates by the configuration's cron.
+# Prefix of the jobs that evaluate incumbents by a suite's cron; the suite's name follows.
 SUITE_JOB: Final = "evals of "
 
 
 def end_alerts_of_removed_jobs(ctx: Context, suites: Collection[str]) -> None:
-    """Ends alerts of scheduled evals that were removed. suites: whose evals are scheduled."""
+    """Ends alerts of removed scheduled evals. suites: the suites with scheduled evals."""
     known = {f"{SUITE_JOB}{suite}" for suite in suites}
     for kind, job in sorted(alerts.list_open(ctx, AlertKind.JOB_FAILED)):
         if job.startswith(SUITE_JOB) and job not in known:
@@ -106,9 +106,9 @@ def end_alerts_of_removed_jobs(ctx: Context, suites: Collection[str]) -> None:
                 alerts.resolve_alert(tx, kind, job)
 
 
-# Longer than any session lasts; that there was one is in the audit log.
+# Longer than a session lasts; the audit log records each session for ever.
 SIGN_INS_KEPT = timedelta(days=30)
-# Longer than a spool lies on a router's disk.
+# Longer than a router keeps its spool.
 BATCHES_KEPT = timedelta(days=90)
 _RUNS_AT_A_TIME = 10
 
@@ -116,7 +116,7 @@ _RUNS_AT_A_TIME = 10
 def purge_expired(
     ctx: Context, *, alerts_days: float, failovers_days: float, traffic_days: float
 ) -> None:
-    """Deletes what is older than these ages, and what has an end of its own."""
+    """Deletes rows above these ages, and expired captures and keys."""
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         Alerts(tx).forget(now - timedelta(days=alerts_days))
@@ -134,7 +134,7 @@ def purge_expired(
 
 
 def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
-    """Blanks questions and answers, not scores, and counts the runs. keep: by suite."""
+    """Blanks prompts and answers, not scores, and counts the runs. keep: suite to its age."""
     count = 0
     for suite, time in keep.items():
         before = ctx.clock.now() - time
@@ -150,7 +150,7 @@ def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
 
 
 def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
-    """Queues a run on each incumbent of the suite's routes, unless one is queued or running."""
+    """Queues a run on each incumbent of the suite's routes, unless it has one already."""
     slot = f"{ctx.clock.now():%Y-%m-%dT%H:%MZ}"
     with ctx.store.read() as tx:
         routes = Routing(tx).table().routes.values()

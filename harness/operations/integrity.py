@@ -1,5 +1,5 @@
-"""Verifies what is stored; a fault opens the alert `audit_broken`, which ends with it. On a
-database that was restored from a backup nothing is built until a person accepts it.
+"""Verifies stored rows; a fault opens the alert `audit_broken`. The control plane does not act
+on a database that was restored from a backup until a person accepts it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,28 +21,29 @@ from harness.routing.records.installation import Installations
 
 log = structlog.get_logger("swapgate.integrity")
 
-# Of one turn, after which the next job has its own.
+# Pages of one turn, so that the next job is not delayed.
 PAGES_PER_TURN: Final = 20
 EVENTS_PER_PAGE: Final = 1_000
 
 
 def check_audit_log(ctx: Context) -> list[str]:
-    """Verifies the events since the last call. Returns what it found broken, in words."""
+    """Verifies the events since the last call. Returns the faults for people."""
     reading = ctx.audit_reading
     with ctx.store.read() as tx:
         broken = _read_on(tx, reading)
     if broken is not None:
         log.error("audit_chain_broken", number=broken, next="swapgate audit verify")
-    # A break that another process found stays until this one has read the log to its end.
+    # The alert of another process stays until this process has read the whole log.
     is_known = broken is not None or reading.is_whole
     if is_known:
         notice = alerts.AlertNotice(
             "audit log",
             f"the audit log does not fit its chain from event {broken} on",
-            "Somebody changed it in the database, or the installation's secret is another.",
+            "A person changed it in the database, or the installation's secret has changed.",
         )
-        told = notice if broken is not None else None
-        alerts.update_alert(ctx, AlertKind.AUDIT_BROKEN, "log", told)
+        alerts.update_alert(
+            ctx, AlertKind.AUDIT_BROKEN, "log", notice if broken is not None else None
+        )
     return [] if broken is None else [f"the audit log is broken from event {broken} on"]
 
 
@@ -51,7 +52,7 @@ def _read_on(tx: Transaction, reading: AuditReading) -> int | None:
     if position.number:
         last = AuditLog(tx).find(position.number)
         if last is None or last.mac != position.mac:
-            reading.position = position = AuditPosition()  # the database is another one now
+            reading.position = position = AuditPosition()  # the database was replaced
     reading.is_whole = False
     for _ in range(PAGES_PER_TURN):
         events = AuditLog(tx).after(reading.position.number, EVENTS_PER_PAGE)
@@ -67,7 +68,7 @@ def _read_on(tx: Transaction, reading: AuditReading) -> int | None:
 
 
 def check_snapshot(ctx: Context) -> bool:
-    """Checks that what routers serve is signed, and alerts where it is not. Whether it is."""
+    """Verifies the signatures of the routers' snapshot, with an alert for faults."""
     try:
         ctx.store.snapshot()
         faults = _describe_faults(ctx.store.signature_faults(working=True))
@@ -77,8 +78,8 @@ def check_snapshot(ctx: Context) -> bool:
         log.error("signature_invalid", found=faults, next="swapgate db check")
     notice = alerts.AlertNotice(
         "database",
-        "rows of the database are not as Swapgate signed them",
-        f"{faults}. Nothing is built on them, and routers serve what they had.",
+        "rows of the database have invalid signatures",
+        f"{faults}. Swapgate does not use them; routers serve the last valid snapshot.",
     )
     alerts.update_alert(ctx, AlertKind.AUDIT_BROKEN, "snapshot", notice if faults else None)
     return not faults
@@ -93,10 +94,10 @@ MAX_REVISION: Final = 2**53
 
 
 def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Lineage:
-    """Open a new epoch, which routers follow; revisions go on above `above`.
+    """Opens an epoch, which routers follow, with revisions above `above`. Changes after the
+    backup are lost. Raises InputError without a reason, or for a wrong number.
 
-    above: the highest revision that any router served. What no router served since the backup
-    is lost. Raises InputError without a reason, or for a wrong number.
+    above: the highest revision that any router served.
     """
     actor.require(Role.ADMIN)
     if not reason.strip():
@@ -109,9 +110,9 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
         before = Installations(tx).lineage()
         after = Installations(tx).open_epoch(above=max(above, before.revision))
         if AuditLog(tx).first_break() is None:
-            # What is there fits; what is missing, a person has accepted.
+            # The stored events fit the chain, and a person accepted the loss of later events.
             alerts.resolve_alert(tx, AlertKind.AUDIT_BROKEN, "log")
-        # Also where a router that raised it was killed since, and cannot say that it is over.
+        # Ends it for all routers, because a router that raised it may be dead.
         alerts.end_alert(tx, AlertKind.DATABASE_RESTORED)
         AuditLog(tx).append(
             actor,
@@ -135,6 +136,6 @@ def highest_known_revision(ctx: Context, more: Iterable[int] = ()) -> int:
 
 
 def is_unaccepted(tx: Transaction) -> bool:
-    """Whether a router says that this database went back in its history."""
+    """Whether a router reports a restored database that a person has not accepted."""
     record = Alerts(tx).newest(AlertKind.DATABASE_RESTORED.value)
     return record is not None and record.resolved_at is None

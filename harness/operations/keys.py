@@ -1,5 +1,5 @@
-"""Creates, revokes and limits API keys, and finds the actor behind one. A key's text is shown
-once; only its hash is stored.
+"""Creates, revokes and limits API keys, and finds their actors. Swapgate shows a key's text
+once, and stores only its hash.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from harness.store.store import Store
 
 NO_KEY: Final = "no management key is accepted"
-NO_LIMITS: Final = "a management key has a role, not limits, which are the router's"
-NO_OPT_OUTS: Final = "a management key asks no model, so that it has nothing to opt out of"
+NO_LIMITS: Final = "a management key has a role; limits are only for data keys"
+NO_OPT_OUTS: Final = "a management key calls no model; opt-outs are only for data keys"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class KeySummary(ApiKey):
     principal_name: str  # empty for a data key
 
 
-def create_key(  # noqa: PLR0913 - what a key is made of
+def create_key(  # noqa: PLR0913 - the parts of a key
     ctx: Context,
     actor: Actor,
     name: str,
@@ -59,22 +59,22 @@ def create_key(  # noqa: PLR0913 - what a key is made of
     principal: str | None = None,
     service: bool = False,
 ) -> tuple[ApiKey, str]:
-    """A new key and its text, which is never shown again. role None: a data key.
+    """Creates a key. Returns it with its text, which is never shown again.
 
-    principal: whose management key it is, by name; None for a new person, or service, named
-    like the key. Raises NotFound for a route or principal that does not exist, Conflict for a
-    new principal or a data key whose name is taken, InputError, NotAllowed.
+    role: None for a data key.
+    principal: name of the management key's owner; None for a new person or service with the
+    key's name.
+    Raises NotFound for an unknown route or principal, Conflict for a taken name of a new
+    principal or a data key, InputError, NotAllowed.
     """
     actor.require(Role.ADMIN)
     granted = frozenset(routes)
     if role is not None and granted:
         raise InputError("a management key has a role, not routes: leave the routes out")
     if not name.strip():
-        raise InputError("a key needs a name, so that people know whose it is")
+        raise InputError("a key needs a name that shows its owner")
     if role is None and (principal is not None or service):
-        raise InputError(
-            "a data key belongs to nobody: leave the principal out, or give a role"
-        )
+        raise InputError("a data key has no owner: leave the principal out, or give a role")
     if service and principal is not None:
         raise InputError(f"{principal!r} is a person or a service already: leave that out")
     limits = limits and limits.some
@@ -124,14 +124,13 @@ def create_key(  # noqa: PLR0913 - what a key is made of
 
 
 def _check_data_name(tx: Transaction, name: str) -> None:
-    """Raises Conflict where a list, a budget and an alert would name two clients alike."""
+    """Raises Conflict if another data key has the name: people could not distinguish them."""
     folded = fold_name(name)
     for id_, known in ApiKeys(tx).data_key_names().items():
         if fold_name(known) == folded:
             raise Conflict(
-                f"there is a data key {known!r} ({id_}) already: give this one another name, "
-                f"such as {f'{name.strip()} 2'!r}, or revoke that one first with "
-                f"`swapgate key revoke {id_}`"
+                f"there is a data key {known!r} ({id_}) already: choose another name, such as "
+                f"{f'{name.strip()} 2'!r}, or revoke that key with `swapgate key revoke {id_}`"
             )
 
 
@@ -139,8 +138,8 @@ def _existing(tx: Transaction, name: str) -> Principal:
     found = Principals(tx).named(name)
     if found is None:
         raise NotFound(
-            f"there is no principal {name!r}; without one named, the key makes a new "
-            "one of its own name"
+            f"there is no principal {name!r}: leave it out, and Swapgate creates a principal "
+            "with the key's name"
         )
     return found
 
@@ -148,17 +147,17 @@ def _existing(tx: Transaction, name: str) -> Principal:
 def _new(ctx: Context, tx: Transaction, name: str, service: bool) -> Principal:  # noqa: FBT001
     shown = check_principal_name(name)
     if fold_name(shown) == SYSTEM.name:
-        raise InputError(f"{shown!r} is how the audit log names what no person did")
+        raise InputError(f"{shown!r} is the audit log's name for Swapgate itself")
     known = Principals(tx).named(shown)
     if known is not None:
         raise Conflict(
-            f"there is a principal {known.name!r} ({known.id}) already, and {shown!r} is no "
-            f"other name: another key of the same one takes `--principal {known.name}`"
+            f"there is a principal {known.name!r} ({known.id}) already, and {shown!r} is the "
+            f"same name: for another key of it, add `--principal {known.name}`"
         )
     kind = PrincipalKind.SERVICE if service else PrincipalKind.PERSON
-    made = Principal(ctx.chance.token("pr_"), kind, shown, ctx.clock.now())
-    Principals(tx).add(made)
-    return made
+    principal = Principal(ctx.chance.token("pr_"), kind, shown, ctx.clock.now())
+    Principals(tx).add(principal)
+    return principal
 
 
 def revoke_key(ctx: Context, actor: Actor, key: str) -> bool:
@@ -181,9 +180,10 @@ def set_limits(
     key: str,
     change: Callable[[KeyLimits], KeyLimits],
 ) -> ApiKey:
-    """Limit a data key anew. change: from its limits as they are; none at all is KeyLimits().
+    """Changes a data key's limits; its spend stays counted. Routers follow within two seconds.
+    Raises NotFound, InputError.
 
-    What it spent stays counted. Routers follow within two seconds. Raises NotFound, InputError.
+    change: maps the present limits to the new ones; KeyLimits() means no limits.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
@@ -203,8 +203,8 @@ def set_limits(
 
 
 def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut]) -> ApiKey:
-    """Replaces what a data key opts out of; none at all lifts it. Routers follow within two
-    seconds. Raises NotFound, InputError.
+    """Replaces a data key's opt-outs, which may be empty. Routers follow within two seconds.
+    Raises NotFound, InputError.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
@@ -219,29 +219,29 @@ def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut
 
 
 def authenticate(store: "Store", text: str, *, secret: bytes) -> Actor:
-    """Returns the actor behind a management key. Raises NotAllowed for any other."""
+    """Returns the actor of a management key. Raises NotAllowed for another text."""
     with refusing(NO_KEY), store.read() as tx:
         return _actor(tx, ApiKeys(tx).by_hash(key_hash(text, secret)))
 
 
 def authenticate_data_key(store: "Store", text: str, *, secret: bytes) -> ApiKey:
-    """The data key with this text. Raises NotAllowed for any other."""
+    """Returns the data key with this text. Raises NotAllowed for another text."""
     with refusing("no data key is accepted"), store.read() as tx:
         key = ApiKeys(tx).by_hash(key_hash(text, secret))
     if key is None or key.role is not None or key.revoked_at is not None:
-        raise NotAllowed("this data key is not known, or was revoked")
+        raise NotAllowed("this data key is unknown or revoked")
     return key
 
 
 def still(store: "Store", actor: Actor) -> Actor:
-    """Returns the actor with the key's role now. Raises NotAllowed where it was revoked."""
+    """Returns the actor with the key's present role. Raises NotAllowed for a revoked key."""
     with refusing(NO_KEY), store.read() as tx:
         return actor_behind(tx, actor.key)
 
 
 @contextmanager
 def refusing(words: str) -> Iterator[None]:
-    """Refuses everybody, in words, while a row that says who is who is not as it was signed."""
+    """Turns SignatureInvalid of keys and principals into NotAllowed. words: of the message."""
     try:
         yield
     except SignatureInvalid as error:
@@ -249,15 +249,15 @@ def refusing(words: str) -> Iterator[None]:
 
 
 def actor_behind(tx: Transaction, key: str | None) -> Actor:
-    """Returns who acts with the management key, with its role of now. Raises NotAllowed."""
+    """Returns the actor of a management key, with its present role. Raises NotAllowed."""
     found = ApiKeys(tx).find(key) if key is not None else None
-    # By its hash, which looks at the manifest: a key that was revoked may have been put back as
-    # it was signed before.
+    # The look-up by hash checks the manifest, so that an old signed row cannot restore a
+    # revoked key.
     return _actor(tx, ApiKeys(tx).by_hash(found.hash) if found is not None else None)
 
 
 def _actor(tx: Transaction, key: ApiKey | None) -> Actor:
     if key is None or key.role is None or key.principal is None or key.revoked_at is not None:
-        raise NotAllowed("this management key is not known, or was revoked")
+        raise NotAllowed("this management key is unknown or revoked")
     name = Principals(tx).get(key.principal).name
     return Actor(name, key.role, key.principal, key.id)

@@ -1,5 +1,5 @@
-"""Declares which principals are one person (`link`, `separate`), and lists them: the four eyes
-look at people, and nobody but an admin knows that a key and a single sign-on are one.
+"""Declares which principals are one person (`link`, `separate`), and lists them. Four eyes need
+people, and only an admin knows that a key and a single sign-on belong to one person.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from harness.routing.context import Context
 
 @dataclass(frozen=True, slots=True)
 class PersonView(Principal):
-    person: str = ""  # the name of whom he was declared to be, or his own; empty: undeclared
-    declared_by: str = ""  # whose word that is, by name
-    reason: str = ""  # of that declaration
+    person: str = ""  # the declared person's name, or its own; empty without a declaration
+    declared_by: str = ""  # name of the admin who declared it
+    reason: str = ""  # reason of the declaration
 
 
 def link(ctx: Context, actor: Actor, principal: str, person: str, reason: str) -> PersonLink:
@@ -29,7 +29,7 @@ def link(ctx: Context, actor: Actor, principal: str, person: str, reason: str) -
 
 
 def separate(ctx: Context, actor: Actor, principal: str, reason: str) -> PersonLink:
-    """Declares that a principal, by name, is no other person here. Raises as `link`."""
+    """Declares that a principal, by name, is a separate person. Raises as `link`."""
     return _declare(ctx, actor, principal, principal, reason)
 
 
@@ -37,66 +37,65 @@ def _declare(
     ctx: Context, actor: Actor, principal: str, person: str, reason: str
 ) -> PersonLink:
     actor.require(Role.ADMIN)
-    why = require_reason(reason, "to declare who somebody is")
+    why = require_reason(reason, "to declare who a principal is")
     with ctx.store.write() as tx:
         people = PersonLinks(tx).people(lock=True)
-        one, other = _named(tx, principal), _named(tx, person)
-        people.require_linkable(one, other)
-        before = people.link(one.id)
-        made = PersonLink(
+        first, second = _named(tx, principal), _named(tx, person)
+        people.require_linkable(first, second)
+        before = people.link(first.id)
+        declared = PersonLink(
             id=ctx.chance.token("pl_"),
-            principal=one.id,
+            principal=first.id,
             number=before.number + 1 if before is not None else 1,
-            person=other.id,
+            person=second.id,
             reason=why,
             created_at=ctx.clock.now(),
             created_by=actor.principal,
             created_with=actor.key,
         )
-        PersonLinks(tx).add(made)
+        PersonLinks(tx).add(declared)
         facts = {
-            "name": one.name,
-            "person": other.id,
-            "called": other.name,
+            "name": first.name,
+            "person": second.id,
+            "called": second.name,
             "before": before.person if before is not None else None,
             "reason": why,
         }
-        action = "person.separate" if made.alone else "person.link"
-        AuditLog(tx).append(actor, action, f"principal {one.id}", facts)
-    return made
+        action = "person.separate" if declared.alone else "person.link"
+        AuditLog(tx).append(actor, action, f"principal {first.id}", facts)
+    return declared
 
 
 def _named(tx: Transaction, name: str) -> Principal:
     found = Principals(tx).named(name)
     if found is None:
         raise NotFound(
-            f"there is no principal {name!r}; `swapgate person list` shows them. Who comes by "
-            "single sign-on is there after the first sign-in"
+            f"there is no principal {name!r}; `swapgate person list` shows them. A person of "
+            "single sign-on appears there after the first sign-in"
         )
     return found
 
 
 def list_people(ctx: Context, actor: Actor | None) -> Sequence[PersonView]:
-    """Lists the principals, in the order of their names, with whom each was declared to be: to
-    an admin all of them, to others those that are the actor's own person. actor: None where
-    the caller has not signed in.
+    """Lists principals by name, with their declared persons: all for an admin, otherwise those
+    of the actor's own person. actor: None if the caller has not signed in.
     """
     with ctx.store.read() as tx:
         people = PersonLinks(tx).people()
         stored = Principals(tx).all()
-    shown = [one for one in stored if _may_read(people, actor, one.id)]
+    shown = [principal for principal in stored if _may_read(people, actor, principal.id)]
     names = {principal.id: principal.name for principal in stored}
     views = []
     for principal in shown:
-        declared, said = people.link(principal.id), dict[str, Any]()
+        declared, declaration = people.link(principal.id), dict[str, Any]()
         if declared is not None:
-            said = {
+            declaration = {
                 "person": names.get(declared.person, declared.person),
                 "declared_by": names.get(declared.created_by, declared.created_by),
                 "reason": declared.reason,
             }
         stored_fields = {f.name: getattr(principal, f.name) for f in fields(Principal)}
-        views.append(PersonView(**stored_fields, **said))
+        views.append(PersonView(**stored_fields, **declaration))
     return sorted(views, key=lambda view: view.folded)
 
 

@@ -1,6 +1,5 @@
-"""Answers what people look up by CLI, REST and dashboard: one thing by its name (`find_…`,
-`load_…`), or a list, a page at a time (`list_…`). A row that is not as it was signed is named
-beside its list, and does not hide the others.
+"""Queries for CLI, REST and dashboard: a record by name (`find_…`, `load_…`), or a page of a
+list (`list_…`). A list reports rows with an invalid signature separately.
 """
 
 from collections import defaultdict
@@ -56,10 +55,10 @@ class SuiteSummary:
     name: str
     title: str
     version: str | None
-    digest: str | None  # None as well where nobody asked for it
+    digest: str | None  # None unless requested
     items: int | None
     scorer: str | None
-    error: str = ""  # why it does not load, else empty
+    error: str = ""  # why it does not load; empty if it loads
 
 
 def find_target(ctx: Context, name: str) -> Target:
@@ -81,14 +80,14 @@ def load_verdict(ctx: Context, name: str) -> Verdict:
 
 
 def find_audit_break(ctx: Context) -> int | None:
-    """The number of the first event that does not fit the chain; None when it is whole."""
+    """Returns the number of the first event that does not fit the chain, or None."""
     with ctx.store.read() as tx:
         return AuditLog(tx).first_break()
 
 
 def list_suites(ctx: Context, *, pinned: bool = True) -> Sequence[SuiteSummary]:
-    """Lists the suites in the order of the configuration; a suite that does not load says why.
-    pinned: with digests and the scorers' hashes.
+    """Lists the suites in the order of the configuration, with the errors of those that do not
+    load. pinned: with digests and the scorers' hashes.
     """
     return [_suite(ctx, name, pinned=pinned) for name in ctx.suites.names()]
 
@@ -116,8 +115,8 @@ def list_proposals(
     open_only: bool = False,
     decided_only: bool = False,
 ) -> Page[ProposalView]:
-    """Lists the proposals, newest first, with whether those that were promoted serve now, and
-    what those that are being evaluated wait for.
+    """Lists the proposals, newest first. Shows whether promoted candidates serve now, and what
+    evaluations wait for.
     """
     with ctx.store.listings() as stored:
         page = stored.proposals(
@@ -138,7 +137,7 @@ def list_proposals(
 
 
 def find_proposal(ctx: Context, proposal: str) -> ProposalView:
-    """Finds a proposal, with whether it serves once it was promoted. Raises NotFound."""
+    """Finds a proposal, and shows whether a promoted candidate serves now. Raises NotFound."""
 
     def find_route(name: str) -> Route | None:
         with suppress(SignatureInvalid):
@@ -153,7 +152,7 @@ def find_proposal(ctx: Context, proposal: str) -> ProposalView:
 
 
 def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, str]:
-    """Id to name, of the targets that are as they were signed."""
+    """Maps ids to names, for targets with a valid signature."""
     found = ctx.store.lists.targets_of(targets)
     return {id_: target.name for id_, target in found.items()}
 
@@ -161,7 +160,9 @@ def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, st
 def list_route_users(
     ctx: Context, used: Callable[[Route], Iterable[str]]
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[RowFault]]:
-    """Lists the routes that use each thing, and the forged ones. used: of a route."""
+    """Maps each name to the routes that use it, with the faults of forged routes.
+    used: returns the names that a route uses.
+    """
     page = ctx.store.lists.routes()
     users: dict[str, list[str]] = defaultdict(list)
     for route in page:
@@ -173,9 +174,7 @@ def list_route_users(
 def list_route_versions(
     ctx: Context, route: str, page_request: PageRequest = FIRST_PAGE
 ) -> Page[RouteRecord]:
-    """Lists every stored version of a route, newest first. Raises NotFound for an unknown
-    route.
-    """
+    """Lists every stored version of a route, newest first. Raises NotFound."""
     page = ctx.store.lists.versions(page_request, route=route)
     restored = CHANGE_KINDS[RestoreIncumbent]
     if not any(record.kind == restored for record in page):
@@ -195,7 +194,7 @@ def list_route_versions(
 
 
 def load_route_version(ctx: Context, route: str, number: int | None = None) -> RouteRecord:
-    """Loads a version, the newest without a number. Raises NotFound, SignatureInvalid."""
+    """Loads a version, by default the newest. Raises NotFound, SignatureInvalid."""
     above = None if number is None else str(number + 1)
     records = list_route_versions(ctx, route, PageRequest(1, above))
     for record in records:
@@ -207,8 +206,8 @@ def load_route_version(ctx: Context, route: str, number: int | None = None) -> R
 
 
 def list_keys(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[KeySummary]:
-    """Lists the keys with their spending of today and of this month, oldest first, with the
-    revoked ones.
+    """Lists all keys, including revoked ones, oldest first, with their spend of today and of
+    this month.
     """
     page = ctx.store.lists.keys(page_request)
     today = ctx.clock.now().date()
@@ -240,7 +239,7 @@ def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
 def list_shadows(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
 ) -> Page[ShadowStatus]:
-    """Lists the shadows, newest first, with those that have ended."""
+    """Lists the shadows, including ended ones, newest first."""
     page = ctx.store.lists.shadows(page_request, route=route)
     with ctx.store.read() as tx:
         found = [shadows.load_shadow_status(ctx, tx, shadow) for shadow in page]
@@ -254,7 +253,7 @@ def list_alerts(
     open_only: bool = False,
     search: str = "",
 ) -> Page[alerts.AlertView]:
-    """Lists the alerts, the one last seen first. search: a part of their text."""
+    """Lists the alerts, last seen first. search: a part of their text."""
     page = ctx.store.lists.alerts(page_request, open_only=open_only, search=search)
     with ctx.store.read() as tx:
         Preload(tx).deliveries([record.id for record in page])
@@ -272,8 +271,8 @@ def list_failovers(
     user: str | None = None,
     since: timedelta = DEFAULT_SINCE,
 ) -> Page[Failover]:
-    """Lists the failovers, newest first. user: the id as the client sent it, or a part of its
-    hash; the log has the hash alone.
+    """Lists the failovers, newest first. user: the id that the client sent, or a part of its
+    hash, which the log contains.
     """
     return ctx.store.lists.failovers(
         page_request,
@@ -286,7 +285,7 @@ def list_failovers(
 def count_failovers(
     ctx: Context, since: datetime, route: str | None = None
 ) -> Sequence[FailoverReason]:
-    """Counts by target and reason how often requests left a target, the most frequent first."""
+    """Counts failovers by target and reason, most frequent first."""
     return sum_failovers(ctx.store.lists.failover_counts(since=since, route=route))
 
 
@@ -304,8 +303,8 @@ def list_audit_events(
     *,
     reader: Actor | None = None,
 ) -> Page[AuditEvent]:
-    """Lists the selected audit events, newest first. reader: who reads; only an admin is told
-    who others are at the server of a single sign-on.
+    """Lists the selected audit events, newest first. reader: only an admin sees people's
+    identities at the server of single sign-on.
     """
     page = ctx.store.lists.events(page_request, selection=selection)
     if reader is not None and reader.role >= Role.ADMIN:
@@ -316,12 +315,12 @@ def list_audit_events(
 def read_audit_events(
     ctx: Context, selection: AuditFilter = ALL_EVENTS, *, reader: Actor | None = None
 ) -> Iterator[AuditEvent]:
-    """Yields all selected audit events, newest first. reader: as of `list_audit_events`."""
+    """Yields all selected audit events, newest first. reader: as for `list_audit_events`."""
     return read_all(lambda page: list_audit_events(ctx, page, selection, reader=reader))
 
 
 def load_run_progress(ctx: Context, run: str) -> tuple[EvalRun, int, float]:
-    """The run, its stored samples, its cost so far in USD."""
+    """Returns a run, the number of its stored samples, and its cost so far in USD."""
     with ctx.store.read() as tx:
         samples, cost, _, _ = EvalRuns(tx).progress(run)
         return EvalRuns(tx).get(run), samples, cost

@@ -1,8 +1,7 @@
-"""The reconcile loop drives open proposals, bakes and eval workers. A conflict means that
-somebody else was first, and the next turn decides again. Everything it knows is in the store.
+"""The reconcile loop drives open proposals, bakes and eval workers. Its state is in the store.
 
-With `control.queue: procrastinate` it feeds the job queue. Proposals take turns: the one with
-the fewest runs at work comes next. A run whose host died is queued again.
+With `control.queue: procrastinate` it fills the job queue. Proposals take turns: the proposal
+with the fewest running runs comes next. A run whose host died is queued again.
 """
 
 import heapq
@@ -38,13 +37,12 @@ log = structlog.get_logger("swapgate.reconcile")
 class ReconcileResult:
     did: tuple[str, ...]
     failed: tuple[str, ...]
-    is_idle: bool = False  # nothing is under way: the next turn has nothing to do, either
+    is_idle: bool = False  # there is no work, so the next turn may wait
 
 
 def reconcile(ctx: Context) -> ReconcileResult:
-    """Runs one turn over every open proposal, bake and worker. Raises StoreUnavailable.
-
-    Nothing moves on a database that was restored and that nobody has accepted.
+    """Runs one turn over every open proposal, bake and worker. Raises StoreUnavailable. It does
+    nothing on a restored database that a person has not accepted.
     """
     did: list[str] = []
     failed: list[str] = []
@@ -57,29 +55,29 @@ def reconcile(ctx: Context) -> ReconcileResult:
             if error.retryable:
                 raise
             failed.append(f"{name}: {error}")
-        except Exception as error:  # noqa: BLE001 - one that is broken must not stop the others
+        except Exception as error:  # noqa: BLE001 - a failed step must not stop the rest
             failed.append(f"{name}: {type(error).__name__}: {error}")
 
-    # First: a broken log raises its alert even where it stops all that follows.
+    # This comes first, so that a broken log raises its alert before it stops the rest.
     run_step("the audit log", partial(integrity.check_audit_log, ctx))
     try:
         with ctx.store.read() as tx:
             if integrity.is_unaccepted(tx):
-                restored = "this database was restored from a backup"
-                return ReconcileResult((), (f"all holds: {restored}",))
+                words = "this database was restored from a backup, which a person must accept"
+                return ReconcileResult((), (f"nothing advances: {words}",))
     except Exception as error:
         if isinstance(error, SwapgateError) and error.retryable:
             raise
-        # Nothing that is read here may stop a canary's end.
-        failed.append(f"what is told of the database cannot be read: {error}")
+        # An unreadable alert must not keep a canary from ending.
+        failed.append(f"the alert of a restored database cannot be read: {error}")
     run_step("the monthly cap", partial(spending.run_once, ctx))
-    # Before the proposals: one for a route that is served without proof has lost its base.
+    # Before the proposals, because a break-glass changes the base of its route's proposal.
     run_step("break-glass", partial(break_glass.run_once, ctx))
     with ctx.store.read() as tx:
         proposals = Proposals(tx).open()
     for proposal in proposals:
         run_step(proposal.id, partial(drive_proposal, ctx, proposal))
-    # After the proposals: a promotion of this turn bakes from now on.
+    # After the proposals, because a promotion of this turn starts a bake.
     with ctx.store.read() as tx:
         baking = Rollouts(tx).baking()
     for rollout in baking:
@@ -109,8 +107,8 @@ def run_once(ctx: Context) -> ReconcileResult:
     return done
 
 
-# Of one provider: a provider that no host serves must not fill the queue, and each move of the
-# queue writes a row.
+# Queued runs for each provider: a provider without a worker host must not fill the queue, and
+# each move in the queue writes a row.
 MOST_AHEAD: Final = 100
 
 
@@ -136,15 +134,15 @@ def share_queue(ctx: Context, queue: RunQueue) -> list[str]:
 
 
 def fair_order(queue: Sequence[QueuedRun]) -> list[EvalRun]:
-    """Orders the runs that wait: proposals' take turns, then the rest."""
+    """Orders the waiting runs: proposals take turns, then runs without a proposal."""
     at_work = Counter(_proposal(queued) for queued in queue if queued.leased)
     shares: dict[str, deque[QueuedRun]] = defaultdict(deque)
-    others = []
+    rest = []
     for queued in queue:
         if queued.position and queued.needed_by:
             shares[_proposal(queued)].append(queued)
         elif queued.position:
-            others.append(queued.run)
+            rest.append(queued.run)
     turns = [
         (at_work[proposal], waiting[0].position, proposal)
         for proposal, waiting in shares.items()
@@ -156,7 +154,7 @@ def fair_order(queue: Sequence[QueuedRun]) -> list[EvalRun]:
         ordered.append(shares[proposal].popleft().run)
         if shares[proposal]:
             heapq.heappush(turns, (count + 1, shares[proposal][0].position, proposal))
-    return ordered + others
+    return ordered + rest
 
 
 def _proposal(queued: QueuedRun) -> str:
@@ -164,7 +162,7 @@ def _proposal(queued: QueuedRun) -> str:
 
 
 def _refusal(ctx: Context, run: EvalRun) -> str:
-    """Fails a run whose target may not see its suite's data; empty where it may."""
+    """Fails a run whose target may not see its suite's data; else returns ""."""
     try:
         eval_queue.check_cleared(ctx, run)
     except StoreUnavailable:
@@ -176,7 +174,7 @@ def _refusal(ctx: Context, run: EvalRun) -> str:
 
 
 def _take_back(ctx: Context, run: str) -> str:
-    """A host that was only cut off loses its lease: it stores nothing more of this run."""
+    """Takes the run's lease, so that a disconnected host stores no more samples."""
     with ctx.store.write() as tx:
         owner = EvalRuns(tx).get(run).lease_owner
         if not owner or run not in EvalRuns(tx).release(owner):

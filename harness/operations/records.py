@@ -18,7 +18,7 @@ CAPTURED: Final = record(
     at_least("seen", 1),
     sa.CheckConstraint("share_bps BETWEEN 1 AND 10000", name="share_bps_range"),
     sa.CheckConstraint("expires_at > at", name="expires_later"),
-    # The redactor's digest, so that only redacted texts are stored.
+    # The redactor's digest proves that the texts are redacted.
     sa.CheckConstraint("length(rules) = 64", name="rules_known"),
     sa.Index("ix_captured_at", "at", "id"),
     sa.Index("ix_captured_route", "route", "at"),
@@ -38,10 +38,8 @@ class Captures(Records[CapturedRequest]):
     missing = "there is no captured request {}; `swapgate capture list` shows them"
 
     def store(self, new: CapturedRequest, *, most_per_day: int) -> CaptureResult:
-        """Stores a request; one already stored (id) is counted. most_per_day: of its route, by
-        UTC day.
-        """
-        # Several routers may be at the day's last place.
+        """Stores a request, or counts a repeated one. most_per_day: its route's, by UTC day."""
+        # Several routers may store the day's last request at once.
         self._tx.serialize_by(f"capture:{new.route}")
         if self._change(self._is(new.id), seen=captured.c.seen + 1):
             return CaptureResult.REPEATED
@@ -65,7 +63,7 @@ class Captures(Records[CapturedRequest]):
     def sizes(
         self, *, since: datetime, route: str | None = None
     ) -> Sequence[tuple[int, bool, int]]:
-        """Lists bytes, whether it was too large to keep, and how often it was seen."""
+        """Lists each request's bytes, whether it was too large, and how often it came."""
         columns = (captured.c.body_bytes, captured.c.too_large, captured.c.seen)
         of_route = [] if route is None else [captured.c.route == route]
         query = sa.select(*columns).where(captured.c.at >= since, *of_route)
@@ -87,6 +85,6 @@ class Captures(Records[CapturedRequest]):
         if not users:
             return self._tx.write(query)
         return sum(
-            self._tx.write(query.where(captured.c.user_hash.in_(some)))
-            for some in marks_having(self._tx, captured.c.user_hash, users)
+            self._tx.write(query.where(captured.c.user_hash.in_(batch)))
+            for batch in marks_having(self._tx, captured.c.user_hash, users)
         )

@@ -1,4 +1,4 @@
-"""Loads the statuses of routes by few statements."""
+"""Loads the statuses of routes with few statements."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -38,7 +38,7 @@ from harness.routing.table import Route, RouteHead
 HOUR: Final = timedelta(hours=1)
 AWAITING: Final = ProposalPhase.AWAITING_APPROVAL
 GATE_PHASES: Final = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
-# Older latencies are kept, but many routes have too many of them to read at each visit.
+# Pages read only this much: older latencies of many routes would take too long.
 LATENCIES_OF: Final = timedelta(days=1)
 
 
@@ -48,7 +48,7 @@ class CurrentActivity:
     rivals: Mapping[str, int]  # other open proposals, by route
     waits: Mapping[str, str]  # when an approved proposal's canary opens, by route
     rollouts: Mapping[str, Rollout]
-    switches: Sequence[KillSwitch]  # of the database, that are not lifted; of every route
+    switches: Sequence[KillSwitch]  # stored switches that are not lifted
 
     def includes(self, head: RouteHead, at: datetime) -> bool:
         if head.break_glass or head.name in self.rollouts or head.name in self.proposals:
@@ -63,16 +63,16 @@ class RouteOverview:
     """All routes at one moment: forged rows first, then active ones by urgency, then names."""
 
     at: datetime
-    heads: Mapping[str, RouteHead]  # of all routes, by name
+    heads: Mapping[str, RouteHead]  # all routes by name
     now: CurrentActivity
-    active: Sequence[RouteStatus]  # where something goes on; without verdict and traffic
-    faults: Mapping[str, RowFault]  # of routes where something goes on, by name
+    active: Sequence[RouteStatus]  # routes that are not at rest; without verdict and traffic
+    faults: Mapping[str, RowFault]  # busy routes with an invalid signature, by name
 
     @cached_property
     def names(self) -> Sequence[str]:
         active = [status.route.name for status in self.active]
-        others = self.heads.keys() - self.faults.keys() - set(active)
-        return [*self.faults, *active, *(name for name in self.heads if name in others)]
+        at_rest = self.heads.keys() - self.faults.keys() - set(active)
+        return [*self.faults, *active, *(name for name in self.heads if name in at_rest)]
 
     @property
     def urgent(self) -> Sequence[RouteStatus]:
@@ -125,7 +125,7 @@ def load_page(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[Rout
     names, first = overview.names, 0
     if page_request.after is not None:
         if page_request.after not in overview.heads:
-            raise NotFound(f"there is no {page_request.after} in this list to go on behind")
+            raise NotFound(f"this list has no {page_request.after}: begin with the first page")
         first = names.index(page_request.after) + 1
     shown = names[first : first + page_request.limit]
     page = load_statuses(ctx, overview, shown)
@@ -138,8 +138,8 @@ def load_statuses(
 ) -> Page[RouteStatus]:
     states = {status.route.name: status for status in overview.active}
     faults = {name: overview.faults[name] for name in names if name in overview.faults}
-    others = [name for name in names if name not in states and name not in faults]
-    more, invalid = _load_states(ctx, others, overview.heads, overview.now)
+    at_rest = [name for name in names if name not in states and name not in faults]
+    more, invalid = _load_states(ctx, at_rest, overview.heads, overview.now)
     states |= more
     faults |= invalid
     known = [name for name in names if name in states]
@@ -161,7 +161,7 @@ def load_statuses(
 
 
 def load_status(ctx: Context, name: str) -> RouteStatus:
-    """Loads one route at a glance. Raises NotFound, SignatureInvalid."""
+    """Loads a route's status. Raises NotFound, SignatureInvalid."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
         now = _load_activity(ctx, tx, name)
@@ -181,7 +181,7 @@ def _load_states(
 ) -> tuple[dict[str, RouteStatus], dict[str, RowFault]]:
     page = ctx.store.lists.routes_named(names)
     found = {route.name: route for route in page}
-    # The key is of a version: its route and number.
+    # A fault's key is a version's: route and number.
     faults = {fault.key[0]: fault for fault in page.invalid}
     targets = _load_targets(ctx, page, now)
     states = {}
@@ -200,21 +200,21 @@ def _load_states(
 def _load_targets(
     ctx: Context, routes_: Iterable[Route], now: CurrentActivity
 ) -> Mapping[str, Target]:
-    wanted: set[str] = set()
+    ids: set[str] = set()
     for route in routes_:
-        wanted |= route.targets
+        ids |= route.targets
         if route.name in now.proposals:
-            wanted.add(now.proposals[route.name].candidate)
-    return ctx.store.lists.targets_of(wanted)
+            ids.add(now.proposals[route.name].candidate)
+    return ctx.store.lists.targets_of(ids)
 
 
 def _preload(tx: Transaction, heads: Sequence[RouteHead], now: CurrentActivity) -> None:
     rollouts = {
         head.name: now.rollouts[head.name] for head in heads if head.name in now.rollouts
     }
-    told = now.proposals.keys() - rollouts.keys()
+    proposed = now.proposals.keys() - rollouts.keys()
     live = {name for name, rollout in rollouts.items() if rollout.live}
-    _preload_last(tx, [head for head in heads if head.name not in told | live])
+    _preload_last(tx, [head for head in heads if head.name not in proposed | live])
     canary_status.preload_canaries(tx, [*rollouts.values()])
 
 
@@ -230,9 +230,9 @@ def _build_state(
     targets: Mapping[str, Target],
     now: CurrentActivity,
 ) -> RouteStatus:
-    """targets: by id, those of the route and its open proposal."""
+    """targets: the targets of the route and its open proposal, by id."""
     for id_ in route.targets - targets.keys():
-        raise SignatureInvalid(f"its target {id_} is not as it was signed")
+        raise SignatureInvalid(f"its target {id_} has an invalid signature")
     rollout, open_ = now.rollouts.get(route.name), now.proposals.get(route.name)
     status = RouteStatus(
         route=route,
@@ -253,7 +253,7 @@ def _build_state(
     return replace(
         status,
         canary_state=canary_status.build_canary_status(unit, targets, ctx.clock.now()).state,
-        # None is newer than the live one: a route has one at a time.
+        # A route has one live rollout at a time, so that is its newest.
         last_rollout=rollout if rollout.live else Rollouts(tx).newest(route.name),
     )
 
@@ -281,7 +281,7 @@ def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
     taken_back = describe_later_rollback(rollback)
     return replace(
         status,
-        # Of one that has ended, its evidence is not needed.
+        # An ended canary's state does not depend on its evidence.
         canary_state=describe_canary_state(last, (), taken_back=taken_back),
         last_rollout=last,
         rollback=rollback,

@@ -1,4 +1,4 @@
-"""A route's status shows people one route at a glance. It decides nothing."""
+"""A route's status, for people. No decision depends on it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.reliability.outage import OutageKind
 from harness.routing.table import Route, RouteRecord
 
-# For so long an ended canary stands before the routes where nothing happened.
+# How long an ended canary ranks before routes at rest.
 NEWS: Final = timedelta(days=1)
 
 
 class RouteState(StrEnum):
-    """Names where a route stands, the most urgent first."""
+    """The state of a route, the most urgent first."""
 
     DOWN = "down"
     UNPROVED = "served without proof"
@@ -45,7 +45,7 @@ class RouteState(StrEnum):
     STEADY = "steady"
 
 
-# A person is waited for.
+# States that wait for a person.
 WAITING_STATES: Final = frozenset(
     {RouteState.HELD, RouteState.BAKE_HELD, RouteState.PAUSED, RouteState.APPROVAL}
 )
@@ -54,7 +54,7 @@ ENDED_STATES: Final = frozenset(
     {RouteState.ROLLED_BACK, RouteState.ABORTED, RouteState.TAKEN_BACK}
 )
 OUTAGE_STATES: Final = frozenset({RouteState.DOWN, RouteState.ON_FALLBACK})
-# What a route's own state says already: a list beside the routes leaves these alerts out.
+# The route's state shows these alerts, so a list beside the routes omits them.
 ALERTS_OF_STATES: Final = frozenset(
     {
         AlertKind.AWAITING_APPROVAL,
@@ -62,7 +62,7 @@ ALERTS_OF_STATES: Final = frozenset(
         AlertKind.CANARY_HELD,
         AlertKind.ROUTE_DOWN,
         AlertKind.ON_FALLBACK,
-        AlertKind.BREAK_GLASS,  # its banner stands above all pages, too
+        AlertKind.BREAK_GLASS,  # all pages have its banner, too
     }
 )
 # See `RouteStatus.urgency`.
@@ -79,7 +79,7 @@ _RANKS: Final[Mapping[RouteState, int]] = {
     RouteState.EVALUATING: 7,
 }
 AT_REST: Final = 8
-MOST_NAMED: Final = 3  # routes in the headline; the others are counted
+MOST_NAMED: Final = 3  # routes in the headline; it counts the rest
 
 _OF_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
     CanaryStateKind.HARM: RouteState.HARM,
@@ -105,16 +105,16 @@ class RouteStatus:
     open_proposal: Proposal | None
     last_verdict: Verdict | None
     rollout: Rollout | None
-    traffic: Sequence[TrafficMinute]  # of the last hour
+    traffic: Sequence[TrafficMinute]  # the last hour's
     standing: ProofValidity | None = None
-    # Of its live canary or bake, else of its newest that has ended; None where it had none.
+    # State of its live canary or bake, or else of its newest ended one; None without any.
     canary_state: CanaryState | None = None
-    last_rollout: Rollout | None = None  # its newest, ended or not
-    verdict_proposal: str = ""  # the id of the last verdict's
-    proposed: Target | None = None  # of the open proposal
-    rollback: RouteRecord | None = None  # of what its newest rollout promoted
+    last_rollout: Rollout | None = None  # its newest rollout
+    verdict_proposal: str = ""  # id of the last verdict's proposal
+    proposed: Target | None = None  # candidate of the open proposal
+    rollback: RouteRecord | None = None  # a later rollback of its newest promotion
     outage: OutageView | None = None  # None while its own model serves
-    forced: Target | None = None  # serves in the place of its own model, by a kill switch
+    forced: Target | None = None  # target that a kill switch forces in place of the incumbent
     rivals: int = 0  # open proposals beside `open_proposal`: several candidates were proposed
     waits: str = ""  # when the canary of an approved proposal opens; empty without one
 
@@ -128,7 +128,7 @@ class RouteStatus:
 
     @property
     def serves(self) -> str:
-        """Names what answers callers now; empty where no target does."""
+        """Name of the target that answers callers now; empty without one."""
         if self.outage is None:
             return (self.forced or self.incumbent).name
         if self.outage.fallback is not None:
@@ -174,29 +174,29 @@ class RouteStatus:
         if self.outage is not None and self.state in OUTAGE_STATES:
             return self.outage.reason
         if self.state is RouteState.UNPROVED:
-            return f"By break-glass {self.route.break_glass}, which two people answer for."
+            return f"By break-glass {self.route.break_glass}, which two people approved."
         if self.state is RouteState.APPROVAL and self.open_proposal is not None:
             until = f"{self.open_proposal.approval_ends_at:%Y-%m-%d %H:%M} UTC"
             return f"Proposed by {self.open_proposal.proposer}; expires {until}."
         if self.state is RouteState.APPROVED:
             return self.waits
-        telling = self.state in (WAITING_STATES | HARM_STATES | ENDED_STATES)
-        if not telling or self.canary_state is None:
+        has_reason = self.state in (WAITING_STATES | HARM_STATES | ENDED_STATES)
+        if not has_reason or self.canary_state is None:
             return ""
-        # The state beside it says that a promotion was taken back.
+        # The state text shows already that the promotion was taken back.
         reason = self.canary_state.reason
         who = reason.removeprefix(f"{RouteState.TAKEN_BACK.value.capitalize()} ")
         return f"{who[:1].upper()}{who[1:]}" if self.state is RouteState.TAKEN_BACK else reason
 
     @property
     def line(self) -> str:
-        """Says state and reason in one line: `promotion taken back by ben: too chatty.`"""
+        """State and reason in one line: `promotion taken back by ben: too chatty.`"""
         if self.reason.startswith("By "):
             return f"{self.state_text} b{self.reason[1:]}"
         return f"{self.state_text}: {self.reason}" if self.reason else self.state_text
 
     def urgency(self, now: datetime) -> int:
-        """Ranks the routes for a list, the lowest first."""
+        """Rank of the route in a list, lowest first."""
         if self.needs_decision and self.outage is None:
             return 3
         if self.ended_recently(now):
@@ -211,7 +211,7 @@ class RouteStatus:
 
     @property
     def end(self) -> CanaryEnd | None:
-        """Tells how its newest canary ended without serving the route; None where it serves."""
+        """How its newest canary ended without serving the route; None if it serves."""
         if self.rollback is not None:
             return CanaryEnd.TAKEN_BACK
         return self.last_rollout.end if self.last_rollout else None
@@ -251,14 +251,16 @@ def describe_needs(
     others: int = 0,
     mark: Callable[[str], str] = str,
 ) -> str:
-    """Answers whether a route needs somebody now. others: routes at rest beside these."""
+    """Returns a headline: whether a route needs a person now. others: number of further routes,
+    which are at rest.
+    """
     waits = "a break-glass waits for a second person" if unconfirmed else ""
     if unconfirmed > 1:
         waits = f"{unconfirmed:,} break-glasses wait for a second person"
     if news := list_news(statuses, now, mark=mark):
         urgent = any(s.is_urgent(now) and s.state not in ENDED_STATES for s in statuses)
-        also = waits or ("" if urgent else "no route waits for you")
-        return f"{news[0]}; {also}" if also else news[0]
+        rest = waits or ("" if urgent else "no route waits for you")
+        return f"{news[0]}; {rest}" if rest else news[0]
     if waits:
         return f"{waits[0].upper()}{waits[1:]}"
     if not statuses and not others:
@@ -272,19 +274,19 @@ def describe_needs(
 def list_news(
     statuses: Sequence[RouteStatus], now: datetime, *, mark: Callable[[str], str] = str
 ) -> Sequence[str]:
-    """Lists in words what a person should read first. mark: writes a route's name."""
+    """Lists the news that a person should read first. mark: formats a route's name."""
     waiting = [status for status in statuses if status.needs_decision]
     verb = "needs" if len(waiting) == 1 else "need"
     needs = f"{format_quantity(len(waiting), 'route')} {verb} a decision: "
 
-    def say(*states: RouteState) -> list[str]:
+    def describe(*states: RouteState) -> list[str]:
         return [f"{mark(s.route.name)}: {s.state_text}" for s in statuses if s.state in states]
 
     groups = [
-        ("", say(RouteState.DOWN)),
-        ("", say(RouteState.UNPROVED)),
-        ("", say(*HARM_STATES)),
-        ("", say(RouteState.ON_FALLBACK)),
+        ("", describe(RouteState.DOWN)),
+        ("", describe(RouteState.UNPROVED)),
+        ("", describe(*HARM_STATES)),
+        ("", describe(RouteState.ON_FALLBACK)),
         (needs, [f"{mark(s.route.name)} ({s.progress_text})" for s in waiting]),
         (
             "",

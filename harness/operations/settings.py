@@ -8,17 +8,18 @@ from harness.routing.settings import http_url
 
 @dataclass(frozen=True, slots=True)
 class OidcSettings:
-    """How people sign in to the dashboard by OpenID Connect, and who may do what."""
+    """How people sign in to the dashboard by OpenID Connect, and their roles."""
 
     issuer: str  # such as https://login.example.com/realms/staff
-    client_id: str  # of the dashboard, at that server
+    client_id: str  # the dashboard's client id at that server
     client_secret_env: str  # the variable with the client's secret, or NAME_FILE with its file
-    public_url: str  # where people reach the dashboard, such as https://swapgate.example.com
-    # A group of the server's → viewer, proposer, approver or admin; the highest counts.
+    public_url: str  # the dashboard's address, such as https://swapgate.example.com
+    # Group at the server to viewer, proposer, approver or admin; the highest role counts.
     roles: dict[str, str] = field(default_factory=dict)
-    roles_claim: str = "groups"  # which claim of the token has a person's groups
-    name_claim: str = "email"  # claim with a person's name; the identity is the subject
-    scope: str = "openid email profile"  # asked of the server; some give `groups` only so
+    roles_claim: str = "groups"  # claim with a person's groups
+    name_claim: str = "email"  # claim with a person's name; the subject is the identity
+    # requested scopes; some servers send `groups` only if you add a scope here
+    scope: str = "openid email profile"
 
     @property
     def redirect_url(self) -> str:

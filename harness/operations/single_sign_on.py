@@ -1,6 +1,6 @@
-"""Signs people in to the dashboard by OpenID Connect. The roles are the server's word each
-time; the name is fixed at the first sign-in. `FailedAttempts` limits failed attempts by
-address, for the management API, the agents' API and the dashboard.
+"""Signs people in to the dashboard by OpenID Connect. The server decides the role at each
+sign-in; the first sign-in fixes the name. `FailedAttempts` limits failed attempts by address,
+for the management API, the agents' API and the dashboard.
 """
 
 from collections import OrderedDict
@@ -29,11 +29,11 @@ from harness.operations.dashboard_sessions import ActorSession, refusing
 from harness.operations.settings import OidcSettings
 from harness.routing.context import Context
 
-# What clocks of two machines may differ by.
+# Allowed difference between two machines' clocks.
 CLOCKS_DIFFER: Final = timedelta(minutes=5)
-# Some servers write booleans as texts.
+# Some servers send booleans as texts.
 VERIFIED: Final = (True, "true", "True")
-# As OpenID Connect Core has it.
+# Limit of OpenID Connect Core, in ASCII characters.
 LONGEST_SUBJECT: Final = 255
 
 
@@ -42,20 +42,19 @@ class SignedInIdentity:
     issuer: str
     subject: str
     name: str
-    role: Role  # the highest of the groups
+    role: Role  # the highest role of the person's groups
     issued_at: datetime
-    sign_in: str  # a text that this sign-in has alone: its claims
+    sign_in: str  # the claims as a text, which is unique to this sign-in
 
     def require_current(self, now: datetime, lasts: timedelta) -> None:
-        """Requires a sign-in that is not too long ago. Raises NotAllowed."""
+        """Checks that the sign-in is not older than `lasts`. Raises NotAllowed."""
         if not self.issued_at - CLOCKS_DIFFER <= now < self.issued_at + lasts:
             raise NotAllowed("Your session has expired: sign in again.")
 
 
 def read_identity(claims: Mapping[str, object], settings: OidcSettings) -> SignedInIdentity:
-    """Reads the claims of an ID token. Raises NotAllowed for another issuer's, for one without
-    a subject, a name or a time, for an unverified e-mail address, and for a person
-    whose groups give no role.
+    """Parses the claims of an ID token. Raises NotAllowed for another issuer, for a missing
+    subject, name or time, for an unverified e-mail address, and for a person without a role.
     """
     issuer = _text(claims, "iss")
     if issuer != settings.issuer:
@@ -64,10 +63,10 @@ def read_identity(claims: Mapping[str, object], settings: OidcSettings) -> Signe
         )
     name = _text(claims, settings.name_claim)
     if settings.name_claim == "email" and claims.get("email_verified") not in VERIFIED:
-        # Where it says nothing, anybody may have written anybody's address.
+        # At a server that verifies no address, a person could enter another person's address.
         raise NotAllowed(
-            f"{issuer} has not verified the address {name[:MAX_NAME_LENGTH]}, or does not say "
-            "so: verify it there, or let an admin name another claim in `ui.oidc.name_claim`"
+            f"{issuer} does not confirm that it verified the address {name[:MAX_NAME_LENGTH]}: "
+            "verify it there, or let an admin name another claim in `ui.oidc.name_claim`"
         )
     subject = _text(claims, "sub")
     if len(subject) > LONGEST_SUBJECT or not (subject.isascii() and subject.isprintable()):
@@ -87,16 +86,16 @@ def read_identity(claims: Mapping[str, object], settings: OidcSettings) -> Signe
 def _issued_at(claims: Mapping[str, object], issuer: str) -> datetime:
     seconds = claims.get("iat")
     if isinstance(seconds, int | float) and not isinstance(seconds, bool):
-        # No number, or a year that no calendar has.
+        # The number may not be a valid time.
         with suppress(ValueError, OverflowError, OSError):
             return datetime.fromtimestamp(seconds, UTC)
-    raise NotAllowed(f"{issuer} does not say when you signed in (`iat`)")
+    raise NotAllowed(f"{issuer} did not send the time of your sign-in (`iat`)")
 
 
 def _text(claims: Mapping[str, object], claim: str) -> str:
     value = claims.get(claim)
     if not isinstance(value, str) or not value.strip():
-        raise NotAllowed(f"the sign-in has no claim {claim!r}, so nobody knows who you are")
+        raise NotAllowed(f"the sign-in has no claim {claim!r}, which must identify you")
     return value
 
 
@@ -126,10 +125,11 @@ def sign_in(
     lasts: timedelta,
     former: str = "",
 ) -> ActorSession:
-    """Finds or begins the session of a sign-in. former: the cookie of the browser's session by
-    a key or a link, and of a single sign-on its text; the session ends, and the audit log has
-    whose it was. Raises NotAllowed where the sign-in is over, or the person's name is another
-    principal's.
+    """Finds or begins the session of a sign-in. Raises NotAllowed if the sign-in is over, or
+    another principal has the person's name.
+
+    former: the cookie of the browser's earlier session, or a sign-in's text. That session ends,
+    and the audit log records whose it was.
     """
     identity.require_current(ctx.clock.now(), lasts)
     hash_ = key_hash(identity.sign_in, secret)
@@ -138,7 +138,7 @@ def sign_in(
         if session is not None:
             return _resumed(tx, session, identity)
     with refusing(), ctx.store.write() as tx:
-        # Two tabs may have asked at once.
+        # Two tabs may sign in at once.
         session = DashboardSessions(tx).by_cookie(hash_, lock=True)
         if session is None:
             before = dashboard_sessions.find_former(tx, former, secret)
@@ -196,7 +196,7 @@ def _begin(
 
 def _register(ctx: Context, tx: Transaction, identity: SignedInIdentity) -> Principal:
     if fold_name(identity.name) == SYSTEM.name:
-        raise NotAllowed(f"{identity.name!r} is how the audit log names what no person did")
+        raise NotAllowed(f"{identity.name!r} is the audit log's name for Swapgate itself")
     person = Principal(
         id=ctx.chance.token("pr_"),
         kind=PrincipalKind.PERSON,
@@ -208,10 +208,10 @@ def _register(ctx: Context, tx: Transaction, identity: SignedInIdentity) -> Prin
     try:
         Principals(tx).add(person)
     except Conflict as error:
-        # Two principals of one person would pass four eyes; one of two persons would not.
+        # A second principal of the same person could pass four eyes, so an admin decides.
         raise NotAllowed(
-            f"{identity.name!r} is somebody's name here already, and nobody knows that it is "
-            "you: an admin looks at `swapgate key list`"
+            f"another principal has the name {identity.name!r}, and Swapgate cannot know "
+            "whether it is you: ask an admin, who sees the names in `swapgate key list`"
         ) from error
     return person
 
@@ -220,22 +220,23 @@ def _shown(name: str) -> str:
     try:
         return check_principal_name(name)
     except InputError:
-        return "a name that nobody can act under"
+        return "an invalid name"
 
 
 def _checked(name: str) -> str:
     try:
         return check_principal_name(name)
     except InputError as error:
-        raise NotAllowed(f"nobody can act under this name: {error}") from error
+        raise NotAllowed(f"the name of this sign-in is invalid: {error}") from error
 
 
 MOST_ADDRESSES = 10_000
 
 
 class FailedAttempts:
-    """Limits the failed attempts of each address by a leaky bucket; from the event loop alone.
-    burst: failures at once; per_s: how fast they are forgotten. The oldest address goes first.
+    """Limits the failed attempts of each address by a leaky bucket. Only the event loop may
+    call it. At MOST_ADDRESSES, it forgets the oldest address.
+    burst: failures allowed at once. per_s: failures forgotten a second.
     """
 
     def __init__(self, clock: Clock, *, burst: int = 10, per_s: float = 1.0) -> None:
@@ -243,11 +244,11 @@ class FailedAttempts:
         self._empty_at: OrderedDict[str, float] = OrderedDict()  # monotonic seconds
 
     def wait_s(self, address: str) -> float:
-        """Seconds until this address may try again; 0 when it may now."""
+        """Seconds until this address may try again; 0 for now."""
         return max(0.0, self._left_s(address) + self._each_s - self._most_s)
 
     def failed(self, address: str) -> None:
-        """Counts a failed attempt. Of two in flight the last may count less: no harm."""
+        """Counts a failed attempt."""
         left_s = min(self._most_s, self._left_s(address) + self._each_s)
         self._empty_at[address] = self._clock.monotonic() + left_s
         self._empty_at.move_to_end(address)

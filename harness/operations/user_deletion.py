@@ -1,6 +1,5 @@
-"""Deletes a user's content from every table that has some (`delete_user`), and sessions that
-were idle for as long as the settings say (`purge_idle`). Proof, such as verdicts and the audit
-log, holds no content of users and stays as it was signed.
+"""Deletes a user's content from every table that has some (`delete_user`), and idle sessions
+(`purge_idle`). Proof, such as verdicts and the audit log, has no content of users and stays.
 """
 
 from collections.abc import Sequence
@@ -20,49 +19,49 @@ from harness.routing.context import Context
 from harness.routing.records.failovers import Failovers
 from harness.routing.reliability.failover import hash_user, user_hashes
 
-# What a deletion says that it cannot do.
+# Copies that a deletion cannot reach.
 BEYOND: Final = (
-    "backups made before hold the user's content until you delete them",
-    "exports, suites made of captures and reports are files of yours: search them by hand",
-    "what collectors, alert sinks and providers were sent is theirs to delete",
+    "earlier backups contain the user's content until you delete them",
+    "exports, reports and suites made of captures are your own files: search them by hand",
+    "collectors, alert sinks and providers must delete the copies that they received",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class UserDeletion:
-    sessions: int  # with what they spawned, and all messages
+    sessions: int  # deleted with their messages, including sub-tasks' sessions
     captures: int
-    failovers: int  # whose mark was blanked
+    failovers: int  # failovers whose user hash was blanked
     not_reached: Sequence[str]  # sentences
 
 
 def delete_user(
     ctx: Context, actor: Actor, user: str, reason: str, *, secret: bytes
 ) -> UserDeletion:
-    """Deletes what a user said and got, by the id that clients sent; the audit log keeps the
-    reason alone. Needs an admin. Raises NotAllowed, InputError without a user or a reason.
+    """Deletes a user's requests and answers, by the id that clients sent. The audit log records
+    only the reason. Needs an admin. Raises NotAllowed, InputError without a user or a reason.
     """
     actor.require(Role.ADMIN)
     if not user.strip():
-        raise InputError("say whose content to delete")
+        raise InputError("name the user whose content to delete")
     if not reason.strip():
-        raise InputError("say why: the audit log keeps the reason, and not the user's id")
+        raise InputError("give a reason: the audit log keeps it, but not the user's id")
     if user in reason:
         raise InputError(
-            "the reason names the user, and the audit log is kept for ever: give another one, "
-            "such as the number of the request"
+            "the reason contains the user's id, but the audit log is kept for ever: give "
+            "another reason, such as the number of the request"
         )
     with ctx.store.write() as tx:
         ids = Sessions(tx).of_user(user)
-        # Agents ask the router in the name of the session: once that is gone, nobody finds
-        # what was captured of it.
+        # Agents send the session's id as the user, so captures must be found before the
+        # session is deleted.
         of_sessions = (hash_user(f"header:{session}", secret) for session in ids)
         hashes = [*user_hashes(user, secret), *of_sessions]
         captures = Captures(tx).purge(users=hashes)
         failovers = Failovers(tx).blank_users(hashes)
         done = UserDeletion(purge_sessions(ctx, tx, ids), captures, failovers, BEYOND)
         counts = {name: getattr(done, name) for name in ("sessions", "captures", "failovers")}
-        # Without the user's id: the log is kept for ever.
+        # Omits the user's id, because the log is kept for ever.
         AuditLog(tx).append(actor, "user.delete", "a user", {**counts, "reason": reason})
     ctx.store.drop_deleted()
     return done
@@ -73,7 +72,7 @@ _AT_A_TIME: Final = 100
 
 
 def purge_idle(ctx: Context, keep: timedelta) -> int:
-    """Deletes sessions idle for so long, then deleted agents; counts the sessions."""
+    """Deletes sessions that were idle for `keep`, then deleted agents; counts the sessions."""
     now, count = ctx.clock.now(), 0
     while True:
         with ctx.store.write() as tx:
@@ -88,7 +87,7 @@ def purge_idle(ctx: Context, keep: timedelta) -> int:
 
 
 def purge_sessions(ctx: Context, tx: Transaction, ids: Sequence[str]) -> int:
-    """Deletes sessions and counts them. ids: each before the one that spawned it."""
+    """Deletes sessions and counts them. ids: each session before its parent."""
     for session in ids:
         agents.close_in_unit(ctx, tx, session, PURGED)
         SwitchRequests(tx).blank(session)
@@ -97,7 +96,7 @@ def purge_sessions(ctx: Context, tx: Transaction, ids: Sequence[str]) -> int:
 
 
 def revoke_stale_grants(ctx: Context) -> int:
-    """Revoke the grants that open nothing any more, so that routers need not carry them."""
+    """Revokes grants that have expired or ended, so that routers need not load them."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         known = AgentGrants(tx).not_revoked()

@@ -1,1 +1,0 @@
-"""Providers, their keys, models and checks."""

@@ -1,5 +1,5 @@
-"""A provider's `api_base` must not lead to a metadata service, which hands out the machine's
-credentials. The URL is checked when it is set, each address before it is connected to. Pure.
+"""A provider's `api_base` must not lead to a metadata service, which gives out the machine's
+credentials. Swapgate checks the URL when it is set, and each address before it connects. Pure.
 """
 
 import re
@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from harness.frame.errors import InputError
 
-# By kind: how an `api_base` ends, and one that is right.
+# Kind to the pattern of its `api_base`, and an example.
 _API_BASES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
     "bedrock": (
-        re.compile(r"(?!.*/v1/?$).+"),  # that ending is of its other API
+        re.compile(r"(?!.*/v1/?$).+"),  # Bedrock's other API ends so
         "https://bedrock-runtime.REGION.amazonaws.com",
     ),
     "vertex": (
@@ -32,7 +32,7 @@ def api_base_example(kind: str) -> str:
 
 
 def check_api_base_path(kind: str, url: str) -> None:
-    """Checks that an api_base ends where its kind's paths begin. Raises InputError."""
+    """Checks that an api_base fits its kind's paths. Raises InputError."""
     if not url:
         like = f": {example}" if (example := api_base_example(kind)) else ""
         raise InputError(f"a provider of kind {kind!r} needs an api_base{like}")
@@ -45,8 +45,8 @@ def check_api_base_path(kind: str, url: str) -> None:
 
 Address = IPv4Address | IPv6Address
 
-# Link-local, where clouds' metadata services are, and those that are elsewhere: Amazon's and
-# Google's over IPv6, Alibaba's, Oracle's, Azure's platform (its WireServer hands out secrets).
+# Link-local addresses, which most clouds use for metadata services, and the rest: Amazon's and
+# Google's over IPv6, Alibaba's, Oracle's, Azure's platform (its WireServer gives out secrets).
 CLOSED_NETWORKS: Final = tuple(
     ip_network(network_text)
     for network_text in (
@@ -68,33 +68,34 @@ CLOSED_NAMES: Final = frozenset(
         "instance-data.ec2.internal",
     }
 )
-# An IPv4 address stands in their last 32 bits: mapped, compatible, translated (RFC 6052, and
+# Networks whose last 32 bits are an IPv4 address: mapped, compatible, translated (RFC 6052, and
 # RFC 2765's `::ffff:0:a.b.c.d`).
 _EMBEDDING: Final = tuple(
     IPv6Network(network_text)
     for network_text in ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "::ffff:0:0:0/96")
 )
-# RFC 5214 (ISATAP): likewise, behind any prefix, where these stand before it. The two bits that
-# may be set say that an address is unique, or a group's.
+# RFC 5214 (ISATAP): with any prefix, these bytes precede an IPv4 address. Two of their bits are
+# free: they mark unique and group addresses.
 _ISATAP: Final = b"\x00\x00\x5e\xfe"
 _ISATAP_FREE_BITS: Final = 0x03
-_SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # in the 32 bits after the first 16
-# A network's own translation (RFC 8215), whose prefix may have any of RFC 6052's lengths: by
-# which, the four bytes are elsewhere, around one that is always 0.
+_SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # the IPv4 address follows the first 16 bits
+# A network's own translation (RFC 8215). The length of its prefix (RFC 6052) determines where
+# the four bytes are, around a byte that is always 0.
 _OWN_TRANSLATION: Final = IPv6Network("64:ff9b:1::/48")
 _PLACES: Final = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
-_TEREDO: Final = IPv6Network("2001::/32")  # RFC 4380: its server's, and its own, inverted
+_TEREDO: Final = IPv6Network("2001::/32")  # RFC 4380: the server's, and its own inverted
 _NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
 _DOTS: Final = str.maketrans("\u3002\uff0e\uff61", "...")
 
 
 def check_api_base(url: str, allowed: Collection[str] = ()) -> None:
-    """Checks an address. Raises InputError without the URL, which may hold a secret."""
+    """Checks an address. The InputError omits the URL, which may contain a secret."""
     host = _host(url)
     if not _is_open(host, allowed):
         raise InputError(
-            f"api_base names {host}: link-local addresses and clouds' metadata services are "
-            "closed. If a provider is really there, add the name to `router.allow_addresses`"
+            f"api_base names {host}, but Swapgate does not call link-local addresses and "
+            "clouds' metadata services. If a provider has this address, add it to "
+            "`router.allow_addresses`"
         )
 
 
@@ -117,31 +118,31 @@ def _names(allowed: Collection[str]) -> set[str]:
 
 
 def _host(url: str) -> str:
-    """Returns the URL's host in one spelling. Raises InputError."""
+    """Returns the URL's host in its plain form. Raises InputError."""
     if any(character <= " " or character in "\\\x7f" for character in url):
-        raise InputError("api_base has a space, a backslash or a control character in it")
+        raise InputError("api_base contains a space, a backslash or a control character")
     try:
         found = urlsplit(url)
         host, port = found.hostname, found.port
     except ValueError:
         host, port = None, None
     if not host or found.scheme not in ("http", "https") or port == 0:
-        raise InputError("api_base is http(s)://host[:port]/path, and the one given is not")
+        raise InputError("api_base does not have the form http(s)://host[:port]/path")
     if "@" in found.netloc:
         raise InputError(
-            "api_base has a user or a password in it, which would be shown and logged: give "
+            "api_base contains a user or a password, which Swapgate would show and log: give "
             "the key by `api_key_env` or `swapgate provider key set`"
         )
     if found.query or found.fragment:
-        raise InputError("api_base has a query or a fragment: paths are put behind it")
+        raise InputError("api_base has a query or a fragment: remove it, because paths follow")
     try:
         return plain_host(host)
     except ValueError:
-        raise InputError("api_base has a host that is neither a name nor an address") from None
+        raise InputError("the host of api_base is neither a name nor an address") from None
 
 
 def plain_host(host: str) -> str:
-    """A name as it is looked up, or an address in its usual form. Raises ValueError."""
+    """Returns a name in its DNS form, or an address in its usual form. Raises ValueError."""
     text = unicodedata.normalize("NFKC", host.translate(_DOTS)).lower().rstrip(".")
     found = _address(text)
     if found is not None:
@@ -160,7 +161,7 @@ def _address(text: str) -> Address | None:
 
 
 def _ipv4(text: str) -> IPv4Address | None:
-    """Parses an IPv4 address as inet_aton: one to four parts, decimal, 0x or octal."""
+    """Parses an IPv4 address like inet_aton: one to four parts, decimal, 0x or octal."""
     try:
         *firsts, last = [_number(part) for part in text.split(".")]
     except ValueError:
@@ -183,7 +184,7 @@ def _number(part: str) -> int:
 
 
 def _is_open(host: str, allowed: Collection[str]) -> bool:
-    """Whether a provider may be at this host. host: a name or an address, in its plain form."""
+    """Whether a provider may have this host, a name or an address in its plain form."""
     found = _address(host)
     if found is None:
         return host not in CLOSED_NAMES or host in _names(allowed)
@@ -211,8 +212,8 @@ def _meant(address: Address) -> Iterator[Address]:
 
 
 def _is_isatap(address: IPv6Address) -> bool:
-    first, *others = address.packed[8:12]
-    return bytes([first & ~_ISATAP_FREE_BITS, *others]) == _ISATAP
+    first, *rest = address.packed[8:12]
+    return bytes([first & ~_ISATAP_FREE_BITS, *rest]) == _ISATAP
 
 
 def _covers(allowed: str, *addresses: Address) -> bool:
@@ -231,4 +232,4 @@ def check_allowed_address(entry: str) -> None:
         else:
             plain_host(entry)
     except ValueError:
-        raise InputError(f"{entry!r} is no host name, address or network") from None
+        raise InputError(f"{entry!r} is not a host name, address or network") from None

@@ -1,4 +1,4 @@
-"""The keys of providers: how they are stored, ordered, replaced and rested. Pure."""
+"""The keys of providers: their storage, order, replacement and rest. Pure."""
 
 import html
 import re
@@ -15,11 +15,11 @@ from harness.providers.kinds import PROVIDER_KINDS, KeyStyle
 from harness.providers.target import Provider
 
 HIDDEN_MARK: Final = b"[hidden]"
-# Of a header's value: a shorter one is a word.
+# A shorter value of a header is a common word, not a secret.
 MIN_SECRET_LENGTH: Final = 8
-# What an escape in JSON, in a URL or in HTML begins with.
+# First characters of escapes in JSON, URLs and HTML.
 _MARKS: Final = (b"\\", b"%", b"&", b"+")
-# JSON in JSON in JSON.
+# Backslashes of JSON that is nested up to three times.
 _NESTED: Final = rb"\\{0,7}"
 _SLASHES: Final = rb"\\{1,7}"
 _SHORT: Final = {
@@ -30,7 +30,7 @@ _LAST_OF_LATIN_1: Final = 0xFF
 
 
 def hide_secret(text: bytes, secret: str) -> bytes:
-    """Returns the text without the secret in any spelling; short secrets are words and stay."""
+    """Removes a secret in every encoding. Short secrets are common words, and stay."""
     if len(secret) < MIN_SECRET_LENGTH:
         return text
     for spelling in _encoded(secret):
@@ -43,11 +43,11 @@ def hide_secret(text: bytes, secret: str) -> bytes:
 @lru_cache(maxsize=512)
 def _encoded(secret: str) -> tuple[bytes, ...]:
     raw = secret.encode("utf-8", "surrogatepass")
-    latin_1 = secret.encode("latin-1", "replace")  # as many send a header
+    latin_1 = secret.encode("latin-1", "replace")  # many clients encode headers so
     found = [raw, latin_1, raw.hex().encode(), raw.hex().upper().encode()]
     for before in range(3):
-        # A character of base64 at either end may hold bits of the unknown bytes beside the
-        # secret: such characters are cut off.
+        # A base64 character at either end may contain bits of the bytes beside the secret, so
+        # we cut these characters off.
         first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
         for encode in (b64encode, urlsafe_b64encode):
             inner = encode(bytes(before) + raw)[first:last]
@@ -80,7 +80,7 @@ def _spelled(character: str) -> list[bytes]:
     if character in _SHORT:
         found.append(_SLASHES + _SHORT[character])
     numeric = b"&#(?:0*%d|x0*%x);" % (number, number)
-    # Python's own, of text and of bytes.
+    # Python's escapes of text and bytes.
     python = [
         b"".join(_SLASHES + b"x%02x" % byte for byte in raw),
         _SLASHES + b"U%08x" % number,
@@ -91,9 +91,9 @@ def _spelled(character: str) -> list[bytes]:
 
 
 Key = TypeVar("Key", bound=Hashable)
-# A key that was refused is seldom mended at once; and one try in so long costs nothing.
+# A refused key rarely works again soon, and one try in this time costs nothing.
 REFUSED_S: Final = 300.0
-# Of a limit without Retry-After.
+# After a rate limit without Retry-After.
 LIMITED_S: Final = 5.0
 MAX_REST_S: Final = 900.0
 
@@ -126,11 +126,11 @@ _OWN_HEADERS: Final = frozenset(style.value for style in KeyStyle)
 
 @dataclass(frozen=True, slots=True)
 class ProviderKey:
-    name: str  # what people and alerts call it, such as `OPENAI_API_KEY`
+    name: str  # its name for people and alerts, such as `OPENAI_API_KEY`
     secret: str = field(repr=False)
 
 
-# By provider's name, in the order in which they are tried.
+# Provider name to its keys, in the order in which the router tries them.
 ProviderKeySets = Mapping[str, Sequence[ProviderKey]]
 
 
@@ -142,12 +142,12 @@ def keys_from_environment(
 
 
 def hide_provider_secrets(answer: bytes, provider: Provider, key: ProviderKey | None) -> bytes:
-    """Removes from an answer what the provider was sent to prove who asks: some repeat it."""
+    """Removes the request's credentials from an answer, because some providers repeat them."""
     return hide_secrets(answer, (key.secret if key else "", *provider.extra_headers.values()))
 
 
 def hide_secrets(text: bytes, secrets: Iterable[str]) -> bytes:
-    """Removes secrets, the longest first, so that of one that holds another no end is left."""
+    """Removes secrets, longest first, so that no part of a longer secret remains."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = hide_secret(text, secret)
     return text
@@ -156,7 +156,7 @@ def hide_secrets(text: bytes, secrets: Iterable[str]) -> bytes:
 def lacks_key(
     provider: Provider, keys: Sequence[ProviderKey], *, stored_before: bool = False
 ) -> bool:
-    """Whether a provider wants a key and has none. A header of its own may stand in for it."""
+    """Whether a provider needs a key and has none. An extra header may replace the key."""
     if keys:
         return False
     kind = PROVIDER_KINDS.get(provider.kind)
@@ -168,16 +168,16 @@ def lacks_key(
 class StoredKey:
     provider: str
     name: str
-    ciphertext: str = field(repr=False)  # empty once it was taken away
+    ciphertext: str = field(repr=False)  # empty once the key is removed
 
 
 @dataclass(frozen=True, slots=True)
 class Credential(StoredKey):
-    position: int  # the lowest is tried first
+    position: int  # the router tries the lowest first
     created_at: datetime
     updated_at: datetime
     created_by: str
-    expires_at: datetime | None = None  # when it is taken away by itself; None for never
+    expires_at: datetime | None = None  # when Swapgate removes it; None for never
 
     def live(self, now: datetime) -> bool:
         return bool(self.ciphertext) and (self.expires_at is None or now < self.expires_at)
@@ -191,7 +191,7 @@ def keys_for_routers(stored: Iterable[Credential], now: datetime) -> tuple[Store
 
 
 def check_key_value(value: str) -> str:
-    """Strips white space around a key. Raises InputError for one that no header carries."""
+    """Strips white space around a key. Raises InputError if a header cannot carry it."""
     found = value.strip()
     if not found or len(found) > MAX_VALUE_LENGTH or not _SENDABLE.fullmatch(found):
         raise InputError(
@@ -202,20 +202,22 @@ def check_key_value(value: str) -> str:
 
 
 def check_key_name(name: str) -> str:
-    """Returns the name of a provider's key. Raises InputError for one that is hard to type."""
+    """Returns a key's name. Raises InputError for a name that is hard to type."""
     if not _NAME.fullmatch(name):
-        raise InputError(f"{name!r} is no name of a key: take a-z, 0-9, `-`, `_` and `.`")
+        raise InputError(f"{name!r} is not a key name: use a-z, 0-9, `-`, `_` and `.`")
     return name
 
 
 def place_new_key(
     stored: Sequence[Credential], new: Credential, *, first: bool, keep_until: datetime | None
 ) -> list[Credential]:
-    """Returns what to write for a new key. keep_until: the replaced one stays right behind."""
+    """Returns the keys to store for a new key. keep_until: until then, the router tries the
+    replaced key after the new one.
+    """
     before = next((credential for credential in stored if credential.name == new.name), None)
     places = [credential.position for credential in stored]
     replaced = before is not None and before.ciphertext
-    # Steps of two leave a place behind each for the one that it replaces.
+    # Steps of two leave a place after each key for the key that it replaces.
     last = max(places, default=-2) + 2
     place = before.position if before is not None and replaced else last
     if first:

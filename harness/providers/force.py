@@ -1,7 +1,8 @@
-"""A kill switch forces or avoids a provider or a target (B11). It takes targets away; where it
-would leave none, the route keeps its plan. All that avoid something apply; of those that
-force something one rules: the environment's, CLI's and REST's, the file's; one route before all
-routes; the newest.
+"""Kill switches: each forces or avoids a provider or a target (B11). Pure.
+
+A switch removes targets from a route's plan. If it would remove all, the route keeps its plan.
+All avoiding switches apply, but only one forcing switch: the environment's before CLI's and
+REST's before the file's, then one for the route before one for all routes, then the newest.
 """
 
 import re
@@ -49,14 +50,14 @@ class ForceKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Force:
     kind: ForceKind
-    name: str  # of the provider, or the target's id or name
+    name: str  # the provider's name, or the target's id or name
 
     def __str__(self) -> str:
         return f"{self.kind.value}:{self.name}"
 
     @property
     def avoids(self) -> bool:
-        """Whether the chain loses what is named, and stays as it is otherwise."""
+        """Whether it only removes the named provider or target."""
         return self.kind in (ForceKind.AVOID_PROVIDER, ForceKind.AVOID_TARGET)
 
     @property
@@ -80,14 +81,14 @@ class KillSwitch:
     reason: str
     actor: str
     created_at: datetime
-    expires_at: datetime | None  # None until somebody lifts it. Times are aware
+    expires_at: datetime | None  # None: until a person lifts it. Times are aware
     source: SwitchSource
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchRecord:
     switch: KillSwitch
-    lifted_at: datetime | None = None  # lifted_at, lifted_by: None until somebody lifts it
+    lifted_at: datetime | None = None  # lifted_at, lifted_by: None until a person lifts it
     lifted_by: str | None = None
 
 
@@ -95,13 +96,13 @@ class SwitchRecord:
 class ForcedPlan:
     switch: KillSwitch
     kept: tuple[str, ...]  # target ids, in order
-    in_effect: bool  # False when the route keeps its plan since nothing of it is what is forced
-    reason: str  # in words
-    idle: bool = False  # it avoids what the plan does not have
+    in_effect: bool  # False if the route keeps its plan
+    reason: str  # for people
+    idle: bool = False  # the plan does not have what the switch avoids
 
 
 def active_switches(switches: Iterable[KillSwitch], now: datetime) -> tuple[KillSwitch, ...]:
-    """Returns the switches that have not expired, the strongest first."""
+    """Returns the switches that have not expired, strongest first."""
     live = [
         switch for switch in switches if switch.expires_at is None or now < switch.expires_at
     ]
@@ -109,7 +110,7 @@ def active_switches(switches: Iterable[KillSwitch], now: datetime) -> tuple[Kill
 
 
 def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | None:
-    """The one switch that decides about the route. switches: those in force, in any order."""
+    """Returns the switch that decides for the route. switches: those in force."""
     about = [switch for switch in switches if switch.route in (None, route)]
     return max(about, key=_strength, default=None)
 
@@ -117,7 +118,7 @@ def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | No
 def decide_plan(
     switches: Iterable[KillSwitch], route: str, plan: Sequence[Target]
 ) -> ForcedPlan | None:
-    """The targets that all switches about a route leave; None where there is no switch."""
+    """Applies all switches to a route's plan; None without a switch for the route."""
     about = sorted(
         (switch for switch in switches if switch.route in (None, route)),
         key=_strength,
@@ -147,23 +148,23 @@ def force_plan(switch: KillSwitch, plan: Sequence[Target]) -> ForcedPlan:
     whole = tuple(target.id for target in plan)
     scope = "for all routes" if switch.route is None else "for this route"
     kind = "target" if force.names_target else "provider"
-    said = f"{kind} {force.name} {scope} (switch {switch.id}) is {force.effect}"
+    text = f"{kind} {force.name} {scope} (switch {switch.id}) is {force.effect}"
     if kept and not (force.avoids and kept == whole):
-        return ForcedPlan(switch, kept, in_effect=True, reason=said)
+        return ForcedPlan(switch, kept, in_effect=True, reason=text)
     if not force.avoids:
-        why = "none of the targets that this route has evidence for, and may use, is that one"
+        why = "this route has no such target with evidence that it may use"
     elif kept:
         why = "this route does not use it"
     else:
         why = "this route may use no other target"
-    why = f"{said}, but {why}: the route keeps its plan"
+    why = f"{text}, but {why}: the route keeps its plan"
     return ForcedPlan(
         switch, whole, in_effect=False, reason=why, idle=force.avoids and bool(kept)
     )
 
 
 def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ...]:
-    """Parses SWAPGATE_FORCE. Raises InputError with the item that cannot be read."""
+    """Parses SWAPGATE_FORCE. Raises InputError with the invalid item."""
     items = [part.strip() for part in text.split(",")]
     if items == [""]:
         return ()
@@ -171,17 +172,17 @@ def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ..
 
 
 def parse_file_switches(items: Sequence[str], now: datetime) -> tuple[KillSwitch, ...]:
-    """Parses the items under `switches:` in the configuration file, as the environment's."""
+    """Parses the items under `switches:` in the configuration file."""
     return _standing(
         [item.strip() for item in items], now, SwitchSource.CONFIG, place="switches"
     )
 
 
 def parse_force(text: str) -> Force:
-    """Parses `provider:NAME`, `target:ID`, or one after `avoid:`. Raises InputError."""
+    """Parses `provider:NAME` or `target:ID`, optionally after `avoid:`. Raises InputError."""
     route, force = _parsed(text.strip(), f"the switch ({text.strip()!r})")
     if route is not None:
-        raise InputError(f"the switch ({text!r}) names a route as well: give it apart")
+        raise InputError(f"the switch ({text!r}) names a route: give the route separately")
     return force
 
 
@@ -196,7 +197,7 @@ def _standing(
         if key in switches:
             scope = "all routes" if route is None else f"route {route!r}"
             raise InputError(
-                f"{here} forces {scope} for a second time; the first says "
+                f"{here} forces {scope} for a second time; the first item is "
                 f"{switches[key].force}: keep one of them"
             )
         switches[key] = KillSwitch(
@@ -215,7 +216,7 @@ def _standing(
 def _parsed(item: str, place: str) -> tuple[str | None, Force]:
     found = _ITEM.fullmatch(item)
     if found is None:
-        raise InputError(f"{place} cannot be read; {_GRAMMAR}")
+        raise InputError(f"{place} is not a switch; {_GRAMMAR}")
     name = found["name"].strip()
     if not name:
         raise InputError(f"{place} names no {found['kind']}; {_GRAMMAR}")

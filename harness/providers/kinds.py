@@ -1,5 +1,5 @@
-"""This table describes the kinds of providers. A kind with `adapted` endpoints answers them
-through a translation (`router.upstream`); what it `speaks` goes through as bytes.
+"""The table of provider kinds. The router translates requests for a kind's `adapted` endpoints
+(`router.upstream`), and passes on the bytes of requests for the endpoints that it `speaks`.
 """
 
 import re
@@ -17,11 +17,11 @@ _SHOWN: Final = 40
 
 
 def check_provider_name(name: str) -> None:
-    """Checks a provider's name, which stands before a slash or a colon. Raises InputError."""
+    """Checks a provider's name, which precedes a slash or a colon. Raises InputError."""
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"{name[:_SHOWN]!r} is no name of a provider: take 1 to 63 of a-z, A-Z, 0-9, `-`, "
-            "`_` and `.`, a letter or digit first"
+            f"{name[:_SHOWN]!r} is not a provider name: use 1 to 63 of a-z, A-Z, 0-9, `-`, "
+            "`_` and `.`, beginning with a letter or digit"
         )
 
 
@@ -31,16 +31,16 @@ class AnswerLimit(StrEnum):
 
 
 class ProviderGroup(StrEnum):
-    """Where a provider runs, and who vouches for the caller (D7)."""
+    """Where a provider runs, and how it authenticates the caller (D7)."""
 
     HOSTED = "hosted"
     LOCAL = "local"
-    OAUTH = "oauth"  # by a person's account: chosen in so many words, never by a rule
+    OAUTH = "oauth"  # a person's account: used only if its name is given
     SIMULATED = "simulated"
 
 
 class KeyStyle(StrEnum):
-    """Says how a key travels: a bearer token, or alone in the header of this name."""
+    """How a request carries a key: as a bearer token, or in the header of this name."""
 
     BEARER = "authorization"
     ANTHROPIC = "x-api-key"
@@ -51,7 +51,7 @@ class KeyStyle(StrEnum):
 _CHAT: Final = frozenset({Endpoint.CHAT})
 _CHAT_EMBED: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})
 _OPENAIS: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
-# The endpoints for which a chat can stand in (`router.protocols`).
+# Endpoints that the router can translate to chat (`router.protocols`).
 _BRIDGED: Final = frozenset({Endpoint.MESSAGES, Endpoint.RESPONSES})
 
 
@@ -60,20 +60,20 @@ class ProviderKind:
     name: str
     group: ProviderGroup
     speaks: frozenset[Endpoint] = frozenset()
-    # Where all its providers are, with the version below which the paths stand; empty where an
-    # operator must say it.
+    # Common address of its providers, including the API's version; empty if an operator must
+    # give the address.
     api_base: str = ""
-    key_env: str = ""  # the variable that the vendor's own tools read
+    key_env: str = ""  # environment variable that the vendor's own tools read
     keywords: tuple[str, ...] = ()  # beginnings of model names that belong to this kind (D2)
     key_style: KeyStyle = KeyStyle.BEARER
-    needs_key: bool = True  # without one, no request can succeed
-    translated: frozenset[Endpoint] = frozenset()  # answered through the vendor's own protocol
-    lacks: frozenset[str] = frozenset()  # the optional features that none of its models takes
-    # The one limit that its chats know; None where both are known, or that is unknown.
+    needs_key: bool = True  # whether every request needs a key
+    translated: frozenset[Endpoint] = frozenset()  # translated to the vendor's own protocol
+    lacks: frozenset[str] = frozenset()  # optional features that its models do not take
+    # The only limit that its chats accept; None if they accept both, or we do not know.
     answer_limit: AnswerLimit | None = None
-    cache_marks: bool = False  # its chats take `cache_control`
-    catalogue_names: tuple[str, ...] = ()  # what the model catalogue calls its provider
-    # Header → the path of the claim in its token (a JWT) that it repeats.
+    cache_marks: bool = False  # whether its chats accept `cache_control`
+    catalogue_names: tuple[str, ...] = ()  # its names in the model catalogue
+    # Header to the path of the token's (JWT) claim that it contains.
     claim_headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -88,9 +88,9 @@ class ProviderKind:
     def translates(self, can: Capabilities) -> frozenset[Endpoint]:
         if Endpoint.CHAT not in self.speaks:
             return self.adapted if can.chat else frozenset()
-        said = {endpoint: getattr(can, endpoint.value) for endpoint in _BRIDGED}
-        native = {endpoint for endpoint, way in said.items() if way == NATIVE}
-        chats = {endpoint for endpoint, way in said.items() if not way}
+        ways = {endpoint: getattr(can, endpoint.value) for endpoint in _BRIDGED}
+        native = {endpoint for endpoint, way in ways.items() if way == NATIVE}
+        chats = {endpoint for endpoint, way in ways.items() if not way}
         return (self.adapted - native) | chats if can.chat else frozenset()
 
     def serves_of(self, can: Capabilities) -> frozenset[Endpoint]:
@@ -138,7 +138,7 @@ _ALL: Final = (
         translated=_CHAT,
         catalogue_names=("gemini",),
     ),
-    # Its v1 API is OpenAI's, at .../openai/v1; the model is the deployment's name.
+    # Azure's v1 API is OpenAI's, at .../openai/v1; the model is the deployment's name.
     ProviderKind(
         "azure_openai",
         _HOSTED,
@@ -149,7 +149,7 @@ _ALL: Final = (
         answer_limit=_NEW_LIMIT,
         catalogue_names=("azure",),
     ),
-    # Its Converse API, in a region's place; its key is a Bedrock API key.
+    # Bedrock's Converse API, at a region's address; the key is a Bedrock API key.
     ProviderKind(
         "bedrock",
         _HOSTED,
@@ -158,7 +158,7 @@ _ALL: Final = (
         cache_marks=True,
         catalogue_names=("bedrock", "bedrock_converse"),
     ),
-    # Gemini's protocol below a project's own place; its key is an access token.
+    # Gemini's protocol at a project's address; the key is an access token.
     ProviderKind("vertex", _HOSTED, translated=_CHAT, catalogue_names=("vertex_ai",)),
     ProviderKind(
         "groq",
@@ -186,7 +186,7 @@ _ALL: Final = (
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
         ("mistral", "ministral", "magistral", "codestral", "devstral", "pixtral"),
-        # It refuses every field that it does not know.
+        # Mistral refuses unknown fields.
         lacks=_NO_TOP_K | {"seed", "logprobs", "service_tier"},
         answer_limit=_OLD_LIMIT,
         catalogue_names=("mistral",),
@@ -199,8 +199,8 @@ _ALL: Final = (
         "OPENROUTER_API_KEY",
         catalogue_names=("openrouter",),
     ),
-    # A local server speaks more than chats in part, or poorly: that is said of a model, where
-    # it works.
+    # Local servers support endpoints other than chat only in part. Declare such an endpoint for
+    # a model if it works.
     *(
         ProviderKind(
             name,
@@ -245,7 +245,7 @@ _ALL: Final = (
 )
 
 PROVIDER_KINDS: Final[Mapping[str, ProviderKind]] = {kind.name: kind for kind in _ALL}
-# What others call a kind: LiteLLM, vendors, and servers that speak OpenAI's protocol.
+# Other names of the kinds, by LiteLLM, vendors, and servers that speak OpenAI's protocol.
 _OTHER_NAMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("azure", "azureopenai", "azureai"), "azure_openai"),
     **dict.fromkeys(("aws", "awsbedrock", "amazon"), "bedrock"),
@@ -261,12 +261,12 @@ _OTHER_NAMES: Final[Mapping[str, str]] = {
     "copilot": "github_copilot",
     "codex": "openai_codex",
 }
-# What a router can call.
+# Kinds that the router can call.
 SERVED_KINDS: Final = frozenset(name for name, kind in PROVIDER_KINDS.items() if kind.serves)
 
 
 def check_kind(name: str) -> str:
-    """Returns the name of a kind. Raises InputError for another, with the nearest right one."""
+    """Returns the name of a kind. Raises InputError, with the nearest kind, otherwise."""
     if name in PROVIDER_KINDS:
         return name
     own = _OTHER_NAMES.get("".join(filter(str.isalnum, name.casefold())), "")
@@ -275,7 +275,7 @@ def check_kind(name: str) -> str:
 
 
 def rename_answer_limit(fields: Mapping[str, object], kind: str) -> dict[str, object]:
-    """Renames the limits among a chat's fields to the kind's; one that has that name stays."""
+    """Renames a chat's limit to the kind's name. A limit with that name takes precedence."""
     known = PROVIDER_KINDS.get(kind)
     named = known.answer_limit if known is not None else None
     if named is None:

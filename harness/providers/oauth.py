@@ -1,5 +1,6 @@
-"""Where people sign in by kind of provider, and how tokens are renewed. GitHub documents its
-device flow (RFC 8628); the others are what the vendors' programs do. Pure.
+"""The sign-in addresses of provider kinds, and the renewal of tokens. Pure.
+
+GitHub documents its device flow (RFC 8628); the other flows follow the vendors' programs.
 """
 
 import json
@@ -17,23 +18,23 @@ from harness.frame.errors import ConfigError, InputError
 
 
 class OAuthFlow(StrEnum):
-    STANDARD = "standard"  # RFC 8628: the token's own address says what has become of it
-    OPENAI = "openai"  # an address of its own answers 403 until there is a code for tokens
+    STANDARD = "standard"  # RFC 8628: token_url also reports the state
+    OPENAI = "openai"  # poll_url answers 403 until it has a code for tokens
 
 
 @dataclass(frozen=True, slots=True)
 class OAuthEndpoints:
     flow: OAuthFlow = OAuthFlow.STANDARD
-    device_url: str = ""  # gives the codes
-    token_url: str = ""  # gives tokens, and renews them
-    poll_url: str = ""  # of OPENAI, tells when the person is done
-    verification_url: str = ""  # where the person goes, when the server does not say so itself
+    device_url: str = ""  # issues the codes
+    token_url: str = ""  # issues and renews tokens
+    poll_url: str = ""  # only OPENAI: reports whether the person has consented
+    verification_url: str = ""  # where the person types the code, unless the server gives it
     redirect_uri: str = ""
-    # Gives a short-lived token for the account's; empty where the account's own is sent.
+    # Exchanges the account's token for a short-lived one; empty if requests carry the former.
     exchange_url: str = ""
     scope: str = ""
     client_id: str = ""
-    # With each of these requests.
+    # Headers of each request to these addresses.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -57,22 +58,22 @@ OAUTH_ENDPOINTS: Final[Mapping[str, OAuthEndpoints]] = {
 
 @dataclass(frozen=True, slots=True)
 class OAuthOverrides:
-    """What the file says of one provider; None leaves the kind's."""
+    """The file's changes for one provider; None keeps the kind's value."""
 
     client_id: str | None = None  # of your application at the vendor
-    device_url: str | None = None  # gives the codes
-    token_url: str | None = None  # gives tokens, and renews them
-    poll_url: str | None = None  # of openai_codex: whether a person is done
+    device_url: str | None = None  # issues the codes
+    token_url: str | None = None  # issues and renews tokens
+    poll_url: str | None = None  # for openai_codex: reports whether the person has consented
     verification_url: str | None = None  # where the person types the code
     redirect_uri: str | None = None  # where the vendor sends the person back
-    exchange_url: str | None = None  # a short-lived token for the account's
-    scope: str | None = None  # scope that the token is asked for
-    # With each request to these.
+    exchange_url: str | None = None  # exchanges the account's token for a short-lived one
+    scope: str | None = None  # scope of the requested token
+    # Headers of each request to these addresses.
     headers: Mapping[str, str] | None = field(default=None, repr=False)
 
 
 def oauth_endpoints(provider: str, kind: str, change: OAuthOverrides | None) -> OAuthEndpoints:
-    """Returns where people sign in. Raises InputError, ConfigError without a client id."""
+    """Returns the sign-in addresses. Raises InputError, ConfigError without a client id."""
     known = OAUTH_ENDPOINTS.get(kind)
     if known is None:
         raise InputError(
@@ -81,12 +82,12 @@ def oauth_endpoints(provider: str, kind: str, change: OAuthOverrides | None) -> 
             f"{', '.join(OAUTH_ENDPOINTS)}"
         )
     if change is not None:
-        said = {item.name: getattr(change, item.name) for item in fields(change)}
-        known = replace(known, **{name: it for name, it in said.items() if it is not None})
+        values = {item.name: getattr(change, item.name) for item in fields(change)}
+        known = replace(known, **{name: it for name, it in values.items() if it is not None})
     if not known.client_id:
         raise ConfigError(
             f"provider {provider!r} has no client id: register an application with the vendor, "
-            f"and name it as `oauth.{provider}.client_id`"
+            f"and set its id as `oauth.{provider}.client_id`"
         )
     return known
 
@@ -97,7 +98,7 @@ def key_command(provider: str, kind: str) -> str:
 
 
 def check_kind_takes_key(provider: str, kind: str) -> None:
-    """Checks that a kind takes a key. Raises InputError for one that people sign in for."""
+    """Checks that a kind takes a key, and needs no sign-in. Raises InputError."""
     if kind in OAUTH_ENDPOINTS:
         raise InputError(
             f"provider {provider!r} is of kind {kind!r}, which takes no key: people sign in, "
@@ -111,11 +112,11 @@ def check_oauth_url(url: str) -> str:
         found = urlsplit(url)
         host = found.hostname or ""
     except ValueError:
-        raise InputError("is no URL") from None
+        raise InputError("is not a URL") from None
     if not host or "@" in found.netloc or found.scheme not in ("http", "https"):
-        raise InputError("is no https://host/path")
+        raise InputError("does not have the form https://host/path")
     if found.scheme == "http" and not _of_this_machine(host):
-        raise InputError("is http, and tokens go there: take https")
+        raise InputError("is http, but tokens go there: use https")
     return url
 
 
@@ -153,7 +154,7 @@ def claim_headers(token: str, headers: Mapping[str, Sequence[str]]) -> dict[str,
 
 
 def lifetime_s(token: str) -> float | None:
-    """Seconds from a token's issue to its expiry; None where it does not say."""
+    """Seconds from a token's issue to its expiry; None if it has no such claims."""
     claims = read_claims(token)
     begun, ends = claims.get("iat"), claims.get("exp")
     if isinstance(begun, int | float) and isinstance(ends, int | float) and ends > begun:
@@ -162,7 +163,7 @@ def lifetime_s(token: str) -> float | None:
 
 
 DEFAULT_INTERVAL_S: Final = 5.0
-SLOW_DOWN_S: Final = 5.0  # added for good, each time
+SLOW_DOWN_S: Final = 5.0  # added to the interval at each SLOW_DOWN
 MIN_INTERVAL_S: Final = 1.0
 MAX_INTERVAL_S: Final = 60.0
 MAX_WAIT_S: Final = 1800.0
@@ -171,7 +172,7 @@ MAX_WAIT_S: Final = 1800.0
 @dataclass(frozen=True, slots=True)
 class DeviceCode:
     secret: str = field(repr=False)
-    user_code: str  # what the person types at verification_url
+    user_code: str  # the person types it at verification_url
     verification_url: str
     expires_in_s: float
     interval_s: float = DEFAULT_INTERVAL_S
@@ -180,15 +181,15 @@ class DeviceCode:
 @dataclass(frozen=True, slots=True)
 class OAuthTokens:
     access_token: str = field(repr=False)
-    # Empty for none, or for the same as before.
+    # Empty if the server sends none; then the previous one stays valid.
     refresh_token: str = field(default="", repr=False)
-    expires_in_s: float | None = None  # None when the server does not say
-    # When it wants to be asked for the next one, if it says so.
+    expires_in_s: float | None = None  # None if the server does not send it
+    # When the server wants the next renewal, if it sends that.
     refresh_in_s: float | None = None
 
 
 class PollAnswer(StrEnum):
-    """The server's answer to whether the person is done; values as the protocol names them."""
+    """The state of a person's consent, with the protocol's values."""
 
     PENDING = "authorization_pending"
     SLOW_DOWN = "slow_down"
@@ -198,7 +199,7 @@ class PollAnswer(StrEnum):
 
 
 def next_interval_s(before_s: float, answer: PollAnswer) -> float:
-    """Returns the pause before the server is asked again (RFC 8628, section 3.5)."""
+    """Returns the pause before the next poll (RFC 8628, section 3.5)."""
     if answer is PollAnswer.SLOW_DOWN:
         return before_s + SLOW_DOWN_S
     if answer is PollAnswer.UNREACHABLE:
@@ -206,17 +207,17 @@ def next_interval_s(before_s: float, answer: PollAnswer) -> float:
     return before_s
 
 
-TOKEN_KEY_NAME: Final = "oauth"  # noqa: S105 - the name of the stored key that requests carry
-# A token is renewed when this share of its life is left, and never earlier than that.
+TOKEN_KEY_NAME: Final = "oauth"  # noqa: S105 - the stored key's name
+# A token is renewed when this share of its life is left, but no more than EARLIEST_RENEWAL.
 RENEWAL_SHARE: Final = 0.2
 EARLIEST_RENEWAL: Final = timedelta(hours=1)
 FIRST_PAUSE: Final = timedelta(seconds=2)
 MAX_PAUSE: Final = timedelta(minutes=1)
-# Longer than a server takes to answer.
+# Longer than a server's answer takes.
 CLAIMED_FOR: Final = timedelta(minutes=2)
 ADOPTION_TIME: Final = timedelta(seconds=5)
 MIN_RENEWAL_INTERVAL: Final = timedelta(minutes=1)
-ALERT_ATTEMPTS: Final = 3  # after which people are told
+ALERT_ATTEMPTS: Final = 3  # failed attempts before an alert
 
 
 class Renewal(StrEnum):
@@ -227,35 +228,35 @@ class Renewal(StrEnum):
 @dataclass(frozen=True, slots=True)
 class SignInSecrets:
     account_token: str = field(repr=False)
-    # Empty for none; then the account's token is used until it is refused.
+    # If empty, the account's token is used until the provider refuses it.
     refresh_token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
     provider: str
-    id: str  # of this time that somebody signed in
-    ciphertext: str = field(repr=False)  # of its SignInSecrets
+    id: str  # new for each sign-in
+    ciphertext: str = field(repr=False)  # its encrypted SignInSecrets
     signed_in_at: datetime
     signed_in_by: str
-    renewed_at: datetime  # when requests' token was last another one
-    # account_due, access_due: when each is renewed; None for never.
+    renewed_at: datetime  # when the requests' token last changed
+    # account_due, access_due: when each token is renewed; None for never.
     account_due: datetime | None = None
     access_due: datetime | None = None
-    # Of the token that requests carry; None where the provider does not say.
+    # End of the token that requests carry; None if unknown.
     access_ends: datetime | None = None
-    attempts: int = 0  # in vain since the last success
-    retry_at: datetime | None = None  # not before
-    refused: str = ""  # the server's word, empty while it renews
+    attempts: int = 0  # failed attempts since the last success
+    retry_at: datetime | None = None  # earliest time of the next attempt
+    refused: str = ""  # the server's refusal; empty while it renews
 
 
 def claim_renewal(sign_in: SignIn, now: datetime) -> SignIn:
-    """Keeps other processes from renewing meanwhile: a server may take a refresh token once."""
+    """Keeps other processes from renewing, because a refresh token may be valid only once."""
     return replace(sign_in, retry_at=now + CLAIMED_FOR)
 
 
 def renewal_due_at(tokens: OAuthTokens, now: datetime) -> datetime | None:
-    """Says when to ask for the next token; None for a token that lasts."""
+    """Returns when to request the next token; None for a token that does not expire."""
     if tokens.expires_in_s is None:
         return None
     life = timedelta(seconds=max(tokens.expires_in_s, 0.0))
@@ -278,7 +279,7 @@ def due_renewal(sign_in: SignIn, now: datetime) -> Renewal | None:
 def apply_account_tokens(
     sign_in: SignIn, tokens: OAuthTokens, now: datetime, *, exchanged: bool
 ) -> SignIn:
-    """Applies an account token. exchanged: it buys access tokens, the next one at once."""
+    """Applies an account token. exchanged: it pays for access tokens, the next at once."""
     renewable = bool(tokens.refresh_token) or sign_in.account_due is not None
     return replace(
         sign_in,
@@ -303,7 +304,9 @@ def apply_access_tokens(sign_in: SignIn, tokens: OAuthTokens, now: datetime) -> 
 
 
 def renew_sooner(sign_in: SignIn, seen_at: datetime, now: datetime) -> SignIn:
-    """Renews at once after a refusal. Right after a renewal routers may send the old token."""
+    """Makes a renewal due after a refusal, but not right after a renewal: routers may still
+    send the old token.
+    """
     if (
         seen_at <= sign_in.renewed_at + ADOPTION_TIME
         or now < sign_in.renewed_at + MIN_RENEWAL_INTERVAL
@@ -332,7 +335,7 @@ def is_expired(sign_in: SignIn, now: datetime) -> bool:
 
 
 def merge_secrets(before: SignInSecrets, tokens: OAuthTokens) -> SignInSecrets:
-    """A server that sends no new refresh token means the old one (RFC 6749, section 6)."""
+    """Keeps the old refresh token if the server sends no new one (RFC 6749, section 6)."""
     return SignInSecrets(tokens.access_token, tokens.refresh_token or before.refresh_token)
 
 

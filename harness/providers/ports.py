@@ -1,4 +1,4 @@
-"""Protocols of providers: their servers, the server for a sign-in, and the table of models."""
+"""Ports to providers: their servers, the servers for sign-in, and the table of models."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -20,24 +20,26 @@ class ProviderDoor(Protocol):
         body: Mapping[str, Any] | None,
         timeout_s: float,
     ) -> ProbeReply:
-        """Sends one small request to a provider. key: empty for none. body: None for a GET; of
-        a stream only its first content is waited for. Raises nothing: what failed is in the
-        answer, without a secret.
+        """Sends one small request to a provider. It never raises: the reply contains the error,
+        without secrets. It reads a stream only up to its first content.
+
+        key: may be empty.
+        body: None for a GET.
         """
         ...
 
 
 class OAuthServer(Protocol):
-    """Talks to the server where people sign in for a provider.
+    """Calls the server where people sign in for a provider.
 
-    All raise SignInRefused with the server's message, or SignInUnreachable, also for a
+    Each method raises SignInRefused with the server's error, or SignInUnreachable, also for a
     malformed answer.
     """
 
     def device_code(self, place: OAuthEndpoints) -> DeviceCode: ...
 
     def poll(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:
-        """Whether the person is done. UNREACHABLE where there was no reply."""
+        """Asks whether the person has consented. Returns UNREACHABLE without a reply."""
         ...
 
     def refresh(self, place: OAuthEndpoints, refresh_token: str) -> OAuthTokens: ...
@@ -52,18 +54,19 @@ class Posted:
     status: int
     headers: Mapping[str, str]  # by their names in lower case
     body: bytes = field(repr=False)
-    failure: FailureClass | None = None  # what a status that is not 200 means
+    failure: FailureClass | None = None  # the meaning of a status other than 200
 
 
 class ProviderCalls(Protocol):
-    """Carries OpenAI's requests to a provider, in that one's own words. Never tries again.
+    """Sends OpenAI's requests to a provider, translated to its protocol, without retries.
 
     Belongs to the event loop that calls first.
     """
 
     async def post(self, path: str, body: bytes) -> Posted:
-        """Posts a body to a provider. Returns its answer of any status in OpenAI's form. path:
-        OpenAI's, e.g. `/chat/completions`. Raises NoAnswer.
+        """Posts a body to a provider. Returns its answer, of any status, in OpenAI's form.
+        Raises NoAnswer.
+        path: OpenAI's, e.g. `/chat/completions`.
         """
         ...
 
@@ -80,14 +83,14 @@ class ProviderCallsFactory(Protocol):
         timeout_s: float,
         allowed: Collection[str],
     ) -> ProviderCalls:
-        """timeout_s: of one call. allowed: as `api_base_rules` reads it.
+        """timeout_s: for one call. allowed: entries of `router.allow_addresses`.
 
-        Raises ConfigError where what a kind of provider needs is not installed.
+        Raises ConfigError if a package that the kind needs is not installed.
         """
         ...
 
 
 class ModelTable(Protocol):
     def catalogue(self) -> Catalogue:
-        """Always the same; the first call may read a file."""
+        """Returns the same catalogue each time. The first call may read a file."""
         ...

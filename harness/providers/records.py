@@ -21,7 +21,7 @@ from harness.providers.target import Provider, ProviderMove, Target
 
 # Append-only (trigger): the id is the hash of the content.
 TARGET: Final = record(
-    Target, "target", text("id"), signed=True, also=lambda one: {"id": one.id}
+    Target, "target", text("id"), signed=True, also=lambda new: {"id": new.id}
 )
 
 target = TARGET.table
@@ -43,7 +43,7 @@ def provider_from_row(row: Row) -> Provider:
     return record_of(Provider, row, provider, moved=moved)
 
 
-# Its row stays when it is removed: its keys' rows stand on it.
+# A removed provider keeps its row, because its keys' rows refer to it.
 PROVIDER: Final = record(
     Provider,
     "provider",
@@ -61,8 +61,7 @@ PROVIDER: Final = record(
 
 provider = sign_rows_of(PROVIDER.table, live=PROVIDER.table.c.removed_at.is_(None))
 
-# The value is in no other place; none is ever deleted. Every change reaches the routers
-# (triggers).
+# The only place of a key's value; rows are never deleted. Triggers announce changes to routers.
 CREDENTIAL: Final = record(
     Credential,
     "credential",
@@ -75,7 +74,7 @@ CREDENTIAL: Final = record(
 
 credential = sign_rows_of(CREDENTIAL.table, live=sa.true())
 
-# No router reads it.
+# Routers do not read it.
 SIGN_IN: Final = record(
     SignIn,
     "sign_in",
@@ -87,7 +86,7 @@ SIGN_IN: Final = record(
 
 sign_in = SIGN_IN.table
 
-# One row for each provider; no router reads it. findings: as `ProviderCheck` has them.
+# One row for each provider; routers do not read it.
 PROVIDER_CHECK: Final = record(
     ProviderCheck,
     "provider_check",
@@ -97,8 +96,8 @@ PROVIDER_CHECK: Final = record(
 
 provider_check = PROVIDER_CHECK.table
 
-# A few rows for each target; the oldest give way. No foreign key: a judge's target is not
-# registered, and a router may know one whose row has not come yet.
+# A few rows for each target; the oldest are deleted. No foreign key: a judge's target is not
+# registered, and a router may know a target before its row is stored.
 SIGHTING: Final = record(
     Sighting,
     "served_model",
@@ -109,7 +108,7 @@ SIGHTING: Final = record(
 
 served_model = SIGHTING.table
 
-# As each provider listed its models when somebody asked last; no router reads it.
+# Each provider's last list of models; routers do not read it.
 DISCOVERED_MODEL: Final = record(
     DiscoveredModel,
     "discovered_model",
@@ -120,7 +119,7 @@ DISCOVERED_MODEL: Final = record(
 
 discovered_model = DISCOVERED_MODEL.table
 
-LONGEST_NAME: Final = 200  # of a served model, in characters
+LONGEST_NAME: Final = 200  # characters of a served model's name
 
 
 def _has_row(tx: Transaction, name: str) -> bool:
@@ -134,11 +133,11 @@ def _require_provider(tx: Transaction, name: str) -> None:
 
 
 def _unknown_provider(name: str) -> InputError:
-    return InputError(f"there is no provider {name!r} that could have been asked")
+    return InputError(f"there is no provider {name!r}, so it has no check or list of models")
 
 
 class Credentials(Records[Credential]):
-    """Keys of providers. The caller encrypts them. A key is never deleted."""
+    """Keys of providers, which the caller encrypts. A key's row is never deleted."""
 
     record = CREDENTIAL
     order = (credential.c.provider, credential.c.position, credential.c.name)
@@ -166,7 +165,7 @@ class SignIns(Records[SignIn]):
         self._save(changed, sign_in.c.id == changed.id)
 
     def replace(self, before: SignIn, after: SignIn) -> None:
-        """Saves `after` where the sign-in is as `before` says. Raises StaleWrite."""
+        """Saves `after` if the stored sign-in equals `before`. Raises StaleWrite."""
         self._save(
             after,
             sign_in.c.id == before.id,
@@ -180,8 +179,8 @@ class SignIns(Records[SignIn]):
         values = self.record.write(after)
         if not self._change(sign_in.c.provider == after.provider, *same, **values):
             raise StaleWrite(
-                f"somebody signed in anew for provider {after.provider!r}, or out: what the "
-                "last one gave is dropped"
+                f"a person signed in or out for provider {after.provider!r} meanwhile: the "
+                "tokens of the earlier sign-in are dropped"
             )
 
     def end(self, provider: str) -> bool:
@@ -198,11 +197,11 @@ class Providers(Records[Provider]):
         if not _has_row(self._tx, new.name):
             self._tx.insert(provider, values)
         elif self.all().get(new.name) != new:
-            # An equal one is left alone: routers need not load anything.
+            # An equal provider is not written, so that routers load nothing.
             self._change(self._is(new.name), **self._tx.signed(provider, values))
 
     def remove(self, name: str) -> None:
-        """Removes a provider, as if it had never been put. Raises NotFound."""
+        """Removes a provider. Raises NotFound."""
         self._tx.serialize()
         known = sa.and_(provider.c.name == name, provider.c.removed_at.is_(None))
         gone = {"removed_at": self._tx.now(), "extra_headers": {}, "sealed_headers": {}}
@@ -223,10 +222,10 @@ class ProviderChecks(Records[ProviderCheck]):
 
     def keep(self, checks: Iterable[ProviderCheck]) -> None:
         """Replaces each provider's older check. Raises InputError for an unknown provider."""
-        there = set(self._tx.read(sa.select(provider.c.name)).scalars())
-        # In one order everywhere: two that write the same rows do not wait for each other.
-        for check in sorted(checks, key=lambda one: one.provider):
-            if check.provider not in there:
+        known = set(self._tx.read(sa.select(provider.c.name)).scalars())
+        # All writers use one order, so that two of them never wait for each other.
+        for check in sorted(checks, key=lambda row: row.provider):
+            if check.provider not in known:
                 raise _unknown_provider(check.provider)
             values = self.record.write(check)
             if not self._tx.write_new(provider_check, values):
@@ -243,7 +242,7 @@ class DiscoveredModels(Records[DiscoveredModel]):
         return self._all(self._of_providers(discovered_model.c.gone_at.is_(None)))
 
     def gone(self) -> Sequence[DiscoveredModel]:
-        """Lists the models that their provider listed once, and lists no more."""
+        """Lists the models that their provider no longer lists."""
         return self._all(self._of_providers(discovered_model.c.gone_at.is_not(None)))
 
     def _of_providers(self, condition: sa.ColumnElement[bool]) -> Query:
@@ -258,8 +257,8 @@ class DiscoveredModels(Records[DiscoveredModel]):
         )
 
     def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
-        """Replaces a provider's list, and remembers what it lacks now. Raises InputError."""
-        # Of two that replace the same list the second waits.
+        """Replaces a provider's list, and marks missing models as gone. Raises InputError."""
+        # The second of two writers of a list waits for the first.
         self._tx.serialize_by(discovered_model.name)
         if not _has_row(self._tx, of_provider):
             raise _unknown_provider(of_provider)
@@ -274,8 +273,7 @@ class Sightings(Records[Sighting]):
     record = SIGHTING
 
     def note(self, sightings: Iterable[Sighting]) -> None:
-        """Adds sightings, or raises `last_at` of known ones. Deletes a target's oldest ones."""
-        # In one order everywhere: two that write the same rows do not wait for each other.
+        """Adds sightings, or raises `last_at` of known ones. Deletes a target's oldest rows."""
         for sighting in _storable_sightings(sightings):
             earlier = served_model.c.last_at < sighting.last_at
             if self._change(*_is_same(sighting), earlier, last_at=sighting.last_at):
@@ -295,7 +293,7 @@ class Sightings(Records[Sighting]):
 
 
 def _storable_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
-    """Sightings as they can be stored, in one order for all writers, so that none deadlock."""
+    """Cuts sightings to storable texts, in one order for all writers to avoid deadlocks."""
     found = []
     for sighting in sightings:
         model, build = (storable(text)[:LONGEST_NAME] for text in sighting.served.pair)

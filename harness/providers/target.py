@@ -1,4 +1,6 @@
-"""A target's id is the hash of its content, so that no edit slips past the gate."""
+"""Targets, their providers and prices. A target's id is the hash of its content, so that every
+change of a target needs a verdict.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -16,20 +18,20 @@ from harness.providers.oauth import claim_headers
 JsonObject = Mapping[str, object]
 ANTHROPIC_KIND: Final = "anthropic"  # the kind of providers that speak Anthropic's Messages
 AZURE_KIND: Final = "azure_openai"
-# Of a request's body, what is never a provider's.
+# Fields of a request's body that a provider's `extra_body` may not contain.
 ROUTED_FIELDS: Final = frozenset({"model", "messages", "input", "stream"})
-# Anthropic's prices of input that its prompt cache keeps for 5 minutes, and for an hour, as
-# multiples of the price of other input ("Prompt caching" in its documentation).
+# Anthropic's prices of input that its prompt cache keeps for 5 minutes and for an hour, as
+# multiples of the plain input price ("Prompt caching" in its documentation).
 WRITE_RATIO: Final = 1.25
 HOUR_WRITE_RATIO: Final = 2.0
-ANTHROPIC_VERSION: Final = "2023-06-01"  # of that protocol, where a client names none
+ANTHROPIC_VERSION: Final = "2023-06-01"  # default version of the protocol
 
 
 @dataclass(frozen=True)
 class RequestPatch:
     # Body fields that replace the client's.
     parameters: JsonObject = field(default_factory=dict)
-    # Text appended to the system message (or sent as one where the request has no other).
+    # Text that is appended to the system message, or sent as one if the request has none.
     prompt_addendum: str = ""
     response_format: JsonObject | None = None  # replaces the client's
 
@@ -47,7 +49,7 @@ class RequestPatch:
 
 @dataclass(frozen=True)
 class Target(ShowsMore):
-    """What is called; `parameters` are defaults. Raises InputError for an empty name."""
+    """A model at a provider; `parameters` are defaults. Raises InputError for an empty name."""
 
     provider: str
     model: str
@@ -60,7 +62,9 @@ class Target(ShowsMore):
 
     @classmethod
     def from_name(cls, name: str) -> Self:
-        """Builds the plain target `provider/model`. Raises InputError without one of them."""
+        """Builds the target `provider/model` without parameters. Raises InputError if one is
+        missing.
+        """
         provider, _, model = name.partition("/")
         return cls(provider, model)
 
@@ -74,7 +78,7 @@ class Target(ShowsMore):
 
     @property
     def name(self) -> str:
-        """Names the target `provider/model`, with a short id where more sets it apart."""
+        """Returns `provider/model`, with a short id if it has parameters or a patch."""
         plain = not self.parameters and self.request_patch.empty
         return (
             f"{self.provider}/{self.model}"
@@ -97,14 +101,14 @@ class Price:
 
     input_usd_per_mtok: float  # US dollars per million input tokens
     output_usd_per_mtok: float  # US dollars per million output tokens
-    # Of input that its cache had; null: as other input.
+    # US dollars per million cached input tokens; null: the plain input price.
     cached_input_usd_per_mtok: float | None = None
-    # Of input written to its cache for 5 minutes; null: 1.25 times other input. For an hour:
-    # 1.6 times this.
+    # US dollars per million input tokens written to its cache for 5 minutes; null: 1.25 times
+    # the input price. For an hour: 1.6 times this price.
     cache_write_usd_per_mtok: float | None = None
 
     def saves_on(self, other: "Price") -> float | None:
-        """Returns the least share of another price that this one saves; None for a free one."""
+        """Returns the least saving, as a share of another price; None if that price is 0."""
         pairs = (
             (self.input_usd_per_mtok, other.input_usd_per_mtok),
             (self.output_usd_per_mtok, other.output_usd_per_mtok),
@@ -121,7 +125,11 @@ class Price:
         written_tokens: float = 0,
         hour_tokens: float = 0,
     ) -> float:
-        """Returns the price of an answer. written, hour: of the input, and kept for an hour."""
+        """Returns the cost of an answer.
+
+        written_tokens: input written to the cache.
+        hour_tokens: the part of it that is kept for an hour.
+        """
         full, cached = self.input_usd_per_mtok, self.cached_input_usd_per_mtok
         read = full if cached is None else cached
         given = (input_tokens - cached_tokens) * full + cached_tokens * read
@@ -135,7 +143,7 @@ class Price:
     def cache_worth_usd(
         self, input_tokens: int, cached_tokens: int, written_tokens: int, hour_tokens: int
     ) -> float:
-        """Returns what an answer would cost less if all its input came from the cache."""
+        """Returns how much less an answer would cost if all its input came from the cache."""
         full, cached = self.input_usd_per_mtok, self.cached_input_usd_per_mtok
         saved = 0.0 if cached is None else full - cached
         if written_tokens and (rest := input_tokens - cached_tokens):
@@ -148,9 +156,9 @@ class Price:
 
 
 def check_extra_body(fields: JsonObject) -> None:
-    """Checks extra fields. Raises InputError for one that each request sets, as `model`."""
+    """Checks for fields that each request sets, such as `model`. Raises InputError."""
     for name in sorted(ROUTED_FIELDS & fields.keys()):
-        raise InputError(f"extra_body has {name!r}, which each request says for itself")
+        raise InputError(f"extra_body has {name!r}, which each request sets itself: remove it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,20 +176,20 @@ class Provider:
     kind: str
     api_base: str
     api_key_env: str | None = None
-    # In clear, as the file gives them and as they are sent.
+    # Decrypted values, as in the file and in requests.
     extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    # By model name; a model without one has an unknown price, which is never shown as 0.
+    # Model name to price. A missing price is unknown, and never shown as 0.
     prices: Mapping[str, Price] = field(default_factory=dict)
-    # Further keys, in the order in which they are tried when one is refused.
+    # Further keys' variables, in the order in which the router tries them.
     more_api_key_envs: tuple[str, ...] = ()
-    # What a model can do, by its name; one without an entry is taken to do everything.
+    # Model name to capabilities. A model without an entry is assumed to have all of them.
     models: Mapping[str, Capabilities] = field(default_factory=dict)
-    # Fields of every request's body, the weakest defaults; they change only while nothing was
-    # proven with them (`control.providers`).
+    # Default fields of every request's body, which requests and targets override. They cannot
+    # change once results depend on them (`registry.targets`).
     extra_body: JsonObject = field(default_factory=dict)
-    # The same, encrypted, as they are stored.
+    # The extra headers as stored, with encrypted values.
     sealed_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    # None for one that has always been where it is; no part of what it is.
+    # Its last move; None if it never moved. Comparisons ignore it.
     moved: ProviderMove | None = field(default=None, compare=False)
 
     @property
@@ -189,7 +197,7 @@ class Provider:
         return sorted({*self.extra_headers, *self.sealed_headers})
 
     def as_sent(self, target: Target) -> Target:
-        """Returns a target with `extra_body` and the kind's limit. Its id is another."""
+        """Returns a target, with another id, that has `extra_body` and the kind's limit."""
         own, patch = {**self.extra_body, **target.parameters}, target.request_patch
         parameters = rename_answer_limit(own, self.kind)
         patched = rename_answer_limit(patch.parameters, self.kind)
@@ -200,7 +208,7 @@ class Provider:
         )
 
     def same_place(self, other: "Provider") -> bool:
-        """Whether both give the same answers. Of providers with headers in clear."""
+        """Whether both have the same kind, address and headers. Both have decrypted headers."""
         ours, theirs = (
             (
                 provider.kind,
@@ -212,7 +220,7 @@ class Provider:
         return ours == theirs
 
     def url(self, path: str) -> str:
-        """Returns the URL of a path below `/v1`, which two kinds' `api_base` may leave out."""
+        """Returns the URL of a path below `/v1`, which two kinds' `api_base` may omit."""
         base = self.api_base.rstrip("/")
         if self.kind == ANTHROPIC_KIND and not base.endswith("/v1"):
             base += "/v1"
@@ -221,13 +229,13 @@ class Provider:
         return f"{base}{path}"
 
     def key_headers(self, key: str) -> dict[str, str]:
-        """Returns the headers that carry a key. key: empty for none."""
+        """Returns the headers that carry a key. key: may be empty."""
         if not key:
             return {}
         kind = PROVIDER_KINDS.get(self.kind)
         style = kind.key_style if kind is not None else KeyStyle.BEARER
-        told = claim_headers(key, kind.claim_headers) if kind and kind.claim_headers else {}
-        return {style.value: f"Bearer {key}" if style is KeyStyle.BEARER else key, **told}
+        claims = claim_headers(key, kind.claim_headers) if kind and kind.claim_headers else {}
+        return {style.value: f"Bearer {key}" if style is KeyStyle.BEARER else key, **claims}
 
     @property
     def key_envs(self) -> tuple[str, ...]:
@@ -238,13 +246,13 @@ class Provider:
         return self.models.get(model, UNKNOWN_CAPABILITIES)
 
 
-# By the class's name, the providers' names.
+# Data class to the names of the providers that may see it.
 DataClasses = Mapping[str, frozenset[str]]
 NO_DATA_CLASSES: Final[DataClasses] = {}
 
 
 def may_see(classes: DataClasses, data_class: str, provider: str) -> bool:
-    """Whether a provider may see the class; none may see a class that `classes` lacks."""
+    """Whether a provider may see a data class. No provider may see an unknown class."""
     return not data_class or provider in classes.get(data_class, frozenset())
 
 
@@ -256,5 +264,5 @@ def is_at_least_as_strict(classes: DataClasses, data_class: str, *, than: str) -
     """Whether every provider that may see `data_class` may see `than`."""
     if not than or data_class == than:
         return True
-    nobody: frozenset[str] = frozenset()
-    return bool(data_class) and classes.get(data_class, nobody) <= classes.get(than, nobody)
+    none: frozenset[str] = frozenset()
+    return bool(data_class) and classes.get(data_class, none) <= classes.get(than, none)

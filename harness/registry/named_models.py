@@ -71,7 +71,7 @@ def find_listed_model(ctx: Context, tx: Transaction, words: str) -> Target:
 
 
 def require_listed(ctx: Context, tx: Transaction, target: Target) -> None:
-    """Raises NotFound for a model that neither the provider lists nor a person named."""
+    """Checks that the provider lists the model or a person named it. Raises NotFound."""
     if not find_unlisted(tx, target):
         return
     provider, name = targets.provider_of(tx, target), target.name

@@ -110,7 +110,7 @@ def provider_of(tx: Transaction, target: Target) -> Provider:
 
 
 def check_evaluable(tx: Transaction, *targets: Target) -> None:
-    """Raises InputError for a target whose provider has no chat, which suites need."""
+    """Checks that the targets' providers have chat, which suites need. Raises InputError."""
     for target in targets:
         kind = provider_of(tx, target).kind
         if kind in PROVIDER_KINDS and Endpoint.CHAT not in PROVIDER_KINDS[kind].serves:

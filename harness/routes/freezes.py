@@ -117,7 +117,7 @@ def require_swaps(ctx: Context, act: str) -> None:
 def require_may_go_on(
     ctx: Context, tx: Transaction, route: str, step: RolloutSignal | None = None
 ) -> None:
-    """Raises NotAllowed if the installation only observes, Conflict during a freeze."""
+    """Checks a step. Raises NotAllowed with observe_only, Conflict during a freeze."""
     stays = f"canary does not continue ({step.value})" if step else "no canary opens"
     if step is None or step in OBSERVED_SIGNALS:
         require_swaps(ctx, f"a {stays}" if step else stays)

@@ -27,7 +27,7 @@ def spell_route_name(model: str) -> str:
 
 
 def check_route_name(name: str) -> None:
-    """Raises InputError for a name that clients cannot send, or that is a literal's."""
+    """Checks a name. Raises InputError if clients cannot send it, or if it is a literal's."""
     if name.startswith(LITERAL_MARK):
         raise InputError(
             f"{name!r} is not a route name: names that begin with {LITERAL_MARK!r} are for "
@@ -40,7 +40,7 @@ def check_route_name(name: str) -> None:
 def check_chain(
     route: str, incumbent: str, fallbacks: Sequence[str], capable: Sequence[str]
 ) -> None:
-    """Raises InputError for a target named twice, or a capable target outside the chain."""
+    """Checks a chain. Raises InputError for a double target, or a capable one outside it."""
     whole = (incumbent, *fallbacks)
     if len(set(whole)) < len(whole):
         raise InputError(f"route {route!r} names a target twice: {', '.join(whole)}")
@@ -53,7 +53,7 @@ def check_chain(
 
 
 def check_chain_proof(route: str, target: str, proof: ChainProof | None) -> None:
-    """Raises ProofRefused if the proof is for another target or route."""
+    """Checks that the proof is for this target and route. Raises ProofRefused."""
     match proof:
         case None:
             raise ProofRefused(

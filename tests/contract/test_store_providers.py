@@ -140,7 +140,7 @@ def test_what_a_former_sign_in_gave_is_dropped(stored: Store) -> None:
     with stored.write() as tx:
         SignIns(tx).start(SIGNED_IN)
         SignIns(tx).start(replace(SIGNED_IN, id="si-2"))
-    with pytest.raises(StaleWrite, match="somebody signed in anew"), stored.write() as tx:
+    with pytest.raises(StaleWrite, match="a person signed in or out"), stored.write() as tx:
         SignIns(tx).save(replace(SIGNED_IN, ciphertext="late"))
     with stored.write() as tx:
         assert SignIns(tx).end("sim")

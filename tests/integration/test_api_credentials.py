@@ -108,7 +108,7 @@ def test_headers_that_cannot_be_sent_are_refused_by_name(door: Door) -> None:
     for path in ("/credentials/providers/sim", "/providers/sim"):
         for headers, reason in (
             ({"X-A": f"a\n{VALUE}"}, "the value of the extra header 'X-A'"),
-            ({"bad name": VALUE}, "'bad name' is no name of a header"),
+            ({"bad name": VALUE}, "'bad name' is not a header name"),
         ):
             answer = door.send("PUT", path, json={"extraHeaders": headers})
             assert reason in error_of(answer, 422)["message"]
@@ -140,7 +140,7 @@ def test_a_name_that_is_none_is_refused_and_an_old_one_stays_readable(door: Door
         door.send("POST", "/credentials/providers", json={"name": name, **body}),
         door.send("PUT", f"/providers/{path}", json={"kind": "openai"}),
     ):
-        assert "is no name of a provider" in error_of(answer, 422)["message"]
+        assert "is not a provider name" in error_of(answer, 422)["message"]
     with door.app.state.installation.context.store.write() as tx:
         Providers(tx).put(Provider(name, "openai", "https://api.openai.com/v1"))
 

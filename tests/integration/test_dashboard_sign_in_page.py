@@ -249,7 +249,7 @@ async def test_a_link_asks_before_it_signs_in_and_says_who_is_signed_in_now(
 
     async with browser() as thief:
         stolen = await thief.post("/sign-in", data={"link": link}, headers=headers)
-    assert "somebody else has seen it" in stolen.text
+    assert "another person may have it" in stolen.text
     assert text not in stolen.text
 
 
@@ -263,7 +263,7 @@ async def test_what_is_no_key_and_no_form_is_refused_in_words() -> None:
         empty = await client.post("/sign-in", headers=headers)
 
     assert wrong.status_code == 403
-    assert "this management key is not known, or was revoked" in wrong.text
+    assert "this management key is unknown or revoked" in wrong.text
     for answer in (huge, many, empty):
         assert answer.status_code == 403
         assert "Not signed in" in answer.text
@@ -293,5 +293,5 @@ async def test_who_guesses_is_logged_and_slowed_down_and_the_right_key_opens_at_
     assert right.status_code == 303
     lines = [line for line in caplog.messages if line.startswith("sign_in_refused")]
     assert 10 <= len(lines) < 13
-    assert lines[0].startswith("sign_in_refused: by a link, from 127.0.0.1: this is no sign-in")
+    assert lines[0].startswith("sign_in_refused: by a link, from 127.0.0.1: this link is not")
     assert link not in caplog.text

@@ -316,7 +316,7 @@ def test_the_command_line_discovers_and_model_add_asks(
         "llama-4-maverick",
         "llama-4-scout",
     ]
-    assert "no JSON" in failed
+    assert "not JSON" in failed
     assert cli.text("model", "match", "scout").strip() == "attic/llama-4-scout"
 
 

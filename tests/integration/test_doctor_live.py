@@ -222,7 +222,7 @@ def test_a_target_that_calls_one_at_a_time_is_told_from_what_is_declared() -> No
     with provider("anthropic", one_at_a_time, given=declared):
         shown = run("doctor", "--tools", f"own/{name}", exits=1).stdout
 
-    assert "declared parallel_tools; answers one at a time" in " ".join(shown.split())
+    assert "declared parallel_tools; one call at a time" in " ".join(shown.split())
     assert f"next: set providers.own.models.{name}.parallel_tools: false" in shown
     assert max(map(len, shown.splitlines())) <= 120
 

@@ -213,7 +213,7 @@ def test_a_server_with_a_wrong_key_says_so_and_ends(place: McpSite) -> None:
         check=False,
     )
     assert done.returncode == 7, done.stderr
-    assert "not known" in done.stderr
+    assert "unknown or revoked" in done.stderr
 
 
 async def test_sub_tasks_run_in_the_name_of_a_session(connect: Any, place: McpSite) -> None:

@@ -44,7 +44,7 @@ NONSENSE: tuple[tuple[str, ProviderChange, str], ...] = (
     ("mine", ProviderChange(), "unknown kind"),
     ("mine", ProviderChange("custom"), "needs an api_base"),
     *(
-        (name, ProviderChange("openai"), "is no name of a provider")
+        (name, ProviderChange("openai"), "is not a provider name")
         for name in ("a/b", "a:b", "", " a", "-a", "ü", "\N{ROCKET}", "z" * 64, "a\n")
     ),
     ("openai", ProviderChange(extra_body={"model": "m"}), "'model'"),

@@ -70,7 +70,7 @@ def test_what_a_key_opts_out_of_is_signed_served_and_in_the_audit_log(ctx: Conte
     with ctx.store.read() as tx:
         (event,) = [event for event in AuditLog(tx).tail() if event.action == "key.opt_outs"]
     assert event.details == {"before": ["canary"], "after": ["capture", "shadow"]}
-    with pytest.raises(InputError, match="asks no model"):
+    with pytest.raises(InputError, match="calls no model"):
         keys.set_opt_outs(ctx, SYSTEM, person.id, [OptOut.CANARY])
     assert ctx.store.signature_faults() == []
 

@@ -90,26 +90,26 @@ NOBODY: tuple[tuple[dict[str, object], str], ...] = (
     ({"sub": ""}, "no claim 'sub'"),
     ({"sub": 7}, "no claim 'sub'"),
     ({"email": None}, "no claim 'email'"),
-    ({"email_verified": False}, "has not verified the address"),
-    ({"email_verified": "false"}, "has not verified the address"),
-    ({"email_verified": None}, "has not verified the address"),
+    ({"email_verified": False}, "does not confirm that it verified"),
+    ({"email_verified": "false"}, "does not confirm that it verified"),
+    ({"email_verified": None}, "does not confirm that it verified"),
     ({"sub": "u\x00"}, "ASCII characters"),
     ({"sub": "\u202eu-1"}, "ASCII characters"),
     ({"sub": "u" * 10_000}, "ASCII characters"),
-    ({"email": "x" * 10_000}, "nobody can act under this name"),
-    ({"email": "\u202egro.elpmaxe@arod"}, "nobody can act under this name"),
+    ({"email": "x" * 10_000}, "the name of this sign-in is invalid"),
+    ({"email": "\u202egro.elpmaxe@arod"}, "the name of this sign-in is invalid"),
     ({"email": "d\u043era@example.com"}, "mixes letters"),
-    ({"email": "dora\ud800@example.com"}, "nobody can act under this name"),
-    ({"email": "Swapgate"}, "what no person did"),
-    ({"email": "do\u200bra"}, "nobody can act under this name"),
+    ({"email": "dora\ud800@example.com"}, "the name of this sign-in is invalid"),
+    ({"email": "Swapgate"}, "for Swapgate itself"),
+    ({"email": "do\u200bra"}, "the name of this sign-in is invalid"),
     ({"groups": ["golf"]}, "in none of the groups"),
     ({"groups": {"leads": True}}, "in none of the groups"),
     ({"groups": [{"name": "leads"}]}, "in none of the groups"),
     ({"groups": None}, "in none of the groups"),
-    ({"iat": "now"}, "does not say when"),
-    ({"iat": True}, "does not say when"),
-    ({"iat": 1e300}, "does not say when"),
-    ({"iat": float("nan")}, "does not say when"),
+    ({"iat": "now"}, "did not send the time"),
+    ({"iat": True}, "did not send the time"),
+    ({"iat": 1e300}, "did not send the time"),
+    ({"iat": float("nan")}, "did not send the time"),
 )
 
 
@@ -140,7 +140,7 @@ def test_a_sign_in_ends_by_a_sign_out_and_in_time_though_the_cookie_stays(
 def test_nobody_is_two_people_by_key_and_by_single_sign_on(world: SmallInstallation) -> None:
     """Who has a key under a name signs in as nobody else of that name, and the other way."""
     made = waiting(world, world.person("Dora@Example.com", Role.ADMIN))
-    with pytest.raises(NotAllowed, match="is somebody's name here already"):
+    with pytest.raises(NotAllowed, match="another principal has the name"):
         signed_in(world, claims(world))
 
     kim = signed_in(world, claims(world, sub="u-2", email="kim@example.com")).actor

@@ -306,7 +306,7 @@ router: {{allow_addresses: ['{METADATA}']}}
 providers: {{p: {{api_base: '{CLOSED}'}}}}
 """
     assert loaded(tmp_path, text).providers["p"].api_base == CLOSED
-    with pytest.raises(ConfigError, match=r"router.allow_addresses.0: 'a b' is no host"):
+    with pytest.raises(ConfigError, match=r"router.allow_addresses.0: 'a b' is not a host"):
         loaded(tmp_path, "router: {allow_addresses: ['a b']}\n")
 
 
@@ -368,5 +368,5 @@ def test_doctor_hangs_up_where_a_name_leads_to_a_closed_address(
         refused = provider_requests.chat(provider_at(named), target)
         assert not served.requests
         answered = provider_requests.chat(provider_at(named), target, allowed=["localhost"])
-    assert refused.error.endswith("its name leads to a closed address")
+    assert refused.error.endswith("its name resolves to a closed address")
     assert answered.ok

@@ -543,7 +543,7 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
 
     keys.revoke_key(ctx, SYSTEM, key.id)
     app.run()
-    assert "this management key is not known, or was revoked" in text(app)
+    assert "this management key is unknown or revoked" in text(app)
     assert page_frame.STATE not in app.session_state
 
 

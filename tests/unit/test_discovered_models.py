@@ -115,12 +115,12 @@ def test_a_list_is_read_in_each_form(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "no JSON"),
-        (b"<html>", "no JSON"),
+        (b"", "not JSON"),
+        (b"<html>", "not JSON"),
         (b"[" * 100_000 + b"]" * 100_000, "no JSON"),
-        (b'{"data": 7}', "no list of models"),
-        (b'{"error": "no"}', "no list of models"),
-        (b'"models"', "no list of models"),
+        (b'{"data": 7}', "not a list of models"),
+        (b'{"error": "no"}', "not a list of models"),
+        (b'"models"', "not a list of models"),
         (b"[" + b" " * MAX_REPLY_BYTES, "larger than 4 MiB"),
         (json.dumps([{"id": f"m{n}"} for n in range(MAX_MODELS + 1)]).encode(), "5001 models"),
     ],

@@ -49,7 +49,7 @@ R, S = ProbeReply, ProbeSubject
         (MODELS, R(400, 0.1, error="400: what"), S.FIRST_TOKEN, FAIL, "parameters"),
         (MODELS, R(None, 15, error="late"), S.FIRST_TOKEN, FAIL, "in time"),
         (MODELS, R(200, 0.1, error="ended"), S.FIRST_TOKEN, WARN, "model probe"),
-        (MODELS, None, S.FIRST_TOKEN, UNKNOWN, "ask the route"),
+        (MODELS, None, S.FIRST_TOKEN, UNKNOWN, "send a request to its route"),
         (R(200, 0.1, skew_s=-400), None, S.CLOCK, WARN, "NTP"),
         (R(200, 0.1), None, S.CLOCK, UNKNOWN, ""),
     ],

@@ -133,14 +133,14 @@ def test_headers_that_http_carries_are_taken(headers: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("", "no name of a header"),
-        ("bad name", "'bad name' is no name"),
-        ("x:", "no name of a header"),
-        ("X-É", "no name of a header"),
-        ("x\r\ny", "no name of a header"),
-        ("x" * (MAX_NAME_LENGTH + 1), "no name of a header"),
+        ("", "not a header name"),
+        ("bad name", "'bad name' is not a header name"),
+        ("x:", "not a header name"),
+        ("X-É", "not a header name"),
+        ("x\r\ny", "not a header name"),
+        ("x" * (MAX_NAME_LENGTH + 1), "not a header name"),
         *(
-            (name, "the connection's own")
+            (name, "for the connection")
             for name in ("Host", "content-length", "Transfer-Encoding", "Connection", "TE")
         ),
     ],

@@ -149,11 +149,11 @@ def test_the_environments_switches_are_read() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("openai", r"item 1 \('openai'\) cannot be read; write provider:NAME"),
+        ("openai", r"item 1 \('openai'\) is not a switch; write provider:NAME"),
         ("provider:a,", r"item 2 \(''\) cannot be read"),
         ("provider:a,modell:b", r"item 2 \('modell:b'\)"),
         ("=provider:a", r"item 1 \('=provider:a'\) cannot be read"),
-        ("chat=", r"cannot be read"),
+        ("chat=", r"is not a switch"),
         ("provider:", r"names no provider"),
         ("chat=target: ", r"names no target"),
         ("provider:a,target:b", r"item 2 .*all routes for a second time.*provider:a"),

@@ -59,7 +59,7 @@ def test_what_nothing_is_said_of_is_taken_to_do_everything() -> None:
     finding = judged(replace(GOOD, whole=IN_TURN))["parallel calls"]
 
     assert finding.failed
-    assert finding.found.startswith("taken to have parallel_tools, as nothing is said of it")
+    assert finding.found.startswith("assumed to have parallel_tools, which is not declared")
 
 
 def test_a_model_that_calls_no_tool_is_not_said_to_fail_in_streams() -> None:
@@ -85,7 +85,7 @@ def test_a_loop_that_got_no_answer_leaves_the_rest_not_seen() -> None:
 
     assert failed(found) == {"tools"}
     assert found["tools"].found.endswith("503: nobody answers")
-    assert found.pop("tools").next_step.startswith("fix what the error names")
+    assert found.pop("tools").next_step.startswith("fix the cause of the error")
     assert {finding.outcome for finding in found.values()} == {ToolOutcome.NOT_SEEN}
 
 
@@ -95,12 +95,16 @@ NO_TOOLS = "set providers.up.models.m.tools: false"
 @pytest.mark.parametrize(
     ("about", "loop", "why"),
     [
-        ("tools", ToolLoopTrace([[]], "I would look it up"), "it answers in words"),
-        ("tools", ToolLoopTrace([[ProbeToolCall("weather", "{}")]]), "tool that there is not"),
-        ("tools", ToolLoopTrace([[ProbeToolCall(STOCK_TOOL, "{a: lamp")]]), "no JSON object"),
-        ("tools", ToolLoopTrace([[ProbeToolCall(STOCK_TOOL, "[1]")]]), "no JSON object"),
-        ("results", replace(AT_ONCE, text="Many."), "leaves out what price_of, stock_of said"),
-        ("results", replace(AT_ONCE, text=" "), "says nothing"),
+        ("tools", ToolLoopTrace([[]], "I would look it up"), "it answers with text"),
+        ("tools", ToolLoopTrace([[ProbeToolCall("weather", "{}")]]), "an unknown tool"),
+        (
+            "tools",
+            ToolLoopTrace([[ProbeToolCall(STOCK_TOOL, "{a: lamp")]]),
+            "not a JSON object",
+        ),
+        ("tools", ToolLoopTrace([[ProbeToolCall(STOCK_TOOL, "[1]")]]), "not a JSON object"),
+        ("results", replace(AT_ONCE, text="Many."), "omits the result of price_of, stock_of"),
+        ("results", replace(AT_ONCE, text=" "), "is empty"),
         (
             "results",
             ToolLoopTrace([[ASKS_STOCK], []], str(TOOL_ANSWERS[STOCK_TOOL])),

@@ -1,1 +1,1 @@
-"""Calls to providers outside of traffic."""
+"""Calls of the control plane to providers."""

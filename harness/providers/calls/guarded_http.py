@@ -1,5 +1,5 @@
-"""The HTTP client of the control plane uses no proxy, follows no redirect, refuses closed
-addresses where the connection leads, and has a limit of time up to the last byte.
+"""The control plane's HTTP client. It uses no proxy, follows no redirect, refuses forbidden
+addresses, and limits the time up to the last byte.
 """
 
 import http.client
@@ -18,11 +18,11 @@ USER_AGENT: Final = "swapgate"
 
 
 class ClosedAddress(OSError):
-    """The name resolved to a forbidden address; nothing was sent."""
+    """Raised if the name resolves to a forbidden address, before a request is sent."""
 
 
 class GuardedHttpClient:
-    """Sends single requests. allowed: as `api_base_rules.check_api_base` reads it."""
+    """Sends single requests. allowed: entries of `router.allow_addresses`."""
 
     def __init__(self, allowed: Collection[str] = ()) -> None:
         self._allowed = allowed
@@ -36,11 +36,11 @@ class GuardedHttpClient:
         *,
         timeout_s: float,
     ) -> Iterator[http.client.HTTPResponse]:
-        """Sends a GET, or a POST of the body. Yields the answer, of any status, when its head
-        came; the caller reads as much of it as it will take.
+        """Sends a GET, or a POST of the body. Yields the answer, of any status, as soon as its
+        head arrives; the caller reads the body.
 
         Raises OSError (TimeoutError, ClosedAddress), HTTPException and ValueError, also while
-        the answer is read.
+        the caller reads.
         """
         ends = time.monotonic() + timeout_s
         connection = _connection(url, timeout_s)
@@ -60,7 +60,7 @@ class GuardedHttpClient:
 
 def check_peer(sock: socket.socket, host: str, allowed: Collection[str] = ()) -> None:
     if not may_connect(host, str(sock.getpeername()[0]), allowed):
-        raise ClosedAddress("its name leads to a closed address")
+        raise ClosedAddress("its name resolves to a closed address")
 
 
 class _TimedResponse(http.client.HTTPResponse):
@@ -70,7 +70,7 @@ class _TimedResponse(http.client.HTTPResponse):
 
 
 class _TimedReader(io.RawIOBase):
-    """Waits for each piece only as long as the whole answer may still take."""
+    """Limits the wait for each piece to the rest of the whole answer's time."""
 
     def __init__(
         self, sock: socket.socket, raw: io.RawIOBase, left_s: Callable[[], float]
@@ -90,7 +90,7 @@ class _TimedReader(io.RawIOBase):
 
 
 def _left_s(ends: float) -> float:
-    """Raises TimeoutError when nothing is left."""
+    """Raises TimeoutError if no time is left."""
     left_s = ends - time.monotonic()
     if left_s <= 0.0:
         raise TimeoutError("timed out")
@@ -112,6 +112,6 @@ def _target(url: str) -> str:
 
 
 def _merged(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Keeps the last header of each name; case does not matter."""
+    """Keeps the last header of each name, ignoring case."""
     ours = {"user-agent": USER_AGENT, "connection": "close"}
     return ours | {name.lower(): value for name, value in headers.items()}

@@ -1,5 +1,5 @@
-"""Signs people in at a model vendor by OAuth's device flow, in OpenAI's own form as well.
-Errors repeat no text of a server, which may hold a token.
+"""Signs people in at a model vendor by OAuth's device flow, or by OpenAI's own form of it.
+Errors omit a server's text, which may contain a token.
 """
 
 import http.client
@@ -25,10 +25,10 @@ from harness.providers.oauth import (
 
 MAX_BYTES: Final = 1024 * 1024
 TIMEOUT_S: Final = 15.0
-CODE_LIFE_S: Final = 900.0  # of a user code whose server does not say
+CODE_LIFE_S: Final = 900.0  # default, if the server gives no lifetime
 DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 TOO_MANY: Final = 429
-NOT_YET: Final = (403, 404)  # OpenAI's pending
+NOT_YET: Final = (403, 404)  # OpenAI's statuses while the person has not consented
 REFUSALS: Final = (400, 401, 403, 404, 422)
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
@@ -40,7 +40,7 @@ _USER_CODE: Final = re.compile(r"[\x21-\x7e]{1,64}")
 @dataclass(frozen=True, slots=True)
 class _Reply:
     status: int
-    body: Mapping[str, object]  # its JSON object; empty for anything else
+    body: Mapping[str, object]  # its JSON object; empty for another body
     host: str
 
     @property
@@ -49,8 +49,8 @@ class _Reply:
 
     @property
     def error(self) -> str:
-        told = self.body.get("error")
-        word = told.get("code") if isinstance(told, dict) else told
+        error = self.body.get("error")
+        word = error.get("code") if isinstance(error, dict) else error
         return word if isinstance(word, str) and _WORD.fullmatch(word) else ""
 
     def text(self, *names: str) -> str:
@@ -58,7 +58,7 @@ class _Reply:
         return next((value for value in found if isinstance(value, str)), "")
 
     def seconds(self, name: str) -> float | None:
-        """Also of a number that comes as text."""
+        """Reads a number, or a text that contains a number."""
         value = self.body.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             return None
@@ -70,7 +70,7 @@ class _Reply:
 
 
 class HttpOAuthServer:
-    """Implements ports.OAuthServer. allowed: as `api_base_rules.check_api_base` reads it."""
+    """Implements ports.OAuthServer. allowed: entries of `router.allow_addresses`."""
 
     def __init__(self, clock: Clock, allowed: Collection[str] = ()) -> None:
         self._clock = clock
@@ -81,8 +81,8 @@ class HttpOAuthServer:
             reply = self._post(place, place.device_url, _JSON, {"client_id": place.client_id})
             secret = reply.text("device_auth_id")
         else:
-            asked = {"client_id": place.client_id, "scope": place.scope}
-            reply = self._post(place, place.device_url, _FORM, asked)
+            fields = {"client_id": place.client_id, "scope": place.scope}
+            reply = self._post(place, place.device_url, _FORM, fields)
             secret = reply.text("device_code")
         user_code = reply.text("user_code", "usercode")
         url = reply.text("verification_uri", "verification_url") or place.verification_url
@@ -102,17 +102,17 @@ class HttpOAuthServer:
         try:
             if place.flow is OAuthFlow.OPENAI:
                 return self._poll_openai(place, code)
-            asked = {
+            fields = {
                 "client_id": place.client_id,
                 "device_code": code.secret,
                 "grant_type": DEVICE_GRANT,
             }
-            reply = self._post(place, place.token_url, _FORM, asked)
+            reply = self._post(place, place.token_url, _FORM, fields)
         except SignInUnreachable:
             return PollAnswer.UNREACHABLE
         if reply.status == TOO_MANY:
             return PollAnswer.SLOW_DOWN
-        # GitHub's errors have status 200.
+        # GitHub sends errors with status 200.
         if reply.error in set(PollAnswer) - {PollAnswer.UNREACHABLE}:
             return PollAnswer(reply.error)
         if reply.ok or reply.error:
@@ -120,8 +120,8 @@ class HttpOAuthServer:
         return PollAnswer.UNREACHABLE
 
     def _poll_openai(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:
-        asked = {"device_auth_id": code.secret, "user_code": code.user_code}
-        reply = self._post(place, place.poll_url, _JSON, asked)
+        fields = {"device_auth_id": code.secret, "user_code": code.user_code}
+        reply = self._post(place, place.poll_url, _JSON, fields)
         if reply.error in (PollAnswer.DENIED, PollAnswer.EXPIRED, PollAnswer.SLOW_DOWN):
             return PollAnswer(reply.error)
         if reply.status in NOT_YET:
@@ -131,22 +131,22 @@ class HttpOAuthServer:
         granted = reply.text("authorization_code")
         if not (reply.ok and granted):
             raise _failed(reply)
-        asked = {
+        fields = {
             "client_id": place.client_id,
             "grant_type": "authorization_code",
             "code": granted,
             "code_verifier": reply.text("code_verifier"),
             "redirect_uri": place.redirect_uri,
         }
-        return _tokens(self._post(place, place.token_url, _FORM, asked))
+        return _tokens(self._post(place, place.token_url, _FORM, fields))
 
     def refresh(self, place: OAuthEndpoints, refresh_token: str) -> OAuthTokens:
-        asked = {
+        fields = {
             "client_id": place.client_id,
             "grant_type": "refresh_token",
             "refresh_token": refresh_token,
         }
-        return _tokens(self._post(place, place.token_url, _FORM, asked))
+        return _tokens(self._post(place, place.token_url, _FORM, fields))
 
     def exchange(self, place: OAuthEndpoints, account_token: str) -> OAuthTokens:
         reply = self._send(
@@ -175,7 +175,7 @@ class HttpOAuthServer:
                 return _Reply(answer.status, _object(answer.read(MAX_BYTES)), host)
         except (OSError, http.client.HTTPException, ValueError) as failed:
             raise SignInUnreachable(
-                f"{host} does not answer ({type(failed).__name__}): see whether this machine "
+                f"{host} does not answer ({type(failed).__name__}): check whether this machine "
                 "reaches it"
             ) from None
 
@@ -203,8 +203,8 @@ def _tokens(reply: _Reply) -> OAuthTokens:
 
 
 def _failed(reply: _Reply) -> SignInRefused | SignInUnreachable:
-    said = reply.error or f"status {reply.status}"
-    told_no = reply.status in REFUSALS or (reply.ok and reply.error)
-    if told_no and reply.error not in _PASSING:
-        return SignInRefused(f"{reply.host} refuses: {said}")
-    return SignInUnreachable(f"{reply.host} does not answer as it should: {said}")
+    cause = reply.error or f"status {reply.status}"
+    refuses = reply.status in REFUSALS or (reply.ok and reply.error)
+    if refuses and reply.error not in _PASSING:
+        return SignInRefused(f"{reply.host} refuses: {cause}")
+    return SignInUnreachable(f"{reply.host} sent no valid answer: {cause}")

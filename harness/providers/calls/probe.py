@@ -1,4 +1,4 @@
-"""Checks a provider by its list of models and a streamed question. Pure."""
+"""Checks a provider by its list of models and a streamed request. Pure."""
 
 import json
 from collections.abc import Collection, Iterator
@@ -16,11 +16,11 @@ from harness.providers.target import Provider, Target
 
 PROBE_QUESTION: Final = "Reply with the one word: ready"
 KEY_REFUSED_STATUSES: Final = (401, 403)
-# Signed requests and tokens are refused at minutes; people want to know before that.
-# They give a few at a time else.
+# Without these queries, the providers list only a few models a page.
 _WHOLE_LIST: Final = {"anthropic": "?limit=1000", "gemini": "?pageSize=1000"}
+# Providers refuse signed requests and tokens at minutes of skew; we warn earlier.
 MAX_SKEW_S: Final = 30.0
-MAX_REPLY_BYTES: Final = 4 * 1024 * 1024  # of an answer that does not stream; the rest is cut
+MAX_REPLY_BYTES: Final = 4 * 1024 * 1024  # of a plain answer; the rest is cut
 _MESSAGES_TOKENS: Final = 64
 _RETIRED: Final = (
     "is it retired, or misspelt? `swapgate proposal create` moves a route to another"
@@ -35,7 +35,7 @@ class ProbeStatus(StrEnum):
 
 
 class ProbeSubject(StrEnum):
-    """Names what a probe looks at, in the order in which one needs the other."""
+    """The subjects of a probe, in the order in which they depend on one another."""
 
     KEY = "key"
     REACHABLE = "reachable"
@@ -49,16 +49,16 @@ class ProbeFinding:
     subject: ProbeSubject
     status: ProbeStatus
     found: str
-    next_step: str = ""  # empty where there is nothing to do
+    next_step: str = ""  # empty without a step
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeReply:
-    status: int | None  # None when nothing did
-    seconds: float  # until the head
+    status: int | None  # None without an answer
+    seconds: float  # until the head of the answer
     content: bytes = b""
-    error: str = ""  # why, in words without a secret
-    first_s: float | None = None  # of a stream, until its first content
+    error: str = ""  # for people, without secrets
+    first_s: float | None = None  # until a stream's first content
     skew_s: float | None = None  # the provider's clock minus ours, None without a date
 
 
@@ -66,7 +66,7 @@ class ProbeReply:
 class ProviderCheck:
     provider: str
     kind: str
-    target: str | None  # whose model was asked, None where none is known
+    target: str | None  # the target that was called; None without one
     ok: bool
     findings: tuple[ProbeFinding, ...]
     at: datetime  # when it ended
@@ -112,7 +112,7 @@ def probe_findings(
     chat: ProbeReply | None,
     used: Collection[str] = (),
 ) -> Iterator[ProbeFinding]:
-    """Yields a probe's findings. used: the models that routes ask."""
+    """Yields a probe's findings. used: the models that routes use."""
     yield _reachable(provider, models)
     if models.status is None:
         return
@@ -120,9 +120,9 @@ def probe_findings(
     if target is not None:
         yield _model(target, models, chat)
         listed = parse_model_list(models.content)
-        others = sorted({*used} - listed - {target.model})
-        if listed and others:
-            found = f"it does not list {', '.join(others)}, which routes use"
+        unlisted = sorted({*used} - listed - {target.model})
+        if listed and unlisted:
+            found = f"it does not list {', '.join(unlisted)}, which routes use"
             yield ProbeFinding(ProbeSubject.MODEL, ProbeStatus.WARN, found, _RETIRED)
     yield _first_token(target, chat)
     yield _clock(models, chat)
@@ -139,7 +139,7 @@ def missing_key_finding(provider: Provider) -> ProbeFinding:
 
 def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
     if models.status is None:
-        up = "see whether it is up"
+        up = "check whether it runs"
         kind = PROVIDER_KINDS.get(provider.kind)
         if kind is not None and kind.group is ProviderGroup.SIMULATED:
             up = f"`swapgate sim --port {urlsplit(provider.api_base).port}` starts it"
@@ -150,16 +150,17 @@ def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
 
 
 def _key(provider: Provider, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
-    asked = [reply.status for reply in (models, chat) if reply is not None]
-    if refused := [status for status in asked if status in KEY_REFUSED_STATUSES]:
+    statuses = [reply.status for reply in (models, chat) if reply is not None]
+    if refused := [status for status in statuses if status in KEY_REFUSED_STATUSES]:
         signs_in = provider.kind in OAUTH_ENDPOINTS
-        then = "signs in anew" if signs_in else "with a key that is in force"
+        then = "signs in again" if signs_in else "with a valid key"
         step = f"`{key_command(provider.name, provider.kind)}` {then}"
         found = f"{refused[0]}: it refuses our key"
         return ProbeFinding(ProbeSubject.KEY, ProbeStatus.FAIL, found, step)
-    if any(status is not None and 200 <= status < 300 for status in asked):
+    if any(status is not None and 200 <= status < 300 for status in statuses):
         return ProbeFinding(ProbeSubject.KEY, ProbeStatus.OK, "accepted")
-    return ProbeFinding(ProbeSubject.KEY, ProbeStatus.UNKNOWN, f"not told by status {asked[0]}")
+    found = f"status {statuses[0]} does not show it"
+    return ProbeFinding(ProbeSubject.KEY, ProbeStatus.UNKNOWN, found)
 
 
 def _model(target: Target, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
@@ -180,11 +181,11 @@ def _model(target: Target, models: ProbeReply, chat: ProbeReply | None) -> Probe
 def _first_token(target: Target | None, chat: ProbeReply | None) -> ProbeFinding:
     ask = ProbeSubject.FIRST_TOKEN
     if target is None:
-        step = "`swapgate model add PROVIDER/MODEL` gives it a target to be asked"
+        step = "`swapgate model add PROVIDER/MODEL` adds a target"
         return ProbeFinding(ask, ProbeStatus.UNKNOWN, "it has no target", step)
     if chat is None:
-        found = "its protocol is spoken by the router alone"
-        return ProbeFinding(ask, ProbeStatus.UNKNOWN, found, "ask the route")
+        found = "only the router speaks its protocol"
+        return ProbeFinding(ask, ProbeStatus.UNKNOWN, found, "send a request to its route")
     if chat.first_s is not None:
         found = f"after {format_milliseconds(chat.first_s * 1000)}"
         return ProbeFinding(ask, ProbeStatus.OK, found)
@@ -197,17 +198,17 @@ def _first_token(target: Target | None, chat: ProbeReply | None) -> ProbeFinding
 def _step(status: int | None) -> str:
     match status:
         case 429:
-            return "its limit or quota is used up: wait, or raise it with the provider"
+            return "its limit or quota is used up: wait, or ask the provider for more"
         case 402:
             return "top up the account with the provider"
         case None:
-            return "it did not answer in time: see the provider's status page"
+            return "it did not answer in time: check the provider's status page"
         case _ if status >= 500:
-            return "the provider fails: see its status page"
+            return "the provider fails: check its status page"
         case _:
             return (
-                "fix the target's parameters or the provider's `extra_body`; a model that "
-                "makes embeddings alone is declared `chat: false`"
+                "fix the target's parameters or the provider's `extra_body`; declare "
+                "`chat: false` for a model that only makes embeddings"
             )
 
 

@@ -1,5 +1,5 @@
-"""Asks a provider one small question over HTTP, bounded in time and size; keys are taken out of
-errors. For provider checks.
+"""Sends a provider one small request over HTTP for a check, bounded in time and size. Errors
+contain no keys.
 """
 
 import http.client
@@ -27,7 +27,7 @@ ProbeRequest = tuple[str, str]  # provider's name, path
 
 
 class HttpProviderProbe:
-    """Probes providers over HTTP. allowed: as `api_base_rules.check_api_base` reads it."""
+    """Probes providers over HTTP. allowed: entries of `router.allow_addresses`."""
 
     def __init__(self, clock: Clock, allowed: Collection[str] = ()) -> None:
         self._clock = clock
@@ -44,7 +44,7 @@ class HttpProviderProbe:
         *,
         whole: bool = False,
     ) -> ProbeReply:
-        """Sends one question. whole: also a stream is read to its end, for its content."""
+        """Sends one request. whole: also reads a stream to its end, for its content."""
         try:
             check_api_base(provider.api_base, self._allowed)
             check_request_headers(provider, key)
@@ -68,8 +68,8 @@ class HttpProviderProbe:
                 return reply(error=why, first_s=first_s)
         except (OSError, http.client.HTTPException, ValueError) as failed:
             seconds = time.perf_counter() - started
-            said = f"{provider.api_base} does not answer: {_reason(failed, hidden)}"
-            return ProbeReply(None, seconds, error=said)
+            text = f"{provider.api_base} does not answer: {_reason(failed, hidden)}"
+            return ProbeReply(None, seconds, error=text)
 
 
 def _headers(provider: Provider, key: str) -> dict[str, str]:
@@ -90,7 +90,7 @@ def _first(answer: http.client.HTTPResponse, started: float) -> tuple[float | No
     try:
         for _ in range(MAX_LINES):
             line = answer.readline(MAX_REPLY_BYTES)
-            # The stream's end is the end of its last event, too.
+            # The end of the stream also ends its last event.
             if any(map(is_content_event, events.read(line) if line else events.rest())):
                 return time.perf_counter() - started, ""
             if not line:
@@ -104,7 +104,7 @@ def _first(answer: http.client.HTTPResponse, started: float) -> tuple[float | No
 
 
 def _skew_s(date: str | None, sent: datetime, came: datetime) -> float | None:
-    """Against the middle of the time that it took; a date has whole seconds."""
+    """Compares the date, in whole seconds, with the middle of the request's time."""
     try:
         theirs = parsedate_to_datetime(date or "").astimezone(UTC)
     except (ValueError, OverflowError):
@@ -120,17 +120,17 @@ def _message(answer: http.client.HTTPResponse, hidden: Sequence[str]) -> str:
 
 
 def error_message(body: bytes, hidden: Sequence[str]) -> str:
-    """A refusal in words. Secrets are hidden before it is cut: half a key is one, too."""
-    said = hide_secrets(body, hidden).decode("utf-8", "replace")
+    """Extracts a refusal's message. Hides secrets before it cuts, so that no part remains."""
+    text = hide_secrets(body, hidden).decode("utf-8", "replace")
     try:
-        return str(json.loads(said)["error"]["message"])[:MAX_TEXT]
+        return str(json.loads(text)["error"]["message"])[:MAX_TEXT]
     except (ValueError, LookupError, TypeError):
-        return " ".join(said.split())[:MAX_TEXT] or "no text"
+        return " ".join(text.split())[:MAX_TEXT] or "no text"
 
 
 def _reason(failed: Exception, hidden: Sequence[str]) -> str:
-    """Some errors quote what could not be sent, or the odd line that came."""
+    """Describes an error without secrets: some errors quote the request or the answer."""
     inner = failed if isinstance(failed, OSError) else getattr(failed, "reason", failed)
-    said = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
-    clean = hide_secrets(said.encode("utf-8", "surrogatepass"), hidden)
+    text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
+    clean = hide_secrets(text.encode("utf-8", "surrogatepass"), hidden)
     return clean.decode("utf-8", "replace")[:MAX_TEXT]

@@ -1,4 +1,4 @@
-"""Compares what a model did in a short tool loop with what is declared of it (B7). Pure."""
+"""Compares a model's calls in a short tool loop with its declared capabilities (B7). Pure."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ TOOL_SCHEMAS: Final[Mapping[str, Mapping[str, object]]] = {
     STOCK_TOOL: _schema(item=_ITEM),
     PRICE_TOOL: _schema(item=_ITEM, currency=_CURRENCY),
 }
-# Numbers that no model would say by itself.
+# Numbers that a model cannot guess.
 TOOL_ANSWERS: Final[Mapping[str, int]] = {STOCK_TOOL: 4817, PRICE_TOOL: 2963}
 _IN_NUMBER: Final = re.compile(r"(?<=\d)[ ,.'’\u00a0\u202f](?=\d{3})")
 
@@ -42,23 +42,23 @@ _IN_NUMBER: Final = re.compile(r"(?<=\d)[ ,.'’\u00a0\u202f](?=\d{3})")
 class ToolOutcome(StrEnum):
     WORKS = "works"
     ONE_AT_A_TIME = "one at a time"
-    OTHERS = "calls others"  # it calls tools, though none of those that it was offered
+    OTHERS = "calls others"  # it calls tools that it was not offered
     DOES_NOT = "does not"
-    NO_ANSWER = "no answer"  # or one that the router cannot read
+    NO_ANSWER = "no answer"  # or an answer that the router cannot parse
     NOT_SEEN = "not seen"
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeToolCall:
     name: str
-    arguments: str  # as the model wrote them
+    arguments: str  # the model's text
 
 
 @dataclass(frozen=True, slots=True)
 class ToolLoopTrace:
     turns: Sequence[Sequence[ProbeToolCall]] = ()  # the calls of each of the model's answers
-    text: str = ""  # of its last one
-    error: str = ""  # why it ended early, in words without a secret; empty when it did not
+    text: str = ""  # text of its last answer
+    error: str = ""  # why it ended early, without secrets; empty if it did not
 
     @property
     def calls(self) -> list[ProbeToolCall]:
@@ -67,8 +67,8 @@ class ToolLoopTrace:
 
 @dataclass(frozen=True, slots=True)
 class ToolProbeResult:
-    whole: ToolLoopTrace  # whole, streamed: the same loop
-    # One answer, with `price_of` as the tool choice. None for what was not tried.
+    whole: ToolLoopTrace  # the same loop as `streamed`, without streams
+    # One answer with `price_of` as the tool choice. forced, streamed: None if not tried.
     forced: ToolLoopTrace | None = None
     streamed: ToolLoopTrace | None = None
 
@@ -77,9 +77,9 @@ class ToolProbeResult:
 class ToolFinding:
     subject: str
     outcome: ToolOutcome
-    failed: bool  # the target is declared to do it, and does not
+    failed: bool  # the target is declared to have the capability, and lacks it
     found: str
-    next_step: str = ""  # empty for none
+    next_step: str = ""  # empty without a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class _Declared:
     def describe(self, capability: str) -> str:
         if self.target.model in self.provider.models:
             return f"declared {capability}" if self.has(capability) else f"no {capability}"
-        return f"taken to have {capability}, as nothing is said of it"
+        return f"assumed to have {capability}, which is not declared"
 
     def setting(self, capability: str, *, to: bool) -> str:
         place = f"providers.{self.provider.name}.models.{self.target.model}.{capability}"
@@ -114,11 +114,11 @@ def tool_findings(
 
 
 _Judged = tuple[ToolOutcome, str]
-_UNHEARD: Final = "fix what the error names; `swapgate doctor` looks at key, address and model"
-_RESULTS: Final = "see whether its chat template keeps tool results, or propose another model"
-_FORCED: Final = "leave tool_choice out where this target may answer, or propose another"
+_UNHEARD: Final = "fix the cause of the error; `swapgate doctor` checks key, address and model"
+_RESULTS: Final = "check whether its chat template keeps tool results, or propose another model"
+_FORCED: Final = "do not send tool_choice to this target's routes, or propose another model"
 _STRICT: Final = "check arguments in the tools, or propose a model that keeps to schemas"
-_STREAMED: Final = "ask without streams where there are tools, or propose another model"
+_STREAMED: Final = "send requests with tools without `stream`, or propose another model"
 
 
 def _judged(
@@ -128,30 +128,27 @@ def _judged(
     has, works = declared.has(capability), outcome is ToolOutcome.WORKS
     next_step, failed = "", False
     if outcome is ToolOutcome.NOT_SEEN or (works and has):
-        said = found
+        text = found
     elif works:
-        said = f"{found}; {declared.describe(capability)} is declared"
+        text = f"{found}; {declared.describe(capability)} is declared"
         next_step = declared.setting(capability, to=True)
     elif not has:
-        said = f"as declared: {found}"
+        text = f"as declared: {found}"
     else:
-        said, failed = f"{declared.describe(capability)}; {found}", True
+        text, failed = f"{declared.describe(capability)}; {found}", True
         next_step = step or declared.setting(capability, to=False)
-    return ToolFinding(subject, outcome, failed, said, next_step)
+    return ToolFinding(subject, outcome, failed, text, next_step)
 
 
 def _calls(loop: ToolLoopTrace) -> _Judged:
     if not loop.calls:
-        why = loop.error or "it answers in words, where a tool call is required"
+        why = loop.error or "it answers with text, but a tool call is required"
         return ToolOutcome.DOES_NOT, why
     for call in loop.calls:
         if call.name not in TOOL_SCHEMAS:
-            return (
-                ToolOutcome.OTHERS,
-                f"it asks for a tool that there is not: {call.name[:40]!r}",
-            )
+            return ToolOutcome.OTHERS, f"it calls an unknown tool: {call.name[:40]!r}"
         if read_object(call.arguments or "{}") is None:
-            return ToolOutcome.DOES_NOT, f"its arguments of {call.name} are no JSON object"
+            return ToolOutcome.DOES_NOT, f"its arguments of {call.name} are not a JSON object"
     return (
         ToolOutcome.WORKS,
         f"{_count(len(loop.calls), 'call')} in {_count(_asking(loop), 'turn')}",
@@ -164,7 +161,7 @@ def _parallel(declared: _Declared, loop: ToolLoopTrace) -> ToolFinding:
     elif (most := max(len(turn) for turn in loop.turns)) > 1:
         judged = ToolOutcome.WORKS, f"{most} calls in one turn"
     else:
-        judged = ToolOutcome.ONE_AT_A_TIME, "answers one at a time"
+        judged = ToolOutcome.ONE_AT_A_TIME, "one call at a time"
     return _judged(declared, "parallel calls", "parallel_tools", judged)
 
 
@@ -174,15 +171,15 @@ def _results(loop: ToolLoopTrace) -> _Judged:
     called = {call.name for call in loop.calls}
     if called.isdisjoint(TOOL_SCHEMAS):
         return ToolOutcome.NOT_SEEN, "it called none of the tools"
-    said = _IN_NUMBER.sub("", loop.text)
-    lost = sorted(name for name, number in TOOL_ANSWERS.items() if str(number) not in said)
+    text = _IN_NUMBER.sub("", loop.text)
+    lost = sorted(name for name, number in TOOL_ANSWERS.items() if str(number) not in text)
     if not loop.text.strip():
-        return ToolOutcome.DOES_NOT, "it says nothing after the tools' results"
-    if unasked := [name for name in lost if name not in called]:
-        return ToolOutcome.DOES_NOT, f"it answers without asking {', '.join(unasked)}"
+        return ToolOutcome.DOES_NOT, "its answer after the tools' results is empty"
+    if uncalled := [name for name in lost if name not in called]:
+        return ToolOutcome.DOES_NOT, f"it answers without calling {', '.join(uncalled)}"
     if lost:
-        return ToolOutcome.DOES_NOT, f"its answer leaves out what {', '.join(lost)} said"
-    return ToolOutcome.WORKS, "its answer has what both tools said"
+        return ToolOutcome.DOES_NOT, f"its answer omits the result of {', '.join(lost)}"
+    return ToolOutcome.WORKS, "its answer has the results of both tools"
 
 
 def _forced(loop: ToolLoopTrace | None) -> _Judged:
@@ -192,11 +189,11 @@ def _forced(loop: ToolLoopTrace | None) -> _Judged:
         return ToolOutcome.DOES_NOT, loop.error
     called = {call.name for call in loop.calls}
     if called == {PRICE_TOOL}:
-        return ToolOutcome.WORKS, f"it calls {PRICE_TOOL}, as it must"
+        return ToolOutcome.WORKS, f"it calls {PRICE_TOOL}, as required"
     instead = "another tool" if called else "no tool"
-    others = called and called.isdisjoint(TOOL_SCHEMAS)
-    outcome = ToolOutcome.OTHERS if others else ToolOutcome.DOES_NOT
-    return outcome, f"it calls {instead} where {PRICE_TOOL} is forced"
+    unknown = called and called.isdisjoint(TOOL_SCHEMAS)
+    outcome = ToolOutcome.OTHERS if unknown else ToolOutcome.DOES_NOT
+    return outcome, f"it calls {instead}, although {PRICE_TOOL} is forced"
 
 
 def _strict(result: ToolProbeResult) -> _Judged:
@@ -224,7 +221,7 @@ def _streamed(result: ToolProbeResult) -> _Judged:
     outcome, found = _calls(loop)
     if outcome is not ToolOutcome.WORKS:
         return outcome, f"in a stream {found}"
-    return outcome, f"the pieces of {_count(len(loop.calls), 'call')} come to JSON"
+    return outcome, f"the pieces of {_count(len(loop.calls), 'call')} form JSON"
 
 
 def _asking(loop: ToolLoopTrace) -> int:

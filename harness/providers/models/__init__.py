@@ -1,1 +1,0 @@
-"""Models: names, catalogue, prices, discovery."""

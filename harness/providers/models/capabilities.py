@@ -1,4 +1,4 @@
-"""Compares what a request needs with what a target can do. Pure."""
+"""Compares a request's needs with a target's capabilities. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ class Endpoint(StrEnum):
     MESSAGES = "messages"
 
 
-# Of Responses and Messages: the provider's own endpoint is asked.
+# For Responses and Messages: the router calls the provider's own endpoint.
 NATIVE: Final = "native"
 
 
@@ -22,13 +22,13 @@ class Needs:
     endpoint: Endpoint = Endpoint.CHAT
     stream: bool = False
     tools: bool = False
-    parallel_tools: bool = False  # the client asked for parallel calls in so many words
+    parallel_tools: bool = False  # the client explicitly requests parallel calls
     json_schema: bool = False
     vision: bool = False
-    # A low estimate, lest a target is left out that could have answered.
+    # A low estimate, so that it excludes no target that could answer.
     approx_input_tokens: int = 0
-    max_output_tokens: int = 0  # what the client allows, 0 when it does not say
-    # A field or tool that no translation can say, in words; empty for none.
+    max_output_tokens: int = 0  # the client's limit; 0 without one
+    # A field or tool that the router cannot translate, for people; empty without one.
     native: str = ""
 
     @property
@@ -38,30 +38,30 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a target can do. The default claims everything: the unknown is not left out."""
+    """A target's capabilities. The default is all of them, so that unknown models are used."""
 
     chat: bool = True  # speaks Chat Completions
     stream: bool = True  # can stream its answer
     tools: bool = True  # can call tools
     parallel_tools: bool = True  # can call several tools in one answer
-    json_schema: bool = True  # can be held to a JSON schema
+    json_schema: bool = True  # can follow a JSON schema
     vision: bool = True  # reads pictures
     embeddings: bool = True  # makes embeddings
-    # Answers Responses: as its kind does; false: by translation; native: at its own endpoint.
+    # Answers Responses. true: like its kind; false: by translation; native: at its endpoint.
     responses: bool | Literal["native"] = True
-    messages: bool | Literal["native"] = True  # answers Anthropic's Messages, likewise
-    # Tokens of input and output together, None when unknown.
+    messages: bool | Literal["native"] = True  # answers Anthropic's Messages, as above
+    # Tokens of input and output together; null: unknown.
     context_window: int | None = None
-    # A hint, as all up to `top_k`: an answer can do without it.
+    # takes a seed (an optional hint, like all down to `top_k`)
     seed: bool = True
     logprobs: bool = True  # gives log probabilities
-    reasoning: bool = True  # takes how hard to think
-    caching: bool = True  # takes marks for its cache
+    reasoning: bool = True  # takes a reasoning effort
+    caching: bool = True  # takes cache marks
     service_tier: bool = True  # takes a service tier
     top_k: bool = True  # takes top_k
-    # This model's own, None for the router's.
+    # for a stream's first output; null: the router's setting
     first_token_timeout_s: float | None = None
-    first_byte_timeout_s: float | None = None  # as above, of a plain answer
+    first_byte_timeout_s: float | None = None  # for a plain answer's first byte, as above
 
     def larger_than(self, other: "Capabilities") -> bool:
         if self.context_window is None or other.context_window is None:
@@ -106,7 +106,7 @@ def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
 
 
 def must_serialize_tools(needs: Needs, plan: tuple[Capabilities, ...]) -> bool:
-    """Whether a target has no parallel calls, and the client asked for none (B7)."""
+    """Whether a target of the plan lacks parallel calls, and the request has tools (B7)."""
     return needs.tools and not all(capabilities.parallel_tools for capabilities in plan)
 
 
@@ -119,7 +119,7 @@ class OptionalFeature(StrEnum):
     TOP_K = "top_k"
 
 
-# OpenAI's chat has no place for them; that of some kinds has one (`cache_marks`).
+# OpenAI's chat lacks these features; chats of some kinds have them (`cache_marks`).
 LOST_IN_TRANSLATION: Final[Mapping[Endpoint, frozenset[OptionalFeature]]] = {
     Endpoint.MESSAGES: frozenset({OptionalFeature.CACHING})
 }
@@ -133,7 +133,7 @@ def dropped_features(
     translated: bool,
     cache_marks: bool = False,
 ) -> frozenset[OptionalFeature]:
-    """Names the hints that a target does not get. by_kind: what none of its kind takes."""
+    """Returns the hints that a target does not get. by_kind: hints that its kind lacks."""
     lost = LOST_IN_TRANSLATION.get(endpoint, frozenset()) if translated else frozenset()
     if cache_marks:
         lost -= {OptionalFeature.CACHING}

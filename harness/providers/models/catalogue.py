@@ -1,4 +1,4 @@
-"""What is known of models before they are called. An unknown price is None, never 0. Pure."""
+"""The catalogue: facts about models before they are called. Unknown prices are None. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -20,19 +20,19 @@ ABILITIES: Final = tuple(
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
     kind: str
-    model: str  # the name that the provider takes
+    model: str  # its name at the provider
     price: Price | None = None
     context_window: int | None = None  # tokens
-    has: frozenset[str] = frozenset()  # has, lacks: of ABILITIES; the others are unknown
+    has: frozenset[str] = frozenset()  # has, lacks: ABILITIES; the rest are unknown
     lacks: frozenset[str] = frozenset()
-    # The first day on which it may be gone, None while none is announced.
+    # The first day on which it may be gone; None if no end is announced.
     end_date: date | None = None
-    own_family: str = ""  # where it is another than the name says
-    price_source: str = ""  # where the price is said, empty for the catalogue's own source
+    own_family: str = ""  # set if its name does not show its family
+    price_source: str = ""  # source of the price; empty for the catalogue's source
 
     @property
     def family(self) -> str:
-        """Models of one family are versions of one another."""
+        """The family's name; models of one family are versions of one another."""
         return self.own_family or parse_model_name(self.model).family
 
     @property
@@ -78,8 +78,8 @@ class CatalogueChange:
 @dataclass(frozen=True)
 class Catalogue:
     entries: Mapping[tuple[str, str], CatalogueEntry] = field(default_factory=dict)
-    source: str = ""  # what its entries were read from, such as `litellm 1.106.2`
-    as_of: date | None = None  # since when that is on this machine
+    source: str = ""  # source of its entries, such as `litellm 1.106.2`
+    as_of: date | None = None  # since when this machine has that source
 
     def __iter__(self) -> Iterator[CatalogueEntry]:
         return iter(self.entries.values())
@@ -94,25 +94,27 @@ class Catalogue:
 def build_catalogue(
     entries: Iterable[CatalogueEntry], source: str = "", as_of: date | None = None
 ) -> Catalogue:
-    """Builds a catalogue; of two entries for one model the later one counts."""
+    """Builds a catalogue. The later of two entries for a model counts."""
     by_model = {(entry.kind, entry.model): entry for entry in entries}
     return Catalogue(by_model, source, as_of)
 
 
 @dataclass(frozen=True, slots=True)
 class PriceOrigin:
-    source: str  # empty for a price that the provider itself was given
-    as_of: date | None  # since when that source is on this machine, None where nobody knows
-    current: Price | None = None  # what the catalogue says now, where that is another price
+    source: str  # empty if the price was set at the provider
+    as_of: date | None  # since when this machine has that source; None if unknown
+    current: Price | None = None  # the catalogue's present price, if it differs
 
 
 def find_price_origin(
     price: Price, entry: CatalogueEntry | None, known: Catalogue
 ) -> PriceOrigin:
-    """A price that differs from the catalogue's is the configuration's or an older one's."""
-    said = entry.price if entry is not None else None
-    if entry is None or said != price:
-        return PriceOrigin("", None, said)
+    """Finds a price's origin. A price that differs from the catalogue's comes from the
+    configuration or an older catalogue.
+    """
+    listed = entry.price if entry is not None else None
+    if entry is None or listed != price:
+        return PriceOrigin("", None, listed)
     if entry.price_source:
         return PriceOrigin(entry.price_source, None)
     return PriceOrigin(known.source, known.as_of)
@@ -156,7 +158,7 @@ class Ability(StrEnum):
 def model_abilities(
     kind: ProviderKind, own: Capabilities, entry: CatalogueEntry | None, price: Price | None
 ) -> Mapping[str, Ability]:
-    """Returns a model's abilities by column. The weakest word counts."""
+    """Returns a model's abilities by column. One source that denies an ability suffices."""
     return {column: _ability(column, kind, own, entry, price) for column in COLUMNS}
 
 
@@ -171,7 +173,7 @@ def _ability(
     endpoint = _ENDPOINTS.get(name)
     lacking = (
         endpoint is not None and endpoint not in kind.serves,
-        # Of the registry only a no: the default claims everything, and so says nothing.
+        # In the registry, only False counts, because True is the default.
         not getattr(own, ability),
         ability in kind.lacks,
         entry is not None and ability in entry.lacks,
@@ -180,7 +182,7 @@ def _ability(
         return Ability.NO
     priced = price is not None and price.cached_input_usd_per_mtok is not None
     has = entry is not None and ability in entry.has
-    # Who has a price for what is read from a cache has a cache.
+    # A price for cached input shows that the model has a cache.
     return Ability.YES if has or (name == "caching" and priced) else Ability.UNKNOWN
 
 
@@ -192,7 +194,7 @@ def kind_limitations(kind: ProviderKind) -> tuple[str, ...]:
         names = ", ".join(sorted(kind.adapted))
         found.append(f"answered by translation: {names}")
     if not kind.name.startswith(("openai", "azure")):
-        found.append("a tokenizer of its own: token counts differ from other vendors'")
+        found.append("its own tokenizer: token counts differ from other vendors'")
     if kind.group is ProviderGroup.OAUTH:
-        found.append("by a person's account: only when it is named")
+        found.append("uses a person's account: only if its name is given")
     return tuple(found)

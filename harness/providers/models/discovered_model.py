@@ -1,4 +1,4 @@
-"""Models as providers list them. A list is a stranger's text: odd names are left out. Pure."""
+"""Models that providers list. Lists are untrusted: unusual names are left out. Pure."""
 
 import json
 import math
@@ -14,11 +14,11 @@ from harness.providers.calls.probe import MAX_REPLY_BYTES
 from harness.providers.target import Price, Provider
 
 MAX_MODELS: Final = 5_000
-GONE_KEPT: Final = timedelta(days=90)  # what a provider lists no more
-# Letters beyond ASCII could look like others: a person reads the name before approving it.
+GONE_KEPT: Final = timedelta(days=90)  # how long models that are no longer listed are kept
+# ASCII only: a person approves a name by sight, and other letters can look alike.
 _NAME: Final = re.compile(r"[\x21-\x7e]{1,200}")
-# What gateways and servers call the size of a context window: OpenRouter and Together, vLLM,
-# Groq, Mistral and LM Studio, Google.
+# Names of the context window's size: OpenRouter and Together, vLLM, Groq, Mistral and LM
+# Studio, Google.
 _WINDOWS: Final = (
     "context_length",
     "max_model_len",
@@ -35,12 +35,12 @@ _MOST_USD_PER_MTOK: Final = 1_000_000.0
 class DiscoveredModel(CamelCase):
     provider: str
     model: str
-    source: str  # the provider's address where it was listed
+    source: str  # the provider's address that listed it
     found_at: datetime
     context_window: int | None = None  # tokens
     price: Price | None = None
-    listed_since: datetime | None = None  # when it was first found; None for `found_at`
-    gone_at: datetime | None = None  # when a later list lacked it; None while it is listed
+    listed_since: datetime | None = None  # when it was first listed; None for `found_at`
+    gone_at: datetime | None = None  # when a list first lacked it; None while it is listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,10 @@ class DiscoveredList(CamelCase):
 def parse_listed_models(
     content: bytes, provider: Provider, found_at: datetime
 ) -> DiscoveredList:
-    """Parses a list of OpenAI, Anthropic, Google or Together. Raises InputError."""
+    """Parses a list in the form of OpenAI, Anthropic, Google or Together. Raises InputError."""
     entries = _entries(content)
     if len(entries) > MAX_MODELS:
-        raise InputError(f"it lists {len(entries)} models, and at most {MAX_MODELS} are kept")
+        raise InputError(f"it lists {len(entries)} models, more than {MAX_MODELS}")
     models: dict[str, DiscoveredModel] = {}
     left_out = 0
     for entry in entries:
@@ -72,7 +72,7 @@ def parse_listed_models(
 def merge_lists(
     known: Sequence[DiscoveredModel], listed: Sequence[DiscoveredModel]
 ) -> Sequence[DiscoveredModel]:
-    """Keeps the date of a model's first list, and a model that is gone for GONE_KEPT."""
+    """Merges lists: keeps each model's first date, and models that are gone for GONE_KEPT."""
     names = {model.model for model in listed}
     sources = {model.source for model in listed}
     now = max((model.found_at for model in listed), default=None)
@@ -95,12 +95,12 @@ def _entries(content: bytes) -> Sequence[object]:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
-        raise InputError("its answer is no JSON") from None
+        raise InputError("its answer is not JSON") from None
     if isinstance(document, Mapping):
         lists = (document.get(field) for field in ("data", "models"))
         document = next((entries for entries in lists if isinstance(entries, list)), None)
     if not isinstance(document, list):
-        raise InputError("its answer is no list of models")
+        raise InputError("its answer is not a list of models")
     return document
 
 
@@ -122,7 +122,7 @@ def _window(entry: Mapping[str, object]) -> int | None:
 
 
 def _price(entry: Mapping[str, object]) -> Price | None:
-    """OpenRouter's, in US dollars per token. A price that varies is a negative one there."""
+    """Parses OpenRouter's prices, in US dollars per token. A negative price varies."""
     pricing = entry.get("pricing")
     if not isinstance(pricing, Mapping):
         return None

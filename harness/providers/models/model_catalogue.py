@@ -1,6 +1,6 @@
-"""Reads the model catalogue from the JSON file in litellm's package; the configuration's
-changes win. litellm itself is not imported: that takes many seconds. A price is that of a
-plain request, not of a long one, a batch or priority service.
+"""Reads the model catalogue from the JSON file in litellm's package, without importing litellm,
+which takes many seconds. The configuration's changes take precedence. A price is for a plain
+request, not for a long request, a batch or priority service.
 """
 
 import json
@@ -25,11 +25,11 @@ from harness.providers.target import Price
 FILE: Final = "model_prices_and_context_window_backup.json"
 SAMPLE: Final = "sample_spec"
 
-# The table's name of a provider → our kind. Families of vertex have names that go on.
+# The table's provider names to our kinds. Vertex's families have further suffixes.
 KINDS: Final[Mapping[str, str]] = {
     name: kind.name for kind in PROVIDER_KINDS.values() for name in kind.catalogue_names
 }
-# By the catalogue's mode of a model: the ability that it has, and the abilities that it lacks.
+# The catalogue's mode to the ability that such a model has, and the abilities that it lacks.
 MODES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     "chat": ("chat", frozenset({"embeddings"})),
     "responses": ("responses", frozenset({"embeddings", "chat"})),
@@ -45,22 +45,22 @@ FLAGS: Final[Mapping[str, str]] = {
     "supports_vision": "vision",
     "supports_native_streaming": "stream",
 }
-# Hints: only a yes counts, for an answer can do without them.
+# Hints, which an answer can do without: only a yes counts.
 SHOWN: Final[Mapping[str, str]] = {
     "supports_prompt_caching": "caching",
     "supports_reasoning": "reasoning",
 }
 _YES: Final = (*FLAGS.items(), *SHOWN.items())
 _NO: Final = tuple(FLAGS.items())
-# In front of a model's name: a part of the world, whose prices are another row's.
+# Providers whose rows may have a region in front of the model: regional prices differ.
 _REGIONS: Final = ("azure", "bedrock")
 
 
 class LitellmTable:
-    """Reads litellm's table of models when it is first asked for, and keeps it. changes: of the
-    user's file; they win.
+    """Reads litellm's table of models at the first call, and keeps it. Without litellm's
+    package, the catalogue has only the entries of the user's file.
 
-    Without litellm's package the catalogue is what the user's file says.
+    changes: the entries of the user's file, which take precedence.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class LitellmTable:
 
 @lru_cache(maxsize=1)
 def _read_table(file: Path, changed_at: float) -> Catalogue:
-    """Reads it once in a process, whose installations may be several. changed_at: of the file,
-    in seconds since 1970.
+    """Reads the file once in a process, which may have several installations.
+    changed_at: seconds since 1970.
     """
     rows = json.loads(file.read_text(encoding="utf-8"))
     since = datetime.fromtimestamp(changed_at, UTC).date()
@@ -114,7 +114,7 @@ def with_changes(known: Catalogue, changes: Iterable[CatalogueChange]) -> Catalo
 
 
 def _entries(rows: Mapping[str, Mapping[str, object]]) -> Iterator[CatalogueEntry]:
-    # A name with its provider in front says more than the same one without: it comes last.
+    # A name with its provider is more specific than one without, so it comes last and counts.
     for key in sorted(rows, key=lambda row: ("/" in row, row)):
         if key != SAMPLE and (entry := _entry(key, rows[key])) is not None:
             yield entry
@@ -146,23 +146,23 @@ def _entry(key: str, row: Mapping[str, object]) -> CatalogueEntry | None:
 
 
 def _price(kind: str, made_for: str, row: Mapping[str, object]) -> Price | None:
-    given, made = _usd(row, "input_cost_per_token"), _usd(row, "output_cost_per_token")
+    sent, output = _usd(row, "input_cost_per_token"), _usd(row, "output_cost_per_token")
     if made_for == "embeddings":
-        made = made or 0.0  # a vector is no output that tokens are counted of
-    if given is None or made is None:
+        output = output or 0.0  # a vector has no output tokens
+    if sent is None or output is None:
         return None
-    # For free is what runs on one's own machine; elsewhere the table writes 0 for unknown.
-    if given == made == 0 and PROVIDER_KINDS[kind].group is not ProviderGroup.LOCAL:
+    # Local models are free. For other models, the table writes 0 for an unknown price.
+    if sent == output == 0 and PROVIDER_KINDS[kind].group is not ProviderGroup.LOCAL:
         return None
     read, written = (
         _usd(row, name)
         for name in ("cache_read_input_token_cost", "cache_creation_input_token_cost")
     )
-    return Price(given, made, read, written)
+    return Price(sent, output, read, written)
 
 
 def _usd(row: Mapping[str, object], name: str) -> float | None:
-    """Per million tokens, without the last digits that the multiplication makes."""
+    """Returns dollars per million tokens, rounded because the product is inexact."""
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         return None

@@ -1,6 +1,4 @@
-"""Model figures are what is known of a model before a session goes on with it: prices, size,
-scores and the newest verdict. Pure.
-"""
+"""A model's figures before a switch to it: prices, size, scores and newest verdict. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +9,11 @@ from harness.providers.target import Price, Provider
 
 @dataclass(frozen=True, slots=True)
 class MeasuredScore:
-    """The newest run of one suite on a model; shares of 1."""
+    """The newest run of one suite on a model. score, low, high: 0 to 1."""
 
     suite: str
     score: float
-    low: float | None = None  # low, high: 95 % interval over items, None below two
+    low: float | None = None  # low, high: 95 % interval over items; None below two items
     high: float | None = None
     items: int = 0
 
@@ -30,11 +28,11 @@ class MeasuredScore:
 @dataclass(frozen=True, slots=True)
 class ModelFigures:
     name: str  # `provider/model`
-    price: Price | None = None  # None when unknown, which is never 0
+    price: Price | None = None  # None if unknown
     context_window: int | None = None  # tokens
     scores: tuple[MeasuredScore, ...] = ()
-    verdict: str = ""  # the newest one on it as a candidate, in words
-    unlisted: str = ""  # that its provider does not list it, in words
+    verdict: str = ""  # the newest verdict on it as a candidate, for people
+    unlisted: str = ""  # a sentence if its provider does not list it
 
     @property
     def price_text(self) -> str:
@@ -57,10 +55,10 @@ class ModelFigures:
 
 
 def find_price(providers: Mapping[str, Provider], target: str) -> Price | None:
-    """The price of a target, by its name; None where it is not known."""
+    """Returns the price of a target by its name; None if it is unknown."""
     name, _, model = target.partition("/")
     provider = providers.get(name)
     if provider is None:
         return None
-    # A target with parameters of its own has a short id behind its name.
+    # The name of a target with parameters ends with `#` and a short id.
     return provider.prices.get(model) or provider.prices.get(model.rpartition("#")[0])

@@ -1,4 +1,4 @@
-"""Finds the model that a name means among those that providers offer. Pure."""
+"""Finds the model that a name means among the providers' offers. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ NOTHING_OFFERED: Final = (
     "no configured provider offers a model: `swapgate provider add` adds a provider"
 )
 MOST_NAMED: Final = 5
-# What a name begins with that says who makes it, and not which family.
+# Words at the beginning of a name that mean its vendor, not its family.
 VENDOR_WORDS: Final[frozenset[Words]] = frozenset(
     frozenset(parse_model_name(word).words)
     for kind in PROVIDER_KINDS.values()
@@ -35,8 +35,8 @@ class ModelOffer:
     provider: str
     kind: str
     model: str
-    entry: CatalogueEntry | None = None  # what is known of it, None for nothing
-    listed: bool = False  # by the provider itself
+    entry: CatalogueEntry | None = None
+    listed: bool = False  # whether the provider lists it
 
     @property
     def name(self) -> str:
@@ -51,10 +51,12 @@ _Read = tuple[ModelOffer, ModelName]
 
 @dataclass(frozen=True, slots=True)
 class ModelMatch:
-    reason: str  # in words
-    found: ModelOffer | None = None  # the one that is meant
-    candidates: tuple[ModelOffer, ...] = ()  # of different families that fit equally well
-    near: tuple[str, ...] = ()  # other versions, where the family has not this one
+    reason: str  # for people
+    found: ModelOffer | None = None
+    candidates: tuple[
+        ModelOffer, ...
+    ] = ()  # offers of different families that fit equally well
+    near: tuple[str, ...] = ()  # other versions of the family, if it lacks this version
 
 
 def list_offers(
@@ -77,7 +79,7 @@ def list_offers(
         for model in sorted(of_kind | own):
             entry = known.find(provider.kind, model)
             own_entry = own_word.get((name, model))
-            # A server's own word, where no catalogue knows the model.
+            # The catalogue does not know the model, so the provider's own entry counts.
             if entry is None and own_entry is not None:
                 window = own_entry.context_window
                 entry = CatalogueEntry(provider.kind, model, own_entry.price, window)
@@ -87,7 +89,7 @@ def list_offers(
 
 
 def know_models(offers: Iterable[ModelOffer]) -> frozenset[str]:
-    """Names the providers whose models are known, so that no other is taken on trust."""
+    """Returns the providers whose models are known: names of other models are refused."""
     return frozenset(
         offer.provider
         for offer in offers
@@ -96,7 +98,7 @@ def know_models(offers: Iterable[ModelOffer]) -> frozenset[str]:
 
 
 def match_among(given: str, among: Sequence[ModelOffer], *, today: date) -> ModelMatch:
-    """Finds the model that is meant. today: a family's newest has not ended, if one has not."""
+    """Finds the model that a name means. today: models that have ended come last."""
     if not among or not given.strip():
         return ModelMatch("the name is empty" if among else NOTHING_OFFERED)
     text, here = _at_provider(given.strip(), among)
@@ -115,7 +117,7 @@ def match_among(given: str, among: Sequence[ModelOffer], *, today: date) -> Mode
     fitting = [(offer, name) for offer, name in best if _is_meant(name, wanted)]
     if not fitting:
         families = ", ".join(sorted({name.family for _, name in best}))
-        said = f"there is no such version of {families}, and another one is not meant"
+        said = f"{families} has no such version, and a name with a version means only that one"
         ranked = sorted(best, key=lambda one: (one[1].rank, one[0].name), reverse=True)
         return ModelMatch(said, near=tuple(offer.name for offer, _ in ranked[:MOST_NAMED]))
     if bare and (wanted.version or wanted.date):
@@ -126,7 +128,7 @@ def match_among(given: str, among: Sequence[ModelOffer], *, today: date) -> Mode
 
 
 def is_short_for(name: str, full: str) -> bool:
-    """Whether the other name has all parts of this one, which is more than a number."""
+    """Whether `full` has all parts of `name`, and `name` is not only numbers."""
     parts = name_parts(name)
     return parts <= name_parts(full) and not all(map(str.isdecimal, parts))
 
@@ -136,7 +138,7 @@ def name_parts(name: str) -> frozenset[str]:
 
 
 def list_nearest(name: str, among: Iterable[str]) -> list[str]:
-    """Orders names by likeness: most shared parts, then letters, then the later version."""
+    """Sorts names by similarity: most shared parts, then letters, then the later version."""
     parts, letters = name_parts(name), SequenceMatcher(b=name.lower(), autojunk=False)
 
     def likeness(other: str) -> tuple[int, float]:
@@ -156,7 +158,7 @@ def _decided(fitting: Sequence[_Read], wanted: ModelName) -> ModelMatch:
         how = "that version" if wanted.version or wanted.date else "the newest"
         return ModelMatch(f"{how} of the family {_named(found).family}", found)
     newest.sort(key=lambda offer: offer.name)
-    said = f"{len(newest)} families fit equally well: say which one is meant"
+    said = f"{len(newest)} families fit equally well: name one of them"
     return ModelMatch(said, candidates=tuple(newest))
 
 
@@ -188,13 +190,13 @@ def _at_provider(text: str, among: Sequence[ModelOffer]) -> tuple[str, Sequence[
     for separator in "/: ":
         head, _, rest = text.partition(separator)
         own = [offer for offer in among if head.lower() in (offer.provider.lower(), offer.kind)]
-        # "mistral large" is a family, and not the model `large` of mistral.
+        # "mistral large" is a family, not the model `large` of mistral.
         family = separator == " " and any(head.lower() in _named(offer).words for offer in own)
         if rest.strip() and own and not family:
             return rest.strip(), own
     if not (front := _front(text)):
         return text, among
-    # It may be a vendor at a gateway, and is never left out.
+    # The front may be a vendor at a gateway, so it must stay.
     return text, [offer for offer in among if offer.model.lower().startswith(f"{front}/")]
 
 

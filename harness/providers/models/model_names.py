@@ -30,7 +30,7 @@ def provider_host(provider: Provider | None) -> str:
 
 
 def _one_machine(host: str) -> str:
-    """Gives all names and addresses of this machine one spelling, and IPv4 one form."""
+    """Maps all names and addresses of this machine to LOOPBACK, and IPv4 to one form."""
     if host in LOOPBACK_NAMES or host.endswith(".localhost"):
         return LOOPBACK
     try:
@@ -44,20 +44,20 @@ def _one_machine(host: str) -> str:
 
 
 def normalize_model_name(name: str) -> str:
-    """Gives names that look alike one spelling: case, width, dashes, invisible characters."""
+    """Removes differences that people cannot see: case, width, dashes, invisible characters."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     seen = (char for char in folded if unicodedata.category(char) != "Cf")
     return "".join("-" if unicodedata.category(char) == "Pd" else char for char in seen).strip()
 
 
 def known_model_names(target: Target, served: Iterable[Sighting]) -> frozenset[str]:
-    told = (sighting.served.model for sighting in served)
-    return frozenset(normalize_model_name(name) for name in (target.model, *told) if name)
+    seen = (sighting.served.model for sighting in served)
+    return frozenset(normalize_model_name(name) for name in (target.model, *seen) if name)
 
 
-def same_host(one: str, other: str) -> bool:
-    """Whether two hosts may be the same; one that is not known any more may be."""
-    return not one or not other or one == other
+def same_host(host: str, other: str) -> bool:
+    """Whether two hosts may be the same. An unknown host may be any host."""
+    return not host or not other or host == other
 
 
 Version = tuple[int, ...]
@@ -80,12 +80,12 @@ _SIZE: Final = re.compile(r"^(?:[ae]?\d+(?:\.\d+)?(?:x\d+)?[bkm]|\d+x\d+b)$")
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    words: tuple[str, ...]  # of its family, in their order
-    version: Version = ()  # without trailing zeros, empty for none
-    # YYYYMMDD, with 00 for a day that is not said, or MMDD where no year is; 0 for none.
+    words: tuple[str, ...]  # the words of its family, in order
+    version: Version = ()  # without trailing zeros; empty without a version
+    # YYYYMMDD, with 00 for an unknown day, or MMDD without a year; 0 without a date.
     date: int = 0
     preview: bool = False
-    latest: bool = False  # an alias that moves with the newest
+    latest: bool = False  # an alias of the newest version
 
     @property
     def family(self) -> str:
@@ -93,7 +93,7 @@ class ModelName:
 
     @property
     def rank(self) -> tuple[bool, Version, bool, int]:
-        """Newer is greater; a preview is below, a moving alias below what stays."""
+        """Sorts by age: newer is greater. Previews, and then `latest` aliases, sort lower."""
         return not self.preview, self.version, not self.latest, self.date or 99_999_999
 
 
@@ -104,12 +104,12 @@ class _Reading:
     date: int = 0
     preview: bool = False
     latest: bool = False
-    # Numbers belong together only while nothing stands between them.
+    # Numbers form one version only if they follow one another directly.
     in_version: bool = False
 
 
 def parse_model_name(name: str) -> ModelName:
-    """Parses a model's name, without a vendor before its last slash; any text has a reading."""
+    """Parses a model's name, ignoring a vendor before its last slash. Accepts any text."""
     text = name.strip().lower().rpartition("/")[2]
     if _CLOUD.match(text):
         text = _CLOUD_VERSION.sub("", _CLOUD.sub("", text))
@@ -159,7 +159,7 @@ def _stamped(stamp: re.Match[str]) -> int:
 
 
 def _count(read: _Reading, text: str, *, continues: bool, as_word: str) -> None:
-    """A first run of numbers is the version; a later one tells models apart, as a word."""
+    """Adds numbers: the first run is the version, a later run counts as a word."""
     if read.numbers and not continues:
         read.words.append(as_word)
         return

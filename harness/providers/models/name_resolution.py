@@ -1,9 +1,9 @@
 """Finds the provider for a model's name (D2): six rules in order, each with its reason. Pure.
 
-The first rule that finds a provider decides. After a prefix the model is taken as written, or
-is a short form whose parts the model's name has. The kind's keyword, `local` and `gateway`
-take a name as it is written, and no name that is missing where the provider's models are known.
-A kind in front is never left for another one, but for an exact name or a gateway.
+The first rule that finds a provider decides. After a prefix, the rest is the model's name or a
+short form of it. `keyword`, `local` and `gateway` take exact names only. If the
+provider's models are known, they refuse an unknown name. A name that begins with a kind goes to
+another kind only if it is another model's exact name, or by a gateway.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -38,8 +38,8 @@ class ResolutionRule(StrEnum):
 
 class RuleOutcome(StrEnum):
     TOOK = "took"  # this rule decides
-    NO = "no"  # it does not apply: the next one is asked
-    REFUSED = "refused"  # the name asks for what may not be: no other rule is asked
+    NO = "no"  # it does not apply: the next rule follows
+    REFUSED = "refused"  # it refuses the name: no other rule follows
     NOT_ASKED = "not asked"
 
 
@@ -53,7 +53,7 @@ class RuleResult:
 @dataclass(frozen=True, slots=True)
 class Resolution:
     name: str
-    provider: str | None  # provider, model: None where no rule took the name
+    provider: str | None  # provider, model: None if no rule took the name
     model: str | None
     rules: tuple[RuleResult, ...]  # all six, in their order
     candidates: tuple[str, ...] = ()  # models that the name means equally well
@@ -69,8 +69,8 @@ class Resolution:
 
     @property
     def reason(self) -> str:
-        told = [self.deciding] if self.deciding else self.rules
-        return "; ".join(f"{result.rule.value}: {result.reason}" for result in told)
+        shown = [self.deciding] if self.deciding else self.rules
+        return "; ".join(f"{result.rule.value}: {result.reason}" for result in shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,9 @@ class ModelNameQuery:
     providers: Mapping[str, Provider]
     offers: Sequence[ModelOffer] = ()
     today: date = date.min
-    catalogue: Catalogue = field(default_factory=Catalogue)  # for what hosted kinds sell
-    usable: Collection[str] | None = None  # those that take a name without their prefix; all
-    forced: Force | None = None  # by the switch that rules all routes
+    catalogue: Catalogue = field(default_factory=Catalogue)  # for the models of hosted kinds
+    usable: Collection[str] | None = None  # providers that take names without prefix; None: all
+    forced: Force | None = None  # from the switch that rules all routes
     signed_in: Collection[str] = ()  # the OAuth providers with stored tokens
 
     def resolve(self) -> Resolution:
@@ -106,7 +106,7 @@ class ModelNameQuery:
         tried: list[RuleResult] = []
         for rule in ResolutionRule:
             if taken or refused:
-                said = "a rule before it decided"
+                said = "an earlier rule decided"
                 tried.append(RuleResult(rule, RuleOutcome.NOT_ASKED, said))
                 continue
             match self._by(rule):
@@ -127,7 +127,7 @@ class ModelNameQuery:
     def _by(self, rule: ResolutionRule) -> _Found:
         if not self.name:
             return "the name is empty"
-        # Whoever names an account of a person wants that one and no other.
+        # A name that contains a person's account means only that account.
         chosen = self._chosen_account()
         if chosen and rule not in (ResolutionRule.FORCED, ResolutionRule.OAUTH):
             return f"the name asks for the OAuth provider {chosen[0]}"
@@ -154,7 +154,7 @@ class ModelNameQuery:
         if provider not in self.providers:
             return f"a switch forces {provider}, which is not configured"
         if self._is_account(provider):
-            return f"a switch forces {provider}, and an OAuth provider is taken by prefix alone"
+            return f"a switch forces {provider}, but an OAuth provider needs its prefix"
         head, rest = self._split()
         own = head in (provider, self.providers[provider].kind)
         model = rest if own and rest else self.name
@@ -170,7 +170,7 @@ class ModelNameQuery:
             return f"{head!r} is neither a configured provider nor a kind"
         of_kind = self._of_kind(head)
         if not of_kind:
-            return f"{head} is a kind, and no provider of it is configured"
+            return f"{head} is a kind, but no provider of it is configured"
         return self._at(of_kind[0], rest, f"{head} is the kind of {_first_of(of_kind)}")
 
     def _at(self, provider: str, model: str, why: str) -> _Found:
@@ -190,7 +190,7 @@ class ModelNameQuery:
         return _Refused(match.reason)
 
     def _names_provider(self, head: str) -> bool:
-        """Whether it names a provider. A kind's colon means no other kind's server."""
+        """Whether `head` names a provider. `KIND:` never means a provider of another kind."""
         own = self.providers.get(head)
         return own is not None and not (
             self._has_colon() and head in PROVIDER_KINDS and own.kind != head
@@ -202,7 +202,7 @@ class ModelNameQuery:
             return ""
         if self._of_kind(head):
             return ""
-        return f"the name asks for the kind {head}, and no provider of it is configured"
+        return f"the name asks for the kind {head}, but no provider of it is configured"
 
     def _meant(self) -> _Found | None:
         offers = [offer for offer in self.offers if self._takes_names(offer.provider)]
@@ -219,18 +219,18 @@ class ModelNameQuery:
     def _keyword(self) -> _Found:
         kind = self._kind()
         if kind is None:
-            return "no kind's keyword stands at the beginning of the model's name"
+            return "the model's name begins with no kind's keyword"
         of_kind = [name for name in self._of_kind(kind) if self._takes_names(name)]
         if not of_kind:
-            return f"such names belong to {kind}, and no provider of it has a key"
+            return f"such names belong to {kind}, but no provider of it has a key"
         why = f"such names belong to {kind}, the kind of {_first_of(of_kind)}"
         return self._as_written(of_kind[0], why)
 
     def _as_written(self, provider: str, why: str) -> _Found:
         if not self._is_plain:
-            return "a name of several words is not taken as it is written"
+            return "a name of several words is not an exact name"
         if provider in know_models(self.offers):
-            return _Refused(f"{why}, whose models are known, and {self.name} is not among them")
+            return _Refused(f"{why}, and its known models do not include {self.name}")
         return _Took(provider, self.name, why)
 
     def _local(self) -> _Found:
@@ -243,22 +243,22 @@ class ModelNameQuery:
         if not local:
             return "no local provider with an apiBase is configured"
         if "/" in self.name:
-            return "a local provider takes plain names alone, and this one has a slash"
-        sold = [e.kind for e in self.catalogue if e.model == self.name and e.kind in HOSTED]
-        if sold:
-            return f"it is no local model: the catalogue has it for {sold[0]}"
+            return "a local provider takes only plain names, but this name has a slash"
+        hosted = [e.kind for e in self.catalogue if e.model == self.name and e.kind in HOSTED]
+        if hosted:
+            return f"it is not a local model: the catalogue has it for {hosted[0]}"
         return self._as_written(local[0], f"a plain name goes to {_first_of(local)}")
 
     def _gateway(self) -> _Found:
-        every = [name for kind in GATEWAYS for name in self._of_kind(kind)]
-        gateways = [name for name in every if self._takes_names(name)]
+        names = [name for kind in GATEWAYS for name in self._of_kind(kind)]
+        gateways = [name for name in names if self._takes_names(name)]
         if not gateways:
             return f"no gateway ({', '.join(GATEWAYS)}) with a key is configured"
         return self._as_written(gateways[0], f"{_first_of(gateways)} takes the name as it is")
 
     def _account(self, chosen: tuple[str, str] | None) -> _Found:
         if chosen is None:
-            return "an OAuth provider is taken by its own prefix alone"
+            return "an OAuth provider needs its own prefix"
         provider, model = chosen
         if provider not in self.providers:
             return _Refused(f"no provider of the kind {provider} is configured")
@@ -297,7 +297,7 @@ class ModelNameQuery:
         return max(fits)[1] if fits else None
 
     def _split(self) -> tuple[str, str]:
-        """What stands before the first slash or colon, if it names somebody, and the rest."""
+        """Splits off a provider or kind before the first slash or colon."""
         for separator in "/:":
             head, _, rest = self.name.partition(separator)
             if rest and (head in self.providers or head in PROVIDER_KINDS):
@@ -323,5 +323,5 @@ class ModelNameQuery:
 
 
 def _first_of(names: Sequence[str]) -> str:
-    others = f", the first of {len(names)} such providers" if len(names) > 1 else ""
-    return f"provider {names[0]}{others}"
+    place = f", the first of {len(names)} such providers" if len(names) > 1 else ""
+    return f"provider {names[0]}{place}"

@@ -209,7 +209,7 @@ class Shadows(Records[Shadow]):
 
     def live(self) -> Sequence[Shadow]:
         live = self._all(self._live())
-        return sorted(live, key=lambda found: (found.started_at, found.id), reverse=True)
+        return sorted(live, key=lambda row: (row.started_at, row.id), reverse=True)
 
     def _live(self) -> Query:
         # The partial index of live shadows has this order, so the database reads no ended one.

@@ -18,7 +18,7 @@ SPEND_SUMS: Final = ("requests", "tokens", "cost_usd", "unpriced")
 
 
 def check_block(block: ObservationBlock) -> None:
-    """Raises InputError if the counts of a block contradict one another."""
+    """Checks that a block's counts do not contradict one another. Raises InputError."""
     errors = FailureTally(
         block.units, block.canary_units, block.failures, block.canary_failures
     )

@@ -360,7 +360,7 @@ class EvalRuns(Records[EvalRun]):
         return len(runs)
 
     def want(self, run: str, items: int) -> None:
-        """Raises, never lowers, the wanted items, and queues the run if it ended."""
+        """Increases the number of wanted items, and queues the run if it ended."""
         # Each transaction locks decisions before runs, so that two never wait for each other.
         self._tx.serialize()
         found = self.get(run)

@@ -68,7 +68,7 @@ TRANSITIONS: Final[Mapping[tuple[BreakerState, BreakerEvent], BreakerState]] = {
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """When a breaker opens, and for how long. Raises InputError."""
+    """Decides when a breaker opens, and for how long. Raises InputError."""
 
     failures: int = 5  # this many within window_s open the target's circuit
     window_s: float = 60.0  # time in which failures are counted
