@@ -304,7 +304,7 @@ def test_the_address_of_a_provider_that_has_one_place_may_be_left_out(tmp_path: 
     ("name", "why"),
     [
         # A literal target of an agent.
-        ("@p/small", "'@p/small' is no route name"),
+        ("@p/small", "'@p/small' is not a route name"),
         (r"chat\e[2J", "U+001B, which nobody can see"),
         (r"chat\u202egpj", "U+202E, which nobody can see"),
     ],

@@ -150,9 +150,9 @@ def test_the_environments_switches_are_read() -> None:
     ("text", "says"),
     [
         ("openai", r"item 1 \('openai'\) is not a switch; write provider:NAME"),
-        ("provider:a,", r"item 2 \(''\) cannot be read"),
+        ("provider:a,", r"item 2 \(''\) is not a switch"),
         ("provider:a,modell:b", r"item 2 \('modell:b'\)"),
-        ("=provider:a", r"item 1 \('=provider:a'\) cannot be read"),
+        ("=provider:a", r"item 1 \('=provider:a'\) is not a switch"),
         ("chat=", r"is not a switch"),
         ("provider:", r"names no provider"),
         ("chat=target: ", r"names no target"),
