@@ -230,7 +230,7 @@ def test_a_simulator_is_asked_for_a_model_that_is_added(
     ("switch", "reason"),
     [
         ({"body": '{"id": "m"},' * 1000, "times": 0}, "larger than 4 MiB"),
-        ({"body": "[" * 100_000}, "no JSON"),
+        ({"body": "[" * 100_000}, "not JSON"),
         ({"status": 302, "location": "http://127.0.0.1:1/v1/models"}, "302"),
         ({"status": 302, "location": "file:///etc/passwd"}, "302"),
     ],

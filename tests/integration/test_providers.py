@@ -64,7 +64,7 @@ def test_adding_is_for_new_ones_and_setting_for_known_ones(world: SmallInstallat
         registered_providers.change_provider(
             world.context(), SYSTEM, "sim", ProviderChange(), create=True
         )
-    with pytest.raises(NotFound, match="there are: sim"):
+    with pytest.raises(NotFound, match="configured: sim"):
         registered_providers.change_provider(
             world.context(), SYSTEM, "groq", ProviderChange(), create=False
         )

@@ -99,7 +99,7 @@ def test_a_partial_recovery_sends_one_message_that_names_the_fallback(
     assert (recovered.kind, recovered.state) == (DOWN, RESOLVED)
     carried = "sim/good answers for sim/base on route help"
     assert recovered.title == f"resolved: {down.title}; now: {carried}"
-    assert "answered in place of sim/base. Its price is the same" in recovered.text
+    assert "in place of sim/base. Its price is the same" in recovered.text
     assert [(m.title, m.state) for m in world.sinks.kept["mail"]] == [(carried, RAISED)]
 
     serve(world, "sim/base", route="help")

@@ -151,7 +151,7 @@ def test_no_token_is_in_the_database_the_audit_log_or_a_snapshot(desk: Desk) -> 
 
 
 @pytest.mark.parametrize(
-    ("said", "why"), [(PollAnswer.DENIED, "said no"), (PollAnswer.PENDING, "in time")]
+    ("said", "why"), [(PollAnswer.DENIED, "refused"), (PollAnswer.PENDING, "code expired")]
 )
 def test_a_no_and_too_long_a_wait_store_nothing(desk: Desk, said: PollAnswer, why: str) -> None:
     desk.then = said
@@ -169,7 +169,7 @@ def test_a_server_that_is_away_is_asked_until_the_code_ends(desk: Desk) -> None:
             return PollAnswer.UNREACHABLE
 
     desk.then, desk.ctx = PollAnswer.PENDING, replace(desk.ctx, oauth=Away(desk.world.clock))
-    with pytest.raises(SignInRefused, match="in time"):
+    with pytest.raises(SignInRefused, match="code expired"):
         desk.log_in()
     assert desk.code is not None
     assert desk.waited_s == desk.code.expires_in_s

@@ -108,7 +108,7 @@ NO_TOOLS = "set providers.up.models.m.tools: false"
         (
             "results",
             ToolLoopTrace([[ASKS_STOCK], []], str(TOOL_ANSWERS[STOCK_TOOL])),
-            "without asking price_of",
+            "without calling price_of",
         ),
         ("results", replace(AT_ONCE, error="400: no such role"), "400: no such role"),
     ],
