@@ -305,8 +305,8 @@ def test_the_address_of_a_provider_that_has_one_place_may_be_left_out(tmp_path: 
     [
         # A literal target of an agent.
         ("@p/small", "'@p/small' is not a route name"),
-        (r"chat\e[2J", "U+001B, which nobody can see"),
-        (r"chat\u202egpj", "U+202E, which nobody can see"),
+        (r"chat\e[2J", "U+001B, which is invisible"),
+        (r"chat\u202egpj", "U+202E, which is invisible"),
     ],
 )
 def test_a_routes_name_that_would_be_taken_for_something_else_is_refused_with_its_place(
