@@ -8,6 +8,7 @@ import streamlit as st
 from dashboard import labels, markup, page_frame
 from dashboard.markup import escape, strong
 from harness.frame.formatting import format_bps, format_number, format_percent, format_score
+from harness.gate.online.guardrail_report import GUARDRAIL_NAMES
 from harness.gate.planning.budget import ALL_LOOKS
 from harness.gate.policy import (
     CanaryPolicy,
@@ -18,7 +19,6 @@ from harness.gate.policy import (
     PromotionMode,
 )
 from harness.gate.suite_plan import Claim
-from harness.gate.text.guardrail_rows import GUARDRAIL_NAMES
 
 MOST_ROUTES: Final = 8
 NOTE: Final = (

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Final
 
 from harness.frame.failures import describe_failures
 from harness.frame.formatting import format_number, format_price_pair
@@ -27,6 +28,20 @@ _PLAIN = (
     *("tolerated", "weight", "log_e", "log_e_max", "distance_to_trip", "canary", "control"),
     *("canary_failures", "control_failures", "canary_level", "control_level"),
 )
+GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
+    Guardrail.ERRORS: "Errors",
+    Guardrail.LATENCY: "Time for an answer",
+    Guardrail.TIME_TO_FIRST_TOKEN: "Time to first token",
+    Guardrail.INTER_TOKEN_LATENCY: "Time between tokens",
+    Guardrail.OUTPUT_TOKENS: "Output tokens",
+    Guardrail.TRUNCATION: "Cut off at the token limit",
+    Guardrail.REFUSALS: "Refusals",
+    Guardrail.JSON_VALIDITY: "Invalid JSON",
+    Guardrail.TOOL_VALIDITY: "Wrong tool calls",
+    Guardrail.COST_PER_SUCCESS: "Cost per answer",
+    Guardrail.FEEDBACK: "Disliked by users",
+    Guardrail.JUDGE: "Found bad by the judge",
+}
 # The canary's behaviour at a tripped guardrail of counts.
 _COUNTS = {
     Guardrail.ERRORS: "fails more often than the incumbent",

@@ -1,7 +1,6 @@
 """Explains the evidence of one guardrail as a row, and lists the warnings."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +13,7 @@ from harness.frame.formatting import (
     format_usd,
 )
 from harness.gate.online.fisher import ALARM_LOG_E
-from harness.gate.online.guardrail_report import GuardrailEvidence
+from harness.gate.online.guardrail_report import GUARDRAIL_NAMES, GuardrailEvidence
 from harness.gate.online.guardrails import CanaryJudge, Guardrail, GuardrailKind, guardrail_kind
 from harness.gate.online.rollout_action import RolloutFigures
 
@@ -30,20 +29,6 @@ _EVIDENCE: Final = (
     (SOME_EVIDENCE, "some evidence of harm"),
     (0.0, "hardly any evidence of harm"),
 )
-GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
-    Guardrail.ERRORS: "Errors",
-    Guardrail.LATENCY: "Time for an answer",
-    Guardrail.TIME_TO_FIRST_TOKEN: "Time to first token",
-    Guardrail.INTER_TOKEN_LATENCY: "Time between tokens",
-    Guardrail.OUTPUT_TOKENS: "Output tokens",
-    Guardrail.TRUNCATION: "Cut off at the token limit",
-    Guardrail.REFUSALS: "Refusals",
-    Guardrail.JSON_VALIDITY: "Invalid JSON",
-    Guardrail.TOOL_VALIDITY: "Wrong tool calls",
-    Guardrail.COST_PER_SUCCESS: "Cost per answer",
-    Guardrail.FEEDBACK: "Disliked by users",
-    Guardrail.JUDGE: "Found bad by the judge",
-}
 _SECONDS: Final = frozenset(
     {Guardrail.LATENCY, Guardrail.TIME_TO_FIRST_TOKEN, Guardrail.INTER_TOKEN_LATENCY}
 )
