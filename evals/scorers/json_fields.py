@@ -138,7 +138,7 @@ def json_schema(answer: str, item: Item, options: Options) -> ScoreResult:
     try:
         return _json_schema(answer, schema_of(item, options))
     except (RecursionError, SchemaTooLarge):
-        # As in json_fields.
+        # The same as in `json_fields`: hundreds of nested brackets.
         return unreadable(answer, "no_json")
 
 

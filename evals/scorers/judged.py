@@ -160,7 +160,7 @@ def first_letter(item: str, seed: int) -> str:
 
 def check_pairwise(item: Item, options: Options) -> str | None:
     if not options["criteria"].strip():
-        raise InputError("scorer 'pairwise' needs the option 'criteria': what counts")
+        raise InputError("scorer 'pairwise' needs the option 'criteria', the judge's criteria")
     if not written(item.target).strip():
         raise InputError(f"item {item.id!r}: scorer 'pairwise' needs an answer as target")
     return None

@@ -55,7 +55,7 @@ def tool_calls(
     try:
         return _scored(calls, answer, target_calls(item), any_of=bool(options["any_of"]))
     except RecursionError:
-        # As in json_fields.
+        # The same as in `json_fields`: hundreds of nested brackets.
         return unreadable(answer, "no_json")
 
 

@@ -214,7 +214,7 @@ def load_suite(settings: SuiteSettings) -> Suite:
             left_out[item.id] = reason
     items = {item.id: item for item in loaded if item.id not in left_out}
     if not items:
-        raise InputError(f"{settings.path}: scorer {judge.name!r} can judge none of the items")
+        raise InputError(f"{settings.path}: scorer {judge.name!r} cannot judge any item")
     return Suite(
         settings,
         items,

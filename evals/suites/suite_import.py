@@ -58,7 +58,7 @@ def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
         place = f"{path}:{number}"
         id_ = record.get("id")
         if not isinstance(id_, str) or not id_:
-            raise InputError(f"{place}: field 'id': missing; keep what the export wrote")
+            raise InputError(f"{place}: field 'id': missing; keep the export's value")
         if id_ in seen:
             raise InputError(f"{place}: field 'id': line {seen[id_]} has the same id {id_!r}")
         seen[id_] = number
@@ -105,7 +105,7 @@ def _provenance(
 ) -> Mapping[str, object]:
     given = record.get("provenance")
     if not isinstance(given, dict):
-        raise InputError(f"{place}: field 'provenance': missing; keep what the export wrote")
+        raise InputError(f"{place}: field 'provenance': missing; keep the export's value")
     for name, type_ in PROVENANCE.items():
         if type(given.get(name)) is not type_:
             raise InputError(f"{place}: field 'provenance.{name}': missing, or of another type")

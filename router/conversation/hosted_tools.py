@@ -1,5 +1,6 @@
-"""Hosted tools and files in a request: which ones a translation into a chat omits or names,
-and the text that replaces their results in a history.
+"""Hosted tools and files in a request: a translation into a chat omits or names them.
+
+In a history, text replaces their results.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

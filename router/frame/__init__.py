@@ -1,1 +1,1 @@
-"""What every other room of the router stands on."""
+"""The base of the router's packages: bodies, replies, failures and limits."""

@@ -100,7 +100,7 @@ def body_callers(fields: Mapping[str, object]) -> Sequence[str]:
     named = _FIELDS.intersection(fields)
     if not named:
         return _NO_CALLERS
-    if named == _USER_ALONE:  # as most do
+    if named == _USER_ALONE:  # the most frequent case
         user = fields["user"]
         return (f"user:{user}",) if user and isinstance(user, str) else _NO_CALLERS
     found = []

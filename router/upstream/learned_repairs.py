@@ -140,7 +140,7 @@ class LearnedRepairs:
         self._by_target: BoundedMap[Place, TargetRepairs] = BoundedMap(KEPT)
         # By provider, maker and value.
         self._refused: BoundedMap[tuple[str, str, bytes], Piece] = BoundedMap(VALUES)
-        self.any = False  # most routers have learned nothing
+        self.any = False  # most routers have no repairs
 
     def apply(self, request: UpstreamRequest) -> tuple[UpstreamRequest, tuple[str, ...]]:
         repairs = self._current(request)

@@ -57,7 +57,7 @@ class OriginPool:
         return wire
 
     def lend_idle(self) -> PoolConnection | None:
-        """Lends an open connection; None if there is none, or the pool is full."""
+        """Lends an open connection. Returns None without one, or if the pool is full."""
         if self._taken >= self._limit:
             return None
         wire = self._kept()

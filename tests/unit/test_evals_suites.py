@@ -118,7 +118,7 @@ def test_a_suite_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
     file.write_text('{"input": "b", "target": "a"}', encoding="utf-8")
 
-    with pytest.raises(InputError, match="can judge none of the items"):
+    with pytest.raises(InputError, match="cannot judge any item"):
         load_suite(SuiteSettings(name="s", path=file, scorer="assertions"))
 
 
