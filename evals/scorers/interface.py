@@ -84,7 +84,6 @@ def right_or_wrong(*, strict: bool, lenient: bool, rule: str = "") -> ScoreResul
 
 
 def unreadable(answer: str, rule: str) -> ScoreResult:
-    """Scores an answer without readable content as wrong."""
     return ScoreResult(0.0, 0.0, rule) if answer.strip() else EMPTY_ANSWER
 
 

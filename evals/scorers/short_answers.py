@@ -178,7 +178,6 @@ NUMERIC = Scorer("numeric", numeric, {"tolerance": 1e-6, "final_line": ""}, chec
 
 
 def fold_label(label: str) -> str:
-    """Folds case, and replaces _ and - by spaces."""
     return " ".join(re.split(r"[\s_-]+", label.strip().casefold()))
 
 

@@ -176,7 +176,6 @@ def written(request: ChatRequest, name: str, arguments: object) -> SimulatedTool
 
 
 def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
-    """Makes one of the arguments wrong, or adds one if there are none."""
     draw = simulated_model.random_bits(seed)
     key = sorted(arguments)[draw % len(arguments)] if arguments else "note"
     return {**arguments, key: f"{arguments.get(key, '')} {NAMES[draw % len(NAMES)]}".strip()}

@@ -122,7 +122,6 @@ class ChatRequest(BaseModel):
 
     @property
     def answer_schema(self) -> Mapping[str, Any] | None:
-        """The JSON Schema of the answer; None for a text."""
         form = self.response_format or {"type": "text"}
         if form.get("type") == "text":
             return None

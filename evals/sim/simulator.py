@@ -257,7 +257,6 @@ MOST_DIMENSIONS = 4096
 
 
 def vector(text: str, dimensions: int) -> list[float]:
-    """Draws a unit vector that depends only on the text."""
     chance = random.Random(text)  # noqa: S311 - no secret
     drawn = [chance.gauss() for _ in range(dimensions)]
     length = math.hypot(*drawn)

@@ -72,7 +72,6 @@ class ConfiguredSuites:
         return self._loaded[key]
 
     def _data(self, suite: str) -> Suite | None:
-        """Returns the suite, or None for a `@task`."""
         return None if self.settings(suite).task is not None else self.suite(suite)
 
     def _task(self, suite: str) -> tuple[SuitePin, ItemGroups]:

@@ -66,8 +66,7 @@ class ConvertedSuite:
     judged: bool
 
 
-class _Unfit(InputError):
-    """A test that does not fit a prompt."""
+class _Unfit(InputError): ...
 
 
 def is_promptfoo(values: object) -> bool:

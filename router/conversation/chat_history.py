@@ -24,8 +24,6 @@ _HASH_DIGITS: Final = 8
 
 
 class ToolNames:
-    """The tools of one request. pattern: of names that the target accepts."""
-
     def __init__(self, pattern: re.Pattern[str], longest: int) -> None:
         self.clients: dict[str, str] = {}  # the target's name → the client's
         self._pattern = pattern

@@ -57,8 +57,6 @@ class ClientRequest:
 
 
 class FieldError(InputError):
-    """A field of the body is wrong. param: the field."""
-
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message)
         self.param = param

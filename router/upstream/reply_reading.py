@@ -23,8 +23,6 @@ WAIT_S: Final = 2.0
 
 
 class WrappedReply(UpstreamReply):
-    """A reply that wraps another reply and copies its attributes."""
-
     def __init__(self, reply: UpstreamReply) -> None:
         self.status, self.headers = reply.status, reply.headers
         self.dropped, self.refused = reply.dropped, reply.refused

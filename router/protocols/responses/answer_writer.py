@@ -131,8 +131,6 @@ class ResponseShape:
 
 
 class ResponseEventWriter:
-    """Writes the events from `response.created` to `response.completed`."""
-
     def __init__(self, shape: ResponseShape) -> None:
         self._shape = shape
         self._number = -1

@@ -159,8 +159,6 @@ def _leaves_an_answer(params: Json, model: str) -> bool:
 
 
 class VertexTranslation(GeminiTranslation):
-    """Vertex has its own fields and models."""
-
     kind = "vertex"
     _provider = "vertex_ai"
     _config_class = "VertexGeminiConfig"
