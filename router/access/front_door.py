@@ -208,14 +208,14 @@ def list_models(
     def is_open(route: str) -> bool:
         return route in serving.routes and is_route_allowed(grant, route)
 
-    others = {name for name, route in aliases.listed().items() if is_open(route)}
-    names = sorted(others.union(filter(is_open, serving.routes)))
-    wanted = path[len(MODELS) + 1 :]
+    alias_names = {name for name, route in aliases.listed().items() if is_open(route)}
+    names = sorted(alias_names.union(filter(is_open, serving.routes)))
+    name = path[len(MODELS) + 1 :]
     described = _anthropics if anthropic else _openais
-    if wanted in names or (wanted and is_open(aliases.route_of(wanted))):
-        return Reply(200, (JSON,), json.dumps(described(wanted)).encode())
-    if wanted:
-        message = f"there is no route {wanted!r}"
+    if name in names or (name and is_open(aliases.route_of(name))):
+        return Reply(200, (JSON,), json.dumps(described(name)).encode())
+    if name:
+        message = f"there is no route {name!r}"
         return error_reply(404, message, "model_not_found", param="model")
     listed: dict[str, object] = {"data": [described(name) for name in names]}
     if anthropic:

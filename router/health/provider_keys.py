@@ -143,7 +143,7 @@ class EarlyRecovery:
                 self._health.renew(upstream.id)
             # The first snapshot's switches were thrown before this process began.
             if known is not None and any(
-                force_plan(one, [upstream.target]).in_effect for one in thrown
+                force_plan(switch, [upstream.target]).in_effect for switch in thrown
             ):
                 self._health.reopen(upstream.id)
 

@@ -373,10 +373,10 @@ class WorkerAlerts:
                 if other != target and self._health.state(other) is not BreakerState.OPEN
             )
             carrier = next(well, None)
-            said = "no other target is left for its load"
+            load = "no other target is left for its load"
             if carrier is not None:
-                said = f"{route.upstreams[carrier].name} carries its load now"
-            yield f"Route {route.route.name}: {said}."
+                load = f"{route.upstreams[carrier].name} carries its load now"
+            yield f"Route {route.route.name}: {load}."
 
     def _names(self, target: str) -> tuple[str, str]:
         serving = self._holder.current

@@ -57,9 +57,9 @@ class CaptureSampler(RequestObserver):
         target, result = response.progress.upstream, response.progress.result
         if copy is None or response.outcome != "ok" or target is None:
             return
-        settings, asked = observed.route.route.settings, observed.request.text
+        settings, body = observed.route.route.settings, observed.request.text
         answer = copy.whole(result)
-        too_large = answer is None or len(asked) > settings.copy_max_bytes
+        too_large = answer is None or len(body) > settings.copy_max_bytes
         if too_large:
             self._recorder.counters["captures_too_large"] += 1
         now = self._clock.now()
@@ -81,11 +81,10 @@ class CaptureSampler(RequestObserver):
             rules="",
             redactions={},
             content={},
-            body_bytes=len(asked)
-            + (settings.copy_max_bytes if answer is None else len(answer)),
+            body_bytes=len(body) + (settings.copy_max_bytes if answer is None else len(answer)),
             too_large=too_large,
         )
-        texts = ("", "") if too_large else (asked, answer or "")
+        texts = ("", "") if too_large else (body, answer or "")
         self._recorder.capture(CaptureDraft(head, settings.capture_per_day, *texts))
 
 

@@ -120,7 +120,7 @@ def _reply(opinion: FeedbackBody, outcome: FeedbackOutcome | None) -> Reply:
             "have served it: send this again"
         )
         return error_reply(404, message, "request_not_found", param="request_id")
-    told = {
+    entry = {
         "object": "feedback",
         "request_id": opinion.request_id,
         "counted": outcome is FeedbackOutcome.COUNTED,
@@ -128,4 +128,4 @@ def _reply(opinion: FeedbackBody, outcome: FeedbackOutcome | None) -> Reply:
         "message": WORDS[outcome],
     }
     status = 200 if outcome is FeedbackOutcome.COUNTED else 202
-    return Reply(status, (JSON,), json.dumps(told).encode())
+    return Reply(status, (JSON,), json.dumps(entry).encode())

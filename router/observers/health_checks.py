@@ -177,8 +177,8 @@ class HealthChecks:
         if (before is None or before.up) is up:
             return
         failure = outcome.value if outcome else None
-        told = "health_check_recovered" if up else "health_check_failed"
-        events.warning(told, target=upstream.name, failure_class=failure)
+        event = "health_check_recovered" if up else "health_check_failed"
+        events.warning(event, target=upstream.name, failure_class=failure)
 
     def _done(self, target: str, task: asyncio.Task[None]) -> None:
         self._running.pop(target, None)

@@ -304,8 +304,8 @@ def next_target_name(left: Sequence[LeftTarget], answered: str | None) -> str | 
 
 
 def request_size(request: ClientRequest) -> dict[str, Any]:
-    said = "input" if request.endpoint is Endpoint.RESPONSES else "messages"
-    messages = request.value(said)
+    field = "input" if request.endpoint is Endpoint.RESPONSES else "messages"
+    messages = request.value(field)
     tools, text = request.value("tools"), request.text
     return {
         "stream": request.stream,

@@ -301,10 +301,10 @@ class KeyClaims:
         """
         if not claims:
             return set()
-        asked = [claim.keys for claim in claims]
+        key_sets = [claim.keys for claim in claims]
         try:
             with self._store.write() as tx:
-                found = [tx.observations.claim_keys(keys) for keys in asked]
+                found = [tx.observations.claim_keys(keys) for keys in key_sets]
         except StoreUnavailable:
             raise
         except Exception:

@@ -158,8 +158,8 @@ class RouterMetrics:
     def _count_attempts(self) -> None:
         ends, self._ends = self._ends, {}
         for (target, failure), number in ends.items():
-            said = failure.value if failure else NO_FAILURE
-            self._attempts.labels(_provider(target), target, said).inc(number)
+            failure_class = failure.value if failure else NO_FAILURE
+            self._attempts.labels(_provider(target), target, failure_class).inc(number)
 
     def families(self) -> list[object]:
         self._count_attempts()
@@ -232,8 +232,8 @@ _ZEROS: Final = {name.removeprefix("swapgate_"): 0 for name in PROCESS_COUNTERS}
 def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
     """Starts each at 0: `increase` in a rule would miss the first increment."""
     found = {f"router_{name}": n for name, n in counted.items()}
-    others = dict(sorted({**_ZEROS, **found}.items()))
-    return {"observations_dropped": others.pop("router_rows_dropped", 0), **others}
+    rest = dict(sorted({**_ZEROS, **found}.items()))
+    return {"observations_dropped": rest.pop("router_rows_dropped", 0), **rest}
 
 
 _Labels = tuple[tuple[str, str], ...]

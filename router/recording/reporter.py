@@ -239,22 +239,22 @@ class Reporter(Recording):
             self._units.append((ticket, self._numbers[rollout], int(judged), cost_usd))
 
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
-        told = await self._asking({"opinion": [opinion.worker, key, *opinion]}, "of")
-        return FeedbackOutcome(told) if told else None
+        outcome = await self._asking({"opinion": [opinion.worker, key, *opinion]}, "of")
+        return FeedbackOutcome(outcome) if outcome else None
 
     async def _asking(self, message: dict[str, Any], number: str) -> str:
         if self._transport is None or self._transport.is_closing():
             raise TimeoutError
         self._asked += 1
-        asked = self._asked
+        query = self._asked
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._answers[asked] = answer
+        self._answers[query] = answer
         try:
-            self._send({**message, number: asked})
+            self._send({**message, number: query})
             async with asyncio.timeout(ANSWER_S):
                 return await answer
         finally:
-            del self._answers[asked]
+            del self._answers[query]
 
     async def _opine(self, number: int, key: str, opinion_fields: list[str]) -> None:
         outcome = None
@@ -366,8 +366,8 @@ class Reporter(Recording):
             self.on_abort(from_plain(LocalAbort, message["aborted"]))
             return
         if "opinion" in message:
-            key, *said = message["opinion"]
-            task = asyncio.ensure_future(self._opine(message["of"], key, said))
+            key, *opinion = message["opinion"]
+            task = asyncio.ensure_future(self._opine(message["of"], key, opinion))
             self._opining.add(task)
             task.add_done_callback(self._opining.discard)
             return

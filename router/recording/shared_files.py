@@ -39,10 +39,10 @@ class LocalAbort:
 
     @property
     def text(self) -> str:
-        which = f" ({describe_failures(self.canary_classes)})" if self.canary_classes else ""
+        classes = f" ({describe_failures(self.canary_classes)})" if self.canary_classes else ""
         return (
             f"Worker {self.worker} saw {self.canary_failures} of {self.exposures} keys fail in "
-            f"the canary{which}, {self.failures - self.canary_failures} outside it: evidence "
+            f"the canary{classes}, {self.failures - self.canary_failures} outside it: evidence "
             f"of harm e = {math.exp(min(self.log_e, 700.0)):.3g}, and it stops at "
             f"{math.exp(self.log_limit):.3g}."
         )

@@ -41,10 +41,10 @@ class Batch(NamedTuple):
     @property
     def parts(self) -> list["Batch"]:
         counts = Batch(self.blocks, self.traffic)
-        others = [NOTHING._replace(**{k: getattr(self, k)}) for k in _ROWS if k != "traffic"]
+        single = [NOTHING._replace(**{k: getattr(self, k)}) for k in _ROWS if k != "traffic"]
         return [
             batch._replace(id=f"{self.id}.{number}" if self.id else "")
-            for number, batch in enumerate((counts, *others))
+            for number, batch in enumerate((counts, *single))
             if batch.rows
         ]
 

@@ -103,14 +103,14 @@ def spend_rows(ended: Sequence[CompletedRequest], at: datetime, worker: str) -> 
     return rows
 
 
-def _add_minutes(one: TrafficMinute, other: TrafficMinute) -> TrafficMinute:
-    added = {name: getattr(one, name) + getattr(other, name) for name in _ADDED}
-    latency_ms = merge_histograms((one.latency_ms, other.latency_ms))
-    return replace(one, **added, latency_ms=latency_ms)
+def _add_minutes(first: TrafficMinute, second: TrafficMinute) -> TrafficMinute:
+    added = {name: getattr(first, name) + getattr(second, name) for name in _ADDED}
+    latency_ms = merge_histograms((first.latency_ms, second.latency_ms))
+    return replace(first, **added, latency_ms=latency_ms)
 
 
-def _newer(one: Sighting, other: Sighting) -> Sighting:
-    return other if one.last_at <= other.last_at else one
+def _newer(first: Sighting, second: Sighting) -> Sighting:
+    return second if first.last_at <= second.last_at else first
 
 
 class SumKind(NamedTuple):
@@ -128,7 +128,7 @@ SUMMED: Final[Mapping[str, SumKind]] = {
     "shadows": SumKind(attrgetter("shadow", "day", "worker"), add_tallies),
     "asked_names": SumKind(
         attrgetter("name", "day", "route"),
-        lambda one, other: replace(one, requests=one.requests + other.requests),
+        lambda first, second: replace(first, requests=first.requests + second.requests),
     ),
 }
 Row = TypeVar("Row")

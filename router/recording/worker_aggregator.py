@@ -194,8 +194,8 @@ class WorkerReports(asyncio.Protocol):
             )
             self._answer(report["of"], "in time" if in_time else "")
         if "opinion" in report:
-            worker, *said = report["opinion"]
-            self._books.forward(worker, said, partial(self._answer, report["of"]))
+            worker, *opinion = report["opinion"]
+            self._books.forward(worker, opinion, partial(self._answer, report["of"]))
         if "entered" in report:
             self._books.entered(report["entered"], report["outcome"])
 

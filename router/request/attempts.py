@@ -59,35 +59,35 @@ class TimeLimits:
         # seconds. A target without a target after it seldom needs its times.
         self._noted: list[tuple[str, Endpoint, int, float]] = []
 
-    def first_s(self, job: RoutedRequest, made: Attempt) -> float:
+    def first_s(self, job: RoutedRequest, attempt: Attempt) -> float:
         # Without a target after it, the router can only wait on.
-        is_last = made.check or made.upstream.id == job.plan.targets[-1]
+        is_last = attempt.check or attempt.upstream.id == job.plan.targets[-1]
         if job.request.stream:
-            said = (
+            limit_s = (
                 job.route.route.settings.first_token_timeout_s
-                or made.upstream.can.first_token_timeout_s
+                or attempt.upstream.can.first_token_timeout_s
             )
-            if said is not None:
-                return said
-            return math.inf if is_last else self._first_token_s(job, made)
-        said = (
+            if limit_s is not None:
+                return limit_s
+            return math.inf if is_last else self._first_token_s(job, attempt)
+        limit_s = (
             job.route.route.settings.first_byte_timeout_s
-            or made.upstream.can.first_byte_timeout_s
+            or attempt.upstream.can.first_byte_timeout_s
             or self._settings.first_byte_timeout_s
         )
-        if said is not None:
-            return said
+        if limit_s is not None:
+            return limit_s
         if is_last:
             return math.inf
         thinks = bool(given_fields(job.request, (OptionalFeature.REASONING,)))
         limit = output_limit(job.request)
         unmeasured_s = unmeasured_limit_s(limit, thinks=thinks)
         self._sum_up()
-        kind = made.upstream.id, made.endpoint, answer_class(limit)
+        kind = attempt.upstream.id, attempt.endpoint, answer_class(limit)
         return first_byte_limit_s(self._times.get(kind), unmeasured_s)
 
-    def _first_token_s(self, job: RoutedRequest, made: Attempt) -> float:
-        upstream = made.upstream
+    def _first_token_s(self, job: RoutedRequest, attempt: Attempt) -> float:
+        upstream = attempt.upstream
         least_s = self._settings.first_token_timeout_s
         if given_fields(job.request, (OptionalFeature.REASONING,)) or not _THINKING.isdisjoint(
             upstream.target.parameters
@@ -95,15 +95,15 @@ class TimeLimits:
             least_s = max(least_s, MIN_LIMIT_S)
         self._sum_up()
         return first_token_limit_s(
-            self._times.get((upstream.id, made.endpoint, STREAMED)), least_s
+            self._times.get((upstream.id, attempt.endpoint, STREAMED)), least_s
         )
 
-    def note(self, job: RoutedRequest, made: Attempt, seconds: float) -> None:
+    def note(self, job: RoutedRequest, attempt: Attempt, seconds: float) -> None:
         """Notes an answer's time, or a cut wait: if answers become slower, the limit
         follows.
         """
         limit = STREAMED if job.request.stream else output_limit(job.request)
-        self._noted.append((made.upstream.id, made.endpoint, limit, seconds))
+        self._noted.append((attempt.upstream.id, attempt.endpoint, limit, seconds))
         if len(self._noted) >= MAX_NOTED:
             self._sum_up()
 
@@ -138,57 +138,57 @@ class AttemptSettlement:
         self._keys = keys
         self._metrics = metrics
 
-    def settle(self, made: Attempt, outcome: FailureClass | None) -> None:
-        upstream, counts = made.upstream, outcome
-        if outcome is None and not made.check and not self._keys.refused:
-            self._health.answered(upstream.id, made.ticket, made.endpoint)
+    def settle(self, attempt: Attempt, outcome: FailureClass | None) -> None:
+        upstream, counts = attempt.upstream, outcome
+        if outcome is None and not attempt.check and not self._keys.refused:
+            self._health.answered(upstream.id, attempt.ticket, attempt.endpoint)
             self._metrics.attempt(upstream.name, None)
             return
-        if made.failure is not None:
-            self._health.failures[upstream.id] = made.failure.provider_words
-        if not made.check:
+        if attempt.failure is not None:
+            self._health.failures[upstream.id] = attempt.failure.provider_words
+        if not attempt.check:
             self._health.end(upstream.id)  # first, because a later fault must not keep it open
         if outcome is None:
-            self._keys.accepted(upstream, made.key)
-            self._health.spoken[upstream.id] = made.endpoint
-        elif self._keys.other_left(upstream, made.key, outcome):
+            self._keys.accepted(upstream, attempt.key)
+            self._health.spoken[upstream.id] = attempt.endpoint
+        elif self._keys.other_left(upstream, attempt.key, outcome):
             # One key's failure is not the target's: it counts as neutral, and frees the probe.
             counts = FailureClass.CANCELLED
-        elif not made.check and self._is_one_callers(made, outcome):
+        elif not attempt.check and self._is_one_callers(attempt, outcome):
             counts = FailureClass.CANCELLED
-        elif FAILURE_RULES[outcome].other_key and self._keys.gone(upstream, made.key):
+        elif FAILURE_RULES[outcome].other_key and self._keys.gone(upstream, attempt.key):
             counts = FailureClass.CANCELLED  # the provider already uses a new key
-        elif made.check and (
+        elif attempt.check and (
             (outcome in GUESSED and upstream.id not in self._health.spoken)
             or self._health.users_find_well(upstream.id)
         ):
             counts = FailureClass.CANCELLED
-        if not made.check:
-            self._health.judge(upstream.id, counts, made.endpoint)
-        self._health.settle(upstream.id, made.ticket, counts)
+        if not attempt.check:
+            self._health.judge(upstream.id, counts, attempt.endpoint)
+        self._health.settle(upstream.id, attempt.ticket, counts)
         self._metrics.attempt(upstream.name, outcome)
 
-    def _is_one_callers(self, made: Attempt, outcome: FailureClass) -> bool:
+    def _is_one_callers(self, attempt: Attempt, outcome: FailureClass) -> bool:
         """Returns whether another caller (for a slow start: another request) must see it
         first.
         """
         caller: object
-        if made.slow:
+        if attempt.slow:
             caller = object()
         elif FAILURE_RULES[outcome].several_callers:
-            sticky_key, api_key = made.caller
+            sticky_key, api_key = attempt.caller
             # If only the conversation or the request is known, the API key is the caller.
             caller = api_key if sticky_key.startswith(_UNNAMED) else sticky_key
         else:
             return False
-        return not self._health.counts_for_all(made.upstream.id, caller)
+        return not self._health.counts_for_all(attempt.upstream.id, caller)
 
     def note_retry_after_s(
-        self, made: Attempt, failure: UpstreamFailed, now: datetime
+        self, attempt: Attempt, failure: UpstreamFailed, now: datetime
     ) -> float | None:
         told_s = retry_after_s(failure.headers, now) if failure.headers else None
-        upstream = made.upstream
-        self._keys.rest(upstream, made.key, failure, told_s)
+        upstream = attempt.upstream
+        self._keys.rest(upstream, attempt.key, failure, told_s)
         if failure.failure is FailureClass.RATE_LIMITED and told_s:
             several = len(upstream.keys) >= SEVERAL
             pause_s = self._keys.back_in_s(upstream) if several else told_s

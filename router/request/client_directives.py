@@ -143,10 +143,10 @@ def _declared_kind(given: bytes | None) -> RequestKind | Reply | None:
     kind = KINDS.get(given)
     if kind is not None:
         return kind
-    said = given[:40].decode("latin-1")
+    shown = given[:40].decode("latin-1")
     return error_reply(
         400,
-        f"{KIND.decode()} is one of {', '.join(RequestKind)}, not {said!r}",
+        f"{KIND.decode()} is one of {', '.join(RequestKind)}, not {shown!r}",
         "invalid_header",
     )
 
@@ -160,10 +160,10 @@ def _requested_timeout_s(given: bytes | None) -> float | Reply:
     except ValueError:
         wished_s = math.nan
     if not 0 < wished_s < math.inf:
-        said = given[:40].decode("latin-1")
+        shown = given[:40].decode("latin-1")
         return error_reply(
             400,
-            f"{TIMEOUT.decode()} is a number of seconds above 0, not {said!r}",
+            f"{TIMEOUT.decode()} is a number of seconds above 0, not {shown!r}",
             "invalid_header",
         )
     return wished_s

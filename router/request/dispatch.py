@@ -111,10 +111,12 @@ class Dispatcher:
         if ticket is None:
             return progress.shut(upstream.id)
         key = self._keys.key(upstream)
-        made = Attempt(upstream, ticket, key, job.deadline, 1, job.request.endpoint, check=True)
-        failure = await self._attempt(job, made, progress)
+        attempt = Attempt(
+            upstream, ticket, key, job.deadline, 1, job.request.endpoint, check=True
+        )
+        failure = await self._attempt(job, attempt, progress)
         if failure is not None:
-            self._outcomes.note_retry_after_s(made, failure, self._clock.now())
+            self._outcomes.note_retry_after_s(attempt, failure, self._clock.now())
         return failure
 
     async def count_tokens(self, job: RoutedRequest) -> bytes:
@@ -125,11 +127,11 @@ class Dispatcher:
         if job.plan.targets:
             upstream = job.route.upstreams[job.plan.targets[0]]
             key = self._keys.key(upstream)
-            made = Attempt(
+            attempt = Attempt(
                 upstream, LAST_RESORT_TICKET, key, job.deadline, 1, job.request.endpoint
             )
             with suppress(UpstreamFailed, TimeoutError), self.timers.limit(job.deadline):
-                return await self._calls.count_tokens(job, made)
+                return await self._calls.count_tokens(job, attempt)
         return b""
 
     def waits(self, job: RoutedRequest) -> dict[str, float]:
@@ -221,49 +223,49 @@ class Dispatcher:
         )
 
     async def _attempt(  # noqa: C901, PLR0912, PLR0915 - one attempt, however it ends
-        self, job: RoutedRequest, made: Attempt, progress: RequestProgress
+        self, job: RoutedRequest, attempt: Attempt, progress: RequestProgress
     ) -> UpstreamFailed | None:
         loop = self.timers.loop
         started = loop.time()
-        first_s = self._safely(RouterPart.PLAN, job, self._limits.first_s, job, made)
+        first_s = self._safely(RouterPart.PLAN, job, self._limits.first_s, job, attempt)
         if first_s is None:
             first_s = math.inf
-        limit = self.timers.limit(min(made.until, started + first_s))
-        head = None if job.request.stream else FirstByteTimer(limit, made.until, loop)
-        settle: OnEnd = partial(self._outcomes.settle, made)
+        limit = self.timers.limit(min(attempt.until, started + first_s))
+        head = None if job.request.stream else FirstByteTimer(limit, attempt.until, loop)
+        settle: OnEnd = partial(self._outcomes.settle, attempt)
         if job.span is not None:
-            settle = job.span.attempt(made.upstream, len(progress.attempts) + 1, settle)
-        if not made.check:
-            self._safely(RouterPart.RECORDING, job, self._health.begin, made.upstream.id)
+            settle = job.span.attempt(attempt.upstream, len(progress.attempts) + 1, settle)
+        if not attempt.check:
+            self._safely(RouterPart.RECORDING, job, self._health.begin, attempt.upstream.id)
         failure: UpstreamFailed | None = None
         outcome: FailureClass | None = FailureClass.CANCELLED
         try:
             with limit:
-                result = await self._calls.make(job, made, settle, head)
+                result = await self._calls.make(job, attempt, settle, head)
             commit = job.route.route.settings.commit
             if isinstance(result, CommittedStream) and commit is _HELD_BACK:
-                await result.hold(made.until)
+                await result.hold(attempt.until)
             progress.result, outcome = result, None
         except UpstreamFailed as error:
             if error.failure is FailureClass.INTERNAL:
                 self._errors.note(RouterPart.STREAM, error, job.route, job.arm)
             failure, outcome = error.kept(), error.failure
-            made.failure = failure
-            hasty = job.hurried and loop.time() >= made.until
+            attempt.failure = failure
+            hasty = job.hurried and loop.time() >= attempt.until
             if error.stale or hasty:
                 outcome = (
                     FailureClass.CANCELLED
                 )  # the client's short time limit says nothing about the target
         except TimeoutError:
             # Otherwise a client with short time limits could open every circuit.
-            its_own = job.hurried and limit.when == made.until
+            its_own = job.hurried and limit.when == attempt.until
             outcome = FailureClass.CANCELLED if its_own else FailureClass.TIMEOUT
             failure = UpstreamFailed(
                 FailureClass.TIMEOUT, f"no answer within {format_latency(limit.when - started)}"
             )
-            if limit.when < made.until and (head is None or head.at is None):
-                made.slow = not made.check
-                self._note_s(job, made, first_s)
+            if limit.when < attempt.until and (head is None or head.at is None):
+                attempt.slow = not attempt.check
+                self._note_s(job, attempt, first_s)
         except Exception as error:
             # A fault in our code for this target: another target may not run that code.
             self._errors.note(RouterPart.ATTEMPT, error, job.route, job.arm)
@@ -274,14 +276,14 @@ class Dispatcher:
             if isinstance(progress.result, CommittedStream):
                 now = loop.time()
                 progress.first_token_s = now - job.begun
-                if made.upstream.id != job.plan.targets[-1]:
-                    self._note_s(job, made, now - started)
+                if attempt.upstream.id != job.plan.targets[-1]:
+                    self._note_s(job, attempt, now - started)
             else:
                 self._settle(job, settle, outcome)
         if head is not None and head.at is not None and outcome is None:
-            self._note_s(job, made, head.at - started)
-        made.failure, made.ms = failure, (loop.time() - started) * 1000
-        progress.attempts.append(made)
+            self._note_s(job, attempt, head.at - started)
+        attempt.failure, attempt.ms = failure, (loop.time() - started) * 1000
+        progress.attempts.append(attempt)
         return failure
 
     def _next(self, job: RoutedRequest, failures: list[FailedAttempt]) -> str | None:
@@ -308,8 +310,8 @@ class Dispatcher:
             self._errors.note(part, error, job.route, job.arm)
             return None
 
-    def _note_s(self, job: RoutedRequest, made: Attempt, seconds: float) -> None:
-        self._safely(RouterPart.RECORDING, job, self._limits.note, job, made, seconds)
+    def _note_s(self, job: RoutedRequest, attempt: Attempt, seconds: float) -> None:
+        self._safely(RouterPart.RECORDING, job, self._limits.note, job, attempt, seconds)
 
     def _settle(self, job: RoutedRequest, settle: OnEnd, outcome: FailureClass | None) -> None:
         self._safely(RouterPart.RECORDING, job, settle, outcome)

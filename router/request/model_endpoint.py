@@ -209,9 +209,9 @@ class ModelEndpoint:
             if not key:
                 key = request_id
                 self._counters["unnamed_callers"] += 1
-            if CALLER in scope and (wanted := scope[CALLER].target):
+            if CALLER in scope and (target := scope[CALLER].target):
                 # The agent's own choice is not evidence for either arm.
-                chosen = self._planner.prefer(route, request, wanted)
+                chosen = self._planner.prefer(route, request, target)
                 if chosen is not None:
                     return key, _KEEP_WARM, chosen, None
             if grant.opt_outs and OptOut.CANARY in grant.opt_outs:

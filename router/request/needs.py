@@ -68,8 +68,8 @@ def _asks_for_schema(values: Mapping[str, JsonSpan]) -> bool:
     for name in _FORMATS:
         given = values[name].value if name in values else None
         if isinstance(given, dict):
-            wanted = given if name == "response_format" else given.get("format")
-            if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
+            schema = given if name == "response_format" else given.get("format")
+            if isinstance(schema, dict) and schema.get("type") == "json_schema":
                 return True
     return False
 
@@ -103,23 +103,23 @@ def without_fields(
     body: bytes, endpoint: Endpoint, hints: Collection[OptionalFeature], target: Target
 ) -> bytes:
     own = {*target.parameters, *target.request_patch.parameters}
-    asked: dict[str, Any] = json.loads(body)
+    fields: dict[str, Any] = json.loads(body)
     for hint in hints:
         for name in OPTIONAL_FIELDS[endpoint][hint]:
             if name not in own:
-                asked.pop(name, None)
-        if hint in _INCLUDED and isinstance(asked.get("include"), list):
+                fields.pop(name, None)
+        if hint in _INCLUDED and isinstance(fields.get("include"), list):
             word = _INCLUDED[hint]
-            asked["include"] = [
-                option for option in asked["include"] if word not in str(option)
+            fields["include"] = [
+                option for option in fields["include"] if word not in str(option)
             ]
-    if OptionalFeature.REASONING in hints and isinstance(asked.get("output_config"), dict):
-        asked["output_config"].pop("effort", None)
-        if not asked["output_config"]:
-            del asked["output_config"]
+    if OptionalFeature.REASONING in hints and isinstance(fields.get("output_config"), dict):
+        fields["output_config"].pop("effort", None)
+        if not fields["output_config"]:
+            del fields["output_config"]
     if OptionalFeature.CACHING in hints:
-        _unmark(asked)
-    return to_json(asked).encode()
+        _unmark(fields)
+    return to_json(fields).encode()
 
 
 def _gives(

@@ -86,12 +86,12 @@ def is_under_way(request: ClientRequest, template: int = 0) -> bool:
         turns = request.value("messages")
     if not isinstance(turns, list):
         return False
-    asked = [
+    user_turns = [
         number
         for number, turn in enumerate(turns)
         if isinstance(turn, dict) and turn.get("role") == "user"
     ]
-    first = asked[template] if len(asked) > template else 0
+    first = user_turns[template] if len(user_turns) > template else 0
     return any(
         turn.get("type", "message") != "message" or turn.get("role") == "assistant"
         for turn in turns[first:-1]

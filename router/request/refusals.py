@@ -28,26 +28,26 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
     if failed.failure in CLIENT_FAILURES and (status >= 500 or status == _NOT_ALLOWED):
         status = 422
     if failed.failure is FailureClass.BLOCKED:
-        said = failed.message or f"status {status}"
-        why = f"something in front of the provider refused this request: {said}"
+        words = failed.message or f"status {status}"
+        why = f"something in front of the provider refused this request: {words}"
         return error_reply(status, why, failed.failure.value)
     members: ParsedObject | None = None
     with suppress(InputError):
         members = parse_object(failed.body)
     error = None if members is None else members.get("error")
     if failed.failure is FailureClass.ENDPOINT_MISSING and not isinstance(error, dict):
-        said = f": {failed.message}" if failed.message else ""
-        why = f"the target does not serve this endpoint{said}"
+        words = f": {failed.message}" if failed.message else ""
+        why = f"the target does not serve this endpoint{words}"
         return error_reply(status, why, failed.failure.value)
-    told = error_object(failed.body)
-    if told is None:
+    error = error_object(failed.body)
+    if error is None:
         text = failed.body[:500].decode("utf-8", "replace")
         return error_reply(status, text or failed.detail, failed.failure.value)
     too_long = failed.failure is FailureClass.CONTEXT_WINDOW
     body = failed.body
     if members is None or not isinstance(error, dict):
-        code = TOO_LONG if too_long else str(told.get("code") or failed.failure.value)
-        words, place = str(told.get("message")), told.get("param")
+        code = TOO_LONG if too_long else str(error.get("code") or failed.failure.value)
+        words, place = str(error.get("message")), error.get("param")
         body = error_body(words, "invalid_request_error", code, param=place)
     elif too_long and members.get("type") != "error":
         window = {"type": "invalid_request_error", "param": None, "code": TOO_LONG}
@@ -63,14 +63,14 @@ def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
     if wait_s is not None:
         return _all_waiting(job, progress, wait_s)
     if progress.attempts:
-        tried, others = _tried(progress), _passed_over(job, progress)
+        tried, left_out = _tried(progress), _passed_over(job, progress)
         return error_reply(
             502,
-            f"no target of route {name!r} answered ({_attempts_text(tried, others)})",
+            f"no target of route {name!r} answered ({_attempts_text(tried, left_out)})",
             "all_targets_failed",
             headers=(DO_NOT_RETRY,),
             attempts=tried,
-            left_out=others,
+            left_out=left_out,
         )
     left_out = [_left_out(job.route, excluded) for excluded in job.plan.left_out]
     if job.plan.unable:
@@ -172,8 +172,8 @@ def _attempts_text(tried: list[dict[str, object]], left_out: list[dict[str, obje
         + (f" ({attempt['message']})" if attempt["message"] else "")
         for attempt in tried
     ]
-    others = [f"not asked: {_listed(left_out)}"] if left_out else []
-    return "; ".join((*failures, *others))
+    skipped = [f"not asked: {_listed(left_out)}"] if left_out else []
+    return "; ".join((*failures, *skipped))
 
 
 def _left_out(route: CompiledRoute, out: Excluded) -> dict[str, object]:

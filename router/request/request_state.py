@@ -58,8 +58,8 @@ class UpstreamAnswer:
 
 async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
     body = await read_error_body(reply)
-    told = {name.decode("latin-1"): decode_header(value) for name, value in reply.headers}
-    failed = refusal_failure(reply.status, body, told.get("content-type", ""), told)
+    headers = {name.decode("latin-1"): decode_header(value) for name, value in reply.headers}
+    failed = refusal_failure(reply.status, body, headers.get("content-type", ""), headers)
     failed.local = reply.local
     return failed
 
@@ -67,8 +67,10 @@ async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
 def check_content_type(headers: Sequence[Header], content_type: bytes) -> None:
     found = dict(headers).get(b"content-type", b"")
     if _media_type(found) != content_type:
-        said = f"content type {decode_header(found)[:60]!r} instead of {content_type.decode()}"
-        raise UpstreamFailed(FailureClass.MALFORMED, said)
+        detail = (
+            f"content type {decode_header(found)[:60]!r} instead of {content_type.decode()}"
+        )
+        raise UpstreamFailed(FailureClass.MALFORMED, detail)
 
 
 def read_answer(

@@ -162,12 +162,12 @@ class RoutedResponse:
         await dispatcher.run(plain, progress)
 
     def _late_error(self, result: UpstreamAnswer | UpstreamFailed | None) -> bytes:
-        told = json.loads(self._reply(result).body)
-        error = told.get("error") if isinstance(told, dict) else None
+        reply = json.loads(self._reply(result).body)
+        error = reply.get("error") if isinstance(reply, dict) else None
         message = error.get("message") if isinstance(error, dict) else None
         failure = result.failure if isinstance(result, UpstreamFailed) else None
         events = DIALECTS[self.job.request.endpoint].stream(self.job.request, None)
-        return events.broken(str(message or told), failure or FailureClass.OVERLOADED)
+        return events.broken(str(message or reply), failure or FailureClass.OVERLOADED)
 
     def _reply(self, result: UpstreamAnswer | UpstreamFailed | None) -> Reply:
         if isinstance(result, UpstreamAnswer):

@@ -155,11 +155,11 @@ class CommittedStream:
         await self._reply.aclose()
 
     def _settle(self) -> None:
-        told, self._on_end = self._on_end, None
-        if told is not None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
             left = None if self.events.finished else FailureClass.CANCELLED
             try:
-                told(FailureClass.CANCELLED if self._blameless else self.failure or left)
+                on_end(FailureClass.CANCELLED if self._blameless else self.failure or left)
             except Exception as error:
                 self._faults.append((RouterPart.RECORDING, error))
 
@@ -194,8 +194,8 @@ class CommittedStream:
 
     def _break_off(self, failure: FailureClass, detail: str) -> None:
         self.failure, self._why = failure, detail
-        said = self.events.broken(f"the provider's stream broke off: {detail}", failure)
-        self._held = self._hide(said)
+        event = self.events.broken(f"the provider's stream broke off: {detail}", failure)
+        self._held = self._hide(event)
 
 
 # Without an empty line, because some readers dispatch an event at each one, even an empty

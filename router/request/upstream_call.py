@@ -78,7 +78,7 @@ class UpstreamCalls:
     async def make(
         self,
         job: RoutedRequest,
-        made: Attempt,
+        attempt: Attempt,
         on_end: OnEnd,
         on_head: Callable[[], None] | None = None,
     ) -> UpstreamAnswer | CommittedStream:
@@ -91,8 +91,8 @@ class UpstreamCalls:
         silence = job.route.route.settings.on_empty_answer is _ACCEPT
         reply: UpstreamReply | None = None
         try:
-            transport = self._transport_for(made.upstream.provider)
-            reply = await transport.send(_request(job, made))
+            transport = self._transport_for(attempt.upstream.provider)
+            reply = await transport.send(_request(job, attempt))
             if not 200 <= reply.status < 300:
                 raise await read_refusal(reply)
             if on_head is not None:
@@ -102,7 +102,7 @@ class UpstreamCalls:
                 events = self._events(job)
                 chunks = reply.chunks()
                 held = await _until_commit(chunks, events, _most_held(job))
-                stream = self._committed(job, made, reply, events, on_end, chunks, held)
+                stream = self._committed(job, attempt, reply, events, on_end, chunks, held)
                 reply = None  # the stream closes it
                 return stream
             check_content_type(reply.headers, b"application/json")
@@ -112,27 +112,27 @@ class UpstreamCalls:
             return _checked(request, answer) if request.endpoint is _EMBEDDINGS else answer
         except UpstreamFailed as failed:
             # A client may see the body, and logs contain the detail.
-            provider = made.upstream.provider
-            failed.body = hide_provider_secrets(failed.body, provider, made.key)
+            provider = attempt.upstream.provider
+            failed.body = hide_provider_secrets(failed.body, provider, attempt.key)
             detail = failed.detail.encode("utf-8", "surrogatepass")
-            hidden = hide_provider_secrets(detail, provider, made.key)
+            hidden = hide_provider_secrets(detail, provider, attempt.key)
             failed.detail = hidden.decode("utf-8", "surrogatepass")
             raise
         finally:
             if reply is not None:
                 await reply.aclose()
 
-    async def count_tokens(self, job: RoutedRequest, made: Attempt) -> bytes:
+    async def count_tokens(self, job: RoutedRequest, attempt: Attempt) -> bytes:
         """Asks for a count; empty if the target speaks another protocol.
 
         Raises UpstreamFailed.
         """
-        upstream = made.upstream
+        upstream = attempt.upstream
         endpoint = job.request.endpoint
         if endpoint in upstream.adapted:
             return b""
         body = count_body(_body(job, upstream), endpoint)
-        request = replace(_request(job, made), body=body, path=PROVIDER_PATHS[endpoint])
+        request = replace(_request(job, attempt), body=body, path=PROVIDER_PATHS[endpoint])
         reply = await self._transport_for(upstream.provider).send(request)
         try:
             if reply.status != HTTPStatus.OK:
@@ -154,14 +154,16 @@ class UpstreamCalls:
     def _committed(
         self,
         job: RoutedRequest,
-        made: Attempt,
+        attempt: Attempt,
         reply: UpstreamReply,
         events: StreamFilter,
         on_end: OnEnd,
         chunks: AsyncIterator[bytes],
         held: bytes,
     ) -> CommittedStream:
-        hide = partial(hide_provider_secrets, provider=made.upstream.provider, key=made.key)
+        hide = partial(
+            hide_provider_secrets, provider=attempt.upstream.provider, key=attempt.key
+        )
         return CommittedStream(
             reply,
             chunks,
@@ -198,8 +200,8 @@ async def _until_commit(chunks: AsyncIterator[bytes], events: StreamFilter, most
     return held
 
 
-def _request(job: RoutedRequest, made: Attempt) -> UpstreamRequest:
-    upstream, request = made.upstream, job.request
+def _request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:
+    upstream, request = attempt.upstream, job.request
     endpoint, members, body = request.endpoint, request.members, None
     plain = upstream.plain_models.get(endpoint)
     if plain is not None and not job.plan.serialize_tools:
@@ -213,11 +215,11 @@ def _request(job: RoutedRequest, made: Attempt) -> UpstreamRequest:
         upstream.provider,
         _body(job, upstream) if body is None else body,
         request.stream,
-        made.number > 1,
+        attempt.number > 1,
         DIALECTS[endpoint].path,
         job.passed_up if job.span is None else (*job.passed_up, *job.span.passed_up),
-        made.key,
-        MAX_CHECK_BYTES if made.check else None,
+        attempt.key,
+        MAX_CHECK_BYTES if attempt.check else None,
         upstream.maker,
         upstream.bridged,
     )

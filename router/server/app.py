@@ -66,8 +66,8 @@ class Router(RouterParts):
             answer = self._answer(scope, receive, noting_send, request_id)
             reply = answer if isinstance(answer, Reply) else await answer
             if reply is not None:
-                told = self._door.client_reply(scope, request_id, reply)
-                await send_reply(send, told, (request_id,))
+                client_reply = self._door.client_reply(scope, request_id, reply)
+                await send_reply(send, client_reply, (request_id,))
         except ClientDisconnected:
             return
         except Exception as error:
@@ -75,8 +75,8 @@ class Router(RouterParts):
             if begun:
                 raise
         if failed is not None:
-            told = self._door.client_reply(scope, request_id, failed)
-            await send_reply(send, told, (request_id,))
+            client_reply = self._door.client_reply(scope, request_id, failed)
+            await send_reply(send, client_reply, (request_id,))
 
     def _caller(
         self, scope: Scope
@@ -85,15 +85,15 @@ class Router(RouterParts):
         if path in HEALTH:
             return HEALTH[path](self) if method in ("GET", "HEAD") else not_allowed("GET")
         for_agents = path == AGENTS_PATH or path.startswith(BELOW_AGENTS)
-        wanted = AGENTS_METHODS if self._agents and for_agents else method_of(path)
-        if wanted is None:
+        allowed = AGENTS_METHODS if self._agents and for_agents else method_of(path)
+        if allowed is None:
             return nothing_at(method, path)
-        if method == "OPTIONS" and (wanted != AGENTS_METHODS or self._cors.concern(scope)):
-            return self._cors.answer_preflight(scope, wanted)
+        if method == "OPTIONS" and (allowed != AGENTS_METHODS or self._cors.concern(scope)):
+            return self._cors.answer_preflight(scope, allowed)
         if self._agents and for_agents:
             return self._agents
-        if method != wanted and not (method == "HEAD" and wanted == "GET"):
-            return not_allowed(wanted)
+        if method != allowed and not (method == "HEAD" and allowed == "GET"):
+            return not_allowed(allowed)
         return self._door.identify(scope)
 
     def _answer(

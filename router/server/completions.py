@@ -24,16 +24,16 @@ _NOT_IN_CHATS: Final[Mapping[str, tuple[str, ...]]] = {
 
 def chat_of_completion(body: bytes) -> bytes:
     parse_object(body)
-    asked: dict[str, object] = json.loads(body)
+    fields: dict[str, object] = json.loads(body)
     for name, nothing in _NOT_IN_CHATS.items():
-        if json.dumps(asked.get(name)) not in nothing:
+        if json.dumps(fields.get(name)) not in nothing:
             raise FieldError(name, f"`{name}` has no counterpart in chats, which answer here")
-    prompt = asked.get("prompt")
+    prompt = fields.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if not isinstance(prompt, str):
         raise FieldError("prompt", "`prompt` must be one text, not a list of texts or tokens")
-    kept = {name: v for name, v in asked.items() if name not in {*_NOT_IN_CHATS, "prompt"}}
+    kept = {name: v for name, v in fields.items() if name not in {*_NOT_IN_CHATS, "prompt"}}
     return json.dumps(kept | {"messages": [{"role": "user", "content": prompt}]}).encode()
 
 
@@ -43,18 +43,18 @@ def completion_of_chat(body: bytes) -> bytes:
     choices = chat.get("choices")
     if not isinstance(choices, list):
         return body
-    told = {
+    completion = {
         **chat,
         "id": "cmpl-" + str(chat.get("id") or "").removeprefix("chatcmpl-"),
         "object": "text_completion",
         "choices": [_choice(choice) for choice in choices],
     }
-    return json.dumps(told, ensure_ascii=False).encode()
+    return json.dumps(completion, ensure_ascii=False).encode()
 
 
 def _choice(choice: Mapping[str, object]) -> dict[str, object]:
-    said = choice.get("message") or choice.get("delta")
-    text = said.get("content") if isinstance(said, Mapping) else None
+    message = choice.get("message") or choice.get("delta")
+    text = message.get("content") if isinstance(message, Mapping) else None
     return {
         "text": text or "",
         "index": choice.get("index", 0),
@@ -76,8 +76,8 @@ class CompletionBody:
             return b"" if more else completion_of_chat(self._rest)
         *lines, rest = self._rest.split(b"\n")
         self._rest = rest if more else b""
-        told = b"".join(_line(line) + b"\n" for line in lines)
-        return told if more else told + rest
+        body = b"".join(_line(line) + b"\n" for line in lines)
+        return body if more else body + rest
 
 
 def _line(line: bytes) -> bytes:
@@ -117,12 +117,12 @@ def _turning(send: Send) -> Send:
                 head = message
             return
         more = bool(message.get("more_body"))
-        told = turned.feed(message.get("body", b""), more=more)
+        body = turned.feed(message.get("body", b""), more=more)
         if head and not more:
             kept = [line for line in head["headers"] if line[0] != b"content-length"]
-            length = (b"content-length", b"%d" % len(told))
+            length = (b"content-length", b"%d" % len(body))
             await send({**head, "headers": [*kept, length]})
         if not (head and more):
-            await send({**message, "body": told})
+            await send({**message, "body": body})
 
     return turning_send

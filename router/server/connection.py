@@ -259,9 +259,12 @@ class Connection(asyncio.Protocol):
         self._in_head = False
         self._fed = 1
         scope, self._known_scope = self._known_scope or self._scope(), None
-        wanted = scope["http_version"] == "1.1" and self._parser.should_keep_alive()
-        goes_on = wanted and not self._state.ending
-        call = RequestCycle(self, scope, keep_alive=goes_on, expects_100=self._expects_100)
+        keep_alive = (
+            scope["http_version"] == "1.1"
+            and self._parser.should_keep_alive()
+            and not self._state.ending
+        )
+        call = RequestCycle(self, scope, keep_alive=keep_alive, expects_100=self._expects_100)
         self._arriving = call
         if self._answered is None:
             self._answered = call

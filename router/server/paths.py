@@ -106,12 +106,12 @@ class CrossOrigins:
         return origin if is_listed else None
 
     def answer_preflight(self, scope: Scope, methods: str) -> Reply:
-        wanted = header(scope, b"access-control-request-headers")
+        requested = header(scope, b"access-control-request-headers")
         origin = header(scope, b"origin")
         if self.concern(scope):
             allowed = [(b"access-control-allow-methods", methods.encode()), LASTS]
-            if wanted is not None:
-                allowed.append((b"access-control-allow-headers", wanted))
+            if requested is not None:
+                allowed.append((b"access-control-allow-headers", requested))
             return Reply(204, tuple(allowed), b"")
         about = f" from {origin.decode('latin-1')[:200]!r}" if origin else ""
         message = f"only {methods} works here; for pages{about}, add their origin to {SETTING}"

@@ -155,10 +155,10 @@ def allow_connections() -> None:
     """Lifts the limit of open files: the usual 1,024 would allow as many clients."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS refuses the value that it reports as unlimited.
-    wanted = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)
-    if now != resource.RLIM_INFINITY and now < wanted:
+    limit = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)
+    if now != resource.RLIM_INFINITY and now < limit:
         with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
 
 
 def server(

@@ -202,9 +202,9 @@ def _native(
 ) -> Mapping[Endpoint, Mapping[str, Capabilities]]:
     endpoints: dict[Endpoint, Mapping[str, Capabilities]] = {}
     for endpoint in UNTRANSLATABLE_FIELDS:
-        others = frozenset(Endpoint) - {endpoint}
+        rest = frozenset(Endpoint) - {endpoint}
         can = {
-            id_: restrict_endpoints(upstream.can, others)
+            id_: restrict_endpoints(upstream.can, rest)
             if endpoint in upstream.adapted
             else upstream.can
             for id_, upstream in upstreams.items()

@@ -76,7 +76,7 @@ def _in_place_of(
     route: CompiledRoute, served: CompiledRoute, kind: RequestKind, classes: DataClasses
 ) -> CompiledRoute:
     """Returns the other route with the requested route's name in answers, and its switches."""
-    told = (b"x-swapgate-kind", kind.value.encode())
+    kind_header = (b"x-swapgate-kind", kind.value.encode())
     data_class, own = route.route.settings.data_class, served.route.settings.data_class
     if not is_at_least_as_strict(classes, own, than=data_class):
         log.warning(
@@ -95,7 +95,7 @@ def _in_place_of(
     return replace(
         served,
         json_name=route.json_name,
-        headers={arm: (*header, told) for arm, header in served.headers.items()},
+        headers={arm: (*header, kind_header) for arm, header in served.headers.items()},
         switches=(*served.switches, *switches),
     )
 
