@@ -158,7 +158,7 @@ def test_without_a_price_tokens_are_guarded_in_the_place_of_money(
 
 def test_nothing_times_a_number_cannot_be_accepted(world: SmallInstallation) -> None:
     price(world, base=Price(0.0, 0.0))
-    with pytest.raises(InputError, match="sim/base costs nothing, and sim/better does"):
+    with pytest.raises(InputError, match="sim/base costs nothing, and sim/better costs money"):
         world.propose(**accepting(9.0))
 
 

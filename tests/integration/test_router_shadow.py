@@ -299,7 +299,7 @@ def test_what_must_not_be_mirrored_is_refused_with_words(
 
         refused(NotAllowed, "approver", KIM)
         refused(InputError, "incumbent", candidate_name=OLD.name)
-        refused(InputError, "no price", candidate_name=FREE.name)
+        refused(InputError, "the price of other/sim-worse is unknown", candidate_name=FREE.name)
         refused(InputError, "reason", reason=" ")
         refused(InputError, "90 days", lasts=timedelta(days=91))
         refused(NotFound, "no route", route_name="suport")
