@@ -28,13 +28,13 @@ from harness.frame.people.access import Actor
 from harness.frame.plain_data import to_shown
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import queries
-from harness.operations.settings import OidcSettings
 from harness.proposals import banners
 from harness.proposals.banners import Banner
 from harness.registry import named_models
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
+from harness.routing.settings import OidcSettings
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -30,8 +30,8 @@ from harness.config.model import Settings
 from harness.frame import package_data
 from harness.frame.errors import ConfigError, SwapgateError
 from harness.frame.imports import leave_alone_what_serves
-from harness.operations.settings import OidcSettings
 from harness.routing.records.routes import Routing
+from harness.routing.settings import OidcSettings
 
 DOCS_PATH: Final = "/docs"
 

@@ -22,12 +22,13 @@ from harness.routes import routes
 from harness.routing.candidate_schedule import MOST_USD, CandidateSchedule, OnBetter, Preference
 from harness.routing.capture import MAX_COPY_BYTES, MAX_KEEP_DAYS, MAX_PER_DAY
 from harness.routing.context import Context
-from harness.routing.keep_warm import MAX_KEEP_WARM_BPS
-from harness.routing.overrides import Overrides, RequestKind
+from harness.routing.plan import MAX_KEEP_WARM_BPS
 from harness.routing.table import (
     OnBadEvent,
     OnContentPolicy,
     OnEmptyAnswer,
+    Overrides,
+    RequestKind,
     Route,
     RouteSettings,
     RouteSuite,

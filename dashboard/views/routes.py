@@ -24,8 +24,7 @@ from harness.routes import routes
 from harness.routes.scorecard import list_facts
 from harness.routing.evidence import EvidenceKind
 from harness.routing.freeze import Freeze, FreezeWindow
-from harness.routing.overrides import RequestKind
-from harness.routing.table import RouteSettings
+from harness.routing.table import RequestKind, RouteSettings
 
 MOST_FREEZES: Final = 10
 POLICIES_COMMAND: Final = ("config", "show", "--origin", "--section", "policies")

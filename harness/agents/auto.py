@@ -33,7 +33,7 @@ from harness.providers.target import Provider, Target, may_see
 from harness.registry import data_class_checks, targets
 from harness.registry.named_models import model_capabilities
 from harness.registry.provider_secrets import keys_of_provider
-from harness.routes import taken_back
+from harness.routes import routes
 from harness.routing.agent import Agent
 from harness.routing.context import Context
 from harness.routing.evidence import EvidenceKind, TargetEvidence
@@ -267,7 +267,7 @@ def _has_evidence(ctx: Context, tx: Transaction, route: Route, entry: TargetEvid
         waivers = Waivers(tx).list(route=route.name)
         return any((w.id, w.target) == own and not w.expired(now) for w in waivers)
     history = Routing(tx).history(route.name)
-    if taken_back.find_taken_back(tx, route.name, entry.target, history) is not None:
+    if routes.find_taken_back(tx, route.name, entry.target, history) is not None:
         return False
     if entry.kind is not EvidenceKind.VERDICT:
         return True

@@ -22,7 +22,6 @@ from harness.frame.runtime import encryption
 from harness.frame.runtime.clock import CronCalendar, SystemClock, SystemRandomIds
 from harness.frame.signing.keyring import KeyPurpose
 from harness.gate.policy import Policy
-from harness.operations.settings import OidcSettings
 from harness.providers.calls.oauth_http import HttpOAuthServer
 from harness.providers.force import (
     ENVIRONMENT_VARIABLE,
@@ -30,9 +29,9 @@ from harness.providers.force import (
     parse_environment_switches,
     parse_file_switches,
 )
-from harness.providers.models.model_catalogue import LitellmTable
+from harness.providers.models.catalogue import LitellmTable
 from harness.routing.context import Context
-from harness.routing.settings import http_url
+from harness.routing.settings import OidcSettings, http_url
 from harness.store.store import Store
 
 log = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from harness.gate.text.sentences import reason_text
 from harness.gate.verdict import Passed
 from harness.proposals import fallback_chain, route_rules
 from harness.proposals.evaluation import recomputation
-from harness.registry import prices
+from harness.registry import targets
 from harness.routes import freezes, routes
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalEvent, apply_event
@@ -113,7 +113,7 @@ def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
     arms = (names[proposal.incumbent], names[proposal.candidate])
     return proposal.policy.canary.with_cost(
         accepted.ratio if accepted else None,
-        priced=all(prices.find_price(tx, arm) for arm in arms),
+        priced=all(targets.find_price(tx, arm) for arm in arms),
     )
 
 

@@ -45,8 +45,13 @@ from harness.gate.text.guardrail_rows import list_warnings
 from harness.proposals import decisions
 from harness.proposals.evaluation import recomputation
 from harness.registry import data_class_checks
-from harness.routes.routes import commit, known_targets, require_route
-from harness.routes.taken_back import find_taken_back, standing_incumbents
+from harness.routes.routes import (
+    commit,
+    find_taken_back,
+    known_targets,
+    require_route,
+    standing_incumbents,
+)
 from harness.routing.context import Context
 from harness.routing.proposal import ApprovalKind, ProposalEvent, apply_event
 from harness.routing.records.proposals import Proposals

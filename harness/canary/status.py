@@ -27,7 +27,7 @@ from harness.gate.policy import CostAcceptance
 from harness.gate.text.explain import RolloutExplanation, explain_rollout
 from harness.providers.target import Target
 from harness.routes import routes
-from harness.routes.taken_back import describe_later_rollback, find_later_rollback, is_over
+from harness.routes.routes import describe_later_rollback, find_later_rollback, is_over
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.records.preload import Preload

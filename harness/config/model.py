@@ -11,13 +11,12 @@ from harness.evals.settings import SuiteSettings
 from harness.frame.alerts.delivery import AlertSettings
 from harness.frame.people.limits import EvalLimits
 from harness.gate.policy import Policy
-from harness.operations.settings import UiSettings
 from harness.providers.models.catalogue import CatalogueChange
 from harness.providers.oauth import OAuthOverrides
 from harness.providers.target import Provider
 from harness.routing.capture import CaptureSettings
 from harness.routing.freeze import FreezeWindow
-from harness.routing.settings import AgentSettings, RouterSettings, RouteSeed
+from harness.routing.settings import AgentSettings, RouterSettings, RouteSeed, UiSettings
 
 FILE_NAME: Final = "swapgate.yaml"
 

@@ -17,12 +17,17 @@ from harness.frame.errors import InputError
 from harness.frame.people.access import Role, listens_on_loopback
 from harness.frame.redaction import RedactionRule, Redactor
 from harness.frame.suggestions import did_you_mean
-from harness.operations.settings import OidcSettings
 from harness.providers.api_base_rules import is_internal_host
 from harness.providers.calls.headers import check_headers
 from harness.routing.capture import CaptureSettings
 from harness.routing.freeze import FreezeWindow, build_window
-from harness.routing.settings import AgentSettings, RouterSettings, ToolServer, http_url
+from harness.routing.settings import (
+    AgentSettings,
+    OidcSettings,
+    RouterSettings,
+    ToolServer,
+    http_url,
+)
 
 ONE_OF: Final = ("url", "url_env", "webhook")
 _INTERNAL: Final = "must not be a link-local address or a cloud's metadata service"

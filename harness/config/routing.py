@@ -18,11 +18,17 @@ from harness.providers.models.name_resolution import ModelNameQuery
 from harness.providers.target import Provider, RequestPatch, Target
 from harness.routing.candidate_schedule import check_schedule
 from harness.routing.capture import check_capture
-from harness.routing.keep_warm import parse_keep_warm_share, parse_share_bps
-from harness.routing.overrides import Overrides, RequestKind, override_errors
+from harness.routing.plan import parse_keep_warm_share, parse_share_bps
 from harness.routing.route_changes import check_route_name
 from harness.routing.settings import RouteSeed
-from harness.routing.table import PlainRouteSettings, RouteSettings, RouteSuite
+from harness.routing.table import (
+    Overrides,
+    PlainRouteSettings,
+    RequestKind,
+    RouteSettings,
+    RouteSuite,
+    override_errors,
+)
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 

@@ -42,14 +42,13 @@ from harness.gate.policy import (
     PromotionMode,
 )
 from harness.gate.suite_plan import ClaimPopulation
-from harness.operations.settings import UiSettings
 from harness.providers.api_base_rules import api_base_example
 from harness.providers.kinds import PROVIDER_KINDS, check_kind
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.models.catalogue import ABILITIES
 from harness.providers.oauth import OAuthOverrides
 from harness.providers.target import Price
-from harness.routing.settings import AgentSettings, RouterSettings
+from harness.routing.settings import AgentSettings, RouterSettings, UiSettings
 
 
 def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, Any]:

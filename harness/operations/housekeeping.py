@@ -18,8 +18,7 @@ from harness.operations.records import Captures
 from harness.proposals.evaluation import eval_queue
 from harness.registry import credentials
 from harness.routing.context import Context
-from harness.routing.records.failovers import Failovers
-from harness.routing.records.observations import Observations
+from harness.routing.records.observations import Failovers, Observations
 from harness.routing.records.rollouts import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns

@@ -22,7 +22,7 @@ from harness.providers.force import KillSwitch, active_switches, decide_plan
 from harness.providers.target import Target
 from harness.routes import freezes, routes
 from harness.routes.outages import load_outages
-from harness.routes.taken_back import describe_later_rollback, find_later_rollback
+from harness.routes.routes import describe_later_rollback, find_later_rollback
 from harness.routes.traffic_report import TargetTraffic, TrafficReport, sum_by_target
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase

@@ -26,8 +26,8 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import dashboard_sessions
 from harness.operations.dashboard_sessions import ActorSession, refusing
-from harness.operations.settings import OidcSettings
 from harness.routing.context import Context
+from harness.routing.settings import OidcSettings
 
 # Allowed difference between two machines' clocks.
 CLOCKS_DIFFER: Final = timedelta(minutes=5)

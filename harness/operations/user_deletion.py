@@ -16,7 +16,7 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.operations.records import Captures
 from harness.routing.agent import AgentGrant, SessionState
 from harness.routing.context import Context
-from harness.routing.records.failovers import Failovers
+from harness.routing.records.observations import Failovers
 from harness.routing.reliability.failover import hash_user, user_hashes
 
 # Copies that a deletion cannot reach.

@@ -18,7 +18,7 @@ from harness.gate.verdict import Passed
 from harness.proposals.evaluation import recomputation
 from harness.providers.target import Target
 from harness.registry import data_class_checks, named_models
-from harness.routes import routes, taken_back
+from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.evidence import ChainProof, EvidenceKind, FormerTarget, Waiver
 from harness.routing.proposal import ProposalPhase
@@ -296,7 +296,7 @@ def find_proof(
         return verdict
     history = Routing(tx).history(route.name)
     served = any(target.id in (r.route.incumbent, *r.route.fallbacks) for r in history)
-    if served and taken_back.find_taken_back(tx, route.name, target.id, history) is None:
+    if served and routes.find_taken_back(tx, route.name, target.id, history) is None:
         return FormerTarget(target.id)
     for waiver in Waivers(tx).list(route=route.name):
         if waiver.target == target.id and not waiver.expired(now):

@@ -12,7 +12,7 @@ from harness.providers.models.discovered_model import DiscoveredModel
 from harness.providers.models.model_names import parse_model_name
 from harness.providers.records import DiscoveredModels, Providers
 from harness.providers.target import Price, Provider, Target
-from harness.registry.prices import describe_price
+from harness.registry.targets import describe_price
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 from harness.routing.table import Route, RoutingTable

@@ -1,12 +1,14 @@
-"""Registers targets and stores providers. Results from before a provider moved prove nothing
-about the model at its new address (ADR 29); targets that serve already stay in service.
+"""Registers targets, and stores providers with their prices. Results from before a provider
+moved prove nothing about the model at its new address (ADR 29); targets that serve already stay
+in service.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from harness.frame.errors import Conflict, InputError, NotFound
+from harness.frame.formatting import format_usd
 from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
@@ -16,23 +18,66 @@ from harness.gate.run import RunState
 from harness.providers.api_base_rules import check_api_base, check_api_base_path
 from harness.providers.calls.headers import check_headers
 from harness.providers.kinds import PROVIDER_KINDS
+from harness.providers.models import model_figures
 from harness.providers.models.capabilities import Endpoint
-from harness.providers.records import Providers
+from harness.providers.models.catalogue import with_catalogue_prices
+from harness.providers.records import DiscoveredModels, Providers
 from harness.providers.target import (
     JsonObject,
+    Price,
     Provider,
     ProviderMove,
     Target,
     check_extra_body,
 )
 from harness.registry import data_class_checks
-from harness.registry.prices import fill_prices
 from harness.registry.provider_secrets import decrypt_headers, encrypt_headers
 from harness.routing.context import Context
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.rollouts import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
+
+
+def find_price(tx: Transaction, target: Target | None) -> Price | None:
+    return model_figures.find_price(Providers(tx).all(), target.name) if target else None
+
+
+def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Price | None:
+    provider = Providers(tx).all().get(target.provider) if target else None
+    if target is None or provider is None:
+        return None
+    known = fill_prices(ctx, tx, provider, [target.model]).prices
+    return find_price(tx, target) or known.get(target.model)
+
+
+def fill_prices(
+    ctx: Context, tx: Transaction, provider: Provider, models: Iterable[str]
+) -> Provider:
+    """Adds a provider's missing prices, because the router has no catalogue and no lists."""
+    names = list(models)
+    known = with_catalogue_prices(provider, ctx.catalogue, names)
+    listed = [
+        DiscoveredModels(tx).find(provider.name, model)
+        for model in names
+        if model not in known.prices
+    ]
+    found = {
+        offer.model: offer.price
+        for offer in listed
+        if offer and offer.price and offer.source == provider.api_base
+    }
+    return replace(known, prices={**known.prices, **found}) if found else known
+
+
+def describe_price(price: Price | None) -> str:
+    if price is None:
+        return "an unknown price"
+    sent, written = (
+        format_usd(price.input_usd_per_mtok),
+        format_usd(price.output_usd_per_mtok),
+    )
+    return f"{sent} in and {written} out per million tokens"
 
 
 def add_target(ctx: Context, actor: Actor, seed: Target) -> Target:

@@ -10,7 +10,7 @@ from harness.frame.records.transaction import Transaction
 from harness.gate.run import AnswerColumns
 from harness.gate.suite_plan import SuitePlan
 from harness.providers.target import Target
-from harness.registry import named_models, prices
+from harness.registry import named_models, targets
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.cost_forecast import (
@@ -36,7 +36,7 @@ def forecast_from_answers(
     arms: tuple[Target, Target],
     answers: Iterable[tuple[AnswerColumns, AnswerColumns]],
 ) -> CostForecast:
-    bill, price = _bill(tx, route, arms[0]), prices.find_price(tx, arms[1])
+    bill, price = _bill(tx, route, arms[0]), targets.find_price(tx, arms[1])
     forecast = forecast_cost(bill, _measure(answers), price)
     if routes.require_route(tx, route).incumbent == arms[0].id:
         return forecast
@@ -52,7 +52,7 @@ def forecast_from_history(
         ours = known[routes.require_route(tx, route).incumbent]
         theirs = named_models.find_model(ctx, tx, candidate)
         measured = _measure(both for plan in plans for both in _earlier(tx, plan, ours, theirs))
-        bill, price = _bill(tx, route, ours), prices.find_list_price(ctx, tx, theirs)
+        bill, price = _bill(tx, route, ours), targets.find_list_price(ctx, tx, theirs)
         return forecast_cost(bill, measured, price, estimated=True)
 
 
@@ -64,7 +64,7 @@ def bill_of_route(tx: Transaction, route: str) -> RouteBill:
 def _bill(tx: Transaction, route: str, incumbent: Target) -> RouteBill:
     now = tx.now()
     totals = Observations(tx).totals(since=now - MONTH, route=route)
-    return measure_bill(totals, incumbent.id, prices.find_price(tx, incumbent), now)
+    return measure_bill(totals, incumbent.id, targets.find_price(tx, incumbent), now)
 
 
 def _earlier(

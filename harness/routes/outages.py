@@ -17,7 +17,7 @@ from harness.frame.formatting import format_percent, format_quantity, format_sco
 from harness.frame.records.transaction import Transaction
 from harness.providers.models.model_figures import MeasuredScore
 from harness.providers.target import Target
-from harness.registry.prices import describe_price, find_price
+from harness.registry.targets import describe_price, find_price
 from harness.routes import routes
 from harness.routes.scorecard import load_target_scores
 from harness.routing.context import Context

@@ -1,4 +1,4 @@
-"""Creates routes and changes their settings."""
+"""Creates routes, changes their settings, and finds promotions that were undone."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +12,7 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.suggestions import did_you_mean
+from harness.gate.online.rollout import Rollout, RolloutState, describe_abort
 from harness.gate.policy import Policy, PromotionMode
 from harness.providers.target import Target
 from harness.registry import data_class_checks, named_models
@@ -23,18 +24,28 @@ from harness.routing.candidate_schedule import (
 )
 from harness.routing.capture import check_capture
 from harness.routing.context import Context
-from harness.routing.keep_warm import KeepWarm
-from harness.routing.overrides import format_overrides, override_errors
+from harness.routing.plan import KeepWarm
 from harness.routing.records.proposals import CandidateRounds, Proposals
+from harness.routing.records.rollouts import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import Suites
 from harness.routing.route_changes import (
+    CHANGE_KINDS,
     ChangeSettings,
     CreateRoute,
+    RestoreIncumbent,
     TableChange,
     check_route_name,
 )
-from harness.routing.table import ROUTE_TIMEOUTS, Route, RouteSettings, RoutingTable
+from harness.routing.table import (
+    ROUTE_TIMEOUTS,
+    Route,
+    RouteRecord,
+    RouteSettings,
+    RoutingTable,
+    format_overrides,
+    override_errors,
+)
 
 
 def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
@@ -282,3 +293,42 @@ def commit(
 
 def _find_cron(settings: RouteSettings) -> str | None:
     return settings.candidates.every if settings.candidates else None
+
+
+def find_later_rollback(tx: Transaction, rollout: Rollout) -> RouteRecord | None:
+    if not is_over(rollout):
+        return None
+    record = Routing(tx).first_after(rollout.id)
+    restored = record is not None and record.kind == CHANGE_KINDS[RestoreIncumbent]
+    return record if restored else None
+
+
+def is_over(rollout: Rollout) -> bool:
+    return rollout.state is RolloutState.PROMOTED and not rollout.baking
+
+
+def describe_later_rollback(rollback: RouteRecord | None) -> str:
+    """Describes who undid the promotion, and why; empty without a rollback."""
+    return describe_abort(rollback.actor, rollback.reason, baking=True) if rollback else ""
+
+
+def find_taken_back(
+    tx: Transaction, name: str, target: str, history: Sequence[RouteRecord]
+) -> Rollout | None:
+    if target in standing_incumbents(history):
+        return None
+    last = next(iter(Rollouts(tx).list(route=name, candidate=target, limit=1)), None)
+    return last if last is not None and last.state is RolloutState.ROLLED_BACK else None
+
+
+def standing_incumbents(history: Sequence[RouteRecord]) -> list[str]:
+    """Lists the incumbents whose promotion was not undone, oldest first."""
+    chain: list[str] = []
+    for record in reversed(history):
+        incumbent = record.route.incumbent
+        if record.kind == CHANGE_KINDS[RestoreIncumbent] and incumbent in chain:
+            while chain[-1] != incumbent:
+                chain.pop()
+        elif chain[-1:] != [incumbent]:
+            chain.append(incumbent)
+    return chain

@@ -1,15 +1,20 @@
 """A route plan: the targets that may answer a request, in order, and the excluded ones. Pure.
 
 The reason of an exclusion is the first that applies: data class, stakes, a missing key, a
-switch, capabilities, an open breaker.
+switch, capabilities, an open breaker. `draw_keep_warm` sends a share of requests to fallbacks,
+so that Swapgate knows that they work (B6).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+from harness.frame.errors import InputError
 from harness.frame.failures import CLIENT_FAILURES, FAILURE_RULES, FailureClass, NextTarget
 from harness.providers.force import ForcedPlan, KillSwitch, decide_plan
 from harness.providers.models.capabilities import (
@@ -21,7 +26,7 @@ from harness.providers.models.capabilities import (
 )
 from harness.providers.target import Target
 from harness.routing.reliability.breaker import Breaker, BreakerPolicy, WhenAllOpen, retry_in_s
-from harness.routing.table import Arm, Route, Stakes
+from harness.routing.table import BUCKETS, Arm, Route, Stakes, hash_bucket
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class TargetAvailability:
 
 
 AVAILABLE = TargetAvailability()
+
 # A target is not a last resort if its provider requested a longer pause.
 SHORT_PAUSE_S: Final = 30.0
 
@@ -273,3 +279,70 @@ def _last_resort(left_out: Sequence[Excluded], around: PlanContext) -> str | Non
         return -math.inf if at is None else at
 
     return min(only_open, key=failed_at, default=None)
+
+
+MAX_KEEP_WARM_BPS: Final = 1_000
+
+_SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<percent>%)?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class KeepWarm:
+    """The share of requests that each fallback gets. Raises InputError above 10 %."""
+
+    # Share of the route's requests for each warmed target (1 % is 100); 0 switches it off.
+    share_bps: int = 100
+    side_effects: bool = False  # the tools have side effects: then no request is drawn
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share_bps <= MAX_KEEP_WARM_BPS:
+            raise InputError(
+                f"keep_warm: the share is 0 to {MAX_KEEP_WARM_BPS} bps (10 %), not "
+                f"{self.share_bps}"
+            )
+
+
+def parse_keep_warm_share(text: str | int) -> int:
+    """Parses a share such as `1%`, `0.5 %` or 100 (basis points). Raises InputError."""
+    return KeepWarm(parse_share_bps(text, what="keep_warm")).share_bps
+
+
+def parse_share_bps(text: str | int, *, what: str) -> int:
+    """Parses a share of any size into basis points. what: the setting's name, for the error."""
+    found = _SHARE.fullmatch(str(text))
+    if found is None:
+        raise InputError(f"{what}: {text!r} is not a share: write 1% or basis points (100)")
+    number = Decimal(found["number"]) * (100 if found["percent"] else 1)
+    if number != int(number):
+        raise InputError(f"{what}: {text!r} is not in whole basis points (0.01 %)")
+    return int(number)
+
+
+def keep_warm_targets(route: Route, provider_of: Mapping[str, str]) -> tuple[str, ...]:
+    first: dict[str, str] = {}
+    for fallback in route.fallbacks:
+        settings = route.settings
+        if fallback in settings.capable or settings.stakes is not Stakes.HIGH:
+            first.setdefault(provider_of[fallback], fallback)
+    first.pop(provider_of[route.incumbent], None)
+    canary = route.canary.target if route.canary else None
+    return tuple(id_ for id_ in first.values() if id_ != canary)
+
+
+def draw_keep_warm(
+    key: str,
+    *,
+    route: str,
+    day: date,
+    targets: Sequence[str],
+    healthy: Callable[[str], bool],
+    setting: KeepWarm,
+) -> str | None:
+    """Draws the fallback that answers a request. A higher share keeps every drawn key."""
+    if not targets or setting.side_effects or not setting.share_bps:
+        return None
+    width = BUCKETS // len(targets)
+    slot, place = divmod(hash_bucket(key, salt=f"keep-warm:{route}:{day.isoformat()}"), width)
+    if slot >= len(targets) or place >= setting.share_bps or not healthy(targets[slot]):
+        return None
+    return targets[slot]

@@ -1,12 +1,15 @@
-"""The immutable routing table, and the `Snapshot` from which a router serves."""
+"""The immutable routing table, overrides by kind of request (D6), and the `Snapshot` from which
+a router serves.
+"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final
 
+from harness.frame.errors import InputError, NotAllowed, NotFound, SwapgateError
 from harness.frame.people.access import OptOut
 from harness.frame.people.limits import KeyLimits
 from harness.frame.plain_data import ShowsMore
@@ -15,11 +18,72 @@ from harness.gate.online.guardrails import DEFAULT_UNIT_RULE, UnitRule
 from harness.gate.suite_plan import SuiteRole
 from harness.providers.credential import StoredKey
 from harness.providers.force import KillSwitch
-from harness.providers.target import Provider, Target
+from harness.providers.target import DataClasses, Provider, Target, is_at_least_as_strict
 from harness.routing.agent import AgentGrant
 from harness.routing.candidate_schedule import CandidateSchedule
-from harness.routing.overrides import Overrides
 from harness.routing.shadow import Shadow
+
+
+class RequestKind(StrEnum):
+    """The router recognises each kind but SUBAGENT, which the client must declare."""
+
+    SUBAGENT = "subagent"
+    VISION = "vision"
+    IMAGE = "image"
+    VIDEO = "video"
+    EMBEDDING = "embedding"
+
+
+Overrides = Mapping[RequestKind, str]
+
+NO_OVERRIDES: Final[Overrides] = {}
+
+# A request of several kinds takes the first one here that has an override. Fewer models take
+# the earlier kinds: a model that takes video also takes pictures, but not the reverse.
+KIND_PRECEDENCE: Final = (
+    RequestKind.EMBEDDING,
+    RequestKind.IMAGE,
+    RequestKind.VIDEO,
+    RequestKind.VISION,
+)
+
+
+def choose_kind(
+    overrides: Overrides, declared: RequestKind | None, kinds: Collection[RequestKind]
+) -> RequestKind | None:
+    """Chooses the kind whose override answers. The caller's declaration takes precedence."""
+    if declared is not None:
+        return declared if declared in overrides else None
+    found = (kind for kind in KIND_PRECEDENCE if kind in kinds and kind in overrides)
+    return next(found, None)
+
+
+def format_overrides(overrides: Overrides) -> str:
+    return ", ".join(
+        f"{kind.value}={overrides[kind]}" for kind in RequestKind if kind in overrides
+    )
+
+
+def override_errors(
+    route: str, overrides: Overrides, carried: Mapping[str, str], classes: DataClasses
+) -> Iterator[tuple[RequestKind, SwapgateError]]:
+    """Yields the errors of overrides, by kind. carried: route to its data class."""
+    for kind, other in overrides.items():
+        about = f"route {route!r}: the override for {kind.value}"
+        if other == route:
+            yield kind, InputError(f"{about} names the route itself: leave it out")
+        elif other not in carried:
+            words = f"{about} names {other!r}, which does not exist: create that route first"
+            yield kind, NotFound(words)
+        elif not is_at_least_as_strict(classes, carried[other], than=carried[route]):
+            own = f"carries {carried[other]} data" if carried[other] else "has no data class"
+            words = (
+                f"{about} names {other!r}, which {own}. {route!r} carries {carried[route]} "
+                f"data, and some providers that may serve {other!r} may not see it: give "
+                f"{other!r} a data class as strict, or remove the override"
+            )
+            yield kind, NotAllowed(words)
+
 
 # Next step while there is no route; init, doctor, router and dashboard show it.
 FIRST_ROUTE_STEP: Final = (
@@ -135,6 +199,7 @@ class RouteSettings(PlainRouteSettings):
 
 
 DEFAULT_ROUTE_SETTINGS: Final = RouteSettings()
+
 # Settings that are a route's own time limits.
 ROUTE_TIMEOUTS: Final = ("first_token_timeout_s", "first_byte_timeout_s")
 

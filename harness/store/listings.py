@@ -30,7 +30,6 @@ from harness.routing.evidence import BreakGlass
 from harness.routing.freeze import Freeze
 from harness.routing.proposal import Proposal
 from harness.routing.records.evidence import chain_signed
-from harness.routing.records.failovers import FAILOVER, failover, failover_count_from_row
 from harness.routing.records.interventions import (
     BREAK_GLASS,
     FREEZE,
@@ -42,6 +41,7 @@ from harness.routing.records.interventions import (
     switch,
 )
 from harness.routing.records.named_rows import NAMES_AT_ONCE
+from harness.routing.records.observations import FAILOVER, failover, failover_count_from_row
 from harness.routing.records.proposals import (
     DECIDED_PHASE_VALUES,
     HAS_NOT_ENDED,

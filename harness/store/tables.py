@@ -14,9 +14,9 @@ from harness.frame.signing.audit_log import audit_event
 from harness.operations import records as operations_records
 from harness.providers.records import target
 from harness.routing.records import (
-    failovers,
     installation,
     interventions,
+    observations,
     rollouts,
     traffic_sums,
 )
@@ -54,7 +54,7 @@ DECLARED_BY: Final = (
     agents_records,
     alert_records,
     drift,
-    failovers,
+    observations,
     idempotency,
     installation,
     interventions,

@@ -9,10 +9,17 @@ from harness.frame.people.access import OptOut
 from harness.frame.people.limits import KeyLimits
 from harness.frame.ports import Clock
 from harness.providers.models.capabilities import Endpoint
-from harness.routing.overrides import RequestKind, choose_kind
 from harness.routing.plan import RoutePlan
 from harness.routing.settings import RouterSettings
-from harness.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant, Route
+from harness.routing.table import (
+    FIRST_ROUTE_STEP,
+    Arm,
+    Canary,
+    KeyGrant,
+    RequestKind,
+    Route,
+    choose_kind,
+)
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER, is_route_allowed, open_literal
 from router.frame.asgi import ON_LEAVING, Scope

@@ -13,8 +13,7 @@ from harness.providers.models.capabilities import (
     missing_capabilities,
     must_serialize_tools,
 )
-from harness.routing.keep_warm import draw_keep_warm
-from harness.routing.plan import PlanContext, RoutePlan, plan_request
+from harness.routing.plan import PlanContext, RoutePlan, draw_keep_warm, plan_request
 from harness.routing.reliability.breaker import BreakerState, WhenAllOpen
 from harness.routing.table import Arm, Canary, choose_arm, hash_bucket
 from router.conversation.intake import is_made_by

@@ -14,12 +14,10 @@ from harness.providers.force import KillSwitch
 from harness.providers.models.capabilities import Capabilities, Endpoint, OptionalFeature
 from harness.providers.target import Price, Provider, Target
 from harness.routing.agent import AgentGrant
-from harness.routing.keep_warm import KeepWarm
-from harness.routing.overrides import RequestKind
-from harness.routing.plan import RoutePlan
+from harness.routing.plan import KeepWarm, RoutePlan
 from harness.routing.route_changes import spell_route_name
 from harness.routing.shadow import Shadow
-from harness.routing.table import Arm, Canary, KeyGrant, Route, Snapshot
+from harness.routing.table import Arm, Canary, KeyGrant, RequestKind, Route, Snapshot
 from router.frame.limits import BoundedMap
 from router.frame.replies import Header
 

@@ -19,8 +19,7 @@ from harness.providers.models.capabilities import (
 )
 from harness.providers.target import NO_DATA_CLASSES, DataClasses, Provider, Target, may_see
 from harness.routing.agent import literal_route_name
-from harness.routing.keep_warm import KeepWarm, keep_warm_targets
-from harness.routing.plan import PlanContext
+from harness.routing.plan import KeepWarm, PlanContext, keep_warm_targets
 from harness.routing.table import Arm, Route, RouteSettings, Snapshot, find_shadow_end
 from router.conversation.intake import maker_of
 from router.frame.replies import header_text

@@ -8,9 +8,8 @@ from harness.frame.errors import SnapshotInvalid
 from harness.frame.failures import CLIENT_FAILURES, UNCHARGED, FailureClass
 from harness.providers.models.capabilities import Endpoint, Needs
 from harness.providers.target import DataClasses, is_at_least_as_strict
-from harness.routing.overrides import RequestKind
 from harness.routing.plan import PlanContext, RoutePlan, plan_request
-from harness.routing.table import Arm, Route
+from harness.routing.table import Arm, RequestKind, Route
 from router.snapshot.compiled import CompiledRoute
 
 

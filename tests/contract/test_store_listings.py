@@ -29,8 +29,8 @@ from harness.operations.records import Captures
 from harness.providers.target import Target
 from harness.routing.freeze import Freeze
 from harness.routing.proposal import ProposalPhase
-from harness.routing.records.failovers import Failovers
 from harness.routing.records.interventions import BreakGlasses, Freezes, Shadows, Switches
+from harness.routing.records.observations import Failovers
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns

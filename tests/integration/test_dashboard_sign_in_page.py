@@ -18,7 +18,7 @@ from harness.app.installation import CONFIG_VARIABLE, Installation
 from harness.frame.people.access import Role
 from harness.frame.people.principals import OPERATOR
 from harness.operations import dashboard_sessions, keys
-from harness.operations.settings import OidcSettings
+from harness.routing.settings import OidcSettings
 from tests.support.browser.dashboard_data import configured
 
 pytestmark = pytest.mark.req("F5")

@@ -21,7 +21,6 @@ from harness.frame.errors import (
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.run import EvalRun, RunState, Sample
 from harness.operations import housekeeping
-from harness.operations.settings import UiSettings
 from harness.proposals import submission
 from harness.proposals.evaluation import eval_queue, registration
 from harness.providers.records import Providers
@@ -31,7 +30,7 @@ from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-from harness.routing.settings import RouterSettings
+from harness.routing.settings import RouterSettings, UiSettings
 from harness.store import engine
 from harness.store.postgres import job_queue
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation

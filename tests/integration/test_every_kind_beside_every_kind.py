@@ -20,13 +20,13 @@ from harness.frame.people.access import key_hash
 from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Provider, Target
-from harness.routing.keep_warm import KeepWarm, draw_keep_warm
-from harness.routing.overrides import RequestKind
+from harness.routing.plan import KeepWarm, draw_keep_warm
 from harness.routing.reliability.breaker import BreakerPolicy
 from harness.routing.table import (
     Arm,
     Canary,
     KeyGrant,
+    RequestKind,
     Route,
     RouteSettings,
     RoutingTable,

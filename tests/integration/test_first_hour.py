@@ -25,9 +25,8 @@ from harness.config.model import ControlSettings
 from harness.frame.errors import NotFound
 from harness.frame.runtime import supervisor as supervisor_module
 from harness.frame.runtime.supervisor import MISCONFIGURED, Supervisor
-from harness.operations.settings import UiSettings
 from harness.routing.records.proposals import Proposals
-from harness.routing.settings import AgentSettings, RouterSettings
+from harness.routing.settings import AgentSettings, RouterSettings, UiSettings
 from tests.integration.test_cli_waiting import read_piece
 from tests.support.browser.dashboard_data import configured, opened
 from tests.support.control.manual_clock import ManualClock

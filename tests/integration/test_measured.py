@@ -15,8 +15,7 @@ from harness.providers.target import Provider
 from harness.registry import targets
 from harness.routes import routes, scorecard
 from harness.routes.traffic_report import TargetTraffic, hide_single_sums, load_traffic_report
-from harness.routing.records.failovers import Failovers
-from harness.routing.records.observations import Observations
+from harness.routing.records.observations import Failovers, Observations
 from harness.routing.records.routes import Routing
 from harness.routing.reliability.failover import Failover, hash_user
 from harness.routing.table import RouteSettings

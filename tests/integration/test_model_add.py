@@ -13,8 +13,7 @@ from harness.config.model import Settings
 from harness.frame import package_data
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM
-from harness.providers.models.catalogue import CatalogueEntry
-from harness.providers.models.model_catalogue import LitellmTable
+from harness.providers.models.catalogue import CatalogueEntry, LitellmTable
 from harness.providers.records import Providers
 from harness.providers.target import Price, Provider, Target
 from harness.registry import targets

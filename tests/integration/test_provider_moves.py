@@ -14,7 +14,6 @@ from harness.frame.failures import FIRST_PAUSE_S
 from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import RolloutSignal, RolloutState
-from harness.operations.settings import UiSettings
 from harness.proposals import decisions
 from harness.providers.calls.headers import check_headers
 from harness.providers.records import Providers
@@ -24,7 +23,7 @@ from harness.registry.targets import ProviderChange
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
-from harness.routing.settings import RouterSettings
+from harness.routing.settings import RouterSettings, UiSettings
 from tests.support.control.control_plane import BEN, SmallInstallation, answer, approved
 from tests.support.site.management_api import Door, error_of
 

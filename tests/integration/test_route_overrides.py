@@ -14,8 +14,7 @@ from harness.frame.people.access import Actor, Role
 from harness.operations import queries
 from harness.routes import routes
 from harness.routing.context import Context
-from harness.routing.overrides import KIND_PRECEDENCE, RequestKind
-from harness.routing.table import RouteSettings
+from harness.routing.table import KIND_PRECEDENCE, RequestKind, RouteSettings
 from tests.support.control.control_plane import SmallInstallation, read_history
 from tests.support.site.command_line import installed
 from tests.support.site.documented_commands import DOCS, shell_blocks

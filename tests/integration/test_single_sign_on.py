@@ -14,11 +14,11 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.operations import dashboard_sessions, people, single_sign_on
 from harness.operations.dashboard_sessions import ActorSession
 from harness.operations.queries import list_audit_events
-from harness.operations.settings import OidcSettings
 from harness.operations.single_sign_on import read_identity
 from harness.proposals import decisions
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Approvals
+from harness.routing.settings import OidcSettings
 from tests.integration.test_four_eyes import waiting
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.store.raw_rows import REFUSED

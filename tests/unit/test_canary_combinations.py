@@ -34,7 +34,7 @@ from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy, CanaryStep
 from harness.gate.text.explain import explain_rollout
 from harness.proposals.judge import JudgeOutcome
-from harness.routing.records.observation_rules import check_block
+from harness.routing.records.traffic_tables import check_block
 from router.recording.ledger import Ledger
 from router.recording.scored_units import (
     SEGMENTS_FROM,

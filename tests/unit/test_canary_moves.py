@@ -13,7 +13,7 @@ from harness.gate.online.guardrails import CanaryJudge, Guardrail
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.proposals import route_rules
-from harness.routes import routes, taken_back
+from harness.routes import routes
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from tests.support.control.control_plane import BEN, SmallInstallation
@@ -184,13 +184,13 @@ def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author
     assert world.rollout().state is RolloutState.PROMOTED
     promoted_at = world.rollout().updated_at
     with world.store.read() as tx:
-        assert taken_back.find_later_rollback(tx, world.rollout()) is None
-    assert taken_back.describe_later_rollback(None) == ""
+        assert routes.find_later_rollback(tx, world.rollout()) is None
+    assert routes.describe_later_rollback(None) == ""
     world.clock.advance(60)
     operations.roll_back(world.context(), BEN, "chat", reason="complaints")
 
     shown = status.explain_canary(world.context(), "chat").status
     assert shown.rollback is not None
     assert shown.changed_at == shown.rollback.at > promoted_at
-    told = taken_back.describe_later_rollback(shown.rollback)
+    told = routes.describe_later_rollback(shown.rollback)
     assert told == "promotion taken back by ben: complaints"

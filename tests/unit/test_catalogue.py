@@ -13,8 +13,13 @@ from harness.frame import package_data
 from harness.frame.errors import ConfigError
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES
-from harness.providers.models.catalogue import CatalogueChange, CatalogueEntry, build_catalogue
-from harness.providers.models.model_catalogue import LitellmTable, table_file
+from harness.providers.models.catalogue import (
+    CatalogueChange,
+    CatalogueEntry,
+    LitellmTable,
+    build_catalogue,
+    table_file,
+)
 from harness.providers.models.model_figures import find_price
 from harness.providers.target import Price, Provider, Target
 from harness.registry.deprecations import ALERT_AHEAD, find_deprecations, find_successor
@@ -36,7 +41,7 @@ ROW: dict[str, object] = {
 
 def test_litellm_s_table_is_read_without_importing_litellm() -> None:
     code = (
-        "import sys; from harness.providers.models.model_catalogue import LitellmTable;"
+        "import sys; from harness.providers.models.catalogue import LitellmTable;"
         "print(len(LitellmTable().catalogue()), 'litellm' in sys.modules)"
     )
     done = subprocess.run(  # noqa: S603 - our own Python
@@ -174,9 +179,7 @@ def test_a_wrong_line_of_the_catalogue_is_named(tmp_path: Path, text: str, said:
 def test_without_litellm_the_file_s_word_is_all_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        "harness.providers.models.model_catalogue.find_spec", lambda _name: None
-    )
+    monkeypatch.setattr("harness.providers.models.catalogue.find_spec", lambda _name: None)
     change = CatalogueChange("openai", "m", price=Price(1, 2))
 
     assert table_file() is None

@@ -23,11 +23,11 @@ from harness.gate.online.observation import TrafficMinute
 from harness.gate.run import EvalRun, RunState, SampleError
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.gate.verdict import SliceFigures, SuiteFigures, SuiteReport
-from harness.operations.settings import OidcSettings
 from harness.proposals.fallback_chain import ChainEntry
 from harness.proposals.report.answer_examples import strip_common_start
 from harness.providers.target import Target
 from harness.routing.evidence import EvidenceKind, Waiver
+from harness.routing.settings import OidcSettings
 from tests.support.store.records import SAMPLE, TRAFFIC
 
 START = datetime(2026, 11, 20, tzinfo=UTC)

@@ -12,12 +12,7 @@ from hypothesis import strategies as st
 from harness.frame.errors import InputError
 from harness.providers.force import KillSwitch
 from harness.providers.target import Target
-from harness.routing.keep_warm import (
-    MAX_KEEP_WARM_BPS,
-    KeepWarm,
-    draw_keep_warm,
-    keep_warm_targets,
-)
+from harness.routing.plan import MAX_KEEP_WARM_BPS, KeepWarm, draw_keep_warm, keep_warm_targets
 from harness.routing.table import (
     BUCKETS,
     Canary,

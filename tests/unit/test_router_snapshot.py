@@ -13,11 +13,11 @@ from harness.gate.online.guardrails import CanaryJudge, Guardrail, UnitRule
 from harness.gate.suite_plan import SuiteRole
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.target import Price, Provider, RequestPatch, Target
-from harness.routing.overrides import RequestKind
 from harness.routing.table import (
     Canary,
     KeyGrant,
     OnContentPolicy,
+    RequestKind,
     Route,
     RouteSettings,
     RouteSuite,

@@ -37,14 +37,14 @@ from harness.registry import deprecations, discovery, named_models, targets
 from harness.routes import routes, scorecard
 from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.capture import MAX_COPY_BYTES, MAX_KEEP_DAYS, MAX_PER_DAY
-from harness.routing.keep_warm import MAX_KEEP_WARM_BPS
-from harness.routing.overrides import RequestKind
+from harness.routing.plan import MAX_KEEP_WARM_BPS
 from harness.routing.table import (
     BUCKETS,
     ROUTE_TIMEOUTS,
     OnBadEvent,
     OnContentPolicy,
     OnEmptyAnswer,
+    RequestKind,
     Route,
     RouteSettings,
     RouteSuite,

@@ -23,7 +23,7 @@ from harness.gate.run import AnswerColumns, is_nothing_readable
 from harness.gate.suite_plan import SuitePlan
 from harness.proposals.evaluation.registration import plan_suites
 from harness.providers.target import Price, Target
-from harness.registry import named_models, prices
+from harness.registry import named_models, targets
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal
@@ -73,7 +73,7 @@ def usage_at_price(
     ctx: Context, tx: Transaction, target: Target | None, of: MeanUsage
 ) -> MeanUsage:
     """Prices a target with the same tokens, time and judge cost."""
-    price = prices.find_list_price(ctx, tx, target)
+    price = targets.find_list_price(ctx, tx, target)
     per_answer = price.cost_usd(of.input_tokens, of.output_tokens) if price else None
     return replace(of, answers=0, cost_usd=per_answer)
 
@@ -96,7 +96,7 @@ def guess_usage(
     judge = ctx.judges.get(plan.suite)
     judge_usd: float | None = 0.0
     if judge is not None:
-        price = prices.find_list_price(ctx, tx, judge)
+        price = targets.find_list_price(ctx, tx, judge)
         read = sum(tokens) + GUESSED_RUBRIC_TOKENS
         judge_usd = price.cost_usd(read, GUESSED_VERDICT_TOKENS) if price else None
     duration_s = GUESSED_START_S + GUESSED_TOKEN_S * tokens[1]
@@ -209,7 +209,7 @@ def find_ratio(
     accepted: CostAcceptance | None = None,
 ) -> CostRatio:
     """Compares incumbent and candidate on their suites. Stores nothing."""
-    by_arm = [prices.find_list_price(ctx, tx, arm) for arm in arms]
+    by_arm = [targets.find_list_price(ctx, tx, arm) for arm in arms]
     pairs = [(plan, estimate_sides(ctx, tx, plan, arms)) for plan in plans]
     known = [
         (plan.planned_items * plan.epochs, ours, theirs)

@@ -29,7 +29,7 @@ from harness.proposals.candidates import cost_ratio
 from harness.proposals.evaluation import registration
 from harness.proposals.submission import ProposalRequest
 from harness.providers.target import Target
-from harness.registry import named_models, prices
+from harness.registry import named_models, targets
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal
@@ -235,7 +235,7 @@ def _saving(
 ) -> float | None:
     ours, theirs = sides
     if ours is None or theirs is None:
-        before, after = (prices.find_list_price(ctx, tx, arm) for arm in arms)
+        before, after = (targets.find_list_price(ctx, tx, arm) for arm in arms)
         return after.saves_on(before) if before and after else None
     if not ours.cost_usd or theirs.cost_usd is None:
         return None

@@ -28,7 +28,7 @@ from harness.proposals.evaluation import evaluation
 from harness.proposals.report.next_steps import DecidedProposal, describe_next_step
 from harness.providers.target import Target
 from harness.routes import freezes, monthly_bill
-from harness.routes.taken_back import describe_later_rollback, find_later_rollback
+from harness.routes.routes import describe_later_rollback, find_later_rollback
 from harness.routing.context import Context
 from harness.routing.cost_forecast import CostForecast
 from harness.routing.proposal import Proposal, ProposalPhase, ProposalView

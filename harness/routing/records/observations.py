@@ -1,17 +1,27 @@
-"""Stores the observations of requests: blocks, traffic, and keys' spend."""
+"""Stores the observations of requests: blocks, traffic, keys' spend, and failovers."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from harness.frame.people.limits import KeySpend, SpendTotals, next_month
-from harness.frame.records.columns import EPOCH, MICROSECOND, Values, storable
-from harness.frame.records.repository import rows_key, select_where
+from harness.frame.records.columns import (
+    EPOCH,
+    MICROSECOND,
+    Row,
+    Values,
+    amount,
+    at_least,
+    storable,
+)
+from harness.frame.records.record import record
+from harness.frame.records.repository import Records, rows_key, select_where
+from harness.frame.records.transaction import Transaction
 from harness.gate.online.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
 from harness.gate.online.observation import (
     MOST_ASKED_NAMES,
@@ -21,27 +31,81 @@ from harness.gate.online.observation import (
     TrafficMinute,
 )
 from harness.routing.records.named_rows import json_rows, look_up, read_named
-from harness.routing.records.observation_rules import (
-    SPEND_SUMS,
-    TRAFFIC_KEY,
-    TRAFFIC_SUMS,
-    check_block,
-)
 from harness.routing.records.traffic import FAR, Traffic
 from harness.routing.records.traffic_sums import DAY, floor_time, traffic_hour
 from harness.routing.records.traffic_tables import (
     ASKED_NAME,
     BLOCK,
     KEY_SPEND,
+    SPEND_SUMS,
     TRAFFIC,
+    TRAFFIC_KEY,
+    TRAFFIC_SUMS,
     asked_name,
     block,
+    check_block,
     key_spend,
     observation_batch,
     seen_keys,
     traffic,
 )
+from harness.routing.reliability.failover import Failover, FailoverCount
 from harness.routing.reliability.latency import merge_histograms
+
+FAILOVER: Final = record(
+    Failover,
+    "failover",
+    *(at_least(column, 0) for column in ("attempts", "body_bytes", "messages", "tools")),
+    amount("latency_ms"),
+    sa.Index("ix_failover_at", "at"),
+    sa.Index("ix_failover_user_hash", "user_hash", "at"),
+    key="worker number",
+    free="route target provider code place sentence",
+)
+
+failover = FAILOVER.table
+
+
+def failover_count_from_row(row: Row) -> FailoverCount:
+    # A sum of counts is a decimal on PostgreSQL.
+    return FailoverCount(**(row._asdict() | {"unanswered": int(row.unanswered)}))
+
+
+# Databases limit the parameters of a statement to some thousands.
+MARKS_AT_A_TIME = 500
+
+
+class Failovers(Records[Failover]):
+    record = FAILOVER
+
+    def append(self, new: Iterable[Failover]) -> None:
+        """Stores failovers, except those that are stored already (worker, number)."""
+        for left in sorted(new, key=lambda row: (row.worker, row.number)):
+            self._tx.write_new(failover, self.record.write(left))
+
+    def forget(self, before: datetime) -> int:
+        return self._delete(failover.c.at < before)
+
+    def blank_users(self, hashes: Sequence[str]) -> int:
+        blanked = sa.update(failover).values(user_hash="", sentence="")
+        return sum(
+            self._tx.write(blanked.where(failover.c.user_hash.in_(some)))
+            for some in marks_having(self._tx, failover.c.user_hash, hashes)
+        )
+
+
+def marks_having(
+    tx: Transaction, column: sa.Column[str], hashes: Sequence[str]
+) -> Iterator[Sequence[str]]:
+    """Yields, in batches, the stored marks that contain one of the hashes. The mark of a
+    request that names its caller twice has several hashes, separated by spaces.
+    """
+    own = frozenset(hashes)
+    several = tx.read(sa.select(column).where(column.contains(" ")).distinct()).scalars()
+    marks = [*hashes, *(mark for mark in several if not own.isdisjoint(mark.split()))]
+    for first in range(0, len(marks), MARKS_AT_A_TIME):
+        yield marks[first : first + MARKS_AT_A_TIME]
+
 
 BLOCKS = (
     sa.select(block)

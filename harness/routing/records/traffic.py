@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from harness.frame.records.columns import EPOCH, UtcTime
 from harness.frame.records.transaction import Transaction
 from harness.gate.online.observation import TrafficPoint, TrafficTotal
-from harness.routing.records.observation_rules import TOTAL_KEY, TRAFFIC_SUMS
 from harness.routing.records.traffic_sums import (
     DAY,
     HOUR,
@@ -22,6 +21,8 @@ from harness.routing.records.traffic_sums import (
     traffic_hour,
 )
 from harness.routing.records.traffic_tables import (
+    TOTAL_KEY,
+    TRAFFIC_SUMS,
     total_from_row,
     traffic,
     traffic_point_from_row,

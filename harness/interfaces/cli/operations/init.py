@@ -30,7 +30,7 @@ from harness.providers.records import Providers
 from harness.providers.target import Provider
 from harness.registry.registered_providers import default_provider
 from harness.routes import routes
-from harness.routing.keep_warm import parse_keep_warm_share
+from harness.routing.plan import parse_keep_warm_share
 from harness.routing.route_changes import check_route_name
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from harness.proposals.candidates import candidate_rounds
 from harness.providers.target import RequestPatch, Target
 from harness.routes import routes
 from harness.routing.candidate_schedule import CandidateSchedule, OnBetter, Preference
-from harness.routing.keep_warm import parse_keep_warm_share, parse_share_bps
-from harness.routing.overrides import RequestKind
+from harness.routing.plan import parse_keep_warm_share, parse_share_bps
 from harness.routing.table import (
     ROUTE_TIMEOUTS,
     OnBadEvent,
     OnContentPolicy,
     OnEmptyAnswer,
+    RequestKind,
     RouteSettings,
     RouteSuite,
     Stakes,
