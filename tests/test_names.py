@@ -37,7 +37,7 @@ HASHED: Final = Path("evals/scorers")
 # "Newest first." does not. Nor does one that begins with a parameter: "route: None for all."
 LEANING_WORDS: Final = re.compile(
     r"(?:After|Also|And|As|At|Back|Before|But|By|Empty|False|For|From|In|Into|It|Its|Like|"
-    "Newest|None|Not|Now|Of|Oldest|On|Or|Raises|Same|Since|Such|Their|They|Those|Unless|"
+    "Newest|None|Not|Now|Of|Oldest|On|Or|Same|Since|Such|Their|They|Those|Unless|"
     r"Until|When|With|Within|Without)\b"
 )
 

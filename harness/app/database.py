@@ -44,7 +44,10 @@ def require_database(settings: Settings) -> None:
 
 
 def upgrade_database(settings: Settings) -> None:
-    """Also creates a missing SQLite file. Raises DatabaseUnusable, StoreUnavailable."""
+    """Upgrades the schema; creates a missing SQLite file.
+
+    Raises DatabaseUnusable, StoreUnavailable.
+    """
     from harness.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
     from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - as above
 

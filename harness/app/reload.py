@@ -70,8 +70,9 @@ def _require_unmoved(old: Settings, new: Settings, fixed: Fixed) -> None:
 
 @contextmanager
 def reloading(command: Sequence[str], given: Path | None, old: Settings) -> Iterator[None]:
-    """On a RELOAD, ends the block like Ctrl-C, and replaces this process with `command`, which
-    keeps the pid. If the configuration is invalid, the block continues.
+    """Replaces this process with `command`, with the same pid, on a RELOAD signal.
+
+    The block ends like on Ctrl-C. If the configuration is invalid, the block continues.
     """
     wanted = threading.Event()
     hung_up, written = os.pipe()
