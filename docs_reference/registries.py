@@ -14,7 +14,7 @@ import yaml
 
 from docs_reference.stored_content import COLUMNS, FILES, USERS, ContentColumn
 from harness.config.configuration import json_schema
-from harness.config.ranges import RANGES
+from harness.config.validation_errors import RANGES
 from harness.frame import errors, package_data
 from harness.frame.errors import SwapgateError
 from harness.frame.metrics import CONTROL_METRICS, PROCESS_COUNTERS, ROUTER_METRICS, MetricSpec

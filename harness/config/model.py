@@ -50,9 +50,9 @@ class ControlSettings:
 
 @dataclass(frozen=True, slots=True)
 class SpendingSettings:
-    """Bounds what Swapgate itself spends on models: evals, judges, shadows, drift, agents."""
+    """Limits Swapgate's own spending on models: evals, judges, shadows, drift, agents."""
 
-    # US dollars in a calendar month (UTC), for all of these; null for no cap.
+    # US dollars per calendar month (UTC), in total; null for no cap.
     monthly_cap_usd: float | None = None
 
     def __post_init__(self) -> None:

@@ -248,6 +248,7 @@ def test_export_and_verify_are_two_commands_and_the_second_needs_two_files(
         proposal = cli.json("proposal", "create", "chat", "sim/better", "--reason", "x")
         decided = cli.world.until_decided(proposal["proposal"]["id"])
         written = cli.text("proof", "export", decided.id, "-o", "proof.json")
+        again = cli.error("proof", "export", decided.id, "-o", "proof.json", exits=2)
         empty = tmp_path / "empty"
         empty.mkdir()
         (tmp_path / "proof.json").rename(empty / "proof.json")
@@ -258,6 +259,7 @@ def test_export_and_verify_are_two_commands_and_the_second_needs_two_files(
         shown = cli.text("proof", "verify", "proof.json", "--key", "signing.pub")
         as_json = cli.json("proof", "verify", "proof.json", "--key", "signing.pub")
 
+        assert "proof.json exists" in again
         assert written == (
             "proof.json: verify it with `swapgate proof verify proof.json --key signing.pub`\n"
         )

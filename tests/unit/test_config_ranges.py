@@ -13,9 +13,8 @@ from evals.sim import profiles
 from harness.config import schema as shape
 from harness.config import source_locations
 from harness.config.configuration import load_settings
-from harness.config.ranges import RANGES, range_errors
 from harness.config.source_locations import KeyPath
-from harness.config.validation_errors import RETIRED_KEYS
+from harness.config.validation_errors import RANGES, RETIRED_KEYS, range_errors
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.formatting import escape_formula
 from harness.gate.online.guardrails import Guardrails

@@ -119,11 +119,11 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "doctor": (".operations.doctor", "Check the installation, and show what to fix."),
         "docs": (".operations.docs", "The docs that ship with Swapgate."),
         "demo": (
-            ".operations.simulation",
+            ".operations.serve",
             "Show Swapgate at work, with simulated providers and real processes.",
         ),
         "sim": (
-            ".operations.simulation",
+            ".operations.serve",
             "Serve simulated models over an OpenAI-compatible API, with fault switches.",
         ),
     },

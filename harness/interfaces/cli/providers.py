@@ -1,36 +1,34 @@
-"""`swapgate provider`."""
+"""`swapgate provider` manages providers, `swapgate provider key` their keys."""
 
+import os
+import sys
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from harness.frame.errors import InputError
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import (
-    LazyCommand,
-    LazyCommandGroup,
-    command,
-    opt,
-    taken_from,
-)
+from harness.interfaces.cli.frame.command import EXISTING_FILE, command, opt, taken_from
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.routing.route_options import body_fields
 from harness.providers.models.catalogue import COLUMNS
-from harness.registry import registered_providers
+from harness.providers.oauth import DeviceCode
+from harness.registry import credentials, registered_providers, sign_in
+from harness.registry.credentials import DEFAULT_KEY_NAME, CredentialChange, ProviderCredentials
 from harness.registry.registered_providers import ProviderSummary
 from harness.registry.targets import ProviderChange
 
 if TYPE_CHECKING:
     from harness.routes.matrix import MatrixModel, MatrixRow
 
-KEY = LazyCommand(
-    "harness.interfaces.cli.credentials:provider_key",
-    "Keys of providers: stored encrypted, never shown.",
-)
 
-
-@click.command(cls=LazyCommandGroup, lazy={"key": KEY})
+@click.group()
 def provider() -> None:
     """Providers: where models are called, and their keys."""
 
@@ -187,3 +185,195 @@ def remove(session: Session, name: str) -> None:
             f"{name} is also in the file: delete it there, or the next start adds it again"
         )
     output.answer({"removed": name}, f"removed {name}")
+
+
+@command()
+def login(session: Session, provider: str) -> None:
+    """Sign in to github_copilot or openai_codex, by a code on the vendor's page.
+
+    Needs `oauth.PROVIDER.client_id` in the file. The control process renews the tokens.
+    """
+    done = sign_in.sign_in(
+        session.context_with_providers,
+        session.deciding_actor,
+        provider,
+        show=_show,
+        pause=time.sleep,
+    )
+    until = f"; the token in use lasts until {timestamp(done.access_ends)}"
+    text = f"{provider}: signed in{until if done.access_ends else ''}"
+    output.answer(done, text)
+
+
+def _show(code: DeviceCode) -> None:
+    output.note(
+        f"open {code.verification_url} and type {code.user_code}\n"
+        f"(within {code.expires_in_s / 60:.0f} minutes; keep the code secret)"
+    )
+
+
+@command()
+def logout(session: Session, provider: str) -> None:
+    """Delete the tokens of `login`. Without another key, the targets get no requests.
+
+    Also revoke the application at the vendor, which still knows it.
+    """
+    session.decide(sign_in.sign_out, provider)
+    done = {"provider": provider, "signed_in": False}
+    output.answer(done, f"{provider}: signed out")
+
+
+@click.group("key")
+def provider_key() -> None:
+    """Keys of providers: stored encrypted, never shown."""
+
+
+provider.add_command(provider_key)
+provider_key.add_command(login)
+provider_key.add_command(logout)
+
+
+@command(provider_key, "list")
+def list_credentials(session: Session) -> None:
+    """List the providers and their keys. Reads only this command's environment variables."""
+    found = credentials.list_credentials(session.context_with_providers)
+    output.listing(
+        found,
+        lambda row: {
+            "PROVIDER": row.name,
+            "KIND": row.kind,
+            "KEY": _source(row),
+            "KEYS": row.keys,
+            "STORED": ", ".join(_stored(row)),
+            "API BASE": row.api_base,
+        },
+        empty="no provider yet: `swapgate provider key set openai` adds one with its key",
+    )
+
+
+def _source(shown: ProviderCredentials) -> str:
+    return shown.source or ("missing" if shown.lacks_key else "none needed")
+
+
+def _stored(shown: ProviderCredentials) -> list[str]:
+    return [
+        f"{entry.name} (until {timestamp(entry.expires_at)})"
+        if entry.expires_at
+        else entry.name
+        for entry in shown.stored
+    ]
+
+
+@command(provider_key, "set")
+def set_credential(
+    session: Session,
+    provider: str,
+    *,
+    key: str = opt("Name of the stored key.", default=DEFAULT_KEY_NAME),
+    first: bool = opt("Use this key before the provider's other keys."),
+    overlap: timedelta | None = opt(
+        "Keep the replaced key as second choice for: 30m, 2h, 1d. [default: delete it]"
+    ),
+    api_base: str | None = opt(
+        "The provider's API address. [default: unchanged]", metavar="URL"
+    ),
+    kind: str | None = opt("Kind of a new provider. [default: its name]"),
+    reason: str = opt(
+        "Reason; required to change the address of a provider in use.", default=""
+    ),
+) -> None:
+    """Store a provider's key. The command prompts for the key, or reads it from stdin.
+
+    If PROVIDER is a known kind, such as groq, the command adds a missing provider. Stored keys
+    take precedence over environment variables.
+    """
+    value = _value(provider)
+    change = CredentialChange(
+        kind, api_base, reason=reason, value=value, key=key, first=first, overlap=overlap
+    )
+    shown = credentials.put_credential(
+        session.context_with_providers, session.deciding_actor, provider, change
+    )
+    output.answer(shown, f"{provider}: key {key!r} is stored")
+    for entry in () if session.json else shown.outdated:
+        output.note(f"waits for new proof: {entry}")
+    if shown.listing:
+        output.note(shown.listing)
+
+
+def _value(provider: str) -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt(f"Key of {provider}", hide_input=True, err=True))
+    return sys.stdin.read()
+
+
+@command(provider_key, "remove")
+def remove_credential(
+    session: Session,
+    provider: str,
+    *,
+    key: str | None = opt("Only this stored key. [default: all]"),
+) -> None:
+    """Delete a provider's stored keys. Without a key, its targets get no requests."""
+    shown = session.decide(credentials.remove_credential, provider, key=key)
+    output.answer(
+        shown,
+        f"{provider}: removed",
+        advice=f"{provider} has no key now, so routes use their next target"
+        if shown.lacks_key
+        else "",
+    )
+
+
+@command(provider_key, "import")
+def import_credentials(
+    session: Session,
+    *,
+    file: Path | None = opt(
+        "A .env file. [default: the environment]",
+        "--from",
+        type=EXISTING_FILE,
+        metavar="FILE",
+    ),
+    replace: bool = opt("Replace keys that are already stored."),
+) -> None:
+    """Store keys from environment variables or a .env file, such as OPENAI_API_KEY."""
+    ctx = session.context_with_providers
+    found = credentials.import_credentials(
+        ctx, session.deciding_actor, _read(file) if file else os.environ, replace_known=replace
+    )
+    output.listing(
+        found,
+        lambda row: {
+            "PROVIDER": row.provider,
+            "FROM": row.variable,
+            "": "kept its key" if row.kept else "stored",
+        },
+        empty="no key was found: no provider's variable is set",
+    )
+
+
+def _read(file: Path) -> Mapping[str, str]:
+    from dotenv import dotenv_values  # noqa: PLC0415 - `--help` stays quick
+
+    try:
+        found = dotenv_values(file, interpolate=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} is not a .env file: {type(error).__name__}") from None
+    return {name: value for name, value in found.items() if value}
+
+
+@command(provider_key, "rotate-encryption")
+def rotate_encryption(
+    session: Session, *, new_key: bool = opt("First add a new encryption key to the key file.")
+) -> None:
+    """Re-encrypt every stored key with the first encryption key.
+
+    The other keys decrypt until you remove them.
+    """
+    from harness.app.database import add_encryption_key  # noqa: PLC0415 - `--help` stays quick
+
+    if new_key:
+        add_encryption_key(session.installation.settings)
+    done = session.decide(credentials.rotate_encryption)
+    output.answer(done, f"{done.values} values are encrypted with the newest key")

@@ -81,10 +81,10 @@ def export(
     try:
         with file.open("x", encoding="utf-8") as new:
             new.write(format_proof(found))
+    except FileExistsError:
+        raise InputError(f"{file} exists: delete it, or name another file with -o") from None
     except OSError as error:
-        raise InputError(
-            f"{file} cannot be written: {error.strerror}. Delete it, or give another -o FILE"
-        ) from None
+        raise InputError(f"{file} cannot be written: {error.strerror}") from None
     rows = {table: len(stored) for table, stored in found.rows.items()}
     if not output.documented({"proposal": found.proposal, "file": str(file), "rows": rows}):
         click.echo(f"{file}: verify it with `swapgate proof verify {file} --key signing.pub`")
