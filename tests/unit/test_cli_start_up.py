@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
 from harness.config.validation_errors import RETIRED_COMMANDS
-from harness.interfaces.cli import canary, providers
+from harness.interfaces.cli import canary
 from harness.interfaces.cli.evals import file_decision
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import LazyCommand, LazyCommandGroup
@@ -147,7 +147,7 @@ def test_each_shell_s_completion_is_printed(shell: str) -> None:
 
 def tables() -> Iterator[tuple[str, LazyCommand]]:
     yield from VERBS.items()
-    for group in (file_decision.gate, canary.canary, providers.provider):
+    for group in (file_decision.gate, canary.canary):
         assert isinstance(group, LazyCommandGroup)
         yield from group.lazy.items()
 
