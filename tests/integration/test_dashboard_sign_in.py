@@ -259,7 +259,7 @@ def test_nobody_signs_in_by_sql(world: SmallInstallation, forged: bool) -> None:
             "the principal and the link of a session",
         ),
         ({"cookie_hash": "mine"}, "a link is used once"),
-        ({"ended_at": None}, "a session that ended stays so"),
+        ({"ended_at": None}, "an ended session stays ended"),
     ],
 )
 def test_the_database_refuses_to_change_a_session(
