@@ -295,8 +295,8 @@ def open_installation(
     if not (create_secret or has_state(settings)):
         file = settings.database_url.removeprefix("sqlite:///")
         raise DatabaseUnusable(
-            f"there is no installation here: the database {file} and its secret are missing. "
-            "Run `swapgate init`, or fix `database_url` and `home`"
+            f"there is no installation here: the database {file} and its secret are "
+            "missing; run `swapgate init`, or fix `database_url` and `home`"
         )
     secret = secret_files.installation_secret(settings, create=create_secret)
     if create_secret:

@@ -97,7 +97,7 @@ class SourceConfig:
 
     def _resolve(self, path: ConfigPath, default: object) -> object:
         if (name := self.variable(path)) and name not in self.environ:
-            raise InputError(f"the variable {name} is not set: set it, and convert again")
+            raise InputError(f"{name} is not set: set it, and convert again")
         value = self.environ[name] if name else self.value(path)
         return default if value is None else value
 

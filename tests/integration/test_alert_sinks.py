@@ -158,7 +158,7 @@ def test_another_answer_is_no_delivery_and_no_secret_is_in_what_is_said(
         ),
         (AlertSink("x", "", "", "http://127.0.0.1:9/", "NOWHERE"), "NOWHERE is not"),
         (AlertSink("x", url="json://127.0.0.1:9/"), "no connection"),
-        (AlertSink("x", url="nothing://like/that"), "does not know"),
+        (AlertSink("x", url="nothing://like/that"), "does not support"),
         (AlertSink("x", url_env="NOT_SET"), "NOT_SET is not set"),
         (AlertSink("other", url="json://127.0.0.1:9/"), "no sink 'x'"),
     ],
