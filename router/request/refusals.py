@@ -39,15 +39,15 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
         words = f": {failed.message}" if failed.message else ""
         why = f"the target does not serve this endpoint{words}"
         return error_reply(status, why, failed.failure.value)
-    error = error_object(failed.body)
-    if error is None:
+    found = error_object(failed.body)
+    if found is None:
         text = failed.body[:500].decode("utf-8", "replace")
         return error_reply(status, text or failed.detail, failed.failure.value)
     too_long = failed.failure is FailureClass.CONTEXT_WINDOW
     body = failed.body
     if members is None or not isinstance(error, dict):
-        code = TOO_LONG if too_long else str(error.get("code") or failed.failure.value)
-        words, place = str(error.get("message")), error.get("param")
+        code = TOO_LONG if too_long else str(found.get("code") or failed.failure.value)
+        words, place = str(found.get("message")), found.get("param")
         body = error_body(words, "invalid_request_error", code, param=place)
     elif too_long and members.get("type") != "error":
         window = {"type": "invalid_request_error", "param": None, "code": TOO_LONG}

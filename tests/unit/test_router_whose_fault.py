@@ -183,6 +183,31 @@ def test_a_refusals_place_ends_before_a_clients_own_names(
     assert (read_code(body), read_place(body)) == (code, where)
 
 
+@pytest.mark.req("A5")
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"error":"no images here"}', "no images here"),
+        (b'{"object":"error","message":"no images here","code":400}', "no images here"),
+        (b'[{"error":{"message":"no images here"}}]', "no images here"),
+        (b'{"detail":[{"loc":["body","top_k"],"msg":"too low"}]}', "too low"),
+    ],
+    ids=["ollama", "vllm", "google", "fastapi"],
+)
+async def test_a_refusal_in_another_shape_reaches_the_client_in_its_own_protocols(
+    tmp_path: Path, body: bytes, message: str
+) -> None:
+    refusal = ScriptedTurn(400, {"content-type": "application/json"}, (body,))
+    place = Place(tmp_path, {INCUMBENT: refusal})
+
+    status, _, answer = await place.call(CHAT, ASK)
+
+    found = read_error(answer)
+    assert status == 400
+    assert message in found["message"]
+    assert (found["type"], found["code"]) == ("invalid_request_error", code(answer))
+
+
 @pytest.mark.req("F2", "F4")
 async def test_what_an_open_circuit_keeps_from_a_candidate_is_no_evidence_of_either_arm(
     tmp_path: Path,
