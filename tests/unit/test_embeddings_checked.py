@@ -97,7 +97,7 @@ def test_whole_embeddings_pass_in_any_order(
 @pytest.mark.req("A5")
 def test_the_dimension_that_was_asked_for_is_the_one_that_comes() -> None:
     check("a", vector(0, FLOATS), dimensions=2)
-    with pytest.raises(UpstreamFailed, match="2 dimensions, and 512"):
+    with pytest.raises(UpstreamFailed, match="2 dimensions; the request asked for 512"):
         check("a", vector(0, FLOATS), dimensions=512)
 
 

@@ -213,7 +213,7 @@ def test_an_old_key_decrypts_until_it_is_removed_and_the_newest_one_encrypts() -
 
     keys = [new_key_of["b"]]
     assert FernetCipher(lambda: keys).decrypt(rotated) == "x"
-    with pytest.raises(DecryptionFailed, match="none of the encryption keys"):
+    with pytest.raises(DecryptionFailed, match="none of the available encryption keys"):
         FernetCipher(lambda: keys).decrypt(before)
     with pytest.raises(DecryptionFailed):
         FernetCipher(lambda: keys).decrypt("no token")

@@ -37,7 +37,7 @@ OTHER = replace(PROVIDER, name="another")
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("mysql://somewhere/db", "not in 'mysql'"),
+        ("mysql://somewhere/db", "not 'mysql'"),
         ("sqlite://", "needs a file"),
         ("sqlite:///:memory:", "needs a file"),
         ("no url at all", "cannot be read"),
