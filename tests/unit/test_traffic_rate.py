@@ -100,7 +100,7 @@ def test_a_ramp_is_in_time_where_each_step_is(requests: int, *, in_time: bool) -
 
 def test_callers_of_a_minute_are_told_as_a_rate_per_day() -> None:
     said = duration_estimate.describe_seen(10, 60.0)
-    assert said.startswith("At most 10 callers came in 1 min, which would be 14,000 a day")
+    assert said.startswith("At most 10 callers came in 1 min, or 14,000 a day")
 
 
 def test_without_a_request_there_is_no_pace() -> None:
