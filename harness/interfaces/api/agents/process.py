@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -19,7 +19,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.agents.caller import PEER_HEADER
-from harness.app.agents import TurnService, open_agents
 from harness.app.installation import Installation
 from harness.frame.imports import leave_alone_what_serves
 from harness.frame.people.access import DATA_KEY_PREFIX
@@ -45,6 +44,9 @@ from harness.interfaces.api.frame.openapi import (
 )
 from harness.interfaces.api.frame.request_body import StrictBody
 
+if TYPE_CHECKING:
+    from harness.app.agents import TurnService
+
 _TEXT: Final = {"type": "string"}
 _ERROR: Final = object_schema(
     {
@@ -56,7 +58,7 @@ _ERROR: Final = object_schema(
 )
 
 
-def build_agents_app(installation: Installation, service: TurnService) -> FastAPI:
+def build_agents_app(installation: Installation, service: "TurnService") -> FastAPI:
     """Builds the ASGI app, which ends the turns when it stops serving."""
 
     def complete(document: dict[str, Any]) -> dict[str, Any]:
@@ -147,6 +149,8 @@ class AgentsServer(uvicorn.Server):
 
 def run_agents(config: Path | None) -> None:
     """Blocks until SIGTERM or Ctrl-C."""
+    from harness.app.agents import TurnService, open_agents  # noqa: PLC0415 - the control plane, which serves a part of this, needs no aiohttp
+
     # uvicorn raises the signal again when it ends; without a handler `finally` would not run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     installation = open_agents(config)
