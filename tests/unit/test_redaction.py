@@ -211,7 +211,7 @@ def test_a_rule_that_makes_no_sense_is_refused(name: str, pattern: str, because:
 
 
 def test_keys_are_always_taken_out_and_no_two_rules_share_a_name() -> None:
-    with pytest.raises(InputError, match="cannot go without 'key'"):
+    with pytest.raises(InputError, match="cannot turn off 'key'"):
         Redactor(off=("key",))
     rule = RedactionRule("order", "x")
     with pytest.raises(InputError, match="two redaction rules"):
