@@ -133,9 +133,9 @@ def create_agent(
     client.require_write()
     id_, now = ctx.chance.token("ag_"), ctx.clock.now()
     agent = Agent(id_, name, model, now, now, owner_key=client.key, **settings)
-    if (name := agent.data_class) and name not in ctx.data_classes:
-        hint = did_you_mean(name, ctx.data_classes)
-        raise NotFound(f"dataClass: there is no data class {name!r}{hint}")
+    if (data_class := agent.data_class) and data_class not in ctx.data_classes:
+        hint = did_you_mean(data_class, ctx.data_classes)
+        raise NotFound(f"dataClass: there is no data class {data_class!r}{hint}")
     with ctx.store.write() as tx:
         Agents(tx).add(agent)
         _allow(ctx, tx, client, agent, model, GrantKind.BASELINE, reason)

@@ -116,6 +116,7 @@ class SpendingReport:
 
 
 def load_report(ctx: Context) -> SpendingReport:
+    """Reports what Swapgate itself spent this month, by purpose, and the monthly cap."""
     month = load_spending(ctx)
     return SpendingReport(
         month=month.month,

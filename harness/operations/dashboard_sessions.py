@@ -212,7 +212,7 @@ def list_open(ctx: Context, actor: Actor | None) -> Sequence[SignedInSession]:
 
 
 def end_another(ctx: Context, actor: Actor, session: str, reason: str) -> SignedInSession:
-    """Ends a session: the browser's cookie becomes invalid. Needs an admin, except for the
+    """Ends a session, which makes the browser's cookie invalid. Needs an admin, except for the
     caller's own session. Raises NotFound, NotAllowed, InputError without a reason, Conflict for
     an ended session.
     """

@@ -39,7 +39,8 @@ def delete_user(
     ctx: Context, actor: Actor, user: str, reason: str, *, secret: bytes
 ) -> UserDeletion:
     """Deletes a user's requests and answers, by the id that clients sent. The audit log records
-    only the reason. Needs an admin. Raises NotAllowed, InputError without a user or a reason.
+    the reason and the counts, but not the id. Needs an admin. Raises NotAllowed, InputError
+    without a user or a reason.
     """
     actor.require(Role.ADMIN)
     if not user.strip():

@@ -34,7 +34,7 @@ class SelfTest:
 
 
 def load_last_check(ctx: Context) -> SelfTest:
-    """Returns the stored results if all are younger than FRESH, else checks again."""
+    """Returns the stored results if all are younger than a minute, else checks again."""
     with ctx.store.read() as tx:
         names, found = Providers(tx).all().keys(), ProviderChecks(tx).all()
     fresh = [check for check in found if ctx.clock.now() - check.at < FRESH]

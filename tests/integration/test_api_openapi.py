@@ -51,6 +51,14 @@ def nodes(value: object) -> Iterator[dict[str, Any]]:
             yield from nodes(inner)
 
 
+def test_no_description_is_cut_by_what_is_left_out_of_a_docstring(
+    document: dict[str, Any],
+) -> None:
+    for node in nodes(document["paths"]):
+        if "operationId" in node and "description" in node:
+            assert node["description"].endswith("."), node["operationId"]
+
+
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     for node in nodes(document):
         if isinstance(node.get("$ref"), str):

@@ -249,8 +249,8 @@ def test_the_report_says_for_which_share_of_each_arm_a_connection_was_opened() -
     assert first.is_cold
     assert first.cache_text == (
         "100 % of the candidate's answers and 0 % of the incumbent's needed a new "
-        "connection: as observed 3 × (0.6 s against 0.2 s), once connected 1 ×; the opening "
-        "explains the remaining 3 ×"
+        "connection: as observed 3 × (0.6 s against 0.2 s), once connected 1 ×; the "
+        "remaining 3 × come from new connections"
     )
     assert all(e.cache is None for e in found if e.guardrail is Guardrail.COST_PER_SUCCESS)
 

@@ -71,7 +71,8 @@ def lower_bound(scores: Sequence[float]) -> float | None:
     The bound is valid at all sample sizes simultaneously, because runs stop early and people
     look repeatedly. It excludes a mean once the beta mixture of likelihood ratios against that
     mean reaches 20. The bound assumes no distribution: each likelihood ratio is convex on [0,
-    1], so a graded score adds no more evidence than a pass/fail score (statistics.md §1.11).
+    1], so a graded score adds no more evidence than a pass/fail score of the same mean
+    (statistics.md §1.11).
     Source: Robbins 1970, Ann. Math. Stat. 41:1397; Howard et al. 2021.
     """
     n = len(scores)

@@ -151,14 +151,15 @@ class CacheLevels:
             f"{format_number(ratio, 2)} ×"
             for ratio in (observed, self.ratio, observed / self.ratio)
         )
-        where, cold = ("at an equal share", "the cache")
+        where, cold = ("at an equal share", "the cold cache")
         if not self.is_cached:
-            where, cold = self.basis, "the opening"
+            where, cold = self.basis, "new connections"
         elif self.canary_opened or self.control_opened:
-            where, cold = "at an equal share and once connected", "the cache and the opening"
+            where = "at an equal share and once connected"
+            cold = "the cold cache and new connections"
         return (
             f"{', and '.join(causes)}: as observed {times} ({pair}), {where} {equal_times}; "
-            f"{cold} explains the remaining {cold_times}"
+            f"the remaining {cold_times} come from {cold}"
         )
 
 

@@ -95,7 +95,7 @@ def get_eval(who: CallerParam, run: str) -> EvalProgress:
 
 @endpoint(router, "GET", "/evals/{run}/samples")
 def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
-    """Lists a run's samples, in the order of the suite's items."""
+    """Lists a run's samples, in the order in which the run asks the items."""
     return who.ctx.store.lists.samples(piece.page, run=run)
 
 

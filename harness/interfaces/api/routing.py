@@ -106,7 +106,7 @@ class RouteFields(Body):
     overrides: all overrides by kind; {} for none. keep_warm_bps: 1 % is 100.
 
     first_token_timeout_s, first_byte_timeout_s: 0 removes the route's own limit, so that the
-    router's default applies. candidates: an empty list of models removes the schedule.
+    model's or the router's applies. candidates: an empty list of models removes the schedule.
     """
 
     suites: Annotated[list[SuiteBody], Field(max_length=20)] | None = None

@@ -96,7 +96,12 @@ class AgentBody(AgentFields):
 
     model_config = _examples(
         {"name": "support", "model": "chat", "tools": ["switch_model"]},
-        {"name": "r", "model": "openai:gpt-4o-mini", "config": {"fallbackModel": "chat"}},
+        # A literal model takes the key of an approver.
+        {
+            "name": "research",
+            "model": "openai:gpt-4o-mini",
+            "config": {"fallbackModel": "chat"},
+        },
     )
 
     name: Name
