@@ -164,7 +164,7 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "shadow_budget_unknown": "Requests not mirrored because the spending is unknown",
         "shadow_circuit_open": "Requests not mirrored because the candidate's circuit is open",
         "shadow_declined": "Requests not mirrored because the client opts out",
-        "shadow_dropped": "Requests not mirrored because the most copies are in progress",
+        "shadow_dropped": "Requests not mirrored because too many copies are in progress",
         "shadow_mirrored": "Requests that were mirrored to a candidate",
         "shadow_not_repeatable": "Requests not mirrored because a second call would act twice",
         "shadow_over_monthly_cap": "Requests not mirrored because the monthly cap is reached",

@@ -295,6 +295,21 @@ def test_the_cheapest_design_is_for_the_difference_that_matters(
 
 
 @pytest.mark.req("F2", "A3")
+def test_the_warning_of_too_few_planned_items_names_the_design_that_would_do(
+    world: SmallInstallation,
+) -> None:
+    world.policy = replace(world.policy, gate=replace(world.policy.gate, n_max=30))
+
+    found = estimated(world, effect=0.16)
+
+    enough = found.advice.own.enough
+    assert enough is not None
+    assert found.warning.endswith(
+        f"not in 80 %; {enough.items} items with {enough.epochs} epoch(s) would show 16."
+    )
+
+
+@pytest.mark.req("F2", "A3")
 def test_for_non_inferiority_the_margin_is_the_distance(world: SmallInstallation) -> None:
     world.policy = replace(world.policy, gate=replace(world.policy.gate, margin_max=0.25))
     suite_estimate = estimated(

@@ -193,7 +193,7 @@ def export(
     route: str | None = ONLY_ROUTE,
     since: timedelta | None = opt("How far back: 2h, 7d."),
     near: float = opt(
-        "Similarity above which a request is a duplicate; 1: identical texts.",
+        "Similarity from which on a request is a duplicate; 1: identical texts.",
         type=FiniteRange(min=0, max=1, min_open=True),
         default=captures.NEAR_DUPLICATE_SIMILARITY,
     ),

@@ -374,7 +374,7 @@ def traffic(
 @command()
 def demo(
     *,
-    once: bool = opt("End after one round."),
+    once: bool = opt("End after the stories."),
     swap: bool = opt("Exchange the skills of two candidates."),
 ) -> int:
     """Show Swapgate at work, with simulated providers and real processes.

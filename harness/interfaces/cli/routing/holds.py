@@ -129,7 +129,7 @@ def propose(
     output.answer(
         proposed,
         proposed.id,
-        advice=f"a second admin must confirm it before {last} UTC: `swapgate route "
+        advice=f"another person, an admin, must confirm it before {last} UTC: `swapgate route "
         f"break-glass confirm {proposed.id}`",
     )
 
