@@ -57,7 +57,7 @@ class Context(World):
     audit_reading: AuditReading = field(default_factory=AuditReading, repr=False)
     models: ModelTable | None = None  # known models; None without a model catalogue
     judges: Mapping[str, Target] = field(default_factory=dict)  # by suite
-    allow_addresses: tuple[str, ...] = ()  # private addresses that providers may have
+    allow_addresses: tuple[str, ...] = ()  # closed addresses that providers may have
     # Results of the verdicts that this process has recomputed.
     recomputed: "dict[str, Recomputation]" = field(default_factory=dict, repr=False)
 

@@ -81,7 +81,8 @@ class RouterSettings:
     breaker: BreakerPolicy = DEFAULT_BREAKER  # of every target
     retry: RetryPolicy = DEFAULT_RETRY  # of one request
     tracing: TracingSettings = TracingSettings()  # OpenTelemetry
-    # Private host names, addresses or networks that providers may have.
+    # Closed host names, addresses or networks (link-local, metadata services) that providers
+    # may have all the same.
     allow_addresses: tuple[str, ...] = ()
     # Addresses or networks whose `X-Forwarded-For` the router trusts.
     trusted_proxies: tuple[str, ...] = ()

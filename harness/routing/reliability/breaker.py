@@ -72,7 +72,7 @@ class BreakerPolicy:
 
     failures: int = 5  # this many within window_s open the target's circuit
     window_s: float = 60.0  # time in which failures are counted
-    share: float = 0.20  # the least failed share of the window's requests that opens it
+    share: float = 0.20  # share of the window's requests that must have failed, too
     open_s: float = 120.0  # at first; doubles with every failed probe up to open_max_s
     open_max_s: float = 900.0  # the longest that it stays open
     # An open circuit lets one request through this long after it opened or after a failed
