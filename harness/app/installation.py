@@ -19,7 +19,8 @@ from harness.frame import package_data
 from harness.frame.errors import ConfigError, DatabaseUnusable, InputError
 from harness.frame.ports import Cipher, Clock, Signatures
 from harness.frame.runtime import encryption
-from harness.frame.runtime.clock import CronCalendar, SystemClock, SystemRandomIds
+from harness.frame.runtime.clock import SystemClock, SystemRandomIds
+from harness.frame.runtime.cron import CronCalendar
 from harness.frame.signing.keyring import KeyPurpose
 from harness.gate.policy import Policy
 from harness.providers.calls.oauth_http import HttpOAuthServer

@@ -9,7 +9,8 @@ from typing import Final
 
 from harness.frame.errors import Conflict, InputError, StaleEvidence
 from harness.frame.formatting import format_bps, format_quantity
-from harness.frame.signing.keyring import Ed25519Signatures, parse_keyring
+from harness.frame.signing.ed25519 import Ed25519Signatures
+from harness.frame.signing.keyring import parse_keyring
 from harness.gate.run import Sample
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import Passed

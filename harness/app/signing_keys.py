@@ -17,16 +17,14 @@ from harness.app.secret_files import (
 from harness.config.model import Settings
 from harness.frame.errors import ConfigError
 from harness.frame.runtime import encryption
+from harness.frame.signing.ed25519 import Ed25519Signatures, new_private_key, public_key
 from harness.frame.signing.keyring import (
-    Ed25519Signatures,
     KeyPurpose,
     Keyring,
     KeyState,
     PublicKey,
     format_keyring,
-    new_private_key,
     parse_keyring,
-    public_key,
     rotate_key,
 )
 

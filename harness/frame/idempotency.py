@@ -11,10 +11,10 @@ from typing import Final, TypeVar
 import sqlalchemy as sa
 
 from harness.frame.errors import Conflict, InputError
-from harness.frame.ports import World
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records
 from harness.frame.records.transaction import Transaction
+from harness.frame.world import World
 
 # How long Swapgate remembers a key.
 KEEP: Final = timedelta(days=1)

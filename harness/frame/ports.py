@@ -1,20 +1,15 @@
 """Protocols for the environment of a process: clock, random ids, ciphers, signatures, rate
-limits and alert sinks. `World` holds those that alerts and idempotent requests need.
+limits and alert sinks.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.delivery import AlertMessage
 from harness.frame.people.limits import RateState
-from harness.frame.runtime.clock import ClockWatch
 from harness.frame.signing.keyring import KeyPurpose
-
-if TYPE_CHECKING:
-    from harness.store.store import Store
 
 
 class Clock(Protocol):
@@ -102,16 +97,3 @@ class AlertSinks(Protocol):
     def send(self, sink: str, message: AlertMessage) -> None:
         """Sends a message within a bounded time. Raises DeliveryFailed, without any secret."""
         ...
-
-
-@dataclass(frozen=True)
-class World:
-    """Holds a process's store, clock, random ids and alert sinks."""
-
-    store: "Store"
-    clock: Clock
-    chance: Chance
-    sinks: AlertSinks | None = field(default=None, kw_only=True)  # None: no alert is sent
-    # The dashboard's address, for the links in alerts.
-    dashboard_url: str = field(default="", kw_only=True)
-    clock_watch: ClockWatch = field(default_factory=ClockWatch, kw_only=True)

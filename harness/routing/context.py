@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 from harness.frame.errors import ConfigError, NotFound
-from harness.frame.ports import Calendar, Cipher, World
+from harness.frame.ports import Calendar, Cipher
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditReading
 from harness.frame.suggestions import did_you_mean
+from harness.frame.world import World
 from harness.gate.drift import DriftPolicy
 from harness.gate.policy import Policy
 from harness.providers.models.catalogue import Catalogue

@@ -19,12 +19,8 @@ from harness.frame.people.principals import (
 )
 from harness.frame.people.records import ApiKeys, DashboardSessions, PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
-from harness.frame.signing.keyring import (
-    Ed25519Signatures,
-    KeyPurpose,
-    new_private_key,
-    public_key,
-)
+from harness.frame.signing.ed25519 import Ed25519Signatures, new_private_key, public_key
+from harness.frame.signing.keyring import KeyPurpose
 from harness.providers.records import Credentials, Providers
 from harness.routing.evidence import BreakGlass, Waiver
 from harness.routing.freeze import Freeze

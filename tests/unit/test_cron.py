@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from harness.frame.errors import InputError
-from harness.frame.runtime.clock import CronCalendar
+from harness.frame.runtime.cron import CronCalendar
 
 FRIDAY = datetime(2026, 11, 27, 3, tzinfo=UTC)
 

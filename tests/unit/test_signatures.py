@@ -8,13 +8,8 @@ from harness.config import configuration
 from harness.config.model import Settings
 from harness.frame import package_data
 from harness.frame.errors import ConfigError, SignatureInvalid
-from harness.frame.signing.keyring import (
-    Ed25519Signatures,
-    KeyPurpose,
-    format_keyring,
-    parse_keyring,
-    row_payload,
-)
+from harness.frame.signing.ed25519 import Ed25519Signatures
+from harness.frame.signing.keyring import KeyPurpose, format_keyring, parse_keyring, row_payload
 from tests.support.site.signing_keys import (
     CONTROL,
     ENVIRONMENT,

@@ -21,7 +21,7 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.ports import Cipher, Signatures
 from harness.frame.runtime import telemetry
 from harness.frame.runtime.clock import SystemClock
-from harness.frame.signing import keyring
+from harness.frame.signing import ed25519
 from harness.frame.signing.keyring import KeyPurpose
 from harness.operations import keys as data_keys
 from harness.providers.calls import tool_probe
@@ -193,9 +193,9 @@ class _SeparateInstallation(Installation):
 
     @cached_property
     def signatures(self) -> Signatures:
-        private = keyring.new_private_key()
-        public = keyring.public_key(private, KeyPurpose.CONTROL)
-        return keyring.Ed25519Signatures(lambda: {public.id: public}, lambda: private)
+        private = ed25519.new_private_key()
+        public = ed25519.public_key(private, KeyPurpose.CONTROL)
+        return ed25519.Ed25519Signatures(lambda: {public.id: public}, lambda: private)
 
     @cached_property
     def cipher(self) -> Cipher:

@@ -14,8 +14,8 @@ from harness.frame.alerts.alert_record import (
 )
 from harness.frame.alerts.delivery import Delivery, find_alert_page, new_delivery
 from harness.frame.alerts.records import Alerts, Deliveries
-from harness.frame.ports import World
 from harness.frame.records.transaction import Transaction
+from harness.frame.world import World
 
 SOURCE: Final = "control"
 

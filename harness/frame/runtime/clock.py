@@ -1,18 +1,10 @@
-"""The system's clock, the detection of its jumps (`ClockWatch`), random ids, and times of cron
-expressions.
-"""
+"""The system's clock, the detection of its jumps (`ClockWatch`) and random ids."""
 
-import re
 import secrets
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final
-
-from harness.frame.errors import InputError
-
-if TYPE_CHECKING:
-    from apscheduler.triggers.cron import CronTrigger
+from typing import Final
 
 
 class SystemClock:
@@ -71,42 +63,3 @@ class ClockWatch:
     def steady(self, now: datetime) -> datetime:
         """Returns the wall clock's time without its jumps."""
         return now - timedelta(seconds=self._behind_s)
-
-
-WEEKDAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_DAYS: Final = re.compile(r"(?P<first>\*|[0-7])(-(?P<last>[0-7]))?(/(?P<step>[1-7]))?")
-
-
-def parse_cron(cron: str) -> "CronTrigger":
-    """Parses a cron expression: five fields, UTC. Weekdays are cron's, 0 and 7 for Sunday,
-    whereas APScheduler counts from Monday. Raises InputError.
-    """
-    # Imported late, because every command opens an installation and few need a schedule.
-    from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - see above
-
-    fields = cron.split()
-    if len(fields) == 5:
-        fields[4] = ",".join(map(_name_weekdays, fields[4].split(",")))
-    try:
-        return CronTrigger.from_crontab(" ".join(fields), timezone="UTC")
-    except ValueError as error:
-        raise InputError(f"{cron!r} is not a cron expression: {error}") from None
-
-
-class CronCalendar:
-    def next_time(self, cron: str, after: datetime) -> datetime | None:
-        """Returns the first time after `after`; None if no time matches. Raises InputError."""
-        later = after + timedelta(seconds=1)
-        found: datetime | None = parse_cron(cron).get_next_fire_time(None, later)
-        return found
-
-
-def _name_weekdays(days: str) -> str:
-    found = _DAYS.fullmatch(days)
-    if found is None or days == "*":
-        return days
-    first, last = (0, 6) if found["first"] == "*" else (int(found["first"]),) * 2
-    if found["last"] or (found["step"] and found["first"] != "*"):
-        last = int(found["last"] or 6)
-    named = [WEEKDAYS[day % 7] for day in range(first, last + 1, int(found["step"] or 1))]
-    return ",".join(named) or days

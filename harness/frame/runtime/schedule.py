@@ -13,7 +13,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.ports import Clock
-from harness.frame.runtime.clock import parse_cron
+from harness.frame.runtime.cron import parse_cron
 
 CLOCK_SETBACK_S = 0.5
 

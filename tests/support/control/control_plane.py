@@ -25,7 +25,7 @@ from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.people.principals import OPERATOR
 from harness.frame.ports import Chance, Clock
 from harness.frame.records.transaction import Transaction
-from harness.frame.runtime.clock import CronCalendar
+from harness.frame.runtime.cron import CronCalendar
 from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.gate.drift import DriftPolicy
 from harness.gate.online.observation import ObservationBlock

@@ -3,12 +3,8 @@
 from base64 import urlsafe_b64encode
 from typing import Final
 
-from harness.frame.signing.keyring import (
-    Ed25519Signatures,
-    KeyPurpose,
-    format_keyring,
-    public_key,
-)
+from harness.frame.signing.ed25519 import Ed25519Signatures, public_key
+from harness.frame.signing.keyring import KeyPurpose, format_keyring
 
 PRIVATE: Final = {
     purpose: urlsafe_b64encode(purpose.value.encode().ljust(32, b".")).decode()
