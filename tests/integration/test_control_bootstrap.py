@@ -75,7 +75,7 @@ def test_a_worker_of_a_provider_that_is_gone_is_refused_by_name(
         Routing(tx).add_target(target)
         EvalRuns(tx).add(run)
     assert installation.workers is not None
-    with pytest.raises(NotFound, match="no provider 'gone'"):
+    with pytest.raises(NotFound, match="provider 'gone' no longer exists"):
         installation.workers.start(run.id)
     installation.close()
 

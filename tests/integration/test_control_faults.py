@@ -118,7 +118,7 @@ def test_a_provider_that_is_gone_ends_in_not_measured(world: SmallInstallation) 
         db.execute(sa.text("DELETE FROM provider WHERE name = 'gone'"))
     until_closed(world, proposal.id, world.context())
 
-    assert "provider 'gone' is gone" in world.get(proposal.id).closed_because
+    assert "provider 'gone' no longer exists" in world.get(proposal.id).closed_because
 
 
 def test_a_suite_that_vanishes_ends_its_proposal_alone(world: SmallInstallation) -> None:

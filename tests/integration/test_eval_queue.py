@@ -162,7 +162,7 @@ def test_a_run_stops_at_the_answer_that_reaches_its_budget(world: SmallInstallat
     assert (after.phase, run.state) == (ProposalPhase.REJECTED, RunState.OVER_BUDGET)
     used = [sample.input_tokens + sample.output_tokens for sample in samples]
     assert sum(used) >= 40 > sum(used) - max(used)
-    assert f"{sum(used)} tokens of 40 are used" in run.message
+    assert f"used {sum(used)} of 40 tokens" in run.message
     assert run.message in after.closed_because
     with world.store.read() as tx:
         assert [v.outcome for v in Verdicts(tx).for_proposal(after.id)] == ["inconclusive"]
@@ -189,7 +189,7 @@ def test_money_is_not_spent_where_its_sum_could_not_be_known(world: SmallInstall
     run, samples = candidate_run(world, after)
 
     assert (run.state, samples) == (RunState.OVER_BUDGET, [])
-    assert "the price of equal is not known" in run.message
+    assert "the price of equal is unknown" in run.message
 
 
 CAP_USD = 0.01

@@ -299,7 +299,7 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
         ({"model": "azure/x"}, "a provider of kind 'azure_openai' needs an api_base"),
         (
             {"model": "openai/x", "api_base": "os.environ/NOWHERE"},
-            "the variable NOWHERE is not set",
+            "NOWHERE is not set: set it",
         ),
         ({"model": "openai/x", "api_base": "http://169.254.169.254"}, "api_base names 169.254"),
         ({"model": "openai/x", "api_base": "http://u:p@h/v1"}, "api_base contains a user or a"),

@@ -186,10 +186,10 @@ def test_a_file_of_another_form_is_refused_with_what_is_wrong(
     [
         (
             ["--from", "promptfoo", *paths(["promptfoo_both.json"])],
-            "by --incumbent and --candid",
+            "with --incumbent and --candid",
         ),
         (["--from", "langsmith", *paths(EXAMPLES["langsmith"])], "by --metric: correct, short"),
-        (["--metric", "x", "pairs.csv"], "belong to --from"),
+        (["--metric", "x", "pairs.csv"], "--metric need --from"),
         (["a.csv", "b.csv"], "name the tool of other files with --from"),
         (["--from", "lm-eval", "--cluster", "c", "a"], "without --from"),
         (["--from", "inspect", str(FILES / "README.md"), "b"], "README.md: line 1: not JSON"),
@@ -210,7 +210,7 @@ def test_no_file_of_another_tool_breaks_the_program_or_the_terminal(tmp_path: Pa
     content = bytearray(archive.read_bytes())
     content[60:90] = bytes(30)
     archive.write_bytes(bytes(content))
-    with pytest.raises(InputError, match="convert it by"):
+    with pytest.raises(InputError, match="convert it with"):
         read_exports([str(archive), str(archive)], ExportChoice("inspect"))
 
     text = (FILES / EXAMPLES["promptfoo"][0]).read_text(encoding="utf-8")

@@ -210,7 +210,7 @@ def test_a_disk_that_takes_nothing_costs_no_request(
             signal.signal(signal.SIGXFSZ, before)
 
     assert allowed == 10
-    assert caplog.text.count("in this process alone") == 1
+    assert caplog.text.count("this process alone counts the rates") == 1
 
 
 def test_processes_share_one_limit(tmp_path: Path) -> None:

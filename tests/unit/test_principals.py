@@ -157,5 +157,5 @@ def test_what_a_client_writes_in_front_changes_nothing(invented: list[bytes]) ->
 @pytest.mark.req("G5")
 @pytest.mark.parametrize("entry", ["", "proxy.test", "10.0.0.0/99"])
 def test_a_proxy_is_an_address_or_a_network(entry: str) -> None:
-    with pytest.raises(InputError, match="no network"):
+    with pytest.raises(InputError, match="neither an address nor a network"):
         parse_proxy_networks([entry])
