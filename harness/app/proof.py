@@ -208,7 +208,7 @@ def verify_proof(file: Path, key: Path) -> ProofFindings:
     try:
         proof = parse_proof(_text(file))
     except InputError as error:
-        raise InputError(f"{file}, {error}") from None
+        raise InputError(f"{file}: {error}") from None
     try:
         faults = find_faults(proof, Ed25519Signatures(lambda: keyring))
     except (AttributeError, LookupError, ValueError, TypeError) as error:

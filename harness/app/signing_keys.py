@@ -139,7 +139,7 @@ def rotate(settings: Settings, purpose: KeyPurpose) -> PublicKey:
 def check_retirable(settings: Settings, key: str) -> None:
     known = keyring(settings)
     if key not in known:
-        raise ConfigError(f"the keyring has no key {key}: {', '.join(known)}")
+        raise ConfigError(f"the keyring has no key {key}; it has {', '.join(known)}")
     if known[key].state is KeyState.SIGNS:
         raise ConfigError(f"the key {key} signs: rotate it first")
     if environment_secret(KEYRING_VARIABLE) is not None:

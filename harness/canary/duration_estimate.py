@@ -157,9 +157,9 @@ def count_failing_callers(policy: CanaryPolicy) -> int:
 
 def offer_decision(route: str) -> str:
     return (
-        f"A person may decide: `swapgate canary advance {route}` takes the next share, and "
-        f"`swapgate canary promote {route}` the whole route, without the missing evidence. "
-        "Harm still causes a rollback, also in the bake."
+        f"A person may decide: `swapgate canary advance {route} --reason …` takes the next "
+        f"share, and `swapgate canary promote {route} --reason …` the whole route, without "
+        "the missing evidence. Harm still causes a rollback, also in the bake."
     )
 
 

@@ -281,7 +281,7 @@ def load_status(ctx: Context, route: str) -> ShadowStatus:
             routes.require_route(tx, route)
             raise NotFound(
                 f"route {route!r} has had no shadow yet: `swapgate shadow start {route} "
-                "PROVIDER/MODEL`"
+                "PROVIDER/MODEL --reason …`"
             )
         return load_shadow_status(ctx, tx, newest[0])
 

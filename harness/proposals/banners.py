@@ -72,5 +72,5 @@ def _describe_switch(switch: KillSwitch) -> Banner:
     else:
         at = switch.expires_at
         until = f" or at {format_date_time(at)}" if at else ""
-        end = f"It ends with `swapgate switch lift {switch.id}`{until}."
+        end = f"It ends with `swapgate switch lift {switch.id} --reason …`{until}."
     return Banner(heading, f"{switch.actor}: {switch.reason}. {end}")

@@ -278,7 +278,7 @@ def _require_free(tx: Transaction, route: Route, *, apart: str = "") -> None:
         if other.route == route.name and other.id != apart:
             raise RouteBusy(
                 f"route {route.name!r} has the break-glass {other.id} ({other.state}): "
-                "`swapgate route break-glass end` ends it"
+                f"`swapgate route break-glass end {other.id} --reason …` ends it"
             )
     if route.experiment is not None:
         raise RouteBusy(

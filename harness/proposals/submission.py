@@ -277,7 +277,8 @@ def _check_baked(route: Route) -> None:
     if route.break_glass is not None:
         raise RouteBusy(
             f"route {route.name!r} is served without proof ({route.break_glass}), so it cannot "
-            "be compared: end it with `swapgate route break-glass end`"
+            f"be compared: end it with `swapgate route break-glass end {route.break_glass} "
+            "--reason …`"
         )
     if route.holdback is not None:
         raise RouteBusy(

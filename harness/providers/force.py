@@ -180,9 +180,9 @@ def parse_file_switches(items: Sequence[str], now: datetime) -> tuple[KillSwitch
 
 def parse_force(text: str) -> Force:
     """Parses `provider:NAME` or `target:ID`, optionally after `avoid:`. Raises InputError."""
-    route, force = _parsed(text.strip(), f"the switch ({text.strip()!r})")
+    route, force = _parsed(text.strip(), repr(text.strip()))
     if route is not None:
-        raise InputError(f"the switch ({text!r}) names a route: give the route separately")
+        raise InputError(f"{text.strip()!r} names a route: give the route separately")
     return force
 
 

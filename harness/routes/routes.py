@@ -85,7 +85,7 @@ def require_route(tx: Transaction, name: str) -> Route:
     if route is None:
         hint = did_you_mean(name, Routing(tx).table().routes)
         raise NotFound(
-            f"there is no route {name!r}{hint}; `swapgate route list` shows the routes"
+            f"there is no route {name!r}{hint or ';'} `swapgate route list` shows the routes"
         )
     return route
 

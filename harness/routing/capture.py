@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from harness.frame.errors import InputError
-from harness.frame.formatting import format_bytes
+from harness.frame.formatting import format_bps, format_bytes
 from harness.frame.people.access import key_hash
 from harness.frame.plain_data import canonical_json
 from harness.frame.redaction import RedactionRule
@@ -70,7 +70,9 @@ class CapturedRequest:
 def check_capture(settings: RouteSettings) -> None:
     """Checks a route's capture settings. Raises InputError."""
     if not 0 <= settings.capture_bps <= BUCKETS:
-        raise InputError(f"capture: the share is 0 to 100 %, not {settings.capture_bps} bps")
+        raise InputError(
+            f"capture: the share is 0 to 100 %, not {format_bps(settings.capture_bps)}"
+        )
     if not 1 <= settings.capture_per_day <= MAX_PER_DAY:
         raise InputError(f"capture_per_day: 1 to {MAX_PER_DAY}, not {settings.capture_per_day}")
     if not 1 <= settings.copy_max_bytes <= MAX_COPY_BYTES:

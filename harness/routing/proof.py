@@ -88,7 +88,11 @@ def parse_proof(text: str) -> Proof:
         written = format_proof(proof)
     except json.JSONDecodeError as error:
         raise InputError(f"line {error.lineno}: this is not JSON: {error.msg}") from None
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except KeyError as error:
+        raise InputError(
+            f"`swapgate proof export` did not write this file: it has no field {error}"
+        ) from None
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"`swapgate proof export` did not write this file: {error}") from None
     if written != text:
         raise InputError(f"line {_first_difference(written, text)} was changed")

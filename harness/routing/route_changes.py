@@ -278,7 +278,7 @@ def _start_canary(after: Route, change: StartCanary) -> Route:
     if after.holdback is not None:
         raise IllegalTransition(
             f"route {after.name!r} still bakes its last promotion: "
-            f"`swapgate canary finish {after.name}` ends the bake"
+            f"`swapgate canary finish {after.name} --reason …` ends the bake"
         )
     if after.break_glass is not None:
         raise IllegalTransition(

@@ -106,7 +106,7 @@ class WorkerAlerts:
             f"{target}:pause",
             f"{name} gets no requests: its provider asked for a pause",
             f"It wants to be left alone until {until:%F %H:%M} UTC.",
-            f"`swapgate switch throw target:{target} --for 10s` has it asked at once.",
+            f"To ask it at once: `swapgate switch throw target:{target} --for 10s --reason …`.",
             *self._carried(target),
             source=target,
         )

@@ -164,7 +164,7 @@ def test_a_guided_init_makes_a_first_route_and_proposes_a_candidate(empty_folder
     assert "'sims' is your own name" in done.stderr
     assert "did you mean 'sim'?" in done.stderr
     assert "'sup port'" in done.stderr
-    assert "next: `swapgate serve all`" in done.stderr
+    assert "next: run `swapgate serve all`" in done.stderr
     assert '"policy": "quick"' in run("route", "show", "support", "--json").stdout
     assert not (empty_folder / "swapgate.yaml").read_text().count("\nroutes:")
     there = CliRunner().invoke(program, ["init", "--guided"])

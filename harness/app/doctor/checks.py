@@ -298,7 +298,8 @@ def _chains(_: Settings, context: Context) -> Findings:
     for waiver in fallback_chain.list_expired_waivers(context):
         target = queries.find_target(context, waiver.target).name
         found = f"the waiver of {waiver.author} for {target} expired on {waiver.expires_at:%F}"
-        step = f"`swapgate route fallback remove {waiver.route} {target}`, or add it again"
+        remove = f"swapgate route fallback remove {waiver.route} {target} --reason …"
+        step = f"`{remove}`, or add it again"
         yield DoctorFinding(f"route {waiver.route}", "warn", found, step)
     for violation in data_class_checks.list_violations(context):
         step = "remove the target, or fix the file"

@@ -77,7 +77,7 @@ class ClaimAdvice:
             text = f"an equal candidate {shown}{other}"
         if best.power < POWER:
             enough = f"{best.enough.items:,}" if best.enough else f"over {self.suite_items:,}"
-            text += f"; 80 % takes {enough} items"
+            text += f"; to show it in 80 % takes {enough} items"
         these = any(one.population is ClaimPopulation.THESE for one in self.options)
         if these and not self.noise_known:
             text += "; a second answer to each item shows no more until its noise is measured"

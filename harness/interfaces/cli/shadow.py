@@ -109,7 +109,9 @@ def _print_running(session: Session) -> None:
     if output.documented(running):
         return
     if not running:
-        output.note("no shadow runs: `swapgate shadow start ROUTE TARGET` starts one")
+        output.note(
+            "no shadow runs: `swapgate shadow start ROUTE TARGET --reason …` starts one"
+        )
     for number, shadow_status in enumerate(running):
         if number:
             click.echo()

@@ -271,7 +271,8 @@ def _warning(
     wanted = format_score(effect, None)
     power, enough = test.power(sd, effect, plan.n_max), test.items_needed(sd, effect)
     advice = (
-        f"{best.items} {plan.unit}s with {best.epochs} epoch(s) would show {wanted}"
+        f"{best.items} {plan.unit}s with {best.epochs} epoch{'s' if best.epochs > 1 else ''} "
+        f"would show {wanted} points"
         if best
         else f"the suite's {test.suite_items:,} {plan.unit}s are too few to detect {wanted} "
         f"points, for any number of epochs: about {enough:,} {plan.unit}s would be enough"

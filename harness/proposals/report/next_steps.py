@@ -21,7 +21,8 @@ from harness.routing.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
 
 # By a verdict's outcome; for verdicts without a decision on a proposal, as of `gate run`.
 NEXT_STEPS: Final[Mapping[str, str]] = {
-    "passed": "no eval result contradicts a canary.",
+    "passed": "no eval result contradicts a canary: `swapgate proposal create` proposes the "
+    "swap.",
     "failed": "keep the incumbent. The samples show where the candidate is worse; propose "
     "another candidate, or this one with a changed request patch.",
     "harness_mismatch": "give the candidate a request patch that fixes the format, then "

@@ -83,7 +83,7 @@ class Rollouts(Records[Rollout]):
             if live is not None and new.live:
                 raise RouteBusy(
                     f"route {new.route!r} has the live rollout {live}: "
-                    f"`swapgate canary abort {new.route}` ends it"
+                    f"`swapgate canary abort {new.route} --reason …` ends it"
                 ) from error
             if error.names("verdict_used"):
                 raise ProofRefused(

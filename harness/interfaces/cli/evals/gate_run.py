@@ -249,7 +249,9 @@ def print_report(report: Report, keep: Path | None) -> None:
         return
     for fault in found.faults:
         click.echo(f"mind: {fault}")
-    if found.verdict is None:
+    if found.verdict is None and found.proposal.open:
+        click.echo("not decided within --timeout: run it again, with more time")
+    elif found.verdict is None:
         click.echo(comparison.outcome_text(found))
     else:
         click.echo(f"{found.verdict.words}: {reason_text(found.verdict)}")

@@ -11,7 +11,7 @@ import click
 
 from harness.frame.config_conversion import NothingTaken
 from harness.frame.errors import InputError
-from harness.frame.formatting import format_bytes
+from harness.frame.formatting import format_bytes, format_quantity
 from harness.frame.pagination import INVALID_ROWS_HINT, PageRequest
 from harness.frame.plain_data import escape_surrogates
 from harness.interfaces.cli.frame import output
@@ -119,7 +119,7 @@ def import_suite(
         return
     output.conversion(done.notes)
     for made in done.suites:
-        click.echo(f"suite {made.suite}: {made.items} items in {made.data}")
+        click.echo(f"suite {made.suite}: {format_quantity(made.items, 'item')} in {made.data}")
         if made.unlabelled:
             output.note(f"left out {made.unlabelled} without a label")
         if made.left_out:
@@ -225,7 +225,7 @@ def export(
     alike, sample = len(capture_export.near), capture_export.sample.text
     output.answer(
         done,
-        f"wrote {len(capture_export.lines)} to {file}",
+        f"wrote {format_quantity(len(capture_export.lines), 'request')} to {file}",
         advice=f"left out {alike} near duplicates; {sample}" if alike else sample,
     )
 

@@ -196,6 +196,8 @@ def _check_key_first(command: click.Command) -> None:
 
 def adopt_options(command: click.Command) -> click.Command:
     """Adds the missing global options to the command and its subcommands."""
+    # Else click cuts it at the width of the terminal, with three dots.
+    command.short_help = command.short_help or command.get_short_help_str(200)
     if isinstance(command, click.Group):
         for subcommand in command.commands.values():
             adopt_options(subcommand)

@@ -91,9 +91,9 @@ def init(
         guide(session.config)
         return
     missing = "a route" if done.has_providers else "a provider and a route"
-    first = f"add {missing} to {done.config}, or run `swapgate init --guided`; "
+    first = f"add {missing} to {done.config}, or run `swapgate init --guided`; then run "
     if done.has_routes:
-        first = ""
+        first = "run "
     output.note(f"next: {first}`swapgate serve all`, and `swapgate doctor` once it runs")
 
 
@@ -314,7 +314,7 @@ def _print(result: FirstRouteResult, request: FirstRoute) -> None:
         for finding in result.check.findings:
             if finding.next_step:
                 output.note(f"{request.provider}: {finding.found}; {finding.next_step}")
-    output.note("next: `swapgate serve all`, and `swapgate doctor` once it runs")
+    output.note("next: run `swapgate serve all`, and `swapgate doctor` once it runs")
     if result.proposal:
         output.note(
             "then, with the client key in SWAPGATE_KEY, run "

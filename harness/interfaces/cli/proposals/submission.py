@@ -216,7 +216,7 @@ def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPr
     if len(outlooks) > 1:
         output.note(share_text(len(outlooks)))
     output.paragraph(terms.risk.text)
-    output.paragraph(f"the canary: {ramp.words}")
+    output.paragraph(ramp.words)
     for option in ramp.options:
         output.paragraph(f"option: {option}")
 

@@ -54,7 +54,7 @@ def freeze(
     if ends_at is None and lasts is not None:
         ends_at = (starts_at or session.installation.clock.now()) + lasts
     elif ends_at is None or lasts is not None:
-        raise InputError("give one of --until and --for")
+        raise InputError("give either --until or --for")
     request = freezes.FreezeRequest(name, ends_at, reason, starts_at)
     added = session.decide(freezes.add_freeze, request)
     scope = "all routes are" if name is None else f"route {name} is"
@@ -62,7 +62,8 @@ def freeze(
         added,
         added.id,
         advice=f"{scope} frozen from {timestamp(added.starts_at)} until "
-        f"{timestamp(added.ends_at)} UTC. To end it: `swapgate route unfreeze {added.id}`",
+        f"{timestamp(added.ends_at)} UTC. To end it: "
+        f"`swapgate route unfreeze {added.id} --reason …`",
     )
 
 
@@ -199,13 +200,15 @@ def throw(
         if thrown.expires_at
         else "until it is lifted"
     )
-    advice = f"{thrown.force.text} for {scope} {until}: `swapgate switch lift {thrown.id}`"
+    lift = f"swapgate switch lift {thrown.id} --reason …"
+    advice = f"{thrown.force.text} for {scope} {until}. To lift it: `{lift}`"
     output.answer(thrown, thrown.id, advice=advice)
     preview = kill_switch.preview_switch(session.context, thrown.force, thrown.route)
     kept = () if session.json else preview.unaffected
     if kept:
         names = ", ".join(kept)
-        output.note(f"these routes cannot use it, so they keep their plans: {names}")
+        why = "have no other target" if thrown.force.avoids else "cannot use it"
+        output.note(f"these routes {why}, so they keep their plans: {names}")
 
 
 @command(switch)

@@ -303,6 +303,11 @@ def settings(
 ) -> None:
     """Change a route's settings. Settings without an option stay unchanged."""
 
+    if not any(
+        value not in (None, ()) for value in (*vars(options).values(), *vars(suites).values())
+    ):
+        raise click.UsageError("give an option: no setting would change")
+
     def changed(before: RouteSettings) -> RouteSettings:
         return options.over(before, suites.over(before.suites))
 
