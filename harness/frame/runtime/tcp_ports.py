@@ -88,9 +88,12 @@ def _listens(connection: _Connection, port: int) -> bool:
 def require_free(host: str, port: int, *, what: str, setting: str) -> None:
     """Refuses a port that is not free by ConfigError, with its holder and setting."""
     if not is_free(host, port):
+        step = f"set {setting} in swapgate.yaml"
+        if setting.startswith("--"):
+            step = f"give another port with {setting}"
         raise ConfigError(
             f"{what} cannot listen on {host}:{port}: {port_holder(port)} holds it. "
-            f"Stop that process, or set {setting} in swapgate.yaml"
+            f"Stop that process, or {step}"
         )
 
 
