@@ -48,9 +48,9 @@ COLUMNS: Final = (
             ("agent_message", "content", "a message of a session"),
             ("agent_message", "tool_calls", "the tools that it calls, with their arguments"),
             ("agent_message", "extra", "the provider's own fields, such as its reasoning"),
-            ("agent_message", "error", "why there is no whole answer"),
-            ("agent_message", "kept", "the answer that an idempotency key gets again"),
-            ("agent_session", "metadata", "what the client noted of a session"),
+            ("agent_message", "error", "the reason why the answer is incomplete"),
+            ("agent_message", "kept", "the answer to repeat for an idempotency key"),
+            ("agent_session", "metadata", "the client's notes about a session"),
         )
     ),
     *(
@@ -62,8 +62,8 @@ COLUMNS: Final = (
             "blanked",
         )
         for column, holds in (
-            ("model_requested", "the model as the agent named it"),
-            ("reason", "the agent's words for another model"),
+            ("model_requested", "the model name that the agent sent"),
+            ("reason", "the agent's reason for another model"),
             ("facts", "both models' figures, and the sub-tasks in the agent's words"),
         )
     ),
@@ -72,11 +72,11 @@ COLUMNS: Final = (
             "agent",
             column,
             holds,
-            "when its last session has gone, once it was deleted",
-            "kept: an agent is the client's, not one user's",
+            "deleted with its last session, after its own deletion",
+            "kept, because an agent belongs to the client, not to a user",
         )
         for column, holds in (
-            ("description", "what an agent is for"),
+            ("description", "an agent's purpose"),
             ("instructions", "its system message"),
             ("tools", "its tools, with the client's descriptions"),
         )
@@ -86,28 +86,28 @@ COLUMNS: Final = (
         for column, holds, ends in (
             ("prompt", "a question of an eval suite", _TEXTS_END),
             ("answer", "a model's answer to it", _TEXTS_END),
-            ("error_text", "why there is no answer", _WITH_SCORES),
+            ("error_text", "the reason why there is no answer", _WITH_SCORES),
         )
     ),
     ContentColumn(
         "eval_run",
         "message",
-        "how a run ended, in words of a provider or a judge",
+        "the end of a run, with texts of a provider or a judge",
         "kept with the run",
         _NO_USER,
     ),
     ContentColumn(
         "drift_check",
         "message",
-        "how a check ended, in such words",
+        "the end of a check, with such texts",
         "kept with the check",
         _NO_USER,
     ),
     ContentColumn(
         "alert",
         "text",
-        "of an open circuit, the provider's sentence, redacted and without long quotations",
-        "`alerts.keep_days` after it is over",
+        "for an open circuit, the provider's sentence, redacted and without long quotations",
+        "`alerts.keep_days` after the alert's end",
         "no user is known",
     ),
 )
@@ -116,28 +116,28 @@ USERS: Final = (
     ContentColumn(
         "agent_session",
         "user_id",
-        "the user's id as the client sent it; sessions are found by it",
+        "the user's id that the client sent, by which you find sessions",
         _SESSION_END,
         _WITH_SESSION,
     ),
     ContentColumn(
         "captured",
         "user_hash",
-        "a keyed hash: whose request it was",
+        "a keyed hash of the user who sent the request",
         "with the request",
         "deleted with the request",
     ),
     ContentColumn(
         "failover",
         "user_hash",
-        "a keyed hash: whose request left a target",
+        "a keyed hash of the user whose request left a target",
         "`control.failovers_keep_days`",
         "blanked",
     ),
     ContentColumn(
         "failover",
         "sentence",
-        "what a provider said of its refusal, redacted, without long quotations, at most 300 "
+        "a provider's reason for its refusal, redacted, without long quotations, at most 300 "
         "characters",
         "`control.failovers_keep_days`",
         "blanked",
@@ -147,38 +147,38 @@ USERS: Final = (
         "entries",
         "64 bits of a keyed hash of each caller that a canary has counted",
         "when the canary has ended",
-        "kept until then: a caller would be counted twice",
+        "kept until then, so that no caller counts twice",
     ),
 )
 FILES: Final = (
     ContentFile(
         "SQLite's file, with `-wal`",
         "all columns above",
-        "deleted content is overwritten with zeros; the log is emptied after a deletion",
+        "deletion overwrites content with zeros, and then empties the log",
         "as its columns",
     ),
     ContentFile(
         "`swapgate-eval-*` in the temporary folder",
-        "Inspect's log of a run that goes on",
-        "with the run; those of killed runs when the next one starts",
+        "Inspect's log of a current run",
+        "with the run; logs of killed runs when the next run starts",
         _NO_USER,
     ),
     ContentFile(
         "`snapshot`, `spool` and `rates` in `home`",
-        "routes, counts and limits: no content",
+        "routes, counts and limits, but no content",
         "replaced as they change",
         "nothing to delete",
     ),
     ContentFile(
         "a backup that you made",
         "all tables",
-        "yours to delete",
+        "when you delete it",
         "not reached",
     ),
     ContentFile(
         "exports of captures, suites made of them, reports, data files",
-        "what you asked for, to be read by people and tools",
-        "yours to delete",
+        "content that you requested for people and tools",
+        "when you delete it",
         "not reached",
     ),
     ContentFile(

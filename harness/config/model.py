@@ -41,10 +41,10 @@ class ControlSettings:
     # Maximum number of eval processes; with `procrastinate`, each host has its own limit.
     eval_workers: int = 2
     eval_connections: int = 8  # concurrent requests of one eval worker
-    # Measure, count and mirror; open no canary and promote nothing.
+    # Swapgate measures, counts and mirrors, but opens no canary and promotes nothing.
     observe_only: bool = False
-    failovers_keep_days: float = 14.0  # how long the failover log is kept
-    # How long per-minute traffic and per-key spend are kept; daily totals stay.
+    failovers_keep_days: float = 14.0  # how long Swapgate keeps the failover log
+    # How long Swapgate keeps per-minute traffic and per-key spend; daily totals stay.
     traffic_keep_days: float = 400.0
 
 
@@ -52,8 +52,7 @@ class ControlSettings:
 class SpendingSettings:
     """Limits Swapgate's own spending on models: evals, judges, shadows, drift, agents."""
 
-    # US dollars per calendar month (UTC), in total; null for no cap.
-    monthly_cap_usd: float | None = None
+    monthly_cap_usd: float | None = None  # cap per calendar month (UTC); null for none
 
     def __post_init__(self) -> None:
         check_cap(self.monthly_cap_usd)

@@ -39,9 +39,9 @@ class TargetEntry(BaseModel):
     model_config = _STRICT
     target: str = ""  # provider/model
     provider: str = ""  # name of the provider; needs `model` or `tier`
-    model: str = ""  # the provider's name of it
+    model: str = ""  # the provider's name for the model
     tier: str = Field("", description="one of the provider's `tiers`; instead of `model`")
-    parameters: dict[str, object] = {}  # of every request; a client's own values win
+    parameters: dict[str, object] = {}  # default body fields; a client's values override them
     request_patch: RequestPatch = RequestPatch()  # changes to every request
 
 
@@ -73,13 +73,13 @@ class RouteEntry(PlainRouteSettings):
     incumbent: str | TargetEntry  # the first model: provider/model, or its parts
     # Targets that answer if the incumbent fails, in this order.
     fallbacks: tuple[str | FallbackEntry, ...] = ()
-    # Suites that decide about its swaps: names, or name, role and weight.
+    # Suites that decide the route's swaps: names, or name, role and weight.
     suites: tuple[str | RouteSuite, ...] = ()
-    # Share of traffic for each warmed target: 1%, or basis points (100).
+    # Share of traffic for each warmed target, such as 1% or 100 (basis points).
     keep_warm: int | str = 0
-    # side_effects: effects of its tools cannot be undone
+    # side_effects: effects of the route's tools cannot be undone.
     tools: Literal["side_effects"] | None = None
-    capture: int | str = 0  # share to capture, redacted: 1%, or basis points
+    capture: int | str = 0  # share to capture, redacted, such as 1% or 100 (basis points)
     # Other routes for some kinds of request.
     overrides: OverridesEntry = field(default_factory=OverridesEntry)
 

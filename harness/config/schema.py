@@ -141,18 +141,17 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 class ProviderEntry(BaseModel):
     model_config = _STRICT
-    kind: str = "custom"  # sets protocol and address: docs/reference/providers.md
+    kind: str = "custom"  # sets protocol and address; see docs/reference/providers.md
     api_base: str = Field(
         "", validate_default=True, description="optional for a kind that has a fixed address"
     )
     # Environment variable that holds the key; NAME_FILE holds the path of a key file.
     api_key_env: str | None = None
     extra_headers: dict[str, str] = {}  # headers of every request, by name
-    prices: dict[str, Price] = {}  # by model; the catalogue fills in missing prices
+    prices: dict[str, Price] = {}  # prices by model; the catalogue fills in missing prices
     # Variables of further keys, used if the first key is out of quota or refused.
     more_api_key_envs: tuple[str, ...] = ()
-    # By model: abilities that differ from the catalogue's.
-    models: dict[str, Capabilities] = {}
+    models: dict[str, Capabilities] = {}  # abilities by model that differ from the catalogue's
     extra_body: dict[str, object] = Field({}, description="body fields of every request")
     tiers: dict[str, str] = Field({}, description="a model for each name, such as `fast`")
     eval_limits: EvalLimits = Field(
@@ -189,17 +188,18 @@ class ProviderEntry(BaseModel):
 class JudgeEntry(BaseModel):
     model_config = _STRICT
     target: str = Field(description="provider/model")
-    parameters: dict[str, object] = {}  # of the judge's requests, such as temperature
-    max_calls: int = Field(10_000, ge=1)  # per run of the suite
-    # Per run of the suite; null for no limit.
+    # Parameters of the judge's requests, such as temperature.
+    parameters: dict[str, object] = {}
+    max_calls: int = Field(10_000, ge=1)  # maximum calls per run of the suite
+    # Maximum cost per run of the suite; null for no limit.
     max_cost_usd: float | None = Field(None, gt=0)
-    # Maximum number of calls until an answer of the judge can be parsed.
+    # Maximum calls until an answer of the judge can be parsed.
     attempts: int = Field(3, ge=1, le=10)
-    max_output_tokens: int = 512  # of one answer
-    timeout_s: float = 120.0  # of one answer
-    references: str | None = Field(None, description="answers with human scores, a data file")
-    min_agreement: float = Field(0.6, ge=0, le=1, description="Cohen's kappa")
-    # Equal bands of the score in which agreement with people is measured.
+    max_output_tokens: int = 512  # limit of one answer
+    timeout_s: float = 120.0  # limit for one answer
+    references: str | None = Field(None, description="data file of answers with human scores")
+    min_agreement: float = Field(0.6, ge=0, le=1, description="minimum of Cohen's kappa")
+    # Equal bands of the score, in which Swapgate measures agreement with people.
     levels: int = Field(2, ge=2, le=10)
     recheck_s: float = Field(86_400.0, ge=0)  # how long a measured agreement is valid
 
@@ -225,7 +225,7 @@ class CodeEntry(BaseModel):
     model_config = _STRICT
     uncontained: bool = Field(
         default=False,
-        description="run the code even without a sandbox; every verdict then says so",
+        description="run code even without a sandbox; verdicts then end in `+uncontained`",
     )
 
 
@@ -256,9 +256,9 @@ class CatalogueItem(BaseModel):
     """Corrects the catalogue for one model; omitted fields keep the catalogue's value."""
 
     model_config = _STRICT
-    price: Price | None = None  # of tokens
-    context_window: int | None = Field(None, description="tokens")
-    capabilities: dict[str, bool] = Field({}, description=f"of {', '.join(ABILITIES)}")
+    price: Price | None = None  # token prices
+    context_window: int | None = Field(None, description="maximum input tokens")
+    capabilities: dict[str, bool] = Field({}, description=f"values of {', '.join(ABILITIES)}")
     end_date: date | None = Field(
         None, description="the day on which the provider may remove it"
     )
@@ -279,7 +279,7 @@ class FileConfig(BaseModel):
     """Describes Swapgate's configuration file."""
 
     model_config = _STRICT
-    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in `home`")
+    database_url: str = Field("", description="SQLAlchemy URL; if empty, SQLite in `home`")
     home: str = Field(".swapgate", description="folder for state, beside this file")
     router: RouterSettings = RouterSettings()  # the process that serves requests
     # The process that evaluates, decides and moves canaries.
@@ -288,7 +288,7 @@ class FileConfig(BaseModel):
     agents: AgentSettings = Field(
         AgentSettings(), description="agents over HTTP; see docs/reference/agents.md"
     )
-    providers: dict[str, ProviderEntry] = {}  # by name: where models are called
+    providers: dict[str, ProviderEntry] = {}  # where models are called, by name
     suites: dict[str, SuiteEntry] = {}  # evals, by name
     code: CodeEntry = Field(CodeEntry(), description="models' code: docs/reference/suites.md")
     policies: dict[str, PolicyEntry] = {}  # thresholds of gate and canary, by name
@@ -298,7 +298,7 @@ class FileConfig(BaseModel):
         AlertSettings(), description="where alerts go; see docs/how-to/alerts.md"
     )
     data_classes: dict[str, list[str]] = Field(
-        {}, description="by class of data: the providers that may see it"
+        {}, description="maps each data class to the providers that may see it"
     )
     capture: CaptureEntry = Field(
         CaptureEntry(keep=[]), description="redaction; see docs/how-to/capture.md"
@@ -312,8 +312,8 @@ class FileConfig(BaseModel):
     )
     switches: list[str] = Field(
         [],
-        description="kill switches, read at a router's start: provider:NAME, target:ID or "
-        "ROUTE=provider:NAME; with avoid:provider:NAME, routes avoid it instead",
+        description="kill switches that a router reads at its start: provider:NAME, "
+        "target:ID or ROUTE=provider:NAME; avoid:provider:NAME makes routes avoid the provider",
     )
     spending: SpendingSettings = Field(
         SpendingSettings(), description="the monthly cap; see docs/how-to/spending.md"

@@ -46,19 +46,18 @@ class SuiteFields:
     # Limit of one answer. auto: four times the longest of a run's first 10 answers, which have
     # no limit.
     max_output_tokens: int | Literal["auto"] = 512
-    temperature: float = 0.0  # of every request
-    # tools, tool_choice, response_format: sent with every item
+    temperature: float = 0.0  # temperature of every request
+    # tools, tool_choice and response_format of every item's request.
     request: Mapping[str, object] = field(default_factory=dict)
-    # Cron expression: when the incumbents of its routes run it again; empty for never.
-    every: str = ""
-    # watch the incumbents of the suite's routes: docs/explanation/drift.md
+    every: str = ""  # cron expression of the incumbents' further runs; empty for none
+    # Watches the incumbents of the suite's routes; see docs/explanation/drift.md.
     drift: DriftPolicy | None = None
-    data_class: str = ""  # of its data; one of `data_classes`
+    data_class: str = ""  # class of its data, one of `data_classes`
     # metadata field; items that share its value count as one unit
     cluster: str = ""
     # metadata fields; the candidate must not get worse for any of their values
     slices: tuple[str, ...] = ()
-    # How long questions and answers of its runs are stored; null: as long as their scores.
+    # How long questions and answers of its runs are stored; null for as long as their scores.
     texts_keep_days: float | None = None
 
 

@@ -42,32 +42,31 @@ class GatePolicy:
     """Sets the thresholds of the offline gate (statistics.md §1)."""
 
     claim: Claim = Claim.SUPERIOR  # claim that a candidate must show
-    margin: float = 0.05  # allowed loss of the mean score; the unit is the score's, from 0 to 1
-    alpha: float = 0.05  # probability of passing a candidate that is at the limit
-    n_max: int | None = None  # items per suite, None for the whole suite
+    margin: float = 0.05  # allowed loss of the mean score, from 0 to 1
+    alpha: float = 0.05  # probability of passing a candidate at the limit of its claim
+    n_max: int | None = None  # maximum items per suite, None for the whole suite
     epochs: int = 1  # answers to each item
     verdict_ttl_s: float = 14 * 86_400.0  # how long a verdict is valid
-    # How long a comparison waits for a provider that is unavailable, in pauses of up to 15
-    # minutes.
+    # How long a comparison waits for an unavailable provider, with pauses of up to 15 minutes.
     infra_patience_s: float = DEFAULT_PATIENCE_S
-    # Whether a run continues as a retry and counts unreadable answers as wrong, if none of the
-    # first 5 answers can be read.
+    # If none of a run's first 5 answers can be read, whether the retry continues and counts
+    # unreadable answers as wrong.
     unreadable_is_wrong: bool = False
-    max_cost_usd: float | None = None  # max_cost_usd, max_tokens: per run
+    max_cost_usd: float | None = None  # max_cost_usd, max_tokens: maximum per run
     max_tokens: int | None = None
     run_max_age_s: float = 86_400.0  # maximum age of a shared incumbent run
     # Part of the provider's name for the served model that must not change.
     served_pin: ServedPin = ServedPin.MODEL
     min_saving: float = 0.1  # share of the incumbent's cost that the claim CHEAPER must save
-    # Maximum cost of one item of the candidate, in mean costs of the incumbent's items.
+    # Maximum cost of one candidate item, as a multiple of the incumbent's mean cost per item.
     cost_ceiling: float = 10.0
     # Claim that several primary suites show together.
     primaries: PrimaryCombination = PrimaryCombination.WEIGHTED
     # Claims that a proposal may choose besides the policy's own claim.
     claims: tuple[Claim, ...] = tuple(Claim)
-    # The largest margin that a proposal may choose; none for the policy's own margin.
+    # Largest margin that a proposal may choose; none means the policy's own margin.
     margin_max: float | None = None
-    # Alpha of all candidates on one route in 90 days together; none for no limit.
+    # Total alpha of all candidates on one route in 90 days; none for no limit.
     alpha_budget: float | None = None
     # The items that a claim is about; `these` needs `epochs` of at least 2 (§1.15).
     population: ClaimPopulation = ClaimPopulation.LIKE_THESE
@@ -104,7 +103,7 @@ class CanaryStep:
     weight_bps: int  # share of the callers
     min_exposures: int  # minimum of scored canary units before the rollout leaves the step
     certify: bool = False  # leave the step only with a certificate (statistics.md §2.7)
-    deadline_s: float = 7 * 86_400.0  # after it the rollout pauses for a person
+    deadline_s: float = 7 * 86_400.0  # time after which the rollout pauses for a person
     # min_s, min_peak_s: minimum duration of the step, and minimum duration within the policy's
     # peak hours, besides the evidence.
     min_s: float = 0.0
@@ -141,23 +140,22 @@ class CanaryPolicy:
     block_size: int = 100  # units that Swapgate counts and tests together
     # An outcome that arrives later counts as missing, in both arms.
     missing_s: float = 600.0
-    local_alpha: float = 0.01  # alpha of the routers' own guards together; 0 for no guard
+    local_alpha: float = 0.01  # total alpha of the routers' own guards; 0 for no guard
     guardrails: Guardrails = field(default_factory=Guardrails)  # besides errors
     peak: PeakHours = field(default_factory=PeakHours)  # for the steps' min_peak_s
     # How long the former incumbent keeps bake_bps of the traffic as a control after the
     # promotion; 0 for no bake.
     bake_s: float = 86_400.0
-    bake_bps: int = 100  # share of the callers who keep the old model in the bake
-    # How long a running conversation stays with the incumbent after each new share; 0 for not
-    # at all.
+    bake_bps: int = 100  # share of the callers who keep the former incumbent in the bake
+    # How long a running conversation stays with the incumbent after each increase of the share;
+    # 0 for no time.
     handover_s: float = 1_800.0
-    # The model for the guardrail `judge`; set both or neither.
-    judge: CanaryJudge | None = None
-    # How long no guardrail counts times of either arm, from each router's first request at each
+    judge: CanaryJudge | None = None  # model for the guardrail `judge`; set both or neither
+    # Time without latency guardrails for both arms, from each router's first request at each
     # share.
     warm_up_s: float = 600.0
-    # No guardrail counts times before the candidate has this many units; at most a third of the
-    # first step's minimum.
+    # Candidate units before latency guardrails count; at most a third of the first step's
+    # minimum.
     warm_up_units: int = 100
 
     @property

@@ -60,13 +60,15 @@ OAUTH_ENDPOINTS: Final[Mapping[str, OAuthEndpoints]] = {
 class OAuthOverrides:
     """The file's changes for one provider; None keeps the kind's value."""
 
-    client_id: str | None = None  # of your application at the vendor
-    device_url: str | None = None  # issues the codes
-    token_url: str | None = None  # issues and renews tokens
-    poll_url: str | None = None  # for openai_codex: reports whether the person has consented
+    client_id: str | None = None  # client id of your application at the vendor
+    device_url: str | None = None  # address that issues the codes
+    token_url: str | None = None  # address that issues and renews tokens
+    # For openai_codex: address that reports whether the person has consented.
+    poll_url: str | None = None
     verification_url: str | None = None  # where the person types the code
     redirect_uri: str | None = None  # where the vendor sends the person back
-    exchange_url: str | None = None  # exchanges the account's token for a short-lived one
+    # Address that exchanges the account's token for a short-lived one.
+    exchange_url: str | None = None
     scope: str | None = None  # scope of the requested token
     # Headers of each request to these addresses.
     headers: Mapping[str, str] | None = field(default=None, repr=False)

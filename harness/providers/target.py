@@ -99,12 +99,12 @@ class Target(ShowsMore):
 class Price:
     """A model's prices in US dollars per million tokens, also from and to the cache."""
 
-    input_usd_per_mtok: float  # US dollars per million input tokens
-    output_usd_per_mtok: float  # US dollars per million output tokens
-    # US dollars per million cached input tokens; null: the plain input price.
+    input_usd_per_mtok: float  # for input
+    output_usd_per_mtok: float  # for output
+    # For cached input; null for the plain input price.
     cached_input_usd_per_mtok: float | None = None
-    # US dollars per million input tokens written to its cache for 5 minutes; null: 1.25 times
-    # the input price. For an hour: 1.6 times this price.
+    # For input written to its cache for 5 minutes; null for 1.25 times the input price. Storage
+    # for an hour costs 1.6 times as much.
     cache_write_usd_per_mtok: float | None = None
 
     def saves_on(self, other: "Price") -> float | None:

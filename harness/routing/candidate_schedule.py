@@ -48,10 +48,10 @@ class Preference(StrEnum):
 @dataclass(frozen=True, slots=True)
 class CandidateSchedule:
     models: tuple[str, ...]  # provider/model; may contain `*` and end with `:price<USD`
-    every: str  # cron: five fields, UTC
-    budget_usd: float  # for each round; candidates that do not fit wait for the next round
+    every: str  # cron expression: five fields, UTC
+    budget_usd: float  # maximum for each round; other candidates wait for the next round
     on_better: OnBetter = OnBetter.PROPOSE  # the step after a candidate passed
-    prefer: Preference = Preference.BETTER  # claim of a candidate
+    prefer: Preference = Preference.BETTER  # claim that a candidate must show
 
     @property
     def text(self) -> str:

@@ -19,10 +19,10 @@ def http_url(host: str, port: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TurnBounds:
-    max_steps: int = 12  # calls of the model
-    max_tokens: int = 1_000_000  # input and output tokens of all calls
-    max_usd: float = 5.0  # cost of all calls; a call without a known price counts 0
-    timeout_s: float = 300.0  # for the whole turn, its tools included
+    max_steps: int = 12  # maximum calls of the model
+    max_tokens: int = 1_000_000  # maximum input and output tokens of all calls
+    max_usd: float = 5.0  # maximum cost of all calls; a call without a known price counts 0
+    timeout_s: float = 300.0  # limit for the whole turn, including its tools
 
 
 class AnsweredModel(StrEnum):
@@ -36,7 +36,7 @@ class AnsweredModel(StrEnum):
 class TracingSettings:
     """Where traces go (OpenTelemetry), and whether they contain prompts and answers."""
 
-    # An OTLP/HTTP collector, such as `http://host:4318`; empty: OTEL_EXPORTER_OTLP_* decide.
+    # An OTLP/HTTP collector, such as `http://host:4318`. If empty, OTEL_EXPORTER_OTLP_* apply.
     otlp_endpoint: str = ""
     content: bool = False  # record prompts and answers as well
 
@@ -45,7 +45,8 @@ class TracingSettings:
 class CorsSettings:
     """The pages that may call the router from a browser."""
 
-    # Origins such as https://chat.example.com; `*` for every page. Empty: no page may.
+    # Allowed origins, such as https://chat.example.com; `*` allows every page, empty allows
+    # none.
     origins: tuple[str, ...] = ()
 
 
@@ -53,40 +54,41 @@ class CorsSettings:
 class RouterSettings:
     """Settings of the router. docs/reference/router.md explains the time limits."""
 
-    host: str = "127.0.0.1"  # address that it listens on
-    port: int = 8080  # port that it listens on
-    workers: int = 1  # processes that serve; each worker has its own limits and breakers
+    host: str = "127.0.0.1"  # listening address
+    port: int = 8080  # listening port
+    workers: int = 1  # worker processes; each worker has its own limits and breakers
     drain_s: float = 30.0  # time for running requests when their worker shuts down
     # Time after SIGTERM in which it serves new connections while `/readyz` fails.
     shutdown_delay_s: float = 0.0
-    first_token_timeout_s: float = 10.0  # for a stream's first output
-    # For a plain answer's first byte; null: measured for each target.
+    first_token_timeout_s: float = 10.0  # limit for a stream's first output
+    # Limit for a plain answer's first byte; if null, measured for each target.
     first_byte_timeout_s: float | None = None
-    between_chunks_timeout_s: float = 30.0  # between two outputs of a stream
-    total_timeout_s: float = 120.0  # for the whole request, failovers included
+    between_chunks_timeout_s: float = 30.0  # limit between two outputs of a stream
+    total_timeout_s: float = 120.0  # limit for the whole request, including failovers
     # Time without output after which a stream sends a comment to the client; 0 for never.
     heartbeat_s: float = 15.0
     response_model: AnsweredModel = AnsweredModel.ROUTE  # the name in an answer's `model`
-    connect_timeout_s: float = 5.0  # to reach a provider
-    max_body_bytes: int = 32 * 1024 * 1024  # size of a client's request, at most
-    max_response_bytes: int = 64 * 1024 * 1024  # size of a provider's answer, at most
-    max_concurrent: int = 512  # requests of one worker at a time; more get 503
-    upstream_connections: int = 256  # per worker and provider, at most
-    # Part of each key's rate that this machine grants: 1/N if traffic goes to N machines.
+    connect_timeout_s: float = 5.0  # limit to connect to a provider
+    max_body_bytes: int = 32 * 1024 * 1024  # maximum size of a client's request
+    max_response_bytes: int = 64 * 1024 * 1024  # maximum size of a provider's answer
+    max_concurrent: int = 512  # concurrent requests of one worker; further requests get 503
+    upstream_connections: int = 256  # maximum per worker and provider
+    # Share of each key's rate that this machine grants, such as 1/N for traffic to N machines.
     rate_share: float = 1.0
     flush_interval_s: float = 1.0  # how often observations go to the database
-    queue_size: int = 50_000  # observations that wait in memory, at most
-    # Checks a target after this long without an answer to a client; 0 for no checks.
+    queue_size: int = 50_000  # maximum observations that wait in memory
+    # Time without an answer to a client after which the router checks a target; 0 for no
+    # checks.
     health_check_interval_s: float = 60.0
     breaker: BreakerPolicy = DEFAULT_BREAKER  # of every target
     retry: RetryPolicy = DEFAULT_RETRY  # of one request
     tracing: TracingSettings = TracingSettings()  # OpenTelemetry
-    # Closed host names, addresses or networks (link-local, metadata services) that providers
-    # may have all the same.
+    # Otherwise forbidden host names, addresses or networks (link-local, metadata services) that
+    # providers may have.
     allow_addresses: tuple[str, ...] = ()
     # Addresses or networks whose `X-Forwarded-For` the router trusts.
     trusted_proxies: tuple[str, ...] = ()
-    # Further names for `model`: a name or a pattern such as `claude-haiku-*`, and its route.
+    # Further names for `model`. Maps a name, or a pattern such as `claude-haiku-*`, to a route.
     aliases: dict[str, str] = field(default_factory=dict)
     cors: CorsSettings = CorsSettings()  # for clients in browsers
 
@@ -95,8 +97,8 @@ class RouterSettings:
 class SpawnLimits:
     """Limits of a session's sub-tasks."""
 
-    max_tasks: int = 8  # sub-tasks of one call
-    max_usd: float = 1.0  # cost of all sub-tasks of one call
+    max_tasks: int = 8  # maximum sub-tasks of one call
+    max_usd: float = 1.0  # maximum cost of all sub-tasks of one call
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,8 @@ class ToolServer:
 class AutoFloor:
     """The score that a target needs before `auto` may choose it for a route."""
 
-    floor: float  # least value of the lower 95 % bound of its score
-    suite: str  # the suite of that score
+    floor: float  # minimum for the lower 95 % confidence bound of a target's score
+    suite: str  # the suite that gives the score
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +123,10 @@ class AgentSettings:
     """The agents process, and how the router reaches it; see docs/reference/agents.md."""
 
     enabled: bool = True  # `swapgate serve all` starts it
-    host: str = "127.0.0.1"  # address that it listens on
-    port: int = 8085  # port that it listens on
-    # Address that the router passes `/agents` to. null: this host and port if `enabled`;
-    # empty: the router passes it nowhere.
+    host: str = "127.0.0.1"  # listening address
+    port: int = 8085  # listening port
+    # Address to which the router passes `/agents`. null means this host and port if `enabled`;
+    # empty means none.
     url: str | None = None
     router_url: str = ""  # router that calls the models; empty for the router of this file
     # Control plane that signs grants; empty for the control plane of this file.
@@ -136,12 +138,12 @@ class AgentSettings:
     switch_timeout_s: float = 3_600.0  # how long a switch waits for a person
     switch_days: float = 1.0  # how long an approved literal model may be used
     literal_days: float = 90.0  # how long an agent's own literal model may be used
-    max_literals: int = 100  # literal models granted at one time, at most
+    max_literals: int = 100  # maximum literal models granted at one time
     keep_days: float = 30.0  # how long Swapgate keeps a session after its last message
-    max_message_bytes: int = 8 * 1024 * 1024  # size of one request's JSON
+    max_message_bytes: int = 8 * 1024 * 1024  # maximum size of one request's JSON
     limits: TurnBounds = field(default_factory=TurnBounds)  # for each turn
     spawn: SpawnLimits = SpawnLimits()  # for the sub-tasks that agents spawn
-    # By name; agents use no other servers.
+    # MCP servers by name; agents use no other servers.
     tool_servers: Mapping[str, ToolServer] = field(default_factory=dict, hash=False)
     # Floor of each route for `auto`; without a floor, `auto` keeps the route's incumbent.
     floors: Mapping[str, AutoFloor] = field(default_factory=dict, hash=False)
@@ -192,14 +194,15 @@ class RouteSeed:
 class OidcSettings:
     """How people sign in to the dashboard by OpenID Connect, and their roles."""
 
-    issuer: str  # such as https://login.example.com/realms/staff
+    issuer: str  # issuer, such as https://login.example.com/realms/staff
     client_id: str  # the dashboard's client id at that server
     client_secret_env: str  # the variable with the client's secret, or NAME_FILE with its file
     public_url: str  # the dashboard's address, such as https://swapgate.example.com
-    # Group at the server to viewer, proposer, approver or admin; the highest role counts.
+    # Maps each group at the identity provider to viewer, proposer, approver or admin. A
+    # person's highest role counts.
     roles: dict[str, str] = field(default_factory=dict)
     roles_claim: str = "groups"  # claim with a person's groups
-    name_claim: str = "email"  # claim with a person's name; the subject is the identity
+    name_claim: str = "email"  # claim with a person's name; the subject identifies the person
     # requested scopes; some servers send `groups` only if you add a scope here
     scope: str = "openid email profile"
 
@@ -216,8 +219,8 @@ class OidcSettings:
 class UiSettings:
     """The dashboard; see docs/reference/dashboard.md."""
 
-    host: str = "127.0.0.1"  # address that it listens on
-    port: int = 8501  # port that it listens on
+    host: str = "127.0.0.1"  # listening address
+    port: int = 8501  # listening port
     session_hours: float = 12.0  # how long a sign-in to the dashboard lasts
     oidc: OidcSettings | None = None  # single sign-on; without it the host is loopback
 

@@ -156,20 +156,21 @@ class PlainRouteSettings:
     """A route's settings that have the same form in the file and in the database."""
 
     description: str = ""  # shown to people
-    stakes: Stakes = Stakes.LOW  # high: only fallbacks that are marked capable
+    stakes: Stakes = Stakes.LOW  # high: only fallbacks marked capable may answer
     policy: str = "default"  # name of the policy for swaps of this route
-    total_timeout_s: float = 120.0  # for the whole request, failovers included
+    total_timeout_s: float = 120.0  # limit for the whole request, including failovers
     # After a provider's content filter refused: fail the request, or call the next target.
     on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
     data_class: str = ""  # class of its data, one of `data_classes`
     task: str = ""  # requests with x-swapgate-task: NAME use this route
-    capture_per_day: int = 200  # most requests that are captured in a day (UTC)
+    capture_per_day: int = 200  # maximum captured requests in a day (UTC)
     capture_keep_days: float = 30.0  # how long Swapgate keeps captured requests
     # Largest request and largest answer that is captured, mirrored or judged.
     copy_max_bytes: int = 1024 * 1024
-    # For a stream's first output; default: the model's setting, else the router's.
+    # Limit for a stream's first output; null for the model's setting, else the router's.
     first_token_timeout_s: float | None = None
-    # For a plain answer's first byte; default: the model's setting, the router's, or measured.
+    # Limit for a plain answer's first byte; null for the model's setting, the router's or a
+    # measured limit.
     first_byte_timeout_s: float | None = None
     # whole: the router holds a stream back until it is complete
     commit: StreamCommit = StreamCommit.FIRST_TOKEN
@@ -177,7 +178,7 @@ class PlainRouteSettings:
     on_bad_event: OnBadEvent = OnBadEvent.FAIL
     # accept: the client gets an empty answer; fail: the router calls the next target
     on_empty_answer: OnEmptyAnswer = OnEmptyAnswer.FAIL
-    # Models that its suites measure on a schedule, in addition to people's proposals.
+    # Models that the route's suites measure on a schedule, in addition to people's proposals.
     candidates: CandidateSchedule | None = None
 
 

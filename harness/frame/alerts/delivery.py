@@ -193,7 +193,8 @@ class AlertSink:
     """
 
     name: str = ""  # shown in messages and errors; by default its kind and number
-    url: str = field(default="", repr=False)  # apprise URL; has passwords, prefer `url_env`
+    # Apprise URL; contains passwords, so prefer `url_env`.
+    url: str = field(default="", repr=False)
     url_env: str = ""  # name of the environment variable with the apprise URL
     webhook: str = ""  # address that gets a signed HTTP POST
     secret_env: str = ""  # name of the variable with the secret that signs the POST
@@ -212,5 +213,5 @@ class AlertSettings:
 
     sinks: tuple[AlertSink, ...] = ()  # destinations of messages
     deliver_interval_s: float = 2.0  # the interval between deliveries of due messages
-    timeout_s: float = 10.0  # for one delivery
+    timeout_s: float = 10.0  # limit for one delivery
     keep_days: float = 90.0  # how long the database keeps alerts after their end

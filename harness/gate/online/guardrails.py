@@ -77,12 +77,12 @@ class Guardrails:
     latency: ToleratedRatio = 1.25  # seconds to the end of the answer
     time_to_first_token: ToleratedRatio = 1.25  # seconds to a stream's first output
     inter_token_latency: ToleratedRatio = 1.25  # mean seconds between a stream's outputs
-    output_tokens: ToleratedRatio = 1.5  # of the answer
+    output_tokens: ToleratedRatio = 1.5  # tokens of the answer
     truncation: ToleratedRatio = 1.25  # answers that end at the token limit
     refusals: ToleratedRatio = 1.25  # answers that decline
-    json_validity: ToleratedRatio = 1.0  # the request asks for JSON; the answer does not fit
-    tool_validity: ToleratedRatio = 1.0  # calls of unknown tools, or with unfit arguments
-    cost_per_success: ToleratedRatio = 1.5  # US dollars
+    json_validity: ToleratedRatio = 1.0  # Answers that are not the requested JSON
+    tool_validity: ToleratedRatio = 1.0  # calls of unknown tools, or with invalid arguments
+    cost_per_success: ToleratedRatio = 1.5  # US dollars per success
     feedback: ToleratedRatio = 1.25  # bad feedback of users
     judge: ToleratedRatio = False  # answers that the policy's judge finds bad
 
@@ -247,9 +247,9 @@ FEEDBACK_S: Final = 60.0
 class CanaryJudge:
     model: str  # PROVIDER/MODEL
     criteria: str  # description of a good answer
-    max_usd: float  # for the whole rollout
-    share_bps: int = 10_000  # of the units of the smaller arm
-    timeout_s: float = 30.0  # for a verdict, from the end of the user's answer
+    max_usd: float  # maximum cost for the whole rollout
+    share_bps: int = 10_000  # judged share of the smaller arm's units
+    timeout_s: float = 30.0  # limit for a verdict, from the end of the user's answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,21 +47,22 @@ class Capabilities:
     json_schema: bool = True  # can follow a JSON schema
     vision: bool = True  # reads pictures
     embeddings: bool = True  # makes embeddings
-    # Answers Responses. true: like its kind; false: by translation; native: at its endpoint.
+    # Answers Responses: true as its kind does, false by translation, native at its endpoint.
     responses: bool | Literal["native"] = True
-    messages: bool | Literal["native"] = True  # answers Anthropic's Messages, as above
-    # Tokens of input and output together; null: unknown.
-    context_window: int | None = None
-    # takes a seed (an optional hint, like all down to `top_k`)
+    # Answers Anthropic's Messages, with the same values.
+    messages: bool | Literal["native"] = True
+    context_window: int | None = None  # tokens of input and output together; null if unknown
+    # Supports a seed. The abilities from `seed` to `top_k` are optional hints.
     seed: bool = True
-    logprobs: bool = True  # gives log probabilities
-    reasoning: bool = True  # takes a reasoning effort
-    caching: bool = True  # takes cache marks
-    service_tier: bool = True  # takes a service tier
-    top_k: bool = True  # takes top_k
-    # for a stream's first output; null: the router's setting
+    logprobs: bool = True  # returns log probabilities
+    reasoning: bool = True  # supports a reasoning effort
+    caching: bool = True  # supports cache marks
+    service_tier: bool = True  # supports a service tier
+    top_k: bool = True  # supports top_k
+    # Limit for a stream's first output; null for the router's setting.
     first_token_timeout_s: float | None = None
-    first_byte_timeout_s: float | None = None  # for a plain answer's first byte, as above
+    # Limit for a plain answer's first byte; null for the router's setting.
+    first_byte_timeout_s: float | None = None
 
     def larger_than(self, other: "Capabilities") -> bool:
         if self.context_window is None or other.context_window is None:

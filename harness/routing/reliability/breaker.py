@@ -70,15 +70,17 @@ TRANSITIONS: Final[Mapping[tuple[BreakerState, BreakerEvent], BreakerState]] = {
 class BreakerPolicy:
     """Decides when a breaker opens, and for how long. Raises InputError."""
 
-    failures: int = 5  # this many within window_s open the target's circuit
+    failures: int = 5  # failures within window_s that open the target's circuit
     window_s: float = 60.0  # time in which failures are counted
-    share: float = 0.20  # share of the window's requests that must have failed, too
-    open_s: float = 120.0  # at first; doubles with every failed probe up to open_max_s
-    open_max_s: float = 900.0  # the longest that it stays open
-    # An open circuit lets one request through this long after it opened or after a failed
-    # probe; with open_max_s or more, it lets no request through.
+    # Minimum share of the window's requests that must also fail before the circuit opens.
+    share: float = 0.20
+    # First duration of an open circuit; doubles with every failed probe, up to open_max_s.
+    open_s: float = 120.0
+    open_max_s: float = 900.0  # maximum duration of an open circuit
+    # Time after the opening, or after a failed probe, until an open circuit lets one request
+    # pass. With open_max_s or more, none passes.
     trickle_s: float = 10.0
-    probe_successes: int = 3  # probes in a row that close it again
+    probe_successes: int = 3  # successful probes in a row that close the circuit again
     # A probe without an outcome is abandoned after this time.
     probe_lease_s: float = 900.0
     # The treatment of a request when every target's circuit is open.

@@ -86,7 +86,7 @@ def gate_decide(
         type=click.Choice(["superior", "non_inferior"]),
         default="superior",
     ),
-    margin: float = opt("Allowed loss, a share of 1.", default=0.05),
+    margin: float = opt("Allowed loss, from 0 to 1; 0.05 is 5 points.", default=0.05),
     n_max: int | None = opt("Planned items, or clusters [default: all in the file]"),
     alpha: float = opt("Chance of a false promotion.", default=0.05),
     cluster: str = opt(

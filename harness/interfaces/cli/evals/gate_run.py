@@ -297,7 +297,7 @@ def gate_run(
     policy: str = opt("Name of a policy.", default="default"),
     claim: Claim | None = opt("Claim of the candidate. [default: the policy's]"),
     margin: float | None = opt(
-        "Allowed loss, a share of 1: 0.05 is 5 points. [default: the policy's]",
+        "Allowed loss, from 0 to 1; 0.05 is 5 points. [default: the policy's]",
         metavar="SHARE",
     ),
     min_saving: float | None = opt(

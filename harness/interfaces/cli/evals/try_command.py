@@ -76,7 +76,7 @@ def try_(
         type=click.Choice(["superior", "non_inferior"]),
         default="superior",
     ),
-    margin: float = opt("Allowed loss, a share of 1.", default=0.05),
+    margin: float = opt("Allowed loss, from 0 to 1; 0.05 is 5 points.", default=0.05),
 ) -> int:
     """Give a first answer about a candidate, from results or questions that you have.
 

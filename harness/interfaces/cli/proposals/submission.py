@@ -87,7 +87,7 @@ def create_proposal(
     *,
     claim: Claim | None = opt("Claim of the candidate. [default: the policy's]"),
     margin: float | None = opt(
-        "Allowed loss, a share of 1: 0.05 is 5 points. [default: the policy's]",
+        "Allowed loss, from 0 to 1; 0.05 is 5 points. [default: the policy's]",
         metavar="SHARE",
     ),
     min_saving: float | None = opt(
@@ -103,7 +103,7 @@ def create_proposal(
     ),
     because: str = opt("Reason to accept this cost.", default=""),
     descends_from: str | None = opt(
-        "Target whose results were used to tune the candidate; its looks count.",
+        "Target whose results were used to tune the candidate; the looks at them count.",
         metavar="TARGET",
     ),
     effect: float | None = opt(
