@@ -388,7 +388,7 @@ def _no_proof(verdict: Verdict, validity: ProofValidity) -> str:
     return f"verdict {verdict.id} is {validity.proof.value}: {validity.why}; propose again"
 
 
-_OTHER_BASE = "somebody changed the route's incumbent: this proof would be against the new one"
+_OTHER_BASE = "somebody changed the route's incumbent: this proof compares with the former one"
 _HAD_ITS_CANARY = "the route's signed history contains its canary: this row is an older copy"
 
 
