@@ -181,7 +181,7 @@ FAILURE_WORDS: Final[Mapping[ErrorClass, str]] = {
     _SAID.TIMEOUT: "no answer in time",
     _SAID.MALFORMED: "the answer could not be read",
     _SAID.ABORTED: "the provider gave up in its answer",
-    _SAID.EMPTY: "the answer said nothing",
+    _SAID.EMPTY: "the answer was empty",
     _SAID.BAD_REQUEST: "the provider rejected the request",
     _SAID.UNSUPPORTED: "the target does not take a field or a value of the request",
     _SAID.FOREIGN_STATE: "the request refers to something that the provider does not have",
