@@ -28,8 +28,10 @@ SIGN_IN_BROKEN: Final = (
 
 
 def show_account() -> bool:
-    """Shows the signed-in actor, or a link to sign in. Returns whether the page may be shown:
-    not without a session under single sign-on, and not while the installation cannot be opened.
+    """Shows the signed-in actor, or a link to sign in.
+
+    Returns whether the page may be shown. False if single sign-on is required and there is no
+    session, or if the installation cannot be opened.
     """
     if not page_frame.is_open():
         return False
@@ -71,7 +73,8 @@ def _ask_sign_on(why: str) -> None:
     st.html(f'<p class="sg">{link}</p>')
     st.html(_account_line("Or with a key or a link:", sign_in_address()))
     if st.user.get("is_logged_in"):
-        # The server knows the visitor; another account may be allowed here.
+        # The identity provider knows the visitor, but this account has no access here. Signing
+        # out there lets the visitor use another account.
         st.button("Sign out there", type="tertiary", on_click=st.logout)
 
 
@@ -124,7 +127,8 @@ def require_reader() -> None:
     except NotAllowed:
         gone = True
     except SwapgateError:
-        # Stop: the database may answer again before the fragment reads it without a session.
+        # Stop here. Otherwise, if the database recovers now, the fragment would read it without
+        # a session.
         st.html(markup.failure(page_frame.NOT_OPEN, SIGN_IN_BROKEN, page_frame.ROUTER_SERVES))
         st.stop()
     if gone:
@@ -166,8 +170,8 @@ def _sign_out() -> None:
     try:
         if (found := _find_session()) is not None:
             dashboard_sessions.end(ctx, found)
-        # Beside a session by a key, the cookie of single sign-on is valid for a month: it would
-        # sign the visitor in again.
+        # A visitor who signed in with a key may also have a single sign-on cookie, valid for a
+        # month. It would sign the visitor in again, so end that session too.
         with suppress(NotAllowed):
             if (other := _find_sign_on()) is not None:
                 dashboard_sessions.end(ctx, other)
@@ -190,7 +194,8 @@ def why_not(role: Role) -> str:
     if actor is None:
         return SIGN_IN
     if actor.role < role:
-        return f"{actor.name} is {actor.role.name.lower()}; this needs {role.name.lower()}."
+        present, needed = actor.role.name.lower(), role.name.lower()
+        return f"{actor.name} has the role {present}; this needs {needed}."
     return ""
 
 

@@ -77,7 +77,9 @@ def describe_refusals(openers: Sequence[Opener]) -> str:
         f"{', '.join(labels)} {'needs' if len(labels) == 1 else 'need'} {role.name.lower()}"
         for role, labels in sorted(refused.items())
     )
-    return " ".join((f"{actor.name} is {actor.role.name.lower()}: {needs}.", *missing))
+    return " ".join(
+        (f"{actor.name} has the role {actor.role.name.lower()}: {needs}.", *missing)
+    )
 
 
 class Field:

@@ -70,7 +70,7 @@ def visitor() -> Actor | None:
 
 
 def context() -> Context:
-    """Returns the use cases' context. Raises NotAllowed if reading needs an absent visitor."""
+    """Returns the use cases' context. Raises NotAllowed if reading needs a sign-in."""
     ctx = installation().context
     if visitor() is None and needs_sign_in():
         raise NotAllowed(NOT_SIGNED_IN)
@@ -86,8 +86,10 @@ def serve_with(sign_on: OidcSettings | None) -> None:
 
 
 def sign_on() -> OidcSettings | None:
-    """Returns the settings of single sign-on. If the file no longer has them, the settings of
-    the start apply: no edit opens the pages before a restart. Raises SwapgateError.
+    """Returns the settings of single sign-on. Raises SwapgateError.
+
+    If the file no longer has them, the settings from startup apply, so that an edit of the file
+    cannot make the pages public before a restart.
     """
     return installation().settings.ui.oidc or _Process.sign_on
 
@@ -323,7 +325,7 @@ def to_csv(frame: "pd.DataFrame") -> bytes:
 
 def frame_of(rows: Iterable[object]) -> "pd.DataFrame":
     """Builds a row of each record; lists and objects in it become JSON."""
-    import pandas as pd  # noqa: PLC0415 - it takes its time and memory
+    import pandas as pd  # noqa: PLC0415 - slow to import, and large
 
     plain = pd.DataFrame([to_shown(row) for row in rows])
     return plain.map(

@@ -56,7 +56,7 @@ def show_markdown(request: Request) -> Response:
     return PlainTextResponse(page.markdown.read_text(encoding="utf-8"))
 
 
-STRANGER: Final = "a page of another origin than the dashboard's sent this\n"
+STRANGER: Final = "this request comes from a page that is not the dashboard's\n"
 READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 POLICY_VIOLATION: Final = 1008
 HEADERS: Final = {
@@ -94,7 +94,9 @@ class OwnOrigin:
 
 
 def _is_stranger(scope: Scope) -> bool:
-    """A request without an Origin is not from a page, and has only the sender's cookie."""
+    """A request without an Origin header does not come from another site's page, so it cannot
+    carry a visitor's cookie.
+    """
     connection = HTTPConnection(scope)
     return "origin" in connection.headers and not sign_in_page.is_own_page(connection)
 
@@ -142,7 +144,7 @@ def run(config: Path | None, host: str, port: int) -> None:
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=GRACE_S,
-        # A browser on a busy machine may answer late, and keeps its page.
+        # A browser on a busy machine may answer a ping late; it must keep its connection.
         ws_ping_interval=PING_S,
         ws_ping_timeout=PONG_S,
     )
@@ -192,12 +194,13 @@ def options(host: str, port: int, oidc: OidcSettings | None = None) -> dict[str,
         "server.port": port,
         "server.headless": True,
         "server.fileWatcherType": "none",
-        # Refuses any other name of this host, by which another site's page could act.
+        # Refuses other host names: a page of another site could send requests through them (DNS
+        # rebinding).
         "server.allowedHosts": sorted(names),
         "server.enableXsrfProtection": True,
         # Megabytes; no page takes more.
         "server.maxUploadSize": 50,
-        # It would run pages for programs without a session's cookie.
+        # This API would let programs run pages without a session cookie.
         "server.enableAgentApi": False,
         **theme.streamlit_options(),
     }
@@ -252,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 RETURN_PATH: Final = "/oauth2callback"
-# A visitor who takes longer at the server returns to the first page.
+# A visitor who takes longer at the identity provider returns to the first page.
 WAITS_S: Final = 1_800
 PROVIDER: Final = "default"
 NOT_BEGUN: Final = "Single sign-on is not set up in this process: restart the dashboard.\n"
@@ -272,7 +275,7 @@ async def begin(request: Request) -> Response:
     answer = RedirectResponse(address, 303)
     answer.headers["Cache-Control"] = "no-store"
     page = sign_in_page.own_page(request.query_params.get("next", "/"))
-    # Lax: the browser comes back from the server's pages.
+    # Lax: the browser comes back from the identity provider's pages.
     answer.set_cookie(
         next_page_cookie(), quote(page, safe=""), max_age=WAITS_S, httponly=True, samesite="lax"
     )
@@ -315,7 +318,9 @@ class SignOnReturn:
 
 
 def _remembered(headers: Headers) -> str | None:
-    """Other ports of this host can write the cookie, so only a dashboard's page counts."""
+    """Servers on other ports of this host can set the cookie too, so it counts only if it names
+    a page of the dashboard.
+    """
     cookies: SimpleCookie = SimpleCookie()
     for line in headers.getlist("cookie"):
         cookies.load(line)

@@ -12,13 +12,13 @@ def main() -> None:
     """Runs the command line. Does not return."""
     if sys.version_info < OLDEST:
         sys.exit(
-            "swapgate: Python 3.11 or newer is needed, and this is %d.%d: "  # noqa: UP031 - as above
+            "swapgate: Python 3.11 or newer is needed, and this is %d.%d: "  # noqa: UP031 - an old Python must be able to run this
             "install a newer one and run swapgate with it" % sys.version_info[:2]
         )
     from harness.frame.imports import put_off_collection  # noqa: PLC0415 - an old Python cannot read it
 
     put_off_collection()
-    from harness.interfaces.cli.program import program  # noqa: PLC0415 - as above
+    from harness.interfaces.cli.program import program  # noqa: PLC0415 - an old Python cannot read it
 
     program(prog_name="swapgate")
 

@@ -95,7 +95,8 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
     main, side = st.columns([3, 2]) if against else (st.container(), None)
     with main:
         card = verdict_text.verdict_card(view)
-        # The foot is below the buttons: on a phone it would push the next step off the screen.
+        # The foot goes below the buttons. Above them, it would push the next step off a phone's
+        # screen.
         st.html(markup.verdict(replace(card, foot=""), stale=stale))
         proposal = comparison.proposal
         paused = proposal.open and proposal.retry_at is not None

@@ -169,7 +169,7 @@ def show() -> None:
 def _show_captures() -> None:
     page = queries.list_captures(page_frame.context(), PageRequest(1))
     count = labels.plural(page.total or 0, "request")
-    kept = f"{count} of users kept, redacted; `swapgate capture list` shows until when."
+    kept = f"{count} from users, redacted; `swapgate capture list` shows how long they stay."
     missing = "No request is kept. `swapgate route settings ROUTE --capture 1%` starts it."
     st.html(markup.section("Captured requests", kept if page.total else missing))
     missing = "" if page.total else "No request is captured yet."
@@ -257,12 +257,12 @@ STANDINGS: Final = {
     Standing.BETTER: (Label("✓", "better", Tone.BETTER), "triangle-up"),
     Standing.NOT_WORSE: (Label("≥", "not worse", Tone.BETTER), "triangle-right"),
     Standing.OPEN: (Label("?", "not decided", Tone.UNDECIDED), "diamond"),
-    Standing.HOPELESS: (Label("✕", "claim out of reach", Tone.WORSE), "square"),
+    Standing.HOPELESS: (Label("✕", "can no longer pass", Tone.WORSE), "square"),
     Standing.WORSE: (Label("✕", "worse", Tone.WORSE), "triangle-down"),
     Standing.EARLIER: (
         Label("=", "measured against another model", Tone.NEUTRAL), "triangle-left",
     ),
-    Standing.MEASURED_NOW: (Label("◐", "measured now", Tone.NEUTRAL), "wedge"),
+    Standing.MEASURED_NOW: (Label("◐", "being measured", Tone.NEUTRAL), "wedge"),
     Standing.NOT_MEASURED: (Label("?", "not measured", Tone.UNDECIDED), "cross"),
 }  # fmt: skip
 # A chart of one point compares nothing.

@@ -49,8 +49,8 @@ class Collector:
 
     on_sample and stop run on `thread`, one call at a time, because they may wait for a
     database while the event loop continues.
-    away: error texts that mean an unavailable provider: the run stops, and a later run asks
-    these samples again.
+    away: error texts that mean that the provider is unavailable. The run then stops, and a
+    later run repeats these samples.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Collector:
 
     @contextlib.asynccontextmanager
     async def waiting(self) -> AsyncIterator[None]:
-        """Marks that a sample waits for a provider's slot, so that the end ignores it.
+        """Marks a sample as waiting for a provider's slot; `ended` does not wait for it.
 
         A sample whose slot arrives after the end sends no request, which saves the cost.
         """
@@ -185,7 +185,7 @@ class Collector:
             return
         try:
             should_stop = await self._call(self._stop)
-        except Exception as error:  # noqa: BLE001 - as in _hand_over
+        except Exception as error:  # noqa: BLE001 - the runner raises it
             self.error = error
             self._end(RunState.FAILED)
             return
@@ -203,7 +203,7 @@ class Collector:
 
     async def complete_sample(
         self,
-        id: str | int,  # noqa: A002 - as above
+        id: str | int,  # noqa: A002 - Inspect's protocol
         epoch: int,
         scores: dict[str, SampleScore],
     ) -> None:
@@ -239,7 +239,7 @@ class Collector:
             return scored_sample(answered, UNSCORED, why_unscored=why)
         if answered.finish == CUT and not text_after_thinking(answer):
             at = f"{answered.output_tokens:,} tokens" if answered.output_tokens else "its limit"
-            why = f"the answer was cut at {at} before any text: the limit went into thinking"
+            why = f"the answer was cut at {at} before any text: thinking used all of them"
             return scored_sample(answered, UNSCORED, why_unscored=why)
         try:
             scored, why = self._suite.scored(sample)
@@ -248,7 +248,7 @@ class Collector:
         return scored_sample(answered, scored, why_unscored=why)
 
     def _provider_failure(self, sample: EvalSample) -> str:
-        """Returns our failure text within Inspect's message, which may contain the request."""
+        """Returns only our failure text, because Inspect's message may contain the request."""
         message = sample.error.message if sample.error else ""
         return next((text for text in self.failures if text in message), "")
 

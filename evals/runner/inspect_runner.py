@@ -82,7 +82,7 @@ async def _start_no_server(**_: object) -> AsyncIterator[None]:
 
 def leave_out_agent_sessions() -> None:
     """Stops Inspect from translating the samples' events for the agent server."""
-    # Inspect then believes in an outer session, and opens sessions that do nothing.
+    # Inspect then assumes that an outer session exists, and opens sessions that do nothing.
     is_below_a_session.set(True)
 
 
@@ -241,7 +241,7 @@ class InspectRunner:
         return ProviderAway(provider, text, time.perf_counter() - first_failed)
 
     async def _confirm(self, job: EvalJob, suite: InspectSuite) -> None:
-        """Measures the judge if it needs it. Raises JudgeUnfit, ProviderAway."""
+        """Calibrates the judge unless it was done recently. Raises JudgeUnfit, ProviderAway."""
         if isinstance(suite, DataSuite) and suite.judging is not None:
             try:
                 measured = await measure_judge(
@@ -256,7 +256,7 @@ class InspectRunner:
                 raise
             if measured is None:
                 return
-            # Store the calibration of a refused judge, too, so that repeats stay visible.
+            # Also store a refused judge's calibration, so that repeated attempts stay visible.
             self.calibration = JudgeCalibration(measured.n, measured.kappa)
             demand_agreement(suite.suite.settings, measured)
             self.remark = agreement_text(suite.suite.settings, measured)

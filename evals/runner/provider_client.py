@@ -156,7 +156,7 @@ class EvalProviderClient:
         self._answers = 0  # number of the provider's answers
         self._first_failed: tuple[int, float] = (-1, 0.0)  # answers before it, and its time
         # Randomness only spreads the retries over time; no result depends on it.
-        self._jitter = random.Random()  # noqa: S311 - as above
+        self._jitter = random.Random()  # noqa: S311 - not for security
 
     async def ask(self, body: Mapping[str, Any]) -> tuple[ChatReply, float]:
         """Returns a chat completion and the seconds of the last attempt.

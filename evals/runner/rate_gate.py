@@ -105,7 +105,7 @@ LONGEST_NAP_S: Final = 5.0
 SPREAD_S: Final = 0.25
 NO_LIMITS: Final = EvalLimits()
 # Randomness only separates waiting workers; no result depends on it.
-JITTER: Final = random.Random()  # noqa: S311 - as above
+JITTER: Final = random.Random()  # noqa: S311 - not for security
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class RateGate:
                 await stack.enter_async_context(self.slots.one())
             async with self._first:
                 # Other processes change the file without a signal, so we must poll.
-                while (wait_s := self._wait_s(tokens)) > 0:  # noqa: ASYNC110 - as above
+                while (wait_s := self._wait_s(tokens)) > 0:  # noqa: ASYNC110 - there is no event to wait for
                     await asyncio.sleep(min(LONGEST_NAP_S, wait_s))
             yield Turn(self, tokens, full)
 

@@ -233,7 +233,7 @@ def check_assertion(given: object, *, judged: bool) -> None:
     kind = given["type"].removeprefix(NOT)
     numbers = [given[name] for name in ("weight", "threshold") if given.get(name) is not None]
     if not all(isinstance(n, int | float) and n >= 0 for n in numbers):
-        raise InputError(f"{kind}: weight and threshold are numbers from 0")
+        raise InputError(f"{kind}: weight and threshold must be numbers of 0 or more")
     if kind == SET:
         for inner in given.get("assert") or ():
             check_assertion(inner, judged=judged)

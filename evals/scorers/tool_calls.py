@@ -167,7 +167,7 @@ def matched(
     return all(place(at, set()) for at in range(len(calls)))
 
 
-def alike(call: ReadToolCall, target: ReadToolCall, any_of: bool, *, loose: bool) -> bool:  # noqa: FBT001 - as above
+def alike(call: ReadToolCall, target: ReadToolCall, any_of: bool, *, loose: bool) -> bool:  # noqa: FBT001 - callers pass it by position
     if call.name != target.name and not (loose and spelled(call.name) == spelled(target.name)):
         return False
     if any_of:

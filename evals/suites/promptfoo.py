@@ -105,8 +105,8 @@ def _note_others(source: SourceConfig) -> None:
     if repeat := source.value(("evaluateOptions", "repeat")):
         source.take(
             ("evaluateOptions", "repeat"),
-            f"`epochs: {repeat}` in `gate:` of the route's policy: repeats of an item, not "
-            "more items",
+            f"set `epochs: {repeat}` under `gate:` in the route's policy instead: it repeats "
+            "each item and adds no items",
             changed=True,
         )
     for key, why in _LEFT.items():
@@ -200,7 +200,7 @@ class _Reader:
     def note_files(self) -> None:
         for path, count in self.counts.items():
             lost = [*self.lost.get(path, {}).values()]
-            note = f"{count - len(lost)} of {count} tests, items of each suite"
+            note = f"{count - len(lost)} of {count} tests became items of each suite"
             shown, more = "; ".join(lost[:_MOST_SHOWN]), len(lost) - _MOST_SHOWN
             shown += f" and {more} more" if more > 0 else ""
             self.source.take(

@@ -161,7 +161,7 @@ def describe_sample(settings: SuiteSettings) -> str:
     left_out = [f"{entry[name]} {what}" for name, what in LEFT_OUT.items() if entry.get(name)]
     if not left_out:
         return ""
-    drawn = f" of {entry['drawn']} drawn requests" if entry.get("drawn") else ""
+    drawn = f" of {entry['drawn']} sampled requests" if entry.get("drawn") else ""
     return f"Its {entry.get('items')} items{drawn} leave out: {', '.join(left_out)}."
 
 

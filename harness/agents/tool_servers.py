@@ -178,7 +178,8 @@ async def _open(server: ToolServer, environ: Mapping[str, str]) -> AsyncIterator
 
 
 class _GuardedTransport(httpx2.AsyncHTTPTransport):
-    """Refuses closed addresses, and ends an answer after `MAX_MESSAGE_BYTES`. In event streams
+    """Refuses addresses that Swapgate may not call, and ends an answer after
+    `MAX_MESSAGE_BYTES`. In event streams
     the library limits each event instead.
     """
 
@@ -207,7 +208,7 @@ async def _check_peer(host: str, event: str, values: Mapping[str, Any]) -> None:
     address = str(stream.get_extra_info("server_addr")[0])
     if not may_connect(host, address):
         await stream.aclose()
-        raise httpx2.ConnectError("its name resolves to a closed address")
+        raise httpx2.ConnectError("its name resolves to an address that Swapgate does not call")
 
 
 class _BoundedStream(httpx2.AsyncByteStream):

@@ -183,7 +183,7 @@ class TurnService:
         self.drain_s = settings.router.drain_s
         servers = None
         if settings.agents.tool_servers:
-            from harness.agents.tool_servers import ToolServers  # noqa: PLC0415 - mcp takes its time
+            from harness.agents.tool_servers import ToolServers  # noqa: PLC0415 - mcp is slow to import
 
             servers = ToolServers(
                 settings.agents.tool_servers, os.environ, installation.clock.monotonic

@@ -123,7 +123,7 @@ class ConfiguredSinks:
             secret = self._secret(sink.secret_env).encode()
             post(sink.webhook, secret, message, timeout_s=self._timeout_s)
             return
-        from harness.app import apprise_sink  # noqa: PLC0415 - apprise takes its time
+        from harness.app import apprise_sink  # noqa: PLC0415 - apprise is slow to import
 
         url = sink.url or self._secret(sink.url_env)
         apprise_sink.notify(url, message, timeout_s=self._timeout_s)

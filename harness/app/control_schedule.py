@@ -30,7 +30,7 @@ log = structlog.get_logger("swapgate.schedule")
 
 
 def control_schedule(installation: Installation) -> "Schedule":
-    from harness.evals import drift_monitor  # noqa: PLC0415 - as above
+    from harness.evals import drift_monitor  # noqa: PLC0415 - only the control plane needs it
     from harness.frame.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
     from harness.operations import (  # noqa: PLC0415  # noqa: PLC0415
         alert_delivery,
@@ -41,10 +41,10 @@ def control_schedule(installation: Installation) -> "Schedule":
     )
     from harness.operations.audit_export import AuditLines  # noqa: PLC0415
     from harness.operations.housekeeping import MonitoredJob, RestingJob  # noqa: PLC0415
-    from harness.proposals import fallback_chain  # noqa: PLC0415 - as above
+    from harness.proposals import fallback_chain  # noqa: PLC0415 - only the control plane needs it
     from harness.proposals.candidates import candidate_rounds, leaderboard  # noqa: PLC0415
     from harness.registry import deprecations, sign_in  # noqa: PLC0415
-    from harness.routes import outages  # noqa: PLC0415 - as above
+    from harness.routes import outages  # noqa: PLC0415 - only the control plane needs it
 
     telemetry.configure()
     settings = installation.settings

@@ -28,15 +28,15 @@ def without_password(url: str) -> str:
 
 
 def import_store() -> None:
-    from harness.store import store  # noqa: F401, PLC0415 - SQLAlchemy takes its time
+    from harness.store import store  # noqa: F401, PLC0415 - SQLAlchemy is slow to import
 
 
 def require_database(settings: Settings) -> None:
     """Requires an existing SQLite file, because a new file would hide the loss. Raises
     DatabaseUnusable.
     """
-    from harness.store import engine, schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
-    from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - as above
+    from harness.store import engine, schema_revisions  # noqa: PLC0415 - SQLAlchemy is slow to import
+    from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - SQLAlchemy is slow to import
 
     engine.require_file(settings.database_url)
     require_own_session(settings.database_url)
@@ -48,14 +48,14 @@ def upgrade_database(settings: Settings) -> None:
 
     Raises DatabaseUnusable, StoreUnavailable.
     """
-    from harness.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
-    from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - as above
+    from harness.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy is slow to import
+    from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - SQLAlchemy is slow to import
 
     require_own_session(settings.database_url)
     if settings.database_url.startswith("sqlite"):
         secret_files.writable_home(settings)
     if not schema_revisions.is_current(settings.database_url):
-        from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
+        from harness.store import migrate  # noqa: PLC0415 - alembic is slow to import
 
         migrate.upgrade(settings.database_url)
     if settings.control.queue is RunQueueKind.PROCRASTINATE:

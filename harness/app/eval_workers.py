@@ -86,11 +86,11 @@ def build_workers(installation: Installation) -> EvalWorkers:
 
 def run_worker_template(given: Path | None) -> None:
     """Runs the process that forks eval workers, until the control process closes its stdin."""
-    from harness.app.eval_processes.worker_template import serve_forks  # noqa: PLC0415 - as above
+    from harness.app.eval_processes.worker_template import serve_forks  # noqa: PLC0415 - only where workers start
 
     with pause_garbage_collection():
         # Modules for all workers. Import statements, because a wheel renames them (ADR 30).
-        from evals.runner import inspect_runner, judge_calibration, rate_gate  # noqa: F401, PLC0415 - as above
+        from evals.runner import inspect_runner, judge_calibration, rate_gate  # noqa: F401, PLC0415 - only where workers start
         from harness.app.eval_processes import eval_worker  # noqa: F401, PLC0415
         from harness.store import store  # noqa: F401, PLC0415
         from router.access import rate_limits  # noqa: F401, PLC0415
@@ -102,7 +102,7 @@ def run_worker_template(given: Path | None) -> None:
 
 def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:
     with pause_garbage_collection():
-        from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
+        from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds to import
     leave_modules_alone()
     from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
     from evals.runner.rate_gate import RateGates  # noqa: PLC0415
@@ -208,7 +208,7 @@ class _WorkerHost:
             self._workers.stop(run)
         try:
             # Polls, because a process does not announce its end.
-            while run in self._workers.alive():  # noqa: ASYNC110 - as above
+            while run in self._workers.alive():  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(LOOK_EVERY_S)
         except asyncio.CancelledError:
             self._workers.stop(run)

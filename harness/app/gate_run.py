@@ -109,7 +109,7 @@ def run_until_decided(
     """Runs the reconcile loop until the gate decides. Returns the proposal.
 
     pause: waits after each iteration; False gives up. Raises SpendingPaused at the monthly cap,
-    because nobody can raise the cap during the run.
+    because the cap cannot be raised during the run.
     """
     while True:
         reconciler.reconcile(ctx)

@@ -177,7 +177,7 @@ class Installation:
 
     @cached_property
     def store(self) -> Store:
-        from harness.store.store import Store  # noqa: PLC0415 - SQLAlchemy takes its time
+        from harness.store.store import Store  # noqa: PLC0415 - SQLAlchemy is slow to import
 
         return Store(
             self.settings.database_url,
@@ -226,7 +226,7 @@ class Installation:
     @cached_property
     def context(self) -> Context:
         from evals.suites.configured_suites import ConfiguredSuites  # noqa: PLC0415
-        from harness.providers.calls.provider_probe import HttpProviderProbe  # noqa: PLC0415 - urllib takes time
+        from harness.providers.calls.provider_probe import HttpProviderProbe  # noqa: PLC0415 - urllib is slow to import
 
         settings = self.settings
         source, version = settings.source, self.file_version

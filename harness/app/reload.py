@@ -64,7 +64,7 @@ def _require_unmoved(old: Settings, new: Settings, fixed: Fixed) -> None:
         if value(old) != value(new):
             raise ConfigError(
                 f"{new.source}: {name} changed, which needs a restart; the old configuration "
-                "goes on serving"
+                "continues to serve"
             )
 
 
@@ -108,7 +108,7 @@ def _watch(
         try:
             load()
         except ConfigError as error:
-            log.error("reload_refused", reason=str(error))  # noqa: TRY400 - the message is the whole story
+            log.error("reload_refused", reason=str(error))  # noqa: TRY400 - the message names the cause
             continue
         log.info("reloads")
         wanted.set()

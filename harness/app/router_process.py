@@ -63,7 +63,7 @@ def _tracing(settings: TracingSettings) -> "Tracing | None":
     if off or not (settings.otlp_endpoint or given):
         return None
     try:
-        from router.observers.tracing import OpenTelemetry  # noqa: PLC0415 - the SDK takes its time
+        from router.observers.tracing import OpenTelemetry  # noqa: PLC0415 - the SDK is slow to import
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"tracing needs the package {error.name}: install `swapgate[otel]`, or remove "
@@ -202,8 +202,8 @@ def build_recorder(
 @dataclass(frozen=True, slots=True)
 class EmbeddedRouter:
     app: "App"  # ASGI; its lifespan starts and stops what it needs
-    stop_following: Callable[[], None]  # of the database; may block for a moment
-    close: Callable[[], None]  # after the lifespan
+    stop_following: Callable[[], None]  # stops following the database; may block for a moment
+    close: Callable[[], None]  # call it after the lifespan
 
 
 def embedded_router(given: Path | None = None) -> EmbeddedRouter:
@@ -245,7 +245,7 @@ def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -
     if not isinstance(settings, Settings):
         raise TypeError("a router's worker is started by `swapgate serve router` alone")
     telemetry.configure()
-    pass_hangups_on(orphaned=lambda: None)  # the parent starts others
+    pass_hangups_on(orphaned=lambda: None)  # the parent starts a new worker
     installation = Installation(
         settings, secret_files.installation_secret(settings), SystemClock(), signs_as=None
     )

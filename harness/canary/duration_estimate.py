@@ -38,7 +38,7 @@ TODAY: Final = timedelta(hours=24)
 # A rate from fewer requests is not reliable; then `p0`, the policy's normal rate, is used.
 FEWEST_REQUESTS: Final = 100
 MOST_ROLLOUTS: Final = 20
-# Shorter periods do not measure the rate of new keys, nor of few requests.
+# Over a shorter period, neither the rate of new keys nor a low request rate can be measured.
 SHORTEST_S: Final = 600.0
 # Callers a day; fewer callers show only severe harm.
 FEW_CALLERS: Final = 50
@@ -115,8 +115,9 @@ def describe_seen(requests: int, seconds: float) -> str:
 def describe_failing_callers(policy: CanaryPolicy) -> str:
     return (
         f"With fewer than {FEW_CALLERS} callers a day a canary shows only severe harm: "
-        f"{count_failing_callers(policy)} callers in the canary whose requests all fail roll "
-        "it back. A caller counts as new only once, so a loss of a few percent stays invisible."
+        f"it takes {count_failing_callers(policy)} callers in the canary, all of whose "
+        "requests fail, to roll it back. A caller counts as new only once, so a loss of a few "
+        "percent stays invisible."
     )
 
 
@@ -157,9 +158,9 @@ def count_failing_callers(policy: CanaryPolicy) -> int:
 
 def offer_decision(route: str) -> str:
     return (
-        f"A person may decide: `swapgate canary advance {route} --reason …` takes the next "
-        f"share, and `swapgate canary promote {route} --reason …` the whole route, without "
-        "the missing evidence. Harm still causes a rollback, also in the bake."
+        f"A person may decide: `swapgate canary advance {route} --reason …` moves to the next "
+        f"share, and `swapgate canary promote {route} --reason …` promotes the candidate, both "
+        "without the missing evidence. Harm still causes a rollback, also in the bake."
     )
 
 

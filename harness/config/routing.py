@@ -144,7 +144,8 @@ def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None
 def _target(entry: str | TargetEntry, route: str, known: FileContext) -> Target:
     """Parses a target. Raises InputError.
 
-    A provider's name alone means its model of the tier with the route's name.
+    If only a provider is named, the target is the model that the provider's `tiers` lists
+    under the route's name.
     """
     tiers = known.tiers
     if isinstance(entry, str):

@@ -78,8 +78,9 @@ def start_check(
     watch: DriftWatch | None = None,
     reason: str = "",
 ) -> DriftCheck:
-    """Queues the next run of a watch; without a watch, the baseline of a new watch, which needs
-    a reason. Returns a running check unchanged. Raises Conflict if another process was first.
+    """Queues the next run of a watch. Without a watch, opens one and queues its baseline run;
+    this needs a reason. Returns a running check unchanged. Raises Conflict if another process
+    was first.
     """
     if watch is not None and watch.running is not None:
         return watch.running
@@ -89,7 +90,7 @@ def start_check(
         suite=pair.suite,
         suite_digest=plan.suite_digest,
         target=pair.target,
-        # An own order, never a proposal's, so that no verdict shares these runs.
+        # The watch has its own order of items, so that no verdict reuses these runs.
         order_seed=int(plan.suite_digest[16:24], 16),
         epochs=plan.epochs,
         wanted=plan.items,
@@ -186,7 +187,7 @@ class DriftStatus:
     suite: str
     model: str
     state: str  # starting | baseline | watching | drifted
-    baseline: DriftCheck | None = None  # None until its first turn
+    baseline: DriftCheck | None = None  # None until its run has started
     comparisons: int = 0  # with the baseline
     running: str | None = None
     last: DriftCheck | None = None

@@ -28,7 +28,7 @@ class BoundedPattern:
     """Matches a user's regular expression within a time limit. Its methods raise PatternTooSlow
     after MATCH_TIMEOUT_S.
 
-    Raises InputError for a text that is no expression, or longer than MAX_PATTERN_LENGTH.
+    Raises InputError for an invalid expression, and above MAX_PATTERN_LENGTH.
     """
 
     pattern: str
@@ -168,7 +168,7 @@ _SORTED: Final = json.JSONEncoder(sort_keys=True)
 
 @lru_cache(maxsize=256)
 def _fault(schema: str) -> str:
-    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - see above
+    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - jsonschema is slow to import
 
     try:
         Draft202012Validator.check_schema(json.loads(schema))
@@ -184,7 +184,7 @@ def _validator(schema: object, *, patterns: bool) -> Any:
 
 @cache
 def _validator_class(*, patterns: bool) -> tuple[Any, Any]:
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 - see above
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - jsonschema is slow to import
     from jsonschema.validators import extend  # noqa: PLC0415
     from referencing import Registry  # noqa: PLC0415
 

@@ -179,7 +179,7 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "tools_serialized": "Requests whose tool calls ran one at a time",
         "units_counted_elsewhere": "Callers that another router had already counted",
         "unknown_keys": "Requests with a key that is unknown, revoked or expired",
-        "unscored_in_handover": "Requests of conversations older than the canary's share",
+        "unscored_in_handover": "Requests of conversations that began before the canary's step",
         "unscored_in_haste": "Requests whose client set too short a deadline",
         "unscored_units": "Callers whose outcome came after their canary had ended",
         "worker_restarts": "Workers that ended and were restarted",

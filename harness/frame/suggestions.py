@@ -35,8 +35,8 @@ _WORDS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), _MAPPING),
     **dict.fromkeys(("dataclass_type", "dataclass_exact_type"), _MAPPING),
     "string_type": "a text is needed",
-    "string_unicode": "is no valid text",
-    "string_not_ascii": "must have ASCII characters alone",
+    "string_unicode": "is not a valid text",
+    "string_not_ascii": "must contain only ASCII characters",
     "string_too_short": "must have {min_length} or more characters",
     "string_too_long": "must have {max_length} or fewer characters",
     "string_pattern_mismatch": "must match the pattern {pattern}",
@@ -61,7 +61,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "none_required": "must be empty",
     "invalid_key": "a key must be a text",
     "is_instance_of": "is no {class}",
-    "json_invalid": "is no valid JSON: {error}",
+    "json_invalid": "is not valid JSON: {error}",
 }
 
 
@@ -146,5 +146,5 @@ def _inside(node: _Schema, part: str | int) -> Any:
     if part in node.get("properties", {}):
         return node["properties"][part]
     others = node.get("additionalProperties")
-    # pydantic adds the type of a union that it tried to the path; that part is not a key.
+    # pydantic adds to the path the type that it tried for a union; that part is not a key.
     return others if isinstance(others, dict) else node

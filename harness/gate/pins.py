@@ -19,7 +19,8 @@ MAX_SIGHTINGS: Final = 16
 class ServedPin(StrEnum):
     """The part of a provider's answer that must not change during a measurement.
 
-    BUILD is for providers whose fingerprint identifies one model; OpenAI's is a machine's.
+    BUILD is for providers whose fingerprint identifies one model; OpenAI's
+    fingerprint identifies a machine.
     """
 
     MODEL = "model"  # the answers' `model`

@@ -143,7 +143,7 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
                 request = SwitchRequests(tx).get(about)
                 return request.state_at(now) is not SwitchState.PENDING
             case AlertKind.BREAK_GLASS:
-                # The route decides, because nobody could end a forged break-glass row.
+                # The route decides, because a forged break-glass row could not be ended.
                 route = Routing(tx).route(record.subject.removeprefix("route "))
                 return route is None or route.break_glass != about
             case AlertKind.CANARY_PAUSED:

@@ -1,5 +1,6 @@
 """Exports audit events. It also prints JSON lines: each new event, and the chain's signed head
-every hour and at each promotion. A printed head proves a later cut of the log's tail.
+every hour and at each promotion. A printed head proves it if
+someone later cuts off the end of the log.
 """
 
 import csv
@@ -84,7 +85,7 @@ _DOMAIN: Final = b"swapgate audit head 1\n"
 
 
 class AuditLines:
-    """Writes the events after its first call. Each control process has its own."""
+    """Writes the events recorded after its first call. Each control process has its own."""
 
     def __init__(self, signatures: Signatures, write: Callable[[str], None]) -> None:
         self._signatures = signatures

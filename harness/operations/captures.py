@@ -46,7 +46,7 @@ class CaptureSummary:
 class CaptureExport:
     lines: Sequence[Mapping[str, Any]]  # one JSON object each, oldest first
     near: Mapping[str, str]  # id of a near-duplicate that is left out to the kept id
-    sample: CaptureSample  # the sizes of all drawn requests
+    sample: CaptureSample  # the sizes of all sampled requests
 
 
 def read_capture(ctx: Context, actor: Actor, id_: str) -> CapturedRequest:
@@ -97,7 +97,7 @@ def export_captures(
 
 
 def load_sample(ctx: Context, route: str | None) -> CaptureSample:
-    """Loads the sizes of the requests drawn in the last SAMPLE_DAYS days."""
+    """Loads the sizes of the requests sampled in the last SAMPLE_DAYS days."""
     since = ctx.clock.now() - timedelta(days=SAMPLE_DAYS)
     with ctx.store.read() as tx:
         return CaptureSample.from_sizes(Captures(tx).sizes(route=route, since=since))
@@ -107,7 +107,7 @@ def build_export_line(
     captured: CapturedRequest, sample: Mapping[str, int] = MappingProxyType({})
 ) -> dict[str, Any]:
     """Builds a JSON object for labelling: the suite's scorer compares answers with `label`.
-    sample: the numbers of drawn requests, and of those that were too large.
+    sample: the numbers of sampled requests, and of those that were too large.
     """
     content = captured.content
     question = {name: content[name] for name in content if name != "answer"}

@@ -15,7 +15,7 @@ from harness.gate.online.guardrails import CanaryJudge, Guardrail
 from harness.gate.policy import CanaryPolicy
 from harness.routing.table import BUCKETS, hash_bucket
 
-# At most this many units of the larger arm are drawn for each unit of the smaller arm: more
+# At most this many units of the larger arm are sampled for each unit of the smaller arm: more
 # units cost much and hardly sharpen the comparison.
 MAX_ARM_RATIO: Final = 4
 MAX_CRITERIA_LENGTH: Final = 8_000

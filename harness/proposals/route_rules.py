@@ -41,8 +41,8 @@ OTHER_RULES: Final = "registered under other rules than the route has"
 
 
 def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> list[str]:
-    """Lists the rules of the route that a proposal weakens, except its registered reasons for a
-    second person. Raises NotFound if the policy no longer exists.
+    """Lists the route's rules that a proposal weakens, except those registered as needing a
+    second person's approval. Raises NotFound if the policy no longer exists.
     """
     route = routes.require_route(tx, proposal.route)
     pins = [Suites(tx).get(plan.suite_digest) for plan in proposal.plans]
@@ -104,7 +104,7 @@ def list_choices_beyond(rules: GatePolicy, chosen: GatePolicy) -> list[str]:
     found = []
     if chosen.claim not in rules.allowed_claims:
         allowed = ", ".join(rules.allowed_claims)
-        found.append(f"the claim {chosen.claim.value}; it allows {allowed}")
+        found.append(f"the claim {chosen.claim.value}, but the route allows only {allowed}")
     if chosen.margin > rules.largest_margin:
         found.append(f"a margin of {chosen.margin:g}, above {rules.largest_margin:g}")
     if chosen.min_saving < rules.min_saving:
@@ -154,9 +154,10 @@ def _find_other_suites(
 ) -> dict[str, Any]:
     """Finds suites that differ from the suites that a person accepted for this route.
 
-    Accepted is the newer of two versions: the last proposal that was let in, and the route's
-    suites as created or as named by another person than the proposer. Without either, the first
-    proposal of a route sets the standard. proposer: None for a person who named none of them.
+    The newer of two versions counts as accepted: the suites of the last admitted proposal, or
+    the route's suites as created or as set by a person other than the proposer. Without either,
+    the first proposal of a route sets the standard. proposer: None if unknown; then the suites
+    of any person count.
     """
     named = _named(ctx, tx, route, proposer)
     let_in = next(iter(Proposals(tx).let_in(route.name)), None)
@@ -183,8 +184,8 @@ def _find_other_suites(
 def _named(
     ctx: Context, tx: Transaction, route: Route, proposer: Actor | None
 ) -> Sequence[RouteRecord]:
-    """Returns the route's versions since a person with the right to name suites named the
-    present suites. If the policy requires two people, the proposer has no such right, except by
+    """Returns the route's versions from the one in which an authorised person set the present
+    suites. If the policy requires two people, the proposer has no such right, except by
     creating the route.
     """
     history = Routing(tx).history(route.name)
@@ -214,7 +215,7 @@ def _accepted(tx: Transaction, named: Sequence[RouteRecord], suite: str) -> str:
 
 
 def _since(named: Sequence[RouteRecord], suite: str) -> list[tuple[datetime, str]]:
-    """Returns the first time and the digest of the suite's present content in the settings."""
+    """Returns when the suite's present content appeared in the settings, and its digest."""
     found: list[tuple[datetime, str]] = []
     for record in named:
         suites = record.route.settings.suites
@@ -287,7 +288,9 @@ def _find_restored_incumbent(
 
 
 def _find_added_prompt(incumbent: Target, candidate: Target) -> dict[str, Any]:
-    """Finds text for every prompt beyond the incumbent's and the gate's own remedies."""
+    """Finds text that the candidate adds to every prompt, except the incumbent's text and
+    remedies that the gate suggests.
+    """
     added = candidate.request_patch.prompt_addendum
     rest = added
     for known in (incumbent.request_patch.prompt_addendum, *format_prompts()):

@@ -14,7 +14,7 @@ from harness.frame.errors import InputError
 # Kind to the pattern of its `api_base`, and an example.
 _API_BASES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
     "bedrock": (
-        re.compile(r"(?!.*/v1/?$).+"),  # Bedrock's other API ends so
+        re.compile(r"(?!.*/v1/?$).+"),  # the URL of Bedrock's other API ends in /v1
         "https://bedrock-runtime.REGION.amazonaws.com",
     ),
     "vertex": (
@@ -83,7 +83,7 @@ _SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # the IPv4 address follows the f
 # the four bytes are, around a byte that is always 0.
 _OWN_TRANSLATION: Final = IPv6Network("64:ff9b:1::/48")
 _PLACES: Final = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
-_TEREDO: Final = IPv6Network("2001::/32")  # RFC 4380: the server's, and its own inverted
+_TEREDO: Final = IPv6Network("2001::/32")  # RFC 4380: the server's IPv4, the client's inverted
 _NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
 _DOTS: Final = str.maketrans("\u3002\uff0e\uff61", "...")
 
@@ -134,7 +134,9 @@ def _host(url: str) -> str:
             "the key by `api_key_env` or `swapgate provider key set`"
         )
     if found.query or found.fragment:
-        raise InputError("api_base has a query or a fragment: remove it, because paths follow")
+        raise InputError(
+            "api_base has a query or a fragment: remove it, because Swapgate appends paths"
+        )
     try:
         return plain_host(host)
     except ValueError:

@@ -67,7 +67,7 @@ class CredentialChange(ProviderChange):
     value: str | None = field(default=None, repr=False)
     key: str = DEFAULT_KEY_NAME  # the stored key's name
     first: bool = False  # before all other keys
-    # How long the replaced value is used after the new one.
+    # How long the replaced value remains in use after the new one is set.
     overlap: timedelta | None = None
 
 
@@ -277,8 +277,9 @@ def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
 def import_credentials(
     ctx: Context, actor: Actor, environ: Mapping[str, str], *, replace_known: bool = False
 ) -> Sequence[ImportedCredential]:
-    """Stores the keys in environment variables. Raises InputError, storing no key, if a kind
-    takes no key.
+    """Reads keys from environment variables, and stores them in the database.
+
+    Raises InputError, storing no key, if a kind takes no key.
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:

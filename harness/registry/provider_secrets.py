@@ -41,7 +41,7 @@ def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
         try:
             clear[name] = cipher.decrypt(token)
         except SwapgateError as error:
-            log.error("the header %s of provider %s: %s", name, provider.name, error)  # noqa: TRY400 - the message is the whole story
+            log.error("the header %s of provider %s: %s", name, provider.name, error)  # noqa: TRY400 - the message names the cause
     return replace(provider, extra_headers=clear, sealed_headers={})
 
 
@@ -77,7 +77,7 @@ def decrypt_credential(
         try:
             secret = cipher.decrypt(key.ciphertext)
         except SwapgateError as error:
-            log.error("the key %s of provider %s: %s", key.name, key.provider, error)  # noqa: TRY400 - the message is the whole story
+            log.error("the key %s of provider %s: %s", key.name, key.provider, error)  # noqa: TRY400 - the message names the cause
             continue
         found.setdefault(key.provider, []).append(ProviderKey(f"stored:{key.name}", secret))
     return found

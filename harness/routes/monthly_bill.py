@@ -46,7 +46,9 @@ def forecast_from_answers(
 def forecast_from_history(
     ctx: Context, route: str, candidate: str, plans: Iterable[SuitePlan]
 ) -> CostForecast:
-    """Forecasts a swap's bill from earlier runs, or from the incumbent's tokens without any."""
+    """Forecasts a swap's bill from earlier runs or, if there are none, from the incumbent's
+    tokens.
+    """
     with ctx.store.read() as tx:
         known = Routing(tx).targets()
         ours = known[routes.require_route(tx, route).incumbent]

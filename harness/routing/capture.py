@@ -91,7 +91,7 @@ _SHOWN_SIZES: Final = (8 * 1024, 128 * 1024, 1024 * 1024, 2 * MAX_COPY_BYTES)
 
 @dataclass(frozen=True, slots=True)
 class CaptureSample:
-    """The sizes of the drawn requests, and how many of them were too large to keep."""
+    """The sizes of the sampled requests, and how many of them were too large to keep."""
 
     requests: int
     too_large: int
@@ -117,7 +117,7 @@ class CaptureSample:
         if not self.requests:
             return ""
         sizes = [f"{n} of {_span(top)}" for top, n in self.kept_up_to.items()]
-        text = f"of {self.requests} drawn requests, {', '.join(sizes) or 'none'} are kept"
+        text = f"of {self.requests} sampled requests, {', '.join(sizes) or 'none'} are kept"
         if not self.too_large:
             return text
         return (

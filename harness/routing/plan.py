@@ -292,7 +292,7 @@ class KeepWarm:
 
     # Share of the route's requests for each warmed target (1 % is 100); 0 switches it off.
     share_bps: int = 100
-    side_effects: bool = False  # the tools have side effects: then no request is drawn
+    side_effects: bool = False  # the tools have side effects: then no request is selected
 
     def __post_init__(self) -> None:
         if not 0 <= self.share_bps <= MAX_KEEP_WARM_BPS:
@@ -338,7 +338,7 @@ def draw_keep_warm(
     healthy: Callable[[str], bool],
     setting: KeepWarm,
 ) -> str | None:
-    """Draws the fallback that answers a request. A higher share keeps every drawn key."""
+    """Selects the fallback that answers a request. A higher share keeps every selected key."""
     if not targets or setting.side_effects or not setting.share_bps:
         return None
     width = BUCKETS // len(targets)

@@ -105,7 +105,7 @@ TRANSITIONS: Final[Mapping[tuple[ProposalPhase, ProposalEvent], ProposalPhase]] 
 # While a proposal is in one of these phases, its route takes no other candidate.
 PAST_GATE_PHASES: Final = frozenset({ProposalPhase.AWAITING_APPROVAL, ProposalPhase.CANARY})
 
-# The approver of a proposal that needs no person, if a freeze holds it.
+# The recorded approver if a freeze holds a proposal that needs no person's approval.
 POLICY_APPROVER: Final = "the policy"
 
 # Prefix of the reason with which a person rejected a proposal.
@@ -180,8 +180,8 @@ class Proposal:
     approved_verdict: str | None = None
     closed_because: str = ""
     version: int = 1  # rises with every stored change (optimistic locking)
-    # Rules below the route's policy, and suites not accepted for the route: field to the
-    # route's value and the proposed value. Registered together with the plans.
+    # Rules weaker than the route's policy, and suites not accepted for the route. Maps each
+    # field to the route's value and the proposed value. Registered together with the plans.
     widened: Mapping[str, Any] = field(default_factory=dict)
     proposer_principal: str = ""  # the proposer's stable id
     proposer_key: str | None = None  # the management key's id, None for the local operator
@@ -190,14 +190,14 @@ class Proposal:
     place: int = 0  # its place in the selection, from 0
     # The change request for the swap, named by the proposer or the approver.
     change_reference: str = ""
-    # The step after its verdict, if the route's schedule made it; None for a person's proposal.
+    # The step after its verdict, if the route's schedule proposed it; None if a person did.
     on_better: OnBetter | None = None
     # A cost above the policy's guardrail that an approver accepted.
     accepted_cost: CostAcceptance | None = None
 
     @property
     def waits_for_rivals(self) -> bool:
-        """Whether it passed, and the gate may not have decided on its whole selection.
+        """Whether it has a verdict while others of its selection may still lack theirs.
 
         A verdict of InfraError also stays until the next attempt; retry_at marks it.
         """
@@ -244,7 +244,7 @@ class Proposal:
 
     @property
     def phase_text(self) -> str:
-        """The phase for people: `rejected` and `rolled back` appear only for such an act."""
+        """The phase for people. Only such an act leads to `rejected` and `rolled back`."""
         if self.closed:
             return "closed"
         if self.phase is ProposalPhase.AWAITING_APPROVAL and self.approver is not None:
@@ -266,7 +266,8 @@ class Proposal:
     def retry_due(self, now: datetime) -> bool:
         """Whether the pause after InfraError is over.
 
-        If the rest is longer than a whole pause, the clock was set back: then it is over.
+        If the remaining time exceeds a whole pause, the clock was set back, and the pause
+        counts as over.
         """
         if self.retry_at is None:
             return False

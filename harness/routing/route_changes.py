@@ -188,7 +188,7 @@ CHANGE_KINDS: Mapping[type, str] = {
 }
 
 
-def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C901, PLR0911, PLR0912 - one a class
+def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C901, PLR0911, PLR0912 - one branch per class
     """Returns the route's next version. Raises IllegalTransition, InputError, ProofRefused."""
     if isinstance(change, CreateRoute):
         return _create(route, change)

@@ -184,7 +184,7 @@ class PostgresListener:
 
 @contextmanager
 def _as_lost() -> Iterator[None]:
-    import psycopg  # noqa: PLC0415 - as above
+    import psycopg  # noqa: PLC0415 - only a PostgreSQL database needs it
 
     try:
         yield

@@ -86,7 +86,7 @@ class SqliteFile:
         """Raises StoreUnavailable if somebody replaced the file, because the write is lost.
 
         committed: whether the commit has run. A moved file then contains the write and may come
-        back, so it is no error: a retry could write twice.
+        back, so it is not an error: a retry could write twice.
         """
         now = identity(self._file)
         away = now is None and committed
@@ -286,7 +286,7 @@ def postgres_arguments(url: sa.URL, patience_s: float | None = None) -> dict[str
     settings = f"-c lock_timeout={LOCK_TIMEOUT_MS}"
     arguments: dict[str, object] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
-        # Detects a machine that disappears within 30 s.
+        # Detects within 30 s that the database's machine has disappeared.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 2,

@@ -118,7 +118,7 @@ class PostgresLeadership:
             db.execute(sa.select(sa.func.set_config("idle_session_timeout", patience, False)))  # noqa: FBT003 - SQL's own argument
             if not db.execute(sa.select(sa.func.pg_try_advisory_lock(_KEY))).scalar_one():
                 return
-            db.execute(sa.select(sa.func.set_config("application_name", owner, False)))  # noqa: FBT003 - as above
+            db.execute(sa.select(sa.func.set_config("application_name", owner, False)))  # noqa: FBT003 - SQL's own argument
         except BaseException:
             self._release()
             raise

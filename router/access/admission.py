@@ -80,7 +80,7 @@ class Admission:
     secret: hides which addresses count together.
     """
 
-    def __init__(  # noqa: PLR0913 - each is what the class's text says
+    def __init__(  # noqa: PLR0913 - the class describes each
         self,
         book: RateBook,
         spent: Callable[[str, date], SpendTotals],

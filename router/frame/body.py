@@ -38,7 +38,7 @@ class ClientRequest:
         return self.members.get(name)
 
     def for_kind(self, kind: str) -> "ClientRequest":
-        """Renames a chat's output limit for the kind, unless the body has that name, too."""
+        """Gives a chat's output limit the kind's name, unless the body has that name."""
         limit = PROVIDER_KINDS[kind].answer_limit
         if limit is None or self.endpoint is not _CHAT or limit.value in self.members:
             return self

@@ -40,8 +40,8 @@ _PARSE: Final = _STRICT.raw_decode
 # `_PARSE` calls it; we save the call in between.
 _SCAN: Final = json.scanner.make_scanner(_STRICT)  # type: ignore[arg-type]  # as json does
 _SPACE: Final = re.compile(r"[ \t\n\r]*").match
-# A name without escapes, up to its value; names with escapes are rare. After a value follows
-# another such name, or the object's end, which leaves the group empty.
+# A name without escapes, up to its value; names with escapes are rare. A value is
+# followed by another such name, or by the object's end; then the group is empty.
 _PLAIN: Final = r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*'
 _PLAIN_NAME: Final = re.compile(_PLAIN).match
 _AFTER_VALUE: Final = re.compile(rf"[ \t\n\r]*(?:}}|,[ \t\n\r]*{_PLAIN})").match
@@ -236,8 +236,8 @@ def decode(body: bytes) -> str:
 
 def _has_many_brackets(body: bytes) -> bool:
     if len(body) <= _COUNTED_BYTES:
-        # The lost length is the count of brackets. CPython 3.11's `bytes.count` looks at each
-        # byte, so it is slower than `replace`, which searches.
+        # Each removed bracket shortens the text by one byte. CPython 3.11's `bytes.count` looks
+        # at each byte, so it is slower than `replace`, which searches.
         without = len(body.replace(b"{", b"", _MANY)) + len(body.replace(b"[", b"", _MANY))
         return 2 * len(body) - without > MAX_DEPTH
     left = MAX_DEPTH
@@ -348,7 +348,7 @@ def _string_span(text: str, name: str, value: Match = _STRING_VALUE) -> tuple[in
     """Returns the place of a member's value, or None if that is not obvious.
 
     It is obvious if no inner object begins before the first such name, or if the name occurs
-    only once. The member exists; only letters written as escapes could hide its name.
+    only once. The member exists; the search misses its name only if that has escapes.
     """
     quoted = f'"{name}"'
     at = text.find(quoted)

@@ -159,7 +159,7 @@ class WorkerAlerts:
             f"one key carries {share} of the requests of {route}",
             f"{share} {of} {what} and no person: a canary that draws keys would move all of "
             "them at once.",
-            "Their conversations are drawn instead.",
+            "So Swapgate assigns each conversation separately.",
         )
 
     def _keep_open(self, prefix: str, subjects: Collection[str]) -> None:
@@ -253,15 +253,15 @@ class WorkerAlerts:
                 )
 
     def _look_at_revision(self) -> None:
-        if not_believed := self._holder.disk_refused:
+        if refused_because := self._holder.disk_refused:
             self._holder.disk_refused = ""
             alert = self._alert(
                 AlertKind.REVISION_REFUSED,
                 "snapshot on disk",
                 "disk",
-                "the snapshot on the router's disk was not believed when it started",
-                f"{not_believed}. It is written anew. Keys that were revoked before a database "
-                "was restored may open this router again: revoke them again.",
+                "the router refused the snapshot on its disk when it started",
+                f"{refused_because}. The router writes it again. Keys that were revoked before "
+                "a database was restored may open this router again: revoke them again.",
             )
             self.raise_alert(alert)
         refused = self._holder.refused

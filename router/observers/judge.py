@@ -1,7 +1,7 @@
 """Has a model judge a sample of both arms' answers, after users have received them.
 
-The sample is drawn before a target answers, so that no answer decides whether it is judged. A
-missing verdict is then not evidence for or against the canary (statistics.md §2.1).
+The router takes the sample before a target answers, so that no answer decides whether it is
+judged. A missing verdict is then not evidence for or against the canary (statistics.md §2.1).
 """
 
 import asyncio
@@ -44,12 +44,12 @@ from router.snapshot.compiled import CompiledJudge, CompiledRoute
 
 log = logging.getLogger(__name__)
 
-# A worker's limits: drawn units that wait for the judge, and judges under way.
+# A worker's limits: sampled units that wait for the judge, and judges under way.
 PLACES: Final = 64
 AT_ONCE: Final = 8
 # After a judge failed, the router draws no unit of either arm for this time.
 REST_S: Final = 10.0
-# How many drawn keys of a rollout are remembered: each is judged once in a period.
+# How many sampled keys of a rollout are remembered: each is judged once in a period.
 REMEMBERED: Final = 20_000
 MOST_TOKENS: Final = 512
 # The judge reads the request and its answer.

@@ -85,7 +85,7 @@ class CaptureWriter:
         try:
             with self._store.write() as tx:
                 kept = [tx.captures.store(made, most_per_day=most) for made, most in ready]
-        except Exception as error:  # noqa: BLE001 - its words may hold what was to be written
+        except Exception as error:  # noqa: BLE001 - its text may contain the row
             log.warning("%d captures are lost: %s", len(ready), type(error).__name__)
             self._counters["captures_dropped"] += len(ready)
             return
@@ -107,7 +107,7 @@ class CaptureWriter:
     def _made(self, draft: CaptureDraft) -> CapturedRequest | None:
         try:
             return redact_draft(draft, self._redactor, self._secret)
-        except Exception as error:  # noqa: BLE001 - its words may hold content
+        except Exception as error:  # noqa: BLE001 - its text may contain content
             kind = type(error).__name__
             log.warning("a capture of route %s cannot be read: %s", draft.head.route, kind)
             self._counters["captures_unreadable"] += 1

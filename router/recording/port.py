@@ -217,7 +217,7 @@ class Recording:
     def judged(
         self, rollout: str, ticket: Ticket | None, judged: JudgeOutcome, cost_usd: float
     ) -> None:
-        """Called once for each drawn request. ticket: None if only the cost counts."""
+        """Called once for each sampled request. ticket: None if only the cost counts."""
         raise NotImplementedError
 
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:  # noqa: ARG002 - the default

@@ -222,7 +222,7 @@ class Recorder(Recording):
             try:
                 self.flush()
             except Exception:
-                log.exception("a flush failed; recording goes on")
+                log.exception("a flush failed; recording continues")
 
     def _take(self, *, final: bool) -> Batch:
         now, at = self._clock.monotonic(), self._clock.now()

@@ -17,7 +17,7 @@ class RequestTraits(IntFlag):
     JSON = 4
     TOOLS = 8
     PRICED = 16  # the targets of both arms have a price
-    JUDGED = 32  # drawn to be judged
+    JUDGED = 32  # sampled for the judge
 
 
 # A unit's segments are the bits above its traits: one bit for each of `SEGMENTS`.

@@ -38,7 +38,8 @@ VERDICT: Final = 4
 class WorkerAggregator:
     """Gathers the reports of all workers.
 
-    recorder: has no other source. counters: the parent's own, such as `worker_restarts`.
+    recorder: must get data only from this aggregator.
+    counters: the parent's own, such as `worker_restarts`.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -58,7 +59,7 @@ class WorkerAggregator:
         return account
 
     def closed(self, account: "WorkerReports") -> None:
-        # Its rollouts stay: if it was the last worker, the ledgers would forget counted keys.
+        # Keep its rollouts. If it was the last worker, the ledgers would forget counted keys.
         self._accounts.remove(account)
         self._ended.add_counts(account.families)
 

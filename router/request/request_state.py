@@ -182,9 +182,9 @@ class ObserverHooks(NamedTuple):
 class RoutedRequest:
     """One request, with the data that observers share.
 
-    An observer keeps data for itself alone by `request_id`. begun, deadline: on the event
-    loop's clock. started: on the clock's monotonic time. Only clients' requests have `revision`
-    and the fields after it.
+    An observer keeps its private data outside this object, by `request_id`. begun, deadline: on
+    the event loop's clock. started: on the clock's monotonic time. Only clients' requests have
+    `revision` and the fields after it.
     """
 
     request: ClientRequest
@@ -205,7 +205,7 @@ class RoutedRequest:
     experiment: Canary | None = None  # the rollout that counts the request as evidence
     reservation: RateReservation | None = None  # None if the key has no limits
     opt_outs: frozenset[OptOut] = frozenset()  # the key's; a header may add more
-    is_judged: bool = False  # drawn to be judged
+    is_judged: bool = False  # sampled for the judge
     ticket: UnitTicket | None = None  # its place in the rollout's statistics
     probe: GuardrailProbe | None = None  # measures the answer for the rollout's guardrails
     span: RequestSpan | None = None  # None if tracing is off

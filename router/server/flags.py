@@ -85,7 +85,9 @@ class FlagEvaluation:
     def _find(self, flag: str, caller: FlagCaller) -> CompiledRoute:
         route = caller.serving.routes.get(flag) or self._names.find(flag, caller.serving)
         if route is None or not is_route_allowed(caller.grant, route.route.name):
-            message = f"this key may use no route {flag[:200]!r}; GET /v1/models lists its own"
+            message = (
+                f"this key may not use a route {flag[:200]!r}; GET /v1/models lists its routes"
+            )
             raise FlagFault("FLAG_NOT_FOUND", message, 404)
         return route
 

@@ -1,4 +1,4 @@
-"""Writes to a client no faster than it reads, and hangs up on one that takes nothing."""
+"""Writes to a client no faster than it reads, and disconnects a client that stops reading."""
 
 import asyncio
 import fcntl
@@ -10,8 +10,8 @@ from typing import Final
 
 from router.server.request_cycle import SLICE_BYTES
 
-# A client that takes nothing of what waits for it in so long is hung up on: it holds up a
-# provider's connection, and a place among the requests at once.
+# The router disconnects a client that reads nothing for this long, because it occupies a
+# provider connection and a request slot.
 STALLED_S: Final = 60.0
 
 
@@ -79,7 +79,9 @@ class SlowReader:
         self._stalling = self._loop.call_later(STALLED_S, self._stalled)
 
     def _left_to_read(self) -> int:
-        """By the system's count, where it has one: it holds megabytes for a slow client."""
+        """Counts the unsent bytes. Includes the system's buffer if its size is known, because
+        that holds megabytes for a slow client.
+        """
         count = array("i", [0])
         with suppress(OSError):
             fcntl.ioctl(self._transport.get_extra_info("socket"), termios.TIOCOUTQ, count)

@@ -148,8 +148,8 @@ def _literals(
     keys: ProviderKeySets,
     classes: DataClasses,
 ) -> Mapping[str, CompiledLiteral]:
-    """Compiles literal targets by grant id. A grant whose target cannot be asked opens nothing,
-    and does not stop the revision.
+    """Compiles literal targets by grant id. A grant whose target cannot be called has no
+    effect; the revision is still compiled.
     """
     routes: dict[tuple[str, str], CompiledRoute | None] = {}
     literals: dict[str, CompiledLiteral] = {}
@@ -160,7 +160,7 @@ def _literals(
                 route = _literal_route(snapshot, *key)
                 routes[key] = _served(snapshot, route, switches, keys, classes)
             except SnapshotInvalid as error:
-                log.warning("grant %s opens nothing: %s", grant.id, error)
+                log.warning("grant %s has no effect: %s", grant.id, error)
                 routes[key] = None
         if (compiled := routes[key]) is not None:
             literals[grant.id] = CompiledLiteral(grant, compiled)
@@ -187,8 +187,8 @@ def _barred(
     ]
     for target in targets:
         log.warning(
-            "route %s asks %s nothing: the configuration lets no provider but those of "
-            "data_classes.%s see its traffic",
+            "route %s sends no requests to %s: only the providers under data_classes.%s may "
+            "see its traffic",
             route.name,
             target.name,
             data_class,

@@ -99,8 +99,8 @@ Lacking = Callable[[Lineage], Sequence[str]]
 class LineageGuard:
     """Refuses restored databases.
 
-    If a database is older than the serving revision, the router takes nothing of its epoch: its
-    revisions belong to another history, however high their numbers get.
+    If a database is older than the serving revision, the router refuses every revision of its
+    epoch, however high the number: those revisions belong to another history.
     """
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ class SnapshotHolder:
     prepare: called before a snapshot serves, outside the event loop; may raise ConfigError.
     """
 
-    def __init__(  # noqa: PLR0913 - each is what the class's text says
+    def __init__(  # noqa: PLR0913 - the class describes each
         self,
         store: RouterStore,
         file: Path,
@@ -209,7 +209,7 @@ class SnapshotHolder:
         except SnapshotInvalid as error:
             if self._file.exists():
                 self.disk_refused = str(error)
-                log.error("the snapshot on disk is not believed: %s", error)  # noqa: TRY400 - as below
+                log.error("the router refuses the snapshot on disk: %s", error)  # noqa: TRY400 - the message names the cause
         try:
             return self._swap(self._store.snapshot())
         except Exception as error:
@@ -242,8 +242,8 @@ class SnapshotHolder:
                 follower(self._store)
             except StoreUnavailable:
                 raise
-            except Exception as error:  # noqa: BLE001 - one must not keep the others from theirs
-                log.error("a follower of the database failed: %s", type(error).__name__)  # noqa: TRY400 - its words may be a row's
+            except Exception as error:  # noqa: BLE001 - a follower's error must not stop the other followers
+                log.error("a follower of the database failed: %s", type(error).__name__)  # noqa: TRY400 - its text may contain a row's content
 
     def start(self) -> None:
         self._thread.start()
@@ -272,7 +272,7 @@ class SnapshotHolder:
             if str(error) == self.refused:
                 return False
             self._refuse(error)
-            log.error("new revision refused, the old one keeps serving: %s", error)  # noqa: TRY400 - the message is the whole story
+            log.error("new revision refused, the old one keeps serving: %s", error)  # noqa: TRY400 - the message names the cause
             return False
         return True
 

@@ -147,7 +147,10 @@ class OriginPool:
         # Check at connection time, because the name's addresses may change.
         places = [turn for turn in turns if may_connect(host, turn, allowed)]
         if not places:
-            raise UpstreamFailed(FailureClass.CONNECT, "its name leads to a closed address")
+            raise UpstreamFailed(
+                FailureClass.CONNECT,
+                "its name resolves to an address that Swapgate does not call",
+            )
         for left in range(len(places), 0, -1):
             way = loop.create_connection(
                 PoolConnection, places[-left], port, ssl=tls, server_hostname=name

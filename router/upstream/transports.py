@@ -52,7 +52,7 @@ _MARKERS: Final[Mapping[str, Marker]] = {
     RESPONSES_PATH: mark_response,
 }
 
-# Text in a request whose answer may contain pieces to mark.
+# If a request contains this text, its answer may contain thinking that must be marked.
 THINKS: Final = b'thinking"'  # or `redacted_thinking`
 
 ENCRYPTED: Final = b"encrypted_content"
@@ -94,7 +94,10 @@ STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
 
 
 class ConversationTransport(Transport):
-    """Moves conversations to one kind. wire: sends requests. chats: sends chats, if given."""
+    """Adapts conversations to one kind of provider.
+
+    wire: sends the requests. chats: sends the chats; None for `wire`.
+    """
 
     def __init__(
         self,
@@ -166,7 +169,9 @@ class ConversationTransport(Transport):
     async def _repaired(
         self, request: UpstreamRequest, reply: UpstreamReply, dropped: tuple[str, ...]
     ) -> tuple[UpstreamRequest, UpstreamReply, tuple[str, ...], tuple[str, ...]]:
-        """Sends what was refused again without what was refused, as long as that teaches."""
+        """Repeats a refused request without the refused part, as long as each refusal names a
+        new part.
+        """
         refused: list[str] = []
         while reply.status in STATUSES:
             body = await read_error_body(reply)

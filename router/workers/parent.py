@@ -149,7 +149,7 @@ class WorkerPool:
         try:
             process = await self._launch(slot, account)
         except OSError as error:
-            log.error("worker_not_started", worker=slot, reason=str(error))  # noqa: TRY400 - the system's own words
+            log.error("worker_not_started", worker=slot, reason=str(error))  # noqa: TRY400 - the system's message
             self._books.closed(account)
             return 1, False
         if self._retiring.is_set():
@@ -321,7 +321,7 @@ class WorkerParent:
         try:
             orders = self._again()
         except SwapgateError as error:
-            log.error("reload_refused", reason=str(error))  # noqa: TRY400 - the message is the whole story
+            log.error("reload_refused", reason=str(error))  # noqa: TRY400 - the message names the cause
             self._books.counters["reloads_refused"] += 1
             return old
         new = WorkerPool(orders, self._listeners, self._books)

@@ -105,7 +105,7 @@ def test_single_sign_on_gives_the_role_of_the_group_until_the_sign_out(
         expect(page).to_have_url(f"{address}/audit?actor=dora")
         page.goto(f"{address}/overview")
         expect(page.get_by_role("button", name="Make the route")).to_be_disabled()
-        expect(page.get_by_text("is approver; this needs admin.")).to_be_visible()
+        expect(page.get_by_text("has the role approver; this needs admin.")).to_be_visible()
         page.get_by_role("button", name="Sign out").click()
         page.get_by_role("button", name="End session").click()
         expect(page.locator("h1")).to_have_text("Sign in to Swapgate")

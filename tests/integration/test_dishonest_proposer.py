@@ -84,7 +84,9 @@ def test_a_claim_that_the_policy_does_not_name_is_refused(
 ) -> None:
     plain_world.policy = gate(claim=Claim.SUPERIOR, claims=(Claim.SUPERIOR,))
 
-    with pytest.raises(NotAllowed, match="the claim non_inferior; it allows superior"):
+    with pytest.raises(
+        NotAllowed, match="the claim non_inferior, but the route allows only superior"
+    ):
         plain_world.propose("sim/good", EVE, claim=Claim.NON_INFERIOR)
 
 

@@ -173,7 +173,7 @@ def test_who_has_a_key_and_single_sign_on_is_one_person_once_declared(
     made = waiting(world, ana)
 
     # Until somebody says who that is, nobody approves across the two kinds of sign-in.
-    with pytest.raises(NotAllowed, match="nobody said yet who ana@"):
+    with pytest.raises(NotAllowed, match="it is not declared who ana@"):
         decisions.approve_proposal(ctx, by_sign_on, made.id)
     # Nor by the word of one of the two, said with a key that goes back to her either.
     zoe = world.person("zoe", Role.ADMIN, by=ana)
@@ -208,7 +208,7 @@ def test_who_may_hold_a_services_key_decides_with_neither_until_an_admin_says_wh
     pipeline = world.person("pipeline", Role.APPROVER, service=True)
     dora = signed_in(world, claims(world)).actor
     made = waiting(world, dora)
-    with pytest.raises(NotAllowed, match="nobody said yet who dora@"):
+    with pytest.raises(NotAllowed, match="it is not declared who dora@"):
         decisions.approve_proposal(ctx, pipeline, made.id)
     people.link(ctx, OPERATOR, "pipeline", "dora@example.com", "she has its key")
     with pytest.raises(NotAllowed, match="were declared to be one person"):

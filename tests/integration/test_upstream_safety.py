@@ -332,7 +332,7 @@ def test_no_provider_is_stored_with_a_closed_address(world: SmallInstallation) -
 async def test_the_router_does_not_connect_to_a_closed_address(base: str) -> None:
     pool = UpstreamPool(RouterSettings())
     try:
-        with pytest.raises(UpstreamFailed, match="closed address") as failed:
+        with pytest.raises(UpstreamFailed, match="does not call") as failed:
             await pool.send(UpstreamRequest(provider_at(base), b"{}", stream=False))
     finally:
         await pool.aclose()
@@ -368,5 +368,5 @@ def test_doctor_hangs_up_where_a_name_leads_to_a_closed_address(
         refused = provider_requests.chat(provider_at(named), target)
         assert not served.requests
         answered = provider_requests.chat(provider_at(named), target, allowed=["localhost"])
-    assert refused.error.endswith("its name resolves to a closed address")
+    assert refused.error.endswith("its name resolves to an address that Swapgate does not call")
     assert answered.ok

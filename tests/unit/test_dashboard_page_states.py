@@ -61,7 +61,7 @@ FILLED_BY = {
     "traffic": "<code>swapgate sim traffic",
 }
 # Why a button is off for who may only read.
-SHUT = r"vera is viewer(; this needs|: .+ needs? )"
+SHUT = r"vera has the role viewer(; this needs|: .+ needs? )"
 # What the scripts of `dialog` stand on.
 DIALOGS = """
 import streamlit as st

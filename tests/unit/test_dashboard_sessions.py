@@ -120,7 +120,7 @@ def test_an_approver_alone_decides_on_a_switch_and_sees_what_it_means(
     request, file = ask(session), tmp_path / "swapgate.yaml"
     for name, role, why in (
         ("", Role.VIEWER, "Sign in first, at the top of this page"),
-        ("volker", Role.VIEWER, "volker is viewer; this needs approver"),
+        ("volker", Role.VIEWER, "volker has the role viewer; this needs approver"),
         ("clara", Role.APPROVER, ""),
     ):
         if name:

@@ -254,7 +254,9 @@ def test_repeats_of_a_question_are_one_item_whatever_their_ids_and_places_are() 
     one_text = [sample(str(n), 1, question="q") for n in range(3)]
     by_id = pair(one_text, one_text)
     assert [row.item for row in by_id.pairs] == ["0", "1", "2"]
-    assert by_id.notes[0].startswith("all 3 ids have one text, so each id counts as an item")
+    assert by_id.notes[0].startswith(
+        "all 3 ids have the same text, so each id counts as an item"
+    )
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
         show.say(AS_PLANNED if outcome else NOT_AS_PLANNED)
         if not once:
             traffic.start()
-            show.say(f"{stage.url('ui')}: the dashboard; traffic goes on until Ctrl-C")
+            show.say(f"{stage.url('ui')}: the dashboard; traffic continues until Ctrl-C")
             wait_for_interrupt()
     finally:
         traffic.stop()

@@ -218,7 +218,7 @@ def single_target_router(
     a data key. Does not change the installation. The caller deletes the folder after `close`.
     Raises InputError for an address that no provider may have.
     """
-    from harness.store import migrate  # noqa: PLC0415 - it takes its time
+    from harness.store import migrate  # noqa: PLC0415 - slow to import
 
     telemetry.leave_to_the_application()
     database_url = f"sqlite:///{folder / 'swapgate.db'}"

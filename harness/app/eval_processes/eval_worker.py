@@ -255,7 +255,8 @@ class EvalWorker:
         """Pauses the run until the next attempt. After an answer, the wait starts again from
         zero.
 
-        The driver ends a proposal's wait by its policy; any other run fails here.
+        The proposal driver ends the wait of a proposal's run by the policy. Any other run fails
+        here after `DEFAULT_PATIENCE_S`.
         """
         now = self.clock.now()
         first_failed = now - timedelta(seconds=away.silent_s)

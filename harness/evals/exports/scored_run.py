@@ -16,7 +16,7 @@ from harness.frame.text_files import text_lines
 
 @dataclass(frozen=True, slots=True)
 class ScoredSample:
-    """One answer. Samples with equal questions are repeats of one item, for any ids."""
+    """One answer. Samples with equal questions are repeats of one item, whatever their ids."""
 
     id: str  # the tool's id of the item
     scores: Mapping[str, float | None]  # by metric; None if not scored
@@ -342,8 +342,8 @@ def _notes(
         and len({sample.question or sample.id for sample in incumbent.samples}) == 1
     ):
         yield (
-            f"all {len(ours)} ids have one text, so each id counts as an item; repeats of one "
-            "question need one id"
+            f"all {len(ours)} ids have the same text, so each id counts as an item; give "
+            "repeats of one question the same id"
         )
     for side, run, own, other in (
         ("incumbent", incumbent, ours, theirs),

@@ -122,7 +122,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.REVISION_REFUSED: AlertRule(
         _S.CRITICAL,
         "fix what the alert names, or go back with `swapgate route rollback`; the old revision "
-        "goes on serving",
+        "continues to serve",
         silent=_TOLD_ONCE,
     ),
     _K.OBSERVATIONS_DROPPED: AlertRule(
@@ -171,7 +171,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.SHARED_KEY: AlertRule(
         _S.INFO,
         "send a key for each person or conversation, in `safety_identifier`, `user` or the "
-        "header x-swapgate-sticky; until then conversations are drawn",
+        "header x-swapgate-sticky; until then each conversation is assigned separately",
         silent=_WORKER,
     ),
     _K.LEARNED_REPAIR: AlertRule(

@@ -47,8 +47,8 @@ class Actor:
         """Refuses an actor with a lower role by NotAllowed."""
         if self.role < role:
             raise NotAllowed(
-                f"{self.name} is {self.role.name.lower()}; this needs {role.name.lower()}. "
-                "Ask an admin for a key with that role"
+                f"{self.name} has the role {self.role.name.lower()}; this needs "
+                f"{role.name.lower()}. Ask an admin for a key with that role"
             )
 
 

@@ -103,7 +103,7 @@ def _find_undeclared(
     undeclared = hands.find_undeclared(actor.principal, whose)
     if undeclared is not None:
         yield (
-            f"nobody said yet who {undeclared.name}, of single sign-on, is here, and "
+            f"it is not declared who {undeclared.name} of single sign-on is, and "
             f"{actor.name} and {proposal.proposer} could be one person. Before {actor.name} "
             f"can {act} {proposal.id}, an admin who is neither of them declares it: `swapgate "
             "person link`, or `swapgate person separate`"
@@ -205,4 +205,4 @@ def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
 
 def person_name(tx: Transaction, principal: str) -> str:
     known = Principals(tx).among([principal]).get(principal)
-    return known.name if known is not None else principal or "nobody known"
+    return known.name if known is not None else principal or "unknown person"

@@ -111,7 +111,7 @@ def _value_of_enum(value: Enum | None) -> object:
 
 def values_of(record: Any, table: sa.Table, **other: object) -> Values:
     """Returns a row's values: the record's fields that have a column. other: values that
-    replace fields, or of further columns.
+    replace fields, or that fill further columns.
     """
     values: Values = {}
     for field in _fields_of(cast("Hashable", type(record)), table):

@@ -1,8 +1,7 @@
 """`Transaction` runs one database transaction. It signs the rows that it writes, verifies the
-rows that it reads, renews the manifest, and lets one transaction decide at a time. Repositories
-use
-it to read and write records: `Proposals(tx).get(id)`. `translated` converts the database
-driver's errors to ours.
+rows that it reads, renews the manifest, and lets only one transaction at a time write rows that
+affect decisions. Repositories use it to read and write records: `Proposals(tx).get(id)`.
+`translated` converts the database driver's errors to ours.
 """
 
 import traceback

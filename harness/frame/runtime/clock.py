@@ -26,8 +26,8 @@ JUMP_S: Final = 5.0
 # After a clock jump, irreversible decisions wait this long.
 SETTLE_S: Final = 120.0
 
-# After a clock set back reaches its old time, old rows can pass for new ones this much longer:
-# a row covers one minute, and a silence shows only after another minute.
+# If the clock was set back, old rows look new until the clock reaches its old time again, and
+# for this long after: a row covers one minute, and missing rows show only a minute later.
 PASS_FOR_NEW: Final = timedelta(seconds=180)
 
 
@@ -52,8 +52,8 @@ class ClockWatch:
             self._new_from = self._latest + PASS_FOR_NEW
 
     def lives_again_until(self, now: datetime) -> datetime | None:
-        """Returns until when old rows can pass for new ones, after the clock was set back and
-        passes the same times again. None if it does not.
+        """Returns the time until which old rows can look new because the clock was set back;
+        None if they cannot.
         """
         return self._new_from if self._new_from is not None and now < self._new_from else None
 

@@ -18,8 +18,7 @@ def parse_cron(cron: str) -> "CronTrigger":
     """Parses a cron expression: five fields, UTC. Weekdays are cron's, 0 and 7 for Sunday,
     whereas APScheduler counts from Monday. Raises InputError.
     """
-    # Imported late, because every command opens an installation and few need a schedule.
-    from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - see above
+    from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - few commands need it
 
     fields = cron.split()
     if len(fields) == 5:

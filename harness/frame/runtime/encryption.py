@@ -112,7 +112,7 @@ class FernetCipher:
                     self._fernet = None
 
     def _keys(self) -> "MultiFernet":
-        from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 - as above
+        from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 - `--help` stays quick
 
         if self._fernet is None:
             self._known = tuple(self._read())

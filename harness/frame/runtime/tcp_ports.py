@@ -68,7 +68,7 @@ def _command(process: "psutil.Process") -> str:
     """Returns the process's program without its folder, and its arguments; or its name if the
     system hides the arguments.
     """
-    import psutil  # noqa: PLC0415 - as above
+    import psutil  # noqa: PLC0415 - only a port conflict needs it
 
     words: list[str] = []
     with contextlib.suppress(psutil.Error):
@@ -86,7 +86,7 @@ def _listens(connection: _Connection, port: int) -> bool:
 
 
 def require_free(host: str, port: int, *, what: str, setting: str) -> None:
-    """Refuses a port that is not free by ConfigError, with its holder and setting."""
+    """Raises ConfigError if a port is in use. The message names its holder and the setting."""
     if not is_free(host, port):
         step = f"set {setting} in swapgate.yaml"
         if setting.startswith("--"):

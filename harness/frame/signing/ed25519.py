@@ -46,7 +46,7 @@ def public_key(private: str, purpose: KeyPurpose) -> PublicKey:
 
 
 def _private(text: str) -> "Ed25519PrivateKey":
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - as above
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - `--help` stays quick
 
     try:
         seed = decode_base64url(text.strip())
@@ -58,7 +58,7 @@ def _private(text: str) -> "Ed25519PrivateKey":
 
 
 def _verifier(public: bytes) -> Callable[[bytes, bytes], None]:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - as above
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - `--help` stays quick
 
     return Ed25519PublicKey.from_public_bytes(public).verify
 
@@ -121,7 +121,7 @@ class Ed25519Signatures:
                 self._held.popitem(last=False)
 
     def _verify(self, key: PublicKey, raw: bytes, payload: bytes) -> None:
-        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - as above
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - `--help` stays quick
 
         verify = self._verify_with.get(key.public)
         if verify is None:

@@ -81,7 +81,7 @@ def _passed_parts(basis: VerdictBasis, names: Mapping[str, str]) -> Sequence[str
     ]
     if guards:
         parts.append(
-            f"not shown worse on {_join([names.get(r.suite, r.suite) for r in guards])}"
+            f"not shown to be worse on {_join([names.get(r.suite, r.suite) for r in guards])}"
         )
     return parts
 

@@ -119,7 +119,7 @@ def _seed(installation: Installation) -> None:
     try:
         seed.apply_seed(installation.context, installation.settings)
     except SignatureInvalid as error:
-        log.error("seeded_nothing", reason=str(error), next="swapgate db check")  # noqa: TRY400 - the reason suffices
+        log.error("seeded_nothing", reason=str(error), next="swapgate db check")  # noqa: TRY400 - the reason needs no traceback
 
 
 def run_control(config: Path | None) -> None:

@@ -112,8 +112,8 @@ class NoArguments(Body): ...
 
 
 class CompareArguments(Body):
-    """The comparison to show. proposal: a proposal's id. route: instead of `proposal`, the
-    route whose newest proposal to show.
+    """The comparison to show. proposal: a proposal's id. route: instead of `proposal`; shows
+    the route's newest proposal.
     """
 
     proposal: Name | None = None

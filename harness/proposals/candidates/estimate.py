@@ -44,32 +44,30 @@ MOST_EARLIER: Final = 200  # maximum of proposals to search for a comparison on 
 
 @dataclass(frozen=True)
 class SliceEstimate:
-    """Estimates the smallest loss of a slice that the gate would find. Losses are shares of
-    1.
-    """
+    """Estimates the smallest loss of a slice that the gate would find. A loss is 0 to 1."""
 
     name: str
     units: int  # planned units
-    sees: float  # with power .8 by its first look, for which every promotion waits
-    sees_whole: float  # by its last look, if the gate reaches it
+    sees: float  # with power .8 by the first look, before which there is no promotion
+    sees_whole: float  # by the last look, if the gate reaches it
 
     @property
     def text(self) -> str:
         last = (
-            f", {format_score(self.sees_whole)} on all {self.units:,}"
+            f", {format_score(self.sees_whole)} after all {self.units:,}"
             if self.units > MIN_SLICE_UNITS
             else ""
         )
         return (
-            f"slice {self.name}: a loss of {format_score(self.sees)} points is seen on "
-            f"{MIN_SLICE_UNITS}{last}"
+            f"slice {self.name}: the gate detects a loss of {format_score(self.sees)} points "
+            f"after {MIN_SLICE_UNITS} units{last}"
         )
 
 
 @dataclass(frozen=True)
 class SuiteEstimate:
     plan: SuitePlan
-    effect: float  # the true distance from the null that matters, a share of 1
+    effect: float  # the smallest true distance from the null that matters, from 0 to 1
     sd: float
     mde: float
     # Spread of the recorded differences between the incumbent and an earlier candidate, or

@@ -60,7 +60,7 @@ class GuardedHttpClient:
 
 def check_peer(sock: socket.socket, host: str, allowed: Collection[str] = ()) -> None:
     if not may_connect(host, str(sock.getpeername()[0]), allowed):
-        raise ClosedAddress("its name resolves to a closed address")
+        raise ClosedAddress("its name resolves to an address that Swapgate does not call")
 
 
 class _TimedResponse(http.client.HTTPResponse):

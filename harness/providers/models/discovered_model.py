@@ -39,7 +39,7 @@ class DiscoveredModel(CamelCase):
     found_at: datetime
     context_window: int | None = None  # tokens
     price: Price | None = None
-    listed_since: datetime | None = None  # when it was first listed; None for `found_at`
+    listed_since: datetime | None = None  # when it was first listed; None means `found_at`
     gone_at: datetime | None = None  # when a list first lacked it; None while it is listed
 
 
@@ -122,7 +122,9 @@ def _window(entry: Mapping[str, object]) -> int | None:
 
 
 def _price(entry: Mapping[str, object]) -> Price | None:
-    """Parses OpenRouter's prices, in US dollars per token. A negative price varies."""
+    """Parses OpenRouter's prices, in US dollars per token. A negative price means that it
+    varies, so it is unknown.
+    """
     pricing = entry.get("pricing")
     if not isinstance(pricing, Mapping):
         return None

@@ -82,7 +82,7 @@ _SERVED = sa.union_all(
 SERVED = sa.select(_SERVED.c.evidence).order_by(_SERVED.c.version.desc()).limit(1)
 
 
-def proof_of(  # noqa: PLR0911 - one a class
+def proof_of(  # noqa: PLR0911 - one return per class
     tx: Transaction, change: TableChange, before: Row | None, now: datetime
 ) -> Values:
     """Returns the columns of a new version's proof: its base, evidence and verdict.

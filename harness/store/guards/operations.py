@@ -34,7 +34,7 @@ _MEASURED: Final = ", ".join(c.name for c in sample.c if c.name not in (*_TEXTS,
 # Texts of agents, which Swapgate blanks when it deletes their session.
 _BLANKED: Final = ("model_requested", "reason", "facts")
 
-# The counters of `meta` and `manifest` never fall, so nobody can restore an old signed row with
+# The counters of `meta` and `manifest` never fall, so an old signed row cannot be restored with
 # its old manifest and counters.
 OPERATIONS: Final = read_guards(f"""
 INSERT ON audit_event

@@ -23,7 +23,7 @@ def require_own_session(url: str | sa.URL) -> None:
         if has_shared_session(parsed):
             raise DatabaseUnusable(_refusal(parsed))
     except sa.exc.DBAPIError as error:
-        # An unavailable server is no error here, because a process can start without it.
+        # An unavailable server is not an error here, because a process can start without it.
         clear_frames(error, error.orig)
 
 

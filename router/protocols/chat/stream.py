@@ -118,7 +118,8 @@ class ChatStream(StreamFilter):
         self._ended: set[object] = set()
         self._form: TextEventForm | None = None
         self._without_form = 0  # text events that did not fit the form of earlier ones
-        # The name of the text and the choice of the last event without a form, if it has text.
+        # Of the last event that fitted no form: the member with its text, and its choice. None
+        # without text.
         self._text: tuple[str, object] | None = None
 
     def feed(self, data: bytes) -> bytes:

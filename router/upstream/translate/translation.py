@@ -207,7 +207,7 @@ def _as_mapped(config: Any, given: Json, request: ScreenedRequest, kind: str) ->
     found = _try_mapped(config, given, request.model)
     if found is not None:
         return found
-    # litellm's message may contain the client's content, so we search the faulty field.
+    # litellm's message may contain the client's content, so we find the faulty field.
     tools = {name: given[name] for name in ("tools",) if name in given}
     for name, value in given.items():
         if _try_mapped(config, {**tools, name: value}, request.model) is None:

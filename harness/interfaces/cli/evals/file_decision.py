@@ -167,7 +167,7 @@ def canary_decide(
     never arrived. Exit code: 0 hold, 3 rollback, 2 bad input.
     """
     between_0_and_1("--alpha", alpha)
-    from harness.interfaces.cli.evals.pair_judgement import parse_blocks  # noqa: PLC0415 - as above
+    from harness.interfaces.cli.evals.pair_judgement import parse_blocks  # noqa: PLC0415 - `--help` stays quick
 
     answer = _watched(parse_blocks(read_text(blocks), blocks), blocks, alpha, rho)
     _print(answer, as_json=as_json)
@@ -177,7 +177,7 @@ def canary_decide(
 def _watched(
     rows: "Sequence[BlockRow]", place: str, alpha: float, rho: float
 ) -> dict[str, object]:
-    from harness.gate.online.evidence_paths import counts_path, distance_to_trip, odds_grid  # noqa: PLC0415 - as in _judged
+    from harness.gate.online.evidence_paths import counts_path, distance_to_trip, odds_grid  # noqa: PLC0415 - `--help` stays quick
 
     try:
         odds_grid(rho)
@@ -205,8 +205,8 @@ def _watched(
 
 def _bounds(row: "BlockRow", place: str) -> tuple["FailureTally", "FailureTally"]:
     """Counts missing outcomes in favour of the canary, then against it."""
-    from harness.gate.online.fisher import check_counts  # noqa: PLC0415 - as in _judged
-    from harness.gate.online.guardrails import FailureTally  # noqa: PLC0415 - as in _judged
+    from harness.gate.online.fisher import check_counts  # noqa: PLC0415 - `--help` stays quick
+    from harness.gate.online.guardrails import FailureTally  # noqa: PLC0415 - `--help` stays quick
 
     units, failed, missing = (row.requests, row.canary_requests), row.failures, row.missing
     elsewhere, own = missing - row.canary_missing, row.canary_missing

@@ -47,7 +47,7 @@ Row = Sequence[object]
 UNCUT_CHARACTERS = 24
 LINE_COLUMNS = 120
 INDENT = "    "
-GAP = 3  # between drawn columns
+GAP = 3  # between columns
 MOST_NAMED: Final = 20  # in a cell
 
 

@@ -52,7 +52,7 @@ class Session:
         text = self.key_text()
         if text is None:
             return OPERATOR
-        from harness.operations import keys  # noqa: PLC0415 - as below
+        from harness.operations import keys  # noqa: PLC0415 - pydantic and YAML are slow to import
 
         ctx = self.installation.context
         return keys.authenticate(ctx.store, text, secret=self.installation.secret)
@@ -96,7 +96,7 @@ class Session:
 
     @cached_property
     def _read(self) -> "tuple[Settings, FileVersion | None]":
-        from harness.app.installation import read_settings  # noqa: PLC0415 - pydantic and YAML take their time
+        from harness.app.installation import read_settings  # noqa: PLC0415 - pydantic and YAML are slow to import
 
         return read_settings(self.config)
 
@@ -106,7 +106,7 @@ class Session:
 
     @cached_property
     def installation(self) -> "Installation":
-        from harness.app.installation import open_installation  # noqa: PLC0415 - as above
+        from harness.app.installation import open_installation  # noqa: PLC0415 - pydantic and YAML are slow to import
 
         return open_installation(self.config, read=self._read)
 
@@ -118,7 +118,7 @@ class Session:
     @property
     def context_with_providers(self) -> "Context":
         """The context, after storing the file's providers that the database lacks."""
-        from harness.providers.records import Providers  # noqa: PLC0415 - as above
+        from harness.providers.records import Providers  # noqa: PLC0415 - pydantic and YAML are slow to import
         from harness.registry import targets  # noqa: PLC0415
 
         ctx, settings = self.context, self.installation.settings

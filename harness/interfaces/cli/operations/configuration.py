@@ -60,9 +60,9 @@ def apply(
 
     Known routes stay. The command prints each difference, with the command that changes it.
     """
-    from harness.app import seed  # noqa: PLC0415 - as above
+    from harness.app import seed  # noqa: PLC0415 - `--help` stays quick
     from harness.proposals.candidates import candidate_rounds  # noqa: PLC0415 - `--help` stays quick
-    from harness.routes import routes  # noqa: PLC0415 - as above
+    from harness.routes import routes  # noqa: PLC0415 - `--help` stays quick
 
     done = session.decide(seed.apply_file, session.settings, reason)
     table = routes.load_table(session.context).routes
@@ -106,11 +106,11 @@ def effective(settings: Settings) -> Plain:
     shown = to_shown(_with_texts(settings))
     assert isinstance(shown, dict)  # noqa: S101 - a dataclass becomes an object
     shown["database_url"] = without_password(settings.database_url)
-    for sink in shown["alerts"]["sinks"]:  # type: ignore[index, call-overload, union-attr]  # as above
-        sink["url"] = HIDDEN if sink["url"] else ""  # type: ignore[index, call-overload]  # as above
+    for sink in shown["alerts"]["sinks"]:  # type: ignore[index, call-overload, union-attr]  # plain data
+        sink["url"] = HIDDEN if sink["url"] else ""  # type: ignore[index, call-overload]  # plain data
     for provider in settings.providers.values():
         hidden: Plain = dict.fromkeys(provider.extra_headers, HIDDEN)
-        shown["providers"][provider.name]["extra_headers"] = hidden  # type: ignore[index, call-overload]  # as above
+        shown["providers"][provider.name]["extra_headers"] = hidden  # type: ignore[index, call-overload]  # plain data
     return shown
 
 

@@ -51,7 +51,7 @@ def accept_restore(
     revoked on routers that know of the revocation.
     """
     from harness.app.router_process import revision_on_disk  # noqa: PLC0415 - `--help` stays quick
-    from harness.operations import integrity  # noqa: PLC0415 - as above
+    from harness.operations import integrity  # noqa: PLC0415 - `--help` stays quick
 
     served = revision_on_disk(session.settings)
     highest = integrity.highest_known_revision(session.context, (above, served))
@@ -74,7 +74,7 @@ def grant(
 
     Run the command as the tables' owner. Then use ROLE in every process's `database_url`.
     """
-    from harness.app.database import grant_runtime  # noqa: PLC0415 - as above
+    from harness.app.database import grant_runtime  # noqa: PLC0415 - `--help` stays quick
 
     found = grant_runtime(session.settings, role, only_show=only_show)
     text = f"the role {role} can run Swapgate, but cannot change its tables' structure"
@@ -89,7 +89,7 @@ def check(session: Session) -> int:
 
     Exit code 1 if a check fails. `swapgate audit verify` checks the audit log.
     """
-    from harness.app.database import schema_state  # noqa: PLC0415 - as above
+    from harness.app.database import schema_state  # noqa: PLC0415 - `--help` stays quick
 
     state = schema_state(session.settings)
     # Rows of another schema cannot be read.
@@ -168,7 +168,7 @@ def rotate_key(
 
     Then restart control, and add the new line to every router's `signing.pub`.
     """
-    from harness.app.database import rotate_signing_key  # noqa: PLC0415 - as above
+    from harness.app.database import rotate_signing_key  # noqa: PLC0415 - `--help` stays quick
 
     new = rotate_signing_key(session.installation, session.deciding_actor, purpose)
     _print_result(f"from now on, the {purpose} key {new.id} signs", 1)
@@ -181,7 +181,7 @@ def retire_key(session: Session, key: str, *, reason: str = REASON) -> None:
     Checks every row and signs it again. Needs the tables' owner. Then restart control, and
     give every router the new `signing.pub`.
     """
-    from harness.app.database import retire_signing_key  # noqa: PLC0415 - as above
+    from harness.app.database import retire_signing_key  # noqa: PLC0415 - `--help` stays quick
 
     count = retire_signing_key(session.installation, session.deciding_actor, key, reason)
     _print_result(f"signed {count} rows again; the key {key} is retired", count)

@@ -72,7 +72,7 @@ def doctor(
 
 def _tools(session: Session, name: str, timeout_s: float) -> bool:
     """Returns whether all declared abilities work. Raises NotFound, ConfigError."""
-    from harness.app.doctor import tool_checks  # noqa: PLC0415 - the router takes its time
+    from harness.app.doctor import tool_checks  # noqa: PLC0415 - the router is slow to import
 
     _ = session.context_with_providers  # stores the file's providers
     targets = tool_checks.meant(session.installation, name)
@@ -98,7 +98,7 @@ def _tools(session: Session, name: str, timeout_s: float) -> bool:
 
 def _live(session: Session, name: str, max_usd: float, timeout_s: float) -> bool:
     """Returns whether every check ran and passed. Raises NotFound, InputError, ConfigError."""
-    from harness.app.doctor import live_checks  # noqa: PLC0415 - the router takes its time
+    from harness.app.doctor import live_checks  # noqa: PLC0415 - the router is slow to import
 
     _ = session.context_with_providers  # stores the file's providers
     meter = live_checks.LiveMeter(max_usd)

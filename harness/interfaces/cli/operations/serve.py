@@ -104,7 +104,7 @@ def _announced(session: Session, part: str, *, beside_others: bool) -> Iterator[
         yield
         return
     from harness.app import processes  # noqa: PLC0415 - `--help` stays quick
-    from harness.app.installation import load_settings  # noqa: PLC0415 - as above
+    from harness.app.installation import load_settings  # noqa: PLC0415 - `--help` stays quick
 
     settings = load_settings(session.config)
     with processes.announcing(settings, [part], lambda text: click.echo(text, err=True)):
@@ -113,9 +113,9 @@ def _announced(session: Session, part: str, *, beside_others: bool) -> Iterator[
 
 def _run_part(session: Session, part: str, *, beside_others: bool) -> None:
     from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
-    from harness.app.installation import load_settings  # noqa: PLC0415 - as above
-    from harness.app.processes import require_port  # noqa: PLC0415 - as above
-    from harness.app.reload import reloading  # noqa: PLC0415 - as above
+    from harness.app.installation import load_settings  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.processes import require_port  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.reload import reloading  # noqa: PLC0415 - `--help` stays quick
 
     settings = load_settings(session.config)
     # The dashboard shows faults of the database on its pages.
@@ -150,8 +150,8 @@ def serve_all(session: Session) -> None:
     agents. On SIGHUP, every part reloads the configuration and `.env`.
     """
     from harness.app import processes  # noqa: PLC0415
-    from harness.app.database import import_store, require_database  # noqa: PLC0415 - as above
-    from harness.app.installation import load_settings  # noqa: PLC0415 - as above
+    from harness.app.database import import_store, require_database  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.installation import load_settings  # noqa: PLC0415 - `--help` stays quick
 
     config = session.config
     settings = load_settings(config)
@@ -197,7 +197,7 @@ def mcp(
     without a key has the proposer role.
     """
     from harness.app.database import require_database  # noqa: PLC0415
-    from harness.app.processes import require_port  # noqa: PLC0415 - as above
+    from harness.app.processes import require_port  # noqa: PLC0415 - `--help` stays quick
 
     require_database(session.settings)
     if http:
@@ -230,7 +230,7 @@ def worker(
     Needs `control.queue: procrastinate` and PostgreSQL. On SIGTERM the worker stops, and other
     workers continue its runs.
     """
-    from harness.app.eval_workers import run_worker_host  # noqa: PLC0415 - as above
+    from harness.app.eval_workers import run_worker_host  # noqa: PLC0415 - `--help` stays quick
 
     run_worker_host(session.config, slots=slots, providers=providers)
 
@@ -252,7 +252,7 @@ def eval_worker(
 @command(hidden=True)
 def eval_worker_template(session: Session) -> None:
     """Fork eval workers for the runs that the parent names on stdin."""
-    from harness.app.eval_workers import run_worker_template  # noqa: PLC0415 - as above
+    from harness.app.eval_workers import run_worker_template  # noqa: PLC0415 - `--help` stays quick
 
     run_worker_template(session.config)
 
@@ -265,7 +265,7 @@ def router_worker(
     listeners: tuple[int, ...] = opt("File descriptor of a listening socket.", "--listen"),
 ) -> None:
     """Serve requests for `swapgate serve router`, which sends the settings on stdin."""
-    from harness.app.router_process import run_router_worker  # noqa: PLC0415 - as above
+    from harness.app.router_process import run_router_worker  # noqa: PLC0415 - `--help` stays quick
 
     run_router_worker(sys.stdin.buffer.read(), channel=channel, listeners=listeners)
 
@@ -297,7 +297,7 @@ def sim(
     if click.get_current_context().invoked_subcommand is not None:
         return
     from harness.app.processes import require_port, simulate  # noqa: PLC0415 - `--help` stays quick
-    from harness.config.model import ControlSettings  # noqa: PLC0415 - as above
+    from harness.config.model import ControlSettings  # noqa: PLC0415 - `--help` stays quick
 
     if port:
         require_port(
@@ -347,7 +347,7 @@ def traffic(
     --for ends before the proposals do, or if a proposal waits for an approval.
     """
     from harness.app.demo.user_traffic import send_traffic  # noqa: PLC0415 - `--help` stays quick
-    from harness.routing.settings import http_url  # noqa: PLC0415 - as above
+    from harness.routing.settings import http_url  # noqa: PLC0415 - `--help` stays quick
 
     key = os.environ.get(key_env, "")
     if not key:

@@ -291,7 +291,7 @@ def probe(
             ("latency", format_milliseconds(found.latency_ms)),
             ("served model", found.served_model or None),
             ("answer", found.answer or None),
-            *((f"own {name}", gap or "whole") for name, gap in found.native.items()),
+            *((f"own {name}", gap or "fully supported") for name, gap in found.native.items()),
             ("declare", found.declare or None),
         ],
     )
