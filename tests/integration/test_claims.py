@@ -305,7 +305,7 @@ def test_the_warning_of_too_few_planned_items_names_the_design_that_would_do(
     enough = found.advice.own.enough
     assert enough is not None
     assert found.warning.endswith(
-        f"not in 80 %; {enough.items} items with {enough.epochs} epoch(s) would show 16."
+        f"not in 80 %; {enough.items} items with {enough.epochs} epoch would show 16 points."
     )
 
 

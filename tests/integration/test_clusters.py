@@ -181,5 +181,5 @@ def test_the_estimate_says_which_loss_of_a_slice_is_seen(world: SmallInstallatio
     }
     assert found.promotion_from > 200
     texts = " ".join(found.texts)
-    assert "slice language = da: a loss of" in texts
+    assert "slice language = da: the gate detects a loss of" in texts
     assert f"no promotion before item {found.promotion_from}, due to the slices" in texts
