@@ -203,7 +203,7 @@ def _content(record: RouteRecord) -> list[tuple[RouteSuite, str]]:
 
 
 def _accepted(tx: Transaction, named: Sequence[RouteRecord], suite: str) -> str:
-    """Returns the digest of the newer version; empty if there is none."""
+    """Returns the digest of the newer version; empty without a newer version."""
     let_in = (
         (proposal.created_at, plan.suite_digest)
         for proposal in Proposals(tx).let_in(named[0].route.name)

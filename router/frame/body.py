@@ -194,7 +194,7 @@ def _plain(value: object) -> object:
 
 
 def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
-    """Returns the first object of a list. Raises UpstreamFailed if there is none."""
+    """Returns the first object of a list. Raises UpstreamFailed for a list without objects."""
     member = members.get(name)
     if not isinstance(member, list) or not member or not isinstance(member[0], dict):
         what = "an error" if "error" in members else f"no {name}"

@@ -190,7 +190,7 @@ class _Stream:
 
     @property
     def tripped(self) -> int | None:
-        """The index of the first block at the limit; None if there is none."""
+        """The index of the first block at the limit; None without such a block."""
         over = np.flatnonzero(self.path >= self.limit)
         return self.places[int(over[0])] if len(over) else None
 
