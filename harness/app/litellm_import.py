@@ -86,10 +86,11 @@ _FACTS: Final[Mapping[str, _Row]] = {
     "cache_read_input_token_cost": ("prices", "cached_input_usd_per_mtok", 1e6, 0),
     "cache_creation_input_token_cost": ("prices", "cache_write_usd_per_mtok", 1e6, 0),
 }
+_TOTAL: Final = "total_timeout_s"
 _BOTH_PRICES: Final = ("input_cost_per_token", "output_cost_per_token")
 _SETTINGS: Final[Mapping[str, _Row]] = {
     **dict.fromkeys(("num_retries", "max_retries"), ("retry", "tries_per_target", 1, 1)),
-    **dict.fromkeys(("request_timeout", "timeout"), ("", "total_timeout_s", 1, 0)),
+    **dict.fromkeys(("request_timeout", "timeout"), ("", _TOTAL, 1, 0)),
     "stream_timeout": ("", "first_token_timeout_s", 1, 0),
     "allowed_fails": ("breaker", "failures", 1, 1),
     "cooldown_time": ("breaker", "open_s", 1, 0),
@@ -374,6 +375,9 @@ class _Converter:
             self._extend(path)
         elif row := _SETTINGS.get(key):
             self._put(self._router, row, path)
+            # A route's own limit applies too, and `route show` prints it.
+            for route in self._routes.values() if row[1] == _TOTAL else ():
+                route[_TOTAL] = self._router[_TOTAL]
 
 
 def _plain(name: str, target: str) -> str:

@@ -53,6 +53,7 @@ router_settings:
   redis_password: {SECRETS[1]}
   model_group_alias: {{gpt-4: gpt-4o}}
   allowed_fails: 3
+  timeout: 300
   from_the_future: {{a: 1, b: [x]}}
 general_settings: {{master_key: {SECRETS[2]}}}
 environment_variables: {{AZURE_KEY: {SECRETS[1]}}}
@@ -117,6 +118,8 @@ def test_models_become_routes_whose_chains_are_deployments_and_fallbacks(
     assert not settings.providers["anthropic"].extra_headers
     assert settings.router.retry.tries_per_target == 4
     assert settings.router.breaker.failures == 4
+    limits = {route.settings.total_timeout_s for route in settings.routes.values()}
+    assert limits == {settings.router.total_timeout_s} == {300}
 
 
 def test_no_secret_of_the_file_is_copied_or_reported(
