@@ -2,55 +2,27 @@
 its deployments and fallbacks become the route's chain.
 """
 
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from shlex import quote
 from typing import Any, Final
 
+from harness.app.litellm_providers import KINDS, find_vendor, public_places, vendors
+from harness.config.validation_errors import DAY_S
 from harness.frame.config_conversion import ConfigPath, Conversion, SourceConfig
 from harness.frame.errors import InputError
 from harness.frame.suggestions import did_you_mean
 from harness.providers import api_base_rules
 from harness.providers.kinds import PROVIDER_KINDS
+from harness.providers.target import Target
 from harness.routing.reliability.breaker import DEFAULT_BREAKER
 from harness.routing.reliability.request_repair import HINTS, LENGTHS
 from harness.routing.route_changes import spell_route_name
 
 SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings")
-# Our provider kind by LiteLLM's provider name.
-_KINDS: Final[Mapping[str, str]] = {
-    **{kind: kind for kind in ("openai", "anthropic", "gemini", "bedrock", "groq", "deepseek")},
-    **{kind: kind for kind in ("mistral", "openrouter", "ollama", "lm_studio", "vllm")},
-    "litellm_proxy": "litellm",
-    "llamafile": "llama_cpp",
-    "azure": "azure_openai",
-    "vertex_ai": "vertex",
-    "ollama_chat": "ollama",
-    "hosted_vllm": "vllm",
-    "bedrock_converse": "bedrock",
-    **dict.fromkeys(("openai_like", "custom_openai", "azure_ai"), "custom"),
-}
-# Providers that speak OpenAI's protocol: name, address, and the usual variable of the key.
-_PLACES: Final[Mapping[str, tuple[str, str]]] = {
-    line.split()[0]: (f"https://{line.split()[1]}", line.split()[2])
-    for line in (
-        "cerebras api.cerebras.ai/v1 CEREBRAS_API_KEY",
-        "dashscope dashscope-intl.aliyuncs.com/compatible-mode/v1 DASHSCOPE_API_KEY",
-        "deepinfra api.deepinfra.com/v1/openai DEEPINFRA_API_KEY",
-        "fireworks_ai api.fireworks.ai/inference/v1 FIREWORKS_AI_API_KEY",
-        "github models.inference.ai.azure.com GITHUB_API_KEY",
-        "hyperbolic api.hyperbolic.xyz/v1 HYPERBOLIC_API_KEY",
-        "moonshot api.moonshot.ai/v1 MOONSHOT_API_KEY",
-        "nebius api.studio.nebius.ai/v1 NEBIUS_API_KEY",
-        "novita api.novita.ai/v3/openai NOVITA_API_KEY",
-        "nvidia_nim integrate.api.nvidia.com/v1 NVIDIA_NIM_API_KEY",
-        "perplexity api.perplexity.ai PERPLEXITYAI_API_KEY",
-        "sambanova api.sambanova.ai/v1 SAMBANOVA_API_KEY",
-        "together_ai api.together.xyz/v1 TOGETHERAI_API_KEY",
-        "volcengine ark.cn-beijing.volces.com/api/v3 VOLCENGINE_API_KEY",
-        "xai api.x.ai/v1 XAI_API_KEY",
-        "zai api.z.ai/api/paas/v4 ZAI_API_KEY",
-    )
-}
-_VENDORS: Final = (*_KINDS, *_PLACES)
 # The keys that may contain each part of an address such as `api_base_example`.
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "BASE": ("api_base", "base_url"),
@@ -58,7 +30,8 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "PROJECT": ("vertex_project",),
 }
 # The end of our address by kind, if LiteLLM's address omits it or a part of it.
-_ENDINGS: Final = {"azure_openai": ("/openai/v1", "/openai"), "ollama": ("/v1",)}
+_ENDINGS: Final = {"azure_openai": ("/openai/v1", "/openai", "/models"), "ollama": ("/v1",)}
+_FOUNDRY: Final = ".services.ai.azure.com"  # LiteLLM's azure_ai; it has Azure's v1 API too
 # Fields of a request that become a target's parameters.
 REQUEST_FIELDS: Final = frozenset(
     {
@@ -71,13 +44,14 @@ REQUEST_FIELDS: Final = frozenset(
 # of its number. Factor 0: a flag, not a number.
 _Row = tuple[str, str, float, int]
 _FACTS: Final[Mapping[str, _Row]] = {
-    "supports_vision": ("models", "vision", 0, 0),
-    "supports_function_calling": ("models", "tools", 0, 0),
-    "supports_parallel_function_calling": ("models", "parallel_tools", 0, 0),
-    "supports_response_schema": ("models", "json_schema", 0, 0),
-    "supports_prompt_caching": ("models", "caching", 0, 0),
-    "supports_reasoning": ("models", "reasoning", 0, 0),
-    "supports_native_streaming": ("models", "stream", 0, 0),
+    **{
+        f"supports_{theirs}": ("models", ours, 0, 0)
+        for theirs, ours in (
+            *(("vision", "vision"), ("function_calling", "tools"), ("reasoning", "reasoning")),
+            *(("response_schema", "json_schema"), ("native_streaming", "stream")),
+            *(("prompt_caching", "caching"), ("parallel_function_calling", "parallel_tools")),
+        )
+    },
     "max_input_tokens": ("models", "context_window", 1, 0),
     "timeout": ("models", "first_byte_timeout_s", 1, 0),
     "stream_timeout": ("models", "first_token_timeout_s", 1, 0),
@@ -101,29 +75,21 @@ _KEY: Final = "`swapgate key create --help`"
 _REASONS: Final[Mapping[str, str]] = {
     key: reason
     for keys, reason in (
-        (
-            "include",
-            "Swapgate reads one file: first put the keys of the included files into it",
-        ),
+        ("include", "first copy the keys of the included files into this file"),
         ("environment_variables", "Swapgate copies no values: set them, or put them into .env"),
         ("credential_list", "write the credential's api_base and api_key into the deployment"),
         ("extra_body", "it may hold a secret: write it into the target's parameters"),
         ("headers extra_headers", "it may hold a secret: write it into the provider's own"),
-        (
-            "optional_pre_call_checks",
-            "a canary keeps a caller on one model: clients send the header x-swapgate-sticky",
-        ),
-        ("routing_strategy", "a new model gets a share by `swapgate proposal create`"),
+        ("optional_pre_call_checks", "for affinity, clients send the header x-swapgate-sticky"),
+        ("routing_strategy", "a new model gets a share by a proposal: see its model_name"),
         ("weight order", "it only determines the order of the chain: see its model_name"),
-        ("silent_model", "`swapgate shadow start {} PROVIDER/MODEL --reason TEXT` mirrors"),
+        ("max_retries", "retries are the router's: num_retries of the settings"),
+        ("api_version", "the address of Azure's v1 API needs no version"),
         ("rpm tpm max_budget budget_duration", f"limits belong to client keys: {_KEY}"),
         ("master_key", f"Swapgate copies no keys: {_KEY} creates new keys"),
         ("cache cache_params", "Swapgate caches no answers"),
         ("alerting alert_types", "list the receivers in alerts.sinks"),
-        (
-            "callbacks success_callback failure_callback",
-            "set router.tracing.otlp_endpoint, or read the router's /metrics",
-        ),
+        ("callbacks success_callback failure_callback", "set router.tracing.otlp_endpoint"),
         ("drop_params", "the router omits unsupported fields, and its response reports this"),
     )
     for key in keys.split()
@@ -145,6 +111,9 @@ class _Converter:
         self._groups: dict[str, list[_Deployment]] = {}
         self._names: dict[str, str] = {}  # the route by LiteLLM's name of a model
         self._routes: dict[str, dict[str, Any]] = {}
+        self._patterns: dict[str, tuple[str, str]] = {}  # provider and model by wildcard
+        self._mirrors: list[tuple[ConfigPath, str]] = []  # path of a silent_model, and group
+        self._own_chain: set[str] = set()  # routes with fallbacks of their own
         self._router: dict[str, Any] = {}
 
     def convert(self) -> Conversion:
@@ -153,12 +122,20 @@ class _Converter:
             source.leave((key,), _REASONS[key])
         source.read_each(("model_list",), self._read_deployment)
         self._make_routes()
-        chains = dict.fromkeys(_CHAINS, lambda path: source.read_each(path, self._extend))
-        for key, reader in {"model_group_alias": self._read_alias, **chains}.items():
-            for section in SECTIONS:
-                source.read_each((section, key), reader)
+        for section in SECTIONS:
+            source.read_each((section, "model_group_alias"), self._read_alias)
+        for path, group in self._mirrors:
+            self._read_mirror(path, group)
+        # In LiteLLM, the chain of `*` is for the groups that have no chain of their own.
+        for everyone in (False, True):
+            read = partial(self._extend, everyone=everyone)
+            for key, section in product(_CHAINS, SECTIONS):
+                source.read_each((section, key), partial(source.read_each, reader=read))
         for section in SECTIONS:
             source.read_each((section,), self._read_setting)
+        # A route's own limit applies too, and `route show` prints it.
+        for route in self._routes.values() if _TOTAL in self._router else ():
+            route[_TOTAL] = self._router[_TOTAL]
         # The longest pattern comes first, because the router uses the first match.
         names = sorted(self._names.items(), key=lambda name: -len(name[0]))
         if aliases := {name: route for name, route in names if name != route}:
@@ -175,21 +152,23 @@ class _Converter:
             raise InputError(f"Swapgate serves chats and embeddings, no {mode!s:.40}")
         if not isinstance(given, Mapping) or "litellm_credential_name" in given:
             raise InputError(_REASONS["credential_list"])
-        vendor, model = _provider_and_model(
+        vendor, model = find_vendor(
             source.text((*where, "model"), "no model"),
             source.text((*where, "custom_llm_provider"), ""),
         )
-        facts = self._read_facts(path, name)
+        facts = self._read_facts(path)
         if mode == "embedding":
             facts.setdefault("models", {})["chat"] = False
         order, weight = (source.number((*where, key), 0) for key in ("order", "weight"))
         provider = self._add_provider(where, vendor)
+        for key in _REASONS.keys() & source.value(path).keys():
+            source.leave((*path, key), _REASONS[key])
         if "*" in model:
+            self._patterns.setdefault(name, (provider, model))
             source.leave(path, "")
             text = (
-                f"providers.{provider}. A route's name is not a pattern: give each model "
-                f"a route, `swapgate route create NAME --incumbent {provider}/MODEL --suite "
-                "tickets`"
+                f"providers.{provider}. A route serves one model: the models that this file "
+                "names have routes; `swapgate route create --help` adds others"
             )
             source.take(path, text, changed=True)
             return
@@ -198,18 +177,20 @@ class _Converter:
             self._providers[provider].setdefault(part, {}).setdefault(model, {}).update(values)
         target = f"{provider}/{model}"
         source.take((*where, "model"), f"target {target}")
+        if source.value((*where, "silent_model")):
+            self._mirrors.append(((*where, "silent_model"), name))
         entry = {"target": target, "parameters": parameters} if parameters else target
         found = (order, -weight, int(path[-1]), target, entry)
         self._groups.setdefault(name, []).append(found)
 
-    def _read_facts(self, path: ConfigPath, name: str) -> dict[str, dict[str, object]]:
+    def _read_facts(self, path: ConfigPath) -> dict[str, dict[str, object]]:
         """Returns a deployment's parameters, and its data about the model and prices."""
         source, facts = self._source, dict[str, dict[str, object]]()
 
         def read(place: ConfigPath) -> None:
             key, request = f"{place[-1]}", place[-2] == "litellm_params"
             if request and key in _REASONS:
-                raise InputError(_REASONS[key].format(spell_route_name(name)))
+                raise InputError(_REASONS[key])
             if request and key in REQUEST_FIELDS:
                 facts.setdefault("parameters", {})[key] = source.public(place)
                 source.take(place, f"the target's parameters.{key}")
@@ -232,10 +213,14 @@ class _Converter:
             value = round(self._source.number(path) * factor + summand, 9)
         if factor == 1 and value <= 0:
             raise InputError("is not above 0")
-        if name == "open_s" and value > DEFAULT_BREAKER.open_max_s:
-            raise InputError("is longer than router.breaker.open_max_s: set both")
-        (into.setdefault(part, {}) if part else into)[name] = value
+        if name.endswith("_s") and value > DAY_S:
+            raise InputError(f"is longer than a day ({DAY_S:g} s)")
+        values = into.setdefault(part, {}) if part else into
+        values[name] = value
         text = f"{part}{'.' if part else ''}{name}: {value}"
+        if name == "open_s" and value > DEFAULT_BREAKER.open_max_s:
+            values["open_max_s"] = value
+            text += f", breaker.open_max_s: {value}"
         self._source.take(path, text, changed=path[0] != "model_list")
 
     def _add_provider(self, path: ConfigPath, vendor: str) -> str:
@@ -265,11 +250,14 @@ class _Converter:
         """Returns our kind, the address if it differs from the kind's, and the key's usual
         variable.
         """
-        if vendor not in _VENDORS:
-            hint = did_you_mean(vendor, _VENDORS)
+        if vendor not in vendors():
+            hint = did_you_mean(vendor, vendors())
             raise InputError(f"Swapgate has no provider {vendor!r}{hint}")
-        kind = _KINDS.get(vendor, "custom")
-        place, variable = _PLACES.get(vendor, ("", PROVIDER_KINDS[kind].key_env))
+        kind = KINDS.get(vendor, "custom")
+        if vendor == "azure_ai" and _FOUNDRY in self._source.text((*path, "api_base"), ""):
+            kind = "azure_openai"
+        place, usual = public_places().get(vendor, ("", (PROVIDER_KINDS[kind].key_env,)))
+        variable = next((name for name in usual if name in self._source.environ), usual[0])
         own = PROVIDER_KINDS[kind].api_base
         base = self._read_address(path, kind) or place
         if own and base.removesuffix("/v1") == own.removesuffix("/v1"):
@@ -310,21 +298,25 @@ class _Converter:
         """Creates a route for each group; names that are invalid for a route become aliases."""
         plain = {name: _plain(name, group[0][3]) for name, group in self._groups.items()}
         for name in sorted(plain, key=lambda name: plain[name] != name):
-            route = plain[name]
-            while route in self._routes:
-                route += "-2"
-            self._names[name] = route
+            route = self._name_route(name, plain[name])
             renamed = "" if route == name else f" Clients send {name} as before: an alias."
-            for rank, (*_, index, target, entry) in enumerate(sorted(self._groups[name])):
+            for rank, (*_, index, _, entry) in enumerate(sorted(self._groups[name])):
                 text = f"route {route}: " + (
-                    "a fallback. The incumbent takes all traffic; a new model gets a share by "
-                    f"`swapgate proposal create {route} {target}`."
+                    "a fallback. The incumbent takes all traffic. For a share of it, give the "
+                    f"route a suite, `swapgate route settings {quote(route)} --suite tickets`, "
+                    f"then `swapgate proposal create {quote(route)} {_command_name(entry)}`."
                     if rank
                     else "its incumbent."
                 )
                 path = ("model_list", index, "model_name")
                 self._source.take(path, text + renamed, changed=bool(rank or renamed))
                 self._add(route, entry)
+
+    def _name_route(self, name: str, route: str) -> str:
+        while route in self._routes:
+            route += "-2"
+        self._names[name] = route
+        return route
 
     def _add(self, route: str, entry: object) -> None:
         chain = self._routes.setdefault(route, {"incumbent": entry})
@@ -333,51 +325,86 @@ class _Converter:
 
     def _read_alias(self, path: ConfigPath) -> None:
         alias, value = f"{path[-1]}", self._source.value(path)
-        route = self._find(value.get("model") if isinstance(value, Mapping) else value)
         if alias in self._names or alias in self._routes:
             raise InputError(f"there is a route {alias!r} already")
-        self._names[alias] = route
-        lost = sorted(map(str, value.keys() - {"model"})) if isinstance(value, Mapping) else ()
-        text = f", without {', '.join(lost)}: not taken over" if lost else ""
-        self._source.take(path, f"router.aliases: route {route}{text}", changed=bool(lost))
+        given = value if isinstance(value, Mapping) else {"model": value}
+        self._names[alias] = route = self._find(given.get("model"))
+        is_hidden = bool(given.get("hidden"))
+        text = ". `/v1/models` lists it, although it is hidden" if is_hidden else ""
+        self._source.take(path, f"router.aliases: route {route}{text}", changed=is_hidden)
+
+    def _read_mirror(self, path: ConfigPath, group: str) -> None:
+        value, route = self._source.value(path), self._names[group]
+        first, *others = value if isinstance(value, list) else [value]
+        try:
+            target = _command_name(self._routes[self._find(first)]["incumbent"])
+        except InputError as error:
+            self._source.leave(path, f"{error}")
+            return
+        start = f"`swapgate shadow start {quote(route)} {target} --reason 'a silent_model'`"
+        text = f"{start} mirrors 1 % of the callers, `--share` sets the share"
+        text += f"; one shadow at a time: later {', '.join(map(str, others))}" if others else ""
+        self._source.take(path, text, changed=True)
 
     def _find(self, name: object) -> str:
+        """Returns the route of LiteLLM's name; creates it if only a wildcard matches it."""
+        if isinstance(name, str) and name not in self._names:
+            self._match(name)
         if not isinstance(name, str) or name not in self._names:
             raise InputError(f"there is no route {name!r}: it was not converted")
         return self._names[name]
 
-    def _extend(self, path: ConfigPath) -> None:
-        every = path[-1] in ("*", "default_fallbacks")
-        routes = tuple(self._routes) if every else (self._find(path[-1]),)
+    def _match(self, name: str) -> None:
+        # LiteLLM prefers the most specific pattern too.
+        for pattern in sorted(self._patterns, key=len, reverse=True):
+            parts = re.fullmatch(re.escape(pattern).replace(r"\*", "(.+)"), name)
+            if parts is not None:
+                provider, model = self._patterns[pattern]
+                for part in parts.groups():
+                    model = model.replace("*", part, 1)
+                self._add(self._name_route(name, _plain(name, model)), f"{provider}/{model}")
+                return
+
+    def _extend(self, path: ConfigPath, *, everyone: bool) -> None:
+        every, key = path[-1] in ("*", "default_fallbacks"), path[1]
+        if every != everyone:
+            return
+        if every:
+            routes = tuple(name for name in self._routes if name not in self._own_chain)
+        else:
+            routes = (self._find(path[-1]),)
+            self._own_chain |= {*routes} if key == "fallbacks" else set()
         if not isinstance(entries := self._source.value(path), list):
             raise InputError("is not a list of names")
         lost: list[str] = []
         for entry in entries:
             parts = entry if isinstance(entry, Mapping) else {"model": entry}
             lost += sorted(map(str, parts.keys() - {"model"}))
-            model = f"{parts.get('model')}"
-            other = self._names.get(model, "")
-            lost += [] if other else [model]
+            try:
+                other = self._find(parts.get("model"))
+            except InputError:
+                lost.append(f"{parts.get('model')}")
+                continue
             for route in routes:
-                if other and route != other:
+                if route != other:
                     self._add(route, self._routes[other]["incumbent"])
-        if path[1] == "content_policy_fallbacks":
+        if key == "content_policy_fallbacks":
             for route in routes:
                 self._routes[route]["on_content_policy"] = "fallback"
-        text = f"fallbacks of {'every route' if every else routes[0]}"
+        whole = "every route without own fallbacks" if self._own_chain else "every route"
+        text = f"fallbacks of {whole if every else routes[0]}"
+        is_narrow = key in ("context_window_fallbacks", "content_policy_fallbacks")
+        text += ", after any failure" if is_narrow else ""
         text += f", without {', '.join(lost)}: not converted" if lost else ""
-        self._source.take(path, text, changed=bool(lost))
+        self._source.take(path, text, changed=is_narrow or bool(lost))
 
     def _read_setting(self, path: ConfigPath) -> None:
-        if (key := f"{path[-1]}") in _REASONS:
-            raise InputError(_REASONS[key])
-        if key == "default_fallbacks":
-            self._extend(path)
+        if (key := f"{path[-1]}") == "default_fallbacks":
+            self._extend(path, everyone=True)
         elif row := _SETTINGS.get(key):
             self._put(self._router, row, path)
-            # A route's own limit applies too, and `route show` prints it.
-            for route in self._routes.values() if row[1] == _TOTAL else ():
-                route[_TOTAL] = self._router[_TOTAL]
+        elif key in _REASONS:
+            raise InputError(_REASONS[key])
 
 
 def _plain(name: str, target: str) -> str:
@@ -386,20 +413,8 @@ def _plain(name: str, target: str) -> str:
     return plain or spell_route_name(target.partition("/")[2])
 
 
-def _provider_and_model(whole: str, vendor: str) -> tuple[str, str]:
-    prefix, slash, rest = whole.partition("/")
-    if vendor:
-        return vendor, rest if slash and prefix == vendor else whole
-    if slash and prefix in _VENDORS:
-        # LiteLLM may put the name of an interface before the model's name.
-        return prefix, rest.removeprefix("converse/").removeprefix("responses/")
-    for kind in ("openai", "anthropic"):
-        if whole.startswith(PROVIDER_KINDS[kind].keywords):
-            return kind, whole
-    if whole == "*":
-        raise InputError("`*` names no provider: give each model its own entry")
-    hint = did_you_mean(prefix, _VENDORS) if slash else ""
-    raise InputError(
-        f"Swapgate does not know the provider of {whole!r}{hint}. If it uses OpenAI's "
-        "protocol, add a provider of kind custom with its api_base"
-    )
+def _command_name(entry: object) -> str:
+    """Returns a target of a chain as a word of a command."""
+    given: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {"target": entry}
+    plain = Target.from_name(given["target"])
+    return quote(replace(plain, parameters=given.get("parameters", {})).name)

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shlex
 import socket
 import sqlite3
 import subprocess
@@ -65,6 +66,36 @@ def test_init_asks_to_keep_a_fallback_at_another_provider_warm(
     assert [re.findall(r"keep warm +(.*)", text) for text in shown] == [["0 %"], ["1 %"]]
     again = CliRunner().invoke(program, ["init"], input="n\n")
     assert again.stderr.count("[Y/n]") == 1
+
+
+LITELLM = """\
+model_list:
+  - {model_name: m, litellm_params: {model: openai/gpt-4o-mini, weight: 9, silent_model: next}}
+  - {model_name: m, litellm_params: {model: openai/gpt-4.1-nano, seed: 1, weight: 1}, rpm: 6}
+  - {model_name: next, litellm_params: {model: anthropic/claude-haiku-4-5}}
+  - {model_name: "a/*", litellm_params: {model: "anthropic/*"}}
+litellm_settings:
+  {fallbacks: [{m: [a/claude-opus-4-8, {model: next}]}], default_fallbacks: [m], timeout: 60}
+"""
+
+
+@pytest.mark.verify
+def test_every_command_that_the_report_on_litellm_s_file_prints_runs_as_written(
+    empty_folder: Path,
+) -> None:
+    (empty_folder / "config.yaml").write_text(LITELLM)
+    done = run("init", "--from", "litellm", "config.yaml")
+    commands = re.findall(r"`swapgate ([^`]+)`", done.output)
+
+    printed = [words for words in commands if not words.startswith(("serve", "doctor"))]
+    for words in printed:
+        run(*shlex.split(words))
+    assert {words.split(" ")[0] for words in printed} >= {"shadow", "proposal", "route"}
+    shown = run("route", "show", "m").stdout
+    assert re.search(r"timeout +60 s\n", shown)
+    assert re.search(
+        r"fallbacks +openai/gpt-4.1-nano#\w+, anthropic/claude-opus-4-8, anthropic/cl", shown
+    )
 
 
 def test_init_makes_an_installation_that_the_doctor_likes(empty_folder: Path) -> None:

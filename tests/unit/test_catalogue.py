@@ -14,11 +14,12 @@ from harness.frame.errors import ConfigError
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES
 from harness.providers.models.catalogue import (
+    FILE,
     CatalogueChange,
     CatalogueEntry,
     LitellmTable,
     build_catalogue,
-    table_file,
+    package_file,
 )
 from harness.providers.models.model_figures import find_price
 from harness.providers.target import Price, Provider, Target
@@ -182,7 +183,7 @@ def test_without_litellm_the_file_s_word_is_all_there_is(
     monkeypatch.setattr("harness.providers.models.catalogue.find_spec", lambda _name: None)
     change = CatalogueChange("openai", "m", price=Price(1, 2))
 
-    assert table_file() is None
+    assert package_file(FILE) is None
     assert [model.name for model in LitellmTable([change]).catalogue()] == ["openai/m"]
 
 

@@ -12,6 +12,7 @@ from harness.config import configuration
 from harness.config.model import Settings
 from harness.frame import package_data
 from harness.frame.config_conversion import Conversion, ConversionOutcome, SourceConfig
+from harness.providers.models.catalogue import package_file
 
 pytestmark = pytest.mark.req("G1")
 SECRETS = ("sk-proj-abcdefghijklmnopqrstuvwx1234567890", "hunter2", "master-key-of-all")
@@ -143,7 +144,7 @@ def test_what_was_not_taken_over_has_its_line_and_a_reason(example: Conversion) 
     report = notes(example)
     lines = EXAMPLE.splitlines()
 
-    assert report["model_list.3"][1].startswith("providers.openai-2. A route's name is not")
+    assert report["model_list.3"][1].startswith("providers.openai-2. A route serves one model")
     assert (
         report["model_list.4"][1] == "Swapgate serves chats and embeddings, no image_generation"
     )
@@ -322,6 +323,86 @@ def test_a_deployment_that_cannot_be_called_is_left_out_with_the_reason(
     outcome, text = notes(conversion)["model_list.0"]
     assert outcome == ConversionOutcome.LEFT
     assert text.startswith(reason)
+
+
+def test_a_name_that_only_a_wildcard_matches_gets_its_own_route() -> None:
+    models = [
+        {"model_name": "*", "litellm_params": {"model": "openai/*"}},
+        {"model_name": "fast/*", "litellm_params": {"model": "groq/llama-*"}},
+        {"model_name": "m", "litellm_params": {"model": "openai/m"}},
+        {"model_name": "n", "litellm_params": {"model": "openai/n"}},
+    ]
+    aliases = {"quick": {"model": "fast/8b", "hidden": True}}
+    settings = {
+        "model_group_alias": aliases,
+        "fallbacks": [{"m": ["fast/8b"]}, {"*": ["gpt-4o"]}],
+        "context_window_fallbacks": [{"n": ["m"]}],
+        "cooldown_time": 1_000,
+        "timeout": 1e6,
+    }
+    conversion = converted({"model_list": models, "router_settings": settings})
+
+    assert conversion.config["routes"] == {
+        "m": {"incumbent": "openai/m", "fallbacks": ["groq/llama-8b"]},
+        "n": {"incumbent": "openai/n", "fallbacks": ["openai/m", "openai/gpt-4o"]},
+        "fast-8b": {"incumbent": "groq/llama-8b", "fallbacks": ["openai/gpt-4o"]},
+        "gpt-4o": {"incumbent": "openai/gpt-4o"},
+    }
+    router = conversion.config["router"]
+    assert isinstance(router, dict)
+    assert router["aliases"] == {"fast/8b": "fast-8b", "quick": "fast-8b"}
+    assert router["breaker"] == {"open_s": 1_000, "open_max_s": 1_000}
+    report = notes(conversion)
+    assert report["router_settings.timeout"] == ("not taken", "is longer than a day (86400 s)")
+    assert "hidden" in report["router_settings.model_group_alias.quick"][1]
+    assert "any failure" in report["router_settings.context_window_fallbacks.0.n"][1]
+
+
+@pytest.mark.parametrize(
+    ("model", "address"),
+    [
+        ("zai/glm-5", "https://api.z.ai/api/paas/v4"),
+        ("dashscope/qwen", "https://dashscope.aliyuncs.com/compatible-mode/v1"),
+        ("together_ai/x/y", "https://api.together.ai/v1"),
+        ("poe/x", "https://api.poe.com/v1"),  # of LiteLLM's own table
+    ],
+)
+def test_a_provider_that_speaks_openai_s_protocol_has_its_public_place(
+    model: str, address: str
+) -> None:
+    assert address in f"{deployment(model=model).config['providers']}"
+
+
+def test_azure_s_foundry_is_called_as_azure() -> None:
+    base = "https://x.services.ai.azure.com"
+    for address in (base, f"{base}/models/"):
+        providers = deployment(model="azure_ai/m", api_base=address).config["providers"]
+        assert providers == {
+            "azure-ai": {
+                "kind": "azure_openai",
+                "api_base": f"{base}/openai/v1",
+                "api_key_env": "AZURE_AI_API_KEY",
+            }
+        }
+
+
+@pytest.mark.verify
+def test_each_file_that_litellm_publishes_gives_an_installation_or_the_reasons(
+    tmp_path: Path,
+) -> None:
+    folder = package_file("proxy/proxy_config.yaml")
+    assert folder is not None
+    files = [*folder.parent.glob("*.yaml"), *folder.parent.glob("example_config_yaml/*.yaml")]
+    for file in files:
+        conversion = convert_file(file, {"FAKE_OPENAI_API_BASE": "https://example.org/v1"})
+        assert conversion.notes, file
+        routes = loaded(conversion, tmp_path).routes
+        deployments = yaml.safe_load(file.read_text()).get("model_list") or ()
+        assert routes or not any(
+            outcome != "not taken" and key.startswith("model_list") and "model_name" in key
+            for key, (outcome, _) in notes(conversion).items()
+        ), (file, deployments)
+    assert len(files) >= 20
 
 
 def test_an_address_may_come_from_the_environment() -> None:

@@ -269,7 +269,7 @@ class LitellmTable:
 
     @cached_property
     def _all(self) -> Catalogue:
-        file = self._file or table_file()
+        file = self._file or package_file(FILE)
         if file is None:
             return with_changes(Catalogue(), self._changes)
         return with_changes(_read_table(file, file.stat().st_mtime), self._changes)
@@ -288,11 +288,12 @@ def _read_table(file: Path, changed_at: float) -> Catalogue:
     return build_catalogue(_entries(rows), table_source(), since)
 
 
-def table_file() -> Path | None:
+def package_file(name: str) -> Path | None:
+    """Returns a file of litellm's package, without importing it; None without the package."""
     spec = find_spec("litellm")
     if spec is None or spec.origin is None:
         return None
-    file = Path(spec.origin).with_name(FILE)
+    file = Path(spec.origin).parent / name
     return file if file.is_file() else None
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -154,7 +155,7 @@ def _ask_keep_warm(config: Path | None, done: "SetUpResult") -> None:
         output.note(
             f"the fallback provider of {output.name_some(done.not_warm)} gets no requests "
             "before a failure. To test it all the time: "
-            f"`swapgate route settings ROUTE --keep-warm {WARM_SHARE}`"
+            f"`swapgate route settings {quote(done.not_warm[0])} --keep-warm {WARM_SHARE}`"
         )
         return
     share = parse_keep_warm_share(WARM_SHARE)
