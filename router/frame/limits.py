@@ -60,7 +60,11 @@ class Timers:
 
 
 class TimeLimit:
-    """Limits a block like `asyncio.timeout_at`, up to TICK_S late. It is reusable."""
+    """Limits a block like `asyncio.timeout_at`, up to TICK_S late. It is reusable.
+
+    A block with many waits moves `when` before each, and asks `is_own_cancellation` after one
+    that was cancelled: that costs less than a block for each wait.
+    """
 
     __slots__ = ("_cancelling", "_reached", "_task", "_timers", "when")
 
@@ -86,13 +90,16 @@ class TimeLimit:
         trace: TracebackType | None,
     ) -> None:
         self._timers.discard(self)
-        # If other code cancelled the task, too, that cancellation must continue.
-        if (
-            self._reached
-            and self._task.uncancel() <= self._cancelling
-            and kind is asyncio.CancelledError
-        ):
+        if self.is_own_cancellation() and kind is asyncio.CancelledError:
             raise TimeoutError from error
+
+    def is_own_cancellation(self) -> bool:
+        """Takes the limit's cancellation of the task back.
+
+        Returns False if other code cancelled the task, too: that cancellation must continue.
+        """
+        is_reached, self._reached = self._reached, False
+        return is_reached and self._task.uncancel() <= self._cancelling
 
     def due(self) -> None:
         self._reached = True

@@ -85,8 +85,8 @@ class RoutedResponse:
         """Ends the upstream's work in any case, also if the client leaves."""
         dispatcher, beat = self._dispatcher, None
         try:
-            if self._heartbeat_s and (beat := self._heartbeat(send)):
-                send = beat.send
+            if self._heartbeat_s:
+                beat = self._heartbeat(send)
             # Not watched while the last bytes are sent: after them a client may leave.
             with DisconnectWatch(receive, dispatcher.timers, self._on_leaving):
                 broken = False
@@ -103,7 +103,7 @@ class RoutedResponse:
                 if result is None:
                     self.progress.waits = dispatcher.waits(self.job)
                 if isinstance(result, CommittedStream):
-                    await self._relay(result, send)
+                    await self._relay(result, send, beat)
             if beat is not None:
                 try:
                     await beat.settle()
@@ -265,13 +265,16 @@ class RoutedResponse:
         result = self.progress.result
         return result.failure if isinstance(result, CommittedStream) else None
 
-    async def _relay(self, stream: CommittedStream, send: Send) -> None:
+    async def _relay(self, stream: CommittedStream, send: Send, beat: Heartbeat | None) -> None:
         passed = self._passed_on(stream.headers) if self._limited else stream.headers
         headers = [*EVENTS, *passed, *self._truth()]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if beat is None or await beat.watch(stream):
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
         pieces = stream.sent()
         try:
             async for piece in pieces:
+                if beat is not None and beat.under_way is not None:
+                    await asyncio.wait({beat.under_way})
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 for copied in self.copies:
                     try:

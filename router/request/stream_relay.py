@@ -1,12 +1,13 @@
 """Relays a stream after its first output, within its time limits. Its target stays."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Final
 
 from harness.frame.failures import FailureClass
-from router.frame.asgi import Message, Send
+from router.frame.asgi import Send
 from router.frame.failure import UpstreamFailed
 from router.frame.limits import Timers
 from router.frame.replies import EVENTS, Header, passed_on
@@ -27,6 +28,8 @@ class CommittedStream:
     """Relays a stream.
 
     failure: why the stream broke off.
+    waits_since: when the wait for the provider began, on the event loop's clock; infinite while
+    the router does not wait.
     on_end: called once, at its close.
     hurried: the client set the deadline, so reaching it is not the provider's failure.
     hide: removes our credentials from an error.
@@ -55,8 +58,8 @@ class CommittedStream:
         self._held = held
         self._between_s = between_s
         self._left_s = between_s  # how much of it is left until the next output is due
-        self._waits_since = 0.0
-        self._moved = -1
+        self._moved = events.progress_events + reply.progress_events
+        self.waits_since = math.inf
         self._deadline = deadline
         self._hurried = hurried
         self._blameless = False
@@ -81,38 +84,42 @@ class CommittedStream:
         if self.events.signals_fault is not None:
             yield RouterPart.GUARDRAILS, self.events.signals_fault
 
-    async def sent(self) -> AsyncGenerator[bytes, None]:
+    async def sent(self) -> AsyncGenerator[bytes, None]:  # noqa: C901 - each way a wait ends
         """Yields the client's bytes. Raises no error of the provider."""
         events = self.events
-        limit = self._timers.limit(0.0)
-        while True:
-            if self._held:
-                out, self._held = self._held, b""
-                yield self._hide(out) if events.failure_class else out
-            if self.failure is not None:
-                return
-            if events.finished:
-                self.failure = events.failure_class
-                return
-            if events.failure:
-                failure = events.failure_class or FailureClass.MALFORMED
-                self._break_off(failure, events.failure)
-                continue
-            try:
-                limit.when = self._begin_wait()
-                with limit:
-                    chunk = await anext(self._chunks, None)
-                self._left_s -= self._loop.time() - self._waits_since
-                self._held = events.end() if chunk is None else events.feed(chunk)
-            except TimeoutError:
-                whole = limit.when == self._deadline
-                self._blameless = whole and self._hurried
-                what = "total time" if whole else "time between chunks"
-                self._end_early(FailureClass.TIMEOUT, f"{what} is up")
-            except UpstreamFailed as error:
-                self._end_early(error.failure, error.detail)
-            except Exception as error:
-                self._fail(error)
+        next_chunk = self._chunks.__anext__
+        with self._timers.limit(math.inf) as limit:
+            while True:
+                if self._held:
+                    out, self._held = self._held, b""
+                    yield self._hide(out) if events.failure_class else out
+                if self.failure is not None:
+                    return
+                if events.finished:
+                    self.failure = events.failure_class
+                    return
+                if events.failure:
+                    failure = events.failure_class or FailureClass.MALFORMED
+                    self._break_off(failure, events.failure)
+                    continue
+                due = self._deadline
+                try:
+                    due = limit.when = self._begin_wait()
+                    try:
+                        chunk = await next_chunk()
+                    except StopAsyncIteration:
+                        chunk = None
+                    self._end_wait(chunk)
+                except asyncio.CancelledError:
+                    if not limit.is_own_cancellation():
+                        raise
+                    self._time_out(is_total=due == self._deadline)
+                except UpstreamFailed as error:
+                    self._end_early(error.failure, error.detail)
+                except Exception as error:
+                    self._fail(error)
+                finally:
+                    self.waits_since = limit.when = math.inf
 
     @property
     def went_well(self) -> bool:
@@ -164,18 +171,30 @@ class CommittedStream:
                 self._faults.append((RouterPart.RECORDING, error))
 
     def _begin_wait(self) -> float:
-        """Returns when the next output is due.
+        """Returns when the next output is due."""
+        now = self.waits_since = self._loop.time()
+        if self.events.finish_reasons and self.events.ended:
+            self._left_s = min(self._left_s, LAST_EVENTS_S)
+        due = now + self._left_s
+        return min(due, self._deadline)
+
+    def _end_wait(self, chunk: bytes | None) -> None:
+        """Reads a chunk; None for the end.
 
         A slow client takes no time from the provider, and a ping gives it none.
         """
-        moved = self.events.progress_events + self._reply.progress_events
+        events = self.events
+        self._held = events.end() if chunk is None else events.feed(chunk)
+        moved = events.progress_events + self._reply.progress_events
         if moved != self._moved:
-            self._moved = moved
-            self._left_s = self._between_s
-        now = self._waits_since = self._loop.time()
-        if self.events.ended:
-            self._left_s = min(self._left_s, LAST_EVENTS_S)
-        return min(now + self._left_s, self._deadline)
+            self._moved, self._left_s = moved, self._between_s
+        else:
+            self._left_s -= self._loop.time() - self.waits_since
+
+    def _time_out(self, *, is_total: bool) -> None:
+        self._blameless = is_total and self._hurried
+        what = "total time" if is_total else "time between chunks"
+        self._end_early(FailureClass.TIMEOUT, f"{what} is up")
 
     def _end_early(self, failure: FailureClass, detail: str) -> None:
         """Breaks the stream off, unless only the protocol's last event is missing."""
@@ -208,6 +227,7 @@ class Heartbeat:
 
     A beat before the answer's head begins the answer: a later failure becomes an event.
     since: when the silence began, on the event loop's clock.
+    under_way: a beat that the client gets now; wait for it before you send.
     """
 
     def __init__(
@@ -219,48 +239,46 @@ class Heartbeat:
         since: float,
     ) -> None:
         self.begun = False
+        self.under_way: asyncio.Task[None] | None = None
         self._send = send
         self._head = head
         self._interval_s = interval_s
         self._loop = asyncio.get_running_loop()
         self._last = since
-        self._sending = False
-        self._beat: asyncio.Task[None] | None = None
+        self._stream: CommittedStream | None = None
         self._timer = self._loop.call_at(since + interval_s, self._due)
 
-    async def send(self, message: Message) -> None:
-        if self._beat is not None:
-            await asyncio.wait({self._beat})
-        if message["type"] == "http.response.start":
-            if self.begun:
-                return
-            self.begun = True
-        self._sending = True
-        try:
-            await self._send(message)
-        finally:
-            self._sending = False
-            self._last = self._loop.time()
+    async def watch(self, stream: CommittedStream) -> bool:
+        """Beats from now on while the stream waits for its provider.
+
+        Returns whether the answer's head is still to be sent.
+        """
+        if self.under_way is not None:
+            await asyncio.wait({self.under_way})
+        self._stream = stream
+        is_headless, self.begun = not self.begun, True
+        return is_headless
 
     async def settle(self) -> None:
         self._timer.cancel()
-        if self._beat is not None:
-            await asyncio.wait({self._beat})
+        if self.under_way is not None:
+            await asyncio.wait({self.under_way})
 
     def cancel(self) -> None:
         self._timer.cancel()
-        if self._beat is not None:
-            self._beat.cancel()
+        if self.under_way is not None:
+            self.under_way.cancel()
 
     def _due(self) -> None:
-        quiet_s = self._loop.time() - self._last
-        # A client that reads slowly still has bytes to read.
-        if self._sending or self._beat is not None or quiet_s < self._interval_s:
-            left_s = max(0.0, self._interval_s - quiet_s) or self._interval_s
-            self._timer = self._loop.call_later(left_s, self._due)
-            return
-        self._beat = self._loop.create_task(self._send_beat())
-        self._timer = self._loop.call_later(self._interval_s, self._due)
+        # A stream that does not wait has bytes that its slow client must read first.
+        since = self._stream.waits_since if self._stream is not None else self._last
+        quiet_s = self._loop.time() - max(since, self._last)
+        left_s = self._interval_s
+        if self.under_way is None and quiet_s >= left_s:
+            self.under_way = self._loop.create_task(self._send_beat())
+        elif 0.0 < quiet_s < left_s:
+            left_s -= quiet_s
+        self._timer = self._loop.call_later(left_s, self._due)
 
     async def _send_beat(self) -> None:
         try:
@@ -273,4 +291,4 @@ class Heartbeat:
             await self._send({"type": "http.response.body", "body": COMMENT, "more_body": True})
         finally:
             self._last = self._loop.time()
-            self._beat = None
+            self.under_way = None

@@ -7,7 +7,7 @@ from typing import Final
 from harness.routing.table import KeyGrant
 from router.access.admission import AsideKind
 from router.access.front_door import FLAGS_PATH, SOON, is_anthropics, list_models
-from router.frame.asgi import ClientDisconnected, Message, Receive, Scope, Send, send_reply
+from router.frame.asgi import ClientDisconnected, Receive, Scope, Send, send_reply
 from router.frame.replies import JSON, Header, Reply, error_reply
 from router.observers.feedback import FEEDBACK_PATH
 from router.protocols.endpoints import COMPLETIONS
@@ -54,16 +54,9 @@ class Router(RouterParts):
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = self._door.next_id()
         send = self._cors.marked(scope, send)
-        begun = False
         failed: Reply | None = None
-
-        def noting_send(message: Message) -> Awaitable[None]:
-            nonlocal begun
-            begun = True
-            return send(message)
-
         try:
-            answer = self._answer(scope, receive, noting_send, request_id)
+            answer = self._answer(scope, receive, send, request_id)
             reply = answer if isinstance(answer, Reply) else await answer
             if reply is not None:
                 client_reply = self._door.client_reply(scope, request_id, reply)
@@ -72,10 +65,10 @@ class Router(RouterParts):
             return
         except Exception as error:
             failed = self._door.note_failure(request_id, error)
-            if begun:
-                raise
         if failed is not None:
             client_reply = self._door.client_reply(scope, request_id, failed)
+            # The server refuses a second head, and so closes the connection of an answer that
+            # has begun.
             await send_reply(send, client_reply, (request_id,))
 
     def _caller(

@@ -145,8 +145,9 @@ class PoolConnection(asyncio.Protocol):
         if self.buffered > HIGH_WATER_BYTES and not self.closed:
             self.paused = True
             self._transport.pause_reading()
-        if self._waiter is not None:
-            self._wake()
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def eof_received(self) -> None:
         if self.phase is BODY and self._ends_with_eof:

@@ -259,7 +259,7 @@ class PooledReply(UpstreamReply):
     async def chunks(self) -> AsyncIterator[bytes]:
         inflater = inflater_for(self._encoding)
         while self._wire is not None and (data := await self._wire.read()):
-            for piece in inflater.feed(data) if inflater else (data,):
+            for piece in (data,) if inflater is None else inflater.feed(data):
                 self._size += len(piece)
                 if self._size > self._max_bytes:
                     raise too_large(self._max_bytes)

@@ -23,7 +23,7 @@ from router.protocols.answers import EMPTY, CallCollector, CallPieces, read_usag
 from router.protocols.event_stream import MODEL_ALONE, Irregularity, StreamFilter, with_data
 
 # The content of a JSON string without `\u`, which could be half a surrogate pair.
-_TEXT: Final = re.compile(rb'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])+')
+_TEXT: Final = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])++')
 _NAME: Final = re.compile(r"[a-z_]+").fullmatch
 # Replaces the text while the filter makes a form.
 _PLACEHOLDER: Final = b"0-swapgate-text-0"
