@@ -27,8 +27,8 @@ from benchmarks.gate.gate_rules import (
     judge_rows,
 )
 from benchmarks.gate.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
+from harness.gate.budget import FUTILITY
 from harness.gate.offline.design import Design
-from harness.gate.planning.budget import FUTILITY
 from harness.gate.suite_plan import QUALITY_CLAIMS, Claim
 from harness.routing.candidate_schedule import round_alpha
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from harness.gate.budget import FUTILITY
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
-from harness.gate.planning.budget import FUTILITY
 from harness.gate.suite_plan import Claim
 
 Floats = NDArray[np.float64]

@@ -20,8 +20,7 @@ from harness.gate.verdict import Passed
 from harness.providers.records import Providers
 from harness.providers.target import Price, Provider, Target
 from harness.routing.proposal import ProposalPhase
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import CreateRoute, StartCanary

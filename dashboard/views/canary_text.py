@@ -11,11 +11,11 @@ from harness.canary.canary_state import CanaryStateKind
 from harness.canary.status import CanaryStatus, list_canaries, list_rollouts
 from harness.frame.formatting import format_estimate, format_harm, format_percent
 from harness.frame.signing.audit import AuditEvent
+from harness.gate.explain import StepNeed
+from harness.gate.guardrail_rows import HALF_DISTANCE, SOME_EVIDENCE, GuardrailRow
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import CanaryEnd, Rollout, RolloutState, find_end
-from harness.gate.text.explain import StepNeed
-from harness.gate.text.guardrail_rows import HALF_DISTANCE, SOME_EVIDENCE, GuardrailRow
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.reliability.latency import merge_histograms, quantile_ms

@@ -18,8 +18,8 @@ from harness.frame.errors import SignatureInvalid
 from harness.frame.pagination import MOST_LISTED, Page, PageRequest
 from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
-from harness.gate.text.verdict_sentences import describe_claim
 from harness.gate.verdict import BaseVerdict, Verdict, VerdictBasis
+from harness.gate.verdict_sentences import describe_claim
 from harness.operations import queries
 from harness.proposals import decisions
 from harness.proposals.candidates import cost_ratio

@@ -16,9 +16,8 @@ from harness.evals.spending import load_report
 from harness.frame.errors import StaleWrite
 from harness.frame.formatting import format_spent_usd
 from harness.frame.pagination import MOST_LISTED, PageRequest
-from harness.frame.people.access import Actor, OptOut, Role
+from harness.frame.people.access import Actor, OptOut, PrincipalKind, Role
 from harness.frame.people.limits import KeyLimits, SpendDecision, SpendLevel, check_budget
-from harness.frame.people.principals import PrincipalKind
 from harness.operations import keys, people
 from harness.operations.keys import KeySummary
 from harness.operations.people import PersonView

@@ -8,8 +8,8 @@ import streamlit as st
 from dashboard import labels, markup, page_frame
 from dashboard.markup import escape, strong
 from harness.frame.formatting import format_bps, format_number, format_percent, format_score
+from harness.gate.budget import ALL_LOOKS
 from harness.gate.online.guardrail_report import GUARDRAIL_NAMES
-from harness.gate.planning.budget import ALL_LOOKS
 from harness.gate.policy import (
     CanaryPolicy,
     CanaryStep,

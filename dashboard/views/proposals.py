@@ -17,8 +17,8 @@ from harness.canary import duration_estimate, status
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_score
 from harness.frame.pagination import Page
+from harness.gate.sentences import reason_text
 from harness.gate.suite_plan import Claim
-from harness.gate.text.sentences import reason_text
 from harness.proposals import route_rules, submission
 from harness.proposals.candidates import estimate
 from harness.routes import traffic_report

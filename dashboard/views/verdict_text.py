@@ -15,12 +15,12 @@ from harness.frame.formatting import (
     format_score,
     format_thousand_price,
 )
+from harness.gate.claim_advice import ClaimOption
 from harness.gate.offline.design import EARLY_ENDS
-from harness.gate.planning.claim_advice import ClaimOption
+from harness.gate.sentences import bounds_text
 from harness.gate.suite_plan import Claim, ClaimPopulation, SuiteRole
-from harness.gate.text.sentences import bounds_text
-from harness.gate.text.verdict_sentences import describe_claim
 from harness.gate.verdict import BaseVerdict, SliceFigures, SuiteReport, VerdictBasis
+from harness.gate.verdict_sentences import describe_claim
 from harness.proposals.candidates.estimate import SuiteEstimate
 from harness.proposals.report.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.proposals.report.findings import describe_absence, list_drawbacks

@@ -46,9 +46,14 @@ from harness.evals.settings import SuiteSettings
 from harness.frame.errors import InputError, NotFound
 from harness.frame.plain_data import digest
 from harness.frame.suggestions import did_you_mean
-from harness.gate.item_groups import ItemGroups, read_group, read_slice, texts_fingerprint
 from harness.gate.pins import ServedModel, named_models
-from harness.gate.suite_plan import SuitePin
+from harness.gate.suite_plan import (
+    ItemGroups,
+    SuitePin,
+    read_group,
+    read_slice,
+    texts_fingerprint,
+)
 
 NOT_JUDGED, JUDGE = "swapgate_not_judged", "swapgate_judge"
 LENIENT, RULE, FIELDS = "swapgate_lenient", "swapgate_rule", "swapgate_fields"

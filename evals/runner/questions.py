@@ -9,9 +9,8 @@ from evals.scorers import AnswerToolCall, ScoreResult
 from harness.evals.ports import EvalJob
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import NotFound, StaleEvidence
-from harness.gate.item_groups import ItemGroups
 from harness.gate.run import Sample, SampleError
-from harness.gate.suite_plan import SuitePin
+from harness.gate.suite_plan import ItemGroups, SuitePin
 
 GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row
 

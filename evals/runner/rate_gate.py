@@ -27,7 +27,7 @@ from harness.frame.people.limits import (
 )
 from harness.frame.plain_data import short_hash
 from harness.frame.ports import RateBook
-from harness.routing.reliability.call_speed import (
+from harness.routing.reliability.latency import (
     MOST_CALLS,
     CallSpeed,
     EndedCall,

@@ -18,8 +18,7 @@ from evals.suites.suite import (
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import InputError, NotFound
 from harness.frame.suggestions import did_you_mean
-from harness.gate.item_groups import ItemGroups
-from harness.gate.suite_plan import SuitePin
+from harness.gate.suite_plan import ItemGroups, SuitePin
 from harness.providers.target import Target
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from harness.frame.errors import InputError
 from harness.frame.plain_data import hash_content
 from harness.frame.text_files import csv_records, decode_text, replace_halves, text_lines
-from harness.gate.item_groups import read_group, read_slice
+from harness.gate.suite_plan import read_group, read_slice
 
 TARGET_FIELDS = ("target", "expected")
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -27,8 +27,7 @@ from evals.suites.items import Item, file_sha256, load_items, load_references
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.plain_data import digest
-from harness.gate.item_groups import ItemGroups, texts_fingerprint
-from harness.gate.suite_plan import JUDGE_SEPARATOR, SuitePin
+from harness.gate.suite_plan import JUDGE_SEPARATOR, ItemGroups, SuitePin, texts_fingerprint
 from harness.routing.capture import find_near_duplicates
 
 # Part of the scorer's pin, so that each verdict shows that code ran without a container.

@@ -18,8 +18,7 @@ from harness.agents.records import (
 )
 from harness.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.frame.errors import Conflict, NotAllowed, NotFound
-from harness.frame.people.access import Actor, ApiKey, Role
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import OPERATOR, Actor, ApiKey, Role
 from harness.frame.people.records import ApiKeys
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog

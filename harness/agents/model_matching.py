@@ -15,9 +15,8 @@ from pydantic.alias_generators import to_camel
 from harness.agents import agents
 from harness.agents.records import Agents, Sessions
 from harness.frame.records.transaction import Transaction
-from harness.providers.models.model_figures import ModelFigures
 from harness.providers.records import DiscoveredModels, Providers
-from harness.providers.target import Target
+from harness.providers.target import ModelFigures, Target
 from harness.registry import named_models, provider_secrets
 from harness.routes import scorecard
 from harness.routing.agent import (

@@ -37,9 +37,8 @@ from harness.frame.errors import (
     SwapgateError,
 )
 from harness.frame.records.transaction import Transaction
-from harness.providers.models.model_figures import find_price
 from harness.providers.records import Providers
-from harness.providers.target import Provider
+from harness.providers.target import Provider, find_price
 from harness.routing.agent import (
     LITERAL_MARK,
     Agent,

@@ -16,7 +16,7 @@ from unicodedata import category
 from harness.frame.formatting import format_span
 from harness.frame.people.access import Actor
 from harness.frame.plain_data import digest
-from harness.providers.models.model_figures import ModelFigures
+from harness.providers.target import ModelFigures
 
 MAX_REASON: Final = 1_000
 MAX_SHOWN: Final = 300  # in a chat

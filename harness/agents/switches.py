@@ -33,8 +33,7 @@ from harness.frame.errors import Conflict, InputError, NotAllowed, StaleWrite
 from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
-from harness.providers.models.model_figures import ModelFigures
-from harness.providers.target import Target
+from harness.providers.target import ModelFigures, Target
 from harness.registry import targets
 from harness.registry.named_models import model_capabilities
 from harness.routes import routes

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from harness.app.secret_files import environment_secret
 from harness.frame.alerts.alert import AlertKind
-from harness.frame.alerts.delivery import AlertMessage, AlertSettings, AlertSink
+from harness.frame.alerts.alert_record import AlertMessage, AlertSettings, AlertSink
 from harness.frame.errors import ConfigError, DeliveryFailed
 from harness.providers.calls.guarded_http import GuardedHttpClient
 

@@ -16,8 +16,7 @@ with warnings.catch_warnings():
     apprise.Apprise.instantiate("json://localhost")
 
 from harness.frame.alerts.alert import Severity
-from harness.frame.alerts.alert_record import Notified
-from harness.frame.alerts.delivery import AlertMessage
+from harness.frame.alerts.alert_record import AlertMessage, Notified
 from harness.frame.errors import DeliveryFailed
 
 KINDS: Final = {

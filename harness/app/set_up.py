@@ -30,8 +30,13 @@ from harness.frame import package_data
 from harness.frame.config_conversion import Conversion, NothingTaken, SourceConfig
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.pagination import PageRequest
-from harness.frame.people.access import FIRST_LINK_LASTS, Role, sign_in_url
-from harness.frame.people.principals import LOCAL_PRINCIPAL, OPERATOR
+from harness.frame.people.access import (
+    FIRST_LINK_LASTS,
+    LOCAL_PRINCIPAL,
+    OPERATOR,
+    Role,
+    sign_in_url,
+)
 from harness.operations import dashboard_sessions, keys, queries
 from harness.proposals.report.content import DATABASE, FILE, address
 from harness.providers.records import Providers

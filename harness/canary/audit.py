@@ -21,8 +21,7 @@ from harness.gate.online.rollout_action import RolloutAction, decide_action
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal
 from harness.routing.records.observations import Observations
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 
 

@@ -9,6 +9,8 @@ from typing import Final
 
 from harness.frame.formatting import format_bps, format_count
 from harness.frame.people.access import SYSTEM
+from harness.gate.explain import RolloutExplanation
+from harness.gate.guardrail_rows import HALF_DISTANCE
 from harness.gate.online.rollout import (
     CanaryEnd,
     Rollout,
@@ -17,8 +19,6 @@ from harness.gate.online.rollout import (
     find_end,
 )
 from harness.gate.online.rollout_action import RolloutAction
-from harness.gate.text.explain import RolloutExplanation
-from harness.gate.text.guardrail_rows import HALF_DISTANCE
 from harness.routing.table import RouteRecord
 
 # Prefix that is removed beside the state, which says the same.

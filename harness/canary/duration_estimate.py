@@ -18,19 +18,18 @@ from harness.frame.formatting import (
     format_quantity,
 )
 from harness.frame.records.transaction import Transaction
+from harness.gate import explain, ramp
 from harness.gate.online.evidence_paths import counts_path, guardrail_weights
 from harness.gate.online.guardrails import FailureTally, Guardrail
 from harness.gate.online.observation import ObservationBlock, TrafficTotal, observed_seconds
 from harness.gate.online.rollout_evidence import CARRIED_SHARE
-from harness.gate.planning import ramp
-from harness.gate.planning.ramp import StepPlan, TrafficPace
 from harness.gate.policy import CanaryPolicy
-from harness.gate.text import explain
+from harness.gate.ramp import StepPlan, TrafficPace
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal
 from harness.routing.records.observations import Observations
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.table import BUCKETS, Arm
 

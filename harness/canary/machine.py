@@ -26,7 +26,7 @@ from harness.gate.online.rollout import (
 )
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.policy import CanaryPolicy
-from harness.gate.text.sentences import reason_text
+from harness.gate.sentences import reason_text
 from harness.gate.verdict import Passed
 from harness.proposals import fallback_chain, route_rules
 from harness.proposals.evaluation import recomputation
@@ -34,8 +34,7 @@ from harness.registry import targets
 from harness.routes import freezes, routes
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalEvent, apply_event
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import (

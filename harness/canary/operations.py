@@ -29,6 +29,7 @@ from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
+from harness.gate.guardrail_rows import list_warnings
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.rollout import (
     MANUAL_ONWARD_SIGNALS,
@@ -41,7 +42,6 @@ from harness.gate.online.rollout import (
     describe_abort,
 )
 from harness.gate.online.rollout_action import RolloutAction
-from harness.gate.text.guardrail_rows import list_warnings
 from harness.proposals import decisions
 from harness.proposals.evaluation import recomputation
 from harness.registry import data_class_checks
@@ -54,8 +54,7 @@ from harness.routes.routes import (
 )
 from harness.routing.context import Context
 from harness.routing.proposal import ApprovalKind, ProposalEvent, apply_event
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import RestoreIncumbent

@@ -23,7 +23,7 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import rollout_id
 from harness.gate.run import EvalRun, RunState, describe_waits
-from harness.gate.text.sentences import polish_reason, reason_text
+from harness.gate.sentences import polish_reason, reason_text
 from harness.gate.verdict import (
     Failed,
     HarnessMismatch,
@@ -45,8 +45,7 @@ from harness.routing.proposal import (
     ProposalPhase,
     apply_event,
 )
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts

@@ -18,21 +18,20 @@ from harness.frame.errors import NotFound
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
+from harness.gate.explain import RolloutExplanation, explain_rollout
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction, decide_action
 from harness.gate.online.rollout_evidence import distance_path
 from harness.gate.online.segment_harm import describe_sources
 from harness.gate.policy import CostAcceptance
-from harness.gate.text.explain import RolloutExplanation, explain_rollout
 from harness.providers.target import Target
 from harness.routes import routes
 from harness.routes.routes import describe_later_rollback, find_later_rollback, is_over
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.records.preload import Preload
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import RouteRecord

@@ -36,7 +36,7 @@ from harness.config.schema import (
 from harness.config.source_locations import Document, KeyPath, merge_documents, parse_file
 from harness.config.validation_errors import ambiguous_guardrails, range_errors
 from harness.evals.settings import JudgeSettings, SuiteSettings
-from harness.frame.alerts.delivery import AlertSettings, AlertSink
+from harness.frame.alerts.alert_record import AlertSettings, AlertSink
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.people.access import check_origin, parse_proxy_networks
 from harness.gate.policy import Policy

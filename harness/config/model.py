@@ -8,7 +8,7 @@ from typing import Final
 
 from harness.evals.month_spending import check_cap
 from harness.evals.settings import SuiteSettings
-from harness.frame.alerts.delivery import AlertSettings
+from harness.frame.alerts.alert_record import AlertSettings
 from harness.frame.people.limits import EvalLimits
 from harness.gate.policy import Policy
 from harness.providers.models.catalogue import CatalogueChange

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.config.model import ControlSettings
 from harness.config.source_locations import Document, KeyPath
-from harness.frame.alerts.delivery import AlertSink
+from harness.frame.alerts.alert_record import AlertSink
 from harness.frame.errors import InputError
 from harness.frame.people.access import Role, listens_on_loopback
 from harness.frame.redaction import RedactionRule, Redactor

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.config.source_locations import Document
 from harness.frame.errors import InputError
-from harness.frame.people.principals import check_principal_name
+from harness.frame.people.access import check_principal_name
 from harness.frame.suggestions import did_you_mean, find_nearest
 from harness.providers.models.catalogue import Catalogue
 from harness.providers.models.model_match import list_offers

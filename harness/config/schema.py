@@ -31,7 +31,7 @@ from harness.config.validation_errors import (
     without_ignored_keys,
 )
 from harness.evals.settings import SuiteFields
-from harness.frame.alerts.delivery import AlertSettings
+from harness.frame.alerts.alert_record import AlertSettings
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.people.limits import EvalLimits
 from harness.gate.policy import (

@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from harness.gate.item_groups import ItemGroups
 from harness.gate.run import EvalRun, JudgeCalibration, RunState, Sample
-from harness.gate.suite_plan import SuitePin
+from harness.gate.suite_plan import ItemGroups, SuitePin
 from harness.providers.target import Provider, Target
 
 

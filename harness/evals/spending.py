@@ -24,9 +24,8 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.run import AnswerColumns, EvalRun
-from harness.providers.models.model_figures import find_price
 from harness.providers.records import Providers
-from harness.providers.target import Target
+from harness.providers.target import Target, find_price
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns

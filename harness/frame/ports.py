@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from harness.frame.alerts.alert import AlertKind
-from harness.frame.alerts.delivery import AlertMessage
+from harness.frame.alerts.alert_record import AlertMessage
 from harness.frame.people.limits import RateState
 from harness.frame.signing.keyring import KeyPurpose
 

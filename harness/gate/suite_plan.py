@@ -1,16 +1,191 @@
 """A suite plan registers, before the first candidate score, how the gate judges a suite: its
-role and claim, the gate's settings, and the pin of the suite.
+role and claim, the gate's settings, the pin of the suite, and the order of its items. Pure.
+
+A cluster of an item group is one unit of the gate (statistics.md §1.12). Its items are
+neighbours in the order, and the seed shuffles whole clusters. A renamed or copied suite counts
+as the same suite, by the overlap of item texts. A suite stores sorted text hashes of 40 bits
+each, so 10,000 items take 67 KB.
 """
 
+import re
+import unicodedata
+from base64 import b64decode, b64encode
 from bisect import bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Final
 
-from harness.frame.plain_data import digest
-from harness.gate.item_groups import Slice
+from harness.frame.errors import InputError
+from harness.frame.formatting import INVISIBLE_CHARACTERS, format_excerpt
+from harness.frame.plain_data import digest, hash_content, short_hash
 from harness.gate.pins import ServedPin
+
+MAX_VALUE_LENGTH: Final = 200  # characters of a cluster's name
+EXCERPT: Final = 40
+SLICE_VALUE: Final = re.compile(r"[\w .,:+/()&-]{1,64}")
+MIN_SLICE_UNITS: Final = 60  # with fewer units a slice shows only extreme losses
+MOST_SLICES: Final = 20  # more slices would leave each slice too little of the error
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    field: str
+    value: str
+    positions: tuple[int, ...]  # of its items in the registered order, from 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.field} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemGroups:
+    items: tuple[str, ...]  # ids
+    # Item → name of its cluster; empty if the suite names no cluster field.
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    cluster_field: str = ""  # the metadata field that contains the cluster's name
+    # Slice field → item → the item's value.
+    slices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def units(self) -> int:
+        """Counts the units of the gate: clusters, or items if the suite has no clusters."""
+        return len(set(self.clusters.values())) if self.clusters else len(self.items)
+
+    def order(self, order_seed: int) -> tuple[str, ...]:
+        return shuffle_items(self.items, order_seed, self.clusters)
+
+    def cluster_sizes(self, order_seed: int) -> tuple[int, ...]:
+        if not self.clusters:
+            return ()
+        ordered = map(self.clusters.__getitem__, self.order(order_seed))
+        return tuple(len(list(members)) for _, members in groupby(ordered))
+
+    def guarded_slices(self, order_seed: int, n_max: int) -> tuple[Slice, ...]:
+        """Lists the slices with enough units among the first n_max units, the largest first."""
+        order = self.order(order_seed)
+        fields = {name: [of[item] for item in order] for name, of in self.slices.items()}
+        return guard_slices(fields, self.cluster_sizes(order_seed), n_max)
+
+
+def guard_slices(
+    fields: Mapping[str, Sequence[str]], cluster_sizes: Sequence[int], n_max: int
+) -> tuple[Slice, ...]:
+    """Does the same for slice values at each position. Without sizes each item is a unit."""
+    units = [unit for unit, size in enumerate(cluster_sizes) for _ in range(size)]
+    found: list[Slice] = []
+    for name, values in fields.items():
+        members: dict[str, list[int]] = {}
+        for position, value in enumerate(values):
+            if (units[position] if units else position) < n_max:
+                members.setdefault(value, []).append(position)
+        found += [
+            Slice(name, value, tuple(positions))
+            for value, positions in members.items()
+            if len({units[at] for at in positions} if units else positions) >= MIN_SLICE_UNITS
+        ]
+    found.sort(key=lambda slice_: (-len(slice_.positions), slice_.field, slice_.value))
+    return tuple(found[:MOST_SLICES])
+
+
+def shuffle_items(
+    item_ids: Collection[str], order_seed: int, clusters: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """Permutes the ids; the result depends only on the ids, their clusters and the seed.
+
+    Sorts by a hash instead of `random`: the order is the same in every version of Python, and
+    removing an item does not reorder the remaining items.
+    """
+
+    def place(item: str) -> tuple[str, str, str]:
+        own = hash_content(f"{order_seed}:{item}")
+        if not clusters:
+            return own, "", ""
+        cluster = clusters[item]
+        # The name breaks ties of equal hashes, so that a cluster always stays together.
+        return hash_content(f"{order_seed}:cluster:{cluster}"), cluster, own
+
+    return tuple(sorted(item_ids, key=place))
+
+
+def read_slice(metadata: Mapping[str, object], name: str, place: str) -> str:
+    """Reads a slice's value. Raises InputError for markup, because pages show the value."""
+    value = read_group(metadata, name, place)
+    if not SLICE_VALUE.fullmatch(value):
+        raise InputError(
+            f"{place}: field 'metadata.{name}': the value of a slice has at most 64 letters, "
+            "digits, spaces and .,:+/()&-"
+        )
+    return value
+
+
+def read_group(metadata: Mapping[str, object], name: str, place: str) -> str:
+    """Reads the value of one metadata field that groups items.
+
+    Raises InputError if it is missing, or neither a text nor a whole number.
+    """
+    value = metadata.get(name)
+    if value is None:
+        raise InputError(
+            f"{place}: field 'metadata.{name}': missing; the suite groups its items by it. "
+            "Give "
+            "an item that belongs to no group a value of its own"
+        )
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InputError(
+            f"{place}: field 'metadata.{name}': must be a text or a whole number, not "
+            f"{format_excerpt(repr(value), EXCERPT)}"
+        )
+    text = str(value).strip()
+    if not text or len(text) > MAX_VALUE_LENGTH or not text.isprintable():
+        raise InputError(
+            f"{place}: field 'metadata.{name}': must have 1 to {MAX_VALUE_LENGTH} characters "
+            "that can be printed"
+        )
+    return text
+
+
+HASH_BYTES: Final = 5
+# Characters that are neither letters nor digits. Unicode calls some invisible ones letters.
+SEPARATORS: Final = re.compile(rf"[\W_{''.join(sorted(INVISIBLE_CHARACTERS))}]+")
+# A fast path for ASCII texts, which contain no marks and no invisible letters.
+ASCII_SEPARATORS: Final = {code: None for code in range(128) if not chr(code).isalnum()}
+# Two suites that share at least this part of the smaller suite ask the same questions.
+SAME_ITEMS_SHARE: Final = 0.1
+
+
+def normalize_text(text: str) -> str:
+    """Returns the text's letters and digits, without case and marks: `Crème, brûlée?` is
+    `cremebrulee`.
+
+    Equal results mean the same item. A few different texts have equal results (12 + 3 and
+    1 + 23). Such a pair can only count a look too many, never a look too few.
+    """
+    if text.isascii():
+        return text.lower().translate(ASCII_SEPARATORS)
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return SEPARATORS.sub("", folded)
+
+
+def texts_fingerprint(texts: Iterable[str]) -> str:
+    """Returns a fingerprint of a suite's items that ignores order and duplicates."""
+    hashes = {short_hash(normalize_text(text) or text, HASH_BYTES) for text in texts}
+    return b64encode(b"".join(sorted(hashes))).decode()
+
+
+def overlap_share(one: str, other: str) -> float:
+    """Returns the share of the smaller suite's items in the other suite; 0 for no items."""
+    ours, theirs = _hashes(one), _hashes(other)
+    smaller = min(len(ours), len(theirs))
+    return len(ours & theirs) / smaller if smaller else 0.0
+
+
+def _hashes(stored: str) -> frozenset[bytes]:
+    raw = b64decode(stored)
+    return frozenset(raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES))
+
 
 JUDGE_SEPARATOR: Final = "+judge:"  # in a suite's pin, between the scorer and its judge
 

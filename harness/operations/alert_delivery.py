@@ -12,22 +12,20 @@ from harness.agents.records import SwitchRequests
 from harness.agents.switch_request import AGENTS_WORDS, SwitchState, inert_text, switch_lines
 from harness.frame.alerts.alert import NO_SINK, AlertKind, Severity
 from harness.frame.alerts.alert_record import (
-    AlertRecord,
-    Notified,
-    drop_silent_sources,
-    due_message,
-    resolve_record,
-)
-from harness.frame.alerts.alerts import queue_message, resolution_of
-from harness.frame.alerts.delivery import (
     AlertMessage,
+    AlertRecord,
     Delivery,
+    Notified,
     alert_message,
     claim_delivery,
     delivery_jitter,
+    drop_silent_sources,
+    due_message,
     mark_delivered,
     mark_failed,
+    resolve_record,
 )
+from harness.frame.alerts.alerts import queue_message, resolution_of
 from harness.frame.alerts.records import Alerts, Deliveries
 from harness.frame.errors import DeliveryFailed, NotFound, SignatureInvalid
 from harness.frame.people.access import Actor, Role
@@ -36,8 +34,7 @@ from harness.frame.records.transaction import Transaction
 from harness.gate.online.rollout import RolloutState
 from harness.routing.context import Context
 from harness.routing.proposal import ProposalPhase
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 

@@ -13,6 +13,8 @@ from harness.frame.people.access import (
     COOKIE_PREFIX,
     LINK_LASTS,
     LINK_PREFIX,
+    LOCAL_PRINCIPAL,
+    OPERATOR,
     Actor,
     DashboardSession,
     Role,
@@ -21,7 +23,6 @@ from harness.frame.people.access import (
     require_makeable,
 )
 from harness.frame.people.four_eyes import load_key_creators
-from harness.frame.people.principals import LOCAL_PRINCIPAL, OPERATOR
 from harness.frame.people.records import ApiKeys, DashboardSessions, Principals
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason

@@ -19,7 +19,7 @@ from harness.proposals.evaluation import eval_queue
 from harness.registry import credentials
 from harness.routing.context import Context
 from harness.routing.records.observations import Failovers, Observations
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 

@@ -15,16 +15,14 @@ from harness.frame.people.access import (
     Actor,
     ApiKey,
     OptOut,
+    Principal,
+    PrincipalKind,
     Role,
+    check_principal_name,
+    fold_name,
     key_hash,
 )
 from harness.frame.people.limits import KeyLimits, SpendTotals
-from harness.frame.people.principals import (
-    Principal,
-    PrincipalKind,
-    check_principal_name,
-    fold_name,
-)
 from harness.frame.people.records import ApiKeys, Principals
 from harness.frame.plain_data import to_shown
 from harness.frame.records.transaction import Transaction

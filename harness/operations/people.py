@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from harness.frame.errors import NotFound
-from harness.frame.people.access import Actor, Role
-from harness.frame.people.principals import People, PersonLink, Principal
+from harness.frame.people.access import Actor, People, PersonLink, Principal, Role
 from harness.frame.people.records import PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason

@@ -25,8 +25,7 @@ from harness.proposals.evaluation import eval_queue
 from harness.proposals.evaluation.eval_queue import QueuedRun, list_queue
 from harness.routing.context import Context
 from harness.routing.records.interventions import BreakGlasses, Shadows
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 

@@ -29,8 +29,7 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.interventions import Switches
 from harness.routing.records.observations import Observations
 from harness.routing.records.preload import Preload
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.reliability.failover import FailoverReason
 from harness.routing.table import Route, RouteHead

@@ -14,9 +14,8 @@ from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import CanaryEnd, Rollout
 from harness.gate.verdict import Verdict
 from harness.providers.target import Target
-from harness.routes.outages import OutageView
+from harness.routes.outages import OutageKind, OutageView
 from harness.routing.proposal import Proposal, ProposalPhase
-from harness.routing.reliability.outage import OutageKind
 from harness.routing.table import Route, RouteRecord
 
 # How long an ended canary ranks before routes at rest.

@@ -11,13 +11,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from harness.frame.errors import Conflict, InputError, NotAllowed
-from harness.frame.people.access import SYSTEM, Actor, DashboardSession, Role, key_hash
-from harness.frame.people.principals import (
+from harness.frame.people.access import (
     MAX_NAME_LENGTH,
+    SYSTEM,
+    Actor,
+    DashboardSession,
     Principal,
     PrincipalKind,
+    Role,
     check_principal_name,
     fold_name,
+    key_hash,
 )
 from harness.frame.people.records import DashboardSessions, Principals
 from harness.frame.plain_data import canonical_json

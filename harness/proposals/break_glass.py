@@ -19,8 +19,7 @@ from harness.frame.errors import (
 )
 from harness.frame.formatting import format_date_time
 from harness.frame.people import four_eyes
-from harness.frame.people.access import SYSTEM, Actor, Role
-from harness.frame.people.principals import LOCAL_PRINCIPAL, PrincipalKind
+from harness.frame.people.access import LOCAL_PRINCIPAL, SYSTEM, Actor, PrincipalKind, Role
 from harness.frame.people.records import ApiKeys, PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason

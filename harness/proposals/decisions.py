@@ -18,7 +18,7 @@ from harness.frame.errors import (
     StaleWrite,
 )
 from harness.frame.people import four_eyes
-from harness.frame.people.access import Actor, ApiKey, Role
+from harness.frame.people.access import Actor, ApiKey, PrincipalKind, Role
 from harness.frame.people.four_eyes import (
     NEW_FOR,
     Hands,
@@ -26,7 +26,6 @@ from harness.frame.people.four_eyes import (
     load_key_creators,
     person_name,
 )
-from harness.frame.people.principals import PrincipalKind
 from harness.frame.people.records import ApiKeys, PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason

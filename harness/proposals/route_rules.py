@@ -16,8 +16,7 @@ from harness.evals import proof_validity
 from harness.frame.errors import InputError, NotFound, ProofRefused
 from harness.frame.formatting import format_usd
 from harness.frame.people import four_eyes
-from harness.frame.people.access import Actor, Role
-from harness.frame.people.principals import fold_name
+from harness.frame.people.access import Actor, Role, fold_name
 from harness.frame.people.records import Principals
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.format_rules import format_prompts

@@ -27,8 +27,7 @@ from harness.registry.credentials import CredentialChange
 from harness.registry.targets import ProviderChange, change_of_provider
 from harness.routing.context import Context
 from harness.routing.records.interventions import Shadows
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 
 

@@ -18,7 +18,6 @@ from harness.gate.run import RunState
 from harness.providers.api_base_rules import check_api_base, check_api_base_path
 from harness.providers.calls.headers import check_headers
 from harness.providers.kinds import PROVIDER_KINDS
-from harness.providers.models import model_figures
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.models.catalogue import with_catalogue_prices
 from harness.providers.records import DiscoveredModels, Providers
@@ -30,17 +29,17 @@ from harness.providers.target import (
     Target,
     check_extra_body,
 )
+from harness.providers.target import find_price as find_target_price
 from harness.registry import data_class_checks
 from harness.registry.provider_secrets import decrypt_headers, encrypt_headers
 from harness.routing.context import Context
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 
 
 def find_price(tx: Transaction, target: Target | None) -> Price | None:
-    return model_figures.find_price(Providers(tx).all(), target.name) if target else None
+    return find_target_price(Providers(tx).all(), target.name) if target else None
 
 
 def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Price | None:

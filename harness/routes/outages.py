@@ -1,9 +1,13 @@
-"""Finds routes whose callers get errors or a fallback's answers, and raises alerts (B9)."""
+"""Finds routes whose callers get errors or a fallback's answers in their recorded minutes, and
+raises alerts (B9).
+"""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from functools import cache, partial
 from typing import Final
 
@@ -15,8 +19,8 @@ from harness.frame.alerts.records import Alerts
 from harness.frame.errors import NotFound, SignatureInvalid
 from harness.frame.formatting import format_percent, format_quantity, format_score
 from harness.frame.records.transaction import Transaction
-from harness.providers.models.model_figures import MeasuredScore
-from harness.providers.target import Target
+from harness.gate.online.observation import TrafficMinute
+from harness.providers.target import MeasuredScore, Target
 from harness.registry.targets import describe_price, find_price
 from harness.routes import routes
 from harness.routes.scorecard import load_target_scores
@@ -24,14 +28,126 @@ from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.records.preload import Preload
 from harness.routing.records.routes import Routing
-from harness.routing.reliability.outage import (
-    FRESH,
-    RECENT,
-    OutageKind,
-    RouteOutage,
-    find_outage,
-)
-from harness.routing.table import Route
+from harness.routing.table import Arm, Route
+
+# Fewer requests give no evidence.
+FEW_REQUESTS: Final = 3
+# A larger share of errors in a minute is an outage.
+TOLERATED_ERRORS: Final = 0.01
+# A fallback that answers a larger share of the requests serves the route.
+CARRIED_SHARE: Final = 0.5
+# Older minutes do not show a route's present state.
+RECENT: Final = timedelta(minutes=15)
+# Newer minutes are better evidence than the circuits of the targets.
+FRESH: Final = timedelta(minutes=2)
+_MINUTE: Final = timedelta(minutes=1)
+
+
+class OutageKind(StrEnum):
+    DOWN = "down"
+    ON_FALLBACK = "on fallback"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteOutage:
+    kind: OutageKind
+    since: datetime
+    requests: int = 0  # requests, failed, carried: since `since`
+    failed: int = 0
+    carried: int = 0  # requests that fallbacks answered
+    no_answers: bool = False  # callers get no answers now
+    fallback: str = ""  # id of the fallback that answers most requests; empty without one
+
+
+@dataclass(slots=True)
+class _Window:
+    begin: datetime
+    requests: int = 0
+    failed: int = 0
+    carried: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "_Window") -> None:
+        self.begin = min(self.begin, other.begin)
+        self.requests += other.requests
+        self.failed += other.failed
+        self.carried.update(other.carried)
+
+    @property
+    def kind(self) -> OutageKind | None:
+        enough = self.failed >= FEW_REQUESTS
+        if enough and self.failed > TOLERATED_ERRORS * self.requests:
+            return OutageKind.DOWN
+        carried = self.carried.total()
+        if carried >= FEW_REQUESTS and carried > CARRIED_SHARE * self.requests:
+            return OutageKind.ON_FALLBACK
+        return None
+
+    @property
+    def is_one_sided(self) -> bool:
+        return self.requests in (self.failed, self.carried.total())
+
+
+def find_outage(
+    route: Route, minutes: Iterable[TrafficMinute], shut: Mapping[str, datetime], now: datetime
+) -> RouteOutage | None:
+    """Finds a route's outage. shut: target id to the time since when its circuit is open."""
+    tallies = _tally(route, minutes)
+    newest = tallies[0] if tallies and now - tallies[0].begin < RECENT else None
+    windows = list(_windows(tallies, now)) if newest else []
+    kind = windows[0].kind if windows else None
+    answering = route.may_answer
+    if kind is not OutageKind.DOWN and answering and all(t in shut for t in answering):
+        since = max(shut[target] for target in answering)
+        if newest is None or now - newest.begin >= FRESH:
+            return RouteOutage(OutageKind.DOWN, since, no_answers=True)
+        if newest.failed:
+            requests, failed = newest.requests, newest.failed
+            return RouteOutage(OutageKind.DOWN, since, requests, failed, no_answers=True)
+    return _describe(kind, windows) if kind else None
+
+
+def _describe(kind: OutageKind, windows: Sequence[_Window]) -> RouteOutage:
+    no_answers = windows[0].failed == windows[0].requests
+    whole = _Window(windows[0].begin)
+    for window in windows:
+        if window.kind is not kind:
+            break
+        whole.add(window)
+    carriers = windows[0].carried or whole.carried
+    return RouteOutage(
+        kind=kind,
+        since=whole.begin,
+        requests=whole.requests,
+        failed=whole.failed,
+        carried=whole.carried.total(),
+        no_answers=no_answers,
+        fallback=carriers.most_common(1)[0][0] if carriers and not no_answers else "",
+    )
+
+
+def _tally(route: Route, minutes: Iterable[TrafficMinute]) -> Sequence[_Window]:
+    tallies: dict[datetime, _Window] = {}
+    for row in minutes:
+        tally = tallies.setdefault(row.minute, _Window(row.minute))
+        tally.requests += row.requests
+        tally.failed += row.failed
+        if row.target in route.fallbacks and row.arm != Arm.KEEP_WARM.value:
+            carried = max(0, row.charged - row.failed)
+            tally.carried += Counter({row.target: carried})  # leaves out zeros
+    return [tallies[at] for at in sorted(tallies, reverse=True)]
+
+
+def _windows(tallies: Iterable[_Window], now: datetime) -> Iterator[_Window]:
+    window: _Window | None = None
+    for tally in tallies:
+        if window is None:
+            window = _Window(tally.begin)
+        window.add(tally)
+        is_whole = window.begin + _MINUTE <= now
+        if window.requests >= FEW_REQUESTS and (is_whole or window.is_one_sided):
+            yield window
+            window = None
+
 
 HOUR: Final = timedelta(hours=1)
 ALERTS: Final[Mapping[OutageKind, AlertKind]] = {

@@ -6,8 +6,7 @@ from typing import Final
 
 from harness.frame.errors import Conflict, InputError, NotFound, RouteBusy, SwapgateError
 from harness.frame.formatting import format_bps, format_bytes
-from harness.frame.people.access import Actor, Role
-from harness.frame.people.principals import check_principal_name
+from harness.frame.people.access import Actor, Role, check_principal_name
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
@@ -25,8 +24,7 @@ from harness.routing.candidate_schedule import (
 from harness.routing.capture import check_capture
 from harness.routing.context import Context
 from harness.routing.plan import KeepWarm
-from harness.routing.records.proposals import CandidateRounds, Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import CandidateRounds, Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import Suites
 from harness.routing.route_changes import (

@@ -21,12 +21,11 @@ from harness.gate.offline.intervals import mean_interval
 from harness.gate.online.observation import TrafficTotal
 from harness.gate.run import EvalRun, RunState, Sample, SampleError
 from harness.gate.suite_plan import SuiteRole
-from harness.providers.models.model_figures import MeasuredScore
 from harness.providers.records import Providers
-from harness.providers.target import Target
+from harness.providers.target import MeasuredScore, Target
 from harness.routes import routes
+from harness.routes.monthly_bill import MONTH, RouteBill, measure_bill
 from harness.routing.context import Context
-from harness.routing.cost_forecast import MONTH, RouteBill, measure_bill
 from harness.routing.records.observations import Observations
 from harness.routing.records.preload import Preload
 from harness.routing.records.routes import Routing

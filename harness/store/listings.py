@@ -40,8 +40,8 @@ from harness.routing.records.interventions import (
     shadow_from_row,
     switch,
 )
-from harness.routing.records.named_rows import NAMES_AT_ONCE
 from harness.routing.records.observations import FAILOVER, failover, failover_count_from_row
+from harness.routing.records.preload import NAMES_AT_ONCE
 from harness.routing.records.proposals import (
     DECIDED_PHASE_VALUES,
     HAS_NOT_ENDED,

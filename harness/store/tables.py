@@ -17,8 +17,8 @@ from harness.routing.records import (
     installation,
     interventions,
     observations,
-    rollouts,
-    traffic_sums,
+    proposals,
+    traffic_tables,
 )
 from harness.routing.records.proposals import approval
 from harness.routing.records.runs import sample, suite
@@ -59,9 +59,9 @@ DECLARED_BY: Final = (
     installation,
     interventions,
     operations_records,
-    rollouts,
+    proposals,
     spending,
-    traffic_sums,
+    traffic_tables,
 )
 
 __all__ = ["APPEND_ONLY", "SIGNED", "metadata"]

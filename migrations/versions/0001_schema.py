@@ -9,7 +9,7 @@ import secrets
 import sqlalchemy as sa
 from alembic import op
 
-from harness.frame.people.principals import LOCAL_PRINCIPAL
+from harness.frame.people.access import LOCAL_PRINCIPAL
 from harness.frame.people.records import PRINCIPAL, principal
 from harness.routing.records.installation import meta
 from harness.store.guards import triggers

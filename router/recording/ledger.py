@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
 from harness.gate.online.guardrails import FEEDBACK_S, UnitRule
-from harness.gate.online.key_ledger import KeyClaim, KeyHistory, fingerprint
-from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.observation import KeyClaim, KeyHistory, ObservationBlock, fingerprint
 from harness.proposals.judge import JudgeOutcome
 from router.recording.observation_builder import ObservationBuilder
 from router.recording.scored_units import GuardrailSample, LedgerUnit, OpenBlock

@@ -19,8 +19,7 @@ from harness.gate.online.guardrails import (
     UnitRule,
     guardrail_kind,
 )
-from harness.gate.online.key_ledger import KeyHistory
-from harness.gate.online.observation import SEGMENTS, NeverSeen, ObservationBlock
+from harness.gate.online.observation import SEGMENTS, KeyHistory, NeverSeen, ObservationBlock
 from harness.gate.online.prompt_cache import ArmCacheUse, CacheLevels, CacheUse
 from harness.gate.online.ranking import MIN_CONTROLS, MeasuredUnit, mean_levels, rank_block
 from router.recording.scored_units import (

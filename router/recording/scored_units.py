@@ -6,7 +6,7 @@ from enum import IntFlag
 from typing import Final, NamedTuple, Self
 
 from harness.gate.online.guardrails import Guardrail
-from harness.gate.online.key_ledger import KeyHistory
+from harness.gate.online.observation import KeyHistory
 from harness.gate.online.prompt_cache import NO_CACHE_USE, CacheUse
 from harness.proposals.judge import JudgeOutcome
 

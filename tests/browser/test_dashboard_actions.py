@@ -12,8 +12,7 @@ from harness.agents import switches
 from harness.agents.records import SwitchRequests
 from harness.agents.switch_request import ModelSwitchRequest
 from harness.frame.pagination import PageRequest
-from harness.frame.people.access import Role
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import OPERATOR, Role
 from harness.proposals import submission
 from harness.routing.agent import literal_choice
 from harness.routing.proposal import ProposalPhase

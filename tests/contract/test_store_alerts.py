@@ -4,8 +4,13 @@ from datetime import timedelta
 import pytest
 
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
-from harness.frame.alerts.alert_record import Notified, mark_notified
-from harness.frame.alerts.delivery import mark_delivered, mark_failed, new_delivery
+from harness.frame.alerts.alert_record import (
+    Notified,
+    mark_delivered,
+    mark_failed,
+    mark_notified,
+    new_delivery,
+)
 from harness.frame.alerts.records import Alerts, Deliveries
 from harness.routing.reliability.failover import Failover
 from harness.store.store import Store

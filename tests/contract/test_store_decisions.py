@@ -15,8 +15,7 @@ from harness.gate.online.rollout import apply_signal as rolled
 from harness.gate.policy import Policy
 from harness.gate.verdict import Passed
 from harness.routing.proposal import ProposalPhase
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store

@@ -15,8 +15,14 @@ from harness.gate.online.guardrails import (
     Guardrail,
     JudgeTally,
 )
-from harness.gate.online.key_ledger import KeyClaim, KeyHistory
-from harness.gate.online.observation import MOST_ASKED_NAMES, OTHER_NAMES, AskedName, NeverSeen
+from harness.gate.online.observation import (
+    MOST_ASKED_NAMES,
+    OTHER_NAMES,
+    AskedName,
+    KeyClaim,
+    KeyHistory,
+    NeverSeen,
+)
 from harness.operations.records import Captures
 from harness.routing.capture import CapturedRequest, CaptureResult
 from harness.routing.records.observations import Observations

@@ -12,8 +12,7 @@ from harness.frame.records.transaction import Transaction
 from harness.gate.online.rollout import RolloutState
 from harness.routing.records.observations import Observations
 from harness.routing.records.preload import Preload
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import ChangeSettings, RestoreIncumbent

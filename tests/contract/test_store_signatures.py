@@ -10,12 +10,15 @@ import sqlalchemy as sa
 
 from harness.agents.records import AgentGrants
 from harness.frame.errors import SignatureInvalid, SnapshotInvalid
-from harness.frame.people.access import SYSTEM, ApiKey, DashboardSession, Role
-from harness.frame.people.principals import (
+from harness.frame.people.access import (
     LOCAL_PRINCIPAL,
+    SYSTEM,
+    ApiKey,
+    DashboardSession,
     PersonLink,
     Principal,
     PrincipalKind,
+    Role,
 )
 from harness.frame.people.records import ApiKeys, DashboardSessions, PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
@@ -26,8 +29,7 @@ from harness.routing.evidence import BreakGlass, Waiver
 from harness.routing.freeze import Freeze
 from harness.routing.records.evidence import Waivers
 from harness.routing.records.interventions import BreakGlasses, Freezes, Shadows, Switches
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts

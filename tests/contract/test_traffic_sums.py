@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.gate.online.observation import TrafficMinute, TrafficPoint, TrafficTotal
 from harness.routing.records.observations import Observations
 from harness.routing.records.traffic import split_window
-from harness.routing.records.traffic_sums import DAY, HOUR, floor_time
+from harness.routing.records.traffic_tables import DAY, HOUR, floor_time
 from harness.routing.reliability.latency import merge_histograms
 from harness.routing.table import Arm
 from harness.store import engine

@@ -12,8 +12,7 @@ import pytest
 
 from harness.app.alert_sinks import ConfiguredSinks
 from harness.frame.alerts.alert import AlertKind, Severity
-from harness.frame.alerts.alert_record import Notified
-from harness.frame.alerts.delivery import AlertMessage, AlertSettings, AlertSink
+from harness.frame.alerts.alert_record import AlertMessage, AlertSettings, AlertSink, Notified
 from harness.frame.errors import DeliveryFailed
 from harness.frame.people.access import SYSTEM
 from harness.operations import alert_delivery, queries

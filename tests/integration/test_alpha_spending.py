@@ -10,8 +10,8 @@ from harness.evals.settings import SuiteSettings
 from harness.frame.people.access import SYSTEM
 from harness.gate.pins import ServedModel
 from harness.gate.run import Sample
+from harness.gate.sentences import spending_text
 from harness.gate.suite_plan import SuitePlan
-from harness.gate.text.sentences import spending_text
 from harness.proposals import decisions
 from harness.proposals.evaluation import eval_queue
 from harness.providers.target import Provider, RequestPatch, Target

@@ -12,8 +12,7 @@ import structlog
 from harness.agents import switches
 from harness.agents.records import AgentGrants
 from harness.frame.errors import StoreUnavailable
-from harness.frame.people.access import SYSTEM
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import OPERATOR, SYSTEM
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import dashboard_sessions, keys
 from tests.support.control.control_plane import POLICY, SECRET, SmallInstallation, approved

@@ -25,8 +25,7 @@ from harness.frame.errors import (
     SwapgateError,
 )
 from harness.frame.pagination import PageRequest
-from harness.frame.people.access import SYSTEM, Actor, Role
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import OPERATOR, SYSTEM, Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.interfaces.cli.operations.status import next_command
 from harness.operations import alert_delivery, keys, people, queries, reconciler, route_queries

@@ -11,7 +11,7 @@ from harness.gate.online.guardrails import CanaryJudge, Guardrail, Guardrails, J
 from harness.gate.online.rollout import Rollout, RolloutState
 from harness.operations import reconciler
 from harness.routing.records.observations import Observations
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from tests.support.control.control_plane import CANARY, ITEMS
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import Routed, ask, eventually, routed, start_canary

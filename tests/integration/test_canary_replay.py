@@ -17,7 +17,7 @@ from harness.gate.online.observation import Segment
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction
 from harness.routing.records.observations import Observations
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
 from tests.support.control.control_plane import BEN, CANARY, SmallInstallation
 from tests.support.store.tampering import owned

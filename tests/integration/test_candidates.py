@@ -9,7 +9,7 @@ from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM
-from harness.gate.planning.budget import false_pass_risk
+from harness.gate.budget import false_pass_risk
 from harness.proposals import decisions
 from harness.proposals.candidates import candidate_rounds, candidates, leaderboard
 from harness.proposals.candidates.leaderboard import Standing

@@ -8,7 +8,7 @@ import pytest
 from evals.suites.items import Item
 from harness.frame.errors import ConfigError, InputError, NotFound
 from harness.frame.people.access import SYSTEM
-from harness.gate.offline.primary_suites import WEIGHTED_MEAN
+from harness.gate.offline.suite_claims import WEIGHTED_MEAN
 from harness.gate.policy import GatePolicy
 from harness.gate.suite_plan import Claim, ClaimPopulation, PrimaryCombination, SuiteRole
 from harness.gate.verdict import Passed

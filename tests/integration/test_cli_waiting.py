@@ -19,7 +19,7 @@ from harness.gate.run import RunState
 from harness.interfaces.cli.frame import waiting
 from harness.interfaces.cli.frame.waiting import Progress, ProgressLine
 from harness.proposals import decisions, submission
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from harness.routing.records.runs import EvalRuns
 from tests.support.site.command_line import CommandLine
 

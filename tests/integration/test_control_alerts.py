@@ -9,8 +9,7 @@ import sqlalchemy as sa
 from harness.canary import operations
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind, Severity
-from harness.frame.alerts.alert_record import AlertRecord, Notified
-from harness.frame.alerts.delivery import GIVE_UP_AFTER
+from harness.frame.alerts.alert_record import GIVE_UP_AFTER, AlertRecord, Notified
 from harness.frame.alerts.records import Alerts, Deliveries
 from harness.frame.errors import NotAllowed, NotFound, StoreUnavailable
 from harness.frame.people.access import SYSTEM, Actor, Role
@@ -25,7 +24,7 @@ from harness.operations.housekeeping import (
 from harness.proposals import decisions, fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.routing.records.observations import Observations
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SmallInstallation, approved, block_of
 from tests.support.site.signing_keys import CONTROL

@@ -21,7 +21,7 @@ from harness.operations import housekeeping, reconciler
 from harness.proposals import decisions
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from harness.frame.signing.audit_log import AuditLog
 from harness.routes import routes
 from harness.routing.proposal import ProposalPhase
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store

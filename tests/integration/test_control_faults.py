@@ -16,8 +16,8 @@ from harness.frame.people.access import SYSTEM
 from harness.gate.online.rollout import RolloutSignal, RolloutState
 from harness.gate.policy import GatePolicy
 from harness.gate.run import FIRST_ANSWERS, LEASE_S, RunState
+from harness.gate.sentences import difference_cells
 from harness.gate.suite_plan import Claim
-from harness.gate.text.sentences import difference_cells
 from harness.operations import reconciler
 from harness.proposals import decisions
 from harness.proposals.evaluation import eval_queue, evaluation
@@ -27,7 +27,7 @@ from harness.registry import targets
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import RouteSettings, RouteSuite

@@ -6,8 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.frame.errors import InputError, NotAllowed, NotFound
-from harness.frame.people.access import LINK_LASTS, Actor, Role, key_hash
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import LINK_LASTS, OPERATOR, Actor, Role, key_hash
 from harness.frame.people.records import dashboard_session
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import dashboard_sessions, keys

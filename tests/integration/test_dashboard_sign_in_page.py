@@ -15,8 +15,7 @@ from starlette.routing import Route
 
 from dashboard import page_frame, serve, sign_in_page
 from harness.app.installation import CONFIG_VARIABLE, Installation
-from harness.frame.people.access import Role
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import OPERATOR, Role
 from harness.operations import dashboard_sessions, keys
 from harness.routing.settings import OidcSettings
 from tests.support.browser.dashboard_data import configured

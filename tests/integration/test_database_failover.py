@@ -17,7 +17,7 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.operations import integrity, keys
 from harness.routes import routes
 from harness.routing.records.observations import Observations
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from tests.support.providers import simulator_thread
 from tests.support.router.router_fleet import RoundRobin, RouterFleet, router_fleet
 from tests.support.router.router_process import ROUTE, Load, Routed, eventually, start_canary

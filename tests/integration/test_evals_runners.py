@@ -15,7 +15,7 @@ import pytest
 from evals.suites.configured_suites import ConfiguredSuites
 from harness.evals.ports import EvalJob
 from harness.evals.settings import SuiteSettings
-from harness.gate.item_groups import shuffle_items
+from harness.gate.suite_plan import shuffle_items
 from harness.providers.target import Provider, RequestPatch, Target
 from tests.support.evals.eval_process import Assignment, carry_out
 from tests.support.providers.scripted_chat import KEY, Response, Served, serving

@@ -9,8 +9,7 @@ from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
-from harness.frame.people.access import Actor, Role
-from harness.frame.people.principals import LOCAL_PRINCIPAL, OPERATOR
+from harness.frame.people.access import LOCAL_PRINCIPAL, OPERATOR, Actor, Role
 from harness.frame.people.records import principal as principals
 from harness.gate.online.rollout import MANUAL_SIGNALS, RolloutSignal
 from harness.operations import keys

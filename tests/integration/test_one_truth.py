@@ -30,7 +30,7 @@ from harness.providers.target import Price
 from harness.registry import targets
 from harness.routes import routes, scorecard
 from harness.routing.records.observations import Observations
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, BEN, POLICY, SKILL, block_of

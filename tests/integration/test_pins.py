@@ -30,7 +30,7 @@ from harness.proposals.report import comparison
 from harness.providers.records import Sightings
 from harness.providers.target import Target
 from harness.routing.proposal import Proposal, ProposalPhase
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts

@@ -15,8 +15,7 @@ from harness.agents.records import AgentGrants
 from harness.app.installation import CONFIG_VARIABLE
 from harness.evals.records.drift import Drift
 from harness.frame.alerts.records import Alerts, Deliveries
-from harness.frame.people.access import SYSTEM
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import OPERATOR, SYSTEM
 from harness.frame.people.records import ApiKeys, DashboardSessions
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditFilter
@@ -28,8 +27,7 @@ from harness.routes import routes
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.interventions import Switches
 from harness.routing.records.observations import Observations
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts

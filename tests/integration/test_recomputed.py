@@ -16,7 +16,7 @@ from harness.operations import queries
 from harness.proposals import decisions, fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest
 from harness.routing.proposal import Proposal, ProposalPhase
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store

@@ -25,7 +25,7 @@ from harness.gate.online.rollout import RolloutState
 from harness.operations import keys, reconciler
 from harness.providers.records import Providers
 from harness.routing.records.observations import Observations
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.snapshot.holder import load_snapshot

@@ -13,8 +13,7 @@ from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.providers.target import Target
 from harness.registry import targets
 from harness.routing.proposal import Proposal, ProposalPhase
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.verdicts import Verdicts
 from tests.support.control.control_plane import (
     ANN,

@@ -7,8 +7,7 @@ import sqlalchemy as sa
 from harness.config import configuration
 from harness.frame import package_data
 from harness.frame.errors import ConfigError, Conflict, InputError, NotAllowed, NotFound
-from harness.frame.people.access import Role
-from harness.frame.people.principals import LOCAL_PRINCIPAL, OPERATOR
+from harness.frame.people.access import LOCAL_PRINCIPAL, OPERATOR, Role
 from harness.frame.people.records import person_link
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import dashboard_sessions, people, single_sign_on

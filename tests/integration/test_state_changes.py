@@ -19,8 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.agents.records import AgentGrants, SwitchRequests
-from harness.frame.people.access import SYSTEM, Role
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import OPERATOR, SYSTEM, Role
 from harness.frame.records.columns import Json, UtcTime
 from harness.frame.records.signed_tables import SignedTable
 from harness.frame.records.transaction import Transaction

@@ -17,8 +17,7 @@ from harness.app.doctor import provider_requests
 from harness.config import configuration
 from harness.frame import package_data
 from harness.frame.alerts.alert import AlertKind, Severity
-from harness.frame.alerts.alert_record import Notified
-from harness.frame.alerts.delivery import AlertMessage
+from harness.frame.alerts.alert_record import AlertMessage, Notified
 from harness.frame.errors import ConfigError, DeliveryFailed, InputError
 from harness.frame.failures import FailureClass
 from harness.frame.people.access import SYSTEM

@@ -11,8 +11,14 @@ import numpy as np
 import pytest
 
 from harness.gate.online.guardrails import Guardrails
-from harness.gate.online.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
-from harness.gate.online.observation import NeverSeen, ObservationBlock
+from harness.gate.online.observation import (
+    KeyClaim,
+    KeyHistory,
+    NeverSeen,
+    ObservationBlock,
+    claim_keys,
+    page_of,
+)
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
 from tests.simulation.test_canary_calibration import upto

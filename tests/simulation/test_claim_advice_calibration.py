@@ -11,9 +11,9 @@ import pytest
 from benchmarks.gate.gate_benchmark import FIVE, GateBenchmarkPlan, resample_items, theta0_of
 from benchmarks.gate.gate_rules import hybrid
 from benchmarks.gate.score_matrix import ModelPair, close_pairs, generate_chances, load_matrix
+from harness.gate.budget import DifferenceSpread, measure_spread
+from harness.gate.claim_advice import advise_claim
 from harness.gate.offline.suite_claims import judge_costs
-from harness.gate.planning.budget import DifferenceSpread, measure_spread
-from harness.gate.planning.claim_advice import advise_claim
 from harness.gate.suite_plan import Claim, ClaimPopulation
 from harness.gate.verdict import CostOutcome
 from tests.simulation.test_claims_calibration import PLAN, lognormal

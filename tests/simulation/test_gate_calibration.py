@@ -31,13 +31,12 @@ from benchmarks.gate.score_matrix import (
     load_matrix,
 )
 from benchmarks.gate.worst_null import MOST_FOUND, search_worst_nulls
-from harness.gate.item_groups import MIN_SLICE_UNITS
+from harness.gate.budget import slice_effect
 from harness.gate.offline.design import Design
 from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.sequential import judge_batch
 from harness.gate.offline.slices import SLICE_ALPHA
-from harness.gate.planning.budget import slice_effect
-from harness.gate.suite_plan import QUALITY_CLAIMS, Claim
+from harness.gate.suite_plan import MIN_SLICE_UNITS, QUALITY_CLAIMS, Claim
 from tests.support.gate.gate_clusters import GROUPS, measure_clusters
 from tests.support.gate.gate_missing import MOST_WRONG, measure_missing
 from tests.support.sampling import later, sampled

@@ -8,22 +8,20 @@ from hypothesis import strategies as st
 
 from harness.frame.alerts.alert import ALERT_RULES, Alert, AlertEvent, AlertKind
 from harness.frame.alerts.alert_record import (
+    FIRST_WAIT,
+    MAX_WAIT,
     QUIET_PERIOD,
     REMIND_AFTER,
     SETTLING_TIME,
     AlertRecord,
     Notified,
+    alert_message,
     apply_alert,
     apply_alerts,
     drop_silent_sources,
     due_message,
-    mark_notified,
-)
-from harness.frame.alerts.delivery import (
-    FIRST_WAIT,
-    MAX_WAIT,
-    alert_message,
     find_alert_page,
+    mark_notified,
     new_delivery,
     retry_wait,
 )

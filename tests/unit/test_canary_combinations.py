@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from harness.frame.plain_data import canonical_json, from_plain, to_plain, to_shown
+from harness.gate.explain import explain_rollout
 from harness.gate.online.guardrails import (
     CanaryJudge,
     ErrorTally,
@@ -26,13 +27,18 @@ from harness.gate.online.guardrails import (
     Guardrails,
     UnitRule,
 )
-from harness.gate.online.key_ledger import KeyClaim, KeyHistory, claim_keys
-from harness.gate.online.observation import SEGMENTS, ObservationBlock, Segment
+from harness.gate.online.observation import (
+    SEGMENTS,
+    KeyClaim,
+    KeyHistory,
+    ObservationBlock,
+    Segment,
+    claim_keys,
+)
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutState, build_unit_rule
 from harness.gate.online.rollout_action import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy, CanaryStep
-from harness.gate.text.explain import explain_rollout
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.records.traffic_tables import check_block
 from router.recording.ledger import Ledger

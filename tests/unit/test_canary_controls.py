@@ -8,10 +8,10 @@ from dashboard.views import canary as canary_controls
 from dashboard.views import canary_text
 from harness.canary.canary_state import describe_effect
 from harness.canary.status import CanaryStatus
+from harness.gate.explain import explain_rollout
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import decide_action
-from harness.gate.text.explain import explain_rollout
 from harness.providers.target import Target
 from tests.unit.test_canary_policy import START, rollout
 from tests.unit.test_canary_sentences import POLICY, blocks

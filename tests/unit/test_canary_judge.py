@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.frame.errors import InputError
+from harness.gate.explain import RolloutExplanation, explain_rollout
+from harness.gate.guardrail_rows import GuardrailRow
 from harness.gate.online.guardrails import (
     ArmSplit,
     CanaryJudge,
@@ -22,8 +24,6 @@ from harness.gate.online.rollout import RolloutState, build_unit_rule
 from harness.gate.online.rollout_action import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
-from harness.gate.text.explain import RolloutExplanation, explain_rollout
-from harness.gate.text.guardrail_rows import GuardrailRow
 from harness.proposals.judge import (
     DATA_HEADING,
     JudgeOutcome,

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from harness.config.validation_errors import RANGES, RATIO
 from harness.frame.formatting import NEVER, add_seconds
 from harness.frame.plain_data import canonical_json, to_shown
+from harness.gate import explain
+from harness.gate.explain import explain_rollout
 from harness.gate.online.guardrails import (
     ArmLevels,
     FailureTally,
@@ -21,10 +23,8 @@ from harness.gate.online.guardrails import (
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import RolloutState
 from harness.gate.online.rollout_action import decide_action
-from harness.gate.planning.ramp import TrafficPace, plan_ramp
 from harness.gate.policy import CanaryPolicy, CanaryStep, PeakHours
-from harness.gate.text import explain
-from harness.gate.text.explain import explain_rollout
+from harness.gate.ramp import TrafficPace, plan_ramp
 from tests.unit.test_canary_policy import START, rollout
 
 pytestmark = pytest.mark.req("F3", "A7")

@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 
 from harness.canary import duration_estimate
 from harness.frame import formatting
+from harness.gate import explain, ramp
 from harness.gate.online.rollout_action import missing_duration, peak_reached_at, peak_seconds
-from harness.gate.planning import ramp
-from harness.gate.planning.ramp import TrafficPace
 from harness.gate.policy import CanaryPolicy, CanaryStep, PeakHours
-from harness.gate.text import explain
+from harness.gate.ramp import TrafficPace
 
 pytestmark = pytest.mark.req("F3")
 

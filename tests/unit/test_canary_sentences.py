@@ -16,6 +16,7 @@ import pytest
 
 from dashboard import labels
 from harness.canary.canary_state import CanaryState, CanaryStateKind, describe_canary_state
+from harness.gate.explain import explain_rollout
 from harness.gate.online.guardrail_report import OpinionTotals
 from harness.gate.online.guardrails import (
     ArmLevels,
@@ -29,7 +30,6 @@ from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutState
 from harness.gate.online.rollout_action import decide_action
 from harness.gate.policy import CanaryPolicy, CanaryStep
-from harness.gate.text.explain import explain_rollout
 from tests.support.store.records import PLAIN_BLOCK
 from tests.unit.test_canary_policy import START, rollout
 

@@ -21,8 +21,7 @@ from harness.providers.models.catalogue import (
     build_catalogue,
     package_file,
 )
-from harness.providers.models.model_figures import find_price
-from harness.providers.target import Price, Provider, Target
+from harness.providers.target import Price, Provider, Target, find_price
 from harness.registry.deprecations import ALERT_AHEAD, find_deprecations, find_successor
 
 

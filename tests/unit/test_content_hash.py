@@ -4,7 +4,7 @@ from evals.scorers.judged import first_letter
 from evals.sim.simulated_model import random_bits
 from harness.frame.plain_data import digest, hash_content, short_hash
 from harness.frame.signing.keyring import key_id
-from harness.gate.item_groups import shuffle_items, texts_fingerprint
+from harness.gate.suite_plan import shuffle_items, texts_fingerprint
 from harness.providers.models.capabilities import Endpoint
 from router.frame.body import read_request
 from router.request.client_directives import sticky_key

@@ -23,8 +23,7 @@ from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import ProviderAway, StoreUnavailable
 from harness.frame.formatting import format_signed
-from harness.frame.people.access import SYSTEM, Role
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import OPERATOR, SYSTEM, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.run import Sample
 from harness.gate.verdict import InfraError

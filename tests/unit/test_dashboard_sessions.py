@@ -10,8 +10,7 @@ from harness.agents.message import MessageToolCall
 from harness.agents.records import Sessions, SwitchRequests
 from harness.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.app.installation import CONFIG_VARIABLE
-from harness.frame.people.access import Role
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import OPERATOR, Role
 from harness.operations import user_deletion
 from harness.routing.agent import AgentSession, literal_choice
 from tests.support.browser.agent_sessions import (

@@ -279,7 +279,7 @@ def test_an_admin_declares_who_somebody_is_with_a_reason(
 
     app = dialog(
         "from harness.operations import people as known",
-        "from harness.frame.people.principals import OPERATOR",
+        "from harness.frame.people.access import OPERATOR",
         "keys.declare(known.list_people(ctx, OPERATOR))",
     )
     assert app.button(key="declaration-now").disabled

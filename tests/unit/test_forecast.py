@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from harness.gate.online.observation import TrafficTotal
 from harness.providers.target import Price
 from harness.routes import monthly_bill
-from harness.routing.cost_forecast import (
+from harness.routes.monthly_bill import (
     CostForecast,
     MeasuredTokens,
     TokenCounts,

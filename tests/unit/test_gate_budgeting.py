@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.gate.planning.budget import (
+from harness.gate.budget import (
     MAX_EPOCHS,
     DifferenceSpread,
     MeanUsage,
@@ -17,7 +17,7 @@ from harness.gate.planning.budget import (
     comparison_duration_s,
     measure_spread,
 )
-from harness.gate.planning.claim_advice import ClaimAdvice, advise_claim
+from harness.gate.claim_advice import ClaimAdvice, advise_claim
 from harness.gate.suite_plan import Claim, ClaimPopulation, SuitePlan, SuiteRole
 
 pytestmark = pytest.mark.req("F2", "A3")

@@ -21,16 +21,16 @@ import pytest
 
 from harness.frame.plain_data import from_plain
 from harness.gate.arrays import Floats
-from harness.gate.item_groups import Slice
+from harness.gate.budget import share_alpha
 from harness.gate.offline.item_tests import MOST_NOISE
 from harness.gate.offline.verdicts import replay_verdict, verdict_bytes
-from harness.gate.planning.budget import share_alpha
 from harness.gate.policy import GatePolicy, Policy
 from harness.gate.run import Sample, SampleError
 from harness.gate.suite_plan import (
     Claim,
     ClaimPopulation,
     PrimaryCombination,
+    Slice,
     SuitePlan,
     SuiteRole,
 )

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from harness.gate.arrays import log_mean
+from harness.gate.budget import holm_test
 from harness.gate.offline.design import Design
 from harness.gate.offline.intervals import mcnemar, tango_interval, tango_p
 from harness.gate.offline.sequential import (
@@ -18,7 +19,6 @@ from harness.gate.online.fisher import Certificate, add_block, log_odds_e, log_s
 from harness.gate.online.guardrails import FailureTally
 from harness.gate.online.ranking import rank_among
 from harness.gate.online.worker_guard import HARM_GRID
-from harness.gate.planning.budget import holm_test
 from harness.gate.suite_plan import Claim
 
 FILE = Path(__file__).parent.parent / "golden" / "golden.json"

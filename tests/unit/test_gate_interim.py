@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from harness.frame.plain_data import from_plain
+from harness.gate.budget import share_alpha
 from harness.gate.offline.design import (
     FUTILE,
     Design,
@@ -26,7 +27,6 @@ from harness.gate.offline.sequential import (
     judge_batch,
     judge_differences,
 )
-from harness.gate.planning.budget import share_alpha
 from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 
 pytestmark = pytest.mark.req("F2", "F4")

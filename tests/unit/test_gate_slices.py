@@ -14,11 +14,10 @@ from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.suite import load_suite
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import InputError
-from harness.gate.item_groups import MIN_SLICE_UNITS, ItemGroups, Slice, guard_slices
 from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.pairs import PairedItem
 from harness.gate.offline.slices import SLICE_ALPHA, judge_slices, look_levels
-from harness.gate.suite_plan import SuitePlan
+from harness.gate.suite_plan import MIN_SLICE_UNITS, ItemGroups, Slice, SuitePlan, guard_slices
 from harness.gate.verdict import Failed, HarnessMismatch, Inconclusive, Passed, ScorePair
 from tests.unit.test_gate_verdicts import ask, plan, sides
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from harness.frame.errors import InputError
 from harness.frame.plain_data import short_hash
 from harness.gate.online.guardrails import Guardrail
-from harness.gate.online.key_ledger import (
+from harness.gate.online.observation import (
     KEYS_PER_PAGE,
     PAGES,
     KeyClaim,

@@ -18,7 +18,7 @@ from harness.gate.online.rollout_action import RolloutAction
 from harness.interfaces.cli.canary_facts import rollout_facts
 from harness.operations import alert_delivery, reconciler
 from harness.routing.records.observations import Observations
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from tests.support.control.control_plane import BEN, SmallInstallation, block_of
 from tests.support.control.manual_clock import ManualClock
 

@@ -6,8 +6,8 @@ import pytest
 
 from evals.suites.items import Item, load_items
 from harness.frame.errors import InputError
-from harness.gate.item_groups import overlap_share, texts_fingerprint
 from harness.gate.pins import ServedModel, Sighting
+from harness.gate.suite_plan import overlap_share, texts_fingerprint
 from harness.providers.models.model_names import (
     known_model_names,
     normalize_model_name,

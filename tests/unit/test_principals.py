@@ -11,12 +11,13 @@ from harness.frame.people.access import (
     UNKNOWN_ADDRESS,
     ApiKey,
     Role,
+    check_principal_name,
     client_address,
+    fold_name,
     key_hash,
     parse_proxy_networks,
 )
 from harness.frame.people.four_eyes import load_key_creators
-from harness.frame.people.principals import check_principal_name, fold_name
 from harness.frame.people.records import ApiKeys
 from harness.frame.records.transaction import Transaction
 from harness.interfaces.api.frame.access import read_bearer

@@ -10,7 +10,7 @@ import pytest
 
 from evals.runner.rate_gate import RateGate, RateGates, Slots
 from harness.frame.people.limits import EvalLimits, RateState
-from harness.routing.reliability.call_speed import (
+from harness.routing.reliability.latency import (
     FORGET_S,
     START_CALLS,
     CallSpeed,

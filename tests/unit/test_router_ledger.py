@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from harness.frame.failures import FailureClass
 from harness.gate.online.guardrails import ArmSplit, ErrorTally, Guardrail, UnitRule
-from harness.gate.online.key_ledger import KeyHistory
-from harness.gate.online.observation import NeverSeen, ObservationBlock
+from harness.gate.online.observation import KeyHistory, NeverSeen, ObservationBlock
 from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger
 from router.recording.scored_units import (
     GuardrailSample,

@@ -16,8 +16,7 @@ from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.people.limits import KeySpend
 from harness.gate.online.guardrails import UnitRule
-from harness.gate.online.key_ledger import KeyClaim
-from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.gate.online.observation import KeyClaim, ObservationBlock, TrafficMinute
 from harness.gate.pins import ServedModel, Sighting
 from harness.routing.records.observations import Observations
 from harness.routing.reliability.failover import Failover

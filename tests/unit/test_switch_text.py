@@ -14,8 +14,7 @@ from harness.agents.switch_request import (
     switch_question,
     visible_text,
 )
-from harness.providers.models.model_figures import MeasuredScore, ModelFigures
-from harness.providers.target import Price
+from harness.providers.target import MeasuredScore, ModelFigures, Price
 from tests.support.store.records import NOW
 
 pytestmark = pytest.mark.req("C4")

@@ -3,11 +3,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from harness.canary import duration_estimate
+from harness.gate import explain
 from harness.gate.online.observation import ObservationBlock, TrafficTotal
-from harness.gate.planning.ramp import TrafficPace, plan_ramp
 from harness.gate.policy import CanaryPolicy
-from harness.gate.text import explain
-from harness.routing.cost_forecast import measure_bill
+from harness.gate.ramp import TrafficPace, plan_ramp
+from harness.routes.monthly_bill import measure_bill
 
 NOW = datetime(2026, 11, 20, 22, 0, tzinfo=UTC)
 POLICY = CanaryPolicy()

@@ -4,12 +4,12 @@ from dataclasses import replace
 import pytest
 
 from harness.frame.formatting import DASH
-from harness.gate.offline.primary_suites import WEIGHTED_MEAN
+from harness.gate.offline.suite_claims import WEIGHTED_MEAN
 from harness.gate.offline.verdicts import replay_verdict, verdict_bytes
+from harness.gate.sentences import difference_cells, reason_text
 from harness.gate.suite_plan import SuitePlan
-from harness.gate.text.sentences import difference_cells, reason_text
-from harness.gate.text.verdict_sentences import describe_claim
 from harness.gate.verdict import Verdict, VerdictBasis
+from harness.gate.verdict_sentences import describe_claim
 from tests.unit.test_gate_verdicts import (
     ALIKE,
     BETTER,

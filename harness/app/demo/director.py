@@ -36,7 +36,7 @@ from harness.app.set_up import SetUpResult, set_up
 from harness.canary import operations
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_count, format_percent, format_span
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import OPERATOR
 from harness.frame.runtime.supervisor import wait_for_interrupt
 from harness.gate.verdict import Failed
 from harness.proposals import decisions

@@ -8,11 +8,13 @@ from typing import Final
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind, Severity
 from harness.frame.alerts.alert_record import (
     AlertRecord,
+    Delivery,
     Notified,
+    find_alert_page,
     mark_notified,
+    new_delivery,
     resolve_record,
 )
-from harness.frame.alerts.delivery import Delivery, find_alert_page, new_delivery
 from harness.frame.alerts.records import Alerts, Deliveries
 from harness.frame.records.transaction import Transaction
 from harness.frame.world import World

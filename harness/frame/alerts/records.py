@@ -7,8 +7,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.frame.alerts.alert import ALERT_RULES, Alert, AlertKind
-from harness.frame.alerts.alert_record import AlertRecord, Notified, apply_alerts
-from harness.frame.alerts.delivery import Delivery
+from harness.frame.alerts.alert_record import AlertRecord, Delivery, Notified, apply_alerts
 from harness.frame.records.columns import Row, at_least, one_of, unique_where
 from harness.frame.records.record import record, record_of
 from harness.frame.records.repository import Records, given, newest_key, rows_key

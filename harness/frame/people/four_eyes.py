@@ -10,8 +10,7 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from harness.frame.errors import NotAllowed
-from harness.frame.people.access import Actor
-from harness.frame.people.principals import LOCAL_PRINCIPAL, PersonLink, Principal, fold_name
+from harness.frame.people.access import LOCAL_PRINCIPAL, Actor, PersonLink, Principal, fold_name
 from harness.frame.people.records import ApiKeys, PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
 

@@ -8,16 +8,18 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.frame.errors import Conflict
-from harness.frame.people.access import ApiKey, DashboardSession, OptOut
-from harness.frame.people.limits import KeyLimits
-from harness.frame.people.principals import (
+from harness.frame.people.access import (
     LOCAL_PRINCIPAL,
+    ApiKey,
+    DashboardSession,
+    OptOut,
     People,
     PersonLink,
     Principal,
     PrincipalKind,
     fold_name,
 )
+from harness.frame.people.limits import KeyLimits
 from harness.frame.records.columns import at_least, free_text, json_value, not_blank, one_of
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records

@@ -16,13 +16,12 @@ from functools import lru_cache
 from typing import Final
 
 from harness.gate.arrays import np
-from harness.gate.item_groups import MIN_SLICE_UNITS, Slice
+from harness.gate.budget import holm_test
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.intervals import mean_interval
 from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.pairs import PairedItem, score_difference
-from harness.gate.planning.budget import holm_test
-from harness.gate.suite_plan import SuitePlan
+from harness.gate.suite_plan import MIN_SLICE_UNITS, Slice, SuitePlan
 from harness.gate.verdict import ScorePair, SliceFigures
 
 

@@ -28,8 +28,7 @@ from harness.gate.offline.slices import (
     merge_clusters,
     promotion_waits_for,
 )
-from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
-from harness.gate.text.sentences import (
+from harness.gate.sentences import (
     comparison_reason,
     further_items,
     missing_text,
@@ -37,6 +36,7 @@ from harness.gate.text.sentences import (
     slices_reason,
     slices_wait_reason,
 )
+from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.gate.verdict import LenientFigures, SuiteFigures, SuiteReport
 
 SUITE_OUTCOMES = {

@@ -10,7 +10,7 @@ Suites of different roles are combined into one outcome (statistics.md §1.7).
 | guard | no condition | rejects | does not block |
 
 All conditions together are an intersection-union test (Berger 1982): no correction.
-Several primary suites are one claim, which `harness.gate.offline.primary_suites` judges.
+Several primary suites are one claim, which `harness.gate.offline.suite_claims` judges.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,17 @@ from typing import Any, Final
 from harness.frame.formatting import add_seconds
 from harness.frame.plain_data import canonical_json, digest, from_plain
 from harness.gate.offline.pairs import PairedItem, PairedSuite, pair_samples
-from harness.gate.offline.primary_suites import ClaimGroup, at_least_one, weighted_mean
-from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
+from harness.gate.offline.suite_claims import (
+    ClaimGroup,
+    SuiteClaim,
+    at_least_one,
+    judge_claim,
+    weighted_mean,
+)
 from harness.gate.pins import ServedModel, ServedModels
 from harness.gate.run import Sample
+from harness.gate.sentences import NOT_SHOWN_WORSE
 from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
-from harness.gate.text.sentences import NOT_SHOWN_WORSE
 from harness.gate.verdict import VERDICTS, ScorePair, SuiteReport, Verdict
 
 # Rises with every change of the rules that can change a verdict from the same scores.

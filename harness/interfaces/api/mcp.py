@@ -48,8 +48,7 @@ from harness.app.installation import Installation
 from harness.frame.errors import InputError, NotAllowed, NotFound, SwapgateError
 from harness.frame.imports import leave_alone_what_serves
 from harness.frame.pagination import MOST_LISTED, PageRequest
-from harness.frame.people.access import Actor, Role, listens_on_loopback
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import OPERATOR, Actor, Role, listens_on_loopback
 from harness.frame.plain_data import write_json
 from harness.frame.signing.keyring import KeyPurpose
 from harness.interfaces.api import canary, proposals

@@ -11,9 +11,8 @@ from pydantic import AwareDatetime, Field
 
 from harness.evals.spending import load_report
 from harness.frame.pagination import MOST_LISTED, Page
-from harness.frame.people.access import ApiKey, OptOut, Role
+from harness.frame.people.access import ApiKey, OptOut, PersonLink, Role
 from harness.frame.people.limits import KeyLimits
-from harness.frame.people.principals import PersonLink
 from harness.frame.signing.audit import AuditEvent, AuditFilter
 from harness.gate.policy import Policy
 from harness.interfaces.api.frame.endpoint import (

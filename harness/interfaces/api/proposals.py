@@ -11,8 +11,8 @@ from harness.evals.proof_validity import ProofValidity
 from harness.evals.spending import JudgingCost
 from harness.frame.idempotency import NoteMade
 from harness.frame.people.access import Role
+from harness.gate.claim_advice import ClaimAdvice
 from harness.gate.pins import ServedModels
-from harness.gate.planning.claim_advice import ClaimAdvice
 from harness.gate.run import EvalRun
 from harness.gate.suite_plan import Claim, SuitePin, SuitePlan
 from harness.gate.verdict import Verdict
@@ -38,7 +38,7 @@ from harness.proposals.report.comparison import ArmFigures
 from harness.proposals.report.findings import FormatFailure, find_format_failures
 from harness.proposals.submission import MOST_CANDIDATES, ProposalPreview, ProposalRequest
 from harness.providers.target import Target
-from harness.routing.cost_forecast import CostForecast
+from harness.routes.monthly_bill import CostForecast
 from harness.routing.proposal import Proposal, ProposalView
 
 router = APIRouter()

@@ -13,9 +13,9 @@ from harness.canary import status as canary_status
 from harness.canary.canary_state import OPERATIONS, OVERRULES, describe_effect
 from harness.canary.status import CanaryHistory, CanaryStatus, list_canaries
 from harness.frame.formatting import format_estimate, format_percent
+from harness.gate.explain import StepNeed
+from harness.gate.guardrail_rows import GuardrailRow
 from harness.gate.online.rollout import Rollout, RolloutSignal
-from harness.gate.text.explain import StepNeed
-from harness.gate.text.guardrail_rows import GuardrailRow
 from harness.interfaces.cli.canary_facts import (
     NO_CANARY,
     CanaryFollower,

@@ -12,7 +12,7 @@ from harness.frame.errors import InputError, StoreUnavailable, SwapgateError
 from harness.frame.formatting import format_quantity, format_usd
 from harness.frame.records.transaction import Transaction
 from harness.frame.suggestions import did_you_mean
-from harness.gate.planning.budget import false_pass_risk, total_risk
+from harness.gate.budget import false_pass_risk, total_risk
 from harness.gate.suite_plan import Claim
 from harness.gate.verdict import Failed, Inconclusive, Passed
 from harness.proposals.candidates import cost_ratio, estimate

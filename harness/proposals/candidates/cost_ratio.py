@@ -17,7 +17,7 @@ from harness.frame.formatting import format_number
 from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.planning.budget import MeanUsage
+from harness.gate.budget import MeanUsage
 from harness.gate.policy import CanaryPolicy, CostAcceptance
 from harness.gate.run import AnswerColumns, is_nothing_readable
 from harness.gate.suite_plan import SuitePlan

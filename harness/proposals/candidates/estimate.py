@@ -7,11 +7,8 @@ from typing import Final
 
 from harness.frame.formatting import format_percent, format_score, format_usd
 from harness.frame.records.transaction import Transaction
-from harness.gate.item_groups import MIN_SLICE_UNITS
-from harness.gate.offline.slices import look_levels, promotion_waits_for
-from harness.gate.offline.suite_claims import items_to_show_saving
-from harness.gate.planning import budget
-from harness.gate.planning.budget import (
+from harness.gate import budget
+from harness.gate.budget import (
     DISAGREEMENT,
     EFFECT,
     DesignOption,
@@ -21,9 +18,11 @@ from harness.gate.planning.budget import (
     planned_test,
     sd_pass_fail,
 )
-from harness.gate.planning.claim_advice import ClaimAdvice, advise_claim
+from harness.gate.claim_advice import ClaimAdvice, advise_claim
+from harness.gate.offline.slices import look_levels, promotion_waits_for
+from harness.gate.offline.suite_claims import items_to_show_saving
 from harness.gate.run import RunBudget, Sample
-from harness.gate.suite_plan import Claim, SuitePlan
+from harness.gate.suite_plan import MIN_SLICE_UNITS, Claim, SuitePlan
 from harness.proposals import submission
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.evaluation import registration

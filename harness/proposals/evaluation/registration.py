@@ -11,24 +11,20 @@ from typing import Final
 from harness.frame.errors import ConfigError, NotAllowed, NotFound
 from harness.frame.formatting import format_percent
 from harness.frame.records.transaction import Transaction
-from harness.gate.item_groups import SAME_ITEMS_SHARE, ItemGroups, overlap_share
-from harness.gate.planning import budget
-from harness.gate.planning.budget import (
-    FIRST_FULL,
-    MIN_ALPHA,
-    false_pass_risk,
-    spend_alpha,
-    total_risk,
-)
+from harness.gate import budget
+from harness.gate.budget import FIRST_FULL, MIN_ALPHA, false_pass_risk, spend_alpha, total_risk
 from harness.gate.policy import GatePolicy
 from harness.gate.run import EvalRun
 from harness.gate.suite_plan import (
+    SAME_ITEMS_SHARE,
     Claim,
     ClaimPopulation,
+    ItemGroups,
     PrimaryCombination,
     SuitePin,
     SuitePlan,
     SuiteRole,
+    overlap_share,
 )
 from harness.providers.models import model_names
 from harness.providers.records import Providers, Sightings

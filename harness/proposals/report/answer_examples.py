@@ -15,7 +15,7 @@ from harness.evals.proof_validity import ProofValidity
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_points, format_score
 from harness.gate.pins import ServedModel, named_models
-from harness.gate.text.sentences import clusters_text, spending_text
+from harness.gate.sentences import clusters_text, spending_text
 from harness.gate.verdict import Verdict
 from harness.proposals.report import findings
 from harness.proposals.report.comparison import Comparison, SuiteAnswers

@@ -28,12 +28,11 @@ from harness.proposals.evaluation import evaluation
 from harness.proposals.report.next_steps import DecidedProposal, describe_next_step
 from harness.providers.target import Target
 from harness.routes import freezes, monthly_bill
+from harness.routes.monthly_bill import CostForecast
 from harness.routes.routes import describe_later_rollback, find_later_rollback
 from harness.routing.context import Context
-from harness.routing.cost_forecast import CostForecast
 from harness.routing.proposal import Proposal, ProposalPhase, ProposalView
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts

@@ -24,7 +24,7 @@ from harness.frame.formatting import (
     format_thousand_price,
 )
 from harness.gate.run import Sample
-from harness.gate.text.sentences import difference_cells, standing_text
+from harness.gate.sentences import difference_cells, standing_text
 from harness.gate.verdict import BaseVerdict, SuiteReport, VerdictBasis
 from harness.proposals.report.comparison import (
     ArmFigures,

@@ -18,10 +18,10 @@ from harness.frame.formatting import (
     format_usd,
 )
 from harness.gate.offline.design import EARLY_ENDS
+from harness.gate.sentences import bounds_text, reason_text
 from harness.gate.suite_plan import SuitePlan
-from harness.gate.text.sentences import bounds_text, reason_text
-from harness.gate.text.verdict_sentences import describe_claim
 from harness.gate.verdict import Verdict
+from harness.gate.verdict_sentences import describe_claim
 from harness.proposals import route_rules
 from harness.proposals.report.answer_examples import (
     cell,

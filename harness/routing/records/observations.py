@@ -22,20 +22,23 @@ from harness.frame.records.columns import (
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records, rows_key, select_where
 from harness.frame.records.transaction import Transaction
-from harness.gate.online.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
 from harness.gate.online.observation import (
     MOST_ASKED_NAMES,
     OTHER_NAMES,
     AskedName,
+    KeyClaim,
+    KeyHistory,
     ObservationBlock,
     TrafficMinute,
+    claim_keys,
+    page_of,
 )
-from harness.routing.records.named_rows import json_rows, look_up, read_named
+from harness.routing.records.preload import json_rows, look_up, read_named
 from harness.routing.records.traffic import FAR, Traffic
-from harness.routing.records.traffic_sums import DAY, floor_time, traffic_hour
 from harness.routing.records.traffic_tables import (
     ASKED_NAME,
     BLOCK,
+    DAY,
     KEY_SPEND,
     SPEND_SUMS,
     TRAFFIC,
@@ -44,10 +47,12 @@ from harness.routing.records.traffic_tables import (
     asked_name,
     block,
     check_block,
+    floor_time,
     key_spend,
     observation_batch,
     seen_keys,
     traffic,
+    traffic_hour,
 )
 from harness.routing.reliability.failover import Failover, FailoverCount
 from harness.routing.reliability.latency import merge_histograms

@@ -27,7 +27,7 @@ from harness.routing.records.evidence import (
 from harness.routing.records.installation import meta
 from harness.routing.records.interventions import break_glass
 from harness.routing.records.preload import CHAINS_OF, FIRST_AFTER, VERSIONS_OF, after_key
-from harness.routing.records.rollouts import rollout
+from harness.routing.records.proposals import rollout
 from harness.routing.records.versions import (
     IS_FALLBACK_OF_NEWEST,
     IS_NEWEST,

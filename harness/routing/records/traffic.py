@@ -12,19 +12,17 @@ import sqlalchemy as sa
 from harness.frame.records.columns import EPOCH, UtcTime
 from harness.frame.records.transaction import Transaction
 from harness.gate.online.observation import TrafficPoint, TrafficTotal
-from harness.routing.records.traffic_sums import (
+from harness.routing.records.traffic_tables import (
     DAY,
     HOUR,
-    ceil_time,
-    floor_time,
-    traffic_day,
-    traffic_hour,
-)
-from harness.routing.records.traffic_tables import (
     TOTAL_KEY,
     TRAFFIC_SUMS,
+    ceil_time,
+    floor_time,
     total_from_row,
     traffic,
+    traffic_day,
+    traffic_hour,
     traffic_point_from_row,
 )
 from harness.routing.reliability.latency import merge_histograms

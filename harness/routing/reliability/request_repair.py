@@ -1,14 +1,117 @@
 """Derives from a provider's refusal how the router repairs a request. A repair never changes
-its meaning (messages, tools, formats). Pure.
+its meaning (messages, tools, formats). It may write a conversation in the order of turns that
+a target's template demands. Pure.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from harness.routing.reliability.turn_order import TurnOrder, in_order, refused_order
+Turns = list[Any]
+# Inserted between a tool's result and the user's next turn.
+ANSWER: Final = {"role": "assistant", "content": "OK."}
+
+
+class TurnOrder(StrEnum):
+    SYSTEM_FIRST = "system_first"  # later system turns become user turns
+    NO_SYSTEM = "no_system"  # all system turns become user turns
+    ALTERNATE = "alternate"  # user and model alternate; a model turn follows a tool's result
+
+
+def _pattern(*words: str) -> re.Pattern[str]:
+    return re.compile("|".join(words), re.IGNORECASE)
+
+
+_REFUSED: Final[Mapping[TurnOrder, re.Pattern[str]]] = {
+    # Gemma's template on any server, and Bedrock's older models.
+    TurnOrder.NO_SYSTEM: _pattern(
+        "system role not supported",
+        "support system (messages|prompts|instructions)",
+        "developer instruction is not enabled",
+    ),
+    # Anthropic's older models, compatible servers, and templates; Claude Code sends such turns.
+    TurnOrder.SYSTEM_FIRST: _pattern(
+        r"role\W+system\W+(is not supported|the messages api)",
+        "system messages? must be (at the beginning|first)",
+        r"(expected|should be) [`']user[`'] or [`']assistant[`']",
+    ),
+    # Gemma's and Mistral's templates, and Perplexity.
+    TurnOrder.ALTERNATE: _pattern(
+        "roles must alternate", "should alternate with", "unexpected role 'user' after role"
+    ),
+}
+
+
+def refused_order(message: str) -> TurnOrder | None:
+    """Returns the turn order that a refusal demands; None for another refusal."""
+    return next((order for order, words in _REFUSED.items() if words.search(message)), None)
+
+
+def in_order(messages: Turns, order: TurnOrder) -> Turns:
+    return _WRITE[order](messages)
+
+
+def _system_first(messages: Turns) -> Turns:
+    """Joins the first system turns, and turns each later one into a user turn."""
+    found: Turns = []
+    for message in messages:
+        if not _instructs(message) or not found:
+            found.append(message)
+        elif len(found) == 1 and _instructs(found[0]):
+            found[0] = {**found[0], "content": _joined(found[0], message)}
+        elif message.get("content"):
+            found.append({"role": "user", "content": message["content"]})
+    return found
+
+
+def _without_system(messages: Turns) -> Turns:
+    first, *rest = _system_first(messages) or [None]
+    if not _instructs(first):
+        return messages
+    turn = {**first, "role": "user"}
+    if _role(rest[:1]) == "user":
+        turn, rest = {**rest[0], "content": _joined(first, rest[0])}, rest[1:]
+    return [turn, *rest]
+
+
+def _alternate(messages: Turns) -> Turns:
+    found: Turns = []
+    for message in messages:
+        before, role = _role(found[-1:]), _role([message])
+        calls = any("tool_calls" in turn for turn in (*found[-1:], message))
+        if before == role and role in ("user", "assistant") and not calls:
+            found[-1] = {**found[-1], "content": _joined(found[-1], message)}
+            continue
+        if (before, role) == ("tool", "user"):
+            found.append(ANSWER)
+        found.append(message)
+    return found
+
+
+_WRITE: Final[Mapping[TurnOrder, Callable[[Turns], Turns]]] = {
+    TurnOrder.SYSTEM_FIRST: _system_first,
+    TurnOrder.NO_SYSTEM: _without_system,
+    TurnOrder.ALTERNATE: _alternate,
+}
+
+
+def _role(turns: Turns) -> object:
+    return turns[0].get("role") if turns and isinstance(turns[0], dict) else None
+
+
+def _instructs(message: Any) -> bool:
+    return _role([message]) in ("system", "developer")
+
+
+def _joined(*messages: Mapping[str, Any]) -> Any:
+    contents = [message.get("content") or "" for message in messages]
+    if all(isinstance(content, str) for content in contents):
+        return "\n\n".join(contents)
+    texts = [[{"type": "text", "text": c}] if isinstance(c, str) else c for c in contents]
+    return [part for parts in texts for part in parts]
+
 
 # Fields that a request can do without.
 HINTS: Final = (

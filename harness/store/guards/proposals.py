@@ -6,11 +6,12 @@ from typing import Final
 
 from harness.gate.online.rollout import TRANSITIONS, RolloutState
 from harness.routing.records.proposals import (
+    LIVE_STATE_VALUES,
     OPEN_PHASE_VALUES,
     PAST_GATE_VALUES,
     PROPOSAL_REGISTERED,
+    ROLLOUT_REGISTERED,
 )
-from harness.routing.records.rollouts import LIVE_STATE_VALUES, ROLLOUT_REGISTERED
 from harness.store.guards.guard import busy, changes, listed, person, read_guards, taken
 
 _LIVE: Final = f"IN ({listed(LIVE_STATE_VALUES)})"

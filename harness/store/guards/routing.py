@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from harness.routing.evidence import LONGEST
-from harness.routing.records.rollouts import LIVE_STATE_VALUES
+from harness.routing.records.proposals import LIVE_STATE_VALUES
 from harness.store.guards.guard import busy, changes, listed, person, read_guards, taken
 
 _LONGEST_US: Final = LONGEST // timedelta(microseconds=1)

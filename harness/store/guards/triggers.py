@@ -9,7 +9,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.routing.records import traffic_sums
+from harness.routing.records import traffic_tables
 from harness.store.guards import COUNTED, GUARDS, KEPT, NEVER_EMPTIED, Guard
 from harness.store.tables import metadata
 
@@ -92,9 +92,9 @@ def _of_sqlite() -> Iterator[Trigger]:
             name = f"{table}_changed_{event.lower()}"
             body = "UPDATE meta SET changes = changes + 1;"
             yield _sqlite(name, table, f"AFTER {event}", body)
-    for event, body in traffic_sums.write_bodies(postgres=False).items():
-        name = f"{traffic_sums.SUMMED}_summed_{event.lower()}"
-        yield _sqlite(name, traffic_sums.SUMMED, f"AFTER {event}", body)
+    for event, body in traffic_tables.write_bodies(postgres=False).items():
+        name = f"{traffic_tables.SUMMED}_summed_{event.lower()}"
+        yield _sqlite(name, traffic_tables.SUMMED, f"AFTER {event}", body)
 
 
 def _sqlite(name: str, table: str, when: str, body: str) -> Trigger:
@@ -166,13 +166,13 @@ def _of_postgres(schema: str) -> Iterator[Trigger]:
         f" BEGIN {notify}",
         settings,
     )
-    for event, statements in traffic_sums.write_bodies(
+    for event, statements in traffic_tables.write_bodies(
         postgres=True, schema=f"{schema}."
     ).items():
-        name = f"{traffic_sums.SUMMED}_summed_{event.lower()}"
+        name = f"{traffic_tables.SUMMED}_summed_{event.lower()}"
         kind = _ROW | _TIMES["AFTER"] | _EVENTS[event]
         body = f" BEGIN {statements} RETURN NULL; END "
-        yield Trigger(name, traffic_sums.SUMMED, kind, (), name, body, settings)
+        yield Trigger(name, traffic_tables.SUMMED, kind, (), name, body, settings)
 
 
 def _for_postgres(condition: str, schema: str) -> str:

@@ -23,8 +23,7 @@ from harness.providers.records import TARGET, target
 from harness.routing.proof import Proof, ProvenRows, StoredValues, SwapChange
 from harness.routing.proposal import Proposal
 from harness.routing.records.installation import Installations
-from harness.routing.records.proposals import APPROVAL, PROPOSAL, approval
-from harness.routing.records.rollouts import rollout
+from harness.routing.records.proposals import APPROVAL, PROPOSAL, approval, rollout
 from harness.routing.records.runs import EVAL_RUN, SAMPLE, SUITE, eval_run, sample, suite
 from harness.routing.records.verdicts import VERDICT, verdict
 from harness.routing.records.versions import route_fallback, route_version

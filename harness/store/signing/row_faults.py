@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.frame.errors import SignatureInvalid
-from harness.frame.people.principals import LOCAL_PRINCIPAL
+from harness.frame.people.access import LOCAL_PRINCIPAL
 from harness.frame.people.records import principal
 from harness.frame.records.columns import SIGNATURE, Row
 from harness.frame.records.signed_tables import SignedTable
@@ -19,8 +19,12 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import audit_event
 from harness.frame.signing.signed_rows import RowFault
 from harness.gate.run import RUNNABLE_STATES
-from harness.routing.records.proposals import HAS_NOT_ENDED, proposal
-from harness.routing.records.rollouts import LIVE_STATE_VALUES, rollout
+from harness.routing.records.proposals import (
+    HAS_NOT_ENDED,
+    LIVE_STATE_VALUES,
+    proposal,
+    rollout,
+)
 from harness.routing.records.runs import eval_run
 from harness.routing.records.versions import route_fallback, route_version
 from harness.store.signing.manifest import Manifest, Manifests

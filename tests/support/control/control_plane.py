@@ -19,10 +19,9 @@ from evals.suites.items import Item
 from harness.app.eval_processes.eval_worker import EvalWorker
 from harness.evals.settings import SuiteSettings
 from harness.frame.alerts.alert import AlertKind
-from harness.frame.alerts.delivery import AlertMessage
+from harness.frame.alerts.alert_record import AlertMessage
 from harness.frame.errors import DeliveryFailed
-from harness.frame.people.access import SYSTEM, Actor, Role
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import OPERATOR, SYSTEM, Actor, Role
 from harness.frame.ports import Chance, Clock
 from harness.frame.records.transaction import Transaction
 from harness.frame.runtime.cron import CronCalendar
@@ -43,7 +42,7 @@ from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.observations import Observations
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.table import BUCKETS, Route, RouteRecord, RouteSettings, RouteSuite
 from harness.store.store import Store

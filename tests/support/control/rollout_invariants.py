@@ -21,8 +21,7 @@ from harness.routing.evidence import EvidenceKind
 from harness.routing.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
 from harness.routing.records.evidence import Waivers
 from harness.routing.records.observations import Observations
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import Route, RouteRecord

@@ -39,8 +39,7 @@ from harness.providers.target import Provider, Target
 from harness.registry import targets
 from harness.routes import routes
 from harness.routing.proposal import ProposalPhase
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import RestoreIncumbent
 from harness.routing.table import RouteSettings, RouteSuite

@@ -20,8 +20,14 @@ from harness.frame.people.limits import KeySpend
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.signing.signed_rows import Lineage
 from harness.gate.online.guardrails import UnitRule
-from harness.gate.online.key_ledger import KeyClaim, KeyHistory, claim_keys
-from harness.gate.online.observation import AskedName, ObservationBlock, TrafficMinute
+from harness.gate.online.observation import (
+    AskedName,
+    KeyClaim,
+    KeyHistory,
+    ObservationBlock,
+    TrafficMinute,
+    claim_keys,
+)
 from harness.gate.pins import Sighting
 from harness.providers.credential import ProviderKeySets, keys_from_environment
 from harness.providers.force import KillSwitch, SwitchSource, parse_force

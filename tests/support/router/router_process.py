@@ -25,7 +25,7 @@ from harness.providers.target import Target
 from harness.routes import routes
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.observations import Observations
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Rollouts
 from tests.support.control.control_plane import CANARY, POLICY, SmallInstallation, suite_file
 from tests.support.site.processes import Site, site
 from tests.support.store.sqlite_store import migrated_file

@@ -17,8 +17,7 @@ from harness.providers.credential import Credential
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.target import Price, Provider, RequestPatch, Target
 from harness.routing.proposal import Approval, ApprovalKind, Proposal, ProposalPhase, SuiteRuns
-from harness.routing.records.proposals import Approvals, Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Approvals, Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import CreateRoute, PromoteCanary, StartCanary

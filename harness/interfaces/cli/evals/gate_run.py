@@ -29,11 +29,11 @@ from harness.config.source_locations import parse_file
 from harness.evals.spending import load_report, sum_cost_so_far
 from harness.frame.errors import InputError, NotFound, SpendingPaused
 from harness.frame.formatting import format_usd
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import OPERATOR
 from harness.frame.plain_data import digest
 from harness.frame.ports import Clock
+from harness.gate.sentences import reason_text
 from harness.gate.suite_plan import Claim
-from harness.gate.text.sentences import reason_text
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import FiniteRange, command, opt, taken_from
 from harness.interfaces.cli.frame.session import Session

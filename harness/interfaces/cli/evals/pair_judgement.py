@@ -13,11 +13,18 @@ from harness.evals.exports.scored_run import PairRow
 from harness.frame.errors import InputError
 from harness.frame.suggestions import did_you_mean
 from harness.frame.text_files import csv_rows
-from harness.gate.item_groups import MIN_SLICE_UNITS, SLICE_VALUE, Slice, guard_slices
+from harness.gate.budget import EFFECT, PlannedTest
 from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score
 from harness.gate.offline.suite_judgement import judge_pairs
-from harness.gate.planning.budget import EFFECT, PlannedTest
-from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.gate.suite_plan import (
+    MIN_SLICE_UNITS,
+    SLICE_VALUE,
+    Claim,
+    Slice,
+    SuitePlan,
+    SuiteRole,
+    guard_slices,
+)
 from harness.gate.verdict import ScorePair, SuiteReport
 from harness.interfaces.cli.evals.file_decision import FileTerms
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 import click
 
 from harness.frame.errors import InputError
-from harness.frame.people.principals import OPERATOR
+from harness.frame.people.access import OPERATOR
 
 if TYPE_CHECKING:
     from harness.app.installation import FileVersion, Installation

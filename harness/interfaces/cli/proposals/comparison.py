@@ -7,9 +7,9 @@ import click
 
 from harness.canary.status import CanaryStatus
 from harness.frame.formatting import format_points, format_usd
-from harness.gate.text.sentences import reason_text, spending_text
-from harness.gate.text.verdict_sentences import describe_claim
+from harness.gate.sentences import reason_text, spending_text
 from harness.gate.verdict import Verdict
+from harness.gate.verdict_sentences import describe_claim
 from harness.interfaces.cli import canary_facts
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.output import timestamp

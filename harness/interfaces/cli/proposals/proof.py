@@ -12,7 +12,7 @@ from harness.canary import audit
 from harness.canary.audit import ReplayedAction
 from harness.frame.errors import InputError
 from harness.frame.formatting import escape_controls
-from harness.gate.text.sentences import reason_text
+from harness.gate.sentences import reason_text
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import EXISTING_FILE, FILE, arg, command, opt
 from harness.interfaces.cli.frame.output import timestamp

@@ -17,10 +17,10 @@ from harness.frame.formatting import (
     format_span,
     format_usd,
 )
-from harness.gate.planning.claim_advice import ClaimAdvice, ClaimOption
-from harness.gate.planning.ramp import StepPlan
+from harness.gate.claim_advice import ClaimAdvice, ClaimOption
+from harness.gate.ramp import StepPlan
+from harness.gate.sentences import share_text, spending_text
 from harness.gate.suite_plan import Claim, ClaimPopulation, SuiteRole
-from harness.gate.text.sentences import share_text, spending_text
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import FiniteRange, arg, command, opt
 from harness.interfaces.cli.frame.session import Session
@@ -32,8 +32,8 @@ from harness.proposals.candidates.estimate import SuiteEstimate
 from harness.proposals.report.comparison import load_comparison
 from harness.proposals.submission import ProposalPreview, ProposalRequest
 from harness.routes import monthly_bill, traffic_report
+from harness.routes.monthly_bill import CostForecast
 from harness.routing.context import Context, dry_run_context
-from harness.routing.cost_forecast import CostForecast
 from harness.routing.proposal import Proposal
 
 

@@ -15,8 +15,7 @@ from harness.proposals.evaluation import evaluation
 from harness.proposals.evaluation.eval_queue import list_queue
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
-from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.verdicts import Verdicts
 
 UNDECIDED: Final = frozenset({ProposalPhase.PROPOSED, ProposalPhase.EVALUATING})

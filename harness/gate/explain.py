@@ -16,13 +16,13 @@ from harness.frame.formatting import (
     format_span,
     without_scientific_notation,
 )
+from harness.gate.guardrail_rows import GuardrailRow, guardrail_row, list_warnings
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction, missing_duration, peak_reached_at
-from harness.gate.planning.ramp import DAY_S, StepPlan, TrafficPace, certification_times
 from harness.gate.policy import CanaryPolicy
-from harness.gate.text.guardrail_rows import GuardrailRow, guardrail_row, list_warnings
+from harness.gate.ramp import DAY_S, StepPlan, TrafficPace, certification_times
 
 TOO_SLOW: Final = "Give such a step a larger share or a longer `deadline_s`."
 SHADOW_FIRST: Final = (

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.frame.formatting import format_number, format_percent, format_score
-from harness.gate.offline.suite_claims import items_to_show_saving
-from harness.gate.planning import budget
-from harness.gate.planning.budget import (
+from harness.gate import budget
+from harness.gate.budget import (
     POWER,
     DesignOption,
     DifferenceSpread,
@@ -18,6 +17,7 @@ from harness.gate.planning.budget import (
     cheapest_design,
     planned_test,
 )
+from harness.gate.offline.suite_claims import items_to_show_saving
 from harness.gate.suite_plan import Claim, ClaimPopulation, SuitePlan
 
 # Smaller shares of a cost are rounding noise.

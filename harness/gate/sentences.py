@@ -12,11 +12,10 @@ from harness.frame.formatting import (
     format_points_interval,
     format_score,
 )
-from harness.gate.item_groups import MIN_SLICE_UNITS
+from harness.gate.budget import ALL_LOOKS, PlannedTest
 from harness.gate.offline.design import EARLY_ENDS, FUTILE, Design
 from harness.gate.offline.sequential import ComparisonEvidence
-from harness.gate.planning.budget import ALL_LOOKS, PlannedTest
-from harness.gate.suite_plan import Claim, SuitePlan
+from harness.gate.suite_plan import MIN_SLICE_UNITS, Claim, SuitePlan
 from harness.gate.verdict import (
     VERDICTS,
     BaseVerdict,

@@ -1,1 +1,0 @@
-"""The gate's results in plain sentences."""
