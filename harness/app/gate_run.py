@@ -80,7 +80,8 @@ def _check_provider(settings: Settings, seed: Target) -> None:
         hint = did_you_mean(seed.provider, settings.providers, otherwise=".")
         file = settings.source or "swapgate.yaml"
         raise NotFound(
-            f"there is no provider {seed.provider!r}{hint} Add it under `providers:` in {file}"
+            f"{file} has no provider {seed.provider!r}{hint} This command reads no database: "
+            "add the provider under `providers:` in that file"
         )
 
 

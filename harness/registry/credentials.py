@@ -12,6 +12,7 @@ from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.plain_data import CamelCase
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
+from harness.frame.suggestions import did_you_mean
 from harness.providers.credential import (
     Credential,
     check_key_name,
@@ -137,7 +138,6 @@ def _put(
     ctx: Context, actor: Actor, name: str, change: CredentialChange, *, create_only: bool
 ) -> ProviderCredentials:
     actor.require(Role.ADMIN)
-    value = None if change.value is None else check_key_value(change.value)
     check_key_name(change.key)
     if change.overlap is not None and not timedelta(0) <= change.overlap <= LONGEST_OVERLAP:
         raise InputError("an overlap is at most a year")
@@ -149,8 +149,12 @@ def _put(
                 f"provider {name!r} has a key already: replace it with PUT or "
                 f"`swapgate provider key set {name}`"
             )
-        known = Providers(tx).all().get(name)
-        before = known or _new_provider(name, change.kind, with_variable=value is None)
+        providers = Providers(tx).all()
+        known = providers.get(name)
+        before = known or _new_provider(
+            name, change.kind, providers, with_variable=change.value is None
+        )
+        value = None if change.value is None else check_key_value(change.value)
         after = targets.change_of_provider(ctx, before, change)
         if value is not None:
             check_kind_takes_key(name, after.kind)
@@ -187,13 +191,24 @@ def _change_details(
     return details
 
 
-def _new_provider(name: str, kind: str | None, *, with_variable: bool) -> Provider:
+def check_provider(ctx: Context, name: str, kind: str | None) -> None:
+    """Raises NotFound, InputError for a provider that cannot get a key."""
+    with ctx.store.read() as tx:
+        providers = Providers(tx).all()
+    if name not in providers:
+        _new_provider(name, kind, providers, with_variable=False)
+
+
+def _new_provider(
+    name: str, kind: str | None, known: Iterable[str], *, with_variable: bool
+) -> Provider:
     check_provider_name(name)
     kind = kind or (name if name in PROVIDER_KINDS else None)
     if kind is None:
         raise NotFound(
-            f"there is no provider {name!r}, and no kind of that name. Give its `kind` and "
-            f"`apiBase`; kinds: {', '.join(PROVIDER_KINDS)}"
+            f"there is no provider {name!r}, and no kind of that name"
+            f"{did_you_mean(name, (*known, *PROVIDER_KINDS), otherwise='.')} Give its `kind` "
+            f"and `apiBase`; kinds: {', '.join(PROVIDER_KINDS)}"
         )
     row = PROVIDER_KINDS[check_kind(kind)]
     return Provider(name, kind, row.api_base, row.key_env or None if with_variable else None)

@@ -119,10 +119,11 @@ class CrossOrigins:
         return error_reply(405, message, "method_not_allowed", headers=(allow,))
 
     def marked(self, scope: Scope, send: Send) -> Send:
-        origin = self._allowed(scope) if self._origins else None
-        if origin is None:
+        if not self._origins:
             return send
-        added = [(b"access-control-allow-origin", origin), VARY, EXPOSED]
+        added: list[Header] = [VARY]  # a cache must not give a refused page's answer to others
+        if (origin := self._allowed(scope)) is not None:
+            added += [(b"access-control-allow-origin", origin), EXPOSED]
 
         def marking(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":

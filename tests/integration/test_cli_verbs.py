@@ -211,6 +211,8 @@ def credential_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
         {"provider": "groq", "variable": "GROQ_API_KEY", "kept": False}
     ]
     ask("provider", "key", "set", "openai", exits=2)  # nothing comes from stdin
+    misspelt = cli.run("provider", "key", "set", "opnai", exits=1)
+    assert "did you mean 'openai'?" in misspelt.stderr
     ask("provider", "key", "list")
     ask("provider", "key", "rotate-encryption", "--new-key")
     ask("provider", "key", "remove", "groq")

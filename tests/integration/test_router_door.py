@@ -230,6 +230,7 @@ def test_another_page_is_refused_and_the_refusal_names_the_setting(world: World)
 
     assert preflight.status_code == 405
     assert "add their origin to router.cors.origins" in preflight.text
+    assert preflight.headers["vary"] == answer.headers["vary"] == "origin"
     assert answer.status_code == 200
     assert not [name for name in answer.headers if name.startswith("access-control")]
 

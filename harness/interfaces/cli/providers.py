@@ -287,6 +287,7 @@ def set_credential(
     If PROVIDER is a known kind, such as groq, the command adds a missing provider. Stored keys
     take precedence over environment variables.
     """
+    credentials.check_provider(session.context, provider, kind)
     value = _value(provider)
     change = CredentialChange(
         kind, api_base, reason=reason, value=value, key=key, first=first, overlap=overlap
