@@ -77,14 +77,11 @@ async def read_body(receive: Receive, max_bytes: int, timers: Timers) -> bytes:
     return b"".join(parts) if len(parts) > 1 else body
 
 
-def reply_headers(reply: Reply, headers: Iterable[Header]) -> list[Header]:
-    return [*reply.headers, *headers, (b"content-length", b"%d" % len(reply.body))]
-
-
 async def send_reply(send: Send, reply: Reply, headers: Iterable[Header]) -> None:
-    listed = reply_headers(reply, headers)
-    await send({"type": "http.response.start", "status": reply.status, "headers": listed})
-    await send({"type": "http.response.body", "body": reply.body})
+    status, own, body = reply
+    listed = [*own, *headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": listed})
+    await send({"type": "http.response.body", "body": body})
 
 
 class DisconnectWatch:

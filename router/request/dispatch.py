@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from harness.frame.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
 from harness.frame.formatting import format_latency
@@ -180,8 +180,12 @@ class Dispatcher:
     ) -> float | None:
         """Returns when to try the target again; None if another target is next."""
         upstream, key = tries.upstream, attempt.key
-        at, note = self._clock.now(), self._outcomes.note_retry_after_s
-        retry_after_s = self._safely(RouterPart.RECORDING, job, note, attempt, failure, at)
+        retry_after_s = None
+        try:
+            now = self._clock.now()
+            retry_after_s = self._outcomes.note_retry_after_s(attempt, failure, now)
+        except Exception as error:
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
         if self._spent(job, progress):
             return None
         if key == tries.first_key and self._keys.other_left(upstream, key, failure.failure):
@@ -227,16 +231,21 @@ class Dispatcher:
     ) -> UpstreamFailed | None:
         loop = self.timers.loop
         started = loop.time()
-        first_s = self._safely(RouterPart.PLAN, job, self._limits.first_s, job, attempt)
-        if first_s is None:
+        try:
+            first_s = self._limits.first_s(job, attempt)
+        except Exception as error:
+            self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
             first_s = math.inf
         limit = self.timers.limit(min(attempt.until, started + first_s))
         head = None if job.request.stream else FirstByteTimer(limit, attempt.until, loop)
         settle: OnEnd = partial(self._outcomes.settle, attempt)
         if job.span is not None:
             settle = job.span.attempt(attempt.upstream, len(progress.attempts) + 1, settle)
-        if not attempt.check:
-            self._safely(RouterPart.RECORDING, job, self._health.begin, attempt.upstream.id)
+        try:
+            if not attempt.check:
+                self._health.begin(attempt.upstream.id)
+        except Exception as error:
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
         failure: UpstreamFailed | None = None
         outcome: FailureClass | None = FailureClass.CANCELLED
         try:
@@ -301,17 +310,14 @@ class Dispatcher:
             later = targets[targets.index(last.target) + 1 :]
             return None if last.failure in CLIENT_FAILURES else next(iter(later), None)
 
-    def _safely(
-        self, part: RouterPart, job: RoutedRequest, call: Callable[..., Any], *given: Any
-    ) -> Any:
-        try:
-            return call(*given)
-        except Exception as error:
-            self._errors.note(part, error, job.route, job.arm)
-            return None
-
     def _note_s(self, job: RoutedRequest, attempt: Attempt, seconds: float) -> None:
-        self._safely(RouterPart.RECORDING, job, self._limits.note, job, attempt, seconds)
+        try:
+            self._limits.note(job, attempt, seconds)
+        except Exception as error:
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
 
     def _settle(self, job: RoutedRequest, settle: OnEnd, outcome: FailureClass | None) -> None:
-        self._safely(RouterPart.RECORDING, job, settle, outcome)
+        try:
+            settle(outcome)
+        except Exception as error:
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)

@@ -171,7 +171,8 @@ class RoutedResponse:
 
     def _reply(self, result: UpstreamAnswer | UpstreamFailed | None) -> Reply:
         if isinstance(result, UpstreamAnswer):
-            return Reply(result.status, (JSON, *self._passed_on(result.headers)), result.body)
+            passed = self._passed_on(result.headers) if self._limited else result.headers
+            return Reply(result.status, (JSON, *passed), result.body)
         if result is None and self._failed_inside(every=True):
             why = f"the router failed; quote {self._headers[0][1].decode()}"
             return self._client_error(error_reply(500, why, "internal_error"))
@@ -299,8 +300,6 @@ class RoutedResponse:
                 self._errors.note(part, error, job.route, job.arm)
 
     def _passed_on(self, headers: Sequence[Header]) -> Sequence[Header]:
-        if not self._limited:
-            return headers
         passed = []
         for header in headers:
             if not header[0].startswith(RATES):

@@ -38,11 +38,6 @@ class Router(RouterParts):
 
     stopping: bool = False
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] == "lifespan":
-            return self._lifespan(receive, send)
-        return self._http(scope, receive, send)
-
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         self._start()
@@ -51,7 +46,10 @@ class Router(RouterParts):
         await self._stop()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
         request_id = self._door.next_id()
         send = self._cors.marked(scope, send)
         failed: Reply | None = None
@@ -71,10 +69,12 @@ class Router(RouterParts):
             # has begun.
             await send_reply(send, client_reply, (request_id,))
 
-    def _caller(
+    def _caller(  # noqa: PLR0911 - what refuses a request ends it
         self, scope: Scope
     ) -> Reply | AgentsPassThrough | tuple[KeyGrant, CompiledSnapshot]:
         path, method = scope["path"], scope["method"]
+        if path in ASKED and method == "POST":
+            return self._door.identify(scope)
         if path in HEALTH:
             return HEALTH[path](self) if method in ("GET", "HEAD") else not_allowed("GET")
         for_agents = path == AGENTS_PATH or path.startswith(BELOW_AGENTS)

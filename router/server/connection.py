@@ -192,8 +192,7 @@ class Connection(asyncio.Protocol):
             self._known_scope = scope
             self._read(_FRAME % (length, body))
             return True
-        call = RequestCycle(self, scope, keep_alive=not self._state.ending)
-        call.feed_whole(body)
+        call = RequestCycle(self, scope, keep_alive=not self._state.ending, body=body)
         self._answered = call
         self._take_turn(call)
         return True

@@ -89,6 +89,7 @@ class RequestCycle:
 
     begun: the head of the answer is sent.
     keep_alive: more requests may follow on the connection.
+    body: the whole body, if it arrived with the head.
     """
 
     # Initial values stand on the class: setting them on each request would cost time.
@@ -117,16 +118,22 @@ class RequestCycle:
         *,
         keep_alive: bool,
         expects_100: bool = False,
+        body: bytes | None = None,
     ) -> None:
         self.keep_alive = keep_alive
         self.scope = scope
         self._line = line
         self._expects_100 = expects_100
         self._parts: list[bytes] = []
+        if body is not None:
+            self._parts.append(body)
+            self._size = len(body)
+            self._more_body, self._news = False, True
 
     def start(self) -> None:
-        self._task = self._line.loop.create_task(self._run())
-        self._line.tasks.add(self._task)
+        line = self._line
+        self._task = line.loop.create_task(self._run())
+        line.tasks.add(self._task)
 
     @property
     def gone(self) -> bool:
@@ -143,12 +150,6 @@ class RequestCycle:
     @property
     def unread_bytes(self) -> int:
         return self._size
-
-    def feed_whole(self, body: bytes) -> None:
-        """Takes the body of a request that has not started."""
-        self._parts.append(body)
-        self._size = len(body)
-        self._more_body, self._news = False, True
 
     def feed_end(self) -> None:
         self._more_body = False
