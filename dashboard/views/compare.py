@@ -64,7 +64,7 @@ def _header(view: ComparisonView) -> None:
         f"comparison {proposal.id}",
         f"{what} {labels.date_time(at)}, {labels.age(at, view.now)}",
         f"proposed by {proposal.proposer}",
-        *([f"change request {proposal.change_reference}"] if proposal.change_reference else []),
+        *(f"{label.lower()} {value}" for _, label, value in proposal.texts),
     ]
     route = markup.link("routes", strong(proposal.route), route=proposal.route)
     heading = f"{strong(comparison.candidate.name)} instead of "

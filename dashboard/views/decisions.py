@@ -248,8 +248,7 @@ def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]
         for drawback in findings.list_drawbacks(held, view.titles)
     ]
     facts.append(("Against", "<br>".join(against) or escape(findings.describe_absence(held))))
-    if held.proposal.change_reference:
-        facts.append(("Change request", escape(held.proposal.change_reference)))
+    facts += [(label, escape(value)) for _, label, value in held.proposal.texts]
     forecast = monthly_bill.describe_forecast(held.forecast)
     facts.append(("Cost", escape(f"{held.cost.text} {forecast}")))
     facts.append(("Risk", f"This is the {escape(found.risk.text)}."))

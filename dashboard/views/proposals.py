@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import streamlit as st
 
@@ -22,7 +22,7 @@ from harness.gate.suite_plan import Claim
 from harness.proposals import route_rules, submission
 from harness.proposals.candidates import estimate
 from harness.routes import traffic_report
-from harness.routing.proposal import ProposalPhase
+from harness.routing.proposal import PROPOSAL_TEXTS, ProposalPhase
 
 STATES: Final = ("open", "decided", "all")
 AS_THE_POLICY: Final = "as the policy says"
@@ -140,8 +140,7 @@ def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: dateti
     lines += [f"▲ {escape(remark)}" for remark in row.remarks]
     if proposal.reason:
         lines.append(f"Reason: {escape(proposal.reason)}")
-    if proposal.change_reference:
-        lines.append(f"Change request: {escape(proposal.change_reference)}")
+    lines += [f"{label}: {escape(value)}" for _, label, value in proposal.texts]
     if row.cost:
         lines.append(f"Cost: {escape(row.cost)}")
     if row.verdict is not None:
@@ -233,14 +232,17 @@ def _read_form(
             key="wish-margin",
         )  # fmt: skip
     reason = left.text_input("Reason", key="wish-reason")
-    change = right.text_input("Change request (optional)", key="wish-change")
+    texts: dict[str, Any] = {
+        name: right.text_input(f"{text['label']} (optional)", key=f"wish-{text['word']}")
+        for name, text in PROPOSAL_TEXTS.items()
+    }
     return submission.ProposalRequest(
         route=route,
         candidate=(candidate or "").strip(),
         reason=reason,
         claim=claim,
         margin=None if margin is None else margin / 100,
-        change_reference=(change or "").strip(),
+        **texts,
     )
 
 

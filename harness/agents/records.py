@@ -35,7 +35,6 @@ AGENT: Final = record(
     not_blank("name"),
     sa.Index("ix_agent_owner_key", "owner_key", "created_at", "id"),
     index_where("ix_agent_created_at", sa.text("deleted_at IS NULL"), "created_at", "id"),
-    free="name description instructions data_class",
 )
 
 agent = AGENT.table
@@ -59,7 +58,6 @@ AGENT_SWITCH: Final = record(
     sa.Index("ix_agent_switch_state", "state", "asked_at", "id"),
     index_where("ix_agent_switch_pending", sa.text("state = 'pending'"), "expires_at"),
     refers={"agent": agent},
-    free="model_requested reason decided_by decision_reason",
 )
 
 agent_switch = decide_by(AGENT_SWITCH.table)
@@ -81,7 +79,6 @@ AGENT_GRANT: Final = record(
     index_where("ix_agent_grant_valid", sa.text("revoked_at IS NULL"), "expires_at"),
     refers={"agent": agent, "target": target, "request": agent_switch},
     signed=True,
-    free="target_name granted_by reason data_class",
 )
 
 agent_grant = sign_rows_of(AGENT_GRANT.table, live=AGENT_GRANT.table.c.revoked_at.is_(None))
@@ -99,7 +96,6 @@ AGENT_SESSION: Final = record(
     sa.Index("ix_agent_session_last_at", "last_at"),
     index_where("ix_agent_session_running", sa.text("turn <> ''"), "lease_until"),
     refers={"agent": agent, "parent": "agent_session"},
-    free="user_id turn owner",
 )
 
 agent_session = AGENT_SESSION.table
@@ -118,8 +114,6 @@ AGENT_MESSAGE: Final = record(
     key="session position",
     refers={"session": agent_session},
     flat="served usage sent",
-    free="response_to model_requested route target request_id fallback_from reason error turn "
-    "client key request_hash kept",
 )
 
 agent_message = AGENT_MESSAGE.table

@@ -34,7 +34,6 @@ IDEMPOTENT_REQUEST: Final = record(
     "idempotent_request",
     sa.Index("ix_idempotent_request_sent_at", "sent_at"),
     key="scope key",
-    free="scope key",
 )
 
 idempotent_request = IDEMPOTENT_REQUEST.table

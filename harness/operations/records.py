@@ -24,7 +24,6 @@ CAPTURED: Final = record(
     sa.Index("ix_captured_route", "route", "at"),
     sa.Index("ix_captured_expires_at", "expires_at"),
     sa.Index("ix_captured_user_hash", "user_hash"),
-    free="route target data_class",
 )
 
 captured = CAPTURED.table

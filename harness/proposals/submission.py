@@ -23,7 +23,14 @@ from harness.registry import data_class_checks, named_models, targets
 from harness.routes import routes
 from harness.routing.candidate_schedule import OnBetter
 from harness.routing.context import Context
-from harness.routing.proposal import Proposal, ProposalEvent, ProposalPhase, apply_event
+from harness.routing.proposal import (
+    PROPOSAL_TEXTS,
+    Proposal,
+    ProposalEvent,
+    ProposalPhase,
+    ProposalTexts,
+    apply_event,
+)
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import Suites
@@ -37,7 +44,7 @@ ACCEPT_AT_PROPOSAL: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class ProposalRequest:
+class ProposalRequest(ProposalTexts):
     route: str
     candidate: str
     reason: str = ""
@@ -49,8 +56,6 @@ class ProposalRequest:
     min_saving: float | None = None
     # Further candidates for the same swap: the best that passes continues.
     rivals: tuple[str, ...] = ()
-    # The change request in the team's own system that covers the swap.
-    change_reference: str = ""
     # Accepted cost of a candidate, in costs of the incumbent, and why; only for an approver.
     accept_cost: float | None = None
     because: str = ""
@@ -192,6 +197,8 @@ def _register(
     plans = registration.charge_alpha(
         tx, route, policy.gate, registered, candidate.id, lineage, place
     )
+    texts: dict[str, Any] = {name: getattr(request, name).strip() for name in PROPOSAL_TEXTS}
+    texts["change_reference"] = parse_change_reference(request.change_reference)
     arms = (incumbent, candidate)
     cost = cost_ratio.find_ratio(ctx, tx, plans, policy.canary, arms, accepted)
     cost.require_acceptance(ACCEPT_AT_PROPOSAL)
@@ -213,8 +220,8 @@ def _register(
         proposer_key=actor.key,
         selection=place.selection,
         place=place.place,
-        change_reference=parse_change_reference(request.change_reference),
         accepted_cost=accepted,
+        **texts,
     )
     _check_change(proposal)
     return proposal
@@ -380,6 +387,6 @@ def _registration(proposal: Proposal) -> dict[str, object]:
         "suites": [plan.as_json() for plan in proposal.plans],
         "widened": dict(proposal.widened),
         **({"selection": proposal.selection} if proposal.selection else {}),
-        **({"change": proposal.change_reference} if proposal.change_reference else {}),
+        **{word: value for word, _, value in proposal.texts},
         **({"accepted_cost": asdict(accepted)} if accepted else {}),
     }

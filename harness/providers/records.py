@@ -7,7 +7,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.frame.errors import InputError, NotFound, StaleWrite
-from harness.frame.records.columns import FreeText, Row, Values, not_blank, storable, text, time
+from harness.frame.records.columns import Row, Values, not_blank, storable, text, time
 from harness.frame.records.record import record, record_of
 from harness.frame.records.repository import Query, Records
 from harness.frame.records.signed_tables import sign_rows_of
@@ -51,7 +51,7 @@ PROVIDER: Final = record(
     time("removed_at", nullable=True),
     time("answers_since", nullable=True),
     text("moved_by", nullable=True),
-    sa.Column("moved_because", FreeText, nullable=True),
+    text("moved_because", nullable=True),
     key="name",
     signed=True,
     without="moved",
@@ -69,7 +69,6 @@ CREDENTIAL: Final = record(
     key="provider name",
     refers={"provider": provider},
     signed=True,
-    free="created_by",
 )
 
 credential = sign_rows_of(CREDENTIAL.table, live=sa.true())
@@ -81,7 +80,6 @@ SIGN_IN: Final = record(
     not_blank("ciphertext"),
     key="provider",
     refers={"provider": provider},
-    free="ciphertext signed_in_by refused",
 )
 
 sign_in = SIGN_IN.table

@@ -157,8 +157,34 @@ class Approval:
     change_reference: str = ""  # the change request for the approval
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProposalTexts:
+    """Optional texts of a proposal. Each field is a column, a field of the API, an option (its
+    `word`) of `proposal create`, and a line of the pages that show the proposal.
+    """
+
+    change_reference: str = field(
+        default="",
+        metadata={
+            "word": "change",
+            "label": "Change request",
+            "help": "Change request in your own system.",
+            "metavar": "REFERENCE",
+        },
+    )
+
+    @property
+    def texts(self) -> list[tuple[str, str, str]]:
+        """Lists word, label and value of each text that is not empty."""
+        known = [(text, getattr(self, name)) for name, text in PROPOSAL_TEXTS.items()]
+        return [(text["word"], text["label"], value) for text, value in known if value]
+
+
+PROPOSAL_TEXTS: Final = {text.name: text.metadata for text in fields(ProposalTexts)}
+
+
 @dataclass(frozen=True)
-class Proposal:
+class Proposal(ProposalTexts):
     id: str
     route: str
     incumbent: str  # incumbent, candidate: target ids
@@ -188,8 +214,6 @@ class Proposal:
     # Id that candidates proposed together share; empty for a single candidate.
     selection: str = ""
     place: int = 0  # its place in the selection, from 0
-    # The change request for the swap, named by the proposer or the approver.
-    change_reference: str = ""
     # The step after its verdict, if the route's schedule proposed it; None if a person did.
     on_better: OnBetter | None = None
     # A cost above the policy's guardrail that an approver accepted.

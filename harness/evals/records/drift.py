@@ -30,7 +30,6 @@ DRIFT_CHECK: Final = record(
     unique_where("uq_drift_check_running", sa.text("ended_at IS NULL"), "watch"),
     key="run",
     refers={"run": eval_run, "target": target},
-    free="started_by reason message",
     flat="plan",
 )
 

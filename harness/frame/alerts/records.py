@@ -47,7 +47,6 @@ ALERT: Final = record(
     sa.Index("ix_alert_notified", "notified", "kind"),
     # A key has at most one open alert.
     unique_where("uq_alert_open", sa.text("resolved_at IS NULL"), "key"),
-    free="subject key title text",
     read=alert_from_row,
 )
 
@@ -70,7 +69,6 @@ DELIVERY: Final = record(
     sa.CheckConstraint("delivered_at IS NULL OR attempts > 0", name="delivered_by_attempt"),
     sa.Index("ix_delivery_next_attempt_at", "next_attempt_at"),
     key="alert number sink",
-    free="sink title text last_error",
 )
 
 delivery = DELIVERY.table

@@ -20,7 +20,7 @@ from harness.frame.people.access import (
     fold_name,
 )
 from harness.frame.people.limits import KeyLimits
-from harness.frame.records.columns import at_least, free_text, json_value, not_blank, one_of
+from harness.frame.records.columns import at_least, json_value, not_blank, one_of, text
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records
 from harness.frame.records.signed_tables import sign_rows_of
@@ -29,7 +29,7 @@ from harness.frame.records.signed_tables import sign_rows_of
 PRINCIPAL: Final = record(
     Principal,
     "principal",
-    free_text("folded"),
+    text("folded"),
     sa.UniqueConstraint("folded"),
     sa.UniqueConstraint("issuer", "subject", name="uq_principal_signed_in"),
     one_of("kind", PrincipalKind),
@@ -38,7 +38,6 @@ PRINCIPAL: Final = record(
     not_blank("folded"),
     sa.CheckConstraint("(issuer IS NULL) = (subject IS NULL)", name="signed_in_whole"),
     signed=True,
-    free="name",
     also=lambda one: {"folded": one.folded},
 )
 
@@ -61,7 +60,6 @@ API_KEY: Final = record(
     sa.Index("ix_api_key_principal", "principal"),
     refers={"principal": principal},
     signed=True,
-    free="name",
 )
 
 api_key = sign_rows_of(API_KEY.table, live=API_KEY.table.c.revoked_at.is_(None))
@@ -75,7 +73,6 @@ PERSON_LINK: Final = record(
     not_blank("reason"),
     refers={"principal": principal, "person": principal},
     signed=True,
-    free="reason",
 )
 
 person_link = PERSON_LINK.table

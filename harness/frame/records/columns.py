@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
 from types import NoneType, UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
@@ -171,11 +172,7 @@ def not_blank(column: str) -> sa.CheckConstraint:
 
 
 def text(name: str, *, nullable: bool = False) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=nullable)
-
-
-def free_text(name: str) -> sa.Column[str]:
-    return sa.Column(name, FreeText, nullable=False)
+    return sa.Column(name, FreeText, nullable=nullable)
 
 
 def count(name: str, *, nullable: bool = False) -> sa.Column[int]:
@@ -211,7 +208,8 @@ _TYPES: Final[Mapping[type, Any]] = {
     bool: sa.Boolean,
     int: sa.BigInteger,
     float: sa.Double,
-    str: sa.Text,
+    str: FreeText,
+    StrEnum: sa.Text,
     datetime: UtcTime,
     date: Day,
 }
@@ -220,7 +218,6 @@ _TYPES: Final[Mapping[type, Any]] = {
 def columns_of(
     record: Any,
     *own: sa.Column[Any],
-    free: Collection[str] = (),
     flat: Collection[str] = (),
     without: Collection[str] = (),
 ) -> list[sa.Column[Any]]:
@@ -228,25 +225,23 @@ def columns_of(
 
     own: columns that replace the default columns of their fields, for example with a default or
     another type. Columns without a field come last.
-    free: fields of type `FreeText`.
     flat: dataclass fields that have a column for each of their own fields.
     without: fields without a column.
     """
     columns: dict[str, sa.Column[Any]] = {}
     for name, hint in get_type_hints(record).items():
         if name in flat:
-            columns |= {c.name: c for c in columns_of(hint, free=free, flat=flat)}
+            columns |= {c.name: c for c in columns_of(hint, flat=flat)}
         elif name in record.__dataclass_fields__ and name not in without:
-            columns[name] = _column_of(name, hint, FreeText if name in free else None)
+            columns[name] = _column_of(name, hint)
     return list((columns | {column.name: column for column in own}).values())
 
 
-def _column_of(name: str, hint: Any, type_: Any) -> sa.Column[Any]:
+def _column_of(name: str, hint: Any) -> sa.Column[Any]:
     options = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
     kind = next(option for option in options if option is not NoneType)
-    if type_ is None:
-        bases = kind.__mro__ if isinstance(kind, type) else ()
-        type_ = next((_TYPES[base] for base in bases if base in _TYPES), Json)
+    bases = kind.__mro__ if isinstance(kind, type) else ()
+    type_ = next((_TYPES[base] for base in bases if base in _TYPES), Json)
     return sa.Column(name, type_, nullable=NoneType in options)
 
 

@@ -25,6 +25,7 @@ from harness.frame.plain_data import reader, to_plain
 from harness.frame.records.columns import (
     ANY,
     SIGNATURE,
+    FreeText,
     Json,
     Row,
     Values,
@@ -76,7 +77,7 @@ def _stored_field(name: str, hint: Any, table: sa.Table) -> _Field | None:
         decode, encode = parse, to_plain if parse else dict if is_mapping else None
     elif issubclass(kind, Enum):
         decode, encode = parse, _value_of_enum
-    elif kind is int and isinstance(column.type, sa.Text):
+    elif kind is int and isinstance(column.type, FreeText):
         decode, encode = int, str
     empty = _EMPTY.get(get_origin(hint) or hint)
     if column.nullable and empty is not None:
@@ -195,7 +196,6 @@ def record(  # noqa: PLR0913 - a declaration
     key: str = "id",
     refers: Mapping[str, sa.Table | str] = MappingProxyType({}),
     signed: bool = False,
-    free: str = "",
     flat: str = "",
     without: str = "",
     read: Callable[[Row], T] | None = None,
@@ -207,14 +207,12 @@ def record(  # noqa: PLR0913 - a declaration
     key: names of the primary key's columns, separated by spaces.
     refers: columns with a foreign key, each with its table.
     signed: whether each row has a signature.
-    free, flat, without: see `columns_of`; names separated by spaces.
+    flat, without: see `columns_of`; names separated by spaces.
     read: replaces the default conversion of a row.
     also: computes further columns from an object.
     """
     own = [part for part in parts if isinstance(part, sa.Column)]
-    columns = columns_of(
-        kind, *own, free=free.split(), flat=flat.split(), without=without.split()
-    )
+    columns = columns_of(kind, *own, flat=flat.split(), without=without.split())
     for column in columns:
         if column.name in refers:
             column.append_foreign_key(sa.ForeignKey(_key_of(refers[column.name])))

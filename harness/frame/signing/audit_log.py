@@ -35,7 +35,6 @@ AUDIT_EVENT: Final = record(
     sa.Index("ix_audit_event_subject", "subject", "number"),
     sa.Index("ix_audit_event_at", "at", "number"),
     key="number",
-    free="actor action subject",
 )
 
 audit_event = AUDIT_EVENT.table

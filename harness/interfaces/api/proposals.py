@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import Field, create_model
 
 from harness.evals.proof_validity import ProofValidity
 from harness.evals.spending import JudgingCost
@@ -39,20 +39,16 @@ from harness.proposals.report.findings import FormatFailure, find_format_failure
 from harness.proposals.submission import MOST_CANDIDATES, ProposalPreview, ProposalRequest
 from harness.providers.target import Target
 from harness.routes.monthly_bill import CostForecast
-from harness.routing.proposal import Proposal, ProposalView
+from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalView
 
 router = APIRouter()
+_TEXTS: dict[str, Any] = {
+    name: (Name | None, Field(default=None, description=text["help"]))
+    for name, text in PROPOSAL_TEXTS.items()
+}
 
 
-class ProposalBody(Body):
-    """A swap to propose. candidate: an id or `provider/model`. claim, margin: null for the
-    policy's. min_saving: a share of 1, for the claim cheaper_and_not_worse; null for the
-    policy's.
-
-    rivals: other candidates for the same swap; the best candidate that passes continues.
-    change_reference: the id of the change request in your own system.
-    """
-
+class _ProposalFields(Body):
     route: Name
     candidate: Name
     reason: Text = ""
@@ -61,12 +57,18 @@ class ProposalBody(Body):
     descends_from: Name | None = None
     min_saving: Annotated[float, Field(gt=0, lt=1)] | None = None
     rivals: Annotated[tuple[Name, ...], Field(max_length=MOST_CANDIDATES - 1)] = ()
-    change_reference: Name | None = None
 
     def to_request(self) -> ProposalRequest:
-        reference = self.change_reference or ""
-        given = self.model_dump(exclude={"change_reference"})
-        return ProposalRequest(**given, change_reference=reference)
+        return ProposalRequest(**self.arguments())
+
+
+class ProposalBody(create_model("_", __base__=_ProposalFields, **_TEXTS)):  # type: ignore[misc]
+    """A swap to propose. candidate: an id or `provider/model`. claim, margin: null for the
+    policy's. min_saving: a share of 1, for the claim cheaper_and_not_worse; null for the
+    policy's.
+
+    rivals: other candidates for the same swap; the best candidate that passes continues.
+    """
 
 
 class AcceptingProposalBody(ProposalBody):

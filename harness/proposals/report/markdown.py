@@ -118,8 +118,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
         if comparison.proposal.reason
         else ""
     )
-    if comparison.proposal.change_reference:
-        why += f" Change request: {code(comparison.proposal.change_reference)}."
+    why += "".join(f" {label}: {code(value)}." for _, label, value in comparison.proposal.texts)
     why += f" Cost: {cell(comparison.cost.text)}"
     yield from ("", f"**Asked:** on route `{comparison.proposal.route}`, {terms}.{why}")
     if comparison.proposal.widened and not report.standalone:

@@ -41,7 +41,6 @@ SWITCH: Final = record(
     sa.Index("ix_switch_created_at", "created_at", "id"),
     index_where("ix_switch_held", IS_HELD, "created_at"),
     signed=True,
-    free="reason actor",
     flat="switch force",
 )
 
@@ -56,7 +55,6 @@ FREEZE: Final = record(
     sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
     sa.Index("ix_route_freeze_ends_at", "ends_at"),
     signed=True,
-    free="reason actor",
 )
 
 freeze = FREEZE.table
@@ -80,7 +78,6 @@ BREAK_GLASS: Final = record(
     sa.Index("ix_break_glass_created_at", "created_at", "id"),
     refers={"incumbent": target, "target": target},
     signed=True,
-    free="reason proposer ended_because",
 )
 
 break_glass = BREAK_GLASS.table
@@ -103,7 +100,6 @@ SHADOW: Final = record(
     unique_where("uq_shadow_live", sa.text("ended_at IS NULL"), "route"),
     refers={"incumbent": "target", "candidate": "target", "proposal": "proposal"},
     signed=True,
-    free="route data_class reason started_by",
     flat="limits",
     also=lambda started: {"candidate": started.candidate.id},
 )

@@ -65,7 +65,6 @@ FAILOVER: Final = record(
     sa.Index("ix_failover_at", "at"),
     sa.Index("ix_failover_user_hash", "user_hash", "at"),
     key="worker number",
-    free="route target provider code place sentence",
 )
 
 failover = FAILOVER.table
@@ -142,7 +141,7 @@ IS_SAME_TRAFFIC = sa.and_(
 @cache
 def stored_minutes(dialect: str) -> sa.Select[Any]:
     columns: Mapping[str, sa.types.TypeEngine[Any]] = {
-        name: sa.Text() if isinstance(traffic.c[name].type, sa.Text) else sa.BigInteger()
+        name: sa.BigInteger() if name in ("minute", "revision") else sa.Text()
         for name in ADDING_ORDER
     }
     keys = json_rows("asked", columns, dialect)

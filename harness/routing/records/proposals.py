@@ -33,6 +33,7 @@ from harness.routing.candidate_schedule import CandidateRound, OnBetter
 from harness.routing.proposal import (
     OPEN_PHASES,
     PAST_GATE_PHASES,
+    PROPOSAL_TEXTS,
     Approval,
     ApprovalKind,
     Proposal,
@@ -58,8 +59,8 @@ def _among(column: str, values: tuple[str, ...]) -> sa.TextClause:
     return sa.text(f"{column} IN ({listed})")
 
 
-def change_reference() -> sa.Column[str]:
-    return sa.Column("change_reference", FreeText, nullable=False, server_default="")
+def added_text(name: str) -> sa.Column[str]:
+    return sa.Column(name, FreeText, nullable=False, server_default="")
 
 
 # Literal values, so that the planner finds the partial index with the same condition.
@@ -73,10 +74,8 @@ PROPOSAL: Final = record(
     "proposal",
     sa.Column("self_approval", sa.Boolean, nullable=False),
     sa.Column("widened", Json, nullable=False, server_default="{}"),
-    sa.Column("proposer_principal", FreeText, nullable=False, server_default=""),
-    sa.Column("selection", FreeText, nullable=False, server_default=""),
+    *map(added_text, ("proposer_principal", "selection", *PROPOSAL_TEXTS)),
     added_count("place"),
-    change_reference(),
     one_of("claim", Claim),
     one_of("phase", ProposalPhase),
     one_of("on_better", OnBetter),
@@ -98,7 +97,6 @@ PROPOSAL: Final = record(
     sa.Index("ix_proposal_candidate", "candidate"),
     refers={"incumbent": target, "candidate": target},
     signed=True,
-    free="reason closed_because",
     also=lambda new: {"self_approval": new.self_approval},
 )
 
@@ -109,7 +107,7 @@ APPROVAL: Final = record(
     Approval,
     "approval",
     sa.Column("widened", Json, nullable=False, server_default="{}"),
-    change_reference(),
+    added_text("change_reference"),
     one_of("kind", ApprovalKind),
     not_blank("principal"),
     not_blank("name"),
@@ -117,7 +115,6 @@ APPROVAL: Final = record(
     sa.Index("ix_approval_verdict", "verdict"),
     refers={"proposal": proposal, "verdict": verdict, "key": "api_key"},
     signed=True,
-    free="principal name reason",
 )
 
 approval = APPROVAL.table
@@ -128,7 +125,6 @@ CANDIDATE_ROUND: Final = record(
     "candidate_round",
     sa.UniqueConstraint("route", "due_at"),
     refers={"incumbent": target},
-    free="because",
 )
 
 candidate_round = CANDIDATE_ROUND.table
@@ -300,7 +296,6 @@ ROLLOUT: Final = record(
         "verdict": verdict,
     },
     signed=True,
-    free="ended_because",
 )
 
 rollout = ROLLOUT.table

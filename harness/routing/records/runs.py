@@ -51,7 +51,6 @@ SUITE: Final = record(
     at_least("items", 0),
     key="digest",
     signed=True,
-    free="template",
     also=lambda pin: {"digest": pin.digest},
 )
 
@@ -76,7 +75,6 @@ EVAL_RUN: Final = record(
     sa.Index("ix_eval_run_lease_owner", "lease_owner"),
     refers={"target": target},
     signed=True,
-    free="message",
     flat="budget",
     also=lambda run: {"fingerprint": run.fingerprint},
 )
@@ -111,9 +109,6 @@ SAMPLE: Final = record(
     key="run item epoch",
     refers={"run": eval_run},
     signed=True,
-    free=(
-        "answer error_text served_model prompt rule served_build judge_model judge_build finish"
-    ),
     also=lambda new: text_digests(new.answer, new.prompt),
 )
 

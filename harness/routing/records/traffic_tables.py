@@ -261,7 +261,6 @@ ASKED_NAME: Final = record(
     "asked_name",
     at_least("requests", 0),
     key="day route name",
-    free="name",
 )
 
 asked_name = ASKED_NAME.table

@@ -41,7 +41,6 @@ VERDICT: Final = record(
     sa.Index("ix_verdict_route", "route", "decided_at"),
     refers={"proposal": "proposal", "incumbent": target, "candidate": target},
     signed=True,
-    free="reason",
     without="words",
     read=_read_verdict,
 )

@@ -16,7 +16,6 @@ from harness.frame.records.columns import (
     Values,
     at_least,
     count,
-    free_text,
     json_value,
     metadata,
     not_blank,
@@ -47,7 +46,6 @@ WAIVER: Final = record(
     sa.UniqueConstraint("id", "route", "target", name="uq_waiver_proof"),
     refers={"target": target},
     signed=True,
-    free="reason author",
 )
 
 waiver = WAIVER.table
@@ -112,8 +110,8 @@ route_version = sa.Table(
     text("verdict_candidate", nullable=True),
     text("verdict_outcome", nullable=True),
     time("at"),
-    free_text("actor"),
-    free_text("reason"),
+    text("actor"),
+    text("reason"),
     # Set during a bake: the previous incumbent, and its share (triggers).
     text("holdback", nullable=True),
     json_value("holdback_plan", nullable=True),

@@ -63,7 +63,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
                 f"by {proposal.proposer}, {timestamp(proposal.created_at)} UTC",
             ),
             ("why", proposal.reason or None),
-            ("change", proposal.change_reference or None),
+            *((word, value) for word, _, value in proposal.texts),
             ("cost", comparison.cost.text),
             ("approved", f"by {proposal.approver}" if proposal.approver else None),
             ("phase", proposal.phase_text),

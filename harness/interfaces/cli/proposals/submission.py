@@ -1,8 +1,9 @@
 """`swapgate proposal create` prints plans, risk and costs, stores proposals, and can wait."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, make_dataclass, replace
 from itertools import zip_longest
+from typing import Final
 
 import click
 
@@ -22,7 +23,7 @@ from harness.gate.ramp import StepPlan
 from harness.gate.sentences import share_text, spending_text
 from harness.gate.suite_plan import Claim, ClaimPopulation, SuiteRole
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import FiniteRange, arg, command, opt
+from harness.interfaces.cli.frame.command import FiniteRange, arg, command, opt, taken_from
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.proposals import comparison, verdict_wait
 from harness.proposals import route_rules, submission
@@ -34,7 +35,7 @@ from harness.proposals.submission import ProposalPreview, ProposalRequest
 from harness.routes import monthly_bill, traffic_report
 from harness.routes.monthly_bill import CostForecast
 from harness.routing.context import Context, dry_run_context
-from harness.routing.proposal import Proposal
+from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalTexts
 
 
 @command(name="plan")
@@ -75,6 +76,13 @@ def _step_time(seconds: float | None) -> str:
     return "longer than allowed" if seconds is None else format_estimate(seconds)
 
 
+_OPTIONS = [
+    (name, str, opt(text["help"], f"--{text['word']}", metavar=text["metavar"], default=""))
+    for name, text in PROPOSAL_TEXTS.items()
+]
+TEXTS: Final = taken_from(make_dataclass("_Texts", _OPTIONS, kw_only=True))
+
+
 def plan_json(plan: RampPlan) -> dict[str, object]:
     return output.pick(plan, "route", "pace", "steps", "options", "words")
 
@@ -95,7 +103,7 @@ def create_proposal(
         metavar="SHARE",
     ),
     reason: str = opt("Reason; required for the claim non_inferior.", default=""),
-    change: str = opt("Change request in your own system.", metavar="REFERENCE", default=""),
+    texts: ProposalTexts = TEXTS,
     accept_cost: float | None = opt(
         "Accepted cost, as a multiple of the incumbent's cost. [default: the policy's]",
         type=FiniteRange(min=1),
@@ -140,9 +148,9 @@ def create_proposal(
         descends_from,
         min_saving,
         rivals=tuple(candidates[1:]),
-        change_reference=change,
         accept_cost=accept_cost,
         because=because,
+        **vars(texts),
     )
     terms = submission.preview_proposal(context, request, session.actor)
     planned = submission.create_selection(dry_run_context(context), session.actor, request)
@@ -237,7 +245,7 @@ def _print_documents(
             "forecast": outlook.bill,
             "cost": outlook.cost,
             "untaken": list(outlook.untaken),
-            **({} if proposal else _registered(outlook.planned)),
+            **({} if proposal else output.pick(outlook.planned, "plans", "widened")),
         }
         for proposal, outlook in zip_longest(proposals, outlooks)
     ]
@@ -255,10 +263,6 @@ def _print_dry(
         _print_documents((), outlooks, more)
     else:
         output.note("nothing was stored; to propose, run the command without --dry-run")
-
-
-def _registered(planned: Proposal) -> dict[str, object]:
-    return output.pick(planned, "plans", "widened")
 
 
 def _next(proposal: Proposal) -> str:
