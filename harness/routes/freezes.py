@@ -130,6 +130,16 @@ def require_may_go_on(
         )
 
 
+def describe_hindrance(ctx: Context, route: str) -> str:
+    """Returns why no canary may open now, with the next step, or ""."""
+    try:
+        with ctx.store.read() as tx:
+            require_may_go_on(ctx, tx, route)
+    except (Conflict, NotAllowed) as error:
+        return str(error)
+    return ""
+
+
 def list_frozen_signals(ctx: Context, route: str) -> Collection[RolloutSignal]:
     with ctx.store.read() as tx:
         return FROZEN_SIGNALS if describe_freeze(ctx, tx, route) else frozenset()

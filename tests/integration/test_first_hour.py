@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import pty
@@ -261,8 +262,12 @@ def test_users_are_simulated_until_their_time_is_over(
     cli.run("route", "create", "sim-base", "--incumbent", "sim/base", "--suite", "colours")
     with serve_in_thread(simulator(time_scale=0)) as url:
         asked = ("sim", "traffic", "sim-base", "--rate", "20", "--for", "1", "--url", url)
-        said = cli.run(*asked).stderr
+        answer = cli.run(*asked, "--json")
+    unanswered = cli.run(*asked, exits=1).stderr
 
+    said = answer.stderr
+    assert json.loads(answer.stdout)["failed"] == 0
+    assert "requests was answered, so the traffic ends" in unanswered
     first, last = said.splitlines()[0], said.splitlines()[-1]
     assert first == f"20 requests per second to sim-base at {url}/v1; Ctrl-C ends them"
     assert last.endswith("requests, 0 failed")

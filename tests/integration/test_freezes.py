@@ -53,6 +53,9 @@ def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after
     world: SmallInstallation,
 ) -> None:
     freeze(world)
+    hindrance = freezes.describe_hindrance(world.context(), "chat")
+    assert "no canary opens" in hindrance
+    assert "`swapgate route freezes`" in hindrance
     proposal = world.decided("sim/good")
     world.run_once()
     waits = world.get(proposal.id)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from harness.app.demo.traffic import DemoTraffic
 from harness.canary.status import list_canaries
-from harness.frame.errors import InputError
+from harness.frame.errors import CallFailed, InputError
 from harness.frame.formatting import format_bps, format_count, format_harm
 from harness.frame.runtime.supervisor import interrupts
 from harness.operations import queries
@@ -24,6 +24,15 @@ LOOK_EVERY_S = 0.5
 HOPELESS_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class TrafficResult:
+    requests: int
+    failed: int
+    # Whether all open proposals of the routes ended, if the caller waits for them. A proposal
+    # that waits for an approval has not ended.
+    settled: bool
+
+
 def send_traffic(  # noqa: PLR0913 - what the command's options say
     ctx: Context,
     url: str,
@@ -34,15 +43,14 @@ def send_traffic(  # noqa: PLR0913 - what the command's options say
     seconds: float | None,
     until_settled: bool,
     say: Callable[[str], None],
-) -> bool:
-    """Sends requests until Ctrl-C, the time limit, or the end of the routes' proposals. Returns
-    whether all these proposals ended; a proposal that waits for an approval has not ended.
+) -> TrafficResult:
+    """Sends requests until Ctrl-C, the time limit, or the end of the routes' proposals.
 
     url: the router's address, without `/v1`.
     routes: if empty, all routes of the table.
     seconds: the time limit; None for no limit.
-    Raises NotFound for an unknown route; InputError without a route or an open proposal, or if
-    no request gets an answer.
+    Raises NotFound for an unknown route, InputError without a route or an open proposal, and
+    CallFailed if no request gets an answer.
     """
     wanted = _routes_to_ask(ctx, routes)
     watch = ProposalWatch(ctx, wanted)
@@ -78,7 +86,9 @@ def send_traffic(  # noqa: PLR0913 - what the command's options say
     if until_settled:
         for line in watch.approvals():
             say(line)
-    return not (until_settled and watch.open)
+    _require_answers(traffic)
+    settled = not (until_settled and watch.open)
+    return TrafficResult(traffic.tally.total, traffic.tally.failed, settled)
 
 
 def _routes_to_ask(ctx: Context, names: Sequence[str]) -> list[str]:
@@ -93,7 +103,7 @@ def _routes_to_ask(ctx: Context, names: Sequence[str]) -> list[str]:
 def _require_answers(traffic: DemoTraffic) -> None:
     tally = traffic.tally
     if tally.failed and tally.failed == tally.total:
-        raise InputError(
+        raise CallFailed(
             f"none of {tally.total} requests was answered, so the traffic ends. The first: "
             f"{tally.failures[0]}"
         )

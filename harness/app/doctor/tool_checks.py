@@ -17,6 +17,7 @@ from harness.client.in_process import InProcessChannel
 from harness.client.tool_loop import ToolFunction
 from harness.client.types import CompletionRequest, Message, ToolDefinition
 from harness.frame.errors import CallFailed, CallRefused, ToolLoopUnfinished
+from harness.frame.failures import FailureClass
 from harness.frame.people.access import SYSTEM
 from harness.frame.ports import Cipher, Signatures
 from harness.frame.runtime import telemetry
@@ -91,7 +92,9 @@ def report(
     return TargetReport(target.name, not any(finding.failed for finding in findings), findings)
 
 
-def _error_text(provider: Provider, keys: Sequence[ProviderKey], error: Exception) -> str:
+def _error_text(provider: Provider, keys: Sequence[ProviderKey], error: CallFailed) -> str:
+    if FailureClass.MODEL_UNKNOWN in f"{error.details.get('attempts')}":
+        return f"{provider.name} does not know the model"
     return without_secrets(" ".join(str(error).split()), provider, keys)[:MAX_TEXT]
 
 
@@ -103,7 +106,7 @@ def without_secrets(text: str, provider: Provider, keys: Sequence[ProviderKey]) 
 
 
 async def _probe_loops(
-    channel: InProcessChannel, timeout_s: float, error_text: Callable[[Exception], str]
+    channel: InProcessChannel, timeout_s: float, error_text: Callable[[CallFailed], str]
 ) -> ToolProbeResult:
     """Removes `max_tokens`, because some providers refuse it."""
     until = asyncio.get_running_loop().time() + timeout_s

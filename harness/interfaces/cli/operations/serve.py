@@ -12,6 +12,7 @@ import click
 
 from harness.frame.errors import InputError
 from harness.frame.imports import leave_modules_alone, pause_garbage_collection
+from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import EXISTING_FILE, FiniteRange, arg, command, opt
 from harness.interfaces.cli.frame.session import KEY_VARIABLE, Session
 
@@ -343,8 +344,9 @@ def traffic(
 ) -> None:
     """Send requests of simulated users to the router, and print the state of their routes.
 
-    Each request comes from a new user. Without ROUTE, all routes get requests. Exit code 5 if
-    --for ends before the proposals do, or if a proposal waits for an approval.
+    Each request comes from a new user. Without ROUTE, all routes get requests. Exit code 1 if
+    all requests fail, 5 if --for ends before the proposals do, or if a proposal waits for an
+    approval.
     """
     from harness.app.demo.user_traffic import send_traffic  # noqa: PLC0415 - `--help` stays quick
     from harness.routing.settings import http_url  # noqa: PLC0415 - `--help` stays quick
@@ -357,7 +359,7 @@ def traffic(
         )
     router = session.settings.router
     leave_modules_alone()
-    settled = send_traffic(
+    result = send_traffic(
         session.context,
         url or http_url(router.host, router.port),
         key,
@@ -367,7 +369,8 @@ def traffic(
         until_settled=until_settled,
         say=lambda text: click.echo(text, err=True),
     )
-    if not settled:
+    output.documented(result)
+    if not result.settled:
         raise SystemExit(TIMED_OUT)
 
 

@@ -32,7 +32,7 @@ from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.candidates.estimate import SuiteEstimate
 from harness.proposals.report.comparison import load_comparison
 from harness.proposals.submission import ProposalPreview, ProposalRequest
-from harness.routes import monthly_bill, traffic_report
+from harness.routes import freezes, monthly_bill, traffic_report
 from harness.routes.monthly_bill import CostForecast
 from harness.routing.context import Context, dry_run_context
 from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalTexts
@@ -160,6 +160,7 @@ def create_proposal(
     ]
     ramp = duration_estimate.estimate_for_proposal(context, planned[0])
     risk = {"risk": terms.risk}
+    _note_freeze(context, route)
     if not session.json:
         _print_terms(outlooks, ramp, terms)
     if dry_run:
@@ -181,6 +182,11 @@ def create_proposal(
         for proposal in proposals:
             click.echo(comparison.outcome_text(load_comparison(context, proposal.id)))
     return code
+
+
+def _note_freeze(ctx: Context, route: str) -> None:
+    if hindrance := freezes.describe_hindrance(ctx, route):
+        output.note(f"the evals run, but {hindrance}")
 
 
 @dataclass(frozen=True)
