@@ -27,9 +27,8 @@ from harness.frame.pagination import Page
 from harness.frame.people.access import Actor
 from harness.frame.plain_data import to_shown
 from harness.frame.signing.audit_log import AuditLog
-from harness.operations import queries
-from harness.proposals import banners
-from harness.proposals.banners import Banner
+from harness.operations import queries, route_status
+from harness.operations.route_status import Banner
 from harness.registry import named_models
 from harness.routes import routes
 from harness.routing.context import Context
@@ -118,13 +117,13 @@ def palette() -> Palette:
 def show_page(name: str, show: Callable[[], None]) -> None:
     def show_all() -> None:
         ctx = context()
-        _show_banners(banners.list_switch_banners(ctx, installation().standing_switches))
-        _show_banners(banners.list_break_glass_banners(ctx))
+        _show_banners(route_status.list_switch_banners(ctx, installation().standing_switches))
+        _show_banners(route_status.list_break_glass_banners(ctx))
         if (broken := first_break()) is not None:
             heading = f"✕ The audit log is broken at event {broken:,}."
             words = "A recorded event was changed. `swapgate audit verify` shows where."
             st.html(markup.banner(heading, words, tone=labels.Tone.WORSE))
-        _show_banners(banners.list_observe_banners(ctx))
+        _show_banners(route_status.list_observe_banners(ctx))
         show()
 
     _guard(name, show_all)
@@ -159,7 +158,7 @@ def _failed(what: str, why: str, works: str, docs_page: str = "") -> None:
 
 
 def show_freezes(route: str | None = None) -> None:
-    _show_banners(banners.list_freeze_banners(context(), route))
+    _show_banners(route_status.list_freeze_banners(context(), route))
 
 
 def _show_banners(found: Sequence[Banner]) -> None:

@@ -18,7 +18,7 @@ from harness.config.validation_errors import RANGES
 from harness.frame import errors, package_data
 from harness.frame.errors import SwapgateError
 from harness.frame.metrics import CONTROL_METRICS, PROCESS_COUNTERS, ROUTER_METRICS, MetricSpec
-from harness.operations.user_deletion import BEYOND
+from harness.operations.captures import BEYOND
 
 PLACES: Final = ("Places, and what they hold", "Ends", "Deletion of a user")
 ERROR_LINE: Final = re.compile(r"^[│├└─ ]+(\w+) +(.+)$", re.MULTILINE)

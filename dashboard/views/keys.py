@@ -18,9 +18,8 @@ from harness.frame.formatting import format_spent_usd
 from harness.frame.pagination import MOST_LISTED, PageRequest
 from harness.frame.people.access import Actor, OptOut, PrincipalKind, Role
 from harness.frame.people.limits import KeyLimits, SpendDecision, SpendLevel, check_budget
-from harness.operations import keys, people
-from harness.operations.keys import KeySummary
-from harness.operations.people import PersonView
+from harness.operations import keys
+from harness.operations.keys import KeySummary, PersonView
 from harness.operations.queries import list_keys
 from harness.routing.context import Context
 
@@ -232,7 +231,7 @@ NOTE: Final = (
 
 def _people() -> None:
     ctx, actor = page_frame.context(), current_user.signed_in()
-    known = people.list_people(ctx, actor)
+    known = keys.list_people(ctx, actor)
     others = [view for view in known if view.kind is not PrincipalKind.LOCAL]
     st.html(markup.section("People", NOTE))
     alone = "" if others else "The operator of this machine is the only person."
@@ -265,9 +264,9 @@ def declare(form: Form, known: Sequence[PersonView]) -> None:
 
 def _declare(ctx: Context, actor: Actor, name: str, person: str, reason: str) -> None:
     if person == NO_OTHER:
-        people.separate(ctx, actor, name, reason)
+        keys.separate_people(ctx, actor, name, reason)
     else:
-        people.link(ctx, actor, name, person, reason)
+        keys.link_people(ctx, actor, name, person, reason)
 
 
 NEW_KEY: Final = "new-key"

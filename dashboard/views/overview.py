@@ -29,7 +29,7 @@ from harness.operations.route_status import (
 from harness.proposals import first_route
 from harness.proposals.break_glass import count_unconfirmed
 from harness.proposals.first_route import SIMULATOR, FirstRoute
-from harness.registry import checks
+from harness.registry import registered_providers
 from harness.routes import scorecard
 from harness.routes.scorecard import RouteScorecard
 from harness.routing.context import Context
@@ -483,7 +483,7 @@ def show_next_steps() -> None:
     route = st.session_state.get(MADE)
     if route is None:
         return
-    for check in checks.load_last_check(page_frame.context()).providers:
+    for check in registered_providers.load_last_check(page_frame.context()).providers:
         for finding in check.findings:
             if finding.next_step:
                 words = f"{finding.found}. Next: {finding.next_step}"

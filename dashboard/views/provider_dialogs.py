@@ -13,15 +13,7 @@ from harness.frame.people.access import Actor, Role
 from harness.proposals import first_route
 from harness.providers.oauth import OAUTH_ENDPOINTS, TOKEN_KEY_NAME
 from harness.providers.target import Target
-from harness.registry import (
-    checks,
-    credentials,
-    discovery,
-    named_models,
-    registered_providers,
-    sign_in,
-    targets,
-)
+from harness.registry import credentials, named_models, registered_providers, sign_in, targets
 from harness.registry.credentials import (
     DEFAULT_KEY_NAME,
     CredentialChange,
@@ -88,13 +80,13 @@ def add_model(form: Form, provider: str) -> None:
 
 
 def _read_list(actor: Actor, provider: str) -> None:
-    discovery.discover_models(page_frame.context(), actor, provider)
+    named_models.discover_models(page_frame.context(), actor, provider)
     add_model.reopen(provider)
 
 
 def _add_model(ctx: Context, actor: Actor, name: str) -> None:
     added = targets.add_target(ctx, actor, Target.from_name(name))
-    if unlisted := discovery.describe_unlisted(ctx, actor, added):
+    if unlisted := named_models.describe_unlisted(ctx, actor, added):
         st.session_state[UNLISTED] = (added.name, unlisted)
 
 
@@ -125,7 +117,7 @@ def _change_address(
     moved = registered_providers.change_provider(ctx, actor, provider, change, create=False)
     if moved.outdated:
         st.session_state[OUTDATED] = (provider, ", ".join(moved.outdated))
-    checks.check_provider(ctx, actor, provider)
+    registered_providers.check_provider(ctx, actor, provider)
 
 
 def show_once() -> None:
@@ -153,7 +145,9 @@ def remove(form: Form, provider: str) -> None:
 def check_now(provider: str) -> None:
     with st.spinner(f"{ASKS} …"):
         current_user.attempt(
-            lambda actor: checks.check_provider(page_frame.context(), actor, provider),
+            lambda actor: registered_providers.check_provider(
+                page_frame.context(), actor, provider
+            ),
             lambda _: f"Checked {provider}. Its card shows what the check found.",
         )
 

@@ -20,7 +20,7 @@ from harness.providers.calls.probe import ProbeFinding, ProbeStatus, ProbeSubjec
 from harness.providers.kinds import ProviderGroup
 from harness.providers.models.catalogue import COLUMNS, Ability
 from harness.providers.target import Price
-from harness.registry import checks
+from harness.registry import registered_providers
 from harness.routes.matrix import MatrixModel, MatrixRow, ProviderHealth, build_matrix
 
 # With more providers than these, the page has a search and shows no more at once.
@@ -45,7 +45,7 @@ def show() -> None:
     with page_frame.loading("the providers"):
         ctx = page_frame.context()
         rows = build_matrix(ctx)
-        checked = checks.load_checks(ctx)
+        checked = registered_providers.load_checks(ctx)
     now = ctx.clock.now()
     # The other rows are kinds that could be added.
     here = [row for row in rows if row.health_because != "not configured"]

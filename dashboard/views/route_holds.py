@@ -20,9 +20,8 @@ from harness.proposals import break_glass
 from harness.proposals.break_glass import BreakGlassRequest
 from harness.providers.force import KillSwitch, SwitchSource, parse_force
 from harness.providers.records import Providers
-from harness.routes import freezes, kill_switch, routes
-from harness.routes.freezes import FreezeRequest
-from harness.routes.kill_switch import SwitchPreview, SwitchRequest
+from harness.routes import freezes, routes
+from harness.routes.freezes import FreezeRequest, SwitchPreview, SwitchRequest
 from harness.routing.context import Context
 from harness.routing.evidence import BreakGlass
 from harness.routing.freeze import Freeze
@@ -107,7 +106,7 @@ def thaw(form: Form, freeze: Freeze) -> None:
 def lift_openers(route: str) -> list[Opener]:
     return [
         lift.opener(switch, label=f"Lift the switch of {switch.force}")
-        for switch in kill_switch.list_live_switches(page_frame.context())
+        for switch in freezes.list_live_switches(page_frame.context())
         if switch.route in (None, route)
     ]
 
@@ -125,7 +124,7 @@ def throw(form: Form, route: str) -> None:
     lasts = st.selectbox("How long", list(SWITCH_LASTS), key=form.key("lasts"))
     preview = None
     if force is not None:
-        preview = kill_switch.preview_switch(page_frame.context(), parse_force(force), reach)
+        preview = freezes.preview_switch(page_frame.context(), parse_force(force), reach)
         form.say(*_effect(preview))
     form.need(preview is not None and preview.affected, "It would change no route.")
     scope = "all routes" if reach is None else f"route {reach}"
@@ -135,7 +134,7 @@ def throw(form: Form, route: str) -> None:
     def act(ctx: Context, actor: Actor) -> None:
         request = SwitchRequest(parse_force(force or ""), reason, reach, SWITCH_LASTS[lasts])
         # The audit log knows the dashboard as the REST API: both act through the control plane.
-        kill_switch.throw_switch(ctx, actor, request, source=SwitchSource.REST)
+        freezes.throw_switch(ctx, actor, request, source=SwitchSource.REST)
 
     form.submit("Throw the switch", done, act)
 
@@ -177,7 +176,7 @@ def lift(form: Form, switch: KillSwitch) -> None:
         note=f"{switch.actor} threw it: {switch.reason}",
     )
     done = f"lifted the switch of {switch.force}."
-    form.submit("Lift it", done, kill_switch.lift_switch, switch.id, reason=form.reason())
+    form.submit("Lift it", done, freezes.lift_switch, switch.id, reason=form.reason())
 
 
 def break_glass_openers(route: str) -> list[Opener]:

@@ -16,7 +16,7 @@ from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.people.access import Actor, Role
 from harness.frame.plain_data import escape_surrogates
 from harness.gate.run import EvalRun, RunBudget
-from harness.operations import captures, user_deletion
+from harness.operations import captures
 from harness.proposals.evaluation import eval_queue
 from harness.providers.target import Target
 from harness.routing.capture import answer_text, user_text
@@ -278,7 +278,7 @@ def _ask_judge(form: Form) -> JudgeSettings | None:
 def delete_user(form: Form) -> None:
     lacks = "Give the id, and a reason that does not name it."
     user = form.text("id", "User's id, as clients send it", need=lacks)
-    sentences = user_deletion.BEYOND
+    sentences = captures.BEYOND
     beyond = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
     form.say(
         "This deletes for good the user's sessions with all messages, their captured "
@@ -289,5 +289,5 @@ def delete_user(form: Form) -> None:
     reason = form.text("why", REASON, need=lacks)
     form.submit(
         "Delete it", "deleted the content of a user; Audit has the counts.",
-        user_deletion.delete_user, user, reason, secret=page_frame.installation().secret,
+        captures.delete_user, user, reason, secret=page_frame.installation().secret,
     )  # fmt: skip

@@ -14,10 +14,9 @@ from harness.agents.auto import AutoTargets
 from harness.agents.built_in_tools import ServerTools, build_credentials_tool, build_switch_tool
 from harness.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
 from harness.agents.message import MessageToolCall, MessageUsage, ServedBy
-from harness.agents.spawn import Spawner
 from harness.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest, OnPiece
-from harness.agents.turn_runner import TurnRunner
-from harness.app import signing_keys
+from harness.agents.turn_runner import Spawner, TurnRunner
+from harness.app import secret_files
 from harness.app.installation import Installation, open_installation
 from harness.client.async_client import AsyncModelClient
 from harness.client.http import HttpChannel
@@ -168,7 +167,7 @@ def open_agents(config: Path | None, *, signs_as: KeyPurpose | None = None) -> I
     """Opens the installation; `signs_as` is None for the agents process. Raises ConfigError."""
     telemetry.configure()
     if signs_as is None:
-        for variable in signing_keys.PRIVATE_VARIABLES.values():
+        for variable in secret_files.PRIVATE_VARIABLES.values():
             os.environ.pop(variable, None)
             os.environ.pop(f"{variable}_FILE", None)
     return open_installation(config, signs_as=signs_as)

@@ -32,13 +32,7 @@ log = structlog.get_logger("swapgate.schedule")
 def control_schedule(installation: Installation) -> "Schedule":
     from harness.evals import drift_monitor  # noqa: PLC0415 - only the control plane needs it
     from harness.frame.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
-    from harness.operations import (  # noqa: PLC0415  # noqa: PLC0415
-        alert_delivery,
-        housekeeping,
-        integrity,
-        reconciler,
-        user_deletion,
-    )
+    from harness.operations import alert_delivery, captures, housekeeping, integrity, reconciler  # noqa: PLC0415 - only the control plane needs it
     from harness.operations.audit_export import AuditLines  # noqa: PLC0415
     from harness.operations.housekeeping import MonitoredJob, RestingJob  # noqa: PLC0415
     from harness.proposals import fallback_chain  # noqa: PLC0415 - only the control plane needs it
@@ -82,8 +76,8 @@ def control_schedule(installation: Installation) -> "Schedule":
         )
 
     def retain(ctx: Context) -> None:
-        user_deletion.purge_idle(ctx, timedelta(days=settings.agents.keep_days))
-        user_deletion.revoke_stale_grants(ctx)
+        captures.purge_idle(ctx, timedelta(days=settings.agents.keep_days))
+        captures.revoke_stale_grants(ctx)
         housekeeping.blank_old_texts(ctx, texts_kept)
 
     jobs = [

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from harness.app import secret_files, signing_keys
+from harness.app import secret_files
 from harness.app.installation import Installation, job_queue
 from harness.config.model import RunQueueKind, Settings
 from harness.frame.people.access import Actor, Role
@@ -36,7 +36,7 @@ def require_database(settings: Settings) -> None:
     DatabaseUnusable.
     """
     from harness.store import engine, schema_revisions  # noqa: PLC0415 - SQLAlchemy is slow to import
-    from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - SQLAlchemy is slow to import
+    from harness.store.leader import require_own_session  # noqa: PLC0415 - SQLAlchemy is slow to import
 
     engine.require_file(settings.database_url)
     require_own_session(settings.database_url)
@@ -49,7 +49,7 @@ def upgrade_database(settings: Settings) -> None:
     Raises DatabaseUnusable, StoreUnavailable.
     """
     from harness.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy is slow to import
-    from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - SQLAlchemy is slow to import
+    from harness.store.leader import require_own_session  # noqa: PLC0415 - SQLAlchemy is slow to import
 
     require_own_session(settings.database_url)
     if settings.database_url.startswith("sqlite"):
@@ -64,14 +64,14 @@ def upgrade_database(settings: Settings) -> None:
 
 def grant_runtime(settings: Settings, role: str, *, only_show: bool) -> Sequence[str]:
     """Returns the statements. Raises InputError, NotFound, DatabaseUnusable."""
-    from harness.store.postgres import database_roles  # noqa: PLC0415
+    from harness.store import database_roles  # noqa: PLC0415
 
     return database_roles.grant(settings.database_url, role, only_show=only_show)
 
 
 def role_that_does_both(settings: Settings) -> str | None:
     """Returns the current database role if it could change the tables as well; else None."""
-    from harness.store.postgres import database_roles  # noqa: PLC0415
+    from harness.store import database_roles  # noqa: PLC0415
 
     return database_roles.does_both(settings.database_url)
 
@@ -81,7 +81,7 @@ def schema_state(settings: Settings) -> "SchemaState":
     StoreUnavailable.
     """
     from harness.store import migrate  # noqa: PLC0415
-    from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415
+    from harness.store.leader import require_own_session  # noqa: PLC0415
 
     require_own_session(settings.database_url)
     return migrate.state(settings.database_url)
@@ -92,7 +92,7 @@ def rotate_signing_key(
 ) -> PublicKey:
     """Creates a signing key; signatures of the old key stay valid. Raises NotAllowed."""
     actor.require(Role.ADMIN)
-    new = signing_keys.rotate(installation.settings, purpose)
+    new = secret_files.rotate_signing_key(installation.settings, purpose)
     _record_audit(installation, actor, "signing_key.rotate", new.id, purpose.value)
     return new
 
@@ -103,9 +103,9 @@ def retire_signing_key(installation: Installation, actor: Actor, key: str, reaso
     """
     actor.require(Role.ADMIN)
     settings = installation.settings
-    signing_keys.check_retirable(settings, key)
+    secret_files.check_retirable(settings, key)
     count = installation.store.sign_again(actor=actor, reason=reason)
-    signing_keys.retire(settings, key)
+    secret_files.retire_signing_key(settings, key)
     _record_audit(installation, actor, "signing_key.retire", key, reason)
     return count
 

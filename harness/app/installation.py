@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Generic, TypeVar
 
 from harness.agents.caller import ApprovalLinks
-from harness.app import secret_files, signing_keys
+from harness.app import secret_files
 from harness.app.alert_sinks import ConfiguredSinks
 from harness.config.model import FILE_NAME, Settings
 from harness.evals.ports import EvalWorkers, RunQueue
@@ -189,7 +189,7 @@ class Installation:
     @cached_property
     def signatures(self) -> Signatures:
         """Reads the keys at the first use, because a router must not read a private key."""
-        return signing_keys.signatures(self.settings, self.signs_as)
+        return secret_files.signatures(self.settings, self.signs_as)
 
     @cached_property
     def cipher(self) -> Cipher:
@@ -206,7 +206,7 @@ class Installation:
         if not url or self.signs_as is not KeyPurpose.CONTROL:
             return None
         try:
-            signing_keys.private_key(self.settings, KeyPurpose.CONTROL)
+            secret_files.private_key(self.settings, KeyPurpose.CONTROL)
         except ConfigError:
             return None
         return ApprovalLinks(url, self.secret)
@@ -226,7 +226,7 @@ class Installation:
     @cached_property
     def context(self) -> Context:
         from evals.suites.configured_suites import ConfiguredSuites  # noqa: PLC0415
-        from harness.providers.calls.provider_probe import HttpProviderProbe  # noqa: PLC0415 - urllib is slow to import
+        from harness.providers.calls.probe import HttpProviderProbe  # noqa: PLC0415 - urllib is slow to import
 
         settings = self.settings
         source, version = settings.source, self.file_version
@@ -301,7 +301,7 @@ def open_installation(
         )
     secret = secret_files.installation_secret(settings, create=create_secret)
     if create_secret:
-        signing_keys.create_keys(settings)
+        secret_files.create_keys(settings)
     return Installation(
         settings, secret, SystemClock(), signs_as=signs_as, file_version=version
     )
@@ -309,7 +309,7 @@ def open_installation(
 
 def job_queue(settings: Settings) -> ModuleType:
     try:
-        from harness.store.postgres import job_queue as module  # noqa: PLC0415 - an extra of the package
+        from harness.store import job_queue as module  # noqa: PLC0415 - an extra of the package
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"control.queue: {settings.control.queue} needs the package {error.name}: install "

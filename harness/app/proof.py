@@ -21,7 +21,7 @@ from harness.routing.context import Context
 from harness.routing.proof import Proof, ProvenRows, SwapChange, parse_proof
 from harness.routing.proposal import ProposalPhase, was_registered_before
 from harness.routing.records.proposals import Proposals
-from harness.store.signing.proof_rows import build_proven, find_faults, read_proof
+from harness.store.proof_rows import build_proven, find_faults, read_proof
 
 NOT_SHOWN: Final = (
     "Not shown: that the named provider gave the answers, what users saw in the canary (its "

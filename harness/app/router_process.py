@@ -74,7 +74,7 @@ def _tracing(settings: TracingSettings) -> "Tracing | None":
 
 def _restore_snapshot(installation: Installation, snapshot: Snapshot) -> Snapshot:
     """Builds a snapshot from signed rows on disk. Raises SnapshotInvalid."""
-    from harness.store.signing import signed_snapshot  # noqa: PLC0415 - only without a database
+    from harness.store import signed_snapshot  # noqa: PLC0415 - only without a database
 
     if snapshot.signed is None:
         raise SnapshotInvalid("the snapshot on disk is not signed: a former version wrote it")

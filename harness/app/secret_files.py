@@ -1,11 +1,13 @@
 """Finds and creates the installation's secrets, each in an environment variable or in a file of
-mode 0600 in `home`.
+mode 0600 in `home`. Finds, creates, rotates and retires the keys that sign rows: in files in
+`home`, in variables, or in files that a variable names (`…_FILE`).
 """
 
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,16 @@ from harness.config.model import Settings
 from harness.frame.errors import ConfigError
 from harness.frame.runtime import encryption
 from harness.frame.runtime.clock import SystemRandomIds
+from harness.frame.signing.ed25519 import Ed25519Signatures, new_private_key, public_key
+from harness.frame.signing.keyring import (
+    KeyPurpose,
+    Keyring,
+    KeyState,
+    PublicKey,
+    format_keyring,
+    parse_keyring,
+    rotate_key,
+)
 
 SECRET_VARIABLE: Final = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
 SECRET_FILE: Final = "secret.key"  # noqa: S105 - a name, not a secret
@@ -144,3 +156,140 @@ def writable_home(settings: Settings) -> Path:
             "run in your own folder, or set `home:` in swapgate.yaml"
         ) from None
     return settings.home
+
+
+KEYRING_FILE: Final = "signing.pub"
+KEYRING_VARIABLE: Final = "SWAPGATE_SIGNING_KEYRING"
+PRIVATE_FILES: Final = {
+    KeyPurpose.CONTROL: "signing.key",
+    KeyPurpose.WORKER: "worker-signing.key",
+}
+PRIVATE_VARIABLES: Final = {
+    KeyPurpose.CONTROL: "SWAPGATE_SIGNING_KEY",
+    KeyPurpose.WORKER: "SWAPGATE_WORKER_SIGNING_KEY",
+}
+# An eval worker's variables, without the control plane's private key.
+WORKER_VARIABLES: Final = tuple(
+    f"{name}{suffix}"
+    for name in (KEYRING_VARIABLE, PRIVATE_VARIABLES[KeyPurpose.WORKER])
+    for suffix in ("", "_FILE")
+)
+
+
+def signatures(settings: Settings, purpose: KeyPurpose | None = None) -> Ed25519Signatures:
+    """Builds this process's signatures. purpose: the purpose of its private key; None for a
+    process that only verifies.
+    """
+    private = None if purpose is None else partial(private_key, settings, purpose)
+    return Ed25519Signatures(
+        partial(keyring, settings), private, stamp=partial(_keyring_stamp, settings)
+    )
+
+
+def keyring(settings: Settings) -> Keyring:
+    """Reads the keyring from the environment or its file. Raises ConfigError."""
+    given = environment_secret(KEYRING_VARIABLE)
+    if given is not None:
+        return parse_keyring(given, KEYRING_VARIABLE)
+    file = settings.home / KEYRING_FILE
+    if not file.exists():
+        raise ConfigError(
+            f"{file} is missing: copy it from the machine of the control plane, where "
+            f"`swapgate init` created it, or set {KEYRING_VARIABLE}"
+        )
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    return parse_keyring(text.strip(), str(file))
+
+
+def _keyring_stamp(settings: Settings) -> tuple[int, int, int] | None:
+    """Returns a stamp that changes with the file; None if a variable has the keyring or the
+    file is missing.
+    """
+    if os.environ.get(KEYRING_VARIABLE):
+        return None
+    named = os.environ.get(f"{KEYRING_VARIABLE}_FILE")
+    try:
+        found = (Path(named) if named else settings.home / KEYRING_FILE).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def private_key(settings: Settings, purpose: KeyPurpose) -> str:
+    given = environment_secret(PRIVATE_VARIABLES[purpose])
+    if given is not None:
+        return given
+    file = settings.home / PRIVATE_FILES[purpose]
+    if not file.exists():
+        raise ConfigError(
+            f"{file} is missing: run `swapgate init` for a new installation; else restore it "
+            f"from a backup, or set {PRIVATE_VARIABLES[purpose]}"
+        )
+    wait_for_content(file)
+    return encryption.read_key_file(file)[0]
+
+
+def create_keys(settings: Settings) -> list[Path]:
+    """Creates missing signing keys and the keyring. Returns the new files. Raises ConfigError.
+
+    Does not change an existing keyring: only `rotate` adds a key to it.
+    """
+    if environment_secret(KEYRING_VARIABLE) is not None:
+        return []
+    file = settings.home / KEYRING_FILE
+    if file.exists():
+        return []
+    writable_home(settings)
+    made = [_make_private(settings, purpose) for purpose in KeyPurpose]
+    keys = [public_key(private_key(settings, purpose), purpose) for purpose in KeyPurpose]
+    _write_keyring(settings, keys)
+    return [*(path for path in made if path is not None), file]
+
+
+def rotate_signing_key(settings: Settings, purpose: KeyPurpose) -> PublicKey:
+    """Creates a new key for signing; the previous key only verifies. Raises ConfigError if the
+    keys are in the environment.
+    """
+    for name in (KEYRING_VARIABLE, PRIVATE_VARIABLES[purpose]):
+        if environment_secret(name) is not None:
+            raise ConfigError(
+                f"{name} is set: rotate where the keys are files, then set it to the new key"
+            )
+    known, private = keyring(settings), new_private_key()
+    new = public_key(private, purpose)
+    # All processes must know the new key before it signs.
+    _write_keyring(settings, rotate_key(known, new).values())
+    encryption.write_key_file(settings.home / PRIVATE_FILES[purpose], [private])
+    return new
+
+
+def check_retirable(settings: Settings, key: str) -> None:
+    known = keyring(settings)
+    if key not in known:
+        raise ConfigError(f"the keyring has no key {key}; it has {', '.join(known)}")
+    if known[key].state is KeyState.SIGNS:
+        raise ConfigError(f"the key {key} signs: rotate it first")
+    if environment_secret(KEYRING_VARIABLE) is not None:
+        raise ConfigError(f"{KEYRING_VARIABLE} is set: change the key's state in its value")
+
+
+def retire_signing_key(settings: Settings, key: str) -> None:
+    """Retires a key, whose signatures are then invalid. Raises ConfigError."""
+    check_retirable(settings, key)
+    known = dict(keyring(settings))
+    known[key] = PublicKey(known[key].purpose, known[key].public, KeyState.RETIRED)
+    _write_keyring(settings, known.values())
+
+
+def _make_private(settings: Settings, purpose: KeyPurpose) -> Path | None:
+    file = settings.home / PRIVATE_FILES[purpose]
+    given = environment_secret(PRIVATE_VARIABLES[purpose]) is not None
+    return file if not given and create_private(file, new_private_key()) else None
+
+
+def _write_keyring(settings: Settings, keys: Iterable[PublicKey]) -> None:
+    lines = format_keyring(keys).splitlines()
+    encryption.write_key_file(settings.home / KEYRING_FILE, lines, mode=0o644)

@@ -11,7 +11,7 @@ from typing import Final
 
 import yaml
 
-from harness.app import secret_files, seed, signing_keys
+from harness.app import secret_files, seed
 from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
 from harness.app.installation import (
@@ -127,7 +127,7 @@ def set_up(
     database_there = not on_sqlite or database.exists()
     secret_files.installation_secret(settings, create=True)
     keys_made = secret_files.make_encryption_file(settings)
-    signing_made = signing_keys.create_keys(settings)
+    signing_made = secret_files.create_keys(settings)
     upgrade_database(settings)
     installation = open_installation(file)
     try:
@@ -287,7 +287,7 @@ def temporary_installation(
         os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
     installation = open_with_workers(given, create_secret=goes_on)
     try:
-        signing_keys.create_keys(installation.settings)
+        secret_files.create_keys(installation.settings)
         if any(provider.extra_headers for provider in installation.settings.providers.values()):
             secret_files.make_encryption_file(installation.settings)
         upgrade_database(installation.settings)

@@ -4,32 +4,307 @@ any other change pauses); an abort by a router's own guard.
 
 A guard needs no database. Its alert arrives from its spool, perhaps much later; until then
 users do not get the shares in the database.
+
+`apply_hold` replaces a step onward by a hold with its reason, also while the route is frozen;
+`update_hold_alert` raises and ends the alert. A hold ends by itself, but after a fault of a
+router only when a person has acknowledged it (`canary resume`). A hold never delays a rollback
+for harm.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
 
-from harness.canary import holds
 from harness.canary.audit import RolloutUnit
 from harness.evals import proof_validity
+from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.alert_record import AlertRecord
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import NotFound, SignatureInvalid
+from harness.frame.formatting import add_seconds, format_bps, format_percent, format_span
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.observation import ObservationBlock, TrafficMinute
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction, decide_action
 from harness.gate.verdict import Verdict
 from harness.proposals.evaluation import recomputation
 from harness.proposals.evaluation.recomputation import AgreementLevel
+from harness.routes import freezes
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import Arm
+
+# The end of a bake removes the control, so it needs data like a step up.
+ONWARD_SIGNALS: Final = frozenset(
+    {RolloutSignal.STEP_DONE, RolloutSignal.PROVEN, RolloutSignal.BAKED}
+)
+TIMED_SIGNALS: Final = frozenset(
+    {RolloutSignal.SILENT, RolloutSignal.UNDECIDED, RolloutSignal.BAKED}
+)
+TRAFFIC_WINDOW: Final = timedelta(hours=2)
+
+
+def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
+    """Returns the action, or a hold with its reason if the data are not trusted."""
+    ctx = unit.ctx
+    ctx.clock_watch.observe(ctx.clock.now(), ctx.clock.monotonic())
+    why = ""
+    if action.signal in TIMED_SIGNALS:
+        why = _false_expiry(unit) or _frozen_expiry(unit)
+    onward = action.signal in ONWARD_SIGNALS
+    why = why or (_distrust_reason(unit) if onward else "")
+    reason = f"On hold: {why}. The canary continues by itself after that." if why else ""
+    if onward and not why:
+        reason = describe_router_faults(unit.tx, unit.rollout)
+    if not reason:
+        return action
+    return replace(action, kind=ActionKind.HOLD, signal=None, reason=reason)
+
+
+def list_alert_keys(rollout: Rollout) -> Sequence[str]:
+    kinds = (AlertKind.CANARY_PAUSED, AlertKind.CANARY_HELD, AlertKind.INTERNAL_ERROR)
+    own = [f"{kind.value}:{rollout.id}" for kind in kinds]
+    return [*own, f"{AlertKind.SHARED_KEY.value}:{rollout.route}"]
+
+
+def find_pause_reason(tx: Transaction, rollout: Rollout) -> str:
+    if rollout.state is not RolloutState.PAUSED:
+        return ""
+    paused = Alerts(tx).newest(f"{AlertKind.CANARY_PAUSED.value}:{rollout.id}")
+    return paused.text if paused is not None else ""
+
+
+def describe_shared_key(tx: Transaction, route: str) -> str:
+    """Describes a key that carries too many of a route's requests; empty without one."""
+    found = Alerts(tx).newest(f"{AlertKind.SHARED_KEY.value}:{route}")
+    return found.text if found is not None and found.open else ""
+
+
+def list_hold_reasons(tx: Transaction, rollout: Rollout) -> Sequence[str]:
+    """Lists the reasons that hold a canary or a bake; empty if there are none."""
+    if not rollout.live and not rollout.baking:
+        return ()
+    held = Alerts(tx).newest(f"{AlertKind.CANARY_HELD.value}:{rollout.id}")
+    reasons = [held.text] if held is not None and held.open else []
+    return [*reasons, *filter(None, [describe_router_faults(tx, rollout)])]
+
+
+def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
+    found = Alerts(tx).newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
+    if found is None or not found.open:
+        return ""
+    times = "once" if found.count == 1 else f"{found.count:,} times"
+    return (
+        f"On hold: routers failed {times} in requests of this route (alert internal_error), so "
+        "their records may be missing or wrong. The last failure was at "
+        f"{found.last_seen:%Y-%m-%d %H:%M} UTC: {found.text.strip().rstrip('.')}. Check the "
+        "routers, then run `swapgate canary resume` with a reason to continue."
+    )
+
+
+def update_hold_alert(ctx: Context, rollout: Rollout) -> None:
+    """Updates the alert of a held canary: raises it once per cause, and ends it afterwards."""
+    onward = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
+    if not onward and not rollout.baking:
+        return
+    with ctx.store.read() as tx:
+        why = _distrust_reason(RolloutUnit(ctx, tx, rollout))
+    what = "bake" if rollout.baking else "canary"
+    notice = alerts.AlertNotice(
+        f"route {rollout.route}",
+        f"the {what} of route {rollout.route} is on hold",
+        f"{why[:1].upper()}{why[1:]}.",
+    )
+    alerts.update_alert(ctx, AlertKind.CANARY_HELD, rollout.id, notice if why else None)
+
+
+def _distrust_reason(unit: RolloutUnit) -> str:
+    ctx, rollout = unit.ctx, unit.rollout
+    now = ctx.clock.now()
+    if held := freezes.describe_freeze(ctx, unit.tx, rollout.route):
+        return held
+    if ctx.observe_only and not rollout.baking:
+        return freezes.OBSERVE_ONLY
+    if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
+        return "this machine's clock was set a moment ago"
+    if until := ctx.clock_watch.lives_again_until(now):
+        return (
+            "this machine's clock was set back: old and new rows look alike until "
+            f"{until:%H:%M:%S} UTC"
+        )
+    blocks = Observations(unit.tx).blocks(rollout.id)
+    traffic = _traffic(unit, blocks, now)
+    unsure = (
+        traffic_gap(traffic, now) or future_traffic(traffic, now) or clock_skew(blocks, now)
+    )
+    if unsure or rollout.baking:
+        return unsure
+    weight = rollout.current.weight_bps
+    units = sum(block.canary_units for block in blocks if block.weight_bps == weight)
+    return (
+        stale_snapshot(rollout, blocks, now)
+        or missing_units(rollout, traffic, units, now)
+        or oversized_share(rollout, traffic)
+    )
+
+
+def _traffic(
+    unit: RolloutUnit, blocks: Sequence[ObservationBlock], now: datetime
+) -> Sequence[TrafficMinute]:
+    """Returns the traffic of the last two hours; after a longer gap, of the hours before it.
+
+    If the rollout has no block, traffic may have stopped before its start.
+    """
+    rollout, observations = unit.rollout, Observations(unit.tx)
+    recent = observations.traffic(since=now - TRAFFIC_WINDOW, route=rollout.route)
+    heard = [row.minute for row in recent] or [block.closed_at for block in blocks]
+    last = max(heard, default=rollout.started_at)
+    if now - last < TRAFFIC_WINDOW - BEFORE_GAP:
+        return recent
+    return observations.traffic(since=last - TRAFFIC_WINDOW, route=rollout.route)
+
+
+def _false_expiry(unit: RolloutUnit) -> str:
+    """Rejects a deadline that passed only because somebody set the clock."""
+    ctx, rollout = unit.ctx, unit.rollout
+    deadline = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
+    ends = rollout.bake_ends_at or deadline
+    if ctx.clock_watch.steady(ctx.clock.now()) >= ends:
+        return ""
+    what = "bake" if rollout.baking else "step"
+    return f"this machine's clock was set, and the {what} has not lasted long enough"
+
+
+def _frozen_expiry(unit: RolloutUnit) -> str:
+    """A step's deadline does not run while the route is frozen; a bake's end does."""
+    ctx, rollout = unit.ctx, unit.rollout
+    if rollout.baking:
+        return ""
+    frozen = freezes.measure_frozen(ctx, unit.tx, rollout.route, rollout.step_started_at)
+    deadline = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
+    if ctx.clock.now() >= add_seconds(deadline, frozen.total_seconds()):
+        return ""
+    return (
+        f"route {rollout.route} was frozen for {format_span(frozen.total_seconds())} of this "
+        "step, and the step's deadline excludes this time"
+    )
+
+
+GAP: Final = timedelta(seconds=60)
+BEFORE_GAP: Final = timedelta(hours=1)
+# If this many requests or canary units are expected, seeing none has probability 1/1000.
+MIN_EXPECTED: Final = 7.0
+# Maximum share of requests, as a multiple of the planned share.
+MOST_TIMES: Final = 3.0
+AHEAD: Final = timedelta(seconds=60)
+CATCH_UP: Final = timedelta(seconds=120)
+RECENT: Final = timedelta(minutes=10)
+
+
+def traffic_gap(traffic: Sequence[TrafficMinute], now: datetime) -> str:
+    """Detects that routers stopped recording this route, although it should have traffic.
+
+    traffic: rows of the last two hours, one per minute.
+    """
+    if not traffic:
+        return ""
+    last = max(row.minute for row in traffic) + timedelta(minutes=1)
+    silent = now - last
+    if silent <= GAP:
+        return ""
+    before = sum(row.requests for row in traffic if row.minute >= last - BEFORE_GAP)
+    if before * (silent / BEFORE_GAP) < MIN_EXPECTED:
+        return ""
+    return (
+        f"no router has recorded traffic of this route for "
+        f"{format_span(silent.total_seconds())}, "
+        f"after {before:,} requests in the hour before: check that routers run and reach the "
+        "database"
+    )
+
+
+def future_traffic(traffic: Sequence[TrafficMinute], now: datetime) -> str:
+    """Detects rows dated in the future: they were written before the clock was set back, and
+    will look new. So a process also notices a clock that was set back before its start.
+    """
+    newest = max((row.minute for row in traffic), default=now)
+    if newest - now <= AHEAD:
+        return ""
+    return (
+        "the clock of this machine was set back, or a router's clock is wrong: this route's "
+        f"traffic has rows up to {newest:%Y-%m-%d %H:%M} UTC, "
+        f"{format_span((newest - now).total_seconds())} in the future; until then old and new "
+        "rows look alike"
+    )
+
+
+def missing_units(
+    rollout: Rollout, traffic: Sequence[TrafficMinute], step_units: int, now: datetime
+) -> str:
+    """Detects that the route has traffic, but this step's canary has none."""
+    if step_units or now - rollout.step_started_at < RECENT:
+        return ""
+    since = rollout.step_started_at + timedelta(minutes=1)
+    requests = sum(row.requests for row in traffic if row.minute >= since)
+    share = rollout.current.weight_bps / 10_000
+    if requests * share < MIN_EXPECTED:
+        return ""
+    return (
+        f"{requests:,} requests since the step began, but no canary unit at "
+        f"{format_bps(rollout.current.weight_bps)}: check that routers serve the newest "
+        "revision, and that callers have separate sticky keys"
+    )
+
+
+def oversized_share(rollout: Rollout, traffic: Sequence[TrafficMinute]) -> str:
+    """Detects that few callers make most requests, so that the canary's share is too high."""
+    planned, since = rollout.current.weight_bps / 10_000, rollout.step_started_at
+    rows = [row for row in traffic if row.minute >= since.replace(second=0, microsecond=0)]
+    requests = sum(row.requests for row in rows)
+    canary = sum(row.requests for row in rows if row.arm == Arm.CANARY.value)
+    if requests * planned < MIN_EXPECTED or canary <= MOST_TIMES * planned * requests:
+        return ""
+    return (
+        f"the canary has {format_percent(canary / requests, significant=2)} of the route's "
+        f"requests ({canary:,} of {requests:,}), but {format_bps(rollout.current.weight_bps)} "
+        "are planned: few callers make most of the requests, so give each person or "
+        "conversation a separate key"
+    )
+
+
+def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
+    """Detects a newest block dated in the future, by a wrong clock of a router or ours."""
+    newest = max(blocks, key=lambda block: block.number, default=None)
+    if newest is None or newest.closed_at - now <= AHEAD:
+        return ""
+    ahead = (newest.closed_at - now).total_seconds()
+    return (
+        f"the newest block of {newest.worker} is dated {format_span(ahead)} in the future: "
+        "check the clocks of routers and control plane"
+    )
+
+
+def stale_snapshot(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -> str:
+    """Detects a router that still assigns by an old share, because its snapshot is old."""
+    since = max(rollout.step_started_at + CATCH_UP, now - RECENT)
+    weight = rollout.current.weight_bps
+    for block in blocks:
+        if block.opened_at >= since and block.weight_bps != weight:
+            return (
+                f"router {block.worker} still assigns {format_bps(block.weight_bps)}, but the "
+                f"step has {format_bps(weight)}: its snapshot is old; check `/readyz` and "
+                "`swapgate_snapshot_age_seconds`"
+            )
+    return ""
 
 
 def decide(ctx: Context, rollout: Rollout) -> RolloutAction:
     with ctx.store.read() as tx:
         unit = RolloutUnit(ctx, tx, rollout)
-        action = holds.apply_hold(unit, read_evidence(unit))
+        action = apply_hold(unit, read_evidence(unit))
         return confirm_worker_abort(unit, _allowed(unit, action))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.canary import holds
+from harness.canary.decision import describe_shared_key
 from harness.frame.formatting import (
     format_bps,
     format_estimate,
@@ -77,7 +77,7 @@ def estimate_for_policy(
     now = ctx.clock.now()
     totals = Observations(tx).totals(since=now - TODAY, route=route)
     pace, seconds = _measure_pace(tx, route, policy, totals, now), observed_seconds(totals, now)
-    shared = holds.describe_shared_key(tx, route)
+    shared = describe_shared_key(tx, route)
     shared = f" {shared}" if shared else ""
     requests = sum(total.requests for total in totals)
     seen = describe_seen(requests, seconds) if seconds < SHORTEST_S else ""

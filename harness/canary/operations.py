@@ -10,7 +10,7 @@ if the data show harm, and warns if the data contradict them.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.canary import decision, holds
+from harness.canary import decision
 from harness.canary.audit import RolloutUnit, decision_inputs
 from harness.canary.machine import CanaryMachine, CanaryMove, find_live
 from harness.evals import proof_validity
@@ -178,7 +178,7 @@ def drive(ctx: Context, before: Rollout) -> list[str]:
     _update_ratio_alert(ctx, before, action)
     # An error while reading for this alert must not block a rollback, which ends the alert.
     if action.signal is not RolloutSignal.HARM:
-        holds.update_hold_alert(ctx, before)
+        decision.update_hold_alert(ctx, before)
     with ctx.store.read() as tx:
         in_place = RolloutUnit(ctx, tx, before).is_in_place
     if action.signal is None and in_place:

@@ -33,7 +33,7 @@ from harness.gate.verdict import (
     Verdict,
 )
 from harness.proposals import decisions, route_rules
-from harness.proposals.candidates import cost_ratio, selections
+from harness.proposals.candidates import cost_ratio, leaderboard
 from harness.proposals.evaluation import eval_queue, evaluation, recomputation, registration
 from harness.routes import freezes
 from harness.routing.candidate_schedule import OnBetter
@@ -203,9 +203,9 @@ def _choose(ctx: Context, proposal: Proposal) -> list[str]:
         if Proposals(tx).get(proposal.id).version != proposal.version:
             return []  # another process was faster
         members = Proposals(tx).of_selection(proposal.selection)
-        if fault := selections.find_fault(members):
+        if fault := leaderboard.find_fault(members):
             return _reject(ctx, tx, proposal, ProposalEvent.STALE, f"{fault}: propose again")
-        ranked = selections.rank_passed(tx, members)
+        ranked = leaderboard.rank_passed(tx, members)
         if not ranked or ranked[0].proposal.id != proposal.id:
             return []
         best, name = ranked[0], Routing(tx).targets()[proposal.candidate].name

@@ -10,7 +10,7 @@ from datetime import datetime
 from statistics import NormalDist
 from typing import Final
 
-from harness.canary import decision, holds
+from harness.canary import decision
 from harness.canary.audit import RolloutUnit
 from harness.canary.canary_state import OVERRULES, CanaryState, describe_canary_state
 from harness.evals import proof_validity
@@ -243,7 +243,7 @@ def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
     Preload(tx).blocks([rollout.id for rollout in rollouts])
     if proof_validity.has_moved_providers(tx):
         Preload(tx).verdicts([rollout.verdict for rollout in rollouts if rollout.live])
-    Preload(tx).newest_alerts([key for r in rollouts for key in holds.list_alert_keys(r)])
+    Preload(tx).newest_alerts([key for r in rollouts for key in decision.list_alert_keys(r)])
     Preload(tx).first_after([r.id for r in rollouts if is_over(r)])
 
 
@@ -257,7 +257,7 @@ def build_canary_status(
         # Its last blocks arrived after the rollback, and may name a segment.
         action = replace(action, figures=action.figures.with_segment(blocks))
     current = rollout.live or rollout.baking
-    faults = holds.describe_router_faults(unit.tx, rollout) if current else ""
+    faults = decision.describe_router_faults(unit.tx, rollout) if current else ""
     return CanaryStatus(
         rollout=rollout,
         incumbent=targets[rollout.incumbent],
@@ -267,12 +267,12 @@ def build_canary_status(
         explanation=explain_rollout(rollout, action, blocks, now),
         moved=_moved_provider_reason(unit) if rollout.live else "",
         held=" ".join(
-            why for why in holds.list_hold_reasons(unit.tx, rollout) if why != faults
+            why for why in decision.list_hold_reasons(unit.tx, rollout) if why != faults
         ),
         faults=faults,
-        pause_reason=holds.find_pause_reason(unit.tx, rollout),
+        pause_reason=decision.find_pause_reason(unit.tx, rollout),
         rollback=find_later_rollback(unit.tx, rollout),
-        shared_key=holds.describe_shared_key(unit.tx, rollout.route),
+        shared_key=decision.describe_shared_key(unit.tx, rollout.route),
     )
 
 

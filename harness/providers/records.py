@@ -15,7 +15,7 @@ from harness.frame.records.transaction import Transaction
 from harness.gate.pins import ServedModel, Sighting, newest_sightings
 from harness.providers.calls.probe import ProviderCheck
 from harness.providers.credential import Credential
-from harness.providers.models.discovered_model import DiscoveredModel, merge_lists
+from harness.providers.models.model_match import DiscoveredModel, merge_lists
 from harness.providers.oauth import SignIn
 from harness.providers.target import Provider, ProviderMove, Target
 

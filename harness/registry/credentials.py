@@ -25,7 +25,7 @@ from harness.providers.kinds import PROVIDER_KINDS, check_kind, check_provider_n
 from harness.providers.oauth import TOKEN_KEY_NAME, check_kind_takes_key
 from harness.providers.records import Credentials, Providers, SignIns
 from harness.providers.target import Provider
-from harness.registry import discovery, provider_secrets, targets
+from harness.registry import named_models, provider_secrets, targets
 from harness.registry.targets import ProviderChange
 from harness.routing.context import Context
 
@@ -131,7 +131,7 @@ def put_credential(
     shown = _put(ctx, actor, name, change, create_only=create_only)
     if change.value is None:
         return shown
-    return replace(shown, listing=discovery.describe_list(ctx, actor, name))
+    return replace(shown, listing=named_models.describe_list(ctx, actor, name))
 
 
 def _put(

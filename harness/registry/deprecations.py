@@ -8,7 +8,7 @@ from typing import Final
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.providers.models.catalogue import Catalogue, CatalogueEntry
-from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.models.model_names import parse_model_name
 from harness.providers.records import DiscoveredModels, Providers
 from harness.providers.target import Price, Provider, Target

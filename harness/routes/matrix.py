@@ -20,7 +20,7 @@ from harness.providers.models.catalogue import (
 from harness.providers.records import Providers
 from harness.providers.target import Price, Provider, Target, classes_of_provider
 from harness.registry import credentials
-from harness.registry.checks import known_check
+from harness.registry.registered_providers import known_check
 from harness.routes import scorecard
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from harness.frame.records.transaction import clear_frames
 from harness.store import engine
 from harness.store.engine import identity
-from harness.store.postgres.own_session import has_shared_session
+from harness.store.leader import has_shared_session
 
 # At the shorter interval, the polling uses 0.25 % of a core.
 POLL_S: Final = 0.1

@@ -18,9 +18,8 @@ from alembic.runtime.migration import MigrationContext
 from harness.frame import package_data
 from harness.frame.errors import DatabaseUnusable
 from harness.frame.records.transaction import RoleRefused, translated
-from harness.store import engine, schema_revisions
+from harness.store import database_roles, engine, schema_revisions
 from harness.store.guards import triggers
-from harness.store.postgres import database_roles
 from harness.store.tables import metadata
 
 _LOCK: Final = 0x53776D67

@@ -16,14 +16,13 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.frame.signing.signed_rows import Lineage, RowFault
 from harness.routing.records.installation import Installations, meta, missing_lineage
 from harness.routing.table import Snapshot
-from harness.store import engine, schema_revisions
+from harness.store import engine, schema_revisions, signed_snapshot
 from harness.store.change_listener import Changes
 from harness.store.engine import SqliteFile
 from harness.store.leader import leadership
 from harness.store.listings import Listings
-from harness.store.signing import signed_snapshot
-from harness.store.signing.manifest import Manifests
-from harness.store.signing.row_faults import (
+from harness.store.manifest import Manifests
+from harness.store.row_faults import (
     remove_rows,
     row_faults,
     sign_rows,

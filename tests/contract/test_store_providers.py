@@ -11,7 +11,7 @@ from harness.frame.records.transaction import Transaction
 from harness.gate.pins import MAX_SIGHTINGS, ServedModel, Sighting
 from harness.providers.calls.probe import ProbeFinding, ProbeStatus, ProbeSubject, ProviderCheck
 from harness.providers.credential import Credential
-from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.oauth import SignIn
 from harness.providers.records import (
     Credentials,

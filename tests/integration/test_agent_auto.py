@@ -28,8 +28,8 @@ from harness.providers.models.capabilities import Capabilities
 from harness.providers.records import Providers, Sightings
 from harness.providers.target import Price, Target
 from harness.registry import targets
-from harness.routes import kill_switch, routes
-from harness.routes.kill_switch import SwitchRequest
+from harness.routes import freezes, routes
+from harness.routes.freezes import SwitchRequest
 from harness.routing.agent import Agent, AgentSession, AgentTool, ModelChoice, ModelKind
 from harness.routing.context import Context
 from harness.routing.records.runs import EvalRuns, eval_run, sample
@@ -197,9 +197,7 @@ def forget_price(_world: SmallInstallation, ctx: Context) -> None:
 
 def throw_switch(_world: SmallInstallation, ctx: Context) -> None:
     force = Force(ForceKind.TARGET, "sim/better")
-    kill_switch.throw_switch(
-        ctx, BEN, SwitchRequest(force, REASON, ROUTE), source=SwitchSource.CLI
-    )
+    freezes.throw_switch(ctx, BEN, SwitchRequest(force, REASON, ROUTE), source=SwitchSource.CLI)
 
 
 def leave_the_chain(_world: SmallInstallation, ctx: Context) -> None:

@@ -49,7 +49,7 @@ from harness.frame.errors import (
 )
 from harness.frame.pagination import PageRequest
 from harness.frame.people.access import SYSTEM
-from harness.operations import user_deletion
+from harness.operations import captures
 from harness.operations.records import Captures
 from harness.routes import routes
 from harness.routing.agent import (
@@ -499,8 +499,8 @@ def test_a_session_of_a_literal_model_needs_a_grant_that_is_in_force(
     world.clock.advance(86_400)
     with pytest.raises(NotAllowed, match="is over"):
         agents.open_session(ctx, PERSON, agent.id)
-    assert user_deletion.revoke_stale_grants(ctx) == 1
-    assert user_deletion.revoke_stale_grants(ctx) == 0
+    assert captures.revoke_stale_grants(ctx) == 1
+    assert captures.revoke_stale_grants(ctx) == 0
     assert ctx.store.snapshot().agent_grants == ()
 
 
@@ -539,7 +539,7 @@ def test_a_consent_that_is_over_is_renewed_by_naming_the_model_again(
     agents.change_agent(ctx, proposer, agent.id, **named_again)
     assert len(ctx.store.snapshot().agent_grants) == 2
     world.clock.advance(86_400)
-    user_deletion.revoke_stale_grants(ctx)
+    captures.revoke_stale_grants(ctx)
     agents.change_agent(ctx, proposer, agent.id, name="renamed")
     with pytest.raises(NotAllowed, match="approver"):
         agents.change_agent(ctx, proposer, agent.id, **named_again)
@@ -690,10 +690,10 @@ def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
     waiting(ctx, session)
     assert tables_with(ctx, "user-7") >= {"agent_session", "agent_message"}
     with pytest.raises(NotAllowed):
-        user_deletion.delete_user(ctx, BEN, "user-7", "asked", secret=SECRET)
+        captures.delete_user(ctx, BEN, "user-7", "asked", secret=SECRET)
     with pytest.raises(InputError):
-        user_deletion.delete_user(ctx, SYSTEM, "", "asked", secret=SECRET)
-    done = user_deletion.delete_user(ctx, SYSTEM, "user-7", "asked", secret=SECRET)
+        captures.delete_user(ctx, SYSTEM, "", "asked", secret=SECRET)
+    done = captures.delete_user(ctx, SYSTEM, "user-7", "asked", secret=SECRET)
 
     assert done.sessions == 2
     assert tables_with(ctx, "user-7") == set()
@@ -723,9 +723,7 @@ def test_what_was_captured_of_a_users_sessions_is_deleted_with_them(
             captured = replace(captured, content={"messages": [f"of {of.id}"]})
             Captures(tx).store(captured, most_per_day=9)
 
-    assert (
-        user_deletion.delete_user(ctx, SYSTEM, "user-7", "asked", secret=SECRET).captures == 2
-    )
+    assert captures.delete_user(ctx, SYSTEM, "user-7", "asked", secret=SECRET).captures == 2
 
     with ctx.store.read() as tx:
         assert [left.id for left in Captures(tx).list()] == ["cap_2"]

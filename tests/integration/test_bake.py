@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from harness.canary import audit, holds, operations
+from harness.canary import audit, decision, operations
 from harness.canary import status as canary_status
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
@@ -119,14 +119,14 @@ def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(
     operations.operate(ctx, BEN, "mail", RolloutSignal.PROMOTE, "a demo at noon")
     baking.clock.advance(DAY.total_seconds())
     damaged = baking.rollout().id
-    look = holds.update_hold_alert
+    look = decision.update_hold_alert
 
     def fail_for_damaged(ctx: Context, seen: Rollout) -> None:
         if seen.id == damaged:
             raise ValueError("its row is damaged")
         look(ctx, seen)
 
-    monkeypatch.setattr(holds, "update_hold_alert", fail_for_damaged)
+    monkeypatch.setattr(decision, "update_hold_alert", fail_for_damaged)
     done = baking.run_once()
 
     assert done.failed == (f"{broken.id}: ValueError: its row is damaged",)

@@ -28,7 +28,7 @@ from harness.frame.pagination import PageRequest
 from harness.frame.people.access import OPERATOR, SYSTEM, Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.interfaces.cli.operations.status import next_command
-from harness.operations import alert_delivery, keys, people, queries, reconciler, route_queries
+from harness.operations import alert_delivery, keys, queries, reconciler, route_queries
 from harness.operations.route_status import RouteState, describe_needs
 from harness.proposals import break_glass
 from harness.proposals.break_glass import BreakGlassRequest
@@ -232,7 +232,7 @@ def test_one_person_in_two_guises_and_a_service_confirm_nothing(
     with pytest.raises(NotAllowed, match="and a service cannot"):
         ask(world, service)
     alias = world.person("Ada at home")
-    people.link(ctx, OPERATOR, "Ada at home", "Ada", "one woman")
+    keys.link_people(ctx, OPERATOR, "Ada at home", "Ada", "one woman")
     with pytest.raises(NotAllowed, match="one person"):
         break_glass.confirm_break_glass(ctx, alias, asked.id)
     assert world.serving() == "base"
@@ -246,7 +246,7 @@ def test_it_ends_when_its_two_people_are_declared_to_be_one_or_a_key_is_revoked(
     world: SmallInstallation,
 ) -> None:
     in_force(world)
-    people.link(world.context(), OPERATOR, "Bo", "Ada", "one person, as we know now")
+    keys.link_people(world.context(), OPERATOR, "Bo", "Ada", "one person, as we know now")
     world.run_once()
     assert world.serving() == "base"
 

@@ -13,7 +13,7 @@ from harness.gate.budget import false_pass_risk
 from harness.proposals import decisions
 from harness.proposals.candidates import candidate_rounds, candidates, leaderboard
 from harness.proposals.candidates.leaderboard import Standing
-from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels, Providers
 from harness.providers.target import Price, Target
 from harness.registry import targets

@@ -12,7 +12,7 @@ from harness.interfaces.api.proposals import ProposalBody
 from harness.proposals import decisions
 from harness.proposals.candidates import candidates, cost_ratio
 from harness.proposals.report.comparison import load_comparison
-from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels, Providers
 from harness.providers.target import Price
 from harness.registry import targets

@@ -16,8 +16,7 @@ from harness.gate.online.rollout import RolloutSignal
 from harness.interfaces.cli.program import program
 from harness.proposals import decisions
 from harness.routing.proposal import ProposalPhase
-from harness.store import migrate
-from harness.store.postgres import database_roles
+from harness.store import database_roles, migrate
 from harness.store.store import Store
 from harness.store.tables import APPEND_ONLY
 from tests.contract.conftest import SECRET

@@ -17,14 +17,13 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.signing.audit import AuditEvent
 from harness.proposals.candidates import candidate_rounds, candidates, leaderboard
-from harness.providers.calls.provider_probe import HttpProviderProbe
-from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.calls.probe import HttpProviderProbe
+from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels, Providers
 from harness.providers.target import Price, Target
 from harness.registry import (
     credentials,
     deprecations,
-    discovery,
     named_models,
     registered_providers,
     targets,
@@ -107,7 +106,7 @@ def ctx(world: SmallInstallation, sim: ListServer) -> Context:
         ctx, SYSTEM, "attic", ProviderChange("custom", f"{sim.url}/v1")
     )
     lists(sim, listing(*BEFORE))
-    discovery.discover_models(ctx, ANN, "attic")
+    named_models.discover_models(ctx, ANN, "attic")
     return ctx
 
 
@@ -125,7 +124,7 @@ def answers(sim: ListServer, **switch: object) -> None:
 
 
 def names(ctx: Context, provider: str = "attic") -> list[str]:
-    return [model.model for model in discovery.list_discovered(ctx, provider)]
+    return [model.model for model in named_models.list_discovered(ctx, provider)]
 
 
 def test_a_stored_key_reads_its_providers_list(ctx: Context, sim: ListServer) -> None:
@@ -136,11 +135,11 @@ def test_a_stored_key_reads_its_providers_list(ctx: Context, sim: ListServer) ->
     moved = put(ctx, SYSTEM, "attic", CredentialChange(api_base=f"{sim.url}/v1"))
 
     assert (stored.listing, moved.listing) == ("models that it lists: 1", "")
-    assert [model.model for model in discovery.list_discovered(ctx, "attic")] == ["new-one"]
+    assert [model.model for model in named_models.list_discovered(ctx, "attic")] == ["new-one"]
     answers(sim, status=500)
     kept = put(ctx, SYSTEM, "attic", CredentialChange(value="sk-another-of-a-test"))
     assert kept.listing.startswith("its models are unknown: provider 'attic'")
-    assert discovery.list_discovered(ctx, "attic")
+    assert named_models.list_discovered(ctx, "attic")
 
 
 @pytest.mark.parametrize(
@@ -161,9 +160,9 @@ def test_a_list_is_kept_with_its_date_and_what_it_says(
     lists(sim, document)
     world.clock.advance(60)
 
-    found = discovery.discover_models(ctx, ANN, "attic")
+    found = named_models.discover_models(ctx, ANN, "attic")
 
-    stored = discovery.list_discovered(ctx, "attic")
+    stored = named_models.list_discovered(ctx, "attic")
     assert list(found.models) == list(stored)
     assert found.left_out == 0
     priced = {model.model: model.price for model in stored}
@@ -191,7 +190,7 @@ def test_a_model_that_its_provider_does_not_list_is_said_when_it_is_added(
     lists(sim, listing("north-1", "north-2"))
 
     def describe(model: str, provider: str = "attic") -> str:
-        return discovery.describe_unlisted(ctx, ANN, Target(provider, model))
+        return named_models.describe_unlisted(ctx, ANN, Target(provider, model))
 
     assert describe("north-2") == ""
     assert describe("nort-2") == ("attic does not list nort-2 among 2; did you mean 'north-2'?")
@@ -217,7 +216,7 @@ def test_a_simulator_is_asked_for_a_model_that_is_added(
     )
     target = Target("sim", "bettter")
     said = "sim does not list bettter among 2; did you mean 'better'?"
-    assert discovery.describe_unlisted(ctx, ANN, target) == said
+    assert named_models.describe_unlisted(ctx, ANN, target) == said
 
     door = Door(world, probe=HttpProviderProbe(SystemClock()))
     body = {"provider": "sim", "model": "bettter"}
@@ -241,7 +240,7 @@ def test_a_hostile_list_is_refused_whole_and_what_was_known_stays(
     answers(sim, **switch)
 
     with pytest.raises(DiscoveryFailed, match=reason) as failed:
-        discovery.discover_models(ctx, ANN, "attic")
+        named_models.discover_models(ctx, ANN, "attic")
 
     assert failed.value.retryable
     assert names(ctx) == sorted(BEFORE)
@@ -283,14 +282,14 @@ def test_a_provider_that_is_changed_while_it_is_asked_keeps_no_list(
 
     lists(sim, listing("another"))
     with pytest.raises(Conflict, match="changed while"):
-        discovery.discover_models(replace(ctx, door=Mover()), ANN, "attic")  # type: ignore[arg-type]
+        named_models.discover_models(replace(ctx, door=Mover()), ANN, "attic")  # type: ignore[arg-type]
     assert "another" not in names(ctx)
 
 
 def test_a_provider_without_its_key_is_not_asked(ctx: Context) -> None:
     registered_providers.change_provider(ctx, SYSTEM, "groq", ProviderChange())
     with pytest.raises(Conflict, match="swapgate provider key set groq"):
-        discovery.discover_models(ctx, ANN, "groq")
+        named_models.discover_models(ctx, ANN, "groq")
 
 
 def test_the_command_line_discovers_and_model_add_asks(
@@ -340,7 +339,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
     answer("base", "better", "good")
     assert not refresh(ctx)  # not asked twice in a day
     world.clock.advance(3_600)
-    discovery.discover_models(ctx, ANN, "sim")
+    named_models.discover_models(ctx, ANN, "sim")
     assert refresh(ctx) == ["new at sim: better, for route chat"]
     assert not candidate_rounds.ListRefresh()(ctx)  # in a process that starts
     with world.store.read() as tx:
@@ -389,12 +388,12 @@ def test_an_incumbent_that_its_provider_lists_no_more_begins_a_round_at_once(
     plan = CandidateSchedule(("sim/b*",), "0 3 * * 1", 50.0)
     lists(sim, listing("base", "better"))
     routes.change_settings(ctx, SYSTEM, "chat", lambda before: replace(before, candidates=plan))
-    discovery.discover_models(ctx, ANN, "sim")
+    named_models.discover_models(ctx, ANN, "sim")
     candidate_rounds.run_once(ctx)
     assert not candidate_rounds.run_once(ctx)
 
     lists(sim, listing("better"))
-    discovery.discover_models(ctx, ANN, "sim")
+    named_models.discover_models(ctx, ANN, "sim")
     unlisted = "sim/base has been missing from its provider's list since 2026-01-01"
     assert candidate_rounds.run_once(ctx) == [
         f"route chat: candidates by {unlisted}: sim/better"

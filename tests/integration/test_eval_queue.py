@@ -31,8 +31,7 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.settings import RouterSettings, UiSettings
-from harness.store import engine
-from harness.store.postgres import job_queue
+from harness.store import engine, job_queue
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
 
 

@@ -19,7 +19,7 @@ import structlog
 
 from evals.sim.server import simulator
 from harness.app import data_plane, processes
-from harness.app.demo.user_traffic import ProposalWatch, describe_approver
+from harness.app.demo.traffic import ProposalWatch, describe_approver
 from harness.app.installation import load_settings, open_installation
 from harness.canary.duration_estimate import estimate_for_route
 from harness.config.model import ControlSettings

@@ -32,8 +32,8 @@ from harness.operations.audit_export import (
 )
 from harness.providers.records import Providers
 from harness.routing.table import Snapshot
+from harness.store import row_faults
 from harness.store.router_store import RouterStore
-from harness.store.signing import row_faults
 from harness.store.store import Store
 from harness.store.tables import metadata
 from router.snapshot import holder as snapshot

@@ -15,7 +15,7 @@ from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.submission import ProposalRequest
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.models.catalogue import CatalogueEntry
-from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels, Providers
 from harness.providers.target import Provider, Target
 from harness.registry import targets

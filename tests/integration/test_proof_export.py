@@ -15,7 +15,7 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.signing.keyring import KeyPurpose, format_keyring, row_payload
 from harness.routing.proof import Proof, format_proof
 from harness.routing.records.proposals import Proposals
-from harness.store.signing.proof_rows import DOCUMENT, read_proof
+from harness.store.proof_rows import DOCUMENT, read_proof
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.command_line import installed
 from tests.support.site.signing_keys import CONTROL, KEYRING, PUBLIC, WORKER

@@ -16,8 +16,12 @@ from harness.frame.plain_data import to_shown
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.operations import queries
-from harness.providers.calls.probe import ProbeReply, ProbeStatus, ProbeSubject
-from harness.providers.calls.provider_probe import HttpProviderProbe
+from harness.providers.calls.probe import (
+    HttpProviderProbe,
+    ProbeReply,
+    ProbeStatus,
+    ProbeSubject,
+)
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabilities
 from harness.providers.models.catalogue import COLUMNS, Ability, CatalogueEntry, model_abilities
@@ -25,7 +29,6 @@ from harness.providers.ports import ProviderDoor
 from harness.providers.records import Providers
 from harness.providers.target import Price, Provider, Target
 from harness.registry import (
-    checks,
     credentials,
     deprecations,
     provider_secrets,
@@ -118,7 +121,7 @@ def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
         ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1")
     )
     assert row(ctx, "gone").health is ProviderHealth.UNKNOWN
-    checks.run_check(ctx)
+    registered_providers.run_check(ctx)
     assert row(ctx, "gone").health is ProviderHealth.UNHEALTHY
     assert row(ctx, "sim").health is ProviderHealth.HEALTHY
     # Another process, which asked nobody, knows as much; for a day.
@@ -136,7 +139,7 @@ def test_what_failed_with_a_key_that_was_replaced_says_nothing_any_more(
     credentials.put_credential(
         ctx, SYSTEM, "sim", CredentialChange(value="sk-of-old-0123456789")
     )
-    checks.run_check(ctx)
+    registered_providers.run_check(ctx)
     assert row(ctx, "sim").health is ProviderHealth.UNHEALTHY
 
     world.clock.advance(1.0)
@@ -240,7 +243,10 @@ def test_every_provider_is_asked_and_each_finding_named(
     )
     registered_providers.change_provider(ctx, SYSTEM, "groq", ProviderChange())
 
-    found = {provider.provider: provider for provider in checks.run_check(ctx).providers}
+    found = {
+        provider.provider: provider
+        for provider in registered_providers.run_check(ctx).providers
+    }
 
     assert {e.subject: e.status for e in found["gone"].findings} == {
         ProbeSubject.REACHABLE: ProbeStatus.FAIL
@@ -276,7 +282,7 @@ def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(
         change = ProviderChange("openai", served.url, "UP_KEY", {"x-own": "hush-hush-hush"})
         registered_providers.change_provider(ctx, SYSTEM, "up", change)
         targets.add_target(ctx, SYSTEM, Target("up", "m"))
-        test = checks.run_check(ctx)
+        test = registered_providers.run_check(ctx)
     shown = json.dumps(to_shown(test))
     assert "bad key [hidden]" in shown
     assert SECRET not in shown
@@ -293,7 +299,10 @@ def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
     )
     with ctx.store.write() as tx:
         Providers(tx).put(provider_secrets.encrypt_headers(up, ctx.cipher))
-    found = {provider.provider: provider for provider in checks.run_check(ctx).providers}["up"]
+    found = {
+        provider.provider: provider
+        for provider in registered_providers.run_check(ctx).providers
+    }["up"]
     shown = json.dumps(to_shown(found))
     assert (
         "a header of this provider cannot be sent: the value of the extra header 'x-a'" in shown
@@ -333,12 +342,14 @@ def test_an_odd_first_line_is_shown_without_what_was_sent() -> None:
 def test_looking_again_within_a_minute_asks_nobody(world: SmallInstallation) -> None:
     door = ScriptedProviderProbe(lambda *_: ProbeReply(200, 0.01, b"{}", first_s=0.02))
     ctx = with_door(world, door)
-    first = checks.load_last_check(ctx)
+    first = registered_providers.load_last_check(ctx)
     assert first.ok
     asked = list(door.asked)
     assert asked == [("sim", "/models"), ("sim", "/chat/completions")]
-    assert checks.load_last_check(world.context()) == first  # another process sends no request
+    assert (
+        registered_providers.load_last_check(world.context()) == first
+    )  # another process sends no request
     assert door.asked == asked
     world.clock.advance(timedelta(minutes=2).total_seconds())
-    assert checks.load_last_check(ctx) != first
+    assert registered_providers.load_last_check(ctx) != first
     assert len(door.asked) == 2 * len(asked)

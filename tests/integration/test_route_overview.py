@@ -19,8 +19,8 @@ from harness.proposals import decisions, fallback_chain, submission
 from harness.proposals.evaluation import recomputation
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.providers.force import SwitchSource, parse_force
-from harness.routes import kill_switch, routes
-from harness.routes.kill_switch import SwitchRequest
+from harness.routes import freezes, routes
+from harness.routes.freezes import SwitchRequest
 from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import BEN, SmallInstallation
 from tests.support.site.command_line import CommandLine
@@ -149,9 +149,9 @@ def test_a_route_names_the_fallback_that_a_kill_switch_puts_in_its_models_place(
 
     def throw(force: str) -> str:
         wanted = SwitchRequest(parse_force(force), "a test")
-        thrown = kill_switch.throw_switch(ctx, BEN, wanted, source=SwitchSource.CLI)
+        thrown = freezes.throw_switch(ctx, BEN, wanted, source=SwitchSource.CLI)
         serves = route_queries.load_status(ctx, "chat").serves
-        kill_switch.lift_switch(ctx, BEN, thrown.id, reason="a test")
+        freezes.lift_switch(ctx, BEN, thrown.id, reason="a test")
         return serves
 
     assert throw("avoid:target:sim/base") == "sim/good"

@@ -23,7 +23,7 @@ from harness.operations import keys
 from harness.providers.force import SwitchSource, parse_force
 from harness.providers.records import Providers
 from harness.providers.target import Price, Provider, Target
-from harness.routes import kill_switch
+from harness.routes import freezes
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import ChangeSettings, CreateRoute
@@ -259,8 +259,8 @@ def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(
         keys.set_opt_outs(at.ctx, SYSTEM, "k", [OptOut.SHADOW])
         at.settled()
         at.ask()
-        force = kill_switch.SwitchRequest(parse_force("provider:up"), "a drill")
-        kill_switch.throw_switch(at.ctx, ADA, force, source=SwitchSource.CLI)
+        force = freezes.SwitchRequest(parse_force("provider:up"), "a drill")
+        freezes.throw_switch(at.ctx, ADA, force, source=SwitchSource.CLI)
         at.settled()
         at.ask()
 

@@ -22,7 +22,7 @@ from harness.proposals.report.markdown import render_markdown
 from harness.providers.force import Force, ForceKind, SwitchSource
 from harness.providers.target import Provider, RequestPatch, Target
 from harness.registry import targets
-from harness.routes import kill_switch, routes
+from harness.routes import freezes, routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.routes import Routing
 from harness.routing.table import RouteSettings, RouteSuite
@@ -38,8 +38,8 @@ WAIVE = WaiverRequest("no time", timedelta(days=1))
 def force(
     world: SmallInstallation, actor: Actor, kind: ForceKind, name: str, route: str | None
 ) -> None:
-    wanted = kill_switch.SwitchRequest(Force(kind, name), "an incident", route=route)
-    kill_switch.throw_switch(world.context(), actor, wanted, source=SwitchSource.CLI)
+    wanted = freezes.SwitchRequest(Force(kind, name), "an incident", route=route)
+    freezes.throw_switch(world.context(), actor, wanted, source=SwitchSource.CLI)
 
 
 def fallbacks(world: SmallInstallation) -> list[str]:

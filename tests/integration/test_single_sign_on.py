@@ -10,7 +10,7 @@ from harness.frame.errors import ConfigError, Conflict, InputError, NotAllowed, 
 from harness.frame.people.access import LOCAL_PRINCIPAL, OPERATOR, Role
 from harness.frame.people.records import person_link
 from harness.frame.signing.audit_log import AuditLog
-from harness.operations import dashboard_sessions, people, single_sign_on
+from harness.operations import dashboard_sessions, keys, single_sign_on
 from harness.operations.dashboard_sessions import ActorSession
 from harness.operations.queries import list_audit_events
 from harness.operations.single_sign_on import read_identity
@@ -143,7 +143,7 @@ def test_nobody_is_two_people_by_key_and_by_single_sign_on(world: SmallInstallat
         signed_in(world, claims(world))
 
     kim = signed_in(world, claims(world, sub="u-2", email="kim@example.com")).actor
-    people.separate(world.context(), OPERATOR, "kim@example.com", "we work side by side")
+    keys.separate_people(world.context(), OPERATOR, "kim@example.com", "we work side by side")
     decisions.approve_proposal(world.context(), kim, made.id)
     with world.store.read() as tx:
         [approval] = Approvals(tx).for_proposal(made.id)
@@ -177,11 +177,11 @@ def test_who_has_a_key_and_single_sign_on_is_one_person_once_declared(
     # Nor by the word of one of the two, said with a key that goes back to her either.
     zoe = world.person("zoe", Role.ADMIN, by=ana)
     for mine in (ana, zoe):
-        people.separate(ctx, mine, "ana@example.org", "trust me")
+        keys.separate_people(ctx, mine, "ana@example.org", "trust me")
         with pytest.raises(NotAllowed, match="ana had a hand in declaring who ana@"):
             decisions.approve_proposal(ctx, by_sign_on, made.id)
 
-    people.link(ctx, OPERATOR, "ana@example.org", "ana", "she told me")
+    keys.link_people(ctx, OPERATOR, "ana@example.org", "ana", "she told me")
     with pytest.raises(NotAllowed, match="were declared to be one person"):
         decisions.approve_proposal(ctx, by_sign_on, made.id)
     puppet = world.person("puppet", Role.APPROVER, by=ana)
@@ -209,12 +209,12 @@ def test_who_may_hold_a_services_key_decides_with_neither_until_an_admin_says_wh
     made = waiting(world, dora)
     with pytest.raises(NotAllowed, match="it is not declared who dora@"):
         decisions.approve_proposal(ctx, pipeline, made.id)
-    people.link(ctx, OPERATOR, "pipeline", "dora@example.com", "she has its key")
+    keys.link_people(ctx, OPERATOR, "pipeline", "dora@example.com", "she has its key")
     with pytest.raises(NotAllowed, match="were declared to be one person"):
         decisions.approve_proposal(ctx, pipeline, made.id)
 
-    people.separate(ctx, OPERATOR, "pipeline", "no more: its key was made anew")
-    people.separate(ctx, OPERATOR, "dora@example.com", "has no key")
+    keys.separate_people(ctx, OPERATOR, "pipeline", "no more: its key was made anew")
+    keys.separate_people(ctx, OPERATOR, "dora@example.com", "has no key")
     decisions.approve_proposal(ctx, pipeline, made.id)
     with world.store.read() as tx:
         [approval] = Approvals(tx).for_proposal(made.id)
@@ -229,10 +229,10 @@ def test_an_approver_who_is_declared_to_be_the_proposer_opens_no_canary(
 ) -> None:
     ctx, ana = world.context(), world.person("ana", Role.ADMIN)
     by_sign_on = signed_in(world, claims(world, email="ana@example.org")).actor
-    people.separate(ctx, OPERATOR, "ana@example.org", "another Ana, it seemed")
+    keys.separate_people(ctx, OPERATOR, "ana@example.org", "another Ana, it seemed")
     made = waiting(world, ana)
     decisions.approve_proposal(ctx, by_sign_on, made.id)
-    people.link(ctx, OPERATOR, "ana@example.org", "ana", "the same Ana")
+    keys.link_people(ctx, OPERATOR, "ana@example.org", "ana", "the same Ana")
 
     world.run_once()
 
@@ -245,7 +245,7 @@ def test_an_approver_who_is_declared_to_be_the_proposer_opens_no_canary(
 def test_the_database_itself_refuses_one_person_on_both_sides(world: SmallInstallation) -> None:
     ctx, ana = world.context(), world.person("ana", Role.ADMIN)
     by_sign_on = signed_in(world, claims(world, email="ana@example.org")).actor
-    people.link(ctx, OPERATOR, "ana@example.org", "ana", "she told me")
+    keys.link_people(ctx, OPERATOR, "ana@example.org", "ana", "she told me")
     made = waiting(world, ana)
     approval: dict[str, object] = {
         "id": "a_ana",
@@ -283,26 +283,26 @@ def test_only_an_admin_declares_who_somebody_is_and_never_in_a_chain(
     ana, ben = world.person("ana", Role.APPROVER), world.person("ben", Role.ADMIN)
     world.person("ana two", Role.VIEWER)
     with pytest.raises(NotAllowed, match="needs admin"):
-        people.link(ctx, ana, "ana two", "ana", "it is me")
+        keys.link_people(ctx, ana, "ana two", "ana", "it is me")
     with pytest.raises(NotFound, match="no principal 'eve'"):
-        people.link(ctx, ben, "eve", "ana", "a guess")
+        keys.link_people(ctx, ben, "eve", "ana", "a guess")
     with pytest.raises(InputError, match="reason"):
-        people.link(ctx, ben, "ana two", "ana", " ")
+        keys.link_people(ctx, ben, "ana two", "ana", " ")
     with pytest.raises(InputError, match="this machine's operator"):
-        people.link(ctx, ben, "local", "ana", "her machine")
-    people.link(ctx, ben, "ana two", "ana", "she told me")
+        keys.link_people(ctx, ben, "local", "ana", "her machine")
+    keys.link_people(ctx, ben, "ana two", "ana", "she told me")
     with pytest.raises(Conflict, match="other principals are declared to be ana"):
-        people.link(ctx, ben, "ana", "ben", "no")
+        keys.link_people(ctx, ben, "ana", "ben", "no")
     with pytest.raises(Conflict, match="another principal"):
-        people.link(ctx, ben, "ben", "ana two", "no")
+        keys.link_people(ctx, ben, "ben", "ana two", "no")
     shown = {
-        view.name: (view.person, view.declared_by) for view in people.list_people(ctx, OPERATOR)
+        view.name: (view.person, view.declared_by) for view in keys.list_people(ctx, OPERATOR)
     }
     assert shown["ana two"] == ("ana", "ben")
     assert shown["ana"] == ("", "")
     # Who is no admin reads of himself, under all of his names, and of nobody else.
-    assert {view.name for view in people.list_people(ctx, ana)} == {"ana", "ana two"}
-    assert not people.list_people(ctx, None)
+    assert {view.name for view in keys.list_people(ctx, ana)} == {"ana", "ana two"}
+    assert not keys.list_people(ctx, None)
 
 
 @pytest.mark.both_databases

@@ -23,7 +23,7 @@ from harness.frame.people.access import OPERATOR, SYSTEM, Role
 from harness.frame.records.columns import Json, UtcTime
 from harness.frame.records.signed_tables import SignedTable
 from harness.frame.records.transaction import Transaction
-from harness.operations import dashboard_sessions, integrity, keys, people
+from harness.operations import dashboard_sessions, integrity, keys
 from harness.proposals import break_glass, decisions, fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.providers.credential import Credential
@@ -31,7 +31,7 @@ from harness.providers.force import Force, ForceKind, SwitchSource
 from harness.providers.records import Credentials
 from harness.providers.target import Target
 from harness.registry import targets
-from harness.routes import freezes, kill_switch
+from harness.routes import freezes
 from harness.routing.proposal import Proposal
 from harness.routing.records.interventions import Shadows
 from harness.routing.records.routes import Routing
@@ -152,11 +152,11 @@ def live(world: SmallInstallation) -> None:
         ctx, SYSTEM, "chat", FallbackRequest("sim/good", waive=waive), reason="a second one"
     )
     keys.create_key(ctx, SYSTEM, "ops", secret=SECRET, role=Role.VIEWER)
-    people.separate(ctx, OPERATOR, "ops", "a test")
-    force = kill_switch.SwitchRequest(
+    keys.separate_people(ctx, OPERATOR, "ops", "a test")
+    force = freezes.SwitchRequest(
         Force(ForceKind.PROVIDER, "sim"), "an outage", lasts=timedelta(hours=1)
     )
-    kill_switch.throw_switch(ctx, SYSTEM, force, source=SwitchSource.CLI)
+    freezes.throw_switch(ctx, SYSTEM, force, source=SwitchSource.CLI)
     day = timedelta(days=1)
     later = freezes.FreezeRequest(None, NOW + 3 * day, "a release", NOW + 2 * day)
     freezes.add_freeze(ctx, SYSTEM, later)

@@ -30,7 +30,7 @@ from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound, Sta
 from harness.frame.people.access import SYSTEM
 from harness.operations import alert_delivery, keys, queries
 from harness.providers.models.capabilities import Capabilities
-from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels
 from harness.providers.target import Price, Provider
 from harness.registry import targets

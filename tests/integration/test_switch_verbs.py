@@ -15,8 +15,8 @@ from harness.providers.force import (
     SwitchSource,
     parse_force,
 )
-from harness.routes import kill_switch
-from harness.routes.kill_switch import SwitchRequest
+from harness.routes import freezes
+from harness.routes.freezes import SwitchRequest
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door, error_of
@@ -40,20 +40,20 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
 ) -> None:
     ctx = world.context()
     hour = timedelta(hours=1)
-    short = kill_switch.throw_switch(
+    short = freezes.throw_switch(
         ctx, BEN, SwitchRequest(SIM, "outage", lasts=hour), source=SwitchSource.CLI
     )
-    long = kill_switch.throw_switch(
+    long = freezes.throw_switch(
         ctx, BEN, SwitchRequest(SIM, "outage", "chat"), source=SwitchSource.REST
     )
-    assert list(kill_switch.list_live_switches(ctx)) == [long, short]
+    assert list(freezes.list_live_switches(ctx)) == [long, short]
 
     world.clock.advance(3600)
-    assert list(kill_switch.list_live_switches(ctx)) == [long]
+    assert list(freezes.list_live_switches(ctx)) == [long]
 
     for _ in range(2):
-        kill_switch.lift_switch(ctx, Actor("ada", Role.ADMIN, "pr_ada"), long.id, reason="over")
-    assert list(kill_switch.list_live_switches(ctx)) == []
+        freezes.lift_switch(ctx, Actor("ada", Role.ADMIN, "pr_ada"), long.id, reason="over")
+    assert list(freezes.list_live_switches(ctx)) == []
     assert len(ctx.store.lists.switches()) == 2
     with ctx.store.read() as tx:
         events = [event for event in AuditLog(tx).tail() if event.action.startswith("switch.")]
@@ -83,22 +83,20 @@ def test_what_is_not_known_cannot_be_forced(
     world: SmallInstallation, wanted: SwitchRequest
 ) -> None:
     with pytest.raises(NotFound):
-        kill_switch.throw_switch(world.context(), BEN, wanted, source=SwitchSource.CLI)
+        freezes.throw_switch(world.context(), BEN, wanted, source=SwitchSource.CLI)
 
 
 def test_a_switch_needs_a_reason_an_approver_and_some_time(world: SmallInstallation) -> None:
     ctx, ann = world.context(), Actor("ann", Role.PROPOSER, "pr_ann")
     with pytest.raises(NotAllowed):
-        kill_switch.throw_switch(
-            ctx, ann, SwitchRequest(SIM, "outage"), source=SwitchSource.CLI
-        )
+        freezes.throw_switch(ctx, ann, SwitchRequest(SIM, "outage"), source=SwitchSource.CLI)
     with pytest.raises(NotAllowed):
-        kill_switch.lift_switch(ctx, ann, "sw_1", reason="over")
+        freezes.lift_switch(ctx, ann, "sw_1", reason="over")
     with pytest.raises(InputError, match="reason"):
-        kill_switch.throw_switch(ctx, BEN, SwitchRequest(SIM, " "), source=SwitchSource.CLI)
+        freezes.throw_switch(ctx, BEN, SwitchRequest(SIM, " "), source=SwitchSource.CLI)
     for lasts in (timedelta(0), timedelta(days=366)):
         with pytest.raises(InputError, match="year"):
-            kill_switch.throw_switch(
+            freezes.throw_switch(
                 ctx, BEN, SwitchRequest(SIM, "outage", lasts=lasts), source=SwitchSource.CLI
             )
 

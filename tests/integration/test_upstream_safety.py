@@ -23,7 +23,7 @@ from harness.frame.failures import FailureClass
 from harness.frame.people.access import SYSTEM
 from harness.frame.runtime.clock import SystemClock
 from harness.providers.calls.guarded_http import ClosedAddress, GuardedHttpClient
-from harness.providers.calls.provider_probe import HttpProviderProbe
+from harness.providers.calls.probe import HttpProviderProbe
 from harness.providers.credential import ProviderKey
 from harness.providers.records import Providers
 from harness.providers.target import Provider, Target

@@ -14,17 +14,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.app.eval_processes import eval_workers, worker_template
-from harness.app.eval_processes.eval_workers import SubprocessWorkers
+from harness.app import eval_worker_processes
+from harness.app.eval_worker_processes import SubprocessWorkers
 from tests.support.router.router_process import eventually
 
-pytestmark = pytest.mark.skipif(not worker_template.SUPPORTED, reason="templates need Linux")
+pytestmark = pytest.mark.skipif(
+    not eval_worker_processes.SUPPORTED, reason="templates need Linux"
+)
 
 # Each run's name is the Python that its worker runs.
 TEMPLATE = """
 import os, sys, time
 from pathlib import Path
-from harness.app.eval_processes.worker_template import serve_forks
+from harness.app.eval_worker_processes import serve_forks
 Path("template").write_text(str(os.getpid()))
 asked = serve_forks()
 if asked is not None:
@@ -54,7 +56,9 @@ def build(folder: Path) -> SubprocessWorkers:
 
 @pytest.fixture
 def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SubprocessWorkers]:
-    monkeypatch.setattr(eval_workers, "KEPT", (*eval_workers.KEPT, "PYTHONPATH"))
+    monkeypatch.setattr(
+        eval_worker_processes, "KEPT", (*eval_worker_processes.KEPT, "PYTHONPATH")
+    )
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("SECRET_OF_THE_PARENT", "not for workers")
     started = build(tmp_path)
@@ -170,7 +174,7 @@ def test_an_idle_template_gives_its_memory_back(
     template = pid_in(tmp_path / "template")
     workers.reap()
     assert not gone(template)
-    monkeypatch.setattr(eval_workers, "TEMPLATE_KEPT_S", 0.0)
+    monkeypatch.setattr(eval_worker_processes, "TEMPLATE_KEPT_S", 0.0)
     time.sleep(0.01)
     workers.reap()
 

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from harness.agents.caller import AgentCaller
 from harness.agents.conversation import TurnOutcome
 from harness.agents.message import MessageRole, MessageToolCall, MessageUsage, SessionMessage
-from harness.agents.spawn import SpawnArguments, SubTask, read_outcome, share_bounds
 from harness.agents.turn import (
     MAX_CALL_ID,
     ModelCallRequest,
@@ -24,6 +23,7 @@ from harness.agents.turn import (
     name_calls,
     sort_calls,
 )
+from harness.agents.turn_runner import SpawnArguments, SubTask, read_outcome, share_bounds
 from harness.app.agents import RouterModelCalls
 from harness.frame.errors import CallFailed
 from harness.routing.settings import TurnBounds

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.canary import duration_estimate, holds, operations, status
+from harness.canary import decision, duration_estimate, operations, status
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import IllegalTransition, InputError
@@ -93,10 +93,10 @@ def test_a_pause_keeps_the_share_and_tells_why_until_it_is_resumed(
     ((title, text),) = alert_texts(world, AlertKind.CANARY_PAUSED)
     assert title == "the canary of route chat is paused and waits for a person"
     with world.store.read() as tx:
-        assert holds.find_pause_reason(tx, world.rollout()) == text
+        assert decision.find_pause_reason(tx, world.rollout()) == text
     give(world, RolloutSignal.RESUME, "all is well")
     with world.store.read() as tx:
-        assert holds.find_pause_reason(tx, world.rollout()) == ""
+        assert decision.find_pause_reason(tx, world.rollout()) == ""
     # Without faults nothing is acknowledged.
     assert moves(world)[-2:] == ["canary.pause", "canary.resume"]
     with pytest.raises(IllegalTransition):

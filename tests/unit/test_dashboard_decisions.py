@@ -21,8 +21,8 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.operations.records import Captures
 from harness.proposals import break_glass, submission
 from harness.providers.force import SwitchSource, parse_force
-from harness.routes import freezes, kill_switch, routes
-from harness.routes.kill_switch import SwitchRequest
+from harness.routes import freezes, routes
+from harness.routes.freezes import SwitchRequest
 from harness.routing.capture import capture_expiry
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Proposals
@@ -250,7 +250,7 @@ def test_a_route_goes_back_by_hand_and_its_kill_switch_is_lifted() -> None:
     assert route_timeline.load_route(ctx, "faq").route.incumbent != view.route.incumbent
 
     request = SwitchRequest(parse_force("provider:sim"), "a vendor is down", route="faq")
-    switch = kill_switch.throw_switch(ctx, BEN, request, source=SwitchSource.CLI)
+    switch = freezes.throw_switch(ctx, BEN, request, source=SwitchSource.CLI)
     app = dialog(
         "from harness.routes import kill_switch",
         "(live,) = kept('live', kill_switch.list_live_switches(ctx))",
@@ -258,7 +258,7 @@ def test_a_route_goes_back_by_hand_and_its_kill_switch_is_lifted() -> None:
     )
     assert "a vendor is down" in text(app)
     fill(app, {f"lift-why-{switch.id}": "it is back"}, f"lift-now-{switch.id}")
-    assert not kill_switch.list_live_switches(ctx)
+    assert not freezes.list_live_switches(ctx)
 
 
 @pytest.mark.req("G2")

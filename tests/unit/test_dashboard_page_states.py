@@ -37,8 +37,8 @@ from harness.proposals.report.findings import describe_absence, list_drawbacks
 from harness.providers.force import ENVIRONMENT_VARIABLE, SwitchSource, parse_force
 from harness.providers.target import Provider
 from harness.registry import targets
-from harness.routes import kill_switch
-from harness.routes.kill_switch import SwitchRequest
+from harness.routes import freezes
+from harness.routes.freezes import SwitchRequest
 from harness.routing.agent import ModelChoice, ModelKind
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns
@@ -441,12 +441,12 @@ def test_a_switch_in_force_and_a_broken_audit_log_are_shown_on_every_page(
     ctx = page_frame.context()
     targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
     thrown, lifted = (
-        kill_switch.throw_switch(
+        freezes.throw_switch(
             ctx, ANA, SwitchRequest(parse_force("provider:sim"), why), source=SwitchSource.CLI
         )
         for why in (XSS, "a drill that is over")
     )
-    kill_switch.lift_switch(ctx, ANA, lifted.id, reason="over")
+    freezes.lift_switch(ctx, ANA, lifted.id, reason="over")
     monkeypatch.setattr("harness.frame.signing.audit_log.AuditLog.first_break", lambda _: 1234)
 
     for page in PAGES:

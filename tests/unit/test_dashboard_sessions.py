@@ -11,7 +11,7 @@ from harness.agents.records import Sessions, SwitchRequests
 from harness.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.app.installation import CONFIG_VARIABLE
 from harness.frame.people.access import OPERATOR, Role
-from harness.operations import user_deletion
+from harness.operations import captures
 from harness.routing.agent import AgentSession, literal_choice
 from tests.support.browser.agent_sessions import (
     SCOUT,
@@ -89,7 +89,7 @@ def test_a_purged_session_is_said_to_be_gone(
     session: AgentSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = page_frame.installation().secret
-    user_deletion.delete_user(page_frame.context(), OPERATOR, "ada", "asked", secret=secret)
+    captures.delete_user(page_frame.context(), OPERATOR, "ada", "asked", secret=secret)
 
     gone = page_text(monkeypatch, tmp_path, session=session.id)
 

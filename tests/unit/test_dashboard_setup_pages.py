@@ -33,12 +33,12 @@ from harness.providers.models.catalogue import (
     build_catalogue,
     find_price_origin,
 )
-from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels
 from harness.providers.target import Price, Provider, Target
 from harness.registry import credentials, registered_providers, targets
 from harness.registry.targets import ProviderChange
-from harness.routes import kill_switch, routes
+from harness.routes import freezes, routes
 from harness.routes.matrix import MatrixModel, build_matrix
 from harness.routing.records.routes import Routing
 from harness.routing.table import RouteSettings, RouteSuite, Stakes, StreamCommit
@@ -309,7 +309,7 @@ def test_a_kill_switch_says_what_it_changes_and_asks_why(
     fill(app, {"switch-why-chat-0": "base is down"}, "switch-now-chat-0")
     assert not app.exception
 
-    [switch] = kill_switch.list_live_switches(page_frame.context())
+    [switch] = freezes.list_live_switches(page_frame.context())
     assert (switch.route, switch.reason, switch.actor) == ("chat-0", "base is down", "ben")
     page = shown("routes")
     assert f"open-lift-{switch.id}" in [button.key for button in page.button]

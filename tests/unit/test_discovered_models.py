@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.frame.errors import InputError
 from harness.providers.calls.probe import MAX_REPLY_BYTES
-from harness.providers.models.discovered_model import MAX_MODELS, parse_listed_models
+from harness.providers.models.model_match import MAX_MODELS, parse_listed_models
 from harness.providers.target import Price, Provider
 
 pytestmark = pytest.mark.req("C2", "C3")

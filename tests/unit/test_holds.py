@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.canary import decision, holds, operations
+from harness.canary import decision, operations
 from harness.canary import status as canary_status
 from harness.canary.audit import RolloutUnit
 from harness.canary.duration_estimate import estimate_for_route
@@ -137,8 +137,8 @@ def test_blocks_from_the_future_move_no_canary(world: SmallInstallation) -> None
         blocks = Observations(tx).blocks(world.rollout().id)
     now = blocks[-1].closed_at
 
-    assert "1 h in the future" in holds.clock_skew(blocks, now - timedelta(hours=1))
-    assert holds.clock_skew(blocks, now) == ""
+    assert "1 h in the future" in decision.clock_skew(blocks, now - timedelta(hours=1))
+    assert decision.clock_skew(blocks, now) == ""
 
 
 def test_a_step_does_not_end_by_a_clock_that_is_set(world: SmallInstallation) -> None:
@@ -233,7 +233,7 @@ def test_who_is_silent_since_before_the_first_block_is_silent_all_the_same(
     world.clock.advance(3 * 3600)
 
     with world.store.read() as tx:
-        said = holds._distrust_reason(RolloutUnit(world.context(), tx, rollout))
+        said = decision._distrust_reason(RolloutUnit(world.context(), tx, rollout))
     assert "no router has recorded traffic of this route" in said
 
 
@@ -328,11 +328,11 @@ def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(
     router_fails(world, "route other", "route other")
     alert_delivery.run_once(ctx)
     with world.store.read() as tx:
-        (reason,) = holds.list_hold_reasons(tx, rollout)
+        (reason,) = decision.list_hold_reasons(tx, rollout)
     assert reason.startswith("On hold: routers failed once in requests of this route")
     operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "enough")
     with world.store.read() as tx:
-        assert holds.list_hold_reasons(tx, Rollouts(tx).get(rollout.id)) == ()
+        assert decision.list_hold_reasons(tx, Rollouts(tx).get(rollout.id)) == ()
 
     alert_delivery.run_once(ctx)
     assert not alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, rollout.id)

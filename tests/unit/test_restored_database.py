@@ -23,7 +23,7 @@ from harness.routes import routes
 from harness.routing.records.observations import Observations
 from harness.routing.table import Snapshot
 from harness.store.router_store import RouterStore
-from harness.store.signing.signed_snapshot import verified
+from harness.store.signed_snapshot import verified
 from harness.store.store import Store
 from router.snapshot.holder import SnapshotHolder
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.app import signing_keys
+from harness.app import secret_files
 from harness.config import configuration
 from harness.config.model import Settings
 from harness.frame import package_data
@@ -74,15 +74,15 @@ def test_a_keyring_that_is_none_is_refused_with_its_place(text: str) -> None:
 
 
 def test_keys_are_made_once_each_for_its_owner_alone(settings: Settings) -> None:
-    made = signing_keys.create_keys(settings)
+    made = secret_files.create_keys(settings)
     assert {file.name for file in made} == {"signing.key", "worker-signing.key", "signing.pub"}
-    private = [settings.home / name for name in signing_keys.PRIVATE_FILES.values()]
+    private = [settings.home / name for name in secret_files.PRIVATE_FILES.values()]
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in private)
     before = [file.read_text() for file in private]
-    assert signing_keys.create_keys(settings) == []
+    assert secret_files.create_keys(settings) == []
     assert [file.read_text() for file in private] == before
     assert not {line for file in private for line in file.read_text().split()} & set(
-        (settings.home / signing_keys.KEYRING_FILE).read_text().split()
+        (settings.home / secret_files.KEYRING_FILE).read_text().split()
     )
 
 
@@ -90,12 +90,12 @@ def test_keys_are_made_once_each_for_its_owner_alone(settings: Settings) -> None
 def test_a_running_router_believes_nobody_while_its_keyring_is_away(
     settings: Settings, broken: str | None
 ) -> None:
-    signing_keys.create_keys(settings)
-    router = signing_keys.signatures(settings)
-    signed = signing_keys.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
+    secret_files.create_keys(settings)
+    router = secret_files.signatures(settings)
+    signed = secret_files.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
     router.check(ROW, signed, KeyPurpose.CONTROL)
 
-    file = settings.home / signing_keys.KEYRING_FILE
+    file = settings.home / secret_files.KEYRING_FILE
     whole = file.read_text()
     file.unlink()
     if broken is not None:
@@ -108,21 +108,21 @@ def test_a_running_router_believes_nobody_while_its_keyring_is_away(
 
 
 def test_the_key_that_signs_is_not_retired(settings: Settings) -> None:
-    signing_keys.create_keys(settings)
+    secret_files.create_keys(settings)
     [signs] = [
         key.id
-        for key in signing_keys.keyring(settings).values()
+        for key in secret_files.keyring(settings).values()
         if key.purpose is KeyPurpose.CONTROL
     ]
     with pytest.raises(ConfigError, match="rotate"):
-        signing_keys.retire(settings, signs)
+        secret_files.retire_signing_key(settings, signs)
 
 
 def test_a_private_key_that_others_may_read_is_refused(settings: Settings) -> None:
-    signing_keys.create_keys(settings)
+    secret_files.create_keys(settings)
     (settings.home / "signing.key").chmod(0o644)
     with pytest.raises(ConfigError, match="0644"):
-        signing_keys.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
+        secret_files.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
 
 
 def test_keys_may_stand_in_the_environment_and_in_files_that_it_names(
@@ -132,11 +132,11 @@ def test_keys_may_stand_in_the_environment_and_in_files_that_it_names(
         file = tmp_path / name
         file.write_text(value)
         monkeypatch.setenv(f"{name}_FILE", str(file))
-    assert signing_keys.create_keys(settings) == []
-    signed = signing_keys.signatures(settings, KeyPurpose.WORKER).sign(ROW)
+    assert secret_files.create_keys(settings) == []
+    signed = secret_files.signatures(settings, KeyPurpose.WORKER).sign(ROW)
     assert signed.startswith(PUBLIC[KeyPurpose.WORKER].id)
     monkeypatch.setenv("SWAPGATE_SIGNING_KEYRING", "broken")
     with pytest.raises(ConfigError, match="SWAPGATE_SIGNING_KEYRING"):
-        Ed25519Signatures(lambda: signing_keys.keyring(settings)).check(
+        Ed25519Signatures(lambda: secret_files.keyring(settings)).check(
             ROW, signed, KeyPurpose.WORKER
         )

@@ -30,7 +30,7 @@ from harness.evals.settings import SuiteSettings
 from harness.frame import package_data
 from harness.frame.errors import ConfigError, InputError
 from harness.proposals.judge import build_prompt
-from harness.providers.models.discovered_model import parse_listed_models
+from harness.providers.models.model_match import parse_listed_models
 from harness.providers.target import Provider
 
 SCORERS = {

@@ -29,8 +29,7 @@ from harness.app.demo.environment import (
     build_scenarios,
     play_to_end,
 )
-from harness.app.demo.traffic import DemoAgent, DemoTraffic
-from harness.app.demo.user_traffic import ProposalWatch
+from harness.app.demo.traffic import DemoAgent, DemoTraffic, ProposalWatch
 from harness.app.installation import Installation, open_installation
 from harness.app.set_up import SetUpResult, set_up
 from harness.canary import operations
@@ -42,7 +41,7 @@ from harness.gate.verdict import Failed
 from harness.proposals import decisions
 from harness.proposals.report.comparison import Comparison, load_comparison
 from harness.proposals.submission import ProposalRequest, create_proposal, list_proposals
-from harness.registry import discovery
+from harness.registry import named_models
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
@@ -213,7 +212,7 @@ class DemoShow:
     def _release_model(self) -> None:
         name, like = (model.partition("/")[2] for model in (NEW, BETTER))
         self._switch("POST", f"profiles/{name}", {"like": like})
-        discovery.discover_models(self.installation.context, OPERATOR, "sim")
+        named_models.discover_models(self.installation.context, OPERATOR, "sim")
         self.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models by the clock")
 
     def _adopt(self) -> None:

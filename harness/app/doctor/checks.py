@@ -22,7 +22,7 @@ from harness.operations import queries
 from harness.proposals import fallback_chain
 from harness.providers.calls.probe import ProbeFinding, ProbeStatus, ProbeSubject
 from harness.providers.records import Providers
-from harness.registry import checks, data_class_checks, provider_secrets
+from harness.registry import data_class_checks, provider_secrets, registered_providers
 from harness.routes import freezes, routes
 from harness.routing.context import Context
 from harness.routing.table import FIRST_ROUTE_STEP
@@ -230,7 +230,7 @@ def _code(suite: SuiteSettings) -> DoctorFinding:
 
 
 def _providers(_: Settings, context: Context) -> Findings:
-    found = checks.run_check(context).providers
+    found = registered_providers.run_check(context).providers
     if not found:
         yield DoctorFinding("providers", "warn", "none is configured", FIRST_ROUTE_STEP)
     for provider in found:

@@ -16,8 +16,14 @@ from harness.frame.plain_data import read_object
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.sse import EventPayloads
 from harness.providers.api_base_rules import check_api_base
-from harness.providers.calls.probe import KEY_REFUSED_STATUSES, PROBE_QUESTION, ProbeReply
-from harness.providers.calls.provider_probe import MAX_TEXT, HttpProviderProbe, error_message
+from harness.providers.calls.probe import (
+    KEY_REFUSED_STATUSES,
+    MAX_TEXT,
+    PROBE_QUESTION,
+    HttpProviderProbe,
+    ProbeReply,
+    error_message,
+)
 from harness.providers.credential import ProviderKey
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.models.capabilities import NATIVE, Endpoint

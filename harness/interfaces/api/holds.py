@@ -19,7 +19,7 @@ from harness.interfaces.api.frame.endpoint import (
 )
 from harness.proposals import break_glass as broken
 from harness.providers.force import KillSwitch, SwitchRecord, SwitchSource, parse_force
-from harness.routes import freezes, kill_switch
+from harness.routes import freezes
 from harness.routing.evidence import BreakGlass
 from harness.routing.freeze import Freeze
 
@@ -69,8 +69,8 @@ def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
 def throw_switch(who: CallerParam, body: SwitchBody) -> KillSwitch:
     """Throws a kill switch on every router within two seconds. Needs an approver."""
     lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
-    request = kill_switch.SwitchRequest(parse_force(body.force), body.reason, body.route, lasts)
-    return kill_switch.throw_switch(who.ctx, who.actor, request, source=SwitchSource.REST)
+    request = freezes.SwitchRequest(parse_force(body.force), body.reason, body.route, lasts)
+    return freezes.throw_switch(who.ctx, who.actor, request, source=SwitchSource.REST)
 
 
 freezes_router = APIRouter()
@@ -113,7 +113,7 @@ operation(
     switches_router,
     "POST /switches/{switch}/lift",
     "lift_switch",
-    kill_switch.lift_switch,
+    freezes.lift_switch,
     OverruleBody,
 )
 operation(

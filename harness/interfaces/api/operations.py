@@ -32,10 +32,8 @@ from harness.operations import (
     captures,
     dashboard_sessions,
     keys,
-    people,
     queries,
     route_queries,
-    user_deletion,
 )
 from harness.operations.route_status import RouteStatus
 from harness.routing.reliability.failover import Failover
@@ -255,8 +253,8 @@ def declare_person(who: CallerParam, name: str, body: DeclarationBody) -> Person
     own. Needs an admin.
     """
     if body.person is None:
-        return people.separate(who.ctx, who.actor, name, body.reason)
-    return people.link(who.ctx, who.actor, name, body.person, body.reason)
+        return keys.separate_people(who.ctx, who.actor, name, body.reason)
+    return keys.link_people(who.ctx, who.actor, name, body.person, body.reason)
 
 
 captures_router = APIRouter()
@@ -280,7 +278,7 @@ operation(router, "GET /spending", "show_spending", load_report)
 operation(router, "GET /keys", "list_keys", queries.list_keys, PageQuery)
 operation(router, "PUT /keys/{key}/opt-outs", "opt_out_key", keys.set_opt_outs, OptOutsBody)
 operation(router, "DELETE /keys/{key}", "revoke_key", keys.revoke_key, status=204)
-operation(router, "GET /people", "list_people", people.list_people)
+operation(router, "GET /people", "list_people", keys.list_people)
 SESSIONS = "/dashboard-sessions"
 operation(router, f"GET {SESSIONS}", "list_dashboard_sessions", dashboard_sessions.list_open)
 operation(
@@ -299,6 +297,6 @@ operation(
     captures_router,
     "POST /user-deletions",
     "delete_user",
-    user_deletion.delete_user,
+    captures.delete_user,
     UserDeletionBody,
 )

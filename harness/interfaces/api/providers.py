@@ -19,15 +19,14 @@ from harness.interfaces.api.frame.endpoint import (
     operation,
 )
 from harness.providers.credential import MAX_VALUE_LENGTH
-from harness.registry import checks, credentials, discovery, registered_providers
-from harness.registry.checks import SelfTest
+from harness.registry import credentials, named_models, registered_providers
 from harness.registry.credentials import (
     DEFAULT_KEY_NAME,
     LONGEST_OVERLAP,
     CredentialChange,
     ProviderCredentials,
 )
-from harness.registry.registered_providers import ProviderSummary
+from harness.registry.registered_providers import ProviderSummary, SelfTest
 from harness.registry.targets import ProviderChange
 from harness.routes.matrix import build_matrix
 
@@ -71,7 +70,7 @@ class ProviderBody(Body):
 def check_now(who: CallerParam) -> SelfTest:
     """Checks every provider with a short streamed question, which the provider charges for."""
     who.actor.require(Role.PROPOSER)
-    return checks.run_check(who.ctx)
+    return registered_providers.run_check(who.ctx)
 
 
 # Registered before `/providers/{provider}`, which matches this path too.
@@ -167,7 +166,7 @@ def remove_credential(
     return credentials.remove_credential(who.ctx, who.actor, provider, key=key)
 
 
-operation(router, "GET /check", "last_check", checks.load_last_check)
+operation(router, "GET /check", "last_check", registered_providers.load_last_check)
 operation(router, "GET /providers", "list_providers", registered_providers.list_providers)
 operation(
     router, "GET /providers/{provider}", "get_provider", registered_providers.get_provider
@@ -180,8 +179,8 @@ operation(
     status=204,
 )
 MODELS = "/providers/{provider}/models"
-operation(router, f"GET {MODELS}", "list_discovered", discovery.list_discovered)
-operation(router, f"POST {MODELS}", "discover_models", discovery.discover_models)
+operation(router, f"GET {MODELS}", "list_discovered", named_models.list_discovered)
+operation(router, f"POST {MODELS}", "discover_models", named_models.discover_models)
 KEYS = "/credentials/providers"
 operation(credentials_router, f"GET {KEYS}", "list_credentials", credentials.list_credentials)
 operation(

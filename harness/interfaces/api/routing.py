@@ -33,7 +33,7 @@ from harness.proposals.candidates import candidate_rounds, leaderboard
 from harness.proposals.candidates.candidate_rounds import JudgedRoute
 from harness.proposals.fallback_chain import ChainEntry, FallbackRequest, WaiverRequest
 from harness.providers.target import RequestPatch, Target
-from harness.registry import deprecations, discovery, named_models, targets
+from harness.registry import deprecations, named_models, targets
 from harness.routes import routes, scorecard
 from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.capture import MAX_COPY_BYTES, MAX_KEEP_DAYS, MAX_PER_DAY
@@ -259,7 +259,9 @@ def add_model(who: CallerParam, body: ModelBody) -> AddedTarget:
     server or a simulator for its list of models.
     """
     added = targets.add_target(who.ctx, who.actor, body.seed())
-    unlisted = discovery.describe_unlisted(who.ctx, who.actor, added) if body.discover else ""
+    unlisted = (
+        named_models.describe_unlisted(who.ctx, who.actor, added) if body.discover else ""
+    )
     return extend(AddedTarget, added, unlisted=unlisted)
 
 

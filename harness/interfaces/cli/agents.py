@@ -18,7 +18,7 @@ from harness.interfaces.cli.frame.command import (
 )
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
-from harness.operations import user_deletion
+from harness.operations import captures
 from harness.routing.agent import AgentGrant
 
 
@@ -34,7 +34,7 @@ def delete(session: Session, user_id: str = arg("USER"), *, reason: str = REASON
     USER is the id that clients sent. The audit log keeps the reason, but not the id.
     """
     done = session.decide(
-        user_deletion.delete_user, user_id, reason, secret=session.installation.secret
+        captures.delete_user, user_id, reason, secret=session.installation.secret
     )
     output.answer(
         done,

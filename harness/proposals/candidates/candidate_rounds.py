@@ -23,10 +23,10 @@ from harness.proposals.candidates import candidates
 from harness.proposals.candidates.candidates import PlannedCandidate, RoundPlan
 from harness.proposals.submission import ProposalRequest, ScheduleTerms
 from harness.providers.credential import lacks_key
-from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import Providers
 from harness.providers.target import Provider
-from harness.registry import deprecations, discovery, named_models, provider_secrets
+from harness.registry import deprecations, named_models, provider_secrets
 from harness.routing.candidate_schedule import (
     BY_SCHEDULE,
     CandidateRound,
@@ -209,7 +209,7 @@ def refresh_lists(ctx: Context, wanted: Callable[[Provider], bool]) -> Sequence[
         for name, provider in sorted(providers.items())
         if not (name in read_at and now - read_at[name] < LISTS_EVERY) and wanted(provider)
     ]
-    found = discovery.discover_several(ctx, SYSTEM, due).values()
+    found = named_models.discover_several(ctx, SYSTEM, due).values()
     return [str(error) for error in found if isinstance(error, SwapgateError)]
 
 

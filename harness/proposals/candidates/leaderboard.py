@@ -1,12 +1,17 @@
-"""The leaderboard of a route lists every model that its present suites have measured."""
+"""The leaderboard of a route lists every model that its present suites have measured. Of a
+selection, a set of candidates proposed together, the best that passes continues.
+"""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from statistics import fmean
 from typing import Final
 
+from harness.frame.errors import ProofRefused
 from harness.frame.formatting import format_points, format_usd
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.design import FUTILE
@@ -14,7 +19,7 @@ from harness.gate.offline.intervals import mean_interval
 from harness.gate.run import AnswerColumns
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.gate.verdict import Failed, Inconclusive, Passed, SuiteReport, Verdict
-from harness.proposals.candidates import candidate_rounds, candidates, selections
+from harness.proposals.candidates import candidate_rounds, candidates
 from harness.proposals.candidates.candidates import RoundPlan
 from harness.proposals.report.comparison import compute_arm_figures, is_large
 from harness.providers.records import Providers
@@ -22,12 +27,97 @@ from harness.registry import deprecations
 from harness.routes import routes
 from harness.routing.candidate_schedule import REGISTERED, CandidateRound
 from harness.routing.context import Context
-from harness.routing.proposal import Proposal
+from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import CandidateRounds, Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import Route
+
+UNDECIDED = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
+ENDED_AT_GATE = (ProposalPhase.REJECTED, ProposalPhase.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    proposal: Proposal
+    delta: float  # candidate minus incumbent, a share of 1
+    cost_usd: float | None  # of one answer; None if a price is unknown
+
+    @property
+    def text(self) -> str:
+        if self.proposal.claim is Claim.CHEAPER and self.cost_usd is not None:
+            return f"{format_usd(self.cost_usd * 1000)} for 1,000 answers"
+        return f"{format_points(self.delta)} points"
+
+    @property
+    def rank(self) -> tuple[float, float, str]:
+        """Orders passed candidates by difference, then cost, then id. For the claim
+        `cheaper_and_not_worse` cost comes first.
+        """
+        cost = math.inf if self.cost_usd is None else self.cost_usd
+        first, second = -self.delta, cost
+        if self.proposal.claim is Claim.CHEAPER:
+            first, second = second, first
+        return first, second, self.proposal.id
+
+
+def primary_difference(verdict: Verdict, weights: Mapping[str, float]) -> float:
+    primary = [report for report in verdict.suites if report.role is SuiteRole.PRIMARY]
+    whole = [report for report in primary if report.suite not in weights]
+    if whole:  # the gate's own weighted mean, over items that all suites have
+        return whole[0].delta
+    deltas = [report.delta for report in primary]
+    return fmean(deltas, [weights[report.suite] for report in primary])
+
+
+def find_fault(members: Sequence[Proposal]) -> str:
+    """Explains why no member of a selection may continue; empty if all is as registered.
+
+    The members' alphas add up to one candidate's alpha only if the number of members is the
+    registered number.
+    """
+    registered = {plan.candidates for member in members for plan in member.plans}
+    if registered != {len(members)}:
+        numbers = ", ".join(map(str, sorted(registered)))
+        return f"the selection has {len(members)} candidates, but {numbers} were registered"
+    if [member.place for member in members] != list(range(len(members))):
+        return "the selection's candidates differ from the registered candidates"
+    if len({(member.route, member.incumbent) for member in members}) > 1:
+        return "the selection's candidates are not for the same swap"
+    continued = [m.id for m in members if m.phase not in (*UNDECIDED, *ENDED_AT_GATE)]
+    if continued:
+        return f"{continued[0]} of the same selection has continued already"
+    return ""
+
+
+def rank_passed(tx: Transaction, members: Sequence[Proposal]) -> list[Finalist]:
+    """Ranks passed members, best first; empty while the gate has not decided on all members."""
+    if any(member.phase in UNDECIDED and not member.waits_for_rivals for member in members):
+        return []
+    waiting = [member for member in members if member.waits_for_rivals]
+    return sorted((_finalist(tx, member) for member in waiting), key=attrgetter("rank"))
+
+
+def _finalist(tx: Transaction, proposal: Proposal) -> Finalist:
+    verdict = Verdicts(tx).get(proposal.verdict or "")
+    if not isinstance(verdict, Passed):
+        raise ProofRefused(f"{proposal.id}: verdict {verdict.id} is {verdict.outcome}")
+    weights = {plan.suite: plan.weight for plan in proposal.plans}
+    costs = [
+        sample.cost_usd
+        for plan in proposal.plans
+        for sample in EvalRuns(tx).outcomes(
+            proposal.runs[plan.suite].candidate, below=plan.planned_items
+        )
+    ]
+    known = [cost for cost in costs if cost is not None]
+    return Finalist(
+        proposal=proposal,
+        delta=primary_difference(verdict, weights),
+        cost_usd=fmean(known) if known and len(known) == len(costs) else None,
+    )
+
 
 ROUNDS_SHOWN: Final = 10
 SHORTLISTED: Final = 3
@@ -197,7 +287,7 @@ def _row(tx: Transaction, proposal: Proposal, name: str, incumbent: str) -> Lead
     weights = {plan.suite: plan.weight for plan in proposal.plans}
     whole = next((r for r in primary if r.suite not in weights), primary[0])
     low, high = (whole.ci_low, whole.ci_high) if _is_whole(whole, primary) else (None, None)
-    delta = selections.primary_difference(verdict, weights)
+    delta = primary_difference(verdict, weights)
     return replace(row, delta=delta, delta_low=low, delta_high=high)
 
 

@@ -15,8 +15,7 @@ from typing import Final
 
 from harness.store.guards.guard import Guard
 from harness.store.guards.operations import OPERATIONS
-from harness.store.guards.proposals import DECISIONS
-from harness.store.guards.routing import ROUTING
+from harness.store.guards.routing import DECISIONS, ROUTING
 from harness.store.tables import APPEND_ONLY
 
 # Append-only tables. `sample` has its own rule, because retention blanks its texts.

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.providers.calls.probe import ProbeReply
-from harness.providers.calls.provider_probe import ProbeRequest
+from harness.providers.calls.probe import ProbeReply, ProbeRequest
 from harness.providers.models.catalogue import Catalogue, CatalogueEntry, build_catalogue
 from harness.providers.target import Provider
 

@@ -25,7 +25,7 @@ from harness.interfaces.cli.frame.command import (
 )
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
-from harness.operations import dashboard_sessions, keys, people, queries
+from harness.operations import dashboard_sessions, keys, queries
 from harness.operations.keys import KeySummary
 
 ROLES = [role.name.lower() for role in Role]
@@ -261,7 +261,7 @@ def list_people(session: Session) -> None:
 
     With a key below the admin role, the list has only the key holder's principals.
     """
-    found = people.list_people(session.context, session.actor)
+    found = keys.list_people(session.context, session.actor)
     output.listing(
         found,
         lambda view: {
@@ -285,7 +285,7 @@ def link(
 
     From then on, neither can approve a proposal of the other.
     """
-    declared = session.decide(people.link, name, person_name, reason)
+    declared = session.decide(keys.link_people, name, person_name, reason)
     output.answer(declared, f"{name} and {person_name} are one person")
 
 
@@ -296,7 +296,7 @@ def separate(session: Session, name: str, *, reason: str = REASON) -> None:
     A single sign-on user needs this declaration, or a `link`, to approve a key holder's
     proposal, and vice versa. A third person must make the declaration.
     """
-    declared = session.decide(people.separate, name, reason)
+    declared = session.decide(keys.separate_people, name, reason)
     output.answer(declared, f"{name} is a separate person")
 
 

@@ -348,7 +348,7 @@ def traffic(
     all requests fail, 5 if --for ends before the proposals do, or if a proposal waits for an
     approval.
     """
-    from harness.app.demo.user_traffic import send_traffic  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.demo.traffic import send_traffic  # noqa: PLC0415 - `--help` stays quick
     from harness.routing.settings import http_url  # noqa: PLC0415 - `--help` stays quick
 
     key = os.environ.get(key_env, "")

@@ -24,17 +24,17 @@ from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import WATCH, command
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import Watched, watch
+from harness.operations import route_status
 from harness.operations.queries import list_alerts
 from harness.operations.route_queries import RouteOverview, load_overview, load_statuses
 from harness.operations.route_status import (
     ALERTS_OF_STATES,
     OUTAGE_STATES,
+    Banner,
     RouteState,
     RouteStatus,
     describe_needs,
 )
-from harness.proposals import banners
-from harness.proposals.banners import Banner
 from harness.proposals.break_glass import count_unconfirmed
 from harness.routing.table import FIRST_ROUTE_STEP
 
@@ -166,10 +166,10 @@ def _load(session: Session, most: int) -> _Standing:
     others = len(opened) - len(alerts)
     standing = session.installation.standing_switches
     in_force = {
-        "switches": banners.list_switch_banners(ctx, standing),
-        "break_glass": banners.list_break_glass_banners(ctx),
-        "freezes": banners.list_freeze_banners(ctx),
-        "observe_only": banners.list_observe_banners(ctx),
+        "switches": route_status.list_switch_banners(ctx, standing),
+        "break_glass": route_status.list_break_glass_banners(ctx),
+        "freezes": route_status.list_freeze_banners(ctx),
+        "observe_only": route_status.list_observe_banners(ctx),
     }
     unconfirmed = count_unconfirmed(ctx)
     return _Standing(overview, routes, alerts, others, requests.items, in_force, unconfirmed)

@@ -14,7 +14,7 @@ from harness.interfaces.cli.frame.session import Session
 from harness.operations import queries
 from harness.proposals import break_glass as broken
 from harness.providers.force import SwitchRecord, SwitchSource, parse_force
-from harness.routes import freezes, kill_switch
+from harness.routes import freezes
 
 
 def _read_moment(text: str) -> datetime:
@@ -192,8 +192,8 @@ def throw(
     Routers apply the switch within two seconds. A route without the provider or target keeps
     its plan. `avoid:provider:NAME` and `avoid:target:ID` take it out instead.
     """
-    request = kill_switch.SwitchRequest(parse_force(force), reason, route, lasts)
-    thrown = session.decide(kill_switch.throw_switch, request, source=SwitchSource.CLI)
+    request = freezes.SwitchRequest(parse_force(force), reason, route, lasts)
+    thrown = session.decide(freezes.throw_switch, request, source=SwitchSource.CLI)
     scope = "all routes" if route is None else f"route {route}"
     until = (
         f"until {timestamp(thrown.expires_at)} UTC"
@@ -203,7 +203,7 @@ def throw(
     lift = f"swapgate switch lift {thrown.id} --reason …"
     advice = f"{thrown.force.text} for {scope} {until}. To lift it: `{lift}`"
     output.answer(thrown, thrown.id, advice=advice)
-    preview = kill_switch.preview_switch(session.context, thrown.force, thrown.route)
+    preview = freezes.preview_switch(session.context, thrown.force, thrown.route)
     kept = () if session.json else preview.unaffected
     if kept:
         names = ", ".join(kept)
@@ -215,7 +215,7 @@ def throw(
 def lift(session: Session, switch_id: str = arg("ID"), *, reason: str = REASON) -> None:
     """Lift a switch: routers return to their plans within two seconds."""
     began = session.installation.clock.now()
-    record = session.decide(kill_switch.lift_switch, switch_id, reason=reason)
+    record = session.decide(freezes.lift_switch, switch_id, reason=reason)
     text = f"lifted {switch_id}"
     if record.lifted_at is not None and record.lifted_at < began:
         at = timestamp(record.lifted_at)

@@ -25,7 +25,6 @@ from harness.providers.records import Providers
 from harness.providers.target import Price, Provider
 from harness.registry import (
     deprecations,
-    discovery,
     named_models,
     provider_secrets,
     registered_providers,
@@ -166,7 +165,7 @@ def add(
     if registered.added:
         output.note(_added(registered.provider, lacks_key=lacks_key))
     if discovers and not lacks_key:
-        unlisted = discovery.describe_unlisted(session.context, session.actor, target)
+        unlisted = named_models.describe_unlisted(session.context, session.actor, target)
         if unlisted:
             output.note(unlisted)
 
@@ -178,7 +177,7 @@ def discover(session: Session, provider: str = arg("PROVIDER")) -> None:
     From then on, `model match` and `model list --all` know these models.
     """
     ctx = session.context_with_providers
-    listed = discovery.discover_models(ctx, session.actor, provider)
+    listed = named_models.discover_models(ctx, session.actor, provider)
     output.listing(
         listed.models,
         lambda model: {

@@ -27,8 +27,8 @@ from harness.routing.records.installation import Installations
 from harness.routing.records.interventions import SWITCH, shadow_from_row
 from harness.routing.records.versions import route_fallback, route_from_row, route_version
 from harness.routing.table import KeyGrant, RoutingTable, Snapshot
-from harness.store.signing import manifest as manifests
-from harness.store.signing.row_faults import CHAINS
+from harness.store import manifest as manifests
+from harness.store.row_faults import CHAINS
 from harness.store.tables import SIGNED
 
 LIVE: Final = tuple(name for name, table in SIGNED.items() if table.live is not None)

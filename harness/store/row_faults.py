@@ -27,7 +27,7 @@ from harness.routing.records.proposals import (
 )
 from harness.routing.records.runs import eval_run
 from harness.routing.records.versions import route_fallback, route_version
-from harness.store.signing.manifest import Manifest, Manifests
+from harness.store.manifest import Manifest, Manifests
 from harness.store.tables import SIGNED, metadata
 
 # The number of rows in memory at a time, because rows contain texts.

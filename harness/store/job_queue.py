@@ -17,8 +17,7 @@ from procrastinate.sql import queries
 from harness.evals.ports import QueuedJob
 from harness.frame.errors import ConfigError, StoreUnavailable
 from harness.frame.records.transaction import translated
-from harness.store import engine
-from harness.store.postgres import database_roles
+from harness.store import database_roles, engine
 
 log = logging.getLogger(__name__)
 

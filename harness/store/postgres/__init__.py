@@ -1,1 +1,0 @@
-"""PostgreSQL only: the job queue and the database's roles."""

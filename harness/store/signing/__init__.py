@@ -1,1 +1,0 @@
-"""Signed snapshots, their manifest, proofs, and faults of signed rows."""
