@@ -33,7 +33,7 @@ DOORS = {
     "apscheduler": ("harness/frame/runtime/",),
     "fastapi": ("harness/interfaces/api/",),
     "inspect_ai": ("evals/",),
-    "opentelemetry": ("router/observers/tracing.py",),
+    "opentelemetry": ("router/observers/tracing.py", "router/observers/otlp_outcomes.py"),
     "prometheus_client": ("harness/interfaces/api/health.py", "router/recording/metrics.py"),
     "jsonschema": ("harness/frame/matching.py",),
     "litellm": ("router/upstream/translate/transport.py",),

@@ -52,6 +52,8 @@ class FeedbackIntake(RequestObserver):
             REMEMBERED
         )
         self._exposed: BoundedMap[str, Ticket] = BoundedMap(REMEMBERED)
+        # A caller's exposure by key id, flag and targeting key.
+        self._by_subject: BoundedMap[tuple[str, str, str], str] = BoundedMap(REMEMBERED)
         self._labels: set[str] = set()
         recorder.on_feedback(self.enter)
 
@@ -66,12 +68,27 @@ class FeedbackIntake(RequestObserver):
         self._served.put(observed.request_id, (route, arm, observed.key_id, ticket))
 
     def remember_exposure(
-        self, request_id: str, route: str, arm: Arm, key_id: str, ticket: Ticket | None
+        self,
+        request_id: str,
+        route: str,
+        arm: Arm,
+        ticket: Ticket | None,
+        subject: tuple[str, str, str],
     ) -> None:
-        """Remembers an exposure without an answer; its feedback is its outcome."""
-        self._served.put(request_id, (route, arm.value, key_id, ticket))
+        """Remembers an exposure without an answer; its feedback is its outcome.
+
+        subject: key id, flag and targeting key.
+        """
+        self._served.put(request_id, (route, arm.value, subject[0], ticket))
         if ticket is not None:
             self._exposed.put(request_id, ticket)
+        # Only a caller's first exposure of a day has a ticket, and must keep its outcome.
+        if ticket is not None or self._by_subject.get(subject) is None:
+            self._by_subject.put(subject, request_id)
+
+    def find_exposure(self, key: str, flag: str, caller: str) -> str:
+        """Returns the request id of a caller's exposure in this worker; else `caller`."""
+        return self._by_subject.get((key, flag, caller)) or caller
 
     async def take(self, body: bytes, key: str) -> Reply:
         try:
@@ -79,15 +96,18 @@ class FeedbackIntake(RequestObserver):
         except InputError as error:
             param = error.param if isinstance(error, FieldError) else None
             return error_reply(400, f"the feedback: {error}", "invalid_feedback", param=param)
-        if opinion.worker == self._recorder.worker:
-            outcome = await self.enter(opinion, key)
-        else:
-            try:
-                outcome = await self._recorder.forward_feedback(opinion, key)
-            except TimeoutError:
-                message = "the worker that served it does not answer; try again in a second"
-                return error_reply(503, message, "feedback_unavailable")
+        try:
+            outcome = await self.settle(opinion, key)
+        except TimeoutError:
+            message = "the worker that served it does not answer; try again in a second"
+            return error_reply(503, message, "feedback_unavailable")
         return _reply(opinion, outcome)
+
+    async def settle(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
+        """Enters feedback at the worker that served the request. Raises TimeoutError."""
+        if opinion.worker == self._recorder.worker:
+            return await self.enter(opinion, key)
+        return await self._recorder.forward_feedback(opinion, key)
 
     async def enter(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
         found = self._served.get(opinion.request_id)

@@ -7,9 +7,10 @@ from typing import Final
 from harness.routing.table import KeyGrant
 from router.access.admission import AsideKind
 from router.access.front_door import FLAGS_PATH, SOON, is_anthropics, list_models
-from router.frame.asgi import ClientDisconnected, Receive, Scope, Send, send_reply
+from router.frame.asgi import ClientDisconnected, Receive, Scope, Send, header, send_reply
 from router.frame.replies import JSON, Header, Reply, error_reply
 from router.observers.feedback import FEEDBACK_PATH
+from router.observers.otlp_outcomes import MAX_BATCH_BYTES, PROTOBUF, TRACES_PATH
 from router.protocols.endpoints import COMPLETIONS
 from router.recording.internal_errors import RouterPart
 from router.recording.metrics import CONTENT_TYPE
@@ -31,6 +32,11 @@ from router.server.request_body import plain_body, read_request_body
 from router.snapshot.compiled import CompiledSnapshot
 
 log = logging.getLogger(__name__)
+# By path: the largest body, and the kind of the key's limit.
+_ASIDE: Final = {
+    FEEDBACK_PATH: (MAX_BODY_BYTES, AsideKind.FEEDBACK),
+    TRACES_PATH: (MAX_BATCH_BYTES, AsideKind.FEEDBACK),
+}
 
 
 class Router(RouterParts):
@@ -102,7 +108,7 @@ class Router(RouterParts):
         path = scope["path"]
         if path == METRICS:
             return self.metrics()
-        if path == FEEDBACK_PATH or path.startswith(FLAGS_PATH):
+        if path in _ASIDE or path.startswith(FLAGS_PATH):
             return self._answer_aside(scope, receive, grant, serving, request_id)
         if path not in ASKED:
             return list_models(
@@ -118,16 +124,20 @@ class Router(RouterParts):
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply:
-        is_feedback = scope["path"] == FEEDBACK_PATH
-        most_bytes = MAX_BODY_BYTES if is_feedback else MAX_CONTEXT_BYTES
-        body = await read_request_body(scope, receive, self._timers, most_bytes)
+        path = scope["path"]
+        most_bytes, kind = _ASIDE.get(path, (MAX_CONTEXT_BYTES, AsideKind.FLAGS))
+        is_protobuf = path == TRACES_PATH and header(scope, b"content-type") == PROTOBUF
+        body = await read_request_body(
+            scope, receive, self._timers, most_bytes, any_type=is_protobuf
+        )
         if isinstance(body, Reply):
             return body
-        kind = AsideKind.FEEDBACK if is_feedback else AsideKind.FLAGS
         if too_many := self._admission.admit_aside(kind, grant.id, grant.limits):
             return too_many
-        if is_feedback:
+        if path == FEEDBACK_PATH:
             return await self._feedback.take(body, grant.id)
+        if path == TRACES_PATH:
+            return await self._outcomes.take(body, grant.id, protobuf=is_protobuf)
         caller = FlagCaller(scope, grant, serving, request_id[1].decode())
         return self._flags.answer(body, caller)
 

@@ -136,8 +136,9 @@ class FlagEvaluation:
         if canary is not None:
             metadata["rollout"] = canary.rollout
         if exposed:
-            metadata["request_id"] = caller.request_id
-            self._expose(route, assigned, caller)
+            # OpenFeature's hooks report `contextId` as `feature_flag.context.id`.
+            metadata |= dict.fromkeys(("request_id", "contextId"), caller.request_id)
+            self._expose(route, assigned, caller, (caller.grant.id, flag, targeting_key))
         return {
             "key": flag,
             "value": upstream.target.model,
@@ -146,14 +147,19 @@ class FlagEvaluation:
             "metadata": metadata,
         }
 
-    def _expose(self, route: CompiledRoute, assigned: Assignment, caller: FlagCaller) -> None:
+    def _expose(
+        self,
+        route: CompiledRoute,
+        assigned: Assignment,
+        caller: FlagCaller,
+        subject: tuple[str, str, str],
+    ) -> None:
         key, arm, _, trial = assigned
         ticket = None
         if trial is not None and not self._guards.stopped(trial):
             ticket = self._recorder.admit(trial, arm, key)
-        self._feedback.remember_exposure(
-            caller.request_id, route.route.name, arm, caller.grant.id, ticket
-        )
+        name = route.route.name
+        self._feedback.remember_exposure(caller.request_id, name, arm, ticket, subject)
 
 
 def _read_targeting_key(body: bytes) -> str:

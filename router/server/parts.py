@@ -27,6 +27,7 @@ from router.observers.guardrail_sampling import (
 )
 from router.observers.health_checks import HealthChecks
 from router.observers.judge import CanarySampleJudge
+from router.observers.otlp_outcomes import OutcomeIntake
 from router.observers.request_accounting import FailoverLog, RequestAccounting, TokenSettlement
 from router.observers.request_tracing import RequestTracing, Tracing
 from router.observers.shadow import ShadowMirror
@@ -123,6 +124,7 @@ class RouterParts:
         self._guards.boot()
         recorder.on_abort = self._guards.apply_abort
         self._feedback = FeedbackIntake(recorder, self._metrics)
+        self._outcomes = OutcomeIntake(self._feedback)
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
         self._renewals = EarlyRecovery(self._health, keys)
         self._alarms.add_follower(self._renewals.evaluate)

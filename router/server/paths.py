@@ -8,6 +8,7 @@ from router.access.front_door import FLAGS_PATH, MODELS
 from router.frame.asgi import Message, Scope, Send, header
 from router.frame.replies import Header, Reply, error_reply
 from router.observers.feedback import FEEDBACK_PATH
+from router.observers.otlp_outcomes import TRACES_PATH
 from router.protocols.endpoints import COMPLETIONS, ENDPOINTS
 from router.request.needs import COUNT_PATHS
 from router.server.flags import FLAG_PREFIX
@@ -16,7 +17,7 @@ METRICS: Final = "/metrics"
 # Paths that ask a model, or count the tokens of a request to it.
 ASKED: Final = frozenset((*ENDPOINTS, *COUNT_PATHS, COMPLETIONS))
 METHODS: Final[Mapping[str, str]] = {
-    **dict.fromkeys((*ASKED, FEEDBACK_PATH, FLAGS_PATH), "POST"),
+    **dict.fromkeys((*ASKED, FEEDBACK_PATH, TRACES_PATH, FLAGS_PATH), "POST"),
     **dict.fromkeys((MODELS, METRICS), "GET"),
 }
 AGENTS_METHODS: Final = "GET, POST, PUT, PATCH, DELETE"

@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from google.protobuf import json_format
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 from harness.gate.online.guardrails import (
     ArmSplit,
@@ -15,6 +20,7 @@ from harness.gate.online.guardrails import (
     Guardrails,
     UnitRule,
 )
+from router.observers.otlp_outcomes import PROTOBUF
 from tests.support.router.asgi_router import AUTH, CHAT, Door
 from tests.support.router.live_router import NARROW_KEY, snapshot
 
@@ -22,6 +28,7 @@ pytestmark = pytest.mark.req("A1", "F3")
 SIZE = 6
 RULE = UnitRule(block_size=SIZE, guardrails=Guardrails().tolerated())
 FEEDBACK = "/v1/feedback"
+JSON_TYPE = b"application/json"
 
 
 class FeedbackAnswer(NamedTuple):
@@ -213,6 +220,53 @@ async def test_feedback_is_the_outcome_of_an_evaluation_and_without_it_the_outco
     errors = block.counts[Guardrail.ERRORS]
     assert isinstance(errors, ErrorTally)
     assert errors.classes == {"bad_feedback": ArmSplit(1, 1), "missing": ArmSplit(3, 3)}
+
+
+def flag_span(context_id: str, *, code: int, inside: bool = True) -> dict[str, object]:
+    given = {"feature_flag.key": "support", "feature_flag.context.id": context_id}
+    pairs = [{"key": key, "value": {"stringValue": value}} for key, value in given.items()]
+    event = {"name": "feature_flag.evaluation", "attributes": pairs}
+    noted = {"events": [event]} if inside else {"attributes": pairs}
+    return {"name": "ask", "status": {"code": code}, **noted}
+
+
+def as_protobuf(batch: object) -> bytes:
+    parsed = json_format.ParseDict(batch, ExportTraceServiceRequest())
+    return bytes(parsed.SerializeToString())
+
+
+@pytest.mark.parametrize("form", [JSON_TYPE, PROTOBUF], ids=["json", "protobuf"])
+async def test_a_span_in_which_a_flag_was_evaluated_is_the_outcome_of_its_exposure(
+    world: World, form: bytes
+) -> None:
+    callers = [context(f"user-{number}") for number in range(SIZE)]
+    flags = [(await evaluate(world, "support", caller))[1]["metadata"] for caller in callers]
+    await evaluate(world, "support", context("user-1"))  # is no exposure
+    spans = [
+        flag_span(flags[0]["contextId"], code=2),
+        flag_span("user-1", code=2),
+        flag_span("user-1", code=0),
+        flag_span("user-2", code=1, inside=False),
+        flag_span("of another flag system", code=2),
+        flag_span("req_w0-77", code=2),
+        {"name": "without a flag"},
+    ]
+    batch = {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
+    body = json.dumps(batch).encode() if form == JSON_TYPE else as_protobuf(batch)
+    sent = (AUTH, (b"content-type", form))
+    status, headers, answer = await world.call("/v1/traces", body, headers=sent)
+    world.clock.advance(RULE.missing_s + 1)
+    world.recorder.flush()
+
+    assert (status, headers[b"content-type"]) == (200, form)
+    said = json.loads(answer) if form == JSON_TYPE else {}
+    if form == PROTOBUF:
+        said = json_format.MessageToDict(ExportTraceServiceResponse.FromString(answer))
+    assert said["partialSuccess"]["rejectedSpans"] == "1"
+    (block,) = world.kept.blocks.values()
+    assert (block.units, block.failures, block.missing) == (SIZE, 5, 3)
+    for wrong in (b"[]", b'{"resourceSpans": 1}', b"\xff\xff"):
+        assert (await world.call("/v1/traces", wrong, headers=sent))[0] == 400
 
 
 async def test_a_bulk_evaluation_lists_the_routes_of_the_key_and_is_sent_once_by_its_etag(

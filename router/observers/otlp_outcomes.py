@@ -1,0 +1,129 @@
+"""Takes outcomes of flags as OpenTelemetry spans at `POST /v1/traces`: OTLP/HTTP, in JSON or
+protobuf. A span in which a flag was evaluated is the outcome of that exposure; the status
+`ERROR` is bad feedback. Ignores other spans. Source: OpenTelemetry's semantic conventions for
+feature flags.
+"""
+
+import json
+from asyncio import gather
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any, Final, NamedTuple
+
+from harness.frame.errors import InputError
+from router.frame.json_spans import parse_object
+from router.frame.replies import JSON, Header, Reply, error_reply
+from router.observers.feedback import FeedbackIntake
+from router.recording.port import FeedbackBody, FeedbackVerdict
+
+TRACES_PATH: Final = "/v1/traces"
+# Reading a larger batch would delay the worker's requests.
+MAX_BATCH_BYTES: Final = 1024 * 1024
+PROTOBUF: Final = b"application/x-protobuf"
+_PROTOBUF_HEADER: Final[Header] = (b"content-type", PROTOBUF)
+ID_PREFIX: Final = "req_"
+_FLAG, _CONTEXT, _ERROR = "feature_flag.key", "feature_flag.context.id", "error.type"
+_FAILED: Final = (2, "STATUS_CODE_ERROR")
+_Attributes = Mapping[str, object]
+
+
+class FlagSpan(NamedTuple):
+    flag: str
+    context: str  # the exposure's request id, or the caller's targeting key
+    is_failed: bool
+
+
+class OutcomeIntake:
+    """Takes spans as feedback about this router's exposures."""
+
+    def __init__(self, feedback: FeedbackIntake) -> None:
+        self._feedback = feedback
+
+    async def take(self, body: bytes, key: str, *, protobuf: bool) -> Reply:
+        try:
+            spans = list(read_flag_spans(body, protobuf=protobuf))
+        except ImportError:
+            message = "this installation reads no protobuf: add swapgate[otel], or send JSON"
+            return error_reply(415, message, "unsupported_media_type")
+        except InputError as error:
+            return error_reply(400, f"the traces: {error}", "invalid_traces")
+        failed: dict[str, bool] = {}  # by exposure, of which a batch may have several spans
+        for flag, context, is_failed in spans:
+            id_ = self._feedback.find_exposure(key, flag, context)
+            if id_.startswith(ID_PREFIX):  # other contexts are of other flag systems
+                failed[id_] = failed.get(id_, False) or is_failed
+        found = await gather(*(self._settle(key, *item) for item in failed.items()))
+        return _reply(found.count(False), protobuf=protobuf)
+
+    async def _settle(self, key: str, id_: str, is_failed: bool) -> bool:  # noqa: FBT001
+        verdict = FeedbackVerdict.BAD if is_failed else FeedbackVerdict.GOOD
+        try:
+            return await self._feedback.settle(FeedbackBody(id_, verdict, ""), key) is not None
+        except TimeoutError:
+            return False
+
+
+def read_flag_spans(body: bytes, *, protobuf: bool) -> Iterator[FlagSpan]:
+    """Yields the spans of a batch in which a flag was evaluated.
+
+    Raises InputError, and ImportError if protobuf's package is not installed.
+    """
+    try:
+        for status, own, events in (_of_protobuf if protobuf else _of_json)(body):
+            evaluated = [event for event in events if _FLAG in event and _ERROR not in event]
+            for flagged in evaluated or ([own] if _FLAG in own else []):
+                # The span's own attribute is more exact than its event's.
+                context = own.get(_CONTEXT) or flagged.get(_CONTEXT) or ""
+                yield FlagSpan(f"{flagged[_FLAG]}", f"{context}", status in _FAILED)
+    except (AttributeError, TypeError, KeyError):
+        raise InputError("no ExportTraceServiceRequest of OTLP") from None
+
+
+def _of_json(body: bytes) -> Iterator[tuple[object, _Attributes, list[_Attributes]]]:
+    def attributes(holder: Mapping[str, Any]) -> _Attributes:
+        pairs = ((pair["key"], pair["value"]) for pair in holder.get("attributes", ()))
+        return {name: value.get("stringValue") for name, value in pairs}
+
+    batch: Mapping[str, Any] = parse_object(body).found
+    for resource in batch.get("resourceSpans", ()):
+        for span in chain.from_iterable(
+            scope.get("spans", ()) for scope in resource.get("scopeSpans", ())
+        ):
+            events = [attributes(event) for event in span.get("events", ())]
+            yield span.get("status", {}).get("code"), attributes(span), events
+
+
+def _of_protobuf(body: bytes) -> Iterator[tuple[object, _Attributes, list[_Attributes]]]:
+    from google.protobuf.message import DecodeError  # noqa: PLC0415 - of the extra `otel`
+
+    def attributes(pairs: Iterable[Any]) -> _Attributes:
+        return {pair.key: pair.value.string_value for pair in pairs}
+
+    try:
+        batch = _messages().ExportTraceServiceRequest.FromString(body)
+    except DecodeError:
+        raise InputError("no ExportTraceServiceRequest of OTLP") from None
+    for resource in batch.resource_spans:
+        for span in chain.from_iterable(scope.spans for scope in resource.scope_spans):
+            events = [attributes(event.attributes) for event in span.events]
+            yield span.status.code, attributes(span.attributes), events
+
+
+def _messages() -> Any:
+    from opentelemetry.proto.collector.trace.v1 import trace_service_pb2  # noqa: PLC0415
+
+    return trace_service_pb2
+
+
+def _reply(lost: int, *, protobuf: bool) -> Reply:
+    message = (
+        f"{lost} spans: this router remembers no such exposure of this key" if lost else ""
+    )
+    if not protobuf:
+        partial = {"partialSuccess": {"rejectedSpans": str(lost), "errorMessage": message}}
+        return Reply(200, (JSON,), json.dumps(partial if lost else {}).encode())
+    answer = _messages().ExportTraceServiceResponse()
+    if lost:
+        answer.partial_success.rejected_spans = lost
+        answer.partial_success.error_message = message
+    return Reply(200, (_PROTOBUF_HEADER,), answer.SerializeToString())
