@@ -79,7 +79,7 @@ docs-check: setup
 
 lock: setup ## resolve requirements/*.lock anew from pyproject.toml; UPGRADE=1 for newer versions
 	$(COMPILE) pyproject.toml --group dev -o requirements/dev.lock
-	$(COMPILE) pyproject.toml --all-extras --constraint requirements/dev.lock -o requirements/runtime.lock
+	$(COMPILE) pyproject.toml --extra otel --extra sso --extra workers --constraint requirements/dev.lock -o requirements/runtime.lock
 	$(COMPILE) --group release -o requirements/release.lock
 	$(COMPILE) --no-deps --group real -o requirements/real.lock
 	echo uv | $(COMPILE) - -o requirements/uv.lock

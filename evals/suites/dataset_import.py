@@ -1,52 +1,28 @@
-"""Converts other tools' data sets into items, with a note for each field.
+"""Converts other tools' data sets and reviewed traces into items, with a note for each field.
 
-It reads the exports of Langfuse, Braintrust, LangSmith, OpenAI evals and DeepEval, JSON lines
-and CSV.
+A label is the expected output or, without one, what a person gave (`human_labels`). Records of
+one question and label are one item.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from evals.suites.items import TARGET_FIELDS, read_records
-from harness.frame.config_conversion import ConversionNote, ConversionOutcome
+from evals.suites.conversation import FIELDS
+from evals.suites.human_labels import SCORE_FIELDS, HumanLabels
+from evals.suites.items import TARGET_FIELDS, Item, parse_cell, read_item, split_conversation
+from evals.suites.source_formats import FORMATS, PLAIN, SPELLINGS, DatasetFormat, recognise
+from evals.suites.source_records import SourceFile, SourceRecord
+from harness.frame.config_conversion import ConversionNote, ConversionOutcome, NothingTaken
 from harness.frame.errors import InputError
+from harness.frame.formatting import format_quantity
+from harness.frame.plain_data import canonical_json
 
-
-@dataclass(frozen=True, slots=True)
-class DatasetFormat:
-    """A tool's field names. marks: fields that identify the tool's records."""
-
-    input: str
-    target: str
-    marks: frozenset[str]
-    metadata: str = "metadata"
-
-
-FORMATS: Final[Mapping[str, DatasetFormat]] = {
-    "langfuse": DatasetFormat(
-        "input", "expectedOutput", frozenset({"datasetId", "datasetName"})
-    ),
-    "langsmith": DatasetFormat("inputs", "outputs", frozenset({"inputs"})),
-    "openai-evals": DatasetFormat("input", "ideal", frozenset({"ideal"})),
-    "braintrust": DatasetFormat(
-        "input", "expected", frozenset({"_xact_id", "dataset_id", "root_span_id"})
-    ),
-    "deepeval": DatasetFormat(
-        "input",
-        "expected_output",
-        frozenset({"expected_output", "expectedOutput", "additional_metadata"}),
-        "additional_metadata",
-    ),
-}
-PLAIN: Final = DatasetFormat("input", "target", frozenset())
-_SPELLINGS: Final[Mapping[str, str]] = {
-    "expectedOutput": "expected_output",
-    "additionalMetadata": "additional_metadata",
-}
 _TAKEN: Final = ("id", "tags", "choices")
+_ROLES: Final[Mapping[object, str]] = {"human": "user", "ai": "assistant"}  # LangChain's
+# Keys of an item's metadata with a meaning of their own in Swapgate.
+_RESERVED: Final = ("messages", *FIELDS, "production", "provenance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,64 +32,204 @@ class ImportedDataset:
     notes: Sequence[ConversionNote]
 
 
-def read_dataset(path: Path) -> ImportedDataset:
-    records = [*read_records(path)]
-    fields = Counter(name for _, record in records for name in record)
-    tool = next((name for name, form in FORMATS.items() if form.marks & set(fields)), "")
-    names = FORMATS.get(tool, PLAIN)
-    items: list[Mapping[str, Any]] = []
-    lost: Counter[str] = Counter()
-    for _, record in records:
-        if record.get("status") == "ARCHIVED" or record.get("archived") is True:
-            lost["archived"] += 1
-            continue
-        item = _item(record, names)
-        if item["target"] in (None, "", {}):
-            lost["without a right answer"] += 1
+def read_dataset(
+    source: SourceFile, tool: str = "", *, human_score: str = ""
+) -> ImportedDataset:
+    """Converts each record once. Repeats, and records without a label, are no items.
+
+    tool: a key of FORMATS or a plain form; empty to recognise it by content.
+    human_score: the score whose values give labels.
+    Raises InputError as `file:line: …` at the first fault.
+    """
+    tool = tool or recognise(source)
+    names = FORMATS.get(tool, PLAIN).for_fields(source.names)
+    reader = _Reader(source, names, HumanLabels(human_score))
+    reader.labels.learn_scales(source.records)
+    for record in source.records:
+        reader.add(record)
+    notes = [*reader.notes(human_score)]
+    if not reader.items:
+        raise NothingTaken(_nothing(source, tool, names, human_score), notes)
+    return ImportedDataset(tool if names is not PLAIN else "", reader.items, notes)
+
+
+def _nothing(source: SourceFile, tool: str, names: DatasetFormat, human_score: str) -> str:
+    if not source.records:
+        return f"{source.path}: has no records; a suite needs at least one item"
+    looks = f"looks like a data set of {tool}" if names is not PLAIN else "is no known data set"
+    advice = ""
+    if names.answer in source.names and not human_score:
+        advice = ". If people scored the answers, name their score by --human-score"
+    return (
+        f"{source.path}: {looks}, and has no question with a right answer; its fields are "
+        f"{', '.join(sorted(source.names))}{advice}"
+    )
+
+
+@dataclass
+class _Reader:
+    source: SourceFile
+    names: DatasetFormat
+    labels: HumanLabels
+
+    def __post_init__(self) -> None:
+        self.items: list[Mapping[str, Any]] = []
+        self.lost: Counter[str] = Counter()
+        self.repeats = 0
+        self.conversations = 0  # records with `messages` instead of an input
+        self.metadata: Counter[str] = Counter()
+        self.grouped: Counter[str] = Counter()  # metadata keys with values for slices
+        self._known: dict[str, str] = {}  # content → id or place
+        self._ids: dict[str, tuple[str, str]] = {}  # id → content, place
+
+    def add(self, record: SourceRecord) -> None:
+        fields = record.fields
+        if fields.get("status") == "ARCHIVED" or fields.get("archived") in (True, "true"):
+            self.lost["archived"] += 1
+            return
+        found = {SPELLINGS.get(name, name): value for name, value in fields.items()}
+        if self.names is not PLAIN or self.source.form == "csv":
+            question = self.names.input
+            found = {
+                name: value if name == question and self.names is PLAIN else parse_cell(value)
+                for name, value in found.items()
+            }
+        if self.names is PLAIN and isinstance(found.get("messages"), list):
+            self.conversations += "input" not in found
+            split_conversation(found, "input", "target")
+        target = self._target(replace(record, fields=found))
+        if target in (None, "", {}, []):
+            self.lost["without a right answer"] += 1
+            return
+        if found.get(self.names.input) in (None, "", [], {}):
+            raise InputError(
+                f"{record.place}: field {self.names.input!r}: missing or empty; fields here: "
+                f"{', '.join(sorted(fields))}"
+            )
+        raw = self._raw_item(found, target)
+        item = read_item(raw, record.place)
+        if self._is_new(item, record.place):
+            self.items.append(raw)
+            for name, value in raw["metadata"].items():
+                self.metadata[name] += 1
+                self.grouped[name] += isinstance(value, str | int)
+
+    def _target(self, record: SourceRecord) -> object:
+        names = TARGET_FIELDS if self.names is PLAIN else self.names.targets
+        found = (_answer_text(record.fields.get(name)) for name in names)
+        target = next((value for value in found if value not in (None, "", {})), None)
+        if target is None:
+            answer = _answer_text(record.fields.get(self.names.answer))
+            target = _answer_text(self.labels.label(record, answer))
+        return target
+
+    def _raw_item(self, found: Mapping[str, Any], target: object) -> Mapping[str, Any]:
+        metadata = found.get(self.names.metadata)
+        kept = dict(metadata) if isinstance(metadata, Mapping) else {}
+        if self.names is not PLAIN:
+            kept = {name: value for name, value in kept.items() if name not in _RESERVED}
+        question = found.get(self.names.input)
+        if isinstance(question, Mapping) and isinstance(question.get("messages"), list):
+            kept |= {name: question[name] for name in FIELDS if question.get(name)}
+            question = question["messages"]
+        if isinstance(question, list):
+            question = [_message(message) for message in question]
+        tags, id_ = found.get("tags"), found.get("id")
+        id_ = str(id_) if isinstance(id_, int) else id_
+        return {
+            **({"id": id_} if id_ not in (None, "") else {}),
+            "input": question,
+            "target": target,
+            **({"choices": found["choices"]} if found.get("choices") else {}),
+            "metadata": {**kept, **({"tags": tags} if isinstance(tags, list) and tags else {})},
+        }
+
+    def _is_new(self, item: Item, place: str) -> bool:
+        """Whether no earlier record has this content. Raises InputError for an id with two."""
+        asked = item.metadata.get("messages") or item.input
+        content = canonical_json([asked, item.target, list(item.choices)])
+        if item.id:
+            before, at = self._ids.setdefault(item.id, (content, place))
+            if before != content:
+                raise InputError(
+                    f"{place}: field 'id': {item.id!r} is already the id of {at}, which has "
+                    "another question or answer; give each item its own id"
+                )
+        new = content not in self._known
+        self._known.setdefault(content, place)
+        self.repeats += not new
+        return new
+
+    def notes(self, human_score: str) -> Iterator[ConversionNote]:
+        place = str(self.source.path)
+        fields = Counter(name for record in self.source.records for name in record.fields)
+        for name, number in sorted(fields.items()):
+            outcome, text = self._outcome(name, human_score)
+            count = (
+                "" if outcome is ConversionOutcome.LEFT else format_quantity(number, "record")
+            )
+            yield ConversionNote(place, name, outcome, f"{text}{count}")
+        for name, number in sorted(self.metadata.items()):
+            text = f"for `--slice` or `cluster`, {format_quantity(number, 'item')}"
+            if not self.grouped[name] and name != "tags":
+                text = f"no slice, because it is no text; {format_quantity(number, 'item')}"
+            yield ConversionNote(place, f"metadata.{name}", ConversionOutcome.TAKEN, text)
+        yield from self.labels.notes(place)
+        for why, number in self.lost.items():
+            text = f"{format_quantity(number, 'record')} {why}"
+            yield ConversionNote(place, "items", ConversionOutcome.LEFT, text)
+        if self.repeats:
+            count = format_quantity(self.repeats, "record")
+            text = f"{count} more of a question that is an item: repeat items by epochs"
+            yield ConversionNote(place, "items", ConversionOutcome.CHANGED, text)
+        if self.source.replaced:
+            text = "� replaces lone surrogates"
+            yield ConversionNote(place, "texts", ConversionOutcome.CHANGED, text)
+
+    def _outcome(self, name: str, human_score: str) -> tuple[ConversionOutcome, str]:
+        names, spelled = self.names, SPELLINGS.get(name, name)
+        outcome, text = ConversionOutcome.TAKEN, ""
+        if name in _TAKEN or spelled == names.input:
+            pass
+        elif spelled in names.targets or (names is PLAIN and name in TARGET_FIELDS):
+            text = "the right answer, "
+        elif name == "messages" and self.conversations:
+            text = "the last answer is the right one, "
+        elif spelled == names.metadata and self.metadata:
+            pass
+        elif name == human_score or (name in SCORE_FIELDS and self.labels.has_scores):
+            text = "for records without a right answer, "
+        elif spelled == names.answer and self.labels.approved:
+            outcome = ConversionOutcome.CHANGED
+            text = f"the right answer of {self.labels.approved} by a person's score, "
+        elif spelled == names.answer:
+            text = "the model's answer, which a person did not approve"
+            outcome = ConversionOutcome.LEFT
         else:
-            items.append(item)
-    if not items:
-        looks = f"looks like a data set of {tool}" if tool else "is not a known data set"
-        raise InputError(
-            f"{path}: {looks}, and has no question with a right answer; its fields are "
-            f"{', '.join(sorted(fields)) or 'none'}"
-        )
-    notes = [_note(path, name, number, names) for name, number in sorted(fields.items())]
-    notes += [
-        ConversionNote(str(path), "items", ConversionOutcome.LEFT, f"{number} {why}")
-        for why, number in lost.items()
-    ]
-    return ImportedDataset(tool, items, notes)
+            outcome, text = ConversionOutcome.LEFT, "no score depends on it"
+        return outcome, text
 
 
-def _item(record: Mapping[str, Any], names: DatasetFormat) -> Mapping[str, Any]:
-    found = {**{_SPELLINGS.get(name, name): value for name, value in record.items()}, **record}
-    target = found.get(names.target)
-    if names is PLAIN:
-        target = next((found[n] for n in TARGET_FIELDS if found.get(n) is not None), None)
-    metadata = found.get(names.metadata)
-    tags = found.get("tags")
-    return {
-        **({"id": str(found["id"])} if found.get("id") not in (None, "") else {}),
-        "input": found.get(names.input),
-        "target": target,
-        **({"choices": found["choices"]} if found.get("choices") else {}),
-        "metadata": {
-            **(metadata if isinstance(metadata, Mapping) else {}),
-            **({"tags": tags} if isinstance(tags, list) and tags else {}),
-        },
-    }
+def _message(given: object) -> object:
+    """Reads a message of LangChain, too: `type: human` instead of a role."""
+    if not isinstance(given, dict) or given.get("role"):
+        return given
+    kind = given.get("type")
+    return {"role": _ROLES.get(kind, kind), "content": given.get("content")}
 
 
-def _note(path: Path, name: str, number: int, names: DatasetFormat) -> ConversionNote:
-    count = f"of {number} records"
-    spelled = _SPELLINGS.get(name, name)
-    if name in _TAKEN or spelled == names.input:
-        outcome, note = ConversionOutcome.TAKEN, count
-    elif names.target in (name, spelled) or (names is PLAIN and name in TARGET_FIELDS):
-        outcome, note = ConversionOutcome.TAKEN, f"the right answer, {count}"
-    elif spelled == names.metadata:
-        outcome, note = ConversionOutcome.TAKEN, f"metadata, which slices may name, {count}"
-    else:
-        outcome, note = ConversionOutcome.LEFT, "no score depends on it"
-    return ConversionNote(str(path), name, outcome, note)
+def _answer_text(value: object) -> object:
+    """Reduces an answer in a chat's form to its text; other values stay."""
+    if isinstance(value, Mapping):
+        match value:
+            case {"choices": [{"message": Mapping() as message}, *_]}:
+                return _answer_text(message)
+            case {"messages": [*_, Mapping() as message]} if len(value) == 1:
+                return _answer_text(message)
+            case {"content": str() as text, "role": _} | {"content": str() as text, "type": _}:
+                return text
+            case _:
+                return value
+    if isinstance(value, list) and value and isinstance(value[-1], Mapping):
+        return _answer_text(value[-1]) if value[-1].get("role") == "assistant" else value
+    return value

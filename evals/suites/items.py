@@ -60,7 +60,7 @@ def load_items(
     seen: dict[str, int] = {}
     for number, (line, record) in enumerate(read_records(path, input_field), start=1):
         place = f"{path}:{line}"
-        item = _item(
+        item = read_item(
             record,
             place,
             default_id=f"{name}-{number:04}",
@@ -168,31 +168,32 @@ def _csv_rows(path: Path, input_field: str) -> Iterator[tuple[int, dict[str, Any
         yield (
             line,
             {
-                key: value if key == input_field else _cell(value)
+                key: value if key == input_field else parse_cell(value)
                 for key, value in row.items()
                 if value
             },
         )
 
 
-def _cell(value: str) -> object:
+def parse_cell(value: object) -> object:
     """Parses a cell with a JSON object or list; other cells are text."""
-    if value.lstrip()[:1] not in ("{", "["):
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
     try:
-        return DECODER.decode(value)
+        return replace_halves(DECODER.decode(value))
     except (ValueError, RecursionError):
         return value
 
 
-def _item(
+def read_item(
     record: Mapping[str, Any],
     place: str,
     *,
-    default_id: str,
-    input_field: str,
-    target_field: str,
+    default_id: str = "",
+    input_field: str = "input",
+    target_field: str = "",
 ) -> Item:
+    """Reads one record. Raises InputError as `place: field …`."""
     targets = tuple(target_field.split("+")) if target_field else TARGET_FIELDS
     record = _read_record(record, place, input_field=input_field, target_fields=targets)
     question = _required(record, (input_field,), place)
@@ -222,8 +223,8 @@ def _read_record(
     Raises InputError for an assertion as target.
     """
     found = dict(record)
-    if input_field not in found and isinstance(found.get("messages"), list):
-        _split_conversation(found, input_field, target_fields[0])
+    if isinstance(found.get("messages"), list):
+        split_conversation(found, input_field, target_fields[0])
     question = found.get(input_field)
     metadata = found.get("metadata")
     if isinstance(question, list) and isinstance(metadata or {}, dict):
@@ -241,8 +242,12 @@ def _read_record(
     return found
 
 
-def _split_conversation(found: dict[str, Any], input_field: str, target_field: str) -> None:
-    """Splits a conversation, as for fine-tuning, into the input and the last answer."""
+def split_conversation(found: dict[str, Any], input_field: str, target_field: str) -> None:
+    """Splits a conversation, as for fine-tuning, into the input and the last answer, unless
+    the record has an input.
+    """
+    if input_field in found:
+        return
     *before, last = found["messages"] or [None]
     if before and isinstance(last, dict) and last.get("role") == "assistant":
         found[input_field] = before

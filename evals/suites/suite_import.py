@@ -16,7 +16,9 @@ from evals.suites.conversation import FIELDS, asked_text, check_fields, check_me
 from evals.suites.items import json_lines
 from evals.suites.suite import MANIFEST, load_suite, manifest_entries
 from harness.evals.settings import JudgeSettings, SuiteSettings
+from harness.frame.config_conversion import ConversionNote, ConversionOutcome
 from harness.frame.errors import Conflict, InputError
+from harness.gate.suite_plan import read_slice
 
 PROVENANCE: Final[Mapping[str, type]] = {
     "route": str,
@@ -71,6 +73,44 @@ def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
         raise InputError(f"{path}: no line has a label; fill in `label` and import it again")
     settings = replace(wished, data_class=_data_class(items, path))
     return SuiteItems(settings, items, unlabelled, _origin(items))
+
+
+_NO_VALUE: Final = "none"  # the slice of items without the field
+
+
+def with_slices(
+    found: Sequence[SuiteItems], notes: Sequence[ConversionNote], file: Path
+) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
+    """Gives each item a value of each slice field of the settings. Tags are one value.
+
+    Raises InputError for a field that no item has, and for a value that pages cannot show.
+    """
+    added: list[ConversionNote] = []
+    done: list[SuiteItems] = []
+    for suite in found:
+        items = [{**item, "metadata": {**item["metadata"]}} for item in suite.items]
+        for name in suite.settings.slices:
+            missing = 0
+            for number, item in enumerate(items, start=1):
+                value = item["metadata"].get(name)
+                if isinstance(value, list):
+                    value = ", ".join(map(str, value))
+                missing += value in (None, "")
+                item["metadata"][name] = _NO_VALUE if value in (None, "") else value
+                place = f"{file}: item {item.get('id', number)!r}"
+                read_slice(item["metadata"], name, place)
+            if missing == len(items):
+                known = sorted({key for item in suite.items for key in item["metadata"]})
+                raise InputError(
+                    f"{file}: no item has the metadata {name!r}; --slice can name "
+                    f"{', '.join(known) or 'nothing'}"
+                )
+            if missing:
+                text = f"{missing} items without it are the slice `{_NO_VALUE}`"
+                key = f"metadata.{name}"
+                added.append(ConversionNote(str(file), key, ConversionOutcome.CHANGED, text))
+        done.append(replace(suite, items=items))
+    return done, [*notes, *added]
 
 
 def _item(record: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -270,6 +310,8 @@ def _settings(wished: SuiteSettings, data: Path) -> dict[str, object]:
         given["judge"] = _judge(wished.judge)
     if wished.data_class:
         given["data_class"] = wished.data_class
+    if wished.slices:
+        given["slices"] = list(wished.slices)
     return given
 
 

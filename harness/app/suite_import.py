@@ -1,5 +1,6 @@
 """Creates suites from a file by its content (promptfoo's configuration, labelled captures, a
-data set), and adds them to the configuration. Keeps the configuration's comments.
+data set), and adds them to the configuration. Keeps the configuration's comments. Logged
+requests become a file to label.
 """
 
 import fcntl
@@ -16,17 +17,21 @@ from typing import Final
 
 from evals.scorers import SCORERS, find_scorer
 from evals.scorers.assertions import ASSERTIONS, JUDGED_ASSERTIONS
-from evals.suites import dataset_import, promptfoo
+from evals.suites import dataset_import, hosted, promptfoo
+from evals.suites.source_formats import CAPTURES, REQUESTS, check_source
+from evals.suites.source_records import SourceFile, read_source
 from evals.suites.suite import load_suite
 from evals.suites.suite_import import (
     ImportedSuite,
     SuiteItems,
     import_suites,
     read_labelled,
+    with_slices,
     write_value,
     writing,
 )
 from harness.app import secret_files
+from harness.app.capture_import import RequestsToLabel, export_requests
 from harness.app.installation import Installation, load_settings
 from harness.config import configuration
 from harness.config.model import Settings
@@ -56,6 +61,56 @@ class SuiteImport:
     suites: Sequence[ImportedSuite]
     notes: Sequence[ConversionNote]  # a line for each key of another tool's file
     configured: bool  # whether swapgate.yaml contains the suites
+    to_label: RequestsToLabel | None = None  # instead of suites, for logged requests
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChoice:
+    """Says how to read a source.
+
+    format: one of SUITE_SOURCES; empty to recognise it by content.
+    human_score: the score that gives labels. route: the route of logged requests.
+    """
+
+    format: str = ""
+    human_score: str = ""
+    route: str = ""
+
+
+def import_source(
+    installation: Installation,
+    actor: Actor,
+    source: str,
+    wished: SuiteSettings,
+    choice: SourceChoice,
+    *,
+    replace_: bool = False,
+) -> SuiteImport:
+    """Imports a file, or a data set such as `langfuse://NAME` by its tool's SDK.
+
+    Raises as import_file(). Its messages name the address instead of the temporary file.
+    """
+    if "://" not in source:
+        return import_file(
+            installation, actor, Path(source), wished, choice=choice, replace_=replace_
+        )
+    tool = hosted.tool_of(source)
+    if choice.format not in ("", tool):
+        raise InputError(f"{source} is a data set of {tool}: omit --from {choice.format}")
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "data.jsonl"
+        file.write_bytes(hosted.fetch(source))
+        titled = replace(wished, title=wished.title or source)
+        choice = replace(choice, format=tool)
+        try:
+            done = import_file(
+                installation, actor, file, titled, choice=choice, replace_=replace_
+            )
+        except NothingTaken as error:
+            raise NothingTaken(str(error).replace(str(file), source), error.notes) from None
+        except InputError as error:
+            raise InputError(str(error).replace(str(file), source)) from None
+    return replace(done, notes=[replace(note, place=source) for note in done.notes])
 
 
 def add_suite(
@@ -102,6 +157,7 @@ def import_file(
     file: Path,
     wished: SuiteSettings,
     *,
+    choice: SourceChoice = SourceChoice(),
     replace_: bool = False,
     uploaded: bool = False,
 ) -> SuiteImport:
@@ -111,14 +167,22 @@ def import_file(
     uploaded: requires that each item and swapgate.yaml accept the suite, and logs the upload.
     Raises, without a change, InputError, Conflict for an existing name, ConfigError.
     """
-    source = installation.settings.source
-    if source is None:
+    config_file = installation.settings.source
+    if config_file is None:
         raise ConfigError("there is no swapgate.yaml to write the suite to: `swapgate init`")
     configured = True
+    # An upload is data and no other tool's configuration, because a `file://` in promptfoo's
+    # configuration would read this machine's files.
+    kind, source = ("", None) if uploaded else _open_source(file, choice.format)
+    if kind in REQUESTS and isinstance(source, SourceFile):
+        to_label, notes = export_requests(
+            installation, source, kind, suite=wished.name, route=choice.route
+        )
+        return SuiteImport((), notes, configured=False, to_label=to_label)
+    found, notes = _read_items(file, kind, source, wished, choice.human_score)
     with lock_suites(installation.settings):
-        found, notes = _read_items(file, wished, as_it_is=uploaded)
         # Reads the file again, because another import may have changed it.
-        known = load_settings(source).suites
+        known = load_settings(config_file).suites
         taken = [one.settings.name for one in found if one.settings.name in known]
         if taken and not replace_:
             hint = "" if uploaded else ", or --replace"
@@ -133,18 +197,18 @@ def import_file(
             if uploaded:
                 audited = _audited(installation, actor, done[0], wished)
             # Restores the configuration if the audit log is not writable.
-            with writing(source, source.read_bytes()), audited:
+            with writing(config_file, config_file.read_bytes()), audited:
                 entries = "".join(suite_entry(one.suite, one.settings) for one in new)
-                configured = add_to_config(source, entries, new[0].data)
+                configured = add_to_config(config_file, entries, new[0].data)
                 if uploaded and not configured:
                     raise ConfigError(
-                        f"{source} has `suites:` in a form of its own: write the suite into it "
-                        "by hand"
+                        f"{config_file} has `suites:` in a form of its own: write the suite "
+                        "into it by hand"
                     )
 
         done = import_suites(
             found,
-            base=source.resolve().parent,
+            base=config_file.resolve().parent,
             actor=actor.name,
             now=installation.clock.now(),
             replace_=replace_,
@@ -164,24 +228,41 @@ def _audited(
         yield
 
 
+def _open_source(file: Path, wanted: str) -> tuple[str, SourceFile | SourceConfig]:
+    """Returns the file's format and content. Raises InputError unless it is `wanted`."""
+    if file.suffix.lower() in (".yaml", ".yml"):
+        if wanted not in ("", "promptfoo"):
+            raise InputError(
+                f"{file}: is YAML, as promptfoo's configuration is, and not {wanted}: omit "
+                "--from, or give another file"
+            )
+        return "promptfoo", _read_promptfoo(file)
+    source = read_source(file)
+    kind = check_source(source, wanted)
+    return kind, _read_promptfoo(file) if kind == "promptfoo" else source
+
+
 def _read_items(
-    file: Path, wished: SuiteSettings, *, as_it_is: bool
+    file: Path,
+    kind: str,
+    source: SourceFile | SourceConfig | None,
+    wished: SuiteSettings,
+    human_score: str,
 ) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
-    """as_it_is: treats the file as data and not as another tool's configuration, because a
-    `file://` in promptfoo's configuration would read this machine's files.
-    """
-    if not as_it_is and (source := _read_promptfoo(file)) is not None:
-        return _promptfoo_items(file, source, wished)
+    """source: None for an upload, which keeps its bytes."""
+    if isinstance(source, SourceConfig):
+        found, notes = _promptfoo_items(file, source, wished)
+        return with_slices(found, notes, file)
     if wished.scorer not in JUDGED_SCORERS:
         wished = replace(wished, judge=None)
-    if _is_labelled(file):
-        return [read_labelled(file, wished)], ()
-    if as_it_is:
+    if kind == CAPTURES or (source is None and _is_labelled(file)):
+        return with_slices([read_labelled(file, wished)], (), file)
+    if source is None:
         load_suite(replace(wished, path=file))  # so that errors name this file's lines
         return [SuiteItems(wished, (), file=file)], ()
-    read = dataset_import.read_dataset(file)
+    read = dataset_import.read_dataset(source, kind, human_score=human_score)
     titled = replace(wished, title=wished.title or read.tool or file.name)
-    return [SuiteItems(titled, read.items)], read.notes
+    return with_slices([SuiteItems(titled, read.items)], read.notes, file)
 
 
 @contextmanager
@@ -214,18 +295,17 @@ def _is_labelled(file: Path) -> bool:
     return isinstance(first, dict) and {"label", "messages", "provenance"} <= first.keys()
 
 
-def _read_promptfoo(file: Path) -> SourceConfig | None:
-    """Returns None for other files. Raises InputError for an unreadable file."""
-    if file.suffix.lower() not in (".yaml", ".yml", ".json"):
-        return None
+def _read_promptfoo(file: Path) -> SourceConfig:
+    """Raises InputError for an unreadable file, or another tool's."""
     try:
         document = parse_file(file)
     except ConfigError as error:
-        if file.suffix.lower() == ".json":
-            return None
         raise InputError(str(error)) from None
     if not promptfoo.is_promptfoo(document.values):
-        return None
+        raise InputError(
+            f"{file}: is YAML without `prompts` and `tests`, so it is no promptfoo "
+            "configuration; use .jsonl, .json or .csv for items"
+        )
     return SourceConfig(document.values, document.places)
 
 

@@ -12,6 +12,11 @@ from harness.frame.errors import InputError
 from harness.frame.redaction import find_keys
 
 ConfigPath = tuple[str | int, ...]
+# The formats that `swapgate suite import --from` names.
+SUITE_SOURCES: Final = (
+    *("promptfoo", "inspect", "langfuse", "braintrust", "langsmith", "openai-evals"),
+    *("deepeval", "csv", "jsonl", "otel", "litellm"),
+)
 # How a value of LiteLLM's file names an environment variable.
 ENVIRONMENT_MARK: Final = "os.environ/"
 _VARIABLE: Final = re.compile(f"{ENVIRONMENT_MARK}([A-Za-z_][A-Za-z0-9_]*)")

@@ -19,11 +19,17 @@ _BESIDE: Final = ("tools", "tool_choice", "response_format")
 _CHOICES: Final = {"any": "required", "auto": "auto", "none": "none"}
 
 
-def build_transcript(endpoint: str, request: str, answer: str, *, stream: bool) -> Json:
-    """Returns `messages` and `answer`; `tools`, `tool_choice`, `response_format` if present."""
-    reader = _READERS[endpoint]
+def build_transcript(
+    endpoint: str, request: str, answer: str, *, stream: bool, answered: str = ""
+) -> Json:
+    """Returns `messages` and `answer`; `tools`, `tool_choice`, `response_format` if present.
+
+    answered: the endpoint of the answer's form, if a gateway logged it in another form.
+    """
+    reader = _READERS[answered or endpoint]
     whole = reader.stream(_events(answer)) if stream else json.loads(answer)
-    return {**reader.request(json.loads(request)), "answer": reader.answer(whole)}
+    question = _READERS[endpoint].request(json.loads(request))
+    return {**question, "answer": reader.answer(whole)}
 
 
 def _events(text: str) -> list[Json]:

@@ -9,6 +9,7 @@ from evals.scorers.assertions import ASSERTIONS
 from evals.suites.dataset_import import read_dataset
 from evals.suites.items import Item
 from evals.suites.promptfoo import convert, parse_expected
+from evals.suites.source_records import read_source
 from harness.frame.config_conversion import SourceConfig
 from harness.frame.errors import InputError
 
@@ -163,7 +164,7 @@ def test_a_data_set_is_recognised_by_its_fields(
     file = tmp_path / "set.jsonl"
     file.write_text(json.dumps(line))
 
-    read = read_dataset(file)
+    read = read_dataset(read_source(file))
 
     assert (read.tool, [item["target"] for item in read.items]) == (tool, [target])
     assert all(note.outcome == "taken" or note.key in line for note in read.notes)
@@ -176,7 +177,7 @@ def test_a_file_without_right_answers_says_what_it_looks_like(tmp_path: Path) ->
     with pytest.raises(
         InputError, match="looks like a data set of langfuse, and has no question"
     ):
-        read_dataset(file)
+        read_dataset(read_source(file))
 
 
 def test_an_assertion_by_its_templates_name_is_the_template() -> None:

@@ -5,11 +5,11 @@
 import json
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from harness.frame.config_conversion import NothingTaken
+from harness.frame.config_conversion import SUITE_SOURCES, NothingTaken
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_bytes, format_quantity
 from harness.frame.pagination import INVALID_ROWS_HINT, PageRequest
@@ -17,7 +17,6 @@ from harness.frame.plain_data import escape_surrogates
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     ANSWER_LIMIT,
-    EXISTING_FILE,
     FILE,
     ONLY_ROUTE,
     PAGE,
@@ -29,6 +28,9 @@ from harness.interfaces.cli.frame.command import (
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.operations import captures, queries
+
+if TYPE_CHECKING:
+    from harness.app.capture_import import RequestsToLabel
 
 
 @click.group()
@@ -66,9 +68,14 @@ def list_suites(session: Session) -> None:
 @command(suite, "import")
 def import_suite(
     session: Session,
-    file: Path = arg(type=EXISTING_FILE),
+    source: str = arg("SOURCE"),
     *,
     suite: str = opt("The new suite's name.", metavar="NAME"),
+    from_: str | None = opt(
+        "The source's format; without it, recognised by content.",
+        "--from",
+        type=click.Choice(SUITE_SOURCES),
+    ),
     scorer: str = opt(
         "Scorer, which compares an answer with its label.", metavar="NAME", default="exact"
     ),
@@ -83,13 +90,27 @@ def import_suite(
     max_output_tokens: int | Literal["auto"] = opt(
         "Token limit of an answer; auto measures it.", type=ANSWER_LIMIT, default=512
     ),
+    slices: tuple[str, ...] = opt(
+        "Metadata field whose values are slices, or `tags`; may be repeated.",
+        "--slice",
+        metavar="FIELD",
+    ),
+    human_score: str = opt(
+        "Score of people that labels records without a right answer.",
+        metavar="NAME",
+        default="",
+    ),
+    route: str = opt(
+        "Route of logged requests, which gives their data class.", metavar="ROUTE", default=""
+    ),
     replace_: bool = opt("Replace the suite of this name."),
 ) -> None:
-    """Build a suite from labelled captures, a promptfoo configuration, or a data set.
+    """Build a suite from another tool's file or data set, or from labelled captures.
 
-    Writes suites/NAME.jsonl, and adds the suite to swapgate.yaml. Data sets are exports of
-    Langfuse, Braintrust, LangSmith, OpenAI evals or DeepEval, JSON lines and CSV. Leaves out
-    captures without a label. Builds one suite per prompt of a promptfoo configuration.
+    SOURCE is a file, langfuse://DATASET, langsmith://DATASET or braintrust://PROJECT/DATASET.
+    Writes suites/NAME.jsonl, and adds the suite to swapgate.yaml. Leaves out records without a
+    right answer. Builds one suite per prompt of a promptfoo configuration. OpenTelemetry spans
+    and LiteLLM's spend logs become suites/NAME-to-label.jsonl, a file to label.
     """
     from harness.app import suite_import  # noqa: PLC0415 - only this command needs it
     from harness.evals.settings import JudgeSettings, SuiteSettings  # noqa: PLC0415
@@ -101,10 +122,12 @@ def import_suite(
         scorer_options=dict(map(_option, options)),
         max_output_tokens=max_output_tokens,
         judge=JudgeSettings(Target.from_name(judge)) if judge else None,
+        slices=slices,
     )
+    choice = suite_import.SourceChoice(from_ or "", human_score, route)
     try:
-        done = suite_import.import_file(
-            session.installation, session.actor, file, wished, replace_=replace_
+        done = suite_import.import_source(
+            session.installation, session.actor, source, wished, choice, replace_=replace_
         )
     except NothingTaken as error:
         if not session.json:
@@ -115,9 +138,20 @@ def import_suite(
             {**vars(made), "data": str(made.data), "manifest": str(made.manifest)}
             for made in done.suites
         ]
-        output.document({"suites": suites, "notes": done.notes, "configured": done.configured})
+        waiting = done.to_label and output.plain_fields(done.to_label)
+        output.document(
+            {
+                "suites": suites,
+                "notes": done.notes,
+                "configured": done.configured,
+                **({"to_label": waiting} if waiting else {}),
+            }
+        )
         return
     output.conversion(done.notes)
+    if done.to_label is not None:
+        _show_waiting(done.to_label, suite)
+        return
     for made in done.suites:
         click.echo(f"suite {made.suite}: {format_quantity(made.items, 'item')} in {made.data}")
         if made.unlabelled:
@@ -134,6 +168,19 @@ def import_suite(
             suite_import.suite_entry(made.suite, made.settings) for made in done.suites
         )
         output.note(f"add this to {config_file}, under `suites:`\n{entries.rstrip()}")
+
+
+def _show_waiting(waiting: "RequestsToLabel", suite: str) -> None:
+    count = format_quantity(waiting.written, "request")
+    click.echo(f"{count} in {waiting.file} without a label")
+    redacted = ", ".join(f"{name} {n}" for name, n in waiting.redactions.items())
+    output.note(f"redacted: {redacted or 'no match of a rule'}")
+    if not waiting.data_class:
+        output.note("no data class: if the requests are personal, name their --route")
+    output.note(
+        "fill in `label` and `label_author` of each line, then run `swapgate suite import "
+        f"{waiting.file} --suite {suite}`"
+    )
 
 
 def _option(text: str) -> tuple[str, object]:

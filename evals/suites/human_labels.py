@@ -1,0 +1,175 @@
+"""Reads the labels that people gave in another tool: corrections, categories, and approvals of
+a model's answer.
+
+Shapes: Langfuse's `scores` (a list; `source: ANNOTATION` marks people), LangSmith's `feedback`
+(a list; `feedback_source.type: app` marks people), Braintrust's `scores` (a mapping), and a
+column for each score, as tables have them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from evals.suites.source_records import SourceRecord
+from harness.frame.config_conversion import ConversionNote, ConversionOutcome
+from harness.frame.errors import InputError
+from harness.frame.formatting import format_quantity
+
+SCORE_FIELDS: Final = ("scores", "feedback")
+_APPROVED: Final = 1.0  # the best score of a scale from 0 to 1
+_BY_PEOPLE: Final = ("ANNOTATION", "APP")
+_UNNAMED: Final = "the file does not say that a person gave it: name it by --human-score"
+_OTHER: Final = "not the score that --human-score names"
+
+
+@dataclass(frozen=True, slots=True)
+class HumanScore:
+    name: str
+    value: object  # a number, a category, or the corrected answer
+    corrects: bool = False
+    left: str = ""  # the reason why it gives no label
+
+
+@dataclass
+class HumanLabels:
+    """Finds a record's label, and counts the outcome of each score.
+
+    wanted: the only score that gives labels; empty for all scores that a tool marks as a
+    person's.
+    """
+
+    wanted: str = ""
+    _off_scale: set[str] = field(default_factory=set)
+    _outcomes: Counter[tuple[str, ConversionOutcome, str]] = field(default_factory=Counter)
+    approved: int = 0  # answers that became labels
+    _categories: dict[str, str] = field(default_factory=dict)  # score → place of the first
+
+    def learn_scales(self, records: Iterable[SourceRecord]) -> None:
+        """Notes the scores outside of 0 to 1: of five stars, 1 is the worst."""
+        for record in records:
+            for score in self._read(record.fields):
+                value = score.value
+                if isinstance(value, int | float) and not 0 <= value <= 1:
+                    self._off_scale.add(score.name)
+
+    def label(self, record: SourceRecord, answer: object) -> object:
+        """Returns the label, or None. answer: the model's answer, which a score may approve.
+
+        Raises InputError for two corrections of an answer, or categories of two scores.
+        """
+        scores = []
+        for score in self._read(record.fields):
+            if score.left:
+                self._count(score.name, ConversionOutcome.LEFT, score.left)
+            else:
+                scores.append(score)
+        corrections = [score for score in scores if score.corrects]
+        if len({str(score.value) for score in corrections}) > 1:
+            raise InputError(
+                f"{record.place}: people corrected this answer in two ways; keep one correction"
+            )
+        for score in corrections:
+            self._count(score.name, ConversionOutcome.TAKEN, "a person's correction: the label")
+            return score.value
+        for score in scores:
+            if isinstance(score.value, str):
+                return self._category(score, record.place)
+        return self._approval(scores, answer)
+
+    def _category(self, score: HumanScore, place: str) -> object:
+        self._categories.setdefault(score.name, place)
+        if len(self._categories) > 1:
+            (first, at), (second, _) = [*self._categories.items()][:2]
+            raise InputError(
+                f"{place}: people gave the categories {first!r} ({at}) and {second!r}; choose "
+                f"the label, such as --human-score {first}"
+            )
+        text = "a person's category: the label"
+        self._count(score.name, ConversionOutcome.CHANGED, text)
+        return score.value
+
+    def _approval(self, scores: Sequence[HumanScore], answer: object) -> object:
+        """Takes the answer if each score of a person is the best one."""
+        off = any(score.name in self._off_scale for score in scores)
+        best = bool(scores) and not off and all(score.value == _APPROVED for score in scores)
+        lost = answer in (None, "", {}, [])
+        for score in scores:
+            if best and not lost:
+                text = "a person's best score: the model's answer is the label"
+                self._count(score.name, ConversionOutcome.CHANGED, text)
+            else:
+                why = "the record has no answer" if best else "below the best score"
+                why = "its scale is not 0 to 1" if off else why
+                self._count(score.name, ConversionOutcome.LEFT, f"a person's score: {why}")
+        self.approved += best and not lost
+        return answer if best and not lost else None
+
+    def _read(self, fields: Mapping[str, Any]) -> Iterator[HumanScore]:
+        for name in SCORE_FIELDS:
+            given = fields.get(name)
+            if isinstance(given, Mapping):
+                for score, value in given.items():
+                    yield from self._named(score, value)
+            for score in given if isinstance(given, list) else ():
+                if isinstance(score, Mapping):
+                    yield from self._listed(score)
+        if self.wanted in fields:
+            yield from self._named(self.wanted, fields[self.wanted])
+
+    def _listed(self, score: Mapping[str, Any]) -> Iterator[HumanScore]:
+        name = str(score.get("name") or score.get("key") or "score")
+        source = score.get("source") or score.get("feedback_source")
+        source = source.get("type") if isinstance(source, Mapping) else source
+        human = str(source).upper() in _BY_PEOPLE
+        left = "" if human else f"its source is {source}, not a person"
+        if self.wanted:
+            left = "" if name == self.wanted else _OTHER
+        correction = score.get("correction")
+        kind = str(score.get("dataType") or score.get("data_type") or "").upper()
+        text = score.get("stringValue") or score.get("string_value")
+        if kind == "CORRECTION":
+            correction = correction or text or score.get("value")
+        if correction not in (None, "", {}):
+            yield HumanScore(name, correction, corrects=True, left=left)
+            return
+        values = [score.get(part) for part in ("score", "value")]
+        value = next((value for value in values if value is not None), None)
+        value = text if kind == "CATEGORICAL" and text else value
+        plain = str(value) if kind == "CATEGORICAL" and value else _plain(value)
+        if plain is not None:
+            yield HumanScore(name, plain, left=left)
+
+    def _named(self, name: str, value: object) -> Iterator[HumanScore]:
+        left = _UNNAMED if not self.wanted else "" if name == self.wanted else _OTHER
+        if (plain := _plain(value)) is not None:
+            yield HumanScore(name, plain, left=left)
+
+    @property
+    def has_scores(self) -> bool:
+        return bool(self._outcomes)
+
+    def _count(self, name: str, outcome: ConversionOutcome, text: str) -> None:
+        self._outcomes[name, outcome, text] += 1
+
+    def notes(self, place: str) -> list[ConversionNote]:
+        found = []
+        for (name, outcome, text), number in sorted(self._outcomes.items()):
+            count = format_quantity(number, "record")
+            found.append(ConversionNote(place, f"scores.{name}", outcome, f"{text}, {count}"))
+        return found
+
+
+def _plain(value: object) -> object:
+    """Reads a score or a cell: a number, True, False or a category; None for anything else."""
+    if isinstance(value, list) and len(value) == 1:
+        (value,) = value
+    if not isinstance(value, str):
+        return value if isinstance(value, bool | int | float) else None
+    text = value.strip()
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text or None

@@ -1,0 +1,388 @@
+"""Reads logged requests from OTLP JSON, as the file exporter of OpenTelemetry's collector
+writes it.
+
+It reads the content in these published forms, in this order: `gen_ai.input.messages` of the
+semantic conventions; their earlier events `gen_ai.user.message` and `gen_ai.choice`, as events
+of a span or as log records; OpenLLMetry's `gen_ai.prompt.0.content`; OpenInference's
+`llm.input_messages.0.message.content`.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from evals.suites.request_log import LoggedRequest, RequestLog
+from evals.suites.source_records import SourceFile
+from harness.frame.errors import InputError
+from harness.frame.formatting import format_quantity
+from harness.providers.models.capabilities import Endpoint
+
+Json = dict[str, Any]
+_NO_CHAT: Final = ("embeddings", "execute_tool", "invoke_agent", "create_agent", "EMBEDDING")
+_SILENT: Final = (
+    "calls of a model without content: let the instrumentation record it "
+    "(OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT, TRACELOOP_TRACE_CONTENT)"
+)
+_MARKS: Final = ("gen_ai.", "llm.")
+_EVENT: Final = "gen_ai."
+
+
+def read_spans(source: SourceFile) -> RequestLog:
+    """Raises InputError as `file:line: …` for a file that is not OTLP JSON."""
+    requests: list[LoggedRequest] = []
+    keys: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    events = _log_events(source)
+    for place, resource, span in _entries(source, "resourceSpans", "scopeSpans", "spans"):
+        attributes = _attributes(span.get("attributes"), place)
+        called = [name for name in attributes if name.startswith(_MARKS)]
+        own = events.pop(_span_id(span), [])
+        if not called and not own:
+            lost["spans of other work"] += 1
+            continue
+        kinds = (attributes.get("gen_ai.operation.name"), attributes.get(_SPAN_KIND))
+        if any(kind in _NO_CHAT for kind in kinds):
+            lost["spans of embeddings, tools and agents, not calls of a chat model"] += 1
+            continue
+        happened = [*map(_span_event, span.get("events") or ()), *own]
+        found = _content(attributes, happened)
+        keys.update({_generic(name) for name in called})
+        keys.update({name for name, _ in happened if name.startswith(_EVENT)})
+        if found is None:
+            lost[_SILENT] += 1
+        else:
+            requests.append(_request(place, resource, span, attributes, found))
+    for (trace, span_id), own in events.items():  # their spans are in another file
+        if (found := _content({}, own)) is not None:
+            keys.update({name for name, _ in own})
+            ids = {"traceId": trace, "spanId": span_id}
+            place, at = str(source.path), {"startTimeUnixNano": own[0][1].get("_at")}
+            requests.append(_request(place, {}, {**ids, **at}, {}, found))
+    return RequestLog(requests, {key: _key_outcome(key, n) for key, n in keys.items()}, lost)
+
+
+_SPAN_KIND: Final = "openinference.span.kind"
+_CONTENT_KEYS: Final = (
+    *("gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"),
+    *("gen_ai.tool.definitions", "gen_ai.prompt", "gen_ai.completion", "llm.tools"),
+    *("llm.input_messages", "llm.output_messages", "llm.request.functions"),
+    *("gen_ai.request.model", "gen_ai.response.model", "llm.model_name", "gen_ai.system"),
+    *("gen_ai.provider.name", "gen_ai.choice"),
+)
+
+
+def _key_outcome(key: str, number: int) -> tuple[bool, str]:
+    taken = key in _CONTENT_KEYS or key.endswith(".message")
+    return taken, format_quantity(number, "span") if taken else "no part of a request to label"
+
+
+def _generic(name: str) -> str:
+    """Cuts a flattened list at its first index: `gen_ai.prompt.0.role` → `gen_ai.prompt`."""
+    parts = name.split(".")
+    index = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
+    return ".".join(parts[:index])
+
+
+def _entries(
+    source: SourceFile, resources: str, scopes: str, entries: str
+) -> Iterator[tuple[str, Json, Json]]:
+    """Yields place, the resource's attributes and each entry."""
+    for record in source.records:
+        for resource in _objects(record.fields.get(resources), record.place, resources):
+            about = (resource.get("resource") or {}).get("attributes")
+            known = _attributes(about, record.place)
+            for scope in _objects(resource.get(scopes), record.place, scopes):
+                for entry in _objects(scope.get(entries), record.place, entries):
+                    yield record.place, known, entry
+
+
+def _objects(value: object, place: str, name: str) -> list[Json]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise InputError(f"{place}: field {name!r}: must be a list of objects, as in OTLP JSON")
+    return value
+
+
+def _attributes(listed: object, place: str) -> Json:
+    found = {}
+    for entry in _objects(listed, place, "attributes"):
+        found[str(entry.get("key"))] = _value(entry.get("value"))
+    return found
+
+
+def _value(value: object) -> Any:
+    """Reads OTLP's AnyValue."""
+    match value:
+        case {"arrayValue": dict() as array}:
+            return [_value(inner) for inner in array.get("values") or ()]
+        case {"kvlistValue": dict() as pairs}:
+            return {
+                str(entry.get("key")): _value(entry.get("value"))
+                for entry in pairs.get("values") or ()
+                if isinstance(entry, dict)
+            }
+        case {"intValue": number}:
+            return int(number)
+        case dict() if len(value) == 1:
+            return next(iter(value.values()))
+        case _:
+            return None
+
+
+def _span_id(entry: Mapping[str, Any]) -> tuple[str, str]:
+    return str(entry.get("traceId")), str(entry.get("spanId"))
+
+
+Event = tuple[str, Json]
+
+
+def _span_event(event: object) -> Event:
+    if not isinstance(event, dict):
+        return "", {}
+    return str(event.get("name")), _attributes(event.get("attributes"), "")
+
+
+def _log_events(source: SourceFile) -> dict[tuple[str, str], list[Event]]:
+    """Returns the events that are log records, by the span that they belong to."""
+    found: dict[tuple[str, str], list[Event]] = {}
+    for place, _, entry in _entries(source, "resourceLogs", "scopeLogs", "logRecords"):
+        attributes = _attributes(entry.get("attributes"), place)
+        name = str(entry.get("eventName") or attributes.get("event.name") or "")
+        if name.startswith(_EVENT):
+            body = _value(entry.get("body"))
+            at = entry.get("timeUnixNano") or entry.get("observedTimeUnixNano")
+            fields = {**attributes, **(body if isinstance(body, dict) else {}), "_at": at}
+            found.setdefault(_span_id(entry), []).append((name, fields))
+    return found
+
+
+def _request(
+    place: str, resource: Json, span: Json, attributes: Json, content: tuple[Json, Json]
+) -> LoggedRequest:
+    provider = attributes.get("gen_ai.provider.name") or attributes.get("gen_ai.system")
+    provider = provider or attributes.get("llm.system")
+    names = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
+    model = next((str(attributes[name]) for name in names if attributes.get(name)), "")
+    try:
+        at = datetime.fromtimestamp(int(span.get("startTimeUnixNano") or 0) / 1e9, UTC)
+    except (ValueError, OverflowError, TypeError):
+        raise InputError(f"{place}: field 'startTimeUnixNano': must be a number") from None
+    return LoggedRequest(
+        place=place,
+        id=":".join(_span_id(span)),
+        at=at,
+        endpoint=Endpoint.CHAT.value,
+        model=f"{provider}/{model}".lower() if provider and model else model,
+        source=str(resource.get("service.name") or ""),
+        body=content[0],
+        answer=content[1],
+    )
+
+
+def _content(attributes: Json, events: Sequence[Event]) -> tuple[Json, Json] | None:
+    """Returns a chat's body and answer, from the first form that the span has."""
+    readers: tuple[Callable[[], tuple[list[Json], list[Json], list[Json]]], ...] = (
+        lambda: _from_attributes(attributes, events),
+        lambda: _from_events(events),
+        lambda: _from_flat(attributes),
+        lambda: _from_openinference(attributes),
+    )
+    for read in readers:
+        messages, answers, tools = read()
+        if messages:
+            message = answers[0] if answers else {"role": "assistant", "content": None}
+            finish = message.pop("finish_reason", None)
+            choice = {"index": 0, "message": message, "finish_reason": finish}
+            body: Json = {"messages": messages, **({"tools": tools} if tools else {})}
+            return body, {"choices": [choice]}
+    return None
+
+
+def _parsed(value: object) -> Any:
+    """Reads an attribute that is JSON in a text, or a structured value."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _dicts(value: object) -> list[Json]:
+    value = _parsed(value)
+    return (
+        [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+    )
+
+
+def _from_attributes(
+    attributes: Json, events: Sequence[Event]
+) -> tuple[list[Json], list[Json], list[Json]]:
+    details = next((fields for _, fields in events if "gen_ai.input.messages" in fields), {})
+    known = {**details, **attributes}
+    system = _parsed(known.get("gen_ai.system_instructions"))
+    parts = [{"type": "text", "content": system}] if isinstance(system, str) else _dicts(system)
+    messages = _part_messages({"role": "system", "parts": parts}) if parts else []
+    for message in _dicts(known.get("gen_ai.input.messages")):
+        messages += _part_messages(message)
+    answers = [
+        {**turn, "finish_reason": message.get("finish_reason")}
+        for message in _dicts(known.get("gen_ai.output.messages"))
+        for turn in _part_messages(message)
+    ]
+    return messages, answers, [*map(_tool, _dicts(known.get("gen_ai.tool.definitions")))]
+
+
+def _part_messages(message: Json) -> list[Json]:
+    """Converts a message with parts; each tool's response is a message of its own."""
+    parts = message.get("parts")
+    if not isinstance(parts, list):
+        return [_message(message)]
+    role = str(message.get("role") or "user")
+    turns: list[Json] = []
+    texts: list[Json] = []
+    calls: list[Json] = []
+    for part in (part for part in parts if isinstance(part, dict)):
+        match part.get("type"):
+            case "text":
+                texts.append({"type": "text", "text": str(part.get("content") or "")})
+            case "tool_call":
+                calls.append(_call(part))
+            case "tool_call_response":
+                response = part.get("response", part.get("result"))
+                turns.append(_tool_turn(part.get("id"), response))
+            case "reasoning" | "thinking":
+                pass
+            case _:
+                texts.append({"type": str(part.get("type") or "part")})
+    if texts or calls or not turns:
+        plain = len(texts) == 1 and "text" in texts[0]
+        content = texts[0]["text"] if plain else texts or None
+        turns.append(
+            {"role": role, "content": content, **({"tool_calls": calls} if calls else {})}
+        )
+    return turns
+
+
+def _tool_turn(id_: object, response: object) -> Json:
+    return {"role": "tool", "tool_call_id": str(id_ or ""), "content": _text(response)}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _call(call: Json) -> Json:
+    """Converts a tool call, flat or with a `function`."""
+    inner = call.get("function")
+    function = inner if isinstance(inner, dict) else call
+    arguments = function.get("arguments")
+    named = {
+        "name": str(function.get("name")),
+        "arguments": "{}" if arguments in (None, "") else _text(arguments),
+    }
+    return {"id": str(call.get("id") or ""), "type": "function", "function": named}
+
+
+def _tool(tool: Json) -> Json:
+    """Converts a tool's definition, flat or with a `function`."""
+    inner = _parsed(tool.get("function"))
+    function = dict(inner) if isinstance(inner, dict) else dict(tool)
+    function.pop("type", None)
+    function["parameters"] = _parsed(function.get("parameters")) or {}
+    return {"type": "function", "function": function}
+
+
+def _message(message: Json) -> Json:
+    """Converts a message with `content`, which may be JSON of a list of parts."""
+    content = message.get("content")
+    if isinstance(content, str) and content.startswith("[{"):
+        content = _parsed(content)
+    found = {"role": str(message.get("role") or "user"), "content": content}
+    if calls := _dicts(message.get("tool_calls")):
+        found["tool_calls"] = [*map(_call, calls)]
+    id_ = message.get("tool_call_id") or (
+        message.get("id") if found["role"] == "tool" else None
+    )
+    if found["role"] == "tool":
+        found["tool_call_id"] = str(id_ or "")
+        found["content"] = _text(content)
+    return found
+
+
+def _from_events(events: Sequence[Event]) -> tuple[list[Json], list[Json], list[Json]]:
+    messages: list[Json] = []
+    answers: list[Json] = []
+    for name, fields in events:
+        nested = _parsed(fields.get("gen_ai.event.content"))
+        known = {**fields, **(nested if isinstance(nested, dict) else {})}
+        if name == "gen_ai.choice":
+            message = _parsed(known.get("message"))
+            spoken = message if isinstance(message, dict) else known
+            turn = _message({"role": "assistant", **spoken})
+            answers.append({**turn, "finish_reason": known.get("finish_reason")})
+        elif name.startswith(_EVENT) and name.endswith(".message"):
+            role = known.get("role") or name.split(".")[1]
+            messages.append(_message({**known, "role": role}))
+    return messages, answers, []
+
+
+def _from_flat(attributes: Json) -> tuple[list[Json], list[Json], list[Json]]:
+    messages = [*map(_message, _unflatten(attributes, "gen_ai.prompt."))]
+    answers = [
+        {**_message({"role": "assistant", **turn}), "finish_reason": turn.get("finish_reason")}
+        for turn in _unflatten(attributes, "gen_ai.completion.")
+    ]
+    return messages, answers, [*map(_tool, _unflatten(attributes, "llm.request.functions."))]
+
+
+def _from_openinference(attributes: Json) -> tuple[list[Json], list[Json], list[Json]]:
+    def turns(prefix: str) -> list[Json]:
+        found = []
+        for entry in _unflatten(attributes, prefix):
+            message = entry.get("message") or {}
+            contents = [part.get("message_content", {}) for part in message.get("contents", ())]
+            calls = [call.get("tool_call", {}) for call in message.get("tool_calls", ())]
+            content = contents or message.get("content")
+            found.append(_message({**message, "content": content, "tool_calls": calls}))
+        return found
+
+    tools = [
+        _tool(schema)
+        for entry in _unflatten(attributes, "llm.tools.")
+        if isinstance(schema := _parsed((entry.get("tool") or {}).get("json_schema")), dict)
+    ]
+    return turns("llm.input_messages."), turns("llm.output_messages."), tools
+
+
+def _unflatten(attributes: Json, prefix: str) -> list[Json]:
+    """Builds a list from keys such as `PREFIX0.role` and `PREFIX0.tool_calls.0.name`."""
+    tree: Json = {}
+    for key, value in attributes.items():
+        if not key.startswith(prefix):
+            continue
+        *parents, last = key.removeprefix(prefix).split(".")
+        place = tree
+        for part in parents:
+            inner = place.setdefault(part, {})
+            place = inner if isinstance(inner, dict) else place.setdefault(f"{part}.", {})
+        place[last] = value
+    built = _lists({"list": tree})["list"]
+    return [entry for entry in built if isinstance(entry, dict)] if tree else []
+
+
+def _lists(tree: Json) -> Json:
+    """Makes a list of each object whose keys are all numbers."""
+    found: Json = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            inner = _lists(value)
+            numbered = bool(inner) and all(name.isdigit() for name in inner)
+            in_order = [inner[name] for name in sorted(inner, key=int)] if numbered else []
+            found[key] = in_order or inner
+        else:
+            found[key] = value
+    return found

@@ -1,0 +1,26 @@
+"""A logged request of another tool, which waits for a label."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRequest:
+    place: str  # file:line
+    id: str  # the tool's id of the request
+    at: datetime
+    endpoint: str  # of its body: chat, messages or responses
+    model: str  # the model that answered; empty if unknown
+    source: str  # the service that sent it; empty if unknown
+    body: Mapping[str, Any]
+    answer: Mapping[str, Any]  # in the endpoint's form, or that of a chat completion
+
+
+@dataclass(frozen=True)
+class RequestLog:
+    requests: Sequence[LoggedRequest]
+    keys: Mapping[str, tuple[bool, str]]  # key → (taken, the reason or the number of uses)
+    lost: Counter[str] = field(default_factory=Counter)  # reason → number of entries

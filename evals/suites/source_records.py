@@ -1,0 +1,154 @@
+"""Reads a file of any tool into records, by its content and not by its name."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from evals.suites.items import DECODER, ESCAPE, json_lines
+from harness.frame.errors import InputError
+from harness.frame.text_files import csv_records, decode_text, replace_halves
+
+# Fields of a document that contain the records: API answers, logs, and data sets in one object.
+_LISTS: Final = ("data", "items", "events", "examples", "rows", "goldens", "samples", "traces")
+# Columns of objects that a table has flattened.
+_NESTED: Final = tuple(
+    f"{name}."
+    for name in (
+        *("input", "inputs", "output", "outputs", "expected", "expected_output", "metadata"),
+        *("expectedOutput", "reference", "reference_outputs", "scores", "feedback"),
+    )
+)
+# Half of a surrogate pair without its other half, as JSON escapes it.
+_HALF: Final = re.compile(
+    r"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]"
+)
+# The first bytes of files that are no text, and the sentence for the user.
+_BINARY: Final[Mapping[bytes, str]] = {
+    b"PK\x03\x04": "an archive, such as an Excel workbook or a log of Inspect (`.eval`): save "
+    "the sheet as CSV, or write the log by `inspect log dump`",
+    b"PAR1": "a Parquet file: convert it to JSON lines or CSV",
+    b"\x1f\x8b": "a gzip file: unpack it",
+    b"SQLite format 3": "an SQLite database: export the table as CSV",
+}
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    place: str  # file:line, or in a JSON list file:place
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    path: Path
+    form: str  # json, jsonl or csv
+    records: Sequence[SourceRecord]
+    document: Mapping[str, Any]  # the object around the records; empty without one
+    replaced: bool = False  # whether U+FFFD replaces lone surrogates
+
+    @property
+    def names(self) -> frozenset[str]:
+        found = {name for record in self.records for name in record.fields}
+        return frozenset(found | self.document.keys())
+
+
+def read_source(path: Path) -> SourceFile:
+    """Raises InputError as `file:line: …`."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    for start, kind in _BINARY.items():
+        if data.startswith(start):
+            raise InputError(f"{path}: is {kind}, then import that file")
+    text = decode_text(data, str(path))
+    if not text.strip():
+        raise InputError(f"{path}: is empty; a suite needs at least one item")
+    if path.suffix.lower() == ".py":
+        raise InputError(
+            f"{path}: is Python code; a task of Inspect runs as it is: write `task: {path}` "
+            "below the suite's name in swapgate.yaml (`swapgate docs open public-suites`)"
+        )
+    if text.lstrip()[0] not in "{[":
+        return _read_csv(path, text)
+    try:
+        document = DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        if "Extra data" in str(error) or _is_line(text):
+            return _read_lines(path, text)
+        place = f"{path}:{getattr(error, 'lineno', 1)}"
+        raise InputError(f"{place}: not JSON: {error}") from None
+    whole = replace_halves(document) if ESCAPE in text else document
+    read = _read_document(path, whole)
+    form = "jsonl" if isinstance(document, dict) and "\n" not in text.strip() else "json"
+    return replace(read, form=form, replaced=whole != document)
+
+
+def _is_line(text: str) -> bool:
+    """Whether the first line is a JSON object of its own, so that a later line is the fault."""
+    try:
+        return isinstance(DECODER.decode(text.lstrip().split("\n", 1)[0]), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _read_lines(path: Path, text: str) -> SourceFile:
+    records = [
+        SourceRecord(f"{path}:{line}", _nest(fields)) for line, fields in json_lines(path)
+    ]
+    return SourceFile(path, "jsonl", records, {}, bool(_HALF.search(text)))
+
+
+def _read_document(path: Path, document: Any) -> SourceFile:
+    around: Mapping[str, Any] = {}
+    listed = document
+    if isinstance(document, dict):
+        found = [name for name in _LISTS if _are_records(document.get(name))]
+        if len(found) == 1:
+            around, listed = document, document[found[0]]
+        else:
+            return SourceFile(path, "json", [SourceRecord(f"{path}:1", _nest(document))], {})
+    for number, record in enumerate(listed, start=1):
+        if not isinstance(record, dict):
+            raise InputError(
+                f"{path}:1: entry {number} of the list must be an object, one for each item"
+            )
+    records = [
+        SourceRecord(f"{path}:{number}", _nest(fields))
+        for number, fields in enumerate(listed, start=1)
+    ]
+    return SourceFile(path, "json", records, around)
+
+
+def _nest(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Builds objects from columns such as `inputs.question`, as tables have them."""
+    if not any(name.startswith(_NESTED) for name in fields):
+        return fields
+    nested: dict[str, Any] = {}
+    for name, value in fields.items():
+        parent, dot, child = name.partition(".")
+        if not (dot and child and f"{parent}." in _NESTED):
+            nested[name] = value
+        elif isinstance(inner := nested.setdefault(parent, {}), dict):
+            inner[child] = value
+    return nested
+
+
+def _are_records(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+
+
+def _read_csv(path: Path, text: str) -> SourceFile:
+    def fault(line: int, reason: str) -> InputError:
+        return InputError(f"{path}:{line}: {reason}")
+
+    records = [
+        SourceRecord(
+            f"{path}:{line}",
+            _nest({name: value for name, value in row.items() if name and value}),
+        )
+        for line, row in csv_records(text, fault)
+    ]
+    return SourceFile(path, "csv", records, {})

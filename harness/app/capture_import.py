@@ -1,0 +1,152 @@
+"""Turns another tool's logged requests into a file to label, as `capture export` writes it."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from evals.suites.litellm_logs import read_spend_logs
+from evals.suites.otel_spans import read_spans
+from evals.suites.request_log import LoggedRequest, RequestLog
+from evals.suites.source_records import SourceFile
+from evals.suites.suite_import import FOLDER, NAME
+from harness.app.installation import Installation
+from harness.frame.config_conversion import ConversionNote, ConversionOutcome, NothingTaken
+from harness.frame.errors import ConfigError, InputError
+from harness.frame.plain_data import escape_surrogates
+from harness.frame.redaction import Redactor
+from harness.operations.captures import NEAR_DUPLICATE_SIMILARITY, build_export_line
+from harness.routes.routes import require_route
+from harness.routing.capture import CapturedRequest, capture_id, find_near_duplicates, user_text
+from router.protocols.transcript import build_transcript
+
+READERS: Final = {"otel": read_spans, "litellm": read_spend_logs}
+_UNREADABLE: Final = (ValueError, TypeError, KeyError, AttributeError, StopIteration)
+_REPEAT: Final = "that repeat another request, or nearly repeat it"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestsToLabel:
+    file: Path
+    written: int
+    redactions: Mapping[str, int]  # rule → number of its matches
+    data_class: str
+
+
+def export_requests(
+    installation: Installation, source: SourceFile, kind: str, *, suite: str, route: str = ""
+) -> tuple[RequestsToLabel, Sequence[ConversionNote]]:
+    """Writes `suites/NAME-to-label.jsonl` beside swapgate.yaml, redacted as captures are.
+
+    kind: a key of READERS. route: the route of these requests, which gives the data class;
+    empty for the name of the service that sent them.
+    Raises, without a file, InputError, NothingTaken, NotFound for an unknown route.
+    """
+    settings = installation.settings
+    if settings.source is None:
+        raise ConfigError("there is no swapgate.yaml to write the file to: `swapgate init`")
+    if not NAME.fullmatch(suite):
+        raise InputError(f"{suite!r} is not a suite's name: use a-z, 0-9, - and _")
+    data_class = ""
+    if route:
+        with installation.context.store.read() as tx:
+            data_class = require_route(tx, route).settings.data_class
+    log = READERS[kind](source)
+    redactor = Redactor(settings.capture.rules, settings.capture.off)
+    found = _captures(installation, log, redactor, kind, route, data_class)
+    near = find_near_duplicates(
+        {request.id: user_text(request.content) for request in found},
+        threshold=NEAR_DUPLICATE_SIMILARITY,
+    )
+    log.lost[_REPEAT] += sum(request.seen - 1 for request in found) + len(near)
+    kept = [request for request in found if request.id not in near]
+    notes = [*_notes(source, log)]
+    if not kept:
+        raise NothingTaken(f"{source.path}: has no request to label", notes)
+    drawn = {"drawn": len(log.requests)}
+    file = settings.source.resolve().parent / FOLDER / f"{suite}-to-label.jsonl"
+    _write(file, [build_export_line(request, drawn) for request in kept])
+    counts: Counter[str] = Counter()
+    for request in kept:
+        counts.update(request.redactions)
+    return RequestsToLabel(file, len(kept), dict(sorted(counts.items())), data_class), notes
+
+
+def _captures(
+    installation: Installation,
+    log: RequestLog,
+    redactor: Redactor,
+    kind: str,
+    route: str,
+    data_class: str,
+) -> Sequence[CapturedRequest]:
+    """Returns the requests, oldest first; equal requests are one. Counts unreadable ones."""
+    found: dict[str, CapturedRequest] = {}
+    for request in sorted(log.requests, key=lambda request: request.at):
+        try:
+            content = _transcript(request)
+        except _UNREADABLE:
+            log.lost["that are no conversation"] += 1
+            continue
+        if not user_text(content).strip():
+            log.lost["whose messages of users have no text"] += 1
+            continue
+        redacted = redactor.redact(content)
+        name = route or request.source or kind
+        id_ = capture_id(name, redacted.value, installation.secret)
+        if id_ in found:
+            found[id_] = replace(found[id_], seen=found[id_].seen + 1)
+            continue
+        found[id_] = CapturedRequest(
+            id=id_,
+            at=request.at,
+            expires_at=request.at,
+            route=name,
+            request=request.id,
+            endpoint=request.endpoint,
+            stream=False,
+            arm="",
+            target=request.model,
+            revision=0,
+            data_class=data_class,
+            user_hash="",
+            share_bps=0,
+            rules=redactor.digest,
+            redactions=dict(sorted(redacted.counts.items())),
+            content=redacted.value,
+        )
+    return [*found.values()]
+
+
+def _transcript(request: LoggedRequest) -> Mapping[str, Any]:
+    body, answer = json.dumps(request.body), json.dumps(request.answer)
+    answered = "chat" if "choices" in request.answer else request.endpoint
+    return build_transcript(request.endpoint, body, answer, stream=False, answered=answered)
+
+
+def _notes(source: SourceFile, log: RequestLog) -> Iterable[ConversionNote]:
+    place = str(source.path)
+    for key, (taken, text) in sorted(log.keys.items()):
+        outcome = ConversionOutcome.TAKEN if taken else ConversionOutcome.LEFT
+        yield ConversionNote(place, key, outcome, text)
+    for why, number in sorted(log.lost.items()):
+        if number:
+            text = f"{number} {why}"
+            yield ConversionNote(place, "requests", ConversionOutcome.LEFT, text)
+
+
+def _write(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            file.chmod(0o600)
+            new.write(escape_surrogates(text))
+    except FileExistsError:
+        raise InputError(
+            f"{file} already exists, and could hold labels: use another --suite name"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from None

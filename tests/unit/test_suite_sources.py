@@ -1,0 +1,293 @@
+"""Each source of items: taken as its tool writes it, or refused by place and reason.
+
+`tests/support/evals/sources` says where each file is from.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.suites.dataset_import import ImportedDataset, read_dataset
+from evals.suites.source_formats import check_source
+from evals.suites.source_records import read_source
+from harness.app.installation import open_installation
+from harness.app.suite_import import SourceChoice, SuiteImport, import_source
+from harness.evals.settings import SuiteSettings
+from harness.frame.errors import InputError
+from tests.support.browser.dashboard_data import ANA, configured
+
+pytestmark = pytest.mark.req("F6", "F9")
+
+SAMPLES = Path(__file__).resolve().parents[1] / "support/evals/sources"
+Record = Mapping[str, Any]
+
+
+def lines(*records: Record) -> bytes:
+    return "\n".join(json.dumps(record) for record in records).encode()
+
+
+def read(
+    folder: Path, content: bytes, wanted: str = "", *, human: str = "", name: str = "set.txt"
+) -> ImportedDataset:
+    file = folder / name
+    file.write_bytes(content)
+    source = read_source(file)
+    return read_dataset(source, check_source(source, wanted), human_score=human)
+
+
+def score(name: str, value: object, kind: str = "NUMERIC", by: str = "ANNOTATION") -> Record:
+    return {"name": name, "source": by, "dataType": kind, "value": value}
+
+
+LANGFUSE = {"datasetId": "d", "input": "q", "expectedOutput": None, "output": "the answer"}
+RUN = {"run_type": "llm", "inputs": {"q": "q"}, "outputs": {"a": "wrong"}}
+APP = {"key": "right", "feedback_source": {"type": "app"}}
+EVENT = {"_xact_id": "1", "input": "q", "output": "o", "scores": {"review": 1, "auto": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("record", "human", "target"),
+    [
+        ({**LANGFUSE, "scores": [score("fix", "right", "CORRECTION")]}, "", "right"),
+        ({**LANGFUSE, "scores": [score("team", "refund", "CATEGORICAL")]}, "", "refund"),
+        ({**LANGFUSE, "scores": [score("level", "1", "CATEGORICAL")]}, "", "1"),
+        ({**LANGFUSE, "scores": [score("ok", 1, "BOOLEAN")]}, "", "the answer"),
+        (
+            {**LANGFUSE, "scores": [score("ok", 1), score("auto", 0, by="EVAL")]},
+            "",
+            "the answer",
+        ),
+        ({**LANGFUSE, "scores": [score("auto", 1, by="EVAL")]}, "", None),
+        ({**LANGFUSE, "scores": [score("auto", 1, by="API")]}, "auto", "the answer"),
+        ({**LANGFUSE, "scores": [score("ok", 1), score("tone", 0.5)]}, "", None),
+        ({**LANGFUSE, "scores": [score("ok", 0)], "expectedOutput": "e"}, "", "e"),
+        ({**LANGFUSE, "quality": [1]}, "quality", "the answer"),
+        ({**RUN, "feedback": [{**APP, "correction": {"a": "good"}}]}, "", {"a": "good"}),
+        ({**RUN, "feedback": [{**APP, "score": 1}]}, "", {"a": "wrong"}),
+        ({**RUN, "feedback": [{**APP, "value": "spam"}]}, "", "spam"),
+        (RUN, "", None),
+        ({**EVENT, "expected": "e"}, "", "e"),
+        (EVENT, "", None),
+        (EVENT, "review", "o"),
+        (EVENT, "auto", None),
+    ],
+)
+def test_a_persons_score_labels_a_record_without_a_right_answer(
+    tmp_path: Path, record: Record, human: str, target: object
+) -> None:
+    if target is None:
+        with pytest.raises(InputError, match="no question with a right answer"):
+            read(tmp_path, lines(record), human=human)
+    else:
+        (item,) = read(tmp_path, lines(record), human=human).items
+        assert item["target"] == target
+
+
+@pytest.mark.parametrize(
+    ("content", "because"),
+    [
+        (b"", "is empty"),
+        (b"input,target\n", "has no records"),
+        (b"[]", "has no records"),
+        (b"[1]", ":1: entry 1 of the list must be an object"),
+        (b'{"input": "a", "target": "b"}\n{"input":', ":2: not JSON"),
+        (b'{"input": "a",\n"target": b}', ":2: not JSON"),
+        (b'{"input": "a", "target": NaN}', ":1: not JSON: NaN"),
+        (b"[" * 100_000, ":1: not JSON"),
+        (b'input,target\n"a,b', ":2: not CSV"),
+        (b"input,target\na,b,c\n", ":2: more cells"),
+        ("input,target\nä,b\n".encode("latin-1"), ":2: not UTF-8 text"),
+        (b"PK\x03\x04", "an Excel workbook"),
+        (lines({"ideal": "b"}), ":1: field 'input': missing or empty; fields here: ideal"),
+        (lines({"input": "a", "target": "b", "id": {}}), ":1: field 'id': must be"),
+        (
+            lines(*({"id": 1, "input": text, "target": "b"} for text in "ac")),
+            ":2: field 'id': '1' is already the id of",
+        ),
+        (lines({"doc_id": 1}), "samples of lm-eval, which is no source of items"),
+        (lines({"question": "a"}), "is no known data set, .*its fields are question"),
+        (
+            lines(
+                {**LANGFUSE, "scores": [score("a", "x", "CATEGORICAL")]},
+                {**LANGFUSE, "scores": [score("b", "y", "CATEGORICAL")]},
+            ),
+            ":2: people gave the categories 'a' .* and 'b'",
+        ),
+        (
+            lines(*({**LANGFUSE, "scores": [score("stars", stars)]} for stars in (1, 5))),
+            "no question with a right answer",
+        ),
+    ],
+)
+def test_bad_input_is_named_by_place_and_reason(
+    tmp_path: Path, content: bytes, because: str
+) -> None:
+    with pytest.raises(InputError, match=f"set.txt.*{because}"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "items"),
+    [
+        ("input;target\nhä;b\n".encode("utf-16"), [("hä", "b")]),
+        (b"input\ttarget\na;b\tc\n", [("a;b", "c")]),
+        (lines({"input": "a\u2028b", "target": "c"}), [("a\u2028b", "c")]),
+        (b'{"input": "a\\ud83d", "target": "b"}\n', [("a\ufffd", "b")]),
+        (f"input,target\n{'x' * 200_000},b\n".encode(), [("x" * 200_000, "b")]),
+        (b"inputs.q,outputs.a\nx,y\n", [({"q": "x"}, {"a": "y"})]),
+        (lines({"data": [{"input": "a", "target": "b"}], "meta": {}}), [("a", "b")]),
+        (lines(*[{"input": "a", "target": "b"}] * 3), [("a", "b")]),  # repeats are one item
+    ],
+)
+def test_a_text_in_any_form_is_read_as_it_was_meant(
+    tmp_path: Path, content: bytes, items: list[tuple[object, object]]
+) -> None:
+    found = read(tmp_path, content).items
+
+    assert [(item["input"], item["target"]) for item in found] == items
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fits"),
+    [
+        *(("langfuse", True), ("deepeval", True), ("jsonl", True), ("braintrust", False)),
+        *(("csv", False), ("inspect", False), ("otel", False), ("litellm", False)),
+    ],
+)
+def test_a_named_format_is_what_the_file_has_or_the_file_is_refused(
+    tmp_path: Path, wanted: str, *, fits: bool
+) -> None:
+    content = lines({"datasetId": "d", "input": "q", "expectedOutput": "a"})
+    if fits:
+        assert read(tmp_path, content, wanted).items
+    else:
+        with pytest.raises(InputError, match=r"it looks like an export of Langfuse.*--from"):
+            read(tmp_path, content, wanted)
+
+
+def imported(folder: Path, source: str, **choice: str) -> SuiteImport:
+    installation = open_installation(configured(folder))
+    return import_source(
+        installation, ANA, source, SuiteSettings("own"), SourceChoice(**choice)
+    )
+
+
+TOLD = [{"role": "system", "content": "You route mails."}]
+ASKED = [*TOLD, {"role": "user", "content": "The parcel came broken, mail me at [EMAIL_1]."}]
+
+
+@pytest.mark.parametrize(
+    ("sample", "written"),
+    [
+        ("otel_messages.jsonl", 2),
+        ("otel_openllmetry.jsonl", 2),
+        ("otel_openinference.jsonl", 2),
+        ("otel_events.json", 2),
+        ("litellm_spend_logs.jsonl", 4),
+    ],
+)
+def test_logged_requests_become_a_redacted_file_to_label_which_becomes_a_suite(
+    tmp_path: Path, sample: str, written: int
+) -> None:
+    done = imported(tmp_path, str(SAMPLES / sample))
+
+    assert done.to_label is not None
+    file = done.to_label.file
+    found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert (file.stat().st_mode & 0o777, len(found)) == (0o600, written)
+    assert found[0]["messages"] == ASKED
+    assert found[0]["answer"]["content"] == "refund"
+    assert (found[0]["label"], found[0]["provenance"]["redactions"]) == (None, {"email": 1})
+    assert found[-1]["model"]
+    if written == 2:
+        roles = [turn["role"] for turn in found[1]["messages"]]
+        assert roles == ["user", "assistant", "tool"]
+    with pytest.raises(InputError, match="could hold labels"):
+        imported(tmp_path, str(SAMPLES / sample))
+    labelled = [{**line, "label": "refund", "label_author": "ann"} for line in found]
+    file.write_bytes(lines(*labelled))
+    (suite,) = imported(tmp_path, str(file)).suites
+    assert suite.items == written
+
+
+def test_tools_and_tool_answers_of_a_span_stay_a_conversation(tmp_path: Path) -> None:
+    parts = [{"type": "tool_call", "id": "c", "name": "find", "arguments": {"a": 1}}]
+    turns = [
+        {"role": "user", "parts": [{"type": "text", "content": "Where?"}]},
+        {"role": "assistant", "parts": parts},
+        {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c", "response": "x"}]},
+    ]
+    attributes = {
+        "gen_ai.system_instructions": [{"type": "text", "content": "Be brief."}],
+        "gen_ai.input.messages": turns,
+        "gen_ai.output.messages": [{"role": "assistant", "parts": parts}],
+        "gen_ai.tool.definitions": [{"type": "function", "name": "find", "parameters": {}}],
+    }
+    listed = [
+        {"key": key, "value": {"stringValue": json.dumps(value)}}
+        for key, value in attributes.items()
+    ]
+    span = {"traceId": "1", "spanId": "2", "attributes": listed}
+    file = tmp_path / "spans.json"
+    file.write_bytes(lines({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}))
+
+    done = imported(tmp_path, str(file))
+
+    assert done.to_label is not None
+    (line,) = map(json.loads, done.to_label.file.read_text(encoding="utf-8").splitlines())
+    call = {"id": "c", "type": "function"}
+    call["function"] = {"name": "find", "arguments": '{"a": 1}'}  # type: ignore[assignment]
+    assert [turn["role"] for turn in line["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+        "tool",
+    ]
+    assert line["messages"][2]["tool_calls"] == line["answer"]["tool_calls"] == [call]
+    assert line["messages"][3] == {"role": "tool", "tool_call_id": "c", "content": "x"}
+    assert line["tools"][0]["function"]["name"] == "find"
+
+
+def test_metadata_and_tags_become_slices_and_no_bad_import_leaves_a_file(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_bytes(
+        lines(
+            {"input": "a", "target": "x", "tags": ["vip", "de"], "metadata": {"topic": "t"}},
+            {"input": "b", "target": "y"},
+        )
+    )
+    installation = open_installation(configured(tmp_path))
+    for slices, because in ((("team",), "--slice can name tags, topic"), (("topic",), "")):
+        wished = SuiteSettings("own", slices=(*slices, "tags"))
+        if because:
+            with pytest.raises(InputError, match=because):
+                import_source(installation, ANA, str(file), wished, SourceChoice())
+            assert not list(tmp_path.rglob("own*"))
+    done = import_source(installation, ANA, str(file), wished, SourceChoice())
+
+    items = map(json.loads, done.suites[0].data.read_text(encoding="utf-8").splitlines())
+    values = [(item["metadata"]["topic"], item["metadata"]["tags"]) for item in items]
+    assert values == [("t", "vip, de"), ("none", "none")]
+    assert done.suites[0].settings["slices"] == ["topic", "tags"]
+
+
+@pytest.mark.parametrize(
+    ("address", "because"),
+    [
+        ("langfuse://mails", "set LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY"),
+        ("braintrust://mails", "write braintrust://PROJECT/DATASET"),
+        ("http://x", "no file, and no address"),
+        ("missing.jsonl", "cannot be read: No such file"),
+    ],
+)
+def test_an_address_that_cannot_be_read_says_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, because: str
+) -> None:
+    monkeypatch.delenv("LANGFUSE_PUBLIC_KEY", raising=False)
+    with pytest.raises(InputError, match=because):
+        imported(tmp_path, address)
