@@ -179,16 +179,15 @@ def test_a_bake_has_no_warm_up() -> None:
 def test_ranks_with_units_of_the_warm_up_go_with_it() -> None:
     policy = replace(COLD, warm_up_units=0)
     pooled = NeverSeen(50, 1, 0, 0, ranks={Guardrail.LATENCY: (0.7,), Guardrail.JUDGE: (0.1,)})
-    first, plain, mixed, last = skip_warm_up(
-        [slow(1), block(12), replace(slow(13), never_seen=pooled), slow(14)], policy
-    )
+    pools = [replace(slow(n), never_seen=pooled) for n in (13, 14)]
+    first, plain, mixed, last = skip_warm_up([slow(1), block(12), *pools], policy)
 
     assert Guardrail.LATENCY not in first.ranks
     assert plain == block(12)
     assert set(mixed.ranks) == {Guardrail.OUTPUT_TOKENS}
     assert mixed.never_seen is not None
     assert mixed.never_seen.ranks == {Guardrail.JUDGE: (0.1,)}
-    assert last == slow(14)
+    assert last == pools[1]
 
 
 def test_the_warm_up_leaves_errors_and_amounts_alone() -> None:

@@ -19,7 +19,7 @@ from harness.gate.offline.pairs import PairedItem
 from harness.gate.offline.slices import SLICE_ALPHA, judge_slices, look_levels
 from harness.gate.suite_plan import MIN_SLICE_UNITS, ItemGroups, Slice, SuitePlan, guard_slices
 from harness.gate.verdict import Failed, HarnessMismatch, Inconclusive, Passed, ScorePair
-from tests.unit.test_gate_verdicts import ask, plan, sides
+from tests.unit.test_gate_verdicts import BETTER, ask, plan, sides
 
 pytestmark = pytest.mark.req("F2", "A7")
 
@@ -186,6 +186,16 @@ def test_a_slice_lost_by_form_is_no_loss_of_substance() -> None:
     assert isinstance(found, HarnessMismatch)
     assert "loses a slice by form, not by substance: language = da" in found.reason
     assert "code_fence" in found.reason
+    # Not shown worse with lenient scores either, but beyond the margin: no loss of form alone.
+    lenient = [0.0 if n % 30 == 3 and theirs[n] == 0.0 else 1.0 for n in range(N)]
+    assert isinstance(ask([sliced()], {"math": sides(ours, theirs, lenient)}), Failed)
+
+
+def test_a_promotion_comes_with_the_first_look_at_the_last_slice() -> None:
+    ours, theirs = BETTER
+    for items, passes in ((177, False), (178, True)):
+        found = ask([sliced()], {"math": (ours[:items], theirs[:items])})
+        assert isinstance(found, Passed) is passes
 
 
 def test_values_with_too_few_items_are_no_slices() -> None:

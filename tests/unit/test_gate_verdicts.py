@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from harness.frame.errors import InputError, StaleEvidence
+from harness.gate.offline.design import FUTILE
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.suite_judgement import judge_pairs
 from harness.gate.offline.verdicts import decide_verdict, judge_suites, replay_verdict
 from harness.gate.run import Sample, SampleError
 from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
+from harness.gate.text.sentences import NOT_SHOWN_WORSE
 from harness.gate.verdict import (
     Failed,
     HarnessMismatch,
@@ -121,6 +123,7 @@ def test_a_loss_by_form_alone_is_a_mismatch_and_names_the_rule() -> None:
     figures = found.suites[0].figures
     assert figures.rule == "code_fence"
     assert figures.examples == ("q0", "q1", "q2", "q3", "q4")
+    assert len(found.inputs["pairs"]["math"]) == 110  # type: ignore[index]
     assert "form, not by substance" in found.reason
     assert "code_fence" in found.reason
 
@@ -134,6 +137,20 @@ def test_a_strict_loss_waits_until_the_lenient_reading_decides() -> None:
     assert "After 20 of 200 items it is open whether by form" in report.reason
     stopped = ask([plan()], {"math": form}, {"math": ("inconclusive", "over budget")})
     assert isinstance(stopped, Failed)
+
+
+@pytest.mark.req("A8")
+def test_a_hopeless_loss_that_may_be_one_of_form_waits_until_the_runs_end() -> None:
+    ours = [float(n % 2) for n in range(60)]
+    theirs = [float(n % 12 == 0 or (n % 2 and n % 6 != 1)) for n in range(60)]
+    found = sides(ours, theirs, [max(pair) for pair in zip(ours, theirs, strict=True)])
+    hopeless = replace(plan(), futility=0.05)
+
+    judged = judge_pairs(hopeless, pair_samples(hopeless, *found))
+    assert (judged.report.outcome, judged.report.how) == ("running", FUTILE)
+    assert (judged.report.n_used, judged.consumed) == (56, 60)
+    stopped = ask([hopeless], {"math": found}, {"math": ("infra_error", "died")})
+    assert isinstance(stopped, Inconclusive)
 
 
 def test_silence_counts_against_neither_arm_and_the_difference_is_of_measured_items() -> None:
@@ -276,6 +293,7 @@ def test_one_better_suite_of_several_suffices_by_holms_rule() -> None:
     outcomes = [(r.outcome, r.how) for r in one.suites]
     assert outcomes == [("passed", "final"), ("inconclusive", "final")]
     assert "By Holm's rule p = " in one.reason
+    assert NOT_SHOWN_WORSE not in one.reason
     # Nothing is promoted before its end, or the p-values would not be those of one look.
     assert all(r.n_used == r.n_max for r in one.suites)
 

@@ -93,6 +93,11 @@ def test_every_worker_and_every_version_puts_a_key_in_the_same_bucket() -> None:
     found = [hash_bucket(f"user:{i}", salt="salt_1") for i in range(5)]
 
     assert found == GOLDEN
+    key, bucket = "user:0", hash_bucket("user:0", salt="salt")
+    assert [arm(key, bucket + more) for more in (0, 1)] == [Arm.INCUMBENT, Arm.CANARY]
+    for less, kept in ((0, Arm.HOLDBACK), (1, Arm.INCUMBENT)):
+        held = Canary("t_new", BUCKETS - bucket - less, "salt", "r-1")
+        assert choose_arm(replace(ROUTE, canary=None, holdback=held), key) is kept
 
 
 @pytest.mark.req("F3", "F4")
