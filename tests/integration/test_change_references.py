@@ -5,10 +5,13 @@ import pytest
 from harness.frame.errors import Conflict, InputError
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.policy import ChangeReferenceRule, Policy
+from harness.interfaces.api.proposals import ProposalBody
+from harness.interfaces.cli.proposals.submission import create_proposal
 from harness.proposals import decisions
 from harness.proposals.report.content import gather_report
 from harness.proposals.report.markdown import render_markdown
-from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalPhase
+from harness.routing.records import proposals
 from harness.routing.records.proposals import Approvals
 from tests.support.control.control_plane import BEN, POLICY, SmallInstallation, approved
 from tests.support.store.raw_rows import APPROVAL, MIDDLE, PROPOSAL, REFUSED, prepared, proven
@@ -27,6 +30,14 @@ def events(world: SmallInstallation, proposal: Proposal) -> dict[str, object]:
             f"proposal {proposal.id}", since=proposal.created_at, limit=50
         )
     return {event.action: event.details.get("change") for event in found}
+
+
+def test_each_text_of_a_proposal_is_a_column_an_option_and_a_field() -> None:
+    options = {option.name for option in create_proposal.params}
+    names = set(PROPOSAL_TEXTS)
+    assert names <= {*proposals.PROPOSAL.table.c.keys()} & options & {
+        *ProposalBody.model_fields
+    }
 
 
 def test_where_nobody_approves_the_proposer_names_the_change_request(

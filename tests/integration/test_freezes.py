@@ -32,6 +32,7 @@ from harness.routing.records.routes import Routing
 from harness.routing.route_changes import RaiseWeight
 from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
+from tests.support.site.command_line import CommandLine
 
 pytestmark = pytest.mark.req("G1", "G2")
 HOUR = timedelta(hours=1)
@@ -49,13 +50,19 @@ def freeze(world: SmallInstallation, lasts: timedelta = HOUR) -> Freeze:
     return freezes.add_freeze(world.context(), BEN, wanted)
 
 
+def test_a_proposal_on_a_frozen_route_names_the_freeze_and_the_next_step(
+    cli: CommandLine,
+) -> None:
+    cli.run("route", "freeze", "chat", "--for", "2h", "--reason", "a drill")
+    said = cli.run("proposal", "create", "chat", "sim/better", "--dry-run").stderr
+    assert "the evals run, but route chat is frozen" in said
+    assert "`swapgate route freezes` lists the freezes" in said
+
+
 def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after_it(
     world: SmallInstallation,
 ) -> None:
     freeze(world)
-    hindrance = freezes.describe_hindrance(world.context(), "chat")
-    assert "no canary opens" in hindrance
-    assert "`swapgate route freezes`" in hindrance
     proposal = world.decided("sim/good")
     world.run_once()
     waits = world.get(proposal.id)
