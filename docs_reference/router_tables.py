@@ -84,7 +84,7 @@ def _ids(intake: HistoryIntake) -> str:
     if intake.call_ids is None:
         return _ANY
     pattern = intake.call_ids.pattern.pattern.removeprefix("(?s)")
-    return f"`{pattern}`, none twice"
+    return f"`{pattern}`, each once"
 
 
 def _reasoning(intake: HistoryIntake) -> str:
