@@ -181,6 +181,17 @@ def test_each_vendor_has_one_door() -> None:
     assert not trespassers
 
 
+def test_one_module_speaks_litellms_admin_api() -> None:
+    paths = ("/spend/logs", "/model/info", "/update\"")
+    speakers = [
+        file.as_posix()
+        for file in python_files(*ROOMS)
+        if any(path in (ROOT / file).read_text("utf-8") for path in paths)
+    ]
+
+    assert speakers == ["harness/app/litellm_admin.py"]
+
+
 def test_only_the_first_migration_imports_something_of_ours() -> None:
     ours = [
         f"{file}:{line} imports {module}"

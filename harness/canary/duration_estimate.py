@@ -4,24 +4,31 @@ and remedies for slow steps, as figures and text.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from harness.canary.decision import describe_shared_key
+from harness.canary.split import LITELLM_WORKER
 from harness.frame.formatting import (
     format_bps,
     format_estimate,
     format_number,
     format_percent,
     format_quantity,
+    format_span,
 )
 from harness.frame.records.transaction import Transaction
 from harness.gate import explain, ramp
 from harness.gate.online.evidence_paths import counts_path, guardrail_weights
 from harness.gate.online.guardrails import FailureTally, Guardrail
-from harness.gate.online.observation import ObservationBlock, TrafficTotal, observed_seconds
+from harness.gate.online.observation import (
+    ObservationBlock,
+    TrafficMinute,
+    TrafficTotal,
+    observed_seconds,
+)
 from harness.gate.online.rollout_evidence import CARRIED_SHARE
 from harness.gate.policy import CanaryPolicy
 from harness.gate.ramp import StepPlan, TrafficPace
@@ -41,6 +48,10 @@ MOST_ROLLOUTS: Final = 20
 SHORTEST_S: Final = 600.0
 # Callers a day; fewer callers show only severe harm.
 FEW_CALLERS: Final = 50
+RECENT: Final = timedelta(hours=1)
+# LiteLLM writes its logs every 10 to 16 s, the driver reads them every 10 s, and a block of
+# evidence closes after at most 60 s; a busy database adds to that.
+LOG_DELAY_S: Final = 120.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,8 @@ def estimate_for_policy(
     pace, seconds = _measure_pace(tx, route, policy, totals, now), observed_seconds(totals, now)
     shared = describe_shared_key(tx, route)
     shared = f" {shared}" if shared else ""
+    if is_driven(Observations(tx).traffic(since=now - RECENT, route=route)):
+        shared += f" {describe_driven(policy, pace)}"
     requests = sum(total.requests for total in totals)
     seen = describe_seen(requests, seconds) if seconds < SHORTEST_S else ""
     decision = (offer_decision(route),)
@@ -145,10 +158,33 @@ def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
     )
 
 
-def count_failing_callers(policy: CanaryPolicy) -> int:
-    """Counts the failing callers that cause a rollback at the last step's share."""
+def is_driven(traffic: Iterable[TrafficMinute]) -> bool:
+    """Returns whether `swapgate serve drive litellm` recorded the traffic."""
+    return any(row.worker.startswith(LITELLM_WORKER) for row in traffic)
+
+
+def describe_driven(policy: CanaryPolicy, pace: TrafficPace | None) -> str:
+    """Describes what a canary that LiteLLM splits can detect, and how fast."""
+    share_bps = policy.steps[0].weight_bps
+    failing = count_failing_callers(policy, share_bps)
+    after = ""
+    if pace is not None:
+        met_s = failing * 3600.0 * BUCKETS / (pace.requests_per_hour * share_bps)
+        after = f", about {format_estimate(met_s + LOG_DELAY_S)} after the first"
+    return (
+        "LiteLLM splits this route. It assigns each request anew, unless its session affinity "
+        "is on, so a caller may meet both models. The canary sees failures and latency, not "
+        "tokens, cost or the answers' content. If all requests to the candidate fail at "
+        f"{format_bps(share_bps)}, {failing} of them cause a rollback{after}: up to "
+        f"{format_span(LOG_DELAY_S)} pass until LiteLLM's logs are evidence. Only LiteLLM's "
+        "retries answer the callers until then."
+    )
+
+
+def count_failing_callers(policy: CanaryPolicy, share_bps: int | None = None) -> int:
+    """Counts the failing callers that cause a rollback; by default at the last step's share."""
     most = 100
-    shares = [policy.steps[-1].weight_bps / BUCKETS] * most
+    shares = [(share_bps or policy.steps[-1].weight_bps) / BUCKETS] * most
     path = counts_path([FailureTally(1, 1, 1, 1)] * most, policy.rho, shares=shares)
     weight = guardrail_weights(policy.tolerated)[Guardrail.ERRORS]
     over = path >= -math.log(policy.alpha * CARRIED_SHARE * weight)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import openai
+import psycopg
 import pytest
 
 from tests.acceptance.installation import Installation, eventually
@@ -36,13 +37,19 @@ ARM = "llm_provider-x-swapgate-arm"
 pytestmark = [pytest.mark.verify, pytest.mark.req("A1", "F1"), pytest.mark.timeout(900)]
 
 
-@contextmanager
-def running_litellm(title: str, url: str, folder: Path, **more: str) -> Iterator[str]:
-    """Runs LiteLLM with the page's configuration of this title before the router at `url`."""
+def installed_litellm(folder: Path) -> Path:
+    """Installs LiteLLM, with the driver of the database behind the stand-in for Prisma."""
     (version,) = re.findall(r"LiteLLM (\d+\.\d+\.\d+)", PAGE)
-    programs = install(
-        Client("LiteLLM", "PyPI", ("litellm[proxy]",), (version,), ""), folder / "client"
-    )
+    packages, versions = ("litellm[proxy]", "psycopg[binary]"), (version, psycopg.__version__)
+    return install(Client("LiteLLM", "PyPI", packages, versions, ""), folder / "client")
+
+
+@contextmanager
+def running_litellm(
+    title: str, url: str, folder: Path, programs: Path | None = None, **more: str
+) -> Iterator[str]:
+    """Runs LiteLLM with the page's configuration of this title before the router at `url`."""
+    programs = programs or installed_litellm(folder)
     for _, name, text in BLOCK.findall(PAGE):
         if name:
             (folder / name).write_text(text.replace(USUAL_URL, url), "utf-8")
@@ -119,7 +126,9 @@ def test_litellm_splits_as_a_route_says_until_a_rollback_and_until_a_promotion(
         await_up(place, "router", "control")
         own = {"SWAPGATE_URL": place.url("router"), "PROVIDER_URL": f"{sim.url}/v1"}
         own["SWAPGATE_KEY"] = place.data_key
-        with running_litellm("beside.yaml", place.url("router"), tmp_path, **own) as proxy:
+        with running_litellm(
+            "beside.yaml", place.url("router"), tmp_path, None, **own
+        ) as proxy:
             swap = propose(place, "support", "sim/sim-better")
             await_phase(place, swap, "canary")
             with asked_by_new_callers(proxy) as failed:

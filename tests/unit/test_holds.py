@@ -35,12 +35,17 @@ def world(tmp_path: Path) -> SmallInstallation:
 
 
 def requests(
-    world: SmallInstallation, number: int, *, minutes_ago: int = 0, arm: str = "incumbent"
+    world: SmallInstallation,
+    number: int,
+    *,
+    minutes_ago: int = 0,
+    arm: str = "incumbent",
+    worker: str = "w",
 ) -> None:
     minute = world.clock.now().replace(second=0, microsecond=0)
     row = TrafficMinute(
-        world.rollout().route, minute - timedelta(minutes=minutes_ago), f"w{minutes_ago}",
-        arm, "t", 1, number, 0, 0, 0, 0, 0, 0.0,
+        world.rollout().route, minute - timedelta(minutes=minutes_ago),
+        f"{worker}{minutes_ago}", arm, "t", 1, number, 0, 0, 0, 0, 0, 0.0,
     )  # fmt: skip
     with world.store.write() as tx:
         Observations(tx).append([], [row])
@@ -109,6 +114,20 @@ def test_the_plan_and_the_status_name_a_key_that_carries_too_many_requests(
     (status,) = canary_status.list_canaries(ctx, route=route)
     assert ("one key", text) in rollout_facts(status)
     assert estimate_for_route(ctx, route).words.endswith(text)
+
+
+def test_the_plan_of_a_route_that_litellm_splits_says_what_is_seen_and_how_fast(
+    world: SmallInstallation,
+) -> None:
+    ctx, route = world.context(), world.rollout().route
+    requests(world, 10_000)
+    assert "LiteLLM" not in estimate_for_route(ctx, route).words
+
+    requests(world, 50_000, worker="litellm-")
+
+    words = estimate_for_route(ctx, route).words
+    assert "If all requests to the candidate fail at 1 %, 2 of them" in words
+    assert "up to 2 min pass until LiteLLM's logs are evidence" in words
 
 
 def test_a_quiet_route_is_no_gap(world: SmallInstallation) -> None:

@@ -55,6 +55,7 @@ class AlertKind(StrEnum):
     NEW_CANDIDATE = "new_candidate"
     BETTER_CANDIDATE = "better_candidate"
     EVAL_WAITS = "eval_waits"
+    SPLIT = "split"
     TEST = "test"
 
 
@@ -277,6 +278,12 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.WARNING,
         "bring the provider back; `swapgate proposal retry` asks it at once, "
         "`swapgate proposal cancel` gives the comparison up",
+    ),
+    _K.SPLIT: AlertRule(
+        _S.CRITICAL,
+        "do what the alert names; to decide the shares in the gateway, end `swapgate serve "
+        "drive` first",
+        silent=_WORKER,
     ),
     _K.TEST: AlertRule(_S.INFO, "nothing: this is a test", lasting=False),
 }

@@ -35,9 +35,10 @@ class GuardedHttpClient:
         body: bytes | None = None,
         *,
         timeout_s: float,
+        method: str | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
-        """Sends a GET, or a POST of the body. Yields the answer, of any status, as soon as its
-        head arrives; the caller reads the body.
+        """Sends the method; by default a GET, or a POST of the body. Yields the answer, of any
+        status, as soon as its head arrives; the caller reads the body.
 
         Raises OSError (TimeoutError, ClosedAddress), HTTPException and ValueError, also while
         the caller reads.
@@ -49,9 +50,8 @@ class GuardedHttpClient:
             connection.connect()
             check_peer(connection.sock, connection.host, self._allowed)
             connection.sock.settimeout(_left_s(ends))
-            connection.request(
-                "GET" if body is None else "POST", _target(url), body, _merged(headers)
-            )
+            default = "GET" if body is None else "POST"
+            connection.request(method or default, _target(url), body, _merged(headers))
             with connection.getresponse() as answer:
                 yield answer
         finally:

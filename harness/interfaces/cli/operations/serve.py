@@ -143,6 +143,49 @@ def _run_entry_point(entry_point: str, *given: object) -> None:
     run(*given)
 
 
+@serve.group()
+def drive() -> None:
+    """Let another gateway call the models, and decide its shares."""
+
+
+@command(drive)
+def litellm(
+    session: Session,
+    *,
+    url: str = opt("LiteLLM's address.", required=True, metavar="URL"),
+    key_env: str = opt(
+        "Environment variable that holds LiteLLM's master key.",
+        metavar="NAME",
+        default="LITELLM_MASTER_KEY",
+    ),
+    every: float = opt(
+        "Seconds between two looks at LiteLLM.",
+        type=FiniteRange(min=0.1, max=60.0),
+        default=10.0,
+        metavar="SECONDS",
+    ),
+    settle: float = opt(
+        "Seconds until every LiteLLM process has a new share.",
+        type=FiniteRange(min=0.0, max=600.0),
+        default=30.0,
+        metavar="SECONDS",
+    ),
+) -> None:
+    """Set the weights of LiteLLM's deployments for each route that is a model group.
+
+    Canaries count the requests in LiteLLM's spend logs.
+    """
+    from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.split_drive import drive_litellm  # noqa: PLC0415
+
+    require_database(session.settings)  # also reads `.env`
+    key = os.environ.get(key_env, "")
+    if not key:
+        raise InputError(f"{key_env} is not set: export LiteLLM's master key as {key_env}")
+    leave_modules_alone()
+    drive_litellm(session.config, url, key, every_s=every, settle_s=settle)
+
+
 @command(serve, "all")
 def serve_all(session: Session) -> None:
     """Run router, control plane, agents and dashboard together; Ctrl-C ends all of them.

@@ -1,0 +1,190 @@
+"""Speaks LiteLLM's admin API: the deployments of a model group are a route's targets.
+
+A share is a deployment's `weight`. Without a share it is also `blocked`: LiteLLM picks among
+deployments of weight 0 if no other is left, for example after a retry.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from http.client import HTTPException
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlencode
+
+from harness.canary.split import Driven, Outcome, Split
+from harness.frame.errors import UpstreamError
+from harness.frame.failures import FailureClass, name_failure
+from harness.providers.calls.guarded_http import GuardedHttpClient
+from harness.providers.calls.provider_probe import error_message
+from harness.providers.target import Target
+from harness.routing.table import BUCKETS
+
+TIMEOUT_S: Final = 30.0
+PAGE_ROWS: Final = 500
+# Statuses that the caller caused. All others count against the deployment.
+CALLERS_FAULT: Final = frozenset({"400", "413", "422"})
+TARGET_FIELD: Final = "swapgate_target"  # in `model_info`, where two models share a name
+FAILED_FIELD: Final = "swapgate_failed"  # of our callback in `spend_logs_metadata`
+
+
+class Deployment(NamedTuple):
+    id: str
+    group: str
+    names: tuple[str, ...]  # the target or model that it serves
+    weight: float
+    blocked: bool
+    stored: bool  # in LiteLLM's database, so that its weight can change
+
+
+class LiteLLMAdmin:
+    """A `SplitDriver`. key: LiteLLM's master key, which no message contains."""
+
+    def __init__(self, url: str, key: str, allowed: Collection[str] = ()) -> None:
+        self._url, self._key = url.rstrip("/"), key
+        self._client = GuardedHttpClient(allowed)
+
+    def read_split(self, route: str, targets: Collection[Target]) -> Split:
+        group = [d for d in self._deployments() if d.group == route]
+        routable = [d for d in group if not d.blocked]
+        split = {_served(deployment, targets): 0.0 for deployment in group}
+        for deployment in routable:
+            # LiteLLM shares equally among deployments without a weight.
+            equal = not any(d.weight for d in routable)
+            split[_served(deployment, targets)] += 1.0 if equal else deployment.weight
+        whole = sum(split.values()) or 1.0
+        return {name: round(part / whole * BUCKETS) for name, part in split.items()}
+
+    def set_split(self, route: str, targets: Collection[Target], split: Split) -> None:
+        group = [d for d in self._deployments() if d.group == route]
+        by_target: dict[str, list[Deployment]] = {}
+        for deployment in group:
+            by_target.setdefault(_served(deployment, targets), []).append(deployment)
+        names = {target.id: target.name for target in targets}
+        for target in split:
+            if target not in by_target:
+                raise UpstreamError(
+                    f"LiteLLM's model group {route!r} has no deployment of {names[target]}: "
+                    "add it on LiteLLM's page Models or by POST /model/new"
+                )
+        for deployment in group:
+            if not deployment.stored:
+                raise UpstreamError(
+                    f"LiteLLM reads a deployment of {route!r} from its configuration file, so "
+                    "its weight cannot change: add it by POST /model/new instead, with "
+                    "`store_model_in_db: true`"
+                )
+        # The largest share first and no share last: so at no moment has a model more than its
+        # old or new share, and at no moment is the group empty.
+        for target in sorted(by_target, key=lambda target: -split.get(target, 0)):
+            weight = split.get(target, 0) / len(by_target[target])
+            for deployment in by_target[target]:
+                body = {"litellm_params": {"weight": weight}, "blocked": not weight}
+                self._call(f"/model/{quote(deployment.id)}/update", body, method="PATCH")
+
+    def read_outcomes(self, since: datetime, driven: Driven) -> Iterator[Outcome]:
+        deployments = [d for d in self._deployments() if d.group in driven]
+        served = {d.id: _served(d, driven[d.group]) for d in deployments}
+        for row in self._spend_logs(since):
+            if (outcome := read_row(row, served)) is not None and outcome.route in driven:
+                yield outcome
+
+    def _deployments(self) -> Sequence[Deployment]:
+        try:
+            return [_deployment(entry) for entry in self._call("/v1/model/info")["data"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UpstreamError(f"LiteLLM's list of models is unreadable: {error!r}") from None
+
+    def _spend_logs(self, since: datetime) -> Iterator[Mapping[str, Any]]:
+        asked = {
+            "start_date": f"{since.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+            "end_date": "2999-12-31 00:00:00",
+            "page_size": PAGE_ROWS,
+            "sort_by": "startTime",
+            "sort_order": "asc",
+            "exclude_internal_health_checks": "true",
+        }
+        page, pages = 1, 1
+        while page <= pages:
+            answer = self._call(f"/spend/logs/v2?{urlencode({**asked, 'page': page})}")
+            try:
+                yield from answer["data"]
+                page, pages = page + 1, int(answer["total_pages"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise UpstreamError(f"LiteLLM's logs are unreadable: {error!r}") from None
+
+    def _call(self, path: str, body: object = None, *, method: str | None = None) -> Any:
+        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
+        sent = None if body is None else json.dumps(body).encode()
+        about = f"LiteLLM at {self._url}"
+        try:
+            with self._client.send(
+                f"{self._url}{path}", headers, sent, timeout_s=TIMEOUT_S, method=method
+            ) as answer:
+                text, status = answer.read(), answer.status
+            if status == HTTPStatus.OK:
+                return json.loads(text)
+        except (OSError, HTTPException, ValueError) as error:
+            raise UpstreamError(f"{about} does not answer: {error}") from None
+        said = error_message(text, [self._key])
+        raise UpstreamError(f"{about} answers {path.partition('?')[0]} with {status}: {said}")
+
+
+def _deployment(entry: Mapping[str, Any]) -> Deployment:
+    params, info = entry["litellm_params"], entry["model_info"]
+    model = str(params["model"])
+    own = info.get(TARGET_FIELD)
+    return Deployment(
+        str(info["id"]),
+        entry["model_name"],
+        names=(str(own),) if own else (model, model.partition("/")[2]),
+        weight=float(params.get("weight") or 0.0),
+        blocked=info.get("blocked") is True,
+        stored=info.get("db_model") is True,
+    )
+
+
+def _served(deployment: Deployment, targets: Collection[Target]) -> str:
+    """Returns the id of the target that a deployment serves, or the deployment's own name."""
+    for name in deployment.names:
+        for target in targets:
+            if name in (target.name, target.model):
+                return target.id
+    return f"{deployment.names[0]} (deployment {deployment.id[:8]})"
+
+
+def read_row(row: Mapping[str, Any], served: Mapping[str, str]) -> Outcome | None:
+    """Reads a spend log; None for a request that reached no deployment of ours.
+
+    After a retry or a fallback, the row names the deployment that answered; our callback adds
+    the one that failed first. served: from a deployment's id to its target.
+    """
+    about = row.get("metadata") or {}
+    about = json.loads(about) if isinstance(about, str) else about
+    again = bool(about.get("attempted_retries") or about.get("attempted_fallbacks"))
+    refused = row.get("status") == "failure"
+    code = str((about.get("error_information") or {}).get("error_code") or "")
+    stamp = (about.get("spend_logs_metadata") or {}).get(FAILED_FIELD)
+    first = stamp if again else row.get("model_id")
+    if row.get("cache_hit") == "True" or (first not in served and (first or not again)):
+        return None
+    started, ended = (_time(row[name]) for name in ("startTime", "endTime"))
+    failed = again or (refused and code not in CALLERS_FAULT)
+    return Outcome(
+        id=str(row["request_id"]),
+        route=str(about.get("original_model_group") or row.get("model_group")),
+        caller=str(row.get("session_id") or row["request_id"]),
+        target=served.get(str(first)),
+        started_at=started,
+        failed=failed,
+        answered=not refused,
+        why=name_failure(FailureClass.SERVER, code) if failed else "",
+        latency_s=(ended - started).total_seconds(),
+        input_tokens=int(row.get("prompt_tokens") or 0),
+        output_tokens=int(row.get("completion_tokens") or 0),
+    )
+
+
+def _time(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

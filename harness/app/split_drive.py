@@ -1,0 +1,238 @@
+"""Runs `swapgate serve drive`: another gateway splits a route's traffic as Swapgate decides.
+
+Each tick gives the gateway the routing table's shares, reports each share that Swapgate did not
+set, and counts the gateway's outcomes in the records that a router would write.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
+
+from harness.app.installation import open_installation
+from harness.app.litellm_admin import LiteLLMAdmin
+from harness.app.router_process import boot_holder, build_recorder
+from harness.canary.split import (
+    LATEST,
+    LITELLM_WORKER,
+    Driven,
+    Outcome,
+    Split,
+    SplitDriver,
+    TrustedTime,
+    allowed_split,
+    confirm_time,
+    describe_change,
+    find_start,
+    find_time,
+    planned_split,
+)
+from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
+from harness.frame.errors import StoreUnavailable, UpstreamError
+from harness.frame.formatting import format_bps, format_quantity
+from harness.frame.ports import Clock
+from harness.frame.runtime import telemetry
+from harness.frame.runtime.supervisor import LOOK_EVERY_S, interrupts
+from harness.providers.target import Target
+
+if TYPE_CHECKING:
+    from router.recording.recorder import Recorder
+    from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
+
+log = structlog.get_logger("swapgate.drive")
+
+# Each tick reads the logs of requests that began in this time, and once in LATE_EVERY those of
+# the last `LATEST`: a slow request is logged late.
+RECENT: Final = timedelta(seconds=45)
+LATE_EVERY: Final = timedelta(minutes=3)
+AFFINITY: Final = timedelta(hours=1)  # how long LiteLLM's session affinity lasts by default
+GATEWAY: Final = "the gateway"
+STILL_AFTER: Final = timedelta(minutes=1)
+
+
+class DrivenRoute(NamedTuple):
+    split: Split  # as Swapgate set it; empty if unknown
+    times: Sequence[TrustedTime]
+    targets: Mapping[str, Target]  # by id: those of the route, and its former ones
+
+
+class SplitDrive:
+    """Drives one gateway. settles: how long its processes may keep the former split."""
+
+    def __init__(
+        self, driver: SplitDriver, recorder: "Recorder", clock: Clock, settles: timedelta
+    ) -> None:
+        self._driver, self._recorder, self._clock = driver, recorder, clock
+        self._settles = settles
+        self._routes: dict[str, DrivenRoute] = {}
+        self._open: dict[str, Alert] = {}
+        # Each with a start: the ids of counted requests, and callers by their first request.
+        self._counted: dict[str, datetime] = {}
+        self._met: dict[str, datetime] = {}
+        self._read_late_at = clock.now() - LATE_EVERY
+
+    def tick(self, serving: "CompiledSnapshot") -> None:
+        problems: dict[str, str] = {}
+        try:
+            for name, route in serving.routes.items():
+                if text := self._keep(name, route):
+                    problems[f"route {name}"] = text
+            self._count(serving, problems)
+        except UpstreamError as error:
+            problems[GATEWAY] = f"{error}. Its last split stays in force."
+        self._report(problems)
+
+    def _keep(self, name: str, route: "CompiledRoute") -> str:
+        """Gives a route its shares; returns a problem. Raises UpstreamError if the gateway does
+        not answer.
+        """
+        known = self._routes.get(name)
+        targets = {**known.targets, **route.targets} if known else route.targets
+        has = self._driver.read_split(name, targets.values())
+        if not has and known is None:
+            return ""  # the gateway does not have this route
+        now = self._clock.now()
+        allowed = allowed_split(targets, route.route, route.switches, now)
+        had = known.split if known and known.split else allowed
+        names = {id_: target.name for id_, target in targets.items()}
+        change, times = describe_change(had, has, names), known.times if known else ()
+        if describe_change(allowed, has, names):
+            self._routes[name] = DrivenRoute({}, times, targets)
+            try:
+                self._driver.set_split(name, targets.values(), allowed)
+            except UpstreamError as error:
+                return str(error)
+            shares = {names[target]: format_bps(bps) for target, bps in allowed.items()}
+            log.info("split_set", route=name, shares=shares)
+        trial = route.experiment if allowed == planned_split(route.route) else None
+        moment = TrustedTime(route.route.incumbent, trial, now, now)
+        steady = known is not None and known.split == allowed and not change
+        same = bool(times) and (times[-1].incumbent, times[-1].trial) == moment[:2]
+        settles = None if steady and same else self._settles
+        self._routes[name] = DrivenRoute(allowed, confirm_time(times, moment, settles), targets)
+        return change and (
+            f"the gateway did not have the split that Swapgate allows: {change}. Swapgate set "
+            "it, and no request of the time before is evidence."
+        )
+
+    def _count(self, serving: "CompiledSnapshot", problems: dict[str, str]) -> None:
+        now = self._clock.now()
+        is_late = now - self._read_late_at >= LATE_EVERY
+        since = now - (LATEST if is_late else RECENT)
+        driven: Driven = {name: known.targets.values() for name, known in self._routes.items()}
+        unnamed = Counter[str]()
+        for outcome in self._driver.read_outcomes(since, driven) if driven else ():
+            times = self._routes[outcome.route].times
+            found = find_time(times, outcome.started_at)
+            met = self._met.setdefault(outcome.caller, outcome.started_at)
+            if found is None or outcome.id in self._counted:
+                continue
+            self._counted[outcome.id] = outcome.started_at
+            unnamed[outcome.route] += outcome.target is None and found.trial is not None
+            is_new = met >= find_start(times, found)
+            self._record(outcome, found, serving.revision, is_new=is_new)
+        self._read_late_at = now if is_late else self._read_late_at
+        self._counted = {id_: at for id_, at in self._counted.items() if at > now - 2 * LATEST}
+        self._met = {caller: at for caller, at in self._met.items() if at > now - AFFINITY}
+        for name, number in (+unnamed).items():
+            problems[f"route {name}"] = (
+                f"{format_quantity(number, 'request')} got an answer after a retry or a "
+                "fallback, and the log does not name the model that failed first: they count "
+                "against the candidate. Install the callback of `how-to/beside-litellm`."
+            )
+
+    def _record(
+        self, outcome: Outcome, found: TrustedTime, revision: int, *, is_new: bool
+    ) -> None:
+        from router.recording.scored_units import GuardrailSample, SampleValues  # noqa: PLC0415 - slow
+        from router.recording.sums import CompletedRequest  # noqa: PLC0415 - slow
+
+        target = outcome.target or found.candidate
+        arm, trial, ticket = found.find_arm(target), found.trial, None
+        if arm is None:
+            return
+        # LiteLLM's session affinity keeps earlier callers at the incumbent: no chance chose it.
+        if trial is not None and is_new:
+            ticket = self._recorder.admit_to(
+                trial.rollout,
+                trial.unit_rule,
+                outcome.caller,
+                canary=trial.is_candidate(arm),
+                weight_bps=trial.candidate_bps,
+            )
+        ended = CompletedRequest(
+            outcome.route,
+            arm.value,
+            target,
+            revision,
+            failed=outcome.failed and not outcome.answered,
+            charged=outcome.failed,
+            charge=outcome.why,
+            latency_ms=outcome.latency_s * 1000.0,
+            input_tokens=outcome.input_tokens,
+            output_tokens=outcome.output_tokens,
+            priced=False,
+        )
+        latency_s = None if outcome.failed else outcome.latency_s
+        self._recorder.finish(ticket, ended, GuardrailSample(SampleValues(latency_s)))
+
+    def _report(self, problems: Mapping[str, str]) -> None:
+        now = self._clock.now()
+        # Without the gateway, the state of its routes is unknown.
+        over = () if GATEWAY in problems else self._open.keys() - problems.keys()
+        for subject in over:
+            self._recorder.notify(self._open.pop(subject).now(AlertEvent.ENDED, now))
+        for subject, text in problems.items():
+            key, title = (
+                f"{AlertKind.SPLIT.value}:{subject}",
+                f"the split of {subject} is unsure",
+            )
+            source, known = self._recorder.worker, self._open.get(subject)
+            alert = Alert(AlertKind.SPLIT, subject, key, title, text, now, source)
+            if known is not None and known.text == text:
+                if now - known.at < STILL_AFTER:
+                    continue
+                alert = alert.now(AlertEvent.STILL, now)
+            else:
+                log.warning("split", subject=subject, text=text)
+            self._open[subject] = alert
+            self._recorder.notify(alert)
+
+
+def drive_litellm(
+    given: Path | None, url: str, key: str, *, every_s: float, settle_s: float
+) -> None:
+    """Drives LiteLLM until SIGTERM or SIGINT. Raises ConfigError, SnapshotInvalid."""
+    from router.upstream.transports import Transports  # noqa: PLC0415 - slow to import
+
+    installation = open_installation(given, signs_as=None)
+    telemetry.configure()
+    router = installation.settings.router
+    holder = boot_holder(installation, Transports(router))
+    recorder = build_recorder(
+        installation,
+        lambda: holder.current.rollouts if holder.current else frozenset(),
+        name=LITELLM_WORKER,
+    )
+    driver = LiteLLMAdmin(url, key, router.allow_addresses)
+    drive = SplitDrive(driver, recorder, installation.clock, timedelta(seconds=settle_s))
+    recorder.start()
+    try:
+        with interrupts() as over:
+            while not over.ended:
+                next_at = time.monotonic() + every_s
+                try:
+                    holder.refresh()
+                except StoreUnavailable as error:
+                    log.warning("database_away", text=str(error))
+                if holder.current is not None:
+                    drive.tick(holder.current)
+                while not over.ended and time.monotonic() < next_at:
+                    time.sleep(LOOK_EVERY_S)
+    finally:
+        recorder.stop()
+        installation.close()

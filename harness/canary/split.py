@@ -1,0 +1,155 @@
+"""The split of a route whose requests another gateway sends: the gateway picks the model, and
+Swapgate decides the shares. A `SplitDriver` speaks to one gateway; the rest is pure.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple, Protocol
+
+from harness.frame.formatting import format_bps
+from harness.providers.force import KillSwitch, active_switches, decide_plan
+from harness.providers.target import Target
+from harness.routing.table import BUCKETS, Arm, Canary, Route, RoutingTable
+
+# Share in basis points by the id of a target, or by the gateway's name for another model.
+Split = Mapping[str, int]
+# A route's targets, by the route's name.
+Driven = Mapping[str, Collection[Target]]
+
+# What the names of the driver's records begin with.
+LITELLM_WORKER: Final = "litellm-"
+# Swapgate does not see a request that the gateway logs this long after its start.
+LATEST: Final = timedelta(minutes=11)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One request.
+
+    caller: its session; the requests of one session are one unit of evidence.
+    target: the id of the target that was tried first; None if the gateway does not name it.
+    failed: whether that target failed. answered: whether the caller got an answer, perhaps
+    after a retry or a fallback.
+    """
+
+    id: str
+    route: str
+    caller: str
+    target: str | None
+    started_at: datetime
+    failed: bool
+    answered: bool
+    why: str
+    latency_s: float
+    input_tokens: int
+    output_tokens: int
+
+
+class SplitDriver(Protocol):
+    """Each method raises UpstreamError if the gateway does not answer, or refuses."""
+
+    def read_split(self, route: str, targets: Collection[Target]) -> Split:
+        """Returns the shares in force; empty if the gateway does not have the route."""
+        ...
+
+    def set_split(self, route: str, targets: Collection[Target], split: Split) -> None: ...
+
+    def read_outcomes(self, since: datetime, driven: Driven) -> Iterable[Outcome]: ...
+
+
+class FlagDriver:
+    """Routes as flags: routers evaluate the table itself, and take feedback as outcomes."""
+
+    def __init__(self, table: RoutingTable) -> None:
+        self._table = table
+
+    def read_split(self, route: str, _: Collection[Target]) -> Split:
+        return planned_split(self._table.routes[route])
+
+    def set_split(self, route: str, targets: Collection[Target], split: Split) -> None: ...
+
+    def read_outcomes(self, *_: object) -> Iterable[Outcome]:
+        return ()
+
+
+def planned_split(route: Route) -> Split:
+    """Returns the table's shares. The table gives a share only to a proven target."""
+    trial = route.experiment
+    if trial is None:
+        return {route.incumbent: BUCKETS}
+    return {route.incumbent: BUCKETS - trial.weight_bps, trial.target: trial.weight_bps}
+
+
+def allowed_split(
+    targets: Mapping[str, Target], route: Route, switches: Iterable[KillSwitch], now: datetime
+) -> Split:
+    """Returns the table's shares after the kill switches. targets: by id."""
+    split, live = Counter[str](), active_switches(switches, now)
+    for target, bps in planned_split(route).items():
+        ids = dict.fromkeys((target, route.incumbent, *route.fallbacks))
+        forced = decide_plan(live, route.name, [targets[id_] for id_ in ids])
+        split[forced.kept[0] if forced else target] += bps
+    return {target: bps for target, bps in split.items() if bps}
+
+
+def describe_change(had: Split, has: Split, names: Mapping[str, str]) -> str:
+    """Lists the shares that differ; empty if none differs. names: of targets, by id."""
+    return ", ".join(
+        f"{names.get(target, target)} has {format_bps(has.get(target, 0))} instead of "
+        f"{format_bps(had.get(target, 0))}"
+        for target in {**had, **has}
+        if had.get(target, 0) != has.get(target, 0)
+    )
+
+
+class TrustedTime(NamedTuple):
+    """A time in which the gateway split by this trial, as each look at it confirmed.
+
+    trial: None without a canary, and while a kill switch moves an arm.
+    """
+
+    incumbent: str
+    trial: Canary | None
+    since: datetime
+    until: datetime
+
+    def find_arm(self, target: str) -> Arm | None:
+        """Returns the arm of a target's id; None for a target of neither arm."""
+        if self.trial is not None and target == self.trial.target:
+            return Arm.HOLDBACK if self.trial.control else Arm.CANARY
+        return Arm.INCUMBENT if target == self.incumbent else None
+
+    @property
+    def candidate(self) -> str:
+        """The target that must not fail: the candidate, or without a trial the incumbent."""
+        trial = self.trial
+        return self.incumbent if trial is None or trial.control else trial.target
+
+
+def confirm_time(
+    times: Sequence[TrustedTime], now: TrustedTime, settles: timedelta | None
+) -> Sequence[TrustedTime]:
+    """Extends the last time until now; after a change, begins one once the change has settled.
+
+    now: the moment of a look. settles: None if the split is as at the last look.
+    """
+    kept = [time for time in times if time.until > now.until - 2 * LATEST]
+    if settles is None and kept:
+        return [*kept[:-1], kept[-1]._replace(until=max(kept[-1].until, now.until))]
+    begins = now.until + (settles or timedelta())
+    return [*kept, now._replace(since=begins, until=begins)]
+
+
+def find_time(times: Sequence[TrustedTime], started_at: datetime) -> TrustedTime | None:
+    """Returns the time to which a request's start belongs. Its end decides nothing: slow and
+    failed requests must count at the share at which they began.
+    """
+    return next((time for time in times if time.since <= started_at < time.until), None)
+
+
+def find_start(times: Sequence[TrustedTime], found: TrustedTime) -> datetime:
+    """Returns the start of the first time that belongs to the same rollout."""
+    rollout = found.trial and found.trial.rollout
+    return next(t.since for t in times if (t.trial and t.trial.rollout) == rollout)

@@ -1,0 +1,2 @@
+class DatasourceOverride(dict[str, str]):
+    pass
