@@ -182,7 +182,7 @@ def test_each_vendor_has_one_door() -> None:
 
 
 def test_one_module_speaks_litellms_admin_api() -> None:
-    paths = ("/spend/logs", "/model/info", "/update\"")
+    paths = ("/spend/logs", "/model/info", '/update"')
     speakers = [
         file.as_posix()
         for file in python_files(*ROOMS)

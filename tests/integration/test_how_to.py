@@ -98,6 +98,7 @@ OF_THEIR_OWN = {
 
 # Pages whose commands other tests run.
 ELSEWHERE = {
+    "beside-litellm": "test_drive_litellm",
     "clients": "test_clients_docs",
     "overrides": "test_route_overrides",
     "proofs": "test_proof_export",
