@@ -16,7 +16,7 @@ from harness.canary.split import Driven, Outcome, Split
 from harness.frame.errors import UpstreamError
 from harness.frame.failures import FailureClass, name_failure
 from harness.providers.calls.guarded_http import GuardedHttpClient
-from harness.providers.calls.provider_probe import error_message
+from harness.providers.calls.probe import error_message
 from harness.providers.target import Target
 from harness.routing.table import BUCKETS
 
