@@ -1,3 +1,4 @@
+import ast
 import importlib.util
 import os
 import re
@@ -7,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from harness.routing.proposal import OPEN_PHASES, ProposalPhase
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion, error
 from tests.support.site.agents_site import AgentsSite, agents_site
@@ -154,6 +157,19 @@ def assert_metrics_are_there(said: str) -> None:
     assert {
         name for name in named if re.sub(r"_(total|bucket)$", "", name) not in known
     } == set()
+
+
+def test_argo_s_analysis_ends_in_each_phase_in_which_a_proposal_ends() -> None:
+    template = next(
+        block for block in YAML.findall(text_of("how-to/ci-gate.md")) if "Analysis" in block
+    )
+    (metric,) = yaml.safe_load(template)["spec"]["metrics"]
+    ended = set(ProposalPhase) - OPEN_PHASES
+
+    failures = ast.literal_eval(metric["failureCondition"].removeprefix("result in "))
+    assert {*failures, "promoted"} == ended
+    assert metric["successCondition"] == 'result == "promoted"'
+    assert metric["provider"]["web"]["jsonPath"] == "{$.phase}"
 
 
 @verified
