@@ -11,7 +11,7 @@ from shlex import quote
 from typing import Any, Final
 
 from harness.app.litellm_providers import KINDS, find_vendor, public_places, vendors
-from harness.config.validation_errors import DAY_S
+from harness.config.validation_errors import RANGES
 from harness.frame.config_conversion import ConfigPath, Conversion, SourceConfig
 from harness.frame.errors import InputError
 from harness.frame.suggestions import did_you_mean
@@ -61,6 +61,7 @@ _FACTS: Final[Mapping[str, _Row]] = {
     "cache_creation_input_token_cost": ("prices", "cache_write_usd_per_mtok", 1e6, 0),
 }
 _TOTAL: Final = "total_timeout_s"
+_WHOLE: Final = ("context_window", "tries_per_target", "failures")
 _BOTH_PRICES: Final = ("input_cost_per_token", "output_cost_per_token")
 _SETTINGS: Final[Mapping[str, _Row]] = {
     **dict.fromkeys(("num_retries", "max_retries"), ("retry", "tries_per_target", 1, 1)),
@@ -156,7 +157,10 @@ class _Converter:
             source.text((*where, "model"), "no model"),
             source.text((*where, "custom_llm_provider"), ""),
         )
+        if not model:
+            raise InputError("its `model` names a provider alone")
         facts = self._read_facts(path)
+        source.take((*path, "model_info", "mode"), f"target of {mode}s")
         if mode == "embedding":
             facts.setdefault("models", {})["chat"] = False
         order, weight = (source.number((*where, key), 0) for key in ("order", "weight"))
@@ -195,14 +199,20 @@ class _Converter:
                 facts.setdefault("parameters", {})[key] = source.public(place)
                 source.take(place, f"the target's parameters.{key}")
             elif row := _FACTS.get(key):
-                siblings = [source.value((*place[:-1], other)) for other in _BOTH_PRICES]
-                if row[0] == "prices" and None in siblings:
+                both = (self._is_price((*place[:-1], other)) for other in _BOTH_PRICES)
+                if row[0] == "prices" and not all(both):
                     raise InputError("Swapgate needs both prices: for input and for output")
                 self._put(facts, row, place)
 
         for section in ("model_info", "litellm_params"):
             source.read_each((*path, section), read)
         return facts
+
+    def _is_price(self, path: ConfigPath) -> bool:
+        try:
+            return RANGES["input_usd_per_mtok"].holds(self._source.number(path) * 1e6)
+        except InputError:
+            return False
 
     def _put(self, into: dict[str, Any], row: _Row, path: ConfigPath) -> None:
         part, name, factor, summand = row
@@ -211,10 +221,9 @@ class _Converter:
             raise InputError("is neither true nor false")
         if factor:
             value = round(self._source.number(path) * factor + summand, 9)
-        if factor == 1 and value <= 0:
-            raise InputError("is not above 0")
-        if name.endswith("_s") and value > DAY_S:
-            raise InputError(f"is longer than a day ({DAY_S:g} s)")
+        if factor and (not RANGES[name].holds(value) or (name in _WHOLE and value % 1)):
+            whole = "a whole number from " if name in _WHOLE else "from "
+            raise InputError(f"gives {name}: {value:g}; it must be {whole}{RANGES[name].text}")
         values = into.setdefault(part, {}) if part else into
         values[name] = value
         text = f"{part}{'.' if part else ''}{name}: {value}"

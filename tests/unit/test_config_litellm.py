@@ -312,6 +312,7 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
             "write the credential's api_base",
         ),
         ({}, "Swapgate does not know the provider of 'no model'"),
+        ({"model": "azure/"}, "its `model` names a provider alone"),
     ],
 )
 def test_a_deployment_that_cannot_be_called_is_left_out_with_the_reason(
@@ -353,7 +354,8 @@ def test_a_name_that_only_a_wildcard_matches_gets_its_own_route() -> None:
     assert router["aliases"] == {"fast/8b": "fast-8b", "quick": "fast-8b"}
     assert router["breaker"] == {"open_s": 1_000, "open_max_s": 1_000}
     report = notes(conversion)
-    assert report["router_settings.timeout"] == ("not taken", "is longer than a day (86400 s)")
+    reason = "gives total_timeout_s: 1e+06; it must be from 0.001 to 86,400"
+    assert report["router_settings.timeout"] == ("not taken", reason)
     assert "hidden" in report["router_settings.model_group_alias.quick"][1]
     assert "any failure" in report["router_settings.context_window_fallbacks.0.n"][1]
 
