@@ -6,8 +6,11 @@
 Source: promptfoo's documentation, "Deterministic metrics" and "Assertions & metrics".
 """
 
+import re
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from string import whitespace
 from typing import Any, Final
 
 from evals.scorers.interface import (
@@ -24,6 +27,7 @@ from evals.scorers.json_fields import valid
 from evals.scorers.judged import rubric
 from evals.scorers.unwrap import unwrap_layers
 from evals.suites.items import DECODER, Item
+from harness.frame.core_yaml import parse_core_yaml
 from harness.frame.errors import InputError, PatternTooSlow, SchemaTooLarge
 from harness.frame.matching import BoundedPattern, schema_fault
 from harness.frame.suggestions import did_you_mean
@@ -33,15 +37,29 @@ RUBRIC: Final = "llm-rubric"
 SET: Final = "assert-set"
 _DISTANCE: Final = 5  # `levenshtein`'s default threshold
 _MOST_OBJECTS: Final = 100  # opening braces at which the scorer looks for JSON
+_MOST_CHARACTERS: Final = 100_000  # of an object in a text, as in promptfoo
 Assertion = Mapping[str, Any]
 # Returns whether an assertion with (value, threshold) holds for an answer.
 Check = Callable[[str, Any, float | None], bool]
 
 
+# A value between commas; a value in quotes may contain commas, and quotes as `\\"` or `""`.
+_FIELD: Final = re.compile(r'[\s,]*(?:"((?:\\["\\]|""|[^"])*+)"\s*(?:,|\Z)|([^\s,"][^,]*))')
+_QUOTE: Final = re.compile(r'\\(["\\])|"(")')
+
+
 def _listed(value: object) -> list[str]:
     """Reads the values of `-any` and `-all`: a list, or a text with commas."""
-    parts = value if isinstance(value, list) else str(value).split(",")
-    return [str(part) if isinstance(value, list) else part.strip() for part in parts]
+    if isinstance(value, list):
+        return [text_of(part) for part in value]
+    text, found, at = text_of(value).rstrip(f"{whitespace},"), [], 0
+    while at < len(text):
+        if not (field := _FIELD.match(text, at)):
+            raise InputError(f"{text[:60]!r} is not a list of values with commas")
+        quoted, plain = field.groups()
+        found.append(plain.strip() if quoted is None else _QUOTE.sub(r"\1\2", quoted))
+        at = field.end()
+    return found
 
 
 def _json(answer: str) -> tuple[bool, Any]:
@@ -53,13 +71,32 @@ def _json(answer: str) -> tuple[bool, Any]:
 
 def _equals(answer: str, value: Any, _: float | None) -> bool:
     if not isinstance(value, dict | list):
-        return answer == _text(value)
+        return answer == text_of(value)
     is_json, found = _json(answer)
-    return is_json and bool(found == value)
+    return is_json and _same(found, value)
 
 
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _same(one: object, other: object) -> bool:
+    """Compares JSON values; unlike in Python, `true` differs from 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
+
+
+def text_of(value: object) -> str:
+    """Writes a value as JavaScript does: `true`, and 14 for 14.0."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _units(text: str) -> str:
+    """Returns the UTF-16 units, as promptfoo counts: two for a character beyond U+FFFF."""
+    if text.isascii():
+        return text
+    return "".join(map(chr, array("H", text.encode("utf-16", "surrogatepass"))[1:]))
 
 
 def _is_json(answer: str, value: Any, _: float | None) -> bool:
@@ -71,29 +108,50 @@ def _contains_json(answer: str, value: Any, _: float | None) -> bool:
     return any(value in (None, "") or valid(part, value) for part in _objects(answer))
 
 
+_BRACE: Final = re.compile(r"[{}]")
+
+
 def _objects(answer: str) -> Iterator[Any]:
+    """Yields the objects in a text, as promptfoo finds them: it counts braces, closes open ones
+    at the end, and reads YAML, so that JSON may have small faults.
+    """
     at = answer.find("{")
     for _ in range(_MOST_OBJECTS):
         if at < 0:
             return
-        try:
-            found, end = DECODER.raw_decode(answer, at)
-        except (ValueError, RecursionError):
-            end = at + 1
-        else:
+        end, missing = len(answer), 0
+        for brace in _BRACE.finditer(answer, at, at + _MOST_CHARACTERS):
+            missing += 1 if brace[0] == "{" else -1
+            if not missing:
+                end = brace.end()
+                break
+        found = _read_object(answer[at : min(end, at + _MOST_CHARACTERS)] + "}" * missing)
+        if found is not None:
             yield found
-        at = answer.find("{", end)
+        at = answer.find("{", at + 1 if found is None else end)
+
+
+def _read_object(text: str) -> Any:
+    is_json, found = _json(text)
+    if is_json:
+        return found
+    try:
+        found = parse_core_yaml(text)
+    except InputError:
+        return None
+    return found if isinstance(found, dict | list) else None
 
 
 def _word_count(answer: str, value: Any, _: float | None) -> bool:
     count = len(answer.split())
     if not isinstance(value, dict):
-        return count == int(value)
+        return count == float(value)
     return bool(value.get("min", 0) <= count <= value.get("max", count))
 
 
 def _levenshtein(answer: str, value: Any, threshold: float | None) -> bool:
-    most, target = threshold or _DISTANCE, _text(value)
+    most = _DISTANCE if threshold is None else threshold
+    answer, target = _units(answer), _units(str(value))
     if abs(len(answer) - len(target)) > most:
         return False
     row = [*range(len(target) + 1)]
@@ -107,14 +165,34 @@ def _levenshtein(answer: str, value: Any, threshold: float | None) -> bool:
     return bool(row[-1] <= most)
 
 
+# In JavaScript `$` is the end alone, `\w`, `\d`, `\b` know ASCII alone, `\s` knows Unicode.
+_SYNTAX: Final = re.compile(r"\\.|\[(?:\\.|[^\\\]])*+\]|\$", re.DOTALL)
+_SPACES: Final = r"\s\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+
+
+def _pattern(value: str) -> BoundedPattern:
+    def translated(part: re.Match[str]) -> str:
+        match part[0]:
+            case "$":
+                return r"\Z"
+            case r"\s":
+                return f"[{_SPACES}]"
+            case r"\S":
+                return f"[^{_SPACES}]"
+            case text:
+                return text.replace(r"\s", _SPACES) if text[0] == "[" else text
+
+    return BoundedPattern("(?a)" + _SYNTAX.sub(translated, _units(value)))
+
+
 def _regex(answer: str, value: Any, _: float | None) -> bool:
-    return BoundedPattern(str(value)).matches_in(answer)
+    return _pattern(str(value)).matches_in(_units(answer))
 
 
 CHECKS: Final[Mapping[str, Check]] = {
     "equals": _equals,
-    "contains": lambda answer, value, _: _text(value) in answer,
-    "icontains": lambda answer, value, _: _text(value).lower() in answer.lower(),
+    "contains": lambda answer, value, _: text_of(value) in answer,
+    "icontains": lambda answer, value, _: text_of(value).lower() in answer.lower(),
     "contains-any": lambda answer, value, _: any(v in answer for v in _listed(value)),
     "contains-all": lambda answer, value, _: all(v in answer for v in _listed(value)),
     "icontains-any": lambda answer, value, _: any(
@@ -123,14 +201,15 @@ CHECKS: Final[Mapping[str, Check]] = {
     "icontains-all": lambda answer, value, _: all(
         v.lower() in answer.lower() for v in _listed(value)
     ),
-    "starts-with": lambda answer, value, _: answer.startswith(_text(value)),
-    "ends-with": lambda answer, value, _: answer.endswith(_text(value)),
+    "starts-with": lambda answer, value, _: answer.startswith(text_of(value)),
+    "ends-with": lambda answer, value, _: answer.endswith(text_of(value)),
     "regex": _regex,
     "is-json": _is_json,
     "contains-json": _contains_json,
     "levenshtein": _levenshtein,
     "word-count": _word_count,
 }
+_TEXTS: Final = ("starts-with", "ends-with", "levenshtein", "regex")
 _WITHOUT_VALUE: Final = ("is-json", "contains-json")
 
 
@@ -147,16 +226,22 @@ def _combine(
 
     def outcome(answer: str) -> _Outcome:
         parts = [
-            (float(check.get("weight", 1)), _single(answer, check, judged))
+            (float(check.get("weight", 1)), _weighed(answer, check, judged))
             for check in assertions
         ]
-        counted = [(weight, part) for weight, part in parts if weight]  # 0 always passes
-        total = sum(weight for weight, _ in counted)
-        score = sum(weight * part.score for weight, part in counted) / total if total else 1.0
-        passed = all(part.passed for _, part in counted)
-        return _Outcome(bool(score >= threshold) if threshold else passed, score)
+        total = sum(weight for weight, _ in parts)
+        score = sum(weight * part.score for weight, part in parts) / total if total else 0.0
+        passed = all(part.passed for _, part in parts)
+        return _Outcome(passed if threshold is None else bool(score >= threshold), score)
 
     return outcome
+
+
+def _weighed(answer: str, check: Assertion, judged: Mapping[int, float]) -> _Outcome:
+    """Checks an assertion; one with the weight 0 always passes, but a set does not."""
+    outcome = _single(answer, check, judged)
+    free = check.get("weight") == 0 and check["type"] != SET
+    return replace(outcome, passed=True) if free else outcome
 
 
 def _single(answer: str, check: Assertion, judged: Mapping[int, float]) -> _Outcome:
@@ -248,15 +333,29 @@ def _check_value(kind: str, value: object) -> None:
     if kind in _WITHOUT_VALUE:
         if value not in (None, "") and (fault := schema_fault(value)):
             raise InputError(f"{kind}: its value is not a JSON schema: {fault}")
-    elif value is None or value in ("", []):
+        return
+    if value is None or value in ("", []):
         raise InputError(f"{kind}: needs a value")
-    elif kind == "regex":
-        BoundedPattern(str(value))
-    elif kind == "word-count" and not isinstance(value, dict):
-        try:
-            int(value)  # type: ignore[call-overload]
-        except (TypeError, ValueError):
-            raise InputError("word-count: its value is a number, or has min and max") from None
+    if kind in _TEXTS and not isinstance(value, str):
+        raise InputError(f"{kind}: its value must be a text")
+    if "contains" in kind and isinstance(value, bool | dict):
+        raise InputError(f"{kind}: its value must be a text, a number, or a list of them")
+    if kind == "regex":
+        _pattern(str(value))
+    elif kind == "word-count":
+        _check_count(value)
+    elif kind.endswith(("-any", "-all")):
+        _listed(value)
+
+
+def _check_count(value: Any) -> None:
+    limits = [value.get("min"), value.get("max")] if isinstance(value, dict) else [value]
+    try:
+        numbers = [float(limit) for limit in limits if limit is not None]
+    except (TypeError, ValueError):
+        numbers = []
+    if not numbers:
+        raise InputError("word-count: its value is a number, or has min and max")
 
 
 def _check(*, judged: bool) -> Callable[[Item, Options], str | None]:

@@ -30,6 +30,7 @@ class ImportedDataset:
     tool: str  # a key of FORMATS; empty for a plain file
     items: Sequence[Mapping[str, Any]]
     notes: Sequence[ConversionNote]
+    left_out: int = 0  # records
 
 
 def read_dataset(
@@ -50,7 +51,9 @@ def read_dataset(
     notes = [*reader.notes(human_score)]
     if not reader.items:
         raise NothingTaken(_nothing(source, tool, names, human_score), notes)
-    return ImportedDataset(tool if names is not PLAIN else "", reader.items, notes)
+    return ImportedDataset(
+        tool if names is not PLAIN else "", reader.items, notes, reader.lost.total()
+    )
 
 
 def _nothing(source: SourceFile, tool: str, names: DatasetFormat, human_score: str) -> str:

@@ -8,27 +8,21 @@ Source: promptfoo's documentation, "Configuration reference", "Test cases" and "
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import yaml
-
 from evals.scorers.assertions import NOT, RUBRIC, SET, check_assertion, list_single
-from evals.suites.items import DECODER
+from evals.suites.promptfoo_templates import TEMPLATE, VARIABLE, Unfit, fill, fill_check
+from evals.suites.promptfoo_tests import PROGRAMS, file_records, parse_expected, parse_yaml
 from harness.frame.config_conversion import ConfigPath, SourceConfig
+from harness.frame.core_yaml import parse_core_yaml
 from harness.frame.errors import InputError
-from harness.frame.text_files import csv_records, text_lines
 
 _FILE: Final = "file://"
 _SCRIPTS: Final = (".js", ".cjs", ".mjs", ".ts", ".py", ".rb")
-_VARIABLE: Final = re.compile(r"\{\{-?\s*([\w.]+)\s*-?\}\}")
-_TEMPLATE: Final = re.compile(r"\{\{|\{%|\{#")
-_EXPECTED: Final = re.compile(
-    r"(?P<type>(?:not-)?[a-z][a-z-]*)(?:\((?P<threshold>[\d.]+)\))?:\s*(?P<value>.*)", re.DOTALL
-)
-_PROGRAMS: Final = ("javascript", "python", "ruby", "webhook")
 _MOST_ITEMS: Final = 100_000  # lists of values multiply
 _MOST_SHOWN: Final = 5  # reasons shown for the tests of a file
 _ELSEWHERE: Final = "a suite has no models: `swapgate proposal create ROUTE MODEL`"
@@ -64,9 +58,8 @@ Test = Mapping[str, Any]
 class ConvertedSuite:
     items: Sequence[Mapping[str, Any]]  # lines of its data file
     judged: bool
-
-
-class _Unfit(InputError): ...
+    tests_left: int  # tests without an item
+    assertions_left: int  # assertions of its items that the conversion did not take
 
 
 def is_promptfoo(values: object) -> bool:
@@ -86,12 +79,25 @@ def convert(
     reader = _Reader(source, read, judged)
     default = reader.read_default()
     tests = [*reader.list_tests()]
+    reader.tests += _count_scenarios(source.value(("scenarios",)))
     suites = [reader.make_suite(prompt, tests, default) for prompt in reader.list_prompts()]
     reader.note_files()
     _note_others(source)
     if found := [suite for suite in suites if suite.items]:
         return found
     raise InputError("no prompt has a usable test; the report gives the reason for each test")
+
+
+def _count_scenarios(given: object) -> int:
+    count = 0
+    for scenario in given if isinstance(given, list) else ():
+        if isinstance(scenario, Mapping):
+            sizes = [
+                len(part) if isinstance(part := scenario.get(name), list) else 1
+                for name in ("config", "tests")
+            ]
+            count += math.prod(sizes)
+    return count
 
 
 def _note_others(source: SourceConfig) -> None:
@@ -122,6 +128,7 @@ class _Reader:
     # Number of tests, and reasons for those not taken, by the place of their file.
     counts: dict[ConfigPath, int] = field(default_factory=dict)
     lost: dict[ConfigPath, dict[int, str]] = field(default_factory=dict)
+    tests: int = 0  # number of tests in the configuration
 
     @property
     def _templates(self) -> Mapping[str, object]:
@@ -148,7 +155,7 @@ class _Reader:
             raise InputError("is your code, which Swapgate does not run")
         is_file = raw.startswith(_FILE) or name.endswith((".txt", ".json", ".yaml", ".md"))
         parts = re.split(r"(?m)^---\s*$", self.read(name)) if is_file else [raw]
-        if any(_TEMPLATE.search(_VARIABLE.sub("", part)) for part in parts):
+        if any(TEMPLATE.search(VARIABLE.sub("", part)) for part in parts):
             raise InputError("has a filter or block of Nunjucks, which Swapgate cannot run")
         return [part.strip() for part in parts if part.strip()]
 
@@ -173,6 +180,7 @@ class _Reader:
                 yield from self._list_file_tests(path, entry.removeprefix(_FILE))
                 continue
             self.source.take(path, "an item of each suite")
+            self.tests += 1
             try:
                 yield self._read_test(entry, path)
             except InputError as error:
@@ -182,8 +190,9 @@ class _Reader:
         if _is_script(name) or "://" in name:
             self.source.leave(path, f"Swapgate cannot read tests from {name}")
             return
-        for line, test in _file_records(self.read(name), name):
+        for line, test in file_records(self.read(name), name):
             self.counts[path] = self.counts.get(path, 0) + 1
+            self.tests += 1
             try:
                 yield {**self._read_test(test, (*path, name, line)), "place": (path, line)}
             except InputError as error:
@@ -221,8 +230,9 @@ class _Reader:
         if not isinstance(values, Mapping):
             raise InputError("its `vars` is not a mapping")
         return {
-            "vars": {str(name): self.load(value) for name, value in values.items()},
-            "assert": self._list_assertions(given, path),
+            "vars": {str(name): self._load_variable(value) for name, value in values.items()},
+            "assert": (taken := self._list_assertions(given, path)),
+            "lost": _count(given) - _count(taken),
             "threshold": test.get("threshold"),
             "description": test.get("description") or "",
             "metadata": test.get("metadata") or {},
@@ -239,17 +249,34 @@ class _Reader:
             raise InputError(f"{name} is your code, which Swapgate does not run")
         text = self.read(name)
         if name.lower().endswith((".yaml", ".yml", ".json")):
-            return _parse_yaml(text, name)
+            return parse_yaml(text, name)
         return text.strip()
 
+    def _load_variable(self, value: Any) -> Any:
+        """Returns a variable; a file gives its text, and a YAML file its content as JSON."""
+        if not isinstance(value, str):
+            return value
+        if not value.startswith(_FILE):
+            return value.removesuffix("\n")
+        if value.lower().endswith(".json"):
+            return self.read(value.removeprefix(_FILE)).strip()
+        loaded = self.load(value)
+        if isinstance(loaded, str) and not value.lower().endswith((".yaml", ".yml")):
+            return loaded
+        return json.dumps(loaded, ensure_ascii=False, separators=(",", ":"), default=str)
+
     def _list_assertions(self, given: Sequence[object], path: ConfigPath) -> list[Test]:
-        taken = []
+        """Reads assertions and notes those not taken. Raises InputError if none is taken."""
+        taken, why = [], []
         for number, entry in enumerate(given):
             place = (*path, "assert", number)
             try:
                 taken.append(self._read_assertion(entry, place))
             except InputError as error:
                 self.source.leave(place, str(error))
+                why.append(str(error))
+        if why and not taken and path != ("defaultTest",):
+            raise InputError(f"none of its assertions is taken: {why[0]}")
         return taken
 
     def _read_assertion(self, entry: object, path: ConfigPath) -> Test:
@@ -261,9 +288,22 @@ class _Reader:
             raise InputError("it is not an assertion")
         kind = str(entry.get("type"))
         base = kind.removeprefix(NOT)
-        if base in _PROGRAMS:
+        self._refuse(kind, entry)
+        kept = {name: entry[name] for name in ("type", "weight", "threshold") if name in entry}
+        if kind == SET:
+            kept["assert"] = self._list_assertions(entry.get("assert") or [], path)
+        elif "value" in entry:
+            kept["value"] = self.load(entry["value"])
+            if base in ("is-json", "contains-json") and isinstance(kept["value"], str):
+                kept["value"] = self._read_schema(kept["value"])
+        check_assertion(kept, judged=self.judged)
+        return kept
+
+    def _refuse(self, kind: str, entry: Test) -> None:
+        base = kind.removeprefix(NOT)
+        if base in PROGRAMS:
             raise InputError(f"`{kind}` is your code, which Swapgate does not run")
-        if kind in ("cost", "latency"):
+        if base in ("cost", "latency"):
             raise InputError(
                 f"`{kind}` does not score an answer: the gate compares cost and time of both "
                 "models, and the canary has limits for them"
@@ -272,16 +312,15 @@ class _Reader:
             raise InputError("`llm-rubric` needs a judge: --judge provider/model")
         if entry.get("transform") or entry.get("contextTransform"):
             raise InputError("its `transform` runs your code on the answer")
-        kept = {name: entry[name] for name in ("type", "weight", "threshold") if name in entry}
-        if kind == SET:
-            kept["assert"] = self._list_assertions(entry.get("assert") or [], path)
-        elif "value" in entry:
-            kept["value"] = self.load(entry["value"])
-        check_assertion(kept, judged=self.judged)
-        return kept
+
+    def _read_schema(self, text: str) -> Any:
+        if TEMPLATE.search(text):
+            raise InputError("its schema has variables, which Swapgate does not fill in")
+        return parse_yaml(text, "its schema")
 
     def make_suite(self, prompt: str, tests: Sequence[Test], default: Test) -> ConvertedSuite:
         items: list[Mapping[str, Any]] = []
+        left, lost = self.tests - len(tests), 0
         for number, own in enumerate(tests, start=1):
             test = _merge(default, own)
             try:
@@ -290,108 +329,68 @@ class _Reader:
                     items.append(_item(id_, prompt, values, test))
                     if len(items) > _MOST_ITEMS:
                         raise InputError(f"its tests make more than {_MOST_ITEMS:,} items")
-            except _Unfit as error:
+                lost += test["lost"]
+            except Unfit as error:
+                left += 1
                 self.lose(test["place"], error)
         checks = (check for item in items for check in list_single(item["metadata"]["assert"]))
         kinds = {str(check["type"]).removeprefix(NOT) for check in checks}
-        return ConvertedSuite(items, RUBRIC in kinds)
+        return ConvertedSuite(items, RUBRIC in kinds, left, lost + default["lost"])
+
+
+def _count(checks: Sequence[Any]) -> int:
+    """Counts assertions, also those within sets."""
+    return sum(
+        _count(check.get("assert") or ())
+        if isinstance(check, Mapping) and check.get("type") == SET
+        else 1
+        for check in checks
+    )
 
 
 def _is_script(name: str) -> bool:
     return name.lower().partition(":")[0].endswith(_SCRIPTS)
 
 
-def parse_expected(text: str) -> Mapping[str, Any]:
-    """Reads an assertion in promptfoo's short form. Another text becomes an `equals`."""
-    stripped = text.strip()
-    if stripped.startswith(("fn:", "eval:")):
-        return {"type": "javascript", "value": stripped}
-    if stripped.startswith("grade:"):
-        return {"type": RUBRIC, "value": stripped.removeprefix("grade:").strip()}
-    if stripped.removeprefix(NOT) in ("is-json", "contains-json"):
-        return {"type": stripped}
-    if not (found := _EXPECTED.fullmatch(stripped)):
-        return {"type": "equals", "value": text}
-    if found["type"] not in (*_PROGRAMS, "cost", "latency", "similar"):
-        try:
-            check_assertion({"type": found["type"], "value": "0"}, judged=True)
-        except InputError:
-            return {"type": "equals", "value": text}
-    limit = {"threshold": float(found["threshold"])} if found["threshold"] else {}
-    return {"type": found["type"], "value": found["value"], **limit}
-
-
-def _parse_yaml(text: str, name: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"cannot read {name}: {error}") from None
-
-
-def _file_records(text: str, name: str) -> Iterator[tuple[int, object]]:
-    if name.lower().endswith(".csv"):
-        for line, row in csv_records(text, lambda at, what: InputError(f"{name}:{at}: {what}")):
-            yield line, _csv_test(row)
-        return
-    if name.lower().endswith((".jsonl", ".ndjson")):
-        try:
-            yield from ((number, DECODER.decode(line)) for number, line in text_lines(text))
-        except ValueError as error:
-            raise InputError(f"{name}: not JSON lines: {error}") from None
-        return
-    listed = _parse_yaml(text, name)
-    if not isinstance(listed, list):
-        raise InputError(f"{name} does not contain a list of tests")
-    yield from enumerate(listed, start=1)
-
-
-def _csv_test(row: Mapping[str, str]) -> Test:
-    named = {name[2:]: cell for name, cell in row.items() if name.startswith("__")}
-    known = {name: cell for name, cell in named.items() if cell.strip()}
-    threshold = known.get("threshold")
-    return {
-        "vars": {name: cell for name, cell in row.items() if not name.startswith("__")},
-        "assert": [cell for name, cell in known.items() if re.fullmatch(r"expected\d*", name)],
-        "description": known.get("description", ""),
-        "metadata": {
-            name.partition(":")[2]: cell
-            for name, cell in known.items()
-            if name.startswith("metadata:")
-        },
-        "options": {name: named[name] for name in ("prefix", "suffix") if named.get(name)},
-        "threshold": float(threshold) if threshold else None,
-    }
-
-
 def _merge(default: Test, test: Test) -> Test:
     parts = {name: {**default[name], **test[name]} for name in ("vars", "options", "metadata")}
     threshold = default["threshold"] if test["threshold"] is None else test["threshold"]
-    checks = [*default["assert"], *test["assert"]]
+    inherited = (
+        () if test["options"].get("disableDefaultAsserts") is True else default["assert"]
+    )
+    checks = [*inherited, *test["assert"]]
     return {**test, **parts, "assert": checks, "threshold": threshold}
 
 
 def _combinations(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yields one test for each combination of the values of list variables."""
-    lists = [value if isinstance(value, list) else [value] for value in values.values()]
+    """Yields one test for each combination of the values of variables with lists of texts."""
+    lists = [
+        value if isinstance(value, list) and value and isinstance(value[0], str) else [value]
+        for value in values.values()
+    ]
     for chosen in itertools.product(*lists):
         yield dict(zip(values, chosen, strict=True))
 
 
 def _item(id_: str, prompt: str, values: Test, test: Test) -> Mapping[str, Any]:
     if not test["assert"]:
-        raise _Unfit("it has no usable assertion")
-    checks = _filled(test["assert"], values)
+        raise Unfit("it has no usable assertion")
+    checks = [fill_check(check, values) for check in test["assert"]]
     known = {
         name: value for name, value in test["metadata"].items() if name not in _OWN_METADATA
     }
     metadata = {**known, "vars": values, "assert": checks}
-    metadata |= {name: test[name] for name in ("threshold", "description") if test[name]}
+    metadata |= {
+        name: test[name]
+        for name in ("threshold", "description")
+        if test[name] not in (None, "")
+    }
     described = [f"{check['type']}: {check.get('value', '')}".rstrip(": ") for check in checks]
     item = {"id": id_, "target": described, "metadata": metadata}
     text = f"{test['options'].get('prefix', '')}{prompt}{test['options'].get('suffix', '')}"
     if (messages := _chat(text)) is None:
-        return {**item, "input": _filled(text, values)}
-    metadata["messages"] = _filled(messages, values)
+        return {**item, "input": fill(text, values)}
+    metadata["messages"] = fill(messages, values)
     return {**item, "input": str(metadata["messages"][-1].get("content"))}
 
 
@@ -402,39 +401,10 @@ def _chat(text: str) -> list[Any] | None:
     if not text.lstrip().startswith(("[", "- role:")):
         return None
     try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError:
+        found = parse_core_yaml(text)
+    except InputError:
         return None
     is_chat = isinstance(found, list) and all(
         isinstance(turn, Mapping) and "role" in turn for turn in found
     )
     return found if is_chat and found else None
-
-
-def _filled(value: Any, values: Test) -> Any:
-    """Fills in `{{name}}`. Raises _Unfit for Nunjucks' filters and blocks."""
-    match value:
-        case str():
-            if _TEMPLATE.search(_VARIABLE.sub("", value)):
-                raise _Unfit("it has a filter or block of Nunjucks, which Swapgate cannot run")
-            return _VARIABLE.sub(lambda variable: _written(variable[1], values), value)
-        case Mapping():
-            return {name: _filled(inner, values) for name, inner in value.items()}
-        case list():
-            return [_filled(inner, values) for inner in value]
-        case _:
-            return value
-
-
-def _written(name: str, values: Test) -> str:
-    value: Any = values
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    if value is None:
-        if name.startswith("env."):
-            raise _Unfit(f"{{{{{name}}}}} is an environment variable")
-        return ""
-    if isinstance(value, str):
-        # A value may name other variables, at one level.
-        return _VARIABLE.sub(lambda variable: str(values.get(variable[1], "")), value)
-    return json.dumps(value, ensure_ascii=False)

@@ -42,6 +42,8 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "too_large": "over the size limit of captures (copy_max_bytes)",
     "unlabelled": "without a label",
     "unscorable": "that the scorer cannot judge",
+    "not_taken": "that the conversion did not take",
+    "assertions_not_taken": "of their assertions",
 }
 REPLACED: Final = "\ufffd"
 PLACEHOLDER = re.compile(r"\{(input|choices)\}")
@@ -148,7 +150,7 @@ def manifest_entries(manifest: Path) -> list[dict[str, object]]:
 
 
 def describe_sample(settings: SuiteSettings) -> str:
-    """Describes the requests that a suite from production omits; empty if it omits none."""
+    """Describes what a captured or converted suite omits; empty if it omits nothing."""
     if settings.path is None:
         return ""
     named = (

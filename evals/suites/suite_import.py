@@ -184,6 +184,7 @@ def _origin(items: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     times = sorted(item["at"] for item in all_)
     labelled = sorted(item["labelled_at"] for item in all_ if item["labelled_at"])
     return {
+        "origin": "captured from production",
         "routes": sorted({item["route"] for item in all_}),
         "captured_from": times[0],
         "captured_until": times[-1],
@@ -194,6 +195,15 @@ def _origin(items: Sequence[Mapping[str, Any]]) -> dict[str, object]:
         "label_authors": sorted({item["label_author"] for item in all_}),
         "labelled_from": labelled[0] if labelled else "",
         "labelled_until": labelled[-1] if labelled else "",
+    }
+
+
+def converted(tool: str, not_taken: int, assertions_not_taken: int = 0) -> dict[str, object]:
+    """Returns the origin of a conversion's items, with the counts that it left out."""
+    return {
+        "origin": f"converted from {tool}",
+        "not_taken": not_taken,
+        "assertions_not_taken": assertions_not_taken,
     }
 
 
@@ -330,7 +340,6 @@ def _entry(
         "sha256": done.sha256,
         "unlabelled": done.unlabelled,
         "unscorable": done.left_out,
-        "origin": "captured from production",
         **items.origin,
         "imported_at": now.isoformat(timespec="seconds"),
         "imported_by": actor,

@@ -24,6 +24,7 @@ from evals.suites.suite import load_suite
 from evals.suites.suite_import import (
     ImportedSuite,
     SuiteItems,
+    converted,
     import_suites,
     read_labelled,
     with_slices,
@@ -262,7 +263,8 @@ def _read_items(
         return [SuiteItems(wished, (), file=file)], ()
     read = dataset_import.read_dataset(source, kind, human_score=human_score)
     titled = replace(wished, title=wished.title or read.tool or file.name)
-    return with_slices([SuiteItems(titled, read.items)], read.notes, file)
+    origin = converted(read.tool or file.name, read.left_out)
+    return with_slices([SuiteItems(titled, read.items, origin=origin)], read.notes, file)
 
 
 @contextmanager
@@ -298,7 +300,7 @@ def _is_labelled(file: Path) -> bool:
 def _read_promptfoo(file: Path) -> SourceConfig:
     """Raises InputError for an unreadable file, or another tool's."""
     try:
-        document = parse_file(file)
+        document = parse_file(file, core=True)
     except ConfigError as error:
         raise InputError(str(error)) from None
     if not promptfoo.is_promptfoo(document.values):
@@ -336,6 +338,7 @@ def _promptfoo_items(
                 judge=wished.judge if suite.judged else None,
             ),
             suite.items,
+            origin=converted("promptfoo", suite.tests_left, suite.assertions_left),
         )
         for number, suite in enumerate(found, start=1)
     ]

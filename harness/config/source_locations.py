@@ -11,6 +11,7 @@ from typing import Final
 
 import yaml
 
+from harness.frame.core_yaml import CORE_RESOLVERS
 from harness.frame.errors import ConfigError, InputError
 
 KeyPath = tuple[str | int, ...]
@@ -79,6 +80,10 @@ class _Loader(yaml.SafeLoader):
         return event
 
 
+class _CoreLoader(_Loader):
+    yaml_implicit_resolvers = CORE_RESOLVERS
+
+
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
     seen: set[str] = set()
     for key, _ in node.value:
@@ -90,24 +95,26 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
     return dict(loader.construct_mapping(node, deep=True))
 
 
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+for _loader in (_Loader, _CoreLoader):
+    _loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def parse_file(file: Path) -> Document:
+def parse_file(file: Path, *, core: bool = False) -> Document:
+    """Reads a file, as YAML 1.2 for another tool's file (`core`). Raises ConfigError."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such file; `swapgate init` writes one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
-    return parse_text(text, file)
+    return parse_text(text, file, core=core)
 
 
-def parse_text(text: str, file: Path) -> Document:
+def parse_text(text: str, file: Path, *, core: bool = False) -> Document:
     places: dict[KeyPath, str] = {(): f"{file}:1"}
     try:
         _check_length(text)
-        values = _read(text, file, places)
+        values = _read(text, file, places, core=core)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{file}:{line}: {error.problem or 'is not YAML'}") from None
@@ -120,8 +127,8 @@ def parse_text(text: str, file: Path) -> Document:
     return Document(values, places)
 
 
-def _read(text: str, file: Path, places: dict[KeyPath, str]) -> object:
-    loader = _Loader(text)
+def _read(text: str, file: Path, places: dict[KeyPath, str], *, core: bool) -> object:
+    loader = (_CoreLoader if core else _Loader)(text)
     try:
         root = loader.get_single_node()
         if root is None:

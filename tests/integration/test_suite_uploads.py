@@ -92,6 +92,28 @@ def test_an_uploaded_suite_has_its_scorers_options_and_its_judge(tmp_path: Path)
         add_suite(running, ANA, wanted, "replies.jsonl", ITEMS)
 
 
+def test_what_a_conversion_left_out_is_said_wherever_the_suite_is_proof(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    file = tmp_path / "promptfooconfig.yaml"
+    file.write_text("""
+prompts: ["{{q}}"]
+tests:
+  - {vars: {q: a}, assert: [{type: contains, value: x}, {type: cost, threshold: 1}]}
+  - {vars: {q: b}, assert: [{type: javascript, value: output}]}
+  - {vars: {q: "{{ q | upper }}"}, assert: [{type: equals, value: B}]}
+scenarios: [{config: [{}, {}], tests: [{vars: {q: c}}]}]
+""")
+
+    import_file(open_installation(config), ANA, file, SuiteSettings("mails"))
+
+    told = open_installation(config).context.suites.describe_sample("mails")
+    left = "4 that the conversion did not take, 1 of their assertions"
+    assert told == f"Its 1 items leave out: {left}."
+    assert (
+        'origin = "converted from promptfoo"' in (tmp_path / "suites/manifest.toml").read_text()
+    )
+
+
 def test_a_refused_upload_of_labels_leaves_no_entry_in_the_manifest(tmp_path: Path) -> None:
     config = configured(tmp_path)
     installation = open_installation(config)

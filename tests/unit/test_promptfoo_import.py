@@ -1,3 +1,4 @@
+import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,15 +9,22 @@ import pytest
 from evals.scorers.assertions import ASSERTIONS
 from evals.suites.dataset_import import read_dataset
 from evals.suites.items import Item
-from evals.suites.promptfoo import convert, parse_expected
+from evals.suites.promptfoo import convert
+from evals.suites.promptfoo_tests import parse_expected
 from evals.suites.source_records import read_source
+from harness.config.source_locations import parse_file
 from harness.frame.config_conversion import SourceConfig
 from harness.frame.errors import InputError
 
 pytestmark = pytest.mark.req("F6")
 
 
-def score(answer: str, *checks: Mapping[str, Any], threshold: float = 0, **options: Any) -> Any:
+ECHO = Path(__file__).parent.parent / "support/evals/promptfoo"
+
+
+def score(
+    answer: str, *checks: Mapping[str, Any], threshold: float | None = None, **options: Any
+) -> Any:
     item = Item("i", "q", [], metadata={"assert": list(checks), "threshold": threshold})
     assert ASSERTIONS.check(item, {}) is None
     return ASSERTIONS.score(answer, item, ASSERTIONS.options(options))
@@ -84,6 +92,8 @@ def test_weights_and_thresholds_count() -> None:
         ("is-json", {"type": "is-json"}),
         ("fn:output > 1", {"type": "javascript", "value": "fn:output > 1"}),
         ("grade: kind", {"type": "llm-rubric", "value": "kind"}),
+        ("similar(0.9): x", {"type": "similar", "value": "x"}),
+        ("is-sql", {"type": "is-sql"}),
     ],
 )
 def test_an_assertion_as_a_text_is_read(text: str, read: Mapping[str, object]) -> None:
@@ -140,6 +150,25 @@ def test_each_key_of_a_configuration_is_taken_or_named() -> None:
     assert "epochs: 3" in told["evaluateOptions.repeat"]
     assert told["unheard"] == "not taken: Swapgate has no such setting"
     assert told["providers"].startswith("changed")
+
+
+def test_each_test_passes_as_it_passes_in_promptfoo() -> None:
+    """`echo` answers with the prompt; promptfoo wrote `promptfoo_echo_results.csv`."""
+    config = ECHO / "promptfoo_echo.yaml"
+    source = SourceConfig(parse_file(config, core=True).values, {})
+    (suite,) = convert(source, lambda name: (ECHO / name).read_text(), judged=False)
+    with (ECHO / "promptfoo_echo_results.csv").open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    answer, status = rows[0].index("ayes"), rows[0].index("FAIL")
+
+    found = [(item["input"], item["metadata"]) for item in suite.items]
+
+    assert [text for text, _ in found] == [row[answer] for row in rows]
+    for (text, metadata), row in zip(found, rows, strict=True):
+        item = Item("i", text, [], metadata=metadata)
+        scored = [ASSERTIONS.score(text, item, {"graded": graded}) for graded in (False, True)]
+        passed, graded = (f"{one.strict:.2f}" for one in scored)
+        assert (text, passed, graded) == (text, f"{row[status] == 'PASS':.2f}", row[status + 1])
 
 
 def test_a_configuration_without_a_usable_test_is_bad_input() -> None:

@@ -19,6 +19,7 @@ from harness.evals.exports.scored_run import (
     question_key,
     read_scores,
 )
+from harness.frame.core_yaml import parse_core_yaml
 from harness.frame.errors import InputError
 
 
@@ -231,13 +232,7 @@ _ERROR: Final = 2
 
 
 def parse_promptfoo(text: str) -> list[ScoredRun]:
-    document = as_mapping(parse_json(text))
-    results = document.get("results")
-    rows = as_mapping(results).get("results") if isinstance(results, dict) else results
-    if not isinstance(rows, list):
-        raise InputError(
-            "has no results.results: write the file with `promptfoo eval --output`"
-        )
+    rows = _promptfoo_rows(text)
     runs: dict[tuple[str, str], list[ScoredSample]] = {}
     prompts: dict[tuple[str, str], str] = {}
     for row in map(as_mapping, rows):
@@ -254,6 +249,21 @@ def parse_promptfoo(text: str) -> list[ScoredRun]:
         )
         for (provider, prompt), samples in runs.items()
     ]
+
+
+def _promptfoo_rows(text: str) -> Sequence[object]:
+    """Reads rows of JSON, of JSON lines, or of YAML (`.yaml` and `.txt`)."""
+    first, _, others = text.strip().partition("\n")
+    if others and first.startswith("{") and first.rstrip().endswith("}"):
+        return [row for _, row in parse_json_lines(text)]
+    document = as_mapping(parse_json(text) if first[:1] in "{[" else parse_core_yaml(text))
+    results = document.get("results", [document] if "testIdx" in document else None)
+    rows = as_mapping(results).get("results") if isinstance(results, Mapping) else results
+    if not isinstance(rows, list):
+        raise InputError(
+            "has no results.results: write the file with `promptfoo eval --output`"
+        )
+    return rows
 
 
 def _provider(row: Mapping[str, object]) -> str:
@@ -278,7 +288,16 @@ def _promptfoo_sample(row: Mapping[str, object]) -> ScoredSample:
             "has rows with neither vars nor a prompt, so their questions are unknown"
         )
     cached = bool(as_mapping(row.get("response")).get("cached") or row.get("cached"))
-    return ScoredSample(name, scores, failed, question, unread=unread, cached=cached)
+    return ScoredSample(
+        name,
+        scores,
+        failed,
+        question,
+        unread=unread,
+        cached=cached,
+        usd=numeric_score(row.get("cost")) or None,  # 0 for a model of unknown price
+        latency_ms=numeric_score(row.get("latencyMs")),
+    )
 
 
 _GRADING: Final = ("provider", "rubricPrompt", "factuality", "transform", "postprocess")
@@ -306,6 +325,7 @@ def _promptfoo_question(row: Mapping[str, object]) -> tuple[str, str]:
 
 def parse_deepeval(text: str) -> list[ScoredRun]:
     document = as_mapping(parse_json(text))
+    document = as_mapping(document.get("testRunData")) or document  # `.latest_test_run.json`
     cases = document.get("testCases")
     if not isinstance(cases, list) or not cases:
         raise InputError("has no testCases: give the file test_run_….json of a test run")
@@ -323,8 +343,16 @@ def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
     }
     scores, unread = read_scores(values)
     question = question_key(case.get("input"), case.get("expectedOutput"), case.get("context"))
-    failed = case.get("actualOutput") is None
-    return ScoredSample(str(case.get("name")), scores, failed, question, unread=unread)
+    seconds = numeric_score(case.get("completionTime"))
+    return ScoredSample(
+        str(case.get("name")),
+        scores,
+        failed=case.get("actualOutput") is None,
+        question=question,
+        unread=unread,
+        usd=numeric_score(case.get("tokenCost")),
+        latency_ms=None if seconds is None else seconds * 1000,
+    )
 
 
 def parse_langfuse(text: str) -> list[ScoredRun]:

@@ -4,8 +4,9 @@ are epochs, and a pair is two answers to one question. These pairs give no verdi
 """
 
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,6 +28,8 @@ class ScoredSample:
         default_factory=dict
     )  # metric → value that is not a score
     cached: bool = False  # a repeated earlier answer, without a call of the model
+    usd: float | None = None  # cost and time of the answer, if the tool measured them
+    latency_ms: float | None = None
 
     def score(self, metric: str) -> float | None:
         return None if self.failed else self.scores.get(metric)
@@ -180,6 +183,20 @@ class GapCount:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerMeans:
+    """Holds a run's means; None without any value."""
+
+    score: float | None  # mean of the items' means over their scored epochs
+    usd: float | None = None
+    latency_ms: float | None = None
+
+
+def mean_known(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+@dataclass(frozen=True, slots=True)
 class ExportedPairs:
     """Holds the pairs of two exported runs, which are neither a verdict nor proof."""
 
@@ -189,6 +206,8 @@ class ExportedPairs:
     pairs: tuple[PairRow, ...]
     incumbent_gaps: GapCount
     candidate_gaps: GapCount
+    incumbent_means: AnswerMeans
+    candidate_means: AnswerMeans
     notes: tuple[str, ...] = ()  # remarks for people about these pairs
 
 
@@ -248,6 +267,8 @@ def pair_runs(incumbent: ScoredRun, candidate: ScoredRun, metric: str) -> Export
         tuple(pairs),
         _gaps(incumbent, metric, sum(pair.incumbent.count(None) for pair in pairs)),
         _gaps(candidate, metric, sum(pair.candidate.count(None) for pair in pairs)),
+        _means(incumbent, [pair.incumbent for pair in pairs]),
+        _means(candidate, [pair.candidate for pair in pairs]),
         tuple(_notes(incumbent, candidate, ours, theirs)),
     )
 
@@ -367,3 +388,13 @@ def _gaps(run: ScoredRun, metric: str, unscored: int) -> GapCount:
     failed = sum(sample.failed for sample in run.samples)
     plain = sum(not s.failed and s.score(metric) is None for s in run.samples)
     return GapCount(len(run.samples), failed, plain, unscored - failed - plain)
+
+
+def _means(run: ScoredRun, items: Sequence[Sequence[float | None]]) -> AnswerMeans:
+    """Leaves out cost and time of failed and cached answers."""
+    paid = [sample for sample in run.samples if not (sample.failed or sample.cached)]
+    return AnswerMeans(
+        mean_known(map(mean_known, items)),
+        mean_known(sample.usd for sample in paid),
+        mean_known(sample.latency_ms for sample in paid),
+    )

@@ -23,12 +23,14 @@ from harness.evals.exports.formats import (
     parse_promptfoo,
 )
 from harness.evals.exports.scored_run import (
+    AnswerMeans,
     ExportedPairs,
     GapCount,
     ScoredRun,
     as_mapping,
     choose_metric,
     choose_run,
+    mean_known,
     pair_runs,
 )
 from harness.evals.exports.table_formats import (
@@ -51,8 +53,16 @@ _WITHOUT_RESULTS: Final[Mapping[str, str]] = {
     "ideal": "a data set of OpenAI evals",
     "spans": "traces",
     "resourceSpans": "OpenTelemetry traces",
+    "lm_eval_version": "totals of lm-eval (give samples_TASK_….jsonl of --log_samples)",
 }
 _PROMPTFOO_CONFIG: Final = re.compile(r"^(prompts|providers|tests|defaultTest):", re.MULTILINE)
+_PROMPTFOO_YAML: Final = re.compile(r"\s*evalId:.*\nresults:\s*\n")
+# The starts of promptfoo's results as CSV, XML and HTML; none of them has the assertions.
+_PROMPTFOO_OTHER: Final = re.compile(
+    r"[^\n]*,Status,Score,Named Scores,|\s*<promptfoo>|"
+    r"\s*<!doctype html>(?s:.){0,99999}promptfoo",
+    re.IGNORECASE,
+)
 
 
 def recognise_format(text: str) -> str:
@@ -63,6 +73,13 @@ def recognise_format(text: str) -> str:
     if text.lstrip()[:1] in {"{", "["}:
         document, rows = _json_rows(text)
         return _of_document(document) or _of_rows(rows) or _refuse(document, rows)
+    if _PROMPTFOO_YAML.match(text):
+        return "promptfoo"
+    if _PROMPTFOO_OTHER.match(text):
+        raise InputError(
+            "looks like promptfoo's results as a page or table, which have no assertions: "
+            "write them as JSON, `promptfoo export eval ID --output results.json`"
+        )
     names = next((cells for _, cells in csv_rows(text, _fault)), [])
     columns = {name.strip().lower() for name in names}
     if {"item", "incumbent", "candidate"} <= columns:
@@ -104,7 +121,7 @@ def _value(line: str) -> object:
 
 
 def _of_document(document: Mapping[str, object]) -> str:
-    if "testCases" in document:
+    if "testCases" in document or "testRunData" in document:
         return "deepeval"
     if "samples" in document and "eval" in document:
         return "inspect"
@@ -217,6 +234,8 @@ def judge_exports(
         "epochs": max(len(row.incumbent) for row in rows),
         "incumbent_gaps": asdict(exported.incumbent_gaps),
         "candidate_gaps": asdict(exported.candidate_gaps),
+        "incumbent_means": asdict(exported.incumbent_means),
+        "candidate_means": asdict(exported.candidate_means),
         **({"notes": list(exported.notes)} if exported.notes else {}),
         "use": REPORT_ONLY,
     }
@@ -246,11 +265,21 @@ def _read_pairs(file: str) -> ExportedPairs:
     rows = parse_pairs(read_text(file), file)
     if not rows:
         raise InputError(f"{file}:2: no items")
-    gaps = [
-        GapCount(sum(map(len, scores)), 0, sum(row.count(None) for row in scores), 0)
-        for scores in ([row.incumbent for row in rows], [row.candidate for row in rows])
-    ]
-    return ExportedPairs("score", "incumbent", "candidate", tuple(rows), gaps[0], gaps[1])
+    incumbent, candidate = [row.incumbent for row in rows], [row.candidate for row in rows]
+    return ExportedPairs(
+        "score",
+        "incumbent",
+        "candidate",
+        tuple(rows),
+        _count_gaps(incumbent),
+        _count_gaps(candidate),
+        AnswerMeans(mean_known(map(mean_known, incumbent))),
+        AnswerMeans(mean_known(map(mean_known, candidate))),
+    )
+
+
+def _count_gaps(scores: Sequence[Sequence[float | None]]) -> GapCount:
+    return GapCount(sum(map(len, scores)), 0, sum(row.count(None) for row in scores), 0)
 
 
 def _named(file: str, runs: Sequence[ScoredRun], name: str, option: str) -> ScoredRun:

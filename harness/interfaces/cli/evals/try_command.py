@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 
 from harness.frame.errors import InputError
-from harness.frame.formatting import escape_controls, format_number, format_quantity
+from harness.frame.formatting import (
+    escape_controls,
+    format_milliseconds,
+    format_number,
+    format_price_pair,
+    format_quantity,
+)
 from harness.gate.suite_plan import Claim
 from harness.interfaces.cli.evals.file_decision import GATE_EXITS, FileTerms, between_0_and_1
 from harness.interfaces.cli.frame.command import (
@@ -176,6 +182,8 @@ def _sentences(
         questions += f" × {most}{epochs} repeats"
     be = "is" if count == 1 else "are"
     yield f"{questions} {be} {format_quantity(count, 'item')}, scored by `{exported.metric}`."
+    if means := _means_text(exported):
+        yield f"Means of {exported.candidate} against {exported.incumbent}: {means}."
     yield _outcome(exported, answer, terms)
     yield _sight_text(count, sight)
     for side, gaps in (
@@ -190,6 +198,20 @@ def _sentences(
             )
     for note in exported.notes:
         yield f"mind: {note}"
+
+
+def _means_text(exported: "ExportedPairs") -> str:
+    """Describes both runs by their means, so that people can compare them with the tool's."""
+    ours, theirs = exported.incumbent_means, exported.candidate_means
+    parts = []
+    if ours.score is not None and theirs.score is not None:
+        parts.append(f"score {format_number(theirs.score)} against {format_number(ours.score)}")
+    if ours.usd is not None and theirs.usd is not None:
+        parts.append(f"cost {format_price_pair(theirs.usd, ours.usd)}")
+    if ours.latency_ms is not None and theirs.latency_ms is not None:
+        times = (format_milliseconds(run.latency_ms or 0.0) for run in (theirs, ours))
+        parts.append(f"time {' against '.join(times)}")
+    return "; ".join(parts)
 
 
 def _outcome(exported: "ExportedPairs", answer: Mapping[str, object], terms: FileTerms) -> str:

@@ -1,0 +1,48 @@
+"""Reads YAML 1.2, as JavaScript's tools write it: `yes`, `no`, `on` and `off` are texts there.
+
+PyYAML reads YAML 1.1, in which they are true and false, `1:30` is 90, and `010` is 8.
+"""
+
+import re
+from typing import Any, Final
+
+import yaml
+
+from harness.frame.errors import InputError
+
+_PLAIN: Final = (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0b[01]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)",
+        "-+0123456789.",
+    ),
+)
+_KEPT: Final = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+
+
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items():
+        found[first] = [(tag, pattern) for tag, pattern in pairs if tag in _KEPT]
+    for name, pattern, starts in _PLAIN:
+        for first in starts:
+            tag = f"tag:yaml.org,2002:{name}"
+            found.setdefault(first, []).append((tag, re.compile(rf"(?:{pattern})\Z")))
+    return found
+
+
+CORE_RESOLVERS: Final = _resolvers()
+
+
+class _CoreLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    yaml_implicit_resolvers = CORE_RESOLVERS
+
+
+def parse_core_yaml(text: str) -> Any:
+    """Returns a document's value. Raises InputError."""
+    try:
+        return yaml.load(text, _CoreLoader)  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise InputError(f"not YAML: {' '.join(str(error).split())[:200]}") from None
