@@ -14,7 +14,7 @@ from harness.frame.formatting import format_excerpt
 from harness.frame.pagination import Page, PageRequest
 from harness.frame.plain_data import to_shown
 from harness.frame.signing.audit import ALL_EVENTS, AuditEvent, AuditFilter
-from harness.operations import audit_export, queries
+from harness.operations import integrity, queries
 
 MOST_EVENTS: Final = 40
 FIELDS: Final = {
@@ -90,8 +90,8 @@ def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> No
 
     def read() -> pd.DataFrame:
         events = queries.read_audit_events(ctx, selection, reader=reader)
-        rows = [audit_export.event_row(event) for event in events]
-        return pd.DataFrame(rows, columns=list(audit_export.COLUMNS))
+        rows = [integrity.event_row(event) for event in events]
+        return pd.DataFrame(rows, columns=list(integrity.COLUMNS))
 
     page_frame.offer_csv("audit", read)
 

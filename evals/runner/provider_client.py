@@ -26,7 +26,7 @@ from harness.frame.errors import (
 from harness.frame.failures import FailureClass
 from harness.frame.formatting import format_quantity, format_span
 from harness.providers.api_base_rules import check_api_base
-from harness.providers.calls.headers import check_request_headers
+from harness.providers.calls.guarded_http import check_request_headers
 from harness.providers.credential import hide_secret
 from harness.providers.kinds import rename_answer_limit
 from harness.providers.ports import Posted, ProviderCallsFactory

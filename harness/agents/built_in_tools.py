@@ -10,10 +10,10 @@ from typing import Literal, TypeVar
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.agents import model_matching, switches
+from harness.agents import models, switches
 from harness.agents.conversation import run_unit
 from harness.agents.message import FREE, MessageToolCall, MessageUsage
-from harness.agents.model_matching import SwitchModelAnswer
+from harness.agents.models import SwitchModelAnswer
 from harness.agents.switch_request import (
     LEFT_OUT,
     ModelSwitchRequest,
@@ -124,9 +124,9 @@ async def switch_model(
     wait_s: seconds to wait for the decision.
     """
     if action == "list":
-        return await run_unit(lambda: model_matching.list_for_session(ctx, session, model))
+        return await run_unit(lambda: models.list_for_session(ctx, session, model))
     try:
-        chosen = await run_unit(lambda: model_matching.choose_model(ctx, model))
+        chosen = await run_unit(lambda: models.choose_model(ctx, model))
     except AmbiguousName as question:
         return SwitchModelAnswer(
             status="question",

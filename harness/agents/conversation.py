@@ -26,7 +26,7 @@ from harness.agents.message import (
     SessionMessage,
     build_context,
 )
-from harness.agents.models_in_force import CallableModel, ModelsInForce, PaidCalls
+from harness.agents.models import CallableModel, ModelsInForce, PaidCalls
 from harness.agents.switches import expire_switches, list_notes
 from harness.agents.turn import (
     CAP_REACHED,

@@ -15,7 +15,7 @@ from typing import Final
 
 from harness.agents import agents
 from harness.agents.message import MessageRole, SessionMessage, list_misfits, list_omissions
-from harness.agents.model_matching import load_figures
+from harness.agents.models import load_figures
 from harness.agents.records import Agents, SessionMessages, Sessions, SwitchRequests
 from harness.agents.switch_request import (
     ModelSwitchRequest,

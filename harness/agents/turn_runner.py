@@ -21,8 +21,7 @@ from harness.agents.auto import AutoTargets
 from harness.agents.built_in_tools import BuiltInTool, ToolAnswer, ToolArguments, build_tool
 from harness.agents.conversation import PostedMessage, TurnOutcome, TurnRun, run_unit
 from harness.agents.message import FREE, IncomingMessage, MessageRole, MessageUsage
-from harness.agents.model_matching import choose_model
-from harness.agents.models_in_force import ModelsInForce, PaidCalls, find_models
+from harness.agents.models import ModelsInForce, PaidCalls, choose_model, find_models
 from harness.agents.records import Agents, Sessions
 from harness.agents.switch_request import ModelSwitchRequest
 from harness.agents.turn import ModelCalls, ToolCaller, ToolRuntime

@@ -32,9 +32,9 @@ log = structlog.get_logger("swapgate.schedule")
 def control_schedule(installation: Installation) -> "Schedule":
     from harness.evals import drift_monitor  # noqa: PLC0415 - only the control plane needs it
     from harness.frame.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
-    from harness.operations import alert_delivery, captures, housekeeping, integrity, reconciler  # noqa: PLC0415 - only the control plane needs it
-    from harness.operations.audit_export import AuditLines  # noqa: PLC0415
-    from harness.operations.housekeeping import MonitoredJob, RestingJob  # noqa: PLC0415
+    from harness.operations import alert_delivery, captures, control_jobs, integrity  # noqa: PLC0415 - only the control plane needs it
+    from harness.operations.control_jobs import MonitoredJob, RestingJob  # noqa: PLC0415
+    from harness.operations.integrity import AuditLines  # noqa: PLC0415
     from harness.proposals import fallback_chain  # noqa: PLC0415 - only the control plane needs it
     from harness.proposals.candidates import candidate_rounds, leaderboard  # noqa: PLC0415
     from harness.registry import deprecations, sign_in  # noqa: PLC0415
@@ -67,8 +67,8 @@ def control_schedule(installation: Installation) -> "Schedule":
     def tidy(ctx: Context) -> None:
         fallback_chain.update_waiver_alerts(ctx)
         deprecations.update_deprecation_alerts(ctx, leaderboard.describe_shortlist)
-        housekeeping.end_alerts_of_removed_jobs(ctx, scheduled)
-        housekeeping.purge_expired(
+        control_jobs.end_alerts_of_removed_jobs(ctx, scheduled)
+        control_jobs.purge_expired(
             ctx,
             alerts_days=settings.alerts.keep_days,
             failovers_days=control.failovers_keep_days,
@@ -78,12 +78,12 @@ def control_schedule(installation: Installation) -> "Schedule":
     def retain(ctx: Context) -> None:
         captures.purge_idle(ctx, timedelta(days=settings.agents.keep_days))
         captures.revoke_stale_grants(ctx)
-        housekeeping.blank_old_texts(ctx, texts_kept)
+        control_jobs.blank_old_texts(ctx, texts_kept)
 
     jobs = [
         leading(
             RECONCILE_JOB,
-            RestingJob(lambda ctx: reconciler.run_once(ctx).is_idle),
+            RestingJob(lambda ctx: control_jobs.run_once(ctx).is_idle),
             every_s=control.reconcile_interval_s,
         ),
         leading(
@@ -103,8 +103,8 @@ def control_schedule(installation: Installation) -> "Schedule":
     ]
     for suite in settings.suites.values():
         if suite.every:
-            again = partial(housekeeping.evaluate_incumbents, suite=suite.name)
-            name = f"{housekeeping.SUITE_JOB}{suite.name}"
+            again = partial(control_jobs.evaluate_incumbents, suite=suite.name)
+            name = f"{control_jobs.SUITE_JOB}{suite.name}"
             jobs.append(leading(name, again, cron=suite.every))
     # Each control process writes its events, so that its end loses none.
     lines = RestingJob(AuditLines(installation.signatures, _print_line))

@@ -9,7 +9,7 @@ from harness.frame.errors import NotFound, SpendingPaused
 from harness.frame.people.access import Actor
 from harness.frame.suggestions import did_you_mean
 from harness.gate.suite_plan import Claim, SuiteRole
-from harness.operations import reconciler
+from harness.operations import control_jobs
 from harness.proposals import submission
 from harness.proposals.evaluation.eval_queue import load_queue, needed_runs
 from harness.proposals.submission import ProposalRequest
@@ -113,7 +113,7 @@ def run_until_decided(
     because the cap cannot be raised during the run.
     """
     while True:
-        reconciler.reconcile(ctx)
+        control_jobs.reconcile(ctx)
         found = submission.get_proposal(ctx, proposal)
         if found.phase in DECIDED_PHASES:
             return found

@@ -18,7 +18,7 @@ from harness.proposals.evaluation import evaluation
 from harness.proposals.evaluation.recomputation import recompute_verdict
 from harness.providers.target import Target
 from harness.routing.context import Context
-from harness.routing.proof import Proof, ProvenRows, SwapChange, parse_proof
+from harness.routing.evidence import Proof, ProvenRows, SwapChange, parse_proof
 from harness.routing.proposal import ProposalPhase, was_registered_before
 from harness.routing.records.proposals import Proposals
 from harness.store.proof_rows import build_proven, find_faults, read_proof

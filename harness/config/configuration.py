@@ -46,7 +46,7 @@ from harness.providers.api_base_rules import (
     check_api_base,
     check_api_base_path,
 )
-from harness.providers.calls.headers import check_headers
+from harness.providers.calls.guarded_http import check_headers
 from harness.providers.force import parse_file_switches
 from harness.providers.kinds import PROVIDER_KINDS, check_provider_name
 from harness.providers.models.catalogue import CatalogueChange

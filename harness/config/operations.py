@@ -18,7 +18,7 @@ from harness.frame.people.access import Role, listens_on_loopback
 from harness.frame.redaction import RedactionRule, Redactor
 from harness.frame.suggestions import did_you_mean
 from harness.providers.api_base_rules import is_internal_host
-from harness.providers.calls.headers import check_headers
+from harness.providers.calls.guarded_http import check_headers
 from harness.routing.capture import CaptureSettings
 from harness.routing.freeze import FreezeWindow, build_window
 from harness.routing.settings import (

@@ -10,7 +10,7 @@ import structlog
 
 from harness.evals import drift_watches
 from harness.evals.drift_watches import WatchedPair
-from harness.evals.records.drift import Drift
+from harness.evals.records import Drift
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts

@@ -15,8 +15,7 @@ from harness.evals.month_spending import (
     SpendingPurpose,
     month_of,
 )
-from harness.evals.records.drift import Drift
-from harness.evals.records.spending import Spending
+from harness.evals.records import Drift, Spending
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.formatting import format_date, format_quantity, format_usd

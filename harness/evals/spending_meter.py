@@ -16,7 +16,7 @@ from harness.evals.month_spending import (
     SpendingPurpose,
     month_of,
 )
-from harness.evals.records.spending import Spending
+from harness.evals.records import Spending
 from harness.frame.errors import SpendingPaused
 from harness.frame.ports import Clock
 

@@ -16,7 +16,7 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.frame.suggestions import did_you_mean
 from harness.gate.run import RunState
 from harness.providers.api_base_rules import check_api_base, check_api_base_path
-from harness.providers.calls.headers import check_headers
+from harness.providers.calls.guarded_http import check_headers
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.models.catalogue import with_catalogue_prices

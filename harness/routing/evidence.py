@@ -1,12 +1,24 @@
-"""The evidence that lets a target serve a route (A7), and people's exceptions (G2). Pure."""
+"""The evidence that lets a target serve a route (A7), and people's exceptions (G2). Pure.
 
+A proof is a file with the signed rows of one swap. An auditor verifies it with the public keys
+(`signing.pub`), without the database or a secret. It has scores, digests and decisions, but no
+texts of people or models.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
+from harness.frame.errors import InputError
 from harness.frame.plain_data import digest
-from harness.gate.verdict import Passed
+from harness.gate.run import EvalRun, Sample
+from harness.gate.suite_plan import SuitePin
+from harness.gate.verdict import Passed, Verdict
+from harness.providers.target import Target
+from harness.routing.proposal import Approval, Proposal
 
 
 class EvidenceKind(StrEnum):
@@ -116,3 +128,91 @@ class BreakGlass:
         if self.ended_at is not None:
             return "ended"
         return "in force" if self.confirmed else "waits for a second person"
+
+
+FORMAT: Final = "swapgate proof 1"
+
+StoredValues = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Proof:
+    installation: str  # its id; every signature covers it
+    proposal: str
+    exported_at: str  # ISO 8601, UTC
+    # Table to its rows: the stored values of the signed columns, and the signature.
+    rows: Mapping[str, Sequence[StoredValues]]
+    # Version of the route to its fallbacks as [target, evidence]; its signature covers them.
+    chains: Mapping[str, Sequence[Sequence[str]]]
+    signature: str = ""  # covers the whole file
+
+    @property
+    def content(self) -> dict[str, object]:
+        return {
+            "format": FORMAT,
+            "installation": self.installation,
+            "proposal": self.proposal,
+            "exported_at": self.exported_at,
+            "rows": self.rows,
+            "chains": self.chains,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SwapChange:
+    """A signed version of the route that belongs to the swap."""
+
+    version: int
+    kind: str  # canary | weight | abort | promotion | …
+    incumbent: str
+    weight_bps: int
+    at: datetime
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ProvenRows:
+    proposal: Proposal
+    verdict: Verdict
+    runs: Mapping[str, EvalRun]
+    samples: Mapping[str, tuple[Sample, ...]]  # run to its samples in order, without texts
+    by_worker: Mapping[str, int]  # run to the number of samples that an eval worker signed
+    suites: Mapping[str, SuitePin]
+    targets: Mapping[str, Target]
+    approvals: tuple[Approval, ...]
+    changes: tuple[SwapChange, ...]  # oldest first
+    signed_by: str  # id of the key that signed the file
+
+
+def format_proof(proof: Proof) -> str:
+    whole = {**proof.content, "signature": proof.signature}
+    return json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
+
+
+def parse_proof(text: str) -> Proof:
+    """Parses a proof. Raises InputError, with the line, if the file was changed."""
+    try:
+        whole = json.loads(text)
+        if whole["format"] != FORMAT:
+            raise InputError(f"its format is {whole['format']!r}, not {FORMAT!r}")
+        fields = ("installation", "proposal", "exported_at", "rows", "chains", "signature")
+        proof = Proof(**{name: whole[name] for name in fields})
+        written = format_proof(proof)
+    except json.JSONDecodeError as error:
+        raise InputError(f"line {error.lineno}: this is not JSON: {error.msg}") from None
+    except KeyError as error:
+        raise InputError(
+            f"`swapgate proof export` did not write this file: it has no field {error}"
+        ) from None
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"`swapgate proof export` did not write this file: {error}") from None
+    if written != text:
+        raise InputError(f"line {_first_difference(written, text)} was changed")
+    return proof
+
+
+def _first_difference(written: str, text: str) -> int:
+    pairs = zip(written.splitlines(), text.splitlines(), strict=False)
+    unlike = (number for number, (ours, theirs) in enumerate(pairs, 1) if ours != theirs)
+    return next(unlike, min(written.count("\n"), text.count("\n")) + 1)

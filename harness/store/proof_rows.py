@@ -20,7 +20,7 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.keyring import KeyPurpose, Keyring, row_payload, split_signature
 from harness.gate.run import RunState, Sample
 from harness.providers.records import TARGET, target
-from harness.routing.proof import Proof, ProvenRows, StoredValues, SwapChange
+from harness.routing.evidence import Proof, ProvenRows, StoredValues, SwapChange
 from harness.routing.proposal import Proposal
 from harness.routing.records.installation import Installations
 from harness.routing.records.proposals import APPROVAL, PROPOSAL, approval, rollout

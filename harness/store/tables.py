@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.agents import records as agents_records
-from harness.evals.records import drift, spending
+from harness.evals import records
 from harness.frame import idempotency
 from harness.frame.alerts import records as alert_records
 from harness.frame.people.records import person_link
@@ -53,14 +53,14 @@ APPEND_ONLY: Final = (
 DECLARED_BY: Final = (
     agents_records,
     alert_records,
-    drift,
+    records,
     observations,
     idempotency,
     installation,
     interventions,
     operations_records,
     proposals,
-    spending,
+    records,
     traffic_tables,
 )
 

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from harness.frame.failures import ArmFailure, keep_common_causes
 from harness.gate.online.guardrails import (
+    MIN_CONTROLS,
     ArmLevels,
     ArmSplit,
     ErrorTally,
@@ -15,13 +16,15 @@ from harness.gate.online.guardrails import (
     Guardrail,
     GuardrailKind,
     JudgeTally,
+    MeasuredUnit,
     SegmentCount,
     UnitRule,
     guardrail_kind,
+    mean_levels,
+    rank_block,
 )
 from harness.gate.online.observation import SEGMENTS, KeyHistory, NeverSeen, ObservationBlock
 from harness.gate.online.prompt_cache import ArmCacheUse, CacheLevels, CacheUse
-from harness.gate.online.ranking import MIN_CONTROLS, MeasuredUnit, mean_levels, rank_block
 from router.recording.scored_units import (
     CACHED_TIMES,
     FAULTS,

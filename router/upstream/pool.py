@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass
-from harness.providers.calls.headers import check_request_headers, request_headers
+from harness.providers.calls.guarded_http import check_request_headers, request_headers
 from harness.providers.credential import ProviderKey
 from harness.providers.target import Provider
 from harness.routing.settings import RouterSettings

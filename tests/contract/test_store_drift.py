@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.evals.records.drift import Drift
+from harness.evals.records import Drift
 from harness.gate.drift import DriftCheck, DriftEvidence, DriftPlan, DriftWatch
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns

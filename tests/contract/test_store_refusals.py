@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.evals.records.drift import Drift
+from harness.evals.records import Drift
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import InputError
 from harness.frame.people.limits import KeySpend

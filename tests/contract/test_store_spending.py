@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.evals.month_spending import MonthSpending, SpendingPurpose, month_of
-from harness.evals.records.spending import Spending
+from harness.evals.records import Spending
 from harness.evals.spending_meter import UNKNOWN, SpendingMeter, StoredSpending
 from harness.frame.errors import SpendingPaused, StoreUnavailable
 from harness.frame.runtime.clock import SystemClock

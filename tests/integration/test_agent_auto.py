@@ -15,7 +15,7 @@ from harness.agents import agents
 from harness.agents.agents import AgentsClient
 from harness.agents.auto import AutoTargets
 from harness.agents.message import IncomingMessage, MessageRole
-from harness.agents.models_in_force import ModelsInForce, find_models
+from harness.agents.models import ModelsInForce, find_models
 from harness.agents.records import AgentGrants
 from harness.frame.errors import NotAllowed
 from harness.frame.people.access import SYSTEM

@@ -20,7 +20,7 @@ from harness.agents.message import (
 from harness.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest
 from harness.agents.turn_runner import TurnRunner
 from harness.evals.month_spending import MonthSpending, SpendingPurpose, month_of
-from harness.evals.records.spending import Spending
+from harness.evals.records import Spending
 from harness.frame.errors import (
     CallFailed,
     NobodyAnswered,

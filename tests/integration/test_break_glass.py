@@ -28,7 +28,7 @@ from harness.frame.pagination import PageRequest
 from harness.frame.people.access import OPERATOR, SYSTEM, Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.interfaces.cli.operations.status import next_command
-from harness.operations import alert_delivery, keys, queries, reconciler, route_queries
+from harness.operations import alert_delivery, control_jobs, keys, queries, route_queries
 from harness.operations.route_status import RouteState, describe_needs
 from harness.proposals import break_glass
 from harness.proposals.break_glass import BreakGlassRequest
@@ -391,7 +391,7 @@ def test_of_two_confirmations_at_once_one_counts_and_the_expiry_needs_no_running
     world.run_once()
     assert (world.serving(), world.route().version) == ("base", version + 1)
     world.clock.advance(-86_400)
-    reconciler.run_once(ctx)
+    control_jobs.run_once(ctx)
     assert (world.serving(), world.route().version) == ("base", version + 1)
 
 

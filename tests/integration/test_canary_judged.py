@@ -9,7 +9,7 @@ import pytest
 from evals.sim import server as sim
 from harness.gate.online.guardrails import CanaryJudge, Guardrail, Guardrails, JudgeTally
 from harness.gate.online.rollout import Rollout, RolloutState
-from harness.operations import reconciler
+from harness.operations import control_jobs
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from tests.support.control.control_plane import CANARY, ITEMS
@@ -85,7 +85,7 @@ def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
             assert all(tally.failures == tally.no_verdict.failures for tally in healthy)
             assert sum(tally.cost_usd for tally in healthy) > 0
             assert world.counter("swapgate_router_judge_good_total") > 0
-            reconciler.reconcile(ctx)
+            control_jobs.reconcile(ctx)
             assert rollout_of(world).live
 
             # The judge fails: users have their answers all the same, and nothing goes back.
@@ -97,7 +97,7 @@ def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
             )
             load.more(60)
         assert load.errors == []
-        reconciler.reconcile(ctx)
+        control_jobs.reconcile(ctx)
         assert rollout_of(world).live
         httpx.delete(f"{provider}/sim/faults/sim-backup")
 
@@ -108,7 +108,7 @@ def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
         assert said == {"c3", "no idea"}
 
         def ended() -> bool:
-            reconciler.reconcile(ctx)
+            control_jobs.reconcile(ctx)
             return not rollout_of(world).live
 
         with world.load(callers=3) as load:

@@ -14,8 +14,8 @@ from harness.frame.alerts.records import Alerts, Deliveries
 from harness.frame.errors import NotAllowed, NotFound, StoreUnavailable
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.online.rollout import RolloutSignal
-from harness.operations import alert_delivery, housekeeping, integrity, queries
-from harness.operations.housekeeping import (
+from harness.operations import alert_delivery, control_jobs, integrity, queries
+from harness.operations.control_jobs import (
     REST_S,
     MonitoredJob,
     RestingJob,
@@ -360,7 +360,7 @@ def test_old_alerts_and_failovers_are_forgotten(world: SmallInstallation) -> Non
     deliver(world)
     world.clock.advance(timedelta(days=31).total_seconds())
 
-    housekeeping.purge_expired(
+    control_jobs.purge_expired(
         world.context(), alerts_days=30, failovers_days=30, traffic_days=400
     )
 

@@ -17,7 +17,7 @@ from harness.frame.idempotency import IdempotentRequests
 from harness.frame.runtime.clock import SystemRandomIds
 from harness.frame.signing.audit_log import AuditLog
 from harness.interfaces.api.app import build_app
-from harness.operations import housekeeping, reconciler
+from harness.operations import control_jobs
 from harness.proposals import decisions
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
@@ -89,7 +89,7 @@ def turning(
         for _ in range(TURNS):
             if done.is_set():
                 return
-            for words in reconciler.reconcile(ctx).failed:
+            for words in control_jobs.reconcile(ctx).failed:
                 assert "Error" not in words, words
             world.clock.advance(0.1)
 
@@ -283,6 +283,6 @@ def test_a_day_later_it_is_a_new_request_and_the_old_one_is_deleted(
     assert "idempotent-replayed" not in second.headers
 
     world.clock.advance(timedelta(days=1, seconds=1).total_seconds())
-    housekeeping.purge_expired(ctx, alerts_days=1, failovers_days=1, traffic_days=400)
+    control_jobs.purge_expired(ctx, alerts_days=1, failovers_days=1, traffic_days=400)
     with ctx.store.write() as tx:
         assert IdempotentRequests(tx).forget(ctx.clock.now()) == 0

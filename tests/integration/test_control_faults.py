@@ -18,7 +18,7 @@ from harness.gate.policy import GatePolicy
 from harness.gate.run import FIRST_ANSWERS, LEASE_S, RunState
 from harness.gate.sentences import difference_cells
 from harness.gate.suite_plan import Claim
-from harness.operations import reconciler
+from harness.operations import control_jobs
 from harness.proposals import decisions
 from harness.proposals.evaluation import eval_queue, evaluation
 from harness.proposals.report.comparison import load_comparison
@@ -124,7 +124,7 @@ def test_a_provider_that_is_gone_ends_in_not_measured(world: SmallInstallation) 
 def test_a_suite_that_vanishes_ends_its_proposal_alone(world: SmallInstallation) -> None:
     first = world.propose("sim/better")
     second = elsewhere(world)
-    reconciler.reconcile(replace(world.context(), workers=None))
+    control_jobs.reconcile(replace(world.context(), workers=None))
     file = world.suites["colours"].path
     assert file is not None
     file.unlink()
@@ -174,7 +174,7 @@ def test_a_clock_that_was_set_back_further_than_a_verdict_lasts_holds_no_canary_
 
 def test_the_runs_of_a_cancelled_proposal_stop(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
-    reconciler.reconcile(replace(world.context(), workers=None))
+    control_jobs.reconcile(replace(world.context(), workers=None))
     assert set(states(world).values()) == {RunState.QUEUED}
 
     decisions.cancel_proposal(world.context(), ANN, proposal.id)
@@ -196,7 +196,7 @@ def test_a_shared_run_goes_on_for_the_proposal_that_still_needs_it(
     world.add_route("mail")
     first = world.propose("sim/better")
     second = world.propose("sim/better", route="mail")
-    reconciler.reconcile(replace(world.context(), workers=None))
+    control_jobs.reconcile(replace(world.context(), workers=None))
     decisions.cancel_proposal(world.context(), ANN, first.id)
 
     shared, ended = (world.get(made.id).runs["colours"] for made in (second, first))
@@ -320,12 +320,12 @@ def test_a_run_over_budget_waits_for_the_other_arm_that_another_proposal_stopped
     world: SmallInstallation,
 ) -> None:
     proposal = world.propose("sim/better")
-    reconciler.reconcile(replace(world.context(), workers=None))
+    control_jobs.reconcile(replace(world.context(), workers=None))
     runs = world.get(proposal.id).runs["colours"]
     with world.store.write() as tx:
         EvalRuns(tx).set_state(runs.incumbent, RunState.STOPPED)
         EvalRuns(tx).set_state(runs.candidate, RunState.OVER_BUDGET, "no money left")
-    reconciler.reconcile(replace(world.context(), workers=None))
+    control_jobs.reconcile(replace(world.context(), workers=None))
 
     assert world.get(proposal.id).phase is ProposalPhase.EVALUATING
     assert states(world)[runs.incumbent] is RunState.QUEUED
@@ -333,7 +333,7 @@ def test_a_run_over_budget_waits_for_the_other_arm_that_another_proposal_stopped
 
 def test_a_run_that_ended_while_more_was_wanted_of_it_goes_on(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
-    reconciler.reconcile(replace(world.context(), workers=None))
+    control_jobs.reconcile(replace(world.context(), workers=None))
     for run in states(world):
         with world.store.write() as tx:
             EvalRuns(tx).set_state(run, RunState.DONE)
@@ -399,7 +399,7 @@ def test_a_frozen_worker_that_comes_back_stores_nothing_more_and_the_verdicts_pa
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
 def test_a_lease_survives_no_clock_that_jumps(world: SmallInstallation, jump_s: float) -> None:
     proposal = world.propose("sim/better")
-    reconciler.reconcile(replace(world.context(), workers=None))
+    control_jobs.reconcile(replace(world.context(), workers=None))
     # Workers of a control process that died with them.
     for run in states(world):
         with world.store.write() as tx:

@@ -16,7 +16,7 @@ from harness.gate.drift import DriftPolicy
 from harness.gate.online.guardrails import CanaryJudge, Guardrails
 from harness.gate.online.rollout import RolloutSignal
 from harness.gate.run import RunState
-from harness.operations import housekeeping
+from harness.operations import control_jobs
 from harness.proposals import decisions
 from harness.proposals.evaluation import eval_queue
 from harness.providers.records import Providers
@@ -238,7 +238,7 @@ def test_a_drift_watch_asks_nobody_who_is_not_cleared(captured: SmallInstallatio
 
 def test_a_schedule_asks_nobody_who_is_not_cleared(captured: SmallInstallation) -> None:
     with pytest.raises(NotAllowed, match="personal data"):
-        housekeeping.evaluate_incumbents(as_of(captured, "other"), suite="colours")
+        control_jobs.evaluate_incumbents(as_of(captured, "other"), suite="colours")
 
 
 def test_the_api_moves_no_provider_that_may_see_a_class(personal: SmallInstallation) -> None:

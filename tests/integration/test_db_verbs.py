@@ -8,7 +8,7 @@ import pytest
 from harness.app.installation import open_installation
 from harness.frame.alerts.records import Alerts
 from harness.interfaces.api import app
-from harness.operations import integrity, reconciler
+from harness.operations import control_jobs, integrity
 from tests.support.site.command_line import CommandLine
 from tests.support.site.signing_keys import ENVIRONMENT
 
@@ -77,7 +77,7 @@ def test_keys_are_rotated_and_retired(
     assert "signing_key.retire" in cli.text("audit", "tail")
     cli.text("audit", "verify")
     with closing(open_installation(cli.folder / "swapgate.yaml")) as installation:
-        assert reconciler.reconcile(installation.context).failed == ()
+        assert control_jobs.reconcile(installation.context).failed == ()
 
 
 def test_control_starts_beside_a_forged_row_and_tells(cli: CommandLine) -> None:

@@ -10,7 +10,7 @@ from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from harness.evals import drift_monitor as monitor
 from harness.evals import drift_watches as watches
-from harness.evals.records.drift import Drift
+from harness.evals.records import Drift
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.alert_record import AlertRecord
 from harness.frame.alerts.records import Alerts

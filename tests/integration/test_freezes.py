@@ -19,7 +19,7 @@ from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import RolloutSignal
 from harness.interfaces.cli.program import program
-from harness.operations import reconciler, route_queries
+from harness.operations import control_jobs, route_queries
 from harness.operations.route_status import RouteState
 from harness.proposals import decisions
 from harness.proposals.report import comparison
@@ -251,7 +251,7 @@ def test_a_freeze_that_another_process_lifted_holds_nothing(world: SmallInstalla
     world.decided("sim/good")
     ctx = world.context()
     made = freeze(world)
-    reconciler.run_once(ctx)
+    control_jobs.run_once(ctx)
     freezes.lift_freeze(world.context(), BEN, made.id, reason="done")
     after = operations.operate(ctx, BEN, "chat", RolloutSignal.ADVANCE, "now").rollout
     assert after.step == world.rollout().step == 1

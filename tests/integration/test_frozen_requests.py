@@ -22,7 +22,7 @@ from harness.frame.errors import StaleWrite, SwapgateError
 from harness.frame.people.access import Actor
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import RolloutSignal
-from harness.operations import alert_delivery, housekeeping, reconciler
+from harness.operations import alert_delivery, control_jobs
 from harness.proposals import decisions, submission
 from harness.proposals.submission import ProposalRequest
 from harness.routes import routes
@@ -203,7 +203,7 @@ def test_a_scheduled_eval_is_queued_once(
     world: SmallInstallation, elsewhere: Store, unit: int
 ) -> None:
     def evaluate(store: Store) -> None:
-        housekeeping.evaluate_incumbents(world.context(store), suite="colours")
+        control_jobs.evaluate_incumbents(world.context(store), suite="colours")
 
     frozen = InterruptedStore(world.store, at=unit, act=lambda: evaluate(elsewhere))
 
@@ -220,7 +220,9 @@ def test_a_swap_whose_every_turn_freezes_goes_each_step_once(
     proposal = world.propose("sim/better").id
     rival = world.context(elsewhere)
     for _ in range(60):
-        frozen = InterruptedStore(world.store, at=unit, act=lambda: reconciler.reconcile(rival))
+        frozen = InterruptedStore(
+            world.store, at=unit, act=lambda: control_jobs.reconcile(rival)
+        )
         ctx = replace(world.context(), store=cast("Store", frozen))
         world.run_once(ctx)
         world.feed()

@@ -23,7 +23,7 @@ from harness.frame.runtime.clock import SystemClock
 from harness.frame.signing.audit import AuditPosition
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import integrity
-from harness.operations.audit_export import (
+from harness.operations.integrity import (
     HEAD_EVERY,
     PROMOTION,
     AuditLines,

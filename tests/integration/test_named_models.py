@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from harness.agents.model_matching import choose_model, describe_unchecked, load_figures
+from harness.agents.models import choose_model, describe_unchecked, load_figures
 from harness.app import seed
 from harness.app.installation import load_settings
 from harness.frame.errors import AmbiguousName, NotFound

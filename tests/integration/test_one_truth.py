@@ -15,13 +15,13 @@ from dashboard.views import policies
 from harness.app.installation import CONFIG_VARIABLE
 from harness.canary import operations
 from harness.evals.month_spending import PurposeSpending, SpendingPurpose, month_of
-from harness.evals.records.spending import Spending
+from harness.evals.records import Spending
 from harness.frame.formatting import format_month_usd
 from harness.frame.people.access import SYSTEM
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import RolloutSignal
 from harness.gate.verdict import VerdictBasis
-from harness.operations import reconciler
+from harness.operations import control_jobs
 from harness.proposals import submission
 from harness.proposals.report import comparison
 from harness.proposals.submission import ProposalRequest
@@ -147,7 +147,7 @@ def _happen(cli: CommandLine) -> Mapping[str, str]:
     operations.operate(
         world.context(), BEN, "ended", RolloutSignal.ABORT, "answers are too long"
     )
-    reconciler.reconcile(world.context())
+    control_jobs.reconcile(world.context())
     _spend(cli)
     cli.run("route", "freeze", "mixed", "--for", "2h", "--reason", FROZEN)
     return made

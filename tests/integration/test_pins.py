@@ -21,7 +21,7 @@ from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.pins import ServedModel, ServedPin, Sighting
 from harness.gate.run import Sample
 from harness.gate.verdict import InfraError, Passed
-from harness.operations import reconciler
+from harness.operations import control_jobs
 from harness.proposals import decisions, fallback_chain
 from harness.proposals.evaluation import evaluation
 from harness.proposals.evaluation.recomputation import replay_verdict
@@ -333,7 +333,7 @@ def test_another_judge_in_mid_run_of_either_arm_takes_a_proposal_of_its_own(
     world: SmallInstallation, arm: str
 ) -> None:
     proposal = world.propose("sim/better")
-    reconciler.reconcile(replace(world.context(), workers=None))
+    control_jobs.reconcile(replace(world.context(), workers=None))
     proposal = world.get(proposal.id)
     run = getattr(proposal.runs["colours"], arm)
     with world.store.write() as tx:

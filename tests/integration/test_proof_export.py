@@ -13,7 +13,7 @@ from harness.canary import operations
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM
 from harness.frame.signing.keyring import KeyPurpose, format_keyring, row_payload
-from harness.routing.proof import Proof, format_proof
+from harness.routing.evidence import Proof, format_proof
 from harness.routing.records.proposals import Proposals
 from harness.store.proof_rows import DOCUMENT, read_proof
 from tests.support.control.control_plane import SmallInstallation

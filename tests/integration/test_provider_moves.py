@@ -15,7 +15,7 @@ from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import RolloutSignal, RolloutState
 from harness.proposals import decisions
-from harness.providers.calls.headers import check_headers
+from harness.providers.calls.guarded_http import check_headers
 from harness.providers.records import Providers
 from harness.providers.target import Provider, Target
 from harness.registry import credentials, named_models, registered_providers, targets

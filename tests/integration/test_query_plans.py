@@ -13,7 +13,7 @@ from dashboard import current_user
 from harness.agents import switches
 from harness.agents.records import AgentGrants
 from harness.app.installation import CONFIG_VARIABLE
-from harness.evals.records.drift import Drift
+from harness.evals.records import Drift
 from harness.frame.alerts.records import Alerts, Deliveries
 from harness.frame.people.access import OPERATOR, SYSTEM
 from harness.frame.people.records import ApiKeys, DashboardSessions

@@ -13,7 +13,7 @@ from evals.sim.simulator import Simulator
 from harness.canary import shadows
 from harness.canary.shadows import ShadowStatus
 from harness.evals.month_spending import PurposeSpending, SpendingPurpose, month_of
-from harness.evals.records.spending import Spending
+from harness.evals.records import Spending
 from harness.evals.spending import load_report
 from harness.frame.errors import InputError, NotAllowed, NotFound
 from harness.frame.people.access import SYSTEM, Actor, ApiKey, OptOut, Role, key_hash

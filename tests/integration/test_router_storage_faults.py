@@ -22,7 +22,7 @@ from harness.frame.runtime.clock import SystemClock
 from harness.frame.signing.signed_rows import Lineage
 from harness.gate.online.guardrails import ErrorTally, Guardrail
 from harness.gate.online.rollout import RolloutState
-from harness.operations import keys, reconciler
+from harness.operations import control_jobs, keys
 from harness.providers.records import Providers
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
@@ -350,7 +350,7 @@ def test_a_canary_that_breaks_is_stopped_without_a_control_plane_and_stays_so(
         with ctx.store.read() as tx:
             (rollout,) = Rollouts(tx).live()
         eventually(
-            lambda: any("rollback" in action for action in reconciler.reconcile(ctx).did)
+            lambda: any("rollback" in action for action in control_jobs.reconcile(ctx).did)
         )
         with ctx.store.read() as tx:
             after = Rollouts(tx).get(rollout.id)

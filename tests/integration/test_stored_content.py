@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.operations.housekeeping import blank_old_texts, purge_expired
+from harness.operations.control_jobs import blank_old_texts, purge_expired
 from harness.operations.records import Captures
 from harness.proposals.evaluation.recomputation import replay_verdict
 from harness.routing.records.runs import EvalRuns

@@ -18,7 +18,7 @@ from harness.agents.message import (
     MessageUsage,
     ServedBy,
 )
-from harness.agents.model_matching import choose_model, list_available, read_model_choice
+from harness.agents.models import choose_model, list_available, read_model_choice
 from harness.agents.records import Sessions, SwitchRequests
 from harness.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.agents.switches import list_notes

@@ -12,9 +12,14 @@ import pytest
 from benchmarks.canary.run import SCENES
 from harness.gate.online.evidence_paths import counts_path, guardrail_path, ranks_path
 from harness.gate.online.fisher import Certificate, add_block, log_certificate
-from harness.gate.online.guardrails import FailureTally, Guardrail, Guardrails
+from harness.gate.online.guardrails import (
+    FailureTally,
+    Guardrail,
+    Guardrails,
+    MeasuredUnit,
+    rank_block,
+)
 from harness.gate.online.observation import ObservationBlock, Segment
-from harness.gate.online.ranking import MeasuredUnit, rank_block
 from harness.gate.online.rollout import build_unit_rule
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from harness.gate.online.ranking import rank_among
+from harness.gate.online.guardrails import rank_among
 from tests.support.canary.guarded_traffic import ranks_of_rows
 
 pytestmark = pytest.mark.req("F3")

@@ -9,7 +9,7 @@ from dashboard import current_user, page_frame
 from harness.app import settings_origin
 from harness.app.installation import load_settings
 from harness.evals.month_spending import PurposeSpending, SpendingPurpose, month_of
-from harness.evals.records.spending import Spending
+from harness.evals.records import Spending
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.people.access import Actor, Role

@@ -16,8 +16,7 @@ from harness.gate.offline.sequential import (
 )
 from harness.gate.online.evidence_paths import counts_path, ranks_path
 from harness.gate.online.fisher import Certificate, add_block, log_odds_e, log_srm
-from harness.gate.online.guardrails import FailureTally
-from harness.gate.online.ranking import rank_among
+from harness.gate.online.guardrails import FailureTally, rank_among
 from harness.gate.online.worker_guard import HARM_GRID
 from harness.gate.suite_plan import Claim
 

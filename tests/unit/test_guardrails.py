@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from harness.frame.errors import InputError
 from harness.frame.plain_data import short_hash
-from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.guardrails import Guardrail, MeasuredUnit, rank_block, scored_count
 from harness.gate.online.observation import (
     KEYS_PER_PAGE,
     PAGES,
@@ -16,7 +16,6 @@ from harness.gate.online.observation import (
     fingerprint,
     page_of,
 )
-from harness.gate.online.ranking import MeasuredUnit, rank_block, scored_count
 
 pytestmark = pytest.mark.req("F3")
 

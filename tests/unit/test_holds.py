@@ -16,7 +16,7 @@ from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import ActionKind, RolloutSignal
 from harness.gate.online.rollout_action import RolloutAction
 from harness.interfaces.cli.canary_facts import rollout_facts
-from harness.operations import alert_delivery, reconciler
+from harness.operations import alert_delivery, control_jobs
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from tests.support.control.control_plane import BEN, SmallInstallation, block_of
@@ -74,15 +74,15 @@ def test_where_routers_fall_silent_it_holds_tells_once_and_goes_on(
         assert "no router has recorded traffic of this route" in (
             decide_action(world, ctx).reason
         )
-        reconciler.reconcile(ctx)
+        control_jobs.reconcile(ctx)
         world.clock.advance(3600)
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, world.rollout().id)
     assert world.rollout().step == 0
 
     requests(world, 50)
-    reconciler.reconcile(ctx)
+    control_jobs.reconcile(ctx)
     assert world.rollout().step == 1
-    reconciler.reconcile(ctx)
+    control_jobs.reconcile(ctx)
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, world.rollout().id)
 
 
@@ -97,7 +97,7 @@ def test_a_canary_with_over_3_times_its_share_of_the_requests_holds_and_says_why
 
     requests(world, int(10_000 * 2 * share), arm="canary")
     assert "of the route's requests" in decide_action(world, ctx).reason
-    reconciler.reconcile(ctx)
+    control_jobs.reconcile(ctx)
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, world.rollout().id)
     assert world.rollout().step == 0
 
@@ -177,7 +177,7 @@ def test_a_canary_without_traffic_on_a_route_that_has_it_is_told_early(
     world.clock.advance(700)
     requests(world, 900)
 
-    reconciler.reconcile(ctx)
+    control_jobs.reconcile(ctx)
 
     with world.store.read() as tx:
         alert = Alerts(tx).newest(f"canary_held:{world.rollout().id}")
@@ -189,7 +189,7 @@ def test_a_router_with_an_old_snapshot_holds_the_next_step(world: SmallInstallat
     ctx = world.context()
     up_to_the_next_step(world)
     old = world.rollout()
-    reconciler.reconcile(ctx)
+    control_jobs.reconcile(ctx)
     assert world.rollout().step == 1
     world.clock.advance(130)
     world.feed(blocks=4)
@@ -263,7 +263,7 @@ def test_an_alert_that_was_told_before_the_clock_was_set_back_still_ends(
     ctx = world.context()
     requests(world, 3000)
     world.clock.advance(125)
-    reconciler.reconcile(ctx)
+    control_jobs.reconcile(ctx)
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, world.rollout().id)
 
     world.clock.jump(-3600)
@@ -292,7 +292,7 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
     world.clock.advance(3600)
     for _ in range(3):
         requests(world, 50)
-        reconciler.reconcile(ctx)
+        control_jobs.reconcile(ctx)
         alert_delivery.run_once(ctx)
     assert (world.rollout().step, decide_action(world, ctx).kind) == (0, ActionKind.HOLD)
 
@@ -302,7 +302,7 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
         ctx, BEN, "chat", RolloutSignal.RESUME, "a known bug, mended"
     ).rollout
     assert (after.state, after.step_started_at) == (rollout.state, rollout.step_started_at)
-    reconciler.reconcile(ctx)
+    control_jobs.reconcile(ctx)
     assert world.rollout().step == 1
     with world.store.read() as tx:
         (event,) = [e for e in AuditLog(tx).all() if e.action == "canary.acknowledge"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
 from harness.frame.errors import InputError
 from harness.providers.api_base_rules import api_base_example, check_api_base_path
-from harness.providers.calls.headers import (
+from harness.providers.calls.guarded_http import (
     MAX_HEADERS,
     MAX_NAME_LENGTH,
     MAX_VALUE_LENGTH,

@@ -12,10 +12,10 @@ from harness.gate.online.guardrails import (
     Guardrail,
     Guardrails,
     UnitRule,
+    scored_count,
 )
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.prompt_cache import CacheUse, saved_seconds
-from harness.gate.online.ranking import scored_count
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 from harness.gate.policy import CanaryPolicy
 from harness.providers.target import Price

@@ -78,7 +78,7 @@ SETTINGS: Final = replace(QUICK, heartbeat_s=60.0, breaker=BreakerPolicy(failure
 # else that a request calls is attacked.
 THE_ANSWERS_OWN_WAY: Final = frozenset(
     {
-        "harness.providers.calls.headers",
+        "harness.providers.calls.guarded_http",
         "harness.providers.target",
         "harness.providers.credential",
         "harness.providers.kinds",

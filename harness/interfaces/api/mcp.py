@@ -40,7 +40,7 @@ from starlette.types import ASGIApp
 from harness import __version__
 from harness.agents.agents import AgentsClient
 from harness.agents.built_in_tools import BuiltInTool
-from harness.agents.model_matching import list_available
+from harness.agents.models import list_available
 from harness.agents.records import Sessions
 from harness.agents.turn import ToolCaller
 from harness.app.agents import TurnService, open_agents

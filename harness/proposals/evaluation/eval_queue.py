@@ -13,7 +13,7 @@ from typing import Final
 
 from harness.evals import spending
 from harness.evals.month_spending import month_of
-from harness.evals.records.spending import Spending
+from harness.evals.records import Spending
 from harness.frame.errors import IllegalTransition, InputError, StoreUnavailable
 from harness.frame.formatting import format_quantity
 from harness.frame.idempotency import NoteMade, note_nothing

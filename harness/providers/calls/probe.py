@@ -19,8 +19,7 @@ from harness.frame.formatting import format_milliseconds, format_span
 from harness.frame.ports import Clock
 from harness.frame.sse import EventPayloads
 from harness.providers.api_base_rules import check_api_base
-from harness.providers.calls.guarded_http import GuardedHttpClient
-from harness.providers.calls.headers import check_request_headers
+from harness.providers.calls.guarded_http import GuardedHttpClient, check_request_headers
 from harness.providers.credential import hide_secrets
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.models.capabilities import Endpoint

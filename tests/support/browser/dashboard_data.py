@@ -34,7 +34,7 @@ from harness.gate.online.guardrails import ArmSplit, ErrorTally, FailureTally, G
 from harness.gate.online.observation import ObservationBlock, TrafficMinute
 from harness.gate.online.rollout import Rollout, RolloutSignal
 from harness.gate.run import EvalRun, RunState, Sample
-from harness.operations import reconciler
+from harness.operations import control_jobs
 from harness.proposals import submission
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
@@ -266,7 +266,7 @@ class _House:
         return proposal.id
 
     def run_until_idle(self) -> None:
-        while reconciler.reconcile(self.ctx).did:
+        while control_jobs.reconcile(self.ctx).did:
             self.clock.advance(20)
 
     def sit(self, at_most: int) -> None:

@@ -17,9 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.gate.arrays import Floats
-from harness.gate.online.guardrails import ArmLevels, FailureTally, Guardrail
+from harness.gate.online.guardrails import (
+    ArmLevels,
+    FailureTally,
+    Guardrail,
+    MeasuredUnit,
+    rank_block,
+)
 from harness.gate.online.observation import ObservationBlock
-from harness.gate.online.ranking import MeasuredUnit, rank_block
 from harness.gate.policy import CanaryPolicy
 
 Ints = NDArray[np.int64]

@@ -33,7 +33,7 @@ from harness.gate.pins import ServedModel
 from harness.gate.policy import CanaryPolicy, CanaryStep, GatePolicy, Policy, PromotionMode
 from harness.gate.run import JudgeCalibration
 from harness.gate.suite_plan import Claim
-from harness.operations import keys, reconciler
+from harness.operations import control_jobs, keys
 from harness.proposals import submission
 from harness.proposals.submission import ProposalRequest
 from harness.providers.target import Price, Provider, Target
@@ -227,10 +227,10 @@ class SmallInstallation:
 
     def run_once(
         self, ctx: Context | None = None, *, turns: int = 1
-    ) -> reconciler.ReconcileResult:
+    ) -> control_jobs.ReconcileResult:
         """Returns what the last turn did."""
         for _ in range(turns):
-            done = reconciler.reconcile(ctx or self.context())
+            done = control_jobs.reconcile(ctx or self.context())
             self.clock.advance(1)
         return done
 

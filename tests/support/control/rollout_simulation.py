@@ -31,7 +31,7 @@ from harness.gate.online.guardrails import Guardrails
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.policy import CanaryPolicy, CanaryStep, GatePolicy, Policy, PromotionMode
 from harness.gate.suite_plan import Claim
-from harness.operations import alert_delivery, reconciler
+from harness.operations import alert_delivery, control_jobs
 from harness.proposals import decisions, fallback_chain, submission
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.submission import ProposalRequest
@@ -280,7 +280,7 @@ class Life:
             assert not done.failed, done.failed
             self._tell_of(done)
 
-    def _tell_of(self, done: reconciler.ReconcileResult) -> None:
+    def _tell_of(self, done: control_jobs.ReconcileResult) -> None:
         for words in (*done.did, *done.failed):
             self._say(words)
 

@@ -13,9 +13,14 @@ from random import Random
 
 from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.gate.online.guardrails import ArmLevels, FailureTally, Guardrail
+from harness.gate.online.guardrails import (
+    ArmLevels,
+    FailureTally,
+    Guardrail,
+    MeasuredUnit,
+    rank_block,
+)
 from harness.gate.online.observation import ObservationBlock, TrafficMinute
-from harness.gate.online.ranking import MeasuredUnit, rank_block
 from harness.gate.online.worker_guard import WorkerGuard, abort_log_e
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing

@@ -11,11 +11,7 @@ from starlette.responses import Response
 
 from harness.agents import agents
 from harness.agents.built_in_tools import switch_answer, switch_model
-from harness.agents.model_matching import (
-    SwitchModelAnswer,
-    describe_unchecked,
-    read_model_choice,
-)
+from harness.agents.models import SwitchModelAnswer, describe_unchecked, read_model_choice
 from harness.agents.switch_request import SwitchState
 from harness.agents.switches import expire_switches
 from harness.frame.errors import InputError, NotFound

@@ -18,10 +18,10 @@ from harness.interfaces.cli.frame.command import FILE, arg, command, opt, page_o
 from harness.interfaces.cli.frame.output import note_page, timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.operations.database import print_faults
-from harness.operations import alert_delivery, audit_export, queries
+from harness.operations import alert_delivery, integrity, queries
 
 MOST_DETAILS: Final = 100  # characters
-WRITERS: Final = {".csv": audit_export.write_csv, ".jsonl": audit_export.write_json_lines}
+WRITERS: Final = {".csv": integrity.write_csv, ".jsonl": integrity.write_json_lines}
 DAY_OR_TIME: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 
 
@@ -117,7 +117,7 @@ def verify(
     broken = queries.find_audit_break(session.context)
     events = queries.list_audit_events(session.context, PageRequest(1)).total
     heads = [] if head is None else _read_heads(session, head)
-    missing = audit_export.find_missing_head(session.context, heads)
+    missing = integrity.find_missing_head(session.context, heads)
     if not output.documented(
         {
             "whole": broken is None,
@@ -137,7 +137,7 @@ def verify(
 
 def _read_heads(session: Session, head: str) -> Sequence[AuditPosition]:
     text = head if head.lstrip().startswith("{") else read_text(head)
-    return audit_export.read_heads(text, session.installation.signatures)
+    return integrity.read_heads(text, session.installation.signatures)
 
 
 def _print_chain(broken: int | None, events: int) -> None:

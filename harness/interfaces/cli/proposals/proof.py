@@ -75,7 +75,7 @@ def export(
     proof verify` needs only this file and `signing.pub`. The command overwrites no file.
     """
     from harness.app.proof import export_proof  # noqa: PLC0415 - `--help` stays quick
-    from harness.routing.proof import format_proof  # noqa: PLC0415
+    from harness.routing.evidence import format_proof  # noqa: PLC0415
 
     found = export_proof(session.context, proposal_id)
     try:

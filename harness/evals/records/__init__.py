@@ -1,1 +1,0 @@
-"""Records of drift checks and spending."""
