@@ -11,8 +11,8 @@ from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.suite_judgement import judge_pairs
 from harness.gate.offline.verdicts import decide_verdict, judge_suites, replay_verdict
 from harness.gate.run import Sample, SampleError
+from harness.gate.sentences import NOT_SHOWN_WORSE
 from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
-from harness.gate.text.sentences import NOT_SHOWN_WORSE
 from harness.gate.verdict import (
     Failed,
     HarnessMismatch,
