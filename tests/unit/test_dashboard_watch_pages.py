@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from dashboard import current_user, page_frame
-from harness.app import settings_origin
 from harness.app.installation import load_settings
 from harness.evals.month_spending import PurposeSpending, SpendingPurpose, month_of
 from harness.evals.records import Spending
@@ -14,6 +13,7 @@ from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.people.access import Actor, Role
 from harness.gate.online.observation import TrafficMinute
+from harness.interfaces.cli.operations import configuration
 from harness.operations import queries
 from harness.providers.target import Provider, Target
 from harness.registry import targets
@@ -174,7 +174,7 @@ def test_no_secret_of_the_file_stands_among_the_settings(tmp_path: Path) -> None
         encoding="utf-8",
     )
     settings = load_settings(config)
-    shown = settings_origin.list_settings(settings)
+    shown = configuration.list_settings(settings)
 
     assert [setting for setting in shown if "s3cret" in setting.value.lower()] == []
     values = {setting.name: setting.value for setting in shown}
