@@ -11,7 +11,6 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 import streamlit as st
-import uvicorn
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
@@ -28,6 +27,7 @@ from dashboard import sign_in_page, theme
 from harness.app import installation
 from harness.config.model import Settings
 from harness.frame import package_data
+from harness.frame.calm_server import run_app
 from harness.frame.errors import ConfigError, SwapgateError
 from harness.frame.imports import leave_alone_what_serves
 from harness.routing.records.routes import Routing
@@ -137,7 +137,7 @@ def run(config: Path | None, host: str, port: int) -> None:
             *sign_on_middleware(settings.ui.oidc),
         ],
     )
-    uvicorn.run(
+    run_app(
         app,
         host=host,
         port=port,

@@ -9,20 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from types import FrameType
 from typing import Final, cast
 
 import uvicorn
 
+from harness.frame.calm_server import CalmServer
 from router.frame.asgi import App
 from router.server.connection import Connection, ConnectionState
 from router.workers.parent import HAND_OVER, KEEP_ALIVE_S, STOP, open_listeners
 
 ENOUGH_FILES: Final = 65_536
 TICK_S: Final = 0.1
-# How often the date header changes. uvicorn itself checks for a stop ten times as often.
-DATE_EVERY_S: Final = 1.0
 # How much of an answer waits in the socket of each client, beyond what is on its way.
 UNSENT_BYTES: Final = 128 * 1024
 # Requests leave no reference cycles, but thousands of live objects. With Python's default
@@ -31,7 +29,7 @@ UNSENT_BYTES: Final = 128 * 1024
 COLLECT_AFTER: Final = (50_000, 50, 100)
 
 
-class WorkerServer(uvicorn.Server):
+class WorkerServer(CalmServer):
     """Returns after a signal, while uvicorn would raise the signal again and kill the process.
 
     A shutdown has four steps: it calls `on_stop`, serves as before for shutdown_delay_s, closes
@@ -46,7 +44,6 @@ class WorkerServer(uvicorn.Server):
         shutdown_delay_s: float,
         on_stop: Callable[[], None] | None,
     ) -> None:
-        self._woken: Callable[[], object] | None = None
         super().__init__(config)
         self.server_state: ConnectionState = ConnectionState()
         self._drain_s = drain_s
@@ -58,24 +55,6 @@ class WorkerServer(uvicorn.Server):
         for listener in sockets or ():
             bound_unsent(listener)
         await super().startup(sockets)
-
-    @property
-    def should_exit(self) -> bool:
-        return self._should_exit
-
-    @should_exit.setter
-    def should_exit(self, value: bool) -> None:
-        self._should_exit = value
-        if self._woken is not None:
-            self._woken()
-
-    async def main_loop(self) -> None:
-        stop = asyncio.Event()
-        self._woken = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
-        while not await self.on_tick(0):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), DATE_EVERY_S)
-        self._woken = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

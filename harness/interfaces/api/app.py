@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -20,6 +19,7 @@ from harness.app.control_schedule import RECONCILE_JOB, control_schedule
 from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
 from harness.app.installation import Installation
+from harness.frame.calm_server import run_app
 from harness.frame.errors import SignatureInvalid
 from harness.frame.imports import leave_alone_what_serves
 from harness.frame.people.access import MANAGEMENT_KEY_PREFIX
@@ -139,9 +139,7 @@ def run_control(config: Path | None) -> None:
     leave_alone_what_serves()
     schedule.start()
     try:
-        uvicorn.run(
-            SignsForAgents(app, installation), host=where.host, port=where.port, **SERVER
-        )
+        run_app(SignsForAgents(app, installation), host=where.host, port=where.port, **SERVER)
     finally:
         schedule.stop()
         installation.close()

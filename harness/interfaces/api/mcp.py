@@ -45,6 +45,7 @@ from harness.agents.records import Sessions
 from harness.agents.turn import ToolCaller
 from harness.app.agents import TurnService, open_agents
 from harness.app.installation import Installation
+from harness.frame.calm_server import CalmServer
 from harness.frame.errors import InputError, NotAllowed, NotFound, SwapgateError
 from harness.frame.imports import leave_alone_what_serves
 from harness.frame.pagination import MOST_LISTED, PageRequest
@@ -434,4 +435,4 @@ async def _serve(
         host, port = address
         app = http_app(installation, server, host)
         leave_alone_what_serves()
-        await uvicorn.Server(uvicorn.Config(app, host=host, port=port, **SERVER)).serve()
+        await CalmServer(uvicorn.Config(app, host=host, port=port, **SERVER)).serve()

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.agents.caller import PEER_HEADER
 from harness.app.installation import Installation
+from harness.frame.calm_server import CalmServer
 from harness.frame.imports import leave_alone_what_serves
 from harness.frame.people.access import DATA_KEY_PREFIX
 from harness.interfaces.api import health
@@ -135,7 +136,7 @@ def _too_large(max_bytes: int) -> Response:
 LAST_BYTES_S: Final = 5  # to send the last bytes of answers, after the turns have ended
 
 
-class AgentsServer(uvicorn.Server):
+class AgentsServer(CalmServer):
     """Ends the turns at a signal, so that waiting clients get an answer."""
 
     def __init__(self, config: uvicorn.Config, end_turns: Callable[[], None]) -> None:
