@@ -56,6 +56,22 @@ _BRIDGED: Final = frozenset({Endpoint.MESSAGES, Endpoint.RESPONSES})
 
 
 @dataclass(frozen=True, slots=True)
+class OwnServer:
+    """Where a server that you run describes itself, beside its API's version (`/v1`).
+
+    health: answers 200 once the model is loaded.
+    about: describes the model; empty if its list of models does.
+    window: the place of the context window in `about`; `*` stands for any beginning.
+    takes_name: `about` takes the model's name in a POST.
+    """
+
+    health: str = "/health"
+    about: str = ""
+    window: tuple[str, ...] = ()
+    takes_name: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderKind:
     name: str
     group: ProviderGroup
@@ -75,6 +91,7 @@ class ProviderKind:
     catalogue_names: tuple[str, ...] = ()  # its names in the model catalogue
     # Header to the path of the token's (JWT) claim that it contains.
     claim_headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    own_server: OwnServer | None = None
 
     @property
     def adapted(self) -> frozenset[Endpoint]:
@@ -101,6 +118,16 @@ class ProviderKind:
 _NO_TOP_K: Final = frozenset({"top_k"})
 _OLD_LIMIT, _NEW_LIMIT = AnswerLimit
 _HOSTED, _LOCAL, _OAUTH = ProviderGroup.HOSTED, ProviderGroup.LOCAL, ProviderGroup.OAUTH
+
+# By kind; the lists of models of vLLM and SGLang have the context window.
+_OWN_SERVERS: Final = {
+    "ollama": OwnServer(
+        "/api/tags", "/api/show", ("model_info", "*.context_length"), takes_name=True
+    ),
+    "llama_cpp": OwnServer("/health", "/props", ("default_generation_settings", "n_ctx")),
+    "tgi": OwnServer("/health", "/info", ("max_total_tokens",)),
+    **dict.fromkeys(("vllm", "sglang"), OwnServer()),
+}
 
 _ALL: Final = (
     ProviderKind(
@@ -211,6 +238,7 @@ _ALL: Final = (
             needs_key=False,
             answer_limit=limit,
             catalogue_names=names,
+            own_server=_OWN_SERVERS.get(name),
         )
         for name, api_base, keywords, limit, names in (
             ("ollama", "http://127.0.0.1:11434/v1", ("ollama",), _OLD_LIMIT, ("ollama",)),

@@ -16,16 +16,18 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.suggestions import did_you_mean
 from harness.providers.api_base_rules import api_base_example
-from harness.providers.calls import probe
+from harness.providers.calls import own_server, probe
 from harness.providers.calls.probe import ProbeStatus, ProviderCheck, models_path
 from harness.providers.credential import lacks_key
 from harness.providers.kinds import (
     PROVIDER_KINDS,
+    OwnServer,
     ProviderGroup,
     check_kind,
     check_provider_name,
 )
 from harness.providers.models.capabilities import Capabilities
+from harness.providers.ports import ProviderDoor
 from harness.providers.records import Credentials, ProviderChecks, Providers
 from harness.providers.target import JsonObject, Price, Provider, Target
 from harness.registry import credentials, data_class_checks, provider_secrets, targets
@@ -39,6 +41,7 @@ from harness.routing.records.routes import Routing
 AT_ONCE: Final = 8
 LIST_TIMEOUT_S: Final = 5.0
 CHAT_TIMEOUT_S: Final = 15.0
+SERVER_TIMEOUT_S: Final = 2.0  # for each endpoint of a server of your own
 # A check costs one or two tokens at each provider.
 FRESH: Final = timedelta(minutes=1)
 # How long a result counts as evidence of a provider's health.
@@ -81,7 +84,7 @@ def load_checks(ctx: Context) -> Mapping[str, ProviderCheck]:
 
 
 def check_provider(ctx: Context, actor: Actor, name: str) -> ProviderCheck:
-    """Checks one provider now. Takes at most 20 s. Raises NotFound, NotAllowed."""
+    """Checks one provider now. Takes at most 24 s. Raises NotFound, NotAllowed."""
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, name)
@@ -89,7 +92,7 @@ def check_provider(ctx: Context, actor: Actor, name: str) -> ProviderCheck:
 
 
 def run_check(ctx: Context) -> SelfTest:
-    """Checks every provider now. Takes at most 20 s for every eight providers."""
+    """Checks every provider now. Takes at most 24 s for every eight providers."""
     with ctx.store.read() as tx:
         providers = list(Providers(tx).all().values())
     return _reply_of(ctx, _ask(ctx, providers))
@@ -141,7 +144,26 @@ def _checked(
         if chat.status == 200 and not body.get("stream"):
             chat = replace(chat, first_s=chat.seconds)
     findings = list(probe.probe_findings(provider, target, models, chat, used))
+    if models.status is not None and (server := own_server.own_server(provider)) is not None:
+        replies = _server_replies(ctx.door, provider, secret, server, target)
+        findings += own_server.server_findings(provider, target, models, replies)
     return _result(ctx, provider, target, findings)
+
+
+def _server_replies(
+    door: ProviderDoor,
+    provider: Provider,
+    secret: str,
+    server: OwnServer,
+    target: Target | None,
+) -> own_server.ServerReplies:
+    root = own_server.beside_api(provider)
+    about = None
+    health = door.ask(root, secret, server.health, None, SERVER_TIMEOUT_S)
+    if server.about and target is not None and health.status is not None:
+        body = own_server.about_request(server, target)
+        about = door.ask(root, secret, server.about, body, SERVER_TIMEOUT_S)
+    return own_server.ServerReplies(server, health, about)
 
 
 def _result(

@@ -1,10 +1,13 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from harness.app.doctor.provider_requests import find_gap
 from harness.frame.sse import EventPayloads
+from harness.providers.calls import own_server
 from harness.providers.calls.probe import (
+    ProbeFinding,
     ProbeReply,
     ProbeStatus,
     ProbeSubject,
@@ -142,3 +145,44 @@ def test_a_local_servers_own_answer_that_is_not_whole_is_not_proposed(
     stream: bytes, gap: str
 ) -> None:
     assert find_gap(Endpoint.RESPONSES, stream) == gap
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "listed", "window"),
+    [
+        ("llama_cpp", '{"default_generation_settings":{"n_ctx":4096}}', "", 4096),
+        ("ollama", '{"model_info":{"gemma3.context_length":32768}}', "", 32768),
+        ("tgi", '{"model_id":"m","max_total_tokens":2048}', "", 2048),
+        ("vllm", None, ',"max_model_len":8192', 8192),
+        ("sglang", None, ',"max_model_len":16384', 16384),
+        ("llama_cpp", "nonsense", ',"meta":{"n_ctx":512}', 512),
+        ("tgi", '{"max_total_tokens":true}', "", None),
+    ],
+)
+def test_a_server_of_your_own_says_how_long_a_request_may_be(
+    kind: str, asked: str | None, listed: str, window: int | None
+) -> None:
+    provider = Provider("up", kind, "http://up.test:8080/v1/")
+    server = own_server.own_server(provider)
+    assert server is not None
+    assert own_server.beside_api(provider).url(server.health).startswith("http://up.test:8080/")
+    assert "/v1" not in own_server.beside_api(provider).url(server.health)
+    about = R(200, 0.1, asked.encode()) if asked is not None else None
+    assert bool(server.about) is (about is not None)
+    models = R(200, 0.1, b'{"data":[{"id":"m"%b}]}' % listed.encode())
+
+    def found(provider: Provider, health: ProbeReply) -> dict[ProbeSubject, ProbeFinding]:
+        replies = own_server.ServerReplies(server, health, about)
+        findings = own_server.server_findings(provider, TARGET, models, replies)
+        return {finding.subject: finding for finding in findings}
+
+    plain = found(provider, R(200, 0.1))
+    assert plain[S.SERVER].status is OK
+    assert (S.CONTEXT in plain) is (window is not None)
+    loading = found(provider, R(503, 0.1, error="503: Loading model"))[S.SERVER]
+    assert (loading.status, "wait" in loading.next_step) == (FAIL, True)
+    assert found(provider, R(404, 0.1))[S.SERVER].status is UNKNOWN
+    if window is not None:
+        assert f"{window:,} tokens" in plain[S.CONTEXT].found
+        longer = replace(provider, models={"m": Capabilities(context_window=window + 1)})
+        assert found(longer, R(200, 0.1))[S.CONTEXT].status is WARN

@@ -51,7 +51,9 @@ class ProbeSubject(StrEnum):
 
     KEY = "key"
     REACHABLE = "reachable"
+    SERVER = "server"  # the health of a server of your own
     MODEL = "model"
+    CONTEXT = "context"
     FIRST_TOKEN = "first token"  # noqa: S105 - no secret
     CLOCK = "clock"
 

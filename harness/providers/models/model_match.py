@@ -32,7 +32,7 @@ _WINDOWS: Final = (
     "max_context_length",
     "inputTokenLimit",
 )
-_LARGEST_WINDOW: Final = 1_000_000_000
+LARGEST_WINDOW: Final = 1_000_000_000
 _LONGEST_NUMBER: Final = 40
 _MOST_USD_PER_MTOK: Final = 1_000_000.0
 
@@ -122,7 +122,7 @@ def _window(entry: Mapping[str, object]) -> int | None:
     meta = entry.get("meta")
     of_a_slot = meta.get("n_ctx") if isinstance(meta, Mapping) else None  # llama.cpp
     for value in (of_a_slot, *map(entry.get, _WINDOWS)):
-        if type(value) is int and 0 < value <= _LARGEST_WINDOW:
+        if type(value) is int and 0 < value <= LARGEST_WINDOW:
             return value
     return None
 

@@ -1,0 +1,102 @@
+"""Reads the published endpoints of servers that you run yourself: health and context. Pure."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from harness.frame.errors import InputError
+from harness.providers.calls.probe import ProbeFinding, ProbeReply, ProbeStatus, ProbeSubject
+from harness.providers.kinds import PROVIDER_KINDS, OwnServer
+from harness.providers.models.model_match import LARGEST_WINDOW, parse_listed_models
+from harness.providers.target import Provider, Target
+
+_LOADING: Final = 503
+
+
+class ServerReplies(NamedTuple):
+    """The answers of one server. about: None if it was not asked."""
+
+    server: OwnServer
+    health: ProbeReply
+    about: ProbeReply | None = None
+
+
+def own_server(provider: Provider) -> OwnServer | None:
+    kind = PROVIDER_KINDS.get(provider.kind)
+    return kind.own_server if kind is not None else None
+
+
+def beside_api(provider: Provider) -> Provider:
+    """Returns the provider at its server's root, above the API's version."""
+    root = provider.api_base.rstrip("/").removesuffix("/v1")
+    return replace(provider, api_base=root)
+
+
+def about_request(server: OwnServer, target: Target) -> dict[str, Any] | None:
+    return {"model": target.model} if server.takes_name else None
+
+
+def server_findings(
+    provider: Provider, target: Target | None, models: ProbeReply, replies: ServerReplies
+) -> Iterator[ProbeFinding]:
+    """Yields findings about health and context. models: the server's list of models."""
+    server, health, about = replies
+    yield _health(server, health)
+    if target is None:
+        return
+    window = _described_window(server, about) or _listed_window(provider, target, models)
+    if window is not None:
+        yield _context(provider, target, window)
+
+
+def _health(server: OwnServer, health: ProbeReply) -> ProbeFinding:
+    subject, status = ProbeSubject.SERVER, health.status
+    if status == 200:
+        return ProbeFinding(subject, ProbeStatus.OK, f"{server.health} says that it is ready")
+    if status == _LOADING:
+        step = "wait until it has loaded its model, then check again"
+        return ProbeFinding(subject, ProbeStatus.FAIL, health.error, step)
+    if status is None or status >= 500:
+        return ProbeFinding(subject, ProbeStatus.FAIL, health.error, "read the server's log")
+    found = f"{server.health} answers {status}, so another server may stand before it"
+    return ProbeFinding(subject, ProbeStatus.UNKNOWN, found)
+
+
+def _context(provider: Provider, target: Target, window: int) -> ProbeFinding:
+    subject, expected = ProbeSubject.CONTEXT, provider.can(target.model).context_window
+    found = f"{window:,} tokens for a request and its answer"
+    if expected is None or expected <= window:
+        return ProbeFinding(subject, ProbeStatus.OK, found)
+    found = f"{found}, but Swapgate expects {expected:,}: it refuses longer requests"
+    step = (
+        f"start the server with a larger context, or declare `context_window: {window}` for "
+        f"{target.model} in the provider's `models`"
+    )
+    return ProbeFinding(subject, ProbeStatus.WARN, found, step)
+
+
+def _described_window(server: OwnServer, about: ProbeReply | None) -> int | None:
+    try:
+        found: Any = json.loads(about.content) if about is not None else None
+    except (ValueError, RecursionError):
+        return None
+    for name in server.window:
+        if not isinstance(found, Mapping):
+            return None
+        found = next((v for key, v in found.items() if _is_named(str(key), name)), None)
+    return found if type(found) is int and 0 < found <= LARGEST_WINDOW else None
+
+
+def _is_named(key: str, name: str) -> bool:
+    return key.endswith(name[1:]) if name.startswith("*") else key == name
+
+
+def _listed_window(provider: Provider, target: Target, models: ProbeReply) -> int | None:
+    try:
+        listed = parse_listed_models(models.content, provider, datetime.min.replace(tzinfo=UTC))
+    except InputError:
+        return None
+    windows = {model.model: model.context_window for model in listed.models}
+    return windows.get(target.model)
