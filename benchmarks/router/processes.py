@@ -86,8 +86,9 @@ def cpu_s(pid: int) -> float:
 
 
 def rss_mib(pid: int) -> float:
-    """Resident memory of the largest of a process and its descendants: of a worker."""
-    return max(process.memory_info().rss for process in tree(pid)) / 2**20
+    """Resident memory of the worker: of a process and its descendants the busiest."""
+    worker = max(tree(pid), key=lambda process: sum(process.cpu_times()[:2]))
+    return float(worker.memory_info().rss) / 2**20
 
 
 @dataclass

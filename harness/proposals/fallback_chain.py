@@ -103,10 +103,10 @@ def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
 
 def list_expired_waivers(ctx: Context) -> Sequence[Waiver]:
     with ctx.store.read() as tx:
-        names = sorted(Routing(tx).table().routes)
+        routes = Routing(tx).table().routes
     return [
         entry.waiver
-        for name in names
+        for name in sorted(name for name, route in routes.items() if route.fallbacks)
         for entry in list_fallbacks(ctx, name)
         if entry.waiver is not None and entry.waiver_expired
     ]

@@ -242,12 +242,14 @@ def _read_lists_of(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
 
 
 def _announce(ctx: Context, new: set[str]) -> list[str]:
-    said = []
+    said: list[str] = []
+    if not new:
+        return said
     with ctx.store.read() as tx:
         routes, targets = Routing(tx).table().routes, Routing(tx).targets()
     for name, route in sorted(routes.items()):
         schedule = route.settings.candidates
-        if schedule is None or not new:
+        if schedule is None:
             continue
         incumbent = targets[route.incumbent].name
         selected, _ = candidates.select_candidates(ctx, incumbent, schedule)
