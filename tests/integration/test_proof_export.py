@@ -167,14 +167,14 @@ def test_a_proof_says_how_many_answers_an_eval_worker_signed(
 ) -> None:
     rows = promotion.rows
     by_worker = [dict(row) for row in rows["sample"]]
-    for row in by_worker[::2]:
+    for row in [row for row in by_worker if row["run"] == by_worker[-1]["run"]][:3]:
         covered = {name: value for name, value in row.items() if name != "signature"}
         row["signature"] = WORKER.sign(row_payload("sample", promotion.installation, covered))
     forged = replace(promotion, rows={**rows, "sample": by_worker})
 
     said = "".join(verified(tmp_path, resigned(forged, "rollout", rows["rollout"])).shown)
 
-    assert re.search(r"[1-9]\d* answers that an eval worker signed and [1-9]\d* answers", said)
+    assert re.search(r"\b3 answers that an eval worker signed and 57 answers", said)
 
 
 def test_a_keyring_of_another_installation_is_said_once_for_all_rows(

@@ -187,6 +187,8 @@ def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author
         assert routes.find_later_rollback(tx, world.rollout()) is None
     assert routes.describe_later_rollback(None) == ""
     world.clock.advance(60)
+    with pytest.raises(InputError, match="reason"):
+        operations.roll_back(world.context(), BEN, "chat", reason=" ")
     operations.roll_back(world.context(), BEN, "chat", reason="complaints")
 
     shown = status.explain_canary(world.context(), "chat").status

@@ -95,6 +95,8 @@ def test_each_fallback_says_why_it_may_serve_and_an_expired_waiver_is_a_banner()
     assert "expired" not in shown
     assert shown.index("a/one") < shown.index("a/two") < shown.index("a/three")
 
+    assert not waiver.expired(until - timedelta(microseconds=1))
+    assert waiver.expired(until)
     late = ChainEntry(
         three, capable=False, evidence=EvidenceKind.WAIVER, waiver=waiver, waiver_expired=True
     )

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,20 @@ from hypothesis import strategies as st
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.failures import FailureClass
 from harness.providers.models.capabilities import Capabilities, Endpoint
-from harness.routing.reliability.breaker import CLOSED_BREAKER, BreakerPolicy, admit, settle
-from router.health.target_health import PROBE_EVERY_S, SUSPECT_EVERY_S, TargetHealth
+from harness.routing.reliability.breaker import (
+    CLOSED_BREAKER,
+    BreakerPolicy,
+    BreakerState,
+    admit,
+    settle,
+)
+from router.health.target_health import (
+    PROBE_EVERY_S,
+    SUSPECT_EVERY_S,
+    HealthCheckState,
+    TargetHealth,
+    check_due_in_s,
+)
 from router.observers.health_checks import ANSWER_TOKENS
 from router.request.upstream_call import MAX_CHECK_BYTES
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -47,6 +60,13 @@ class Checked(Place):
 
     async def up(self, model: str = FALLBACK) -> float:
         return (await self.metrics())[f'swapgate_health_check_up{{target="up/{model}"}}']
+
+
+@pytest.mark.req("B10")
+def test_an_interval_of_zero_checks_nobody() -> None:
+    quiet = HealthCheckState(BreakerState.CLOSED, 0.0, answered_at=0.0, checked_at=0.0)
+
+    assert [check_due_in_s(quiet, 9.0, every_s) for every_s in (0.0, 5.0)] == [math.inf, 0.0]
 
 
 @pytest.mark.req("B10")
