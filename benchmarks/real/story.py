@@ -252,10 +252,10 @@ def stage(folder: Path, program: Path) -> Story:
 ROOT = Path(__file__).parents[2]
 INTRODUCTION = """# The real run
 
-`make real` writes this page. It plays the main job between two small real models, without
+`make real` writes this page. The run swaps a route between two small real models, without
 the simulator: Gemma 3 270M and SmolLM2 135M Instruct, served by llama.cpp's own server. The
-suite has 120 orders in one sentence, from which a model has to extract three fields by a JSON
-schema. Users stream answers through the official `openai` client.
+suite has 120 items. Each is an order in one sentence; the model must extract three fields that
+a JSON schema defines. Users stream answers through the official `openai` client.
 
 The models come from the package index (340 MB), not with Swapgate. Gemma's weights come
 under [Google's Gemma terms](https://ai.google.dev/gemma/terms), SmolLM2's under Apache 2.0.

@@ -121,7 +121,7 @@ class DemoTraffic:
         try:
             text = await answer
         except (OpenAIError, aiohttp.ClientError, TimeoutError, ValueError) as error:
-            text, why = "", repr(error)[:200]
+            text, why = "", f"{type(error).__name__}: {error}"[:200]
         if text:
             self.tally.answered[client] += 1
         else:
@@ -311,7 +311,8 @@ def _require_answers(traffic: DemoTraffic) -> None:
     if tally.failed and tally.failed == tally.total:
         raise CallFailed(
             f"none of {tally.total} requests was answered, so the traffic ends. The first: "
-            f"{tally.failures[0]}"
+            f"{tally.failures[0]}. Check that the router runs at {traffic.base_url}, and that "
+            "the key may use the route"
         )
 
 
