@@ -57,7 +57,6 @@ def _fetch_langsmith(name: str) -> Rows:
         if not example.outputs and example.source_run_id:
             feedback = client.list_feedback(run_ids=[example.source_run_id])
             row["feedback"] = [entry.model_dump(mode="json") for entry in feedback]
-            row["reference_outputs"] = row.pop("outputs", None)
         yield row
 
 

@@ -30,7 +30,7 @@ class DatasetFormat:
 
 _RUN_MARKS: Final = frozenset(
     {"run_type", "dotted_order", "feedback_stats", "reference_example_id", "reference"}
-    | {"reference_outputs", "feedback"}
+    | {"reference_outputs"}
 )
 FORMATS: Final[Mapping[str, DatasetFormat]] = {
     "langfuse": DatasetFormat(
