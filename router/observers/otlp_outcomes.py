@@ -23,8 +23,10 @@ PROTOBUF: Final = b"application/x-protobuf"
 _PROTOBUF_HEADER: Final[Header] = (b"content-type", PROTOBUF)
 ID_PREFIX: Final = "req_"
 _FLAG, _CONTEXT, _ERROR = "feature_flag.key", "feature_flag.context.id", "error.type"
+_EVALUATION: Final = "feature_flag.evaluation"
 _FAILED: Final = (2, "STATUS_CODE_ERROR")
 _Attributes = Mapping[str, object]
+_Span = tuple[object, object, _Attributes, list[_Attributes]]  # name, status, own, of events
 
 
 class FlagSpan(NamedTuple):
@@ -69,7 +71,9 @@ def read_flag_spans(body: bytes, *, protobuf: bool) -> Iterator[FlagSpan]:
     Raises InputError, and ImportError if protobuf's package is not installed.
     """
     try:
-        for status, own, events in (_of_protobuf if protobuf else _of_json)(body):
+        for name, status, own, events in (_of_protobuf if protobuf else _of_json)(body):
+            if name == _EVALUATION:
+                continue  # the span of an evaluation alone, which ends before the outcome
             evaluated = [event for event in events if _FLAG in event and _ERROR not in event]
             for flagged in evaluated or ([own] if _FLAG in own else []):
                 # The span's own attribute is more exact than its event's.
@@ -79,7 +83,7 @@ def read_flag_spans(body: bytes, *, protobuf: bool) -> Iterator[FlagSpan]:
         raise InputError("no ExportTraceServiceRequest of OTLP") from None
 
 
-def _of_json(body: bytes) -> Iterator[tuple[object, _Attributes, list[_Attributes]]]:
+def _of_json(body: bytes) -> Iterator[_Span]:
     def attributes(holder: Mapping[str, Any]) -> _Attributes:
         pairs = ((pair["key"], pair["value"]) for pair in holder.get("attributes", ()))
         return {name: value.get("stringValue") for name, value in pairs}
@@ -90,10 +94,11 @@ def _of_json(body: bytes) -> Iterator[tuple[object, _Attributes, list[_Attribute
             scope.get("spans", ()) for scope in resource.get("scopeSpans", ())
         ):
             events = [attributes(event) for event in span.get("events", ())]
-            yield span.get("status", {}).get("code"), attributes(span), events
+            code = span.get("status", {}).get("code")
+            yield span.get("name"), code, attributes(span), events
 
 
-def _of_protobuf(body: bytes) -> Iterator[tuple[object, _Attributes, list[_Attributes]]]:
+def _of_protobuf(body: bytes) -> Iterator[_Span]:
     from google.protobuf.message import DecodeError  # noqa: PLC0415 - of the extra `otel`
 
     def attributes(pairs: Iterable[Any]) -> _Attributes:
@@ -106,7 +111,7 @@ def _of_protobuf(body: bytes) -> Iterator[tuple[object, _Attributes, list[_Attri
     for resource in batch.resource_spans:
         for span in chain.from_iterable(scope.spans for scope in resource.scope_spans):
             events = [attributes(event.attributes) for event in span.events]
-            yield span.status.code, attributes(span.attributes), events
+            yield span.name, span.status.code, attributes(span.attributes), events
 
 
 def _messages() -> Any:

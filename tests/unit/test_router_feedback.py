@@ -250,6 +250,7 @@ async def test_a_span_in_which_a_flag_was_evaluated_is_the_outcome_of_its_exposu
         flag_span("of another flag system", code=2),
         flag_span("req_w0-77", code=2),
         {"name": "without a flag"},
+        {**flag_span("user-3", code=0, inside=False), "name": "feature_flag.evaluation"},
     ]
     batch = {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
     body = json.dumps(batch).encode() if form == JSON_TYPE else as_protobuf(batch)
