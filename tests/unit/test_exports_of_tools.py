@@ -112,7 +112,7 @@ def test_a_run_has_the_figures_that_its_tool_printed(sample: Sample) -> None:
         GapCount(total, failed, unscored, 0)
         for failed, unscored in zip(sample.failed, sample.unscored, strict=True)
     ]
-    means = read.incumbent_means.score, read.candidate_means.score
+    means = read.incumbent_mean.score, read.candidate_mean.score
     for mean, printed in zip(means, sample.means, strict=True):
         assert mean is not None
         assert math.isclose(mean, printed, abs_tol=5e-4)
@@ -124,8 +124,8 @@ def test_cost_and_time_of_promptfoos_answers_are_read() -> None:
     read = read_exports([str(FILES / "promptfoo_repeats.jsonl")], names)
 
     # promptfoo's totals of `base`: $0.00023 and 1,480 ms for six answers.
-    assert read.incumbent_means.usd == pytest.approx(0.00023 / 6)
-    assert read.incumbent_means.latency_ms == pytest.approx(1480 / 6)
+    assert read.incumbent_mean.usd == pytest.approx(0.00023 / 6)
+    assert read.incumbent_mean.latency_ms == pytest.approx(1480 / 6)
 
 
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)

@@ -206,8 +206,8 @@ class ExportedPairs:
     pairs: tuple[PairRow, ...]
     incumbent_gaps: GapCount
     candidate_gaps: GapCount
-    incumbent_means: AnswerMeans
-    candidate_means: AnswerMeans
+    incumbent_mean: AnswerMeans
+    candidate_mean: AnswerMeans
     notes: tuple[str, ...] = ()  # remarks for people about these pairs
 
 

@@ -234,8 +234,8 @@ def judge_exports(
         "epochs": max(len(row.incumbent) for row in rows),
         "incumbent_gaps": asdict(exported.incumbent_gaps),
         "candidate_gaps": asdict(exported.candidate_gaps),
-        "incumbent_means": asdict(exported.incumbent_means),
-        "candidate_means": asdict(exported.candidate_means),
+        "incumbent_mean": asdict(exported.incumbent_mean),
+        "candidate_mean": asdict(exported.candidate_mean),
         **({"notes": list(exported.notes)} if exported.notes else {}),
         "use": REPORT_ONLY,
     }

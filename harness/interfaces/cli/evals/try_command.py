@@ -202,7 +202,7 @@ def _sentences(
 
 def _means_text(exported: "ExportedPairs") -> str:
     """Describes both runs by their means, so that people can compare them with the tool's."""
-    ours, theirs = exported.incumbent_means, exported.candidate_means
+    ours, theirs = exported.incumbent_mean, exported.candidate_mean
     parts = []
     if ours.score is not None and theirs.score is not None:
         parts.append(f"score {format_number(theirs.score)} against {format_number(ours.score)}")
