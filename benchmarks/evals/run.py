@@ -25,7 +25,7 @@ from benchmarks.router.processes import free_port, start, wait_for
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
 from harness.frame.people.access import SYSTEM
-from harness.proposals.evaluation import eval_queue
+from harness.proposals import eval_queue
 from harness.providers.target import Target
 from harness.registry import targets
 

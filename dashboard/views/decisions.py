@@ -21,10 +21,9 @@ from harness.frame.records.transaction import Transaction
 from harness.gate.verdict import BaseVerdict, Verdict, VerdictBasis
 from harness.gate.verdict_sentences import describe_claim
 from harness.operations import queries
-from harness.proposals import decisions
+from harness.proposals import decisions, evaluation
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.decisions import ProposalReview
-from harness.proposals.evaluation import evaluation
 from harness.proposals.report import findings
 from harness.routes import monthly_bill
 from harness.routing.context import Context

@@ -17,7 +17,7 @@ from harness.frame.people.access import Actor, Role
 from harness.frame.plain_data import escape_surrogates
 from harness.gate.run import EvalRun, RunBudget
 from harness.operations import captures
-from harness.proposals.evaluation import eval_queue
+from harness.proposals import eval_queue
 from harness.providers.target import Target
 from harness.routing.capture import answer_text, user_text
 from harness.routing.context import Context

@@ -34,7 +34,7 @@ from harness.frame.runtime.supervisor import interrupts
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.pins import ServedModel, Sighting
 from harness.gate.run import CALIBRATED, EVER, LEASE_S, EvalRun, RunState, Sample
-from harness.proposals.evaluation.eval_queue import needed_runs
+from harness.proposals.eval_queue import needed_runs
 from harness.providers.records import Providers, Sightings
 from harness.providers.target import Provider
 from harness.routing.records.proposals import Proposals

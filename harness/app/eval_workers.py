@@ -21,7 +21,7 @@ from harness.frame.errors import ConfigError, InputError, NotFound
 from harness.frame.imports import leave_modules_alone, pause_garbage_collection
 from harness.frame.runtime import telemetry
 from harness.frame.signing.keyring import KeyPurpose
-from harness.proposals.evaluation import eval_queue
+from harness.proposals import eval_queue
 from harness.providers.records import Providers
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns

@@ -11,7 +11,7 @@ from harness.frame.suggestions import did_you_mean
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.operations import control_jobs
 from harness.proposals import submission
-from harness.proposals.evaluation.eval_queue import load_queue, needed_runs
+from harness.proposals.eval_queue import load_queue, needed_runs
 from harness.proposals.submission import ProposalRequest
 from harness.providers.target import Target
 from harness.registry import targets

@@ -14,8 +14,8 @@ from harness.frame.signing.keyring import parse_keyring
 from harness.gate.run import Sample
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import Passed
-from harness.proposals.evaluation import evaluation
-from harness.proposals.evaluation.recomputation import recompute_verdict
+from harness.proposals import evaluation
+from harness.proposals.recomputation import recompute_verdict
 from harness.providers.target import Target
 from harness.routing.context import Context
 from harness.routing.evidence import Proof, ProvenRows, SwapChange, parse_proof

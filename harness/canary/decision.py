@@ -29,8 +29,8 @@ from harness.gate.online.observation import ObservationBlock, TrafficMinute
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction, decide_action
 from harness.gate.verdict import Verdict
-from harness.proposals.evaluation import recomputation
-from harness.proposals.evaluation.recomputation import AgreementLevel
+from harness.proposals import recomputation
+from harness.proposals.recomputation import AgreementLevel
 from harness.routes import freezes
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations

@@ -28,8 +28,7 @@ from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.policy import CanaryPolicy
 from harness.gate.sentences import reason_text
 from harness.gate.verdict import Passed
-from harness.proposals import fallback_chain, route_rules
-from harness.proposals.evaluation import recomputation
+from harness.proposals import fallback_chain, recomputation, route_rules
 from harness.registry import targets
 from harness.routes import freezes, routes
 from harness.routing.context import Context

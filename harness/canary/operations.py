@@ -42,8 +42,7 @@ from harness.gate.online.rollout import (
     describe_abort,
 )
 from harness.gate.online.rollout_action import RolloutAction
-from harness.proposals import decisions
-from harness.proposals.evaluation import recomputation
+from harness.proposals import decisions, recomputation
 from harness.registry import data_class_checks
 from harness.routes.routes import (
     commit,

@@ -32,9 +32,15 @@ from harness.gate.verdict import (
     Passed,
     Verdict,
 )
-from harness.proposals import decisions, route_rules
+from harness.proposals import (
+    decisions,
+    eval_queue,
+    evaluation,
+    recomputation,
+    registration,
+    route_rules,
+)
 from harness.proposals.candidates import cost_ratio, leaderboard
-from harness.proposals.evaluation import eval_queue, evaluation, recomputation, registration
 from harness.routes import freezes
 from harness.routing.candidate_schedule import OnBetter
 from harness.routing.context import Context

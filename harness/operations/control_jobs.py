@@ -31,9 +31,8 @@ from harness.frame.people.records import DashboardSessions
 from harness.gate.run import RUNNABLE_STATES, EvalRun
 from harness.operations import integrity
 from harness.operations.records import Captures
-from harness.proposals import break_glass
-from harness.proposals.evaluation import eval_queue
-from harness.proposals.evaluation.eval_queue import QueuedRun, list_queue
+from harness.proposals import break_glass, eval_queue
+from harness.proposals.eval_queue import QueuedRun, list_queue
 from harness.registry import credentials
 from harness.routing.context import Context
 from harness.routing.records.interventions import BreakGlasses, Shadows

@@ -27,7 +27,7 @@ from harness.gate.verdict import Verdict
 from harness.operations import captures
 from harness.operations.captures import CaptureSummary
 from harness.operations.keys import KeySummary
-from harness.proposals.evaluation import evaluation
+from harness.proposals import evaluation
 from harness.providers.target import Target
 from harness.registry import targets
 from harness.routes import routes

@@ -31,10 +31,9 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.policy import CostAcceptance, Policy, parse_change_reference
-from harness.proposals import route_rules
+from harness.proposals import eval_queue, evaluation, registration, route_rules
 from harness.proposals.candidates import cost_ratio
-from harness.proposals.evaluation import eval_queue, evaluation, registration
-from harness.proposals.evaluation.registration import WINDOW, FalsePassRisk
+from harness.proposals.registration import WINDOW, FalsePassRisk
 from harness.providers.records import Providers
 from harness.registry import named_models
 from harness.routes import freezes, routes

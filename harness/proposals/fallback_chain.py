@@ -15,7 +15,7 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.verdict import Passed
-from harness.proposals.evaluation import recomputation
+from harness.proposals import recomputation
 from harness.providers.target import Target
 from harness.registry import data_class_checks, named_models
 from harness.routes import routes

@@ -23,7 +23,7 @@ from harness.gate.offline.format_rules import format_prompts
 from harness.gate.policy import GatePolicy, Policy
 from harness.gate.suite_plan import SuitePin, SuiteRole
 from harness.proposals import judge as canary_judge
-from harness.proposals.evaluation.registration import WINDOW
+from harness.proposals.registration import WINDOW
 from harness.providers.records import Providers
 from harness.providers.target import Target
 from harness.registry import data_class_checks

@@ -12,11 +12,10 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.policy import CostAcceptance, GatePolicy, Policy, parse_change_reference
 from harness.gate.suite_plan import Claim, SuitePlan
-from harness.proposals import route_rules
+from harness.proposals import eval_queue, registration, route_rules
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.candidates.cost_ratio import CostRatio
-from harness.proposals.evaluation import eval_queue, registration
-from harness.proposals.evaluation.registration import FalsePassRisk, SelectionPlace
+from harness.proposals.registration import FalsePassRisk, SelectionPlace
 from harness.providers.records import Providers
 from harness.providers.target import Target
 from harness.registry import data_class_checks, named_models, targets

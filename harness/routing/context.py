@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from harness.evals.ports import EvalWorkers, RunQueue, SuiteCatalog
 
     # It imports numpy, which a router process does not need.
-    from harness.proposals.evaluation.recomputation import Recomputation
+    from harness.proposals.recomputation import Recomputation
     from harness.store.store import Store
 
 

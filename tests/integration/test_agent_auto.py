@@ -20,8 +20,7 @@ from harness.agents.records import AgentGrants
 from harness.frame.errors import NotAllowed
 from harness.frame.people.access import SYSTEM
 from harness.gate.pins import ServedModel, Sighting
-from harness.proposals import fallback_chain
-from harness.proposals.evaluation import eval_queue
+from harness.proposals import eval_queue, fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.providers.force import Force, ForceKind, SwitchSource
 from harness.providers.models.capabilities import Capabilities

@@ -12,8 +12,7 @@ from harness.gate.pins import ServedModel
 from harness.gate.run import Sample
 from harness.gate.sentences import spending_text
 from harness.gate.suite_plan import SuitePlan
-from harness.proposals import decisions
-from harness.proposals.evaluation import eval_queue
+from harness.proposals import decisions, eval_queue
 from harness.providers.target import Provider, RequestPatch, Target
 from harness.registry import targets
 from harness.routes import routes

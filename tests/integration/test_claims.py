@@ -12,9 +12,9 @@ from harness.gate.offline.suite_claims import WEIGHTED_MEAN
 from harness.gate.policy import GatePolicy
 from harness.gate.suite_plan import Claim, ClaimPopulation, PrimaryCombination, SuiteRole
 from harness.gate.verdict import Passed
+from harness.proposals import recomputation
 from harness.proposals.candidates import estimate
 from harness.proposals.candidates.estimate import SuiteEstimate
-from harness.proposals.evaluation import recomputation
 from harness.proposals.report import comparison
 from harness.proposals.report.content import gather_report
 from harness.proposals.report.formats import render_junit

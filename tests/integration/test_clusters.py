@@ -8,7 +8,7 @@ from evals.suites.items import Item
 from harness.gate.suite_plan import ClaimPopulation
 from harness.gate.verdict import Failed, Passed
 from harness.proposals.candidates import estimate
-from harness.proposals.evaluation.recomputation import recompute_stored, replay_verdict
+from harness.proposals.recomputation import recompute_stored, replay_verdict
 from harness.proposals.report.content import slice_rows
 from harness.proposals.submission import ProposalRequest
 from harness.providers.target import Target

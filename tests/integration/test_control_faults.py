@@ -19,8 +19,7 @@ from harness.gate.run import FIRST_ANSWERS, LEASE_S, RunState
 from harness.gate.sentences import difference_cells
 from harness.gate.suite_plan import Claim
 from harness.operations import control_jobs
-from harness.proposals import decisions
-from harness.proposals.evaluation import eval_queue, evaluation
+from harness.proposals import decisions, eval_queue, evaluation
 from harness.proposals.report.comparison import load_comparison
 from harness.providers.target import Provider, Target
 from harness.registry import targets

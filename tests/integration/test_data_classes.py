@@ -17,8 +17,7 @@ from harness.gate.online.guardrails import CanaryJudge, Guardrails
 from harness.gate.online.rollout import RolloutSignal
 from harness.gate.run import RunState
 from harness.operations import control_jobs
-from harness.proposals import decisions
-from harness.proposals.evaluation import eval_queue
+from harness.proposals import decisions, eval_queue
 from harness.providers.records import Providers
 from harness.providers.target import Provider, Target
 from harness.registry import credentials, registered_providers, targets

@@ -22,7 +22,7 @@ from harness.gate.drift import DriftCheck, DriftCheckState, DriftPolicy
 from harness.gate.pins import ServedModel, Sighting
 from harness.gate.run import RunState
 from harness.operations import alert_delivery
-from harness.proposals.evaluation import eval_queue
+from harness.proposals import eval_queue
 from harness.providers.records import Sightings
 from harness.providers.target import Target
 from harness.routing.records.routes import Routing

@@ -21,8 +21,7 @@ from harness.frame.errors import (
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.run import EvalRun, RunState, Sample
 from harness.operations import control_jobs
-from harness.proposals import submission
-from harness.proposals.evaluation import eval_queue, registration
+from harness.proposals import eval_queue, registration, submission
 from harness.providers.records import Providers
 from harness.providers.target import Provider, Target
 from harness.registry import targets

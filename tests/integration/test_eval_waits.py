@@ -12,8 +12,7 @@ from harness.frame.errors import IllegalTransition, ProviderAway
 from harness.frame.failures import DEFAULT_PATIENCE_S, LONGEST_PAUSE_S
 from harness.gate.run import EvalRun, RunState
 from harness.operations import alert_delivery, queries
-from harness.proposals import decisions
-from harness.proposals.evaluation import eval_queue, evaluation
+from harness.proposals import decisions, eval_queue, evaluation
 from harness.providers.target import Target
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals

@@ -17,7 +17,7 @@ from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
 from harness.app.installation import Installation, open_installation
 from harness.frame.people.access import SYSTEM
-from harness.proposals.evaluation import eval_queue
+from harness.proposals import eval_queue
 from harness.providers.target import Target
 from harness.registry import credentials, targets
 from harness.registry.credentials import CredentialChange

@@ -8,9 +8,8 @@ from harness.app import seed
 from harness.app.installation import load_settings
 from harness.frame.errors import AmbiguousName, NotFound
 from harness.frame.people.access import SYSTEM
-from harness.proposals import decisions, fallback_chain, submission
+from harness.proposals import decisions, eval_queue, fallback_chain, submission
 from harness.proposals.candidates import cost_ratio, estimate
-from harness.proposals.evaluation import eval_queue
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.submission import ProposalRequest
 from harness.providers.models.capabilities import Capabilities

@@ -22,10 +22,9 @@ from harness.gate.pins import ServedModel, ServedPin, Sighting
 from harness.gate.run import Sample
 from harness.gate.verdict import InfraError, Passed
 from harness.operations import control_jobs
-from harness.proposals import decisions, fallback_chain
-from harness.proposals.evaluation import evaluation
-from harness.proposals.evaluation.recomputation import replay_verdict
+from harness.proposals import decisions, evaluation, fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest
+from harness.proposals.recomputation import replay_verdict
 from harness.proposals.report import comparison
 from harness.providers.records import Sightings
 from harness.providers.target import Target

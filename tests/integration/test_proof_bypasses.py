@@ -8,7 +8,7 @@ from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.people.access import Actor, Role
 from harness.gate.online.rollout import RolloutSignal
-from harness.proposals.evaluation import registration
+from harness.proposals import registration
 from harness.providers.models import model_names
 from harness.providers.target import Provider
 from harness.routing.proposal import ProposalPhase

@@ -7,7 +7,7 @@ from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.frame.signing.audit_log import AuditLog
-from harness.proposals.evaluation import eval_queue
+from harness.proposals import eval_queue
 from harness.providers.records import Credentials
 from harness.providers.target import Provider, Target
 from harness.registry import credentials, registered_providers, targets

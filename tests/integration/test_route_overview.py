@@ -15,8 +15,7 @@ from harness.frame.people.access import SYSTEM
 from harness.interfaces.api.app import PREFIX, documented_answers
 from harness.operations import queries, route_queries
 from harness.operations.route_status import describe_needs
-from harness.proposals import decisions, fallback_chain, submission
-from harness.proposals.evaluation import recomputation
+from harness.proposals import decisions, fallback_chain, recomputation, submission
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.providers.force import SwitchSource, parse_force
 from harness.routes import freezes, routes

@@ -14,8 +14,7 @@ from harness.gate.online.rollout import RolloutSignal
 from harness.gate.policy import Policy, PromotionMode
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.operations import keys
-from harness.proposals import decisions, fallback_chain
-from harness.proposals.evaluation import registration
+from harness.proposals import decisions, fallback_chain, registration
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.report.content import gather_report
 from harness.proposals.report.markdown import render_markdown

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from harness.operations.control_jobs import blank_old_texts, purge_expired
 from harness.operations.records import Captures
-from harness.proposals.evaluation.recomputation import replay_verdict
+from harness.proposals.recomputation import replay_verdict
 from harness.routing.records.runs import EvalRuns
 from harness.store import engine
 from harness.store.tables import metadata

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.evals.exports.scored_run import GapCount
+from harness.evals.scored_run import GapCount
 from harness.interfaces.cli.evals.export_decision import (
     ExportChoice,
     read_exports,

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from harness.gate.run import RunState
 from harness.operations.control_jobs import fair_order
-from harness.proposals.evaluation.eval_queue import QueuedRun
+from harness.proposals.eval_queue import QueuedRun
 from tests.support.store.records import PLAIN_RUN
 
 

@@ -35,7 +35,7 @@ from harness.gate.suite_plan import (
     SuiteRole,
 )
 from harness.gate.verdict import VERDICTS, Verdict
-from harness.proposals.evaluation.recomputation import recompute_verdict
+from harness.proposals.recomputation import recompute_verdict
 from harness.routing.proposal import Proposal, ProposalPhase, SuiteRuns
 from tests.support.sampling import sampled
 from tests.support.store.records import PLAIN_SAMPLE

@@ -10,14 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.evals.exports.formats import parse_inspect, parse_promptfoo
-from harness.evals.exports.scored_run import (
-    ExportedPairs,
-    GapCount,
-    ScoredRun,
-    ScoredSample,
-    pair_runs,
-)
+from harness.evals.export_formats import parse_inspect, parse_promptfoo
+from harness.evals.scored_run import ExportedPairs, GapCount, ScoredRun, ScoredSample, pair_runs
 from harness.frame.errors import InputError
 from harness.interfaces.cli.evals import export_decision, file_decision
 from harness.interfaces.cli.evals.export_decision import (

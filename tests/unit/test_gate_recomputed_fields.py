@@ -11,7 +11,7 @@ from harness.gate.offline.verdicts import RULES_VERSION, decide_verdict, run_ids
 from harness.gate.run import Sample
 from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.gate.verdict import Failed, Verdict
-from harness.proposals.evaluation.recomputation import (
+from harness.proposals.recomputation import (
     AgreementLevel,
     Recomputation,
     _compared,

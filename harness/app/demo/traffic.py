@@ -22,7 +22,7 @@ from harness.frame.errors import CallFailed, InputError, SwapgateError
 from harness.frame.formatting import format_bps, format_count, format_harm
 from harness.frame.runtime.supervisor import interrupts
 from harness.operations import queries
-from harness.proposals.evaluation import evaluation
+from harness.proposals import evaluation
 from harness.routes import routes as routing
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase

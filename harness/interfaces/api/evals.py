@@ -23,7 +23,7 @@ from harness.interfaces.api.frame.endpoint import (
     operation,
 )
 from harness.operations import queries
-from harness.proposals.evaluation import eval_queue
+from harness.proposals import eval_queue
 
 router = APIRouter()
 

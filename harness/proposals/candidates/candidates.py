@@ -15,10 +15,10 @@ from harness.frame.suggestions import did_you_mean
 from harness.gate.budget import false_pass_risk, total_risk
 from harness.gate.suite_plan import Claim
 from harness.gate.verdict import Failed, Inconclusive, Passed
+from harness.proposals import registration
 from harness.proposals.candidates import cost_ratio, estimate
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.candidates.estimate import SuiteEstimate
-from harness.proposals.evaluation import registration
 from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.records import Providers

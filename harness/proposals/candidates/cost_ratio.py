@@ -21,7 +21,7 @@ from harness.gate.budget import MeanUsage
 from harness.gate.policy import CanaryPolicy, CostAcceptance
 from harness.gate.run import AnswerColumns, is_nothing_readable
 from harness.gate.suite_plan import SuitePlan
-from harness.proposals.evaluation.registration import plan_suites
+from harness.proposals.registration import plan_suites
 from harness.providers.target import Price, Target
 from harness.registry import named_models, targets
 from harness.routes import routes

@@ -23,9 +23,8 @@ from harness.gate.offline.slices import look_levels, promotion_waits_for
 from harness.gate.offline.suite_claims import items_to_show_saving
 from harness.gate.run import RunBudget, Sample
 from harness.gate.suite_plan import MIN_SLICE_UNITS, Claim, SuitePlan
-from harness.proposals import submission
+from harness.proposals import registration, submission
 from harness.proposals.candidates import cost_ratio
-from harness.proposals.evaluation import registration
 from harness.proposals.submission import ProposalRequest
 from harness.providers.target import Target
 from harness.registry import named_models, targets

@@ -22,9 +22,9 @@ from harness.gate.pins import ServedModels, named_models
 from harness.gate.run import AnswerColumns, EvalRun, Sample, describe_faults
 from harness.gate.suite_plan import SuitePin, SuitePlan
 from harness.gate.verdict import Verdict, VerdictBasis
+from harness.proposals import evaluation
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.candidates.cost_ratio import CostRatio
-from harness.proposals.evaluation import evaluation
 from harness.proposals.report.next_steps import DecidedProposal, describe_next_step
 from harness.providers.target import Target
 from harness.routes import freezes, monthly_bill

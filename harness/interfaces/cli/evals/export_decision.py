@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from harness.evals.exports.formats import (
+from harness.evals.export_formats import (
     parse_braintrust,
     parse_deepeval,
     parse_inspect,
@@ -22,7 +22,7 @@ from harness.evals.exports.formats import (
     parse_openai_evals,
     parse_promptfoo,
 )
-from harness.evals.exports.scored_run import (
+from harness.evals.scored_run import (
     AnswerMeans,
     ExportedPairs,
     GapCount,
@@ -33,11 +33,7 @@ from harness.evals.exports.scored_run import (
     mean_known,
     pair_runs,
 )
-from harness.evals.exports.table_formats import (
-    has_csv_scores,
-    parse_csv_scores,
-    parse_langsmith,
-)
+from harness.evals.table_formats import has_csv_scores, parse_csv_scores, parse_langsmith
 from harness.frame.errors import InputError
 from harness.frame.text_files import MAX_BYTES, csv_rows, read_text, text_lines
 from harness.interfaces.cli.evals.file_decision import FileTerms

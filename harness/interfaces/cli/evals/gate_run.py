@@ -41,7 +41,7 @@ from harness.interfaces.cli.frame.waiting import TIMED_OUT, Progress, ProgressLi
 from harness.interfaces.cli.proposals import comparison
 from harness.interfaces.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
 from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
-from harness.proposals.evaluation import evaluation
+from harness.proposals import evaluation
 from harness.proposals.report.content import FILE, Report, gather_report, suite_rows, variables
 from harness.proposals.report.findings import find_format_failures
 from harness.proposals.report.formats import render_junit, render_page

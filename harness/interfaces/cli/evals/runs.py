@@ -24,8 +24,8 @@ from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import TIMED_OUT, Progress, follow
 from harness.operations import queries
-from harness.proposals.evaluation import eval_queue
-from harness.proposals.evaluation.eval_queue import QueuedRun, load_queue
+from harness.proposals import eval_queue
+from harness.proposals.eval_queue import QueuedRun, load_queue
 from harness.proposals.report import comparison
 from harness.routing.context import Context
 from harness.routing.records.runs import EvalRuns

@@ -29,7 +29,7 @@ from harness.interfaces.cli.frame.command import (
 from harness.interfaces.cli.frame.session import Session
 
 if TYPE_CHECKING:
-    from harness.evals.exports.scored_run import ExportedPairs
+    from harness.evals.scored_run import ExportedPairs
     from harness.interfaces.cli.evals.pair_judgement import Sight
 
 

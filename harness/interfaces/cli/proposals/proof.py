@@ -17,8 +17,8 @@ from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import EXISTING_FILE, FILE, arg, command, opt
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
-from harness.proposals.evaluation import recomputation
-from harness.proposals.evaluation.recomputation import ReplayedVerdict
+from harness.proposals import recomputation
+from harness.proposals.recomputation import ReplayedVerdict
 
 FORMATS = ("markdown", "junit")
 

@@ -29,7 +29,7 @@ from harness.operations import queries
 from harness.proposals import decisions
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.decisions import ProposalReview
-from harness.proposals.evaluation.eval_queue import load_queue
+from harness.proposals.eval_queue import load_queue
 from harness.proposals.report.comparison import MOST_TEXTS, load_comparison
 from harness.routing.context import Context
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from harness.evals.exports.scored_run import (
+from harness.evals.scored_run import (
     ScoredRun,
     ScoredSample,
     numeric_score,

@@ -30,7 +30,7 @@ from harness.gate.run import (
     describe_waits,
     manual_order_seed,
 )
-from harness.proposals.evaluation import evaluation
+from harness.proposals import evaluation
 from harness.registry import data_class_checks, named_models
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalEvent, ProposalPhase, apply_event

@@ -41,7 +41,7 @@ from harness.gate.offline.verdicts import (
 from harness.gate.pins import ServedModels
 from harness.gate.run import Sample
 from harness.gate.verdict import Verdict
-from harness.proposals.evaluation import evaluation
+from harness.proposals import evaluation
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals

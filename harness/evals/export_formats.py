@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from harness.evals.exports.scored_run import (
+from harness.evals.scored_run import (
     ScoredRun,
     ScoredSample,
     as_mapping,

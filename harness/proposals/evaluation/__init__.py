@@ -1,1 +1,0 @@
-"""Measures a proposal and decides its verdict."""
