@@ -41,9 +41,7 @@ INTERVAL_S: Final = 0.05
 QUIET_S: Final = 1.0
 # How often a worker sends its metrics. A scrape may show other workers' metrics this late, and
 # a killed worker loses this much.
-METRICS_EVERY_S: Final = 1.0
-# The same for a worker without requests, whose metrics only time changes.
-QUIET_METRICS_EVERY_S: Final = 5.0
+METRICS_EVERY_S: Final = 5.0
 ANSWER_S: Final = 5.0
 STOP_S: Final = 10.0
 # The most unsent data while the parent does not read; later requests are served, not scored.
@@ -325,14 +323,12 @@ class Reporter(Recording):
             lambda: _FrameProtocol(self), sock=self._channel
         )
         self._send({"ready": True, "worker": self.worker, "metrics": self._counts()})
-        counted, is_stale = loop.time(), True  # requests ended since the last metrics
+        counted = loop.time()
         while True:
             await asyncio.sleep(INTERVAL_S)
-            is_stale = is_stale or bool(self._ended)
-            counts_at = counted + (METRICS_EVERY_S if is_stale else QUIET_METRICS_EVERY_S)
-            counts = loop.time() >= counts_at
+            counts = loop.time() - counted >= METRICS_EVERY_S
             if counts:
-                counted, is_stale = loop.time(), False
+                counted = loop.time()
             try:
                 is_quiet = self.report(counts=counts)
             except Exception as error:
@@ -341,12 +337,11 @@ class Reporter(Recording):
                 self.on_fault(error)
             else:
                 if is_quiet:
-                    await self._rest(loop, counts_at if is_stale else math.inf)
+                    await self._rest(loop)
 
-    async def _rest(self, loop: asyncio.AbstractEventLoop, until: float) -> None:
-        """Pauses until `until` on the loop's clock, for QUIET_S or until the next record."""
+    async def _rest(self, loop: asyncio.AbstractEventLoop) -> None:
         self._news = loop.create_future()
-        alarm = loop.call_at(min(until, loop.time() + QUIET_S), self._wake)
+        alarm = loop.call_later(QUIET_S, self._wake)
         try:
             await self._news
         finally:
