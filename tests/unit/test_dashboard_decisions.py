@@ -252,8 +252,8 @@ def test_a_route_goes_back_by_hand_and_its_kill_switch_is_lifted() -> None:
     request = SwitchRequest(parse_force("provider:sim"), "a vendor is down", route="faq")
     switch = freezes.throw_switch(ctx, BEN, request, source=SwitchSource.CLI)
     app = dialog(
-        "from harness.routes import kill_switch",
-        "(live,) = kept('live', kill_switch.list_live_switches(ctx))",
+        "from harness.routes import freezes",
+        "(live,) = kept('live', freezes.list_live_switches(ctx))",
         "route_holds.lift(live)",
     )
     assert "a vendor is down" in text(app)

@@ -278,7 +278,7 @@ def test_an_admin_declares_who_somebody_is_with_a_reason(
     keys.create_key(ctx, SYSTEM, "ada phone", secret=secret, role=Role.VIEWER)
 
     app = dialog(
-        "from harness.operations import people as known",
+        "from harness.operations import keys as known",
         "from harness.frame.people.access import OPERATOR",
         "keys.declare(known.list_people(ctx, OPERATOR))",
     )
