@@ -51,7 +51,7 @@ def _langfuse_scores(client: Any, trace: str) -> Rows:
 def _fetch_langsmith(name: str) -> Rows:
     from langsmith import Client  # noqa: PLC0415 - an extra
 
-    client = Client()
+    client = Client(auto_batch_tracing=False)
     for example in client.list_examples(dataset_name=name):
         row = example.model_dump(mode="json", exclude={"attachments"})
         if not example.outputs and example.source_run_id:
@@ -122,7 +122,9 @@ def fetch(source: str) -> bytes:
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     except Exception as error:  # noqa: BLE001 - each SDK has errors of its own
-        text = format_excerpt(f"{type(error).__name__}: {error}", 200)
+        status = getattr(error, "status_code", None)  # Langfuse's text lists all headers
+        reason = f"HTTP {status}" if status else f"{type(error).__name__}: {error}"
+        text = format_excerpt(reason, 200)
         raise InputError(
             f"{source}: {name} did not give the data set ({text}); check its name, "
             f"{' and '.join(tool.keys)}, and {tool.address} of a server of your own"

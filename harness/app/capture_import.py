@@ -14,7 +14,7 @@ from evals.suites.source_records import SourceFile
 from evals.suites.suite_import import FOLDER, NAME
 from harness.app.installation import Installation
 from harness.frame.config_conversion import ConversionNote, ConversionOutcome, NothingTaken
-from harness.frame.errors import ConfigError, InputError
+from harness.frame.errors import ConfigError, InputError, PatternTooSlow
 from harness.frame.plain_data import escape_surrogates
 from harness.frame.redaction import Redactor
 from harness.operations.captures import NEAR_DUPLICATE_SIMILARITY, build_export_line
@@ -93,7 +93,11 @@ def _captures(
         if not user_text(content).strip():
             log.lost["whose messages of users have no text"] += 1
             continue
-        redacted = redactor.redact(content)
+        try:
+            redacted = redactor.redact(content)
+        except PatternTooSlow:
+            log.lost["that a rule of `capture.redact` does not read in time"] += 1
+            continue
         name = route or request.source or kind
         id_ = capture_id(name, redacted.value, installation.secret)
         if id_ in found:

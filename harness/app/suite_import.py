@@ -22,6 +22,7 @@ from evals.suites.source_formats import CAPTURES, REQUESTS, check_source
 from evals.suites.source_records import SourceFile, read_source
 from evals.suites.suite import load_suite
 from evals.suites.suite_import import (
+    FOLDER,
     ImportedSuite,
     SuiteItems,
     converted,
@@ -207,14 +208,20 @@ def import_file(
                         "into it by hand"
                     )
 
-        done = import_suites(
-            found,
-            base=config_file.resolve().parent,
-            actor=actor.name,
-            now=installation.clock.now(),
-            replace_=replace_,
-            configure=configure,
-        )
+        base = config_file.resolve().parent
+        try:
+            done = import_suites(
+                found,
+                base=base,
+                actor=actor.name,
+                now=installation.clock.now(),
+                replace_=replace_,
+                configure=configure,
+            )
+        except InputError as error:
+            # The written file is gone, so the message names the source.
+            written = re.escape(f"{base / FOLDER}") + r"/[\w-]+\.\w+(:\d+)?"
+            raise InputError(re.sub(written, lambda _: str(file), str(error))) from None
     return SuiteImport(done, notes, configured)
 
 

@@ -283,6 +283,7 @@ def test_metadata_and_tags_become_slices_and_no_bad_import_leaves_a_file(
         ("braintrust://mails", "write braintrust://PROJECT/DATASET"),
         ("http://x", "no file, and no address"),
         ("missing.jsonl", "cannot be read: No such file"),
+        (str(SAMPLES / "../exports/openai_evals_items.json"), "is no known data set"),
     ],
 )
 def test_an_address_that_cannot_be_read_says_what_it_lacks(
