@@ -95,8 +95,10 @@ def visible_text(text: str, most: int = MAX_REASON) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def inert_text(text: str, most: int = MAX_SHOWN) -> str:
-    plain = _MARKUP.sub("·", visible_text(text, most)).replace("_", "·").replace("://", " //")
+def inert_text(text: str) -> str:
+    plain = (
+        _MARKUP.sub("·", visible_text(text, MAX_SHOWN)).replace("_", "·").replace("://", " //")
+    )
     return _HOST_DOT.sub(". ", plain)
 
 

@@ -90,7 +90,10 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
     """Lists the runs that have not ended, in the order of workers; runs on hold at the end."""
     runs = EvalRuns(tx).list(states=RUNNABLE_STATES, limit=MOST_WAITING)
     proposals = Proposals(tx).open()
-    needed = {run: _list_needing(proposals, run) for run in needed_runs(proposals)}
+    needed = {
+        run: tuple(p.id for p in proposals if run in needed_runs([p]))
+        for run in needed_runs(proposals)
+    }
     unpaid = _unpaid_runs(tx, runs, now)
     away = {run.id for run in runs if run.is_waiting(now)}
     kept = {run.id for run in runs if run.is_leased(now)} | unpaid.keys() | away
@@ -131,10 +134,6 @@ def _unpaid_runs(tx: Transaction, runs: Iterable[EvalRun], now: datetime) -> Map
         for run in runs
     }
     return {run: text for run, text in obstacles.items() if text}
-
-
-def _list_needing(proposals: Iterable[Proposal], run: str) -> Sequence[str]:
-    return tuple(proposal.id for proposal in proposals if run in needed_runs([proposal]))
 
 
 MAX_FAILURES = 5

@@ -243,7 +243,9 @@ def load_outages(
                 closed = shut.among(known.values())
                 outage = find_outage(route, minutes.get(name, ()), closed, now)
                 if outage is not None:
-                    outage = _begin_at_alert(outage, begun.get(_key(outage.kind, name)), now)
+                    outage = _begin_at_alert(
+                        outage, begun.get(f"{ALERTS[outage.kind].value}:{name}"), now
+                    )
                     found[name] = _view(tx, route, known, outage, scores)
     return found
 
@@ -288,10 +290,6 @@ def _title(name: str, view: OutageView) -> str:
     if view.outage.no_answers:
         return f"route {name} is down: no target answers"
     return f"callers of route {name} get errors"
-
-
-def _key(kind: OutageKind, route: str) -> str:
-    return f"{ALERTS[kind].value}:{route}"
 
 
 def _begin_at_alert(

@@ -172,12 +172,10 @@ def _require_temporary_tables(db: sa.Connection) -> None:
 def _in_postgres(db: sa.Connection, schema: str) -> Definitions:
     rows = db.execute(_POSTGRES, {"schema": schema})
     return {
-        (row.table, row.name): _TEMPORARY.sub("", row.says) for row in rows if _is_ours(row)
+        (row.table, row.name): _TEMPORARY.sub("", row.says)
+        for row in rows
+        if row.table in metadata.tables
     }
-
-
-def _is_ours(row: sa.Row[tuple[str, str, str]]) -> bool:
-    return row.table in metadata.tables
 
 
 def _in_sqlite(db: sa.Connection) -> Definitions:

@@ -137,7 +137,8 @@ def due_message(record: AlertRecord, now: datetime) -> Notified | None:
         recent = now - record.last_seen < REMIND_AFTER
         return Notified.RAISED if record.notified is None and recent else None
     if record.resolved_at is not None:
-        over = now - record.resolved_at >= _settling(record.kind)
+        reports_end = ALERT_RULES[record.kind].silent is None
+        over = now - record.resolved_at >= (timedelta(0) if reports_end else SETTLING_TIME)
         return Notified.RESOLVED if record.notified is Notified.RAISED and over else None
     if record.notified is Notified.RAISED:
         remind = ALERT_RULES[record.kind].remind
@@ -169,10 +170,6 @@ def _ended(record: AlertRecord, alert: Alert) -> AlertRecord:
     if sources or not record.open:
         return replace(record, sources=sources)
     return replace(record, sources=sources, resolved_at=max(alert.at, record.first_seen))
-
-
-def _settling(kind: AlertKind) -> timedelta:
-    return timedelta(0) if ALERT_RULES[kind].silent is None else SETTLING_TIME
 
 
 def _first(alert: Alert, sources: Mapping[str, datetime]) -> AlertRecord:

@@ -151,7 +151,7 @@ def _calls(loop: ToolLoopTrace) -> _Judged:
             return ToolOutcome.DOES_NOT, f"its arguments of {call.name} are not a JSON object"
     return (
         ToolOutcome.WORKS,
-        f"{_count(len(loop.calls), 'call')} in {_count(_asking(loop), 'turn')}",
+        f"{_count(len(loop.calls), 'call')} in {_count(sum(map(bool, loop.turns)), 'turn')}",
     )
 
 
@@ -222,10 +222,6 @@ def _streamed(result: ToolProbeResult) -> _Judged:
     if outcome is not ToolOutcome.WORKS:
         return outcome, f"in a stream {found}"
     return outcome, f"the pieces of {_count(len(loop.calls), 'call')} form JSON"
-
-
-def _asking(loop: ToolLoopTrace) -> int:
-    return sum(1 for turn in loop.turns if turn)
 
 
 def _count(number: int, what: str) -> str:

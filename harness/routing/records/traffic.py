@@ -96,7 +96,7 @@ class Traffic:
             query = _LATENCIES[span.table]
             if route is not None:
                 query = query.where(span.table.c.route == route)
-            for row in self._tx.read(query, _bounds(span)):
+            for row in self._tx.read(query, {"begin": span.begin, "end": span.end}):
                 histograms = json.loads(f"[{row.histograms}]")
                 own = merge_histograms(
                     {int(bound): n for bound, n in histogram.items()}
@@ -124,10 +124,6 @@ class Traffic:
             query = query.where(traffic.c.route.in_(_ROUTES_SINCE))
         span = {"begin": since, "end": FAR, "day": floor_time(since, DAY)}
         return [traffic_point_from_row(row) for row in self._tx.read(query, span)]
-
-
-def _bounds(span: Span) -> Mapping[str, datetime]:
-    return {"begin": span.begin, "end": span.end}
 
 
 def _within(begins: sa.ColumnElement[Any], named: str = "") -> sa.ColumnElement[bool]:

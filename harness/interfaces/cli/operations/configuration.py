@@ -106,7 +106,7 @@ def _shown(path: KeyPath, value: Plain) -> str:  # noqa: PLR0911 - one per kind 
             return "true" if value else "false"
         case str() if not value:
             return "empty"
-        case str() if SECRET_KEYS.search(_HUMP.sub("_", key).lower()) or _has_key(value):
+        case str() if SECRET_KEYS.search(_HUMP.sub("_", key).lower()) or any(find_keys(value)):
             return HIDDEN
         case str() if key in SECRET_ADDRESSES and "://" in value:
             return _address(value)
@@ -118,10 +118,6 @@ def _shown(path: KeyPath, value: Plain) -> str:  # noqa: PLR0911 - one per kind 
             return ", ".join(_shown((*path, "item"), item) for item in value)
         case _:
             return str(value)
-
-
-def _has_key(value: str) -> bool:
-    return next(find_keys(value), None) is not None
 
 
 def _address(url: str) -> str:
