@@ -106,16 +106,16 @@ def test_a_chain_that_makes_no_sense_or_has_no_proof_is_refused(store: Store) ->
             commit(tx, chain(SPARE.id, capable=(OLD.id,)), 1)
         with pytest.raises(ProofRefused, match="t_unknown"):
             commit(tx, chain("t_unknown"), 1)
-        for proof in (
-            replace(PASSED, candidate=SPARE.id),
-            replace(PASSED, incumbent=SPARE.id),
-            replace(PASSED, route="other"),
-            replace(PASSED, id="v_unknown"),
-            FormerTarget(NEW.id),
-            FormerTarget(SPARE.id),
+        for proof, why in (
+            (replace(PASSED, candidate=SPARE.id), "another target or route"),
+            (replace(PASSED, incumbent=SPARE.id), "has incumbent"),
+            (replace(PASSED, route="other"), "another target or route"),
+            (replace(PASSED, id="v_unknown"), "proof_missing"),
+            (FormerTarget(NEW.id), "never served"),
+            (FormerTarget(SPARE.id), "another target or route"),
         ):
-            with pytest.raises(ProofRefused):
-                commit(tx, SetChain(ROUTE, (SPARE.id, NEW.id), proofs={NEW.id: proof}), 1)
+            with pytest.raises(ProofRefused, match=why):
+                commit(tx, SetChain(ROUTE, (NEW.id,), proofs={NEW.id: proof}), 1)
         # The refusals cost the unit of work nothing else.
         commit(tx, chain(), 1)
 

@@ -229,9 +229,10 @@ def test_terms_that_were_registered_after_the_answers_are_named(
         (lambda text: text.replace(": [", ":  [", 1), "line 3 was changed"),
         (lambda text: text[:-9], "this is not JSON"),
         (lambda _: "{}", "did not write this file"),
+        (lambda _: "[]", "did not write this file"),
         (lambda text: text.replace("proof 1", "proof 2"), "its format is 'swapgate proof 2'"),
     ],
-    ids=["blank", "cut", "empty", "newer"],
+    ids=["blank", "cut", "empty", "list", "newer"],
 )
 def test_a_file_that_is_not_as_it_was_written_is_refused_with_its_place(
     promotion: Proof, tmp_path: Path, change: Callable[[str], str], named: str
