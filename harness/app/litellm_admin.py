@@ -1,11 +1,13 @@
 """Speaks LiteLLM's admin API: the deployments of a model group are a route's targets.
 
 A share is a deployment's `weight`. Without a share it is also `blocked`: LiteLLM picks among
-deployments of weight 0 if no other is left, for example after a retry.
+deployments of weight 0 if no other is left, for example after a retry. So a deployment that is
+not blocked has a share of at least 1 basis point.
 """
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.client import HTTPException
@@ -26,6 +28,8 @@ PAGE_ROWS: Final = 500
 CALLERS_FAULT: Final = frozenset({"400", "413", "422"})
 TARGET_FIELD: Final = "swapgate_target"  # in `model_info`, where two models share a name
 FAILED_FIELD: Final = "swapgate_failed"  # of our callback in `spend_logs_metadata`
+HEAVIEST: Final = 1e9  # LiteLLM takes any weight; a larger one counts as this
+_UNREADABLE: Final = (AttributeError, LookupError, TypeError, ValueError)
 
 
 class Deployment(NamedTuple):
@@ -53,7 +57,11 @@ class LiteLLMAdmin:
             equal = not any(d.weight for d in routable)
             split[_served(deployment, targets)] += 1.0 if equal else deployment.weight
         whole = sum(split.values()) or 1.0
-        return {name: round(part / whole * BUCKETS) for name, part in split.items()}
+        reached = {_served(deployment, targets) for deployment in routable}
+        return {
+            name: max(round(part / whole * BUCKETS), int(name in reached))
+            for name, part in split.items()
+        }
 
     def set_split(self, route: str, targets: Collection[Target], split: Split) -> None:
         group = [d for d in self._deployments() if d.group == route]
@@ -65,7 +73,8 @@ class LiteLLMAdmin:
             if target not in by_target:
                 raise UpstreamError(
                     f"LiteLLM's model group {route!r} has no deployment of {names[target]}: "
-                    "add it on LiteLLM's page Models or by POST /model/new"
+                    "add it on LiteLLM's page Models or by POST /model/new, with "
+                    f"`model_info: {{{TARGET_FIELD}: NAME}}` if its model has another name"
                 )
         for deployment in group:
             if not deployment.stored:
@@ -85,14 +94,22 @@ class LiteLLMAdmin:
     def read_outcomes(self, since: datetime, driven: Driven) -> Iterator[Outcome]:
         deployments = [d for d in self._deployments() if d.group in driven]
         served = {d.id: _served(d, driven[d.group]) for d in deployments}
+        fault: Exception | None = None
         for row in self._spend_logs(since):
-            if (outcome := read_row(row, served)) is not None and outcome.route in driven:
+            try:
+                outcome = read_row(row, served)
+            except _UNREADABLE as error:
+                fault = error  # the other rows still count
+                continue
+            if outcome is not None and outcome.route in driven:
                 yield outcome
+        if fault is not None:
+            raise UpstreamError(f"a row of LiteLLM's logs is unreadable: {fault!r}")
 
     def _deployments(self) -> Sequence[Deployment]:
         try:
             return [_deployment(entry) for entry in self._call("/v1/model/info")["data"]]
-        except (KeyError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             raise UpstreamError(f"LiteLLM's list of models is unreadable: {error!r}") from None
 
     def _spend_logs(self, since: datetime) -> Iterator[Mapping[str, Any]]:
@@ -110,7 +127,7 @@ class LiteLLMAdmin:
             try:
                 yield from answer["data"]
                 page, pages = page + 1, int(answer["total_pages"])
-            except (KeyError, TypeError, ValueError) as error:
+            except _UNREADABLE as error:
                 raise UpstreamError(f"LiteLLM's logs are unreadable: {error!r}") from None
 
     def _call(self, path: str, body: object = None, *, method: str | None = None) -> Any:
@@ -122,10 +139,11 @@ class LiteLLMAdmin:
                 f"{self._url}{path}", headers, sent, timeout_s=TIMEOUT_S, method=method
             ) as answer:
                 text, status = answer.read(), answer.status
-            if status == HTTPStatus.OK:
-                return json.loads(text)
         except (OSError, HTTPException, ValueError) as error:
             raise UpstreamError(f"{about} does not answer: {error}") from None
+        with suppress(ValueError):
+            if status == HTTPStatus.OK:
+                return json.loads(text)
         said = error_message(text, [self._key])
         raise UpstreamError(f"{about} answers {path.partition('?')[0]} with {status}: {said}")
 
@@ -138,7 +156,8 @@ def _deployment(entry: Mapping[str, Any]) -> Deployment:
         str(info["id"]),
         entry["model_name"],
         names=(str(own),) if own else (model, model.partition("/")[2]),
-        weight=float(params.get("weight") or 0.0),
+        # Not NaN either: of 0.0 and NaN, `max` returns its first argument.
+        weight=min(max(0.0, float(params.get("weight") or 0.0)), HEAVIEST),
         blocked=info.get("blocked") is True,
         stored=info.get("db_model") is True,
     )

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 from harness.frame.formatting import format_bps
 from harness.providers.force import KillSwitch, active_switches, decide_plan
 from harness.providers.target import Target
-from harness.routing.table import BUCKETS, Arm, Canary, Route, RoutingTable
+from harness.routing.table import BUCKETS, Arm, Canary, Route
 
 # Share in basis points by the id of a target, or by the gateway's name for another model.
 Split = Mapping[str, int]
@@ -57,21 +57,6 @@ class SplitDriver(Protocol):
     def set_split(self, route: str, targets: Collection[Target], split: Split) -> None: ...
 
     def read_outcomes(self, since: datetime, driven: Driven) -> Iterable[Outcome]: ...
-
-
-class FlagDriver:
-    """Routes as flags: routers evaluate the table itself, and take feedback as outcomes."""
-
-    def __init__(self, table: RoutingTable) -> None:
-        self._table = table
-
-    def read_split(self, route: str, _: Collection[Target]) -> Split:
-        return planned_split(self._table.routes[route])
-
-    def set_split(self, route: str, targets: Collection[Target], split: Split) -> None: ...
-
-    def read_outcomes(self, *_: object) -> Iterable[Outcome]:
-        return ()
 
 
 def planned_split(route: Route) -> Split:

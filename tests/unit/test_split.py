@@ -1,23 +1,21 @@
+import json
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from harness.app.litellm_admin import read_row
+from harness.app.litellm_admin import LiteLLMAdmin, read_row
 from harness.app.split_drive import SplitDrive
 from harness.canary.split import (
     LATEST,
     Driven,
-    FlagDriver,
     Outcome,
     Split,
-    SplitDriver,
     TrustedTime,
     allowed_split,
     confirm_time,
-    describe_change,
     find_time,
 )
 from harness.frame.alerts.alert import AlertEvent
@@ -30,13 +28,14 @@ from router.recording.sums import CompletedRequest
 from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
 from tests.support.control.manual_clock import ManualClock
+from tests.support.site.http_thread import Exchange
+from tests.support.site.http_thread import serving as serving_http
 
 pytestmark = pytest.mark.req("F1")
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 BASE, BETTER = Target("sim", "base"), Target("sim", "better")
 TARGETS = {target.id: target for target in (BASE, BETTER)}
-NAMES = {target.id: target.name for target in (BASE, BETTER)}
 CANARY = Canary(BETTER.id, 100, "salt", "ro_1")
 ROUTE = Route("support", 1, BASE.id)
 IN_CANARY = replace(ROUTE, canary=CANARY)
@@ -202,14 +201,14 @@ class Records(Recording):
 
 
 class Scene:
-    def __init__(self, driver: SplitDriver | None = None) -> None:
+    def __init__(self) -> None:
         self.clock, self.gateway = ManualClock(START), Gateway()
         self.records = Records(self.clock)
-        self.start(driver)
+        self.start()
 
-    def start(self, driver: SplitDriver | None = None) -> None:
+    def start(self) -> None:
         self.drive = SplitDrive(
-            driver or self.gateway,
+            self.gateway,
             self.records,  # type: ignore[arg-type]  # the parts that the drive uses
             self.clock,
             timedelta(seconds=30),
@@ -347,9 +346,46 @@ def test_a_late_log_counts_once() -> None:
     assert scene.records.units == [("s0", True, 100)]
 
 
-def test_a_flag_is_driven_by_the_table_itself() -> None:
-    table = RoutingTable(7, {"support": IN_CANARY}, TARGETS)
-    scene = Scene(FlagDriver(table))
+class LiteLLM(Exchange):
+    """Lists a route's two deployments, and logs a row that cannot be read before a good one."""
 
-    assert scene.tick(IN_CANARY) == scene.tick(IN_CANARY) == []
-    assert describe_change({BASE.id: 10_000}, {}, NAMES) == "sim/base has 0 % instead of 100 %"
+    changes: ClassVar[list[tuple[str, object]]] = []
+
+    def exchange(self) -> None:
+        if self.command == "PATCH":
+            self.changes.append((self.path, json.loads(self.received_body())))
+        models = [
+            {
+                "model_name": "support",
+                "litellm_params": {"model": f"openai/{name}", "weight": weight},
+                "model_info": {"id": f"d_{name}", "db_model": True, "blocked": False},
+            }
+            for name, weight in (("base", 7), ("better", 0))
+        ]
+        rows = [row(endTime=None), row(request_id="r2")]
+        found = {"data": models if "model" in self.path else rows, "total_pages": 1}
+        self.answer(200, json.dumps(found).encode())
+
+    do_GET = do_PATCH = exchange  # noqa: N815 - the base class calls them so
+
+
+def test_litellm_may_retry_at_a_weight_of_zero_unless_the_deployment_is_blocked() -> None:
+    LiteLLM.changes.clear()
+    with serving_http(LiteLLM) as port:
+        admin = LiteLLMAdmin(f"http://127.0.0.1:{port}", "sk-1")
+        assert admin.read_split("support", TARGETS.values()) == {BASE.id: 10_000, BETTER.id: 1}
+        admin.set_split("support", TARGETS.values(), {BASE.id: 10_000})
+
+    (_, kept), (path, stopped) = LiteLLM.changes
+    assert kept == {"litellm_params": {"weight": 10_000}, "blocked": False}
+    assert path == "/model/d_better/update"
+    assert stopped == {"litellm_params": {"weight": 0}, "blocked": True}
+
+
+def test_a_row_that_cannot_be_read_is_a_fault_after_all_other_rows_count() -> None:
+    with serving_http(LiteLLM) as port:
+        admin = LiteLLMAdmin(f"http://127.0.0.1:{port}", "sk-1")
+        outcomes = iter(admin.read_outcomes(START, {"support": TARGETS.values()}))
+        assert next(outcomes).id == "r2"
+        with pytest.raises(UpstreamError, match="a row of LiteLLM's logs is unreadable"):
+            next(outcomes)

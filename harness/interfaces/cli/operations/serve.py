@@ -177,11 +177,20 @@ def litellm(
     """
     from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
     from harness.app.split_drive import drive_litellm  # noqa: PLC0415
+    from harness.providers.api_base_rules import check_api_base  # noqa: PLC0415
 
     require_database(session.settings)  # also reads `.env`
-    key = os.environ.get(key_env, "")
+    try:
+        check_api_base(url, session.settings.router.allow_addresses)
+    except InputError as error:
+        # What follows the colon is about providers.
+        text = f"{error}".replace("api_base", "--url").partition(": ")[0]
+        raise InputError(text) from None
+    key = os.environ.get(key_env, "").strip()
     if not key:
         raise InputError(f"{key_env} is not set: export LiteLLM's master key as {key_env}")
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(f"HTTP cannot send the key in {key_env}: export the key again")
     leave_modules_alone()
     drive_litellm(session.config, url, key, every_s=every, settle_s=settle)
 
