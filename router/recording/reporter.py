@@ -41,7 +41,7 @@ INTERVAL_S: Final = 0.05
 QUIET_S: Final = 1.0
 # How often a worker sends its metrics. A scrape may show other workers' metrics this late, and
 # a killed worker loses this much.
-METRICS_EVERY_S: Final = 5.0
+METRICS_EVERY_S: Final = 3.0
 ANSWER_S: Final = 5.0
 STOP_S: Final = 10.0
 # The most unsent data while the parent does not read; later requests are served, not scored.

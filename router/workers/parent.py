@@ -51,7 +51,7 @@ START_S: Final = 120.0
 # A worker that ran this long did not fail at its start.
 STEADY_S: Final = 10.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-# Workers report at least every five seconds. A worker that does not report for this long
+# Workers report at least every three seconds. A worker that does not report for this long
 # serves no requests.
 SILENT_S: Final = 60.0
 # The time for a worker's last report, after the time for its requests.
