@@ -46,7 +46,8 @@ def read_spans(source: SourceFile) -> RequestLog:
         if any(kind in _NO_CHAT for kind in kinds):
             lost["spans of embeddings, tools and agents, not calls of a chat model"] += 1
             continue
-        happened = [*map(_span_event, span.get("events") or ()), *own]
+        spoken = _objects(span.get("events"), place, "events")
+        happened = [*(_span_event(event, place) for event in spoken), *own]
         found = _content(attributes, happened)
         keys.update({_generic(name) for name in called})
         keys.update({name for name, _ in happened if name.startswith(_EVENT)})
@@ -91,8 +92,9 @@ def _entries(
     """Yields place, the resource's attributes and each entry."""
     for record in source.records:
         for resource in _objects(record.fields.get(resources), record.place, resources):
-            about = (resource.get("resource") or {}).get("attributes")
-            known = _attributes(about, record.place)
+            about = resource.get("resource")
+            listed = about.get("attributes") if isinstance(about, dict) else None
+            known = _attributes(listed, record.place)
             for scope in _objects(resource.get(scopes), record.place, scopes):
                 for entry in _objects(scope.get(entries), record.place, entries):
                     yield record.place, known, entry
@@ -109,8 +111,18 @@ def _objects(value: object, place: str, name: str) -> list[Json]:
 def _attributes(listed: object, place: str) -> Json:
     found = {}
     for entry in _objects(listed, place, "attributes"):
-        found[str(entry.get("key"))] = _value(entry.get("value"))
+        found[str(entry.get("key"))] = _checked_value(entry, "value", place)
     return found
+
+
+def _checked_value(entry: Mapping[str, Any], name: str, place: str) -> Any:
+    try:
+        return _value(entry.get(name))
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{place}: field {name!r} of {entry.get('key', 'a log record')!r}: is no value of "
+            'OTLP JSON, such as {"stringValue": "…"}'
+        ) from None
 
 
 def _value(value: object) -> Any:
@@ -139,10 +151,8 @@ def _span_id(entry: Mapping[str, Any]) -> tuple[str, str]:
 Event = tuple[str, Json]
 
 
-def _span_event(event: object) -> Event:
-    if not isinstance(event, dict):
-        return "", {}
-    return str(event.get("name")), _attributes(event.get("attributes"), "")
+def _span_event(event: Json, place: str) -> Event:
+    return str(event.get("name")), _attributes(event.get("attributes"), place)
 
 
 def _log_events(source: SourceFile) -> dict[tuple[str, str], list[Event]]:
@@ -152,7 +162,7 @@ def _log_events(source: SourceFile) -> dict[tuple[str, str], list[Event]]:
         attributes = _attributes(entry.get("attributes"), place)
         name = str(entry.get("eventName") or attributes.get("event.name") or "")
         if name.startswith(_EVENT):
-            body = _value(entry.get("body"))
+            body = _checked_value(entry, "body", place)
             at = entry.get("timeUnixNano") or entry.get("observedTimeUnixNano")
             fields = {**attributes, **(body if isinstance(body, dict) else {}), "_at": at}
             found.setdefault(_span_id(entry), []).append((name, fields))
@@ -319,7 +329,12 @@ def _from_events(events: Sequence[Event]) -> tuple[list[Json], list[Json], list[
     for name, fields in events:
         nested = _parsed(fields.get("gen_ai.event.content"))
         known = {**fields, **(nested if isinstance(nested, dict) else {})}
-        if name == "gen_ai.choice":
+        if name == "gen_ai.content.prompt":
+            messages += map(_message, _dicts(known.get("gen_ai.prompt")))
+        elif name == "gen_ai.content.completion":
+            spoken_turns = _dicts(known.get("gen_ai.completion"))
+            answers += [_message({"role": "assistant", **turn}) for turn in spoken_turns]
+        elif name == "gen_ai.choice":
             message = _parsed(known.get("message"))
             spoken = message if isinstance(message, dict) else known
             turn = _message({"role": "assistant", **spoken})

@@ -213,6 +213,93 @@ def test_logged_requests_become_a_redacted_file_to_label_which_becomes_a_suite(
     assert suite.items == written
 
 
+def attribute(key: str, value: object) -> Record:
+    return {"key": key, "value": {"stringValue": value}}
+
+
+def span_with(*events: Record) -> bytes:
+    span = {"traceId": "1", "spanId": "2", "events": events, "attributes": []}
+    span["attributes"] = [attribute("gen_ai.system", "openai")]
+    return lines({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})
+
+
+def event(name: str, **attributes: str) -> Record:
+    listed = [attribute(key.replace("__", "."), value) for key, value in attributes.items()]
+    return {"name": name, "attributes": listed}
+
+
+MESSAGES = [{"role": "user", "content": "Where?"}]
+ANSWER = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "There."}}]}
+ROW = ["1", "acompletion", "2026-11-20 14:00:00", json.dumps(MESSAGES), json.dumps(ANSWER)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        span_with(
+            event("gen_ai.user.message", content="Where?"),
+            event("gen_ai.choice", message='{"content": "There."}', finish_reason="stop"),
+        ),
+        span_with(
+            event("gen_ai.content.prompt", gen_ai__prompt=json.dumps(MESSAGES)),
+            event("gen_ai.content.completion", gen_ai__completion='[{"content": "There."}]'),
+        ),
+        "request_id;call_type;startTime;messages;response\n{}\n".format(
+            ";".join('"' + cell.replace('"', '""') + '"' for cell in ROW)
+        ).encode("utf-16"),
+        lines(
+            {
+                "data": [
+                    {
+                        "request_id": "1",
+                        "call_type": "completion",
+                        "startTime": "2026-11-20T14:00:00Z",
+                        "proxy_server_request": {"messages": MESSAGES},
+                        "response": ANSWER,
+                    }
+                ],
+                "total": 1,
+            }
+        ),
+    ],
+)
+def test_earlier_forms_of_a_log_give_the_same_request(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "log.txt"
+    file.write_bytes(content)
+
+    done = imported(tmp_path, str(file))
+
+    assert done.to_label is not None
+    (line,) = map(json.loads, done.to_label.file.read_text(encoding="utf-8").splitlines())
+    assert (line["messages"], line["answer"]["content"]) == (MESSAGES, "There.")
+
+
+@pytest.mark.parametrize(
+    ("content", "because"),
+    [
+        ({"resourceSpans": {}}, "log.json:1: field 'resourceSpans': must be a list"),
+        (
+            {"resourceSpans": [{"resource": {"attributes": [{"value": {"intValue": "x"}}]}}]},
+            "log.json:1: field 'value' of",
+        ),
+        ({"resourceSpans": []}, "has no request to label"),
+        (
+            {"request_id": "1", "call_type": "completion", "messages": 1, "response": 2},
+            "log.json:1: fields 'proxy_server_request', 'response'",
+        ),
+    ],
+)
+def test_a_log_that_cannot_be_read_is_named_and_leaves_no_file(
+    tmp_path: Path, content: Record, because: str
+) -> None:
+    file = tmp_path / "log.json"
+    file.write_bytes(lines(content))
+
+    with pytest.raises(InputError, match=because):
+        imported(tmp_path, str(file))
+    assert not list(tmp_path.rglob("*to-label*"))
+
+
 def test_tools_and_tool_answers_of_a_span_stay_a_conversation(tmp_path: Path) -> None:
     parts = [{"type": "tool_call", "id": "c", "name": "find", "arguments": {"a": 1}}]
     turns = [
