@@ -77,7 +77,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     read_dotenv(Path.cwd())
     incumbent, candidate = _seed(trial.incumbent), _seed(trial.candidate)
     providers = _providers([incumbent, candidate], config_file(config, os.environ))
-    folder = FOLDER / _name(trial)
+    folder = FOLDER / _name(trial, providers)
     folder.mkdir(parents=True, exist_ok=True)
     (FOLDER / ".gitignore").write_text("*\n", encoding="utf-8")  # keep answers out of git
     written = folder / "swapgate.yaml"
@@ -187,9 +187,16 @@ def _config(trial: SuiteTrial, providers: Mapping[str, object]) -> dict[str, obj
     }
 
 
-def _name(trial: SuiteTrial) -> str:
+def _name(trial: SuiteTrial, providers: Mapping[str, object]) -> str:
     """Returns the folder's name, a hash of everything that the comparison depends on."""
-    parts = [trial.incumbent, trial.candidate, trial.claim, trial.margin, dict(trial.suite)]
+    parts = [
+        trial.incumbent,
+        trial.candidate,
+        trial.claim,
+        trial.margin,
+        dict(trial.suite),
+        providers,
+    ]
     content = trial.file.read_bytes().hex()
     return digest(json.loads(json.dumps([*parts, content])))[:12]
 
