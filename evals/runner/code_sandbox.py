@@ -3,6 +3,7 @@
 If the operator takes the risk, it is a process of this machine instead.
 """
 
+import asyncio
 import shutil
 import subprocess
 from functools import cache
@@ -18,6 +19,7 @@ COMPOSE: Final = Path(__file__).with_suffix(".yaml")
 LOCAL: Final = "local"
 PYTHON: Final = ["python3", "-I", "-"]
 DOCKER_ANSWERS_WITHIN_S: Final = 20
+LEFT_BEHIND_S: Final = 10  # time for the sandbox to end a program after its limit
 
 
 def find_sandbox(*, uncontained: bool) -> str | tuple[str, str]:
@@ -55,10 +57,13 @@ def why_no_docker() -> str:
 
 
 async def run_program(program: str, timeout_s: float) -> str | None:
+    limit = max(1, round(timeout_s))
     try:
-        done = await sandbox().exec(
-            PYTHON, input=program, timeout=max(1, round(timeout_s)), timeout_retry=False
-        )
+        # A process that the program leaves behind may keep its output open.
+        async with asyncio.timeout(limit + LEFT_BEHIND_S):
+            done = await sandbox().exec(
+                PYTHON, input=program, timeout=limit, timeout_retry=False
+            )
     except (TimeoutError, UnicodeDecodeError, OutputLimitExceededError):
         return None
     except (OSError, RuntimeError) as error:
