@@ -35,6 +35,7 @@ from harness.frame.suggestions import did_you_mean
 NOT: Final = "not-"
 RUBRIC: Final = "llm-rubric"
 SET: Final = "assert-set"
+_MOST_STEPS: Final = 4_000_000  # of `levenshtein`, about 1 s
 _DISTANCE: Final = 5  # `levenshtein`'s default threshold
 _MOST_OBJECTS: Final = 100  # opening braces at which the scorer looks for JSON
 _MOST_CHARACTERS: Final = 100_000  # of an object in a text, as in promptfoo
@@ -154,6 +155,8 @@ def _levenshtein(answer: str, value: Any, threshold: float | None) -> bool:
     answer, target = _units(answer), _units(str(value))
     if abs(len(answer) - len(target)) > most:
         return False
+    if len(answer) * len(target) > _MOST_STEPS:
+        raise SchemaTooLarge("the texts are too long for levenshtein")
     row = [*range(len(target) + 1)]
     for at, letter in enumerate(answer, start=1):
         before, row[0] = row[0], at
