@@ -21,6 +21,8 @@ from harness.frame.plain_data import canonical_json
 
 _TAKEN: Final = ("id", "tags", "choices")
 _ROLES: Final[Mapping[object, str]] = {"human": "user", "ai": "assistant"}  # LangChain's
+# Metadata that scorers and requests read, so that items which differ in it are no repeats.
+_DECIDING: Final = (*FIELDS, "rules", "schema", "assert", "threshold")
 # Keys of an item's metadata with a meaning of their own in Swapgate.
 _RESERVED: Final = ("messages", *FIELDS, "production", "provenance")
 
@@ -91,7 +93,7 @@ class _Reader:
             self.lost["archived"] += 1
             return
         found = {SPELLINGS.get(name, name): value for name, value in fields.items()}
-        if self.names is not PLAIN or self.source.form == "csv":
+        if self.source.form == "csv":
             question = self.names.input
             found = {
                 name: value if name == question and self.names is PLAIN else parse_cell(value)
@@ -101,7 +103,7 @@ class _Reader:
             self.conversations += "input" not in found
             split_conversation(found, "input", "target")
         target = self._target(replace(record, fields=found))
-        if target in (None, "", {}, []):
+        if target in (None, "", {}):  # not [], which says that no tool is called
             self.lost["without a right answer"] += 1
             return
         if found.get(self.names.input) in (None, "", [], {}):
@@ -150,7 +152,8 @@ class _Reader:
     def _is_new(self, item: Item, place: str) -> bool:
         """Whether no earlier record has this content. Raises InputError for an id with two."""
         asked = item.metadata.get("messages") or item.input
-        content = canonical_json([asked, item.target, list(item.choices)])
+        deciding = {name: item.metadata.get(name) for name in _DECIDING}
+        content = canonical_json([asked, item.target, list(item.choices), deciding])
         if item.id:
             before, at = self._ids.setdefault(item.id, (content, place))
             if before != content:
@@ -229,7 +232,10 @@ def _answer_text(value: object) -> object:
                 return _answer_text(message)
             case {"messages": [*_, Mapping() as message]} if len(value) == 1:
                 return _answer_text(message)
-            case {"content": str() as text, "role": _} | {"content": str() as text, "type": _}:
+            case {"content": str() as text, "role": "assistant"} | {
+                "content": str() as text,
+                "type": "ai",
+            }:
                 return text
             case _:
                 return value

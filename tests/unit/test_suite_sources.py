@@ -140,6 +140,16 @@ def test_bad_input_is_named_by_place_and_reason(
         (b"inputs.q,outputs.a\nx,y\n", [({"q": "x"}, {"a": "y"})]),
         (lines({"data": [{"input": "a", "target": "b"}], "meta": {}}), [("a", "b")]),
         (lines(*[{"input": "a", "target": "b"}] * 3), [("a", "b")]),  # repeats are one item
+        (lines({"input": "a", "target": []}), [("a", [])]),  # the model must not call a tool
+        (lines({"input": "a", "ideal": "[1]"}), [("a", "[1]")]),
+        (
+            lines({"input": "a", "target": {"type": "x", "content": "y"}}),
+            [("a", {"type": "x", "content": "y"})],
+        ),
+        (
+            lines(*({"input": "a", "target": 1, "metadata": {"rules": [n]}} for n in "12")),
+            [("a", 1)] * 2,
+        ),
     ],
 )
 def test_a_text_in_any_form_is_read_as_it_was_meant(
