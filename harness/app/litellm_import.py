@@ -151,7 +151,9 @@ class _Converter:
         mode = source.value((*path, "model_info", "mode")) or "chat"
         if mode not in ("chat", "completion", "embedding", "responses"):
             raise InputError(f"Swapgate serves chats and embeddings, no {mode!s:.40}")
-        if not isinstance(given, Mapping) or "litellm_credential_name" in given:
+        if not isinstance(given, Mapping):
+            raise InputError("its `litellm_params` is not a mapping")
+        if "litellm_credential_name" in given:
             raise InputError(_REASONS["credential_list"])
         vendor, model = find_vendor(
             source.text((*where, "model"), "no model"),
@@ -310,16 +312,20 @@ class _Converter:
             route = self._name_route(name, plain[name])
             renamed = "" if route == name else f" Clients send {name} as before: an alias."
             for rank, (*_, index, _, entry) in enumerate(sorted(self._groups[name])):
-                text = f"route {route}: " + (
-                    "a fallback. The incumbent takes all traffic. For a share of it, give the "
-                    f"route a suite, `swapgate route settings {quote(route)} --suite tickets`, "
-                    f"then `swapgate proposal create {quote(route)} {_command_name(entry)}`."
-                    if rank
-                    else "its incumbent."
-                )
+                text = f"route {route}: "
+                if not self._add(route, entry):
+                    text += "it has this target already."
+                elif rank:
+                    text += (
+                        "a fallback. The incumbent takes all traffic. For a share of it, give "
+                        f"the route a suite, `swapgate route settings {quote(route)} --suite "
+                        f"tickets`, then `swapgate proposal create {quote(route)} "
+                        f"{_command_name(entry)}`."
+                    )
+                else:
+                    text += "its incumbent."
                 path = ("model_list", index, "model_name")
                 self._source.take(path, text + renamed, changed=bool(rank or renamed))
-                self._add(route, entry)
 
     def _name_route(self, name: str, route: str) -> str:
         while route in self._routes:
@@ -327,10 +333,16 @@ class _Converter:
         self._names[name] = route
         return route
 
-    def _add(self, route: str, entry: object) -> None:
-        chain = self._routes.setdefault(route, {"incumbent": entry})
-        if entry not in (chain["incumbent"], *chain.get("fallbacks", ())):
+    def _add(self, route: str, entry: object) -> bool:
+        """Appends a target to a route's chain; returns False if the chain has it already."""
+        chain = self._routes.setdefault(route, {})
+        if entry in (chain.get("incumbent"), *chain.get("fallbacks", ())):
+            return False
+        if chain:
             chain.setdefault("fallbacks", []).append(entry)
+        else:
+            chain["incumbent"] = entry
+        return True
 
     def _read_alias(self, path: ConfigPath) -> None:
         alias, value = f"{path[-1]}", self._source.value(path)
@@ -346,7 +358,7 @@ class _Converter:
         value, route = self._source.value(path), self._names[group]
         first, *others = value if isinstance(value, list) else [value]
         try:
-            target = _command_name(self._routes[self._find(first)]["incumbent"])
+            target = _command_name(self._find_other(first, route))
         except InputError as error:
             self._source.leave(path, f"{error}")
             return
@@ -354,6 +366,13 @@ class _Converter:
         text = f"{start} mirrors 1 % of the callers, `--share` sets the share"
         text += f"; one shadow at a time: later {', '.join(map(str, others))}" if others else ""
         self._source.take(path, text, changed=True)
+
+    def _find_other(self, name: object, route: str) -> object:
+        """Returns the target of a name; raises InputError if the route's incumbent is it."""
+        found: object = self._routes[self._find(name)]["incumbent"]
+        if found == self._routes[route]["incumbent"]:
+            raise InputError(f"{name} is the incumbent of route {route} already")
+        return found
 
     def _find(self, name: object) -> str:
         """Returns the route of LiteLLM's name; creates it if only a wildcard matches it."""
@@ -378,25 +397,18 @@ class _Converter:
         every, key = path[-1] in ("*", "default_fallbacks"), path[1]
         if every != everyone:
             return
+        if isinstance(path[-1], int):
+            raise InputError("does not map a name to its fallbacks")
         if every:
             routes = tuple(name for name in self._routes if name not in self._own_chain)
         else:
             routes = (self._find(path[-1]),)
             self._own_chain |= {*routes} if key == "fallbacks" else set()
-        if not isinstance(entries := self._source.value(path), list):
-            raise InputError("is not a list of names")
-        lost: list[str] = []
-        for entry in entries:
-            parts = entry if isinstance(entry, Mapping) else {"model": entry}
-            lost += sorted(map(str, parts.keys() - {"model"}))
-            try:
-                other = self._find(parts.get("model"))
-            except InputError:
-                lost.append(f"{parts.get('model')}")
-                continue
-            for route in routes:
-                if route != other:
-                    self._add(route, self._routes[other]["incumbent"])
+        others, lost = self._read_chain(path)
+        lost += [f"itself ({other})" for other in others if routes == (other,)]
+        for other, route in product(others, routes):
+            if route != other:
+                self._add(route, self._routes[other]["incumbent"])
         if key == "content_policy_fallbacks":
             for route in routes:
                 self._routes[route]["on_content_policy"] = "fallback"
@@ -406,6 +418,20 @@ class _Converter:
         text += ", after any failure" if is_narrow else ""
         text += f", without {', '.join(lost)}: not converted" if lost else ""
         self._source.take(path, text, changed=is_narrow or bool(lost))
+
+    def _read_chain(self, path: ConfigPath) -> tuple[list[str], list[str]]:
+        """Returns the routes of a chain, and the names and keys that Swapgate cannot take."""
+        if not isinstance(entries := self._source.value(path), list):
+            raise InputError("is not a list of names")
+        others, lost = list[str](), list[str]()
+        for entry in entries:
+            parts = entry if isinstance(entry, Mapping) else {"model": entry}
+            lost += sorted(map(str, parts.keys() - {"model"}))
+            try:
+                others.append(self._find(parts.get("model")))
+            except InputError:
+                lost.append(f"{parts.get('model')}")
+        return others, lost
 
     def _read_setting(self, path: ConfigPath) -> None:
         if (key := f"{path[-1]}") == "default_fallbacks":

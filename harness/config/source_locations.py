@@ -19,6 +19,7 @@ MAX_CHARACTERS: Final = 1_000_000
 # Nested aliases multiply the values, and no Swapgate file needs many of them.
 MAX_ALIASES: Final = 20
 MAX_DEPTH: Final = 32
+TOO_DEEP: Final = f"is nested more than {MAX_DEPTH} deep"
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,13 @@ class _Limits:
         self._depth -= isinstance(event, yaml.CollectionEndEvent)
         if self._aliases > MAX_ALIASES:
             problem = f"has more than {MAX_ALIASES} aliases; write the values out"
-        elif self._depth > MAX_DEPTH:
-            problem = f"is nested more than {MAX_DEPTH} deep"
-        else:
-            return
-        raise yaml.MarkedYAMLError(None, None, problem, event.start_mark)  # type: ignore[arg-type]  # its stubs know one of two kinds of mark
+            raise _refusal(problem, event)
+        if self._depth > MAX_DEPTH:
+            raise _refusal(TOO_DEEP, event)
+
+
+def _refusal(problem: str, at: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(None, None, problem, at.start_mark)  # type: ignore[arg-type]  # its stubs know one of two kinds of mark
 
 
 class _Loader(yaml.SafeLoader):
@@ -87,10 +90,10 @@ class _CoreLoader(_Loader):
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
     seen: set[str] = set()
     for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _refusal("a key is a list or a mapping: write a text", key)
         if key.value in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key.value!r} is given twice", key.start_mark
-            )
+            raise _refusal(f"the key {key.value!r} is given twice", key)
         seen.add(key.value)
     return dict(loader.construct_mapping(node, deep=True))
 
@@ -153,6 +156,8 @@ def _check_length(text: str) -> None:
 
 
 def _note(node: yaml.Node, path: KeyPath, file: Path, places: dict[KeyPath, str]) -> None:
+    if len(path) > MAX_DEPTH:  # for example, a list that contains its own alias
+        raise _refusal(TOO_DEEP, node)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*path, str(key.value))

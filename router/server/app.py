@@ -7,7 +7,7 @@ from typing import Final
 from harness.routing.table import KeyGrant
 from router.access.admission import AsideKind
 from router.access.front_door import FLAGS_PATH, SOON, is_anthropics, list_models
-from router.frame.asgi import ClientDisconnected, Receive, Scope, Send, header, send_reply
+from router.frame.asgi import ClientDisconnected, Receive, Scope, Send, send_reply
 from router.frame.replies import JSON, Header, Reply, error_reply
 from router.observers.feedback import FEEDBACK_PATH
 from router.observers.otlp_outcomes import MAX_BATCH_BYTES, PROTOBUF, TRACES_PATH
@@ -28,7 +28,7 @@ from router.server.paths import (
     not_allowed,
     nothing_at,
 )
-from router.server.request_body import plain_body, read_request_body
+from router.server.request_body import media_type, plain_body, read_request_body
 from router.snapshot.compiled import CompiledSnapshot
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Router(RouterParts):
     ) -> Reply:
         path = scope["path"]
         most_bytes, kind = _ASIDE.get(path, (MAX_CONTEXT_BYTES, AsideKind.FLAGS))
-        is_protobuf = path == TRACES_PATH and header(scope, b"content-type") == PROTOBUF
+        is_protobuf = path == TRACES_PATH and media_type(scope) == PROTOBUF
         body = await read_request_body(
             scope, receive, self._timers, most_bytes, any_type=is_protobuf
         )

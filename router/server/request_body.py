@@ -118,9 +118,13 @@ TAKEN_CODINGS: Final = ", ".join(_DECODERS)
 ACCEPTED: Final[Header] = (b"accept-encoding", TAKEN_CODINGS.encode())
 
 
-def is_json(scope: Scope) -> bool:
+def media_type(scope: Scope) -> bytes:
     kind = header(scope, b"content-type") or b"application/json"
-    return kind.split(b";", 1)[0].strip().lower() == b"application/json"
+    return kind.split(b";", 1)[0].strip().lower()
+
+
+def is_json(scope: Scope) -> bool:
+    return media_type(scope) == b"application/json"
 
 
 def plain_body(scope: Scope, limit: int) -> bytes | None:

@@ -267,6 +267,7 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
     models: list[object] = [
         {"model_name": "m", "litellm_params": {"model": "openai/gpt-4o", "weight": 95}},
         {"model_name": "m", "litellm_params": {**new, "silent_model": "next"}},
+        {"model_name": "m", "litellm_params": {**new, "silent_model": "m"}},
         {"model_name": "next", "litellm_params": {"model": "anthropic/claude-haiku-4-5"}},
     ]
     fallback = {"model": "next", "messages": [{"role": "user", "content": "short"}]}
@@ -274,7 +275,7 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
         {
             "model_list": models,
             "router_settings": {"optional_pre_call_checks": ["session_affinity"]},
-            "litellm_settings": {"fallbacks": [{"m": [fallback]}]},
+            "litellm_settings": {"fallbacks": [{"m": [fallback, "m"]}]},
         }
     )
 
@@ -284,10 +285,16 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
     )
     shadow = report["model_list.1.litellm_params.silent_model"]
     assert "`swapgate shadow start m " in shadow[1]
+    # The commands for these two would be refused.
+    assert report["model_list.2.model_name"][1] == "route m: it has this target already."
+    assert report["model_list.2.litellm_params.silent_model"] == (
+        "not taken",
+        "m is the incumbent of route m already",
+    )
     assert "x-swapgate-sticky" in report["router_settings.optional_pre_call_checks"][1]
     assert report["litellm_settings.fallbacks.0.m"] == (
         "changed",
-        "fallbacks of m, without messages: not converted",
+        "fallbacks of m, without messages, itself (m): not converted",
     )
     assert "anthropic/claude-haiku-4-5" in f"{conversion.config['routes']}".split("'next'")[0]
 

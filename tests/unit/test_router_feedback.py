@@ -254,7 +254,7 @@ async def test_a_span_in_which_a_flag_was_evaluated_is_the_outcome_of_its_exposu
     ]
     batch = {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
     body = json.dumps(batch).encode() if form == JSON_TYPE else as_protobuf(batch)
-    sent = (AUTH, (b"content-type", form))
+    sent = (AUTH, (b"content-type", form + b"; charset=utf-8"))
     status, headers, answer = await world.call("/v1/traces", body, headers=sent)
     world.clock.advance(RULE.missing_s + 1)
     world.recorder.flush()
