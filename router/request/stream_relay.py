@@ -28,8 +28,8 @@ class CommittedStream:
     """Relays a stream.
 
     failure: why the stream broke off.
-    waits_since: when the wait for the provider began, on the event loop's clock; infinite while
-    the router does not wait.
+    silent_since: when the client got its last bytes, on the event loop's clock; infinite while
+    the client must still read some.
     on_end: called once, at its close.
     hurried: the client set the deadline, so reaching it is not the provider's failure.
     hide: removes our credentials from an error.
@@ -59,7 +59,8 @@ class CommittedStream:
         self._between_s = between_s
         self._left_s = between_s  # how much of it is left until the next output is due
         self._moved = events.progress_events + reply.progress_events
-        self.waits_since = math.inf
+        self.silent_since = math.inf
+        self._waits_since = 0.0
         self._deadline = deadline
         self._hurried = hurried
         self._blameless = False
@@ -92,6 +93,7 @@ class CommittedStream:
             while True:
                 if self._held:
                     out, self._held = self._held, b""
+                    self.silent_since = math.inf
                     yield self._hide(out) if events.failure_class else out
                 if self.failure is not None:
                     return
@@ -119,7 +121,7 @@ class CommittedStream:
                 except Exception as error:
                     self._fail(error)
                 finally:
-                    self.waits_since = limit.when = math.inf
+                    limit.when = math.inf
 
     @property
     def went_well(self) -> bool:
@@ -172,7 +174,9 @@ class CommittedStream:
 
     def _begin_wait(self) -> float:
         """Returns when the next output is due."""
-        now = self.waits_since = self._loop.time()
+        now = self._waits_since = self._loop.time()
+        if self.silent_since == math.inf:
+            self.silent_since = now
         if self.events.finish_reasons and self.events.ended:
             self._left_s = min(self._left_s, LAST_EVENTS_S)
         due = now + self._left_s
@@ -189,7 +193,7 @@ class CommittedStream:
         if moved != self._moved:
             self._moved, self._left_s = moved, self._between_s
         else:
-            self._left_s -= self._loop.time() - self.waits_since
+            self._left_s -= self._loop.time() - self._waits_since
 
     def _time_out(self, *, is_total: bool) -> None:
         self._blameless = is_total and self._hurried
@@ -249,7 +253,7 @@ class Heartbeat:
         self._timer = self._loop.call_at(since + interval_s, self._due)
 
     async def watch(self, stream: CommittedStream) -> bool:
-        """Beats from now on while the stream waits for its provider.
+        """Beats from now on while the stream is silent.
 
         Returns whether the answer's head is still to be sent.
         """
@@ -270,8 +274,7 @@ class Heartbeat:
             self.under_way.cancel()
 
     def _due(self) -> None:
-        # A stream that does not wait has bytes that its slow client must read first.
-        since = self._stream.waits_since if self._stream is not None else self._last
+        since = self._stream.silent_since if self._stream is not None else self._last
         quiet_s = self._loop.time() - max(since, self._last)
         left_s = self._interval_s
         if self.under_way is None and quiet_s >= left_s:

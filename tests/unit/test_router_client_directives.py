@@ -76,6 +76,18 @@ async def test_a_stream_that_is_silent_for_long_gets_comments_before_and_between
     assert found.headers[b"x-swapgate-route"] == b"support"
 
 
+async def test_a_stream_is_silent_while_its_provider_sends_nothing_for_the_client(
+    tmp_path: Path,
+) -> None:
+    """Like usage that the client did not ask for, or an event in many small pieces."""
+    first, second = event({"content": "one"}), event({"content": "two"})
+    trickle = tuple(step for byte in second[:10] for step in (bytes([byte]), 0.02))
+    end = event(finish="stop"), DONE
+    found = await ask(tmp_path, broken_stream(ROLE, first, *trickle, second[10:], *end))
+
+    assert COMMENT in found.content.split(b'"one"')[1].split(b'"two"')[0]
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [(CHAT, STREAM), ("/v1/responses", b'{"model":"support","stream":true,"input":"hello"}')],
