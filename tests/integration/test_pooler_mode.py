@@ -57,6 +57,7 @@ def test_a_pooler_in_transaction_mode_is_refused_by_whatever_uses_the_database(
     [
         ("transaction", {}, "in transaction mode.*`pool_mode = session`.*serve router"),
         ("transaction", {"server_round_robin": 1}, "in transaction mode"),
+        ("transaction", {"default_pool_size": 1}, "in transaction mode"),
         ("statement", {}, "in statement mode.*`pool_mode = session`"),
         ("session", {"ignore_startup_parameters": ""}, "`ignore_startup_parameters = "),
     ],
