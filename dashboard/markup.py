@@ -171,7 +171,7 @@ def scrolled_text(body: str, kind: str = "") -> str:
     return f'<pre{named} tabindex="0">{body}</pre>'
 
 
-Row = Mapping[str, str]  # of a table: cells of HTML by their column's head, a text
+Row = Mapping[str, str]  # a table row: HTML cells by column head (plain text)
 
 
 def table(rows: Iterable[Row], *, stacked: bool = False) -> str:
@@ -219,7 +219,7 @@ def changes(heads: tuple[str, str, str], rows: Iterable[tuple[str, str, str]]) -
 
 
 def steps(plan: Sequence[tuple[str, str]], now: int | None, words: str = "now") -> str:
-    """Renders a canary's steps. plan: (share, conditions to leave it). now: its index."""
+    """Renders a canary's steps. plan: (share, exit conditions). now: current index."""
     mark = f" ◂ {escape(words)}"
     cells = "".join(
         f'<div class="step{" now" if at == now else ""}"><b>{escape(share)}'

@@ -261,7 +261,7 @@ def suite_frame(
 def _forest_row(
     name: Sequence[str], outcome: str, words: str, figures: Sequence[float | None]
 ) -> dict[str, Any]:
-    """Builds a row of a forest plot. name: its lines. figures: shares of 1, as in FIGURES."""
+    """Builds a row of a forest plot. name: its lines. figures: in FIGURES' order, as shares."""
     label = {**labels.VERDICT_LABELS, **labels.MEMBER_LABELS, **labels.SLICE_LABELS}[outcome]
     return {
         "row": "|".join([*textwrap.wrap(name[0], 18), *name[1:]]),
@@ -283,7 +283,7 @@ def _forest_frame(rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) 
 
 def slice_frames(report: SuiteReport) -> Mapping[str, pd.DataFrame]:
     """Builds a frame for each slice field of a suite, a row per slice, in points. A slice has
-    no limit: it may not be shown worse at all.
+    no limit: no proven loss is allowed.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for part in report.figures.slices or ():

@@ -1,4 +1,4 @@
-"""Asks a suite's judge within its limits, and measures its agreement with people (F7).
+"""Asks a suite's judge within its limits, and measures its agreement with people.
 
 Cohen (1960), weighted: Cohen (1968); large-sample variance: Fleiss, Cohen and Everitt (1969).
 """

@@ -44,7 +44,7 @@ def read_spend_logs(source: SourceFile) -> RequestLog:
     keys = {
         name: (
             name in _TAKEN,
-            format_quantity(number, "row") if name in _TAKEN else "no part of a request",
+            format_quantity(number, "row") if name in _TAKEN else "not used in a request",
         )
         for name, number in fields.items()
     }

@@ -76,7 +76,7 @@ _CONTENT_KEYS: Final = (
 
 def _key_outcome(key: str, number: int) -> tuple[bool, str]:
     taken = key in _CONTENT_KEYS or key.endswith(".message")
-    return taken, format_quantity(number, "span") if taken else "no part of a request to label"
+    return taken, format_quantity(number, "span") if taken else "not used in a request"
 
 
 def _generic(name: str) -> str:

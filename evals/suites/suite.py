@@ -85,7 +85,7 @@ class Suite:
         return conversation(self.items[item])
 
     async def judged(self, answer: str, item: Item, judging: AnswerJudge) -> ScoreResult:
-        """Asks the judge about an answer to an item or a reference's item. Raises NotJudged."""
+        """Judges an answer to a suite's or a reference's item. Raises NotJudged."""
         assert self.scorer.judged is not None  # noqa: S101 - load_suite checks it
         return await self.scorer.judged(judging, answer, item, self.options)
 
@@ -162,8 +162,8 @@ def describe_sample(settings: SuiteSettings) -> str:
     left_out = [f"{entry[name]} {what}" for name, what in LEFT_OUT.items() if entry.get(name)]
     if not left_out:
         return ""
-    drawn = f" of {entry['drawn']} sampled requests" if entry.get("drawn") else ""
-    return f"Its {entry.get('items')} items{drawn} leave out: {', '.join(left_out)}."
+    drawn = f", from {entry['drawn']} sampled requests," if entry.get("drawn") else ""
+    return f"Its {entry.get('items')} items{drawn} omit: {', '.join(left_out)}."
 
 
 def render_prompt(template: str, item: Item) -> str:
@@ -236,7 +236,7 @@ def _check_metadata(settings: SuiteSettings, item: Item) -> None:
 
 
 def _check_class(settings: SuiteSettings, item: Item) -> None:
-    """Captured data keeps its class whatever the configuration says (D8). Raises InputError."""
+    """Captured data keeps its class whatever the configuration says. Raises InputError."""
     provenance = item.metadata.get("provenance")
     found = provenance.get("data_class") if isinstance(provenance, Mapping) else None
     if found and found != settings.data_class:

@@ -1,4 +1,4 @@
-"""Writes labelled captured requests (F9) or records of a data set as suites.
+"""Writes labelled captured requests or records of a data set as suites.
 
 If an import fails, it leaves no file behind.
 """

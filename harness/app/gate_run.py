@@ -1,4 +1,4 @@
-"""Runs one comparison on a separate database, without a server, as in CI (F10)."""
+"""Runs one comparison on a separate database, without a server, as in CI."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -23,13 +23,13 @@ from harness.routing.reliability.request_repair import HINTS, LENGTHS
 from harness.routing.route_changes import spell_route_name
 
 SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings")
-# The keys that may contain each part of an address such as `api_base_example`.
+# LiteLLM's keys for each placeholder in `api_base_example`.
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "BASE": ("api_base", "base_url"),
     "REGION": ("aws_region_name", "region_name", "vertex_location"),
     "PROJECT": ("vertex_project",),
 }
-# The end of our address by kind, if LiteLLM's address omits it or a part of it.
+# By kind: the end of our address, then the ends that LiteLLM may have instead.
 _ENDINGS: Final = {"azure_openai": ("/openai/v1", "/openai", "/models"), "ollama": ("/v1",)}
 _FOUNDRY: Final = ".services.ai.azure.com"  # LiteLLM's azure_ai; it has Azure's v1 API too
 # Fields of a request that become a target's parameters.
@@ -40,8 +40,8 @@ REQUEST_FIELDS: Final = frozenset(
         *("dimensions", "encoding_format", "truncation"),
     }
 )
-# By key: the part of the provider or router for it, its name there, and the factor and summand
-# of its number. Factor 0: a flag, not a number.
+# By LiteLLM's key: our section, our name, and the factor and summand that convert its number.
+# Factor 0: a flag, not a number.
 _Row = tuple[str, str, float, int]
 _FACTS: Final[Mapping[str, _Row]] = {
     **{
@@ -79,12 +79,15 @@ _REASONS: Final[Mapping[str, str]] = {
         ("include", "first copy the keys of the included files into this file"),
         ("environment_variables", "Swapgate copies no values: set them, or put them into .env"),
         ("credential_list", "write the credential's api_base and api_key into the deployment"),
-        ("extra_body", "it may hold a secret: write it into the target's parameters"),
-        ("headers extra_headers", "it may hold a secret: write it into the provider's own"),
+        ("extra_body", "may hold a secret: write it into the target's parameters"),
+        (
+            "headers extra_headers",
+            "may hold a secret: write it into the provider's `extra_headers`",
+        ),
         ("optional_pre_call_checks", "for affinity, clients send the header x-swapgate-sticky"),
         ("routing_strategy", "a new model gets a share by a proposal: see its model_name"),
         ("weight order", "it only determines the order of the chain: see its model_name"),
-        ("max_retries", "retries are the router's: num_retries of the settings"),
+        ("max_retries", "the router retries: set num_retries in the settings"),
         ("api_version", "the address of Azure's v1 API needs no version"),
         ("rpm tpm max_budget budget_duration", f"limits belong to client keys: {_KEY}"),
         ("master_key", f"Swapgate copies no keys: {_KEY} creates new keys"),
@@ -134,7 +137,7 @@ class _Converter:
                 source.read_each((section, key), partial(source.read_each, reader=read))
         for section in SECTIONS:
             source.read_each((section,), self._read_setting)
-        # A route's own limit applies too, and `route show` prints it.
+        # Each route gets the limit too, so that `route show` prints it.
         for route in self._routes.values() if _TOTAL in self._router else ():
             route[_TOTAL] = self._router[_TOTAL]
         # The longest pattern comes first, because the router uses the first match.
@@ -364,7 +367,7 @@ class _Converter:
             return
         start = f"`swapgate shadow start {quote(route)} {target} --reason 'a silent_model'`"
         text = f"{start} mirrors 1 % of the callers, `--share` sets the share"
-        text += f"; one shadow at a time: later {', '.join(map(str, others))}" if others else ""
+        text += f"; one shadow at a time; then {', '.join(map(str, others))}" if others else ""
         self._source.take(path, text, changed=True)
 
     def _find_other(self, name: object, route: str) -> object:

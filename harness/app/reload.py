@@ -41,8 +41,9 @@ def reload_settings(
     fixed: Fixed = FIXED,
     check: Callable[[Settings], object] | None = None,
 ) -> Settings:
-    """Loads the current configuration and `.env`. fixed: settings that need a restart. Raises
-    ConfigError without a change of the environment.
+    """Loads the current configuration and `.env`. fixed: settings that need a restart.
+
+    On ConfigError, the environment stays unchanged.
     """
     kept = dict(os.environ)
     try:

@@ -29,7 +29,7 @@ from harness.routing.records.routes import Routing
 class RolloutUnit:
     ctx: Context
     tx: Transaction
-    rollout: Rollout  # as in this transaction, or as read earlier
+    rollout: Rollout  # read in this transaction or an earlier one
 
     @property
     def proposal(self) -> Proposal:
@@ -37,7 +37,7 @@ class RolloutUnit:
 
     @property
     def is_in_place(self) -> bool:
-        """Tells whether the route still has this canary and incumbent, or its bake."""
+        """Tells whether the route still has this rollout's canary or bake."""
         route, rollout = Routing(self.tx).route(self.rollout.route), self.rollout
         if route is None:
             return False
@@ -109,7 +109,7 @@ def list_breaks(tx: Transaction, number: int) -> list[str]:
 
 
 def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str, object]:
-    """Gathers the audit log's inputs to repeat a decision exactly and to detect tampering.
+    """Gathers the inputs that the audit log needs to repeat and check a decision.
 
     unit: contains the rollout before the action. action: the decision; None for a person's
     action, which records the evidence at this moment. Never fails, so that it cannot block the
@@ -165,7 +165,7 @@ def replay_action(ctx: Context, number: int) -> ReplayedAction:
         if not event.action.startswith("canary.") or not isinstance(inputs, Mapping):
             raise InputError(
                 f"event {number} ({event.action}) has no inputs of a canary's decision; "
-                "`swapgate canary explain ROUTE` lists the events that have"
+                "`swapgate canary explain ROUTE` lists those with inputs"
             )
         differences = list_breaks(tx, number)
         rollout = Rollouts(tx).get(str(event.details["rollout"]))

@@ -116,7 +116,7 @@ def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
 
 
 def _handover(rollout: Rollout, settled_bps: int) -> Handover | None:
-    """The handover to the rollout's step; None without one. settled_bps: the previous share."""
+    """Started conversations' grace time at the step. settled_bps: the previous share."""
     lasts_s = rollout.policy.handover_s
     until_s = rollout.step_started_at.timestamp() + lasts_s
     return Handover(until_s, settled_bps) if lasts_s else None

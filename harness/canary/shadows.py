@@ -1,4 +1,4 @@
-"""Starts, ends and reports shadows (F8): a route's requests mirrored to a candidate whose
+"""Starts, ends and reports shadows: a route's requests mirrored to a candidate whose
 answers users do not get. A shadow needs an open proposal of that candidate or an approver,
 clearance for the data class, and an end. It needs no verdict.
 """

@@ -187,7 +187,7 @@ def _check_providers(config: FileConfig, document: Document) -> None:
 def _check_judges(
     routes: Mapping[str, RouteSeed], policies: Mapping[str, Policy], known: FileContext
 ) -> None:
-    """Checks that each canary's judge may see its route's data, which it reads (D8)."""
+    """Checks that each canary's judge may see its route's data, which it reads."""
     document = known.document
     for name, policy in policies.items():
         path = ("judge",) if policy.canary.judge else ("guardrails", "judge")
@@ -294,7 +294,7 @@ def _suite(
 
 
 def _check_clearance(entry: SuiteEntry, judge: JudgeSettings, known: FileContext) -> None:
-    """Checks that a judge may see the suite's data, which it reads (D8). Raises InputError."""
+    """Checks that a judge may see the suite's data, which it reads. Raises InputError."""
     allowed = known.data_classes.get(entry.data_class)
     if allowed is not None and judge.target.provider not in allowed:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Watches incumbents for drift (F7): runs a suite on them by schedule, compares the scores with
+"""Watches incumbents for drift: runs a suite on them by schedule, compares the scores with
 earlier runs, and alerts. All state is in the store; a second control process repeats nothing.
 """
 

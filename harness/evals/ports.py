@@ -131,7 +131,7 @@ class SuiteCatalog(Protocol):
     def title(self, suite: str) -> str: ...
 
     def data_class(self, suite: str) -> str:
-        """Returns the class of a suite's data (D8), empty for none. Raises NotFound."""
+        """Returns the class of a suite's data, empty for none. Raises NotFound."""
         ...
 
     def shown(self, suite: str, item: str) -> tuple[str, str]:

@@ -1,5 +1,5 @@
 """Assesses whether a verdict is still valid: it has not expired, its suites, models and
-providers are as measured (F6), and its candidate may see the route's class of data (D8). These
+providers are as measured, and its candidate may see the route's class of data. These
 conditions change over time, so the database cannot check them.
 """
 

@@ -61,7 +61,7 @@ Reader = Callable[[Any], Any]
 
 
 class CamelCase:
-    """Shown with camelCase names, which other tools use for providers' fields (D1)."""
+    """Shown with camelCase names, which other tools use for providers' fields."""
 
     __slots__ = ()
 

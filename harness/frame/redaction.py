@@ -1,4 +1,4 @@
-"""Redacts a JSON value before Swapgate stores any part of it (F9). Pure.
+"""Redacts a JSON value before Swapgate stores any part of it. Pure.
 
 Equal matches within one value get the same placeholder, such as `[EMAIL_1]`. The rules also
 apply to object keys, numbers, and JSON inside texts. The finders prefer false matches to missed

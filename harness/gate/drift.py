@@ -1,7 +1,7 @@
-"""A drift watch sends the same items to an incumbent at intervals, and compares the scores
-(F7). The watch begins with a baseline run; each later run is a check. Once the watch finds
-drift, it rests until a person accepts a new baseline or swaps the model. The drift test asks
-whether the model has changed behind its name.
+"""A drift watch sends the same items to an incumbent at intervals, and compares the scores. The
+watch begins with a baseline run; each later run is a check. Once the watch finds drift, it
+rests until a person accepts a new baseline or swaps the model. The drift test asks whether the
+model has changed behind its name.
 
 Null hypothesis: the scores of all runs of an item are exchangeable, and items err independently
 of each other. (Different answers of an unchanged model to one question belong to the null.)

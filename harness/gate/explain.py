@@ -81,10 +81,10 @@ def _basis(pace: TrafficPace) -> str:
 
 
 def describe_warm_up(policy: CanaryPolicy) -> str:
-    """Describes when times do not count; empty if all count."""
+    """Describes when latency is ignored; empty if it never is."""
     first = [format_estimate(policy.warm_up_s)] if policy.warm_up_s else []
     first += [f"{policy.cold_units:,} callers"] if policy.cold_units else []
-    return f"times do not count in the canary's first {' and '.join(first)}" if first else ""
+    return f"latency is ignored in the canary's first {' and '.join(first)}" if first else ""
 
 
 def ramp_options(steps: Sequence[StepPlan], *, may_mirror: bool) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ def _judged_by(policy: CanaryPolicy) -> str:
     words = (
         "counts callers, each by the first request; the guardrail of errors has nine tenths of "
         "the weight, and the other guardrails share the rest; likely sizes of harm weigh more "
-        "than unlikely sizes; small blocks are judged by the planned share"
+        "than unlikely sizes; small blocks use the planned traffic share"
     )
     words += f"; {describe_warm_up(policy)}" if describe_warm_up(policy) else ""
     if policy.handover_s:

@@ -1,4 +1,4 @@
-"""Served-model pins compare the models that a provider named at different times (F6). Pure.
+"""Served-model pins compare the models that a provider named at different times. Pure.
 
 An alias such as `gpt-4o` is only a name. The answers' `model` names the actual model, and their
 `system_fingerprint`, if present, its setup. A target hashes only our request; the provider can

@@ -55,7 +55,7 @@ class EvalRun:
     # lease_owner, lease_until: the current worker; another may take over an expired lease.
     lease_owner: str | None = None
     lease_until: datetime | None = None
-    failures: int = 0  # worker ends without success
+    failures: int = 0  # failed attempts of workers
     message: str = ""
     # waits_since, retry_at: start of the wait for an unavailable provider, and time of the next
     # try. `message` then contains the provider and the cause.
@@ -122,7 +122,7 @@ ANSWER_PLACEHOLDER: Final = "…"
 
 
 CUT: Final = "length"
-LEAST_THINKING: Final = 4_096  # tokens of an answer's limit that leave room to think
+LEAST_THINKING: Final = 4_096  # an answer limit that leaves room to think, in tokens
 # Format rules of unreadable answers, and a predicate for each.
 UNREADABLE: Final[Mapping[str, str]] = {
     "empty_answer": "are empty",

@@ -221,7 +221,7 @@ class ClaimPopulation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SuitePin:
-    """Records a suite's content and scoring, hashed piece by piece (F6)."""
+    """Records a suite's content and scoring, hashed piece by piece."""
 
     name: str
     version: str

@@ -91,7 +91,7 @@ class HolmFigures:
 @dataclass(frozen=True, slots=True)
 class SuiteFigures:
     alpha: float | None = None
-    look: int | None = None  # number of the look whose alpha it is
+    look: int | None = None  # number of the look that used alpha
     spend: str | None = None  # the rule that split alpha over looks
     t: float | None = None  # the test statistic of the last look and its p-value
     p_t: float | None = None
@@ -123,7 +123,7 @@ class SuiteFigures:
     holm: HolmFigures | None = None
     cluster: str | None = None  # the field whose values are the units that n_used counts
     items: int | None = None  # number of items in the used clusters
-    # noise_*: variance of an item's score between answers, for a claim about these items.
+    # noise_*: an item's score variance over repeated answers, for a claim about these items.
     noise_incumbent: float | None = None
     noise_candidate: float | None = None
     slices: tuple[SliceFigures, ...] | None = None  # the guarded slices
@@ -165,7 +165,7 @@ class ScorePair:
 
 @dataclass(frozen=True, slots=True)
 class SuiteReport:
-    """The gate's result for one suite; all figures for the items used. Shares of 1."""
+    """The gate's result for one suite, over the used items. Shares are from 0 to 1."""
 
     suite: str
     role: SuiteRole
@@ -217,7 +217,7 @@ class BaseVerdict(ShowsMore):
     candidate: str
     reason: str
     suites: tuple[SuiteReport, ...]
-    # Registration, run ids, pairs: enough to recompute it bit for bit (F5).
+    # Registration, run ids, pairs: enough to recompute it bit for bit.
     inputs: Mapping[str, object]
     decided_at: datetime
     expires_at: datetime

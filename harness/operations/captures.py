@@ -1,4 +1,4 @@
-"""Shows, exports and deletes captured requests (F9). The audit log records each reading.
+"""Shows, exports and deletes captured requests. The audit log records each reading.
 
 Deletes a user's content from every table that has some (`delete_user`), and idle sessions
 (`purge_idle`). Proof, such as verdicts and the audit log, has no content of users and stays.

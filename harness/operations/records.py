@@ -1,4 +1,4 @@
-"""Records of captured requests (F9)."""
+"""Records of captured requests."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -30,7 +30,7 @@ captured = CAPTURED.table
 
 
 class Captures(Records[CapturedRequest]):
-    """Requests with their answers, redacted before they come here (F9)."""
+    """Requests with their answers, redacted before they come here."""
 
     record = CAPTURED
     order = (captured.c.at.desc(), captured.c.id)

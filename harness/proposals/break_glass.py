@@ -1,5 +1,5 @@
 """Break-glass lets a target serve a route without proof while two people take responsibility
-for it (G2)."""
+for it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Changes and lists a route's fallback chain. A new target needs evidence (A7)."""
+"""Changes and lists a route's fallback chain. A new target needs evidence."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -1,5 +1,5 @@
-"""Recomputes a verdict from its stored samples before Swapgate relies on it (F1), and replays
-it from its inputs (F5). Results are cached by the content of verdict, registration and samples.
+"""Recomputes a verdict from its stored samples before Swapgate relies on it, and replays
+it from its inputs. Results are cached by the content of verdict, registration and samples.
 
 A verdict's own inputs do not count as evidence: the terms come from the registration, and the
 pairs from the samples. Figures are compared within TOLERANCE, because another version of a

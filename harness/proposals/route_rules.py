@@ -323,7 +323,7 @@ def _describe_one(name: str, difference: Mapping[str, Any]) -> str:
 
 def check_judge(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> None:
     """Checks a policy's judge before any cost: its settings, and whether its provider may see
-    the route's data class (D8).
+    the route's data class.
     """
     canary_judge.check_judge(policy.canary)
     judge = policy.canary.judge

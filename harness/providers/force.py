@@ -1,4 +1,4 @@
-"""Kill switches: each forces or avoids a provider or a target (B11). Pure.
+"""Kill switches: each forces or avoids a provider or a target. Pure.
 
 A switch removes targets from a route's plan. If it would remove all, the route keeps its plan.
 All avoiding switches apply, but only one forcing switch: the environment's before CLI's and

@@ -31,7 +31,7 @@ class AnswerLimit(StrEnum):
 
 
 class ProviderGroup(StrEnum):
-    """Where a provider runs, and how it authenticates the caller (D7)."""
+    """Where a provider runs, and how it authenticates the caller."""
 
     HOSTED = "hosted"
     LOCAL = "local"
@@ -80,7 +80,7 @@ class ProviderKind:
     # give the address.
     api_base: str = ""
     key_env: str = ""  # environment variable that the vendor's own tools read
-    keywords: tuple[str, ...] = ()  # beginnings of model names that belong to this kind (D2)
+    keywords: tuple[str, ...] = ()  # beginnings of model names that belong to this kind
     key_style: KeyStyle = KeyStyle.BEARER
     needs_key: bool = True  # whether every request needs a key
     translated: frozenset[Endpoint] = frozenset()  # translated to the vendor's own protocol

@@ -1,4 +1,4 @@
-"""Checks which providers may see a route's traffic or a suite's items (D8)."""
+"""Checks which providers may see a route's traffic or a suite's items."""
 
 from collections.abc import Iterable
 

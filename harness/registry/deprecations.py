@@ -1,4 +1,4 @@
-"""Finds models in use that end within 90 days, have ended or are no longer listed (F11)."""
+"""Finds models in use that end within 90 days, have ended or are no longer listed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

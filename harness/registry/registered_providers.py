@@ -1,5 +1,5 @@
 """Adds, changes, lists and removes providers while routers serve, with audit events. Checks
-whether providers work (`/check`, D5), and stores the results.
+whether providers work (`/check`), and stores the results.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Builds the provider matrix (E4)."""
+"""Builds the provider matrix."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

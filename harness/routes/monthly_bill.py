@@ -1,4 +1,4 @@
-"""Computes a route's monthly bill, and forecasts it with a candidate (A3).
+"""Computes a route's monthly bill, and forecasts it with a candidate.
 
 `measure_bill` measures the route's recorded traffic; `forecast_cost` adds the candidate.
 

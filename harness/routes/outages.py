@@ -1,5 +1,5 @@
 """Finds routes whose callers get errors or a fallback's answers in their recorded minutes, and
-raises alerts (B9).
+raises alerts.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Sums up the measurements of each route's incumbent (A3). Reads only."""
+"""Sums up the measurements of each route's incumbent. Reads only."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""A capture is a redacted sample of a route's requests, for a suite (F9). Pure.
+"""A capture is a redacted sample of a route's requests, for a suite. Pure.
 
 `find_near_duplicates` computes the exact Jaccard similarity of word shingles.
 Source: prefix filtering, Bayardo, Ma, Srikant 2007, "Scaling Up All Pairs Similarity Search":

@@ -1,4 +1,4 @@
-"""The evidence that lets a target serve a route (A7), and people's exceptions (G2). Pure.
+"""The evidence that lets a target serve a route, and people's exceptions. Pure.
 
 A proof is a file with the signed rows of one swap. An auditor verifies it with the public keys
 (`signing.pub`), without the database or a secret. It has scores, digests and decisions, but no
@@ -31,7 +31,7 @@ class EvidenceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
-    """Evidence without a verdict. A chain that a person sets may not contain an expired one."""
+    """Evidence without a verdict. A person cannot set fallbacks with an expired waiver."""
 
     id: str
     route: str
@@ -142,7 +142,7 @@ class Proof:
     exported_at: str  # ISO 8601, UTC
     # Table to its rows: the stored values of the signed columns, and the signature.
     rows: Mapping[str, Sequence[StoredValues]]
-    # Version of the route to its fallbacks as [target, evidence]; its signature covers them.
+    # Maps a route version to its fallbacks, which its signature covers: [target, evidence].
     chains: Mapping[str, Sequence[Sequence[str]]]
     signature: str = ""  # covers the whole file
 

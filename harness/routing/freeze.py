@@ -1,4 +1,4 @@
-"""Freezes and freeze windows: while one holds a route, no candidate advances (G2). Pure."""
+"""Freezes and freeze windows: while one holds a route, no candidate advances. Pure."""
 
 import datetime as dt
 import re

@@ -2,7 +2,7 @@
 
 The reason of an exclusion is the first that applies: data class, stakes, a missing key, a
 switch, capabilities, an open breaker. `draw_keep_warm` sends a share of requests to fallbacks,
-so that Swapgate knows that they work (B6).
+so that Swapgate knows that they work.
 """
 
 import math

@@ -237,7 +237,7 @@ class Proposal(ProposalTexts):
 
     @property
     def yields(self) -> bool:
-        """Whether it ends when a person proposes: a schedule made it, and it has no verdict."""
+        """Whether a person's proposal ends it: a schedule made it, and its evals still run."""
         measured = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
         return self.on_better is not None and self.phase in measured
 
@@ -268,7 +268,7 @@ class Proposal(ProposalTexts):
 
     @property
     def phase_text(self) -> str:
-        """The phase for people. Only such an act leads to `rejected` and `rolled back`."""
+        """The phase for people. `rejected` means by a person."""
         if self.closed:
             return "closed"
         if self.phase is ProposalPhase.AWAITING_APPROVAL and self.approver is not None:

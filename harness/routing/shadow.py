@@ -1,6 +1,6 @@
-"""A shadow copies a share of a route's requests to a candidate, whose answers users never get
-(F8). Pure. It needs no verdict, but its provider must be allowed to see the route's data class
-(D8). It has its own limits and budget.
+"""A shadow copies a share of a route's requests to a candidate, whose answers users never get.
+Pure. It needs no verdict, but its provider must be allowed to see the route's data class. It
+has its own limits and budget.
 
 A shadow pair compares the answers of incumbent and candidate to one request: form, latency,
 tokens and cost. It needs no model, and yields only counts and sums.

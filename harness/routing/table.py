@@ -1,4 +1,4 @@
-"""The immutable routing table, overrides by kind of request (D6), and the `Snapshot` from which
+"""The immutable routing table, overrides by kind of request, and the `Snapshot` from which
 a router serves.
 """
 
@@ -96,7 +96,7 @@ BUCKETS = 10_000
 
 
 class Arm(StrEnum):
-    """KEEP_WARM gives no evidence (B6); the previous incumbent answers HOLDBACK."""
+    """KEEP_WARM gives no evidence; the previous incumbent answers HOLDBACK."""
 
     INCUMBENT = "incumbent"
     CANARY = "canary"
@@ -187,15 +187,15 @@ class RouteSettings(PlainRouteSettings):
     """A route's settings. A change of them never brings a new target into traffic."""
 
     suites: tuple[RouteSuite, ...] = ()
-    # Share of the requests for each warmed target (B6), 0 to 1 000 (1 % is 100).
+    # Share of the requests for each warmed target, 0 to 1 000 (1 % is 100).
     keep_warm_bps: int = 0
     # The tools have side effects: the router sends no copies to other models.
     side_effects: bool = False
-    # Ids of the fallbacks that are good enough when the stakes are high (A4).
+    # Ids of the fallbacks that are good enough when the stakes are high.
     capable: tuple[str, ...] = ()
-    # Share of the requests that is captured, 0 to 10 000 (F9).
+    # Share of the requests that is captured, 0 to 10 000.
     capture_bps: int = 0
-    # Kind of request to the route that answers it (D6).
+    # Kind of request to the route that answers it.
     overrides: Overrides = field(default_factory=dict, hash=False)
 
 

@@ -1,4 +1,4 @@
-"""Chooses among a provider's keys (D3): a refused key rests while another is left."""
+"""Chooses among a provider's keys: a refused key rests while another is left."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Target health keeps each target's circuit breaker, pause and latest answers. No I/O.
 
-It also decides when a health check is due (B10). A target with user requests needs no check,
+It also decides when a health check is due. A target with user requests needs no check,
 and a failed check opens no circuit while users get good answers. Times are monotonic
 seconds.
 """

@@ -1,4 +1,4 @@
-"""Copies a sample of requests and answers, to become eval cases (F9).
+"""Copies a sample of requests and answers, to become eval cases.
 
 This module does not read, redact or write them; the parent's `capture_writer` redacts them.
 """

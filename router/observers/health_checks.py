@@ -1,4 +1,4 @@
-"""Sends a cheap real request to each target without recent user requests (B10)."""
+"""Sends a cheap real request to each target without recent user requests."""
 
 import asyncio
 import json

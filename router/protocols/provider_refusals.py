@@ -150,7 +150,7 @@ REFUSALS: Final = (
             "range of input length",  # Alibaba
             "^length of prompt_tokens",  # SiliconFlow
             "^prompt token count of",  # GitHub Copilot
-            "^max_tokens must be at least 1, got -",  # vLLM, for what the prompt leaves
+            "^max_tokens must be at least 1, got -",  # vLLM: the prompt left no room
             "input token count .* exceeds",  # Google
             "^input is too long",  # AWS
             "^too many tokens",  # Cohere
@@ -238,7 +238,7 @@ REFUSALS: Final = (
         frozenset({"file_not_found", "container_not_found"}),
         _pattern(
             rf"^(file|container)s?\b\W+\w.*\b({_GONE})",
-            r"^file not found: .",  # Anthropic's; llama.cpp's of an endpoint has no name
+            r"^file not found: .",  # Anthropic's; llama.cpp's means an endpoint
             r"^no such (file|container)\b",
         ),
         loses=Piece.FILE,
@@ -253,7 +253,7 @@ REFUSALS: Final = (
             r"^no such (response|conversation|item)\b",
         ),
     ),
-    # Google's, of another project's: our account may do everything else.
+    # Google: another project's file. Our account still works.
     RefusalRow(
         _F.FOREIGN_STATE,
         (403,),

@@ -1,4 +1,4 @@
-"""Builds observation blocks from complete open blocks (statistics.md §2.1)."""
+"""Builds observation blocks from full ledger blocks (statistics.md §2.1)."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ class BlockFindings(NamedTuple):
 
 
 NO_FINDINGS: Final = BlockFindings({}, {}, {})
-# One expected value of the smaller arm, with the controls that it needs.
+# One expected unit of the smaller arm, plus the fewest controls.
 _RANKED_TOGETHER: Final = MIN_CONTROLS + 1
 
 
@@ -85,7 +85,7 @@ class RankPool:
         together, self._kept = self._kept, []
         larger = self._cache.larger
         self._cache.add(_cache_uses(together))
-        # The first units are compared at the share of all of them.
+        # The first batch is compared at its own pooled share.
         return RankedUnits(together, self._cache.pooled if larger is None else larger)
 
     def forget(self) -> None:
@@ -100,7 +100,7 @@ def summarize_block(
 ) -> BlockFindings:
     """Summarizes a complete block.
 
-    units: in the order of admission. tolerated: of the active guardrails. ranked: units whose
+    units: in the order of admission. tolerated: ratio by live guardrail. ranked: units whose
     values are ranked now.
     """
     counts: dict[Guardrail, FailureTally] = {}
@@ -196,7 +196,7 @@ def _tally(units: Iterable[LedgerUnit], bad: int) -> FailureTally:
 
 
 class ObservationBuilder:
-    """Numbers a ledger's complete blocks, and counts each of them.
+    """Numbers and summarizes a ledger's complete blocks.
 
     worker: the name under which the blocks are stored.
     """
@@ -212,7 +212,7 @@ class ObservationBuilder:
     def build(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
         self._sequence += 1
         if self._rule.keeps_ledger and not block.claimed:
-            # The unit may count as new: no earlier value may count twice there.
+            # Units may count as new again, so drop the values already kept.
             self._pool.forget()
             self._new_pool.forget()
         ranked = self._pool.take(units, (block.period, block.weight_bps), block.share)

@@ -29,8 +29,8 @@ class LocalAbort:
     worker: str
     log_e: float
     log_limit: float
-    # Failed units of both arms: canary_failures of them in the canary, by class in
-    # canary_classes if the class is known.
+    # Failed units of both arms. canary_failures: the canary's; canary_classes: the canary's by
+    # known class.
     failures: int
     canary_failures: int
     exposures: int
@@ -41,9 +41,9 @@ class LocalAbort:
     def text(self) -> str:
         classes = f" ({describe_failures(self.canary_classes)})" if self.canary_classes else ""
         return (
-            f"Worker {self.worker} saw {self.canary_failures} of {self.exposures} keys fail in "
-            f"the canary{classes}, {self.failures - self.canary_failures} outside it: evidence "
-            f"of harm e = {math.exp(min(self.log_e, 700.0)):.3g}, and it stops at "
+            f"Worker {self.worker} saw {self.canary_failures} of {self.exposures} units fail "
+            f"in the canary{classes}, {self.failures - self.canary_failures} outside it: "
+            f"evidence of harm e = {math.exp(min(self.log_e, 700.0)):.3g}, and it stops at "
             f"{math.exp(self.log_limit):.3g}."
         )
 
@@ -146,7 +146,7 @@ _SIZE: Final = 8  # bytes of a mark: one in 2^46 unknown names passes for a mark
 
 
 class SharedMarks:
-    """Marks names, for one event loop. secret: the installation's.
+    """A set of seen names, for one event loop. secret: keys the hashes.
 
     file: None to mark for this process alone. Raises OSError if the file cannot be created.
     """

@@ -229,7 +229,7 @@ LONGEST_NAME: Final = 200  # characters
 
 
 class ServedNames:
-    """Notes the model names in targets' answers (F6). Thread-safe.
+    """Notes the model names in targets' answers. Thread-safe.
 
     For each target it notes at most as many names within NOTE_EVERY_S as the store keeps.
     """

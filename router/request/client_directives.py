@@ -108,8 +108,8 @@ def read_directives(scope: Scope) -> Directives:
 def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str:
     """Returns the header, else the body's caller, else the opening, else nothing.
 
-    A conversation that the provider keeps gets the API key, because another provider's model
-    does not know its turns.
+    If the provider keeps the turns, the caller is the data key, since another provider does
+    not know these turns.
     """
     if header:
         return f"header:{header.decode('latin-1')}"

@@ -252,10 +252,9 @@ class ModelEndpoint:
         return key, arm, plan, trial
 
     def _conversation(self, route: str, key: str, request: ClientRequest) -> tuple[str, int]:
-        """Returns the shortest opening that is not a template, and the user's messages before
-        it.
+        """Returns the shortest opening that only this caller uses, and its depth.
 
-        Without such an opening the name is empty, unless the provider keeps the conversation.
+        Without such an opening, the key is empty, unless the provider stores the turns.
         """
         template = -1
         for template, name in enumerate(client_directives.conversation_keys(request)):
@@ -337,7 +336,7 @@ class ModelEndpoint:
             return request, literal
         # The check is on the requested route: its overrides belong to it.
         if grant.routes and not is_route_allowed(grant, route.route.name):
-            message = f"this key may not use route {route.route.name!r}; ask an admin for one"
+            message = f"this key may not use route {route.route.name!r}; ask an admin"
             return error_reply(403, message, "route_not_allowed", param="model")
         is_plain = not route.route.settings.overrides
         return request, route if is_plain else self._override(request, route, declared)
@@ -350,8 +349,8 @@ class ModelEndpoint:
             message = f"there is no route {name!r}{lists} /v1/models lists yours"
         else:
             message = (
-                f"there is no route {name!r}, nor any other: the database has none yet, and a "
-                f"router brings none in from the file. On its machine, {FIRST_ROUTE_STEP}"
+                f"there is no route {name!r}, nor any other: the database has none, and "
+                f"routers import none. On the control plane's machine, {FIRST_ROUTE_STEP}"
             )
         return error_reply(404, message, "model_not_found", param="model")
 

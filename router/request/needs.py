@@ -1,4 +1,4 @@
-"""A request's needs of a target, its losses there (B7), and its number of tokens."""
+"""A request's needs of a target, its losses there, and its number of tokens."""
 
 import json
 import re

@@ -144,7 +144,7 @@ class RequestSpan(Protocol):
 
 
 class AnswerCopy:
-    """A copy of the client's answer for observers (F9); empty once it is too large."""
+    """A copy of the client's answer for observers; empty once it is too large."""
 
     def __init__(self, most_bytes: int) -> None:
         self.too_large = False

@@ -123,7 +123,7 @@ class CompiledRoute:
     keyless: frozenset[str] = (
         frozenset()
     )  # ids of targets whose providers need a key and have none
-    # Targets whose providers may not see the route's class of data (D8). No other setting can
+    # Targets whose providers may not see the route's class of data. No other setting can
     # send it there.
     barred: frozenset[str] = frozenset()
     # By kind of request: the route that answers for this one. It has no overrides itself, so

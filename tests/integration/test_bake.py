@@ -217,7 +217,7 @@ def a_router_stops(world: SmallInstallation) -> None:
             stopped,
             subject="route chat",
             title="the router stopped the canary of route chat by itself",
-            text="Worker w saw 3 of 3 keys fail.",
+            text="Worker w saw 3 of 3 units fail.",
         )
 
 
@@ -233,7 +233,7 @@ def test_a_router_s_stop_that_arrives_after_the_promotion_takes_it_back(
 
     assert baking.route().incumbent == before
     assert baking.rollout().state is RolloutState.ROLLED_BACK
-    assert "3 of 3 keys fail" in baking.rollout().ended_because
+    assert "3 of 3 units fail" in baking.rollout().ended_because
 
 
 def test_a_person_cannot_move_on_what_a_router_has_stopped(world: SmallInstallation) -> None:
@@ -242,7 +242,7 @@ def test_a_person_cannot_move_on_what_a_router_has_stopped(world: SmallInstallat
     a_router_stops(world)
 
     for signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
-        with pytest.raises(ProofRefused, match="3 of 3 keys fail"):
+        with pytest.raises(ProofRefused, match="3 of 3 units fail"):
             operations.operate(ctx, BEN, "chat", signal, "a demo at noon")
 
     assert world.route().version == version

@@ -186,7 +186,7 @@ def test_a_rollback_by_a_routers_own_guard_names_the_segment_once_its_blocks_sho
     with world.store.write() as tx:
         alerts.raise_alert(
             tx, AlertKind.LOCAL_ABORT, rollout.id, subject="route chat",
-            title="the router stopped the canary", text="Worker w saw 3 of 3 keys fail.",
+            title="the router stopped the canary", text="Worker w saw 3 of 3 units fail.",
         )  # fmt: skip
     world.run_once()
     found = explain_canary(world.context(), "chat").status

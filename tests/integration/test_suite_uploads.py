@@ -108,7 +108,7 @@ scenarios: [{config: [{}, {}], tests: [{vars: {q: c}}]}]
 
     told = open_installation(config).context.suites.describe_sample("mails")
     left = "4 that the conversion did not take, 1 of their assertions"
-    assert told == f"Its 1 items leave out: {left}."
+    assert told == f"Its 1 items omit: {left}."
     assert (
         'origin = "converted from promptfoo"' in (tmp_path / "suites/manifest.toml").read_text()
     )

@@ -191,7 +191,7 @@ def test_a_gross_failure_stops_the_canary_in_this_worker_with_its_own_last_reque
 
     assert side.guards.stopped(CANARY)
     assert side.announced == side.alerts
-    assert "2 of 2 keys fail in the canary (2 timeout), 0 outside it" in side.alerts[0].text
+    assert "2 of 2 units fail in the canary (2 timeout), 0 outside it" in side.alerts[0].text
     assert not side.guards.stopped(replace(CANARY, rollout="r-2"))
 
 

@@ -271,7 +271,7 @@ def play_to_end(stage: DemoEnvironment, play: Callable[[], bool]) -> int:
     try:
         good = play()
     except KeyboardInterrupt:
-        print("\nended before its end")  # noqa: T201 - the demo talks to its user
+        print("\ninterrupted")  # noqa: T201 - the demo talks to its user
     finally:
         stage.close()
         if good:

@@ -76,6 +76,8 @@ _Judge = Callable[[LiveAnswer, CompletionResponse, str], _Judged]
 _REPORT: Final = "report it as an issue of Swapgate, with this line"
 _NO_USAGE: Final = "its costs are unknown, so budgets and the cost guardrail do not work"
 _PIN: Final = "propose the model under that name, so that you evaluate the model that serves"
+_UNNAMED: Final = "nothing to do, but you cannot check which model you evaluate"
+_SEVERAL: Final = "ask the provider: you cannot know which of them you evaluate"
 _STEPS: Final[Mapping[str, str]] = {
     FailureClass.OUR_KEY: "set the key: `swapgate provider key set PROVIDER`",
     FailureClass.QUOTA: "check the account's credit and the key's rights",
@@ -109,7 +111,7 @@ def _plain(answer: LiveAnswer, response: CompletionResponse, model: str) -> _Jud
     if used is None or min(used.input_tokens, used.output_tokens) <= 0:
         return _fails(f"it reports {answer.counts or 'no usage'}", _NO_USAGE)
     if not answer.models:
-        return _differs("it does not name the model that answered", _PIN)
+        return _differs("it does not name the model that answered", _UNNAMED)
     if others := [name for name in answer.models if not name.startswith(model)]:
         known = _NAME.fullmatch(others[0])
         shown = others[0] if known else "another model, by an unusual name,"
@@ -137,7 +139,7 @@ def _length(answer: LiveAnswer, response: CompletionResponse, _model: str) -> _J
 def _stream(answer: LiveAnswer, response: CompletionResponse, model: str) -> _Judged:
     plain = _plain(answer, response, model)
     if plain[0] is not LiveOutcome.FAILS and len(answer.models) > 1:
-        return _fails("its chunks contain the names of several models", _PIN)
+        return _fails("its chunks name several models", _SEVERAL)
     if plain[0] is not LiveOutcome.WORKS:
         return plain
     if answer.chunks[-1].usage is None:

@@ -113,7 +113,7 @@ def _has(event: Mapping[str, Any], path: str) -> bool:
 
 CHAT_PATH: Final = "/chat/completions"
 EMBEDDINGS_PATH: Final = "/embeddings"
-# Texts with which servers refuse a chat with an embedding model.
+# Servers' refusals to chat with an embedding model: status and text.
 _NO_CHAT: Final = (404, 405, 501)
 _SAYS_NO_CHAT: Final = re.compile(r"\bchat|\bllm\b|\bcompletion|\bgenerat", re.IGNORECASE)
 
@@ -147,7 +147,7 @@ def chat(
     body = request_body(provider.as_sent(target), messages, {})
     door, secret = HttpProviderProbe(SystemClock(), allowed), key.secret if key else ""
     kind, started = PROVIDER_KINDS.get(provider.kind), time.perf_counter()
-    # Through the router's code, which can describe the failures.
+    # The router's code sends it, because it can describe failures.
     if kind is not None and Endpoint.CHAT in kind.adapted:
         sent = json.dumps(body).encode()
         found = _translated(provider, secret, sent, timeout_s, allowed)
@@ -226,8 +226,10 @@ def _embedded(
 def _error_text(provider: Provider, key: ProviderKey | None, found: ProbeReply) -> str:
     if found.status not in KEY_REFUSED_STATUSES:
         return found.error
-    place = key.name if key else f"none: `swapgate provider key set {provider.name}`"
-    return f"{found.status}: the provider refuses our key (from {place})"
+    if key is None:
+        step = f"`swapgate provider key set {provider.name}`"
+        return f"{found.status}: the provider wants a key: {step}"
+    return f"{found.status}: the provider refuses our key (from {key.name})"
 
 
 def _translated(

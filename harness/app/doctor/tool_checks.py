@@ -1,4 +1,4 @@
-"""Runs the same tool loop on any target: `swapgate doctor --tools` (B7)."""
+"""Runs the same tool loop on any target: `swapgate doctor --tools`."""
 
 import asyncio
 import json

@@ -190,8 +190,7 @@ LINK_PREFIX: Final = "sg-link-"
 COOKIE_PREFIX: Final = "sg-session-"
 SIGN_IN_PATH: Final = "/sign-in"
 LINK_LASTS: Final = timedelta(minutes=15)
-# Lifetime of the link that `swapgate init` prints, because a newcomer starts the dashboard
-# first.
+# The link that `swapgate init` prints lasts longer: a newcomer must first start the dashboard.
 FIRST_LINK_LASTS: Final = timedelta(hours=1)
 
 
@@ -244,7 +243,7 @@ def sign_in_url(base_url: str, link: str) -> str:
 def require_makeable(
     *, for_key: str, maker: str, maker_key: str | None, known_to: frozenset[str]
 ) -> None:
-    """Requires that the maker of a link acts with its key, or may know the key as one of its
+    """Requires that a link's maker acts with the link's key or is one of that key's
     creators: otherwise a link would let one person act as two. Raises NotAllowed.
 
     known_to: the principals of `four_eyes.load_key_creators`.

@@ -1,4 +1,4 @@
-"""Format rules: how answers break their format, and how to fix each break (A8)."""
+"""Format rules: how answers break their format, and how to fix each break."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,5 +1,5 @@
 """Decides a verdict on all suites from samples (`decide_verdict`), or again from a stored
-verdict's inputs (`replay_verdict`): same inputs, same id, same bytes (F5).
+verdict's inputs (`replay_verdict`): same inputs, same id, same bytes.
 
 Suites of different roles are combined into one outcome (statistics.md §1.7).
 

@@ -258,7 +258,7 @@ class CanaryJudge:
     criteria: str  # description of a good answer
     max_usd: float  # maximum cost for the whole rollout
     share_bps: int = 10_000  # judged share of the smaller arm's units
-    timeout_s: float = 30.0  # limit for a verdict, from the end of the user's answer
+    timeout_s: float = 30.0  # limit for the judge, from the answer's end
 
 
 @dataclass(frozen=True, slots=True)

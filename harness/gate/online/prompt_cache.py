@@ -82,8 +82,8 @@ class ArmCacheUse:
 
 @dataclass(frozen=True, slots=True)
 class CacheLevels:
-    """Holds, for texts, each arm's cached share of input tokens, and its geometric mean value
-    at an equal share over connections that were already open.
+    """Each arm's cached share of input tokens, and its geometric mean cost or time, adjusted
+    to an equal share and open connections.
 
     canary_opened, control_opened: the share of answers that needed a new connection.
     """

@@ -1,4 +1,4 @@
-"""Endpoints for providers and their keys, in camelCase (D1). No answer shows a key (D4)."""
+"""Endpoints for providers and their keys, in camelCase. No answer shows a key."""
 
 from collections.abc import Mapping
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Estimates cost, time and power of a proposal by suite, before it is submitted (A3, F2)."""
+"""Estimates cost, time and power of a proposal by suite, before it is submitted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Explains a comparison besides its verdict. Drawbacks are arguments against a swap on which
 the verdict does not depend, with 95 % intervals. Format failures explain a candidate that lost
-only by the form of its answers, and how to fix the form (A8).
+only by the form of its answers, and how to fix the form.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Compares a model's calls in a short tool loop with its declared capabilities (B7). Pure."""
+"""Compares a model's calls in a short tool loop with its declared capabilities. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

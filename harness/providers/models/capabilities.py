@@ -107,7 +107,7 @@ def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
 
 
 def must_serialize_tools(needs: Needs, plan: tuple[Capabilities, ...]) -> bool:
-    """Whether a target of the plan lacks parallel calls, and the request has tools (B7)."""
+    """Whether a target of the plan lacks parallel calls, and the request has tools."""
     return needs.tools and not all(capabilities.parallel_tools for capabilities in plan)
 
 

@@ -1,4 +1,4 @@
-"""Finds the provider for a model's name (D2): six rules in order, each with its reason. Pure.
+"""Finds the provider for a model's name: six rules in order, each with its reason. Pure.
 
 The first rule that finds a provider decides. After a prefix, the rest is the model's name or a
 short form of it. `keyword`, `local` and `gateway` take exact names only. If the

@@ -33,8 +33,7 @@ meta = sa.Table(
     text("installation"),
     count("changes"),
     sa.Column("epoch", sa.BigInteger, nullable=False, server_default="1"),
-    # New revisions are higher: routers served this revision before a person restored the
-    # database.
+    # New revisions are higher than this one, which routers served before a restore.
     added_count("revision_floor"),
     sa.CheckConstraint("id = 1", name="one_row"),
 )
@@ -65,7 +64,7 @@ LINEAGE: Final = sa.select(
     sa.func.coalesce(sa.select(manifest.c.digest).scalar_subquery(), "").label("digest"),
 )
 
-# A router is never further ahead of a backup. Traffic is not signed, so a forged revision could
+# No router is ahead of a backup by more. Traffic is not signed, so a forged revision could
 # otherwise raise the floor, which never falls.
 FURTHEST: Final = 1_000_000
 

@@ -72,8 +72,8 @@ class Traffic:
         self._tx = tx
 
     def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
-        """Sums traffic by route, arm and target, in this order. Deleted minutes are included by
-        whole days.
+        """Sums traffic by route, arm and target, in this order. Days whose minutes are deleted
+        count whole.
         """
         # An empty span for each table that has no part of the window.
         bounds = {f"{name}_{end}": FAR for name in _TABLES for end in ("begin", "end")}
@@ -88,7 +88,7 @@ class Traffic:
         self, *, since: datetime, route: str | None = None
     ) -> Mapping[tuple[str, str], Mapping[int, int]]:
         """Sums latency histograms by route and target. It adds each histogram as it reads it,
-        so that memory holds one a route and target.
+        so that memory holds one for each pair.
         """
         sums: dict[tuple[str, str], Mapping[int, int]] = {}
         hour = ceil_time(since, HOUR)

@@ -1,4 +1,4 @@
-"""A failover: a request that left a target, with the provider's redacted message (B5)."""
+"""A failover: a request that left a target, with the provider's redacted message."""
 
 import re
 from collections.abc import Iterable, Sequence

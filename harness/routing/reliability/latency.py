@@ -36,7 +36,7 @@ MIN_LIMIT_S: Final = 30.0
 P99_FACTOR: Final = 3.0
 # A healthy target may be this slow.
 SLOW_TOKENS_PER_S: Final = 20.0
-# This many answers or fewer give no limit, because five failures open a circuit.
+# This many answers or fewer are too few to compute a limit.
 FEW_ANSWERS: Final = 3
 # Upper bounds of a request's output limit, in tokens.
 ANSWER_CLASSES: Final[tuple[int, ...]] = (256, 1024, 4096, 16_384)
@@ -98,7 +98,7 @@ def add_answers(
 
 
 def unmeasured_limit_s(max_tokens: int, *, thinks: bool) -> float:
-    """The time limit before measurements: a slow target's time for max_tokens; inf without."""
+    """Limit before measurements: a slow target's time for max_tokens; inf if unbounded."""
     if max_tokens <= 0 or thinks:
         return math.inf
     return max(MIN_LIMIT_S, max_tokens / SLOW_TOKENS_PER_S)

@@ -103,7 +103,7 @@ class TranslatingTransport(Transport):
         self._translation: Translation | None = None
 
     def prepare(self) -> None:
-        """Loads the translation once, off the event loop: seconds. Raises ConfigError."""
+        """Loads the translation once; takes seconds, in a thread. Raises ConfigError."""
         if self._translation is None:
             self._translation = load_translation(self._kind)
 

@@ -210,7 +210,7 @@ class Routers:
                 subject=f"route {route.name}",
                 key=f"{AlertKind.LOCAL_ABORT.value}:{canary.rollout}",
                 title=f"the router stopped the canary of route {route.name} by itself",
-                text=f"Worker {worker} saw too many keys fail.",
+                text=f"Worker {worker} saw too many units fail.",
                 at=self.true_now,
                 source=worker,
             )

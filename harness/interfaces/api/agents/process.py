@@ -166,7 +166,7 @@ def run_agents(config: Path | None) -> None:
     )
     leave_alone_what_serves()
     try:
-        # Bound first: the owner of the port ends the turns of the port's earlier process.
+        # First take the port: its owner ends the turns of a previous process.
         listener = server.bind_socket()
         AgentsServer(server, turns.end_turns).run(sockets=[listener])
     finally:

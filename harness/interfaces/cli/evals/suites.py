@@ -1,5 +1,5 @@
 """`swapgate suite` lists suites and builds them from labelled captures or other data sets.
-`swapgate capture` lists, shows, exports and deletes redacted requests from production (F9).
+`swapgate capture` lists, shows, exports and deletes redacted requests from production.
 """
 
 import json

@@ -138,7 +138,7 @@ def _remember(ctx: click.Context, param: click.Parameter, value: object) -> obje
     session, name = ctx.ensure_object(Session), param.opts[0].lstrip("-").replace("-", "_")
     if value:
         setattr(session, name, value)
-        # Commands that need no key would not report an unreadable file.
+        # Read now: otherwise a command without a key hides a bad file.
         session.key_text()
     return getattr(session, name)
 

@@ -195,7 +195,7 @@ def diff(
     older: int | None = arg("[V1]"),
     newer: int | None = arg("[V2]"),
 ) -> None:
-    """Show the changes from version V1 to V2, and where the file differs.
+    """Show changes from V1 to V2, and differences from `swapgate.yaml`.
 
     By default, V2 is the newest version, and V1 the version before V2.
     """
@@ -307,7 +307,7 @@ def _print_next(board: Leaderboard) -> None:
         return
     at = timestamp(board.next_round_at) if board.next_round_at else "never"
     if board.obstacle:
-        at = f"once it is free ({board.obstacle})"
+        at = f"once unblocked ({board.obstacle})"
     plan = board.next_round
     output.paragraph(f"schedule: {board.schedule}")
     measured = ", ".join(
