@@ -141,7 +141,7 @@ class LiteLLMAdmin:
                 text, status = answer.read(), answer.status
         except (OSError, HTTPException, ValueError) as error:
             raise UpstreamError(f"{about} does not answer: {error}") from None
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             if status == HTTPStatus.OK:
                 return json.loads(text)
         said = error_message(text, [self._key])

@@ -230,7 +230,10 @@ def drive_litellm(
                 except StoreUnavailable as error:
                     log.warning("database_away", text=str(error))
                 if holder.current is not None:
-                    drive.tick(holder.current)
+                    try:
+                        drive.tick(holder.current)
+                    except Exception:
+                        log.exception("tick_failed")  # a dead driver could not roll back
                 while not over.ended and time.monotonic() < next_at:
                     time.sleep(LOOK_EVERY_S)
     finally:

@@ -355,7 +355,7 @@ def error_message(body: bytes, hidden: Sequence[str]) -> str:
     text = hide_secrets(body, hidden).decode("utf-8", "replace")
     try:
         return str(json.loads(text)["error"]["message"])[:MAX_TEXT]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return " ".join(text.split())[:MAX_TEXT] or "no text"
 
 
