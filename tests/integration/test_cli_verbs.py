@@ -434,7 +434,7 @@ def test_a_probe_says_how_it_failed_or_that_embeddings_alone_are_made(cli: Comma
             assert found["declare"] == 'models: {"m": {chat: false}}'
         del answers["embeds"]
         for response, words in (
-            (Response(status=401), "refuses our key"),
+            (Response(status=401), "wants a key"),
             (
                 Response(status=400, raw=b'{"error": {"message": "no such model"}}'),
                 "no such model",

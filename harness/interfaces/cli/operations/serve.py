@@ -145,7 +145,7 @@ def _run_entry_point(entry_point: str, *given: object) -> None:
 
 @serve.group()
 def drive() -> None:
-    """Let another gateway call the models, and decide its shares."""
+    """Decide the shares of another gateway, which calls the models."""
 
 
 @command(drive)
