@@ -455,4 +455,6 @@ def _command_name(entry: object) -> str:
     """Returns a target of a chain as a word of a command."""
     given: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {"target": entry}
     plain = Target.from_name(given["target"])
-    return quote(replace(plain, parameters=given.get("parameters", {})).name)
+    name = replace(plain, parameters=given.get("parameters", {})).name
+    # A shell reads `#` as a comment only at a word's beginning.
+    return name if quote(name.replace("#", "")) == name.replace("#", "") else quote(name)
