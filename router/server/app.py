@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Final
 
 from harness.routing.table import KeyGrant
@@ -73,7 +74,8 @@ class Router(RouterParts):
             client_reply = self._door.client_reply(scope, request_id, failed)
             # The server refuses a second head, and so closes the connection of an answer that
             # has begun.
-            await send_reply(send, client_reply, (request_id,))
+            with suppress(RuntimeError):
+                await send_reply(send, client_reply, (request_id,))
 
     def _caller(  # noqa: PLR0911 - what refuses a request ends it
         self, scope: Scope

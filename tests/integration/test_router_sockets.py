@@ -3,12 +3,13 @@ import json
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from router.request.stream_relay import CommittedStream
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
@@ -301,6 +302,24 @@ def test_a_client_that_ends_its_side_within_its_request_gets_nothing(world: Worl
         found.sendall(request(length=1000))
         found.shutdown(socket.SHUT_WR)
         assert until_closed(found) == b""
+
+
+def test_an_answer_that_has_begun_ends_with_its_connection(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(stream: CommittedStream) -> AsyncGenerator[bytes, None]:
+        async for piece in relay(stream):
+            yield piece
+            raise LookupError
+
+    relay = CommittedStream.sent
+    monkeypatch.setattr(CommittedStream, "sent", fail)
+    out = exchange(world, request(STREAM))
+
+    assert statuses(out) == [200]
+    assert not out.endswith(b"0\r\n\r\n")
+    assert "LookupError" in caplog.text
+    assert "RuntimeError" not in caplog.text  # of the refused second head
 
 
 def test_http_1_0_is_answered_and_closed(world: World) -> None:
