@@ -61,14 +61,12 @@ class OwnServer:
 
     health: answers 200 once the model is loaded.
     about: describes the model; empty if its list of models does.
-    window: the place of the context window in `about`; `*` stands for any beginning.
-    takes_name: `about` takes the model's name in a POST.
+    window: the place of the context window in `about`; in a list, in the row of the model.
     """
 
     health: str = "/health"
     about: str = ""
     window: tuple[str, ...] = ()
-    takes_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +119,8 @@ _HOSTED, _LOCAL, _OAUTH = ProviderGroup.HOSTED, ProviderGroup.LOCAL, ProviderGro
 
 # By kind; the lists of models of vLLM and SGLang have the context window.
 _OWN_SERVERS: Final = {
-    "ollama": OwnServer(
-        "/api/tags", "/api/show", ("model_info", "*.context_length"), takes_name=True
-    ),
+    # Of loaded models. `/api/show` has the model's longest window, which it seldom serves.
+    "ollama": OwnServer("/api/tags", "/api/ps", ("models", "context_length")),
     "llama_cpp": OwnServer("/health", "/props", ("default_generation_settings", "n_ctx")),
     "tgi": OwnServer("/health", "/info", ("max_total_tokens",)),
     **dict.fromkeys(("vllm", "sglang"), OwnServer()),

@@ -161,8 +161,7 @@ def _server_replies(
     about = None
     health = door.ask(root, secret, server.health, None, SERVER_TIMEOUT_S)
     if server.about and target is not None and health.status is not None:
-        body = own_server.about_request(server, target)
-        about = door.ask(root, secret, server.about, body, SERVER_TIMEOUT_S)
+        about = door.ask(root, secret, server.about, None, SERVER_TIMEOUT_S)
     return own_server.ServerReplies(server, health, about)
 
 

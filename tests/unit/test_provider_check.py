@@ -151,7 +151,8 @@ def test_a_local_servers_own_answer_that_is_not_whole_is_not_proposed(
     ("kind", "asked", "listed", "window"),
     [
         ("llama_cpp", '{"default_generation_settings":{"n_ctx":4096}}', "", 4096),
-        ("ollama", '{"model_info":{"gemma3.context_length":32768}}', "", 32768),
+        ("ollama", '{"models":[7,{"name":"m:latest","context_length":4096}]}', "", 4096),
+        ("ollama", '{"models":[{"name":"n:latest","context_length":4096}]}', "", None),
         ("tgi", '{"model_id":"m","max_total_tokens":2048}', "", 2048),
         ("vllm", None, ',"max_model_len":8192', 8192),
         ("sglang", None, ',"max_model_len":16384', 16384),

@@ -34,10 +34,6 @@ def beside_api(provider: Provider) -> Provider:
     return replace(provider, api_base=root)
 
 
-def about_request(server: OwnServer, target: Target) -> dict[str, Any] | None:
-    return {"model": target.model} if server.takes_name else None
-
-
 def server_findings(
     provider: Provider, target: Target | None, models: ProbeReply, replies: ServerReplies
 ) -> Iterator[ProbeFinding]:
@@ -46,7 +42,9 @@ def server_findings(
     yield _health(server, health)
     if target is None:
         return
-    window = _described_window(server, about) or _listed_window(provider, target, models)
+    window = _described_window(server, target, about) or _listed_window(
+        provider, target, models
+    )
     if window is not None:
         yield _context(provider, target, window)
 
@@ -77,20 +75,25 @@ def _context(provider: Provider, target: Target, window: int) -> ProbeFinding:
     return ProbeFinding(subject, ProbeStatus.WARN, found, step)
 
 
-def _described_window(server: OwnServer, about: ProbeReply | None) -> int | None:
+def _described_window(
+    server: OwnServer, target: Target, about: ProbeReply | None
+) -> int | None:
     try:
         found: Any = json.loads(about.content) if about is not None else None
     except (ValueError, RecursionError):
         return None
     for name in server.window:
+        if isinstance(found, list):
+            found = next((row for row in found if _is_of(row, target.model)), None)
         if not isinstance(found, Mapping):
             return None
-        found = next((v for key, v in found.items() if _is_named(str(key), name)), None)
+        found = found.get(name)
     return found if type(found) is int and 0 < found <= LARGEST_WINDOW else None
 
 
-def _is_named(key: str, name: str) -> bool:
-    return key.endswith(name[1:]) if name.startswith("*") else key == name
+def _is_of(row: object, model: str) -> bool:
+    names = model, f"{model}:latest"  # Ollama adds the tag
+    return isinstance(row, Mapping) and row.get("name") in names
 
 
 def _listed_window(provider: Provider, target: Target, models: ProbeReply) -> int | None:
