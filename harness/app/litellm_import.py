@@ -14,6 +14,7 @@ from harness.app.litellm_providers import KINDS, find_vendor, public_places, ven
 from harness.config.validation_errors import RANGES
 from harness.frame.config_conversion import ConfigPath, Conversion, SourceConfig
 from harness.frame.errors import InputError
+from harness.frame.people.access import check_principal_name
 from harness.frame.suggestions import did_you_mean
 from harness.providers import api_base_rules
 from harness.providers.kinds import PROVIDER_KINDS
@@ -181,6 +182,7 @@ class _Converter:
             )
             source.take(path, text, changed=True)
             return
+        check_principal_name(_plain(name, f"{provider}/{model}"))
         parameters = facts.pop("parameters", {})
         for part, values in facts.items():
             self._providers[provider].setdefault(part, {}).setdefault(model, {}).update(values)

@@ -3,6 +3,7 @@ input is limited, because a few lines of aliases can expand to a billion values.
 variables override the file (SWAPGATE__SECTION__KEY, and *_FILE for a value in a file).
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ MAX_CHARACTERS: Final = 1_000_000
 MAX_ALIASES: Final = 20
 MAX_DEPTH: Final = 32
 TOO_DEEP: Final = f"is nested more than {MAX_DEPTH} deep"
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,11 @@ class _Limits:
         self._aliases = self._depth = 0
 
     def note(self, event: yaml.Event) -> None:
-        """Raises yaml.MarkedYAMLError above MAX_ALIASES or MAX_DEPTH."""
+        """Raises yaml.MarkedYAMLError above MAX_ALIASES or MAX_DEPTH, and for a lone surrogate,
+        which no database and no terminal takes.
+        """
+        if isinstance(event, yaml.ScalarEvent) and _SURROGATE.search(event.value):
+            raise _refusal("contains half of a character (a lone surrogate): remove it", event)
         self._aliases += isinstance(event, yaml.AliasEvent)
         self._depth += isinstance(event, yaml.CollectionStartEvent)
         self._depth -= isinstance(event, yaml.CollectionEndEvent)
