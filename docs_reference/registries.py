@@ -356,7 +356,9 @@ def _key(path: str, field: Schema, root: Schema, default: object, *, required: b
     return Key(
         code(path),
         kind,
-        _default(default, required=required),
+        _default(
+            "off" if default is False and code("off") in kind else default, required=required
+        ),
         _meaning(field),
     )
 

@@ -46,7 +46,7 @@ def show(names: Sequence[str]) -> None:
     ids = frozenset(status.shadow.id for status in running)
     ended = [status for status in page if status.shadow.id not in ids]
     if running:
-        # By its key, styles.css keeps it from fading while Streamlit refreshes it.
+        # styles.css selects this key, to prevent fading during refreshes.
         with st.container(key="live-shadows"):
             live(heading, ids)
     elif not ended:

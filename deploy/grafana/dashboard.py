@@ -138,9 +138,10 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             "percentunit",
         ),
         Panel(
-            "Evidence of harm still missing to a rollback (log e)",
-            "min by (route) (swapgate_canary_distance_to_trip)",
+            "Evidence of harm of each canary, as a share of the rollback level",
+            "max by (route) (swapgate_canary_distance_to_trip)",
             "{{route}}",
+            "percentunit",
         ),
     ),
     "Processes": (

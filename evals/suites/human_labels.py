@@ -43,10 +43,10 @@ class HumanLabels:
     _off_scale: set[str] = field(default_factory=set)
     _outcomes: Counter[tuple[str, ConversionOutcome, str]] = field(default_factory=Counter)
     approved: int = 0  # answers that became labels
-    _categories: dict[str, str] = field(default_factory=dict)  # score → place of the first
+    _categories: dict[str, str] = field(default_factory=dict)  # score → its first place
 
     def learn_scales(self, records: Iterable[SourceRecord]) -> None:
-        """Notes the scores outside of 0 to 1: of five stars, 1 is the worst."""
+        """Notes scores with values outside 0 to 1, whose 1 is not the best."""
         for record in records:
             for score in self._read(record.fields):
                 value = score.value

@@ -178,8 +178,8 @@ class AgentGrants(Records[AgentGrant]):
         return self._close(id_, revoked_at=now)
 
     def not_revoked(self, *, agent: str | None = None) -> Sequence[AgentGrant]:
-        """Lists the grants that are not revoked, with expired ones: an agent's newest first,
-        all by expiry.
+        """Lists grants that are not revoked, also expired: one agent's newest first, else by
+        expiry.
         """
         query = self._select(agent_grant.c.revoked_at.is_(None))
         if agent is not None:

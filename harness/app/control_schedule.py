@@ -106,7 +106,7 @@ def control_schedule(installation: Installation) -> "Schedule":
             again = partial(control_jobs.evaluate_incumbents, suite=suite.name)
             name = f"{control_jobs.SUITE_JOB}{suite.name}"
             jobs.append(leading(name, again, cron=suite.every))
-    # Each control process writes its events, so that its end loses none.
+    # Every control process, not only the leader, writes its events.
     lines = RestingJob(AuditLines(installation.signatures, _print_line))
     jobs.append(
         ScheduledJob(

@@ -211,7 +211,7 @@ def _keyring_stamp(settings: Settings) -> Callable[[], tuple[int, int, int] | No
     if os.environ.get(KEYRING_VARIABLE):
         return lambda: None
     named = os.environ.get(f"{KEYRING_VARIABLE}_FILE")
-    # As text, and found once: each check of a row looks at the file.
+    # The path is text, built once: every row check stats it.
     return partial(_file_stamp, named or str(settings.home / KEYRING_FILE))
 
 
@@ -261,7 +261,7 @@ def rotate_signing_key(settings: Settings, purpose: KeyPurpose) -> PublicKey:
     for name in (KEYRING_VARIABLE, PRIVATE_VARIABLES[purpose]):
         if environment_secret(name) is not None:
             raise ConfigError(
-                f"{name} is set: rotate where the keys are files, then set it to the new key"
+                f"{name} is set: rotate on the machine with the key files, then update it"
             )
     known, private = keyring(settings), new_private_key()
     new = public_key(private, purpose)

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("swapgate.drive")
 
-# Each tick reads the logs of requests that began in this time, and once in LATE_EVERY those of
-# the last `LATEST`: a slow request is logged late.
+# Each tick reads the logs of requests that began within RECENT; every LATE_EVERY, those that
+# began within LATEST, because slow requests are logged late.
 RECENT: Final = timedelta(seconds=45)
 LATE_EVERY: Final = timedelta(minutes=3)
 AFFINITY: Final = timedelta(hours=1)  # how long LiteLLM's session affinity lasts by default
@@ -70,7 +70,7 @@ class SplitDrive:
         self._settles = settles
         self._routes: dict[str, DrivenRoute] = {}
         self._open: dict[str, Alert] = {}
-        # Each with a start: the ids of counted requests, and callers by their first request.
+        # Start times: of counted requests by id, of first requests by caller.
         self._counted: dict[str, datetime] = {}
         self._met: dict[str, datetime] = {}
         self._read_late_at = clock.now() - LATE_EVERY
@@ -115,8 +115,8 @@ class SplitDrive:
         settles = None if steady and same else self._settles
         self._routes[name] = DrivenRoute(allowed, confirm_time(times, moment, settles), targets)
         return change and (
-            f"the gateway did not have the split that Swapgate allows: {change}. Swapgate set "
-            "it, and no request of the time before is evidence."
+            f"the gateway's split was not the one that Swapgate allows: {change}. Swapgate "
+            "corrected it; earlier requests do not count as evidence."
         )
 
     def _count(self, serving: "CompiledSnapshot", problems: dict[str, str]) -> None:
@@ -155,7 +155,7 @@ class SplitDrive:
         arm, trial, ticket = found.find_arm(target), found.trial, None
         if arm is None:
             return
-        # LiteLLM's session affinity keeps earlier callers at the incumbent: no chance chose it.
+        # Earlier callers do not count: session affinity, not chance, chose their arm.
         if trial is not None and is_new:
             ticket = self._recorder.admit_to(
                 trial.rollout,

@@ -150,7 +150,7 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "judge_resting": "Answers not judged because the judge failed a moment ago",
         "judge_too_large": "Answers not judged because the request is too large",
         "judge_unreadable": "Verdicts of the judge that cannot be read",
-        "judge_without_answer": "Requests for the judge that had no answer",
+        "judge_without_answer": "Requests not judged because their arm did not answer",
         "log_events_dropped": "Log lines that did not fit into memory",
         "rate_limited": "Requests over a limit of their key",
         "reloads": "Reloads of the configuration (SIGHUP)",
@@ -176,7 +176,7 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "unnamed_callers": "Requests that named no caller",
         "switch_in_effect": "Requests that followed a kill switch",
         "switch_not_in_effect": "Requests that could not follow a kill switch",
-        "tools_serialized": "Requests whose tool calls ran one at a time",
+        "tools_serialized": "Requests sent without parallel tool calls",
         "units_counted_elsewhere": "Callers that another router had already counted",
         "unknown_keys": "Requests with a key that is unknown, revoked or expired",
         "unscored_in_handover": "Requests of conversations that began before the canary's step",
@@ -194,7 +194,7 @@ CONTROL_METRICS: Final[Mapping[str, MetricSpec]] = {
         _G, "Evidence of harm, as the natural logarithm of an e-value", ("route",)
     ),
     "swapgate_canary_distance_to_trip": MetricSpec(
-        _G, "Increase of log e that would roll the canary back", ("route",)
+        _G, "Evidence of harm, as a share of the rollback level (1: rollback)", ("route",)
     ),
     "swapgate_reconcile_age_seconds": MetricSpec(
         _G, "Seconds since the control plane last checked proposals and canaries"

@@ -1,6 +1,6 @@
 """`World` holds what alerts and idempotent requests need of a process: its store and its clock.
 
-The client's wheel has `harness.frame.ports`, and must not get the store with it.
+`harness.frame.ports` is in the client's wheel, which must not import the store.
 """
 
 from dataclasses import dataclass, field

@@ -49,15 +49,14 @@ class GatePolicy:
     verdict_ttl_s: float = 14 * 86_400.0  # how long a verdict is valid
     # How long a comparison waits for an unavailable provider, with pauses of up to 15 minutes.
     infra_patience_s: float = DEFAULT_PATIENCE_S
-    # Whether the retry after 5 unreadable first answers continues, and counts such answers as
-    # wrong.
+    # Whether a retried run continues after 5 unreadable first answers, counting them as wrong.
     unreadable_is_wrong: bool = False
     max_cost_usd: float | None = None  # max_cost_usd, max_tokens: maximum per run
     max_tokens: int | None = None
     run_max_age_s: float = 86_400.0  # maximum age of a shared incumbent run
     # Part of the served model's name that must not change.
     served_pin: ServedPin = ServedPin.MODEL
-    min_saving: float = 0.1  # share of the incumbent's cost that the claim CHEAPER must save
+    min_saving: float = 0.1  # share of the incumbent's cost to save (cheaper_and_not_worse)
     # Maximum cost of one candidate item, as a multiple of the incumbent's mean cost per item.
     cost_ceiling: float = 10.0
     # How primary suites combine: weighted mean, or any one.
@@ -68,7 +67,7 @@ class GatePolicy:
     margin_max: float | None = None
     # Total alpha of all candidates on one route in 90 days; none for no limit.
     alpha_budget: float | None = None
-    # A claim's items; `these` needs 2 or more `epochs` (statistics §1.15).
+    # The claimed items; `these` needs `epochs` above 1 (statistics §1.15).
     population: ClaimPopulation = ClaimPopulation.LIKE_THESE
 
     @property

@@ -1,7 +1,7 @@
 """The ramp plan estimates how long a canary's steps take at a route's traffic.
 
-`plan_ramp` returns each step's exposures, typical and cautious time. The certificate's time has
-no formula. The module simulates a healthy canary that fails as often as the route itself, with
+`plan_ramp` returns each step's exposures, typical and cautious time. No formula gives the time
+to certify. The module simulates a healthy canary that fails as often as the route itself, with
 the functions that decide. Equal arguments give equal results.
 """
 
@@ -18,7 +18,7 @@ from harness.gate.policy import CanaryPolicy, CanaryStep
 DAY_S: Final = 86_400.0
 SEED: Final = 20_260_301
 RUNS: Final = 60
-# Without a certificate after this many blocks, no traffic reaches the certificate.
+# A canary not certified after this many blocks counts as never certified.
 MAX_BLOCKS: Final = 3_000
 CAUTIOUS_SHARE: Final = 0.8
 # An observed rate of 0 does not prove a true rate of 0.
@@ -55,7 +55,7 @@ class StepPlan:
 
 
 def plan_ramp(policy: CanaryPolicy, pace: TrafficPace) -> tuple[StepPlan, ...]:
-    """Plans each step from its typical start, because evidence starts again each day."""
+    """Plans each step from its typical start time: evidence restarts each day."""
     plans: list[StepPlan] = []
     spent_s = 0.0
     for step in policy.steps:
@@ -139,8 +139,8 @@ def simulate_crossings(
     certified.
 
     block_s: duration of a block in seconds. terms: rho_ni, p0 and the certificate's level. The
-    simulation assumes that all callers return each day, because the gain from evidence over all
-    days depends on the number that do not.
+    simulation assumes that all callers return each day: others would add evidence over all
+    days, but their number is unknown.
     """
     rho_ni, p0, level = terms
     chance = np.random.default_rng(SEED)

@@ -184,7 +184,7 @@ def cancel_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "")
 
 
 def retry_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
-    """Retries at once the provider that a proposal waits for; its patience starts again.
+    """Retries a proposal's provider at once; the time limit of the wait restarts.
 
     Raises IllegalTransition if it waits for no provider, and NotAllowed for another person's
     proposal, unless the actor may refuse it.
@@ -350,7 +350,7 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
             newer.kind == CHANGE_KINDS[RestoreIncumbent]
             and newer.route.incumbent != older.route.incumbent
         ):
-            # Not a promotion, so without proof; but it chose the model for comparisons.
+            # A rollback needs no proof, but changes the model to beat.
             was, is_ = (names[version.route.incumbent].name for version in (older, newer))
             text = f"{was} → {is_}: {newer.reason}"
             yield RouteChange(newer.at, newer.actor, "incumbent", text)
@@ -375,7 +375,7 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
 
 
 def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
-    """Compares each proposal with the previous one: policies and suites have no author."""
+    """Compares successive proposals: changes of policies and suites record no author."""
     found = Proposals(tx).since(route, since - WINDOW)
     lately = [proposal for proposal in found if proposal.created_at >= since]
     before = [*found[len(lately) :], *Proposals(tx).let_in(route)]
@@ -460,7 +460,7 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
             f"{approval.name}, who approved it, declared the identity of {proposal.proposer}"
         )
     found += [
-        f"{person_name(tx, hand)} had a hand in both keys, the proposer's and the approver's"
+        f"{person_name(tx, hand)} took part in creating the proposer's and the approver's keys"
         for hand in hands.of_both(proposal.proposer_key, approval.key)
     ]
     used = (
@@ -470,7 +470,7 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
         age = _age(proposal.created_at, used.created_at)
         found.append(
             f"proposed with a key created {age} before by {_creator(tx, used)}, and "
-            f"{approval.name}, who approved it, had a hand in that key"
+            f"{approval.name}, who approved it, took part in creating that key"
         )
     return found
 

@@ -38,7 +38,7 @@ from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 
-# Lists the newest first; beyond this number the oldest wait until the queue is shorter.
+# Beyond this number, the oldest runs are not listed until the queue is shorter.
 MOST_WAITING: Final = 10_000
 
 
@@ -138,7 +138,7 @@ def _unpaid_runs(tx: Transaction, runs: Iterable[EvalRun], now: datetime) -> Map
 
 MAX_FAILURES = 5
 
-# Signals come from other processes or the machine, so a run survives more of them.
+# A worker killed by a signal is rarely the run's fault, so more are allowed.
 MAX_KILLS = 20
 
 NO_LIMIT = RunBudget()
@@ -248,7 +248,7 @@ def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
     """Cancel a run that has not ended, and the open proposals that wait for it.
 
     Raises NotFound, InputError without a reason, IllegalTransition for an ended run, and
-    NotAllowed if another person's proposal waits for it, unless the actor may refuse that.
+    NotAllowed if another person's proposal waits for it, unless the actor is an approver.
     """
     actor.require(Role.PROPOSER)
     because = f"cancelled by {actor.name}: {require_reason(reason, 'to cancel a run')}"
@@ -318,11 +318,11 @@ def queue_run(  # noqa: PLR0913 - all parts of a run
     """Queue one run of a suite on a target, outside any proposal.
 
     The run decides nothing about a route: its item order differs from a proposal's, so no
-    proposal shares it. An agent's `auto` uses it for a target that is already on the route.
+    proposal shares it. An agent with `auto` measures targets of its route with it.
 
-    target: an id or a model's name. slot: the time of a scheduled run. Returns None for a slot
-    that already has a run, or if an equal run has not ended. Raises NotFound for an unknown
-    suite or target.
+    target: an id or a model's name. slot: the time of a scheduled run. With a slot, returns
+    None if it has a run or an equal run has not ended. Raises NotFound for an unknown suite or
+    target.
     """
     actor.require(Role.PROPOSER)
     pin = ctx.suites.pin(suite)

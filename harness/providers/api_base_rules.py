@@ -79,7 +79,7 @@ _EMBEDDING: Final = tuple(
 _ISATAP: Final = b"\x00\x00\x5e\xfe"
 _ISATAP_FREE_BITS: Final = 0x03
 _SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # the IPv4 address follows the first 16 bits
-# A network's own translation (RFC 8215). The length of its prefix (RFC 6052) determines where
+# Local-use translation (RFC 8215). The length of its prefix (RFC 6052) determines where
 # the four bytes are, around a byte that is always 0.
 _OWN_TRANSLATION: Final = IPv6Network("64:ff9b:1::/48")
 _PLACES: Final = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))

@@ -65,7 +65,7 @@ class RouteScorecard:
     failed: float | None  # share of its requests whose caller got an error, over 30 days
     # Share of its incumbent's requests that the incumbent failed, over 30 days.
     charged: float | None
-    # p50_ms, p95_ms: latency of the incumbent's requests_day answers in the last day; None
+    # p50_ms, p95_ms: latency of the incumbent's answers (requests_day) in the last day; None
     # without answers.
     p50_ms: float | None
     p95_ms: float | None
@@ -105,7 +105,7 @@ def list_facts(
         ("cost per 1,000 requests", scorecard.price_text),
         ("cost a month", bill.month_text if bill.requests else None),
         ("latency", None if p50 == DASH else f"median {p50}, 95th percentile {p95}"),
-        ("callers that failed", share(scorecard.failed)),
+        ("failed requests", share(scorecard.failed)),
         ("failures of the model", share(scorecard.charged)),
     )
 

@@ -223,7 +223,7 @@ class Proposal(ProposalTexts):
     def waits_for_rivals(self) -> bool:
         """Whether it has a verdict while others of its selection may still lack theirs.
 
-        A verdict of InfraError also stays until the next attempt; retry_at marks it.
+        False for InfraError: its verdict stays until the next attempt (retry_at).
         """
         waits = self.phase is ProposalPhase.EVALUATING and self.retry_at is None
         return bool(self.selection) and waits and self.verdict is not None
@@ -237,7 +237,7 @@ class Proposal(ProposalTexts):
 
     @property
     def yields(self) -> bool:
-        """Whether a person's proposal ends it: a schedule made it, and its evals still run."""
+        """Whether a person's proposal replaces it: it is a schedule's, still in its evals."""
         measured = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
         return self.on_better is not None and self.phase in measured
 

@@ -136,7 +136,7 @@ class AgentSettings:
     # Requests from this machine need no key; allowed only if every server listens on loopback.
     open_on_loopback: bool = False
     switch_timeout_s: float = 3_600.0  # how long a switch waits for a person
-    switch_days: float = 1.0  # how long an approved literal model may be used
+    switch_days: float = 1.0  # how long a model approved by name may be used
     literal_days: float = 90.0  # how long an agent's own literal model may be used
     max_literals: int = 100  # maximum literal models granted at one time
     keep_days: float = 30.0  # how long Swapgate keeps a session after its last message

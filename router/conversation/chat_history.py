@@ -80,7 +80,7 @@ def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
 
 
 def move_chat(body: bytes, intake: HistoryIntake, maker: str = "") -> MovedBody:
-    """Rewrites a chat for its target. maker: the target's name as a maker."""
+    """Rewrites a chat for its target. maker: as `maker_of` names it."""
     if suits_chat(body, intake):
         return MovedBody(body)
     chat: Json = json.loads(body)
@@ -117,7 +117,7 @@ def mark_chat(answer: Json, maker: str) -> bool:
 
 
 def _clear_signed(messages: Iterable[Json], maker: str) -> Iterator[str]:
-    """Keeps pieces of this maker, without the mark, and pieces of unknown makers.
+    """Keeps signed pieces of this maker (without the mark) and of unknown makers.
 
     Removes pieces of other makers; yields their names.
     """

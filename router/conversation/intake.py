@@ -101,7 +101,7 @@ Json = dict[str, Any]
 
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _IDS: Final = re.compile(rb'"(?:tool_call_id|tool_use_id|call_id)"\s*:\s*"([^"]*)"')
-# The prefix of an answer's id, by the member that has its content.
+# The prefix of an answer's id, by its content field.
 _PREFIXES: Final = {"choices": "chatcmpl", "content": "msg", "output": "resp"}
 _ITEMS: Final = ("custom_tool_call", "function_call")
 _RESULT_IDS: Final = (b'"tool_call_id"', b'"tool_use_id"', b'"call_id"')
@@ -182,7 +182,7 @@ class AnswerIds:
     def mend(self, answer: Json, *, again: bool = False) -> list[str]:
         """Mends a complete answer; returns the changed members.
 
-        again: the client got the answer's parts before.
+        again: these parts were streamed already.
         """
         changed = []
         for name, prefix in _PREFIXES.items():
@@ -274,7 +274,7 @@ class HistoryIntake:
     returns_reasoning: bool = False  # the target accepts its own reasoning
     reads_file_ids: bool = True
     refused: tuple[str, ...] = ()
-    # `refused` as in a body. Inside a text, a backslash precedes each quote.
+    # `refused` as JSON keys. In texts, quotes are escaped, so texts do not match.
     quoted: tuple[bytes, ...] = field(init=False)
 
     def __post_init__(self) -> None:

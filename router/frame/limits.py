@@ -62,8 +62,8 @@ class Timers:
 class TimeLimit:
     """Limits a block like `asyncio.timeout_at`, up to TICK_S late. It is reusable.
 
-    A block with many waits moves `when` before each, and asks `is_own_cancellation` after one
-    that was cancelled: that costs less than a block for each wait.
+    A block with many waits sets `when` before each wait, and calls `is_own_cancellation` if a
+    wait was cancelled: that is cheaper than a block for each wait.
     """
 
     __slots__ = ("_cancelling", "_reached", "_task", "_timers", "when")

@@ -238,7 +238,7 @@ REFUSALS: Final = (
         frozenset({"file_not_found", "container_not_found"}),
         _pattern(
             rf"^(file|container)s?\b\W+\w.*\b({_GONE})",
-            r"^file not found: .",  # Anthropic's; llama.cpp's means an endpoint
+            r"^file not found: .",  # Anthropic; llama.cpp: an endpoint
             r"^no such (file|container)\b",
         ),
         loses=Piece.FILE,

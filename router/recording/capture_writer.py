@@ -95,9 +95,7 @@ class CaptureWriter:
                 self._full[made.route] = made.at.date(), made.share_bps
 
     def _room(self, draft: CaptureDraft) -> bool:
-        """Returns False if the route's captures are full for the day; a new setting resets
-        it.
-        """
+        """Returns False if the route has its captures of the day, until `share_bps` changes."""
         head = draft.head
         if self._full.get(head.route) != (head.at.date(), head.share_bps):
             return True

@@ -194,7 +194,7 @@ class Recorder(Recording):
         if lost or spends:
             usd = sum(row.cost_usd for row in spends)
             log.error(
-                "%d rows of observations are lost, and what keys spent (%.2f US dollars): "
+                "%d rows of observations are lost, and %.2f US dollars of keys' spending: "
                 "database and disk took none",
                 lost,
                 usd,
@@ -241,7 +241,7 @@ class Recorder(Recording):
         """Writes batches in one transaction; if the store refuses that, one by one, then in
         parts.
 
-        Sets a part aside that is refused by itself. Raises StoreUnavailable.
+        Sets aside a part that is refused alone. Raises StoreUnavailable.
         """
         rows = sum(batch.rows for batch in batches)
         if not rows:
@@ -320,7 +320,7 @@ class Recorder(Recording):
             "observations are kept in memory alone",
             "The database does not answer, and the spool on disk takes no more.",
         )
-        # Alerts are few, and their causes continue: they come with the next batch.
+        # Alerts are not queued: persisting causes raise them again.
         self.notify(*batch.alerts)
         self._queue.append(batch._replace(alerts=()))
         while sum(report.rows for report in self._queue) > self._queue_rows:

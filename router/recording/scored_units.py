@@ -77,9 +77,7 @@ class SampleValues(NamedTuple):
         return value
 
     def compared_value(self, guardrail: Guardrail, cached_share: float) -> float | None:
-        """Returns the cost at that share of cached input, or the time without cache or
-        opening.
-        """
+        """Returns the cost at `cached_share`, or the time as if without cache and opening."""
         value = self.value_for(guardrail)
         if value is None:
             return None
@@ -146,7 +144,7 @@ class OpenBlock:
         return self.weight_bps / 10_000
 
     def release(self) -> list["LedgerUnit"]:
-        """Returns the units that count. A unit without an outcome fails from now on."""
+        """Returns the units that count. A unit without an outcome counts as failed."""
         units, self.units = self.units, []
         for unit in units:
             unit.block = None
@@ -163,7 +161,7 @@ class LedgerUnit:
     heard: a user gave feedback; after heard_until_s feedback is too late.
     why: the name of the failure, if it is known.
     judging: the judge has not answered yet. unjudged: the judge gave no verdict.
-    key: the sticky key, or its hash. history: the key's, once the block is claimed.
+    key: the sticky key, or its hash. history: the key's history, if claimed.
     """
 
     __slots__ = (

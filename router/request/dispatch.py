@@ -89,8 +89,8 @@ class Dispatcher:
             failure = tries.failure or progress.shut(target)
             failures.append(FailedAttempt(target, failure.failure))
             target = self._next(job, failures)
-            # If another target was down, its outage is the answer: the client may try again. No
-            # other target knows the state that the last one keeps.
+            # If the failed target before was down, reply with its outage, so that the client
+            # retries: only that target may know the state.
             hides_outage = len(failures) > 1 and (
                 failure.local
                 or (

@@ -56,9 +56,7 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
 
 
 def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
-    """Replies 503 if all targets must be left alone, 502 if all failed, 422 if no target is
-    able.
-    """
+    """Replies 503 if all targets pause or are excluded, 502 if all failed, 422 if none can."""
     wait_s, name = _wait_s(job, progress), job.route.route.name
     if wait_s is not None:
         return _all_waiting(job, progress, wait_s)
@@ -108,8 +106,8 @@ def _wait_s(job: RoutedRequest, progress: RequestProgress) -> int | None:
 def _all_waiting(job: RoutedRequest, progress: RequestProgress, wait_s: int) -> Reply:
     """Tells the client when to retry; the router does not wait."""
     tried, left_out = _tried(progress), _passed_over(job, progress)
-    # Official clients ignore a longer time, and give up after their own. In that case they must
-    # not retry, because each retry would repeat attempts that have just failed.
+    # Official clients ignore longer times and would retry too early. Then the reply tells them
+    # not to retry, because the attempts have just failed.
     heeded = wait_s <= min(CLIENTS_HEED_S, job.route.route.settings.total_timeout_s)
     return error_reply(
         503,

@@ -89,8 +89,8 @@ class WorkerServer(CalmServer):
         for closable in (*self.servers, *(sockets or ())):
             closable.close()
         await self._drain()
-        # An event loop that ends closes no connection. A request under way ends, and is
-        # recorded, as if its client had left.
+        # The ending event loop closes no connection, so abort does: requests end, and are
+        # recorded, as if their clients had left.
         for connection in list(self.server_state.connections):
             cast("Connection", connection).transport.abort()
         if self.server_state.tasks:
@@ -114,7 +114,7 @@ class WorkerServer(CalmServer):
             if handed_over and not state.handed_over:  # the other processes end as well
                 handed_over = False
                 until = time.monotonic() + self._drain_s
-            # In each turn, because the server may just have accepted a connection.
+            # In each turn, because new connections may have been accepted.
             for connection in list(state.connections):
                 connection.shutdown()
             await asyncio.sleep(TICK_S)

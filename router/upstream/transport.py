@@ -37,7 +37,7 @@ class UpstreamReply:
     dropped: tuple[str, ...] = ()  # fields of the request that a translation omitted
     # Pieces of the conversation that the provider refused before this reply.
     refused: tuple[str, ...] = ()
-    # Events with progress that a translation received. The client may not see them, such as
+    # Number of translated provider events with progress. The client may not see them, such as
     # unrequested thinking, or a call that waits for an earlier call's end.
     progress_events: int = 0
     opening_s: float = 0.0  # time to open the connection; 0 for a reused connection

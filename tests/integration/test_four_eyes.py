@@ -160,7 +160,7 @@ def test_who_made_the_proposers_key_does_not_approve_what_was_proposed_with_it(
     bot = world.person("bot", Role.PROPOSER, by=eve)
     made = waiting(world, bot)
 
-    with pytest.raises(NotAllowed, match="had a hand in"):
+    with pytest.raises(NotAllowed, match="took part in creating the key"):
         decisions.approve_proposal(world.context(), eve, made.id)
 
 
@@ -175,7 +175,7 @@ def test_an_admin_does_not_play_two_people_with_keys_that_he_makes_for_them(
     world.clock.advance(30 * 86_400)
     made = waiting(world, as_ann)
 
-    with pytest.raises(NotAllowed, match="mal had a hand in both keys"):
+    with pytest.raises(NotAllowed, match="mal took part in creating both keys"):
         decisions.approve_proposal(world.context(), as_ben, made.id)
 
     decisions.approve_proposal(world.context(), ben, made.id)
@@ -194,7 +194,7 @@ def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
     with world.store.read() as tx:
         (approval,) = Approvals(tx).for_proposal(made.id)
         key_remarks = decisions.list_key_remarks(tx, made, approval)
-    assert key_remarks == ["mal had a hand in both keys, the proposer's and the approver's"]
+    assert key_remarks == ["mal took part in creating the proposer's and the approver's keys"]
 
 
 def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: SmallInstallation) -> None:
@@ -225,7 +225,7 @@ def test_the_operator_who_created_the_proposers_key_is_named_when_he_approves(
     (shown,) = decisions.list_approvals(world.context(), made.id)
     assert (shown.principal, shown.key) == (LOCAL_PRINCIPAL.id, None)
     (remark,) = shown.remarks
-    assert "local, who approved it, had a hand in that key" in remark
+    assert "local, who approved it, took part in creating that key" in remark
 
 
 def test_a_revoked_key_acts_no_more(world: SmallInstallation) -> None:

@@ -94,7 +94,7 @@ def test_cost_failures_and_latency_are_of_the_recorded_traffic(
     assert route_scorecard.requests_day == 100
     facts = dict(scorecard.list_facts(route_scorecard, lambda _: "today"))
     assert facts["latency"] == "median 0.05 s, 95th percentile 0.10 s"
-    assert (facts["callers that failed"], facts["failures of the model"]) == (
+    assert (facts["failed requests"], facts["failures of the model"]) == (
         "1.00 %",
         "5.00 %",
     )

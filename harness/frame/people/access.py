@@ -383,20 +383,18 @@ class People:
         )
 
     def require_linkable(self, principal: Principal, person: Principal) -> None:
-        """Allows a declaration only if links stay one step long. Raises InputError,
-        Conflict.
-        """
+        """Refuses a declaration that would chain two links. Raises InputError, Conflict."""
         if principal.id == LOCAL_PRINCIPAL.id:
             raise InputError(
-                "you cannot declare which person this machine's operator is: give the other "
+                "this machine's operator cannot be the first argument: give the other "
                 f"principal first, and {LOCAL_PRINCIPAL.name!r} as its person"
             )
         if principal.id == person.id:
             return
         if self.others(principal.id):
             raise Conflict(
-                f"other principals are declared to be {principal.name}: give {person.name!r} "
-                f"first, and {principal.name!r} as its person"
+                f"other principals are already declared to be {principal.name}: swap the two, "
+                f"{person.name!r} first"
             )
         root = self.person(person.id)
         if root != person.id:

@@ -73,18 +73,18 @@ def _find_refusals(
             f"key another person created{way}"
         )
     used = proposal.proposer_key
-    # This machine's operator creates the first keys: `list_key_remarks` reports it.
+    # The operator creates the first keys, so is exempt; `list_key_remarks` reports it.
     if actor.principal != LOCAL_PRINCIPAL.id and approver in hands.of_key(used):
         yield (
-            f"{proposal.id} was proposed with the key {used}, which {actor.name} had a hand "
-            f"in: who made it cannot {act} what was proposed with it. Ask another approver"
+            f"{actor.name} took part in creating the key {used}, with which {proposal.id} was "
+            f"proposed, and so cannot {act} {proposal.id}. Ask another approver"
         )
     for hand in hands.of_both(used, actor.key):
         if whose and all(hands.has_other_key(one, hand) for one in (proposer, approver)):
             yield (
-                f"{person_name(tx, hand)} had a hand in both keys, the one that {proposal.id} "
-                f"was proposed with and the one that would {act} it, and could be both people. "
-                f"Both have keys that were made by others: {act} it with such a key"
+                f"{person_name(tx, hand)} took part in creating both keys, the proposer's and "
+                f"the one that would {act} {proposal.id}, and could act as both people. "
+                f"Both also have keys that others created: use one of them to {act} it"
             )
 
 
@@ -102,13 +102,12 @@ def _find_undeclared(
     undeclared = hands.find_undeclared(actor.principal, whose)
     if undeclared is not None:
         yield (
-            f"it is not declared who {undeclared.name} of single sign-on is, and "
+            f"no admin has declared who {undeclared.name} (single sign-on) is: "
             f"{actor.name} and {proposal.proposer} could be one person. Before {actor.name} "
             f"can {act} {proposal.id}, an admin who is neither of them declares it: `swapgate "
             "person link`, or `swapgate person separate`"
         )
-    # This machine's operator may declare a person and then decide: `list_key_remarks` reports
-    # it.
+    # The operator may declare a person and then decide; `list_key_remarks` reports it.
     if people.person(actor.principal) == LOCAL_PRINCIPAL.id:
         both.discard(LOCAL_PRINCIPAL.id)
     for principal in (actor.principal, whose):
@@ -116,10 +115,10 @@ def _find_undeclared(
         declarers = load_declarers(tx, link) if link is not None else ()
         for declarer in sorted(both.intersection(map(people.person, declarers))):
             yield (
-                f"{person_name(tx, declarer)} had a hand in declaring who "
-                f"{person_name(tx, principal)} is, and so could be both: to {act} "
-                f"{proposal.id}, ask another approver, or another "
-                "admin to declare it"
+                f"{person_name(tx, declarer)} helped to declare who "
+                f"{person_name(tx, principal)} is, so both could be "
+                f"{person_name(tx, declarer)}: ask another approver to {act} {proposal.id}, or "
+                "another admin to declare it"
             )
 
 
@@ -149,10 +148,9 @@ class Hands:
         )
 
     def find_undeclared(self, one: str, other: str) -> Principal | None:
-        """Finds the principal of the two that uses single sign-on, has no declaration, and
-        could be the other principal, which signs in otherwise. None if there is no such
-        principal. The other principal may be a service, because its key's owner acts as the
-        service.
+        """Finds which of the two, an undeclared principal of single sign-on, could be the
+        person of the other, who signs in otherwise. None if there is no such principal. The
+        other principal may be a service, because its key's owner acts as the service.
         """
         known = Principals(self.tx).among([one, other])
         if len(known) < 2 or known[one].issuer == known[other].issuer:

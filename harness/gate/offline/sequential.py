@@ -1,6 +1,6 @@
 """The sequential test reads paired differences item by item and may stop early (statistics.md
 §1.3 to §1.5). It promotes at a planned analysis; it rejects or stops for futility at any item.
-It adds sums strictly in order, so results do not depend on the number of items.
+It adds sums strictly in order, so batched and stepwise results agree.
 """
 
 import math
@@ -195,7 +195,7 @@ def _staked_p(d: Floats, theta0: float) -> Floats:
 
 
 def _left(d: Floats, design: Design, noise: AnswerNoise) -> Floats:
-    """Returns the share of the variance that a claim about these items keeps."""
+    """Returns the share of the variance that counts for these items."""
     n, anew = d.shape[-1], np.add(*noise.first(d.shape[-1]))
     squares = squared_deviations(n, ordered_sum(d), ordered_sum(d * d))
     variance = (squares + VARIANCE_GUARD) / (n - 1)

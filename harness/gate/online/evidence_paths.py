@@ -6,8 +6,8 @@ requests every few seconds.
 
 The warm-up excludes the times of a candidate's beginning: a newly started model answers slowly,
 which does not predict its later speed (statistics.md §2.11). It excludes whole blocks, by
-counts and by the time of admission, so that both arms lose the same moments. Answers never
-decide which blocks count. Errors and all other guardrails count from the first unit on.
+count and admission time, so that both arms lose the same period. Answers never decide which
+blocks count. Errors and all other guardrails count from the first unit on.
 """
 
 import math
@@ -37,7 +37,7 @@ ERRORS_WEIGHT: Final = 0.9  # of the errors guardrail; the other guardrails shar
 RANK_STAKES: Final = geometric_grid(0.05, 0.95, 8)
 # Weights of the ratios of HARM_GRID, summing to 1.
 ODDS_WEIGHTS: Final = (0.003, 0.01, 0.305, 0.165, 0.11, 0.115, 0.25, 0.032, 0.01)
-# A block with fewer expected units of the smaller arm than this uses the planned share.
+# If the smaller arm expects fewer units in a block, its test uses the planned share.
 FEWEST: Final = 1.0
 _NOTHING: Final = FailureTally(0, 0, 0, 0)
 # Minimum number of units in a pool of returning callers.
@@ -187,10 +187,10 @@ def _unranked_path(blocks: int) -> Floats:
 def planned_factors(
     failures: int, canary_failures: int, share: float, tolerated: float
 ) -> tuple[float, ...]:
-    """Computes a small block's log factors from the planned share, with which each failing unit
-    is in the canary, independent of the other units (statistics.md §2.11).
+    """Computes a small block's log factors: each failing unit is in the canary with the planned
+    share as probability, independent of the other units (statistics.md §2.11).
     """
-    null = max(1.0, tolerated)  # a ratio of odds bounds one of rates only above 1
+    null = max(1.0, tolerated)  # an odds ratio bounds a rate ratio only above 1
     return tuple(
         canary_failures * arm_log_factor(null * harm, null, share, canary=True)
         + (failures - canary_failures) * arm_log_factor(null * harm, null, share, canary=False)
@@ -235,13 +235,13 @@ def skip_warm_up(
 ) -> list[ObservationBlock]:
     """Returns the blocks in the order of number; blocks of the warm-up lose their times.
 
-    blocks: of the whole rollout. Each router warms up at each share of the steps, and until the
-    candidate has enough units. The first ranks after the warm-up are removed too, because their
-    values may be ranked against values of the warm-up.
+    blocks: of the whole rollout. A router's warm-up restarts at each share of the steps. All
+    routers warm up until the candidate has `cold_units`. The first ranks after the warm-up are
+    removed too, because their values may be ranked against values of the warm-up.
     """
     found: list[ObservationBlock] = []
     ends: dict[_Place, datetime] = {}
-    # Places whose next ranks may include the warm-up: False for all units, True for never-seen.
+    # By place, which next ranks may include the warm-up: False all units, True never-seen.
     mixed: dict[_Place, set[bool]] = {}
     seen = 0
     for block in sorted(blocks, key=lambda block: block.number):

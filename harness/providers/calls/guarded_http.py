@@ -51,7 +51,7 @@ class GuardedHttpClient:
         """
         ends = time.monotonic() + timeout_s
         connection = _connection(url, timeout_s)
-        connection.response_class = partial(_TimedResponse, partial(_left_s, ends))  # type: ignore[assignment]  # called as one
+        connection.response_class = partial(_TimedResponse, partial(_left_s, ends))  # type: ignore[assignment]  # a factory
         try:
             connection.connect()
             check_peer(connection.sock, connection.host, self._allowed)
@@ -76,7 +76,7 @@ class _TimedResponse(http.client.HTTPResponse):
 
 
 class _TimedReader(io.RawIOBase):
-    """Limits the wait for each piece to the rest of the whole answer's time."""
+    """Limits each read to the time left for the whole answer."""
 
     def __init__(
         self, sock: socket.socket, raw: io.RawIOBase, left_s: Callable[[], float]

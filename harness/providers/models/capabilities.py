@@ -47,7 +47,7 @@ class Capabilities:
     json_schema: bool = True  # can follow a JSON schema
     vision: bool = True  # reads pictures
     embeddings: bool = True  # makes embeddings
-    # Answers Responses: true as its kind does, false by translation, native at its endpoint.
+    # Responses API: true as its kind does, false by translation, native at its endpoint.
     responses: bool | Literal["native"] = True
     # Answers Anthropic's Messages, with the same values.
     messages: bool | Literal["native"] = True

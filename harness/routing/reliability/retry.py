@@ -38,7 +38,7 @@ class RetryPolicy:
     cap_s: float = 8.0
     tries_per_target: int = 2  # tries at one target within one request
     attempts: int = 6  # tries of one request, over all targets
-    # Minimum time left for another attempt, or half of the target's share if that is less.
+    # Minimum time left for another attempt; at most half of the target's share of time.
     attempt_s: float = 1.0
     max_wait_s: float = 2.0  # longest wait while another target is available
 

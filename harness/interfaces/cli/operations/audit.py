@@ -111,7 +111,7 @@ def verify(
 ) -> int:
     """Check the chain from its first event, and the signature of every signed row.
 
-    Exit code 1 if either check fails, or if the log lacks the event of a printed head.
+    Exit code 1 if a check fails, or if the log lacks an event that HEAD names.
     """
     faults = session.context.store.signature_faults()
     broken = queries.find_audit_break(session.context)

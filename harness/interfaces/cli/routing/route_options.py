@@ -172,7 +172,7 @@ class SettingsOptions:
         "Next step if a provider's content filter refuses. New routes: fail."
     )
     keep_warm_bps: int | None = opt(
-        "Share of requests that keeps each later provider warm: 1%. New routes: 0%.",
+        "Share of requests that keeps each fallback provider warm: 1%. New routes: 0%.",
         "--keep-warm",
         type=Reads("share", parse_keep_warm_share),
         metavar="SHARE",
