@@ -65,9 +65,13 @@ def _nothing(source: SourceFile, tool: str, names: DatasetFormat, human_score: s
     advice = ""
     if names.answer in source.names and not human_score:
         advice = ". If people scored the answers, name their score by --human-score"
+    elif names is PLAIN:
+        advice = (
+            ". Name a question `input` and its answer `target`; `swapgate try` reads results"
+        )
     return (
         f"{source.path}: {looks}, and has no question with a right answer; its fields are "
-        f"{', '.join(sorted(source.names))}{advice}"
+        f"{', '.join(sorted(source.names)) or 'none'}{advice}"
     )
 
 

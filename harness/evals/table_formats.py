@@ -62,6 +62,7 @@ def _number(text: object) -> float | None:
 _IDS: Final = ("id", "item", "item_id", "case", "name")
 _QUESTIONS: Final = ("input", "question", "prompt", "query")
 _TARGETS: Final = ("expected", "target", "expected_output", "reference", "label")
+_NO_ERROR: Final = ("", "0", "false", "no", "none", "null", "nan", "n/a", "-", "[]", "{}")
 _SCORES: Final = ("score", "pass", "passed", "correct", "success", "is_correct", "grade")
 
 
@@ -72,8 +73,8 @@ def has_csv_scores(names: Sequence[str]) -> bool:
 
 
 def parse_csv_scores(text: str) -> list[ScoredRun]:
-    """Parses one row for each answer, with its question or id, and its scores. Raises
-    InputError."""
+    """Parses one row for each answer, with its question or id, and its scores. A column
+    `model` separates runs. Raises InputError."""
     rows = [row for _, row in csv_records(text, _line_fault)]
     columns = {name.strip().lower(): name for row in rows[:1] for name in row}
     if not has_csv_scores([*columns]):
@@ -88,7 +89,7 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
     metrics = [
         name for plain, name in columns.items() if plain in _SCORES or plain.startswith("score")
     ]
-    samples = []
+    runs: dict[str, list[ScoredSample]] = {}
     for row in rows:
         scores, unread = read_scores({name: row.get(name) for name in metrics}, _number)
         given = [row.get(name) or "" for name in questions]
@@ -98,6 +99,12 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
         id_ = next((row[name] for name in ids if row.get(name)), " ".join(given))
         if not (id_ or question):
             raise InputError("has rows with neither a question nor an id")
-        samples.append(ScoredSample(id_, scores, question=question, unread=unread))
-    models = {row[columns["model"]] for row in rows} if "model" in columns else set()
-    return [ScoredRun.from_samples(models.pop() if len(models) == 1 else "", samples)]
+        model, error = (
+            (row.get(columns[name]) or "").strip() if name in columns else ""
+            for name in ("model", "error")
+        )
+        failed = error.lower() not in _NO_ERROR
+        runs.setdefault(model, []).append(
+            ScoredSample(id_, scores, failed, question, unread=unread)
+        )
+    return [ScoredRun.from_samples(model, samples) for model, samples in runs.items()]

@@ -112,6 +112,9 @@ def csv_records(
     rows = csv_rows(text, fault)
     _, header = next(rows, (1, []))
     names: Sequence[str] = [name.strip() for name in header]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise fault(1, f"two columns have the name {twice!r}: rename or remove one")
     for line, cells in rows:
         if len(cells) > len(names):
             raise fault(line, "more cells than the header has names")

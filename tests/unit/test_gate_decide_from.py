@@ -403,6 +403,9 @@ def test_one_json_object_has_all_figures(tmp_path: Path) -> None:
         ),
         ("a,b\n1,2\n", "is not from a known eval tool, and has no readable scores; its"),
         ("", "is neither JSON nor a table"),
+        ("[]", "has no results"),
+        ('{"id": 1,}\n{"id": 2,}\n', "line 1: not JSON"),
+        ("id,score,score\n1,1,0\n", "line 1: two columns have the name 'score'"),
         ("item,score\na,A+\n", "score of run '' cannot be read as scores: 1 sample has the"),
         ("item,incumbent,candidate\n", "no items"),
     ],
@@ -418,6 +421,18 @@ def test_a_file_without_results_is_told_what_it_looks_like(
 
     assert done.exit_code == 2
     assert message in done.stderr
+
+
+def test_a_table_of_two_models_has_two_runs_and_an_error_is_no_score(tmp_path: Path) -> None:
+    file = tmp_path / "both.csv"
+    rows = "0,1,a,0,timeout\n1,1,b,1,None\n2,2,a,1,\n3,2,b,1,\n"
+    file.write_text(",id,model,score,error\n" + rows)  # pandas' index has no name
+
+    done = tried(file, "--incumbent", "a", "--candidate", "b", "--json")
+
+    answer = json.loads(done.stdout)
+    gaps = [answer[f"{side}_gaps"] for side in ("incumbent", "candidate")]
+    assert [(gap["samples"], gap["failed"]) for gap in gaps] == [(2, 1), (2, 0)]
 
 
 def test_files_of_two_tools_are_no_pair() -> None:

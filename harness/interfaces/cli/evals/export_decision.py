@@ -32,6 +32,7 @@ from harness.evals.scored_run import (
     choose_run,
     mean_known,
     pair_runs,
+    parse_json,
 )
 from harness.evals.table_formats import has_csv_scores, parse_csv_scores, parse_langsmith
 from harness.frame.errors import InputError
@@ -68,6 +69,9 @@ def recognise_format(text: str) -> str:
     """
     if text.lstrip()[:1] in {"{", "["}:
         document, rows = _json_rows(text)
+        if not (document or any(rows)):
+            parse_json(text)  # names the line of a fault
+            raise InputError("has no results: give results that an eval tool wrote")
         return _of_document(document) or _of_rows(rows) or _refuse(document, rows)
     if _PROMPTFOO_YAML.match(text):
         return "promptfoo"
@@ -291,8 +295,7 @@ def _parse(file: str, format_name: str) -> list[ScoredRun]:
     try:
         return form.parse(_archive_text(file) if zipped else read_text(file))
     except InputError as error:
-        text = str(error).removeprefix(f"{file}: ")
-        raise InputError(f"{file}: {text} ({form.title}: {form.files})") from None
+        raise InputError(f"{_placed(file, error)} ({form.title}: {form.files})") from None
 
 
 def title(format_name: str) -> str:
@@ -315,7 +318,12 @@ def recognise_file(file: str) -> str:
     try:
         return recognise_format(read_text(file))
     except InputError as error:
-        raise InputError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from None
+        raise InputError(_placed(file, error)) from None
+
+
+def _placed(file: str, error: InputError) -> str:
+    text = str(error)
+    return text if text.startswith(f"{file}:") else f"{file}: {text}"
 
 
 def _is_archive(file: str) -> bool:
