@@ -26,8 +26,8 @@ def parse_change_reference(text: str) -> str:
     reference = text.strip()
     if reference and not _REFERENCE.fullmatch(reference):
         raise InputError(
-            f"{text!r} is not a reference of a change request: write one word of at most 64 "
-            "letters, digits and . _ : / # -, such as CHG0012345"
+            f"{text[:80]!r} is not a reference of a change request: write one word of at most "
+            "64 letters, digits and . _ : / # -, such as CHG0012345"
         )
     return reference
 
