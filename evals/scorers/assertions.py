@@ -39,6 +39,8 @@ _MOST_STEPS: Final = 4_000_000  # of `levenshtein`, about 1 s
 _DISTANCE: Final = 5  # `levenshtein`'s default threshold
 _MOST_OBJECTS: Final = 100  # opening braces at which the scorer looks for JSON
 _MOST_CHARACTERS: Final = 100_000  # of an object in a text, as in promptfoo
+# Of an object with faults, and of all of them: YAML's time grows with the square of the depth.
+_MOST_FAULTY, _MOST_FAULTY_IN_ALL = 5_000, 50_000
 Assertion = Mapping[str, Any]
 # Returns whether an assertion with (value, threshold) holds for an answer.
 Check = Callable[[str, Any, float | None], bool]
@@ -116,7 +118,7 @@ def _objects(answer: str) -> Iterator[Any]:
     """Yields the objects in a text, as promptfoo finds them: it counts braces, closes open ones
     at the end, and reads YAML, so that JSON may have small faults.
     """
-    at = answer.find("{")
+    at, left = answer.find("{"), _MOST_FAULTY_IN_ALL
     for _ in range(_MOST_OBJECTS):
         if at < 0:
             return
@@ -126,16 +128,16 @@ def _objects(answer: str) -> Iterator[Any]:
             if not missing:
                 end = brace.end()
                 break
-        found = _read_object(answer[at : min(end, at + _MOST_CHARACTERS)] + "}" * missing)
+        part = answer[at : min(end, at + _MOST_CHARACTERS)] + "}" * missing
+        is_json, found = _json(part)
+        if not is_json and len(part) <= min(left, _MOST_FAULTY):
+            left, found = left - len(part), _read_faulty(part)
         if found is not None:
             yield found
         at = answer.find("{", at + 1 if found is None else end)
 
 
-def _read_object(text: str) -> Any:
-    is_json, found = _json(text)
-    if is_json:
-        return found
+def _read_faulty(text: str) -> Any:
     try:
         found = parse_core_yaml(text)
     except InputError:

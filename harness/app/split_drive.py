@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from harness.app.installation import open_installation
+from harness.app.flagd_file import FlagdFile
+from harness.app.installation import Installation, open_installation
 from harness.app.litellm_admin import LiteLLMAdmin
 from harness.app.router_process import boot_holder, build_recorder
 from harness.canary.split import (
+    FLAGD_WORKER,
     LATEST,
     LITELLM_WORKER,
     Driven,
@@ -207,18 +209,36 @@ def drive_litellm(
     given: Path | None, url: str, key: str, *, every_s: float, settle_s: float
 ) -> None:
     """Drives LiteLLM until SIGTERM or SIGINT. Raises ConfigError, SnapshotInvalid."""
+    installation = open_installation(given, signs_as=None)
+    driver = LiteLLMAdmin(url, key, installation.settings.router.allow_addresses)
+    _drive(installation, driver, LITELLM_WORKER, every_s, settle_s)
+
+
+def drive_flagd(
+    given: Path | None, flags: Path, spans: Path, *, every_s: float, settle_s: float
+) -> None:
+    """Writes flagd's flags until SIGTERM or SIGINT. Raises ConfigError, SnapshotInvalid."""
+    installation = open_installation(given, signs_as=None)
+    _drive(installation, FlagdFile(flags, spans), FLAGD_WORKER, every_s, settle_s)
+
+
+def _drive(
+    installation: Installation,
+    driver: SplitDriver,
+    worker: str,
+    every_s: float,
+    settle_s: float,
+) -> None:
     from router.upstream.transports import Transports  # noqa: PLC0415 - slow to import
 
-    installation = open_installation(given, signs_as=None)
     telemetry.configure()
     router = installation.settings.router
     holder = boot_holder(installation, Transports(router))
     recorder = build_recorder(
         installation,
         lambda: holder.current.rollouts if holder.current else frozenset(),
-        name=LITELLM_WORKER,
+        name=worker,
     )
-    driver = LiteLLMAdmin(url, key, router.allow_addresses)
     drive = SplitDrive(driver, recorder, installation.clock, timedelta(seconds=settle_s))
     recorder.start()
     try:

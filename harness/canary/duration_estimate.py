@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.canary.decision import describe_shared_key
-from harness.canary.split import LITELLM_WORKER
+from harness.canary.split import FLAGD_WORKER, LITELLM_WORKER
 from harness.frame.formatting import (
     format_bps,
     format_estimate,
@@ -52,6 +52,13 @@ RECENT: Final = timedelta(hours=1)
 # LiteLLM writes its logs every 10 to 16 s, the driver reads them every 10 s, and a block of
 # evidence closes after at most 60 s; a busy database adds to that.
 LOG_DELAY_S: Final = 120.0
+# By the beginning of the names of a driver's records.
+_SPLITS: Final = {
+    LITELLM_WORKER: "LiteLLM splits this route. It assigns each request anew, unless its "
+    "session affinity is on, so a caller may meet both models.",
+    FLAGD_WORKER: "flagd splits this route by targeting key. Requests without a key get the "
+    "incumbent, and are no evidence.",
+}
 
 
 @dataclass(frozen=True)
@@ -90,8 +97,8 @@ def estimate_for_policy(
     pace, seconds = _measure_pace(tx, route, policy, totals, now), observed_seconds(totals, now)
     shared = describe_shared_key(tx, route)
     shared = f" {shared}" if shared else ""
-    if is_driven(Observations(tx).traffic(since=now - RECENT, route=route)):
-        shared += f" {describe_driven(policy, pace)}"
+    if split := describe_split(Observations(tx).traffic(since=now - RECENT, route=route)):
+        shared += f" {split} {describe_driven(policy, pace)}"
     requests = sum(total.requests for total in totals)
     seen = describe_seen(requests, seconds) if seconds < SHORTEST_S else ""
     decision = (offer_decision(route),)
@@ -158,13 +165,21 @@ def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
     )
 
 
-def is_driven(traffic: Iterable[TrafficMinute]) -> bool:
-    """Returns whether `swapgate serve drive litellm` recorded the traffic."""
-    return any(row.worker.startswith(LITELLM_WORKER) for row in traffic)
+def describe_split(traffic: Iterable[TrafficMinute]) -> str:
+    """Describes who splits a route if `swapgate serve drive` recorded its traffic."""
+    workers = {row.worker for row in traffic}
+    return next(
+        (
+            text
+            for prefix, text in _SPLITS.items()
+            if any(worker.startswith(prefix) for worker in workers)
+        ),
+        "",
+    )
 
 
 def describe_driven(policy: CanaryPolicy, pace: TrafficPace | None) -> str:
-    """Describes what a canary that LiteLLM splits can detect, and how fast."""
+    """Describes what a canary that another gateway splits can detect, and how fast."""
     share_bps = policy.steps[0].weight_bps
     failing = count_failing_callers(policy, share_bps)
     after = ""
@@ -172,12 +187,10 @@ def describe_driven(policy: CanaryPolicy, pace: TrafficPace | None) -> str:
         met_s = failing * 3600.0 * BUCKETS / (pace.requests_per_hour * share_bps)
         after = f", about {format_estimate(met_s + LOG_DELAY_S)} after the first"
     return (
-        "LiteLLM splits this route. It assigns each request anew, unless its session affinity "
-        "is on, so a caller may meet both models. The canary sees failures and latency, not "
-        "tokens, cost or the answers' content. If all requests to the candidate fail at "
-        f"{format_bps(share_bps)}, {failing} of them cause a rollback{after}: up to "
-        f"{format_span(LOG_DELAY_S)} pass until LiteLLM's logs are evidence. Only LiteLLM's "
-        "retries answer the callers until then."
+        "The canary sees failures and latency, not tokens, cost or the answers' content. If "
+        f"all requests to the candidate fail at {format_bps(share_bps)}, {failing} of them "
+        f"cause a rollback{after}: up to {format_span(LOG_DELAY_S)} pass until its logs are "
+        "evidence. Only its own retries answer the callers until then."
     )
 
 

@@ -18,8 +18,9 @@ Split = Mapping[str, int]
 # A route's targets, by the route's name.
 Driven = Mapping[str, Collection[Target]]
 
-# What the names of the driver's records begin with.
+# What the names of the drivers' records begin with.
 LITELLM_WORKER: Final = "litellm-"
+FLAGD_WORKER: Final = "flagd-"
 # Swapgate does not see a request that the gateway logs this long after its start.
 LATEST: Final = timedelta(minutes=11)
 

@@ -23,16 +23,22 @@ PROTOBUF: Final = b"application/x-protobuf"
 _PROTOBUF_HEADER: Final[Header] = (b"content-type", PROTOBUF)
 ID_PREFIX: Final = "req_"
 _FLAG, _CONTEXT, _ERROR = "feature_flag.key", "feature_flag.context.id", "error.type"
+_VARIANT, _EARLIER_VARIANT = "feature_flag.result.variant", "feature_flag.variant"
 _EVALUATION: Final = "feature_flag.evaluation"
 _FAILED: Final = (2, "STATUS_CODE_ERROR")
 _Attributes = Mapping[str, object]
-_Span = tuple[object, object, _Attributes, list[_Attributes]]  # name, status, own, of events
+# Name, status, own attributes, those of events, and the span itself: id, start, end.
+_Span = tuple[object, object, _Attributes, list[_Attributes], tuple[str, int, int]]
 
 
 class FlagSpan(NamedTuple):
     flag: str
     context: str  # the exposure's request id, or the caller's targeting key
     is_failed: bool
+    variant: str
+    id: str
+    start_ns: int  # since 1970, as `end_ns`
+    end_ns: int
 
 
 class OutcomeIntake:
@@ -50,10 +56,10 @@ class OutcomeIntake:
         except InputError as error:
             return error_reply(400, f"the traces: {error}", "invalid_traces")
         failed: dict[str, bool] = {}  # by exposure, of which a batch may have several spans
-        for flag, context, is_failed in spans:
-            id_ = self._feedback.find_exposure(key, flag, context)
+        for span in spans:
+            id_ = self._feedback.find_exposure(key, span.flag, span.context)
             if id_.startswith(ID_PREFIX):  # other contexts are of other flag systems
-                failed[id_] = failed.get(id_, False) or is_failed
+                failed[id_] = failed.get(id_, False) or span.is_failed
         found = await gather(*(self._settle(key, *item) for item in failed.items()))
         return _reply(found.count(False), protobuf=protobuf)
 
@@ -71,15 +77,17 @@ def read_flag_spans(body: bytes, *, protobuf: bool) -> Iterator[FlagSpan]:
     Raises InputError, and ImportError if protobuf's package is not installed.
     """
     try:
-        for name, status, own, events in (_of_protobuf if protobuf else _of_json)(body):
+        for name, status, own, events, itself in (_of_protobuf if protobuf else _of_json)(body):
             if name == _EVALUATION:
                 continue  # the span of an evaluation alone, which ends before the outcome
             evaluated = [event for event in events if _FLAG in event and _ERROR not in event]
             for flagged in evaluated or ([own] if _FLAG in own else []):
                 # The span's own attribute is more exact than its event's.
                 context = own.get(_CONTEXT) or flagged.get(_CONTEXT) or ""
-                yield FlagSpan(f"{flagged[_FLAG]}", f"{context}", status in _FAILED)
-    except (AttributeError, TypeError, KeyError):
+                variant = flagged.get(_VARIANT) or flagged.get(_EARLIER_VARIANT) or ""
+                flag, is_failed = f"{flagged[_FLAG]}", status in _FAILED
+                yield FlagSpan(flag, f"{context}", is_failed, f"{variant}", *itself)
+    except (AttributeError, TypeError, KeyError, ValueError):
         raise InputError("no ExportTraceServiceRequest of OTLP") from None
 
 
@@ -95,7 +103,9 @@ def _of_json(body: bytes) -> Iterator[_Span]:
         ):
             events = [attributes(event) for event in span.get("events", ())]
             code = span.get("status", {}).get("code")
-            yield span.get("name"), code, attributes(span), events
+            start, end = (int(span.get(f"{at}TimeUnixNano", 0)) for at in ("start", "end"))
+            itself = (f"{span.get('traceId')}-{span.get('spanId')}", start, end)
+            yield span.get("name"), code, attributes(span), events, itself
 
 
 def _of_protobuf(body: bytes) -> Iterator[_Span]:
@@ -111,7 +121,9 @@ def _of_protobuf(body: bytes) -> Iterator[_Span]:
     for resource in batch.resource_spans:
         for span in chain.from_iterable(scope.spans for scope in resource.scope_spans):
             events = [attributes(event.attributes) for event in span.events]
-            yield span.name, span.status.code, attributes(span.attributes), events
+            times = (span.start_time_unix_nano, span.end_time_unix_nano)
+            itself = (f"{span.trace_id.hex()}-{span.span_id.hex()}", *times)
+            yield span.name, span.status.code, attributes(span.attributes), events, itself
 
 
 def _messages() -> Any:

@@ -20,7 +20,14 @@ from tests.support.site.command_line import CommandLine
 # These end only when they are stopped, or are no verbs for data.
 PROCESSES = {
     *("mcp", "serve all", "serve agents", "serve control", "serve router", "serve ui"),
-    *("serve drive litellm", "sim traffic", "demo", "eval-worker", "eval-worker-template"),
+    *(
+        "serve drive flagd",
+        "serve drive litellm",
+        "sim traffic",
+        "demo",
+        "eval-worker",
+        "eval-worker-template",
+    ),
     *("router-worker", "worker"),
     "gate run",  # tests/integration/test_gate_run.py
     "proof verify",  # tests/integration/test_proof_export.py

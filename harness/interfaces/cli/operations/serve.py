@@ -7,13 +7,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Final
 
 import click
 
 from harness.frame.errors import InputError
 from harness.frame.imports import leave_modules_alone, pause_garbage_collection
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import EXISTING_FILE, FiniteRange, arg, command, opt
+from harness.interfaces.cli.frame.command import (
+    EXISTING_FILE,
+    FILE,
+    FiniteRange,
+    arg,
+    command,
+    opt,
+)
 from harness.interfaces.cli.frame.session import KEY_VARIABLE, Session
 
 WHAT = {
@@ -148,6 +156,20 @@ def drive() -> None:
     """Decide the shares of another gateway, which calls the models."""
 
 
+EVERY: Final = opt(
+    "Seconds between two looks at the gateway.",
+    type=FiniteRange(min=0.1, max=60.0),
+    default=10.0,
+    metavar="SECONDS",
+)
+SETTLE: Final = opt(
+    "Seconds until every process of the gateway has a new share.",
+    type=FiniteRange(min=0.0, max=600.0),
+    default=30.0,
+    metavar="SECONDS",
+)
+
+
 @command(drive)
 def litellm(
     session: Session,
@@ -158,18 +180,8 @@ def litellm(
         metavar="NAME",
         default="LITELLM_MASTER_KEY",
     ),
-    every: float = opt(
-        "Seconds between two looks at LiteLLM.",
-        type=FiniteRange(min=0.1, max=60.0),
-        default=10.0,
-        metavar="SECONDS",
-    ),
-    settle: float = opt(
-        "Seconds until every LiteLLM process has a new share.",
-        type=FiniteRange(min=0.0, max=600.0),
-        default=30.0,
-        metavar="SECONDS",
-    ),
+    every: float = EVERY,
+    settle: float = SETTLE,
 ) -> None:
     """Set the weights of LiteLLM's deployments for each route that is a model group.
 
@@ -193,6 +205,29 @@ def litellm(
         raise InputError(f"HTTP cannot send the key in {key_env}: export the key again")
     leave_modules_alone()
     drive_litellm(session.config, url, key, every_s=every, settle_s=settle)
+
+
+@command(drive)
+def flagd(
+    session: Session,
+    *,
+    flags: Path = opt("flagd's file of flags, in JSON.", type=EXISTING_FILE, required=True),
+    spans: Path = opt(
+        "File of the OpenTelemetry Collector's `file` exporter.", type=FILE, required=True
+    ),
+    every: float = EVERY,
+    settle: float = SETTLE,
+) -> None:
+    """Set the shares of variants in flagd's file for each route that is a flag.
+
+    Canaries count the spans in which the flag was evaluated.
+    """
+    from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.split_drive import drive_flagd  # noqa: PLC0415
+
+    require_database(session.settings)  # also reads `.env`
+    leave_modules_alone()
+    drive_flagd(session.config, flags, spans, every_s=every, settle_s=settle)
 
 
 @command(serve, "all")
