@@ -80,18 +80,21 @@ class FlagdFile:
                 fault = f"{error}"  # the other batches still count
                 continue
             for span in spans:
-                started_at = _EPOCH + timedelta(microseconds=span.start_ns // 1000)
+                try:
+                    started_at = _EPOCH + timedelta(microseconds=span.start_ns // 1000)
+                except OverflowError:
+                    fault = f"{span.start_ns} ns is no time"
+                    continue
                 if span.flag not in driven or span.flag not in flags or started_at < since:
                     continue
                 if not span.context:
                     continue  # chance did not choose its variant: it is always the default
                 variants = flags[span.flag]["variants"]
-                known = span.variant in variants
                 yield Outcome(
                     id=f"{span.id}-{span.flag}",
                     route=span.flag,
                     caller=span.context,
-                    target=_served(span.variant, variants, driven[span.flag]) if known else "",
+                    target=_served(span.variant, variants, driven[span.flag]),
                     started_at=started_at,
                     failed=span.is_failed,
                     answered=not span.is_failed,
@@ -150,7 +153,7 @@ def _is_flag(flag: object) -> bool:
 
 def _served(variant: str, variants: Mapping[str, Any], targets: Collection[Target]) -> str:
     """Returns the id of the target that a variant names, or the variant's own name."""
-    value = variants[variant]
+    value = variants.get(variant)
     value = value.get("model") if isinstance(value, dict) else value
     for target in targets:
         if value in (target.name, target.model):
@@ -168,10 +171,11 @@ def _distribution(targeting: Any) -> tuple[Any, _Weights]:
     try:
         caller, rule = targeting["if"]
         (bucket_by, *weights), *_ = rule.values()
-        found = [(str(name), int(weight)) for name, weight in weights]
-    except (AttributeError, LookupError, TypeError, ValueError):
+        # flagd reads a negative weight as 0.
+        found = [(str(name), max(0, int(weight))) for name, weight in weights]
+        ours = caller == _CALLER and [*rule] == ["fractional"] and _CALLER in bucket_by["cat"]
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
         return OTHER_RULES, ()
-    ours = caller == _CALLER and [*rule] == ["fractional"] and _CALLER in bucket_by["cat"]
     return (bucket_by, found) if ours else (OTHER_RULES, ())
 
 
@@ -182,10 +186,10 @@ def _read_shares(flag: Mapping[str, Any], targets: Collection[Target]) -> Split:
         return {OTHER_RULES: BUCKETS}
     whole, split = sum(weight for _, weight in weights), Counter[str]()
     for name, weight in weights:
-        served = _served(name, variants, targets) if name in variants else f"variant {name}"
-        split[served] += round(weight / whole * BUCKETS) if whole else 0
-    if default in variants:
-        # Requests without a targeting key get the default variant.
-        served = _served(default, variants, targets)
-        split[served] = max(split[served], 1) if whole else BUCKETS
+        split[_served(name, variants, targets)] += (
+            round(weight / whole * BUCKETS) if whole else 0
+        )
+    # Requests without a targeting key get the default variant.
+    served = _served(default, variants, targets)
+    split[served] = max(split[served], 1) if whole else BUCKETS
     return split
