@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
 from harness.canary.split import Driven, Outcome, Split
@@ -22,9 +23,10 @@ from harness.routing.table import BUCKETS
 
 # The most that one look reads of the outcomes; the next look continues there.
 MOST_BYTES: Final = 64 * 1024 * 1024
+OTHER_RULES: Final = "rules that Swapgate did not write"
 _CALLER: Final = {"var": "targetingKey"}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-OTHER_RULES: Final = "rules that Swapgate did not write"
+_LATEST_NS: Final = 2**63
 _Weights = Sequence[tuple[str, int]]
 
 
@@ -33,17 +35,21 @@ class FlagdFile:
 
     def __init__(self, flags: Path, spans: Path) -> None:
         self._flags, self._spans = flags, spans
-        self._read_bytes = spans.stat().st_size if spans.exists() else 0
+        self._inode, self._read_bytes = 0, 0
+        if spans.exists():
+            self._inode, self._read_bytes = spans.stat().st_ino, spans.stat().st_size
 
     def read_split(self, route: str, targets: Collection[Target]) -> Split:
-        flag = self._load()["flags"].get(route, {})
-        return _read_shares(flag, targets) if flag.get("state") == "ENABLED" else {}
+        flag = _flag(self._load()[0], route)
+        return _read_shares(flag, targets) if flag else {}
 
     def set_split(self, route: str, targets: Collection[Target], split: Split) -> None:
-        document = self._load()
-        flag = document["flags"].get(route, {})
-        if flag.get("state") != "ENABLED":
-            raise UpstreamError(f"flag {route!r} of {self._flags} is not enabled: enable it")
+        document, text = self._load()
+        flag = _flag(document, route)
+        if not flag:
+            raise UpstreamError(
+                f"flag {route!r} of {self._flags} is not enabled, or has no variants: mend it"
+            )
         variants = {_served(v, flag["variants"], targets): v for v in flag["variants"]}
         names = {target.id: target.name for target in targets}
         for target in split:
@@ -54,7 +60,7 @@ class FlagdFile:
                 )
         # The incumbent comes last: so the candidate keeps its callers while its share grows.
         weights = [[variants[target], split[target]] for target in [*split][::-1]]
-        bucket_by, before = _distribution(flag.get("targeting"))
+        bucket_by, shares = _distribution(flag.get("targeting"))
         if bucket_by is OTHER_RULES:
             raise UpstreamError(
                 f"flag {route!r} of {self._flags} has targeting of its own: remove it, because "
@@ -62,40 +68,38 @@ class FlagdFile:
             )
         flag["defaultVariant"], flag["targeting"] = weights[-1][0], {}
         if len(weights) > 1:
-            if bucket_by is None or {*dict(before)} != {*dict(weights)}:
+            if bucket_by is None or {*dict(shares)} != {name for name, _ in weights}:
                 # A new candidate gets other callers than the one before.
                 bucket_by = {"cat": [secrets.token_hex(8), _CALLER]}
             # Without a targeting key, all requests would fall into one bucket.
             flag["targeting"] = {"if": [_CALLER, {"fractional": [bucket_by, *weights]}]}
-        self._write(document)
+        self._write(document, text)
 
-    def read_outcomes(self, since: datetime, driven: Driven) -> Iterator[Outcome]:
+    def read_outcomes(self, since: datetime, driven: Driven) -> Iterator[Outcome]:  # noqa: ARG002
+        """Yields the outcomes of the new lines, also of calls that began before `since`."""
         from router.observers.otlp_outcomes import read_flag_spans  # noqa: PLC0415 - slow
 
-        flags, fault = self._load()["flags"], ""
-        for line in self._new_lines():
+        document, fault = self._load()[0], ""
+        for line in filter(bytes.strip, self._new_lines()):
             try:
                 spans = list(read_flag_spans(line, protobuf=False))
             except InputError as error:
                 fault = f"{error}"  # the other batches still count
                 continue
             for span in spans:
-                try:
-                    started_at = _EPOCH + timedelta(microseconds=span.start_ns // 1000)
-                except OverflowError:
-                    fault = f"{span.start_ns} ns is no time"
+                flag = _flag(document, span.flag)
+                # Without a context, chance did not choose the variant: it is the default.
+                if span.flag not in driven or not flag or not span.context:
                     continue
-                if span.flag not in driven or span.flag not in flags or started_at < since:
+                if not 0 <= span.start_ns <= span.end_ns < _LATEST_NS:
+                    fault = f"a span lasts from {span.start_ns} to {span.end_ns}"
                     continue
-                if not span.context:
-                    continue  # chance did not choose its variant: it is always the default
-                variants = flags[span.flag]["variants"]
                 yield Outcome(
-                    id=f"{span.id}-{span.flag}",
+                    id=f"{span.id}-{span.flag}-{span.context}",
                     route=span.flag,
                     caller=span.context,
-                    target=_served(span.variant, variants, driven[span.flag]),
-                    started_at=started_at,
+                    target=_served(span.variant, flag["variants"], driven[span.flag]),
+                    started_at=_EPOCH + timedelta(microseconds=span.start_ns // 1000),
                     failed=span.is_failed,
                     answered=not span.is_failed,
                     why=FailureClass.SERVER.value if span.is_failed else "",
@@ -106,58 +110,81 @@ class FlagdFile:
         if fault:
             raise UpstreamError(f"a batch of {self._spans} is unreadable: {fault}")
 
-    def _load(self) -> dict[str, Any]:
+    def _load(self) -> tuple[dict[str, Any], bytes]:
+        """Returns the file's document and bytes."""
         about = f"flagd's file {self._flags}"
         try:
-            document: dict[str, Any] = json.loads(self._flags.read_bytes())
+            text = self._flags.read_bytes()
+            document: dict[str, Any] = json.loads(text)
         except OSError as error:
             raise UpstreamError(f"{about} cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError) as error:
             raise UpstreamError(f"{about} is not JSON: {error}") from None
-        flags = document.get("flags") if isinstance(document, dict) else None
-        if not isinstance(flags, dict) or not all(map(_is_flag, flags.values())):
-            raise UpstreamError(f"{about} does not define flags with variants")
-        return document
+        if not isinstance(document, dict) or not isinstance(document.get("flags"), dict):
+            raise UpstreamError(f"{about} has no `flags`")
+        return document, text
 
-    def _write(self, document: Mapping[str, Any]) -> None:
-        """Replaces the file at once, so that flagd never reads half of it."""
-        place = self._flags.resolve()
-        part = place.with_name(f".{place.name}.part")
+    def _write(self, document: Mapping[str, Any], before: bytes) -> None:
+        """Replaces the file at once, so that flagd never reads half of it.
+
+        before: its former content; a file that somebody else changed meanwhile stays.
+        """
+        place, part = self._flags.resolve(), None
         try:
-            part.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-            part.chmod(place.stat().st_mode)
+            text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+            with NamedTemporaryFile("w", dir=place.parent, delete=False) as file:
+                part = Path(file.name)
+                file.write(text)
+            about = place.stat()
+            os.chown(part, about.st_uid, about.st_gid)
+            part.chmod(about.st_mode)
+            if place.read_bytes() != before:
+                raise UpstreamError(f"flagd's file {place} changed during the look")
             part.replace(place)
+            part = None
         except (OSError, ValueError) as error:
-            part.unlink(missing_ok=True)
             raise UpstreamError(f"flagd's file {place} cannot be written: {error}") from None
+        finally:
+            if part is not None:
+                part.unlink(missing_ok=True)
 
     def _new_lines(self) -> Iterator[bytes]:
-        """Yields the whole lines since the last look. A file that shrank was rotated."""
+        """Yields the whole lines since the last look. A new or smaller file was rotated."""
         try:
             with self._spans.open("rb") as file:
-                if os.fstat(file.fileno()).st_size < self._read_bytes:
-                    self._read_bytes = 0
+                about = os.fstat(file.fileno())
+                if about.st_ino != self._inode or about.st_size < self._read_bytes:
+                    self._inode, self._read_bytes = about.st_ino, 0
                 file.seek(self._read_bytes)
-                whole, newline, _ = file.read(MOST_BYTES).rpartition(b"\n")
+                data = file.read(MOST_BYTES)
         except FileNotFoundError:
             return  # the Collector has not written yet
         except OSError as error:
             raise UpstreamError(f"{self._spans} cannot be read: {error.strerror}") from None
+        whole, newline, _ = data.rpartition(b"\n")
+        if not newline and len(data) == MOST_BYTES:
+            self._read_bytes += len(data)
+            raise UpstreamError(f"{self._spans} has a line of over {MOST_BYTES:,} bytes")
         self._read_bytes += len(whole) + len(newline)
         yield from whole.split(b"\n") if newline else ()
 
 
-def _is_flag(flag: object) -> bool:
-    return isinstance(flag, dict) and isinstance(flag.get("variants"), dict)
+def _flag(document: Mapping[str, Any], route: str) -> dict[str, Any]:
+    """Returns an enabled flag with variants; else an empty one."""
+    flag = document["flags"].get(route)
+    if not isinstance(flag, dict) or not isinstance(flag.get("variants"), dict):
+        return {}
+    return flag if flag.get("state") == "ENABLED" else {}
 
 
 def _served(variant: str, variants: Mapping[str, Any], targets: Collection[Target]) -> str:
     """Returns the id of the target that a variant names, or the variant's own name."""
     value = variants.get(variant)
     value = value.get("model") if isinstance(value, dict) else value
-    for target in targets:
-        if value in (target.name, target.model):
-            return target.id
+    for names in ({t.id: t.name for t in targets}, {t.id: t.model for t in targets}):
+        found = [id_ for id_, name in names.items() if name == value]
+        if len(found) == 1:
+            return found[0]
     return f"variant {variant}"
 
 
@@ -171,11 +198,13 @@ def _distribution(targeting: Any) -> tuple[Any, _Weights]:
     try:
         caller, rule = targeting["if"]
         (bucket_by, *weights), *_ = rule.values()
-        # flagd reads a negative weight as 0.
-        found = [(str(name), max(0, int(weight))) for name, weight in weights]
-        ours = caller == _CALLER and [*rule] == ["fractional"] and _CALLER in bucket_by["cat"]
-    except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
+        # flagd reads a negative weight as 0, and refuses a weight that is not an integer.
+        found = [(name, max(0, weight)) for name, weight in weights]
+        ours = [*targeting, *rule, *bucket_by] == ["if", "fractional", "cat"]
+        ours = ours and caller == _CALLER and _CALLER in bucket_by["cat"]
+    except (AttributeError, LookupError, TypeError, ValueError):
         return OTHER_RULES, ()
+    ours = ours and all(type(name) is str and type(part) is int for name, part in found)
     return (bucket_by, found) if ours else (OTHER_RULES, ())
 
 
@@ -184,12 +213,12 @@ def _read_shares(flag: Mapping[str, Any], targets: Collection[Target]) -> Split:
     bucket_by, weights = _distribution(flag.get("targeting"))
     if bucket_by is OTHER_RULES:
         return {OTHER_RULES: BUCKETS}
-    whole, split = sum(weight for _, weight in weights), Counter[str]()
+    parts = Counter[str]()
     for name, weight in weights:
-        split[_served(name, variants, targets)] += (
-            round(weight / whole * BUCKETS) if whole else 0
-        )
-    # Requests without a targeting key get the default variant.
-    served = _served(default, variants, targets)
-    split[served] = max(split[served], 1) if whole else BUCKETS
-    return split
+        parts[_served(name, variants, targets)] += weight
+    whole = parts.total()
+    if not whole:
+        return {_served(default, variants, targets): BUCKETS}
+    if default != weights[-1][0]:  # which requests without a targeting key get
+        return {f"default variant {default}": BUCKETS}
+    return {name: max(1, round(part / whole * BUCKETS)) for name, part in parts.items() if part}

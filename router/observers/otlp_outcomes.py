@@ -87,7 +87,7 @@ def read_flag_spans(body: bytes, *, protobuf: bool) -> Iterator[FlagSpan]:
                 variant = flagged.get(_VARIANT) or flagged.get(_EARLIER_VARIANT) or ""
                 flag, is_failed = f"{flagged[_FLAG]}", status in _FAILED
                 yield FlagSpan(flag, f"{context}", is_failed, f"{variant}", *itself)
-    except (AttributeError, TypeError, KeyError, ValueError):
+    except (AttributeError, TypeError, KeyError, ValueError, OverflowError):
         raise InputError("no ExportTraceServiceRequest of OTLP") from None
 
 

@@ -28,6 +28,11 @@ SPAN = {
 }
 
 
+def ours(*weights: list[Any]) -> Any:
+    caller = {"var": "targetingKey"}
+    return {"if": [caller, {"fractional": [{"cat": ["salt", caller]}, *weights]}]}
+
+
 class Files:
     def __init__(self, folder: Path) -> None:
         self.flags, self.spans = folder / "flags.json", folder / "spans.jsonl"
@@ -86,8 +91,21 @@ def test_a_candidate_keeps_its_callers_while_its_share_grows_and_the_next_gets_o
         ({"state": "DISABLED"}, {}),
         ({"defaultVariant": "c"}, {"variant c": 10_000}),
         ({"targeting": {"fractional": [["a", 1], ["b", 1]]}}, {OTHER_RULES: 10_000}),
+        ({"targeting": ours(["b", "1"], ["a", 99])}, {OTHER_RULES: 10_000}),
+        ({"targeting": ours(["b", -1], ["a", 99])}, {BASE.id: 10_000}),
+        ({"targeting": ours(["a", 99], ["b", 1])}, {"default variant a": 10_000}),
+        ({"targeting": ours(["c", 1], ["a", 10**6])}, {"variant c": 1, BASE.id: 10_000}),
     ],
-    ids=["default", "disabled", "another model", "rules"],
+    ids=[
+        "default",
+        "disabled",
+        "another model",
+        "rules",
+        "text",
+        "negative",
+        "keyless",
+        "tiny",
+    ],
 )
 def test_a_flags_shares_are_those_that_flagd_gives(
     files: Files, change: dict[str, Any], split: dict[str, int]
@@ -101,9 +119,9 @@ def test_a_flags_shares_are_those_that_flagd_gives(
     ("flag", "reason"),
     [
         ({**FLAG, "targeting": {"if": [True, "c"]}}, "targeting of its own: remove it"),
-        ({**FLAG, "state": "DISABLED"}, "is not enabled: enable it"),
+        ({**FLAG, "state": "DISABLED"}, "is not enabled, or has no variants: mend it"),
         ({**FLAG, "variants": {"a": "sim/base"}}, "no variant of sim/better: add a variant"),
-        ({**FLAG, "variants": None}, "does not define flags with variants"),
+        ({**FLAG, "variants": None}, "is not enabled, or has no variants: mend it"),
     ],
 )
 def test_a_flag_that_cannot_be_split_stays_as_it_is(
@@ -127,7 +145,10 @@ def test_each_whole_line_of_spans_counts_once_and_an_unreadable_one_is_reported(
         file.write(f"{half[40:]}\n")
     assert files.outcomes() == [("late", BASE.id, False, 2.5)]
 
-    files.spans.write_text("{}}\n", "utf-8")  # rotated
+    rotated = files.spans.with_suffix(".new")
+    odd = span("odd", "b", endTimeUnixNano="0")
+    rotated.write_text(f"{{}}}}\n\n{odd}\n", "utf-8")
+    rotated.replace(files.spans)
     with pytest.raises(UpstreamError, match=r"a batch of .* is unreadable"):
         files.outcomes()
     assert files.outcomes() == []
