@@ -13,6 +13,7 @@ from tests.acceptance.installation import Installation, eventually
 from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import await_phase, await_up, before_simulator, propose
 from tests.integration.test_clients_docs import Client, install
+from tests.support.site.documented_commands import shell_blocks
 
 CALLERS = Path(__file__).parents[1] / "support" / "flagd" / "callers.py"
 PACKAGES = {
@@ -56,8 +57,10 @@ def test_flagds_shares_follow_a_rollback_and_then_a_promotion(
     place.configure(before_simulator(sim, support={}))
     place.init()
     await_up(place, "control")
-    words = ("--flags", str(flags), "--spans", str(spans), "--every", "1", "--settle", "1")
-    place.start("serve", "drive", "flagd", *words)
+    (command,) = shell_blocks("how-to/feature-flags.md")
+    paths = {"flags.json": str(flags), "spans.jsonl": str(spans)}
+    words = [paths.get(word, word) for word in command.split()[1:]]
+    place.start(*words, "--every", "1", "--settle", "1")
     programs = install(
         Client("flagd", "PyPI", tuple(PACKAGES), tuple(PACKAGES.values()), ""),
         tmp_path / "client",

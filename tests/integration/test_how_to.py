@@ -102,6 +102,7 @@ OF_THEIR_OWN = {
 # Pages whose commands other tests run.
 ELSEWHERE = {
     "beside-litellm": "test_drive_litellm",
+    "feature-flags": "test_drive_flagd",
     "clients": "test_clients_docs",
     "overrides": "test_route_overrides",
     "proofs": "test_proof_export",
