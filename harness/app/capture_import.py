@@ -15,9 +15,12 @@ from evals.suites.suite_import import FOLDER, NAME
 from harness.app.installation import Installation
 from harness.frame.config_conversion import ConversionNote, ConversionOutcome, NothingTaken
 from harness.frame.errors import ConfigError, InputError, PatternTooSlow
-from harness.frame.plain_data import escape_surrogates
 from harness.frame.redaction import Redactor
-from harness.operations.captures import NEAR_DUPLICATE_SIMILARITY, build_export_line
+from harness.operations.captures import (
+    NEAR_DUPLICATE_SIMILARITY,
+    build_export_line,
+    write_export,
+)
 from harness.routes.routes import require_route
 from harness.routing.capture import CapturedRequest, capture_id, find_near_duplicates, user_text
 from router.protocols.transcript import build_transcript
@@ -67,7 +70,9 @@ def export_requests(
         raise NothingTaken(f"{source.path}: has no request to label", notes)
     drawn = {"drawn": len(log.requests)}
     file = settings.source.resolve().parent / FOLDER / f"{suite}-to-label.jsonl"
-    _write(file, [build_export_line(request, drawn) for request in kept])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = [build_export_line(request, drawn) for request in kept]
+    write_export(file, lines, else_="use another --suite name")
     counts: Counter[str] = Counter()
     for request in kept:
         counts.update(request.redactions)
@@ -139,18 +144,3 @@ def _notes(source: SourceFile, log: RequestLog) -> Iterable[ConversionNote]:
         if number:
             text = f"{number} {why}"
             yield ConversionNote(place, "requests", ConversionOutcome.LEFT, text)
-
-
-def _write(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with file.open("x", encoding="utf-8") as new:
-            file.chmod(0o600)
-            new.write(escape_surrogates(text))
-    except FileExistsError:
-        raise InputError(
-            f"{file} already exists, and could hold labels: use another --suite name"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}") from None

@@ -167,15 +167,8 @@ def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
 
 def describe_split(traffic: Iterable[TrafficMinute]) -> str:
     """Describes who splits a route if `swapgate serve drive` recorded its traffic."""
-    workers = {row.worker for row in traffic}
-    return next(
-        (
-            text
-            for prefix, text in _SPLITS.items()
-            if any(worker.startswith(prefix) for worker in workers)
-        ),
-        "",
-    )
+    drivers = {row.worker.partition("-")[0] + "-" for row in traffic}
+    return next((text for driver, text in _SPLITS.items() if driver in drivers), "")
 
 
 def describe_driven(policy: CanaryPolicy, pace: TrafficPace | None) -> str:
@@ -189,8 +182,8 @@ def describe_driven(policy: CanaryPolicy, pace: TrafficPace | None) -> str:
     return (
         "The canary sees failures and latency, not tokens, cost or the answers' content. If "
         f"all requests to the candidate fail at {format_bps(share_bps)}, {failing} of them "
-        f"cause a rollback{after}: up to {format_span(LOG_DELAY_S)} pass until its logs are "
-        "evidence. Only its own retries answer the callers until then."
+        f"cause a rollback{after}: up to {format_span(LOG_DELAY_S)} pass until the gateway's "
+        "logs are evidence. Only the gateway's retries answer the callers until then."
     )
 
 

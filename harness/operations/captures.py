@@ -4,9 +4,11 @@ Deletes a user's content from every table that has some (`delete_user`), and idl
 (`purge_idle`). Proof, such as verdicts and the audit log, has no content of users and stays.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ from harness.agents import agents
 from harness.agents.records import AgentGrants, Agents, Sessions, SwitchRequests
 from harness.frame.errors import InputError, NotFound
 from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.plain_data import escape_surrogates
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations.records import Captures
@@ -110,6 +113,22 @@ def load_sample(ctx: Context, route: str | None) -> CaptureSample:
     since = ctx.clock.now() - timedelta(days=SAMPLE_DAYS)
     with ctx.store.read() as tx:
         return CaptureSample.from_sizes(Captures(tx).sizes(route=route, since=since))
+
+
+def write_export(file: Path, lines: Iterable[Mapping[str, Any]], *, else_: str) -> None:
+    """Writes requests to label, a JSON object a line, readable by its owner alone.
+
+    else_: what to do if the file exists. Raises InputError, and overwrites nothing.
+    """
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            file.chmod(0o600)
+            new.write(escape_surrogates(text))
+    except FileExistsError:
+        raise InputError(f"{file} already exists, and could hold labels: {else_}") from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from None
 
 
 def build_export_line(

@@ -128,7 +128,7 @@ def test_the_plan_of_a_route_that_litellm_splits_says_what_is_seen_and_how_fast(
     words = estimate_for_route(ctx, route).words
     assert "If all requests to the candidate fail at 1 %, 2 of them" in words
     assert "LiteLLM splits this route" in words
-    assert "up to 2 min pass until its logs are evidence" in words
+    assert "up to 2 min pass until the gateway's logs are evidence" in words
 
 
 def test_a_quiet_route_is_no_gap(world: SmallInstallation) -> None:

@@ -13,7 +13,6 @@ from harness.frame.config_conversion import SUITE_SOURCES, NothingTaken
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_bytes, format_quantity
 from harness.frame.pagination import INVALID_ROWS_HINT, PageRequest
-from harness.frame.plain_data import escape_surrogates
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     ANSWER_LIMIT,
@@ -252,17 +251,7 @@ def export(
     capture_export = captures.export_captures(
         session.context, session.actor, route=route, since=since, near=near
     )
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in capture_export.lines)
-    try:
-        with file.open("x", encoding="utf-8") as new:
-            file.chmod(0o600)
-            new.write(escape_surrogates(text))
-    except FileExistsError:
-        raise InputError(
-            f"{file} already exists, and could hold labels: name another"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}") from None
+    captures.write_export(file, capture_export.lines, else_="name another")
     done = {
         "file": str(file),
         "written": len(capture_export.lines),
