@@ -3,7 +3,7 @@ and what to do next.
 
 SwapgateError
 ├── ConfigError            the file is wrong; says file, line, nearest right key
-│   └── RetiredKeys        it has keys that no longer exist; lists them with replacements
+│   └── RetiredKeys        the file has keys that no longer exist; lists their replacements
 ├── InputError             a caller's input is wrong; says the place (file, line, field)
 │   └── AmbiguousName      several models match a name equally well; lists them
 ├── NotFound               no such route, proposal, run, key, target
@@ -17,7 +17,7 @@ SwapgateError
 ├── IllegalTransition      the transition table does not have this pair
 ├── ProofRefused           the proof is missing, stale, expired, or for another target
 │   └── EvidenceMismatch   the stored scores no longer give the verdict
-├── StaleEvidence          pairs whose pins differ between the arms or from the registration
+├── StaleEvidence          a pin differs between the arms, or from the registered pin
 ├── StoreUnavailable       the database did not answer; the same call may succeed later
 │   └── DatabaseUnusable   the database's file, version or role is wrong; a person must act
 ├── DecryptionFailed       no available encryption key decrypts a stored value

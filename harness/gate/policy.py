@@ -67,7 +67,8 @@ class GatePolicy:
     margin_max: float | None = None
     # Total alpha of all candidates on one route in 90 days; none for no limit.
     alpha_budget: float | None = None
-    # The claimed items; `these` needs `epochs` above 1 (statistics §1.15).
+    # The claim is about all items like the suite's, or about these items only. `these` needs
+    # `epochs` above 1 (statistics §1.15).
     population: ClaimPopulation = ClaimPopulation.LIKE_THESE
 
     @property
@@ -139,7 +140,8 @@ class CanaryPolicy:
     block_size: int = 100  # units that Swapgate counts and tests together
     # An outcome that arrives later counts as missing, in both arms.
     missing_s: float = 600.0
-    local_alpha: float = 0.01  # total alpha of the routers' own guards; 0 for no guard
+    # Total alpha of the guards by which routers themselves end a canary; 0 for no guard.
+    local_alpha: float = 0.01
     guardrails: Guardrails = field(default_factory=Guardrails)  # besides errors
     peak: PeakHours = field(default_factory=PeakHours)  # for the steps' min_peak_s
     # How long the former incumbent keeps bake_bps of the traffic as a control after the

@@ -47,9 +47,10 @@ class Capabilities:
     json_schema: bool = True  # can follow a JSON schema
     vision: bool = True  # reads pictures
     embeddings: bool = True  # makes embeddings
-    # Responses API: true as its kind does, false by translation, native at its endpoint.
+    # Serves the Responses API; true: as usual for its kind, false: by translation, native:
+    # at the server's own endpoint.
     responses: bool | Literal["native"] = True
-    # Answers Anthropic's Messages, with the same values.
+    # The same for Anthropic's Messages.
     messages: bool | Literal["native"] = True
     context_window: int | None = None  # tokens of input and output together; null if unknown
     # Supports a seed. The abilities from `seed` to `top_k` are optional hints.

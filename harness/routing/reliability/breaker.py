@@ -72,13 +72,13 @@ class BreakerPolicy:
 
     failures: int = 5  # failures within window_s that open the target's circuit
     window_s: float = 60.0  # time in which failures are counted
-    # Minimum share of the window's requests that must also fail before the circuit opens.
+    # The circuit opens only if this share of the window's requests failed, too.
     share: float = 0.20
     # First duration of an open circuit; doubles with every failed probe, up to open_max_s.
     open_s: float = 120.0
     open_max_s: float = 900.0  # maximum duration of an open circuit
-    # Time after the opening, or after a failed probe, until an open circuit lets one request
-    # pass. With open_max_s or more, none passes.
+    # Pause after the opening, or after a failed probe, before an open circuit lets one request
+    # pass. With open_max_s or more, it lets no request pass.
     trickle_s: float = 10.0
     probe_successes: int = 3  # successful probes in a row that close the circuit again
     # A probe without an outcome is abandoned after this time.

@@ -34,8 +34,8 @@ _SPAN: Final = re.compile(rf"({_SPAN_PART.pattern})+", re.ASCII)
 class RetryPolicy:
     """How often and how long requests retry. Raises InputError for impossible values."""
 
-    base_s: float = 0.25  # base_s, cap_s: bounds of the exponential backoff
-    cap_s: float = 8.0
+    base_s: float = 0.25  # longest first pause; the limit doubles with each try
+    cap_s: float = 8.0  # longest later pause; pauses are random below their limit
     tries_per_target: int = 2  # tries at one target within one request
     attempts: int = 6  # tries of one request, over all targets
     # Minimum time left for another attempt; at most half of the target's share of time.
