@@ -39,7 +39,8 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**environ, **(env or {})},
+            # Each start would compile all modules anew.
+            env={**environ, "PYTHONDONTWRITEBYTECODE": "", **(env or {})},
         )
     stack.callback(_end, process)
     return process

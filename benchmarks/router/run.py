@@ -1,4 +1,4 @@
-"""The router beside nginx, on loopback: `python -m benchmarks.router.run`.
+"""The router beside nginx and others, on loopback: `python -m benchmarks.router.run`.
 
 One worker each, pinned to one core; load and provider share the other. Contenders take turns
 within a round, so that a ratio compares what felt the same neighbours. Only ratios count.
@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.print_rows import print_cells
-from benchmarks.router import swapgate, upstream
+from benchmarks.router import floor, peers, swapgate, upstream
 from benchmarks.router.instructions import interpreter
 from benchmarks.router.load import LoadJob, Outcome, body, full_throttle, generated
 from benchmarks.router.processes import (
@@ -31,6 +32,7 @@ from benchmarks.router.processes import (
     TOO_BUSY,
     Ask,
     Busy,
+    DidNotStart,
     Peer,
     Site,
     cpu_s,
@@ -86,8 +88,25 @@ def contender(
         process = start(command, stack, core=PEER_CORE, log=folder / "log", env=peer.env)
         wait_for(site.port, process, peer.start_s)
         asks = {kind: peer.ask(site, kind) for kind in (PLAIN, STREAMED)}
+        wait_for_answer(site.port, asks[PLAIN], peer.start_s)
         running = Running(dict.fromkeys(asks, site.port), asks, process.pid, folder)
         return figures(running, pids, seconds)
+
+
+def wait_for_answer(port: int, ask: Ask, timeout_s: float) -> None:
+    """A parent may listen long before its worker answers. Raises DidNotStart."""
+    data, kind = body(ask, stream=False).encode(), {"content-type": "application/json"}
+    address = f"http://127.0.0.1:{port}{ask.path}"
+    request = urllib.request.Request(address, data, {**ask.headers, **kind})
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        try:
+            urllib.request.urlopen(request, timeout=timeout_s).close()  # noqa: S310 - our own address
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise DidNotStart(f"no answer with status 200 after {timeout_s:.0f} s")
 
 
 def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
@@ -193,7 +212,9 @@ def machine_lines(rounds: Rounds) -> list[str]:
     return [text, "TOO BUSY TO TRUST: run it again on a quiet machine"]
 
 
-PEERS: Final = {peer.name: peer for peer in (upstream.PEER, swapgate.PEER)}
+PEERS: Final = {
+    peer.name: peer for peer in (upstream.PEER, floor.PEER, swapgate.PEER, *peers.found())
+}
 TOOLS: Final = ("nginx", "wrk", "taskset")
 
 
