@@ -67,7 +67,7 @@ def leave_out_vendor_sdks() -> None:
 
 
 def leave_out_agent_server() -> None:
-    """Saves the half second in which each run would import Inspect's agent server."""
+    """Stops Inspect from importing its agent server, which takes half a second of each run."""
     if AGENT_SERVER in sys.modules:
         return
     module = ModuleType(AGENT_SERVER, "Replaces a server that our evals never start.")
@@ -82,7 +82,7 @@ async def _start_no_server(**_: object) -> AsyncIterator[None]:
 
 def leave_out_agent_sessions() -> None:
     """Stops Inspect from translating the samples' events for the agent server."""
-    # Inspect then assumes that an outer session exists, and opens sessions that do nothing.
+    # With this mark Inspect assumes an outer session, and opens only sessions that do nothing.
     is_below_a_session.set(True)
 
 

@@ -39,13 +39,14 @@ FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 20.0
 # The client does not wait longer, even if the provider asks for it.
 LONGEST_ASKED_S: Final = 600.0
-LONGEST_USED_UP_S: Final = 60.0  # pause for an exhausted rate, which refills meanwhile
+LONGEST_USED_UP_S: Final = 60.0  # longest pause if the rate limit is used up
 RETRYABLE: Final = frozenset({408, 409, 425, 429})
-# Tests the provider if an item gets no answer and no other item got one meanwhile.
+# Asked if an item gets no answer and no other item got an answer meanwhile: an answer shows
+# that the provider is available.
 SHORT_QUESTION: Final = "Say OK."
 OF_AN_ITEM: Final = frozenset({"messages", "tools", "tool_choice", "response_format"})
-SHARED_TEXT: Final = 16  # common characters with the request that make an error text unsafe
-SHARED_SECRET: Final = 8  # common characters with the key or the provider's extra headers
+SHARED_TEXT: Final = 16  # characters of the request that an error text must not repeat
+SHARED_SECRET: Final = 8  # the same for the key and the provider's extra headers
 # A short outage of the database does not end a run.
 SPENDING_ATTEMPTS: Final = 30
 SPENDING_PAUSE_S: Final = 1.0
@@ -304,7 +305,7 @@ def _spells(words: str, secret: str) -> bool:
 
 
 def _time_of(answer: Posted) -> datetime:
-    """Returns the provider's time, or the latest time, so that no header is ahead of it."""
+    """Returns the answer's `date`; else the latest time, so that reset times are past."""
     try:
         return parsedate_to_datetime(answer.headers["date"]).astimezone(UTC)
     except (LookupError, ValueError, OverflowError):

@@ -276,7 +276,7 @@ def stream(answer: Completion, request: ChatRequest) -> list[bytes]:
 class EndpointDialect:
     parse: Callable[[Mapping[str, Any]], ChatRequest]  # raises Refused
     body: Callable[[Completion], dict[str, Any]]
-    # Returns the opening, one event for each piece of content, and the end.
+    # Returns the events before the content, one for each piece of it, and the events after it.
     stream: Callable[[Completion, ChatRequest], list[bytes]]
     error: Callable[[Refused], dict[str, Any]] = error_body
     # Writes an error's body as the last event of a stream.

@@ -115,7 +115,7 @@ class Profile:
     # Share of right answers by suite; default_skill for other suites.
     skill: Mapping[str, Share] = field(default_factory=dict)
     default_skill: Share = 0.7
-    seed: int = 0  # models with the same seed have the same luck on every item
+    seed: int = 0  # models with the same seed draw the same random numbers for every item
     habits: Habits = field(default_factory=Habits)
     latency: Latency = field(default_factory=Latency)
     price: Price = field(default_factory=lambda: Price(1.0, 4.0))

@@ -208,7 +208,7 @@ def ability_for(items: Sequence[BankItem], *, share: float, model_seed: int) -> 
 class SimulatedAnswer:
     item: BankItem
     right: bool
-    value: Any  # the target, or a wrong answer of its type
+    value: Any  # the target if right, else a wrong answer of the target's type
 
 
 class SimulatedModel:
@@ -218,8 +218,8 @@ class SimulatedModel:
         self.profile = profile
         self.fingerprint = profile.fingerprint
         if bank.version and not profile.build:
-            # The model answers the user's items differently than before it knew them, so
-            # Swapgate must see another build.
+            # With the user's items the model answers otherwise than without them, so its
+            # fingerprint must differ.
             self.fingerprint += f"-{bank.version}"
         self._bank = bank
         self._abilities: dict[str, float] = {}

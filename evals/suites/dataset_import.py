@@ -1,7 +1,7 @@
 """Converts other tools' data sets and reviewed traces into items, with a note for each field.
 
-A label is the expected output or, without one, what a person gave (`human_labels`). Records of
-one question and label are one item.
+A record's label is its expected output or, without one, the label that a person gave
+(`human_labels`). Records with the same question and label become one item.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ from harness.frame.plain_data import canonical_json
 
 _TAKEN: Final = ("id", "tags", "choices")
 _ROLES: Final[Mapping[object, str]] = {"human": "user", "ai": "assistant"}  # LangChain's
-# Metadata that scorers and requests read, so that items which differ in it are no repeats.
+# Metadata that scorers and requests read. Records that differ in it are separate items.
 _DECIDING: Final = (*FIELDS, "rules", "schema", "assert", "threshold")
 # Keys of an item's metadata with a meaning of their own in Swapgate.
 _RESERVED: Final = ("messages", *FIELDS, "production", "provenance")
@@ -38,7 +38,7 @@ class ImportedDataset:
 def read_dataset(
     source: SourceFile, tool: str = "", *, human_score: str = ""
 ) -> ImportedDataset:
-    """Converts each record once. Repeats, and records without a label, are no items.
+    """Converts records into items. Skips repeats and records without a label.
 
     tool: a key of FORMATS or a plain form; empty to recognise it by content.
     human_score: the score whose values give labels.
@@ -107,7 +107,7 @@ class _Reader:
             self.conversations += "input" not in found
             split_conversation(found, "input", "target")
         target = self._target(replace(record, fields=found))
-        if target in (None, "", {}):  # not [], which says that no tool is called
+        if target in (None, "", {}):  # [] is a label: no tool call is right
             self.lost["without a right answer"] += 1
             return
         if found.get(self.names.input) in (None, "", [], {}):
@@ -154,7 +154,7 @@ class _Reader:
         }
 
     def _is_new(self, item: Item, place: str) -> bool:
-        """Whether no earlier record has this content. Raises InputError for an id with two."""
+        """Returns whether the content is new. Raises InputError if an id has two contents."""
         asked = item.metadata.get("messages") or item.input
         deciding = {name: item.metadata.get(name) for name in _DECIDING}
         content = canonical_json([asked, item.target, list(item.choices), deciding])
@@ -182,7 +182,10 @@ class _Reader:
         for name, number in sorted(self.metadata.items()):
             text = f"for `--slice` or `cluster`, {format_quantity(number, 'item')}"
             if not self.grouped[name] and name != "tags":
-                text = f"no slice, because it is no text; {format_quantity(number, 'item')}"
+                text = (
+                    "not for slices, because it is not a text; "
+                    f"{format_quantity(number, 'item')}"
+                )
             yield ConversionNote(place, f"metadata.{name}", ConversionOutcome.TAKEN, text)
         yield from self.labels.notes(place)
         for why, number in self.lost.items():
@@ -190,7 +193,10 @@ class _Reader:
             yield ConversionNote(place, "items", ConversionOutcome.LEFT, text)
         if self.repeats:
             count = format_quantity(self.repeats, "record")
-            text = f"{count} more of a question that is an item: repeat items by epochs"
+            text = (
+                f"skipped {count} that repeat an item; to ask an item several times, set "
+                "`epochs`"
+            )
             yield ConversionNote(place, "items", ConversionOutcome.CHANGED, text)
         if self.source.replaced:
             text = "� replaces lone surrogates"

@@ -1,7 +1,8 @@
 """Fetches data sets of hosted tools by their own SDKs, in the form of their exports.
 
 `langfuse://DATASET`, `langsmith://DATASET`, `braintrust://PROJECT/DATASET`. The SDKs are an
-extra, imported here alone and only for such an address. No call changes anything there.
+optional dependency; only this module imports them, and only for such an address. The calls only
+read.
 """
 
 import json

@@ -19,7 +19,9 @@ from harness.frame.formatting import format_quantity
 SCORE_FIELDS: Final = ("scores", "feedback")
 _APPROVED: Final = 1.0  # the best score of a scale from 0 to 1
 _BY_PEOPLE: Final = ("ANNOTATION", "APP")
-_UNNAMED: Final = "the file does not say that a person gave it: name it by --human-score"
+_UNNAMED: Final = (
+    "the file does not mark the score as a person's; if it is, name it by --human-score"
+)
 _OTHER: Final = "not the score that --human-score names"
 
 
@@ -28,7 +30,7 @@ class HumanScore:
     name: str
     value: object  # a number, a category, or the corrected answer
     corrects: bool = False
-    left: str = ""  # the reason why it gives no label
+    left: str = ""  # the reason why the score gives no label
 
 
 @dataclass
@@ -46,7 +48,7 @@ class HumanLabels:
     _categories: dict[str, str] = field(default_factory=dict)  # score → its first place
 
     def learn_scales(self, records: Iterable[SourceRecord]) -> None:
-        """Notes scores with values outside 0 to 1, whose 1 is not the best."""
+        """Collects the scores with values outside 0 to 1: for them, 1 is not the best value."""
         for record in records:
             for score in self._read(record.fields):
                 value = score.value
@@ -90,7 +92,7 @@ class HumanLabels:
         return score.value
 
     def _approval(self, scores: Sequence[HumanScore], answer: object) -> object:
-        """Takes the answer if each score of a person is the best one."""
+        """Returns the model's answer if a person gave it the best value in every score."""
         off = any(score.name in self._off_scale for score in scores)
         best = bool(scores) and not off and all(score.value == _APPROVED for score in scores)
         lost = answer in (None, "", {}, [])

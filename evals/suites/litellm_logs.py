@@ -24,7 +24,7 @@ _TAKEN: Final = (
     *("request_id", "call_type", "startTime", "model", "model_group", "messages", "response"),
     *("proxy_server_request", "status"),
 )
-# LiteLLM's marks of a text that it cut or removed.
+# LiteLLM writes these marks where it cut or removed a text.
 _CUT: Final = "litellm_truncated"
 _REMOVED: Final = "redacted-by-litellm"
 _EMPTY: Final[tuple[object, ...]] = (None, "", "{}", {}, [], "[]")

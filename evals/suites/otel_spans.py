@@ -55,7 +55,7 @@ def read_spans(source: SourceFile) -> RequestLog:
             lost[_SILENT] += 1
         else:
             requests.append(_request(place, resource, span, attributes, found))
-    for (trace, span_id), own in events.items():  # their spans are in another file
+    for (trace, span_id), own in events.items():  # log records whose span is in another file
         if (found := _content({}, own)) is not None:
             keys.update({name for name, _ in own})
             ids = {"traceId": trace, "spanId": span_id}

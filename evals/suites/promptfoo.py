@@ -23,10 +23,10 @@ from harness.frame.errors import InputError
 
 _FILE: Final = "file://"
 _SCRIPTS: Final = (".js", ".cjs", ".mjs", ".ts", ".py", ".rb")
-_MOST_ITEMS: Final = 100_000  # lists of values multiply
+_MOST_ITEMS: Final = 100_000  # a test with several lists makes an item for each combination
 _MOST_SHOWN: Final = 5  # reasons shown for the tests of a file
 _ELSEWHERE: Final = "a suite has no models: `swapgate proposal create ROUTE MODEL`"
-# Keys that Swapgate has in another place, and that place.
+# Keys with a counterpart elsewhere in Swapgate, and the sentence that names it.
 _CHANGED: Final[Mapping[str, str]] = {
     "providers": _ELSEWHERE,
     "targets": _ELSEWHERE,
@@ -199,7 +199,7 @@ class _Reader:
                 self.lose((path, line), error)
 
     def lose(self, place: tuple[ConfigPath, int], why: InputError) -> None:
-        """Notes a test that is not taken. place: its path, and its line in a file or 0."""
+        """Notes a test that was not taken. place: its path, and its line in a file or 0."""
         path, line = place
         if line:
             self.lost.setdefault(path, {}).setdefault(line, f"{line}: {why}")
@@ -394,7 +394,7 @@ def _item(id_: str, prompt: str, values: Test, test: Test) -> Mapping[str, Any]:
     return {**item, "input": str(metadata["messages"][-1].get("content"))}
 
 
-_OWN_METADATA: Final = ("messages", "tools")  # Swapgate's keys, with another meaning
+_OWN_METADATA: Final = ("messages", "tools")  # in an item these keys mean something else
 
 
 def _chat(text: str) -> list[Any] | None:

@@ -14,7 +14,7 @@ Test = Mapping[str, Any]
 VARIABLE: Final = re.compile(r"\{\{-?\s*([\w.]+)\s*-?\}\}")
 TEMPLATE: Final = re.compile(r"\{\{|\{%|\{#")
 _BLOCK: Final = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
-_MOST_DEEP: Final = 5  # promptfoo's limit for variables in variables
+_MOST_DEEP: Final = 5  # promptfoo's limit for variables whose text names variables
 
 
 class Unfit(InputError): ...

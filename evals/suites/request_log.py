@@ -1,4 +1,4 @@
-"""A logged request of another tool, which waits for a label."""
+"""A request from another tool's log, without a label."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -22,7 +22,7 @@ class DatasetFormat:
     answer: str = "output"  # the model's answer, in exports of traces
 
     def for_fields(self, names: AbstractSet[str]) -> "DatasetFormat":
-        """Adapts LangSmith's names to exports of runs, whose `outputs` are no labels."""
+        """The `outputs` of LangSmith's runs are the model's answers, not labels."""
         if self.input == "inputs" and names & _RUN_MARKS:
             return replace(self, targets=("reference_outputs", "reference"), answer="outputs")
         return self
@@ -53,7 +53,8 @@ FORMATS: Final[Mapping[str, DatasetFormat]] = {
         "additional_metadata",
         "actual_output",
     ),
-    # A log, or a data set of `json_dataset` and `csv_dataset`, which only --from recognises.
+    # A log is recognised by these marks. Data sets of `json_dataset` and `csv_dataset` have no
+    # marks, so they need --from.
     "inspect": DatasetFormat("input", ("target",), frozenset({"eval", "plan"})),
 }
 PLAIN: Final = DatasetFormat("input", (), frozenset(), answer="")
@@ -79,7 +80,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "litellm": "LiteLLM's spend logs (fields request_id, call_type)",
     CAPTURES: "labelled captures of Swapgate",
 }
-# Fields of results, which contain scores and no suite.
+# Fields that identify a file as a tool's results. Results contain scores, but no items.
 _RESULTS: Final[Mapping[str, str]] = {
     "testCases": "a test run of DeepEval",
     "doc_id": "samples of lm-eval",
@@ -114,10 +115,10 @@ def check_source(source: SourceFile, wanted: str) -> str:
     found = recognise(source)
     if kind := next((text for name, text in _RESULTS.items() if name in source.names), ""):
         raise InputError(
-            f"{source.path}: looks like {kind}, which is no source of items: compare results "
-            f"by `swapgate try {source.path}`"
+            f"{source.path}: looks like {kind}, which has results and no items: compare the "
+            f"results by `swapgate try {source.path}`"
         )
-    if not wanted or wanted == source.form:  # a form says nothing of the fields
+    if not wanted or wanted == source.form:  # `json` or `csv` may have any fields
         return found
     if wanted == found or _fits(source, wanted):
         return wanted

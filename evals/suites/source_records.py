@@ -10,9 +10,9 @@ from evals.suites.items import DECODER, ESCAPE, json_lines
 from harness.frame.errors import InputError
 from harness.frame.text_files import csv_records, decode_text, replace_halves
 
-# Fields of a document that contain the records: API answers, logs, and data sets in one object.
+# Fields that contain the records if the whole file is one object.
 _LISTS: Final = ("data", "items", "events", "examples", "rows", "goldens", "samples", "traces")
-# Columns of objects that a table has flattened.
+# Prefixes of a table's columns that together form one object: `inputs.question`, `inputs.id`.
 _NESTED: Final = tuple(
     f"{name}."
     for name in (
@@ -20,11 +20,11 @@ _NESTED: Final = tuple(
         *("expectedOutput", "reference", "reference_outputs", "scores", "feedback"),
     )
 )
-# Half of a surrogate pair without its other half, as JSON escapes it.
+# JSON's escape of a lone surrogate.
 _HALF: Final = re.compile(
     r"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]"
 )
-# The first bytes of files that are no text, and the sentence for the user.
+# The first bytes of binary files, and the end of the message about them.
 _BINARY: Final[Mapping[bytes, str]] = {
     b"PK\x03\x04": "an archive, such as an Excel workbook or a log of Inspect (`.eval`): save "
     "the sheet as CSV, or write the log by `inspect log dump`",
@@ -87,7 +87,7 @@ def read_source(path: Path) -> SourceFile:
 
 
 def _is_line(text: str) -> bool:
-    """Whether the first line is a JSON object of its own, so that a later line is the fault."""
+    """Returns whether line 1 alone is a JSON object, so that a later line has the fault."""
     try:
         return isinstance(DECODER.decode(text.lstrip().split("\n", 1)[0]), dict)
     except (ValueError, RecursionError):

@@ -32,11 +32,11 @@ from harness.routing.capture import find_near_duplicates
 
 # Part of the scorer's pin, so that each verdict shows that code ran without a container.
 UNCONTAINED = "+uncontained"
-# Similarity from which two items are near repeats, and the share that causes a remark.
+# Two items with this similarity are near repeats; this share of them causes a remark.
 NEAR_REPEAT: Final = 0.8
 REPEATED_SHARE: Final = 0.1
 CHARACTERS_PER_TOKEN: Final = 4.0
-MOST_COMPARED: Final = 2_000  # items; a comparison of all items of a large suite takes seconds
+MOST_COMPARED: Final = 2_000  # items; comparing all items of a large suite would take seconds
 MANIFEST: Final = "manifest.toml"  # in the folder of the suites' data
 LEFT_OUT: Final[Mapping[str, str]] = {
     "too_large": "over the size limit of captures (copy_max_bytes)",
@@ -236,7 +236,7 @@ def _check_metadata(settings: SuiteSettings, item: Item) -> None:
 
 
 def _check_class(settings: SuiteSettings, item: Item) -> None:
-    """Captured data keeps its class whatever the configuration says. Raises InputError."""
+    """Raises InputError if the item was captured with another data class than the suite's."""
     provenance = item.metadata.get("provenance")
     found = provenance.get("data_class") if isinstance(provenance, Mapping) else None
     if found and found != settings.data_class:
@@ -283,7 +283,7 @@ def _prompt_sha256(settings: SuiteSettings) -> str:
 
 
 def grouping(settings: SuiteSettings) -> Sequence[object]:
-    """Returns the grouping settings for the pin; empty without any, so that old pins stay."""
+    """Returns the pin's grouping settings; empty without any, so that older pins stay valid."""
     named: dict[str, object] = {}
     if settings.cluster:
         named["cluster"] = settings.cluster

@@ -81,7 +81,7 @@ _NO_VALUE: Final = "none"  # the slice of items without the field
 def with_slices(
     found: Sequence[SuiteItems], notes: Sequence[ConversionNote], file: Path
 ) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
-    """Gives each item a value of each slice field of the settings. Tags are one value.
+    """Sets a value for each slice field of the settings in each item; joins several tags.
 
     Raises InputError for a field that no item has, and for a value that pages cannot show.
     """
@@ -351,13 +351,15 @@ _UNSAFE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def write_value(value: object) -> str:
-    """Writes JSON that is valid YAML and TOML; both misread JSON's escapes beyond U+FFFF."""
+    """Writes JSON that is also valid YAML and TOML. It escapes no characters beyond U+FFFF,
+    because YAML and TOML misread JSON's escapes of them.
+    """
     text = json.dumps(value, ensure_ascii=False)
     return _UNSAFE.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text)
 
 
 def _toml(entries: list[dict[str, object]]) -> str:
-    """TOML reads JSON's strings, numbers and lists of them."""
+    """Writes the values as JSON: TOML reads JSON's strings, numbers, and lists."""
     lines = ["# Written by `swapgate suite import`."]
     for entry in entries:
         lines += ["", "[[dataset]]"]

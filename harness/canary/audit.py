@@ -48,7 +48,7 @@ class RolloutUnit:
         return is_ours and route.incumbent == rollout.incumbent
 
 
-# Signals that evidence alone causes; other signals come from people or from the proof.
+# Signals that only the evidence causes; people or the proof cause the other signals.
 _OF_EVIDENCE: Final = frozenset(
     {
         RolloutSignal.ENOUGH,
@@ -68,7 +68,7 @@ class ReplayedAction:
     event: AuditEvent
     rollout: str
     blocks: int  # number of blocks behind the decision
-    differences: tuple[str, ...]  # as text; empty if all agrees
+    differences: tuple[str, ...]  # one text for each difference
     again_sha256: str = ""  # hash of the whole decision, in canonical form
     # The decision; None if it cannot be repeated.
     decided: RolloutAction | None = None
@@ -88,7 +88,7 @@ class ReplayedAction:
         except (SwapgateError, ValueError) as error:
             return replace(self, differences=(*self.differences, str(error)))
         same = again == self.stored_sha256
-        changed = () if same else (f"{what} another decision than the stored one",)
+        changed = () if same else (f"{what} a decision that differs from the stored one",)
         differences = (*self.differences, *changed)
         return replace(self, differences=differences, again_sha256=again, decided=decided)
 
@@ -112,8 +112,8 @@ def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str
     """Gathers the inputs that the audit log needs to repeat and check a decision.
 
     unit: contains the rollout before the action. action: the decision; None for a person's
-    action, which records the evidence at this moment. Never fails, so that it cannot block the
-    end of a canary.
+    action, which records the evidence at this moment. Never raises, because an error must not
+    block the end of a canary.
     """
     rollout = unit.rollout
     try:

@@ -21,7 +21,7 @@ from harness.gate.online.rollout import (
 from harness.gate.online.rollout_action import RolloutAction
 from harness.routing.table import RouteRecord
 
-# Prefix that is removed beside the state, which says the same.
+# Removed from a reason, because the state before it also says "on hold".
 HOLD_PREFIX: Final = "On hold: "
 AFTER_PROMOTION: Final = "after its promotion"
 BACK: Final = "If harm is shown, it is rolled back at once."
@@ -30,7 +30,7 @@ BACK: Final = "If harm is shown, it is rolled back at once."
 class CanaryStateKind(StrEnum):
     ROLLED_BACK = "rolled_back"
     ABORTED = "aborted"  # ended by a person
-    TAKEN_BACK = "taken_back"  # promoted, and taken back by a person, in its bake or later
+    TAKEN_BACK = "taken_back"  # a person took the promotion back, in the bake or later
     PROMOTED = "promoted"
     HARM = "harm"  # the evidence asks for a rollback
     PAUSED = "paused"  # until a person acts
@@ -39,7 +39,7 @@ class CanaryStateKind(StrEnum):
     EMPTY = "empty"  # no units counted yet
     HEALTHY = "healthy"
     BAKING = "baking"  # promoted, and still compared
-    RUNNING = "running"  # live, with unread evidence
+    RUNNING = "running"  # live, but the caller did not read the evidence
 
 
 _AFTER_PROMOTION: Final = frozenset(
@@ -75,9 +75,9 @@ def describe_canary_state(
 ) -> CanaryState:
     """Describes the state of a rollout, live or ended.
 
-    holds: reasons that block it. action, explanation: from its evidence; None if not read.
-    pause_reason: the reason of its pause. incumbent: its name. taken_back: who took its
-    promotion back after the bake, and why; empty if it was not taken back.
+    holds: reasons that block it. action, explanation: from its evidence; None if the caller did
+    not read the evidence. pause_reason: the reason of its pause. incumbent: the incumbent's
+    name. taken_back: who took its promotion back after the bake, and why; else empty.
     """
     kind = CanaryStateKind.TAKEN_BACK if taken_back else _kind(rollout, holds, action)
     words, predicate = _describe(kind, rollout, held=bool(holds), action=action)
@@ -124,7 +124,7 @@ _OF_END: Final[Mapping[CanaryEnd, CanaryStateKind]] = {
     CanaryEnd.TAKEN_BACK: CanaryStateKind.TAKEN_BACK,
 }
 # `words` and `predicate` of a CanaryState by kind. at: its share; more: further facts about a
-# stopped canary.
+# paused or held canary.
 _PHRASES: Final[Mapping[CanaryStateKind, tuple[str, str]]] = {
     **{kind: (end.value, end.predicate) for end, kind in _OF_END.items()},
     CanaryStateKind.PROMOTED: ("promoted", "was promoted"),

@@ -1,14 +1,14 @@
-"""Decides the next action of a canary or a bake; changes nothing. In this order: the evidence;
-holds, while data or clock are not trusted; the proof (an unmeasured candidate is rolled back,
-any other change pauses); an abort by a router's own guard.
+"""Decides the next action of a canary or a bake; changes nothing. It considers, in this order:
+the evidence; reasons to hold, such as data or a clock that cannot be trusted; the proof (an
+unmeasured candidate is rolled back, any other change pauses); an abort by a router's own guard.
 
-A guard needs no database. Its alert arrives from its spool, perhaps much later; until then
-users do not get the shares in the database.
+A router's guard needs no database. Its alert arrives from the router's spool, perhaps much
+later; until then users do not get the shares in the database.
 
-`apply_hold` replaces a step onward by a hold with its reason, also while the route is frozen;
-`update_hold_alert` raises and ends the alert. A hold ends by itself, but after a fault of a
-router only when a person has acknowledged it (`canary resume`). A hold never delays a rollback
-for harm.
+`apply_hold` replaces a step to a higher share by a hold with its reason, also while the route
+is frozen; `update_hold_alert` raises and ends the alert. A hold ends when its cause ends. After
+a fault of a router, a person must acknowledge the fault (`canary resume`). A hold never delays
+a rollback for harm.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,8 @@ from harness.routing.records.observations import Observations
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import Arm
 
-# The end of a bake removes the control, so it needs data like a step up.
+# Signals that need trusted data. The end of a bake is one: it ends the comparison with the
+# former incumbent.
 ONWARD_SIGNALS: Final = frozenset(
     {RolloutSignal.STEP_DONE, RolloutSignal.PROVEN, RolloutSignal.BAKED}
 )
@@ -168,7 +169,7 @@ def _traffic(
 
 
 def _false_expiry(unit: RolloutUnit) -> str:
-    """Rejects a deadline that passed only because somebody set the clock."""
+    """Returns a reason to hold if the deadline passed only because somebody set the clock."""
     ctx, rollout = unit.ctx, unit.rollout
     deadline = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
     ends = rollout.bake_ends_at or deadline
@@ -179,7 +180,7 @@ def _false_expiry(unit: RolloutUnit) -> str:
 
 
 def _frozen_expiry(unit: RolloutUnit) -> str:
-    """A step's deadline does not run while the route is frozen; a bake's end does."""
+    """Returns a reason to hold if a freeze used up the step's time; a bake's end ignores it."""
     ctx, rollout = unit.ctx, unit.rollout
     if rollout.baking:
         return ""
@@ -228,7 +229,7 @@ def traffic_gap(traffic: Sequence[TrafficMinute], now: datetime) -> str:
 
 def future_traffic(traffic: Sequence[TrafficMinute], now: datetime) -> str:
     """Detects rows dated in the future: they were written before the clock was set back, and
-    will look new. So a process also notices a clock that was set back before its start.
+    will look new. This also works if the clock was set back before the process started.
     """
     newest = max((row.minute for row in traffic), default=now)
     if newest - now <= AHEAD:
@@ -314,7 +315,7 @@ def read_evidence(unit: RolloutUnit) -> RolloutAction:
 
 
 def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
-    """Removes an unmeasured model from traffic; any other change of the proof pauses."""
+    """Rolls back an unmeasured model; pauses the canary after any other change of the proof."""
     ctx, tx, rollout = unit.ctx, unit.tx, unit.rollout
     if not rollout.live or action.signal is RolloutSignal.HARM:
         return action
@@ -353,16 +354,15 @@ def describe_moved(moved: Sequence[str]) -> str:
 
 
 def _held_by_move(rollout: Rollout, action: RolloutAction, why: str) -> RolloutAction:
-    """Keeps the share: the new address is unmeasured, but an admin's change is not harm."""
+    """Pauses, because the new address is unmeasured, but an admin's change is not harm."""
     if rollout.state is RolloutState.PAUSED:
         return replace(action, kind=ActionKind.HOLD, signal=None, reason=why)
     return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)
 
 
 def _recomputed(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> RolloutAction:
-    """Rolls back if the scores no longer give the verdict, because the candidate is then
-    unproven. If only a figure differs, scores and outcome are unchanged: the canary pauses for
-    a person.
+    """Rolls back if the stored scores no longer give the verdict: the candidate is unproven.
+    Pauses for a person if only a figure differs, because the outcome is unchanged.
     """
     found = recomputation.recompute_stored(unit.ctx, unit.tx, proof, unit.proposal)
     if found.agrees:
@@ -381,7 +381,7 @@ def _recomputed(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> Rol
 
 
 def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
-    """Returns the action, or a router's rollback, which may become known only in the bake."""
+    """Returns a rollback if a router's guard stopped the canary, else the action."""
     rollout = unit.rollout
     if not (rollout.live or rollout.baking) or action.signal is RolloutSignal.HARM:
         return action

@@ -44,7 +44,7 @@ TODAY: Final = timedelta(hours=24)
 # A rate from fewer requests is not reliable; then `p0`, the policy's normal rate, is used.
 FEWEST_REQUESTS: Final = 100
 MOST_ROLLOUTS: Final = 20
-# Over a shorter period, neither the rate of new keys nor a low request rate can be measured.
+# A shorter period is too short to measure a rate of new keys or a low rate of requests.
 SHORTEST_S: Final = 600.0
 # Callers a day; fewer callers show only severe harm.
 FEW_CALLERS: Final = 50
@@ -52,7 +52,7 @@ RECENT: Final = timedelta(hours=1)
 # LiteLLM writes its logs every 10 to 16 s, the driver reads them every 10 s, and a block of
 # evidence closes after at most 60 s; a busy database adds to that.
 LOG_DELAY_S: Final = 120.0
-# By the beginning of the names of a driver's records.
+# A driver's records have the name of a worker that begins so.
 _SPLITS: Final = {
     LITELLM_WORKER: "LiteLLM splits this route. It assigns each request anew, unless its "
     "session affinity is on, so a caller may meet both models.",
@@ -166,7 +166,7 @@ def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
 
 
 def describe_split(traffic: Iterable[TrafficMinute]) -> str:
-    """Describes who splits a route if `swapgate serve drive` recorded its traffic."""
+    """Describes how another gateway splits a route, if the traffic's records name a gateway."""
     drivers = {row.worker.partition("-")[0] + "-" for row in traffic}
     return next((text for driver, text in _SPLITS.items() if driver in drivers), "")
 
@@ -246,7 +246,7 @@ def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
 
 
 def _units_per_hour(tx: Transaction, route: str) -> float | None:
-    """Returns new keys an hour in the route's newest rollouts; None without a count."""
+    """Returns new keys an hour from the newest rollout that counted any; None if none did."""
     for rollout in Rollouts(tx).list(route=route, limit=MOST_ROLLOUTS):
         if pace := units_per_hour(Observations(tx).blocks(rollout.id)):
             return pace

@@ -116,7 +116,7 @@ def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
 
 
 def _handover(rollout: Rollout, settled_bps: int) -> Handover | None:
-    """Started conversations' grace time at the step. settled_bps: the previous share."""
+    """Returns how long running conversations keep their model. settled_bps: the old share."""
     lasts_s = rollout.policy.handover_s
     until_s = rollout.step_started_at.timestamp() + lasts_s
     return Handover(until_s, settled_bps) if lasts_s else None
@@ -135,7 +135,7 @@ class CanaryMove:
     actor: Actor
     signal: RolloutSignal
     reason: str
-    # The evidence at this moment; None if a person or the route causes the move.
+    # The action that the evidence asks for; None if a person or the route causes the move.
     action: RolloutAction | None = None
 
 

@@ -1,10 +1,10 @@
-"""Moves canaries and bakes: the reconcile loop by the result of `decision` (`drive`), people by
-hand (`operate`): pause, resume, advance, abort, promote, finish. `roll_back` restores a
-former incumbent of a route.
+"""Moves canaries and bakes. The reconcile loop calls `drive`, which follows `decision`. A
+person calls `operate` to pause, resume, advance, abort, promote or finish. `roll_back` restores
+a former incumbent of a route.
 
 A person needs an approver's role and a reason. Moves onward need another person than the
 proposer. Resume, advance and promote need a valid proof. Swapgate refuses advance and promote
-if the data show harm, and warns if the data contradict them.
+if the data show harm, and warns if figures speak against them.
 """
 
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ from harness.routing.table import Route, RouteRecord
 @dataclass(frozen=True, slots=True)
 class CanaryOperation:
     rollout: Rollout
-    warnings: tuple[str, ...] = ()  # arguments of the data against the action
+    warnings: tuple[str, ...] = ()  # figures that speak against the action
 
 
 def operate(
@@ -240,11 +240,11 @@ def roll_back(
 ) -> Route:
     """Restores a former incumbent, by default the incumbent before the last promotion in force.
     Ends a live canary, and takes a baking promotion back. expected: the route as the actor saw
-    it. If incumbent, canary or `expected_version` has changed, raises StaleWrite, so that two
-    simultaneous rollbacks go back by one promotion.
+    it. If incumbent, canary or `expected_version` has changed, raises StaleWrite, so that of
+    two simultaneous rollbacks only the first takes effect.
 
     Needs an approver, and no proof. Raises NotFound without a former incumbent, ProofRefused
-    for a model that the end of its rollout removed from the route.
+    for a model that a rollback took off the route.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "a rollback")
@@ -288,7 +288,7 @@ def _models(route: Route) -> tuple[str, str | None]:
 def _take_back_baking(
     ctx: Context, tx: Transaction, actor: Actor, name: str, because: str
 ) -> None:
-    """Ends a bake like an abort, at once, so that its model cannot return unproven."""
+    """Ends the bake now, as an abort does, so that its unproven model cannot return."""
     now = ctx.clock.now()
     for rollout in Rollouts(tx).baking():
         if rollout.route != name:

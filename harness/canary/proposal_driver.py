@@ -63,7 +63,7 @@ def drive_proposal(ctx: Context, proposal: Proposal) -> list[str]:
         return _by_phase(ctx, proposal)
     except EvidenceMismatch as error:
         if proposal.phase is ProposalPhase.CANARY:
-            raise  # the next turn handles it
+            raise  # the canary's own turn reacts to the mismatch
         with ctx.store.write() as tx:
             found = Proposals(tx).get(proposal.id)
             recomputation.raise_mismatch_alert(tx, found, error.verdict, error.differences)
@@ -198,7 +198,8 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
 
 def _choose(ctx: Context, proposal: Proposal) -> list[str]:
     """Lets the best of a selection continue, and ends the other passed members, in one
-    transaction, so that no other member can continue later. The others' turns change nothing.
+    transaction, so that no other member can continue later. On another member's turn, it
+    changes nothing.
     """
     proof, said = _proof_now(ctx, proposal)
     if said:
@@ -270,7 +271,7 @@ def _announce_better(ctx: Context, tx: Transaction, proposal: Proposal, proof: P
 
 
 def _wait_for_thaw(tx: Transaction, proposal: Proposal, proof: Passed, frozen: str) -> None:
-    """Approves by policy, but the freeze delays the canary."""
+    """Stores the policy's approval. The canary opens after the freeze."""
     waits = apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, tx.now())
     saved = Proposals(tx).save(
         replace(waits, approver=POLICY_APPROVER, approved_verdict=proof.id)
@@ -289,7 +290,7 @@ def _not_measured(
     refused = evaluation.find_refused(tx, runs.values())
     attempts = proposal.infra_errors + 1
     pause_s = gate.infra_pause_s(attempts)
-    # The same model would answer the same again.
+    # Another attempt would fail in the same way, because the same model answers.
     in_vain = evaluation.has_silent_cut(tx, proposal) or (
         refused is not None and not gate.unreadable_is_wrong
     )
@@ -384,8 +385,8 @@ def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
 
 def _another_look(replaced: str) -> str:
     return (
-        f"{replaced}. Asking scored questions again would be another look: propose again, "
-        "so that the look counts"
+        f"{replaced}. A new answer to a scored question needs a new proposal, which pays for "
+        "another look: propose again"
     )
 
 

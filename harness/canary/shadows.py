@@ -83,11 +83,11 @@ LONGEST: Final = timedelta(days=90)
 
 DEFAULT_LASTS: Final = timedelta(days=7)
 
-# Selected requests that were not mirrored, by the name of their count.
+# Reasons why a selected request was not mirrored, by the name of the reason's count.
 LEFT_OUT: Final[Mapping[str, str]] = {
     "declined": "the client declined (x-swapgate-shadow: off), or its key is opted out",
     "too_large": "longer than `copy_max_bytes` of the route",
-    "not_repeatable": "state or tools of the provider: a second request may act twice",
+    "not_repeatable": "uses state or tools at the provider, so a copy could act twice",
     "unable": "the candidate lacks a required capability",
     "over_budget": "over the day's budget",
     "over_monthly_cap": "the monthly cap left no money: `swapgate spending`",
@@ -132,7 +132,7 @@ class ShadowStatus:
     left_out: Mapping[str, int]
     checks: Sequence[CheckEvidence]
     share_of_level: float
-    # Whether the evidence that the candidate is worse has reached its level; has no effect.
+    # Whether the evidence shows that the candidate is worse. This does not end the shadow.
     harm: bool
     incumbent: PairFigures | None
     candidate: PairFigures | None

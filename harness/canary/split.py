@@ -18,7 +18,7 @@ Split = Mapping[str, int]
 # A route's targets, by the route's name.
 Driven = Mapping[str, Collection[Target]]
 
-# What the names of the drivers' records begin with.
+# The driver of a gateway names its records' worker with this prefix.
 LITELLM_WORKER: Final = "litellm-"
 FLAGD_WORKER: Final = "flagd-"
 # Swapgate does not see a request that the gateway logs this long after its start.
@@ -81,7 +81,7 @@ def allowed_split(
 
 
 def describe_change(had: Split, has: Split, names: Mapping[str, str]) -> str:
-    """Lists the shares that differ; empty if none differs. names: of targets, by id."""
+    """Describes each share that differs. names: the targets' names, by id."""
     return ", ".join(
         f"{names.get(target, target)} has {format_bps(has.get(target, 0))} instead of "
         f"{format_bps(had.get(target, 0))}"
@@ -91,7 +91,7 @@ def describe_change(had: Split, has: Split, names: Mapping[str, str]) -> str:
 
 
 class TrustedTime(NamedTuple):
-    """A time in which the gateway split by this trial, as each look at it confirmed.
+    """A period in which each look at the gateway showed this trial's shares.
 
     trial: None without a canary, and while a kill switch moves an arm.
     """
@@ -102,14 +102,14 @@ class TrustedTime(NamedTuple):
     until: datetime
 
     def find_arm(self, target: str) -> Arm | None:
-        """Returns the arm of a target's id; None for a target of neither arm."""
+        """Returns the arm of the target with this id; None if it is in neither arm."""
         if self.trial is not None and target == self.trial.target:
             return Arm.HOLDBACK if self.trial.control else Arm.CANARY
         return Arm.INCUMBENT if target == self.incumbent else None
 
     @property
     def candidate(self) -> str:
-        """The target that must not fail: the candidate, or without a trial the incumbent."""
+        """The target whose failures count: the candidate, or without a trial the incumbent."""
         trial = self.trial
         return self.incumbent if trial is None or trial.control else trial.target
 
@@ -117,9 +117,10 @@ class TrustedTime(NamedTuple):
 def confirm_time(
     times: Sequence[TrustedTime], now: TrustedTime, settles: timedelta | None
 ) -> Sequence[TrustedTime]:
-    """Extends the last time until now; after a change, begins one once the change has settled.
+    """Extends the last period to now. After a change, adds a period that begins once the change
+    has settled.
 
-    now: the moment of a look. settles: None if the split is as at the last look.
+    now: the look at the gateway. settles: time for a change to settle; None without a change.
     """
     kept = [time for time in times if time.until > now.until - 2 * LATEST]
     if settles is None and kept:
@@ -129,13 +130,13 @@ def confirm_time(
 
 
 def find_time(times: Sequence[TrustedTime], started_at: datetime) -> TrustedTime | None:
-    """Returns the time to which a request's start belongs. Its end decides nothing: slow and
-    failed requests must count at the share at which they began.
+    """Returns the period in which a request started, because a slow request counts at the share
+    at which it began.
     """
     return next((time for time in times if time.since <= started_at < time.until), None)
 
 
 def find_start(times: Sequence[TrustedTime], found: TrustedTime) -> datetime:
-    """Returns the start of the first time that belongs to the same rollout."""
+    """Returns the start of the first period of the same rollout."""
     rollout = found.trial and found.trial.rollout
     return next(t.since for t in times if (t.trial and t.trial.rollout) == rollout)

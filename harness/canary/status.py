@@ -132,14 +132,14 @@ class CanaryStatus:
     candidate: Target
     action: RolloutAction  # the action that the evidence asks for now
     blocks: Sequence[ObservationBlock]
-    explanation: RolloutExplanation  # the same for people
-    # moved, held, faults: reasons that block it, whatever the evidence; `held` ends by itself,
-    # the others when a person acts; empty if there are none.
+    explanation: RolloutExplanation  # the action and its reasons, for people
+    # Reasons that block the canary whatever the evidence shows; else empty. `held` ends with
+    # its cause; a person must act to end `moved` and `faults`.
     moved: str = ""
     held: str = ""
     faults: str = ""
     pause_reason: str = ""  # the reason of its pause; empty if it is not paused
-    rollback: RouteRecord | None = None  # of its promotion, after the bake
+    rollback: RouteRecord | None = None  # if its promotion was taken back after the bake
     # A cost beyond the policy's guardrail that an approver accepted.
     accepted_cost: CostAcceptance | None = None
     shared_key: str = ""  # names a key that carries too many of the route's requests
@@ -254,7 +254,7 @@ def build_canary_status(
     blocks = Observations(unit.tx).blocks(rollout.id)
     action = decide_action(rollout, blocks, now)
     if rollout.state is RolloutState.ROLLED_BACK and decision.find_worker_abort(unit):
-        # Its last blocks arrived after the rollback, and may name a segment.
+        # The last blocks arrived after the rollback, and may show the segment that failed.
         action = replace(action, figures=action.figures.with_segment(blocks))
     current = rollout.live or rollout.baking
     faults = decision.describe_router_faults(unit.tx, rollout) if current else ""
@@ -277,7 +277,7 @@ def build_canary_status(
 
 
 def _moved_provider_reason(unit: RolloutUnit) -> str:
-    # Skips reading verdicts and plans, which takes long, for every canary of a list.
+    # Reading verdicts and plans for every canary of a list takes long.
     if not proof_validity.has_moved_providers(unit.tx):
         return ""
     verdict = Verdicts(unit.tx).get(unit.rollout.verdict)

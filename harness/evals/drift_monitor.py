@@ -29,7 +29,7 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 
 log = structlog.get_logger("swapgate.drift")
-# If a larger share of samples has no score, the run is no evidence about the model.
+# If a larger share of samples has no score, Swapgate ignores the run.
 MOST_MISSING: Final = 0.02
 LEAST_MEASURED: Final = 0.5
 EXAMPLES: Final = 3
@@ -73,7 +73,7 @@ def _advance_pair(ctx: Context, pair: WatchedPair, watch: DriftWatch | None) -> 
         another = turn.find_other_model(tx)
     if another is not None and not alerts.is_open(ctx, AlertKind.SERVED_MODEL, watch.id):
         with ctx.store.write() as tx:
-            # Unless a person has just closed the watch.
+            # A person may have closed the watch a moment ago.
             if Drift(tx).is_open(watch.id):
                 did = turn.alert_other_model(tx)
     if watch.running is not None:
@@ -118,7 +118,7 @@ class _WatchTurn:
         with self.ctx.store.write() as tx:
             if not Drift(tx).end(ended):
                 return []
-            # The run's last answers may not have been checked for another model yet.
+            # The run's last answers may come from another model, and no turn has checked them.
             did = self.alert_other_model(tx)
             after = DriftWatch((*self.watch.checks[:-1], ended))
             return did + replace(self, watch=after).record_result(tx)
@@ -143,7 +143,7 @@ class _WatchTurn:
         return [f"{watch.id}: {title}"]
 
     def find_other_model(self, tx: Transaction) -> Sighting | None:
-        """Finds a model that was seen since the last counted run, and in no counted run."""
+        """Finds a model that was served after the last counted run, but in no counted run."""
         measured = self.watch.counted
         if not measured:
             return None
@@ -152,7 +152,7 @@ class _WatchTurn:
         return find_replacement(met, seen, ServedPin.MODEL, decided_at=since)
 
     def alert_other_model(self, tx: Transaction) -> list[str]:
-        """Raises the alert once for a watch; the next run measures the new model."""
+        """Raises one alert for each watch, because the next run measures the new model."""
         another = self.find_other_model(tx)
         record = Alerts(tx).newest(f"{AlertKind.SERVED_MODEL.value}:{self.watch.id}")
         if another is None or (record is not None and record.open):

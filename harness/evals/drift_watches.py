@@ -23,7 +23,7 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 
 OURS: Final = (AlertKind.DRIFT, AlertKind.SERVED_MODEL, AlertKind.JOB_FAILED)
-DRIFTED: Final = "drifted"  # a state: a person must accept, or swap the model
+DRIFTED: Final = "drifted"  # until a person accepts a new baseline, or swaps the model
 _SAME_SCORE: Final = 1e-9
 
 

@@ -52,7 +52,7 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
                 expected.setdefault(item, data.get("expected"))
             case "metrics":
                 own |= numeric_scores(data)
-            case "sampling":  # the first asks the item, later samplings may ask a judge
+            case "sampling":  # the first one has the item's prompt
                 questions.setdefault(item, data.get("prompt"))
             case "error":
                 failed.add(item)

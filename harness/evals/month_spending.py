@@ -16,7 +16,7 @@ from harness.frame.errors import InputError
 from harness.frame.formatting import format_date, format_usd
 from harness.frame.people.limits import next_month
 
-# Sums of floats differ in their last digits by the order of addition.
+# The order of addition changes a sum's last digits.
 ROUNDING_USD: Final = 1e-9
 AT_THE_CAP: Final = (
     "evals, judges, shadows and drift checks wait, and Swapgate refuses turns of agents"
@@ -32,7 +32,7 @@ class SpendingPurpose(StrEnum):
 
     @property
     def at_the_cap(self) -> str:
-        """The effect of the cap on this purpose, for a sentence in the singular."""
+        """The verb for a call of this purpose at the cap: `refused` or `waits`."""
         return "refused" if self is SpendingPurpose.AGENTS else "waits"
 
 

@@ -30,7 +30,7 @@ class EvalWorkers(Protocol):
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
     run: str
-    provider: str  # the target's; a host takes only the jobs of its own providers
+    provider: str  # the target's; a host takes only jobs of providers that it has
     priority: int  # higher is sooner
 
 
@@ -38,7 +38,7 @@ class RunQueue(Protocol):
     """Hands eval runs to the workers of all hosts; each run to one worker at a time."""
 
     def replace(self, jobs: Sequence[QueuedJob]) -> Sequence[str]:
-        """Makes these the waiting jobs; a worker keeps its job. Returns the added runs."""
+        """Replaces all waiting jobs; workers keep their jobs. Returns the added runs."""
         ...
 
     def take_back_dead(self) -> Sequence[str]:

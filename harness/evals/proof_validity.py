@@ -31,7 +31,7 @@ class ProofState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class ProofValidity:
     proof: ProofState
-    why: str = ""  # changes since, or its end; empty for a valid verdict
+    why: str = ""  # changes since the verdict, or its expiry; empty if it is valid
 
     @property
     def holds(self) -> bool:
@@ -53,7 +53,7 @@ def route_time(tx: Transaction, route: str) -> datetime:
 
 
 def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidity:
-    """Prefers STALE to EXPIRED, because it names the cause. Loads a suite that has changed."""
+    """Prefers STALE to EXPIRED, because STALE names the cause. Reloads a changed suite."""
     plans, why = _read_plans(verdict)
     if why:
         return ProofValidity(ProofState.STALE, why)

@@ -27,7 +27,7 @@ class ScoredSample:
     unread: Mapping[str, str] = field(
         default_factory=dict
     )  # metric → value that is not a score
-    cached: bool = False  # a repeated earlier answer, without a call of the model
+    cached: bool = False  # from a cache, without a call of the model
     usd: float | None = None  # cost and time of the answer, if the tool measured them
     latency_ms: float | None = None
 

@@ -1,8 +1,8 @@
 """Keeps one purpose of this process within the monthly cap. Before a call the meter compares
 the last read sum of stored costs with the cap. After the call it stores the cost.
 
-Running calls are in no sum, so each process may exceed the cap by one batch of calls. A killed
-process loses the costs of its last seconds.
+The sum excludes calls in progress, so each process may exceed the cap by one batch of calls. A
+killed process loses the costs of its last seconds.
 """
 
 import math
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from harness.store.store import Store
 
 READ_EVERY_S: Final = 10.0
-# Age at which a call that may wait reads the sum again.
+# If the sum is older, a call reads it again first.
 FRESH_S: Final = 2.0
-# Age from which a sum no longer counts.
+# If the sum is older, the spending counts as unknown.
 TRUSTED_S: Final = 30.0
 
 UNKNOWN: Final = "this month's spending is unknown at the moment"
@@ -64,8 +64,8 @@ class SpendingMeter:
         self._month: MonthSpending | None = None
         self._read_s = -math.inf
         self._costs: Costs = {}  # not yet in the database
-        self._in_write: Costs = {}  # being stored, in no sum yet
-        self.refusal = ""  # why `require_money` refused the last call; empty if it did not
+        self._in_write: Costs = {}  # being stored; the last read sum lacks them
+        self.refusal = ""  # why `require_money` refused the last call; else empty
 
     def find_obstacle(self, unpriced_model: str = "") -> str:
         """Explains why a call may not be made, by the last read sum; never waits.

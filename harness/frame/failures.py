@@ -173,7 +173,7 @@ FAILURE_WORDS: Final[Mapping[ErrorClass, str]] = {
     _SAID.RATE_LIMITED: "the provider's rate limit",
     _SAID.QUOTA: "our account's quota at the provider is used up",
     _SAID.OUR_KEY: "the provider refuses our key",
-    _SAID.BLOCKED: "something in front of the provider refused the request",
+    _SAID.BLOCKED: "a system in front of the provider refused the request",
     _SAID.REGION: "the provider does not serve this region",
     _SAID.OVERLOADED: "the provider is overloaded",
     _SAID.SERVER: "a server error of the provider",

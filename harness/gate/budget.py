@@ -152,7 +152,7 @@ _STEPS: Final = 14
 
 _MOST_ITEMS: Final = 10**7
 
-# The part of the differences' spread that wins and losses share: .33 to .46 on graded suites.
+# The part of the spread that wins and losses have in common: .33 to .46 on graded suites.
 _SHARED: Final = 0.4
 
 
@@ -258,12 +258,13 @@ def _reach(items: tuple[int, ...], alpha: float) -> float:
     return high
 
 
-# The rule by which looks share alpha: the first has all of it, all together 1.5 times as much.
+# The name of the rule that gives the first look the whole alpha, and all looks together 1.5
+# times alpha.
 FIRST_FULL: Final = "first_full"
 
 ALL_LOOKS: Final = 1.5
 
-# A candidate whose chance of being shown is lower than this stops, to make room.
+# A candidate with a lower chance to pass stops, which leaves the budget to other candidates.
 FUTILITY: Final = 0.05
 
 MIN_ALPHA: Final = 1e-6  # no suite can reach a smaller alpha
@@ -278,12 +279,12 @@ def false_pass_risk(plans: Iterable[SuitePlan]) -> float:
 
 
 def total_risk(risks: Iterable[float]) -> float:
-    """Returns the maximum probability that any passes by luck, for any dependence."""
+    """Returns the maximum probability that at least one passes by luck, for any dependence."""
     return min(1.0, math.fsum(risks))
 
 
 def ration_alpha(alpha: float, spent: float, budget: float | None) -> float:
-    """Returns alpha, but at most half of the remaining budget, so that it is never exceeded."""
+    """Returns alpha, but at most half of the remaining budget, so that the budget lasts."""
     return alpha if budget is None else min(alpha, max(0.0, budget - spent) / 2)
 
 
@@ -298,7 +299,7 @@ def share_alpha(plan: SuitePlan, candidates: int) -> SuitePlan:
         plan,
         alpha=plan.alpha / candidates,
         candidates=candidates,
-        # A guard continues, because it may still find harm. So do suites that are judged
+        # Guards do not stop, because they may still find harm; nor do suites that are judged
         # together.
         futility=FUTILITY if alone else 0.0,
     )

@@ -43,7 +43,7 @@ class ClaimOption:
 
     @property
     def power(self) -> float:
-        """Returns how often the claim is shown, if the candidate deserves it."""
+        """Returns how often the claim is shown, if it is true."""
         return self.if_better if self.claim is Claim.SUPERIOR else self.if_equal
 
 
@@ -56,7 +56,7 @@ class ClaimAdvice:
     suite_items: int  # items, or clusters
     effect: float  # the difference that matters, a share of 1
     saving: float | None  # share of the incumbent's cost; None if a price is unknown or 0
-    price: str  # a sentence on the known prices, and on what a cost claim needs
+    price: str  # a sentence on the known prices, and on the requirements of a cost claim
     noise_known: bool  # whether a run asked items twice
 
     @property

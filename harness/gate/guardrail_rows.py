@@ -17,12 +17,12 @@ from harness.gate.online.guardrail_report import GUARDRAIL_NAMES, GuardrailEvide
 from harness.gate.online.guardrails import CanaryJudge, Guardrail, GuardrailKind, guardrail_kind
 from harness.gate.online.rollout_action import RolloutFigures
 
-# log e (statistics.md §0): strong evidence, not enough to act.
+# log e (statistics.md §0) of strong evidence, which is not enough for a rollback.
 STRONG_EVIDENCE: Final = math.log(10.0)
 # A share of the rollback level, for the guardrail alone.
 HALF_DISTANCE: Final = 0.5
 NO_FEEDBACK: Final = "no feedback yet"
-# log e (statistics.md §0) from which texts call it so.
+# log e (statistics.md §0) of "some evidence".
 SOME_EVIDENCE: Final = math.log(3.0)
 _EVIDENCE: Final = (
     (STRONG_EVIDENCE, "strong evidence of harm"),
@@ -85,8 +85,7 @@ def guardrail_row(
 
 
 def _without_feedback(evidence: GuardrailEvidence) -> bool:
-    """Tells whether no user gave feedback. Missing outcomes, which count as bad, may be
-    evidence."""
+    """Tells whether no user gave feedback, although missing outcomes may count as evidence."""
     opinions = evidence.opinions
     return (
         opinions is not None

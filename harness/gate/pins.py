@@ -93,10 +93,8 @@ def find_replacement(
     *,
     decided_at: datetime | None = None,
 ) -> Sighting | None:
-    """Returns the newest sighting of an unmeasured model, if it counts.
-
-    It counts if it is newer than every sighting of a measured model, or later than decided_at.
-    None if no measured model is known.
+    """Returns the newest sighting of an unmeasured model, if it is newer than every sighting of
+    a measured model or than decided_at. Returns None if no measured model is known.
     """
     if not any(model.model for model in measured):
         return None

@@ -21,19 +21,19 @@ RUNS: Final = 60
 # A canary not certified after this many blocks counts as never certified.
 MAX_BLOCKS: Final = 3_000
 CAUTIOUS_SHARE: Final = 0.8
-# An observed rate of 0 does not prove a true rate of 0.
+# Replaces an observed rate of 0, which does not prove a true rate of 0.
 LOWEST_RATE: Final = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficPace:
-    # Exposures of all arms per hour, never more than requests.
+    # Exposures of all arms per hour, at most the requests per hour.
     units_per_hour: float
     requests_per_hour: float
     failure_rate: float  # of the incumbent
     # False: units_per_hour is the rate of requests, an upper bound if callers return.
     measured: bool
-    rate_measured: bool = True  # False: failure_rate is the policy's `p0`; too few requests
+    rate_measured: bool = True  # False: too few requests, so failure_rate is the policy's `p0`
 
 
 @dataclass(frozen=True, slots=True)

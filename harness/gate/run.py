@@ -1,5 +1,5 @@
-"""An eval run sends a suite's items to one target, and has a sample for each answer. Answer
-columns hold the figures of many answers without an object for each answer.
+"""An eval run sends a suite's items to one target, and has a sample for each answer.
+`AnswerColumns` holds many answers' figures without an object for each answer.
 """
 
 from collections import Counter
@@ -105,7 +105,7 @@ def describe_waits(runs: Iterable[EvalRun], now: datetime) -> str:
 
 
 def manual_order_seed(suite_digest: str) -> int:
-    """Differs from a proposal's order, so that the two never share a run."""
+    """Returns another seed than a proposal's, so that a manual run never shares its samples."""
     return int(suite_digest[8:16], 16)
 
 
@@ -117,12 +117,12 @@ def latest_lease_end(now: datetime, lease_s: float) -> datetime:
     return now + timedelta(seconds=2 * lease_s)
 
 
-# Replaces an answer's text if only the existence of an answer counts.
+# Stands for an answer's text where only the existence of an answer counts.
 ANSWER_PLACEHOLDER: Final = "…"
 
 
 CUT: Final = "length"
-LEAST_THINKING: Final = 4_096  # an answer limit that leaves room to think, in tokens
+LEAST_THINKING: Final = 4_096  # tokens; a limit that leaves room to think
 # Format rules of unreadable answers, and a predicate for each.
 UNREADABLE: Final[Mapping[str, str]] = {
     "empty_answer": "are empty",
@@ -137,7 +137,7 @@ HIGH_SHARE: Final = 0.2  # of a model's answers
 
 
 class SampleError(StrEnum):
-    """Why a sample has no score. The gate drops no such sample."""
+    """Why a sample has no score. The gate counts the sample all the same."""
 
     UNSCORED = "unscored"  # answered, but the scorer failed, or its judge gave no score
     INFRA = "infra"  # Swapgate's or the provider's infrastructure failed, after all retries
@@ -196,7 +196,7 @@ class Sample:
 
 
 def is_nothing_readable(answers: Iterable[tuple[str | None, str]]) -> bool:
-    """Tells whether there are answers, all unreadable. answers: (error, rule) of each."""
+    """Tells whether all answers are unreadable, at least one. answers: (error, rule) each."""
     came = False
     for error, rule in answers:
         if error is None and rule not in UNREADABLE:
@@ -206,7 +206,7 @@ def is_nothing_readable(answers: Iterable[tuple[str | None, str]]) -> bool:
 
 
 CALIBRATED: Final = "judge.calibrated"  # an action of the audit log
-EVER: Final = datetime.fromtimestamp(0, UTC)  # no calibration is older
+EVER: Final = datetime.fromtimestamp(0, UTC)  # earlier than any calibration
 
 
 @dataclass(frozen=True, slots=True)

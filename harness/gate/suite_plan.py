@@ -73,7 +73,9 @@ class ItemGroups:
 def guard_slices(
     fields: Mapping[str, Sequence[str]], cluster_sizes: Sequence[int], n_max: int
 ) -> tuple[Slice, ...]:
-    """Does the same for slice values at each position. Without sizes each item is a unit."""
+    """Lists slices as `guarded_slices` does. fields: slice values in the items' order.
+    cluster_sizes: empty if each item is a unit.
+    """
     units = [unit for unit, size in enumerate(cluster_sizes) for _ in range(size)]
     found: list[Slice] = []
     for name, values in fields.items():
@@ -150,7 +152,7 @@ def read_group(metadata: Mapping[str, object], name: str, place: str) -> str:
 HASH_BYTES: Final = 5
 # Characters that are neither letters nor digits. Unicode calls some invisible ones letters.
 SEPARATORS: Final = re.compile(rf"[\W_{''.join(sorted(INVISIBLE_CHARACTERS))}]+")
-# A fast path for ASCII texts, which contain no marks and no invisible letters.
+# For ASCII texts, which contain no marks and no invisible letters: faster.
 ASCII_SEPARATORS: Final = {code: None for code in range(128) if not chr(code).isalnum()}
 # Two suites that share at least this part of the smaller suite ask the same questions.
 SAME_ITEMS_SHARE: Final = 0.1

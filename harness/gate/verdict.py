@@ -62,7 +62,7 @@ class CostFigures:
 
 @dataclass(frozen=True, slots=True)
 class SliceFigures:
-    """The state of one slice, in its own units; see `gate.offline.slices`."""
+    """The figures of one slice, counted in its own units; see `gate.offline.slices`."""
 
     field: str = ""
     value: str = ""
@@ -266,7 +266,7 @@ VERDICTS: Mapping[str, type[Verdict]] = {
 }
 
 
-# Outcomes by which a single suite decides, even a suite in a weighted mean.
+# With these outcomes, a suite decides alone, even if it is part of a weighted mean.
 REJECTING_OUTCOMES: Final = ("failed", "harness_mismatch")
 
 
@@ -303,7 +303,7 @@ class VerdictBasis:
 
     @property
     def claims(self) -> tuple[SuiteReport, ...]:
-        """Lists the decided claims; the weighted mean replaces suites that do not reject."""
+        """Lists the decided claims: the weighted mean, and each suite that decides alone."""
         suites = [report for report in self.suites if self.decides(report)]
         return (self.mean, *suites) if self.mean is not None else tuple(suites)
 
@@ -338,7 +338,7 @@ class VerdictBasis:
         return f"{whole} ({used:,} of {planned:,} in each of {len(self.plans)} suites)"
 
     def decides(self, report: SuiteReport) -> bool:
-        """Tells whether a suite's own outcome counts, and not only its part in the mean."""
+        """Tells whether the suite decides alone, not only as a part of the weighted mean."""
         if report not in self.members:
             return True
         return report.outcome == self.outcome and report.outcome in REJECTING_OUTCOMES

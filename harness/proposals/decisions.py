@@ -1,5 +1,5 @@
-"""Shows an approver the facts about a proposal, and lets people decide: approve it for its
-canary, refuse it, or take it back.
+"""Shows an approver the facts about a proposal. Lets people approve it for its canary, reject
+it, or take it back.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,12 +69,12 @@ def approve_proposal(
     change_reference: str = "",
     accept_cost: float | None = None,
 ) -> Proposal:
-    """Lets a passed proposal into its canary, bound to the verdict that the approver saw. Needs
-    an approver other than the proposer.
+    """Approves a passed proposal for its canary, bound to the verdict that the approver saw.
+    Needs an approver other than the proposer.
 
     expected_verdict: id of that verdict; None takes the stored verdict. change_reference: the
-    change request, if the proposal names none. accept_cost: accepted cost as a multiple of the
-    incumbent's, for the reason of the approval.
+    change request, if the proposal names none. accept_cost: the accepted cost as a multiple of
+    the incumbent's; the approval's reason applies to it, too.
 
     Raises InputError if the policy requires a change request and none is named, or if the
     canary would end for a cost that no approver accepted. Raises NotAllowed for the proposer
@@ -262,7 +262,7 @@ def record_approval(
 
 
 def find_revocation(tx: Transaction, proposal: Proposal) -> str:
-    """Explains why a given approval no longer counts; empty if it counts."""
+    """Explains why a stored approval no longer counts; empty if it counts."""
     for approval in Approvals(tx).for_proposal(proposal.id):
         key = ApiKeys(tx).find(approval.key) if approval.key is not None else None
         if key is not None and key.revoked_at is not None:
@@ -299,14 +299,14 @@ def list_approvals(ctx: Context, proposal: str) -> Sequence[ApprovalView]:
 
 DEFAULT: Final = "the default"
 
-# Parts of a route's version that promotions change; proposals report them.
+# Differences that promotions cause. The proposals are listed anyway.
 TRAFFIC: Final = frozenset({"incumbent", "canary", "canary share", "held back"})
 
 
 @dataclass(frozen=True, slots=True)
 class RouteChange:
     at: datetime
-    by: str  # who changed it, or first proposed with the change
+    by: str  # who changed it, or who made the first proposal with the change
     what: str  # settings | incumbent | policy | suite | provider
     text: str
 
@@ -350,7 +350,7 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
             newer.kind == CHANGE_KINDS[RestoreIncumbent]
             and newer.route.incumbent != older.route.incumbent
         ):
-            # A rollback needs no proof, but changes the model to beat.
+            # A rollback changes the model that a candidate must beat, without any proof.
             was, is_ = (names[version.route.incumbent].name for version in (older, newer))
             text = f"{was} → {is_}: {newer.reason}"
             yield RouteChange(newer.at, newer.actor, "incumbent", text)
@@ -375,7 +375,7 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
 
 
 def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
-    """Compares successive proposals: changes of policies and suites record no author."""
+    """Compares proposals, because changes of policies and suites record no author."""
     found = Proposals(tx).since(route, since - WINDOW)
     lately = [proposal for proposal in found if proposal.created_at >= since]
     before = [*found[len(lately) :], *Proposals(tx).let_in(route)]

@@ -1,6 +1,6 @@
 """The queue of eval runs: the order in which workers take them (`list_queue`), and why a run
-waits. Runs that an open proposal needs come first, then the oldest. A queued run may be on hold
-while its answers could not decide anything yet. The module also supervises eval workers, and
+waits. Runs that an open proposal needs come first, then the oldest. A queued run is on hold
+while its answers cannot decide anything yet. The module also supervises eval workers, and
 queues and ends eval runs.
 """
 
@@ -138,12 +138,12 @@ def _unpaid_runs(tx: Transaction, runs: Iterable[EvalRun], now: datetime) -> Map
 
 MAX_FAILURES = 5
 
-# A worker killed by a signal is rarely the run's fault, so more are allowed.
+# If a signal killed the worker, the run is rarely the cause, so it may fail more often.
 MAX_KILLS = 20
 
 NO_LIMIT = RunBudget()
 
-# Exit code of a worker that was stopped before it could handle the signal.
+# A worker ends with this code if a signal stops it before it can handle signals.
 ASKED_TO_END = -signal.SIGTERM
 
 
@@ -300,7 +300,7 @@ def start_run(
 
 
 def _scheduled_id(suite: str, target: str, slot: str) -> str:
-    """Makes the same id in two control processes, so that the run is added once."""
+    """Two control processes make the same id, so that they add the run only once."""
     return f"run_{short_hash(f'{suite} {target} {slot}').hex()}"
 
 

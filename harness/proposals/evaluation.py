@@ -156,8 +156,8 @@ def _share_run(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePla
 
 
 def _refused_before(tx: Transaction, ours: EvalRun, since: datetime) -> Sequence[Sample]:
-    """Returns the first, unreadable answers with which an earlier run ended. A person who
-    proposes again knows about them: the new run starts with these answers and continues.
+    """Returns the unreadable first answers that ended an earlier run. A person who proposes
+    again knows about them, so the new run starts with these answers and continues.
     """
     same = EvalRuns(tx).of_suite(ours.target, ours.suite, ours.suite_digest)
     newest = next((run for run in same if run.fingerprint == ours.fingerprint), None)
@@ -311,9 +311,9 @@ def has_silent_cut(tx: Transaction, proposal: Proposal) -> bool:
 def drop_unreadable(
     ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun], found: Mapping[str, Answers]
 ) -> Mapping[str, Answers]:
-    """Drops the answers of suites for which a model's run has ended, or may yet end, because
-    its first answers are unreadable. The number of such answers depends on concurrency, so no
-    verdict may depend on them.
+    """Drops the answers of suites if a model's first answers are unreadable, so that its run
+    has ended or may yet end. How many such answers exist depends on concurrency, so no verdict
+    may use them.
     """
     most = FIRST_ANSWERS + ctx.eval_connections
 
@@ -361,7 +361,7 @@ def given_up(
 
 
 def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
-    """Finds runs that ended before all items that this proposal may need, with that number."""
+    """Finds runs that ended with fewer items than this proposal may need, and that number."""
     needed = [
         (run, plan.planned_items, plan.epochs)
         for plan in proposal.plans

@@ -59,7 +59,8 @@ def usual_address(provider: str) -> str:
 
 def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstRouteResult:
     """Creates provider, key, route and proposal. Repeat the call after an error to continue."""
-    # Checked first: the first steps need a lower role, and would remain after a refusal.
+    # Check the role before the first steps: they need a lower role, so a later refusal would
+    # not undo them.
     actor.require(Role.ADMIN)
     for name in ("provider", "model", "route", "suite"):
         if not getattr(wanted, name).strip():

@@ -65,7 +65,7 @@ class AgreementLevel(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Recomputation:
     agreement: AgreementLevel
-    differences: tuple[str, ...] = ()  # as text; empty if all agrees
+    differences: tuple[str, ...] = ()  # one text for each difference
 
     @property
     def agrees(self) -> bool:
@@ -134,7 +134,7 @@ def _unregistered(
         pair, paired = proposal.runs.get(case.plan.suite), case.paired
         own = (pair.incumbent, pair.candidate) if pair else ("?", "?")
         used = (paired.incumbent_run, paired.candidate_run)
-        if not paired.items:  # a side without answers names no run
+        if not paired.items:  # a side without answers has no run
             used = (used[0] or own[0], used[1] or own[1])
         if used != own:
             yield f"{case.plan.suite}: its runs differ from the runs of {proposal.id}"
@@ -192,7 +192,7 @@ def _compared(stored: Verdict, again: Verdict) -> Recomputation:
 
 
 def _unlike(name: str, before: Any, now: Any) -> Iterator[tuple[str, bool, str]]:
-    """Yields (name, is a figure, description) of each difference, except sentences."""
+    """Yields (name, is_figure, description) of each difference, except of sentences."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in sorted({*before, *now}):
             if key != "reason":
@@ -239,7 +239,7 @@ def recompute_stored(
         samples = evaluation.load_answers(tx, proposal)
         key = _digest(verdict, proposal, samples)
     except (NotFound, SignatureInvalid, StaleEvidence, ValueError) as error:
-        # ValueError: a forged figure that no genuine verdict has.
+        # A forged verdict may have figures that raise ValueError.
         return Recomputation(AgreementLevel.DIFFERS, (str(error),))
     recomputation = ctx.recomputed.get(key)
     if recomputation is None:

@@ -43,7 +43,7 @@ WINDOW: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class FalsePassRisk:
-    """Bounds the risk of a false pass by a proposal and those of the 90 days before it."""
+    """Bounds the risk that a proposal, or one of the 90 days before it, is a false pass."""
 
     number: int  # the candidate's number on this route
     spent: float  # risk of the earlier candidates, a share of 1
@@ -224,7 +224,7 @@ def _before(
         max(plan.look for plan in proposal.plans if _same_items(tx, pin, plan))
         for proposal in proposals
     ]
-    # A proposed target has its look; another run of the same target decides nothing.
+    # A proposed target's look is counted already, so its manual runs add no look.
     tried = {candidate, *(proposal.candidate for proposal in proposals)}
     tried |= {route.incumbent for route in Routing(tx).table().routes.values()}
     by_hand = {
@@ -239,8 +239,8 @@ def _before(
 
 
 def _was_blind(tx: Transaction, proposal: Proposal, candidate: str) -> bool:
-    """Tells whether a proposal's verdict used no score and `candidate` was chosen without any:
-    the candidate is the same, or no answer has a score.
+    """Tells whether a proposal showed no score: its verdict used none, and either it has the
+    same candidate or no answer has a score.
     """
     if proposal.open or proposal.verdict is None:
         return False
@@ -260,13 +260,13 @@ def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) ->
     if known.data_sha256 == pin.data_sha256:
         return True
     if not (known.texts and pin.texts):
-        # Pins without texts are too old to prove that the items are new.
+        # Older pins have no texts, so the suite's name decides.
         return earlier.suite == pin.name
     return overlap_share(known.texts, pin.texts) >= SAME_ITEMS_SHARE
 
 
 def has_looked(tx: Transaction, proposal: Proposal) -> bool:
-    # A verdict is a look even if somebody has deleted its samples.
+    # A verdict is a look even if its samples were deleted.
     pairs = proposal.runs.values()
     decided = proposal.open or proposal.verdict is not None
     return decided or any(EvalRuns(tx).scored(pair.candidate) for pair in pairs)
@@ -369,15 +369,16 @@ def _plan(
     pin = pins[suite.suite]
     main = suite.role is SuiteRole.PRIMARY
     claim = gate.claim if main else Claim.NON_INFERIOR
-    # A unit of the weighted mean takes an item of each suite, so the shortest suite ends it.
+    # A unit of the weighted mean takes one item of each suite, so the suite with the fewest
+    # units is the limit.
     paired = [groups[other.suite].units for other in primary]
     ours = groups[suite.suite]
     units = min(paired) if main and combine is PrimaryCombination.WEIGHTED else ours.units
     n_max = min(gate.n_max or units, units)
     # One order for each suite content, so that proposals can share the incumbent's run.
     order_seed = int(pin.digest[:8], 16)
-    # Clusters and units of a weighted mean count as drawn, for any number of epochs; one answer
-    # to an item does not show how much answers vary.
+    # A claim about these items needs several answers to an item, to measure how much answers
+    # vary. Clusters and weighted means support only claims about the population.
     drawn = ours.cluster_field or gate.epochs == 1 or (main and combine)
     population = ClaimPopulation.LIKE_THESE if drawn else gate.population
     these = population is ClaimPopulation.THESE

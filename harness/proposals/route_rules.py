@@ -1,8 +1,8 @@
 """Compares a proposal with its route's rules: settings that another person must approve, and
 differences from the route's present rules.
 
-Rules may change while a proposal is open, and a person may register a proposal on the command
-line with another configuration: the control plane's configuration counts.
+Rules may change while a proposal is open. A person may also register a proposal on the command
+line with another configuration. The control plane's configuration counts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -49,8 +49,8 @@ class ProposalRequest(ProposalTexts):
     reason: str = ""
     claim: Claim | None = None  # claim, margin, min_saving: None uses the policy's value
     margin: float | None = None
-    # A target (id or name) with earlier results, on which the candidate was tuned: its looks
-    # count as the candidate's.
+    # A target (id or name) whose results the candidate was tuned on. Its looks count as the
+    # candidate's.
     descends_from: str | None = None
     min_saving: float | None = None
     # Further candidates for the same swap: the best that passes continues.
@@ -137,7 +137,7 @@ def create_selection(
 
 
 def _end_scheduled(ctx: Context, tx: Transaction, actor: Actor, route: str) -> None:
-    """Ends the schedule's open proposals, because a person need not wait for the schedule."""
+    """Ends the schedule's open proposals, because a person's request takes precedence."""
     for proposal in Proposals(tx).open():
         if proposal.route == route and proposal.yields:
             because = f"{actor.name} proposed another swap"

@@ -36,8 +36,8 @@ MAX_TOKENS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 # Requests with unknown keys from one address, as at the control plane: ten at once, then one a
 # second. Requests with known keys are not limited, because the key is checked first.
 UNKNOWN_KEY_LIMIT: Final = RateLimit(requests_per_min=60, burst_s=10)
-# All addresses share this many counts, so that a guesser with many addresses displaces no key.
-# A caller without a valid key that shares a count with a guesser gets 429 instead of 401.
+# All addresses share this many counters, so that a guesser with many addresses cannot displace
+# keys. A caller with an unknown key may share a guesser's counter, and gets 429 instead of 401.
 UNKNOWN_KEY_BUCKETS: Final = 1024
 UNKNOWN_KEY_PREFIX: Final = "nobody's "
 
@@ -57,7 +57,7 @@ RATE_HEADERS: Final = {
     kind: tuple(b"x-ratelimit-%b-%b" % (part, kind.encode()) for part in _RATE_PARTS)
     for kind in ("requests", "tokens")
 }
-_LAST_MS: Final = 0.999  # seconds that are written as milliseconds
+_LAST_MS: Final = 0.999  # seconds; up to this time the header has milliseconds
 # A key's limits, and this process's own limits if it has some.
 ActiveLimits = tuple[KeyLimits, RateLimit | None, SpendBudget | None]
 OF_SEVERAL: Final = " at this router, one of several that share the key's rate"

@@ -30,7 +30,7 @@ from router.snapshot.holder import SnapshotHolder
 # of a management key.
 OPEN_KEY: Final = KeyGrant("agents-open", "")
 CALLER: Final = "swapgate_agent_caller"  # the scope's key in an agent's request
-_GRANT: Final = "grant"  # among a head's facts: the grant, and the revision that contains it
+_GRANT: Final = "grant"  # in a head's facts: (grant, its revision)
 _KnownGrant = tuple[KeyGrant, ReferenceType[CompiledSnapshot]]
 _MESSAGES: Final = "/v1/messages"
 _OWN_KEYS: Final = frozenset({b"authorization", b"x-api-key"})
@@ -57,10 +57,10 @@ class Callers:
         if known is not None and known[1]() is serving:
             return known[0]
         found = self._identify(scope, serving)
-        # Not kept for agents, whose header expires after a minute, and refusals, which all
-        # count.
+        # Agents are not kept, because their header expires after a minute; refusals are not,
+        # because each one counts.
         if facts is not None and CALLER not in scope and not isinstance(found, Reply):
-            # A weak reference, because an idle connection may outlive the revision by hours.
+            # A weak reference: an idle connection may outlive the revision by hours.
             facts[_GRANT] = found, ref(serving)
         return found
 
@@ -109,9 +109,7 @@ class Callers:
 def open_literal(
     scope: Scope, model: str, serving: CompiledSnapshot, now: datetime
 ) -> CompiledRoute | None:
-    """Finds the literal target that a grant opens to this agent and session under this name
-    now.
-    """
+    """Finds the target that a grant lets this agent and session use now under this name."""
     caller: AgentCaller = scope[CALLER]
     literal = serving.literals.get(caller.grant)
     if literal is None or literal.route.route.name != model:

@@ -31,8 +31,9 @@ SLOTS: Final = 16_384
 PROBES: Final = 64
 FREE: Final = bytes(16)
 _UNUSED: Final = RateState()
-# How long to wait for a slot, which a worker locks for microseconds. A worker that stopped in
-# between must not block the other workers: without the lock, an update may be lost.
+# How long to wait for a slot, which a worker locks for microseconds. A worker that stops while
+# it holds the lock must not block the others, so they continue without it; an update may then
+# be lost.
 LOCK_S: Final = 0.002
 PAUSE_S: Final = 0.00005
 
@@ -55,9 +56,9 @@ class SharedRates:
     """Keeps rate states in a file that all workers share.
 
     The first process to open the file clears it, because the machine's clock may have
-    restarted. Of two changes at once neither is lost, unless a process was stopped just
-    then. This process alone counts keys without a slot, and all keys while the disk fails.
-    Raises OSError if the file cannot be created.
+    restarted. No change is lost, unless a process stops in the middle of a change. This process
+    alone counts keys without a slot, and all keys while the disk fails. Raises OSError if the
+    file cannot be created.
     """
 
     def __init__(self, file: Path) -> None:
@@ -94,8 +95,8 @@ class SharedRates:
         os.close(self._users)
 
     def _opened(self, file: Path) -> int:
-        """Each process locks a second file while it lives; a process that is alone clears
-        the states.
+        """Each process locks a second file while it lives; a process that finds no other lock
+        clears the states.
         """
         opened = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
         try:

@@ -1,4 +1,5 @@
-"""Hosted tools and files in a request: a translation into a chat omits or names them.
+"""Hosted tools and files in a request. A translation into a chat omits them, or names them in
+text.
 
 In a history, text replaces their results.
 """
@@ -152,7 +153,7 @@ _KINDS: Final = (
 
 
 def hosted_tools_alone(tools: object, choice: object, clients: Collection[object]) -> str:
-    """Names the hosted tool that a request needs. clients: types that the client runs."""
+    """Describes the hosted tool that a request needs. clients: types that the client runs."""
     given = list(iter_objects(tools))
     hosted = [tool for tool in given if not _is_clients(tool, clients)]
     if not hosted:

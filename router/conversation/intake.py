@@ -1,4 +1,5 @@
-"""Which parts of a history a kind of target accepts; ids of tool calls; marks of makers.
+"""Defines which parts of a history a kind of target accepts, ids of tool calls, and marks of
+makers.
 
 A maker is a target that signed or encrypted a piece of an answer; only it can read that piece.
 """
@@ -20,12 +21,12 @@ from router.frame.body import list_objects
 _MARK: Final = re.compile(r"sg\.([a-z2-7]{8})\.")
 # The beginning of a mark in a body. Inside a text, a backslash precedes each quote.
 QUOTED_MARK: Final = b'"sg.'
-# Part of the ids that a translation writes. No provider stores the items that they name.
+# Part of the ids that a translation writes. No provider stores items with these ids.
 OWN_ID: Final = "sg_"
 
 
 class MarkedPiece(NamedTuple):
-    """A piece as its maker wrote it. maker: empty if it is not known."""
+    """A piece of an answer as its maker wrote it. maker: empty if unknown."""
 
     maker: str
     value: str
@@ -182,7 +183,7 @@ class AnswerIds:
     def mend(self, answer: Json, *, again: bool = False) -> list[str]:
         """Mends a complete answer; returns the changed members.
 
-        again: these parts were streamed already.
+        again: the client has already received these parts in a stream.
         """
         changed = []
         for name, prefix in _PREFIXES.items():

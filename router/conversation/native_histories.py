@@ -162,7 +162,8 @@ ENCRYPTED: Final = "encrypted_content"
 INPUT_REASONING: Final = "input.reasoning"
 _OWN: Final = f"_{OWN_ID}".encode()
 _REASONING: Final = re.compile(rb'"type"\s*:\s*"reasoning"')
-# Items that need no id. A provider that knows the id demands the reasoning before the item.
+# Items that need no id. With an id that it knows, a provider demands the reasoning before the
+# item.
 _BY_CONTENT: Final = frozenset({"message", "function_call", "custom_tool_call"})
 _CALLS: Final = frozenset({"function_call", "custom_tool_call"})
 _RESULTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
@@ -246,7 +247,7 @@ def _is_reasoning(item: object) -> bool:
 
 
 def _is_readable(item: object, maker: str, *, stored: bool) -> bool:
-    """stored: the provider stores its answers, and finds an item by its id."""
+    """Returns whether the target can read the item. stored: the provider finds items by id."""
     if not isinstance(item, dict) or item.get("type") != "reasoning":
         return True
     piece = read_mark(item.get(ENCRYPTED))
@@ -257,9 +258,8 @@ def _is_readable(item: object, maker: str, *, stored: bool) -> bool:
 
 
 def _is_stray(item: object, after: object) -> bool:
-    """Returns whether an item is a reasoning id without an answer or call after it.
-
-    A client wrote such an item, not a model, so the client must get the provider's refusal.
+    """Returns whether an item is a reasoning id without an answer or call after it. No model
+    writes such an item, so the client gets the provider's refusal.
     """
     if not isinstance(item, dict) or any(item.get(name) for name in _REASONING_WORDS):
         return False
@@ -271,7 +271,7 @@ def _is_stray(item: object, after: object) -> bool:
 
 
 def _clear_ids(items: Iterable[object], *, every: bool) -> None:
-    """every: also the provider's ids, because the history lost their reasoning."""
+    """every: also removes the provider's ids, because the history lost their reasoning."""
     for item in items:
         if not isinstance(item, dict) or str(item.get("type") or "message") not in _BY_CONTENT:
             continue

@@ -193,7 +193,8 @@ def _field_of(error: Mapping[str, object]) -> object:
 
 
 def error_object(body: bytes) -> Mapping[str, object] | None:
-    """Returns the error object of a provider's answer, or None for a firewall's page, say.
+    """Returns the error object of a provider's answer; None for other bodies, such as a
+    firewall's page.
 
     It reads the shapes of OpenAI and Anthropic (`error`), older vLLM (the bare object), FastAPI
     (`detail`; its path becomes `param`), Mistral (`detail` in a `message`), Ollama (`error` as

@@ -37,11 +37,11 @@ def _refuse(constant: str) -> NoReturn:
 
 _STRICT: Final = json.JSONDecoder(parse_constant=_refuse)
 _PARSE: Final = _STRICT.raw_decode
-# `_PARSE` calls it; we save the call in between.
+# `_PARSE` only calls this scanner, so calling it directly is faster.
 _SCAN: Final = json.scanner.make_scanner(_STRICT)  # type: ignore[arg-type]  # as json does
 _SPACE: Final = re.compile(r"[ \t\n\r]*").match
-# A name without escapes, up to its value; names with escapes are rare. A value is
-# followed by another such name, or by the object's end; then the group is empty.
+# Matches a name without escapes, up to its value. _AFTER_VALUE matches what follows a value:
+# the next name, or the object's end with an empty group.
 _PLAIN: Final = r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*'
 _PLAIN_NAME: Final = re.compile(_PLAIN).match
 _AFTER_VALUE: Final = re.compile(rf"[ \t\n\r]*(?:}}|,[ \t\n\r]*{_PLAIN})").match
@@ -165,7 +165,7 @@ class ParsedObject:
         value, text = self.get(name), self.text
         if self._walked is not None or not isinstance(value, str):
             return None
-        # The two usual spellings, without another call.
+        # The usual spellings need no search by pattern.
         for key in (f'"{name}":', f'"{name}": '):
             before, found, after = text.partition(f'{key}"{value}"')
             if found and before[-1] != "\\" and before.count("{") == 1:
@@ -287,8 +287,8 @@ def parse_object(data: bytes) -> ParsedObject:
             data, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys"
         )
     except ValueError:
-        # It is invalid, and `walk_text` reports the place. Or it is valid, but has a duplicate
-        # name in an inner object or half a surrogate pair.
+        # Either the text is invalid, and `walk_text` reports the place. Or it is valid, but an
+        # inner object has a duplicate name, or a text has a lone surrogate.
         return walk_text(decode(data))
     if not isinstance(found, dict) or len(found) > MAX_MEMBERS:
         return walk_text(decode(data))
@@ -348,7 +348,7 @@ def _string_span(text: str, name: str, value: Match = _STRING_VALUE) -> tuple[in
     """Returns the place of a member's value, or None if that is not obvious.
 
     It is obvious if no inner object begins before the first such name, or if the name occurs
-    only once. The member exists; the search misses its name only if that has escapes.
+    only once. The member must exist. The search does not find a name with escapes.
     """
     quoted = f'"{name}"'
     at = text.find(quoted)

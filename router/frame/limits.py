@@ -30,7 +30,7 @@ class Timers:
     def __init__(self) -> None:
         self._set: set[Timer] = set()
         self._check: asyncio.TimerHandle | None = None
-        # Removes a timer, even after it fired.
+        # Removing a timer that has fired is allowed.
         self.discard: Callable[[Timer], None] = self._set.discard
 
     @cached_property
@@ -94,7 +94,7 @@ class TimeLimit:
             raise TimeoutError from error
 
     def is_own_cancellation(self) -> bool:
-        """Takes the limit's cancellation of the task back.
+        """Undoes the limit's cancellation of the task.
 
         Returns False if other code cancelled the task, too: that cancellation must continue.
         """

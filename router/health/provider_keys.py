@@ -104,13 +104,13 @@ class ProviderKeys:
 @dataclass(frozen=True, slots=True, repr=False)  # it contains secrets
 class CredentialProof:
     keys: tuple[ProviderKey, ...]
-    # Includes a key that was written again unchanged, as after its account was paid.
+    # If somebody stores the same key again, this changes, too: perhaps the account was paid.
     stored: tuple[StoredKey, ...]
     headers: tuple[tuple[str, str], ...]
 
 
 class EarlyRecovery:
-    """Ends pauses of targets.
+    """Ends a target's pause when its provider's keys or headers change, or a switch selects it.
 
     serving: the last evaluated snapshot; each request compares it.
     """
@@ -141,7 +141,8 @@ class EarlyRecovery:
             name = upstream.provider.name
             if name in before and before[name] != self._proofs[name]:
                 self._health.renew(upstream.id)
-            # The first snapshot's switches were thrown before this process began.
+            # Ignore the first snapshot's switches, because somebody threw them before this
+            # process began.
             if known is not None and any(
                 force_plan(switch, [upstream.target]).in_effect for switch in thrown
             ):

@@ -40,7 +40,7 @@ class HealthCheckState(NamedTuple):
     state: BreakerState
     retry_in_s: float  # until the target may get a request
     answered_at: float  # when the last good answer came
-    checked_at: float  # when the last check ended; both begin at the worker's start
+    checked_at: float  # when the last check ended; both are initially the worker's start
     well: bool = True  # False if the last check got no answer
     suspect: bool = False  # the last check met a fault of the target
     busy: bool = False  # a user's request is under way
@@ -57,8 +57,7 @@ def check_due_in_s(state: HealthCheckState, now: float, interval_s: float) -> fl
         every_s = min(SUSPECT_EVERY_S, interval_s) if doubtful else interval_s
         wait_s = max(state.answered_at, state.checked_at) + every_s - now
     else:
-        # A probe that proved nothing, such as a refusal of the check itself, is not repeated
-        # early.
+        # If a probe got no answer, do not repeat it early.
         every_s = PROBE_EVERY_S if state.well else interval_s
         if state.suspect:
             every_s = SUSPECT_EVERY_S
@@ -85,11 +84,11 @@ def next_check_in_s(
 
 # The longest pause that a provider may ask for.
 LONGEST_PAUSE_S: Final = 86_400.0
-# How many callers in a row must meet a failure that one caller's request may cause, before it
-# counts (`FailureRule.several_callers`).
+# One caller's request alone may cause some failures (`FailureRule.several_callers`). Such a
+# failure counts only after this many callers in a row got it.
 SEVERAL_CALLERS: Final = 3
-# The longest wait until a live canary's open circuit lets another caller through. These callers
-# are the canary's evidence, and the incumbent answers them if it fails.
+# A live canary's open circuit lets a caller through after this time at most, because callers
+# are its evidence. If it fails, the incumbent answers them.
 CANDIDATE_TRICKLE_S: Final = 2.0
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _CLOSED: Final = BreakerState.CLOSED
@@ -113,16 +112,16 @@ class TargetHealth:
         self.on_pause: Callable[[str, float], None] | None = None
         self._monotonic = monotonic
         self._breakers: dict[str, Breaker] = {}
-        # By target: the current bucket of the window, and its successes that the closed breaker
-        # does not have yet. So most requests need no new breaker.
+        # By target: the current bucket of the window, and the bucket's successes that the
+        # breaker lacks. Counting here spares most requests a new breaker.
         self._successes: dict[str, list[int]] = {}
         self._paused_until: dict[str, float] = {}
         self.not_closed: set[str] = set()
         # When each target last answered, and at which endpoint.
         self.answered_at: dict[str, float] = {}
         self.spoken: dict[str, Endpoint] = {}
-        # The endpoint where a user's request last failed with a failure that counts. For a
-        # circuit that is not closed: where it opened.
+        # The endpoint of the users' last failure that counts: for a circuit that is not closed,
+        # the endpoint where it opened.
         self.failed_at: dict[str, Endpoint] = {}
         self._under_way: Counter[str] = Counter()  # users' requests by target
         # The callers that each target refused since its last answer; see `counts_for_all`.
@@ -150,7 +149,7 @@ class TargetHealth:
         return self._breaker(target).state
 
     def admit(self, target: str) -> Ticket | None:
-        """Returns a ticket for one attempt, which the caller must settle; None for not now."""
+        """Returns a ticket for one attempt, which the caller must settle; None if refused."""
         before = self._breakers.get(target, CLOSED_BREAKER)
         if before.state is _CLOSED:
             return before.serial  # same as `breaker.admit`
@@ -184,7 +183,7 @@ class TargetHealth:
         successes[1] += 1
 
     def counts_for_all(self, target: str, caller: object) -> bool:
-        """Notes a failure; returns whether SEVERAL_CALLERS met it in a row."""
+        """Notes a caller's failure; returns whether SEVERAL_CALLERS got failures in a row."""
         refused = self._refused.setdefault(target, set())
         refused.add(caller)
         return len(refused) >= SEVERAL_CALLERS

@@ -31,7 +31,7 @@ AGAIN_S: Final = 10.0
 NO_KEY: Final = "no key of "
 TARGET: Final = "target "
 SHARED_KEYS: Final = "keys of "
-SHOWN_KEY: Final = 60  # the characters of a key that an alert shows
+SHOWN_KEY: Final = 60  # characters of a key in an alert
 PAUSE: Final = "pause of "
 REPAIRS: Final = "repairs of "
 REVISION: Final = "revision"
@@ -47,14 +47,14 @@ BECAUSE: Final = {
     FailureClass.OUR_KEY: "the provider refuses our key",
     FailureClass.QUOTA: "our account has no quota left, or is suspended",
     FailureClass.MODEL_UNKNOWN: "the provider does not know the model",
-    FailureClass.BLOCKED: "something in front of it refuses the requests of several callers",
+    FailureClass.BLOCKED: "a system in front of it refuses the requests of several callers",
     FailureClass.REGION: "it does not serve this region",
     FailureClass.OVERLOADED: "it reports that it is overloaded",
     FailureClass.SERVER: "it answers with server errors",
     FailureClass.CONNECT: "no connection can be made",
     FailureClass.TIMEOUT: "it does not answer in time",
     FailureClass.MALFORMED: "its answers are malformed",
-    FailureClass.ABORTED: "it gives up in its answers",
+    FailureClass.ABORTED: "it breaks its answers off with an error",
     FailureClass.EMPTY: "its answers are empty",
 }
 
@@ -105,7 +105,7 @@ class WorkerAlerts:
             f"target {name}",
             f"{target}:pause",
             f"{name} gets no requests: its provider asked for a pause",
-            f"It wants to be left alone until {until:%F %H:%M} UTC.",
+            f"The provider asked for no requests until {until:%F %H:%M} UTC.",
             f"To ask it at once: `swapgate switch throw target:{target} --for 10s --reason …`.",
             *self._carried(target),
             source=target,
@@ -121,7 +121,7 @@ class WorkerAlerts:
             KIND_OF[refusal.failure],
             f"provider {provider}",
             f"{provider}:{key}",
-            f"the key in {key} is left alone: {BECAUSE[refusal.failure]}",
+            f"the router stopped using the key in {key}: {BECAUSE[refusal.failure]}",
             f"Another key of {provider} serves while one is left.",
             *_words_of(refusal.provider_words),
             source=f"{provider}/{key}",
@@ -145,7 +145,7 @@ class WorkerAlerts:
         if not shares:
             self._resolve(name)
             return
-        # A key that a client set comes before the openings.
+        # Name a key that a client sent, rather than a conversation's opening.
         key = max(shares, key=lambda key: (not key.startswith(OPENING), shares[key]))
         share, of = format_percent(shares[key], 0), f"of {route}'s requests"
         what = f"carry one key ({key[:SHOWN_KEY]}), so it names an application"
@@ -173,7 +173,7 @@ class WorkerAlerts:
         self._keep_open(REPAIRS, learned)
         for target, fields in learned.items():
             name = f"{REPAIRS}{target}"
-            title = f"{target} does not take {', '.join(fields)} as it is sent"
+            title = f"{target} refuses {', '.join(fields)} as clients send it"
             if name not in self._open or self._open[name].title != title:
                 self._raise(
                     name,
@@ -181,13 +181,13 @@ class WorkerAlerts:
                     f"target {target}",
                     target,
                     title,
-                    "Its provider refused it. The router changes such requests before it "
-                    "sends them; x-swapgate-degraded names what was changed.",
+                    "Its provider refused it. The router changes such requests before it sends "
+                    "them; x-swapgate-degraded names the changes.",
                     source=target,
                 )
 
     def internal_error(self, about: str, subject: str, words: str) -> None:
-        """Reports a fault. about: the route's live rollout, which it holds, else `subject`."""
+        """Reports a fault. about: the live rollout that the fault holds, else `subject`."""
         key = f"{AlertKind.INTERNAL_ERROR.value}:{about}"
         alert = self._alert(
             AlertKind.INTERNAL_ERROR,
@@ -204,7 +204,7 @@ class WorkerAlerts:
         self.raise_alert(alert)
 
     def _look_at_faults(self) -> None:
-        """Reports each later fault as well: a person may have acknowledged the earlier ones."""
+        """Reports later faults, because a person may have acknowledged only earlier faults."""
         now = self._clock.monotonic()
         for key in list(self._faults_untold):
             if now - self._faults_told_s[key] >= AGAIN_S:
@@ -312,7 +312,7 @@ class WorkerAlerts:
         self.raise_alert(alert)
 
     def close(self) -> None:
-        """Ends the alerts that the next worker raises at once; all others end by silence."""
+        """Ends the alerts that the next worker raises at once; other alerts end by silence."""
         for prefix in OF_WORKER:
             self._keep_open(prefix, ())
         self._recorder.notify(*self._faults_untold.values())

@@ -25,8 +25,7 @@ from router.snapshot.holder import SnapshotHolder
 
 log = logging.getLogger(__name__)
 
-# After this time the guard takes a missing outcome as the one that speaks least against the
-# canary.
+# After this time, a missing outcome counts for the canary.
 WAIT_S: Final = 5.0
 LOOK_S: Final = 0.5
 # How many keys are remembered, so that each counts once; later keys do not count.
@@ -61,7 +60,7 @@ class RolloutGuard:
     def begin(
         self, key: str, *, canary: bool, share: float, now_s: float
     ) -> CanaryExposure | None:
-        """Begins a caller's exposure; None if the key has counted."""
+        """Begins a caller's exposure; returns None if the key has counted already."""
         known = hash(key)
         if known in self._keys or len(self._keys) >= MAX_KEYS:
             return None
@@ -134,7 +133,7 @@ class CanaryGuards(RequestObserver):
 
     def stopped(self, canary: Canary | None) -> bool:
         if canary is None or canary.control:
-            # A holdback's own arm is the old model, which an abort would not leave.
+            # A holdback's arm is the former incumbent, which an abort must not stop.
             return False
         return canary.rollout in self.aborted
 
@@ -196,7 +195,7 @@ class CanaryGuards(RequestObserver):
             self._clock.now(),
             dict(Counter(keep_common_causes(list(guard.classes.elements())))),
         )
-        # In force from the next request on, even if the next steps fail.
+        # Apply it first, so that the next request obeys it even if a later step fails.
         self.apply_abort(abort)
         self._announce(abort)
         self._on_abort(abort)

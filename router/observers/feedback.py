@@ -82,7 +82,8 @@ class FeedbackIntake(RequestObserver):
         self._served.put(request_id, (route, arm.value, subject[0], ticket))
         if ticket is not None:
             self._exposed.put(request_id, ticket)
-        # Only a caller's first exposure of a day has a ticket, and must keep its outcome.
+        # Only a caller's first exposure of a day has a ticket; a later exposure must not
+        # replace it.
         if ticket is not None or self._by_subject.get(subject) is None:
             self._by_subject.put(subject, request_id)
 

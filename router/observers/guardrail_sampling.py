@@ -20,7 +20,7 @@ from router.request.routed_response import RoutedResponse
 from router.snapshot.compiled import CompiledRoute
 
 _BITS: Final[Mapping[Segment, int]] = {segment: 1 << n for n, segment in enumerate(SEGMENTS)}
-# Plain numbers, because looking up an enumeration's member costs more than everything else.
+# Plain numbers, because looking up enumeration members takes longer than all other work here.
 _STREAM, _WHOLE = _BITS[Segment.STREAM], _BITS[Segment.WHOLE]
 _TOOLS, _NO_TOOLS = _BITS[Segment.TOOLS], _BITS[Segment.NO_TOOLS]
 _ENDPOINTS: Final = {endpoint: _BITS[Segment(endpoint.value)] for endpoint in Endpoint}
@@ -50,7 +50,7 @@ class RolloutAdmission(RequestObserver):
     def __init__(self, recorder: Recording, guards: CanaryGuards) -> None:
         self._recorder = recorder
         self._guards = guards
-        # Keyed by the route's identity, for one revision: each revision compiles its routes
+        # By the route's `id()`, for one revision, because each revision compiles its routes
         # again.
         self._by_route: dict[int, tuple[CompiledRoute, RouteGuardrails | None]] = {}
         self._revision = 0
@@ -60,7 +60,7 @@ class RolloutAdmission(RequestObserver):
         if canary is None:
             return
         if self._guards.stopped(canary):
-            # Without its canary, the rollout charges no arm.
+            # A stopped canary counts no units in either arm.
             return
         route, request = observed.route, observed.request
         if observed.revision != self._revision:
@@ -107,11 +107,12 @@ class GuardrailSampling(RequestObserver):
         observed.sample = probe.sample(response.signals(), cost, failed=failed)
 
 
-# A deadline below this multiple of the control's usual latency proves nothing.
+# If a client's deadline is below this multiple of the control's usual latency, a timeout is not
+# evidence.
 TIMES: Final = 3.0
 USUAL: Final = 0.95
 KEPT: Final = 100
-# With fewer answers the usual time is unknown, and each deadline of a client is too short.
+# With fewer answers, the usual time is unknown, so every client's deadline counts as too short.
 LEAST: Final = 20
 
 
@@ -147,8 +148,8 @@ class ShortDeadlines(RequestObserver):
         kept.append(seconds)
 
     def is_too_short(self, route: Route, limit_s: float) -> bool:
-        """Returns whether a client gives less time than answers need, or too few answers are
-        known.
+        """Returns whether a client's deadline is too short for a usual answer, or that time is
+        unknown.
         """
         latest = sorted(self._latest.get((route.name, _control(route)), ()))
         if len(latest) < LEAST:

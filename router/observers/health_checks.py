@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 events = structlog.get_logger("swapgate.router")
 
 _F = FailureClass
-# A slower target fails the check, which holds its circuit's probe for this time.
+# A slower target fails the check. Meanwhile the check is the only probe of an open circuit.
 CHECK_TIMEOUT_S: Final = 10.0
 AT_ONCE: Final = 4
 SHORTEST_SLEEP_S: Final = 0.1
-# Failures that the check itself cannot cause.
+# Failures of the provider. The check itself cannot cause them.
 FAULTS: Final = (_F.OVERLOADED, _F.SERVER, _F.CONNECT, _F.TIMEOUT)
 # The smallest limit that every provider accepts.
 ANSWER_TOKENS: Final = 16
@@ -108,7 +108,7 @@ class HealthChecks:
     def results(self) -> dict[str, TargetCheck]:
         found = {route: self._results.get(route) for route in self._routes()}
         return {
-            # A target that has answered since is up, even if the check failed.
+            # A failed check is out of date once the target answers a user.
             id_: TargetCheck(result.up or self._answered_at(id_) > result.at, result.seconds)
             for id_, result in found.items()
             if result is not None
@@ -149,7 +149,8 @@ class HealthChecks:
         began = self._clock.monotonic()
         endpoint = self._health.spoken.get(target) or first_native_endpoint(upstream)
         if self._health.state(target) is not BreakerState.CLOSED:
-            # Only an answer at the endpoint where users failed shows that it works again.
+            # Check the endpoint where users' requests failed, because another endpoint may
+            # work.
             endpoint = self._health.failed_at.get(target, endpoint)
         if endpoint is None:
             return

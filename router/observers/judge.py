@@ -1,4 +1,4 @@
-"""Has a model judge a sample of both arms' answers, after users have received them.
+"""Lets a model judge a sample of both arms' answers, after users have received them.
 
 The router takes the sample before a target answers, so that no answer decides whether it is
 judged. A missing verdict is then not evidence for or against the canary (statistics.md §2.1).
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 # A worker's limits: sampled units that wait for the judge, and judges under way.
 PLACES: Final = 64
 AT_ONCE: Final = 8
-# After a judge failed, the router draws no unit of either arm for this time.
+# After a judge fails, the router draws no units for this time, in either arm.
 REST_S: Final = 10.0
 # How many sampled keys of a rollout are remembered: each is judged once in a period.
 REMEMBERED: Final = 20_000
@@ -182,7 +182,8 @@ class CanarySampleJudge(SideCalls):
         judge, upstream = drawn.served.judge, drawn.served.upstream
         request = job.request
         try:
-            # Parsing a long one takes time, so a thread does it while the loop serves requests.
+            # Parsing a long answer takes time, so a thread does it while the loop serves
+            # requests.
             body = await asyncio.to_thread(_body, judge.criteria, request, answer)
         except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
             self._count("unreadable")

@@ -27,7 +27,7 @@ _VARIANT, _EARLIER_VARIANT = "feature_flag.result.variant", "feature_flag.varian
 _EVALUATION: Final = "feature_flag.evaluation"
 _FAILED: Final = (2, "STATUS_CODE_ERROR")
 _Attributes = Mapping[str, object]
-# Name, status, own attributes, those of events, and the span itself: id, start, end.
+# The span's name, status, attributes, its events' attributes, and (id, start, end).
 _Span = tuple[object, object, _Attributes, list[_Attributes], tuple[str, int, int]]
 
 
@@ -55,10 +55,10 @@ class OutcomeIntake:
             return error_reply(415, message, "unsupported_media_type")
         except InputError as error:
             return error_reply(400, f"the traces: {error}", "invalid_traces")
-        failed: dict[str, bool] = {}  # by exposure, of which a batch may have several spans
+        failed: dict[str, bool] = {}  # by exposure; a batch may have several spans of it
         for span in spans:
             id_ = self._feedback.find_exposure(key, span.flag, span.context)
-            if id_.startswith(ID_PREFIX):  # other contexts are of other flag systems
+            if id_.startswith(ID_PREFIX):  # other ids belong to other flag systems
                 failed[id_] = failed.get(id_, False) or span.is_failed
         found = await gather(*(self._settle(key, *item) for item in failed.items()))
         return _reply(found.count(False), protobuf=protobuf)
@@ -79,7 +79,7 @@ def read_flag_spans(body: bytes, *, protobuf: bool) -> Iterator[FlagSpan]:
     try:
         for name, status, own, events, itself in (_of_protobuf if protobuf else _of_json)(body):
             if name == _EVALUATION:
-                continue  # the span of an evaluation alone, which ends before the outcome
+                continue  # it ends before the outcome is known
             evaluated = [event for event in events if _FLAG in event and _ERROR not in event]
             for flagged in evaluated or ([own] if _FLAG in own else []):
                 # The span's own attribute is more exact than its event's.

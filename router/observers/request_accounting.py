@@ -42,7 +42,7 @@ class TokenSettlement(RequestObserver):
 
 def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> int:
     result = response.progress.result
-    # Same as `response.usage`, without the call.
+    # Inlines `response.usage`, which is faster.
     usage = (result.usage or NO_USAGE) if isinstance(result, UpstreamAnswer) else response.usage
     if usage.input_tokens:
         return usage.input_tokens + usage.output_tokens
@@ -81,7 +81,7 @@ class RequestAccounting(RequestObserver):
             response.caller_gone or observed.plan.left_out or progress.shut_out
         )
         if is_plain and isinstance(result, UpstreamAnswer):
-            # Same values as those of the properties below.
+            # Inlines the properties used below, which is faster.
             outcome, usage, charge = "ok", result.usage or NO_USAGE, ""
         elif is_plain and isinstance(result, CommittedStream) and result.went_well:
             outcome, usage, charge = "ok", result.events.used(), ""
@@ -167,7 +167,7 @@ def _minimal_record(observed: RoutedRequest) -> CompletedRequest:
 
 
 OPEN: Final = "circuit_open"
-# Reasons to leave out a target that would have failed; they count as a failover.
+# A target that is left out for one of these reasons counts as a failover.
 LEFT_OUT: Final = {
     ExclusionReason.OPEN: OPEN,
     ExclusionReason.KEY: ExclusionReason.KEY.value,
@@ -175,7 +175,7 @@ LEFT_OUT: Final = {
 }
 
 
-# The fields of a row that its event has under the same name.
+# Fields with the same name in a row and its event.
 _TOLD: Final = (
     *("request", "route", "arm", "endpoint", "stream", "body_bytes", "messages", "tools"),
     *("target", "provider", "status", "code", "place", "sentence", "attempts", "next_target"),
@@ -282,7 +282,7 @@ def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[Left
         upstream = upstreams[target]
         made = [attempt for attempt in progress.attempts if attempt.upstream.id == target]
         last = made[-1].failure if made else None
-        # The request did not fail over from the target whose error the client gets.
+        # If the client gets a target's error, the request did not fail over from that target.
         if last is not None and progress.result is not last:
             spent_ms = sum(left_target.ms for left_target in made)
             yield LeftTarget(

@@ -66,7 +66,7 @@ class _ShadowAnswer(NamedTuple):
 
 
 class ShadowMirror(SideCalls):
-    """Mirrors requests. marks: of all workers' callers, so that each is evidence once."""
+    """Mirrors requests. marks: all workers' callers, because each counts once as evidence."""
 
     part = RouterPart.SHADOW
 
@@ -158,11 +158,11 @@ class ShadowMirror(SideCalls):
         if not self._spending.may_ask(mirror.shadow.upstream):
             self._count(mirror.shadow.shadow.id, OVER_CAP)
             return
-        # Counted before the request, so that the budget includes all that are under way.
+        # Count it before the request, so that the budget includes requests in progress.
         self._count(mirror.shadow.shadow.id, MIRRORED)
         shadow = mirror.shadow.shadow
-        # Now, and not after the comparison: the result must not decide whether it counts.
-        # All shadows of one proposal share their evidence.
+        # Mark the caller before the comparison, because the result must not decide whether it
+        # counts. All shadows of one proposal share their evidence.
         subject = shadow.proposal or shadow.id
         is_first = self._marks.first(f"{subject}:{mirror.sticky_key}")
         work = self._run(job, mirror, incumbent, is_first=is_first)
@@ -196,7 +196,7 @@ class ShadowMirror(SideCalls):
             self._metrics.spent(served.upstream.name, usage, price)
         spent = {COST_USD: _cost(price, usage)} if price else {}
         self._note(served.shadow.id, {} if price else {UNPRICED: 1}, spent)
-        # Parsing a long one takes time, so a thread does it while the loop serves requests.
+        # Parsing a long answer takes time, so a thread does it while the loop serves requests.
         own_price = job.route.upstreams[job.plan.incumbent].price
         sides = (incumbent, own_price), (candidate, price)
         counts, sums = await asyncio.to_thread(

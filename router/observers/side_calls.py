@@ -36,7 +36,7 @@ OVER_CAP: Final = "over_monthly_cap"
 
 
 class WorkerSpending:
-    """The amount that this worker may spend on one purpose."""
+    """Keeps this worker's calls for one purpose within the monthly cap."""
 
     def __init__(self, purpose: SpendingPurpose, clock: Clock) -> None:
         self._purpose = purpose
@@ -79,7 +79,7 @@ SHADOW_BUDGETS: Final[tuple[Watched, Stored]] = (
 
 
 class TotalsRefresh:
-    """Reads the other workers' use from the store, in the thread that follows it.
+    """Reads the other workers' use from the store, in the thread that watches the store.
 
     It reads nothing while no subject has a budget.
     """
@@ -98,7 +98,7 @@ class TotalsRefresh:
         self._asked: frozenset[str] = frozenset()
 
     def __call__(self, store: RouterStore) -> None:
-        """Raises StoreUnavailable: then what was known stays."""
+        """Raises StoreUnavailable, and then keeps the last known figures."""
         serving = self._holder.current
         subjects = self._watched(serving) if serving else frozenset()
         now = self._clock.monotonic()
@@ -129,7 +129,7 @@ class JudgeBudget:
         self._next = -EVERY_S
 
     def __call__(self, store: RouterStore) -> None:
-        """Raises StoreUnavailable: then what was known stays."""
+        """Raises StoreUnavailable, and then keeps the last known figures."""
         serving = self._holder.current
         routes = serving.snapshot.table.routes.values() if serving else ()
         judged = [

@@ -11,7 +11,7 @@ from router.protocols.answers import AnswerEnding, CallPieces, call_of_piece, re
 MAX_KEPT: Final = 256 * 1024
 # Characters at an answer's beginning in which a refusal counts.
 OPENING: Final = 200
-# Strict on purpose: a missed refusal does less harm than an answer counted as a refusal.
+# Matches few texts: missing a refusal is less harmful than counting an answer as a refusal.
 _DECLINES: Final = re.compile(
     r"\s*(?:I(?:['\u2019]m| am) (?:very |so )?sorry,? (?:but |, )?)?"
     r"I (?:can(?:no|['\u2019])t|can not|am not able to|won['\u2019]t|will not)"
@@ -23,7 +23,7 @@ _DECLINES: Final = re.compile(
 class AnswerSignals:
     """The signals of one answer.
 
-    keeps: it keeps texts and calls, too.
+    keeps: whether it keeps texts and calls, too.
     length: in characters.
     cut: the answer is too long, or has content that is not text.
     """
@@ -99,7 +99,7 @@ class ToolCallSignal(CallPieces):
 
     @property
     def arguments(self) -> Mapping[object, object] | str:
-        """Returns unparsed text or an object. No arguments are an empty object."""
+        """Returns the arguments: unparsed text, or an object; an empty object without any."""
         return self.text if self.pieces else self.object or {}
 
 

@@ -101,7 +101,7 @@ def usage_with_cache(given: object, made: object, details: object) -> TokenUsage
     if not details or not isinstance(details, dict):
         return TokenUsage(input_tokens, output_tokens)
     cached = min(read_count(details.get("cached_tokens")), input_tokens)
-    # OpenAI's name, then the name that gateways and LiteLLM give Anthropic's count.
+    # OpenAI's name. Otherwise the name by which gateways and LiteLLM pass on Anthropic's count.
     writes = details.get("cache_write_tokens") or details.get("cache_creation_tokens")
     if not writes:
         return TokenUsage(input_tokens, output_tokens, cached)
@@ -123,9 +123,9 @@ def read_count(value: object) -> int:
 class AnswerEnding(StrEnum):
     GOOD = "good"
     CUT = "cut"  # the caller's or the model's length limit
-    REFUSED = "refused"  # the model or a filter declines
+    REFUSED = "refused"  # the model or a filter refuses
     FAILED = "failed"
-    UNKNOWN = "unknown"  # with output it is an irregularity, without output a failure
+    UNKNOWN = "unknown"  # an irregularity if there is output, else a failure
 
 
 _E, _F = AnswerEnding, FailureClass
@@ -245,12 +245,11 @@ Call = TypeVar("Call", bound="CallPieces")
 
 
 class CallPieces:
-    """A tool call, as received so far. sent_id, number: the id and index that a client gets.
-
-    A piece that repeats the name so far adds nothing to it; a name ends when arguments begin.
-    Some providers stream several calls in one place: after complete arguments, another object,
-    name or id begins the next call. An empty object is a placeholder if arguments without a
-    name follow it.
+    """The received part of a tool call. sent_id, number: the id and index that a client gets. A
+    piece that repeats the whole name so far does not extend it. A name ends when arguments
+    begin. Some providers stream several calls in one place: after complete arguments, another
+    object, name or id begins the next call. An empty object is a placeholder if arguments
+    without a name follow it.
     """
 
     def __init__(self) -> None:
@@ -307,7 +306,7 @@ def _begins(arguments: object) -> bool:
 def call_of_piece(
     calls: list[Call], make: Callable[[], Call], own_id: object, name: object, arguments: object
 ) -> Call:
-    """Finds the call that a piece continues. A new call without a name takes the last one's."""
+    """Finds the call that a piece continues. A new call may inherit the last call's name."""
     if not calls or not calls[-1].takes(own_id, name, arguments):
         call = make()
         call.name = calls[-1].name if calls and not name else ""

@@ -11,7 +11,7 @@ from router.frame.replies import Header
 # Ranks of names: a person's name precedes a conversation's. A metadata header may contain both.
 _PERSON: Final = 1
 _METADATA: Final = 3
-# Excludes headers of Microsoft and Amazon: most of them name their own processes.
+# Excludes headers of Microsoft and Amazon, because most of them name no caller.
 _PREFIX: Final = r"(?!x-ms-|x-amz)(?:[^\W_]*[-_.])*"
 # One group per rank. Sources: Open WebUI, LiteLLM, Langfuse, Helicone, Claude Code, Codex and
 # similar clients. Cloudflare, Portkey, TrueFoundry and Bedrock have metadata headers.

@@ -1,4 +1,4 @@
-"""The dialects and paths that the router serves, and refusals of bodies at the wrong one."""
+"""The dialects and paths that the router serves, and refusals of bodies at the wrong path."""
 
 import base64
 import math
@@ -51,7 +51,7 @@ class EmbeddingsDialect(ChatDialect):
         return None
 
     def check_vectors(self, request: ClientRequest, members: ParsedObject) -> None:
-        """Checks vectors: an index would show wrong ones only late. Raises UpstreamFailed."""
+        """Checks vectors, because an index may accept wrong vectors. Raises UpstreamFailed."""
         data = members.get("data")
         vectors = data if isinstance(data, list) else []
         inputs = _inputs(request.value("input"))

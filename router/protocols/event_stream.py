@@ -130,7 +130,7 @@ class StreamFilter(SseParser):
 
     def end(self) -> bytes:
         if self.ended and _is_cut(self._buffer):
-            self._buffer = b""  # after the finish reason, a cut event does not matter
+            self._buffer = b""  # after the finish reason, an incomplete event does not matter
         rest = self.feed(b"\n\n") if self._buffer.strip() and not self.failure else b""
         if self.finished or self.failure:
             return rest
@@ -246,7 +246,7 @@ def read_event(payload: bytes) -> tuple[ParsedObject, bool]:
 
 def with_data(event: bytes, old: bytes, new: bytes) -> bytes:
     before = event[: len(event) - len(old)]
-    # A search for long data takes ten times as long. Another line may end with the same bytes.
+    # Cut the data off the end, because searching for it takes ten times as long.
     if event.endswith(old) and before[-6:] in _BEFORE_DATA:
         return before + new
     if old in event:

@@ -15,8 +15,8 @@ from router.protocols.answers import BROKEN_CALL, ending_failure, ending_words, 
 from router.protocols.provider_refusals import CLIENT_STATUSES, REFUSALS, RefusalRow
 
 _F = FailureClass
-# Classes if no row fits. A 404 with a provider's message is about an object that the request
-# names.
+# Classes if no row fits. If a 404 has a provider's message, an object in the request does not
+# exist.
 BY_STATUS: Final[Mapping[int, FailureClass]] = {
     401: _F.OUR_KEY,
     402: _F.QUOTA,
@@ -78,14 +78,14 @@ IN_ANSWER: Final[Mapping[str, FailureClass]] = {
         _F.BAD_REQUEST,
     ),
 }
-# Statuses of error types in such an answer; other types carry the status as their code.
+# Statuses for error types in such an answer; other errors have the status as their code.
 _STATUS_OF: Final[Mapping[str, int]] = {
     "invalid_request_error": 400,
     "BadRequestError": 400,
     "request_too_large": 413,
 }
 _STATUS: Final = re.compile("[45][0-9]{2}")
-# Statuses with a row in `REFUSALS`: the message may name another cause than the status.
+# For these statuses, the message may name another cause than the status (`REFUSALS`).
 _STATUSES: Final = frozenset(
     status for row in REFUSALS if row.statuses is not CLIENT_STATUSES for status in row.statuses
 )

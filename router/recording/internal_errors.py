@@ -79,7 +79,7 @@ class InternalErrors:
         # A fault in every request must not fill the log.
         if (part, place) not in self._logged:
             self._logged.add((part, place))
-            # Without the error's message, which may contain content.
+            # Do not log the error's message, because it may contain content.
             frames = "".join(traceback.format_tb(error.__traceback__))
             log.error("internal error in part %s: %s\n%s", part.value, place, frames)
         trial = route.experiment if route else None

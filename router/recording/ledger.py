@@ -1,8 +1,8 @@
 """Groups a rollout's requests into units and blocks of evidence (statistics.md §2.1).
 
-One ledger serves all workers, so that a sticky key counts once. Only admissions and time
-close a block, never an outcome; the ledger hands out whole blocks in order. The database
-knows the keys that have counted (§2.12); nothing else in this module does I/O.
+One ledger serves all workers, so that a sticky key counts once. Only admissions and time close
+a block, never an outcome. The ledger returns whole blocks in order. The database stores the
+keys that have counted (§2.12). This is the only I/O of this module.
 """
 
 import logging
@@ -28,7 +28,7 @@ MAX_BLOCK_AGE_S: Final = 60.0
 MAX_KEYS: Final = 500_000
 # How long a closed block waits for its judge's verdicts. The router gives a slower judge up.
 JUDGED_WITHIN_S: Final = 180.0
-# How many claims of blocks that went out without an answer are kept; new ones replace the
+# How many claims are kept for blocks that were sent without an answer; new claims replace the
 # oldest.
 LATE_CLAIMS: Final = 10_000
 
@@ -59,8 +59,8 @@ class Ledger:
         self._waiting: deque[OpenBlock] = deque()  # closed blocks in order
         self._observations = ObservationBuilder(rollout, worker, rule)
         self._hears = False  # whether users give feedback
-        # Claims of blocks that went out before the rollout's ledger answered, oldest first:
-        # their keys have counted, and are not new on a later day.
+        # Claims of blocks that were sent before the rollout's ledger answered, oldest first.
+        # Their keys have counted, so the database must still learn them.
         self._late: deque[KeyClaim] = deque(maxlen=LATE_CLAIMS)
 
     @property
@@ -176,7 +176,7 @@ class Ledger:
 
     def _begin_period(self, now: float, at: datetime) -> None:
         if self._zero_s is None:
-            # Reads the wall clock once: later changes of it move no period.
+            # Reads the wall clock only once, so that a change of the clock moves no period.
             self._zero_s = now - self._rule.age_s(at)
         period = 1 + int((now - self._zero_s) // self._rule.period_s)
         if period > self._period:
@@ -230,13 +230,13 @@ class Ledger:
 
 log = logging.getLogger(__name__)
 
-# How many claims one transaction takes: after an hour without a database thousands wait, and
-# each commit waits for a disk.
+# How many claims one transaction enters: thousands may wait after an outage, and each commit
+# takes time.
 _TOGETHER: Final = 50
 
 
 class _Claim(NamedTuple):
-    """The claim of a closed block, or of a block that already went out."""
+    """The claim of a closed block, or of a block that was sent already."""
 
     ledger: Ledger
     of: OpenBlock | KeyClaim
@@ -247,7 +247,7 @@ class _Claim(NamedTuple):
 
     @property
     def keys(self) -> KeyClaim:
-        """Returns few blocks at a time: all waiting blocks would take most of a second."""
+        """Computed one by one: all waiting blocks together would take most of a second."""
         return self.of if isinstance(self.of, KeyClaim) else self.ledger.claim_of(self.of)
 
 
@@ -271,7 +271,7 @@ class KeyClaims:
         refused = set[str]()
         while claims:
             some, claims = claims[:_TOGETHER], claims[_TOGETHER:]
-            # A rollout's later claims wait for earlier ones: otherwise a key would be new in
+            # A rollout's later claims wait for its earlier claims, else a key would be new in
             # both.
             some = [claim for claim in some if claim.rollout not in refused]
             try:
@@ -288,15 +288,15 @@ class KeyClaims:
             for ledger in ledgers:
                 closed = ledger.unclaimed(now, at, final=final)
                 claims += [_Claim(ledger, block) for block in closed]
-        # All routers claim in one order, so that two of them never wait for each other.
+        # All routers claim in the same order, so that no two routers wait for each other.
         claims.sort(key=lambda claim: claim.rollout)
         return claims
 
     def _enter(self, claims: Sequence[_Claim]) -> set[str]:
         """Enters claims in one transaction, or if the store refuses that, in one per rollout.
 
-        So one rollout does not hold up the others. Returns the refused rollouts, which wait as
-        they do while the database is down. Raises StoreUnavailable.
+        So a refused rollout does not delay the others. Returns the refused rollouts; their
+        claims wait, as during an outage of the database. Raises StoreUnavailable.
         """
         if not claims:
             return set()

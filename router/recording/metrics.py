@@ -38,7 +38,7 @@ WORKER: Final = "worker"
 
 
 class TargetCheck(NamedTuple):
-    up: bool  # the target answered, then or since
+    up: bool  # the target answered the check, or a user since
     seconds: float
 
 
@@ -230,7 +230,7 @@ _ZEROS: Final = {name.removeprefix("swapgate_"): 0 for name in PROCESS_COUNTERS}
 
 
 def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
-    """Starts each at 0: `increase` in a rule would miss the first increment."""
+    """Starts each series at 0, because a rule's `increase` would miss the first increment."""
     found = {f"router_{name}": n for name, n in counted.items()}
     rest = dict(sorted({**_ZEROS, **found}.items()))
     return {"observations_dropped": rest.pop("router_rows_dropped", 0), **rest}

@@ -44,12 +44,12 @@ class BlockFindings(NamedTuple):
 
 
 NO_FINDINGS: Final = BlockFindings({}, {}, {})
-# One expected unit of the smaller arm, plus the fewest controls.
+# Enough units for one expected unit of the smaller arm, and the fewest controls.
 _RANKED_TOGETHER: Final = MIN_CONTROLS + 1
 
 
 class RankedUnits(NamedTuple):
-    """Units that are ranked together. cached_share: of input tokens, for comparing costs."""
+    """Units to rank together. cached_share: of input tokens, for comparing costs."""
 
     units: Sequence[LedgerUnit] = ()
     cached_share: float = 0.0
@@ -59,7 +59,7 @@ class RankPool:
     """Keeps the units of small blocks until there are enough to rank together.
 
     Their costs are compared at the larger of both arms' shares of cached tokens so far.
-    Earlier units set that share, so that a unit has no influence on its own comparison.
+    Earlier units determine this share, so that a unit does not influence its own comparison.
 
     The canary's share alone decides how many units are enough, so that no arm and no value
     decides which units are compared. most: this many units of a block are always enough.
@@ -212,7 +212,7 @@ class ObservationBuilder:
     def build(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
         self._sequence += 1
         if self._rule.keeps_ledger and not block.claimed:
-            # Units may count as new again, so drop the values already kept.
+            # Without a ledger, these units may count as new again, so drop their kept values.
             self._pool.forget()
             self._new_pool.forget()
         ranked = self._pool.take(units, (block.period, block.weight_bps), block.share)
@@ -257,7 +257,8 @@ class ObservationBuilder:
         self, block: OpenBlock, units: Sequence[LedgerUnit], of_all: BlockFindings
     ) -> NeverSeen:
         new = [unit for unit in units if unit.history is KeyHistory.NEVER_SEEN]
-        # The units may be of any period: their arms are independent of all earlier data.
+        # Units of several periods may share a pool, because their arms are independent of all
+        # earlier data.
         ranked = self._new_pool.take(new, block.weight_bps, block.share)
         findings, errors = self._summarize(new, ranked)
         return NeverSeen(

@@ -28,7 +28,7 @@ from router.recording.sums import SUMMED, CompletedRequest, DayTotals, ServedNam
 
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_LABEL: Final = 64
-# A lower score counts as a thumb down.
+# A lower score counts as bad feedback.
 GOOD_FROM: Final = 0.5
 FIELDS: Final = ("request_id", "thumb", "score", "label")
 
@@ -90,7 +90,7 @@ def _verdict(given: Mapping[str, object]) -> FeedbackVerdict:
     return FeedbackVerdict.NONE if thumb is None and score is None else FeedbackVerdict.GOOD
 
 
-# In an outage every request fails over: the log then shows the kinds, not each request.
+# Limits the log: in an outage, every request fails over.
 FAILOVERS_PER_S: Final = 20
 MAX_ALERTS: Final = 1000
 
@@ -118,7 +118,7 @@ class ScoredUnit(NamedTuple):
     unit: LedgerUnit
 
 
-# Or its number, if another process keeps the ledger.
+# A number, if another process keeps the ledger.
 Ticket = ScoredUnit | int
 
 
@@ -188,7 +188,7 @@ class Recording:
         raise NotImplementedError
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
-        """Enters rows into the failover log; drops and counts those beyond the limit."""
+        """Enters rows into the failover log; drops and counts rows beyond the limit."""
         second = int(self._clock.monotonic())
         with self._waiting:
             if second != self._second:

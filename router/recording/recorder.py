@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 
 # Longer than the store waits for a database lock.
 STOP_S: Final = 15.0
-# How many batches of a spool one transaction takes: after an hour without a database thousands
-# wait, and each commit waits for a disk.
+# How many batches of a spool one transaction writes: thousands may wait after an outage, and
+# each commit takes time.
 TOGETHER: Final = 50
 
 
@@ -74,8 +74,7 @@ class Recorder(Recording):
         self._troubles: dict[AlertKind, Alert] = {}
         self._queue: deque[Batch] = deque()
         self._in_hand = NOTHING
-        # Distinguishes this process's batches from those of all other processes, past ones
-        # included.
+        # This prefix distinguishes the batches from those of all other and earlier processes.
         self._batches, self._numbers = f"{worker}.{secrets.token_hex(8)}", itertools.count()
         self._settled: set[str] = set()  # stored batches, which the database may forget
         self._stopping = threading.Event()
@@ -183,7 +182,7 @@ class Recorder(Recording):
         if self._thread.is_alive():
             self._thread.join(timeout=STOP_S)
         if self._thread.is_alive():
-            log.warning("the database neither takes nor refuses observations; spooling them")
+            log.warning("the database does not answer; the recorder spools observations")
             self._keep(self._in_hand)
             self._keep(self._take(final=True))
         else:
@@ -195,7 +194,7 @@ class Recorder(Recording):
             usd = sum(row.cost_usd for row in spends)
             log.error(
                 "%d rows of observations are lost, and %.2f US dollars of keys' spending: "
-                "database and disk took none",
+                "neither the database nor the disk accepted them",
                 lost,
                 usd,
             )
@@ -256,7 +255,7 @@ class Recorder(Recording):
                 for part in smaller:
                     self._write(part)
                 return
-            # Trying it again would block all later batches for ever.
+            # Another attempt would fail in the same way, and block all later batches.
             log.exception("the store refused %d rows; see %s", rows, self._aside.file)
             self._append(self._aside, batches[0])
             self.counters["rows_refused"] += rows
@@ -281,7 +280,8 @@ class Recorder(Recording):
             while together := list(itertools.islice(batches, TOGETHER)):
                 self._write(*together)
                 stored += [NOTHING._replace(id=batch.id) for batch in together]
-            # Until here the database recognizes these batches if they come again.
+            # If the process ends before this line, the database recognizes the repeated
+            # batches.
             self._spool.clear()
         self._settle(*stored)
 
@@ -299,7 +299,7 @@ class Recorder(Recording):
         self._settled.difference_update(settled)
 
     def _settle(self, *batches: Batch) -> None:
-        """Has the database forget batches that are stored and never sent again."""
+        """Lets the database forget batches that are stored and will not be sent again."""
         self._settled.update(batch.id for batch in batches if batch.id)
 
     def _append(self, spool: Spool, batch: Batch) -> bool:
@@ -317,22 +317,23 @@ class Recorder(Recording):
             return
         self._trouble(
             AlertKind.SPOOL_FULL,
-            "observations are kept in memory alone",
-            "The database does not answer, and the spool on disk takes no more.",
+            "observations are kept in memory only",
+            "The database does not answer, and the spool on disk is full or cannot be written.",
         )
         # Alerts are not queued: persisting causes raise them again.
         self.notify(*batch.alerts)
         self._queue.append(batch._replace(alerts=()))
         while sum(report.rows for report in self._queue) > self._queue_rows:
             oldest = self._queue.popleft()
-            # Spending is never dropped: its sums stay few, however long this lasts. If the
-            # database stored the batch and could not confirm it, the sums count twice.
+            # Spending is never dropped, because its sums take little memory in any outage. If
+            # the database stored the batch and could not confirm it, the sums count twice.
             self._sums["spends"].add(oldest.spends)
             self.counters["rows_dropped"] += oldest._replace(spends=()).rows
             self._trouble(
                 AlertKind.OBSERVATIONS_DROPPED,
                 "observations are being dropped",
-                "Database and disk take none, and memory is full: the oldest are lost.",
+                "The database and the disk accept no observations, and memory is full: the "
+                "oldest are lost.",
             )
 
     def _trouble(self, kind: AlertKind, title: str, text: str) -> None:
@@ -360,7 +361,7 @@ class Recorder(Recording):
 
 
 def _write_all(tx: RouterRecords, *batches: Batch) -> None:
-    # Added up first, because batches of one minute change the same few rows.
+    # Add the batches up first, because batches of one minute change the same few rows.
     sums: dict[str, list[Any]] = {
         kind: sum_rows(kind, (row for batch in batches for row in getattr(batch, kind)))
         for kind in SUMMED
@@ -374,6 +375,6 @@ def _write_all(tx: RouterRecords, *batches: Batch) -> None:
     for batch in batches:
         if batch.alerts:
             tx.alerts.fold(batch.alerts)
-    # In one statement, so that two routers write the rows in the same order.
+    # Write them in one statement, so that two routers write the rows in the same order.
     if sums["sightings"]:
         tx.sightings.note(sums["sightings"])

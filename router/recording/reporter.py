@@ -39,16 +39,17 @@ log = logging.getLogger(__name__)
 INTERVAL_S: Final = 0.05
 # The longest pause after an empty report; the next request ends the pause.
 QUIET_S: Final = 1.0
-# How often a worker sends its metrics. A scrape may show other workers' metrics this late, and
-# a killed worker loses this much.
+# How often a worker sends its metrics. Another worker's scrape may be out of date by this time,
+# and a killed worker loses it.
 METRICS_EVERY_S: Final = 3.0
 ANSWER_S: Final = 5.0
 STOP_S: Final = 10.0
-# The most unsent data while the parent does not read; later requests are served, not scored.
+# The most unsent data while the parent does not read. Beyond it, requests are served but not
+# scored.
 MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024
 MAX_UNITS: Final = 200_000
-# The most characters of capture drafts that wait, and that one report takes: building a report
-# delays the requests under way.
+# The most characters of waiting capture drafts, and of drafts in one report. Building a large
+# report would delay requests.
 MAX_DRAFTS: Final = 32 * 1024 * 1024
 DRAFTS_AT_ONCE: Final = 256 * 1024
 # The most finished requests that one turn of the event loop adds up.
@@ -76,8 +77,8 @@ class Reporter(Recording):
     ) -> None:
         super().__init__(worker, clock)
         # Requests that ended in the minute `_minute` and are not added up yet. The minute is
-        # over at `_minute_ends` by the monotonic clock. The keys' sums have the first `_spent`
-        # of them.
+        # over at `_minute_ends` by the monotonic clock. The keys' sums contain the first
+        # `_spent` requests.
         self._ended: list[CompletedRequest] = []
         self._spent = 0
         self._minute = datetime.min.replace(tzinfo=UTC)
@@ -106,8 +107,8 @@ class Reporter(Recording):
 
     def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> int | None:
         if len(self._units) >= MAX_UNITS:
-            # This causes no bias: it happens before the outcome is known, and in both arms
-            # alike.
+            # Dropping it causes no bias, because no outcome is known yet and both arms are
+            # treated alike.
             self.counters["rows_dropped"] += 1
             return None
         number = self._numbers.get(canary.rollout)
@@ -188,7 +189,8 @@ class Reporter(Recording):
         self._drafts.append(draft)
 
     def announce(self, abort: LocalAbort) -> None:
-        # At once, because other workers send users to the canary until they learn of the abort.
+        # Send it at once, because other workers send users to the canary until they know of the
+        # abort.
         self._send({"abort": to_plain(abort)})
 
     def start(self) -> None:
@@ -210,7 +212,7 @@ class Reporter(Recording):
         except Exception as error:
             self.on_fault(error)
             self.report(final=True)  # sends a failed report once more
-        # The parent hangs up after it has read everything.
+        # The parent closes the channel after it has read everything.
         self._transport.write_eof()
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_S):
@@ -225,7 +227,7 @@ class Reporter(Recording):
         self._enter_opinion = enter
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
-        # The parent must know the request before its feedback.
+        # Send the request first, because the parent must know it before its feedback.
         self.report()
         try:
             return bool(await self._asking({"opined": [ticket, bad]}, "of"))
@@ -269,7 +271,7 @@ class Reporter(Recording):
         unsent = self._transport.get_write_buffer_size() if self._transport else 0
         if not final and unsent > MAX_UNSENT_BYTES:
             return False
-        if self._kept:  # sent once more; a second failure loses it
+        if self._kept:  # send it once more; a second failure loses it
             kept, self._kept = self._kept, {}
             self._send(kept)
         message: dict[str, Any] = {}
@@ -332,8 +334,7 @@ class Reporter(Recording):
             try:
                 is_quiet = self.report(counts=counts)
             except Exception as error:
-                # The loop continues after an error: otherwise the parent would get no more
-                # records.
+                # Continue after an error, or the parent would get no more records.
                 self.on_fault(error)
             else:
                 if is_quiet:

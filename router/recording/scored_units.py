@@ -33,7 +33,7 @@ class AnswerFault(IntFlag):
     JUDGED = 32  # the judge found it bad, or gave no verdict
 
 
-# Plain numbers, because arithmetic of flags would cost more than everything else.
+# Plain numbers, because arithmetic with flags takes longer than all other work here.
 NEEDS: Final[Mapping[Guardrail, int]] = {
     Guardrail.LATENCY: 0,
     Guardrail.TIME_TO_FIRST_TOKEN: RequestTraits.STREAMS.value,
@@ -77,7 +77,9 @@ class SampleValues(NamedTuple):
         return value
 
     def compared_value(self, guardrail: Guardrail, cached_share: float) -> float | None:
-        """Returns the cost at `cached_share`, or the time as if without cache and opening."""
+        """Returns the cost at `cached_share`, or the time without cache and connection
+        setup.
+        """
         value = self.value_for(guardrail)
         if value is None:
             return None

@@ -142,7 +142,7 @@ FILE: Final = "conversations"
 # How many of its own marks a process remembers.
 KEPT: Final = 65_536
 SLOTS: Final = 1 << 18
-_SIZE: Final = 8  # bytes of a mark: one in 2^46 unknown names passes for a marked one
+_SIZE: Final = 8  # bytes of a mark: one in 2^46 unknown names looks marked
 
 
 class SharedMarks:

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     sightings: Sequence[Sighting] = ()
     shadows: Sequence[ShadowTally] = ()
     asked_names: Sequence[AskedName] = ()
-    # By it the database recognizes a repeated batch; empty for a batch that is sent once.
+    # The database recognizes a repeated batch by this id; empty for a batch that is sent once.
     id: str = ""
 
     @property
@@ -99,7 +99,7 @@ class Spool:
 
     def append(self, batch: Batch) -> bool:
         """Appends a batch; False if the file is full. Raises OSError."""
-        # Begins a new line, because a crash may have cut the last one.
+        # Begin a new line, because a crash may have cut the last line.
         line = f"\n{json.dumps(batch_to_json(batch))}\n".encode()
         with self.lock():
             size = self.file.stat().st_size if self.file.exists() else 0

@@ -58,7 +58,7 @@ def minute_rows(
         by_place.setdefault(request[:4], []).append(request)
     rows: list[TrafficMinute] = []
     for (route, arm, target, revision), requests in by_place.items():
-        # Kept in columns, because Python adds up columns at native speed.
+        # Add up by columns, which Python does at native speed.
         column = dict(zip(CompletedRequest._fields, zip(*requests, strict=True), strict=True))
         histogram: dict[int, int] = {}
         for latency_ms in column["latency_ms"]:
@@ -164,8 +164,7 @@ def sum_rows(kind: str, rows: Iterable[Row]) -> list[Row]:
 
 class DayTotals(Generic[Row, Total]):
     """A subject's total: this process's additions plus the database's rows of other processes.
-
-    So nothing counts twice, however late this process's rows reach the database. Thread-safe.
+    It ignores this process's rows in the database, so nothing counts twice. Thread-safe.
 
     new: receives the rows to store.
     subject: the field of a row that names the subject.
@@ -223,7 +222,7 @@ class DayTotals(Generic[Row, Total]):
                 del days[over]
 
 
-# A name is noted again after this time, because the newest time counts.
+# A name is noted again after this time, to update the time when it was last seen.
 NOTE_EVERY_S: Final = 30.0
 LONGEST_NAME: Final = 200  # characters
 
@@ -268,7 +267,7 @@ class ServedNames:
 
 # With a larger share of a route's requests, a key belongs to an application.
 APPLICATION_SHARE: Final = 0.05
-# Fewer requests of one key prove nothing: an agent's loop sends as many.
+# With fewer requests, a key may belong to one agent's loop.
 FEWEST_REQUESTS: Final = 100
 KEPT: Final = 200
 # After this many requests all counts are halved, so that the share follows recent requests.
@@ -297,7 +296,7 @@ class RouteKeys:
             self._requests /= 2
             self._counts = Counter({key: n // 2 for key, n in self._counts.items() if n > 1})
         if len(self._counts) > KEPT:
-            # Subtracts the most frequent key beyond the bound from all kept keys.
+            # Bounds the number of keys: subtracts the next key's count from all kept counts.
             ordered = self._counts.most_common(KEPT + 1)
             least = ordered[-1][1]
             self._counts = Counter({key: n - least for key, n in ordered if n > least})
@@ -309,20 +308,18 @@ class RouteKeys:
 
 
 class CallerShares:
-    """Finds applications.
-
-    on_change: called with a route's applications and shares on a change.
-    """
+    """Finds applications' keys. on_change: called with a route and its new shares."""
 
     def __init__(self, on_change: Callable[[str, Mapping[str, float]], None]) -> None:
         self._on_change = on_change
         self._routes: dict[str, RouteKeys] = {}
-        # The keys of requests by route, in order. Plain texts: tuples burden the garbage
-        # collector.
+        # The keys of requests by route, in order. Texts and not tuples, because tuples slow the
+        # garbage collector.
         self.waiting: defaultdict[str, deque[str]] = defaultdict(_KEYS)
-        # The openings that name conversations of an application's requests, by route.
+        # The openings that distinguish an application's conversations, by route.
         self.openings: defaultdict[str, deque[str]] = defaultdict(_KEYS)
-        # The keys whose conversations are drawn, by route.
+        # The applications' keys, by route: Swapgate draws an arm for each of their
+        # conversations.
         self.applications: dict[str, frozenset[str]] = {}
 
     def evaluate(self, serving: "CompiledSnapshot") -> None:

@@ -1,4 +1,4 @@
-"""Gathers all workers' reports in the parent, so that a sticky key is one unit."""
+"""Gathers all workers' reports in the parent, so that a sticky key counts once."""
 
 import asyncio
 import itertools
@@ -84,7 +84,7 @@ class WorkerAggregator:
         if to is None or not to.opinion(number, opinion):
             answer("")
             return
-        # If the worker ends instead, the asking worker's own time limit applies.
+        # If that worker ends, the asking worker's time limit ends the wait.
         self._opinions.put(number, answer)
 
     def entered(self, number: int, outcome: str) -> None:
@@ -93,7 +93,8 @@ class WorkerAggregator:
 
     def text(self) -> bytes:
         sums = deepcopy(self._ended)
-        # In order of age: if two workers share a slot, the newer worker's states win.
+        # Add them by age, so that if two workers share a slot, the newer worker's states
+        # replace the older's.
         for account in self._accounts:
             sums.add(account.families, worker=str(account.slot))
         sums.add(self._parent_families())
@@ -119,13 +120,13 @@ class WorkerReports(asyncio.Protocol):
     ready: the worker serves. gone: its last report is read.
     """
 
-    def __init__(self, books: WorkerAggregator, slot: int) -> None:
+    def __init__(self, aggregator: WorkerAggregator, slot: int) -> None:
         self.slot = slot
         self.ready = asyncio.Event()
         self.gone = asyncio.Event()
         self.live: frozenset[str] = frozenset()
         self.families: list[Any] = []
-        self._books = books
+        self._aggregator = aggregator
         self._frames = FrameReader()
         self._rollouts: list[tuple[str, UnitRule]] = []
         self._scored: dict[int, ScoredUnit] = {}
@@ -152,53 +153,53 @@ class WorkerReports(asyncio.Protocol):
             except Exception:
                 # An unreadable report must not stop the other workers' reports.
                 log.exception("report_refused", worker=self.slot)
-                self._books.counters["reports_refused"] += 1
+                self._aggregator.counters["reports_refused"] += 1
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         # Its unfinished units stay open in the ledger until their deadline.
         self._scored.clear()
         self._judging.clear()
         self._channel = None
-        self._books.closed(self)
+        self._aggregator.closed(self)
         self.gone.set()
 
     def _enter(self, report: dict[str, Any]) -> None:
         if "abort" in report:
-            # First, because the rest of a report can wait.
-            self._books.abort(from_plain(LocalAbort, report["abort"]))
+            # Handle an abort first, because the rest of a report can wait.
+            self._aggregator.abort(from_plain(LocalAbort, report["abort"]))
         if "ready" in report:
             self.worker = report.get("worker", "")
             self.ready.set()
-            for abort in self._books.aborts():
+            for abort in self._aggregator.aborts():
                 self.send_abort(abort)
         if "live" in report:
             self.live = frozenset(report["live"])
-            self._books.live_changed()
+            self._aggregator.live_changed()
         self._count_all(report)
         if "batch" in report:
-            self._books.recorder.absorb(batch_from_json(report["batch"]))
+            self._aggregator.recorder.absorb(batch_from_json(report["batch"]))
         for draft in report.get("captures", ()):
             head = from_plain(CapturedRequest, draft.pop("head"))
-            self._books.recorder.capture(CaptureDraft(head, **draft))
+            self._aggregator.recorder.capture(CaptureDraft(head, **draft))
         if "metrics" in report:
             self.families = report["metrics"]
         if "ask" in report:
-            self._answer(report["ask"], self._books.text().decode())
+            self._answer(report["ask"], self._aggregator.text().decode())
         self._enter_feedback(report)
 
     def _enter_feedback(self, report: dict[str, Any]) -> None:
         if "opined" in report:
             ticket, bad = report["opined"]
             latest = self._latest.get(ticket)
-            in_time = latest is not None and self._books.recorder.note_unit_feedback(
+            in_time = latest is not None and self._aggregator.recorder.note_unit_feedback(
                 latest, bad=bad
             )
             self._answer(report["of"], "in time" if in_time else "")
         if "opinion" in report:
             worker, *opinion = report["opinion"]
-            self._books.forward(worker, opinion, partial(self._answer, report["of"]))
+            self._aggregator.forward(worker, opinion, partial(self._answer, report["of"]))
         if "entered" in report:
-            self._books.entered(report["entered"], report["outcome"])
+            self._aggregator.entered(report["entered"], report["outcome"])
 
     def _count_all(self, report: dict[str, Any]) -> None:
         for rollout, rule in report.get("rollouts", ()):
@@ -222,7 +223,7 @@ class WorkerReports(asyncio.Protocol):
         return self._channel is not None
 
     def _count(self, unit: list[Any]) -> None:
-        recorder = self._books.recorder
+        recorder = self._aggregator.recorder
         if len(unit) == ADMISSION:
             ticket, number, key, canary, weight_bps, traits = unit
             rollout, rule = self._rollouts[number]

@@ -56,11 +56,11 @@ class TimeLimits:
         self._settings = settings
         self._times: BoundedMap[Kind, AnswerTimes] = BoundedMap(KEPT)
         # Answers that are not in `_times` yet: target, endpoint, output limit in tokens,
-        # seconds. A target without a target after it seldom needs its times.
+        # seconds. They are added only when needed, which is seldom for a last target.
         self._noted: list[tuple[str, Endpoint, int, float]] = []
 
     def first_s(self, job: RoutedRequest, attempt: Attempt) -> float:
-        # Without a target after it, the router can only wait on.
+        # The router waits longer for the last target, because no other target can answer.
         is_last = attempt.check or attempt.upstream.id == job.plan.targets[-1]
         if job.request.stream:
             limit_s = (
@@ -118,8 +118,8 @@ class TimeLimits:
             self._times.put(kind, add_answers(self._times.get(kind), answers_s, bounds_ms))
 
 
-# Failures that a health check may cause by asking for the wrong thing, such as a chat with a
-# model for embeddings. They count only if the target has already served that endpoint.
+# Failures that a health check may cause by a wrong request, such as a chat with a model for
+# embeddings. They count only if the target has already served that endpoint.
 GUESSED: Final = (
     FailureClass.MODEL_UNKNOWN,
     FailureClass.QUOTA,
@@ -147,12 +147,12 @@ class AttemptSettlement:
         if attempt.failure is not None:
             self._health.failures[upstream.id] = attempt.failure.provider_words
         if not attempt.check:
-            self._health.end(upstream.id)  # first, because a later fault must not keep it open
+            self._health.end(upstream.id)  # first: a later fault must not skip it
         if outcome is None:
             self._keys.accepted(upstream, attempt.key)
             self._health.spoken[upstream.id] = attempt.endpoint
         elif self._keys.other_left(upstream, attempt.key, outcome):
-            # One key's failure is not the target's: it counts as neutral, and frees the probe.
+            # A refused key is not the target's failure, so the attempt counts as neutral.
             counts = FailureClass.CANCELLED
         elif not attempt.check and self._is_one_callers(attempt, outcome):
             counts = FailureClass.CANCELLED
@@ -169,8 +169,8 @@ class AttemptSettlement:
         self._metrics.attempt(upstream.name, outcome)
 
     def _is_one_callers(self, attempt: Attempt, outcome: FailureClass) -> bool:
-        """Returns whether another caller (for a slow start: another request) must see it
-        first.
+        """Returns whether the failure does not count until other callers (for a slow start:
+        other requests) meet it, too.
         """
         caller: object
         if attempt.slow:

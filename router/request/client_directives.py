@@ -16,12 +16,12 @@ from router.protocols.caller_names import OPENING, body_callers, header_caller
 from router.protocols.endpoints import DIALECTS
 
 _DIGEST_BYTES: Final = 16
-# The latest of marshal's formats whose bytes depend only on the value.
+# In marshal's later formats, the bytes depend on more than the value.
 _MARSHAL_FORMAT: Final = 2
 
 
 def opening_digest(opening: list[object]) -> str:
-    # For a picture in the first message, JSON would take ten times as long.
+    # Not JSON, which takes ten times as long for a picture in the first message.
     written = marshal.dumps(opening, _MARSHAL_FORMAT)
     return blake2b(written, digest_size=_DIGEST_BYTES).hexdigest()
 
@@ -106,10 +106,9 @@ def read_directives(scope: Scope) -> Directives:
 
 
 def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str:
-    """Returns the header, else the body's caller, else the opening, else nothing.
-
-    If the provider keeps the turns, the caller is the data key, since another provider does
-    not know these turns.
+    """Returns the header, else the body's caller, else the opening, else an empty text. If the
+    provider stores the turns, the body has no opening. Then the data key is the caller, because
+    another provider does not know the turns.
     """
     if header:
         return f"header:{header.decode('latin-1')}"
@@ -121,7 +120,7 @@ def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str
 
 
 def conversation_keys(request: ClientRequest) -> Iterator[str]:
-    """Yields names of a conversation: each covers one more message of the user."""
+    """Yields names of a conversation; each name covers one more message of the user."""
     dialect = DIALECTS[request.endpoint]
     for skipped in range(LONGEST_TEMPLATE):
         opening = dialect.opening(request, skipped)
@@ -170,7 +169,7 @@ def _requested_timeout_s(given: bytes | None) -> float | Reply:
 
 
 def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Header, ...]:
-    """Chooses headers for the provider, and leaves out a value that no header may have."""
+    """Chooses headers for the provider. The default replaces an invalid value."""
     if not defaults:
         return ()
     facts = scope.get(HEAD_FACTS)

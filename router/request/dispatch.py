@@ -89,8 +89,8 @@ class Dispatcher:
             failure = tries.failure or progress.shut(target)
             failures.append(FailedAttempt(target, failure.failure))
             target = self._next(job, failures)
-            # If the failed target before was down, reply with its outage, so that the client
-            # retries: only that target may know the state.
+            # If the target before was down, reply with its outage, so that the client retries:
+            # perhaps only that target has the conversation's state.
             hides_outage = len(failures) > 1 and (
                 failure.local
                 or (
@@ -154,7 +154,7 @@ class Dispatcher:
         return TargetTries(upstream, share_s, now + share_s, self._keys.key(upstream))
 
     def _admitted(self, job: RoutedRequest, tries: TargetTries) -> Attempt | None:
-        """The next attempt at a target; None if its circuit is open."""
+        """Returns the next attempt at a target; None if its circuit is open."""
         upstream, tries.count = tries.upstream, tries.count + 1
         key = tries.first_key if tries.count == 1 else self._keys.key(upstream)
         ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(upstream.id)
@@ -189,7 +189,7 @@ class Dispatcher:
         if self._spent(job, progress):
             return None
         if key == tries.first_key and self._keys.other_left(upstream, key, failure.failure):
-            return 0.0  # at once with the next key, and only once
+            return 0.0  # retry at once with the next key, but only once
         if job.is_keep_warm_for(upstream.id):
             return None  # a keep-warm target: the incumbent answers instead
         try:
@@ -262,11 +262,9 @@ class Dispatcher:
             attempt.failure = failure
             hasty = job.hurried and loop.time() >= attempt.until
             if error.stale or hasty:
-                outcome = (
-                    FailureClass.CANCELLED
-                )  # the client's short time limit says nothing about the target
+                outcome = FailureClass.CANCELLED
         except TimeoutError:
-            # Otherwise a client with short time limits could open every circuit.
+            # A client's short time limit must not open circuits.
             its_own = job.hurried and limit.when == attempt.until
             outcome = FailureClass.CANCELLED if its_own else FailureClass.TIMEOUT
             failure = UpstreamFailed(
@@ -276,7 +274,8 @@ class Dispatcher:
                 attempt.slow = not attempt.check
                 self._note_s(job, attempt, first_s)
         except Exception as error:
-            # A fault in our code for this target: another target may not run that code.
+            # Try the next target after a fault in our code, because it may not run the same
+            # code.
             self._errors.note(RouterPart.ATTEMPT, error, job.route, job.arm)
             failure = UpstreamFailed(FailureClass.INTERNAL, "the router failed")
             outcome = failure.failure

@@ -1,4 +1,4 @@
-"""Measures a finished answer for its rollout's guardrails, at no cost to other requests."""
+"""Measures a finished answer for its rollout's guardrails. Other requests have no probe."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Self
@@ -96,7 +96,7 @@ class GuardrailProbe(NamedTuple):
         if failed:
             return GuardrailSample(SampleValues(output_tokens=tokens))
         elapsed_s, first_s, last_s, _, cost_usd, usage, price, opening_s = spent
-        between_s = 0.0  # with fewer than two tokens there is no time between tokens
+        between_s = 0.0  # two tokens or more are needed for a time between tokens
         if first_s is None:
             first_s = elapsed_s
         elif last_s is not None and tokens >= 2.0:
@@ -148,7 +148,7 @@ class RouteGuardrails(NamedTuple):
         has_caches = all(
             price is None or price.cached_input_usd_per_mtok is not None for price in prices
         )
-        # Each listening guardrail needs one trait of the request.
+        # Each of these guardrails applies only to requests with a certain trait.
         heard = kept = 0
         for guardrail in _LISTENING.intersection(rule.guardrails):
             heard |= NEEDS[guardrail]

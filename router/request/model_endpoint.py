@@ -184,7 +184,7 @@ class ModelEndpoint:
             on_leaving=scope.get(ON_LEAVING),
             copies=job.copies,
         )
-        # Nothing may follow this call: each observer that saw the beginning must see the end.
+        # Do this last: an observer that saw the beginning must also see the end.
         try:
             self._observers.begin(job)
         except BaseException:
@@ -217,7 +217,8 @@ class ModelEndpoint:
                 key = request_id
                 self._counters["unnamed_callers"] += 1
             if CALLER in scope and (target := scope[CALLER].target):
-                # The agent's own choice is not evidence for either arm.
+                # The agent chose the target itself, so the request is not evidence for either
+                # arm.
                 chosen = self._planner.prefer(route, request, target)
                 if chosen is not None:
                     return key, _KEEP_WARM, chosen, None
@@ -228,9 +229,9 @@ class ModelEndpoint:
             trial = route.experiment
             if not scored:
                 self._counters["unscored_in_handover"] += 1
-            # Each arm must get its own target: a request that a switch or the keep-warm share
-            # directs is not evidence. While the candidate's circuit is open, its failures are
-            # already counted, and the router scores neither arm.
+            # A request counts as evidence only if its arm's own target answers it, not if a
+            # switch or the keep-warm share chose the target. While the candidate's circuit is
+            # open, neither arm counts, because its failures have counted already.
             if trial is not None and (
                 not scored
                 or (plan.forced is not None and self._planner.is_switched(route, request))
@@ -252,9 +253,9 @@ class ModelEndpoint:
         return key, arm, plan, trial
 
     def _conversation(self, route: str, key: str, request: ClientRequest) -> tuple[str, int]:
-        """Returns the shortest opening that only this caller uses, and its depth.
-
-        Without such an opening, the key is empty, unless the provider stores the turns.
+        """Returns the shortest opening that only this caller uses, and how many of its messages
+        belong to a template. Without such an opening, returns an empty key, unless the provider
+        stores the turns.
         """
         template = -1
         for template, name in enumerate(client_directives.conversation_keys(request)):
@@ -332,7 +333,7 @@ class ModelEndpoint:
                 literal = open_literal(scope, model, serving, self._clock.now())
             if literal is None:
                 return self._no_such_route(model, serving, grant)
-            # A person's grant opens the target, whichever routes the key may use.
+            # A person's grant gives access to the target, whichever routes the key may use.
             return request, literal
         # The check is on the requested route: its overrides belong to it.
         if grant.routes and not is_route_allowed(grant, route.route.name):

@@ -14,7 +14,7 @@ from router.frame.json_spans import JsonSpan
 from router.frame.replies import JSON, Header, Reply
 from router.snapshot.compiled import CACHE_MARK, OPTIONAL_FIELDS, CompiledTarget
 
-# Few tokenizers need more than one token for four bytes of English; other scripts need more.
+# Most tokenizers need at most one token for four bytes of English; other scripts need more.
 BYTES_PER_TOKEN: Final = 4
 _INPUTS: Final = ("messages", "input", "system", "instructions", "tools", "functions")
 _FORMATS: Final = ("response_format", "text", "output_config")

@@ -28,16 +28,15 @@ _RESPONSES: Final = Endpoint.RESPONSES
 
 
 class HandedOver(NamedTuple):
-    """An arm. scored: False for a conversation that began before the canary."""
+    """A request's arm. scored: False for a conversation that began before the canary."""
 
     arm: Arm
     scored: bool = True
 
 
 class Handovers:
-    """Places requests after a canary's step.
-
-    begun: conversations of all workers on the machine.
+    """Assigns arms after a canary's step, so that running conversations keep their model.
+    begun: marks of conversations, from all workers on the machine.
     """
 
     def __init__(self, now_s: Callable[[], float], begun: SharedMarks) -> None:
@@ -52,7 +51,7 @@ class Handovers:
         drawn: Arm,
         template: int = 0,
     ) -> HandedOver:
-        """Places a request. key: the sticky key. drawn: the arm that the key draws."""
+        """Assigns an arm. key: the sticky key. drawn: the arm that the key draws."""
         canary = route.route.canary
         handover = canary.handover if canary is not None else None
         if canary is None or handover is None or self._now_s() >= handover.until_s:
@@ -66,7 +65,7 @@ class Handovers:
         if self._begun.has(begun):
             return HandedOver(drawn)
         if drawn is not _CANARY:
-            # At the first step the router has counted no caller of either arm yet.
+            # At the first step, no caller of either arm has counted yet.
             return HandedOver(drawn, scored=handover.settled_bps > 0)
         is_candidates = is_made_by(request.text, route.upstreams[canary.target].maker)
         return HandedOver(_CANARY if is_candidates else _INCUMBENT, scored=False)
@@ -168,11 +167,11 @@ class Planner:
 
     def plan(self, route: CompiledRoute, arm: Arm, request: ClientRequest) -> RoutePlan:
         well = route.plans[request.endpoint][arm]
-        # For most routes neither the request nor the time changes the plan.
+        # For most routes, neither the request nor the time changes the plan.
         is_steady = not (route.switches or route.particular or route.native)
         if is_steady and self._health.all_well(well.targets):
             return well
-        # Both are rare: without them, a request reads neither the wall clock nor its input.
+        # Read the wall clock and the input only if the route has switches or special needs.
         live = active_switches(route.switches, self._clock.now()) if route.switches else ()
         needs, can = _needs(route, request)
         plain = not route.particular and can is route.capabilities
@@ -182,13 +181,14 @@ class Planner:
         around = self._build_context(route, can, well.targets, live)
         plan = plan_request(route.route, arm, needs, around)
         if plan.unable and needs.tokens:
-            # The tokens are an estimate: it may choose among targets, but not refuse a request.
+            # The number of tokens is an estimate, which may exclude some targets, but never
+            # all.
             sure = replace(needs, approx_input_tokens=0, max_output_tokens=0)
             return plan_request(route.route, arm, sure, around)
         return plan
 
     def is_switched(self, route: CompiledRoute, request: ClientRequest) -> bool:
-        """Applies a switch to both arms alike, so that it does not bias the evidence."""
+        """Tells whether a switch applies, for both arms alike, so that it causes no bias."""
         return _is_switched(self.plan(route, _CANARY, request))
 
     def is_asked(self, target: str) -> bool:

@@ -29,7 +29,7 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
         status = 422
     if failed.failure is FailureClass.BLOCKED:
         words = failed.message or f"status {status}"
-        why = f"something in front of the provider refused this request: {words}"
+        why = f"a system in front of the provider refused this request: {words}"
         return error_reply(status, why, failed.failure.value)
     members: ParsedObject | None = None
     with suppress(InputError):
@@ -56,7 +56,9 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
 
 
 def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
-    """Replies 503 if all targets pause or are excluded, 502 if all failed, 422 if none can."""
+    """Replies 503 if all targets pause or are excluded, 502 if all failed, 422 if all lack
+    abilities.
+    """
     wait_s, name = _wait_s(job, progress), job.route.route.name
     if wait_s is not None:
         return _all_waiting(job, progress, wait_s)
@@ -111,8 +113,8 @@ def _all_waiting(job: RoutedRequest, progress: RequestProgress, wait_s: int) -> 
     heeded = wait_s <= min(CLIENTS_HEED_S, job.route.route.settings.total_timeout_s)
     return error_reply(
         503,
-        f"every target of route {job.route.route.name!r} is left alone for now: try again in "
-        f"{wait_s} s ({_attempts_text(tried, left_out)})",
+        f"every target of route {job.route.route.name!r} gets no requests for now: try again "
+        f"in {wait_s} s ({_attempts_text(tried, left_out)})",
         "all_circuits_open",
         headers=(
             (b"retry-after", str(wait_s).encode()),
@@ -139,7 +141,7 @@ def _tried(progress: RequestProgress) -> list[dict[str, object]]:
             "target": attempt.upstream.name,
             "failure": attempt.failure.failure.value,
             "status": attempt.failure.status,
-            # A client must not learn about our account or the provider's internals.
+            # A client must not see facts about our account or the provider's internals.
             "message": (attempt.failure.message or None)
             if attempt.failure.failure in PASSED_ON
             else None,

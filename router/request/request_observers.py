@@ -16,7 +16,7 @@ from router.snapshot.compiled import CompiledRoute
 class RequestObserver:
     """Watches requests. It overrides the hooks that it needs; the other hooks cost nothing."""
 
-    part: ClassVar[RouterPart]  # the label under which its faults count
+    part: ClassVar[RouterPart]  # the label of its faults
     of_limited: ClassVar[bool] = False  # watches only requests of limited keys
 
     def watches(self, route: CompiledRoute) -> bool:  # noqa: ARG002 - of those that override it
@@ -57,8 +57,8 @@ class RequestObservers:
         self._always = always
         self._of_evidence = of_evidence
         self._errors = errors
-        # Keyed by the route's identity. Each revision compiles its routes again, and the routes
-        # of earlier revisions must not stay in memory.
+        # By the route's `id()`. Cleared for each revision, because earlier revisions' routes
+        # must not stay in memory.
         self._by_route: dict[int, RouteHooks] = {}
         self._revision = 0
 

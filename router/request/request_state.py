@@ -52,7 +52,7 @@ class UpstreamAnswer:
     model: str = ""  # the provider's name for it, or empty
     dropped: tuple[str, ...] = ()  # dropped, refused, opening_s: see `UpstreamReply`
     refused: tuple[str, ...] = ()
-    irregularity: str | None = None  # in how the answer ended
+    irregularity: str | None = None  # of the answer's end
     opening_s: float = 0.0
 
 
@@ -89,7 +89,7 @@ def read_answer(
         raise UpstreamFailed(FailureClass.MALFORMED, f"answer is not valid: {error}") from None
     usage = dialect.checked(members, silence=silence)
     edits: list[TextEdit] = []
-    # In text: the same search in bytes takes three times as long.
+    # Search in text, because a search in bytes takes three times as long.
     if dialect.call_mark in members.text or not members.found.get("id", True):
         answer = dict(members.found)
         changed = AnswerIds(request_body).mend(answer)
@@ -128,7 +128,7 @@ def decode_header(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-# Reasons to leave out a target that would have failed.
+# A target that is left out for one of these reasons would have failed.
 FAILING: Final = (ExclusionReason.OPEN, ExclusionReason.KEY, ExclusionReason.DATA_CLASS)
 
 

@@ -73,7 +73,7 @@ class RoutedResponse:
         self._dispatcher = dispatcher
         self._errors = errors
         self._on_end = on_end
-        self._neutral = False  # the router's own fault changed the plan: it charges no arm
+        self._neutral = False  # the router's own fault changed the plan, so no arm is charged
         self._headers = headers
         self._limited = limited
         self._on_leaving = on_leaving
@@ -82,18 +82,18 @@ class RoutedResponse:
     async def serve(  # noqa: C901, PLR0912 - one answer, to its last byte, however it ends
         self, receive: Receive, send: Send
     ) -> None:
-        """Ends the upstream's work in any case, also if the client leaves."""
+        """Serves the answer. Always ends the provider's work, even if the client leaves."""
         dispatcher, beat = self._dispatcher, None
         try:
             if self._heartbeat_s:
                 beat = self._heartbeat(send)
-            # Not watched while the last bytes are sent: after them a client may leave.
+            # The watch ends before the last bytes, after which a client may disconnect.
             with DisconnectWatch(receive, dispatcher.timers, self._on_leaving):
                 broken = False
                 try:
                     await dispatcher.run(self.job, self.progress)
                 except Exception as error:
-                    # The fault may concern any target.
+                    # Not charged to any target, because the router's own code failed.
                     self._errors.note(RouterPart.DISPATCH, error, self.job.route, self.job.arm)
                     self._neutral = broken = True
                 result = self.progress.result
@@ -134,7 +134,7 @@ class RoutedResponse:
 
     def _heartbeat(self, send: Send) -> Heartbeat | None:
         job = self.job
-        # The target is not known yet; most likely the first one answers.
+        # No target has answered yet; most likely the first target will.
         upstream = next((job.route.upstreams[target] for target in job.plan.targets), None)
         try:
             head = (*self._headers, *self._degraded(upstream))

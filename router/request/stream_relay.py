@@ -57,7 +57,7 @@ class CommittedStream:
         self._chunks = chunks
         self._held = held
         self._between_s = between_s
-        self._left_s = between_s  # how much of it is left until the next output is due
+        self._left_s = between_s  # the part of between_s that is left
         self._moved = events.progress_events + reply.progress_events
         self.silent_since = math.inf
         self._waits_since = 0.0
@@ -183,9 +183,8 @@ class CommittedStream:
         return min(due, self._deadline)
 
     def _end_wait(self, chunk: bytes | None) -> None:
-        """Reads a chunk; None for the end.
-
-        A slow client takes no time from the provider, and a ping gives it none.
+        """Reads a chunk; None for the end. Only the provider's own time counts, and a ping does
+        not restart it.
         """
         events = self.events
         self._held = events.end() if chunk is None else events.feed(chunk)
@@ -221,17 +220,17 @@ class CommittedStream:
         self._held = self._hide(event)
 
 
-# Without an empty line, because some readers dispatch an event at each one, even an empty
-# event.
+# Not followed by an empty line, at which some readers would dispatch an empty event.
 COMMENT: Final = b": keep-alive\n"
 
 
 class Heartbeat:
     """Sends comments while a stream is silent.
 
-    A beat before the answer's head begins the answer: a later failure becomes an event.
+    If the answer's head is not sent yet, a comment begins the answer: a later failure becomes
+    an event.
     since: when the silence began, on the event loop's clock.
-    under_way: a beat that the client gets now; wait for it before you send.
+    under_way: a comment that is being sent; wait for it before you send.
     """
 
     def __init__(

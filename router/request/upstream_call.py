@@ -35,7 +35,7 @@ from router.upstream.transport import TransportFactory, UpstreamReply, UpstreamR
 _CHAT: Final = Endpoint.CHAT
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
 _ACCEPT: Final = OnEmptyAnswer.ACCEPT
-# The most bytes before the first output; a provider sends no more metadata.
+# The most bytes before the first output; providers send less metadata.
 MAX_HELD_BYTES: Final = 1024 * 1024
 # The most bytes of an answer to a health check, which asks for a few tokens. A broken provider
 # may send anything.
@@ -43,7 +43,7 @@ MAX_CHECK_BYTES: Final = 1024 * 1024
 
 
 class FirstByteTimer:
-    """Gives an answer that begins the rest of the time. limit: the attempt's."""
+    """Once an answer begins, gives it the rest of the time. limit: the attempt's timer."""
 
     __slots__ = ("_limit", "_loop", "_until", "at")
 
@@ -179,7 +179,7 @@ class UpstreamCalls:
 
 
 def _most_held(job: RoutedRequest) -> int:
-    # A response's metadata repeat the request in each event.
+    # Read on: a response's metadata events repeat the whole request.
     return MAX_HELD_BYTES + 4 * len(job.request.text)
 
 

@@ -34,7 +34,7 @@ REQUEST_ID: Final = b"x-swapgate-request-id"
 # A request with one of these headers came through a proxy, so its peer is not the client.
 _FORWARDING: Final = frozenset({b"forwarded", b"via", b"x-real-ip"})
 _FORWARDED_PREFIX: Final = b"x-forwarded-"
-# The router writes these headers itself, or must not believe them from a client.
+# The router writes these headers itself, or must not trust a client's.
 _NOT_SENT_ON: Final = _FORWARDING | {
     b"content-encoding",  # `read_request_body` decodes it
     b"content-length",
@@ -129,7 +129,8 @@ class AgentsPassThrough:
                 try:
                     is_ended = await self._relay(wire, scope["method"], send, request_id)
                 finally:
-                    # Each request has its own connection; an early abort ends the stream.
+                    # Each request has its own connection, so closing it ends the agents'
+                    # stream.
                     wire.abort()
                     self._origin.give_back(wire)
         except UpstreamFailed:

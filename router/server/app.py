@@ -33,7 +33,7 @@ from router.server.request_body import media_type, plain_body, read_request_body
 from router.snapshot.compiled import CompiledSnapshot
 
 log = logging.getLogger(__name__)
-# By path: the largest body, and the kind of the key's limit.
+# By path: the largest body, and the kind of limit that applies to the key.
 _ASIDE: Final = {
     FEEDBACK_PATH: (MAX_BODY_BYTES, AsideKind.FEEDBACK),
     TRACES_PATH: (MAX_BATCH_BYTES, AsideKind.FEEDBACK),
@@ -100,7 +100,7 @@ class Router(RouterParts):
     def _answer(
         self, scope: Scope, receive: Receive, send: Send, request_id: Header
     ) -> Reply | Awaitable[Reply | None]:
-        """Returns a reply, or an awaitable of one: of None if the answer is already sent."""
+        """Returns a reply, or an awaitable: of a reply, or of None if the answer was sent."""
         caller = self._caller(scope)
         if isinstance(caller, Reply):
             return caller

@@ -1,4 +1,4 @@
-"""Parses one client's HTTP/1.1, bounds it, and closes without losing an answer.
+"""Parses one client's HTTP/1.1 within limits, and closes without losing an answer.
 
 It replaces uvicorn's protocol, which takes as much time as all routing may take, reads a head
 of any size, and waits for ever for the rest of a request.
@@ -26,13 +26,13 @@ from router.server.slow_reader import SlowReader
 MAX_HEAD_BYTES: Final = 64 * 1024
 # The most bytes of a body that wait for the application; the network holds the rest back.
 HIGH_WATER_BYTES: Final = 64 * 1024
-# How long a worker that ends still answers its open connections: a client that sends its next
-# request at that moment would be cut off.
+# How long an ending worker still answers its open connections, because clients may just have
+# sent their next request.
 LINGER_S: Final = 1.0
-# After the last answer, the router reads and drops the rest of the client's request. A close at
-# once would reset the connection and lose the answer, and many clients read it only after they
-# have sent everything. The limits: seconds in all, seconds without a byte, bytes, and bytes of
-# a client that does not send HTTP.
+# After the last answer, the router reads and drops the rest of the client's request. Closing at
+# once would reset the connection and lose the answer, because many clients read it only after
+# they have sent everything. The limits: seconds in all, seconds without a byte, bytes, and
+# bytes of a client that does not send HTTP.
 READ_ON_S: Final = 30.0
 READ_ON_QUIET_S: Final = 5.0
 READ_ON_BYTES: Final = 256 * 1024 * 1024
@@ -41,7 +41,7 @@ READ_ON_NO_HTTP_BYTES: Final = 1024 * 1024
 # router checks after the first interval, then after twice the last one, up to the longest.
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.05, 1.0
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
-# The parser reads this instead of a known head whose body has not arrived whole.
+# If a known head's body is incomplete, the parser reads this head instead.
 _FRAME: Final = b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b"
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
         self._state = server_state
         self._keep_alive_s = config.timeout_keep_alive
         self._parser = httptools.HttpRequestParser(self)
-        self._arriving: RequestCycle | None = None  # the request whose body is still to come
+        self._arriving: RequestCycle | None = None  # the request whose body is incomplete
         self._answered: RequestCycle | None = None  # the request whose answer is due
         self._waiting: deque[RequestCycle] = deque()
         self._known: KnownHead | None = None
@@ -106,8 +106,8 @@ class Connection(asyncio.Protocol):
         self._fed = 0  # bytes read of a head, or since the last piece of a body
         self._in_head = True
         self._head_too_large = self.paused = False
-        self._refusal: bytes | None = None  # if set, no more is read; the answer that says why
-        self._ending = False  # the server ends, and LINGER_S runs
+        self._refusal: bytes | None = None  # if set, the last bytes to send; reads no more
+        self._ending = False  # the server ends, and waits for LINGER_S
         self._reads_on: asyncio.TimerHandle | None = None  # reads on and drops what arrives
         self._reads_on_until = 0.0
         self._thrown_away = self._thrown_away_before = 0
@@ -122,7 +122,8 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self._reader = SlowReader(self.transport, self.loop)
         self._client = transport.get_extra_info("peername")
-        # The server calls only `shutdown` and `transport.abort` on them.
+        # The cast is safe: the server calls only `shutdown` and `transport.abort` on
+        # connections.
         self._state.connections.add(cast("Any", self))
         self._wait()
 
@@ -148,7 +149,8 @@ class Connection(asyncio.Protocol):
             return False
         self._say_last()
         self._refusal = b""
-        # A client that has left resets the connection now, which the next check sees.
+        # If the client has left, its system now resets the connection, which the next check
+        # sees.
         call.probe()
         self._look = self.loop.call_later(FIRST_LOOK_S, self._is_gone, FIRST_LOOK_S)
         return True
@@ -350,7 +352,7 @@ class Connection(asyncio.Protocol):
             self._close()
         elif self._waiting:
             self._answered = self._waiting.popleft()
-            # Not here: hundreds of pipelined requests would nest as many calls.
+            # Start it in a later turn, because pipelined requests would nest hundreds of calls.
             self._state.starts.wait(self._answered, self.loop)
             self.read_on()
         elif self._refusal is not None:
@@ -363,7 +365,7 @@ class Connection(asyncio.Protocol):
                 self._idle = self.loop.call_later(self._keep_alive_s, self._tired)
 
     def read_on(self) -> None:
-        """Reads on unless requests already wait, because each further one takes memory."""
+        """Reads on unless requests already wait, because each further request takes memory."""
         if self.paused and self._refusal is None and not self._waiting:
             self.paused = False
             self.transport.resume_reading()
@@ -380,7 +382,7 @@ class Connection(asyncio.Protocol):
         self._say_last()
 
     def _say_last(self) -> None:
-        """Has the answer to the last request announce the end of the connection."""
+        """Makes the answer to the last request announce the end of the connection."""
         last = self._waiting[-1] if self._waiting else self._answered
         if last is not None:
             last.keep_alive = False
@@ -419,7 +421,7 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _refuse(self) -> None:
-        """Refuses in the client's own protocol, after the answers to the earlier requests."""
+        """Sends a refusal in the client's protocol, after the answers to earlier requests."""
         if self._head_too_large:
             status, code = 431, "headers_too_large"
             message = f"the request's head is larger than {MAX_HEAD_BYTES} bytes"
@@ -460,7 +462,7 @@ class Connection(asyncio.Protocol):
             self._close_now()
 
     def _tired(self) -> None:
-        """Serves many requests with one timer: a timer for each would cost more than this."""
+        """Closes an idle connection. A timer for each request would cost more than this."""
         self._idle = None
         if self._answered is not None or self._fed:
             return

@@ -25,7 +25,7 @@ from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, RouteNames
 FLAG_PREFIX: Final = f"{FLAGS_PATH}/"
 MAX_CONTEXT_BYTES: Final = 64 * 1024
 LONGEST_KEY: Final = 1024  # characters of a targeting key
-# Stands for the caller's later request, which is still unknown.
+# Stands for the caller's later request, which the router does not know yet.
 _REQUEST: Final = read_request(b'{"model": "flag", "messages": []}', Endpoint.CHAT)
 
 

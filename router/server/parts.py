@@ -262,7 +262,7 @@ class RouterParts:
         }
         targets = serving.snapshot.table.targets if serving else {}
         checks = self._checks.results()
-        # Several targets may share a name: the worst state counts.
+        # If several targets share a name, the worst state counts.
         states: dict[str, int] = {}
         pauses: dict[str, float] = {}
         answers: dict[str, TargetCheck] = {}

@@ -21,7 +21,7 @@ from router.workers.parent import HAND_OVER, KEEP_ALIVE_S, STOP, open_listeners
 
 ENOUGH_FILES: Final = 65_536
 TICK_S: Final = 0.1
-# How much of an answer waits in the socket of each client, beyond what is on its way.
+# How much of an answer may wait in a client's socket, besides bytes in transit.
 UNSENT_BYTES: Final = 128 * 1024
 # Requests leave no reference cycles, but thousands of live objects. With Python's default
 # thresholds, the collector scans them hundreds of times a second: a seventh of a request's
@@ -89,8 +89,8 @@ class WorkerServer(CalmServer):
         for closable in (*self.servers, *(sockets or ())):
             closable.close()
         await self._drain()
-        # The ending event loop closes no connection, so abort does: requests end, and are
-        # recorded, as if their clients had left.
+        # Abort the connections, because the ending event loop would not close them. Their
+        # requests end and are recorded as if their clients had left.
         for connection in list(self.server_state.connections):
             cast("Connection", connection).transport.abort()
         if self.server_state.tasks:
@@ -114,7 +114,7 @@ class WorkerServer(CalmServer):
             if handed_over and not state.handed_over:  # the other processes end as well
                 handed_over = False
                 until = time.monotonic() + self._drain_s
-            # In each turn, because new connections may have been accepted.
+            # Repeat this, because new connections may have been accepted.
             for connection in list(state.connections):
                 connection.shutdown()
             await asyncio.sleep(TICK_S)

@@ -23,12 +23,12 @@ from router.frame.replies import CLOSE, Header, Reply, error_reply
 
 _IDENTITY: Final = frozenset({"", "identity"})
 _RAW, _ZLIB, _GZIP = -zlib.MAX_WBITS, zlib.MAX_WBITS, 16 + zlib.MAX_WBITS
-# RFC 8878 requires at least 8 MiB. With a larger window, the sender could decide how much
-# memory the router allocates.
+# RFC 8878 requires at least 8 MiB. Without a limit, the sender would decide how much memory the
+# router allocates.
 _ZSTD_WINDOW: Final = 1 << 23
-# Limits the number of members, because decoding one copies the rest of the body.
+# Limits the number of members, because decoding a member copies the rest of the body.
 MOST_MEMBERS: Final = 100
-# Among a head's facts: whether it announces JSON without a coding.
+# The key of a fact about a head: whether it announces JSON without an encoding.
 _PLAIN: Final = "plain_json"
 
 
@@ -159,10 +159,10 @@ async def read_request_body(
         body = await read_body(receive, limit, timers) if body is None else body
         return decode_body(body, body_codings(scope), limit)
     except CodingUnknown as error:
-        message = f"the body's coding {error} is not supported: send one of {TAKEN_CODINGS}"
+        message = f"the body's encoding {error} is not supported: send one of {TAKEN_CODINGS}"
         return error_reply(415, message, "unsupported_content_encoding", headers=(ACCEPTED,))
     except BodyCut as error:
-        return error_reply(400, f"the body's {error} coding ends too early", "body_cut")
+        return error_reply(400, f"the body's encoding {error} ends too early", "body_cut")
     except BodyTooLarge:
         named = f" ({setting})" if setting else ""
         message = f"the body is larger than {limit} bytes{named}"

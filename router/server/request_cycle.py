@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from router.server.connection import Connection
 
 
-# A lower number would not bring the first answer earlier: a turn of the event loop costs a
-# hundredth of this many starts.
+# A lower number would not make the first answer faster, because a turn itself costs little: a
+# hundredth of these starts.
 STARTS_IN_A_TURN: Final = 8
 
 
@@ -35,8 +35,8 @@ class Startable(Protocol):
 class StartQueue:
     """Limits how many requests of all connections start in one turn of the event loop.
 
-    asyncio does not announce a turn. If earlier turns have filled the count, a request waits
-    for the end of its own turn.
+    asyncio does not announce a new turn. If earlier turns used up the number, a request waits
+    until the end of the current turn.
     """
 
     __slots__ = ("_started", "_waiting")
@@ -61,7 +61,7 @@ class StartQueue:
     def _begin_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         waiting = self._waiting
         self._started = min(len(waiting), STARTS_IN_A_TURN)
-        # One callback for each, so that a failing start does not stop the next ones.
+        # Use a callback for each, so that a failing start does not prevent later starts.
         for _ in range(self._started):
             loop.call_soon(_start, waiting.popleft())
         if waiting:
@@ -92,7 +92,7 @@ class RequestCycle:
     body: the whole body, if it arrived with the head.
     """
 
-    # Initial values stand on the class: setting them on each request would cost time.
+    # Initial values are class attributes, because setting them on each request would take time.
     begun: bool = False
     complete: bool = False
     _gone: bool = False
@@ -174,7 +174,7 @@ class RequestCycle:
         self._left_call = call
         if call is not None:
             if self._line.paused:
-                self._line.read_on()  # else the connection would not see the client leave
+                self._line.read_on()  # else it would not notice the client leave
             if self._gone:
                 call()
 
@@ -246,7 +246,7 @@ class RequestCycle:
         data, self._head = self._head + body, b""
         self._last = not more
         if len(data) > SLICE_BYTES and not more:
-            # The application is done: a slow client does not hold its task up.
+            # The application has finished, so its task need not wait for a slow client.
             self._line.write_in_slices(data, self._all_written)
             return
         if data:

@@ -16,7 +16,7 @@ STALLED_S: Final = 60.0
 
 
 class SlowReader:
-    """Writes to one client as it reads. full: it has enough to read for now."""
+    """Writes to one client as it reads. full: wait before you write more."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.full = False

@@ -1,4 +1,4 @@
-"""One immutable revision of the routing table; a request finds everything by one look-up."""
+"""One immutable revision of the routing table, with everything that a request needs."""
 
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -47,13 +47,13 @@ NO_KEYS: Final[ProviderKeySets] = {}
 
 class PlainModel(NamedTuple):
     json_name: str
-    without: frozenset[str]  # members that need further changes to the request
-    is_unmarked: bool  # a cache mark needs further changes, too
+    without: frozenset[str]  # with one of these members, a request needs further changes
+    is_unmarked: bool  # with a cache mark, a request needs further changes, too
     is_choosy: bool  # `without` or `is_unmarked` applies
 
     def suits(self, request: RequestMembers, text: str) -> bool:
-        """Returns whether only the model changes in a request that may call tools in
-        parallel.
+        """Returns whether replacing the model is enough. The request must allow parallel tool
+        calls.
         """
         return self.without.isdisjoint(request) and not (
             self.is_unmarked and CACHE_MARK in text
@@ -109,29 +109,27 @@ class CompiledRoute:
     plans: Mapping[Endpoint, Mapping[Arm, RoutePlan]]
     upstreams: Mapping[str, CompiledTarget]  # upstreams, capabilities: by the target's id
     capabilities: Mapping[str, Capabilities]
-    # The capabilities without those that a translation cannot express, by endpoint. Endpoints
-    # that all targets or no targets translate are missing.
+    # By endpoint, the capabilities that a translating target keeps. Endpoints that all targets
+    # or no targets translate are missing.
     native: Mapping[Endpoint, Mapping[str, Capabilities]]
     headers: Mapping[Arm, tuple[Header, ...]]
     switches: tuple[KillSwitch, ...]  # kill switches for this route, expired ones included
     targets: Mapping[str, Target]  # by id
-    particular: bool  # a model's abilities are configured
+    particular: bool  # whether a target's model has configured abilities
     # Ids of targets that the keep_warm share of the requests keeps warm; empty if it is off.
     warmed: tuple[str, ...]
     keep_warm: KeepWarm
     shadow: CompiledShadow | None = None  # gets a copy of its requests
-    keyless: frozenset[str] = (
-        frozenset()
-    )  # ids of targets whose providers need a key and have none
+    keyless: frozenset[str] = frozenset()  # ids of targets without the required key
     # Targets whose providers may not see the route's class of data. No other setting can
     # send it there.
     barred: frozenset[str] = frozenset()
-    # By kind of request: the route that answers for this one. It has no overrides itself, so
-    # that the router follows an override once.
+    # By kind of request: the route that answers for this one. It has no overrides, so that the
+    # router follows only one override.
     overrides: Mapping[RequestKind, "CompiledRoute"] = field(default_factory=dict)
     # The judge of its live rollout; None without a judge that can be asked.
     judge: CompiledJudge | None = None
-    # Same as `Route.experiment`, which each request reads several times.
+    # A copy of `Route.experiment`, because each request reads it several times.
     experiment: Canary | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -188,7 +186,7 @@ class CompiledSnapshot:
 
 
 def feature_fields(endpoint: Endpoint, among: Collection[OptionalFeature]) -> frozenset[str]:
-    """Returns members without which a request has none of these fields except cache marks."""
+    """Returns members: a request without them has no such field, except perhaps cache marks."""
     names = {name for hint in among for name in OPTIONAL_FIELDS[endpoint].get(hint, ())}
     if endpoint is Endpoint.MESSAGES and OptionalFeature.REASONING in among:
         names.add("output_config")

@@ -72,7 +72,7 @@ def compile_snapshot(
 
 
 def _by_task(routes: Mapping[str, CompiledRoute]) -> Mapping[bytes, CompiledRoute]:
-    # If two routes have the same task, the first by name gets it on each worker.
+    # If two routes have the same task, every worker gives it to the first route by name.
     return {
         route.route.settings.task.encode("utf-8", "surrogatepass"): route
         for _, route in sorted(routes.items(), reverse=True)
@@ -220,9 +220,8 @@ def _beside(
     keys: ProviderKeySets,
     classes: DataClasses,
 ) -> tuple[CompiledTarget | None, str]:
-    """Compiles a target beside the route's own, or returns None and the reason.
-
-    A target that cannot be asked does not stop the revision.
+    """Compiles a target besides the route's own targets, such as a judge. If the target cannot
+    be asked, returns None and the reason, and the revision is still compiled.
     """
     try:
         upstream = _upstream_of(snapshot, route, target, keys)
@@ -243,7 +242,7 @@ def _shadow(
             upstream, why = _beside(snapshot, route, shadow.candidate, keys, classes)
             if upstream is not None:
                 return CompiledShadow(shadow, upstream)
-            log.warning("shadow %s mirrors nothing: %s", shadow.id, why)
+            log.warning("shadow %s mirrors no request: %s", shadow.id, why)
     return None
 
 
@@ -260,9 +259,9 @@ def _judge(
     target = Target.from_name(judge.model)
     upstream, why = _beside(snapshot, route, target, keys, classes)
     if upstream is not None and upstream.price is None:
-        why = f"{upstream.name} has no price, so that its cost cannot be held to max_usd"
+        why = f"{upstream.name} has no price, so max_usd cannot limit its cost"
     elif upstream is not None and not upstream.can.chat:
-        why = f"{upstream.name} answers no chat"
+        why = f"{upstream.name} does not serve chats"
     if upstream is not None and not why:
         return CompiledJudge(judge, upstream)
     log.warning("route %s: no judge compares its canary: %s", route.name, why)

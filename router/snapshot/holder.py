@@ -38,7 +38,7 @@ _OF_SIGNED_ROWS: Final = frozenset({"lineage", "revoked"})
 
 
 def save_snapshot(snapshot: Snapshot, file: Path) -> None:
-    """Writes atomically: after a crash the old or the new file is there. Raises OSError."""
+    """Writes atomically: after a crash, the old or the new file exists. Raises OSError."""
     content = canonical_json(snapshot_to_json(snapshot))
     whole = {
         "format": FORMAT,
@@ -97,10 +97,8 @@ Lacking = Callable[[Lineage], Sequence[str]]
 
 
 class LineageGuard:
-    """Refuses restored databases.
-
-    If a database is older than the serving revision, the router refuses every revision of its
-    epoch, however high the number: those revisions belong to another history.
+    """Refuses restored databases. If a database is older than the serving revision, the router
+    refuses all revisions of its epoch, because they belong to another history.
     """
 
     def __init__(self) -> None:
@@ -122,7 +120,7 @@ class LineageGuard:
             why = fork_reason(lost)
         if not why and same_epoch and self._refused is not None:
             why = older_reason(served, self._refused) or fork_reason(
-                ["what was refused before"]
+                ["an earlier revision that was refused"]
             )
         if why:
             self._refused = self._refused or offered
@@ -277,7 +275,7 @@ class SnapshotHolder:
         return True
 
     def _asks_again(self) -> bool:
-        """Returns whether to read a refused revision again: a repaired row changes no etag."""
+        """Returns whether to read a refused revision again. A repair keeps the etag."""
         return bool(self.refused) and time.monotonic() - self._refused_at >= AGAIN_S
 
     def _refuse(self, error: SnapshotInvalid) -> None:
@@ -301,7 +299,7 @@ class SnapshotHolder:
         return serving
 
     def _made(self, snapshot: Snapshot) -> CompiledSnapshot:
-        """Loads a snapshot's needs before it serves, so that its first answers do not wait."""
+        """Prepares a snapshot before it serves, so that its first answers do not wait."""
         opened = self._opened(snapshot)
         serving = compile_snapshot(
             opened, self._standing, self._keys_of(snapshot), self._classes

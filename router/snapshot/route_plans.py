@@ -23,7 +23,7 @@ def build_plans(
 
 
 def incumbent_plan(well: RoutePlan, plan: RoutePlan) -> RoutePlan:
-    """Returns the incumbent's own plan, or if a switch is in force, its rest in `plan`."""
+    """Returns the incumbent's own plan; if a switch is in force, only its targets in `plan`."""
     if plan.forced is None:
         return well
     return replace(
@@ -34,9 +34,9 @@ def incumbent_plan(well: RoutePlan, plan: RoutePlan) -> RoutePlan:
 def is_arm_charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:
     """Returns whether the arm failed.
 
-    A guest that alone rejects a request is charged. A request that all targets reject
-    charges no arm. failures: the last failure of each target, the arm's own first, None for
-    an answer.
+    If only the arm's target rejects a request, the arm is charged, unless it is the incumbent.
+    If all targets reject the request, no arm is charged. failures: the last failure of each
+    target, the arm's own first, None for an answer.
     """
     own = failures[0] if failures else None
     if own is None or own in UNCHARGED:

@@ -65,8 +65,8 @@ def _chat_way(kind: str, maker: str) -> ChatWay:
     return ChatWay(limit, maker if returns else "")
 
 
-# The check for parts that no translation of the endpoint supports; it precedes the choice of a
-# target. Every request to another endpoint is translatable.
+# By endpoint, the check for parts that no translation supports, before the router chooses a
+# target. Requests to other endpoints need no check.
 UNTRANSLATABLE_FIELDS: Final[Mapping[Endpoint, FieldCheck]] = {
     Endpoint.CHAT: request_screening.untranslatable_field,
     Endpoint.MESSAGES: message_request.untranslatable_field,
@@ -77,7 +77,7 @@ TRANSLATIONS: Final[Mapping[Endpoint, Translation]] = {
     Endpoint.MESSAGES: translate_message,
     Endpoint.RESPONSES: translate_response,
 }
-# A request without these fields has no native need, except a reference to an item.
+# Without these fields, only a reference to an item can need a target without translation.
 NATIVE_HINTS: Final = frozenset(
     {
         "tools",
@@ -89,7 +89,7 @@ NATIVE_HINTS: Final = frozenset(
 
 
 def native_need(endpoint: Endpoint, value: Callable[[str], object]) -> str:
-    """Names a part that no translation supports, by a closed list; empty without one."""
+    """Names a part that no translation supports, by a closed list; empty if there is none."""
     check = UNTRANSLATABLE_FIELDS.get(endpoint)
     part = check(value) if check is not None else ""
     if not part:

@@ -32,7 +32,7 @@ _SIGNED: Final = ("extra_content", "thinking_blocks", "reasoning_details")
 def without_piece(
     request: UpstreamRequest, piece: Piece, values: Collection[str] | None = None
 ) -> tuple[UpstreamRequest, tuple[str, ...]] | None:
-    """Removes a piece; None without a change. values: only pieces with these; None for all."""
+    """Removes a piece; None if nothing changed. values: removes only pieces with these."""
     moved = _body_without(request, piece, values)
     if moved is None or moved.body == request.body:
         return None
@@ -90,15 +90,15 @@ def _without_files(body: bytes, values: Collection[str] | None) -> MovedBody:
 
 # A target's refusal counts for this long.
 KEPT_S: Final = 86_400.0
-# Limits on targets with endpoints, on fields of each, and on refused values.
+# The most (target, endpoint) pairs, fields of each pair, and refused values.
 KEPT: Final = 2048
 MOST_FIELDS: Final = 32
 VALUES: Final = 65_536
 # One request may lose this many different pieces.
 MOST_PIECES: Final = 2
-# Stands for a field among the refused pieces.
+# Replaces a field's name in the list of refused pieces.
 FIELD: Final = "field"
-# Pieces that the router can remove in part: only those with refused values.
+# Of these pieces, the router can remove only those with refused values.
 _OF_VALUES: Final = frozenset({Piece.THINKING, Piece.REASONING, Piece.FILE})
 _ELSEWHERE: Final = " of another target"
 _VALUES: Final = re.compile(
@@ -210,7 +210,7 @@ class LearnedRepairs:
             shown = {
                 repair.shown
                 for repair, until in repairs.values()
-                if now < until and repair.kind is not RepairKind.RENAME  # no change of meaning
+                if now < until and repair.kind is not RepairKind.RENAME  # same meaning
             }
             if shown:
                 found.setdefault(target, set()).update(shown)
@@ -267,7 +267,7 @@ def _place(request: UpstreamRequest) -> Place:
 
 
 def _goes_with(beta: str, fields: Iterable[str]) -> bool:
-    """Returns whether a beta's name has a word of a changed field: the router removes both."""
+    """Returns whether a beta's name has a word of a changed field, so that both must go."""
     words = {word for field in fields for word in _WORDS.findall(field.rpartition(".")[2])}
     return not words.isdisjoint(_WORDS.findall(beta))
 

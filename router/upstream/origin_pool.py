@@ -37,7 +37,7 @@ class OriginPool:
         self._connect_timeout_s = connect_timeout_s
         self._idle: list[tuple[float, PoolConnection]] = []
         self._lent: set[PoolConnection] = set()
-        self._taken = 0  # connections that are lent, or that a request is opening
+        self._taken = 0  # connections that requests use or open
         self._line: deque[asyncio.Future[None]] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -57,7 +57,7 @@ class OriginPool:
         return wire
 
     def lend_idle(self) -> PoolConnection | None:
-        """Lends an open connection. Returns None without one, or if the pool is full."""
+        """Lends an idle connection. Returns None if there is none, or if the pool is full."""
         if self._taken >= self._limit:
             return None
         wire = self._kept()
@@ -177,7 +177,7 @@ class OriginPool:
 
 
 def interleave_addresses(found: Sequence[tuple[int, str]]) -> list[str]:
-    """Alternates address families: a dead family costs one try (RFC 8305, section 4)."""
+    """Alternates address families: a failing family costs one try (RFC 8305, section 4)."""
     families = dict.fromkeys(family for family, _ in found)
     queues = [[where for kind, where in found if kind == family] for family in families]
     rows = chain.from_iterable(zip_longest(*queues))

@@ -1,6 +1,6 @@
 """The transport to providers over pooled HTTP/1.1 connections.
 
-The cheapest maintained library needs 1.5 times its CPU per request, so we have our own.
+It needs a third less CPU per request than the cheapest maintained library.
 """
 
 import re
@@ -36,7 +36,7 @@ def forwarded_headers(
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-# The most kept sets of headers; with traces, each request has its own set.
+# The most kept sets of headers, because with traces each request has its own set.
 KEPT_LINES: Final = 64
 _PATH: Final = "/%:@!$&'()*+,;=-._~"
 _QUERY: Final = _PATH + "?"
@@ -48,9 +48,9 @@ class RequestHead(NamedTuple):
     secure: bool
     # The head up to the body's length, without the operator's lists; by the stream flag.
     heads: dict[bool, bytes]
-    # Lines of the forwarded headers, because most clients always send the same headers.
+    # Lines of the forwarded headers, kept because most clients always send the same headers.
     known_lines: dict[tuple[tuple[bytes, bytes], ...], bytes]
-    has_lists: bool  # the operator sets lists, which `known_lines` contains
+    has_lists: bool  # whether the operator sets headers with lists; `known_lines` contains them
 
     def lines(self, provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
         known = self.known_lines.get(headers)

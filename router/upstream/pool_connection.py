@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to a provider. A malformed or unrequested byte ends it."""
+"""One HTTP/1.1 connection to a provider. It ends at a malformed or unrequested byte."""
 
 import asyncio
 import asyncio.protocols
@@ -160,10 +160,10 @@ class PoolConnection(asyncio.Protocol):
         why = type(exc).__name__ if exc else "closed"
         self._break(FailureClass.CONNECT, f"{why} {when}")
         self._wake()
-        del self._parser  # it refers to this connection: a reference cycle
+        del self._parser  # breaks a reference cycle
 
-    # The parser calls the following methods. If a second, unrequested answer follows, they
-    # ignore it, and the connection serves no further request.
+    # The parser calls the following methods. They ignore an unrequested second answer, after
+    # which the connection serves no request.
 
     def on_message_begin(self) -> None:
         if self.phase is DONE:

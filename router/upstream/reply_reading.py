@@ -172,7 +172,7 @@ class BridgedReply(WrappedReply):
         return answer
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yields a piece, perhaps an empty one, for each provider's piece: a sign of life."""
+        """Yields a piece for each provider's piece. An empty piece is a sign of life."""
         if not self._stream:
             yield await self.body()
             return
@@ -266,7 +266,7 @@ class PooledReply(UpstreamReply):
                 yield piece
 
     async def aclose(self) -> None:
-        # First forget the connection: another request may get it soon.
+        # Forget the connection first, because another request may get it at once.
         wire, self._wire = self._wire, None
         if wire is not None:
             self._origin.give_back(wire)

@@ -13,7 +13,8 @@ class UpstreamRequest:
     provider: Provider
     body: bytes  # JSON for the provider
     stream: bool
-    # Use a new connection, because the provider may have closed the idle ones.
+    # Whether to use a new connection, because the provider may have closed the idle
+    # connections.
     fresh: bool = False
     path: str = CHAT_PATH  # below the provider's `api_base`
     headers: tuple[tuple[bytes, bytes], ...] = ()  # the client's forwarded headers
@@ -37,8 +38,8 @@ class UpstreamReply:
     dropped: tuple[str, ...] = ()  # fields of the request that a translation omitted
     # Pieces of the conversation that the provider refused before this reply.
     refused: tuple[str, ...] = ()
-    # Number of translated provider events with progress. The client may not see them, such as
-    # unrequested thinking, or a call that waits for an earlier call's end.
+    # Number of translated provider events with progress. The client may not see them:
+    # unrequested thinking, or a call that waits until an earlier call ends.
     progress_events: int = 0
     opening_s: float = 0.0  # time to open the connection; 0 for a reused connection
     # The provider sent no finish reason in a complete answer, so a translation chose one.

@@ -52,7 +52,7 @@ _MARKERS: Final[Mapping[str, Marker]] = {
     RESPONSES_PATH: mark_response,
 }
 
-# If a request contains this text, its answer may contain thinking that must be marked.
+# If a request contains this text, its answer may contain thinking that the router must mark.
 THINKS: Final = b'thinking"'  # or `redacted_thinking`
 
 ENCRYPTED: Final = b"encrypted_content"
@@ -169,8 +169,8 @@ class ConversationTransport(Transport):
     async def _repaired(
         self, request: UpstreamRequest, reply: UpstreamReply, dropped: tuple[str, ...]
     ) -> tuple[UpstreamRequest, UpstreamReply, tuple[str, ...], tuple[str, ...]]:
-        """Repeats a refused request without the refused part, as long as each refusal names a
-        new part.
+        """Repeats a refused request without the refused part, while each refusal names a new
+        part.
         """
         refused: list[str] = []
         while reply.status in STATUSES:

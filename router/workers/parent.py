@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # after other workers have begun to accept, so that no client notices.
 HAND_OVER: Final = signal.SIGUSR1
 STOP: Final = (signal.SIGTERM, signal.SIGINT, HAND_OVER)
-# Longer than common client pools keep a connection, so that the client closes it first.
+# Common client pools keep a connection for less time, so the client closes it first.
 KEEP_ALIVE_S: Final = 75
 BACKLOG: Final = 2048
 
@@ -64,8 +64,8 @@ class WorkerSpec:
     environment: Mapping[str, str]
     given: bytes  # its standard input
     workers: int
-    drain_s: float  # how long its requests may continue after it is told to end
-    shutdown_delay_s: float = 0.0  # how long it keeps serving before that
+    drain_s: float  # how long a worker's requests may continue after its order to end
+    shutdown_delay_s: float = 0.0  # how long it still accepts requests before that
 
 
 def restart_pause_s(early_deaths: int) -> float:
@@ -81,11 +81,14 @@ class WorkerPool:
     """Runs the workers of one configuration. listeners: bound, and shared by all workers."""
 
     def __init__(
-        self, orders: WorkerSpec, listeners: Sequence[socket.socket], books: "WorkerAggregator"
+        self,
+        orders: WorkerSpec,
+        listeners: Sequence[socket.socket],
+        aggregator: "WorkerAggregator",
     ) -> None:
         self._orders = orders
         self._listeners = listeners
-        self._books = books
+        self._aggregator = aggregator
         self._retiring = asyncio.Event()
         self._signal = signal.SIGTERM
         self._last_s = 0.0  # how long a worker may take to end
@@ -140,18 +143,18 @@ class WorkerPool:
                 return
             early = early + 1 if loop.time() - since < STEADY_S else 0
             log.error("worker_died", worker=slot, code=code, again_in_s=restart_pause_s(early))
-            self._books.counters["worker_restarts"] += 1
+            self._aggregator.counters["worker_restarts"] += 1
             with suppress(TimeoutError):
                 async with asyncio.timeout(restart_pause_s(early)):
                     await self._retiring.wait()
 
     async def _one(self, slot: int) -> tuple[int, bool]:
-        account = self._books.open(slot)
+        account = self._aggregator.open(slot)
         try:
             process = await self._launch(slot, account)
         except OSError as error:
             log.error("worker_not_started", worker=slot, reason=str(error))  # noqa: TRY400 - the system's message
-            self._books.closed(account)
+            self._aggregator.closed(account)
             return 1, False
         if self._retiring.is_set():
             self._request_stop(slot, process)
@@ -170,8 +173,8 @@ class WorkerPool:
                 await asyncio.wait(
                     waits, timeout=SILENT_S / 4, return_when=asyncio.FIRST_COMPLETED
                 )
-                # Checked twice: after a pause of the whole machine, workers need a moment to
-                # report.
+                # Check twice, because after a pause of the whole machine, workers need a moment
+                # to report.
                 silences = silences + 1 if account.silent_s > SILENT_S else 0
                 if silences == 2:
                     self._kill(slot, process, "it has stopped reporting")
@@ -187,7 +190,7 @@ class WorkerPool:
             del self._processes[slot]
 
     def _request_stop(self, slot: int, process: asyncio.subprocess.Process) -> None:
-        """Signals a worker to end: by SIGTERM while it loads, when it would log a SIGINT."""
+        """Signals a worker to end: by SIGTERM while it loads, because it would log a SIGINT."""
         serves = self._started[slot].is_set()
         _send(process, self._signal if serves else signal.SIGTERM)
 
@@ -239,8 +242,8 @@ def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
 
 log = structlog.get_logger("swapgate.router")
 
-# Replaced workers have minutes to end. Without this limit, a reload every few seconds would
-# fill the machine with workers.
+# Limits the workers, because replaced workers may take minutes to end, and reloads may be
+# frequent.
 MOST_RETIRING: Final = 2
 
 
@@ -254,13 +257,13 @@ class WorkerParent:
     def __init__(
         self,
         listeners: Sequence[socket.socket],
-        books: "WorkerAggregator",
+        aggregator: "WorkerAggregator",
         again: Callable[[], WorkerSpec],
         *,
         reload_on: signal.Signals = signal.SIGHUP,
     ) -> None:
         self._listeners = listeners
-        self._books = books
+        self._aggregator = aggregator
         self._again = again
         self._reload_on = reload_on
         self._stopping = asyncio.Event()
@@ -274,13 +277,12 @@ class WorkerParent:
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(self._reload_on, self._reload.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {self._reload_on})
-        crew = WorkerPool(orders, self._listeners, self._books)
+        crew = WorkerPool(orders, self._listeners, self._aggregator)
         code = await self._started(crew)
         while code == 0 and await self._reload_wanted():
             crew = await self._reloaded(crew)
-        # The workers have their own copies. If the parent kept one, connections would wait in
-        # its queue in vain; so the system refuses them after the last worker has closed its
-        # copy.
+        # Close the parent's copies, so that the system refuses connections once the last worker
+        # has closed its copy. Otherwise they would wait in vain.
         for listener in self._listeners:
             listener.close()
         leaving = [crew, *self._retiring.values()]
@@ -293,7 +295,7 @@ class WorkerParent:
         self._stopping.set()
 
     async def _reload_wanted(self) -> bool:
-        """Joins signals that come while there is no room into one reload of the latest file."""
+        """Waits for room for new workers. Signals in the meantime cause only one reload."""
         stop, reload = (asyncio.create_task(e.wait()) for e in (self._stopping, self._reload))
         await asyncio.wait((stop, reload), return_when=asyncio.FIRST_COMPLETED)
         if reload.done() and len(self._retiring) >= MOST_RETIRING:
@@ -323,26 +325,24 @@ class WorkerParent:
             orders = self._again()
         except SwapgateError as error:
             log.error("reload_refused", reason=str(error))  # noqa: TRY400 - the message names the cause
-            self._books.counters["reloads_refused"] += 1
+            self._aggregator.counters["reloads_refused"] += 1
             return old
-        new = WorkerPool(orders, self._listeners, self._books)
+        new = WorkerPool(orders, self._listeners, self._aggregator)
         code = await self._started(new)
         if code or self._stopping.is_set():
             if code:
                 reason = f"a new worker ended with {code}; the old ones keep serving"
                 log.error("reload_refused", reason=reason)
-                self._books.counters["reloads_refused"] += 1
+                self._aggregator.counters["reloads_refused"] += 1
             self._leave(new, signal.SIGINT)
             return old
         log.info("reloaded", workers=orders.workers)
-        self._books.counters["reloads"] += 1
+        self._aggregator.counters["reloads"] += 1
         self._leave(old, HAND_OVER)
         return new
 
     def _leave(self, crew: WorkerPool, number: signal.Signals) -> None:
-        """Ends the old workers without waiting, so that a signal to stop reaches all at
-        once.
-        """
+        """Ends old workers in a task, so that a signal to stop reaches all workers at once."""
         leaving = asyncio.create_task(crew.retire(number))
         self._retiring[leaving] = crew
         leaving.add_done_callback(self._retiring.pop)

@@ -98,7 +98,7 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
     [model] = matrix_row.models
     assert (model.model, model.context_window, model.routes) == ("gpt-x", 128_000, [])
     assert row(ctx, "sim").models[0].routes == ["chat"]
-    learned, about = "sim/m does not take seed as it is sent", "target sim/m"
+    learned, about = "sim/m refuses seed as clients send it", "target sim/m"
     with world.store.write() as tx:
         kind = AlertKind.LEARNED_REPAIR
         alerts.raise_alert(tx, kind, about, subject=about, title=learned, text="t")

@@ -129,7 +129,7 @@ def test_wrong_keys_routes_and_bodies_get_openais_errors(
         ("x-gzip", gzip.compress(SPOKEN), 200, ""),
         ("identity", SPOKEN, 200, ""),
         ("compress", SPOKEN, 415, "send one of zstd, gzip, deflate, br"),
-        ("gzip", gzip.compress(SPOKEN)[:-4], 400, "gzip coding ends too early"),
+        ("gzip", gzip.compress(SPOKEN)[:-4], 400, "encoding gzip ends too early"),
         ("gzip", gzip.compress(b"") * 10_000 + gzip.compress(SPOKEN), 415, "coding gzip"),
     ],
     ids=["gzip", "twice", "x-gzip", "identity", "unknown", "cut", "members"],

@@ -159,7 +159,7 @@ async def test_a_refused_hint_is_declared_and_remembered_for_a_day(tmp_path: Pat
     assert series not in await door.metrics()
     door.recorder.flush()
     raised, ended = door.kept.alerts
-    assert raised.title == f"up/{INCUMBENT} does not take temperature as it is sent"
+    assert raised.title == f"up/{INCUMBENT} refuses temperature as clients send it"
     assert (raised.kind, ended.news) == (AlertKind.LEARNED_REPAIR, AlertEvent.ENDED)
     await door.call(CHAT, HOT)
     assert len(door.transport.seen) == 6

@@ -95,9 +95,10 @@ def with_unseen_loss(differences: ArrayLike) -> Floats:
     return np.concatenate([d, -1.0 / (1.0 + shared / 2.0)], axis=-1)
 
 
-FUTILE: Final = "futile"  # how a comparison ended that stopped for futility
+FUTILE: Final = "futile"  # the value of `how` for a comparison that stopped for futility
 EARLY_ENDS: Final = ("early", FUTILE)
-# No comparison stops for futility before this share of the items, which is mostly luck.
+# No comparison stops for futility before this share of the items, because early scores are
+# mostly luck.
 FUTILE_FROM: Final = 0.25
 # Futility assumes that the remaining items score at the upper end of the measured interval.
 OPTIMISM_SE: Final = 2.0
@@ -121,14 +122,15 @@ FIRST_ITEMS: Final = 60
 FEWEST_BETWEEN: Final = 10
 MOST_ANALYSES: Final = 20
 _SPENDING_POWER: Final = 2.0
-# A share of alpha. For a few distinct, distant values the test errs slightly more often than
-# its level. The excess grows as alpha falls: with several candidates, and at each further look.
+# The share of alpha that the levels spend. If scores have only a few, distant values, the test
+# errs slightly more often than its level. This excess grows as alpha falls: with several
+# candidates, and at each further look.
 _SPENT_SHARE: Final = 0.9
 _USUAL_ALPHA: Final = 0.05
 _SMALLER_ALPHA: Final = 0.1  # the share falls with this power of alpha
 _GRID: Final = 201
 _REACH: Final = 8.0  # standard deviations; the probability beyond is less than 1e-15
-# Stored figures must not depend on the last bits of a machine's libraries.
+# Rounds stored figures, because the last bits differ between machines' libraries.
 _DIGITS: Final = 6
 
 

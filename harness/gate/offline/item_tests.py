@@ -47,7 +47,7 @@ def asked_anew(noise: ArrayLike, variance: ArrayLike) -> Floats:
 
 
 def share_left(share: ArrayLike, anew: ArrayLike) -> Floats:
-    """Returns the share of the mean difference's variance that a claim about these items keeps.
+    """Returns the share of the mean difference's variance that counts for these items.
 
     share: of the suite's items that are measured. Measured items vary only by their noise; the
     remaining items add the sampling error of a finite population. anew: result of `asked_anew`.
@@ -56,7 +56,7 @@ def share_left(share: ArrayLike, anew: ArrayLike) -> Floats:
 
 
 def p_about_these(p: ArrayLike, left: ArrayLike) -> Floats:
-    """Turns the p-value of a claim about items like these into one about these items."""
+    """Converts the p-value of a claim about all such items into the p-value for these items."""
     anew = special.ndtr(special.ndtri(p) / np.sqrt(left))
     return np.asarray(np.where(np.equal(left, 1.0), p, anew), dtype=np.float64)
 
@@ -148,7 +148,7 @@ def _plausible_shares(differ: int, n: int, least: float) -> Floats:
 
 
 def _fewest_wins(losses: Ints, n: int, theta0: float, limit: float) -> Ints:
-    """Returns the fewest wins whose `_whole_p` is within the limit, or the maximum plus 1."""
+    """Returns the fewest wins with a `_whole_p` within the limit, else the most wins plus 1."""
     low, high = np.zeros_like(losses), n - losses + 1
     while (low < high).any():
         middle = (low + high) // 2

@@ -50,7 +50,7 @@ OUT_OF_REACH = 0.01
 
 @dataclass(frozen=True, slots=True)
 class EvidencePath:
-    """Holds the evidence after each item along the last axis; it continues past any stop."""
+    """Holds the evidence after each item along the last axis, also after a stop."""
 
     log_e_bad: Floats
     rejects: Bools  # worse than the incumbent, and the margin is out of reach
@@ -70,10 +70,10 @@ class ComparisonEvidence:
     ci_method: str
     log_e_bad: float
     t: float | None
-    # p_t, p_final: for the items used, at every moment; None below two items. p_final decides
-    # only at planned analyses. ci: None below two items; not adjusted for early stopping. Its
-    # method is `these` for a claim about these items, `tango` for differences of -1, 0 and 1,
-    # else `t`.
+    # p_t and p_final describe the items used so far, but p_final decides only at planned
+    # analyses. ci is not adjusted for early stopping. All are None below two items. ci_method
+    # is `these` for a claim about these items, `tango` for differences of -1, 0 and 1, else
+    # `t`.
     p_t: float | None
     p_final: float | None
     wins: int
@@ -87,8 +87,8 @@ class ComparisonEvidence:
 
 @dataclass(frozen=True, slots=True)
 class BatchDecisions:
-    """Holds the decisions on many comparisons at once: one entry per row. A row without a
-    decision, whether it still runs or has ended, is in no mask.
+    """Holds the decisions on many comparisons at once: one entry per row. For a row without a
+    decision, all masks are False.
     """
 
     promoted: Bools

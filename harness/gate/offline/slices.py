@@ -2,8 +2,8 @@
 in one slice fails, even with a good mean (statistics.md §1.13).
 
 The gate tests each slice for a loss after its 60th unit and after its last unit. These numbers
-are fixed before the first score, so stopping early can only leave out a look. The error is
-split over a slice's looks, and by Holm's rule over the slices.
+are fixed before the first score, so an early stop can skip a look but cannot move it. The error
+is split over a slice's looks, and by Holm's rule over the slices.
 
 Clusters are the units of a suite whose items belong together (statistics.md §1.12). The plan
 contains their sizes in the registered order. All clusters have equal weight.
@@ -100,7 +100,7 @@ class SliceJudgement:
     figures: tuple[SliceFigures, ...]
     # The number of units after which a slice was first shown worse; None for never.
     worse_at: int | None = None
-    # Whether the loss is only one of form: with lenient scores it is within the margin.
+    # Whether only the format loses: with lenient scores the loss is within the margin.
     form: bool = False
 
     @property
@@ -117,7 +117,7 @@ class _SliceUnits:
 
     @property
     def looks(self) -> tuple[int, ...]:
-        """Numbers of the slice's units after which the gate tests it."""
+        """The gate tests the slice after each of these numbers of its units."""
         return tuple(dict.fromkeys((MIN_SLICE_UNITS, len(self.units))))
 
 
@@ -188,7 +188,7 @@ def _looks(
             end = layout.units[count - 1] + 1
             if end <= available:
                 values = _differences(layout, d, count)
-                # A difference within the margin is not a loss, however certain.
+                # A difference within the margin is not a loss, even if it is certain.
                 within = math.fsum(values) >= design_from_plan(plan).theta0 * count
                 p = 1.0 if within else float(final_p(np.negative(values), 0.0))
                 yield end, index, min(1.0, len(layout.looks) * p)

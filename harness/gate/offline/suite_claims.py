@@ -36,7 +36,7 @@ from harness.gate.verdict import CostFigures, CostOutcome, HolmFigures, SuiteRep
 # US dollars per item of (incumbent, candidate), means over epochs; None if unknown.
 CostPair = tuple[float | None, float | None]
 
-# An item may also cost this multiple of the dearest earlier item: heavy tails appear early.
+# An item may also cost this multiple of the dearest earlier item: rare high costs appear early.
 COST_HEADROOM: Final = 5.0
 
 # A side without a known cost after this many items has no known price.
@@ -321,7 +321,7 @@ def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
 
 
 def _rejected(report: SuiteReport) -> bool:
-    """Tells whether the scores were rejected, even if the report still waits for leniency."""
+    """Tells whether the strict scores reject, even if the report waits for lenient scores."""
     over = report.how is not None and report.outcome != "passed"
     return over and report.log_e_bad >= REJECT_LOG_E
 
@@ -364,7 +364,7 @@ def weight_shares(plans: Sequence[SuitePlan]) -> tuple[float, ...]:
 
 def _stopped(ended: Sequence[SuiteClaim]) -> StoppedRun | None:
     found = [case.stopped for case in ended if case.stopped]
-    # "Not measured" before "not enough".
+    # If both occur, "not measured" counts, not "not enough".
     return min(found, key=lambda result: result[0] != "infra_error") if found else None
 
 
@@ -374,7 +374,7 @@ def _item(number: int, parts: Sequence[PairedItem], weights: Sequence[float]) ->
 
 
 def _member(case: SuiteClaim, upto: int, *, decided: bool) -> tuple[SuiteJudgement, bool]:
-    """Judges one suite, and tells whether it counts: only if it is shown worse."""
+    """Judges one suite, and tells whether it is shown worse: only then its outcome counts."""
     first = case.first(upto)
     early = judge_pairs(case.plan, first.paired, stopped=first.stopped)
     if early.report.figures.worse_slices:

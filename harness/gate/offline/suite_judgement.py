@@ -46,12 +46,12 @@ SUITE_OUTCOMES = {
     "running": "running",
 }
 MAX_EXAMPLES = 5
-# (outcome, reason) of a suite whose runs have stopped; never a pass.
+# (outcome, reason) of a suite whose runs have stopped. The outcome is never "passed".
 StoppedRun = tuple[str, str]
 STOPPED_OUTCOMES = ("infra_error", "inconclusive")
-# Graded scores this close look like a tie to people; the verdict uses the sign.
+# People see graded scores this close as a tie; the verdict uses the sign.
 TIE_BAND = 0.01
-# The figures of a comparison for people, from complete items only.
+# Figures that people see, from complete items only.
 SHOWN = ("delta", "ci_low", "ci_high", "ci_method", "wins", "ties", "losses")
 MEASURED = (*SHOWN, "sd")
 REPORTED = (*SHOWN, "how", "n_used", "log_e_bad", "p_final")
@@ -65,9 +65,8 @@ class SuiteJudgement:
 
 @dataclass(frozen=True, slots=True)
 class _Readings:
-    # The gate reads lenient scores only if they can change the outcome.
     strict: ComparisonEvidence
-    lenient: ComparisonEvidence | None = None
+    lenient: ComparisonEvidence | None = None  # None if it cannot change the outcome
 
     @property
     def consumed(self) -> int:
@@ -93,7 +92,7 @@ def judge_pairs(
     favourable = replace(paired, items=tuple(item.in_favour for item in paired.items))
     favour = _judge_reading(plan, favourable, stopped)
     outcome, base = _between(against, favour)
-    # Uses the items of the reported difference; a slice or the lenient scores may use more.
+    # The items of the reported difference; a slice or the lenient scores may use more items.
     used = plan.items_in(base.report.n_used)
     low, high = (
         fmean(_differences(merge_clusters(plan, items[:used])))
@@ -139,7 +138,7 @@ def _between(against: SuiteJudgement, favour: SuiteJudgement) -> tuple[str, Suit
 def _judge_reading(
     plan: SuitePlan, paired: PairedSuite, stopped: StoppedRun | None
 ) -> SuiteJudgement:
-    """Judges the pairs as they are.
+    """Judges the pairs without a second reading of missing scores.
 
     A slice that is shown worse decides, unless the mean was rejected earlier. A promotion waits
     for the first look at every slice.
@@ -235,7 +234,8 @@ def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
         return _Readings(strict, judge_differences(_lenient_differences(units), design))
     within = replace(design, claim=Claim.NON_INFERIOR, futility=0.0)
     if judge_differences(differences, within, noise).outcome == "promote":
-        # The loss is within the margin as scored too, so form explains nothing.
+        # The strict loss is within the margin too, so the format does not explain the
+        # rejection.
         return _Readings(strict)
     return _Readings(strict, judge_differences(_lenient_differences(units), within))
 
@@ -246,10 +246,11 @@ def _outcome(paired: PairedSuite, readings: _Readings, stopped: StoppedRun | Non
     if lenient is not None and lenient.outcome == "promote":
         return "harness_mismatch"
     if strict.how == FUTILE and lenient is not None and lenient.outcome == "running":
-        # Hopeless with strict scores, open with lenient scores: the loss may be one of form.
+        # Strict scores have no chance, but lenient scores may still pass: the format may
+        # explain the loss.
         return "inconclusive" if over else "running"
     if strict.outcome == "reject":
-        # Lost with strict scores: further answers show whether by form or by substance.
+        # Strict scores lost. Further answers show whether the format or the content loses.
         waiting = lenient is not None and lenient.outcome == "running" and not over
         return "running" if waiting else "failed"
     if strict.outcome == "running" and paired.blocked:

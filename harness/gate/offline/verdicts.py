@@ -34,7 +34,8 @@ from harness.gate.sentences import NOT_SHOWN_WORSE
 from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
 from harness.gate.verdict import VERDICTS, ScorePair, SuiteReport, Verdict
 
-# Rises with every change of the rules that can change a verdict from the same scores.
+# Increase this number with each change of the rules that can change a verdict from the same
+# scores.
 RULES_VERSION: Final = 5
 
 
@@ -203,7 +204,8 @@ def _item(row: Sequence[Any], mark: Mapping[str, Any] | None, epochs: int) -> Pa
     )
 
 
-# The first outcome that a suite has wins; `passed` needs every suite that counts.
+# The first of these outcomes that any suite has is the verdict's outcome. So `passed` needs all
+# suites.
 OUTCOME_PRECEDENCE: Final = (
     "failed", "running", "infra_error", "harness_mismatch", "inconclusive", "passed",
 )  # fmt: skip
@@ -215,12 +217,12 @@ GUARD_NOT_WORSE: Final = "A guard suite passes because the candidate is not show
 class JointJudgement:
     outcome: str
     reason: str
-    reports: tuple[SuiteReport, ...]  # in the order of the cases, then the weighted mean's
+    reports: tuple[SuiteReport, ...]  # one for each case in order, then the weighted mean's
     consumed: tuple[int, ...]  # by case
 
 
 def judge_suites(cases: Sequence[SuiteClaim]) -> JointJudgement:
-    """Returns the outcome on all suites; `running` while it is open."""
+    """Returns the outcome on all suites; `running` while the outcome is open."""
     groups = _groups(cases)
     votes = [vote for group in groups for vote in group.votes]
     outcome = next((word for word in OUTCOME_PRECEDENCE if word in dict(votes)), "running")
@@ -320,7 +322,8 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
 
 
 def replay_verdict(stored: Verdict) -> Verdict:
-    """Decides again from the stored inputs alone: same id, same bytes unless tampered with.
+    """Decides again from the stored inputs alone. Unless somebody changed them, the result has
+    the same id and bytes.
 
     Raises ValueError if the inputs do not decide.
     """

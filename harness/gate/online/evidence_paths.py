@@ -4,10 +4,10 @@
 Each function computes all blocks at once, because Swapgate evaluates a rollout of a million
 requests every few seconds.
 
-The warm-up excludes the times of a candidate's beginning: a newly started model answers slowly,
-which does not predict its later speed (statistics.md §2.11). It excludes whole blocks, by
-count and admission time, so that both arms lose the same period. Answers never decide which
-blocks count. Errors and all other guardrails count from the first unit on.
+During the warm-up, the candidate's times do not count: a newly started model answers slowly at
+first (statistics.md §2.11). The warm-up excludes whole blocks, by count and admission time, so
+that both arms lose the same period. Answers never decide which blocks count. Errors and all
+other guardrails count from the first unit on.
 """
 
 import math
@@ -37,7 +37,7 @@ ERRORS_WEIGHT: Final = 0.9  # of the errors guardrail; the other guardrails shar
 RANK_STAKES: Final = geometric_grid(0.05, 0.95, 8)
 # Weights of the ratios of HARM_GRID, summing to 1.
 ODDS_WEIGHTS: Final = (0.003, 0.01, 0.305, 0.165, 0.11, 0.115, 0.25, 0.032, 0.01)
-# If the smaller arm expects fewer units in a block, its test uses the planned share.
+# If a block's smaller arm expects fewer units than this, the test uses the planned share.
 FEWEST: Final = 1.0
 _NOTHING: Final = FailureTally(0, 0, 0, 0)
 # Minimum number of units in a pool of returning callers.
@@ -168,7 +168,7 @@ def counts_path(
     return _mean_of_products(logs, weights)
 
 
-# Most guardrails have no observations, so these cached paths are shared and read-only.
+# Cached, because most guardrails have no observations; read-only, because callers share it.
 @lru_cache(maxsize=1_024)
 def _uncounted_path(blocks: int) -> Floats:
     path = _mean_of_products(np.zeros((blocks, len(HARM_GRID))))
@@ -241,7 +241,8 @@ def skip_warm_up(
     """
     found: list[ObservationBlock] = []
     ends: dict[_Place, datetime] = {}
-    # By place, which next ranks may include the warm-up: False all units, True never-seen.
+    # By place, the next ranks that may include the warm-up. False: the ranks of all units.
+    # True: of never-seen keys.
     mixed: dict[_Place, set[bool]] = {}
     seen = 0
     for block in sorted(blocks, key=lambda block: block.number):

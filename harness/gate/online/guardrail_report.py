@@ -42,7 +42,7 @@ GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
     Guardrail.FEEDBACK: "Disliked by users",
     Guardrail.JUDGE: "Found bad by the judge",
 }
-# The canary's behaviour at a tripped guardrail of counts.
+# What a tripped guardrail of counts says of the canary.
 _COUNTS = {
     Guardrail.ERRORS: "fails more often than the incumbent",
     Guardrail.TRUNCATION: "breaks off at its token limit more often than the incumbent",
@@ -62,7 +62,8 @@ def _number_pair(canary: float, control: float) -> str:
     return f"{format_number(canary)} against {format_number(control)}"
 
 
-# The canary's behaviour at a guardrail of values, {} times as much; the format of both values.
+# What a tripped guardrail of values says of the canary ({} is the ratio), and the format of
+# both values.
 _VALUES = {
     Guardrail.LATENCY: ("takes {} as long as the incumbent for an answer", _seconds_pair),
     Guardrail.TIME_TO_FIRST_TOKEN: (
@@ -112,7 +113,7 @@ class GuardrailTotals:
     canary: int  # exposures, units or ranked values
     # control: units of the comparison arm. level: share of failed units, or the geometric mean
     # of values; None without units. classes: errors by class, if the blocks contain classes;
-    # they explain the evidence and do not enter it.
+    # they explain the evidence, but are not part of it.
     control: int
     canary_failures: int
     control_failures: int

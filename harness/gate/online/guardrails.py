@@ -38,17 +38,17 @@ class Guardrail(StrEnum):
     A unit is a caller's first request of a day; this request fails, or has the value.
     """
 
-    ERRORS = "errors"  # every unit; classes of failure are shown, not tested
+    ERRORS = "errors"  # every unit; failure classes only explain
     LATENCY = "latency"  # seconds to the end of the answer, every unit
     TIME_TO_FIRST_TOKEN = "time_to_first_token"  # noqa: S105 - seconds, units that stream
     INTER_TOKEN_LATENCY = "inter_token_latency"  # noqa: S105 - mean seconds, units that stream
     OUTPUT_TOKENS = "output_tokens"  # every unit; for a failed request, the tokens it received
     TRUNCATION = "truncation"  # every unit: finish_reason length
     REFUSALS = "refusals"  # every unit: an answer that declines
-    JSON_VALIDITY = "json_validity"  # units that ask for JSON: it does not parse or fit
-    TOOL_VALIDITY = "tool_validity"  # units that offer tools: unknown or misfitting calls
+    JSON_VALIDITY = "json_validity"  # units that ask for JSON: the answer is no such JSON
+    TOOL_VALIDITY = "tool_validity"  # units that offer tools: an invalid call
     COST_PER_SUCCESS = "cost_per_success"  # US dollars, every unit with priced targets
-    FEEDBACK = "feedback"  # every unit: thumb down or low score before its block is sent
+    FEEDBACK = "feedback"  # every unit: bad feedback that arrives before the block is sent
     JUDGE = "judge"  # units selected beforehand: the judge finds the answer bad
 
 
@@ -123,7 +123,7 @@ class FailureTally:
         return tally
 
     def without(self, failures: int, *, canary: bool) -> Self:
-        """Returns the counts with up to `failures` fewer failures in one arm."""
+        """Subtracts up to `failures` failures from one arm."""
         own = self.canary_failures if canary else self.failures - self.canary_failures
         less = min(failures, own)
         return replace(
@@ -160,7 +160,7 @@ class SegmentCount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ErrorTally(FailureTally):
-    """Adds error classes and segments, which explain the evidence and do not enter it."""
+    """Adds error classes and segments, which explain the evidence but are not part of it."""
 
     # By `ErrorClass`, for failures with a known class.
     classes: Mapping[str, ArmSplit] = field(default_factory=dict)
@@ -211,7 +211,8 @@ class JudgeTally(FailureTally):
 class FeedbackTally(FailureTally):
     """Counts a block's units, and the units with an opinion of a user, good or bad."""
 
-    # Units. They explain the evidence and do not enter it: no opinion is not a good opinion.
+    # Units with an opinion. They only explain the evidence, because no opinion is not a good
+    # opinion.
     opinions: ArmSplit = NO_SPLIT
 
     @property
@@ -349,7 +350,7 @@ def rank_block(
             raise InputError(
                 f"{guardrail.value} of a unit is {value.value}: it must be finite, >= 0"
             )
-    # Only `random()` is the same in every version of Python.
+    # Only `random()` returns the same numbers in every version of Python.
     draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
     canaries = _drawn([_worst(v) / tolerated for c, v, _ in values if c], draw)
     controls = _drawn([_worst(v) for c, v, _ in values if not c], draw)

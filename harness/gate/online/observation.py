@@ -88,9 +88,9 @@ class ObservationBlock:
         return self.period == 1 if new is None else new.units == self.units
 
     def set_missing(self, *, against: bool) -> "ObservationBlock":
-        """Returns the block with its missing outcomes against the canary (the canary's failed,
-        the incumbent's did not), or for it (the reverse). A missing outcome of an older block,
-        which does not record the arm, may belong to either arm.
+        """Returns the block with its missing outcomes counted against the canary (failures of
+        the canary, successes of the incumbent), or for it (the reverse). Older blocks do not
+        record the arm of a missing outcome, so it may belong to either arm.
         """
         if not self.has_missing:
             return self
@@ -106,8 +106,8 @@ class ObservationBlock:
         )
 
     def _lost(self, tally: FailureTally, *, against: bool) -> int:
-        """Counts the missing outcomes that may be the incumbent's (against), or the
-        canary's.
+        """Counts missing outcomes that may belong to the incumbent (`against`) or to the
+        canary.
         """
         errors = self.counts.get(Guardrail.ERRORS)
         splits = [ArmSplit(self.missing, 0 if against else self.missing)]
@@ -166,7 +166,7 @@ class TrafficMinute:
     unpriced: int = 0  # requests without a known cost; cost_usd excludes them
 
 
-# Swapgate keeps this many names per route and day, and the sum of all further names.
+# Swapgate counts this many names per route and day separately, and sums up all other names.
 MOST_ASKED_NAMES: Final = 200
 OTHER_NAMES: Final = "(others)"
 

@@ -107,7 +107,7 @@ MANUAL_SIGNALS: Final = frozenset(
     }
 )
 
-# Manual signals that bring the candidate further, or end the watch over it.
+# Manual signals that help the candidate: they continue its canary, or end its bake.
 MANUAL_ONWARD_SIGNALS: Final = MANUAL_SIGNALS - {RolloutSignal.PAUSE, RolloutSignal.ABORT}
 
 _S = RolloutState

@@ -37,7 +37,7 @@ _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 class RolloutFigures(ShownAsJson):
     """The figures behind a decision. E-values are not logarithms here."""
 
-    at: datetime = _NEVER  # when it was decided
+    at: datetime = _NEVER  # time of the decision
     last_block: int = 0  # number of the newest block
     alpha: float = 0.0
     rho: float = 1.0
@@ -60,7 +60,7 @@ class RolloutFigures(ShownAsJson):
     control_failures: int = 0
     missing: int = 0
     min_exposures: int = 0
-    seconds_left: float = 0.0  # of the step's time
+    seconds_left: float = 0.0  # until the step's deadline
     # Whether the evidence comes from never-seen callers, over all periods.
     carried: bool = False
     unproven: str = ""  # why the stored scores no longer give the verdict
@@ -69,13 +69,13 @@ class RolloutFigures(ShownAsJson):
 
     @property
     def segment(self) -> SegmentHarm | None:
-        """The segment of the traffic with the harm of errors; None without a clear one."""
+        """The segment of the traffic that the errors harm; None if no segment is clear."""
         errors = self.guardrails.get(Guardrail.ERRORS)
         return errors.segment if errors else None
 
     def with_segment(self, blocks: Sequence[ObservationBlock]) -> Self:
-        """Returns the figures with the segment of the errors, for a rollout that something
-        other than its evidence stopped.
+        """Adds the segment of the errors, for a rollout that was stopped by something other
+        than its evidence.
         """
         errors = self.guardrails.get(Guardrail.ERRORS)
         if errors is None or errors.segment:
@@ -218,7 +218,7 @@ def decide_action(
         evidence=evidence,
         step_exposures=evidence.exposures_by_weight.get(step.weight_bps, 0),
         wanted=max(1, step.min_exposures),
-        # An alarm stays until the step ends or a person resumes; then the count starts again.
+        # The largest value since the step began or a person resumed, so that an alarm stays.
         log_srm=worst_log_srm(blocks, rollout.step_started_at),
         late=now >= deadline,
         left=deadline - now,

@@ -28,9 +28,9 @@ from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.segment_harm import find_segment
 from harness.gate.policy import CanaryPolicy
 
-# The number of the stream of never-seen keys, which has no period.
+# The stream of never-seen keys has this number instead of a period.
 CARRIED: Final = 0
-# Share of alpha for that stream; the periods after the first share the rest.
+# The share of alpha for that stream; the periods after the first divide the rest.
 CARRIED_SHARE: Final = 0.75
 
 
@@ -56,12 +56,12 @@ class CanaryEvidence:
     canary_failures: int
     missing: int
     distance_to_trip: float
-    # Whether it would have tripped with the missing outcomes set against the canary.
+    # Whether the canary would have tripped if missing outcomes counted against it.
     rests_on_missing: bool
-    # Whether times of the warm-up would have tripped it, with too few times since.
+    # Whether times of the warm-up would have tripped it, and too few later times are known.
     slow_in_warm_up: bool
-    # log_certificate: the current evidence, which certifies at certificate_limit; the mean of
-    # the e-values log_odds_e and log_rate_e.
+    # log_certificate: the mean of the e-values log_odds_e and log_rate_e. At certificate_limit,
+    # the step is certified.
     log_certificate: float
     certificate_limit: float
     log_odds_e: float
@@ -234,8 +234,8 @@ def _slow_in_warm_up(
     ordered: Sequence[ObservationBlock],
     policy: CanaryPolicy,
 ) -> bool:
-    """Tells whether the last block's share would trip with the times of its warm-up. False once
-    enough later times count. ordered: the blocks without times of the warm-up.
+    """Tells whether the last block's share would trip with its warm-up's times. Returns False
+    once enough later times count. ordered: the blocks without the warm-up's times.
 
     A block may contain ranks of many earlier blocks, so its units do not measure its ranks.
     """
@@ -256,8 +256,8 @@ def _period(blocks: Sequence[ObservationBlock]) -> int:
 
 
 def period_cost(period: int) -> float:
-    """Returns how much the period's part of alpha raises the required log e. Without the first
-    period, the terms 1/(j(j + 1)) sum to ½.
+    """Returns how much the period's part of alpha raises the required log e. The periods after
+    the first divide their part of alpha by 1/(j(j + 1)), which sums to ½.
     """
     return math.log(period * (period + 1) / (2.0 * (1.0 - CARRIED_SHARE)))
 

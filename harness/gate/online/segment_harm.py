@@ -1,5 +1,5 @@
-"""Segment harm: the segment of a canary's traffic in which the harm of a rollback is
-(statistics.md §2.13), as figures and as a sentence.
+"""Finds the segment of a canary's traffic that a rollback's harm comes from (statistics.md
+§2.13), as figures and as a sentence.
 """
 
 from collections import Counter, defaultdict
@@ -14,7 +14,7 @@ from harness.gate.online.observation import SEGMENTS, SOURCES, ObservationBlock,
 
 # The maximum probability of naming a segment by chance alone.
 _NAMED_BY_CHANCE: Final = 0.1
-# If the p-value of failures elsewhere exceeds this, only the segment is harmed.
+# Above this p-value of failures elsewhere, the sentence says that only the segment is harmed.
 _ELSEWHERE: Final = 0.05
 
 

@@ -8,8 +8,8 @@ its arm. This is statistics.md §2.2 with one canary unit per block, and the pla
 the block's share.
 
 The guard needs units that count once, in the order of their assignment. A late outcome counts
-in favour of the canary: a canary unit as successful, an incumbent unit as failed. That only
-lowers e.
+for the canary: as a success of the canary, or as a failure of the incumbent. This only lowers
+e.
 
 A long healthy time must not hide a later break, so evidence may begin at any failure
 (statistics.md §2.3). The first failure has the weight w = FIRST_WEIGHT, the t-th failure (1 -

@@ -38,7 +38,8 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import Route
 
-# Swapgate reads a provider's list daily; warnings name an older list's time.
+# Swapgate reads a provider's list daily. If a list is older than this, a warning names its
+# time.
 LIST_AGE: Final = timedelta(hours=36)
 # Models that run on the team's own machines cost no money per token.
 _FREE: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
@@ -54,7 +55,7 @@ class SelectedModel:
 @dataclass(frozen=True, slots=True)
 class PlannedCandidate:
     name: str
-    cost_usd: float | None  # maximum cost of measuring it alone; None if unknown
+    cost_usd: float | None  # maximum cost of a round with this candidate only; None if unknown
     shared_usd: float = 0.0  # part of it for the incumbent's answers, which a round pays once
     remark: str = ""  # why the round does not measure it; empty if it does
 
@@ -312,7 +313,8 @@ def _add_up(name: str, estimates: Sequence[SuiteEstimate], cost: CostRatio) -> P
         usd = suite.candidate.cost_usd if suite.candidate else None
         total = 0.0 if cost.unpriced else suite.cost_usd
         if name in cost.unpriced:
-            # It runs on an own machine: only the incumbent's answers and the judge cost money.
+            # It runs on the team's machine, so only the incumbent's answers and the judge cost
+            # money.
             total = _paid_without(suite, is_incumbent_priced=len(cost.unpriced) == 1)
             usd = 0.0
         if usd is None or total is None:

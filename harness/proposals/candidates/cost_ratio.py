@@ -78,10 +78,10 @@ def usage_at_price(
     return replace(of, answers=0, cost_usd=per_answer)
 
 
-# Guesses for an answer that was never measured: time to the first token, and per token.
+# Guessed times of an answer that was never measured: to the first token, and per token.
 GUESSED_START_S: Final = 0.5
 GUESSED_TOKEN_S: Final = 0.02
-# Guesses for a judge: tokens that it writes, and reads besides the question and the answer.
+# Guessed tokens of a judge: its verdict, and its input besides question and answer.
 GUESSED_VERDICT_TOKENS: Final = 64
 GUESSED_RUBRIC_TOKENS: Final = 300
 

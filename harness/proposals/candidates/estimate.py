@@ -87,7 +87,7 @@ class SuiteEstimate:
     warning: str
     saving_items: int | None = None  # items that show a claimed saving; None for never
     slices: tuple[SliceEstimate, ...] = ()
-    promotion_from: int = 0  # units; the gate looks at no slice and promotes nothing earlier
+    promotion_from: int = 0  # units; before them, the gate tests no slice and promotes nothing
 
     @property
     def saving(self) -> float | None:
@@ -239,7 +239,7 @@ def _saving(
 
 
 def _effect(plan: SuitePlan, wished: float | None) -> float:
-    """For non_inferior, equal models are at the margin's distance from the null."""
+    """Returns the effect to plan for; for non_inferior the margin, as for equal models."""
     if plan.claim.quality is Claim.NON_INFERIOR:
         return plan.margin
     return EFFECT if wished is None else wished

@@ -1,5 +1,5 @@
-"""The leaderboard of a route lists every model that its present suites have measured. Of a
-selection, a set of candidates proposed together, the best that passes continues.
+"""The leaderboard of a route lists every model that its present suites have measured. A
+selection is a set of candidates proposed together; its best passed candidate continues.
 """
 
 import math
@@ -52,8 +52,8 @@ class Finalist:
 
     @property
     def rank(self) -> tuple[float, float, str]:
-        """Orders passed candidates by difference, then cost, then id. For the claim
-        `cheaper_and_not_worse` cost comes first.
+        """The sort key of passed candidates: difference, cost, id. For the claim
+        `cheaper_and_not_worse`, cost comes first.
         """
         cost = math.inf if self.cost_usd is None else self.cost_usd
         first, second = -self.delta, cost
@@ -158,8 +158,8 @@ class LeaderboardRow:
     p50_s: float | None = None
     measured_at: datetime | None = None
     look: int = 1  # number of the look at these items
-    is_cheapest_so_good: bool = False  # no other model is both better and cheaper
-    ending: str = ""  # its end, or its absence from the provider's list; empty for neither
+    is_cheapest_so_good: bool = False  # no other row is both better and cheaper
+    ending: str = ""  # when it ends, or that its provider does not list it
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class Leaderboard:
     next_round_at: datetime | None
     obstacle: str  # why the next round waits; empty if it does not wait
     next_round: RoundPlan
-    ending: str  # the incumbent's end and possible replacements; empty if it does not end
+    ending: str  # when the incumbent ends, and possible replacements; empty if no end is known
     rounds: Sequence[CandidateRound]  # the newest first
 
 
@@ -253,7 +253,9 @@ def _list_measured(ctx: Context, tx: Transaction, route: Route) -> Sequence[Prop
 
 
 def _choose_newest(measured: Sequence[Proposal], route: Route) -> Sequence[Proposal]:
-    """Prefers, by candidate, proposals against the incumbent, then decided, then newest."""
+    """Picks a candidate's proposal: if possible against the incumbent, then decided, then
+    newest.
+    """
 
     def worth(proposal: Proposal) -> tuple[bool, bool]:
         return proposal.incumbent == route.incumbent, proposal.verdict is not None

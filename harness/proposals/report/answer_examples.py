@@ -1,7 +1,7 @@
-"""Renders a comparison's most telling answers, and how others can check it, as Markdown.
-Models' texts are data, never markup: `fenced`, `cell` and `code` escape them. Loads items'
-texts from the suite's data if the data have not changed since the measurement, otherwise from
-stored prompts.
+"""Renders a comparison's most telling answers, and the steps to check it, as Markdown. Models'
+texts are data, never markup: `fenced`, `cell` and `code` escape them. Loads items' texts from
+the suite's data if the data have not changed since the measurement, otherwise from stored
+prompts.
 """
 
 import os.path
@@ -51,7 +51,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "| " + " | ".join(row) + " |"
 
 
-# A text of these characters can be in a table without a fence.
+# A text with only these characters needs no fence in a table.
 _SHORT: Final = re.compile(r"[\w .,:+%$–-]{1,40}")
 
 

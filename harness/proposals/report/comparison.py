@@ -37,7 +37,7 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
 
-# More answers take long to check and to send.
+# Checking and sending more answers takes long.
 MOST_TEXTS: Final = 4_000
 
 
@@ -129,7 +129,7 @@ class Comparison:
 
     @property
     def is_measured(self) -> bool:
-        """Tells whether its figures are meaningful; after NOT MEASURED they are only a rest."""
+        """Tells whether its figures are meaningful; after NOT MEASURED they are incomplete."""
         return self.verdict is None or self.verdict.outcome != "infra_error"
 
     @property
@@ -315,7 +315,7 @@ def compute_arm_figures(answers: AnswerColumns) -> ArmFigures:
         return ArmFigures(0, None, None, None, None)
     answered = answers.answered
     costs = [cost for cost in answered.cost_usd if cost is not None]
-    # Sorted once, because sorting a sorted list again is fast.
+    # Sorted here, because sorting a sorted list again is fast.
     times = sorted(answered.duration_s)
     known = bool(costs) and len(costs) == len(answered)
     cost_interval = mean_interval(costs) if known else None

@@ -141,7 +141,7 @@ class TellingAnswer:
 class SuiteSection:
     side: SuiteAnswers
     report: SuiteReport | None  # None while the gate is open
-    decides: bool = True  # whether its own outcome counts, besides its part in a weighted mean
+    decides: bool = True  # whether it decides alone, not only as a part of the weighted mean
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,8 @@ class Report:
     suites: Sequence[SuiteSection]
     telling: Sequence[TellingAnswer]
     made_at: datetime
-    # Whether the report comes from `gate run`, which keeps no route, and a database only with
-    # `--keep`.
+    # Whether the report comes from `gate run`. It has no route, and keeps its database only
+    # with `--keep`.
     standalone: bool = False
     kept: Path | None = None  # the folder of that database
 
@@ -274,7 +274,7 @@ def _most(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
 
 
 def _largest(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
-    """Sorts by the size of the difference; equal differences alternate between suites."""
+    """Sorts by the size of the difference; at equal size, takes suites in turn."""
 
     def size(answer: TellingAnswer) -> float:
         return abs(answer.candidate_score - answer.incumbent_score)

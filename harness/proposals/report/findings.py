@@ -1,5 +1,5 @@
-"""Explains a comparison besides its verdict. Drawbacks are arguments against a swap on which
-the verdict does not depend, with 95 % intervals. Format failures explain a candidate that lost
+"""Explains a comparison besides its verdict. Drawbacks are arguments against a swap, with 95 %
+intervals. The verdict does not depend on them. Format failures explain a candidate that lost
 only by the form of its answers, and how to fix the form.
 """
 
@@ -28,7 +28,7 @@ from harness.proposals.report.comparison import Comparison, SuiteAnswers
 from harness.providers.target import RequestPatch, Target
 from harness.routing.proposal import Proposal
 
-# A smaller relative difference does not count.
+# A smaller relative difference is not a drawback.
 CLEAR_CHANGE: Final = 0.02
 MOST_SLICES: Final = 3
 
@@ -111,7 +111,7 @@ def describe_absence(comparison: Comparison) -> str:
 
 
 def _of_canary(comparison: Comparison) -> Iterator[Drawback]:
-    """Yields the end of a canary, because users' requests count more than any eval."""
+    """Yields a canary's rollback first, because users' requests count more than any eval."""
     proposal = comparison.proposal
     if proposal.end is not None:
         why = describe_who(proposal.closed_because).rstrip(".")
@@ -354,7 +354,8 @@ def _commands(comparison: Comparison, target: Target, *, standalone: bool) -> Se
 
 def _proposing(target: Target, proposal: Proposal) -> str:
     words = ["swapgate", "proposal", "create", proposal.route, target.id]
-    # Repeats the claim, and registers the results that the new target was tuned on.
+    # Repeats the claim. `--descends-from` registers the target whose results the new target was
+    # tuned on.
     words += ["--claim", proposal.claim.value]
     margins = {plan.margin for plan in proposal.plans}
     if proposal.claim is not Claim.SUPERIOR and len(margins) == 1:

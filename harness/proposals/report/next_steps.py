@@ -19,7 +19,7 @@ from harness.gate.run import AnswerColumns, count_cut, is_nothing_readable
 from harness.gate.verdict import BaseVerdict
 from harness.routing.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
 
-# By a verdict's outcome; for verdicts without a decision on a proposal, as of `gate run`.
+# By a verdict's outcome, for a verdict that decides no proposal, such as a `gate run`'s.
 NEXT_STEPS: Final[Mapping[str, str]] = {
     "passed": "no eval result contradicts a canary: `swapgate proposal create` proposes the "
     "swap.",
@@ -100,7 +100,7 @@ def _measure_again(decided: DecidedProposal) -> str:
 
 
 def _unreadable_step(decided: DecidedProposal) -> str:
-    """Prefers the candidate's step: until it is fixed, the incumbent's answers do not help."""
+    """Prefers the candidate's step: until it is done, the incumbent's answers do not help."""
     unread = [
         step
         for arms in decided.answers.values()

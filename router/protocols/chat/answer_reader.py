@@ -82,7 +82,7 @@ def read_end(
     called: bool,
     refused: bool,
 ) -> AnswerEnd:
-    """Reads the end. called: the answer has a call, although some servers report `stop`."""
+    """Reads the end. called: the answer has a call; some servers report `stop` even then."""
     if reason in _CALLS:
         finish = FinishReason.CALLS
     else:
@@ -164,7 +164,7 @@ def _joined(parts: Iterator[tuple[BlockKind, str]]) -> Iterator[AnswerBlock]:
 
 
 class StreamedToolCall(CallPieces):
-    """A tool call, as received so far. unsent: the arguments that are not written yet."""
+    """The received part of a tool call. unsent: the arguments that are not written yet."""
 
     __slots__ = ("opened", "unsent")
 
@@ -292,7 +292,7 @@ class ChatStreamReader:
             for payload in self._payloads.rest():
                 out += self._event(payload)
         except UpstreamFailed as error:
-            if not self.ended:  # after the finish reason, a cut event does not matter
+            if not self.ended:  # after the finish reason, an incomplete event does not matter
                 self.failure = error
                 return out
         try:

@@ -60,7 +60,7 @@ class ChatDialect:
         self.call_mark = '"tool_calls"'
 
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
-        """Returns what all turns of the conversation begin with, as `conversation_opening`."""
+        """Returns the beginning that all turns share, as `conversation_opening`."""
         return conversation_opening(request.value("messages"), skipped=skipped)
 
     def patched(

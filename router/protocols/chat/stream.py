@@ -22,17 +22,16 @@ from router.protocols.answer_signals import AnswerSignals, read_signals
 from router.protocols.answers import EMPTY, CallCollector, CallPieces, read_usage
 from router.protocols.event_stream import MODEL_ALONE, Irregularity, StreamFilter, with_data
 
-# The content of a JSON string without `\u`, which could be half a surrogate pair.
+# The content of a JSON string without `\u`, because that could be a lone surrogate.
 _TEXT: Final = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])++')
 _NAME: Final = re.compile(r"[a-z_]+").fullmatch
-# Replaces the text while the filter makes a form.
+# Stands for the text while the filter makes a form.
 _PLACEHOLDER: Final = b"0-swapgate-text-0"
 
 
 class TextEventForm(NamedTuple):
     """The bytes around an event's text, as the provider sends them and as the client gets them.
-
-    The filter parses no JSON for an event that has this form.
+    For an event of this form, the filter parses no JSON.
     """
 
     before: bytes  # the provider's
@@ -117,9 +116,9 @@ class ChatStream(StreamFilter):
         self._choices: set[object] = set()
         self._ended: set[object] = set()
         self._form: TextEventForm | None = None
-        self._without_form = 0  # text events that did not fit the form of earlier ones
-        # Of the last event that fitted no form: the member with its text, and its choice. None
-        # without text.
+        self._without_form = 0  # number of text events that fitted no form
+        # The text member and the choice of the last event that fitted no form; None without
+        # text.
         self._text: tuple[str, object] | None = None
 
     def feed(self, data: bytes) -> bytes:
@@ -139,8 +138,8 @@ class ChatStream(StreamFilter):
         sent = super()._event(event, end)
         if self._text is not None and not self.failure:
             self._without_form += 1
-            # A form costs time: skip it for short streams, and for events without a form.
-            # Once there is a form, the filter no longer checks whether text arrived.
+            # Making a form costs time: try only after 4, 8, 16 … events. Wait until text has
+            # arrived, because with a form the filter no longer checks that.
             if (
                 self._without_form > 2
                 and not self._without_form & (self._without_form - 1)

@@ -38,7 +38,7 @@ def write_message(answer: WholeAnswer, maker: str = "") -> bytes:
 
 
 class MessageEventWriter:
-    """Writes a stream's events. maker: the maker that gets the thinking back."""
+    """Writes a stream's events. maker: the target that made the thinking."""
 
     def __init__(self, maker: str = "") -> None:
         self._signature = _signature(maker)
@@ -175,7 +175,7 @@ def anthropic_error(reply: Reply, request_id: str) -> Reply:
 
 
 def _too_long(error: Mapping[str, object]) -> str:
-    """Uses Anthropic's message: on it, Anthropic's clients shorten the conversation."""
+    """Uses Anthropic's message, because Anthropic's clients then shorten the conversation."""
     message = str(error.get("message") or "")
     tokens, most = error.get("n_prompt_tokens"), error.get("n_ctx")  # llama.cpp
     if not isinstance(tokens, int) or not isinstance(most, int):

@@ -39,7 +39,7 @@ def read_block_signals(signals: AnswerSignals, place: object, block: object) -> 
         return
     match block.get("type"):
         case "text":
-            # All text blocks are one text that other blocks interrupt.
+            # Other blocks may interrupt the text, so all text blocks count as one text.
             signals.text("text", block.get("text"))
         case "tool_use":
             signals.call(place, block.get("name"), block.get("input"))
@@ -60,7 +60,7 @@ def read_delta_signals(signals: AnswerSignals, place: object, delta: object) -> 
 
 
 STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-# Blocks that arrive in pieces, a call's pieces after its name. Other blocks arrive complete.
+# Blocks that arrive in pieces (a call first has its name). Other blocks arrive complete.
 IN_PIECES: Final = frozenset(
     {"text", "thinking", "tool_use", "server_tool_use", "mcp_tool_use"}
 )

@@ -40,7 +40,7 @@ Item = dict[str, object]
 
 
 class ResponseShape:
-    """Builds the response to a request. maker: the maker that gets the reasoning back."""
+    """Builds the response to a request. maker: the target that made the reasoning."""
 
     def __init__(
         self, request: Mapping[str, object], tools: ResponseTools, maker: str = ""

@@ -23,7 +23,7 @@ _SEPARATOR: Final = "__thought__"
 
 
 def completion(given: Mapping[str, Any], *, id_: str, model: str, reason: object) -> Json:
-    """Shapes an answer. reason: the provider's finish reason; litellm may report a good one."""
+    """Shapes an answer. reason: the provider's finish reason; litellm may hide a bad one."""
     choice = given["choices"][0]
     message = chat_message(choice.get("message") or {})
     shaped: Json = {
@@ -199,7 +199,7 @@ async def translate_refusal(reply: UpstreamReply, kind: str) -> ReadReply:
     headers = [_JSON]
     headers += [h for h in reply.headers if h[0] in _KEPT or h[0].startswith(_RATES)]
     error = _error_of_aws(raw, reply.status) if kind == "bedrock" else _error(raw)
-    if error is None:  # a proxy's page or an empty body: only the status counts
+    if error is None:  # for a proxy's page or an empty body, only the status counts
         return ReadReply(reply.status, headers, b"{}")
     status = reply.status
     if kind not in ("anthropic", "bedrock"):

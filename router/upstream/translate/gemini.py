@@ -141,8 +141,8 @@ def _give_schemas(body: Json, schemas: Json) -> None:
 def _leaves_an_answer(params: Json, model: str) -> bool:
     """Lowers the thinking budget to fit the limit. Returns False if too little is left.
 
-    A budget that is too small becomes 0, because the model would choose its own without one.
-    Pro models always think, so they get the smallest budget.
+    A budget that is too small becomes 0: without a budget, the model would choose its own. Pro
+    models always think, so they get the smallest budget.
     """
     config, limit = params.get("thinkingConfig"), params.get("max_output_tokens")
     budget = config.get("thinkingBudget") if isinstance(config, dict) else None

@@ -66,7 +66,7 @@ _NO_HINTS: Final[Mapping[str, str]] = {
     "functions": "the older form of tools; send `tools`",
     "function_call": "the older form of tools; send `tool_choice`",
 }
-# Without log probabilities, which Google's models return.
+# For Google's models, which return log probabilities.
 _NO_COUNTERPART: Final = ("audio", "modalities", "functions", "function_call")
 NATIVE_FIELDS: Final = ("n", *_NO_COUNTERPART)
 _NOTHING: Final[tuple[object, ...]] = ("", [], {}, ["text"])

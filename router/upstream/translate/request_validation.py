@@ -1,6 +1,7 @@
 """Checks that a chat is well formed before its translation.
 
-A translation would hide faults: it would drop broken arguments, or make a stray result text.
+A translation would hide faults: it would drop broken arguments, or turn a stray result into
+text.
 """
 
 import json

@@ -205,7 +205,7 @@ def _end_with_default(given: Json) -> bool:
 
 
 class StreamReply(WrappedReply):
-    """Translates complete events only. A stream without a finish reason gets none here."""
+    """Translates only complete events. It adds no finish reason to a stream without one."""
 
     def __init__(
         self, reply: UpstreamReply, chunks: ChunkTranslator, dropped: Sequence[str]
@@ -262,7 +262,7 @@ def _finite(text: str) -> float | None:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Returns whether our code raised the error, not litellm on content that it cannot read."""
+    """Returns whether our code raised the error, or else litellm, on unreadable content."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return not any(
         frame.f_globals.get("__name__", "").startswith("litellm") for frame in frames
