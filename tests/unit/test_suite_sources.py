@@ -107,7 +107,7 @@ def test_a_persons_score_labels_a_record_without_a_right_answer(
             lines(*({"id": 1, "input": text, "target": "b"} for text in "ac")),
             ":2: field 'id': '1' is already the id of",
         ),
-        (lines({"doc_id": 1}), "samples of lm-eval, which is no source of items"),
+        (lines({"doc_id": 1}), "samples of lm-eval, which has results and no items"),
         (lines({"question": "a"}), "is no known data set, .*its fields are question"),
         (
             lines(
