@@ -1,4 +1,4 @@
-"""Prints figures as a table: rows of a dataclass with a column for each field, or cells."""
+"""Prints tables: of dataclass instances, with a column for each field, or of cells."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -12,7 +12,7 @@ def print_rows(title: str, rows: Sequence[Any]) -> None:
 
 
 def print_cells(title: str, lines: Sequence[Sequence[object]]) -> None:
-    """The first line has the heads."""
+    """Prints a table. lines: the first line has the headings."""
     cells = [[_text(value) for value in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     print(f"\n{title}")

@@ -212,7 +212,7 @@ def attempt(
     *,
     refused: str = page_frame.UNCHANGED,
 ) -> None:
-    """Acts with the role that the key has now. refused: the state after a refusal, in words."""
+    """Acts with the actor's present role. refused: describes the state after a refusal."""
     docs_page, holds = "", page_frame.UNCHANGED
     try:
         actor, why = _find_actor()

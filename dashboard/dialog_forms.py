@@ -31,7 +31,7 @@ OUR_ERROR = "An unexpected error; its details are in the dashboard's log."
 REASON_MISSING = "Write a reason to enable the button."
 NAME_MISSING = "Write the name to enable the button."
 TYPE_A_MODEL: Final = "Choose, or type PROVIDER/MODEL"
-HEIGHT_PX: Final = 72  # of a field for JSON
+HEIGHT_PX: Final = 72  # height of a JSON field
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,11 @@ class Opener:
     open: Callable[[], None]
     key: str
     role: Role
-    # Why it cannot open, apart from the role; empty if it can.
-    missing: str = ""
+    missing: str = ""  # the obstacle to opening it, other than the role; empty without one
 
 
 def show_openers(openers: Sequence[Opener], *, explain: Sequence[Opener] | None = None) -> None:
-    """Shows a row of buttons. explain: those whose refusals are explained below; or all."""
+    """Shows buttons, and why some are disabled. explain: the openers to explain; or all."""
     with st.container(horizontal=True):
         for opener in openers:
             why = current_user.why_not(opener.role) or opener.missing
@@ -61,7 +60,7 @@ def show_openers(openers: Sequence[Opener], *, explain: Sequence[Opener] | None 
 
 
 def describe_refusals(openers: Sequence[Opener]) -> str:
-    """Explains disabled buttons: each reason once, or which button needs which role."""
+    """Explains disabled buttons. Gives each reason once, or names the roles that they need."""
     refused: dict[Role, list[str]] = {}
     for opener in openers:
         if current_user.why_not(opener.role):
@@ -83,9 +82,9 @@ def describe_refusals(openers: Sequence[Opener]) -> str:
 
 
 class Field:
-    """Asks for a field of a record. The present value decides how: a choice if there are words
-    for it, a checkbox, a text, texts separated by commas, a share in percent for basis points,
-    or a number, which may be empty for a limit.
+    """Asks for a field of a record. With `words`, it is a choice. Otherwise the present value's
+    type decides: a checkbox, a text, texts separated by commas, or a number. Basis points are
+    asked as a percentage; the number of a limit may be empty.
     """
 
     def __init__(
@@ -94,8 +93,8 @@ class Field:
         least: float | None = None,
         most: float | None = None,
         *,
-        words: Mapping[Any, str] | None = None,  # by choice
-        **options: Any,  # of the widget
+        words: Mapping[Any, str] | None = None,  # a text for each choice
+        **options: Any,  # for the Streamlit widget
     ) -> None:
         self._label, self._range, self._words = label, (least, most), words
         self._options = options
@@ -119,7 +118,7 @@ class Field:
             share = st.number_input(label, *self._range, before / 100, **options)
             return 0 if share is None else round(share * 100)
         if before is not None and isinstance(self._range[0], float):
-            before = float(before)  # a whole number from the database, too
+            before = float(before)  # the database may return an int
         return st.number_input(label, *self._range, before, **options)
 
 
@@ -150,12 +149,12 @@ def ask_object(label: str, *, key: str, example: str = "") -> tuple[dict[str, ob
 
 @dataclass(slots=True)
 class Form:
-    role: Role  # that the act needs
-    name: str  # sets its fields apart from those of the page's other dialogs
-    about: str = ""  # the subject's id: a reason typed for one subject is not shown for another
-    says: str = ""  # message after the act, instead of "ana did this"
-    waits_for: str = ""  # what a slow act waits for
-    missing: str = field(default="", init=False)  # the first thing that is missing
+    role: Role  # the required role
+    name: str  # prefix of the fields' keys, unique among the page's dialogs
+    about: str = ""  # the subject's id, also in the keys: a text belongs to one subject
+    says: str = ""  # replaces the message "ana did this"
+    waits_for: str = ""  # shown during a slow act
+    missing: str = field(default="", init=False)  # message for the first missing input
 
     def key(self, part: str) -> str:
         return "-".join(filter(None, (self.name, part, self.about)))
@@ -172,7 +171,7 @@ class Form:
     def text(
         self, part: str, label: str, value: str = "", *, need: str = "", **options: Any
     ) -> str:
-        """Asks for a text, and returns it stripped. need: message while it is empty."""
+        """Asks for a text, and returns it stripped. need: the message for a required text."""
         text = (
             st.text_input(label, value, key=self.key(part), live=True, **options) or ""
         ).strip()
@@ -240,7 +239,7 @@ class Form:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> None:
-        """Shows the button that does the act. done: its message, after the actor's name."""
+        """Shows a button that calls `act`. done: the message after the actor's name."""
         why = current_user.why_not(self.role) or self.missing
         if st.button(label, type="primary", key=self.key("now"), disabled=bool(why)):
             with st.spinner(f"{self.waits_for} …") if self.waits_for else nullcontext():
@@ -256,16 +255,17 @@ class Form:
 class Dialog(Generic[Arguments]):
     title: str
     show: Callable[Concatenate[Form, Arguments], None]
-    role: Role  # that the act needs
-    name: str  # sets its fields apart from those of the page's other dialogs
+    role: Role  # the required role
+    name: str  # prefix of the fields' keys, unique among the page's dialogs
     icon: str = ""
-    label: str = ""  # of its button; empty: the title
+    label: str = ""  # label of its button; empty for the title
     width: Width = "small"
 
     def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        """Opens the dialog about its first argument, and shows its errors as text."""
+        """Opens the dialog. The first argument is its subject. Shows errors as text."""
 
-        # Only this code opens a Streamlit dialog, which by itself would show a traceback.
+        # Ruff bans other uses of `st.dialog`, because Streamlit would show an error's
+        # traceback.
         @st.dialog(self.title, width=self.width)  # noqa: TID251
         @wraps(self.show)
         def guarded() -> None:
@@ -277,7 +277,7 @@ class Dialog(Generic[Arguments]):
                 why = str(error)
                 st.html(markup.failure(NOT_NOW, why, UNCHANGED, docs_page=error.docs_page))
             except Exception:
-                # The error is ours: its details belong in the log.
+                # A fault of Swapgate: its details belong in the log.
                 log.exception("dialog_failed: %s", self.title)
                 st.html(markup.failure("This failed", OUR_ERROR, RELOAD))
 

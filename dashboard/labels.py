@@ -32,7 +32,7 @@ CLEAR: Final = 0.02
 
 
 class Tone(StrEnum):
-    """Names what a colour means. A symbol and a word always accompany the colour."""
+    """The meanings of colours. A symbol and words always accompany a colour."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -42,10 +42,10 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    symbol: str  # one character, so that the state does not depend on colour
-    words: str  # the state in words
-    tone: Tone  # its colour
-    advice: str = ""  # what follows the words in a headline
+    symbol: str  # one character
+    words: str
+    tone: Tone
+    advice: str = ""  # follows the words in a headline
 
 
 VERDICT_LABELS: Final[Mapping[str, Label]] = {
@@ -69,7 +69,7 @@ VERDICT_LABELS: Final[Mapping[str, Label]] = {
     "running": Label("◷", "NOT DECIDED YET", Tone.NEUTRAL),
 }
 
-# Results of a slice's test, which can show a loss alone, and never that it is as good.
+# Results of a slice's test. The test can show a loss, but cannot show that there is no loss.
 SLICE_LABELS: Final[Mapping[str, Label]] = {
     "worse": Label("✕", "shown worse", Tone.WORSE),
     "kept": Label("=", "no loss shown", Tone.NEUTRAL),
@@ -100,7 +100,7 @@ def phase_label(proposal: Proposal) -> Label:
         return Label("◷", RouteState.APPROVED.value, Tone.NEUTRAL)
     if proposal.end in (None, CanaryEnd.ROLLED_BACK) and not proposal.closed:
         return label
-    # A person's decision is not a warning; pages show beside it why a proposal was closed.
+    # Neutral, because a person's decision is not a warning.
     return Label(label.symbol, proposal.phase_text, Tone.NEUTRAL)
 
 
@@ -188,8 +188,9 @@ def describe_change(
     amount: Callable[[float, float], str] | None = None,
     least: float = 0.0,
 ) -> FigureChange:
-    """Describes a change of a figure; less is better. words: for less, and for more. amount:
-    writes a difference from the former value. least: the smallest that counts, beside CLEAR.
+    """Describes a change of a figure for which less is better. words: for less, and for more.
+    amount: formats a difference and the former value. least: the smallest difference to report,
+    in addition to CLEAR.
     """
     was = f"was {write(old)}"
     if new is None or old is None:

@@ -28,7 +28,7 @@ st.logo(str(HERE / "wordmark.svg"), size="large")
 
 page = st.navigation(
     {
-        # The bar has the pages on which people decide; two menus have the other pages.
+        # The bar shows the pages on which people decide; two menus hold the other pages.
         "": [
             st.Page("views/overview.py", title="Overview", url_path="overview", default=True),
             st.Page("views/compare.py", title="Compare", url_path="compare"),

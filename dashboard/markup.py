@@ -83,7 +83,7 @@ class VerdictCard:
 def verdict(card: VerdictCard, *, stale: bool = False) -> str:
     label = card.label
     advice = f": {escape(label.advice)}" if label.advice else ""
-    # Empty if the page's first line already shows it.
+    # The words are empty if the page's first line already shows the label.
     head = f'<div class="headline">{escape(label.words)}{advice}</div>' if label.words else ""
     bullets = "".join(f"<p>{strong(what)}: {rich(fact)}</p>" for what, fact in card.bullets)
     following = f"<p>{strong('Next:')} {rich(card.next_step)}</p>" if card.next_step else ""
@@ -147,7 +147,7 @@ def pair_bars(suites: Sequence[tuple[str, int, int, int]]) -> str:
 
 
 def meter(name: str, share: float, tone: Tone, furthest: float = 0.0) -> str:
-    """Renders a meter. name: for screen readers. furthest: the maximum so far, as a tick."""
+    """Renders a meter. name: for screen readers. furthest: the highest share so far; a tick."""
     width, tick = (100 * min(1.0, max(0.0, fraction)) for fraction in (share, furthest))
     mark = f'<em style="left:{tick:.1f}%"></em>' if tick > width + 0.5 else ""
     return (
@@ -238,7 +238,7 @@ def banner(
     docs_label: str = "More about it",
     page: str = "",
 ) -> str:
-    """Builds a banner. page: address of the page that its heading leads to."""
+    """Builds a banner. page: the address to which the heading links."""
     more = f" {docs_link(docs_page, docs_label)}" if docs_page else ""
     head = strong(heading)
     if page:

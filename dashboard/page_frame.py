@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("swapgate.dashboard")
 Item = TypeVar("Item")
 
-STATE: Final = "acting"  # key of the actor, as the page was drawn
+STATE: Final = "acting"  # session key of the actor for whom the page was drawn
 DONE: Final = "done"
 NOT_SIGNED_IN: Final = "you are not signed in: reload the page, and sign in"
 UNCHANGED = "Nothing was changed."
@@ -59,7 +59,7 @@ def installation() -> Installation:
 
 
 def reopen() -> None:
-    """Makes the next page open the installation again; running pages keep the former one."""
+    """Makes the next page open the installation again; running pages keep the old instance."""
     installation.cache_clear()
 
 
@@ -85,10 +85,8 @@ def serve_with(sign_on: OidcSettings | None) -> None:
 
 
 def sign_on() -> OidcSettings | None:
-    """Returns the settings of single sign-on. Raises SwapgateError.
-
-    If the file no longer has them, the settings from startup apply, so that an edit of the file
-    cannot make the pages public before a restart.
+    """Returns the settings of single sign-on: from the file, else those of the start, so that
+    an edit of the file cannot make the pages public. Raises SwapgateError.
     """
     return installation().settings.ui.oidc or _Process.sign_on
 
@@ -142,7 +140,7 @@ def _guard(name: str, show: Callable[[], object]) -> bool:
             what, works = "The configuration cannot be used", ROUTER_SERVES
         _failed(what, str(error), works, error.docs_page)
     except Exception:
-        # The error is ours: its details belong in the log and not on the page.
+        # A fault of Swapgate: its details belong in the log and not on the page.
         log.exception("page_failed: %s", name)
         why = "An unexpected error; its details are in the dashboard's log."
         _failed(f"{name} could not be shown", why, f"The other pages may work. {ROUTER_SERVES}")
@@ -177,7 +175,7 @@ def first_break() -> int | None:
 @contextmanager
 def loading(what: str) -> Iterator[None]:
     key = f"shown:{what}"
-    # The slot always exists: without it, Streamlit would move and redraw all parts below.
+    # Without a slot at each run, Streamlit would move and redraw all parts below.
     slot = st.empty()
     if key not in st.session_state:
         slot.html(markup.loading(what))

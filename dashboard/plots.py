@@ -39,8 +39,8 @@ LABELS = {**VERDICT_LABELS, **SLICE_LABELS, **MEMBER_LABELS}
 def forest(
     frame: pd.DataFrame, palette: Palette, beside: pd.DataFrame | None = None
 ) -> alt.LayerChart:
-    """Draws one row per suite. Rows without an interval show their point alone, rows without a
-    limit no tick. beside: the rows of all charts that share the scale.
+    """Draws one row per suite: a point, a whisker if there is an interval, and a tick if there
+    is a limit. beside: the rows of all charts that share the scale.
     """
     rows = alt.Y(
         "row:N",
@@ -97,9 +97,11 @@ def forest(
 def quality_against_cost(
     frame: pd.DataFrame, standings: Iterable[tuple[Label, str]], palette: Palette
 ) -> alt.LayerChart:
-    """Draws each model by its price and its score, and a line through the models that no other
-    model beats in both. frame: name, score, low, high (points of 100), usd (of 1,000 answers),
-    standing, line (whether it is on the line). standings: labels and shapes.
+    """Draws each model by its price and score, and a line through the best models: no other
+    model is both better and cheaper.
+
+    frame: name, score, low, high (points of 100), usd (of 1,000 answers), standing, line
+    (whether the model is on the line). standings: labels and shapes.
     """
     present = set(frame["standing"])
     marks = [(label, shape) for label, shape in standings if label.words in present]
@@ -143,7 +145,7 @@ def top_legend(**options: Any) -> alt.Legend:
 def named(
     channel: type[Channel], field: str, values: Mapping[str, Any], legend: alt.Legend
 ) -> Channel:
-    """Encodes a field by name. values: a colour, a shape or dashes of each name."""
+    """Encodes a field of names. values: the colour, shape or dashes for each name."""
     scale = alt.Scale(domain=list(values), range=list(values.values()))
     return channel(field, scale=scale, legend=legend)
 
@@ -163,9 +165,7 @@ def narrow_axis(expression: str = "datum.label + ' %'", **options: Any) -> alt.A
 
 
 def time_axis(field: str, begin: datetime, end: datetime, **options: Any) -> alt.X:
-    """Makes an axis of times in milliseconds, with labels at round hours, days or months of
-    UTC.
-    """
+    """Makes an axis of times in milliseconds, with labels at round UTC times."""
     patterns = {timedelta(days=2): "%H:%M", timedelta(days=300): "%d %b"}
     pattern = next((text for most, text in patterns.items() if end - begin <= most), "%b %Y")
     hours = (end - begin).total_seconds() / 3600
@@ -178,14 +178,14 @@ def time_axis(field: str, begin: datetime, end: datetime, **options: Any) -> alt
         labelOverlap=True,
         **options,
     )
-    # Not a scale of times: Vega-Lite would read its domain in two ways and warn.
+    # A scale of numbers: with a scale of times, Vega-Lite warns about the domain.
     scale = alt.Scale(domain=[begin_ms, end_ms], nice=False)
     return alt.X(f"{field}:Q", title=None, scale=scale, axis=axis)
 
 
 def to_ms(at: datetime) -> float:
-    # A float is unambiguous: timestamps have units and zones, and a browser does not read such
-    # a large integer as a plain number.
+    # A float, because timestamps have units and zones, and browsers read such a large integer
+    # as a BigInt.
     return at.timestamp() * 1000.0
 
 
@@ -261,7 +261,7 @@ def suite_frame(
 def _forest_row(
     name: Sequence[str], outcome: str, words: str, figures: Sequence[float | None]
 ) -> dict[str, Any]:
-    """Builds a row of a forest plot. name: its lines. figures: in FIGURES' order, as shares."""
+    """Builds a row of a forest plot. name: lines of its label. figures: shares."""
     label = {**labels.VERDICT_LABELS, **labels.MEMBER_LABELS, **labels.SLICE_LABELS}[outcome]
     return {
         "row": "|".join([*textwrap.wrap(name[0], 18), *name[1:]]),
@@ -282,8 +282,8 @@ def _forest_frame(rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) 
 
 
 def slice_frames(report: SuiteReport) -> Mapping[str, pd.DataFrame]:
-    """Builds a frame for each slice field of a suite, a row per slice, in points. A slice has
-    no limit: no proven loss is allowed.
+    """Builds a frame for each slice field of a suite, with a row per slice, in points. The rows
+    have no limit, because any proven loss of a slice fails the candidate.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for part in report.figures.slices or ():

@@ -94,9 +94,7 @@ class OwnOrigin:
 
 
 def _is_stranger(scope: Scope) -> bool:
-    """A request without an Origin header does not come from another site's page, so it cannot
-    carry a visitor's cookie.
-    """
+    """Tells whether another site sent the request; browsers then add an Origin header."""
     connection = HTTPConnection(scope)
     return "origin" in connection.headers and not sign_in_page.is_own_page(connection)
 
@@ -108,9 +106,7 @@ PONG_S: Final = 90.0
 
 
 def run(config: Path | None, host: str, port: int) -> None:
-    """Serves until SIGTERM or Ctrl-C. Raises ConfigError for a host beyond loopback without
-    single sign-on.
-    """
+    """Serves until SIGTERM or Ctrl-C. Raises ConfigError, as `require_loopback` does."""
     settings = installation.load_settings(config)
     require_loopback(host, settings.ui.oidc)
     if config is not None:
@@ -144,7 +140,7 @@ def run(config: Path | None, host: str, port: int) -> None:
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=GRACE_S,
-        # A browser on a busy machine may answer a ping late; it must keep its connection.
+        # The limit is long, because a browser on a busy machine may answer a ping late.
         ws_ping_interval=PING_S,
         ws_ping_timeout=PONG_S,
     )
@@ -318,9 +314,7 @@ class SignOnReturn:
 
 
 def _remembered(headers: Headers) -> str | None:
-    """Servers on other ports of this host can set the cookie too, so it counts only if it names
-    a page of the dashboard.
-    """
+    """Returns only a page of the dashboard: servers on other ports can set this cookie, too."""
     cookies: SimpleCookie = SimpleCookie()
     for line in headers.getlist("cookie"):
         cookies.load(line)

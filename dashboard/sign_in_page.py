@@ -42,7 +42,7 @@ addEventListener("hashchange", () => location.reload());
 
 @dataclass(frozen=True, slots=True)
 class PageFrame:
-    nonce: str  # of the page's own script and styles
+    nonce: str  # allows the page's script and styles
     going_to: str  # the page to show next
 
 
@@ -136,7 +136,9 @@ async def show(request: Request) -> Response:
 
 
 class SignInForm:
-    """Checks a key before it limits the address: a guesser locks out no other people."""
+    """Signs people in. Limits an address only after a wrong key or link, so that a guesser does
+    not lock out other people at the address.
+    """
 
     def __init__(self) -> None:
         self._attempts: FailedAttempts | None = None

@@ -25,10 +25,12 @@ from tests.support.canary.cold_starts import ColdStart, rolled_back
 from tests.support.canary.guarded_traffic import SimulatedHarm, Truth
 
 MISSED: Final = 3
-# By canary failure rate: exposures after which a run counts as "never". Then by table, as
-# statistics.md §4 has it: the most at the median, and at 95 %. The default policy has eleven
-# guardrails and several days to share alpha.
+# By the canary's failure rate: after this many exposures, a rollout counts as never rolled
+# back.
 CAPS: Final = {0.02: 6000, 0.05: 1500, 0.20: 1000, 1.00: 1000}
+# By table and failure rate, the limits of statistics.md §4 for the median and the 95th
+# percentile of the exposures. The default policy shares alpha among eleven guardrails and
+# several days.
 GOALS: Final[Mapping[str, Mapping[float, tuple[int, int]]]] = {
     "healthy": {},
     "default": {0.02: (1050, 3200), 0.05: (110, 310), 0.20: (12, 34), 1.00: (2, 3)},
@@ -48,8 +50,8 @@ MOST_FALSE: Final = 0.05
 
 @dataclass(frozen=True)
 class CanaryBenchmarkRow:
-    """Holds one cell of the benchmark. median, p95: canary units to the rollback, None for more
-    than the cap. rolled_back: share of the rollouts.
+    """One row of the printed tables. median, p95: exposures to the rollback; None above `cap`.
+    rolled_back: share of the rollouts.
     """
 
     table: str
@@ -59,12 +61,12 @@ class CanaryBenchmarkRow:
     median: int | None
     p95: int | None
     rolled_back: float
-    false: bool  # a rollback would be one
+    false: bool  # the candidate is healthy, so a rollback is an error
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Compares a figure of our rule with the limit of statistics.md §4 or of the guarantee."""
+    """A measured figure and its limit, from statistics.md §4 or from the policy's guarantee."""
 
     what: str
     found: float
@@ -72,7 +74,6 @@ class Goal:
 
 
 def measured(table: str, rollouts: int, seed: int) -> list[CanaryBenchmarkRow]:
-    """Measures the cells of one table."""
     tables = {
         "cold": cold_starts,
         "default": by_default,
@@ -83,7 +84,7 @@ def measured(table: str, rollouts: int, seed: int) -> list[CanaryBenchmarkRow]:
 
 
 def by_errors(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
-    """Measures errors alone."""
+    """Measures canaries whose only guardrail counts errors."""
     cells: list[tuple[str, int, Truth, Sequence[int]]] = [
         (_percent(rate), cap, Truth(canary=rate), ()) for rate, cap in CAPS.items()
     ]
@@ -97,8 +98,10 @@ def by_errors(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
 
 
 def by_default(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
-    """Measures the default policy. It is slow: a quarter at 2 % errors. At 20 % errors four
-    times as many: its median is so near to 12.5 that fewer name 12 or 13 by luck.
+    """Measures harmful candidates under the default policy.
+
+    At 2 % errors, a rollout is slow, so a quarter of the rollouts run. At 20 % errors, four
+    times as many run, because the median is close to 12.5 and would be 12 or 13 by luck.
     """
     fewer = max(5, rollouts // 4)
     for rate, cap in CAPS.items():
@@ -109,7 +112,7 @@ def by_default(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
 
 
 def by_scene(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
-    """Measures healthy candidates under the default policy: a quarter, as it is slow."""
+    """Measures healthy candidates under the default policy, in a quarter of the rollouts."""
     for case, scene in SCENES.items():
         seeds = ([seed, index] for index in range(max(5, rollouts // 4)))
         harmed = [
@@ -123,13 +126,13 @@ def by_scene(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
 
 
 def cold_starts(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
-    """Measures candidates that are slow at first, and those that stay slow (inf s)."""
+    """Measures candidates that are slow at first, and candidates that stay slow (`inf s`)."""
     rollouts = max(1, rollouts // 40)
     cells = product((100, 500, 2500), (0.1, 2.0, 20.0), (2.0, 3.0), (30.0, 600.0, math.inf))
     for bps, per_s, times, cold_s in cells:
         start = ColdStart(per_s, bps, times, cold_s)
         case = f"{times:g} × slower for {cold_s:g} s, {per_s:g} callers/s at {format_bps(bps)}"
-        # One that stays slow needs the most exposures, and its median few rollouts.
+        # A candidate that stays slow needs the most exposures, but few rollouts for a median.
         number = rollouts if math.isfinite(cold_s) else max(1, rollouts // 2)
         found = [rolled_back(start, [seed, index])[0] for index in range(number)]
         yield row("cold", case, HEALTHY_CAP, found, false=math.isfinite(cold_s))

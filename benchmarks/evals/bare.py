@@ -1,9 +1,8 @@
-"""Inspect alone on the same items: its own defaults, and the least that calls the provider.
+"""Runs Inspect without Swapgate on the same items, with Inspect's defaults:
+`python -m benchmarks.evals.bare DATA BASE_URL FOLDER CONNECTIONS`.
 
-    python -m benchmarks.evals.bare DATA BASE_URL FOLDER CONNECTIONS
-
-Inspect's own `openai` provider needs a newer `openai` than litellm allows, so that this brings
-a provider of its own: one POST by aiohttp, no retries, no patch, no price.
+Inspect's `openai` provider needs a newer `openai` than litellm allows. So this module defines a
+minimal provider: one POST by aiohttp, without retries, request patch or price.
 """
 
 import os

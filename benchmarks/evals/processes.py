@@ -1,6 +1,5 @@
-"""Processes of the benchmark: `python -m benchmarks.evals.processes provider PORT` adds the two
-numbers that it is asked for, at next to no cost; `… worker CONFIG RUN FOLDER` is an eval worker
-of ours, from the lease to the last stored sample.
+"""The benchmark's processes. `python -m benchmarks.evals.processes provider PORT` serves a
+model that adds two numbers. `… worker CONFIG RUN FOLDER` is Swapgate's eval worker for one run.
 """
 
 import json
@@ -34,7 +33,7 @@ def serve_provider(port: str) -> None:
 
 
 def work(config: str, run: str, folder: str) -> None:
-    # The provider does without them.
+    # Late imports, because the provider process needs neither.
     from harness.app.eval_workers import run_worker  # noqa: PLC0415
     from harness.app.installation import open_installation  # noqa: PLC0415
 

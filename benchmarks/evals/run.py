@@ -1,10 +1,8 @@
-"""A run of ours beside bare Inspect, on the same items: CPU time and memory.
+"""Compares the CPU time and memory of Swapgate's eval worker and of Inspect alone, on the same
+items: `python -m benchmarks.evals.run [--samples 500] [--rounds 2]`.
 
-    python -m benchmarks.evals.run [--samples 500] [--rounds 2]
-
-The two run at once, so that both feel the same neighbours. Counted is the CPU time, user and
-system, of the whole process, from its start to its last sample: wall time would show the
-weather.
+Both run at the same time, so that other processes slow both equally. The benchmark counts each
+process's whole CPU time, user and system, because wall time depends on the machine's load.
 """
 
 import argparse
@@ -33,9 +31,8 @@ from harness.registry import targets
 def taken(
     commands: Mapping[str, Sequence[str]], folder: Path
 ) -> dict[str, tuple[float, float]]:
-    """By name: CPU seconds (user and system), and the peak of resident memory in MiB.
-
-    They run at once. Raises RuntimeError with the words of one that fails.
+    """Runs the commands at the same time. Returns the CPU seconds and the peak of resident
+    memory in MiB by name. Raises RuntimeError with the end of the log if a command fails.
     """
     found: dict[str, tuple[float, float]] = {}
     with ExitStack() as stack:
@@ -44,7 +41,7 @@ def taken(
             for name, command in commands.items()
         }
         for name, process in running.items():
-            _, status, used = os.wait4(process.pid, 0)  # Popen would lose its usage
+            _, status, used = os.wait4(process.pid, 0)  # Popen discards the usage
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
                 words = (folder / f"{name}.log").read_text(encoding="utf-8")[-2000:]
@@ -68,7 +65,7 @@ def write_items(file: Path, count: int) -> None:
 
 
 def commands(folder: Path, port: int, samples: int) -> dict[str, list[str]]:
-    """Both contenders' command lines; ours with a run queued in a database of its own."""
+    """Returns the command lines of both contenders, after queueing Swapgate's run."""
     data = folder / "sums.jsonl"
     write_items(data, samples)
     base_url = f"http://127.0.0.1:{port}/v1"
@@ -83,7 +80,7 @@ def commands(folder: Path, port: int, samples: int) -> dict[str, list[str]]:
 
 
 def queued(folder: Path, data: Path, base_url: str) -> tuple[Path, str]:
-    """The configuration file, and the run's id."""
+    """Queues an eval run in a new database. Returns the configuration file and the run's id."""
     price = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0}
     document = {
         "home": str(folder / "home"),
@@ -108,7 +105,7 @@ def one_round(folder: Path, port: int, samples: int) -> dict[str, tuple[float, f
     used = taken(commands(folder, port, samples), folder)
     for name, place in ((BARE, "bare"), (OURS, "ours")):
         result = (folder / place / "result").read_text(encoding="utf-8")
-        if result != f"{samples} {samples}":  # answered and right
+        if result != f"{samples} {samples}":  # all items sampled, all answers right
             sys.exit(f"{name}: {result} of {samples} samples; see {folder}")
     return used
 

@@ -1,4 +1,4 @@
-"""Faults 1 to 15 as rows: what the first provider does, and what a client may expect."""
+"""Faults 1 to 15, each with the outcome that a client may expect."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,24 +7,24 @@ from email.utils import format_datetime
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-Fault = Mapping[str, Any]  # as the simulator's switch takes it
+Fault = Mapping[str, Any]  # the body of the simulator's fault switch
 
-# The share for a fault that comes and goes: less than opens a breaker.
+# Share of failing requests for intermittent faults: too few to open a breaker.
 SOME: Final = 0.15
 
 
 class Expect(StrEnum):
-    """What is right for a client of the row."""
+    """The outcome that a row's clients may expect."""
 
-    WHOLE = "whole"  # another target is healthy and nothing was sent yet
-    HONEST = "honest"  # some streams break after their first words: an error, never an end
-    TOLD = "told"  # the client's own mistake: the provider's 400, 413 or 422
-    LEFT = "left"  # it hung up: the provider is told within a second
-    DOWN = "down"  # nobody is there: an error
+    WHOLE = "whole"  # a whole answer, from the fallback if the provider fails before any output
+    HONEST = "honest"  # a whole answer, or an error if the stream breaks after its first words
+    TOLD = "told"  # the provider's 400, 413 or 422, because the request is wrong
+    LEFT = "left"  # the client hangs up, and the provider's request ends within a second
+    DOWN = "down"  # an error, because both providers fail
 
 
 class Place(StrEnum):
-    """Where the first provider is looked for."""
+    """The address under which the router calls the first provider."""
 
     PRIMARY = "primary"
     REFUSED = "refused"
@@ -33,16 +33,16 @@ class Place(StrEnum):
 
 
 class Manner(StrEnum):
-    """What the clients do."""
+    """The behaviour of the clients."""
 
     ASK = "ask"
-    CROWD = "crowd"  # slow and idle connections beside those who ask
+    CROWD = "crowd"  # further clients hold slow and idle connections
     LEAVE = "leave"  # hang up in mid-stream
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One route's fault. name: of the route. both: the fallback has the fault as well."""
+    """One route's fault. name: the route's name. both: the fallback has the fault, too."""
 
     name: str
     fault: Fault | None = None
@@ -52,7 +52,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Row:
-    """A fault with its variants, asked in turn. share: of the usual requests a second."""
+    """A fault with its variants, which take turns. share: of the usual request rate."""
 
     number: int
     title: str
@@ -85,7 +85,7 @@ def date_in(seconds: int) -> str:
 
 
 def rows() -> tuple[Row, ...]:
-    """All of them, in order; the first has no fault."""
+    """Returns all rows in order; the first has no fault."""
     return (Row(0, "no fault", Expect.WHOLE, (Variant("f0-none"),)), *answers(), *streams())
 
 
@@ -135,8 +135,8 @@ def streams() -> tuple[Row, ...]:
     garbage["html"] = {"kind": "html"}
     large = tuple(Variant(f"f12-{what}") for what in ("huge", "gzip", "header"))
     nobody = Variant("f15-503", status(503), both=True)
-    # Both: health checks find the first one stalling, and a whole answer of the other's would
-    # leave nobody to hang up on.
+    # Both providers stall. Otherwise, once health checks found the first stalling, the fallback
+    # would answer completely, and a client could not hang up in mid-stream.
     left = Variant("f14-stall", in_stream("stall", after_chunks=3), both=True)
     none = Variant("f13-none")
     return (
@@ -155,12 +155,12 @@ def streams() -> tuple[Row, ...]:
 
 
 PRIMARY, SPARE = "p", "s"
-# The official client's own retries: off, and its default.
+# The retries of the official client: off, and its default.
 RETRIES: Final = (0, 2)
 
 
 class Route(NamedTuple):
-    """name: what clients call it. primary, spare: models at the first provider, the other."""
+    """A route, with its models at the first provider (`primary`) and the fallback (`spare`)."""
 
     name: str
     variant: Variant

@@ -1,4 +1,4 @@
-"""One request by the official client, how it ended, and the figures of a row of requests."""
+"""Sends a request by the official client, classifies its end, and sums up a row's requests."""
 
 import asyncio
 import math
@@ -23,19 +23,19 @@ class Ending(StrEnum):
 
     WHOLE = "whole"
     ERROR = "error"  # an exception that the client can act upon
-    SPLICED = "spliced"  # words of two answers, or one twice, or one left out
-    FALSE_END = "false_end"  # it looks complete, and is not the answer
+    SPLICED = "spliced"  # words of two answers are mixed, or a word is missing or repeated
+    FALSE_END = "false_end"  # the answer ended without an error, but is not whole
     CANCELLED = "cancelled"  # the client left, and the provider knew within a second
-    ORPHANED = "orphaned"  # the client left, and the provider went on
+    ORPHANED = "orphaned"  # the client left, but the provider continued
 
 
 def words(letter: str) -> list[str]:
-    """Of a whole answer."""
+    """Returns the words of a whole answer."""
     return [f"{letter}{number}" for number in range(WORDS)]
 
 
 def ending(text: str, *, failed: bool) -> Ending:
-    """text: all content that came. failed: the client was given an error."""
+    """Classifies an answer. text: all received content. failed: the client got an error."""
     found = text.split()
     begun = words(found[0][0]) if found else []
     if found != begun[: len(found)] and all(_WORD.fullmatch(word) for word in found):
@@ -46,17 +46,15 @@ def ending(text: str, *, failed: bool) -> Ending:
 
 
 LEAVE_AFTER: Final = 3  # pieces of content
-# As long as a provider may take to notice that nobody listens.
-NOTICE_S: Final = 1.0
+NOTICE_S: Final = 1.0  # the provider must notice the hang-up within this time
 
-# Whom the providers saw leaving, by number.
+# Returns the numbers of the requests that the providers saw hang up.
 Left = Callable[[], Awaitable[set[str]]]
 
 
 class RequestResult(NamedTuple):
-    """One request. begun: seconds since its row began.
-
-    status, said: of the error that the client was given; 0 when it came without a status.
+    """The result of a request. begun: seconds since its row's first request. said, status: text
+    and HTTP status of the client's error; 0 without a status.
     """
 
     number: str
@@ -69,7 +67,9 @@ class RequestResult(NamedTuple):
 
 
 class Question(NamedTuple):
-    """number: of the request, unique; its provider counts by it. begun: as in RequestResult."""
+    """A request. number: unique, and in the prompt, so that the provider can count its calls.
+    begun: as in RequestResult.
+    """
 
     number: str
     model: str
@@ -86,7 +86,7 @@ class Question(NamedTuple):
 
 
 async def ask(client: openai.AsyncOpenAI, question: Question) -> RequestResult:
-    """Raises nothing: whatever went wrong is in the ending."""
+    """Sends a request. Raises nothing: the result's ending shows a failure."""
     started, heard, failure = time.perf_counter(), "", None
     try:
         if question.stream:
@@ -103,7 +103,7 @@ async def ask(client: openai.AsyncOpenAI, question: Question) -> RequestResult:
 
 
 async def leave(client: openai.AsyncOpenAI, question: Question, left: Left) -> RequestResult:
-    """Hang up in mid-stream; whether the provider knows of it in time."""
+    """Hangs up in mid-stream. The ending shows whether the provider noticed within NOTICE_S."""
     started, heard, failure = time.perf_counter(), "", None
     how = Ending.ERROR
     try:
@@ -143,10 +143,11 @@ CLIENTS_OWN: Final = (400, 413, 422)
 
 @dataclass(frozen=True)
 class Figures:
-    """One row and client. retries: the client's own. right: as the row expects.
+    """The figures of a row with one client. retries: the client's. right: number of requests
+    with the expected outcome. said: an unexpected error, as an example.
 
-    calls, warm_calls: of providers, for all requests and for those of the second half.
-    p99_s: of what arrived whole; NaN when nothing did. said: an example of an error.
+    calls, warm_calls: calls of providers, for all requests and for the second half of the time.
+    p99_s: latency of the whole answers; NaN without any.
     """
 
     number: int
@@ -169,7 +170,7 @@ def figures(
     results: Sequence[RequestResult],
     calls: Mapping[str, int],
 ) -> Figures:
-    """calls: by the request's number."""
+    """Sums up a row. calls: the number of calls by the request's number."""
     half = max((request.begun for request in results), default=0.0) / 2
     warm = [request for request in results if request.begun >= half]
     return Figures(
@@ -189,7 +190,7 @@ def figures(
 
 
 def right(expect: Expect, asked: RequestResult) -> bool:
-    """Whether the request ended as its client may expect."""
+    """Returns whether the request ended as its client may expect."""
     match expect:
         case Expect.WHOLE:
             return asked.ending is Ending.WHOLE
@@ -207,7 +208,7 @@ def right(expect: Expect, asked: RequestResult) -> bool:
 
 
 def p99(values: Iterable[float]) -> float:
-    """The smallest value that at least 99 % do not exceed; NaN of none."""
+    """Returns the 99th percentile (nearest rank); NaN without values."""
     ordered = sorted(values)
     return ordered[math.ceil(0.99 * len(ordered)) - 1] if ordered else math.nan
 
@@ -217,7 +218,7 @@ HEADS = ("fault", "client", "requests", "as it should", "whole", "spliced", "fal
 
 
 def cells(figures: Sequence[Figures], direct_p99_s: float) -> list[tuple[object, ...]]:
-    """The heads, and a line for each fault and client. direct_p99_s: without a gateway."""
+    """Builds the table. direct_p99_s: the provider's p99 without a gateway."""
     return [HEADS, *(_line(row, direct_p99_s) for row in figures)]
 
 
@@ -237,5 +238,5 @@ def _line(row: Figures, direct_p99_s: float) -> tuple[object, ...]:
 
 
 def share(part: int, whole: int) -> str:
-    """In per cent, rounded down: only a whole share is 100 %."""
+    """Formats a share in percent, rounded down, so that `100.0 %` means all."""
     return f"{math.floor(part / whole * 1000) / 10:.1f} %"

@@ -1,4 +1,4 @@
-"""A row played to a gateway: requests at a fixed rate, whatever becomes of those before."""
+"""Sends a row's requests to a gateway at a fixed rate, without waiting for earlier answers."""
 
 import asyncio
 import itertools
@@ -22,7 +22,9 @@ BYTE_EVERY_S: Final = 0.5
 
 @asynccontextmanager
 async def crowd(port: int) -> AsyncIterator[None]:
-    """Half of the slow ones never end their head, the others never end their body."""
+    """Holds idle and slow connections. Half of the slow clients never end their request's head,
+    the other half never end its body.
+    """
     tasks = [
         asyncio.create_task(sit(port, slow=number < SLOW, head=number % 2 == 0))
         for number in range(IDLE + SLOW)
@@ -51,14 +53,16 @@ async def sit(port: int, *, slow: bool, head: bool) -> None:
             writer.close()
 
 
-# Longer than any gateway may take for two targets.
+# Longer than the gateway's time limits for two targets.
 PATIENCE_S: Final = 10.0
 HEALTHY: Final = Variant("f0-none")
 _NUMBERS: Final = itertools.count(1)
 
 
-class Door(NamedTuple):
-    """Where requests go. headers: by route. model: of a route, its name unless said."""
+class Gateway(NamedTuple):
+    """The gateway to call. headers, model: functions of the route's name.
+    left: returns the numbers of the requests that the providers saw hang up.
+    """
 
     port: int
     headers: Callable[[str], Mapping[str, str]]
@@ -67,7 +71,6 @@ class Door(NamedTuple):
 
 
 def official_client(port: int, retries: int, patience_s: float) -> openai.AsyncOpenAI:
-    """retries: its own."""
     url, patience = f"http://127.0.0.1:{port}/v1", httpx.Timeout(patience_s)
     return openai.AsyncOpenAI(
         base_url=url, api_key="none", max_retries=retries, timeout=patience
@@ -76,41 +79,41 @@ def official_client(port: int, retries: int, patience_s: float) -> openai.AsyncO
 
 async def played(
     row: Row,
-    door: Door,
+    gateway: Gateway,
     *,
     retries: int,
     rate: float,
     seconds: float,
     patience_s: float = PATIENCE_S,
 ) -> list[RequestResult]:
-    """Every request, in the order in which they began; each variant has one at least."""
+    """Returns the results in the order of the requests' starts; each variant gets a request."""
     loop = asyncio.get_running_loop()
     number_of = max(len(row.variants), round(rate * row.share * seconds))
     beside: AbstractAsyncContextManager[None] = nullcontext()
     if row.manner is Manner.CROWD:
-        beside = crowd(door.port)
-    async with official_client(door.port, retries, patience_s) as client, beside:
-        # A new client's first request costs it ten times as long.
-        await ask(client, question(door, route(HEALTHY, retries).name, number="warming-up"))
+        beside = crowd(gateway.port)
+    async with official_client(gateway.port, retries, patience_s) as client, beside:
+        # A client's first request takes ten times as long, because it opens the connection.
+        await ask(client, question(gateway, route(HEALTHY, retries).name, number="warming-up"))
         began, tasks = loop.time(), []
         for turn in range(number_of):
             await asyncio.sleep(began + turn * seconds / number_of - loop.time())
-            next_ = in_turn(row, door, turn, retries, loop.time() - began)
+            next_ = in_turn(row, gateway, turn, retries, loop.time() - began)
             leaves = row.manner is Manner.LEAVE
-            doing = leave(client, next_, door.left) if leaves else ask(client, next_)
+            doing = leave(client, next_, gateway.left) if leaves else ask(client, next_)
             tasks.append(asyncio.create_task(doing))
         return list(await asyncio.gather(*tasks))
 
 
-def in_turn(row: Row, door: Door, turn: int, retries: int, begun: float) -> Question:
-    """Variants in turn; each streamed and whole in turn."""
+def in_turn(row: Row, gateway: Gateway, turn: int, retries: int, begun: float) -> Question:
+    """Builds the next request: variants take turns, each alternately streamed and plain."""
     lap, at = divmod(turn, len(row.variants))
     name = route(row.variants[at], retries).name
     stream = lap % 2 == 0 or row.manner is Manner.LEAVE
-    return question(door, name, number=f"{next(_NUMBERS):x}", stream=stream, begun=begun)
+    return question(gateway, name, number=f"{next(_NUMBERS):x}", stream=stream, begun=begun)
 
 
 def question(
-    door: Door, name: str, *, number: str, stream: bool = False, begun: float = 0.0
+    gateway: Gateway, name: str, *, number: str, stream: bool = False, begun: float = 0.0
 ) -> Question:
-    return Question(number, door.model(name), stream, door.headers(name), begun)
+    return Question(number, gateway.model(name), stream, gateway.headers(name), begun)

@@ -1,6 +1,6 @@
 """Faults 1 to 15 through Swapgate: `python -m benchmarks.faults.run [--seconds 8]`.
 
-The official `openai` client, its own retries off and on; each route has a healthy fallback.
+The official `openai` client sends the requests, with its retries off and on.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Final
 
 from benchmarks.faults.catalogue import RETRIES, SPARE, rows
 from benchmarks.faults.client import Figures, cells, figures, p99
-from benchmarks.faults.load import Door, played
+from benchmarks.faults.load import Gateway, played
 from benchmarks.faults.stage import Swapgate, running
 from benchmarks.faults.upstreams import FALLBACK
 from benchmarks.print_rows import print_cells
@@ -40,24 +40,26 @@ def main() -> None:
     for row in found:
         if row.said and row.right < row.requests:
             print(f"{row.number} {row.title}, {row.retries} retries: {row.said}")
-    print(f"others had {busy.others(own_s):.0%} of the machine")
+    print(f"other processes used {busy.others(own_s):.0%} of the machine")
 
 
 async def measured(site: Swapgate, rate: float, seconds: float) -> tuple[list[Figures], float]:
-    """Returns each row's figures with either client, and the provider's own p99."""
+    """Returns each row's figures, without and with the client's retries, and the p99 of calls
+    straight to the provider.
+    """
 
     async def left() -> set[str]:
         return set()
 
     port = site.upstreams.ports[FALLBACK]
-    alone = Door(port, lambda _: {}, left, lambda route: f"{SPARE}.{route}")
+    alone = Gateway(port, lambda _: {}, left, lambda route: f"{SPARE}.{route}")
     direct = await played(rows()[0], alone, retries=0, rate=rate, seconds=seconds)
     found = []
-    # The huge answers come last: they keep the machine busy for a while.
+    # The huge answers come last, because they keep the machine busy for a while.
     for row in sorted(rows(), key=lambda row: row.number == HUGE):
         for retries in RETRIES:
             print(f"{row.number} {row.title}", file=sys.stderr)
-            asked = await played(row, site.door, retries=retries, rate=rate, seconds=seconds)
+            asked = await played(row, site.gateway, retries=retries, rate=rate, seconds=seconds)
             calls = await asyncio.to_thread(site.upstreams.calls)
             found.append(figures(row, retries, asked, calls))
     return found, p99(answer.latency_s for answer in direct)

@@ -1,7 +1,7 @@
 """Mixed faults for an hour: `python -m benchmarks.faults.soak [--seconds 3600]`.
 
-Real processes. Says whether memory, files, sockets, threads or tasks grow, and whether every
-request is in the database or counted as dropped. Ends with 1 when one of them is not so.
+Runs real processes. Ends with 1 if memory, files, sockets, threads or tasks grow, or if a
+request is neither in the database nor counted as dropped.
 """
 
 import argparse
@@ -21,22 +21,24 @@ from scipy import stats
 
 from benchmarks.faults.catalogue import Manner, Row, Variant, route, rows
 from benchmarks.faults.client import RequestResult, ask, leave, right
-from benchmarks.faults.load import HEALTHY, PATIENCE_S, Door, official_client, question
+from benchmarks.faults.load import HEALTHY, PATIENCE_S, Gateway, official_client, question
 from benchmarks.faults.stage import LIMITS, Limits, Swapgate, Vitals, running
 
-# Of requests: those whose answers are tens of megabytes are rare.
+# One request in this many has an answer of tens of megabytes.
 LARGE_EVERY: Final = 100
-# A slope over less time is the noise of a few requests.
+# Over less time, a slope shows only the noise of a few requests.
 TRENDS_FROM_S: Final = 1200.0
-# Before a run whose slopes count: a worker remembers its latest 20,000 requests and a sixteenth
-# more for feedback, and its memory grows until it does.
+# Healthy requests before the measured time. A worker remembers its latest 21,250 requests for
+# feedback, and its memory grows until then.
 REMEMBERED: Final = 22_000
 FILLS_AT: Final = 100.0  # requests per second
 
 
 @dataclass
 class Outcome:
-    """sent: requests that began. wrong: those that did not end as they should, by their row."""
+    """The results of many requests. sent: number of started requests. wrong: number of requests
+    with an unexpected outcome, by row.
+    """
 
     sent: int = 0
     endings: Counter[str] = field(default_factory=Counter)
@@ -49,7 +51,7 @@ class Outcome:
 
 
 def mixed() -> Iterator[tuple[Row, Variant]]:
-    """Every second one is healthy, the others are all faults in turn."""
+    """Alternates between the healthy row and the faults, which take turns."""
     sound, *faulty = rows()
     large = itertools.cycle([(r, v) for r in faulty if r.share < 0.2 for v in r.variants])
     others = itertools.cycle([(r, v) for r in faulty if r.share >= 0.2 for v in r.variants])
@@ -59,23 +61,23 @@ def mixed() -> Iterator[tuple[Row, Variant]]:
 
 
 async def poured(
-    door: Door,
+    gateway: Gateway,
     mixture: Iterator[tuple[Row, Variant]],
     *,
     rate: float,
     seconds: float,
     patience_s: float = PATIENCE_S,
 ) -> Outcome:
-    """Requests at that rate, half of them streams; ends when all of them have."""
+    """Sends requests at the rate, half of them streamed, and waits for all answers."""
     loop, outcome = asyncio.get_running_loop(), Outcome()
     under_way: set[asyncio.Task[None]] = set()
-    async with official_client(door.port, 0, patience_s) as client:
+    async with official_client(gateway.port, 0, patience_s) as client:
 
         async def one(turn: int, row: Row, variant: Variant) -> None:
             name, leaves = route(variant, 0).name, row.manner is Manner.LEAVE
             stream = leaves or (turn // 2) % 2 == 0
-            next_ = question(door, name, number=f"soak.{turn:x}", stream=stream)
-            doing = leave(client, next_, door.left) if leaves else ask(client, next_)
+            next_ = question(gateway, name, number=f"soak.{turn:x}", stream=stream)
+            doing = leave(client, next_, gateway.left) if leaves else ask(client, next_)
             outcome.note(row, await doing)
 
         began = loop.time()
@@ -92,15 +94,16 @@ async def poured(
     return outcome
 
 
-# Neighbouring samples resemble one another, blocks hardly do. Of each block its least counts:
-# what requests hold for a moment comes and goes, what leaks never does.
+# Neighbouring samples are correlated, but blocks of samples hardly are. The lowest value of
+# each block counts, because running requests hold resources for a moment, but a leak holds them
+# always.
 BLOCKS: Final = 12
 WARM_FROM: Final = 0.25
 CONFIDENCE: Final = 0.95
 
 
 class Trend(NamedTuple):
-    """level: the mean. low, per_hour, high: the slope per hour with its confidence bounds."""
+    """A fitted line. level: the mean. low, per_hour, high: the slope with confidence bounds."""
 
     level: float
     low: float
@@ -108,14 +111,14 @@ class Trend(NamedTuple):
     high: float
 
     def grows(self, more_than_per_hour: float) -> bool:
-        """Whether even the lower bound is above it."""
+        """Returns whether even the lower bound of the slope exceeds the limit."""
         return self.low > more_than_per_hour
 
 
 def trend(times_s: Sequence[float], values: Sequence[float]) -> Trend:
-    """Of the last three quarters of the run, by least squares over the least of each block.
+    """Fits a line to the lowest values of the blocks in the last three quarters of the run.
 
-    Raises ValueError for fewer than four samples there: three blocks are the least.
+    Raises ValueError for fewer than four samples, because a slope needs three blocks.
     """
     since = times_s[0] + WARM_FROM * (times_s[-1] - times_s[0])
     kept = [(at, v) for at, v in zip(times_s, values, strict=True) if at >= since]
@@ -125,21 +128,21 @@ def trend(times_s: Sequence[float], values: Sequence[float]) -> Trend:
     blocks = [kept[len(kept) * n // count : len(kept) * (n + 1) // count] for n in range(count)]
     floors = [(math.fsum(at for at, _ in b) / len(b), min(v for _, v in b)) for b in blocks]
     line = stats.linregress([at / 3600 for at, _ in floors], [v for _, v in floors])
-    # scipy has no error for values that are all the same.
+    # scipy returns NaN as the error of constant values.
     error = 0.0 if math.isnan(line.stderr) else float(line.stderr)
     spread = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 2)) * error
     slope, level = float(line.slope), math.fsum(v for _, v in kept) / len(kept)
     return Trend(level, slope - spread, slope, slope + spread)
 
 
-# What may grow by how much in an hour before it is a leak, as a share and as a number.
+# Faster growth is a leak: of memory as a share, of other resources as a number.
 SHARE_PER_H: Final = 0.01
 COUNT_PER_H: Final = 5.0
 WATCHED: Final = tuple(field.name for field in fields(Vitals) if field.name != "at_s")
 
 
 def allowed_per_h(what: str, level: float) -> float:
-    """How much of it may be new each hour: memory by share, the rest by number."""
+    """Returns the allowed growth per hour of a watched resource."""
     return SHARE_PER_H * level if what == "rss_mib" else COUNT_PER_H
 
 
@@ -149,10 +152,9 @@ DROPPED: Final = "swapgate_observations_dropped_total"
 
 @dataclass(frozen=True)
 class Soaked:
-    """A run. recorded: requests in the database at its end; dropped: rows that were not kept.
-
-    before: healthy requests that filled the router's memory. exit_code: of the router, after
-    SIGTERM.
+    """The result of a soak. before: the healthy requests before the measured time.
+    recorded: requests in the database at the end. dropped: rows that the router discarded.
+    exit_code: the router's, after SIGTERM.
     """
 
     before: Outcome
@@ -163,7 +165,7 @@ class Soaked:
     exit_code: int
 
     def trends(self) -> dict[str, Trend]:
-        """Of everything watched. Raises ValueError for a run that was too short."""
+        """Returns each watched resource's trend. Raises ValueError if the run was short."""
         times = [sample.at_s for sample in self.samples]
         return {
             what: trend(times, [getattr(sample, what) for sample in self.samples])
@@ -171,9 +173,9 @@ class Soaked:
         }
 
     def faults(self) -> list[str]:
-        """What is not as it should be; empty for a good run."""
+        """Lists the faults; empty for a good run."""
         found = [
-            f"{what} grows by {slope.per_hour:.1f} an hour, and surely by {slope.low:.1f}"
+            f"{what} grows by {slope.per_hour:.1f} an hour, at least by {slope.low:.1f}"
             for what, slope in self.trends().items()
             if slope.grows(allowed_per_h(what, slope.level))
         ]
@@ -195,7 +197,7 @@ async def loaded(
 ) -> tuple[Outcome, list[Vitals]]:
     samples: list[Vitals] = []
     pouring = asyncio.create_task(
-        poured(site.door, mixed(), rate=rate, seconds=seconds, patience_s=patience_s)
+        poured(site.gateway, mixed(), rate=rate, seconds=seconds, patience_s=patience_s)
     )
     while not pouring.done():
         samples.append(await asyncio.to_thread(site.vitals))
@@ -210,7 +212,7 @@ def soak(folder: Path, *, seconds: float, rate: float, limits: Limits = LIMITS) 
         if seconds >= TRENDS_FROM_S:
             lasts_s = REMEMBERED / FILLS_AT
             sound = itertools.repeat((rows()[0], HEALTHY))
-            before = asyncio.run(poured(site.door, sound, rate=FILLS_AT, seconds=lasts_s))
+            before = asyncio.run(poured(site.gateway, sound, rate=FILLS_AT, seconds=lasts_s))
         outcome, samples = asyncio.run(loaded(site, rate, seconds, patience_s))
         dropped = round(site.metrics()[DROPPED])
         site.router.terminate()
@@ -234,7 +236,7 @@ def main() -> int:
             f"{what}: {slope.level:.1f}, {slope.per_hour:+.2f} an hour "
             f"({slope.low:+.2f} to {slope.high:+.2f})"
         )
-    print("\n".join(run.faults()) or "nothing grows, nothing is lost")
+    print("\n".join(run.faults()) or "no resource grows, and no request is lost")
     return 1 if run.faults() else 0
 
 

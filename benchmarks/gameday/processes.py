@@ -1,4 +1,4 @@
-"""Processes of the game day: each on a host, with a log of its own, ended by its id."""
+"""The game day's networks and processes. Each process runs on a host and has its own log."""
 
 import os
 import signal
@@ -14,9 +14,9 @@ import psutil
 
 from harness.frame.runtime.clock import SystemClock
 
-# The addresses of docs/how-to/several-routers.md are on the first of them.
+# docs/how-to/several-routers.md uses the addresses of `front`.
 PREFIXES: Final = {"front": "10.0.0", "back": "10.0.1"}
-OPERATOR: Final = 254  # the bridges' own address: the script is there
+OPERATOR: Final = 254  # the bridges' address, under which the script calls the hosts
 
 
 def run(*words: str) -> None:
@@ -25,7 +25,7 @@ def run(*words: str) -> None:
 
 @dataclass
 class Network:
-    """numbers: by host the last part of its addresses."""
+    """Hosts on two bridges. numbers: the last part of a host's addresses, by host."""
 
     numbers: dict[str, int] = field(default_factory=dict)
 
@@ -40,7 +40,7 @@ class Network:
             run("ip", "link", "set", bridge, "up")
 
     def add(self, host: str, number: int) -> None:
-        """A host with an address on each bridge."""
+        """Adds a host with an address on each bridge."""
         self.numbers[host] = number
         run("ip", "netns", "add", host)
         run("ip", "-n", host, "link", "set", "lo", "up")
@@ -59,18 +59,18 @@ class Network:
         return f"{PREFIXES[bridge]}.{self.numbers[host]}"
 
     def command(self, host: str, *words: str) -> list[str]:
-        """The command, to be run on that host."""
+        """Returns the command line that runs the words on the host."""
         return ["ip", "netns", "exec", host, *words]
 
     def cut(self, host: str, bridge: str) -> None:
-        """Packets between the host and the bridge vanish without a word."""
+        """Drops all packets between the host and the bridge."""
         run("ip", "link", "set", f"{bridge}-{self.numbers[host]}", "down")
 
     def mend(self, host: str, bridge: str) -> None:
         run("ip", "link", "set", f"{bridge}-{self.numbers[host]}", "up")
 
     def thin(self, host: str, bridge: str) -> None:
-        """Hardly anything gets through to the host; what waits is dropped, as on a bad line."""
+        """Limits the traffic to the host to 16 kbit/s, and drops further packets."""
         run(
             *("tc", "qdisc", "add", "dev", f"{bridge}-{self.numbers[host]}", "root"),
             *("tbf", "rate", "16kbit", "burst", "1600", "limit", "4000"),
@@ -89,7 +89,7 @@ def now_s() -> float:
 
 
 class NotReady(Exception):
-    """Something did not happen in time; the text says what, and shows the log's end."""
+    """A condition did not become true in time. The text names it."""
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Processes:
         host: str = "",
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """host: by default the one of that name."""
+        """Starts a process. host: by default the host with the process's name."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(  # noqa: S603 - our own commands
                 self.network.command(host or name, *words),
@@ -113,7 +113,7 @@ class Processes:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **(environment or {})},
-                start_new_session=True,  # Ctrl-C is the script's to handle
+                start_new_session=True,  # on Ctrl-C, the script ends the processes
             )
 
     def pid(self, name: str) -> int:
@@ -124,7 +124,7 @@ class Processes:
         return "\n".join(text.splitlines()[-lines:])
 
     def kill(self, name: str) -> None:
-        """SIGKILL to the process and all below it, as when a machine dies."""
+        """Kills the process and its descendants at once, like a failed machine."""
         main = psutil.Process(self.pid(name))
         below = main.children(recursive=True)
         for process in (main, *below):
@@ -137,7 +137,7 @@ class Processes:
         os.kill(self.pid(name), number)
 
     def terminate(self, name: str, within_s: float = 180.0) -> int:
-        """SIGTERM; the exit code. SIGKILL to what does not end by then."""
+        """Sends SIGTERM, and SIGKILL after `within_s`. Returns the exit code."""
         process = self.running[name]
         process.terminate()
         try:
@@ -149,7 +149,7 @@ class Processes:
             self.running.pop(name, None)
 
     def end(self) -> None:
-        """Ends whatever still runs, the last that was started first."""
+        """Kills the running processes, in reverse order of their start."""
         for name in reversed([*self.running]):
             if self.running[name].poll() is None:
                 self.signal(name, signal.SIGCONT)
@@ -157,7 +157,7 @@ class Processes:
 
 
 def _reap(pids: list[int]) -> None:
-    """Whoever lost its parent is a child of the run's first process: this one."""
+    """Reaps orphans, which the kernel gives to this first process of the namespace."""
     until = time.monotonic() + 30.0
     while pids and time.monotonic() < until:
         for pid in [*pids]:

@@ -1,4 +1,4 @@
-"""Plays the acts in their order, within namespaces of the run alone, and prints the table."""
+"""Plays the acts in order, inside the run's namespaces, and prints the tables."""
 
 import os
 import signal
@@ -61,20 +61,20 @@ def print_day(
 
 INTERRUPTED: Final = 130
 WARM_S: Final = 5.0
-SETTLES_WITHIN: Final = 0.4  # of the run, for swaps that are not over at its end
-LEADER_CHANGES: Final = 2  # that the acts bring about
+SETTLES_WITHIN: Final = 0.4  # share of the run; the swaps may end this much later
+LEADER_CHANGES: Final = 2  # kill_leader and freeze_leader change the leader
 
 
 def play(folder: Path, seconds: float, per_s: float, envoy: str) -> int:
     network = Network()
     processes = Processes(network, folder)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    tempfile.tempdir = str(folder)  # the databases' files go with it, however the run ends
+    tempfile.tempdir = str(folder)  # deleted with the folder, however the run ends
     for host, number in NUMBERS.items():
         network.add(host, number)
     first, second = DATABASES
     try:
-        # The primary acknowledges nothing that its standby does not have.
+        # Synchronous: the primary acknowledges a write only after its standby has it.
         with postgres_cluster(
             hosts=(network.address(first, "back"), network.address(second, "back")),
             prefixes=(network.command(first), network.command(second)),
@@ -139,8 +139,8 @@ def watched(swaps: Swaps) -> Iterator[None]:
 
 
 def _acts(town: Town, begun_s: float) -> tuple[list[tuple[Act, Break]], list[Check]]:
-    """Each at its time, or as soon as the one before is over. An act that does not recover is
-    a fault of its own, and the rest goes on.
+    """Plays each act at its time, or after the previous act. An act without recovery fails a
+    check, and the next acts follow.
     """
     breaks, faults = [], []
     time.sleep(WARM_S)
@@ -164,7 +164,7 @@ def _close(
     swaps: Swaps,
     breaks: Sequence[tuple[Act, Break]],
 ) -> list[Check]:
-    """After the traffic: everything is written, everything ends, everything is counted."""
+    """Ends the processes after the traffic, and checks the stored rows."""
     codes = {name: town.processes.terminate(name) for name in (*ROUTERS, *WORKERS, *CONTROLS)}
     audit = town.command("audit", "verify", expect=None)
     recorded = {str(route): int(n) for route, n in town.rows(verdict.RECORDED)}
@@ -191,7 +191,7 @@ def _close(
 
 
 def _left() -> list[str]:
-    """Commands of processes of this run that are still there, zombies aside."""
+    """Lists the commands of the run's processes that still run."""
     import psutil  # noqa: PLC0415
 
     others = (process for process in psutil.process_iter() if process.pid != os.getpid())

@@ -1,6 +1,5 @@
-"""The installation of the game day: who is on which host, how it is started and asked, and the
-swaps that are proposed meanwhile. Routers, balancer and their addresses are those of
-docs/how-to/several-routers.md.
+"""The game day's installation (`Town`): its hosts, processes and addresses, and the swaps that
+it proposes (`Swaps`). Routers and balancer are configured as in docs/how-to/several-routers.md.
 """
 
 import json
@@ -43,11 +42,11 @@ NUMBERS: Final = {
     **{name: 51 + place for place, name in enumerate(DATABASES)},
     "users": 71,
 }
-EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - of a namespace of its own
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - inside a network namespace
 STARTS_WITHIN_S: Final = 300.0
 PRICE: Final = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 4.0}
 LATENCY: Final = {"first_token_median_ms": 60, "sigma": 0.35, "tokens_per_s": 200}
-# By provider its models: candidates that are far better or worse, so that verdicts are sure.
+# Models by provider. Candidates are far better or worse, so that each verdict is certain.
 SKILLS: Final = {
     "near": {"old": 0.5, "better": 0.95, "worse": 0.2, "fragile": 0.95},
     "far": {"spare": 0.5},
@@ -56,7 +55,9 @@ ROUTES: Final = ("support", "orders")
 
 
 def eventually(condition: Callable[[], bool], within_s: float, what: str) -> float:
-    """How long it took. Whoever cannot be asked is asked again. Raises NotReady."""
+    """Waits until the condition is true, and returns the seconds. Retries after errors of
+    connections and of the database. Raises NotReady.
+    """
     began = time.monotonic()
     while time.monotonic() - began < within_s:
         try:
@@ -85,7 +86,7 @@ class Town:
         return (sys.executable, "-m", "swapgate", "--config", str(self.config))
 
     def build(self, envoy: str) -> str:
-        """Starts everything but the traffic; the key of the users."""
+        """Starts all processes, without the traffic. Returns the users' key."""
         self._write_files()
         self.command("init")
         key = str(self._json("key", "create", "users")["text"])
@@ -138,7 +139,7 @@ class Town:
         (self.folder / "envoy.yaml").write_text(envoy, encoding="utf-8")
 
     def command(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
-        """One command of the operator, on the bridges' own address."""
+        """Runs a `swapgate` command of the operator. Raises NotReady for another exit code."""
         done = subprocess.run(  # noqa: S603 - our own command
             [*self._main, *words], capture_output=True, text=True, timeout=600, check=False
         )
@@ -164,7 +165,7 @@ class Town:
                 shutil.copy(home / held, own)
 
     def start(self, name: str) -> None:
-        """A router, a control plane or a worker host, with a home of its own."""
+        """Starts a router, a control plane or a worker host, each with its own home."""
         words = ["worker", "--slots", "1"]
         if name not in WORKERS:
             words = ["serve", "router" if name in ROUTERS else "control"]
@@ -175,21 +176,22 @@ class Town:
         self.processes.start(name, *self._main, *words, environment=home)
 
     def wait_ready(self, name: str) -> float:
-        """Of a router or a control plane, until it says that all is well."""
+        """Waits until the process is ready. Raises NotReady with the end of its log.
+        """
         try:
             return eventually(lambda: self.status(name) == "ok", STARTS_WITHIN_S, name)
         except NotReady as error:
             raise NotReady(f"{error}\n{self.processes.log_end(name)}") from None
 
     def status(self, name: str, port: int = 0) -> str:
-        """What `/readyz` says. Raises URLError."""
+        """Returns the status of `/readyz`. Raises URLError."""
         port = port or (8081 if name in CONTROLS else 8080)
         url = f"http://{self.network.address(name)}:{port}/readyz"
         with urllib.request.urlopen(url, timeout=5) as answer:
             return str(json.load(answer)["status"])
 
     def breakers(self, name: str) -> list[float]:
-        """The states of a router's circuits. Raises URLError."""
+        """Returns the states of a router's circuits. Raises URLError."""
         token = (self.folder / "router.token").read_text(encoding="utf-8")
         found = metrics(f"{self.network.address(name)}:8080", f"Bearer {token}")
         return [
@@ -199,7 +201,7 @@ class Town:
     def switch(
         self, method: str, model: str, fault: Mapping[str, object] | None = None
     ) -> None:
-        """Sets or removes a fault of the near provider, whose switches answer to itself."""
+        """Sets or removes a fault of the near provider, from the provider's host."""
         url = f"http://127.0.0.1:9000/sim/faults/{model}"
         words = ["curl", "-fsS", "-m", "20", "-X", method, url]
         if fault:
@@ -208,8 +210,8 @@ class Town:
         subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - curl
 
     def leader(self) -> tuple[str, str]:
-        """Names the process that leads, empty without one, and its host, empty where it is
-        gone. Raises psycopg.Error.
+        """Returns the names of the leading process and of its host. The first is empty without
+        a leader, the second after the process has ended. Raises psycopg.Error.
         """
         owner = self.leading()
         pid = owner.rpartition("-")[2]
@@ -218,7 +220,7 @@ class Town:
         return owner, next(names, "")
 
     def leading(self) -> str:
-        """Names the process that holds the leader's lock; empty without one."""
+        """Returns the name of the process that holds the leader's lock; empty without one."""
         ((owner,),) = self.rows(LEADER)
         return str(owner or "")
 
@@ -229,7 +231,7 @@ class Town:
 
 
 def policy(seconds: float) -> dict[str, object]:
-    """A canary that lasts most of the run, so that it lives through what is broken."""
+    """Builds a policy whose canary lasts most of the run, so that the acts happen during it."""
     return {
         "promotion": "automatic",
         "gate": {"claim": "superior", "alpha": 0.05, "n_max": 200, "infra_patience_s": 600},
@@ -248,7 +250,7 @@ def policy(seconds: float) -> dict[str, object]:
 
 PHASES: Final = "SELECT id, phase FROM proposal"
 OVER: Final = frozenset({"promoted", "rejected", "rolled_back", "cancelled"})
-# By candidate how its proposal has to end.
+# The expected end of each candidate's proposal.
 WANTED: Final[Mapping[str, str]] = {
     "better": "promoted", "worse": "rejected", "fragile": "rolled_back",
 }  # fmt: skip
@@ -256,8 +258,8 @@ WANTED: Final[Mapping[str, str]] = {
 
 @dataclass
 class Swaps:
-    """phases: by candidate each phase with when it was first seen, Unix time. terms: each
-    term's owner, as it was seen. faults: what must not happen.
+    """Proposes the swaps and follows them. phases: by candidate, the time (Unix) at which each
+    phase was first seen. leaders: the leading processes in order, without repetitions.
     """
 
     town: Town
@@ -269,9 +271,7 @@ class Swaps:
     _spoiled: bool = False
 
     def run(self) -> None:
-        """Until it is stopped: a turn each second. What the database cannot tell now is asked
-        in the next turn.
-        """
+        """Runs a turn each second until `stopping` is set. An error ends only its turn."""
         while not self.stopping.wait(1.0):
             try:
                 self._note_and_propose()
@@ -310,7 +310,7 @@ class Swaps:
         )
 
     def phase(self, candidate: str) -> str:
-        """The last that was seen; empty before the proposal."""
+        """Returns the proposal's last seen phase; empty before the proposal."""
         return next(reversed([*self.phases.get(candidate, {})]), "")
 
     def over(self) -> bool:

@@ -1,7 +1,7 @@
-"""Users' traffic by the official OpenAI client, until SIGTERM. Every request has a line in the
-file. `python -m benchmarks.gameday.traffic URL FILE PER_S ROUTE…`, the key in SWAPGATE_KEY.
+"""Sends users' traffic by the official OpenAI client until SIGTERM, and writes a line for each
+request: `python -m benchmarks.gameday.traffic URL FILE PER_S ROUTE…`, the key in SWAPGATE_KEY.
 
-The client does not try again by itself: what a user would have seen is counted.
+The client does not retry, so that the file has every failure that a user could see.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ USERS: Final = 5000
 
 @dataclass(frozen=True)
 class Request:
-    """One request. start_s, end_s: Unix time. error: empty for an answer."""
+    """A request and its result. start_s, end_s: Unix time. error: empty for an answer."""
 
     number: int
     route: str
@@ -52,7 +52,7 @@ def read_requests(file: Path) -> list[Request]:
 async def answered(
     client: openai.AsyncOpenAI, route: str, number: int, *, stream: bool
 ) -> dict[str, str]:
-    """The answer's headers, once all of it is here. Raises what the client raises."""
+    """Reads a whole answer and returns its headers. Raises the client's errors."""
     create = client.chat.completions.with_raw_response.create
     words = f"Ticket {number}: where is my order? In 12 words."
     asked: list[ChatCompletionMessageParam] = [{"role": "user", "content": words}]
@@ -82,7 +82,7 @@ async def ask(client: openai.AsyncOpenAI, route: str, number: int, file: IO[str]
 
 
 async def pour(url: str, path: Path, per_s: float, routes: list[str]) -> None:
-    """Requests start when they are due; what a busy machine missed is not made up for."""
+    """Starts requests at the rate, but skips requests that are over 0.5 s late."""
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     limits = openai.DefaultAsyncHttpxClient(timeout=PATIENCE_S)

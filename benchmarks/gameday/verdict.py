@@ -1,5 +1,5 @@
-"""Judges a game day: each failed request against what the docs predict, the books against the
-client's records, the swaps, the leaders, the audit log.
+"""Judges a game day: compares failed requests with the docs' predictions, and stored requests
+with the client's; checks samples, swaps and leaders.
 """
 
 from collections import Counter
@@ -11,10 +11,10 @@ from benchmarks.gameday.acts import Act, Break
 from benchmarks.gameday.town import WANTED, Swaps
 from benchmarks.gameday.traffic import Request
 
-# `router.flush_interval_s` and a moment for the database: what a killed router had not written.
+# A killed router loses the rows of this time: `router.flush_interval_s` and the write itself.
 UNWRITTEN_S: Final = 2.0
 BROKE_OFF: Final = "the provider's stream broke off"
-# Of runs that are done, each: samples that were planned, and samples that are stored.
+# The planned and the stored samples of each run that is done.
 SAMPLES: Final = """\
 SELECT wanted * epochs, (SELECT count(*) FROM sample WHERE run = eval_run.id)
 FROM eval_run WHERE state = 'done'"""
@@ -30,7 +30,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Played:
-    """An act as it went. during: requests under way or sent between break and recovery."""
+    """The result of an act. during: requests under way or sent between break and recovery.
+    failed: all failed requests, except those that another act predicts.
+    """
 
     act: Act
     break_: Break
@@ -40,8 +42,8 @@ class Played:
 
 
 def predicted(act: Act, break_: Break, request: Request) -> bool:
-    """Whether the docs say that this request fails: it was under way at the break. Of a stream
-    that had begun to answer, the error says so.
+    """Returns whether the docs predict this failure: the request was under way at the break.
+    The error shows whether a stream had started.
     """
     under_way = request.start_s <= break_.broken_s and request.end_s >= break_.begun_s
     begun = request.stream and BROKE_OFF in request.error
@@ -54,7 +56,7 @@ def judge_act(
     requests: Sequence[Request],
     breaks: Sequence[tuple[Act, Break]],
 ) -> Played:
-    """What failed meanwhile, without what another act's page predicts."""
+    """Counts an act's requests, its failures, and its predicted failures."""
     during = [r for r in requests if r.end_s >= break_.begun_s and r.start_s <= break_.over_s]
     others = [one for one in breaks if one != (act, break_)]
     mine = [r for r in during if r.failed and predicted(act, break_, r)]
@@ -86,8 +88,8 @@ def check_books(
     recorded: Mapping[str, int],
     breaks: Sequence[tuple[Act, Break]],
 ) -> Check:
-    """Each answer is recorded once. A killed router may lose those of its last moments, and
-    may or may not have recorded a request that was cut off.
+    """Checks that each answer is recorded once. A killed router may lose its last answers, and
+    may or may not have recorded a failed request.
     """
     open_ = {
         request.number
@@ -106,7 +108,7 @@ def check_books(
 
 
 def check_samples(runs: Sequence[tuple[int, int]]) -> Check:
-    """runs: of each that is done, samples planned and stored; none can be stored twice."""
+    """Checks that finished runs are complete. runs: planned and stored samples of each run."""
     wrong = sum(planned != stored for planned, stored in runs)
     seen = (
         f"{sum(stored for _, stored in runs):,} samples of {len(runs)} runs, {wrong} incomplete"

@@ -1,9 +1,8 @@
-"""GateBench runs every decision rule on every score matrix, claim and suite size: how often it
-promotes a candidate at the null, or 5 or 10 points above it, and how many items it uses. The
-gate's own figures are checked against the goals of statistics.md §4.
+"""GateBench runs every decision rule on every score matrix, claim and suite size. It measures
+how often a rule promotes a candidate at the null, or 5 or 10 points above the null, and how
+many items the rule uses. It compares the gate's figures with the goals of statistics.md §4.
 
-Items are drawn with replacement, under weights (`tilt_weights`) that make the true difference
-exactly known.
+It draws items with replacement, with weights (`tilt_weights`) that fix the true difference.
 """
 
 import sys
@@ -32,12 +31,12 @@ from harness.gate.offline.design import Design
 from harness.gate.suite_plan import QUALITY_CLAIMS, Claim
 from harness.routing.candidate_schedule import round_alpha
 
-# Beyond it every weight lies on the best, or the worst, item.
+# With this tilt, the best or the worst item has all the weight.
 STEEPEST = 5_000.0
 
 
 def tilt_weights(d: Floats, mean: float) -> Floats:
-    """Item weights, exponential in d, under which the mean difference is `mean`."""
+    """Finds the item weights, exponential in d, for which the mean difference is `mean`."""
     low, high = -STEEPEST, STEEPEST
     for _ in range(200):
         middle = (low + high) / 2.0
@@ -57,22 +56,22 @@ def _weights(d: Floats, tilt: float) -> Floats:
 def resample_items(
     pair: ModelPair, mean: float, shape: Sequence[int], rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Scores of both sides on items drawn with replacement, true mean difference `mean`."""
+    """Draws items with the true mean difference `mean`. Returns both sides' scores."""
     items = rng.choice(len(pair.d), size=tuple(shape), p=tilt_weights(pair.d, mean))
     return pair.a[items], pair.b[items]
 
 
 @dataclass(frozen=True)
 class BenchmarkCell:
-    """What a rule does to one kind of candidate."""
+    """The figures of a rule on one kind of candidate."""
 
-    mean: float  # mean, worst: share promoted over the pairs
-    worst: float
-    items: float  # mean number used
+    mean: float  # share of promotions, mean over the pairs of models
+    worst: float  # share of promotions, highest of the pairs
+    items: float  # mean number of used items
 
     @classmethod
     def from_pairs(cls, pairs: Sequence[tuple[float, float]]) -> Self:
-        """pairs: share promoted and mean items used, of each."""
+        """pairs: each pair's share of promotions and mean number of items."""
         shares, items = zip(*pairs, strict=True)
         return cls(float(np.mean(shares)), max(shares), float(np.mean(items)))
 
@@ -91,9 +90,7 @@ def measure_rule(
     seed: int = 11,
     rules: Sequence[str] = tuple(RULES),
 ) -> dict[str, BenchmarkCell]:
-    """Measures every rule on the same draws; the true mean difference is `lift` above the
-    null's.
-    """
+    """Measures every rule on the same draws. lift: true mean difference above the null."""
     theta0 = theta0_of(claim)
     found: dict[str, list[tuple[float, float]]] = {rule: [] for rule in rules}
     for index, pair in enumerate(pairs):
@@ -115,8 +112,9 @@ def measure_selection(
     seed: int = 11,
     candidates: int = CANDIDATES,
 ) -> BenchmarkCell:
-    """Measures candidates that are proposed together. At the null: how often one of them goes
-    on; else how often the one that is `lift` better does, the others being at the null.
+    """Measures candidates that are proposed together, of which the first is `lift` above the
+    null and the others are at the null. Counts how often the first continues; at a lift of 0,
+    how often any candidate continues.
     """
     theta0 = theta0_of(claim)
     found = []
@@ -132,7 +130,7 @@ def measure_selection(
 
 SIZES: Final = (200, 500)
 FIVE, TEN = 0.05, 0.10
-# statistics.md §4: what the gate has to reach on every matrix.
+# The gate's goals on every matrix (statistics.md §4).
 MOST_FALSE_MEAN: Final = 0.055
 MOST_FALSE_WORST: Final = 0.065
 MOST_ITEMS_FIVE: Final = 370 / 500
@@ -142,7 +140,7 @@ MOST_POWER_LOST: Final = 0.06
 
 @dataclass(frozen=True)
 class GateBenchmarkPlan:
-    """How often and on what the rules of the gate are measured."""
+    """The settings of a GateBench run."""
 
     replications: int = 2000  # per pair at the null
     power: int = 200  # per pair where the candidate is better
@@ -154,18 +152,18 @@ class GateBenchmarkPlan:
 
 @dataclass(frozen=True)
 class GateBenchmarkRow:
-    """Holds one rule's figures on one matrix. Shares of 1; items: mean number used, of `n`."""
+    """One rule's figures on one matrix. Shares are of 1. items_…: mean number of used items."""
 
     matrix: str
     claim: Claim
     n: int
     rule: str
     pairs: int
-    # false_mean, false_worst: promotions of a candidate that is exactly at the null, over the
-    # pairs and of the worst.
+    # Share of promotions at the null: mean over the pairs of models, and highest of the pairs.
     false_mean: float
     false_worst: float
-    five: float  # five, ten: promotions of one that is so many points above it
+    # Share of promotions 5 and 10 points above the null.
+    five: float
     ten: float
     items_null: float
     items_five: float
@@ -175,9 +173,7 @@ class GateBenchmarkRow:
 def run_gate_benchmark(
     matrices: Sequence[ScoreMatrix], plan: GateBenchmarkPlan
 ) -> list[GateBenchmarkRow]:
-    """Measures every rule on every matrix. Raises InputError for a matrix without usable pairs,
-    before anything is measured.
-    """
+    """Measures every rule on every matrix. Raises InputError if one has no usable pairs."""
     paired = [(matrix.name, close_pairs(matrix, plan.pairs)) for matrix in matrices]
     cells = [(*pair, *cell) for pair in paired for cell in product(plan.claims, plan.sizes)]
     with ProcessPoolExecutor(2) as processes:
@@ -193,7 +189,7 @@ def _lines(
     def cells(lift: float, replications: int) -> dict[str, BenchmarkCell]:
         draws: dict[str, Any] = {"n": n, "lift": lift, "seed": plan.seed}
         rules = measure_rule(pairs, claim, replications=replications, **draws)
-        # Half as many: each judges several candidates.
+        # Half the replications, because each judges several candidates.
         half = measure_selection(pairs, claim, replications=replications // 2, **draws)
         return {**rules, SEVERAL: half}
 
@@ -208,7 +204,7 @@ def _lines(
 
 
 def missed_goals(lines: Sequence[GateBenchmarkRow]) -> Iterator[str]:
-    """Names each goal that our rule did not reach."""
+    """Names each goal that the gate did not reach."""
     fixed = {(line.matrix, line.claim, line.n): line for line in lines if line.rule == PAIRED_T}
     for line in lines:
         if line.rule not in (OURS, SEVERAL):
@@ -217,7 +213,7 @@ def missed_goals(lines: Sequence[GateBenchmarkRow]) -> Iterator[str]:
             ("false promotions, mean", line.false_mean, MOST_FALSE_MEAN),
             ("false promotions, worst pair", line.false_worst, MOST_FALSE_WORST),
         ]
-        # The other two are promised for superiority and suites of 500 items or more.
+        # The other goals hold only for superiority and suites of 500 items or more.
         if line.rule == OURS and line.claim is Claim.SUPERIOR and line.n >= 500:
             lost = fixed[line.matrix, line.claim, line.n].five - line.five
             checks += [
@@ -236,21 +232,23 @@ WEEKS, EACH_WEEK = 13, 5  # a route's schedule: rounds of a quarter, candidates 
 
 @dataclass(frozen=True)
 class QuarterRow:
-    """How often a route's candidate schedule proposes by luck. Shares of 1 on one matrix.
-    quarters: those in which any useless candidate passed.
+    """How often a route's candidate schedule proposes by luck, on one matrix. quarters: share
+    of the quarters in which a useless candidate passed, mean over the pairs of models.
     """
 
     matrix: str
     n: int
     quarters: float
     worst_pair: float
-    first_ten: float  # passes of one that is 10 points better, by its round
+    # Share of passes of a candidate that is 10 points better, in the first, fourth and last
+    # round.
+    first_ten: float
     fourth_ten: float
     last_ten: float
 
 
 def weekly_alphas() -> list[float]:
-    """The alpha of each candidate, round by round."""
+    """Returns the alpha of each candidate, by round."""
     alphas: list[float] = []
     for _ in range(WEEKS):
         alphas.append(round_alpha(EACH_WEEK * sum(alphas), EACH_WEEK))

@@ -1,8 +1,8 @@
-"""Holds the decision rules that GateBench compares: our gate, and the paired t test once or
+"""The decision rules that GateBench compares: Swapgate's gate, and the paired t test once or
 with peeking.
 
-Every rule takes both sides' scores (comparisons, items) and the null's mean difference, and
-gives for each comparison whether it promotes and how many items it used.
+Every rule takes both sides' scores (comparisons, items) and the null's mean difference. It
+returns for each comparison whether it promotes, and how many items it used.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ def hybrid(a: Floats, b: Floats, theta0: float) -> Result:
 
 
 def judge_rows(d: Floats, design: Design) -> Result:
-    """Judges a few rows at a time: what the gate computes of each is large."""
+    """Judges a few rows at a time, because the gate needs much memory for each."""
     chunks = [d[first : first + _ROWS] for first in range(0, len(d), _ROWS)]
     decided = [judge_batch(rows, design) for rows in chunks]
     promoted = np.concatenate([one.promoted for one in decided])
@@ -43,9 +43,7 @@ def judge_rows(d: Floats, design: Design) -> Result:
 
 
 def paired_t(a: Floats, b: Floats, theta0: float, every: int | None = None) -> Result:
-    """Applies the paired t at the end, or after each `every` items up to the first p of .05 or
-    less.
-    """
+    """Applies the paired t test to all items, or after each `every` items until p <= ALPHA."""
     d, n = b - a, a.shape[1]
     promoted = np.zeros(len(d), dtype=np.bool_)
     used = np.full(len(d), n)
@@ -78,8 +76,9 @@ SEVERAL: Final = f"{CANDIDATES} candidates at once"
 def decide_selections(
     differences: Sequence[Floats], claim: Claim
 ) -> tuple[NDArray[np.int64], float]:
-    """Decides on selections as the product does: which candidate goes on, -1 for none, and the
-    mean number of items that one uses. differences: by candidate, (selections, items).
+    """Decides selections as the product does. Returns the index of each selection's chosen
+    candidate (-1 for no candidate), and the mean number of items of a candidate.
+    differences: by candidate, (selections, items).
     """
     rows, n = differences[0].shape
     design = Design(claim, MARGIN, n, ALPHA / len(differences), futility=FUTILITY)

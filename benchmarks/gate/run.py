@@ -1,10 +1,10 @@
-"""How often the gate errs, on data with a known truth, beside simpler rules:
+"""Measures how often the gate and simpler rules err on data with a known truth:
 `python -m benchmarks.gate.run [--replications 2000] [--size 500] [MATRIX …]`.
 
-Resamples the items of real pairs of models with weights that make the candidate exactly as good
-as the null says, or 5 or 10 points better, and searches for the null that passes most often.
-A MATRIX has a line per model: `model,0110…`, `model,0,1,…` or `model,55,90,…`. Ends with 3 when
-the gate misses a goal of docs/explanation/benchmarks.md.
+Resamples the items of real pairs of models, with weights that place the candidate exactly at
+the null, or 5 or 10 points above. Then searches for the null that passes most often. A MATRIX
+has a line per model: `model,0110…`, `model,0,1,…` or `model,55,90,…`. Ends with 3 when the gate
+misses a goal of docs/explanation/benchmarks.md.
 """
 
 import argparse
@@ -43,7 +43,7 @@ MISSED = 3
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("matrix", nargs="*", type=Path, help="default: three and four made up")
+    options.add_argument("matrix", nargs="*", type=Path, help="default: three real and four generated")
     options.add_argument("--replications", type=int, default=2000, help="per pair at the null")
     options.add_argument("--size", type=int, action="append", help="items: 200 and 500")
     chosen = options.parse_args()
@@ -58,7 +58,7 @@ def main() -> int:
     )
     lines = run_gate_benchmark(matrices, plan)
     print_rows("rules: shares promoted at the null, at +5 and +10 points", lines)
-    few = matrices[:5:2]  # pass/fail, graded, means of epochs
+    few = matrices[:5:2]  # one of each kind: pass/fail, graded, means of epochs
     with ProcessPoolExecutor(2) as processes:
         clusters = processes.submit(cluster_rows, matrices[0], plan)
         missing = processes.submit(missing_rows, matrices[0], plan)
@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def cluster_rows(matrix: ScoreMatrix, plan: GateBenchmarkPlan) -> list[ClusterRow]:
-    """Items in clusters, claim *superior*, for the last size."""
+    """Measures clustered items, with the claim *superior* and the last size."""
     pairs = close_pairs(matrix, plan.pairs)[: max(1, plan.pairs // 2)]
     replications = plan.replications // 2
     rows = measure_clusters(pairs, Claim.SUPERIOR, plan.sizes[-1], replications=replications)

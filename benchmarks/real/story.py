@@ -1,4 +1,4 @@
-"""The main job between two real models, act by act, each with its checks."""
+"""The acts of the real run, with their checks."""
 
 import os
 import platform
@@ -47,7 +47,7 @@ class Check:
 
 @dataclass
 class Story:
-    """The installation, its three servers, and what was seen so far."""
+    """The installation, its three servers, and the checks so far."""
 
     place: Installation
     gemma: Server
@@ -172,8 +172,6 @@ class Story:
         shown = f"{seen} {'; '.join(failed[:2])}".strip()
         self.check(f"{BURST} streams on {SLOTS} slots", shown, good=not failed)
 
-    # What the acts have in common
-
     def _await(self, number: str, wanted: str) -> None:
         def reached() -> bool:
             found = phase(self.place, number)
@@ -205,7 +203,7 @@ class Story:
         firsts = [a.first_token_s for a in asking.answers if a.first_token_s is not None]
         seen = (
             f"{len(asking.answers)} streams, {len(asking.failed)} failed; first text after"
-            f" {statistics.median(firsts):.2f} s in the middle, {max(firsts):.2f} s at most"
+            f" {statistics.median(firsts):.2f} s (median), {max(firsts):.2f} s at most"
         )
         causes = "; ".join(answer.error for answer in asking.failed[:3])
         self.check("users noticed nothing", f"{seen} {causes}".strip(), good=not causes)
@@ -224,7 +222,7 @@ class Story:
 
 
 def stage(folder: Path, program: Path) -> Story:
-    """An installation in the folder, with three servers: the third has the second's model."""
+    """Prepares an installation with three servers, of which two have the same model."""
     gemma_file, smollm_file = model_files(folder)
     name = SMOLLM.partition("/")[2]
     gemma = Server(GEMMA.partition("/")[2], gemma_file, folder / "gemma.log")

@@ -1,4 +1,4 @@
-"""Users who stream answers of a route through the official client, with each one's outcome."""
+"""Simulates users who stream a route's answers through the official client."""
 
 import itertools
 import threading
@@ -15,7 +15,7 @@ from tests.acceptance.installation import REQUEST_S, Installation
 
 @dataclass(frozen=True)
 class Answer:
-    """first_token_s: until the first text; None without one. error: empty where all is well."""
+    """first_token_s: time until the first text, if any. error: empty for a whole answer."""
 
     target: str
     arm: str
@@ -26,7 +26,7 @@ class Answer:
 
 @dataclass
 class Traffic:
-    """New users who each ask once, from a few threads, until it is stopped."""
+    """Sends requests from several threads inside `running`, each request from a new user."""
 
     place: Installation
     route: str
@@ -92,7 +92,7 @@ class Traffic:
 
 
 def burst(place: Installation, route: str, count: int) -> list[Answer]:
-    """`count` users ask at the same moment."""
+    """Sends the requests of `count` users at the same moment."""
     asking = Traffic(place, route, threads=count)
     found: list[Answer] = []
     threads = [

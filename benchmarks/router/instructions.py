@@ -1,7 +1,8 @@
-"""What one request costs the router: `python -m benchmarks.router.instructions`; ten seconds.
+"""Measures a request's Python calls, coroutines and CPU time in the router, in ten seconds:
+`python -m benchmarks.router.instructions`.
 
-Python calls and coroutines are the same on every machine; CPU time varies with the neighbours.
-The router runs in a thread of its own, as a worker of `serve router` does.
+Calls and coroutines are equal on every machine; CPU time depends on the machine's load. The
+router runs in its own thread.
 """
 
 import argparse
@@ -23,7 +24,7 @@ HEADS = ("name", "calls", "coroutines", "cpu_us")
 
 
 def measured(name: str, kind: CostedRequest, folder: Path) -> tuple[str, int, int, float]:
-    """The median over several rounds, counted before the calls are: counting them costs."""
+    """Measures CPU time (median of rounds), then calls, because counting takes time."""
     with meter_of(kind, folder) as meter:
         bodies = kind.bodies()
         for _ in range(WARM_UP):
@@ -39,17 +40,17 @@ def measured(name: str, kind: CostedRequest, folder: Path) -> tuple[str, int, in
 
 
 def _cpu_s(meter: RouterMeter) -> float:
-    """CPU time of the router's thread so far, in seconds."""
+    """Returns the CPU time of the router's thread so far, in seconds."""
     found: list[float] = []
     meter.in_loop(lambda: found.append(time.thread_time()))
     return found[0]
 
 
 def interpreter() -> str:
-    """Which Python, and whether it was built with optimizations that cost a training run."""
+    """Describes the Python interpreter and whether its build was profile-guided."""
     options = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
     optimized = "--enable-optimizations" in options
-    # Debian's is, and says nothing of it.
+    # Debian's Python is optimized, although its CONFIG_ARGS may not contain the option.
     made = "optimized" if optimized else "built without --enable-optimizations, as it says"
     return f"{platform.python_implementation()} {platform.python_version()}, {made}"
 

@@ -1,4 +1,4 @@
-"""Load from one core: wrk at full throttle, our own generator at a set rate and for streams."""
+"""Sends load from one core: wrk at full speed, `Generator` at a set rate or streamed."""
 
 import asyncio
 import itertools
@@ -18,7 +18,7 @@ import uvloop
 
 from benchmarks.router.processes import LOAD_CORE, Ask
 
-# Every request has a user of its own, so that a sticky choice is made for each.
+# Every request has another user, so that the router makes a sticky choice for each.
 BODY = (
     '{"model":"%s","user":"user-#",%s"messages":[{"role":"system","content":"Be brief."},'
     '{"role":"user","content":"' + "What is the answer? " * 20 + '"}],"temperature":0.2}'
@@ -42,7 +42,7 @@ def body(ask: Ask, *, stream: bool) -> str:
 
 @dataclass(frozen=True)
 class Throttle:
-    """At full throttle: how many a second, how many of all were no 2xx."""
+    """wrk's result. errors: answers without a 2xx or 3xx status, and failed connections."""
 
     requests: int
     per_s: float
@@ -79,13 +79,13 @@ def read_wrk(text: str) -> Throttle:
     errors = int(refused.group(1)) if refused else 0
     errors += sum(int(group) for group in broken.groups()) if broken else 0
     if requests is None or per_s is None:
-        raise ValueError(f"wrk said something else: {text[:200]}")
+        raise ValueError(f"wrk's output has no number of requests: {text[:200]}")
     return Throttle(int(requests.group(1)), float(per_s.group(1)), errors)
 
 
 @dataclass(frozen=True)
 class LoadJob:
-    """What the generator's process does. per_s: 0 for as fast as they are answered."""
+    """A job of the generator. per_s: 0 sends each request after the previous answer."""
 
     port: int
     path: str
@@ -98,9 +98,8 @@ class LoadJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """latencies_ms: sorted, from when a request was due to its first chunk. chunks: how many.
-
-    seconds: that a connection was at work, in the mean; at a set rate, that all took.
+    """The generator's result. latencies_ms: sorted, each from a request's due time to its first
+    chunk. seconds: the mean busy time of a connection; at a set rate, the whole time.
     """
 
     seconds: float
@@ -114,7 +113,7 @@ class Outcome:
 
 
 async def generated(job: LoadJob) -> Outcome:
-    """Run the job in a process of its own, on the load's core."""
+    """Runs the job in its own process, on the load's core."""
     command = [sys.executable, "-m", "benchmarks.router.load", json.dumps(asdict(job))]
     process = await asyncio.create_subprocess_exec(
         "taskset", "-c", str(LOAD_CORE), *command, stdout=asyncio.subprocess.PIPE
@@ -143,8 +142,8 @@ class Generator:
             else:
                 clients = range(self._job.connections)
                 loops = [group.create_task(self._again_and_again()) for _ in clients]
-        # Of each its own: a client that begins a long stream just before the end would else
-        # have all others counted as idle until that one is over.
+        # The mean of each client's own time. With the whole time, clients would count as idle
+        # while a client finishes a long stream.
         own = [loop.result() for loop in loops] or [perf_counter() - began]
         latencies = sorted(self._latencies_ms)
         return Outcome(statistics.fmean(own), latencies, self._chunks, self._errors)
@@ -164,16 +163,14 @@ class Generator:
         self._latencies_ms.append((first_s - due_s) * 1000)
 
     async def _again_and_again(self) -> float:
-        """Asks until the job's time is over; the seconds from the first question to the last
-        answer.
-        """
+        """Sends requests for the job's time. Returns the seconds until the last answer."""
         began = perf_counter()
         while perf_counter() < began + self._job.seconds:
             await self._ask(perf_counter())
         return perf_counter() - began
 
     async def _at_a_rate(self, group: asyncio.TaskGroup, began: float) -> None:
-        """Requests start when they are due, whether or not the earlier ones have ended."""
+        """Starts each request at its due time, without waiting for earlier answers."""
         for number in range(int(self._job.per_s * self._job.seconds)):
             due = began + number / self._job.per_s
             await asyncio.sleep(max(0.0, due - perf_counter()))

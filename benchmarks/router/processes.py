@@ -1,4 +1,4 @@
-"""Processes that a benchmark owns: perhaps pinned to one core, ended by their own pids."""
+"""A benchmark's processes, which may be pinned to a core, and measures of their load."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ import psutil
 
 
 class DidNotStart(Exception):
-    """The process ended, or answered nothing in time."""
+    """The process ended, or did not listen in time."""
 
 
 def free_port() -> int:
@@ -31,7 +31,7 @@ def start(
     core: int | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Ended when `stack` is. core: the only one that it may run on; None for any."""
+    """Starts a process; the end of `stack` ends it. core: pins it to a core; None for any."""
     pinned = ["taskset", "-c", str(core)] if core is not None else []
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command
@@ -56,7 +56,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], timeout_s: float) -> None:
-    """Until something listens there. Raises DidNotStart."""
+    """Waits until the process listens on the port. Raises DidNotStart."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until and process.poll() is None:
         with socket.socket() as probe:
@@ -66,19 +66,19 @@ def wait_for(port: int, process: subprocess.Popen[bytes], timeout_s: float) -> N
     raise DidNotStart(f"nothing listens on its port after {timeout_s:.0f} s")
 
 
-# Of all cores' time, what others may take before a round is worth little.
+# If other processes use a larger share of all cores' time, a round's figures are unreliable.
 TOO_BUSY = 0.1
 PEER_CORE, LOAD_CORE = 1, 0
 
 
 def tree(pid: int) -> list[psutil.Process]:
-    """The process and its descendants."""
+    """Returns the process and its descendants."""
     root = psutil.Process(pid)
     return [root, *root.children(recursive=True)]
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of a process and its descendants so far, in seconds."""
+    """Returns the CPU time of a process and its descendants so far, in seconds."""
     found = 0.0
     for process in tree(pid):
         with suppress(psutil.NoSuchProcess):
@@ -87,14 +87,16 @@ def cpu_s(pid: int) -> float:
 
 
 def rss_mib(pid: int) -> float:
-    """Resident memory of the worker: of a process and its descendants the busiest."""
+    """Returns the resident memory of the worker: the busiest process below the given one."""
     worker = max(tree(pid), key=lambda process: sum(process.cpu_times()[:2]))
     return float(worker.memory_info().rss) / 2**20
 
 
 @dataclass
 class Busy:
-    """Shares of all cores' time while it ran: everything, and what the hypervisor took."""
+    """Measures the block's use of all cores, as shares. total: by all processes and the
+    hypervisor. steal: by the hypervisor.
+    """
 
     total: float = 0.0
     steal: float = 0.0
@@ -105,7 +107,7 @@ class Busy:
 
     def __exit__(self, *_: object) -> None:
         after = psutil.cpu_times()
-        # guest time, the last two, is in user time already
+        # Without the last two fields: guest time is also part of user time.
         gone = [new - old for old, new in zip(self._before[:8], after[:8], strict=True)]
         every = sum(gone) or 1.0
         self.total = 1 - (gone[3] + gone[4]) / every  # neither idle nor waiting for a disk
@@ -113,7 +115,7 @@ class Busy:
         self.seconds = time.monotonic() - self._began
 
     def others(self, ours_s: float) -> float:
-        """The share that neither we (CPU seconds in the same time) nor idleness had."""
+        """Returns other processes' share. ours_s: the benchmark's CPU time in the block."""
         return max(0.0, self.total - ours_s / (self.seconds * (os.cpu_count() or 1)))
 
 
@@ -123,7 +125,7 @@ PATH = "/v1/chat/completions"
 
 @dataclass(frozen=True)
 class Site:
-    """Where a contender runs. folder: its own. upstreams: port by PLAIN and STREAMED."""
+    """A contender's folder and port. upstreams: the providers' ports, by name."""
 
     folder: Path
     port: int
@@ -132,8 +134,6 @@ class Site:
 
 @dataclass(frozen=True)
 class Ask:
-    """What is sent. model: in the body."""
-
     path: str = PATH
     model: str = PLAIN
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -141,9 +141,8 @@ class Ask:
 
 @dataclass(frozen=True)
 class Peer:
-    """command: of the process, after writing its files into the site's folder.
-
-    ask: by site and kind (PLAIN, STREAMED).
+    """A contender. command: writes files into the site's folder, and returns the command line.
+    ask: builds a request of a kind (PLAIN, STREAMED).
     """
 
     name: str

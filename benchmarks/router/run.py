@@ -1,7 +1,8 @@
-"""The router beside nginx and others, on loopback: `python -m benchmarks.router.run`.
+"""Compares the router with nginx and others, on loopback: `python -m benchmarks.router.run`.
 
-One worker each, pinned to one core; load and provider share the other. Contenders take turns
-within a round, so that a ratio compares what felt the same neighbours. Only ratios count.
+Each contender has one worker on one core; load and provider share the other core. Contenders
+take turns within a round, so that both meet the same load of other processes. Only ratios
+count.
 """
 
 import argparse
@@ -50,8 +51,8 @@ WARM_S = 1.0
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one round. cpu_us: of the contender, per request; NaN where there is no process.
-    others: share of the machine that was not ours.
+    """A contender's figures of one round. cpu_us: per request; NaN without a contender. others:
+    share of the machine that other processes used.
     """
 
     per_s: float
@@ -66,7 +67,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Running:
-    """ports, asks: by kind. pid: None for the provider itself, without a contender."""
+    """A running contender. ports, asks: by kind. pid: None for direct calls of the provider."""
 
     ports: Mapping[str, int]
     asks: Mapping[str, Ask]
@@ -94,7 +95,7 @@ def contender(
 
 
 def wait_for_answer(port: int, ask: Ask, timeout_s: float) -> None:
-    """A parent may listen long before its worker answers. Raises DidNotStart."""
+    """Waits for an answer: a process may listen long before it answers. Raises DidNotStart."""
     data, kind = body(ask, stream=False).encode(), {"content-type": "application/json"}
     address = f"http://127.0.0.1:{port}{ask.path}"
     request = urllib.request.Request(address, data, {**ask.headers, **kind})
@@ -110,7 +111,7 @@ def wait_for_answer(port: int, ask: Ask, timeout_s: float) -> None:
 
 
 def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
-    """pids: the upstreams', whose CPU time is ours as well."""
+    """Measures a round. pids: the provider's processes, whose CPU time is the benchmark's."""
     throttle = (running.ports[PLAIN], running.asks[PLAIN], running.folder)
     full_throttle(*throttle, connections=CONNECTIONS, seconds=WARM_S)
     _generate(running, PLAIN, WARM_S, per_s=RATE_PER_S)
@@ -122,7 +123,7 @@ def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
         calm = _generate(running, PLAIN, seconds, per_s=RATE_PER_S)
         before = running.cpu_s()
         streams = _generate(running, STREAMED, seconds)
-        # Without a chunk there was no stream, whatever was answered.
+        # Without a chunk, the answers were no streams.
         stream_cpu_s = running.cpu_s() - before if streams.chunks else math.nan
         ours = _ours_s(running, pids) - ours
     return Figures(
@@ -152,7 +153,7 @@ def _generate(running: Running, kind: str, seconds: float, *, per_s: float = 0.0
 
 
 def _ours_s(running: Running, pids: Sequence[int]) -> float:
-    """CPU seconds of everything that belongs to the benchmark, so far."""
+    """Returns the CPU seconds of all the benchmark's processes so far."""
     load = resource.getrusage(resource.RUSAGE_CHILDREN)
     own = [cpu_s(pid) for pid in pids]
     if running.pid is not None:
@@ -163,7 +164,7 @@ def _ours_s(running: Running, pids: Sequence[int]) -> float:
 DIRECT, LIMIT = "direct", "nginx"
 Column = Callable[[Figures, Figures], float]
 
-# Value from (the contender's, the direct) figures of one round.
+# Each function gets the contender's and the direct figures of one round.
 COLUMNS: Final[Mapping[str, Column]] = {
     "req/s": lambda own, _: own.per_s,
     "CPU us": lambda own, _: own.cpu_us,
@@ -176,7 +177,7 @@ Rounds = Mapping[str, Sequence[Figures]]
 
 
 def median(values: Iterable[float]) -> float:
-    """Of what was measured; NaN when nothing was."""
+    """Returns the median without NaN; NaN if all values are NaN."""
     known = [value for value in values if not math.isnan(value)]
     return statistics.median(known) if known else math.nan
 
@@ -186,7 +187,7 @@ def per_round(rounds: Rounds, name: str, column: Column) -> list[float]:
 
 
 def table(rounds: Rounds) -> Iterator[list[object]]:
-    """Ratios are medians of the rounds' own to nginx: both felt the same neighbours."""
+    """Builds the table. A ratio to nginx is the median of the rounds' ratios."""
     yield ["", *COLUMNS, *(f"{title} of nginx's" for title in COLUMNS), "errors"]
     for name, figures in rounds.items():
         values = [per_round(rounds, name, column) for column in COLUMNS.values()]
@@ -199,12 +200,12 @@ def table(rounds: Rounds) -> Iterator[list[object]]:
 
 
 def machine_lines(rounds: Rounds) -> list[str]:
-    """How busy others kept the machine."""
+    """Describes the load by other processes."""
     every = [figures for own in rounds.values() for figures in own]
     others = [figures.others for figures in every]
     steal = [figures.steal for figures in every]
     text = (
-        f"others had {median(others):.0%} of the machine (at most {max(others):.0%}), "
+        f"others used {median(others):.0%} of the machine (at most {max(others):.0%}), "
         f"the hypervisor {median(steal):.1%}"
     )
     if max(others) <= TOO_BUSY and max(steal) <= TOO_BUSY:

@@ -1,5 +1,5 @@
-"""Swapgate as users run it, `serve router` with one worker and everything on: keys, a sticky
-canary at 1 %, recording, metrics, SQLite.
+"""Runs Swapgate as users do: `serve router` with one worker, keys, a sticky canary at 1 %,
+recording, metrics and SQLite.
 """
 
 import sys
@@ -34,7 +34,7 @@ WEIGHT_BPS = 100
 
 
 def put_route(tx: Transaction, name: str, port: int, clock: SystemClock) -> None:
-    """A route whose canary, the same provider's, has passed its gate."""
+    """Stores a route with a live canary of the same provider."""
     now = clock.now()
     prices = {model: Price(1.0, 2.0) for model in ("m", "m2")}
     Providers(tx).put(Provider(name, "custom", f"http://127.0.0.1:{port}/v1", prices=prices))
@@ -74,7 +74,7 @@ ENV = {"SWAPGATE_SECRET": SECRET.decode(), **ENVIRONMENT}
 
 
 def command(site: Site) -> Sequence[str]:
-    """Writes a home with its database, and returns the command that serves it."""
+    """Writes a home with its database, and returns the router's command line."""
     seeded(site.folder, dict(site.upstreams)).close()
     config = site.folder / "swapgate.yaml"
     settings = {"home": str(site.folder), "router": {"port": site.port}}

@@ -1,4 +1,4 @@
-"""The provider behind every contender: nginx for whole answers, our own process for streams."""
+"""The provider behind every contender: nginx for whole answers, aiohttp for streams."""
 
 import asyncio
 import sys
@@ -27,7 +27,7 @@ ANSWER = (
     '"content":"' + "word " * 60 + '"}}],"usage":{"prompt_tokens":40,"completion_tokens":60,'
     '"total_tokens":100}}'
 )
-# What nginx keeps on disk, and would otherwise keep in the system's folders.
+# Keeps nginx's temporary files out of the system's folders.
 FOLDERS = "".join(
     f"{folder}_temp_path {{folder}}/{folder};"
     for folder in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -44,7 +44,7 @@ http {{
 
 
 def nginx_command(folder: Path, rest: str) -> list[str]:
-    """nginx in the foreground with one worker. rest: upstream and server blocks."""
+    """Writes nginx's configuration. rest: its upstream and server blocks."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "nginx.conf"
     text = NGINX.replace("%s", FOLDERS).format(folder=folder, rest=rest)
@@ -53,7 +53,7 @@ def nginx_command(folder: Path, rest: str) -> list[str]:
 
 
 def serve(folder: Path, stack: ExitStack) -> tuple[int, int, list[int]]:
-    """Ports of whole answers and of streams; the pids. Both on the load's core."""
+    """Starts both processes. Returns the ports of whole answers and streams, and the pids."""
     plain, streamed = free_port(), free_port()
     rest = (
         f"server {{ listen 127.0.0.1:{plain}; default_type application/json;"
@@ -84,7 +84,8 @@ def command(site: Site) -> Sequence[str]:
         f' proxy_set_header Connection ""; proxy_buffering {buffering}; }}\n'
         for kind, buffering in ((PLAIN, "on"), (STREAMED, "off"))
     )
-    # A megabyte stays in memory, as with us.
+    # nginx keeps bodies of up to 2 MB in memory, because the router keeps bodies in memory,
+    # too.
     sizes = "client_body_buffer_size 2m; client_max_body_size 8m; proxy_max_temp_file_size 0;"
     server = f"server {{ listen 127.0.0.1:{site.port}; {sizes} {locations} }}"
     return nginx_command(site.folder, upstreams + server)
@@ -106,7 +107,7 @@ EVENT = (
 
 
 async def send_stream(request: web.Request) -> web.StreamResponse:
-    """Sends the first token at once, the others with those of all streams."""
+    """Sends the first token at once, and later tokens of all streams at the same moments."""
     await request.read()
     stream = web.StreamResponse(headers={"content-type": "text/event-stream"})
     await stream.prepare(request)

@@ -1,7 +1,7 @@
-"""What reads of the management API take as the database grows:
+"""Times the management API's reads on a large database:
 `python -m benchmarks.scale.run [--size 0.01] [--database sqlite]`.
 
-Fills a part of the goal (100 M observations, 1,000 routes, 10,000 keys, 1 M failovers, 100,000
+Fills a part of GOAL (100 M observations, 1,000 routes, 10,000 keys, 1 M failovers, 100,000
 captures), then times every GET that needs no search terms.
 """
 
@@ -37,8 +37,8 @@ from tests.support.site.command_line import FILE
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
 from tests.support.store.query_plans import recorded
 
-# By table its rows at the whole goal. A row of traffic, of a route and minute, has 50 requests:
-# 100 M observations.
+# Rows by table. A row of `traffic` counts 50 requests of a route and minute, so these are 100 M
+# observations.
 GOAL: Final = {
     "routes": 1_000,
     "keys": 10_000,
@@ -52,8 +52,8 @@ DAYS_OF_SPEND = 31
 
 
 @dataclass(frozen=True)
-class House:
-    """Where the installation is, and the two proposals that the rest is copied of, by id."""
+class BenchmarkSite:
+    """The installation's folder and database. promoted, rejected: ids of its two proposals."""
 
     folder: Path
     url: str
@@ -65,9 +65,9 @@ class House:
         return self.folder / "swapgate.yaml"
 
 
-def build(folder: Path, url: str) -> House:
-    """Makes the installation, with a proposal that was promoted and one that was rejected. url:
-    of an empty database, or "" for a SQLite file in the folder.
+def build(folder: Path, url: str) -> BenchmarkSite:
+    """Builds the installation with a promoted and a rejected proposal. url: an empty database,
+    or "" for a SQLite file in the folder.
     """
     home = folder / ".swapgate"
     home.mkdir(parents=True, exist_ok=True)
@@ -88,11 +88,11 @@ def build(folder: Path, url: str) -> House:
             world.run_once()
     finally:
         store.close()
-    return House(folder, url, promoted.id, rejected.id)
+    return BenchmarkSite(folder, url, promoted.id, rejected.id)
 
 
 def request_rows(size: Mapping[str, int], *, postgres: bool) -> list[str]:
-    """One INSERT for each table. Parameters: at (in µs), routes, one, other, no, rules."""
+    """Returns an INSERT for each table. Parameters: at (µs), routes, one, other, no, rules."""
     if postgres:
         route = "'route-' || lpad((n.i % :routes)\\:\\:text, 4, '0')"
         key = "'k_' || lpad(n.i\\:\\:text, 8, '0')"
@@ -106,7 +106,7 @@ def request_rows(size: Mapping[str, int], *, postgres: bool) -> list[str]:
     days = " UNION ALL ".join(f"SELECT {number} AS d" for number in range(DAYS_OF_SPEND))
     minutes, each = DAYS_OF_TRAFFIC * 1440, max(1, size["traffic"] // size["routes"])
     return [
-        # Row by row over the routes, and evenly over the minutes.
+        # Distributes the rows evenly over the routes and minutes.
         (
             "INSERT INTO traffic (route, minute, worker, arm, target, revision, requests,"
             " failed, charged, streams, input_tokens, output_tokens, cost_usd, latency_ms)"
@@ -143,7 +143,7 @@ def request_rows(size: Mapping[str, int], *, postgres: bool) -> list[str]:
 
 
 def _numbers(count: int, *, postgres: bool) -> str:
-    """A table n with the numbers i from 0 on."""
+    """Returns a table `n` with the numbers `i` from 0 to `count - 1`, in SQL."""
     if postgres:
         return f"generate_series(CAST(0 AS bigint), {count - 1}) AS n(i)"
     return (
@@ -165,10 +165,10 @@ def main() -> None:
     for part in chosen.size or [0.01]:
         for kind in chosen.database or ["sqlite", "postgresql"]:
             with tempfile.TemporaryDirectory() as folder, database(kind) as url:
-                house = build(Path(folder), url)
-                fill(house, {table: max(1, round(rows * part)) for table, rows in GOAL.items()})
-                installation = open_installation(house.config)
-                print_times(f"{kind}, {part:.0%} of the goal", installation, house)
+                site = build(Path(folder), url)
+                fill(site, {table: max(1, round(rows * part)) for table, rows in GOAL.items()})
+                installation = open_installation(site.config)
+                print_times(f"{kind}, {part:.0%} of the goal", installation, site)
                 installation.close()
 
 
@@ -188,8 +188,8 @@ def database(kind: str) -> Iterator[str]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def fill(house: House, size: Mapping[str, int]) -> None:
-    engine = sa.create_engine(house.url)
+def fill(site: BenchmarkSite, size: Mapping[str, int]) -> None:
+    engine = sa.create_engine(site.url)
     postgres = engine.dialect.name == "postgresql"
     with engine.begin() as db:
         one, other = db.execute(sa.text("SELECT id FROM target ORDER BY id LIMIT 2")).scalars()
@@ -200,7 +200,7 @@ def fill(house: House, size: Mapping[str, int]) -> None:
     engine.dispose()
 
 
-def print_times(title: str, installation: Installation, house: House) -> None:
+def print_times(title: str, installation: Installation, site: BenchmarkSite) -> None:
     app = build_app(installation)
     _, key = keys.create_key(
         installation.context,
@@ -209,7 +209,7 @@ def print_times(title: str, installation: Installation, house: House) -> None:
         secret=installation.secret,
         role=Role.ADMIN,
     )
-    known = {"route": ROUTE, "proposal": house.promoted, "provider": "sim"}
+    known = {"route": ROUTE, "proposal": site.promoted, "provider": "sim"}
     found = []
     for path, operations in app.openapi()["paths"].items():
         for name, value in known.items():

@@ -85,7 +85,7 @@ def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> No
     st.html(markup.table([_cells(event, now) for event in page], stacked=True))
     page_frame.show_turns("audit", "events", page.next)
     st.html(markup.section("Export", "The selected events, with the chain's signatures."))
-    # Streamlit reads the download in a thread without a visitor.
+    # Read now, because Streamlit builds the download in a thread without the visitor's session.
     ctx, reader = page_frame.context(), current_user.signed_in()
 
     def read() -> pd.DataFrame:

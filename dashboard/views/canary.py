@@ -62,7 +62,7 @@ def show() -> None:
             with st.container(horizontal=True):
                 page_frame.link("compare", "Comparison", "balance", id=rollout.proposal)
                 page_frame.link("routes", "Kill switch and history", "history", route=route)
-        # By its key, styles.css keeps it from fading while Streamlit refreshes it.
+        # styles.css selects this key, to prevent fading during refreshes.
         with st.container(key="live"):
             if rollout.live or rollout.baking:
                 live(route, rollout.version, state)
@@ -88,7 +88,7 @@ def show_proposed(status: RouteStatus) -> None:
 
 @st.fragment(run_every="2s")
 def live(route: str, version: int, state: DeltaGenerator) -> None:
-    """Refreshes the figures. version: of the rollout that the rest of the page shows."""
+    """Refreshes the figures. version: the rollout's version in the rest of the page."""
     with current_user.live_part("The figures"):
         view = canary_text.load_canary(page_frame.context(), route)
         if view.status is None or view.status.rollout.version != version:
@@ -98,7 +98,7 @@ def live(route: str, version: int, state: DeltaGenerator) -> None:
 
 
 def figures(view: CanaryView, status: CanaryStatus) -> None:
-    # A state that needs a person is never greyed.
+    # The page never greys a state that needs a person.
     stale = view.quiet_since is not None and canary_text.is_calm(status)
     st.html(markup.steps(*canary_text.plan(status)))
     st.html(markup.tiles(canary_text.tiles(view, status), stale=stale))
@@ -165,7 +165,7 @@ HARM = "The evidence calls for a rollback, so the canary cannot advance."
 
 
 def show_controls(status: CanaryStatus) -> None:
-    """Explains disabled buttons; Abort is disabled only for lack of a role."""
+    """Shows the buttons, and explains disabled buttons. Only a missing role disables Abort."""
     ctx, route = page_frame.context(), status.rollout.route
     off = dict.fromkeys(freezes.list_frozen_signals(ctx, route), FROZEN)
     off |= dict.fromkeys(OBSERVED_SIGNALS if ctx.observe_only else (), OBSERVED)
@@ -199,7 +199,7 @@ def list_buttons(status: CanaryStatus) -> dict[RolloutSignal, str]:
             why = {RolloutSignal.ADVANCE: LAST}
     else:
         return {}
-    if status.faults:  # which `resume` acknowledges
+    if status.faults:  # Resume acknowledges faults
         shown.add(RolloutSignal.RESUME)
     return {signal: why.get(signal, "") for signal in BUTTONS if signal in shown}
 
@@ -214,9 +214,8 @@ def ask(status: CanaryStatus, signal: RolloutSignal) -> None:
 
 
 def confirm(form: Form, _about: str, status: CanaryStatus, signal: RolloutSignal) -> None:
-    """Ignores Enter, and a second click on the button that opened the dialog."""
     rollout = status.rollout
-    # A second click on the button arrives after the first click's action.
+    # After the action, a second click on the page's button must not open the dialog again.
     acted = form.key("acted")
     if st.session_state.get(acted):
         st.rerun()

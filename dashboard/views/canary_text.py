@@ -32,7 +32,7 @@ class CanaryView:
 
     @property
     def quiet_since(self) -> datetime | None:
-        """The time of a live canary's last request, if that is longer ago than QUIET."""
+        """The time of a live canary's last request; None if it is more recent than QUIET."""
         minutes = [t.minute for t in self.traffic if t.requests]
         if self.status is None or not self.status.rollout.live or not minutes:
             return None
@@ -60,8 +60,8 @@ TIMELINE_NOTE: Final = (
     "fallback answered. Shaded: 95 % intervals."
 )
 GUARDRAILS_NOTE = (
-    "The candidate's figures against the incumbent's. Bar: how close this guardrail's evidence "
-    "alone is to a rollback. Mark: the closest so far."
+    "The candidate's figures and the incumbent's. Bar: the evidence of this guardrail alone, "
+    "as a share of the rollback level. Mark: its maximum so far."
 )
 
 
@@ -235,7 +235,7 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
 
 
 def _failed(arm: str, failed: int, callers: int) -> Tile:
-    # Rounded like the guardrails' rows.
+    # The guardrails' rows round in the same way.
     share = format_percent(_share(failed, callers), significant=2)
     return Tile(f"Failed {arm}", share, below=f"{failed:,} of {callers:,} callers")
 
@@ -305,7 +305,7 @@ def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[mark
 
 def _what(rollout: Rollout, event: AuditEvent) -> str:
     if event.action in _UPWARD:
-        # The rollout's step before the event.
+        # The event's inputs hold the step before the move.
         inputs = event.details.get("inputs")
         before = inputs.get("step") if isinstance(inputs, Mapping) else None
         steps = rollout.policy.steps

@@ -1,6 +1,6 @@
 """Draws a canary's timeline: share of the traffic, evidence of harm and both arms' failures, on
-one axis of time. A browser visibly redraws a live chart if more than its data changes, so the
-ends of the axes are data too.
+one axis of time. The ends of the axes are part of the data, because a browser visibly redraws a
+live chart if anything but its data changes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,10 @@ SHARE, EVIDENCE, FAILED = (
     "Evidence of harm, in % of the rollback level",
     "Failed so far",
 )
-PANELS: Final = (110, 150, 240)  # heights, with titles and labels
+PANELS: Final = (110, 150, 240)  # heights in pixels, with titles and labels
 _MOST_TICKS: Final = 8
-_BY_SECOND_MS: Final = 5 * 60_000  # a shorter axis has several labels a minute
-_BY_DATE_MS: Final = 8 * 86_400_000  # a longer axis has dates as labels
+_BY_SECOND_MS: Final = 5 * 60_000  # the labels of a shorter axis have seconds
+_BY_DATE_MS: Final = 8 * 86_400_000  # the labels of a longer axis are dates
 # The axis grows in this many steps, so that a browser draws only visible changes.
 _END_STEPS: Final = 40
 # The panels refer to their data by these names.
@@ -39,7 +39,7 @@ _SHARES, _EVIDENCE, _FAILURES, _CORNERS = (
 class TimelineFrames:
     shares: pd.DataFrame  # at, share
     evidence: pd.DataFrame  # at, percent, text
-    failures: pd.DataFrame  # at, arm, rate, low, high, latest, text; none above `top`
+    failures: pd.DataFrame  # at, arm, rate, low, high, latest, text; cut at `top`
     corners: pd.DataFrame  # at, top: ends of the axes of time and of failures
     ends: datetime
 
@@ -68,7 +68,7 @@ def build_frames(
 
 def _rounded(began: datetime, now: datetime) -> datetime:
     step = max(60.0, (now - began).total_seconds() / _END_STEPS)
-    # A power of two in minutes rarely changes as time passes.
+    # Powers of two, because the step must rarely change while the canary runs.
     step = 60.0 * 2 ** max(0, round(step / 60.0).bit_length() - 1)
     steps = -(-(now - began).total_seconds() // step)
     return began + timedelta(seconds=steps * step)
@@ -78,7 +78,7 @@ def _shares(rollout: Rollout, points: Sequence[TimelinePoint], ends: datetime) -
     rows = [(rollout.started_at, rollout.policy.steps[0].weight_bps)]
     for point in points:
         if point.weight_bps != rows[-1][1]:
-            # A step's first block closes after the step began.
+            # The last step began before its first block closed.
             last_step = point.weight_bps == rollout.current.weight_bps
             began = min(point.at, rollout.step_started_at) if last_step else point.at
             rows.append((max(rows[-1][0], began), point.weight_bps))
@@ -159,7 +159,7 @@ def draw(frames: TimelineFrames, palette: Palette) -> Sequence[Mapping[str, Any]
 
 @lru_cache(maxsize=32)
 def _write_panels(steps: Sequence[float], palette: Palette) -> Sequence[Mapping[str, Any]]:
-    """Writes the panels without their data. steps: the shares so far, in percent."""
+    """Renders the panels without data. steps: the shares so far, in percent."""
     share, evidence, failed = PANELS
     panels = (
         plots.dressed(_share_panel(steps, palette), palette, share),
@@ -184,7 +184,7 @@ def _share_panel(steps: Sequence[float], palette: Palette) -> alt.LayerChart:
 def _evidence_panel(palette: Palette) -> alt.LayerChart:
     scale = alt.Scale(domain=[0, 115], nice=False)
     axis = plots.narrow_axis(values=[0, 50, 100])
-    # The data have one row, so that the rule is drawn once.
+    # One row of data, so that Vega-Lite draws the rule once.
     first = alt.Chart(_CORNERS).transform_filter("datum.top == 0")
     level = first.encode(y=alt.datum(100.0))
     rule = level.mark_rule(
@@ -222,7 +222,7 @@ def _failure_panel(palette: Palette) -> alt.LayerChart:
         x=time, y=_percent("rate:Q"), color=colour, tooltip="text:N",
         strokeDash=by_arm(alt.StrokeDash, [1, 0], [5, 3]),
     )  # fmt: skip
-    # The newest figures, one point for each arm: visible before there is a line.
+    # A point for each arm's newest figures, because a single value draws no line.
     now = base.transform_filter("datum.latest")
     reach = now.mark_rule(strokeWidth=2).encode(
         x=time, y=_percent("low:Q"), y2="high:Q", color=colour
@@ -236,14 +236,14 @@ def _failure_panel(palette: Palette) -> alt.LayerChart:
 
 
 def _reach_of_time(*, shown: bool = False) -> alt.Chart:
-    """Draws nothing: its data make the axis of time as long as the other panels'."""
+    """Builds an invisible layer, whose data make all panels' axes of time equally long."""
     chart: alt.Chart = alt.Chart(_CORNERS).mark_point(opacity=0)
     return chart.encode(x=_time(shown=shown))
 
 
 def _top(failures: pd.DataFrame) -> float:
-    """Ends the axis of failures 20 % above the newest intervals or 50 % above the later shares.
-    The first blocks' intervals are far wider, and would flatten the chart.
+    """Ends the axis of failures 20 % above the newest intervals, or 50 % above the shares of
+    the later half. The far wider intervals of the first blocks would flatten the chart.
     """
     if failures.empty:
         return 1.0

@@ -127,7 +127,7 @@ def next_button(view: ComparisonView) -> None:
             label, icon, target = "See the route's history", "history", "routes"
             why = "The former model can be brought back there."
         case (
-            # The control plane continues these by itself.
+            # These need no button, because the control plane continues them.
             ProposalPhase.AWAITING_APPROVAL | ProposalPhase.PROPOSED | ProposalPhase.EVALUATING
         ):
             return
@@ -219,7 +219,7 @@ def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
         everything = pd.concat(charts.values())
         fields, columns = list(charts), min(CHARTS_A_ROW, len(charts))
         for first in range(0, len(fields), columns):
-            # The last row's charts are as wide as the others.
+            # The last row may have fewer charts, but they keep the width.
             row = fields[first : first + columns]
             for column, field in zip(st.columns(columns), row, strict=False):
                 with column:

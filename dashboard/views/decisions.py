@@ -39,15 +39,15 @@ class ProposalRow:
     incumbent: str
     candidate: str
     verdict: Verdict | None
-    standing: ProofValidity | None = None  # of the verdict, while it waits for approval
-    remarks: Sequence[str] = ()  # on the keys behind an open proposal's approval
-    # While it is evaluated: the stored answers, and the most there may be.
+    standing: ProofValidity | None = None  # the verdict's, while the proposal awaits approval
+    remarks: Sequence[str] = ()  # about the keys of an approval
+    # During the evaluation: the number of stored answers, and its maximum.
     answers: tuple[int, int] | None = None
-    cost: str = ""  # of the candidate while open; afterwards the accepted cost
+    cost: str = ""  # an open proposal's cost ratio; a closed proposal's accepted cost
 
 
 def list_rows(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
-    """Lists open proposals, those that wait for a person first, and a page of all others."""
+    """Lists all open proposals and a page of others, those that await approval first."""
     opened = queries.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
     page = queries.list_proposals(ctx, PageRequest(MOST_PROPOSALS, after))
     found = [*opened, *(proposal for proposal in page if not proposal.open)]
@@ -76,7 +76,7 @@ def list_rows(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
 
 
 def _with_open(ctx: Context, tx: Transaction, row: ProposalRow) -> ProposalRow:
-    """Adds an open proposal's facts. Approval, and not this page, refuses bad signatures."""
+    """Adds an open proposal's facts, without facts that have a bad signature."""
     proposal, standing, answers, cost = row.proposal, None, None, ""
     remarks: Sequence[str] = ()
     if row.verdict is not None and proposal.phase is ProposalPhase.AWAITING_APPROVAL:
@@ -132,7 +132,7 @@ def show_buttons(
     if proposal.phase in EARLY_PHASES:
         own = actor is not None and actor.principal == proposal.proposer_principal
         waits = isinstance(proposal, ProposalView) and (proposal.waits or proposal.retry_at)
-        # Only an approver cancels another person's proposal.
+        # Only an approver may cancel another person's proposal.
         why = current_user.why_not(Role.PROPOSER if own else Role.APPROVER)
         with st.container(horizontal=True, vertical_alignment="center"):
             if waits and st.button("Ask again now", key=f"retry-{key}", disabled=bool(why)):

@@ -146,7 +146,7 @@ def _filled(words: str, name: str, share: float, warns_at: float) -> str:
 
 
 def unpriced(requests: int, *, known: bool = True) -> str:
-    """Counts the requests that a sum leaves out. known: whether it has other requests."""
+    """Counts the requests of unknown price. known: whether a sum of known prices precedes."""
     words = f"{'and ' if known else ''}{labels.plural(requests, 'request')} of unknown price"
     return f" {faint(words)}" if requests else ""
 
@@ -177,7 +177,7 @@ def _spending() -> None:
     report = load_report(page_frame.context())
     headline = f"<p>{markup.rich(report.headline)}</p>"
     st.html(markup.block("<h2>Swapgate's own spending this month</h2>", headline))
-    if report.reason:  # why work waits
+    if report.reason:  # Swapgate's work waits for money
         st.html(markup.note(f"{report.reason}. The router serves users' requests as before."))
     if any(row.calls or row.spent_usd for row in report.purposes):
         rows = [
@@ -209,7 +209,7 @@ def _person_cells(view: PersonView) -> markup.Row:
     way = f"single sign-on at {view.issuer}" if view.issuer else _KINDS[view.kind]
     if view.person:
         relation = (
-            "no other person here" if view.person == view.name else f"the same as {view.person}"
+            "a separate person" if view.person == view.name else f"the same as {view.person}"
         )
         declared = noted(escape(relation), f"declared by {view.declared_by}: {view.reason}")
     elif view.issuer:
@@ -240,7 +240,7 @@ def _people() -> None:
         st.html(markup.note(OWN))
     if not known:
         return
-    # People whom an admin must still declare come first.
+    # People without a declaration come first, because an admin must still declare them.
     ordered = sorted(known, key=lambda v: (bool(v.person) or v.issuer is None, v.folded))
     rows = [_person_cells(view) for view in ordered[:MOST_ROWS]]
     st.html(markup.table(rows, stacked=True))
@@ -258,7 +258,7 @@ def declare(form: Form, known: Sequence[PersonView]) -> None:
     form.need(name and person, lacks)
     reason = form.text("why", REASON, need=lacks)
     one = f"{name} and {person} are one person."
-    form.says = f"{name} is not another person here." if person == NO_OTHER else one
+    form.says = f"{name} is a separate person." if person == NO_OTHER else one
     form.submit("Declare it", "", _declare, name or "", person or "", reason)
 
 

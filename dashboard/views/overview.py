@@ -35,7 +35,7 @@ from harness.routes.scorecard import RouteScorecard
 from harness.routing.context import Context
 from harness.routing.table import Route
 
-MOST_ALERTS: Final = 5  # as banners
+MOST_ALERTS: Final = 5  # shown as banners
 # The control process queues messages within seconds.
 QUEUED_WITHIN: Final = timedelta(minutes=2)
 SEVERITY_SIGNS: Final = {
@@ -43,8 +43,8 @@ SEVERITY_SIGNS: Final = {
     Severity.WARNING: ("?", Tone.UNDECIDED),
     Severity.INFO: ("=", Tone.NEUTRAL),
 }
-# With more routes than FEW_ROUTES, only active routes are cards; other routes are lines of a
-# table. With more than MOST_CARDS, the page has a search.
+# With more routes than FEW_ROUTES, only active routes are cards; the others are table rows.
+# With more than MOST_CARDS, the page has a search.
 FEW_ROUTES: Final = 6
 MOST_CARDS: Final = 12
 MOST_LINES: Final = 50
@@ -86,7 +86,7 @@ def _show_routes(ctx: Context, overview: RouteOverview, routes: Page[Route]) -> 
     if known and not found:
         st.html(markup.note("No route's name, description or model contains this text."))
     shown = load_statuses(ctx, overview, found[: MOST_CARDS + MOST_LINES])
-    # Faults of verdicts and rollouts; the faults of routes are shown above.
+    # Shows faults of verdicts and rollouts; code above shows the faults of routes.
     page_frame.show_html(markup.invalid([f for f in shown.invalid if f not in routes.invalid]))
     few = len(overview.names) <= FEW_ROUTES
     cards = [status for status in shown if few or status.state is not RouteState.STEADY]
@@ -157,7 +157,7 @@ def _alerts(ctx: Context, open_: Sequence[AlertView], now: datetime) -> None:
 
 
 def _all_alerts(ctx: Context, open_: Sequence[AlertView], count: int) -> None:
-    """Lists the alerts. open_: those that are open, the most severe first. count: of these."""
+    """Lists the alerts. open_: the open alerts, the most severe first. count: their number."""
     page = list_alerts(ctx, PageRequest(MOST_LINES))
     if not page.total:
         return
@@ -237,7 +237,9 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
 
 
 def _headline(overview: RouteOverview, alerts: int, unconfirmed: int) -> tuple[str, str]:
-    """alerts: their number below. unconfirmed: break-glasses that wait for a second person."""
+    """Builds the headline. alerts: number of alerts shown below. unconfirmed: number of
+    break-glasses that wait for a second person.
+    """
     now, statuses = overview.at, overview.active
     routes = labels.plural(len(overview.names) - len(overview.faults), "route")
     note = f"{routes} · {escape(labels.date_time(now))}"

@@ -60,7 +60,7 @@ def show() -> None:
             st.html(markup.note(f"No proposal is “{state}”.{decided}"))
             if newest and decided:
                 _lead_to(newest)
-        # Every page has all open proposals.
+        # No link for open proposals, because every page lists all of them.
         if page.next is not None and state != "open":
             page_frame.link("proposals", "Older", "history", state=state, after=page.next)
     page_frame.copy_as_cli(["proposal", "list", *([] if state == "all" else [f"--{state}"])])

@@ -25,7 +25,7 @@ from harness.routes.matrix import MatrixModel, MatrixRow, ProviderHealth, build_
 
 # With more providers than these, the page has a search and shows no more at once.
 MOST_CARDS: Final = 12
-# With more models than these, a provider shows those that routes use and names the others.
+# With more models than these, a provider's card has rows only for models that routes use.
 MOST_MODELS: Final = 25
 # In the cards' order: unhealthy providers first.
 HEALTH: Final = {
@@ -47,7 +47,7 @@ def show() -> None:
         rows = build_matrix(ctx)
         checked = registered_providers.load_checks(ctx)
     now = ctx.clock.now()
-    # The other rows are kinds that could be added.
+    # The other rows are kinds without a provider.
     here = [row for row in rows if row.health_because != "not configured"]
     st.html(markup.title(_headline(here), escape(labels.date_time(now))))
     page_frame.show_done_message()
@@ -143,7 +143,7 @@ def _heading(row: MatrixRow) -> str:
     key = "key is set" if row.has_key else "no key needed" if row.configured else "no key"
     if row.group is ProviderGroup.OAUTH:
         key = "signed in" if row.has_key else "not signed in"
-    # The line below shows a check's findings.
+    # The next line of the card shows a check's findings.
     checked = row.health_because.startswith(("the check of", "not asked"))
     why = "" if checked else f' <span class="note">{rich(row.health_because)}</span>'
     parts = [f"{row.kind}, {row.group}", key]

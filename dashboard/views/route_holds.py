@@ -98,7 +98,7 @@ def thaw(form: Form, freeze: Freeze) -> None:
         "that wait for its end continue within seconds, unless another freeze holds them.",
         note=f"{freeze.actor} set it: {freeze.reason}",
     )
-    form.say(note="The proposer of a swap that it holds back cannot end it.")
+    form.say(note="A person whose proposal waits for this freeze cannot end it.")
     done = f"ended the freeze {freeze.id}."
     form.submit("End it", done, freezes.lift_freeze, freeze.id, reason=form.reason())
 
@@ -133,7 +133,7 @@ def throw(form: Form, route: str) -> None:
 
     def act(ctx: Context, actor: Actor) -> None:
         request = SwitchRequest(parse_force(force or ""), reason, reach, SWITCH_LASTS[lasts])
-        # The audit log knows the dashboard as the REST API: both act through the control plane.
+        # The audit log has no separate source for the dashboard.
         freezes.throw_switch(ctx, actor, request, source=SwitchSource.REST)
 
     form.submit("Throw the switch", done, act)
@@ -180,7 +180,9 @@ def lift(form: Form, switch: KillSwitch) -> None:
 
 
 def break_glass_openers(route: str) -> list[Opener]:
-    """Returns no button if stored break-glasses cannot be trusted; a banner reports that."""
+    """Lists the buttons for break-glass. Without valid signatures of the stored break-glasses,
+    there is no button, and a banner reports the fault.
+    """
     ctx = page_frame.context()
     try:
         record = next((r for r in break_glass.list_open(ctx) if r.route == route), None)

@@ -30,11 +30,11 @@ MOST_VERSIONS: Final = 200
 @dataclass(frozen=True)
 class RouteView:
     route: Route
-    history: Page[RouteRecord]  # its newest versions
+    history: Page[RouteRecord]  # the newest versions
     targets: Mapping[str, Target]
     chain: Sequence[ChainEntry]
     drift: Sequence[DriftStatus]
-    serving_revision: int | None  # of the newest recorded request
+    serving_revision: int | None  # the newest recorded request's revision
     measured: RouteScorecard
     now: datetime
 
@@ -93,7 +93,7 @@ FEWEST_VERSIONS: Final = 2
 
 
 def list_stays(view: RouteView) -> Sequence[Mapping[str, Any]]:
-    """Lists when each model served or had a share. A stay may span several versions."""
+    """Lists the periods in which a model served or had a share; each may span versions."""
     records = list(reversed(view.history.items))
     ends = [*(record.at for record in records[1:]), view.now]
     stays: list[dict[str, Any]] = []

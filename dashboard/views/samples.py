@@ -40,7 +40,7 @@ from harness.routing.records.runs import Suites
 MOST_TEXTS: Final = comparisons.MOST_TEXTS
 
 
-# Differences this small look like a tie to people.
+# Smaller differences count as a tie.
 TIE_BAND = 0.01
 # `missing`: one of the two answers has no score.
 CHANGES = ("regressed", "improved", "same", "missing")
@@ -59,11 +59,11 @@ PINS = {
 }
 NO_TEXTS = SuiteTexts({}, "", "")
 EXCERPT = 60  # characters of an answer in the table
-QUESTION = 160  # and of a question
+QUESTION = 160  # characters of a question in the table
 ROW_PX, SEEN_ROWS = 35, 6
-WIDTHS_PX = (130, 100, 310, 120, 150, 150, 75)  # of the table's columns
-PAGE_ROWS = 200  # rows of the table
-TELLING = 50  # items by which the page finds the prompts' common start
+WIDTHS_PX = (130, 100, 310, 120, 150, 150, 75)  # widths of the table's columns
+PAGE_ROWS = 200
+TELLING = 50  # number of items that show the prompts' common start
 RATING_TONES: Final = {  # by the first character of a rating
     "✓": Tone.BETTER,
     "✕": Tone.WORSE,
@@ -71,7 +71,7 @@ RATING_TONES: Final = {  # by the first character of a rating
     "?": Tone.UNDECIDED,
 }
 MOST_KEPT: Final = 2
-# The page may show an expired verdict as valid for this time.
+# For this time, the page may still show an expired verdict as valid.
 LASTS_S: Final = 60
 
 
@@ -79,7 +79,7 @@ LASTS_S: Final = 60
 class AnswerPanel:
     who: str
     text: str
-    rating: str  # `✓ correct`, with its tone
+    rating: str  # `✓ correct`
     tone: Tone
 
 
@@ -87,7 +87,7 @@ class AnswerPanel:
 class ComparisonView:
     comparison: Comparison
     titles: Mapping[str, str]
-    differing: Mapping[str, Sequence[str]]  # by suite, pins in which the two arms differ
+    differing: Mapping[str, Sequence[str]]  # by suite, the pins that differ between the models
     now: datetime
 
     @property
@@ -96,8 +96,8 @@ class ComparisonView:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """Pairs the two answers to each item, the largest losses first; with a verdict, only
-        the items that it used. It leaves out texts, because there may be 100,000 pairs.
+        """Pairs the two answers to each item, the largest losses first. With a verdict, it has
+        only the verdict's items. It omits texts, because there may be 100,000 pairs.
         """
         verdict = self.comparison.verdict
         stored: Any = verdict.inputs.get("pairs", {}) if verdict else {}
@@ -121,8 +121,8 @@ class ComparisonView:
 
 
 def load(ctx: Context, proposal: str) -> ComparisonView:
-    """Loads the comparison. A large one that has ended comes from memory: its times and
-    validity may be a minute old. Raises NotFound.
+    """Loads the comparison. Large comparisons that have ended stay in memory, so their times
+    and validity may be a minute old. Raises NotFound.
     """
     found = get_proposal(ctx, proposal)
     if not is_large(found, MOST_TEXTS) or (found.open and found.verdict is None):
@@ -208,7 +208,7 @@ def show(view: ComparisonView) -> None:
     st.html(markup.note(" · ".join((*counted, f"{len(everything):,} in all"))))
     if first != "regressed":
         st.html(
-            markup.note(f"None regressed.{NONE_REGRESSED[first] if change == first else ''}")
+            markup.note(f"No sample regressed.{NONE_REGRESSED[first] if change == first else ''}")
         )
     chosen = everything
     if change != "all":
@@ -223,10 +223,11 @@ def show(view: ComparisonView) -> None:
     ctx = page_frame.context()
     page, number = _choose_page(rows)
     with pause_garbage_collection():
-        # The first items of all show the prompts' common start.
+        # The comparison's first items show the prompts' common start.
         page, texts = _read(ctx, view, page, everything.head(TELLING))
     row = page.iloc[_show_table(page, f"{change}-{suite}-{number}")]
-    # Streamlit reads the download in a thread without a visitor.
+    # The download uses this `ctx`: Streamlit builds it in a thread without the visitor's
+    # session.
     page_frame.offer_csv(
         f"samples-{view.id}",
         lambda: _read(ctx, view, rows, rows.head(0))[0].drop(columns=["key", "title"]),
@@ -325,7 +326,7 @@ def _show_table(rows: pd.DataFrame, filter_key: str) -> int:
         on_select="rerun",
         selection_mode="single-row",
         selection_default={"selection": {"rows": [first]}},
-        # The filter is part of the key: an old selection would point to a wrong row.
+        # The key contains the filter, because an old selection would point to a wrong row.
         key=f"samples-{filter_key}",
         column_config={
             name: st.column_config.TextColumn(
@@ -402,7 +403,7 @@ def _panel(answer: AnswerPanel, body: str) -> str:
 
 
 def difference(before: str, after: str) -> tuple[str, str]:
-    """Renders two texts as HTML, with the words marked that only one of them has."""
+    """Renders two texts as HTML, and marks the words that only one text has."""
     old, new = (_TOKENS.findall(text[:SHOWN_CHARACTERS]) for text in (before, after))
     went, came = [], []
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)

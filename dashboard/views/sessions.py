@@ -98,7 +98,7 @@ def _content(message: SessionMessage) -> str:
 
 
 def _part(part: Mapping[str, object]) -> str:
-    """Writes a part of a message. It loads no picture, whose address a client chose."""
+    """Formats a part of a message. Loads no picture, because a client chose its address."""
     if "text" in part:
         return str(part["text"])
     image = part.get("image_url")
@@ -131,7 +131,7 @@ def decide(verb: str, request: ModelSwitchRequest, agent: str) -> None:
     @dialog(f"{verb} the switch?", Role.APPROVER, verb, width="medium")
     def ask(form: Form, request: ModelSwitchRequest) -> None:
         now = page_frame.context().clock.now()
-        # Facts, not a table: a narrow screen must show all of it.
+        # Facts, because a narrow screen would cut a table.
         facts = "".join(
             f'<span class="neutral">{escape(name)}</span><span>{escape(value)}</span>'
             for name, value in switch_lines(request, now)
@@ -192,7 +192,7 @@ def live(address: Mapping[str, str]) -> None:
     """Refreshes all but the dialog, in which a person may be typing. Parts that appear and
     disappear are in containers, so that Streamlit does not redraw the parts below them.
     """
-    # By its key, styles.css keeps it from fading while Streamlit refreshes it.
+    # styles.css selects this key, to prevent fading during refreshes.
     with st.container(key="live-sessions"), current_user.live_part("The sessions"):
         if session := address.get("session"):
             behind = address.get("behind", "")
@@ -271,7 +271,7 @@ def _show_session_link(session: AgentSession, agent: str, now: datetime) -> None
 
 
 def _show_session(id_: str, behind: int | None) -> None:
-    """behind: the position after which the messages start; None for the newest."""
+    """Shows a session. behind: the last position not shown; None shows the newest."""
     ctx, readable = page_frame.context(), current_user.may_read_content()
     try:
         with page_frame.loading("the session"), ctx.store.read() as tx:

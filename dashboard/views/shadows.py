@@ -20,13 +20,12 @@ from harness.routing.shadow import MAX_AT_ONCE, MAX_PER_DAY, Shadow, ShadowLimit
 
 MOST_ROWS: Final = 50
 EVERY: Final = "2s"
-# As for a canary, the page shows harm from half of the rollback level on.
+# The page shows harm from half of the rollback level on, as for a canary.
 HARM_SHOWS = 0.5
 MIRRORING: Final = Label("◐", "mirroring", Tone.BETTER)
 WORSE: Final = Label("✕", "worse than the incumbent", Tone.WORSE)
 NO_PAIR: Final = (
-    "No pair of answers yet: a pair needs a request of a mirrored caller and the answers of "
-    "both models."
+    "No pair of answers yet. A pair arises when both models have answered a mirrored request."
 )
 BY_HAND: Final = "none: an approver started it"
 

@@ -23,9 +23,9 @@ from harness.routing.capture import answer_text, user_text
 from harness.routing.context import Context
 
 CAPTURES: Final = "captures-to-label"
-ROW_HEIGHT_PX: Final = 88  # three lines of a request
+ROW_HEIGHT_PX: Final = 88  # shows three lines of a request
 LABEL_PX: Final = 110
-KNOWN: Final = "Each process here loads it at its next check; routes can use it now."
+KNOWN: Final = "Routes can use it now; each process loads it at its next check."
 RUN_NOTE: Final = (
     "The provider charges for the run. The run decides nothing about a route. If a judge "
     "scores the suite, the run first compares the judge with people."
@@ -61,7 +61,7 @@ OPTION_WORDS: Final[Mapping[str, str]] = {
     "criteria": "Criteria for the better answer",
     "seed": "Seed that draws which answer the judge reads first",
 }
-# The meaning of an empty field.
+# Placeholders, which show the meaning of an empty field.
 EMPTY_WORDS: Final[Mapping[str, str]] = {
     "final_line": "Any line",
     "labels": "All targets of the file",

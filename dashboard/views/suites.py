@@ -62,10 +62,10 @@ STATES: Final = {
 @dataclass(frozen=True, slots=True)
 class SuiteView:
     summary: SuiteSummary
-    routes: Mapping[str, RouteSuite]  # by the name of the route that it decides about
-    run: EvalRun | None  # the newest
-    judge: str  # the model that scores the answers; empty if code does
-    # The newest comparison of its judge with people, and when it was made.
+    routes: Mapping[str, RouteSuite]  # by the name of a route that uses the suite
+    run: EvalRun | None  # the newest run
+    judge: str  # the model that scores the answers; empty if code scores them
+    # The newest comparison of the judge with people, and its time.
     calibration: tuple[JudgeCalibration, datetime] | None
 
 
@@ -265,7 +265,7 @@ STANDINGS: Final = {
     Standing.MEASURED_NOW: (Label("◐", "being measured", Tone.NEUTRAL), "wedge"),
     Standing.NOT_MEASURED: (Label("?", "not measured", Tone.UNDECIDED), "cross"),
 }  # fmt: skip
-# A chart of one point compares nothing.
+# A chart of a single point would compare nothing.
 FEWEST_POINTS: Final = 2
 
 

@@ -76,10 +76,10 @@ def show() -> None:
         "No target answered.",
     )
     _list(
-        "Models that requests left, and why",
-        f"Failovers in {period}, by model.",
+        "Failovers by model",
+        f"In {period}: the model that failed, and why.",
         [_reason_cells(reason, report.now) for reason in reasons],
-        "No request left its first model.",
+        "No failover.",
         "reasons, the most frequent first",
     )
     if user := _failovers(window, route):
@@ -235,7 +235,7 @@ def _failovers(window: timedelta, route: str | None) -> str:
         ).strip()
     else:
         st.html(markup.note(f"To look for one user: {current_user.SIGN_IN}"))
-    # Streamlit reads the download in a thread without a visitor.
+    # Read now, because Streamlit builds the download in a thread without the visitor's session.
     ctx, secret = page_frame.context(), page_frame.installation().secret
 
     def load(part: PageRequest) -> Page[Failover]:
@@ -248,8 +248,7 @@ def _failovers(window: timedelta, route: str | None) -> str:
 
     page = load(PageRequest(MOST_FAILOVERS))
     if not page:
-        nothing = f"No request of {user} left its first model." if user else "No failover."
-        st.html(markup.note(nothing))
+        st.html(markup.note(f"No failover of {user}." if user else "No failover."))
         return user
     st.html(markup.table(map(_failover_cells, page), stacked=True))
     st.html(markup.note(f"{len(page)} of {labels.plural(page.total, 'failover')}."))

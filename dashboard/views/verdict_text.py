@@ -48,7 +48,7 @@ def verdict_card(view: ComparisonView) -> VerdictCard:
 def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
     proposal = view.comparison.proposal
     passed_in_vain = verdict.outcome == "passed" and proposal.phase is ProposalPhase.REJECTED
-    # For a rollback, the label and the card beside it already report it.
+    # The label and another card already report a rollback.
     if passed_in_vain or proposal.phase is ProposalPhase.CANCELLED:
         ended = labels.phase_label(proposal).words
         because = proposal.closed_because.rstrip(".")
@@ -272,7 +272,7 @@ COST_WORDS = {
 
 
 def slice_line(slice_: SliceFigures, report: SuiteReport) -> str:
-    """`−50.0 points, 95 % CI −63.0 to −37.0; 60 items. …`, of a slice that fails."""
+    """Describes a slice that fails: `−50.0 points, 95 % CI −63.0 to −37.0; 60 items. …`."""
     known = slice_.ci_low is not None and slice_.ci_high is not None
     effect = _effect(slice_, known=known)
     used = labels.plural(slice_.n_used, report.figures.unit)
@@ -285,7 +285,9 @@ def slice_line(slice_: SliceFigures, report: SuiteReport) -> str:
 
 
 def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
-    """`−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. …`; no limit in a mean."""
+    """Describes a suite's result: `−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. …`. A
+    suite that counts only in the mean has no limit.
+    """
     if report.n_used and report.is_unscored:
         return report.reason
     known = report.n_used >= FEWEST_PAIRS and None not in (report.ci_low, report.ci_high)
@@ -312,7 +314,7 @@ def _effect(found: SuiteReport | SliceFigures, *, known: bool) -> str:
 
 
 def _pairs(report: SuiteReport, basis: VerdictBasis) -> str:
-    """How much was compared: `48 pairs`, `93 pairs in 31 clusters (by document)`."""
+    """Counts the compared pairs: `48 pairs`, `93 pairs in 31 clusters (by document)`."""
     if report is basis.mean:
         return f"{labels.plural(report.n_used, 'pair')} of each suite"
     pairs = labels.plural(report.items_used, "pair")

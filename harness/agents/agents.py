@@ -61,9 +61,7 @@ class AgentsClient:
 
     @classmethod
     def of_operator(cls) -> "AgentsClient":
-        """Builds the operator's client, who is an approver at most: any user of this machine
-        may be the sender.
-        """
+        """Builds the operator's client: an approver, since any local user may be the sender."""
         return cls(actor=replace(OPERATOR, role=Role.APPROVER), is_open=True)
 
     @property
@@ -351,7 +349,7 @@ def open_child(
 def find_grant(
     ctx: Context, tx: Transaction, agent: str, session: str, target_name: str
 ) -> AgentGrant | None:
-    """Finds the grant in force that ends last. session: empty for grants for all sessions."""
+    """Finds the valid grant that ends last. session: empty for grants for all sessions."""
     now = ctx.clock.now()
     fits = [
         grant

@@ -1,9 +1,8 @@
-"""`AutoTargets` chooses the target for the model `auto`: the cheapest of the route's incumbent
-and fallbacks with valid evidence, whose score's lower 95 % bound on the floor's suite reaches
-the floor.
+"""`AutoTargets` chooses the target for the model `auto`: the cheapest target that reaches the
+route's floor. A target reaches it if the lower 95 % bound of its score on the floor's suite does.
 
-The canary and targets outside the route are never chosen: a proposer must not bring a candidate
-into traffic by asking for `auto`. A missing number never beats the incumbent.
+It chooses the incumbent, or a fallback with valid evidence. It never chooses another target or
+the canary, because a proposer must not bring a candidate into traffic by asking for `auto`.
 """
 
 import math
@@ -53,10 +52,10 @@ MAX_REMEMBERED: Final = 256
 class AutoCandidate:
     target: str  # id
     name: str  # `provider/model`
-    # Lower 95 % bound of its score, from 0 to 1; None without a score or valid evidence, and
-    # for a target that cannot answer this message.
+    # Lower 95 % bound of its score, from 0 to 1. None without a score or valid evidence, or if
+    # the target cannot answer this message.
     low: float | None = None
-    usd: float | None = None  # price of 1,000 answers like the scored ones; None if unknown
+    usd: float | None = None  # price of 1,000 answers as long as its scored answers; or None
 
     def reaches(self, floor: float) -> bool:
         return _number(self.low) >= floor
@@ -75,8 +74,9 @@ class AutoChoice:
 def choose_target(
     incumbent: AutoCandidate, others: Sequence[AutoCandidate], floor: float, suite: str
 ) -> AutoChoice:
-    """Chooses the cheapest candidate that reaches the floor; among equal prices the incumbent,
-    then the first by name. An incumbent that reaches the floor without a price is kept.
+    """Chooses the cheapest candidate that reaches the floor. Among equal prices, the incumbent
+    comes first, then the first name. If the incumbent reaches the floor, but has no price, it
+    stays.
     """
     if incumbent.reaches(floor) and not incumbent.has_price:
         return keep_incumbent(
@@ -133,8 +133,8 @@ def _list_runs(
 
 
 def list_whole_items(samples: Sequence[Sample], epochs: int) -> Sequence[Sample]:
-    """Lists the samples of a run's first items, up to the first item without all its answers:
-    deleting an answer from the database must not raise the score.
+    """Lists the samples of a run's items before the first item with a missing answer. So nobody
+    can raise a score by deleting answers from the database.
     """
     answers = Counter(sample.position for sample in samples)
     whole = next(position for position in count() if answers[position] != epochs)
@@ -167,7 +167,7 @@ class AutoTargets:
         self, floors: Mapping[str, AutoFloor], standing: Sequence[KillSwitch] = ()
     ) -> None:
         self._floors, self._standing = floors, standing
-        # By runs with their counts of samples: an ended run may still get more samples.
+        # The keys have the runs' numbers of samples, because an ended run may get more samples.
         self._measured: dict[tuple[object, ...], MeasuredRuns] = {}
 
     def find(

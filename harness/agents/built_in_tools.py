@@ -34,7 +34,7 @@ Arguments = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    content: object  # becomes JSON
+    content: object  # sent as JSON
     usage: MessageUsage = FREE  # of the models that the tool called
 
 
@@ -48,7 +48,7 @@ class BuiltInTool:
             answer = await self.answer(json.loads(call.arguments or "{}"), caller)
             content = json.dumps(to_shown(answer.content), ensure_ascii=False)
             return ToolResult(call.id, content, usage=answer.usage)
-        # The model gets the text of Swapgate's own errors only.
+        # Only the texts of Swapgate's own errors are for the model.
         except SwapgateError as error:
             return ToolResult(call.id, str(error), is_error=True)
         except Exception:

@@ -2,7 +2,7 @@
 
 With `x-swapgate-agent` the agents process names the key, agent and session of a model call.
 With `x-swapgate-peer` the router names the client's address. A header grants access until it
-is stale, so it is never logged, nor sent to a provider or a client.
+is stale, so Swapgate must not log it or send it to providers or clients.
 
 An approval link shows one switch request with the agent's words, and holds no key.
 """

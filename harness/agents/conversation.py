@@ -1,5 +1,5 @@
-"""A `TurnRun` runs one turn: it calls the session's model and its tools in alternation, until
-the model answers in text, the client must run a function, or a bound is reached.
+"""A `TurnRun` runs one turn: it calls the session's model and its tools in alternation. The turn
+ends if the model answers in text, the client must run a function, or a bound is reached.
 
 It stores each step before the next. A turn continues if its client disconnects, because its
 tools may have had effects.
@@ -64,7 +64,7 @@ CUT_SHORT: Final[Mapping[str, str]] = {
     "length": "the answer was cut off at the model's length limit",
     "content_filter": "the provider's content filter cut the answer off",
 }
-# With these the model refuses its input, and would again.
+# With these statuses, the model refuses its input; a repetition would fail, too.
 _REFUSALS: Final = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -74,16 +74,15 @@ _REFUSALS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class TurnOutcome:
-    """The result of a turn."""
-
-    message: SessionMessage  # the last one
+    message: SessionMessage  # the turn's last message
     open_calls: tuple[MessageToolCall, ...] = ()  # calls that the client runs next
     steps: int = 0  # number of the models' answers
     usage: MessageUsage = field(default_factory=MessageUsage)  # of all answers
     error: CallFailed | None = None  # why the turn failed
 
 
-# A streaming message when its model is called, and every message once it is stored.
+# SessionMessage: a streaming answer when its model is called, and each message once it is
+# stored.
 TurnEvent = SessionMessage | AnswerPiece | TurnOutcome
 
 
@@ -96,12 +95,13 @@ class PostedMessage:
     key: IdempotencyKey | None = None
     streams: bool = False  # the client wants the answer in pieces
     bounds: TurnBounds | None = None  # None for the configuration's bounds
-    # Makes the answer to the same key; an empty answer lets the client send the message again.
+    # Builds the answer to a repetition of the key. If it is empty, the client may send the
+    # message again.
     keep: Callable[[TurnOutcome], str] = lambda _: ""
 
 
 class TurnRun:
-    """A turn, which its construction starts in the running event loop."""
+    """A running turn. The constructor starts it in the running event loop."""
 
     def __init__(
         self,
@@ -112,13 +112,13 @@ class TurnRun:
         tools: ToolRuntime,
         posted: PostedMessage,
     ) -> None:
-        self.auto = models.primary.reason  # the choice for `auto` with its reason; else empty
+        self.auto = models.primary.reason  # why `auto` chose the target; empty without `auto`
         self._ctx, self._begun, self._models = ctx, begun, models
         self._calls, self._tools, self._posted = calls, tools, posted
         self._messages = list(begun.messages)
         self._answer: SessionMessage | None = None  # the answer that is not stored yet
         self._has_output = False  # a piece of the answer was sent
-        self._fallback_reason: str | None = None  # not None: the fallback answers this turn
+        self._fallback_reason: str | None = None  # why the fallback answers, if it does
         self._budget = TurnBudget(posted.bounds or ctx.agents.limits, self._now_s)
         self._instructions = begun.agent.instructions
         self._events: asyncio.Queue[TurnEvent | None] = asyncio.Queue()
@@ -127,7 +127,7 @@ class TurnRun:
         self.task.add_done_callback(lambda _: self._events.put_nowait(None))
 
     def cancel(self) -> None:
-        """Cancels the turn, once: it needs time to store its interruption."""
+        """Cancels the turn once; a second time could prevent it from storing its end."""
         if not self.task.done() and not self.task.cancelling():
             self.task.cancel()
 
@@ -154,8 +154,7 @@ class TurnRun:
             return await self._take()
         except asyncio.CancelledError:
             if not await run_unit(lambda: turns.interrupt(self._ctx, held)):
-                # Another request interrupted it, for example by closing the session. This
-                # process itself is not ending.
+                # Another request has interrupted the turn, for example by closing the session.
                 raise turns.interrupted(held) from None
             cut_off = NobodyAnswered(CUT_OFF, status=503, code="turn_interrupted")
             outcome = TurnOutcome(self._begun.messages[-1], error=cut_off)
@@ -199,7 +198,7 @@ class TurnRun:
         return self._budget.left(self._now_s).timeout_s
 
     async def _list_tools(self) -> Sequence[OfferedTool]:
-        """A client's function hides a server's tool of the same name: names must be unique."""
+        """Lists the tools. A client's function hides a server's tool of the same name."""
         tools = self._begun.agent.tools
         if self._begun.session.parent is not None:
             # In a sub-task no client can run functions, and no person can decide a switch.
@@ -225,7 +224,8 @@ class TurnRun:
             try:
                 return await self._ask_model(self._models.primary, offered)
             except CallFailed as error:
-                # A data key's limit applies to the fallback too; the cap may allow its price.
+                # After a data key's limit, the fallback would fail, too. After the cap, the
+                # fallback may have a price that the cap allows.
                 is_others = isinstance(error, NobodyAnswered | StreamBroken)
                 may_fall = (is_others or error.code == CAP_REACHED) and not self._has_output
                 if fallback is None or not may_fall or not self._left_s:
@@ -347,9 +347,7 @@ class TurnRun:
         open_calls: tuple[MessageToolCall, ...] = (),
         error: CallFailed | None = None,
     ) -> TurnOutcome:
-        """Stores the last answer and the turn's end in one transaction. A failed turn ends in a
-        message with the reason.
-        """
+        """Stores the turn's end. A failed turn ends in a message with the reason."""
         if error is not None:
             if self._answer is not None and self._answer.state is MessageState.COMPLETE:
                 await self._record()
@@ -379,9 +377,7 @@ class TurnRun:
 
 
 async def run_unit(unit: Callable[[], T]) -> T:
-    """Runs a transaction in a thread. A cancellation waits for its end, so that the next
-    transaction finds it committed.
-    """
+    """Runs a transaction in a thread to its end, even if the task is cancelled."""
     running = asyncio.ensure_future(asyncio.to_thread(unit))
     try:
         return await asyncio.shield(running)

@@ -30,7 +30,7 @@ class MessageState(StrEnum):
 
 # A text, or the API's parts: `{"type": "text", …}`, `{"type": "image_url", …}`.
 Content = str | Sequence[Mapping[str, object]]
-ChatMessage = Mapping[str, Any]  # in OpenAI's form
+ChatMessage = Mapping[str, Any]  # a message of OpenAI's Chat Completions
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class IdempotencyKey:
 
 
 FREE: Final = MessageUsage(cost_usd=0.0)
-# A field of `extra` of a failed message: the model refused its input, and would again.
+# A field of `extra`: the model refused its input, and would refuse it again.
 REFUSED: Final = "refused"
 
 
@@ -110,7 +110,7 @@ class SessionMessage:
     done_at: datetime | None = None  # None while streaming
     turn: str = ""  # id
     sent: IdempotencyKey = IdempotencyKey()  # empty unless a client sent the message
-    # The answer to the same key; empty if the client may send the message again.
+    # The answer to a repetition of the key; empty if the client may send the message again.
     kept: str = field(default="", repr=False)
 
     @property
@@ -148,8 +148,8 @@ def arguments_fault(call: MessageToolCall) -> str | None:
 def build_context(
     messages: Iterable[SessionMessage], targets: Iterable[str], instructions: str = ""
 ) -> list[ChatMessage]:
-    """Builds the messages of a request to the router. targets: `provider/model` of those that
-    may answer. A call without a result gets `NO_RESULT`, because providers require a result.
+    """Builds the messages of a request to the router. targets: names of the targets that may
+    answer. A call without a result gets `NO_RESULT`, because providers require a result.
     """
     providers = {target.partition("/")[0] for target in targets}
     system = [{"role": "system", "content": instructions}] if instructions else []

@@ -67,12 +67,12 @@ from harness.routing.records.verdicts import Verdicts
 
 @dataclass(frozen=True, slots=True)
 class CallableModel:
-    name: str  # the session's name of the model
-    route: str  # the router's name of the model
-    grant: str = ""  # id; empty for a route
+    name: str  # the name in the session
+    route: str  # the name in requests to the router
+    grant: str = ""  # the grant's id; empty for a route
     target: str = ""  # id of the target that `auto` chose; empty for the route's incumbent
     reason: str = ""  # why `auto` chose the target; empty for any other model
-    granted_to: str = ""  # id of the session of the grant; empty for a grant for all sessions
+    granted_to: str = ""  # the grant's session; empty for a grant for all sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,8 @@ def find_models(
         return replace(model, target=first, reason=reason)
 
     primary, fallback = find(session.model), None
-    # The session's model may answer without the fallback. If it fails, the client gets its
-    # error, not the fallback's.
+    # The session's model can answer without the fallback. If that model fails, the client gets
+    # the error of that model.
     with suppress(SwapgateError):
         fallback = find(agent.fallback_model) if agent.fallback_model else None
     with ctx.store.read() as tx:
@@ -129,9 +129,7 @@ def find_models(
 def _find_literal(
     ctx: Context, tx: Transaction, choice: ModelChoice, agent: Agent, session: AgentSession
 ) -> CallableModel:
-    """Uses the session's own grant, or its parent's: an approval of sub-tasks grants to the
-    parent.
-    """
+    """Uses the grant of the session, or after an approval of sub-tasks its parent's."""
     own = agents.find_grant(ctx, tx, agent.id, session.id, choice.target)
     grant = own or agents.find_grant(ctx, tx, agent.id, session.parent or "", choice.target)
     if grant is None:
@@ -153,8 +151,8 @@ LONG_ANSWER: Final = 32_768  # tokens of an answer of unknown length
 
 
 class PaidCalls:
-    """Calls models within the monthly cap. A route's target is known only after its answer, so
-    each target of the route must have a price.
+    """Calls models within the monthly cap. Each target of a route must have a price, because
+    only the answer names the target.
     """
 
     def __init__(self, ctx: Context, calls: ModelCalls) -> None:
@@ -168,10 +166,10 @@ class PaidCalls:
         targets: Sequence[str],
         on_piece: OnPiece | None = None,
     ) -> ModelCallAnswer:
-        """Calls as `ModelCalls` does. targets: names of the targets that may answer.
+        """Calls a model, like `ModelCalls.ask`. targets: names of the targets that may answer.
 
-        An interrupted call, or an answer without a token count, is charged as a long answer of
-        the most expensive target, so that clients cannot evade the cap.
+        Charges an interrupted call, or an answer without a token count, as a long answer of the
+        most expensive target. Otherwise clients could evade the cap.
         """
         used, charged = MessageUsage(_input_tokens(request), LONG_ANSWER), targets
         try:
@@ -199,7 +197,7 @@ class PaidCalls:
             self.meter.refresh()
 
     def _require_money(self, models: ModelsInForce, name: str) -> Sequence[str]:
-        # A new cap applies at once.
+        # Without a refresh, a new cap would apply too late.
         self.meter.refresh(at_once=True)
         with self._ctx.store.read() as tx:
             known = Routing(tx).targets()
@@ -231,7 +229,7 @@ def _input_tokens(request: ModelCallRequest) -> int:
     return images * IMAGE_TOKENS + sum(sizes) // BYTES_PER_TOKEN
 
 
-MOST_MODELS: Final = 100  # each further step of the turn pays for the list again
+MOST_MODELS: Final = 100  # limited, because each further step of the turn pays for the list
 
 
 class SwitchToolAnswer(BaseModel):
@@ -255,8 +253,8 @@ class ListedModelAnswer(SwitchToolAnswer):
 
 
 class ListedProviderAnswer(SwitchToolAnswer):
-    """A provider with a key. models: the number of its models that fit. shown: the number of
-    them in the answer. note: why there may be more models.
+    """A provider with a key. models: number of matching models. shown: number of matching
+    models in the answer. note: why there may be more models.
     """
 
     provider: str

@@ -156,8 +156,8 @@ class SwitchRequests(Records[ModelSwitchRequest]):
         return self._all(self._select(agent_switch.c.session == session))
 
     def pending(self, *, session: str | None = None) -> Sequence[ModelSwitchRequest]:
-        """Lists the pending and overdue requests by expiry. In a transaction that writes, no
-        other process can decide a request until the transaction ends.
+        """Lists the pending and overdue requests by expiry. In a write transaction, it also
+        locks the decisions until the transaction ends.
         """
         self._tx.serialize()
         query = self._select(IS_PENDING, given(agent_switch.c.session, session))
@@ -178,8 +178,8 @@ class AgentGrants(Records[AgentGrant]):
         return self._close(id_, revoked_at=now)
 
     def not_revoked(self, *, agent: str | None = None) -> Sequence[AgentGrant]:
-        """Lists grants that are not revoked, also expired: one agent's newest first, else by
-        expiry.
+        """Lists grants that are not revoked, including expired grants. With an agent, the
+        newest grant is first; otherwise the order is by expiry.
         """
         query = self._select(agent_grant.c.revoked_at.is_(None))
         if agent is not None:
@@ -224,7 +224,7 @@ class Sessions(Records[AgentSession]):
         return self._all(self._select(agent_session.c.turn != "").order_by(*by_lease))
 
     def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
-        # The database adds it, because the children of a parent charge it in parallel.
+        # The database adds the cost, because the children of a parent charge it in parallel.
         cost = agent_session.c.cost_usd + cost_usd
         self._change(self._is(id_), IS_OPEN, cost_usd=cost, last_at=now)
 
@@ -285,7 +285,7 @@ class SessionMessages(Records[SessionMessage]):
         self._change(*own, turn=to)
 
     def keep(self, session: str, turn: str, answer: str) -> None:
-        """Stores the answer to a repetition of the turn's idempotency key."""
+        """Stores the answer for repetitions of the turn's idempotency key."""
         own = (agent_message.c.session == session, agent_message.c.turn == turn)
         self._change(*own, agent_message.c.key != "", kept=answer)
 
@@ -306,7 +306,7 @@ def _given_or_null(column: Column, value: str | None) -> sa.ColumnElement[bool] 
 
 
 def _newest_first(*columns: Column) -> Order:
-    """The cursor holds the columns' values, because its row may be deleted for privacy."""
+    """Orders by the columns. Cursors hold their values, because the row may be deleted."""
     return Order(columns, frozenset(columns))
 
 
@@ -353,7 +353,7 @@ class AgentListings(PageReader):
         session: str | None = None,
         pending_at: datetime | None = None,
     ) -> Page[ModelSwitchRequest]:
-        """Lists requests. pending_at: only those that wait for a person at that time."""
+        """Lists requests. pending_at: only requests that wait for a person at that time."""
         pending = None
         if pending_at is not None:
             pending = sa.and_(IS_PENDING, agent_switch.c.expires_at > pending_at)

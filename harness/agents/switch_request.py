@@ -1,7 +1,7 @@
 """A switch request asks a person to approve another model for a session, or models for its
 sub-tasks. The command line, the dashboard, approval pages and chats show it with these texts.
 
-Text from agents and clients is data. `visible_text` removes invisible characters and those that
+Text from agents and clients is data. `visible_text` removes characters that are invisible or
 change the text's direction; `inert_text` also removes links, mentions and markup of chats.
 """
 
@@ -19,7 +19,7 @@ from harness.frame.plain_data import digest
 from harness.providers.target import ModelFigures
 
 MAX_REASON: Final = 1_000
-MAX_SHOWN: Final = 300  # in a chat
+MAX_SHOWN: Final = 300  # characters of a text in a chat
 REASON: Final = "The agent's reason"
 TASK: Final = "Sub-task"
 LEFT_OUT: Final = "Left out"

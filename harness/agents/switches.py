@@ -96,7 +96,7 @@ def request_switch(
             request.id,
             subject=f"agent {request.agent}",
             title=switch_question(request, inert_text(name)),
-            # No words of the agent's: the alert is kept when the transcript is deleted.
+            # Without the agent's words, because the alert outlives the transcript.
             text=f"Request {request.id} of session {request.session} waits until "
             f"{request.expires_at:%Y-%m-%d %H:%M} UTC; the session stays on its model until "
             "then.",
@@ -224,7 +224,7 @@ def approve_switch(
         session = Sessions(tx).lock(request.session)
         session.require_open()
         agent = Agents(tx).get(request.agent)
-        # No words of the agent's: the grant is kept when the transcript is deleted.
+        # Without the agent's words, because the grant outlives the transcript.
         kind, why = GrantKind.SWITCH, f"switch request {id_} was approved"
         for target in request.targets:
             agents.grant_literal(ctx, tx, actor, agent, target, kind, why, request=request)
@@ -260,7 +260,7 @@ def _deciding(
         request = SwitchRequests(tx).get(id_)
         if fingerprint and fingerprint != request.hash:
             raise StaleWrite(
-                f"the switch request {id_} is not the one that you saw: look at it again"
+                f"the switch request {id_} has changed since you saw it: look at it again"
             )
         state = request.state_at(ctx.clock.now())
         if state is not SwitchState.PENDING:
@@ -269,8 +269,8 @@ def _deciding(
 
 
 def expire_switches(ctx: Context) -> None:
-    """Stores that overdue requests have expired, in its own transaction: a later refusal does
-    not roll it back, and setting the clock back does not revive a request.
+    """Marks overdue requests as expired, in its own transaction. So no refusal rolls this back,
+    and a clock that is set back revives no request.
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:

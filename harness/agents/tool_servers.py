@@ -47,7 +47,7 @@ MAX_TOOLS: Final = 64
 MAX_NAME: Final = 64
 MAX_DESCRIPTION_CHARS: Final = 4_000
 MAX_SCHEMA_CHARS: Final = 20_000
-MIN_SECRET: Final = 6  # characters; a shorter value could be part of any text
+MIN_SECRET: Final = 6  # characters; hiding shorter values would damage ordinary texts
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -65,7 +65,7 @@ class ToolServers:
         self._lists: dict[str, tuple[float, Sequence[Tool]]] = {}  # time and tools, by server
 
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
-        """Lists the named tools, without those of unavailable servers."""
+        """Lists the named tools, except tools of unavailable servers."""
         names = {tool.name for tool in tools if tool.is_of_server(self._servers)}
         servers = sorted({name.partition(".")[0] for name in names})
         lists = await asyncio.gather(*(self._announced(server) for server in servers))
@@ -179,13 +179,12 @@ async def _open(server: ToolServer, environ: Mapping[str, str]) -> AsyncIterator
 
 class _GuardedTransport(httpx2.AsyncHTTPTransport):
     """Refuses addresses that Swapgate may not call, and ends an answer after
-    `MAX_MESSAGE_BYTES`. In event streams
-    the library limits each event instead.
+    `MAX_MESSAGE_BYTES`. In event streams, the library limits each event instead.
     """
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         request.extensions["trace"] = partial(_check_peer, request.url.host)
-        if request.method == "DELETE":  # the end of a session
+        if request.method == "DELETE":  # ends the MCP session
             request.extensions["timeout"] = httpx2.Timeout(ENDS_S).as_dict()
         answer = await super().handle_async_request(request)
         if answer.headers.get("content-encoding", "identity") != "identity":

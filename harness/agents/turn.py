@@ -25,7 +25,7 @@ RefusedCall = tuple[MessageToolCall, str]
 LIMIT_REACHED: Final = "turn_limit_reached"
 CAP_REACHED: Final = "monthly_cap_reached"
 MAX_TOOL_CALLS: Final = 32  # per answer
-# OpenAI refuses longer ids of calls; a model may write ids of any length.
+# OpenAI refuses longer ids of calls, but a model may write ids of any length.
 MAX_CALL_ID: Final = 40
 
 
@@ -112,7 +112,7 @@ class TurnBudget:
     began_s: float
     steps: int = 0
     usage: MessageUsage = FREE  # of answers and tools
-    usd: float = 0.0  # without answers of unknown price
+    usd: float = 0.0  # the known costs
 
     def charge(self, used: MessageUsage) -> None:
         self.usage += used
@@ -146,8 +146,8 @@ def sort_calls(
     tools: Sequence[OfferedTool],
     most: int = MAX_TOOL_CALLS,
 ) -> tuple[tuple[MessageToolCall, ...], tuple[MessageToolCall, ...], tuple[RefusedCall, ...]]:
-    """Splits an answer's calls, in order: of the server's tools, of the client's functions,
-    and refused calls.
+    """Splits an answer's calls into calls of the server's tools, calls of the client's
+    functions, and refused calls. Keeps their order.
     """
     server: list[MessageToolCall] = []
     client: list[MessageToolCall] = []
@@ -170,9 +170,7 @@ def sort_calls(
 
 
 def name_calls(calls: Sequence[MessageToolCall], message: str) -> tuple[MessageToolCall, ...]:
-    """Gives each call of one answer a unique id, because a model may write none, or one twice.
-    message: the answer's id.
-    """
+    """Gives each call a unique id, because a model may omit or repeat ids."""
     taken: set[str] = set()
     named = []
     for number, call in enumerate(calls, 1):

@@ -52,9 +52,7 @@ class TurnRunner:
         owner: str,
         auto: AutoTargets,
     ) -> None:
-        """owner: `PLACE#START`. Each place belongs to one live process, and each start to one
-        process.
-        """
+        """owner: `PLACE#START`. A place has one live process, and each start is unique."""
         self._ctx, self._calls, self._tools = ctx, PaidCalls(ctx, calls), tools
         self._owner, self._auto = owner, auto
         self._runs: dict[str, TurnRun] = {}  # by the turn's id
@@ -96,8 +94,8 @@ class TurnRunner:
             try:
                 await self.renew_leases()
             except Exception:
-                # A failed round, such as during a database outage, must not end this loop:
-                # every turn would end with its lease.
+                # An error, such as a database outage, must not end this loop. Without it, all
+                # leases would expire and end their turns.
                 log.exception("leases_not_renewed")
             await asyncio.sleep(RENEW_S)
 
@@ -128,7 +126,7 @@ class SubTask(ToolArguments):
     task: Annotated[
         str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)
     ]
-    # None for the session's own model.
+    # None for the session's model.
     model: Annotated[str, Field(max_length=300)] | None = None
 
 
@@ -231,7 +229,7 @@ class Spawner:
     def _plan(
         self, tasks: Sequence[SubTask], session: str
     ) -> Sequence[ModelChoice] | ModelSwitchRequest:
-        """Returns the tasks' models, or the switch request for those without a grant.
+        """Returns the tasks' models, or the switch request for models without a grant.
 
         Raises NotAllowed for a sub-task, and for an agent whose key is revoked.
         """

@@ -43,8 +43,8 @@ def begin_turn(
     incoming: IncomingMessage,
     key: IdempotencyKey | None = None,
 ) -> BegunTurn | str:
-    """Stores the client's message and begins its turn. For a key whose turn was interrupted,
-    continues with the stored message; for a key with an answer, returns that answer.
+    """Stores the client's message and begins its turn. If the key's turn was interrupted, the
+    stored message continues. If the key has an answer, returns that answer.
 
     Raises SessionBusy, NotFound, InputError for a result of an unknown call.
     Raises Conflict for a session that is closed or waits for tool results, and for a key of
@@ -143,8 +143,8 @@ def record_step(
     """Stores a finished answer and tools' results. Raises StaleWrite if the turn has ended.
 
     results: pairs of a call's id and a text.
-    kept: ends the turn; the answer to the same idempotency key, empty if the client may send
-    the message again.
+    kept: the answer to repetitions of the idempotency key, empty if the client may send the
+    message again. None if the turn continues; otherwise the turn ends.
     """
     with ctx.store.write() as tx:
         _require_held(tx, session)

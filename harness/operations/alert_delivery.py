@@ -40,7 +40,7 @@ from harness.routing.records.runs import EvalRuns
 
 log = structlog.get_logger("swapgate.alerts")
 
-# A router's fault without a canary ends after this time without another report.
+# The alert of a router's fault outside a canary ends after this time without a new report.
 ROUTER_FAULT_SILENCE: Final = timedelta(hours=1)
 
 
@@ -60,9 +60,7 @@ def run_once(ctx: Context) -> None:
 
 
 def send_test(ctx: Context, actor: Actor) -> Sequence[DeliveryAttempt]:
-    """Sends a test message to every sink now. Needs an admin. Raises NotAllowed, NotFound
-    without sinks.
-    """
+    """Sends a test message to every sink. Needs an admin. Raises NotAllowed, NotFound."""
     actor.require(Role.ADMIN)
     if ctx.sinks is None or not ctx.sinks.names():
         raise NotFound(NO_SINK)
@@ -119,7 +117,7 @@ def _resolve_finished(ctx: Context) -> None:
 def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # noqa: PLR0911 - a table
     about = record.key.partition(":")[2]
     if record.kind is AlertKind.INTERNAL_ERROR and about == record.subject:
-        return now - record.last_seen >= ROUTER_FAULT_SILENCE  # without a rollout
+        return now - record.last_seen >= ROUTER_FAULT_SILENCE  # the fault concerns no rollout
     try:
         match record.kind:
             case AlertKind.AWAITING_APPROVAL:
@@ -140,7 +138,7 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
                 request = SwitchRequests(tx).get(about)
                 return request.state_at(now) is not SwitchState.PENDING
             case AlertKind.BREAK_GLASS:
-                # The route decides, because a forged break-glass row could not be ended.
+                # Reads the route, because nobody can end a break-glass with a forged row.
                 route = Routing(tx).route(record.subject.removeprefix("route "))
                 return route is None or route.break_glass != about
             case AlertKind.CANARY_PAUSED:
@@ -154,7 +152,7 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
     except NotFound:
         return True
     except SignatureInvalid:
-        # A forged row does not end its alert, and must not stop other alerts.
+        # An alert about a forged row stays open, and must not stop other alerts.
         return False
 
 
@@ -192,7 +190,7 @@ def _send(
     waiting: Iterable[Delivery],
     records: Mapping[str, AlertRecord],
 ) -> None:
-    """Sends in order, up to the first delivery that fails or that another process sends."""
+    """Sends deliveries in order. Stops if a delivery fails, or if another process sends it."""
     for delivery in waiting:
         claimed = claim_delivery(delivery, ctx.clock.now())
         with ctx.store.write() as tx:
@@ -222,7 +220,7 @@ def _send(
 
 def _with_question(ctx: Context, record: AlertRecord, message: AlertMessage) -> AlertMessage:
     """Adds the question and the decision link to the message of a pending model switch. The
-    stored alert has neither, because it is kept longer than a transcript.
+    stored alert must not contain them, because it outlives the transcript.
     """
     if record.kind is not AlertKind.MODEL_SWITCH or message.state is not Notified.RAISED:
         return message

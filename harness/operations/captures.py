@@ -46,19 +46,19 @@ class CaptureSummary:
     arm: str
     target: str
     data_class: str
-    messages: int  # messages, tools: their numbers
-    tools: int
+    messages: int  # number of messages
+    tools: int  # number of tools
     redactions: Mapping[str, int]
     seen: int
     body_bytes: int
-    too_large: bool  # over the route's copy_max_bytes: its content is not stored
+    too_large: bool  # larger than the route's copy_max_bytes, so the content is not stored
 
 
 @dataclass(frozen=True)
 class CaptureExport:
     lines: Sequence[Mapping[str, Any]]  # one JSON object each, oldest first
-    near: Mapping[str, str]  # id of a near-duplicate that is left out to the kept id
-    sample: CaptureSample  # the sizes of all sampled requests
+    near: Mapping[str, str]  # id of an omitted near-duplicate to id of the kept request
+    sample: CaptureSample  # sizes of all sampled requests
 
 
 def read_capture(ctx: Context, actor: Actor, id_: str) -> CapturedRequest:
@@ -116,9 +116,10 @@ def load_sample(ctx: Context, route: str | None) -> CaptureSample:
 
 
 def write_export(file: Path, lines: Iterable[Mapping[str, Any]], *, else_: str) -> None:
-    """Writes requests to label, a JSON object a line, readable by its owner alone.
+    """Writes requests to label: one JSON object per line, in a file that only its owner can
+    read.
 
-    else_: what to do if the file exists. Raises InputError, and overwrites nothing.
+    else_: advice for an existing file. Raises InputError, and overwrites nothing.
     """
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     try:
@@ -135,7 +136,7 @@ def build_export_line(
     captured: CapturedRequest, sample: Mapping[str, int] = MappingProxyType({})
 ) -> dict[str, Any]:
     """Builds a JSON object for labelling: the suite's scorer compares answers with `label`.
-    sample: the numbers of sampled requests, and of those that were too large.
+    sample: the number of sampled requests, and how many of them were too large.
     """
     content = captured.content
     question = {name: content[name] for name in content if name != "answer"}
@@ -218,7 +219,7 @@ def summarize_capture(request: CapturedRequest) -> CaptureSummary:
     )
 
 
-# Copies that a deletion cannot reach.
+# Advice about copies that a deletion does not reach.
 BEYOND: Final = (
     "earlier backups contain the user's content until you delete them",
     "exports, reports and suites made of captures are your own files: search them by hand",
@@ -231,7 +232,7 @@ class UserDeletion:
     sessions: int  # deleted with their messages, including sub-tasks' sessions
     captures: int
     failovers: int  # failovers whose user hash was blanked
-    not_reached: Sequence[str]  # sentences
+    not_reached: Sequence[str]  # the sentences of BEYOND
 
 
 def delete_user(

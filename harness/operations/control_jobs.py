@@ -48,12 +48,12 @@ log = structlog.get_logger("swapgate.reconcile")
 class ReconcileResult:
     did: tuple[str, ...]
     failed: tuple[str, ...]
-    is_idle: bool = False  # there is no work, so the next turn may wait
+    is_idle: bool = False  # there was no work
 
 
 def reconcile(ctx: Context) -> ReconcileResult:
-    """Runs one turn over every open proposal, bake and worker. Raises StoreUnavailable. It does
-    nothing on a restored database that a person has not accepted.
+    """Runs one turn over every open proposal, bake and worker. Does nothing on a restored
+    database until a person has accepted it. Raises StoreUnavailable.
     """
     did: list[str] = []
     failed: list[str] = []
@@ -62,7 +62,8 @@ def reconcile(ctx: Context) -> ReconcileResult:
         try:
             did.extend(look_at())
         except SwapgateError as error:
-            # A conflict means that another writer was first: the next turn decides again.
+            # Retryable errors, such as conflicts with another writer, end this turn. The next
+            # turn decides again.
             if error.retryable:
                 raise
             failed.append(f"{name}: {error}")
@@ -118,8 +119,8 @@ def run_once(ctx: Context) -> ReconcileResult:
     return done
 
 
-# Queued runs for each provider: a provider without a worker host must not fill the queue, and
-# each move in the queue writes a row.
+# Maximum number of queued runs for each provider. A provider without a worker host must not
+# fill the queue, and each move in the queue writes a row.
 MOST_AHEAD: Final = 100
 
 
@@ -173,7 +174,7 @@ def _proposal(queued: QueuedRun) -> str:
 
 
 def _refusal(ctx: Context, run: EvalRun) -> str:
-    """Fails a run whose target may not see its suite's data; else returns ""."""
+    """Fails a run whose target may not see its suite's data. Returns a description, or ""."""
     try:
         eval_queue.check_cleared(ctx, run)
     except StoreUnavailable:
@@ -194,18 +195,18 @@ def _take_back(ctx: Context, run: str) -> str:
         return eval_queue.fail_run(tx, run, because, most=eval_queue.MAX_KILLS)
 
 
-# Changes that depend only on time are noticed up to this much later.
+# A job notices changes that depend only on time up to this much later.
 REST_S: Final = 5.0
 
 
 class RestingJob:
-    """Skips a job after a run that found no work (it returned True), until the next commit to
-    the database, but for at most REST_S.
+    """Skips a job after it has returned True, which means that it found no work. The job runs
+    again after the next commit to the database, or after REST_S.
     """
 
     def __init__(self, job: Callable[[Context], bool]) -> None:
         self._job = job
-        self._mark = ""  # the database's mark before the last run; empty if it must run
+        self._mark = ""  # the database's change mark at the last run; empty if the job must run
         self._again_at = 0.0  # monotonic seconds
 
     def __call__(self, ctx: Context) -> None:
@@ -218,7 +219,7 @@ class RestingJob:
 
 
 class MonitoredJob:
-    """Runs a job if this process leads, with an alert while it fails. Raises its errors."""
+    """Runs a job if this process leads. Opens an alert if it fails, and raises its error."""
 
     def __init__(
         self,
@@ -263,7 +264,7 @@ class MonitoredJob:
             )
 
 
-# Prefix of the jobs that evaluate incumbents by a suite's cron; the suite's name follows.
+# The names of jobs that evaluate incumbents on a suite's schedule: this prefix and the suite.
 SUITE_JOB: Final = "evals of "
 
 

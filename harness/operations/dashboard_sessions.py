@@ -109,8 +109,8 @@ def open_link(
     """Opens a session by a link, once. Returns it with the cookie's text. Raises NotAllowed.
 
     former: the browser's present cookie, whose session ends.
-    If another browser uses a used link before it expires, two people have seen it. Then the
-    session that it opened ends.
+    If another browser sends a used link before the link expires, two people have the link. Then
+    the session that the link opened ends.
     """
     _find_waiting(ctx, link, former, secret)
     with refusing(), ctx.store.write() as tx:
@@ -193,7 +193,7 @@ class SignedInSession:
     principal: str
     name: str
     by: str  # key, link or oidc
-    key: str | None  # id of the management key that it acts with
+    key: str | None  # id of the management key with which the session acts
     opened_at: datetime
     expires_at: datetime
 
@@ -247,9 +247,9 @@ def _view(tx: Transaction, session: DashboardSession) -> SignedInSession:
 
 
 def _find_waiting(ctx: Context, link: str, former: str, secret: bytes) -> ActorSession | None:
-    """Finds the session of an unused link; None for a link that another browser used. It only
-    reads, so that a wrong link, which anybody can send, starts no write transaction. Raises
-    NotAllowed.
+    """Finds the session of an unused link; None for a link that another browser used. Raises
+    NotAllowed. It only reads, because anybody can send wrong links, and these must not start
+    write transactions.
     """
     with refusing(), ctx.store.read() as tx:
         if _find_replayed(tx, link, former, secret) is not None:
@@ -319,7 +319,8 @@ def _record_start(tx: Transaction, signed_in: ActorSession, before: Actor | None
         "by": "key" if session.link_hash is None else "link",
         "made_by": session.created_by,
         "made_with": session.created_with,
-        # For reviews of four eyes: the same browser acted for another principal before.
+        # Reviews of the four-eyes rule need this: the browser was signed in as another
+        # principal.
         "instead_of": before.principal if before is not None else None,
     }
     subject = f"session {session.id}"

@@ -32,7 +32,7 @@ from harness.routing.records.installation import Installations
 
 log = structlog.get_logger("swapgate.integrity")
 
-# Pages of one turn, so that the next job is not delayed.
+# A turn reads at most this many pages, so that it does not delay the next job.
 PAGES_PER_TURN: Final = 20
 EVENTS_PER_PAGE: Final = 1_000
 
@@ -121,9 +121,10 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
         before = Installations(tx).lineage()
         after = Installations(tx).open_epoch(above=max(above, before.revision))
         if AuditLog(tx).first_break() is None:
-            # The stored events fit the chain, and a person accepted the loss of later events.
+            # The alert can end: the stored events fit the chain, and a person accepted the loss
+            # of later events.
             alerts.resolve_alert(tx, AlertKind.AUDIT_BROKEN, "log")
-        # Ends it for all routers, because a router that raised it may be dead.
+        # Ends the alert for all routers, because the router that raised it may be dead.
         alerts.end_alert(tx, AlertKind.DATABASE_RESTORED)
         AuditLog(tx).append(
             actor,

@@ -2,8 +2,8 @@
 once, and stores only its hash.
 
 Declares which principals are one person (`link_people`, `separate_people`), and lists them.
-Four eyes need people, and only an admin knows that a key and a single sign-on belong to one
-person.
+The four-eyes rule counts people, and only an admin knows that a key and a single sign-on belong
+to one person.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -246,7 +246,7 @@ def still(store: "Store", actor: Actor) -> Actor:
 
 @contextmanager
 def refusing(words: str) -> Iterator[None]:
-    """Turns SignatureInvalid of keys and principals into NotAllowed. words: of the message."""
+    """Turns SignatureInvalid into NotAllowed. words: the message's first words."""
     try:
         yield
     except SignatureInvalid as error:
@@ -256,8 +256,8 @@ def refusing(words: str) -> Iterator[None]:
 def actor_behind(tx: Transaction, key: str | None) -> Actor:
     """Returns the actor of a management key, with its present role. Raises NotAllowed."""
     found = ApiKeys(tx).find(key) if key is not None else None
-    # The look-up by hash checks the manifest, so that an old signed row cannot restore a
-    # revoked key.
+    # Finds the key by hash again, because only that look-up checks the manifest. Without the
+    # check, an old signed row could restore a revoked key.
     return _actor(tx, ApiKeys(tx).by_hash(found.hash) if found is not None else None)
 
 
@@ -270,9 +270,9 @@ def _actor(tx: Transaction, key: ApiKey | None) -> Actor:
 
 @dataclass(frozen=True, slots=True)
 class PersonView(Principal):
-    person: str = ""  # the declared person's name, or its own; empty without a declaration
-    declared_by: str = ""  # name of the admin who declared it
-    reason: str = ""  # reason of the declaration
+    person: str = ""  # name of the declared person, or of this principal; empty if undeclared
+    declared_by: str = ""  # the admin's name
+    reason: str = ""
 
 
 def link_people(
@@ -331,8 +331,8 @@ def _named(tx: Transaction, name: str) -> Principal:
 
 
 def list_people(ctx: Context, actor: Actor | None) -> Sequence[PersonView]:
-    """Lists principals by name, with their declared persons: all for an admin, otherwise those
-    of the actor's own person. actor: None if the caller has not signed in.
+    """Lists principals by name, with their declared persons. Only an admin sees principals of
+    other people. actor: None if the caller has not signed in.
     """
     with ctx.store.read() as tx:
         people = PersonLinks(tx).people()

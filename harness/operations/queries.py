@@ -58,7 +58,7 @@ class SuiteSummary:
     digest: str | None  # None unless requested
     items: int | None
     scorer: str | None
-    error: str = ""  # why it does not load; empty if it loads
+    error: str = ""  # why the suite does not load; empty if it loads
 
 
 def find_target(ctx: Context, name: str) -> Target:
@@ -86,7 +86,7 @@ def find_audit_break(ctx: Context) -> int | None:
 
 
 def list_suites(ctx: Context, *, pinned: bool = True) -> Sequence[SuiteSummary]:
-    """Lists the suites in the order of the configuration, with the errors of those that do not
+    """Lists the suites in the order of the configuration, with the errors of suites that do not
     load. pinned: with digests and the scorers' hashes.
     """
     return [_suite(ctx, name, pinned=pinned) for name in ctx.suites.names()]

@@ -37,8 +37,8 @@ class Captures(Records[CapturedRequest]):
     missing = "there is no captured request {}; `swapgate capture list` shows them"
 
     def store(self, new: CapturedRequest, *, most_per_day: int) -> CaptureResult:
-        """Stores a request, or counts a repeated one. most_per_day: its route's, by UTC day."""
-        # Several routers may store the day's last request at once.
+        """Stores a request, or counts its repetition. most_per_day: the route's limit."""
+        # Without the lock, parallel routers could exceed the limit.
         self._tx.serialize_by(f"capture:{new.route}")
         if self._change(self._is(new.id), seen=captured.c.seen + 1):
             return CaptureResult.REPEATED
@@ -62,7 +62,7 @@ class Captures(Records[CapturedRequest]):
     def sizes(
         self, *, since: datetime, route: str | None = None
     ) -> Sequence[tuple[int, bool, int]]:
-        """Lists each request's bytes, whether it was too large, and how often it came."""
+        """Lists each request's size in bytes, whether it was too large, and its repetitions."""
         columns = (captured.c.body_bytes, captured.c.too_large, captured.c.seen)
         of_route = [] if route is None else [captured.c.route == route]
         query = sa.select(*columns).where(captured.c.at >= since, *of_route)
@@ -75,7 +75,7 @@ class Captures(Records[CapturedRequest]):
     def purge(
         self, *, id_: str | None = None, route: str | None = None, users: Sequence[str] = ()
     ) -> int:
-        """Deletes what matches every given filter. users: any of these hashes."""
+        """Deletes requests that match all given filters. users: hashes; any may match."""
         query = sa.delete(captured)
         if id_ is not None:
             query = query.where(captured.c.id == id_)

@@ -37,15 +37,15 @@ from harness.routing.table import Route, RouteHead
 HOUR: Final = timedelta(hours=1)
 AWAITING: Final = ProposalPhase.AWAITING_APPROVAL
 GATE_PHASES: Final = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
-# Pages read only this much: older latencies of many routes would take too long.
+# Pages read only the latencies of this time, because reading more would take too long.
 LATENCIES_OF: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class CurrentActivity:
-    proposals: Mapping[str, Proposal]  # by route, the one that has come furthest
-    rivals: Mapping[str, int]  # other open proposals, by route
-    waits: Mapping[str, str]  # when an approved proposal's canary opens, by route
+    proposals: Mapping[str, Proposal]  # by route, the open proposal in the furthest phase
+    rivals: Mapping[str, int]  # by route, the number of other open proposals
+    waits: Mapping[str, str]  # by route, when an approved proposal's canary opens
     rollouts: Mapping[str, Rollout]
     switches: Sequence[KillSwitch]  # stored switches that are not lifted
 
@@ -59,7 +59,9 @@ class CurrentActivity:
 
 @dataclass(frozen=True)
 class RouteOverview:
-    """All routes at one moment: forged rows first, then active ones by urgency, then names."""
+    """All routes at one moment. `names` has forged routes first, then active routes by urgency,
+    then the others by name.
+    """
 
     at: datetime
     heads: Mapping[str, RouteHead]  # all routes by name
@@ -111,7 +113,9 @@ def _load_activity(ctx: Context, tx: Transaction, route: str | None = None) -> C
 
 
 def _rank(proposal: Proposal) -> tuple[bool, int]:
-    """Orders the open proposals of a route: the furthest phase last, then the first named."""
+    """Ranks the open proposals of a route: the highest is in the furthest phase, and among
+    equal phases it is the candidate named first.
+    """
     return proposal.phase not in GATE_PHASES, -proposal.place
 
 
@@ -180,7 +184,7 @@ def _load_states(
 ) -> tuple[dict[str, RouteStatus], dict[str, RowFault]]:
     page = ctx.store.lists.routes_named(names)
     found = {route.name: route for route in page}
-    # A fault's key is a version's: route and number.
+    # A fault's key is a route's name and version.
     faults = {fault.key[0]: fault for fault in page.invalid}
     targets = _load_targets(ctx, page, now)
     states = {}
@@ -252,7 +256,7 @@ def _build_state(
     return replace(
         status,
         canary_state=canary_status.build_canary_status(unit, targets, ctx.clock.now()).state,
-        # A route has one live rollout at a time, so that is its newest.
+        # A live rollout is the newest, because a route has only one at a time.
         last_rollout=rollout if rollout.live else Rollouts(tx).newest(route.name),
     )
 
@@ -280,7 +284,7 @@ def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
     taken_back = describe_later_rollback(rollback)
     return replace(
         status,
-        # An ended canary's state does not depend on its evidence.
+        # Without evidence, because an ended canary's state does not depend on it.
         canary_state=describe_canary_state(last, (), taken_back=taken_back),
         last_rollout=last,
         rollback=rollback,

@@ -24,12 +24,12 @@ from harness.routing.freeze import STILL_WORKS
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.table import Route, RouteRecord
 
-# How long an ended canary ranks before routes at rest.
+# For this time after its end, a canary ranks before routes at rest.
 NEWS: Final = timedelta(days=1)
 
 
 class RouteState(StrEnum):
-    """The state of a route, the most urgent first."""
+    """The states of a route, from the most urgent on."""
 
     DOWN = "down"
     UNPROVED = "served without proof"
@@ -67,7 +67,7 @@ ALERTS_OF_STATES: Final = frozenset(
         AlertKind.CANARY_HELD,
         AlertKind.ROUTE_DOWN,
         AlertKind.ON_FALLBACK,
-        AlertKind.BREAK_GLASS,  # all pages have its banner, too
+        AlertKind.BREAK_GLASS,  # also shown as a banner on all pages
     }
 )
 # See `RouteStatus.urgency`.
@@ -84,7 +84,7 @@ _RANKS: Final[Mapping[RouteState, int]] = {
     RouteState.EVALUATING: 7,
 }
 AT_REST: Final = 8
-MOST_NAMED: Final = 3  # routes in the headline; it counts the rest
+MOST_NAMED: Final = 3  # the headline names this many routes and counts the others
 
 _OF_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
     CanaryStateKind.HARM: RouteState.HARM,
@@ -112,16 +112,16 @@ class RouteStatus:
     rollout: Rollout | None
     traffic: Sequence[TrafficMinute]  # the last hour's
     standing: ProofValidity | None = None
-    # State of its live canary or bake, or else of its newest ended one; None without any.
+    # State of the live canary or bake, otherwise of the newest ended canary.
     canary_state: CanaryState | None = None
-    last_rollout: Rollout | None = None  # its newest rollout
+    last_rollout: Rollout | None = None  # the newest rollout
     verdict_proposal: str = ""  # id of the last verdict's proposal
     proposed: Target | None = None  # candidate of the open proposal
-    rollback: RouteRecord | None = None  # a later rollback of its newest promotion
-    outage: OutageView | None = None  # None while its own model serves
-    forced: Target | None = None  # target that a kill switch forces in place of the incumbent
-    rivals: int = 0  # open proposals beside `open_proposal`: several candidates were proposed
-    waits: str = ""  # when the canary of an approved proposal opens; empty without one
+    rollback: RouteRecord | None = None  # a rollback of the newest promotion
+    outage: OutageView | None = None  # None while the route's model serves
+    forced: Target | None = None  # the target that a kill switch forces upon the route
+    rivals: int = 0  # number of further open proposals
+    waits: str = ""  # when an approved proposal's canary opens; empty without such a proposal
 
     @property
     def needs_decision(self) -> bool:
@@ -188,7 +188,7 @@ class RouteStatus:
         has_reason = self.state in (WAITING_STATES | HARM_STATES | ENDED_STATES)
         if not has_reason or self.canary_state is None:
             return ""
-        # The state text shows already that the promotion was taken back.
+        # The state's text already contains these words.
         reason = self.canary_state.reason
         who = reason.removeprefix(f"{RouteState.TAKEN_BACK.value.capitalize()} ")
         return f"{who[:1].upper()}{who[1:]}" if self.state is RouteState.TAKEN_BACK else reason
@@ -216,7 +216,7 @@ class RouteStatus:
 
     @property
     def end(self) -> CanaryEnd | None:
-        """How its newest canary ended without serving the route; None if it serves."""
+        """How the newest canary ended; None if its candidate serves."""
         if self.rollback is not None:
             return CanaryEnd.TAKEN_BACK
         return self.last_rollout.end if self.last_rollout else None
@@ -256,9 +256,7 @@ def describe_needs(
     others: int = 0,
     mark: Callable[[str], str] = str,
 ) -> str:
-    """Returns a headline: whether a route needs a person now. others: number of further routes,
-    which are at rest.
-    """
+    """Returns a headline: whether a route needs a person. others: number of routes at rest."""
     waits = "a break-glass waits for a second person" if unconfirmed else ""
     if unconfirmed > 1:
         waits = f"{unconfirmed:,} break-glasses wait for a second person"

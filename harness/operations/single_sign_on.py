@@ -35,7 +35,7 @@ from harness.routing.settings import OidcSettings
 
 # Allowed difference between two machines' clocks.
 CLOCKS_DIFFER: Final = timedelta(minutes=5)
-# Some servers send booleans as texts.
+# Values of the claim `email_verified`; some servers send booleans as texts.
 VERIFIED: Final = (True, "true", "True")
 # Limit of OpenID Connect Core, in ASCII characters.
 LONGEST_SUBJECT: Final = 255
@@ -48,7 +48,7 @@ class SignedInIdentity:
     name: str
     role: Role  # the highest role of the person's groups
     issued_at: datetime
-    sign_in: str  # the claims as a text, which is unique to this sign-in
+    sign_in: str  # the claims as a text, unique for each sign-in
 
     def require_current(self, now: datetime, lasts: timedelta) -> None:
         """Checks that the sign-in is not older than `lasts`. Raises NotAllowed."""
@@ -238,9 +238,9 @@ MOST_ADDRESSES = 10_000
 
 
 class FailedAttempts:
-    """Limits the failed attempts of each address by a leaky bucket. Only the event loop may
-    call it. At MOST_ADDRESSES, it forgets the oldest address.
-    burst: failures allowed at once. per_s: failures forgotten a second.
+    """Limits the failed attempts of each address by a leaky bucket. At MOST_ADDRESSES, it
+    forgets the oldest address. It is not thread-safe: call it only in the event loop. burst:
+    failures allowed at once. per_s: failures forgotten a second.
     """
 
     def __init__(self, clock: Clock, *, burst: int = 10, per_s: float = 1.0) -> None:

@@ -1,7 +1,7 @@
 """The schema of release 0.1.0: tables, triggers, and the rows that every installation has.
 
-Until that release it follows the metadata. From that release on it never changes, and each
-change of a table needs its own migration.
+Until release 0.1.0, this migration creates the tables of the present metadata. Afterwards it
+never changes, and each change of a table needs its own migration.
 """
 
 import secrets
@@ -23,7 +23,7 @@ down_revision = None
 def upgrade() -> None:
     db = op.get_bind()
     metadata.create_all(db)
-    # Inserted before the triggers exist, because triggers count each change.
+    # These inserts come before the triggers, because triggers count each change.
     local = PRINCIPAL.write(LOCAL_PRINCIPAL)
     db.execute(sa.insert(principal).values(local))
     installation = secrets.token_hex(16)

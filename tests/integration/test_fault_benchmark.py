@@ -9,7 +9,7 @@ import pytest
 from benchmarks.faults import soak
 from benchmarks.faults.catalogue import RETRIES, Expect, rows
 from benchmarks.faults.client import Ending, Figures, figures
-from benchmarks.faults.load import Door, played
+from benchmarks.faults.load import Gateway, played
 from benchmarks.faults.stage import Limits, Swapgate, running
 from benchmarks.gameday.__main__ import CANNOT
 
@@ -24,12 +24,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swapgate]:
         yield site
 
 
-async def all_at_once(site: Swapgate, door: Door) -> list[Figures]:
+async def all_at_once(site: Swapgate, gateway: Gateway) -> list[Figures]:
     """Every row with either client; rows share nothing but the router."""
     plays = [(row, retries) for row in rows() for retries in RETRIES]
     asked = await asyncio.gather(
         *(
-            played(r, door, retries=n, rate=2, seconds=2, patience_s=PATIENCE_S)
+            played(r, gateway, retries=n, rate=2, seconds=2, patience_s=PATIENCE_S)
             for r, n in plays
         )
     )
@@ -46,7 +46,7 @@ async def all_at_once(site: Swapgate, door: Door) -> list[Figures]:
 def test_whatever_the_first_provider_does_clients_get_what_they_may_expect(
     site: Swapgate,
 ) -> None:
-    found = asyncio.run(all_at_once(site, site.door))
+    found = asyncio.run(all_at_once(site, site.gateway))
 
     for row in found:
         assert row.right == row.requests, (row.title, row.retries, row.said)

@@ -143,7 +143,7 @@ def test_failovers_of_one_user_are_found_by_his_id(
     assert "req_1" in text(app)
     assert "--user alice" in app.code[0].value
     app.text_input(key="user").set_value("bob").run()
-    assert "No request of bob left its first model" in text(app)
+    assert "No failover of bob" in text(app)
 
 
 @pytest.mark.req("F5")

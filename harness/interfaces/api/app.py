@@ -51,7 +51,7 @@ from harness.interfaces.api.frame.request_body import StrictBody
 from harness.interfaces.api.health import TurnAge
 
 PREFIX: Final = "/api/v1"
-# By tag of the OpenAPI document; the tags are part of the API.
+# The keys are tags in the OpenAPI document, which clients may rely on.
 ROUTERS: Final[Mapping[str, APIRouter]] = {
     "routing": routing.router,
     "providers": providers.router,
@@ -93,7 +93,7 @@ def build_app(
     locks = AccessRules(
         installation.store, installation.secret, installation.clock, metrics_token
     )
-    # The last one added is the outermost.
+    # The middleware added last runs first.
     app.add_middleware(StrictBody)
     app.add_middleware(Authenticated, locks=locks)
     app.add_middleware(ErrorGuard, chance=installation.context.chance)
@@ -124,7 +124,8 @@ def _seed(installation: Installation) -> None:
 
 def run_control(config: Path | None) -> None:
     """Blocks until SIGTERM or Ctrl-C. Eval workers end too, and continue after a restart."""
-    # uvicorn raises the signal again when it ends; without a handler `finally` would not run.
+    # At its end, uvicorn raises the signal again. Without this handler, `finally` would not
+    # run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     installation = open_with_workers(config)
     upgrade_database(installation.settings)

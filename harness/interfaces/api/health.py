@@ -27,15 +27,13 @@ TurnAge = Callable[[], float | None]
 
 @probes.get("/healthz")
 async def healthz() -> JsonAnswer:
-    """Answers without a look at the database or at other processes."""
+    """Answers without reading the database or calling other processes."""
     return JsonAnswer({"status": "ok"})
 
 
 @probes.get("/readyz")
 def readyz(request: Request) -> JsonAnswer:
-    """Returns whether the database answers and has Swapgate's tables. Only the log has the
-    reason, once per change.
-    """
+    """Returns whether the database answers and has Swapgate's tables."""
     state = request.app.state
     installation: Installation = state.installation
     try:

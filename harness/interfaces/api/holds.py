@@ -27,9 +27,9 @@ switches_router = APIRouter()
 
 
 class SwitchBody(Body):
-    """A kill switch to throw. force: `provider:NAME` or `target:ID` for the only provider or
-    target to use; with `avoid:` in front, for one to avoid. route: null for all routes. for_s:
-    null until a person lifts it.
+    """A kill switch to throw. force: `provider:NAME` or `target:ID` to use only this provider
+    or target; `avoid:provider:NAME` or `avoid:target:ID` to avoid it. route: null for all
+    routes. for_s: null until a person lifts the switch.
     """
 
     force: Name

@@ -352,9 +352,7 @@ class McpServer:
 
 
 def management_actor(client: AgentsClient) -> Actor | None:
-    """Finds the caller of management tools; None for a data key. A caller without a key is a
-    viewer.
-    """
+    """Finds the caller of management tools: a viewer without a key, None for a data key."""
     if client.actor is None or not client.is_open:
         return client.actor
     return replace(client.actor, role=Role.VIEWER)
@@ -365,7 +363,7 @@ def _describe_in_session(tool: BuiltInTool, *, bound: bool) -> Tool:
     offered, schema = tool.offered, dict[str, Any](tool.offered.parameters)
     if not bound:
         schema["properties"] = {**schema.get("properties", {}), SESSION: _SESSION_FIELD}
-        if offered.name != SWITCH_MODEL:  # its action `list` needs no session
+        if offered.name != SWITCH_MODEL:  # whose action `list` needs no session
             schema["required"] = [*schema.get("required", ()), SESSION]
     return Tool(name=offered.name, description=offered.description, input_schema=schema)
 

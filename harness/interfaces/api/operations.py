@@ -116,8 +116,8 @@ class FailoverQuery(PageQuery):
 
 
 class AuditQuery(PageQuery):
-    """Selects audit events by parts of actor, action and subject. actor: also the whole id of a
-    management key. since, until: times with a zone.
+    """Selects audit events by parts of actor, action and subject. actor: a part of the name, or
+    the whole id of a management key. since, until: times with a zone.
     """
 
     limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 50

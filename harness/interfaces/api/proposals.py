@@ -63,9 +63,8 @@ class _ProposalFields(Body):
 
 
 class ProposalBody(create_model("_", __base__=_ProposalFields, **_TEXTS)):  # type: ignore[misc]
-    """A swap to propose. candidate: an id or `provider/model`. claim, margin: null for the
-    policy's. min_saving: a share of 1, for the claim cheaper_and_not_worse; null for the
-    policy's.
+    """A swap to propose. candidate: an id or `provider/model`. claim, margin, min_saving: null
+    for the policy's values. min_saving is a share of 1, for the claim cheaper_and_not_worse.
 
     rivals: other candidates for the same swap; the best candidate that passes continues.
     """

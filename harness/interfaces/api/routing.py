@@ -232,7 +232,7 @@ class TargetSwap:
 
 @dataclass(frozen=True)
 class AddedTarget(Target):
-    """A target after its addition."""
+    """A target that was just added."""
 
     unlisted: str = ""  # a note, if the provider does not list the model
 

@@ -123,7 +123,7 @@ class CanaryFollower:
 
     def __init__(self, session: Session, route: str | None) -> None:
         self._session, self._route = session, route
-        self._followed: dict[str, None] = {}  # proposals, in the order found
+        self._followed: dict[str, None] = {}  # ids of proposals, an ordered set
 
     @property
     def _ctx(self) -> Context:
@@ -148,7 +148,7 @@ class CanaryFollower:
                 canaries.append(row)
                 continue
             proposal, progress = load_progress(ctx, id_)
-            # Otherwise a later canary of the route has replaced its ended canary.
+            # Skips a proposal whose canary has ended and is no longer the route's newest.
             if proposal.open or proposal.rollout is None:
                 awaited.append(AwaitedCanary(proposal, progress.describe()))
         return CanaryReading(canaries, awaited)

@@ -99,7 +99,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-# By heading of the help and by verb: `module` or `module:command`, and the help's first line.
+# By heading of the help and by verb: the command's module, and the first line of its help.
 _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "Start": {
         "try": (
@@ -205,7 +205,7 @@ _HIDDEN: Final = {
         "Serve requests for `swapgate serve router`, which sends the settings on stdin.",
     ),
 }
-# The wheel puts this package below `swapgate.`.
+# Computed, because the package's name is `swapgate.harness…` in a wheel.
 _HERE: Final = __name__.rpartition(".")[0]
 
 

@@ -67,7 +67,7 @@ STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
     DecryptionFailed: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
-# Default codes, for errors without a code.
+# Codes of errors that have no code of their own.
 _CODES: Final[Mapping[int, str]] = {
     400: "invalid_request",
     403: "not_allowed",
@@ -76,7 +76,7 @@ _CODES: Final[Mapping[int, str]] = {
     503: "not_available",
 }
 
-# The field's name, with which messages about a client's input begin.
+# Messages about a client's input begin with the field's name.
 _PARAM: Final = re.compile(r"([a-z][A-Za-z0-9_]*(?:[.\[][A-Za-z0-9_\]]+)*): ")
 
 _TYPES: Final[Mapping[int, str]] = {
@@ -117,7 +117,8 @@ def answer_error(error: SwapgateError) -> ErrorAnswer | None:
     is_away = isinstance(error, StoreUnavailable)
     code = "store_unavailable" if is_away else _CODES.get(status, "server_error")
     named = _PARAM.match(str(error))
-    # Clients may retry after the operator has mended the installation.
+    # Every 503 is temporary: clients may retry after the operator has repaired the
+    # installation.
     is_temporary = error.retryable or status is HTTPStatus.SERVICE_UNAVAILABLE
     return ErrorAnswer(
         status,

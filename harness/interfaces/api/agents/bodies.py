@@ -70,8 +70,8 @@ ToolBody = Name | FunctionToolBody
 
 
 class AgentConfigBody(AgentsBody):
-    """An agent's further settings. fallback_model: answers if the model has a failure that
-    another model may not have.
+    """Further settings of an agent. fallback_model: answers if the agent's model fails, except
+    for failures that every model would have.
     """
 
     fallback_model: ModelText | None = None
@@ -96,7 +96,7 @@ class AgentBody(AgentFields):
 
     model_config = _examples(
         {"name": "support", "model": "chat", "tools": ["switch_model"]},
-        # A literal model takes the key of an approver.
+        # A literal model needs an approver's key.
         {
             "name": "research",
             "model": "openai:gpt-4o-mini",
@@ -283,11 +283,11 @@ class AgentAnswer(AgentsAnswer):
     data_class: str
     created_at: datetime
     updated_at: datetime
-    notes: list[str] = []  # unchecked properties of a new model
+    notes: list[str] = []  # properties of a new model that nothing has checked
 
 
 class SessionAnswer(AgentsAnswer):
-    """A session. model: in force for the next message. cost_usd: of all messages."""
+    """A session. model: answers the next message. cost_usd: the cost of all messages."""
 
     id: str
     agent_id: str = Field(validation_alias="agent")
@@ -367,9 +367,9 @@ class MessageAnswer(AgentsAnswer):
 
 
 class TurnAnswer(MessageAnswer):
-    """The answer to a message; after a tool's result while other results are missing, that
-    result. open_calls: the functions that the client must run next. steps: the number of
-    models' answers.
+    """The last message of a turn: the model's answer, or the posted tool result while other
+    results are missing. open_calls: the functions that the client must run next. steps: number
+    of models' answers.
     """
 
     open_calls: list[ToolCallAnswer]

@@ -41,7 +41,7 @@ def failure_answer(error: CallFailed) -> ErrorAnswer:
     status = error.status or HTTPStatus.BAD_GATEWAY
     if isinstance(error, RouterUnreachable):
         status = HTTPStatus.SERVICE_UNAVAILABLE
-    # A 401 refuses the agents process's own request, so the client cannot mend it.
+    # A 401 means that the agents process lacks access. The client cannot change that.
     elif status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.UNAUTHORIZED:
         status = HTTPStatus.BAD_GATEWAY
     return ErrorAnswer(
@@ -91,7 +91,7 @@ async def post_message(
     streams = body.stream or EVENTS in accept.lower()
     key = None
     if idempotency_key is not None:
-        # A client may repeat a message with or without streaming.
+        # Without `stream`, because a client may repeat a message with or without streaming.
         content = digest(body.model_dump(mode="json", exclude={"stream"}))
         key = IdempotencyKey(request.client.name, idempotency_key, content)
     posted = PostedMessage(
@@ -149,7 +149,7 @@ async def _events(run: TurnRun, chance: Chance) -> AsyncIterator[bytes]:
                 return
             yield _written(event)
             waiting = asyncio.ensure_future(anext(events, None))
-    except Exception as error:  # the answer has begun: the error is its last event
+    except Exception as error:  # too late for an error status
         known = answer_error(error) if isinstance(error, SwapgateError) else None
         if known is None:
             name = chance.token("e_")

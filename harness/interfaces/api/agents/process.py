@@ -54,7 +54,7 @@ _ERROR: Final = object_schema(
         "message": _TEXT,
         "type": {**_TEXT, "description": "e.g. invalid_request_error"},
         "code": {**_TEXT, "description": "e.g. session_busy"},
-        "param": {"type": ["string", "null"], "description": "the field, if it is one"},
+        "param": {"type": ["string", "null"], "description": "the wrong field, if any"},
     }
 )
 
@@ -82,12 +82,13 @@ def _guarded(app: FastAPI, installation: Installation) -> FastAPI:
     app.state.installation = installation
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
-    # The last one added is the outermost.
+    # The middleware added last runs first.
     app.add_middleware(StrictBody, max_bytes=where.max_message_bytes, too_large=_too_large)
     app.add_middleware(
         AgentsAccess, installation=installation, is_open=where.open_on_loopback, failed=failed
     )
-    # Outside `AgentsAccess`: a browser opens a link without a key, and sends a form.
+    # This runs before `AgentsAccess`, because a browser sends no key, and a form instead of
+    # JSON.
     app.add_middleware(ApprovalPages, installation=installation, failed=failed)
     chance = installation.context.chance
     app.add_middleware(
@@ -133,7 +134,7 @@ def _too_large(max_bytes: int) -> Response:
     )
 
 
-LAST_BYTES_S: Final = 5  # to send the last bytes of answers, after the turns have ended
+LAST_BYTES_S: Final = 5  # time to send the rest of the answers after the turns have ended
 
 
 class AgentsServer(CalmServer):
@@ -152,7 +153,8 @@ def run_agents(config: Path | None) -> None:
     """Blocks until SIGTERM or Ctrl-C."""
     from harness.app.agents import TurnService, open_agents  # noqa: PLC0415 - the control plane, which serves a part of this, needs no aiohttp
 
-    # uvicorn raises the signal again when it ends; without a handler `finally` would not run.
+    # At its end, uvicorn raises the signal again. Without this handler, `finally` would not
+    # run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     installation = open_agents(config)
     where = installation.settings.agents
@@ -166,7 +168,7 @@ def run_agents(config: Path | None) -> None:
     )
     leave_alone_what_serves()
     try:
-        # First take the port: its owner ends the turns of a previous process.
+        # Bind the port first: only its owner may end the turns of an earlier process.
         listener = server.bind_socket()
         AgentsServer(server, turns.end_turns).run(sockets=[listener])
     finally:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SERVER: Final[Mapping[str, Any]] = {
     "access_log": False,
     "log_level": "warning",
-    # Failed attempts are counted by address, and a caller could forge these headers.
+    # Off, because a caller could forge these headers, and failed attempts count by address.
     "proxy_headers": False,
     "server_header": False,
     "ws": "none",  # no app serves websockets, and their library is slow to import
@@ -42,7 +42,7 @@ SCRAPER = Actor("metrics token", Role.VIEWER, "metrics token")
 
 @dataclass(frozen=True)
 class AccessRules:
-    """What `Authenticated` checks keys with. metrics_token: gives access to /metrics only."""
+    """The keys that `Authenticated` accepts. metrics_token: gives access to /metrics only."""
 
     store: "Store"
     secret: bytes

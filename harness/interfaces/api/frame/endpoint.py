@@ -39,7 +39,7 @@ class Body(BaseModel):
 
 
 class PageQuery(Body):
-    """Pages a list. after: the `next` of the page before."""
+    """Pages a list. after: `next` of the previous page."""
 
     limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 100
     after: Cursor | None = None
@@ -93,7 +93,8 @@ class ApiCaller:
         """Handles a repeated request only once. Raises as `idempotency.do_once`."""
         if self.idempotency_key is None:
             return do(note_nothing)
-        # A key of a lower role must not get the stored answer to a key of a higher role.
+        # The role is part of the place, because a caller with a lower role must not get an
+        # answer that was stored for a higher role.
         place = [self.actor.principal, self.actor.role.name, type(body).__name__]
         request = IdempotentRequest(
             canonical_json(place),

@@ -41,9 +41,7 @@ def json_answer(everything: Sequence[T]) -> Page[T]:
 
 
 def extend(kind: type[T], found: Any, **more: Any) -> T:
-    """Builds an answer from `found` and the API's own fields `more`. kind: a dataclass, whose
-    other fields are attributes of `found`.
-    """
+    """Builds a dataclass from the attributes of `found` and the further fields `more`."""
     names = {field.name for field in fields(kind)} - more.keys()  # type: ignore[arg-type]
     return kind(**{name: getattr(found, name) for name in names}, **more)
 

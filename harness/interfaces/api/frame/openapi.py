@@ -26,7 +26,7 @@ Lifespan = StatelessLifespan[FastAPI]
 SCALARS: Mapping[object, Schema] = {
     bool: {"type": "boolean"},
     int: {"type": "integer"},
-    float: {"type": ["number", "null"]},  # null: not finite
+    float: {"type": ["number", "null"]},  # null replaces NaN and infinity
     str: {"type": "string"},
     datetime: {"type": "string", "format": "date-time"},
     date: {"type": "string", "format": "date"},
@@ -174,7 +174,7 @@ def add_errors_and_keys(document: Schema, error: Schema, keys: str) -> None:
     """
     for operations in document["paths"].values():
         for operation in operations.values():
-            # FastAPI documents its own shape of a validation error, which Swapgate never sends.
+            # FastAPI documents its default 422 answer, which Swapgate never sends.
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = {
                 "description": "An error",

@@ -40,10 +40,10 @@ from harness.frame.text_files import MAX_BYTES, csv_rows, read_text, text_lines
 from harness.interfaces.cli.evals.file_decision import FileTerms
 from harness.interfaces.cli.evals.pair_judgement import judge_rows, parse_pairs
 
-# Rows that are examined, because a tool's first rows may have another format than later rows.
+# Number of examined rows: a tool's first rows may lack fields that later rows have.
 _ROWS: Final = 50
 _LISTS: Final = ("item_results", "itemResults", "events", "rows", "data", "results")
-# Descriptions of files without results, by a field that they have.
+# Descriptions of files without results, by a field of such a file.
 _WITHOUT_RESULTS: Final[Mapping[str, str]] = {
     "messages": "a data set of conversations",
     "expected_output": "a data set",
@@ -54,7 +54,7 @@ _WITHOUT_RESULTS: Final[Mapping[str, str]] = {
 }
 _PROMPTFOO_CONFIG: Final = re.compile(r"^(prompts|providers|tests|defaultTest):", re.MULTILINE)
 _PROMPTFOO_YAML: Final = re.compile(r"\s*evalId:.*\nresults:\s*\n")
-# The starts of promptfoo's results as CSV, XML and HTML; none of them has the assertions.
+# The starts of promptfoo's results as CSV, XML and HTML, which lack the assertions.
 _PROMPTFOO_OTHER: Final = re.compile(
     r"[^\n]*,Status,Score,Named Scores,|\s*<promptfoo>|"
     r"\s*<!doctype html>(?s:.){0,99999}promptfoo",
@@ -70,7 +70,7 @@ def recognise_format(text: str) -> str:
     if text.lstrip()[:1] in {"{", "["}:
         document, rows = _json_rows(text)
         if not (document or any(rows)):
-            parse_json(text)  # names the line of a fault
+            parse_json(text)  # its error names the line of a fault
             raise InputError("has no results: give results that an eval tool wrote")
         return _of_document(document) or _of_rows(rows) or _refuse(document, rows)
     if _PROMPTFOO_YAML.match(text):
@@ -210,7 +210,7 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class ExportChoice:
-    """Selects the runs and the metric of the files. Empty: the file has only one."""
+    """The choice of runs and metric; empty for the only run and the default metric."""
 
     format: str
     incumbent: str = ""

@@ -204,7 +204,7 @@ def _watched(
 
 
 def _bounds(row: "BlockRow", place: str) -> tuple["FailureTally", "FailureTally"]:
-    """Counts missing outcomes in favour of the canary, then against it."""
+    """Returns two tallies: missing outcomes count in favour of the canary, and against it."""
     from harness.gate.online.fisher import check_counts  # noqa: PLC0415 - `--help` stays quick
     from harness.gate.online.guardrails import FailureTally  # noqa: PLC0415 - `--help` stays quick
 

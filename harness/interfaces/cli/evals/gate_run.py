@@ -57,7 +57,7 @@ from harness.routing.records.verdicts import Verdicts
 FOLDER: Final = Path(".swapgate-try")
 INTERRUPTED: Final = 130
 _SUITE: Final = "try"
-_FREE: Final = {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 0.0}  # on your own machine
+_FREE: Final = {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 0.0}  # for local servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class SuiteTrial:
     claim: Claim
     margin: float
     max_usd: float
-    suite: Mapping[str, object]  # its settings without `path`
+    suite: Mapping[str, object]  # the suite's settings without `path`
     page: Path
 
 
@@ -121,7 +121,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
 
 
 def _describe_pause(ctx: Context, max_usd: float, seeds: Sequence[Target]) -> str:
-    """Says why --max-usd stopped the comparison, and what lets it continue."""
+    """Describes why --max-usd stopped the comparison, and how to continue."""
     with ctx.store.read() as tx:
         known = Providers(tx).all()
     for seed in seeds:

@@ -40,7 +40,7 @@ class BlockRow:
     canary_requests: int
     failures: int
     canary_failures: int
-    missing: int = 0  # outcomes that never arrived; not counted as failures
+    missing: int = 0  # outcomes that never arrived; `failures` does not include them
     canary_missing: int = 0
 
 
@@ -230,7 +230,7 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
             f"--slice needs all planned {n_max} units, but the file has {units}: the looks "
             "are planned from the number of items in each slice"
         )
-    # Assume that missing clusters have the mean size.
+    # Clusters that are missing in the file count with the mean size.
     to_come = (round(fmean(sizes)) if sizes else 1,) * (n_max - units) if terms.cluster else ()
     plan = SuitePlan(
         suite="file",
@@ -270,17 +270,19 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """The smallest difference that the items can show with power .8."""
+    """The power of a number of items. smallest: the smallest difference that they show with a
+    power of 0.8, as a share of 1. items_needed: the items that show a difference of EFFECT.
+    """
 
-    smallest: float  # share of 1
-    items_needed: int  # for a difference of EFFECT
+    smallest: float
+    items_needed: int
 
 
 def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
     items = [item for item in map(_item, rows) if item.complete]
     differences = [item.pair.candidate - item.pair.incumbent for item in items] or [0.0]
     count = len(differences)
-    # The gate's prior: items that all tie do not prove a standard deviation of 0.
+    # The gate's prior: if all items tie, the standard deviation may still be above 0.
     sd = max(pstdev(differences), (0.25 / (count + 1)) ** 0.5)
     graded = any(difference not in {-1.0, 0.0, 1.0} for difference in differences)
     margin = 0.0 if terms.claim is Claim.SUPERIOR else terms.margin

@@ -81,7 +81,7 @@ def run_suite(
 
 
 def _load_progress(ctx: Context, run_id: str) -> tuple[EvalRun, int, float | None]:
-    """Returns the run, its number of stored answers and their cost; None without a price."""
+    """Returns the run, its number of stored answers, and their cost (None without a price)."""
     run, samples, _ = queries.load_run_progress(ctx, run_id)
     with ctx.store.read() as tx:
         return run, samples, sum_cost_so_far(tx, [run_id])

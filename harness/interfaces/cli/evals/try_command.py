@@ -122,7 +122,7 @@ def try_(
 def _try_files(
     files: Sequence[str], named: Sequence[str], terms: FileTerms, *, as_json: bool
 ) -> int:
-    """Judges result files. named: incumbent, candidate and metric; empty for the only one."""
+    """Judges result files. named: incumbent, candidate and metric, as in `ExportChoice`."""
     from harness.interfaces.cli.evals import export_decision  # noqa: PLC0415 - `--help` stays quick
 
     formats = export_decision.recognise_files(files)
@@ -201,7 +201,7 @@ def _sentences(
 
 
 def _means_text(exported: "ExportedPairs") -> str:
-    """Describes both runs by their means, so that people can compare them with the tool's."""
+    """Lists both runs' means, so that people can compare them with the means in their tool."""
     ours, theirs = exported.incumbent_mean, exported.candidate_mean
     parts = []
     if ours.score is not None and theirs.score is not None:

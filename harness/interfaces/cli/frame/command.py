@@ -124,7 +124,7 @@ NOT_SHOWN: Final = (None, False, "", ())
 
 @dataclass(frozen=True)
 class Spec:
-    """Attributes for click that a parameter's name and annotation do not give."""
+    """The attributes of a click parameter that do not follow from its name and annotation."""
 
     flags: Sequence[str]
     attributes: Mapping[str, Any]

@@ -35,7 +35,7 @@ def harm_text(distance_to_trip: float) -> str:
 
 
 def note_page(page: Page[Any]) -> None:
-    """Notes how to see the next page, and which rows have no valid signature."""
+    """Prints notes: the rows without a valid signature, and the option for the next page."""
     for fault in page.invalid:
         note(f"{fault.name}: {INVALID_ROWS_HINT}")
     if page.next is not None:
@@ -43,16 +43,16 @@ def note_page(page: Page[Any]) -> None:
 
 
 Row = Sequence[object]
-# Longer words, such as paths, may be cut to fit into a column.
+# A table may cut words longer than this, such as paths.
 UNCUT_CHARACTERS = 24
 LINE_COLUMNS = 120
 INDENT = "    "
-GAP = 3  # between columns
-MOST_NAMED: Final = 20  # in a cell
+GAP = 3  # blanks between columns
+MOST_NAMED: Final = 20  # names in a cell
 
 
 def name_some(names: Sequence[str]) -> str:
-    """Returns the first MOST_NAMED names for a table's cell; a JSON document has all."""
+    """Joins at most MOST_NAMED names for a table's cell."""
     shown = ", ".join(names[:MOST_NAMED])
     more = len(names) - MOST_NAMED
     return f"{shown} and {more:,} more" if more > 0 else shown
@@ -85,13 +85,13 @@ def pick(value: object, *names: str) -> dict[str, object]:
 
 
 def plain_fields(value: object) -> dict[str, object]:
-    """Returns the fields of a dataclass as in a document, for a document with further keys."""
+    """Returns a dataclass as a dict of JSON values, to which callers add keys."""
     plain = to_shown(value)
     return dict(plain) if isinstance(plain, dict) else {}
 
 
 def documented(value: object) -> bool:
-    """Prints the document with `--json`. Returns whether it did: print nothing else then."""
+    """Prints the document with `--json`. Returns True if it did; print nothing else then."""
     if wants_document():
         document(value)
     return wants_document()
@@ -251,7 +251,7 @@ def conversion(notes: Sequence[ConversionNote]) -> None:
     if not notes:
         return
     table(
-        ("place", "key", "", "what became of it"),
+        ("place", "key", "", "result"),
         [
             (note.place, note.key, f"{_MARKS[note.outcome]} {note.outcome}", note.text)
             for note in notes

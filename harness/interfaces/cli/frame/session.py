@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 KEY_VARIABLE = "SWAPGATE_MANAGEMENT_KEY"
-# These commands set up or repair this machine's installation, or need none. They must work
-# without a database, so they read a management key only when they use it.
+# These commands set up or repair this machine's installation, or need no installation. They
+# must work without a database, so they check a management key only when they use it.
 OF_THE_MACHINE: Final = frozenset(
     {
         *("init", "serve", "doctor", "demo", "sim", "try", "mcp", "worker", "db", "config"),
@@ -44,8 +44,8 @@ class Session:
 
     @cached_property
     def actor(self) -> "Actor":
-        """The management key's principal; without a key the operator of this machine, who can
-        read the database and the secret anyway.
+        """The management key's principal. Without a key, it is the operator of this machine,
+        who can read the database and the secret anyway.
 
         Raises NotAllowed for an unknown key.
         """
@@ -138,13 +138,13 @@ def _remember(ctx: click.Context, param: click.Parameter, value: object) -> obje
     session, name = ctx.ensure_object(Session), param.opts[0].lstrip("-").replace("-", "_")
     if value:
         setattr(session, name, value)
-        # Read now: otherwise a command without a key hides a bad file.
+        # Reads the file now, so that commands that need no key report a bad file, too.
         session.key_text()
     return getattr(session, name)
 
 
 def global_options(*, root: bool) -> list[click.Option]:
-    """Builds the global options. Below the root, the help shows only --json of them."""
+    """Builds the global options. The help of subcommands hides all but --json."""
     file = {"type": click.Path(dir_okay=False, path_type=Path), "metavar": "FILE"}
     flag = {"is_flag": True}
     key_help = (
@@ -196,7 +196,7 @@ def _check_key_first(command: click.Command) -> None:
 
 def adopt_options(command: click.Command) -> click.Command:
     """Adds the missing global options to the command and its subcommands."""
-    # Else click cuts it at the width of the terminal, with three dots.
+    # Otherwise click cuts the help at the terminal's width.
     command.short_help = command.short_help or command.get_short_help_str(200)
     if isinstance(command, click.Group):
         for subcommand in command.commands.values():
@@ -205,7 +205,7 @@ def adopt_options(command: click.Command) -> click.Command:
         _check_key_first(command)
     taken = {name for param in command.params for name in param.opts}
     for param in command.params:
-        # The command's own --json is also set by a --json before the verb.
+        # A --json before the verb must also set the command's own --json.
         if "--json" in param.opts and param.callback is None:
             param.callback = _remember
     new = [o for o in global_options(root=False) if not taken.intersection(o.opts)]

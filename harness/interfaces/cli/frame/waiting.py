@@ -24,7 +24,7 @@ TIMED_OUT: Final = 5
 PAUSE_S: Final = 0.5
 # The progress line shows the time left after this many seconds.
 PACE_KNOWN_S: Final = 5.0
-LOG_STEPS: Final = 20  # a log gets one line per twentieth
+LOG_STEPS: Final = 20  # maximum number of progress lines in a log
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Progress:
     note: str = ""
 
     def describe(self, left_s: float | None = None) -> str:
-        """Returns the line. left_s: remaining seconds at this pace; None if unknown."""
+        """Builds the progress line. left_s: remaining seconds at this pace; None if unknown."""
         parts = [self.stage]
         if self.wanted:
             up_to = "up to " if self.at_most else ""
@@ -54,7 +54,7 @@ class Progress:
 
     @property
     def milestone(self) -> object:
-        """Returns a key; a log gets only the first line with each key."""
+        """A key: a log gets only the first line with each key."""
         return self.stage, self.note, self.wanted and self.done * LOG_STEPS // self.wanted
 
 
@@ -98,7 +98,7 @@ def follow(
     describe: Callable[[T], Progress],
     timeout_s: float | None,
 ) -> tuple[T, bool]:
-    """Waits for an end. Returns the last value, and whether it ended in time."""
+    """Loads a value until it ends. Returns the last value, and whether it ended in time."""
     clock, ticker = session.installation.clock, ProgressLine()
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
     try:
@@ -115,7 +115,7 @@ def follow(
 
 
 REDRAW_S: Final = 2.0
-# Loading takes at most a quarter of the time: after it, `watch` sleeps three times as long.
+# `watch` sleeps this many times as long as loading took, to limit the load on the database.
 REST: Final = 3
 
 Shown = TypeVar("Shown")
@@ -124,8 +124,8 @@ Shown = TypeVar("Shown")
 @dataclass(frozen=True)
 class Watched(Generic[Shown]):
     load: Callable[[], Shown]
-    draw: Callable[[Shown], None]  # as without `--watch`
-    lines: Callable[[Shown], Mapping[str, str]]  # lines for a log, by subject
+    draw: Callable[[Shown], None]  # prints the value, also without `--watch`
+    lines: Callable[[Shown], Mapping[str, str]]  # a log's line for each subject
     document: Callable[[Shown], object]
     ended: Callable[[Shown], bool]
 
@@ -178,7 +178,7 @@ def _print_lines(
             click.echo(f"swapgate: {reading}; trying again", err=True)
             continue
         for subject, line in write(reading).items():
-            # Another time alone is not a change.
+            # Compares without the time, because a new time alone is no change.
             text = line.partition("\t")[2] or line
             if last.get(subject) != text:
                 last[subject] = text

@@ -20,7 +20,7 @@ from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.operations.database import print_faults
 from harness.operations import alert_delivery, integrity, queries
 
-MOST_DETAILS: Final = 100  # characters
+MOST_DETAILS: Final = 100  # shown characters of an event's details
 WRITERS: Final = {".csv": integrity.write_csv, ".jsonl": integrity.write_json_lines}
 DAY_OR_TIME: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 
@@ -72,7 +72,7 @@ def tail(
 
 
 def _reason_first(details: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Puts the reason first, so that cutting a long line keeps it."""
+    """Puts the reason first, because the table cuts long details."""
     return {name: details[name] for name in sorted(details, key=lambda name: name != "reason")}
 
 

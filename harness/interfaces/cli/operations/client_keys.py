@@ -47,7 +47,7 @@ LIMIT: Final = Reads("limit", _read_limit)
 
 @dataclass(frozen=True, kw_only=True)
 class LimitOptions:
-    """Limits on the command line. None: not given."""
+    """The limits given on the command line. None: the option is missing."""
 
     warn_share: float | None = opt(
         "Share of a budget at which Swapgate warns. [default: 0.8]",

@@ -46,10 +46,10 @@ class SettingSource(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Setting:
     name: str  # with its section, such as `router.port`
-    value: str  # in the form of the file; hidden if it may be a secret
+    value: str  # as in the file; hidden if it may be a secret
     source: SettingSource
     place: str  # `swapgate.yaml:12`, or the environment variable; empty for a default
-    meaning: str  # its description; empty without one
+    meaning: str  # the setting's description, or empty
 
     @property
     def section(self) -> str:

@@ -31,8 +31,9 @@ WHAT = {
     "ui": "the dashboard",
 }
 PARTS = tuple(WHAT)
-# The control plane creates the file's routes, so the router need not warn about missing routes.
-# `serve all` prints all addresses itself.
+# Hidden options of the parts that `serve all` starts. The router then does not warn about
+# missing routes, which the control plane creates. `serve all` prints the addresses for all
+# parts.
 BESIDE_OTHERS = "--beside-others"
 MORE = {"router": ["--beside-control"], "control": [BESIDE_OTHERS], "ui": [BESIDE_OTHERS]}
 # The CLI loads API and dashboard by name, because it may not import them.
@@ -195,7 +196,7 @@ def litellm(
     try:
         check_api_base(url, session.settings.router.allow_addresses)
     except InputError as error:
-        # What follows the colon is about providers.
+        # Drops the text after the colon, which is about providers.
         text = f"{error}".replace("api_base", "--url").partition(": ")[0]
         raise InputError(text) from None
     key = os.environ.get(key_env, "").strip()
@@ -255,7 +256,7 @@ def serve_all(session: Session) -> None:
 
     def import_shared() -> None:
         import_store()
-        if "agents" in parts:  # the control plane needs most of what it imports, too
+        if "agents" in parts:  # the control plane needs most of its modules, too
             import_module(ENTRY_POINTS["agents"].partition(":")[0])
 
     code = processes.supervise(commands, settings, say, import_shared=import_shared)

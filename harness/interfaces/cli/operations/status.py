@@ -92,7 +92,7 @@ CANARY_STATES: Final = frozenset(
 @dataclass(frozen=True)
 class _Standing:
     overview: RouteOverview
-    routes: Page[RouteStatus]  # the first `most`
+    routes: Page[RouteStatus]  # the first routes
     alerts: Sequence[AlertView]
     alerts_of_states: int  # alerts that the routes' states already show
     requests: Sequence[SwitchRequestView]

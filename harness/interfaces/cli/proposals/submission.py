@@ -192,8 +192,8 @@ def _note_freeze(ctx: Context, route: str) -> None:
 @dataclass(frozen=True)
 class _Outlook:
     planned: Proposal
-    candidate: str  # full name
-    unlisted: str  # warning if its provider does not list it
+    candidate: str  # `provider/model`
+    unlisted: str  # warning if the provider does not list the candidate
     planning: Sequence[SuiteEstimate]
     bill: CostForecast
     untaken: Sequence[str]  # descriptions of requests that the candidate cannot take

@@ -40,7 +40,7 @@ REJECTED_BY_VERDICT: Final = {
 def follow_candidates(
     session: Session, proposals: Sequence[Proposal], until: str, timeout_s: float | None
 ) -> tuple[tuple[Proposal, ...], int]:
-    """Waits until all are decided. Returns their last state and the exit code."""
+    """Waits for all proposals. Returns their last states and the exit code."""
     clock = session.installation.clock
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
     ends = []
@@ -50,7 +50,7 @@ def follow_candidates(
     last = tuple(proposal for proposal, _ in ends)
     if not all(in_time for _, in_time in ends):
         return last, TIMED_OUT
-    # The selection succeeds if one of its candidates does.
+    # The lowest code, because the command succeeds if any candidate does.
     return last, min(find_exit_code(session, proposal) for proposal in last)
 
 
