@@ -176,8 +176,7 @@ class Town:
         self.processes.start(name, *self._main, *words, environment=home)
 
     def wait_ready(self, name: str) -> float:
-        """Waits until the process is ready. Raises NotReady with the end of its log.
-        """
+        """Waits until the process is ready. Raises NotReady with the end of its log."""
         try:
             return eventually(lambda: self.status(name) == "ok", STARTS_WITHIN_S, name)
         except NotReady as error:

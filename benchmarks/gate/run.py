@@ -43,7 +43,9 @@ MISSED = 3
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("matrix", nargs="*", type=Path, help="default: three real and four generated")
+    options.add_argument(
+        "matrix", nargs="*", type=Path, help="default: three real and four generated"
+    )
     options.add_argument("--replications", type=int, default=2000, help="per pair at the null")
     options.add_argument("--size", type=int, action="append", help="items: 200 and 500")
     chosen = options.parse_args()

@@ -208,7 +208,9 @@ def show(view: ComparisonView) -> None:
     st.html(markup.note(" · ".join((*counted, f"{len(everything):,} in all"))))
     if first != "regressed":
         st.html(
-            markup.note(f"No sample regressed.{NONE_REGRESSED[first] if change == first else ''}")
+            markup.note(
+                f"No sample regressed.{NONE_REGRESSED[first] if change == first else ''}"
+            )
         )
     chosen = everything
     if change != "all":

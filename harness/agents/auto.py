@@ -1,5 +1,6 @@
 """`AutoTargets` chooses the target for the model `auto`: the cheapest target that reaches the
-route's floor. A target reaches it if the lower 95 % bound of its score on the floor's suite does.
+route's floor. A target reaches it if the lower 95 % bound of its score on the floor's suite
+does.
 
 It chooses the incumbent, or a fallback with valid evidence. It never chooses another target or
 the canary, because a proposer must not bring a candidate into traffic by asking for `auto`.

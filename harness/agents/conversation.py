@@ -1,5 +1,5 @@
-"""A `TurnRun` runs one turn: it calls the session's model and its tools in alternation. The turn
-ends if the model answers in text, the client must run a function, or a bound is reached.
+"""A `TurnRun` runs one turn: it calls the session's model and its tools in alternation. The
+turn ends if the model answers in text, the client must run a function, or a bound is reached.
 
 It stores each step before the next. A turn continues if its client disconnects, because its
 tools may have had effects.

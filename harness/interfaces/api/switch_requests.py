@@ -51,7 +51,7 @@ class GrantQuery(PageQuery):
 def list_switch_requests(
     who: CallerParam, piece: Annotated[SwitchRequestQuery, Query()]
 ) -> Page[SwitchRequestView]:
-    """Lists the switch requests, newest first; with `pending`, only requests that wait for a person."""
+    """Lists switch requests, newest first; with `pending`, only waiting requests."""
     found = who.ctx.store.lists.switch_requests(
         piece.page,
         session=piece.session,
