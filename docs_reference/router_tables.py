@@ -98,7 +98,7 @@ def _refused(intake: HistoryIntake) -> str:
     said = []
     for group, words in (
         (FOREIGN, "marks of other providers¹"),
-        (OPENAI_ALONE, "OpenAI's own²"),
+        (OPENAI_ALONE, "OpenAI's own fields²"),
     ):
         if set(group) <= named.keys():
             said.append(words)
