@@ -72,7 +72,7 @@ COLUMNS: Final = (
             "agent",
             column,
             holds,
-            "deleted with its last session, after its own deletion",
+            "deleted with its last session, after the client deletes the agent",
             "kept, because an agent belongs to the client, not to a user",
         )
         for column, holds in (
@@ -92,14 +92,14 @@ COLUMNS: Final = (
     ContentColumn(
         "eval_run",
         "message",
-        "the end of a run, with texts of a provider or a judge",
+        "the reason for a run's end, in words of a provider or judge",
         "kept with the run",
         _NO_USER,
     ),
     ContentColumn(
         "drift_check",
         "message",
-        "the end of a check, with such texts",
+        "the reason for a check's end, in such words",
         "kept with the check",
         _NO_USER,
     ),
