@@ -1,1 +1,1 @@
-"""The joins: the only modules of the harness that pick adapters and connect them."""
+"""Joins the subjects: only these modules choose adapters and connect them to use cases."""

@@ -72,13 +72,13 @@ class RouterModelCalls:
                 f"{request.timeout_s:g} s; ask for less, or allow more (agents.limits)"
             ) from None
         except CallFailed as error:
-            error.args = (_utf8(str(error)),)  # it may contain a provider's text
+            error.args = (_utf8(str(error)),)  # an error may quote a provider's text
             raise
 
     async def _complete(
         self, request: ModelCallRequest, on_piece: OnPiece | None
     ) -> CompletionResponse:
-        """Repeats the call while a new grant may not have reached the router."""
+        """Repeats a refused call, because the router may not know a new grant yet."""
         channel = _SignedChannel(self._channel, request.caller, self._secret, self._clock)
         client = AsyncModelClient(channel, self._clock)
         completion = CompletionRequest(
@@ -177,7 +177,7 @@ class TurnService:
     """Builds the tools, the model calls and the runner of turns, once for an event loop."""
 
     def __init__(self, installation: Installation, *, place: str = "") -> None:
-        """place: a name that is unique among this machine's processes; empty for the port."""
+        """place: a unique name among this machine's processes; empty: the name has the port."""
         settings, ctx = installation.settings, installation.context
         self.drain_s = settings.router.drain_s
         servers = None
@@ -192,14 +192,14 @@ class TurnService:
             settings.router.host, settings.router.port
         )
         self._calls = RouterModelCalls(router_url, installation.secret, installation.clock)
-        # Two processes with one name cannot live at once, because the name has the port.
+        # The port makes the name unique, because only one process can listen on it.
         name = f"{socket.gethostname()}:{place or settings.agents.port}"
         owner = f"{name}#{ctx.chance.token('')}"
         auto = AutoTargets(settings.agents.floors, installation.standing_switches)
         self.turns = TurnRunner(ctx, self._calls, tools, owner, auto)
         spawn = Spawner(ctx, self.turns).tool()
         tools.built_in[SPAWN] = spawn
-        # MCP clients use these tools for a session, and may wait for a person.
+        # For MCP clients, whose call may wait until a person approves the switch.
         self.session_tools = (build_switch_tool(ctx, waits=True), spawn)
 
     @asynccontextmanager

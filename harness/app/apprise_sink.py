@@ -9,7 +9,7 @@ import warnings
 from typing import Final
 
 with warnings.catch_warnings():
-    # Its plugins, loaded with the first URL, import modules that Python is going to drop.
+    # apprise loads its plugins with the first URL, and they import deprecated modules.
     warnings.simplefilter("ignore", DeprecationWarning)
     import apprise
 

@@ -43,8 +43,8 @@ def export_requests(
 ) -> tuple[RequestsToLabel, Sequence[ConversionNote]]:
     """Writes `suites/NAME-to-label.jsonl` beside swapgate.yaml, redacted as captures are.
 
-    kind: a key of READERS. route: the route of these requests, which gives the data class;
-    empty for the name of the service that sent them.
+    kind: a key of READERS. route: gives the data class of these requests; if it is empty, the
+    file names the service that sent each request instead.
     Raises, without a file, InputError, NothingTaken, NotFound for an unknown route.
     """
     settings = installation.settings

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RENEWALS_EVERY_S = 1.0
 RECONCILE_JOB = "reconcile"
 OUTAGES_EVERY_S = 5.0
-# Not by cron, whose unit is a minute: Swapgate must read a new provider's list sooner.
+# Seconds instead of cron's minutes, because Swapgate reads a new provider's list at once.
 CANDIDATES_EVERY_S = 5.0
 
 log = structlog.get_logger("swapgate.schedule")
@@ -106,7 +106,7 @@ def control_schedule(installation: Installation) -> "Schedule":
             again = partial(control_jobs.evaluate_incumbents, suite=suite.name)
             name = f"{control_jobs.SUITE_JOB}{suite.name}"
             jobs.append(leading(name, again, cron=suite.every))
-    # Every control process, not only the leader, writes its events.
+    # Every control process, not only the leader, writes its audit events to its log.
     lines = RestingJob(AuditLines(installation.signatures, _print_line))
     jobs.append(
         ScheduledJob(

@@ -94,7 +94,7 @@ def _wait_for_table(installation: Installation, *, patient: bool) -> None:
     """
     reason = missing_table(installation)
     if reason is None or not patient:
-        return  # a snapshot may exist when the workers need it
+        return  # the workers may start from the snapshot on this machine's disk
     log.info("waits_for_tables", reason=reason)
     while missing_table(installation) is not None:
         time.sleep(LOOK_FOR_TABLE_S)
@@ -122,8 +122,8 @@ def _worker_spec(settings: Settings) -> "WorkerSpec":
     return WorkerSpec(
         command=[sys.executable, "-m", "swapgate", "router-worker"],
         environment={**MALLOC, **os.environ},
-        # A worker does not read the file, because a restarted worker must serve like the others
-        # even if the file has become invalid.
+        # The parent passes the settings on, so that a restarted worker serves like the others
+        # even if the file has changed.
         given=pickle.dumps(settings),
         workers=settings.router.workers,
         drain_s=settings.router.drain_s,

@@ -64,8 +64,8 @@ class EvalWorker:
     runner: EvalRunner
     owner: str  # this worker's name on the lease
     parent: int  # the parent's pid; the worker ends with the parent
-    # Environment variables. The parent sets the keys in TARGET and JUDGE; without a key there,
-    # the worker reads the provider's own variable.
+    # Environment variables. The parent sets providers' keys in TARGET and JUDGE; if one is
+    # missing, the worker reads the provider's own variable.
     secrets: Mapping[str, str]
     connections: int = 8
     # maps a suite to its judge's provider
@@ -181,7 +181,7 @@ class EvalWorker:
                 mine = ours.lease_owner == self.owner and ours.state is RunState.RUNNING
                 return mine and self._lease(EvalRuns(tx).lease, run)
         except SwapgateError as error:
-            # A short outage of the database does not end the run: samples wait for it.
+            # A short outage of the database does not end the run: the worker holds its samples.
             return error.retryable
 
     def _progress(self, run: str) -> tuple[int, float]:
@@ -194,7 +194,7 @@ class EvalWorker:
             try:
                 is_new = self._stored(meter.job, sample)
             except LeaseLost:
-                # The run has ended, or this process was stopped or disconnected.
+                # The run has ended, or another worker has its lease.
                 self._stop.set()
                 return False
             if is_new:
@@ -252,11 +252,10 @@ class EvalWorker:
             return after if ours else None
 
     def _wait(self, id_: str, away: ProviderAway) -> RunState | None:
-        """Pauses the run until the next attempt. After an answer, the wait starts again from
-        zero.
+        """Pauses the run until its next attempt. Each answer of the provider restarts the wait.
 
-        The proposal driver ends the wait of a proposal's run by the policy. Any other run fails
-        here after `DEFAULT_PATIENCE_S`.
+        For a proposal's run, the proposal driver limits the wait, by the policy. Any other run
+        fails here after `DEFAULT_PATIENCE_S`.
         """
         now = self.clock.now()
         first_failed = now - timedelta(seconds=away.silent_s)
@@ -291,7 +290,7 @@ class EvalWorker:
 
 
 def _judge(tx: Transaction, run: EvalRun) -> str:
-    """Returns the judge's target; empty without a judge or for a suite that is not stored."""
+    """Returns the judge's target; empty if the suite has no judge or is not stored."""
     with suppress(NotFound):
         return Suites(tx).get(run.suite_digest).judge
     return ""

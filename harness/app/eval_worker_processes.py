@@ -202,8 +202,8 @@ def _tell_ended(owners: dict[int, str]) -> None:
 
 
 def _become_worker(message: Mapping[str, Any], template: int) -> None:
-    """Sets files, environment and signals like those of a started process, and requests SIGTERM
-    for the template's end.
+    """Sets files, environment and signals like those of a started process, and asks the
+    kernel for a SIGTERM when the template ends.
     """
     for number, file in enumerate((os.devnull, os.devnull, message["errors"])):
         opened = os.open(file, os.O_RDWR)

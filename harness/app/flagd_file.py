@@ -21,7 +21,7 @@ from harness.frame.failures import FailureClass
 from harness.providers.target import Target
 from harness.routing.table import BUCKETS
 
-# The most that one look reads of the outcomes; the next look continues there.
+# One call reads at most this much of the outcomes; the next call continues there.
 MOST_BYTES: Final = 64 * 1024 * 1024
 OTHER_RULES: Final = "rules that Swapgate did not write"
 _CALLER: Final = {"var": "targetingKey"}
@@ -31,7 +31,7 @@ _Weights = Sequence[tuple[str, int]]
 
 
 class FlagdFile:
-    """A `SplitDriver`. It counts the outcomes that are written from its creation on."""
+    """A `SplitDriver`. It reads only outcomes that are written after its creation."""
 
     def __init__(self, flags: Path, spans: Path) -> None:
         self._flags, self._spans = flags, spans
@@ -48,7 +48,8 @@ class FlagdFile:
         flag = _flag(document, route)
         if not flag:
             raise UpstreamError(
-                f"flag {route!r} of {self._flags} is not enabled, or has no variants: mend it"
+                f"flag {route!r} of {self._flags} is not enabled, or has no variants: "
+                "correct the flag"
             )
         variants = {_served(v, flag["variants"], targets): v for v in flag["variants"]}
         names = {target.id: target.name for target in targets}
@@ -58,7 +59,7 @@ class FlagdFile:
                     f"flag {route!r} of {self._flags} has no variant of {names[target]}: add "
                     f"a variant with the value {names[target]!r}"
                 )
-        # The incumbent comes last: so the candidate keeps its callers while its share grows.
+        # The incumbent comes last, so that a growing candidate keeps its callers.
         weights = [[variants[target], split[target]] for target in [*split][::-1]]
         bucket_by, shares = _distribution(flag.get("targeting"))
         if bucket_by is OTHER_RULES:
@@ -69,14 +70,14 @@ class FlagdFile:
         flag["defaultVariant"], flag["targeting"] = weights[-1][0], {}
         if len(weights) > 1:
             if bucket_by is None or {*dict(shares)} != {name for name, _ in weights}:
-                # A new candidate gets other callers than the one before.
+                # A new salt, so that a new candidate gets other callers than the previous one.
                 bucket_by = {"cat": [secrets.token_hex(8), _CALLER]}
             # Without a targeting key, all requests would fall into one bucket.
             flag["targeting"] = {"if": [_CALLER, {"fractional": [bucket_by, *weights]}]}
         self._write(document, text)
 
     def read_outcomes(self, since: datetime, driven: Driven) -> Iterator[Outcome]:  # noqa: ARG002
-        """Yields the outcomes of the new lines, also of calls that began before `since`."""
+        """Yields the outcomes in the new lines, even if their calls began before `since`."""
         from router.observers.otlp_outcomes import read_flag_spans  # noqa: PLC0415 - slow
 
         document, fault = self._load()[0], ""
@@ -84,11 +85,11 @@ class FlagdFile:
             try:
                 spans = list(read_flag_spans(line, protobuf=False))
             except InputError as error:
-                fault = f"{error}"  # the other batches still count
+                fault = f"{error}"  # reported after the readable batches
                 continue
             for span in spans:
                 flag = _flag(document, span.flag)
-                # Without a context, chance did not choose the variant: it is the default.
+                # Without a context, flagd returns the default variant, not a random one.
                 if span.flag not in driven or not flag or not span.context:
                     continue
                 if not 0 <= span.start_ns <= span.end_ns < _LATEST_NS:
@@ -139,7 +140,7 @@ class FlagdFile:
             os.chown(part, about.st_uid, about.st_gid)
             part.chmod(about.st_mode)
             if place.read_bytes() != before:
-                raise UpstreamError(f"flagd's file {place} changed during the look")
+                raise UpstreamError(f"flagd's file {place} changed while Swapgate read it")
             part.replace(place)
             part = None
         except (OSError, ValueError) as error:
@@ -149,7 +150,7 @@ class FlagdFile:
                 part.unlink(missing_ok=True)
 
     def _new_lines(self) -> Iterator[bytes]:
-        """Yields the whole lines since the last look. A new or smaller file was rotated."""
+        """Yields the complete new lines. Reads a new or smaller file from its start."""
         try:
             with self._spans.open("rb") as file:
                 about = os.fstat(file.fileno())
@@ -170,7 +171,7 @@ class FlagdFile:
 
 
 def _flag(document: Mapping[str, Any], route: str) -> dict[str, Any]:
-    """Returns an enabled flag with variants; else an empty one."""
+    """Returns the flag if it is enabled and has variants, else an empty dictionary."""
     flag = document["flags"].get(route)
     if not isinstance(flag, dict) or not isinstance(flag.get("variants"), dict):
         return {}
@@ -178,7 +179,7 @@ def _flag(document: Mapping[str, Any], route: str) -> dict[str, Any]:
 
 
 def _served(variant: str, variants: Mapping[str, Any], targets: Collection[Target]) -> str:
-    """Returns the id of the target that a variant names, or the variant's own name."""
+    """Returns the id of the target that the variant names, else the variant's own name."""
     value = variants.get(variant)
     value = value.get("model") if isinstance(value, dict) else value
     for names in ({t.id: t.name for t in targets}, {t.id: t.model for t in targets}):
@@ -189,9 +190,9 @@ def _served(variant: str, variants: Mapping[str, Any], targets: Collection[Targe
 
 
 def _distribution(targeting: Any) -> tuple[Any, _Weights]:
-    """Returns what `fractional` hashes, if it is Swapgate's, and its weights by variant.
+    """Returns the operand that `fractional` hashes, and the weights by variant.
 
-    Without targeting, there are no weights.
+    The operand is None without targeting, and OTHER_RULES for rules of another author.
     """
     if not targeting:
         return None, ()
@@ -219,6 +220,6 @@ def _read_shares(flag: Mapping[str, Any], targets: Collection[Target]) -> Split:
     whole = parts.total()
     if not whole:
         return {_served(default, variants, targets): BUCKETS}
-    if default != weights[-1][0]:  # which requests without a targeting key get
+    if default != weights[-1][0]:  # served without a targeting key
         return {f"default variant {default}": BUCKETS}
     return {name: max(1, round(part / whole * BUCKETS)) for name, part in parts.items() if part}

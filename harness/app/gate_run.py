@@ -30,14 +30,14 @@ DECIDED_PHASES: Final = frozenset(ProposalPhase) - {
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRequest:
-    suites: Sequence[str]  # first the primary suite, then the required suites
+    suites: Sequence[str]  # the primary suite comes first
     incumbent: Target
     candidate: Target
     policy: str = "default"
     claim: Claim | None = None
     margin: float | None = None
     reason: str = ""
-    guards: Sequence[str] = ()  # guard suites
+    guards: Sequence[str] = ()  # names of guard suites
     min_saving: float | None = None
 
 

@@ -54,8 +54,8 @@ def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
 
 
 def read_dotenv(folder: Path) -> None:
-    """Loads `.env` into the environment. Existing variables win, except those of an earlier
-    call, which follow the file. `DOTENV_VARIABLE` lists them for child processes.
+    """Loads `.env` into the environment. It replaces variables of an earlier call, but no
+    others. `DOTENV_VARIABLE` lists the variables of the file for child processes.
     """
     from dotenv import dotenv_values  # noqa: PLC0415 - only where a command needs it
 
@@ -193,12 +193,12 @@ class Installation:
 
     @cached_property
     def cipher(self) -> Cipher:
-        """Reads the keys at the first use, because most installations have none."""
+        """Reads the keys at the first use, because most installations have no such keys."""
         return encryption.FernetCipher(partial(secret_files.encryption_keys, self.settings))
 
     @property
     def _approval_links(self) -> ApprovalLinks | None:
-        """None without an address for people, or without the key that signs approvals."""
+        """None if the installation has no public address, or this process cannot sign."""
         agents, router = self.settings.agents, self.settings.router
         url = agents.public_url
         if not url and agents.pass_through_url:

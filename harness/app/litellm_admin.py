@@ -1,8 +1,8 @@
 """Speaks LiteLLM's admin API: the deployments of a model group are a route's targets.
 
-A share is a deployment's `weight`. Without a share it is also `blocked`: LiteLLM picks among
-deployments of weight 0 if no other is left, for example after a retry. So a deployment that is
-not blocked has a share of at least 1 basis point.
+A deployment's `weight` is its share. Swapgate also sets `blocked` if the share is 0, because
+LiteLLM uses deployments of weight 0 if no other is left, for example after a retry. Swapgate
+reads the share of a deployment that is not blocked as at least 1 basis point.
 """
 
 import json
@@ -24,21 +24,21 @@ from harness.routing.table import BUCKETS
 
 TIMEOUT_S: Final = 30.0
 PAGE_ROWS: Final = 500
-# Statuses that the caller caused. All others count against the deployment.
+# Statuses of a caller's mistakes. Other error statuses count against the deployment.
 CALLERS_FAULT: Final = frozenset({"400", "413", "422"})
-TARGET_FIELD: Final = "swapgate_target"  # in `model_info`, where two models share a name
-FAILED_FIELD: Final = "swapgate_failed"  # of our callback in `spend_logs_metadata`
-HEAVIEST: Final = 1e9  # LiteLLM takes any weight; a larger one counts as this
+TARGET_FIELD: Final = "swapgate_target"  # in `model_info`, if its model has another name
+FAILED_FIELD: Final = "swapgate_failed"  # in `spend_logs_metadata`, from our callback
+HEAVIEST: Final = 1e9  # LiteLLM accepts larger weights; we lower them to this
 _UNREADABLE: Final = (AttributeError, LookupError, TypeError, ValueError)
 
 
 class Deployment(NamedTuple):
     id: str
     group: str
-    names: tuple[str, ...]  # the target or model that it serves
+    names: tuple[str, ...]  # of its target or its model
     weight: float
     blocked: bool
-    stored: bool  # in LiteLLM's database, so that its weight can change
+    stored: bool  # whether it is in LiteLLM's database, where its weight can change
 
 
 class LiteLLMAdmin:
@@ -83,8 +83,8 @@ class LiteLLMAdmin:
                     "its weight cannot change: add it by POST /model/new instead, with "
                     "`store_model_in_db: true`"
                 )
-        # The largest share first and no share last: so at no moment has a model more than its
-        # old or new share, and at no moment is the group empty.
+        # Sets the largest share first and 0 last: the group is never empty, and a model never
+        # has more than its old or its new share.
         for target in sorted(by_target, key=lambda target: -split.get(target, 0)):
             weight = split.get(target, 0) / len(by_target[target])
             for deployment in by_target[target]:
@@ -99,7 +99,7 @@ class LiteLLMAdmin:
             try:
                 outcome = read_row(row, served)
             except _UNREADABLE as error:
-                fault = error  # the other rows still count
+                fault = error  # reported after the readable rows
                 continue
             if outcome is not None and outcome.route in driven:
                 yield outcome
@@ -156,7 +156,7 @@ def _deployment(entry: Mapping[str, Any]) -> Deployment:
         str(info["id"]),
         entry["model_name"],
         names=(str(own),) if own else (model, model.partition("/")[2]),
-        # Not NaN either: of 0.0 and NaN, `max` returns its first argument.
+        # `max` also turns NaN into 0.0, because it returns its first argument then.
         weight=min(max(0.0, float(params.get("weight") or 0.0)), HEAVIEST),
         blocked=info.get("blocked") is True,
         stored=info.get("db_model") is True,
@@ -164,7 +164,7 @@ def _deployment(entry: Mapping[str, Any]) -> Deployment:
 
 
 def _served(deployment: Deployment, targets: Collection[Target]) -> str:
-    """Returns the id of the target that a deployment serves, or the deployment's own name."""
+    """Returns the id of the deployment's target, else the deployment's own name."""
     for name in deployment.names:
         for target in targets:
             if name in (target.name, target.model):
@@ -173,10 +173,12 @@ def _served(deployment: Deployment, targets: Collection[Target]) -> str:
 
 
 def read_row(row: Mapping[str, Any], served: Mapping[str, str]) -> Outcome | None:
-    """Reads a spend log; None for a request that reached no deployment of ours.
+    """Reads a row of the spend logs; None for a request that reached none of our deployments.
 
-    After a retry or a fallback, the row names the deployment that answered; our callback adds
-    the one that failed first. served: from a deployment's id to its target.
+    After a retry or a fallback, LiteLLM's row names only the deployment that answered. Our
+    callback adds the deployment that failed first.
+
+    served: maps a deployment's id to its target.
     """
     about = row.get("metadata") or {}
     about = json.loads(about) if isinstance(about, str) else about

@@ -30,9 +30,9 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "REGION": ("aws_region_name", "region_name", "vertex_location"),
     "PROJECT": ("vertex_project",),
 }
-# By kind: the end of our address, then the ends that LiteLLM may have instead.
+# By kind: the end of Swapgate's address, then the ends that LiteLLM's address may have.
 _ENDINGS: Final = {"azure_openai": ("/openai/v1", "/openai", "/models"), "ollama": ("/v1",)}
-_FOUNDRY: Final = ".services.ai.azure.com"  # LiteLLM's azure_ai; it has Azure's v1 API too
+_FOUNDRY: Final = ".services.ai.azure.com"  # such azure_ai addresses have Azure's v1 API too
 # Fields of a request that become a target's parameters.
 REQUEST_FIELDS: Final = frozenset(
     {
@@ -41,8 +41,8 @@ REQUEST_FIELDS: Final = frozenset(
         *("dimensions", "encoding_format", "truncation"),
     }
 )
-# By LiteLLM's key: our section, our name, and the factor and summand that convert its number.
-# Factor 0: a flag, not a number.
+# By LiteLLM's key: Swapgate's section and name, and a factor and a summand that convert a
+# number. Factor 0 stands for a flag.
 _Row = tuple[str, str, float, int]
 _FACTS: Final[Mapping[str, _Row]] = {
     **{
@@ -99,7 +99,7 @@ _REASONS: Final[Mapping[str, str]] = {
     )
     for key in keys.split()
 }
-# order, weight below zero, place in the list, PROVIDER/MODEL, and the entry of the chain
+# LiteLLM's order, negative weight, position in the file, PROVIDER/MODEL, entry of the chain
 _Deployment = tuple[float, float, int, str, object]
 
 
@@ -131,7 +131,7 @@ class _Converter:
             source.read_each((section, "model_group_alias"), self._read_alias)
         for path, group in self._mirrors:
             self._read_mirror(path, group)
-        # In LiteLLM, the chain of `*` is for the groups that have no chain of their own.
+        # LiteLLM uses the chain of `*` for groups without a chain, so we read it last.
         for everyone in (False, True):
             read = partial(self._extend, everyone=everyone)
             for key, section in product(_CHAINS, SECTIONS):
@@ -195,7 +195,7 @@ class _Converter:
         self._groups.setdefault(name, []).append(found)
 
     def _read_facts(self, path: ConfigPath) -> dict[str, dict[str, object]]:
-        """Returns a deployment's parameters, and its data about the model and prices."""
+        """Returns a deployment's parameters, its facts about the model, and its prices."""
         source, facts = self._source, dict[str, dict[str, object]]()
 
         def read(place: ConfigPath) -> None:
@@ -263,8 +263,8 @@ class _Converter:
         return name
 
     def _read_provider(self, path: ConfigPath, vendor: str) -> tuple[str, str, str]:
-        """Returns our kind, the address if it differs from the kind's, and the key's usual
-        variable.
+        """Returns the provider's kind, its address if the kind has another, and the usual
+        variable of its key.
         """
         if vendor not in vendors():
             hint = did_you_mean(vendor, vendors())
@@ -279,7 +279,7 @@ class _Converter:
         if own and base.removesuffix("/v1") == own.removesuffix("/v1"):
             base = ""
         elif base and kind == "openai":
-            kind, variable = "custom", ""  # another server that speaks its protocol
+            kind, variable = "custom", ""  # another server with OpenAI's protocol
         api_base_rules.check_api_base_path(kind, base or own)
         api_base_rules.check_api_base(base or own)
         return kind, base, variable
@@ -305,17 +305,17 @@ class _Converter:
         return address.replace("//global-", "//")
 
     def _address_keys(self, path: ConfigPath, kind: str) -> Iterator[str]:
-        """Yields the keys that the address comes from."""
+        """Returns the keys of the file that form the address."""
         whole = any(self._source.value((*path, key)) for key in _PARTS["BASE"])
         example = "BASE" if whole else api_base_rules.api_base_example(kind)
         return (key for part, keys in _PARTS.items() if part in example for key in keys)
 
     def _make_routes(self) -> None:
-        """Creates a route for each group; names that are invalid for a route become aliases."""
+        """Creates a route for each group. A name that no route may have becomes an alias."""
         plain = {name: _plain(name, group[0][3]) for name, group in self._groups.items()}
         for name in sorted(plain, key=lambda name: plain[name] != name):
             route = self._name_route(name, plain[name])
-            renamed = "" if route == name else f" Clients send {name} as before: an alias."
+            renamed = "" if route == name else f" The alias {name} keeps its former name."
             for rank, (*_, index, _, entry) in enumerate(sorted(self._groups[name])):
                 text = f"route {route}: "
                 if not self._add(route, entry):
@@ -356,7 +356,7 @@ class _Converter:
         given = value if isinstance(value, Mapping) else {"model": value}
         self._names[alias] = route = self._find(given.get("model"))
         is_hidden = bool(given.get("hidden"))
-        text = ". `/v1/models` lists it, although it is hidden" if is_hidden else ""
+        text = "; `/v1/models` lists it, although LiteLLM hides it" if is_hidden else ""
         self._source.take(path, f"router.aliases: route {route}{text}", changed=is_hidden)
 
     def _read_mirror(self, path: ConfigPath, group: str) -> None:
@@ -368,19 +368,19 @@ class _Converter:
             self._source.leave(path, f"{error}")
             return
         start = f"`swapgate shadow start {quote(route)} {target} --reason 'a silent_model'`"
-        text = f"{start} mirrors 1 % of the callers, `--share` sets the share"
-        text += f"; one shadow at a time; then {', '.join(map(str, others))}" if others else ""
+        text = f"{start} mirrors 1 % of the callers (see `--share`)"
+        text += f"; after it ends, start {', '.join(map(str, others))}" if others else ""
         self._source.take(path, text, changed=True)
 
     def _find_other(self, name: object, route: str) -> object:
-        """Returns the target of a name; raises InputError if the route's incumbent is it."""
+        """Returns the target of a name. Raises InputError if it is the route's incumbent."""
         found: object = self._routes[self._find(name)]["incumbent"]
         if found == self._routes[route]["incumbent"]:
             raise InputError(f"{name} is the incumbent of route {route} already")
         return found
 
     def _find(self, name: object) -> str:
-        """Returns the route of LiteLLM's name; creates it if only a wildcard matches it."""
+        """Returns the route of LiteLLM's name; creates it if only a wildcard matches."""
         if isinstance(name, str) and name not in self._names:
             self._match(name)
         if not isinstance(name, str) or name not in self._names:
@@ -425,7 +425,7 @@ class _Converter:
         self._source.take(path, text, changed=is_narrow or bool(lost))
 
     def _read_chain(self, path: ConfigPath) -> tuple[list[str], list[str]]:
-        """Returns the routes of a chain, and the names and keys that Swapgate cannot take."""
+        """Returns a chain's routes, and its names and keys that Swapgate cannot convert."""
         if not isinstance(entries := self._source.value(path), list):
             raise InputError("is not a list of names")
         others, lost = list[str](), list[str]()
@@ -448,13 +448,13 @@ class _Converter:
 
 
 def _plain(name: str, target: str) -> str:
-    """Returns a route's name for a model's name; for a pattern, the target's model."""
+    """Returns a route's name for a model's name. A bare `*` gives the target's model."""
     plain = spell_route_name(name.replace("*", "")).strip("-")
     return plain or spell_route_name(target.partition("/")[2])
 
 
 def _command_name(entry: object) -> str:
-    """Returns a target of a chain as a word of a command."""
+    """Returns a chain's target, quoted for a shell if necessary."""
     given: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {"target": entry}
     plain = Target.from_name(given["target"])
     name = replace(plain, parameters=given.get("parameters", {})).name

@@ -57,7 +57,7 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
     def send_signal(self, number: int) -> None:
-        if self.poll() is None:  # else another process may have the pid
+        if self.poll() is None:  # after its end, another process may have this pid
             os.kill(self.pid, number)
 
 
@@ -90,7 +90,7 @@ HEALTH: Final[Mapping[str, str]] = {
     "agents": "/readyz",
     "ui": "/_stcore/health",
 }
-# In the order that people need.
+# `serve all` prints them in this order.
 ADDRESSES: Final[Mapping[str, tuple[str, str, str]]] = {
     "ui": ("dashboard", "", "open it in a browser"),
     "router": ("router", "/v1", "the base_url of your clients"),
@@ -198,8 +198,8 @@ def supervise(
 ) -> int | str:
     """Runs the parts of `serve all` until a signal comes. Returns the exit code.
 
-    If the platform can fork, `import_shared` imports the modules that the children share, and
-    this function returns the part's name in each child. The part's command restarts a part.
+    If the platform can fork, this process calls `import_shared` and forks a child for each
+    part. In a child, the function returns the part's name. A part restarts by its command.
     """
     from harness.frame.runtime.supervisor import (  # noqa: PLC0415  # noqa: PLC0415
         LAST_WORDS_S,
@@ -221,13 +221,13 @@ def supervise(
                 try:
                     child = fork_process(f"serve {name}")
                 except OSError:
-                    break  # commands start this part and the remaining parts
+                    break  # the supervisor starts the other parts by their commands
                 if child is None:
                     part = name
                     break
                 children[name] = child
         if part is None:
-            # The router's requests may take up to their limit.
+            # The router may use all its time to end requests.
             where = settings.router
             stop_s = where.shutdown_delay_s + where.drain_s + LAST_WORDS_S
             with announcing(settings, commands, say):

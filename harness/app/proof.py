@@ -86,7 +86,7 @@ def _misregistered(rows: ProvenRows) -> Iterator[str]:
         if not was_registered_before(proposal, run):
             yield (
                 f"suite {plan.suite}: the id of the candidate's run {run} does not match "
-                "these plans, which may be newer than its answers"
+                "these plans, so they may be newer than its answers"
             )
     for name in (proposal.incumbent, proposal.candidate):
         if name not in rows.targets:

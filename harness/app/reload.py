@@ -52,7 +52,7 @@ def reload_settings(
         if check is not None:
             check(new)
     except ConfigError:
-        # The environment is never empty, because threads read it.
+        # Restores without `clear`, because other threads read the environment.
         os.environ.update(kept)
         for name in set(os.environ) - set(kept):
             del os.environ[name]
@@ -89,7 +89,7 @@ def reloading(command: Sequence[str], given: Path | None, old: Settings) -> Iter
         if not wanted.is_set():
             raise
     if wanted.is_set():
-        # The system keeps a signal that comes before `command` handles signals.
+        # A blocked signal waits until `command` can handle it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {RELOAD, signal.SIGHUP})
         sys.stdout.flush()
         sys.stderr.flush()
@@ -99,8 +99,8 @@ def reloading(command: Sequence[str], given: Path | None, old: Settings) -> Iter
 def _watch(
     hung_up: int, wanted: threading.Event, load: Callable[[], Settings], *, on_terminal: bool
 ) -> None:
-    """Waits for RELOADs in a thread, because code that a signal handler interrupts may hold a
-    lock.
+    """Waits for RELOAD signals in a thread. A signal handler must not load the settings,
+    because the code that it interrupts may hold a lock.
     """
     while os.read(hung_up, 1):
         if on_terminal and not has_terminal():

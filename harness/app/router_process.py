@@ -42,8 +42,8 @@ OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDP
 
 
 def missing_table(installation: Installation) -> str | None:
-    """Says why a router could not serve a table yet, not even from its disk. Raises
-    DatabaseUnusable.
+    """Returns why a router has no routing table yet, in the database or on its disk; None if
+    it has one. Raises DatabaseUnusable.
     """
     if _snapshot_file(installation.settings).exists():
         return None
@@ -97,12 +97,12 @@ def revision_on_disk(settings: Settings) -> int:
 
 
 def boot_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
-    """Boots the holder of one router process's snapshot. Raises SnapshotInvalid."""
+    """Loads the snapshot of one router process. Raises SnapshotInvalid."""
     from harness.registry import provider_secrets  # noqa: PLC0415 - only a process that routes needs it
     from router.snapshot.compiler import provider_kinds  # noqa: PLC0415
     from router.snapshot.holder import SnapshotHolder  # noqa: PLC0415
 
-    # Reads the environment once, because a request must not read it.
+    # A copy, so that the router reads no environment variables during requests.
     cipher, environ = installation.cipher, dict(os.environ)
 
     def key_sets(snapshot: Snapshot) -> ProviderKeySets:
@@ -201,7 +201,7 @@ def build_recorder(
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRouter:
-    app: "App"  # ASGI; its lifespan starts and stops what it needs
+    app: "App"  # an ASGI application, which needs its lifespan
     stop_following: Callable[[], None]  # stops following the database; may block for a moment
     close: Callable[[], None]  # call it after the lifespan
 

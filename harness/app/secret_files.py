@@ -147,7 +147,7 @@ def add_encryption_key(settings: Settings) -> None:
 def writable_home(settings: Settings) -> Path:
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
-        # A unique name, because other processes may check at the same time.
+        # Tests by a file of a unique name, because several processes may test at once.
         with tempfile.TemporaryFile(dir=settings.home):
             pass
     except OSError as error:
@@ -168,7 +168,7 @@ PRIVATE_VARIABLES: Final = {
     KeyPurpose.CONTROL: "SWAPGATE_SIGNING_KEY",
     KeyPurpose.WORKER: "SWAPGATE_WORKER_SIGNING_KEY",
 }
-# An eval worker's variables, without the control plane's private key.
+# An eval worker's signing variables. A worker must not get the control plane's private key.
 WORKER_VARIABLES: Final = tuple(
     f"{name}{suffix}"
     for name in (KEYRING_VARIABLE, PRIVATE_VARIABLES[KeyPurpose.WORKER])
@@ -211,7 +211,7 @@ def _keyring_stamp(settings: Settings) -> Callable[[], tuple[int, int, int] | No
     if os.environ.get(KEYRING_VARIABLE):
         return lambda: None
     named = os.environ.get(f"{KEYRING_VARIABLE}_FILE")
-    # The path is text, built once: every row check stats it.
+    # A text instead of a Path, for speed: each check of a row reads the file's status.
     return partial(_file_stamp, named or str(settings.home / KEYRING_FILE))
 
 

@@ -72,10 +72,10 @@ def list_not_warm(table: RoutingTable) -> list[str]:
 
 
 def _create_all(ctx: Context, actor: Actor, wanted: list[RouteSeed]) -> None:
-    """Creates routes in one transaction, because a route may name another route, and no router
-    must see only some of them.
+    """Creates the routes in one transaction: they may name one another, so a router must see
+    all of them or none.
     """
-    # The file accepts the current content of its suites, so their digests are stored.
+    # `_check` adds the digests of the suites, because the file accepts their current content.
     new = [replace(route, settings=_check(ctx, route)) for route in wanted]
     if not new:
         return
@@ -191,7 +191,7 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
             for name, provider in settings.providers.items()
         }
     for name, provider in wanted_providers.items():
-        # Prices from the provider's own list are no difference, because the file has none.
+        # Ignores prices that Swapgate read from the provider's list and the file does not have.
         own = settings.providers[name]
         if name in providers and not any(
             targets.same(ctx, providers[name], wanted) for wanted in (provider, own)
@@ -211,9 +211,7 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
 
 
 def _other_model(wanted: RouteSeed, serving: str) -> SeedDifference:
-    """Compares the models. The file has the route's first model, and proposals change
-    it later.
-    """
+    """The file has the route's first model; later, proposals may have swapped it."""
     model = f"{wanted.incumbent.provider}/{wanted.incumbent.model}"
     return SeedDifference(
         f"route {wanted.name}",

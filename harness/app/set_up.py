@@ -88,7 +88,7 @@ class FoundKey:
 
 @dataclass(frozen=True, slots=True)
 class SetUpResult:
-    """The result of `swapgate init`. Keys: None if the database already had keys."""
+    """The result of `swapgate init`. The keys are None if the database already had keys."""
 
     config: str
     home: str
@@ -107,8 +107,10 @@ class SetUpResult:
 def set_up(
     given: Path | None, *, takes: Callable[[Sequence[FoundKey]], bool] = lambda _: False
 ) -> SetUpResult:
-    """Creates missing files, and changes no existing file. takes: whether to add the providers
-    of keys in the environment to a file without providers. Raises ConfigError.
+    """Creates missing files, and changes no existing file. Raises ConfigError.
+
+    takes: gets the provider keys in the environment, and returns whether to add their providers
+    to a file that has no providers.
     """
     file = config_file(given, os.environ) or Path.cwd() / configuration.FILE_NAME
     schema = file.with_name(SCHEMA_NAME)
@@ -122,7 +124,7 @@ def set_up(
     secret_file = settings.home / secret_files.SECRET_FILE
     database = Path(settings.database_url.removeprefix("sqlite:///"))
     secret_there = secret_file.exists()
-    # Only a SQLite database is created here.
+    # Swapgate creates a SQLite database itself, but no other.
     on_sqlite = settings.database_url.startswith("sqlite:///")
     database_there = not on_sqlite or database.exists()
     secret_files.installation_secret(settings, create=True)

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("swapgate.drive")
 
-# Each tick reads the logs of requests that began within RECENT; every LATE_EVERY, those that
-# began within LATEST, because slow requests are logged late.
+# A tick reads the logs of requests that began within RECENT. Once per LATE_EVERY it reads back
+# to LATEST, because gateways log slow requests late.
 RECENT: Final = timedelta(seconds=45)
 LATE_EVERY: Final = timedelta(minutes=3)
 AFFINITY: Final = timedelta(hours=1)  # how long LiteLLM's session affinity lasts by default
@@ -57,13 +57,13 @@ STILL_AFTER: Final = timedelta(minutes=1)
 
 
 class DrivenRoute(NamedTuple):
-    split: Split  # as Swapgate set it; empty if unknown
+    split: Split  # the split that Swapgate set; empty if the gateway refused it
     times: Sequence[TrustedTime]
-    targets: Mapping[str, Target]  # by id: those of the route, and its former ones
+    targets: Mapping[str, Target]  # by id: the route's targets, current and former
 
 
 class SplitDrive:
-    """Drives one gateway. settles: how long its processes may keep the former split."""
+    """Drives one gateway. settles: how long the gateway's processes may use the old split."""
 
     def __init__(
         self, driver: SplitDriver, recorder: "Recorder", clock: Clock, settles: timedelta
@@ -72,7 +72,7 @@ class SplitDrive:
         self._settles = settles
         self._routes: dict[str, DrivenRoute] = {}
         self._open: dict[str, Alert] = {}
-        # Start times: of counted requests by id, of first requests by caller.
+        # When each counted request began, by id; when each caller's first request began.
         self._counted: dict[str, datetime] = {}
         self._met: dict[str, datetime] = {}
         self._read_late_at = clock.now() - LATE_EVERY
@@ -89,8 +89,8 @@ class SplitDrive:
         self._report(problems)
 
     def _keep(self, name: str, route: "CompiledRoute") -> str:
-        """Gives a route its shares; returns a problem. Raises UpstreamError if the gateway does
-        not answer.
+        """Sets a route's split. Returns a problem, or an empty text. Raises UpstreamError if
+        the gateway does not answer.
         """
         known = self._routes.get(name)
         targets = {**known.targets, **route.targets} if known else route.targets
@@ -143,8 +143,9 @@ class SplitDrive:
         for name, number in (+unnamed).items():
             problems[f"route {name}"] = (
                 f"{format_quantity(number, 'request')} got an answer after a retry or a "
-                "fallback, and the log does not name the model that failed first: they count "
-                "against the candidate. Install the callback of `how-to/beside-litellm`."
+                "fallback, and the log does not name the model that failed first. Swapgate "
+                "counts them as failures of the candidate. Install the callback of "
+                "`how-to/beside-litellm`."
             )
 
     def _record(
@@ -253,7 +254,8 @@ def _drive(
                     try:
                         drive.tick(holder.current)
                     except Exception:
-                        log.exception("tick_failed")  # a dead driver could not roll back
+                        # Continues, because a driver that has ended cannot roll back.
+                        log.exception("tick_failed")
                 while not over.ended and time.monotonic() < next_at:
                     time.sleep(LOOK_EVERY_S)
     finally:

@@ -61,7 +61,7 @@ LOCK_PAUSE_S: Final = 0.05
 @dataclass(frozen=True, slots=True)
 class SuiteImport:
     suites: Sequence[ImportedSuite]
-    notes: Sequence[ConversionNote]  # a line for each key of another tool's file
+    notes: Sequence[ConversionNote]  # one for each key of another tool's file
     configured: bool  # whether swapgate.yaml contains the suites
     to_label: RequestsToLabel | None = None  # instead of suites, for logged requests
 
@@ -90,7 +90,7 @@ def import_source(
 ) -> SuiteImport:
     """Imports a file, or a data set such as `langfuse://NAME` by its tool's SDK.
 
-    Raises as import_file(). Its messages name the address instead of the temporary file.
+    Raises like import_file(), whose messages then name the address, not a temporary file.
     """
     if "://" not in source:
         return import_file(
@@ -173,8 +173,8 @@ def import_file(
     if config_file is None:
         raise ConfigError("there is no swapgate.yaml to write the suite to: `swapgate init`")
     configured = True
-    # An upload is data and no other tool's configuration, because a `file://` in promptfoo's
-    # configuration would read this machine's files.
+    # Uploads are read as data only: `file://` in promptfoo's configuration would read files of
+    # this machine.
     kind, source = ("", None) if uploaded else _open_source(file, choice.format)
     if kind in REQUESTS and isinstance(source, SourceFile):
         to_label, notes = export_requests(
@@ -204,8 +204,8 @@ def import_file(
                 configured = add_to_config(config_file, entries, new[0].data)
                 if uploaded and not configured:
                     raise ConfigError(
-                        f"{config_file} has `suites:` in a form of its own: write the suite "
-                        "into it by hand"
+                        f"{config_file} has `suites:` in a form that Swapgate cannot extend: "
+                        "write the suite into it by hand"
                     )
 
         base = config_file.resolve().parent
@@ -370,7 +370,7 @@ def add_to_config(file: Path, entry: str, data: Path) -> bool:
         head = f"suites: {found['comment'] or ''}".rstrip()
         after = f"{before[: found.start()]}{head}\n{entry.rstrip()}{before[found.end() :]}"
     elif re.search(r"(?m)^suites\b", before):
-        return False  # `suites:` has another form
+        return False  # for example `suites: {name: {…}}` on one line
     else:
         after = before.rstrip("\n") + "\n\nsuites:\n" + entry
     new = file.with_name(f".{file.name}.new")

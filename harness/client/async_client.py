@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE: Final = "SWAPGATE_KEY"
 TIMEOUT_S: Final = 600.0  # longer than the default `total_timeout_s` of any route
-PAUSE_S: Final = 10.0  # the longest pause before the one retry that a router may request
+PAUSE_S: Final = 10.0  # the longest pause before a retry; a router may request one retry
 
 
 class AsyncModelClient:
-    """Calls routes, as ModelClient does, in one event loop. Close it, or use `async with`."""
+    """The asyncio twin of ModelClient, for one event loop. Close it, or use `async with`."""
 
     def __init__(self, channel: Channel, clock: "Clock", *, repeats: bool = True) -> None:
         """repeats: whether the client retries a request once if the router says so."""

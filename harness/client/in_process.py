@@ -10,7 +10,7 @@ from router.frame.asgi import BODY, ON_LEAVING, App, Message, Scope
 if TYPE_CHECKING:
     from harness.app.router_process import EmbeddedRouter
 
-MOST_WAITING: Final = 16  # pieces that wait for a slow reader before the provider must wait
+MOST_WAITING: Final = 16  # unread pieces of an answer; at this number, the provider waits
 
 
 class AsgiCall:
@@ -19,7 +19,7 @@ class AsgiCall:
         self.headers: dict[str, str] = {}
         self._scope: Scope = {**scope, BODY: body, ON_LEAVING: self._on_leaving}
         self._begun = asyncio.Event()
-        # None is the end.
+        # None marks the end of the answer.
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(MOST_WAITING)
         self._whole = False
         self._gone = False
@@ -135,7 +135,7 @@ class InProcessChannel:
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._calls[task]
         if not task.cancelled():
-            # Marks the error as handled: the router logs it, and the answer breaks off.
+            # Keeps asyncio from logging an unread error: the router logs it, `pieces` raises.
             task.exception()
 
     async def _started(self) -> None:

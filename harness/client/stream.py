@@ -114,7 +114,7 @@ _DETAIL_TEXTS: Final = {"reasoning.text": "text", "reasoning.summary": "summary"
 
 
 def _add_details(known: list[Any], pieces: Sequence[Any]) -> None:
-    """Joins the pieces of a detail: their texts add up, and the last one has the signature."""
+    """Joins the pieces of a detail. Adds up their texts; the last piece has the signature."""
     for piece in pieces:
         if not known or not _continues(known[-1], piece):
             known.append(piece)
@@ -212,7 +212,7 @@ class AsyncStream:
 
 
 async def _data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    # An event without its end is not yielded: the stream broke there.
+    # Drops an incomplete last event, because the stream broke off there.
     events = EventPayloads()
     async for piece in pieces:
         for data in events.read(piece):

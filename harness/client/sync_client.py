@@ -76,7 +76,7 @@ class Stream:
         self._loop = loop
         self._stream = stream
         self._chunks = self._run()
-        # An interrupted step may still be ending when the stream is closed.
+        # Ctrl-C may interrupt a step. `_closing` waits here until the step has ended.
         self._step = asyncio.Lock()
 
     def __iter__(self) -> Iterator[StreamChunk]:
@@ -112,8 +112,8 @@ class Stream:
             while isinstance(chunk := self._loop.run(following()), StreamChunk):
                 yield chunk
         except GeneratorExit:
-            # The garbage collector may raise this in the loop's own thread, where waiting would
-            # block forever.
+            # Does not wait, because the garbage collector may raise this in the loop's own
+            # thread, which would wait for itself.
             self._loop.begin(self._closing())
             raise
 

@@ -19,8 +19,8 @@ from harness.client.types import (
 )
 from harness.frame.errors import InputError, ToolLoopUnfinished
 
-# Gets the model's arguments by name; or, if its only parameter is annotated as ToolRequest, the
-# request itself. May be a coroutine function.
+# A function, or a coroutine function, that gets the model's arguments by name. If its only
+# parameter is annotated as ToolRequest, it gets the request itself.
 ToolFunction = Callable[..., object]
 Complete = Callable[[CompletionRequest], Awaitable[CompletionResponse]]
 MAX_TURNS: Final = 8
@@ -48,7 +48,7 @@ async def run_tool_loop(
             *(_answered(tool_request, tools) for tool_request in response.tool_requests)
         )
         messages += [Message.tool(answer) for answer in answered]
-        # The model would call a forced tool forever.
+        # Forces a tool only once, because the model would call it in every turn.
         if request.tool_choice not in ("", "auto"):
             request = replace(request, tool_choice="auto")
     unfinished = ToolLoopUnfinished(

@@ -206,19 +206,19 @@ class OutputSchema:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Settings of one request for the router, which it does not send to a provider."""
+    """Settings of a request for the router. Providers do not get them."""
 
     sticky: str = ""  # requests with the same value stay on the same arm
     task: str = ""  # chooses the route with this task
-    # The kind of request, such as `subagent`, for the route's overrides; empty: the router
-    # detects it.
+    # The kind of request, such as `subagent`, for the route's overrides. If empty, the router
+    # detects the kind.
     kind: str = ""
     timeout_s: float | None = None  # for the whole request, within the route's limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressedRequest:
-    """Names exactly one of `route` and `model_tier` (a route as well: `fast`, `frontier`)."""
+    """Names exactly one of `route` and `model_tier`. A tier is a route, such as `fast`."""
 
     route: str = ""
     model_tier: str = ""

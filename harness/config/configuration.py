@@ -187,7 +187,7 @@ def _check_providers(config: FileConfig, document: Document) -> None:
 def _check_judges(
     routes: Mapping[str, RouteSeed], policies: Mapping[str, Policy], known: FileContext
 ) -> None:
-    """Checks that each canary's judge may see its route's data, which it reads."""
+    """Checks that the data class of each judged route allows the judge's provider."""
     document = known.document
     for name, policy in policies.items():
         path = ("judge",) if policy.canary.judge else ("guardrails", "judge")
@@ -238,7 +238,7 @@ def _catalogue(
         with document.at("catalogue", name):
             if kind not in PROVIDER_KINDS or not model:
                 kinds = ", ".join(PROVIDER_KINDS)
-                raise InputError(f"write KIND/MODEL, with a kind of {kinds}")
+                raise InputError(f"write KIND/MODEL; the kinds are {kinds}")
         changes.append(CatalogueChange(kind, model, **_fields(item)))
     return tuple(changes)
 
@@ -264,7 +264,7 @@ def _fields(model: BaseModel) -> dict[str, Any]:
 
 
 def _provider(name: str, entry: ProviderEntry) -> Provider:
-    # Targets already name models, so tiers go no further. Eval limits are per machine.
+    # Parsed routes name models instead of tiers; eval limits belong to machines.
     kept = {k: v for k, v in _fields(entry).items() if k not in ("tiers", "eval_limits")}
     return Provider(name=name, **kept)
 
@@ -275,7 +275,7 @@ def _suite(
     values, document = {**vars(entry)}, known.document
     if (entry.path is None) == (entry.task is None):
         raise document.error(("suites", name), "give either `path` or `task`")
-    # Data of shipped suites are next to the shipped file, other data next to the user's file.
+    # Paths of shipped suites are relative to the shipped file, others to the user's file.
     if entry.path is not None:
         ours = document.place(("suites", name, "path")).startswith(str(shipped))
         values["path"] = _located(entry.path, shipped.parent if ours else base)
@@ -294,7 +294,7 @@ def _suite(
 
 
 def _check_clearance(entry: SuiteEntry, judge: JudgeSettings, known: FileContext) -> None:
-    """Checks that a judge may see the suite's data, which it reads. Raises InputError."""
+    """Checks that the suite's data class allows the judge's provider. Raises InputError."""
     allowed = known.data_classes.get(entry.data_class)
     if allowed is not None and judge.target.provider not in allowed:
         raise InputError(

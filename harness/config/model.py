@@ -41,7 +41,7 @@ class ControlSettings:
     # Maximum number of eval processes; with `procrastinate`, each host has its own limit.
     eval_workers: int = 2
     eval_connections: int = 8  # concurrent requests of one eval worker
-    # Swapgate measures, counts and mirrors, but opens no canary and promotes nothing.
+    # If true, Swapgate measures, counts and mirrors, but opens no canary and promotes nothing.
     observe_only: bool = False
     failovers_keep_days: float = 14.0  # how long Swapgate keeps the failover log
     # How long Swapgate keeps per-minute traffic and per-key spend; daily totals stay.
@@ -74,11 +74,12 @@ class Settings:
     spending: SpendingSettings = SpendingSettings()
     freezes: tuple[FreezeWindow, ...] = ()  # weekly
     alerts: AlertSettings = field(default_factory=AlertSettings)
-    data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # to providers
+    # The names of the providers that may see a data class, by class.
+    data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     # By provider; for all eval workers of this machine together.
     eval_limits: Mapping[str, EvalLimits] = field(default_factory=dict)
     capture: CaptureSettings = field(default_factory=CaptureSettings)
-    catalogue: tuple[CatalogueChange, ...] = ()  # the file's changes to it
+    catalogue: tuple[CatalogueChange, ...] = ()  # the file's changes to the catalogue
     # Sign-in addresses, by provider.
     oauth: Mapping[str, OAuthOverrides] = field(default_factory=dict)
     agents: AgentSettings = field(default_factory=AgentSettings)

@@ -203,8 +203,8 @@ def _loop_faults(
 ) -> Iterator[Fault]:
     """Checks that no process forwards requests to itself.
 
-    Such a process would loop until it runs out of capacity, and the control plane would treat a
-    client's request as one that the agents process forwarded.
+    A router would loop until it runs out of capacity. The control plane would take a client's
+    request for a request of the agents process.
     """
     passed_to = agents.pass_through_url.rstrip("/")
     setting = "port" if agents.url is None else "url"

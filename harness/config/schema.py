@@ -199,7 +199,7 @@ class JudgeEntry(BaseModel):
     timeout_s: float = 120.0  # limit for one answer
     references: str | None = Field(None, description="data file of answers with human scores")
     min_agreement: float = Field(0.6, ge=0, le=1, description="minimum of Cohen's kappa")
-    # Equal bands of the score, in which Swapgate measures agreement with people.
+    # The number of equal bands of scores by which Swapgate compares the judge with people.
     levels: int = Field(2, ge=2, le=10)
     recheck_s: float = Field(86_400.0, ge=0)  # how long a measured agreement is valid
 

@@ -61,7 +61,7 @@ class _Limits:
         which no database and no terminal takes.
         """
         if isinstance(event, yaml.ScalarEvent) and _SURROGATE.search(event.value):
-            raise _refusal("contains half of a character (a lone surrogate): remove it", event)
+            raise _refusal("contains a lone surrogate (half of a character): remove it", event)
         self._aliases += isinstance(event, yaml.AliasEvent)
         self._depth += isinstance(event, yaml.CollectionStartEvent)
         self._depth -= isinstance(event, yaml.CollectionEndEvent)
@@ -142,7 +142,7 @@ def _read(text: str, file: Path, places: dict[KeyPath, str], *, core: bool) -> o
         root = loader.get_single_node()
         if root is None:
             return None
-        # Before construct_document, which replaces `<<` by the keys that it refers to.
+        # Notes the lines first, because construct_document replaces `<<` by the merged keys.
         _note(root, (), file, places)
         return loader.construct_document(root)
     finally:

@@ -14,7 +14,7 @@ from harness.frame.errors import ConfigError, RetiredKeys
 from harness.frame.formatting import SHARE_RANGE, Range, format_bound
 from harness.frame.suggestions import UNKNOWN_KEY, describe_fault
 
-# Half of the traffic: a candidate with less than half is not promoted.
+# A holdback takes at most half of the traffic, so that a promoted candidate serves the rest.
 MOST_HELD_BACK_BPS: Final = 5_000
 BPS: Final = 10_000
 HOUR_S: Final = 3_600.0
@@ -25,7 +25,7 @@ MUCH: Final = 1_000_000_000
 # Shorter than any useful duration, but not 0, which could mean "no limit".
 MOMENT_S: Final = 0.001
 
-# With both at their highest, a rollout's chance of a false rollback is still below 1.
+# The highest values add up to less than 1, as the chances of a false rollback must.
 ALPHA: Final = Range(0.000001, 0.5)
 LOCAL_ALPHA: Final = Range(0.000001, 0.25, zero=True)
 RATIO: Final = Range(0.1, 100)
@@ -151,7 +151,7 @@ def _policy_errors(
     for index in range(1, len(weights)):
         if not weights[index] > weights[index - 1]:  # type: ignore[operator]
             place = (*path, "canary", "steps", index)
-            yield place, "a step's weight must be above the weight of the step before"
+            yield place, "a step's weight must be above the previous step's weight"
     most, margin = gate.get("margin_max"), gate.get("margin")
     if isinstance(most, float) and isinstance(margin, float) and most < margin:
         text = f"is {format_bound(most)}, less than the policy's own margin"
@@ -164,7 +164,7 @@ def _policy_errors(
 
 
 def ambiguous_guardrails(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
-    """Yields guardrails that the file sets to `on` or 0, which YAML reads like 1 or off."""
+    """Yields guardrails that are `on` or 0, which are not clearly a ratio or off."""
     for name, policy in _mapping(values.get("policies")).items():
         guardrails = _mapping(_mapping(_mapping(policy).get("canary")).get("guardrails"))
         for guardrail, ratio in guardrails.items():
@@ -181,15 +181,15 @@ _LOG: Final = logging.getLogger(__name__)
 
 # By path in the file; `*` is any name or list index. `path=value` matches one value only.
 RETIRED_KEYS: Final[Mapping[str, str]] = {
-    "policies.*.canary.carried_share": "evidence of new callers now always lasts across days",
+    "policies.*.canary.carried_share": "Swapgate always uses new callers' evidence across days",
     "policies.*.canary.evidence": "there is one rule of evidence",
-    "policies.*.canary.segment_share": "a rollback shows segments; they are not evidence",
+    "policies.*.canary.segment_share": "a rollback shows segments, which are not evidence",
     "policies.*.canary.session_requests": "a caller's first request is the unit",
     "policies.*.canary.session_s": "a caller's first request is the unit",
     "policies.*.canary.shadow": "`swapgate shadow start` mirrors a route's requests",
     "policies.*.canary.unit=session": "a caller's first request is the unit",
     "policies.*.gate.rule": "the gate has one rule; leave the key out",
-    "policies.*.gate.spend": "the first look gets alpha, all looks together 1.5 times alpha",
+    "policies.*.gate.spend": "the first look spends alpha, and all looks spend 1.5 times alpha",
     "archive": "`control.traffic_keep_days` sets when old traffic is deleted",
     "audit": "collect the control plane's stdout, which has a line for each audit event",
     "agents.tool_servers.*.command": "run the server over HTTP, and give its `url`",
@@ -235,9 +235,12 @@ RETIRED_COMMANDS: Final[Mapping[str, str]] = {
 def config_error(
     document: Document, error: ValidationError, schema: Mapping[str, object]
 ) -> ConfigError:
-    """Builds the error of the first unknown key, with the nearest known key, or first fault."""
+    """Builds the error of the first unknown key, with the nearest known key, or else of the
+    first fault.
+    """
     faults = error.errors(include_url=False)
-    # If pydantic tried several types, an unknown key explains more than "not a string".
+    # If pydantic tried several types, it reports a fault for each. An unknown key tells more
+    # than "not a string".
     first = next((fault for fault in faults if fault["type"] in UNKNOWN_KEY), faults[0])
     path = tuple(p for p in first["loc"] if not _is_branch(p))
     is_key = first["type"] in UNKNOWN_KEY
@@ -294,7 +297,7 @@ def _fits(names: list[str], path: KeyPath) -> bool:
 
 
 def _is_branch(part: str | int) -> bool:
-    """Whether pydantic added this part to the path of a union: the type that it tried."""
+    """Whether this part of a path is a type that pydantic tried for a union."""
     return isinstance(part, str) and part in (
         "str",
         "int",

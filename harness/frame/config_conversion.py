@@ -44,7 +44,7 @@ class Conversion:
 
 
 class NothingTaken(InputError):
-    """Raised if a conversion takes over nothing. notes: the reason for each key."""
+    """Raised if a conversion can use no key. notes: the reason for each key."""
 
     def __init__(self, message: str, notes: Sequence[ConversionNote]) -> None:
         super().__init__(message)

@@ -113,7 +113,7 @@ class Conflict(SwapgateError):
 
 
 class RevisionConflict(Conflict):
-    # Not retryable: the decision must be made again, not the write.
+    # Not retryable: the caller must decide again by the newer revision.
     ...
 
 
@@ -160,7 +160,7 @@ class StoreUnavailable(SwapgateError):
 
 
 class DatabaseUnusable(StoreUnavailable):
-    # A person must act first.
+    # A person must repair the database first.
     retryable = False
 
 
@@ -194,10 +194,10 @@ class DeliveryFailed(SwapgateError):
 
 class SpendingPaused(SwapgateError):
     docs_page = "how-to/spending"
-    retryable = False  # until the cap allows spending again; the caller waits for that
+    retryable = False  # the caller waits until the cap allows spending again
 
 
-# Between the provider and the reason in the text of a ProviderAway.
+# Separates the provider from the reason in the text of a ProviderAway.
 AWAY: Final = " is away: "
 
 

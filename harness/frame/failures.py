@@ -27,7 +27,7 @@ class FailureClass(StrEnum):
     EMPTY = "empty"  # 200, a normal finish reason, but no text, tool call or refusal
     BAD_REQUEST = "bad_request"  # 400, 415, 422
     UNSUPPORTED = "unsupported"  # a field, a value or a limit that another target may take
-    # The request names an item, file or signature that another provider made or that is gone.
+    # The request names an item, file or signature of another provider, or a deleted one.
     FOREIGN_STATE = "foreign_state"
     ENDPOINT_MISSING = "endpoint_missing"  # 404, 405, 501: the target lacks this endpoint
     MODEL_UNKNOWN = "model_unknown"  # the provider does not know the target's model
@@ -213,12 +213,12 @@ RETRY_PAUSES_S: Final = (FIRST_PAUSE_S, 60.0, 600.0)
 
 
 def next_pause_s(waited_s: float) -> float:
-    """Returns a pause as long as the time waited so far, so that the total wait doubles."""
+    """Returns a pause as long as the wait so far."""
     return max(FIRST_PAUSE_S, waited_s)
 
 
 def next_try(since: datetime, now: datetime) -> datetime:
-    """Returns when to call an unavailable provider again: within 15 minutes."""
+    """Returns when to call an unavailable provider again, at most 15 minutes from now."""
     pause_s = min(LONGEST_PAUSE_S, next_pause_s((now - since).total_seconds()))
     return now + timedelta(seconds=pause_s)
 

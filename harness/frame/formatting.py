@@ -16,7 +16,7 @@ MINUS: Final = "−"
 UNKNOWN: Final = "unknown"
 DASH: Final = "–"
 
-# Below this amount the price of one answer is too small to read; we show the price of 1,000.
+# Below this price of one answer, we show the price of 1,000 answers.
 SMALL_USD: Final = 0.01
 HUGE: Final = 1e15
 
@@ -26,8 +26,7 @@ FORMULA_STARTS: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff
 # All control characters except tab and line feed.
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-# These characters change the text direction, so a name could change how the rest of its line
-# reads.
+# These characters change the text direction. In a name, they would rearrange its whole line.
 _DIRECTIONS: Final = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 
 # Blank or invisible characters that Unicode classifies as letters, marks or symbols.
@@ -321,7 +320,7 @@ class Range(NamedTuple):
         return f"0, or {words}" if self.zero else words
 
 
-# Shares such as a margin or a saving. Closer to 0 or 1, no suite has enough items.
+# Shares such as a margin or a saving. No suite has enough items for values closer to 0 or 1.
 SHARE_RANGE: Final = Range(0.0001, 0.999)
 
 
@@ -336,7 +335,7 @@ def format_bound(value: float) -> str:
     return f"{value:,.9f}".rstrip("0")
 
 
-# One day before the calendar's end, because time zones and clocks may still add to it.
+# One day before the calendar's end, so that adding a time zone's offset does not overflow.
 NEVER: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
 

@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-# The surplus of allocated over freed objects that starts a collection. A command allocates
-# less.
+# A collection starts when this many more objects are allocated than freed. A short command
+# allocates fewer.
 STARTING: Final = 400_000
 USUAL: Final = gc.get_threshold()  # the interpreter's default
 
 
 @contextmanager
 def pause_garbage_collection() -> Iterator[None]:
-    """Pauses the garbage collector inside the block. Searching modules for garbage finds none,
-    and takes a quarter of the import time of a library such as Inspect.
+    """Pauses the garbage collector inside the block. During imports it finds no garbage, and
+    takes a quarter of the import time of a library such as Inspect.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -63,7 +63,7 @@ class BoundedPattern:
 
     def _timed(self, method: str, text: str) -> Any:
         try:
-            # concurrent: other threads of the process run meanwhile.
+            # concurrent: releases Python's lock, so that other threads can run.
             found = getattr(self._compiled, method)(
                 text, timeout=MATCH_TIMEOUT_S, concurrent=True
             )
@@ -85,7 +85,7 @@ _Keyword = Callable[[Any, Any, Any, Any], Iterable[Any] | None]
 class SchemaLimits:
     steps: int  # the most applications of keywords
     depth: int  # the deepest nesting of keywords
-    patterns: bool  # whether to apply regular expressions and comparisons of all members
+    patterns: bool  # whether to check regular expressions, and to compare all members
 
 
 # On an event loop: 1000 steps are about 2 ms.
@@ -147,7 +147,7 @@ def is_valid(value: object, schema: object, limits: SchemaLimits) -> bool:
 def matches_schema(
     value: object, schema: object, limits: SchemaLimits = REQUEST_LIMITS
 ) -> bool:
-    """Returns whether the value is valid. True if the check fails or there is no schema."""
+    """Returns whether the value is valid. Also True if there is no schema or no result."""
     if not isinstance(schema, Mapping):
         return schema is not False
     if not schema:

@@ -182,7 +182,7 @@ def _read_pair(readers: Sequence[Reader | None], data: Any) -> tuple[Any, ...]:
 
 
 def _read_number(data: Any) -> Any:
-    # JSON has no infinity.
+    # Infinity is stored as a text, because JSON has no such number.
     return float(data) if isinstance(data, str) else data
 
 
@@ -204,7 +204,7 @@ def _readers(kind: type) -> Mapping[str, Reader | None]:
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 _PLAIN = frozenset({type(None), bool, str, int, float})
 
-# These fields do not help a reader, and could help a thief.
+# Never shown: readers do not need these fields, and an attacker could use them.
 HIDDEN = frozenset({"hash", "ciphertext", "secret", "ledger_salt"})
 
 
@@ -220,8 +220,8 @@ def to_shown(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of v
     """Converts a value to plain JSON: dataclasses to objects, times to ISO 8601, enums to
     their words. Raises TypeError.
     """
-    if type(value) in _PLAIN:  # most values; an enum has its own type
-        return value  # type: ignore[return-value]  # as its type says
+    if type(value) in _PLAIN:  # the fast way for most values
+        return value  # type: ignore[return-value]  # one of _PLAIN
     match value:
         case IntEnum():
             return value.name.lower()
@@ -250,7 +250,7 @@ def write_json(value: object, *, indent: int | None = None) -> str:
     plain = to_shown(value)
     try:
         text = json.dumps(plain, ensure_ascii=False, indent=indent, allow_nan=False)
-    except ValueError:  # few values are infinite, and a search takes as long as the writing
+    except ValueError:  # searches for infinities only now, because few values have any
         finite = _without_infinities(plain)
         text = json.dumps(finite, ensure_ascii=False, indent=indent, allow_nan=False)
     return escape_surrogates(text)

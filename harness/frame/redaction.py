@@ -40,7 +40,7 @@ _EMAIL: Final = re.compile(
     r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}(?:@|%40)"
     r"(?:[\w-]{1,63}\.){1,8}[^\W\d_][\w-]{1,62}"
 )
-# A lookahead, because a text that is not an IBAN may contain one.
+# A lookahead finds overlapping candidates, because a longer match may hide an IBAN.
 _IBAN: Final = re.compile(r"(?<![A-Za-z0-9])(?=([A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}))")
 _SPACE: Final = r"[ \u00a0.-]"
 _CARD: Final = re.compile(
@@ -282,7 +282,7 @@ class _Pass:
             else:
                 if isinstance(inner, dict | list | str):
                     found = self.value(inner, depth + 1)
-                    # Without a match the text stays as it is: its form is part of the answer.
+                    # Without a match, keeps the text's own form, such as its spaces.
                     return text if found == inner else json.dumps(found, ensure_ascii=False)
         return self._plain(text)
 

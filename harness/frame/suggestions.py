@@ -31,7 +31,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "missing": "is missing",
     "union_tag_not_found": "needs {discriminator}",
     **dict.fromkeys(("list_type", "tuple_type", "set_type"), _LIST),
-    "set_item_not_hashable": "a list or a mapping cannot stand here",
+    "set_item_not_hashable": "must not be a list or a mapping",
     **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), _MAPPING),
     **dict.fromkeys(("dataclass_type", "dataclass_exact_type"), _MAPPING),
     "string_type": "a text is needed",
@@ -146,5 +146,5 @@ def _inside(node: _Schema, part: str | int) -> Any:
     if part in node.get("properties", {}):
         return node["properties"][part]
     others = node.get("additionalProperties")
-    # pydantic adds to the path the type that it tried for a union; that part is not a key.
+    # For a union, pydantic adds the tried type to the path. This part is no key.
     return others if isinstance(others, dict) else node

@@ -88,7 +88,7 @@ def csv_rows(
     """Yields the first line number and the cells of each row that is not empty. Raises the
     error that `fault` builds.
     """
-    # Not StringIO, which needs four bytes for each character.
+    # Encoded, because StringIO needs four bytes for each character.
     lines = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", newline="")
     reader = csv.reader(lines, strict=True, delimiter=_separator(text))
     while True:
@@ -117,7 +117,7 @@ def csv_records(
         raise fault(1, f"two columns have the name {twice!r}: rename or remove one")
     for line, cells in rows:
         if len(cells) > len(names):
-            raise fault(line, "more cells than the header has names")
+            raise fault(line, "the row has more cells than the header has names")
         yield line, dict(zip(names, cells, strict=False))
 
 

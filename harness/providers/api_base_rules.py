@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from harness.frame.errors import InputError
 
-# Kind to the pattern of its `api_base`, and an example.
+# By kind: the pattern of its `api_base`, and an example.
 _API_BASES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
     "bedrock": (
         re.compile(r"(?!.*/v1/?$).+"),  # the URL of Bedrock's other API ends in /v1
@@ -74,8 +74,8 @@ _EMBEDDING: Final = tuple(
     IPv6Network(network_text)
     for network_text in ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "::ffff:0:0:0/96")
 )
-# RFC 5214 (ISATAP): with any prefix, these bytes precede an IPv4 address. Two of their bits are
-# free: they mark unique and group addresses.
+# RFC 5214 (ISATAP): after any prefix, these bytes precede an IPv4 address. Two of their bits
+# vary, because they mark unique and group addresses.
 _ISATAP: Final = b"\x00\x00\x5e\xfe"
 _ISATAP_FREE_BITS: Final = 0x03
 _SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # the IPv4 address follows the first 16 bits
@@ -83,7 +83,8 @@ _SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # the IPv4 address follows the f
 # the four bytes are, around a byte that is always 0.
 _OWN_TRANSLATION: Final = IPv6Network("64:ff9b:1::/48")
 _PLACES: Final = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
-_TEREDO: Final = IPv6Network("2001::/32")  # RFC 4380: the server's IPv4, the client's inverted
+# RFC 4380: contains the server's IPv4 address, and the client's with all bits inverted.
+_TEREDO: Final = IPv6Network("2001::/32")
 _NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
 _DOTS: Final = str.maketrans("\u3002\uff0e\uff61", "...")
 

@@ -15,7 +15,7 @@ from harness.providers.kinds import PROVIDER_KINDS, KeyStyle
 from harness.providers.target import Provider
 
 HIDDEN_MARK: Final = b"[hidden]"
-# A shorter value of a header is a common word, not a secret.
+# Shorter header values are common words rather than secrets.
 MIN_SECRET_LENGTH: Final = 8
 # First characters of escapes in JSON, URLs and HTML.
 _MARKS: Final = (b"\\", b"%", b"&", b"+")
@@ -30,7 +30,7 @@ _LAST_OF_LATIN_1: Final = 0xFF
 
 
 def hide_secret(text: bytes, secret: str) -> bytes:
-    """Removes a secret in every encoding. Short secrets are common words, and stay."""
+    """Removes a secret in every encoding. Leaves values that are too short for a secret."""
     if len(secret) < MIN_SECRET_LENGTH:
         return text
     for spelling in _encoded(secret):
@@ -43,7 +43,7 @@ def hide_secret(text: bytes, secret: str) -> bytes:
 @lru_cache(maxsize=512)
 def _encoded(secret: str) -> tuple[bytes, ...]:
     raw = secret.encode("utf-8", "surrogatepass")
-    latin_1 = secret.encode("latin-1", "replace")  # many clients encode headers so
+    latin_1 = secret.encode("latin-1", "replace")  # many clients encode headers in Latin-1
     found = [raw, latin_1, raw.hex().encode(), raw.hex().upper().encode()]
     for before in range(3):
         # A base64 character at either end may contain bits of the bytes beside the secret, so
@@ -91,9 +91,9 @@ def _spelled(character: str) -> list[bytes]:
 
 
 Key = TypeVar("Key", bound=Hashable)
-# A refused key rarely works again soon, and one try in this time costs nothing.
+# How long a refused key rests. One attempt in this time costs nothing.
 REFUSED_S: Final = 300.0
-# After a rate limit without Retry-After.
+# How long a key rests after a rate limit without Retry-After.
 LIMITED_S: Final = 5.0
 MAX_REST_S: Final = 900.0
 
@@ -130,7 +130,7 @@ class ProviderKey:
     secret: str = field(repr=False)
 
 
-# Provider name to its keys, in the order in which the router tries them.
+# By provider: its keys, in the order in which the router tries them.
 ProviderKeySets = Mapping[str, Sequence[ProviderKey]]
 
 
@@ -156,7 +156,7 @@ def hide_secrets(text: bytes, secrets: Iterable[str]) -> bytes:
 def lacks_key(
     provider: Provider, keys: Sequence[ProviderKey], *, stored_before: bool = False
 ) -> bool:
-    """Whether a provider needs a key and has none. An extra header may replace the key."""
+    """Whether a provider needs a key but has neither a key nor a header with credentials."""
     if keys:
         return False
     kind = PROVIDER_KINDS.get(provider.kind)
@@ -211,13 +211,13 @@ def check_key_name(name: str) -> str:
 def place_new_key(
     stored: Sequence[Credential], new: Credential, *, first: bool, keep_until: datetime | None
 ) -> list[Credential]:
-    """Returns the keys to store for a new key. keep_until: until then, the router tries the
-    replaced key after the new one.
+    """Returns the keys to store for a new key. keep_until: how long the router still tries
+    the replaced key, after the new key.
     """
     before = next((credential for credential in stored if credential.name == new.name), None)
     places = [credential.position for credential in stored]
     replaced = before is not None and before.ciphertext
-    # Steps of two leave a place after each key for the key that it replaces.
+    # Positions rise by two, so that a replaced key fits between two keys.
     last = max(places, default=-2) + 2
     place = before.position if before is not None and replaced else last
     if first:

@@ -81,7 +81,7 @@ class KillSwitch:
     reason: str
     actor: str
     created_at: datetime
-    expires_at: datetime | None  # None: until a person lifts it. Times are aware
+    expires_at: datetime | None  # None: until a person lifts it
     source: SwitchSource
 
 
@@ -98,7 +98,7 @@ class ForcedPlan:
     kept: tuple[str, ...]  # target ids, in order
     in_effect: bool  # False if the route keeps its plan
     reason: str  # for people
-    idle: bool = False  # the plan does not have what the switch avoids
+    idle: bool = False  # the plan never had the avoided provider or target
 
 
 def active_switches(switches: Iterable[KillSwitch], now: datetime) -> tuple[KillSwitch, ...]:
@@ -152,7 +152,7 @@ def force_plan(switch: KillSwitch, plan: Sequence[Target]) -> ForcedPlan:
     if kept and not (force.avoids and kept == whole):
         return ForcedPlan(switch, kept, in_effect=True, reason=text)
     if not force.avoids:
-        why = "this route has no such target with evidence that it may use"
+        why = "no such target has evidence for this route, or the route may not use it"
     elif kept:
         why = "this route does not use it"
     else:

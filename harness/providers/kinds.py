@@ -57,11 +57,12 @@ _BRIDGED: Final = frozenset({Endpoint.MESSAGES, Endpoint.RESPONSES})
 
 @dataclass(frozen=True, slots=True)
 class OwnServer:
-    """Where a server that you run describes itself, beside its API's version (`/v1`).
+    """Paths where a server that you run describes itself, outside its API (`/v1`).
 
     health: answers 200 once the model is loaded.
-    about: describes the model; empty if its list of models does.
-    window: the place of the context window in `about`; in a list, in the row of the model.
+    about: describes the model; empty if the server's list of models has this data.
+    window: the keys that lead to the context window in `about`. If they lead to a list, the
+    model's row has the window.
     """
 
     health: str = "/health"
@@ -74,8 +75,7 @@ class ProviderKind:
     name: str
     group: ProviderGroup
     speaks: frozenset[Endpoint] = frozenset()
-    # Common address of its providers, including the API's version; empty if an operator must
-    # give the address.
+    # The usual address, including the API's version; empty if each provider has its own.
     api_base: str = ""
     key_env: str = ""  # environment variable that the vendor's own tools read
     keywords: tuple[str, ...] = ()  # beginnings of model names that belong to this kind
@@ -83,11 +83,12 @@ class ProviderKind:
     needs_key: bool = True  # whether every request needs a key
     translated: frozenset[Endpoint] = frozenset()  # translated to the vendor's own protocol
     lacks: frozenset[str] = frozenset()  # optional features that its models do not take
-    # The only limit that its chats accept; None if they accept both, or we do not know.
+    # The only name of an answer's limit that its chats accept; None if they accept both or we
+    # do not know.
     answer_limit: AnswerLimit | None = None
     cache_marks: bool = False  # whether its chats accept `cache_control`
     catalogue_names: tuple[str, ...] = ()  # its names in the model catalogue
-    # Header to the path of the token's (JWT) claim that it contains.
+    # Headers that contain a claim of the token (JWT): by header, the claim's path.
     claim_headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     own_server: OwnServer | None = None
 
@@ -119,7 +120,7 @@ _HOSTED, _LOCAL, _OAUTH = ProviderGroup.HOSTED, ProviderGroup.LOCAL, ProviderGro
 
 # By kind; the lists of models of vLLM and SGLang have the context window.
 _OWN_SERVERS: Final = {
-    # Of loaded models. `/api/show` has the model's longest window, which it seldom serves.
+    # `/api/ps` has the windows of loaded models; `/api/show` has only their possible windows.
     "ollama": OwnServer("/api/tags", "/api/ps", ("models", "context_length")),
     "llama_cpp": OwnServer("/health", "/props", ("default_generation_settings", "n_ctx")),
     "tgi": OwnServer("/health", "/info", ("max_total_tokens",)),
@@ -162,7 +163,7 @@ _ALL: Final = (
         translated=_CHAT,
         catalogue_names=("gemini",),
     ),
-    # Azure's v1 API is OpenAI's, at .../openai/v1; the model is the deployment's name.
+    # Azure speaks OpenAI's protocol at .../openai/v1; the model is a deployment's name.
     ProviderKind(
         "azure_openai",
         _HOSTED,
@@ -173,7 +174,7 @@ _ALL: Final = (
         answer_limit=_NEW_LIMIT,
         catalogue_names=("azure",),
     ),
-    # Bedrock's Converse API, at a region's address; the key is a Bedrock API key.
+    # Uses Bedrock's Converse API at a region's address, with a Bedrock API key.
     ProviderKind(
         "bedrock",
         _HOSTED,
@@ -182,7 +183,7 @@ _ALL: Final = (
         cache_marks=True,
         catalogue_names=("bedrock", "bedrock_converse"),
     ),
-    # Gemini's protocol at a project's address; the key is an access token.
+    # Uses Gemini's protocol at a project's address, with an access token.
     ProviderKind("vertex", _HOSTED, translated=_CHAT, catalogue_names=("vertex_ai",)),
     ProviderKind(
         "groq",
@@ -223,8 +224,8 @@ _ALL: Final = (
         "OPENROUTER_API_KEY",
         catalogue_names=("openrouter",),
     ),
-    # Local servers support endpoints other than chat only in part. Declare such an endpoint for
-    # a model if it works.
+    # Chat is the default, because local servers support other endpoints only in part. Operators
+    # declare a working endpoint for a model.
     *(
         ProviderKind(
             name,
@@ -300,7 +301,9 @@ def check_kind(name: str) -> str:
 
 
 def rename_answer_limit(fields: Mapping[str, object], kind: str) -> dict[str, object]:
-    """Renames a chat's limit to the kind's name. A limit with that name takes precedence."""
+    """Gives the answer's limit the name that the kind accepts. An existing limit of that name
+    stays.
+    """
     known = PROVIDER_KINDS.get(kind)
     named = known.answer_limit if known is not None else None
     if named is None:

@@ -32,8 +32,8 @@ class ProviderDoor(Protocol):
 class OAuthServer(Protocol):
     """Calls the server where people sign in for a provider.
 
-    Each method raises SignInRefused with the server's error, or SignInUnreachable, also for a
-    malformed answer.
+    Each method raises SignInRefused with the server's error. Without an answer, or with a
+    malformed answer, it raises SignInUnreachable.
     """
 
     def device_code(self, place: OAuthEndpoints) -> DeviceCode: ...
@@ -52,9 +52,9 @@ class OAuthServer(Protocol):
 @dataclass(frozen=True, slots=True)
 class Posted:
     status: int
-    headers: Mapping[str, str]  # by their names in lower case
+    headers: Mapping[str, str]  # by name in lower case
     body: bytes = field(repr=False)
-    failure: FailureClass | None = None  # the meaning of a status other than 200
+    failure: FailureClass | None = None  # the failure that a status other than 200 means
 
 
 class ProviderCalls(Protocol):

@@ -94,8 +94,8 @@ PROVIDER_CHECK: Final = record(
 
 provider_check = PROVIDER_CHECK.table
 
-# A few rows for each target; the oldest are deleted. No foreign key: a judge's target is not
-# registered, and a router may know a target before its row is stored.
+# A few rows for each target; the oldest are deleted. Without a foreign key, because judges'
+# targets are not registered, and a router may write before a target's row is stored.
 SIGHTING: Final = record(
     Sighting,
     "served_model",
@@ -195,7 +195,7 @@ class Providers(Records[Provider]):
         if not _has_row(self._tx, new.name):
             self._tx.insert(provider, values)
         elif self.all().get(new.name) != new:
-            # An equal provider is not written, so that routers load nothing.
+            # Writes only a changed provider, because routers load it again after each write.
             self._change(self._is(new.name), **self._tx.signed(provider, values))
 
     def remove(self, name: str) -> None:
@@ -221,7 +221,7 @@ class ProviderChecks(Records[ProviderCheck]):
     def keep(self, checks: Iterable[ProviderCheck]) -> None:
         """Replaces each provider's older check. Raises InputError for an unknown provider."""
         known = set(self._tx.read(sa.select(provider.c.name)).scalars())
-        # All writers use one order, so that two of them never wait for each other.
+        # In one order for all writers, so that no two writers wait for each other.
         for check in sorted(checks, key=lambda row: row.provider):
             if check.provider not in known:
                 raise _unknown_provider(check.provider)
@@ -256,7 +256,7 @@ class DiscoveredModels(Records[DiscoveredModel]):
 
     def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
         """Replaces a provider's list, and marks missing models as gone. Raises InputError."""
-        # The second of two writers of a list waits for the first.
+        # Waits until no other transaction writes lists.
         self._tx.serialize_by(discovered_model.name)
         if not _has_row(self._tx, of_provider):
             raise _unknown_provider(of_provider)

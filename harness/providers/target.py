@@ -21,8 +21,8 @@ ANTHROPIC_KIND: Final = "anthropic"  # the kind of providers that speak Anthropi
 AZURE_KIND: Final = "azure_openai"
 # Fields of a request's body that a provider's `extra_body` may not contain.
 ROUTED_FIELDS: Final = frozenset({"model", "messages", "input", "stream"})
-# Anthropic's prices of input that its prompt cache keeps for 5 minutes and for an hour, as
-# multiples of the plain input price ("Prompt caching" in its documentation).
+# What Anthropic charges to keep input in its prompt cache for 5 minutes and for an hour, as
+# multiples of the input price ("Prompt caching" in its documentation).
 WRITE_RATIO: Final = 1.25
 HOUR_WRITE_RATIO: Final = 2.0
 ANTHROPIC_VERSION: Final = "2023-06-01"  # default version of the protocol
@@ -32,7 +32,8 @@ ANTHROPIC_VERSION: Final = "2023-06-01"  # default version of the protocol
 class RequestPatch:
     # Body fields that replace the client's.
     parameters: JsonObject = field(default_factory=dict)
-    # Text that is appended to the system message, or sent as one if the request has none.
+    # Text that the router appends to the system message. Without a system message, the text
+    # becomes the system message.
     prompt_addendum: str = ""
     response_format: JsonObject | None = None  # replaces the client's
 
@@ -98,14 +99,14 @@ class Target(ShowsMore):
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A model's prices in US dollars per million tokens, also from and to the cache."""
+    """A model's prices in US dollars per million tokens."""
 
     input_usd_per_mtok: float  # for input
     output_usd_per_mtok: float  # for output
     # For cached input; null for the plain input price.
     cached_input_usd_per_mtok: float | None = None
-    # For input written to its cache for 5 minutes; null for 1.25 times the input price. Storage
-    # for an hour costs 1.6 times as much.
+    # For input that the provider caches for 5 minutes; null for 1.25 times the input price. An
+    # hour costs 1.6 times as much.
     cache_write_usd_per_mtok: float | None = None
 
     def saves_on(self, other: "Price") -> float | None:
@@ -177,13 +178,13 @@ class Provider:
     kind: str
     api_base: str
     api_key_env: str | None = None
-    # Decrypted values, as in the file and in requests.
+    # Decrypted values, as the file and requests have them.
     extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    # Model name to price. A missing price is unknown, and never shown as 0.
+    # By model. A missing price is unknown, and never shown as 0.
     prices: Mapping[str, Price] = field(default_factory=dict)
     # Further keys' variables, in the order in which the router tries them.
     more_api_key_envs: tuple[str, ...] = ()
-    # Model name to capabilities. A model without an entry is assumed to have all of them.
+    # By model. Swapgate assumes that a model without an entry has all capabilities.
     models: Mapping[str, Capabilities] = field(default_factory=dict)
     # Default fields of every request's body, which requests and targets override. They cannot
     # change once results depend on them (`registry.targets`).
@@ -221,7 +222,7 @@ class Provider:
         return ours == theirs
 
     def url(self, path: str) -> str:
-        """Returns the URL of a path below `/v1`, which two kinds' `api_base` may omit."""
+        """Returns a path's URL. Adds the API's version if the kind's `api_base` may omit it."""
         base = self.api_base.rstrip("/")
         if self.kind == ANTHROPIC_KIND and not base.endswith("/v1"):
             base += "/v1"
@@ -247,7 +248,7 @@ class Provider:
         return self.models.get(model, UNKNOWN_CAPABILITIES)
 
 
-# Data class to the names of the providers that may see it.
+# By data class: the names of the providers that may see it.
 DataClasses = Mapping[str, frozenset[str]]
 NO_DATA_CLASSES: Final[DataClasses] = {}
 

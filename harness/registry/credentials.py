@@ -55,9 +55,9 @@ class ProviderCredentials(CamelCase):
     api_base: str
     extra_headers: Sequence[str]  # their names
     stored: Sequence[StoredKeyView]
-    # Only in the answer to a change that moved the provider: what needs new proof.
+    # Filled only after a change that moved the provider: the uses that need new proof.
     outdated: Sequence[str] = ()
-    # Only in the answer to a new key: the result of listing the provider's models.
+    # Filled only after a new key: the number of listed models, or an error.
     listing: str = ""
 
 
@@ -67,7 +67,7 @@ class CredentialChange(ProviderChange):
 
     value: str | None = field(default=None, repr=False)
     key: str = DEFAULT_KEY_NAME  # the stored key's name
-    first: bool = False  # before all other keys
+    first: bool = False  # whether the router tries this key before all others
     # How long the replaced value remains in use after the new one is set.
     overlap: timedelta | None = None
 
@@ -101,7 +101,7 @@ def _credentials_of(ctx: Context, tx: Transaction, provider: Provider) -> Provid
     stored = [credential for credential in ever if credential.live(ctx.clock.now())]
     given = keys_from_environment(provider, ctx.environ)
     source = "stored" if stored else "environment" if given else None
-    # The router and `doctor` check whether the key can be decrypted.
+    # Counts keys that cannot be decrypted; the router and `doctor` report them.
     keys = [*stored, *given]
     return ProviderCredentials(
         name=provider.name,

@@ -49,8 +49,8 @@ def find_refusal(ctx: Context, settings: RouteSettings, *targets: Target, route:
 
 
 def check_address(ctx: Context, provider: str, before: str, after: str) -> None:
-    """Refuses a new address for a provider that may see a data class: the permission covers
-    only the present address.
+    """Refuses a new address for a provider that may see a data class, because people gave the
+    permission for the present address. Raises NotAllowed.
     """
     classes = classes_of_provider(ctx.data_classes, provider)
     if classes and after != before:

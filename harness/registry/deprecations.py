@@ -33,10 +33,10 @@ class Deprecation:
     target: str  # its id
     name: str
     end_date: date  # the announced end, or the day when the provider stopped listing it
-    days: int  # days until the end; 0 or less after it
+    days: int  # days until the end; 0 or less if the model has ended
     uses: tuple[str, ...]  # its uses, such as `incumbent of chat`
     price: Price | None = None
-    successor: Successor | None = None  # None if no model of its family is as capable
+    successor: Successor | None = None  # None if no later model of the family has its abilities
     unlisted: bool = False  # no end is announced, but its provider no longer lists it
 
     @property

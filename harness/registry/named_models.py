@@ -69,7 +69,7 @@ def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
 def discover_several(
     ctx: Context, actor: Actor, providers: Sequence[Provider]
 ) -> Mapping[str, DiscoveredList | SwapgateError]:
-    """Reads AT_ONCE lists at a time; each takes at most TIMEOUT_S."""
+    """Reads AT_ONCE lists at a time. One list takes at most TIMEOUT_S."""
     actor.require(Role.PROPOSER)
 
     def ask(provider: Provider) -> ProbeReply | SwapgateError:
@@ -119,8 +119,8 @@ def _keep(ctx: Context, actor: Actor, provider: Provider, reply: ProbeReply) -> 
 
 
 def describe_unlisted(ctx: Context, actor: Actor, target: Target) -> str:
-    """Returns a sentence if a provider lacks a new model. Reads the list of your own servers
-    and gateways now.
+    """Returns a warning if the provider of a new model does not list it; else empty. First
+    reads the list again if the provider is a server of your own or a gateway.
     """
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, target.provider)
@@ -128,7 +128,7 @@ def describe_unlisted(ctx: Context, actor: Actor, target: Target) -> str:
         try:
             discover_models(ctx, actor, target.provider)
         except SwapgateError as error:
-            return f"its models are unknown: {error}"
+            return f"Swapgate could not read its models: {error}"
     with ctx.store.read() as tx:
         return find_unlisted(tx, target)
 
@@ -139,8 +139,8 @@ def describe_list(ctx: Context, actor: Actor, provider: str) -> str:
     try:
         listed = discover_models(ctx, actor, provider)
     except SwapgateError as error:
-        return f"its models are unknown: {error}"
-    return f"models that it lists: {len(listed.models):,}"
+        return f"Swapgate could not read its models: {error}"
+    return f"it lists {len(listed.models):,} models"
 
 
 def _ask(ctx: Context, provider: Provider) -> ProbeReply:
@@ -169,10 +169,10 @@ def has_own_models(provider: Provider) -> bool:
     return kind is not None and (kind.group in _OWN_MODELS or kind.name in GATEWAYS)
 
 
-SHORT: Final = 28  # characters of the given name in an error, which has at most 200
-ROOM: Final = 55  # characters of the nearest names together in such an error
+SHORT: Final = 28  # most characters of the given name in an error, which has at most 200
+ROOM: Final = 55  # most characters of all nearest names in such an error
 UNKNOWN: Final = "model_not_found"  # an error's code
-NEAREST: Final = 2  # nearest names in an error
+NEAREST: Final = 2  # most nearest names in an error
 MOST_NEAR: Final = 5
 _NAMES_PROVIDER: Final = (ResolutionRule.PREFIX, ResolutionRule.OAUTH)
 
@@ -222,7 +222,7 @@ def require_listed(ctx: Context, tx: Transaction, target: Target) -> None:
 
 
 def describe_unchecked(ctx: Context, tx: Transaction, target: Target) -> str:
-    """Returns a sentence if there was no list to check a model; else empty."""
+    """Returns a warning if Swapgate could not check the model's name; else empty."""
     provider = targets.provider_of(tx, target)
     known = read_lists(tx)
     if (
@@ -247,8 +247,9 @@ def register_model(ctx: Context, tx: Transaction, actor: Actor, words: str) -> T
 def explain_name(
     ctx: Context, name: str, *, standing: Sequence[KillSwitch] = ()
 ) -> NameReading:
-    """Reads a name, with the rules that applied. A switch over all routes changes the provider
-    that answers now, not the meaning of the name.
+    """Reads a name, with the rules that applied. Also applies the kill switch for all routes,
+    which changes only the provider that answers now.
+
     standing: switches of environment and file.
     """
     with ctx.store.read() as tx:
@@ -348,7 +349,7 @@ def _not_found(
 def _describe_unknown(unknown: str, near: Sequence[str]) -> str:
     named: list[str] = []
     for name in near:
-        # Names are left out, not cut, so that people can copy them.
+        # Omits long names instead of cutting them, so that people can copy each name.
         if len(named) < NEAREST and sum(map(len, named)) + len(name) <= ROOM:
             named.append(name)
     hint = f"nearest: {' and '.join(named)}; " if named else ""
@@ -384,13 +385,13 @@ def read_offers(ctx: Context, tx: Transaction) -> Sequence[ModelOffer]:
 
 
 def read_lists(tx: Transaction) -> Sequence[DiscoveredModel]:
-    """Returns the lists of all providers, without lists from before a provider moved."""
+    """Returns the lists of all providers, except lists of a provider's former address."""
     known, listed = Providers(tx).all(), DiscoveredModels(tx).all()
     return [model for model in listed if model.source == known[model.provider].api_base]
 
 
 def find_unlisted(tx: Transaction, target: Target) -> str:
-    """Returns a sentence if a provider's list lacks a model; empty without a list."""
+    """Returns a warning if the provider's list lacks a model. Empty if there is no list."""
     names = {listed.model for listed in read_lists(tx) if listed.provider == target.provider}
     if not names or target.model in names:
         return ""

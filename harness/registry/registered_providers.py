@@ -42,7 +42,7 @@ AT_ONCE: Final = 8
 LIST_TIMEOUT_S: Final = 5.0
 CHAT_TIMEOUT_S: Final = 15.0
 SERVER_TIMEOUT_S: Final = 2.0  # for each endpoint of a server of your own
-# A check costs one or two tokens at each provider.
+# How long a stored check is used again, because each check costs one or two tokens.
 FRESH: Final = timedelta(minutes=1)
 # How long a result counts as evidence of a provider's health.
 KNOWN_FOR: Final = timedelta(days=1)
@@ -64,7 +64,7 @@ def load_last_check(ctx: Context) -> SelfTest:
 
 
 def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
-    """Maps providers to checks of the last day, without failures from before a new key."""
+    """Returns the last day's checks, by provider. Omits failures that precede a new key."""
     with ctx.store.read() as tx:
         found, stored = ProviderChecks(tx).all(), Credentials(tx).all()
     now = ctx.clock.now()
@@ -105,7 +105,7 @@ def _ask(ctx: Context, providers: Sequence[Provider]) -> Sequence[ProviderCheck]
 
     def checked(provider: Provider) -> ProviderCheck:
         own = [target for target in known.values() if target.provider == provider.name]
-        # A target that serves a route comes first.
+        # Checks a target that serves a route, if there is one.
         own.sort(key=lambda target: (target.id not in in_use, target.name))
         used = {target.model for target in own if target.id in in_use}
         return _checked(ctx, provider, own[0] if own else None, used)
@@ -186,7 +186,7 @@ class RegisteredTarget:
     target: Target
     provider: Provider
     added: bool  # whether the provider was added
-    needs_key: bool  # whether its kind answers no request without a key
+    needs_key: bool  # whether the provider's kind needs a key for every request
 
 
 def register_with_provider(
@@ -258,12 +258,12 @@ class ProviderSummary(CamelCase):
     routes: Sequence[str]  # routes that use it in any role
     # When it moved to its present address; None if it never moved.
     answers_since: datetime | None = None
-    # Only in the answer to a change that moved it: what needs new proof.
+    # Filled only after a change that moved it: the uses that need new proof.
     outdated: Sequence[str] = ()
 
 
 def list_providers(ctx: Context) -> Sequence[ProviderSummary]:
-    """Lists the providers with the routes that use each; of headers, only the names."""
+    """Lists the providers, each with the routes that use it. Shows only names of headers."""
     with ctx.store.read() as tx:
         routes = targets.routes_by_provider(tx)
         known = Providers(tx).all().values()
@@ -306,8 +306,8 @@ def _new(name: str, kind: str | None) -> Provider:
 
 
 def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
-    """Removes a provider with its keys, within two seconds on every router. Its targets stay
-    registered. Needs an admin. Raises NotFound, and Conflict that names its uses.
+    """Removes a provider with its keys; routers notice within two seconds. Its targets stay
+    registered. Needs an admin. Raises NotFound, and Conflict with the provider's uses.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:

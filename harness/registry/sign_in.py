@@ -60,7 +60,7 @@ class SignedIn(CamelCase):
     provider: str
     signed_in_at: datetime
     signed_in_by: str
-    # End of the token that requests carry now; None if it has no end.
+    # When the token that requests carry now expires; None for never.
     access_ends: datetime | None
 
 
@@ -107,7 +107,7 @@ def _wait_for_consent(
     ends_at = now + min(code.expires_in_s, MAX_WAIT_S)
     interval_s = min(max(code.interval_s, MIN_INTERVAL_S), MAX_INTERVAL_S)
     while True:
-        # Polls once more at the end, because the person may have consented just before.
+        # The last pause ends at `ends_at`, for a person who consents just before the end.
         pause(max(0.0, min(interval_s, ends_at - now)))
         answer = server.poll(place, code)
         now = ctx.clock.monotonic()
@@ -193,7 +193,7 @@ def renew_tokens(ctx: Context) -> int:
     for sign_in in (e for e in found if e.provider in providers):
         refused_at, now = seen[sign_in.provider], ctx.clock.now()
         current = renew_sooner(sign_in, refused_at, now) if refused_at is not None else sign_in
-        # Renews the account's token first, then the access token that it pays for.
+        # The account's token comes first, because it is needed to get the access token.
         while due_renewal(current, ctx.clock.now()) is not None:
             after_it = _renewed(ctx, providers[sign_in.provider], current)
             if after_it is None:
@@ -211,7 +211,9 @@ def _refused_at(tx: Transaction, provider: str) -> datetime | None:
 
 
 def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
-    """Returns None if another process renews it, its server refuses, or the try failed."""
+    """Renews a token. Returns None if another process renews it, its server refuses, or the
+    request fails.
+    """
     claimed = claim_renewal(before, ctx.clock.now())
     try:
         with ctx.store.write() as tx:
@@ -260,7 +262,7 @@ def _request_tokens(
 
 
 def _take_away_ended(ctx: Context) -> None:
-    """Removes expired tokens, because requests with them would get 401."""
+    """Removes expired tokens, because providers would refuse them."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         ended = {sign_in.provider for sign_in in SignIns(tx).all() if is_expired(sign_in, now)}
@@ -280,7 +282,7 @@ def _alert_refused(tx: Transaction, stored: SignIn) -> None:
         stored.provider,
         subject=f"provider {stored.provider}",
         title=f"the sign-in of {stored.signed_in_by} for {stored.provider} has ended",
-        text=f"{stored.refused}. The token that requests carry is used {until}: "
+        text=f"{stored.refused}. Requests carry the present token {until}: "
         f"`swapgate provider key login {stored.provider}`.",
     )
 

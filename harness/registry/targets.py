@@ -1,6 +1,6 @@
-"""Registers targets, and stores providers with their prices. Results from before a provider
-moved prove nothing about the model at its new address (ADR 29); targets that serve already stay
-in service.
+"""Registers targets, and stores providers with their prices. After a provider moves, earlier
+results prove nothing about the model at the new address (ADR 29), but targets that already
+serve stay in service.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,7 +53,9 @@ def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Pri
 def fill_prices(
     ctx: Context, tx: Transaction, provider: Provider, models: Iterable[str]
 ) -> Provider:
-    """Adds a provider's missing prices, because the router has no catalogue and no lists."""
+    """Adds a provider's missing prices from the catalogue and its list of models, because the
+    router has neither.
+    """
     names = list(models)
     known = with_catalogue_prices(provider, ctx.catalogue, names)
     listed = [
@@ -96,7 +98,7 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, target: Target)
     if target.id not in Routing(tx).targets():
         Routing(tx).add_target(target)
         AuditLog(tx).append(actor, "model.add", f"target {target.id}", target.as_json())
-    # A model gets its stored price at its first use.
+    # Stores the model's price when its first target is registered.
     provider = providers[target.provider]
     priced = fill_prices(ctx, tx, provider, [target.model])
     if priced != provider:
@@ -114,7 +116,7 @@ def require_provider(tx: Transaction, name: str) -> Provider:
 
 @dataclass(frozen=True, slots=True)
 class ProviderChange:
-    """A change of a provider. None keeps the value; for a new provider, the kind's default."""
+    """A change of a provider. None keeps the value; for a new provider, it is the default."""
 
     kind: str | None = None
     api_base: str | None = None
@@ -281,7 +283,7 @@ def with_move(
     if routes := routes_using(tx, wanted.name):
         act = f"to move provider {wanted.name!r}, which serves route {', '.join(routes)},"
         require_reason(reason, act)
-    # The move must be later than all earlier runs, even if the clock was set back.
+    # Not before the newest run, even if the clock was set back.
     before = [run.created_at for run in EvalRuns(tx).newest_of_targets(used, [*RunState])]
     at = max([ctx.clock.now(), *before])
     return replace(wanted, moved=ProviderMove(at, actor.name, reason.strip()))

@@ -90,7 +90,7 @@ def describe_freeze(
 def describe_waits(
     ctx: Context, tx: Transaction, approved: Collection[Proposal]
 ) -> Mapping[str, str]:
-    """Explains for each approved proposal, by its route, when its canary opens."""
+    """Explains when the canary of each approved proposal opens. Returns sentences by route."""
     if not approved:
         return {}
     if ctx.observe_only:
@@ -205,9 +205,9 @@ def add_freeze(ctx: Context, actor: Actor, request: FreezeRequest) -> Freeze:
 
 
 def lift_freeze(ctx: Context, actor: Actor, freeze: str, *, reason: str) -> Freeze:
-    """Ends a freeze early. Does nothing if the freeze has ended. Needs an approver who is not
-    the proposer of a proposal that the freeze holds. Raises NotFound, InputError without a
-    reason, NotAllowed.
+    """Ends a freeze early; does nothing if it has ended. Raises NotAllowed unless the actor is
+    an approver and proposed none of the swaps that the freeze holds. Raises NotFound, and
+    InputError without a reason.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "to lift a freeze")
@@ -288,7 +288,7 @@ def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
         route = by_name.get(proposal.route)
         if route is None or switch.route not in (None, route.name):
             continue
-        # The candidate may join the chain while the switch is in force.
+        # Includes the candidate, which may become a target of the route during the switch.
         ids = (route.incumbent, *route.fallbacks, proposal.candidate)
         forced_plan = _force(switch, ids, stored)
         if forced_plan.in_effect and forced_plan.kept[0] == proposal.candidate:
@@ -318,7 +318,7 @@ def _force(switch: KillSwitch, ids: Iterable[str], known: Mapping[str, Target]) 
 @dataclass(frozen=True, slots=True)
 class SwitchPreview:
     affected: list[str]  # routes whose requests the switch would redirect
-    unaffected: list[str]  # routes without a target that it forces; their plans stay
+    unaffected: list[str]  # routes that keep their plans, because they lack the target
 
 
 def preview_switch(ctx: Context, force: Force, route: str | None) -> SwitchPreview:

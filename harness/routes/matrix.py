@@ -39,12 +39,12 @@ class ProviderHealth(StrEnum):
 @dataclass(frozen=True, slots=True)
 class MatrixModel(CamelCase):
     model: str
-    abilities: Mapping[str, Ability]  # by name
+    abilities: Mapping[str, Ability]  # by column
     context_window: int | None
     price: Price | None  # None if unknown
     price_origin: PriceOrigin | None  # None without a price
     end_date: date | None
-    p50_ms: float | None  # median of a route that it serves, in the last day
+    p50_ms: float | None  # median latency in the last day on one of its routes
     routes: Sequence[str]
 
 
@@ -53,12 +53,12 @@ class MatrixRow(CamelCase):
     provider: str
     kind: str
     group: ProviderGroup
-    configured: bool = False  # it is registered, and has a key if it needs one
+    configured: bool = False  # whether it is registered, with a key if it needs a key
     has_key: bool = False
     health: ProviderHealth = ProviderHealth.UNKNOWN
     health_because: str = "not configured"  # the evidence for `health`
     ill: str = ""  # the unhealthy provider or target; empty without one
-    data_classes: Sequence[str] = ()  # data classes of the file that its models may see
+    data_classes: Sequence[str] = ()  # the data classes that its models may see
     limitations: Sequence[str]
     repairs: Sequence[str] = ()  # fields that routers change because its targets refuse them
     models: Sequence[MatrixModel] = ()
@@ -157,7 +157,7 @@ class _Health:
 
     def assess(self, provider: Provider) -> tuple[ProviderHealth, str, str]:
         own = [e.name for e in self._targets.values() if e.provider == provider.name]
-        # The subjects of routers' alerts (`router.health.worker_alerts`).
+        # Routers' alerts have these subjects (`router.health.worker_alerts`).
         names = {f"provider {provider.name}", *(f"target {target}" for target in own)}
         for alert in self._alerts:
             if alert.subject in names:

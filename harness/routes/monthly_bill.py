@@ -29,7 +29,7 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 
 MONTH: Final = timedelta(days=30)
-# An hour of traffic times 720 is a bad estimate of a month: it has no nights and weekends.
+# Less traffic gives a bad estimate: an hour times 720 has no nights and no weekends.
 MIN_WINDOW: Final = timedelta(days=1)
 
 
@@ -55,7 +55,7 @@ class RouteBill:
     since: datetime  # beginning of its recorded traffic, at most 30 days ago
     window_s: float
     requests: int  # requests of all arms in that window
-    # Mean of the requests that the incumbent answered; None if it answered none.
+    # The incumbent's mean tokens per answered request; None if it answered no request.
     tokens: TokenCounts | None
     usd_per_request: float | None  # the incumbent's recorded cost; None if unknown
 
@@ -65,12 +65,12 @@ class RouteBill:
 
     @property
     def reckons_month(self) -> bool:
-        """Whether its traffic covers a day, the least from which a month is estimated."""
+        """Whether the traffic covers MIN_WINDOW, so that it allows an estimate of a month."""
         return bool(self.requests) and self.window_s >= MIN_WINDOW.total_seconds()
 
     @property
     def month_usd(self) -> float | None:
-        """The cost of 30 days at the window's rate; None if unknown, and `unknown` says why."""
+        """The cost of 30 days at the window's rate; None if unknown (see `unknown`)."""
         usd_per_request = self.usd_per_request
         if usd_per_request is None or not self.reckons_month:
             return None
@@ -104,9 +104,9 @@ class CostForecast:
     candidate_usd: float | None  # expected with the candidate
     candidate_tokens: TokenCounts | None  # of one request of the route
     items: int  # items that both models answered
-    estimated: bool  # the candidate has no answers yet: the incumbent's tokens stand in
+    estimated: bool  # whether the incumbent's tokens replace those of the candidate
     unknown: str  # why candidate_usd is None; empty otherwise
-    # Bill of the model that serves the route now, if it is not the incumbent any more.
+    # The bill of the model that serves the route now, if it is another than the incumbent.
     serving: RouteBill | None = None
 
     @property
@@ -117,7 +117,7 @@ class CostForecast:
 def measure_bill(
     totals: Sequence[TrafficTotal], incumbent: str, price: Price | None, now: datetime
 ) -> RouteBill:
-    """Measures a route's cost today. Requests recorded without a price cost today's price.
+    """Measures a route's present cost. Uses today's price for requests recorded without one.
 
     totals: the route's traffic of the last 30 days.
     price: the incumbent's price today.
@@ -155,7 +155,7 @@ def forecast_cost(
 
     measured: tokens of the items that both models answered.
     price: the candidate's price.
-    estimated: without such items, assume that the candidate uses the incumbent's tokens.
+    estimated: whether to use the incumbent's tokens if there are no such items.
     """
     estimated = estimated and not measured.items
     unknown = _unknown(bill, measured, price, estimated=estimated)
@@ -193,7 +193,8 @@ def _unknown(
 
 
 def _candidates(bill: RouteBill, measured: MeasuredTokens) -> TokenCounts | None:
-    """The incumbent's tokens of one request, times the candidate's tokens for each of them.
+    """Estimates the candidate's tokens of one request: the incumbent's, times the ratio on the
+    same items.
 
     The share of cached tokens comes from the items: Swapgate cannot know how well another
     provider caches this route's prompts before it serves them.
@@ -300,7 +301,7 @@ def describe_forecast(forecast: CostForecast) -> str:
         if forecast.candidate_usd is None:
             return f"{now}; its cost with the candidate is unknown: {forecast.unknown}."
         return f"{now}; with the candidate about {format_month_usd(forecast.candidate_usd)}."
-    # The incumbent of the comparison no longer serves the route.
+    # Another model than the comparison's incumbent serves the route now.
     if forecast.now_usd is None or forecast.candidate_usd is None:
         return f"{now}."
     former = format_month_usd(forecast.now_usd)

@@ -30,15 +30,15 @@ from harness.routing.records.preload import Preload
 from harness.routing.records.routes import Routing
 from harness.routing.table import Arm, Route
 
-# Fewer requests give no evidence.
+# An outage needs at least this many requests as evidence.
 FEW_REQUESTS: Final = 3
-# A larger share of errors in a minute is an outage.
+# A larger share of errors in a minute counts as an outage.
 TOLERATED_ERRORS: Final = 0.01
 # A fallback that answers a larger share of the requests serves the route.
 CARRIED_SHARE: Final = 0.5
-# Older minutes do not show a route's present state.
+# Only minutes that began within this time show a route's present state.
 RECENT: Final = timedelta(minutes=15)
-# Newer minutes are better evidence than the circuits of the targets.
+# Minutes of this age are better evidence than the targets' circuits.
 FRESH: Final = timedelta(minutes=2)
 _MINUTE: Final = timedelta(minutes=1)
 
@@ -90,7 +90,7 @@ class _Window:
 def find_outage(
     route: Route, minutes: Iterable[TrafficMinute], shut: Mapping[str, datetime], now: datetime
 ) -> RouteOutage | None:
-    """Finds a route's outage. shut: target id to the time since when its circuit is open."""
+    """Finds a route's outage. shut: when each target's circuit opened, by target id."""
     tallies = _tally(route, minutes)
     newest = tallies[0] if tallies and now - tallies[0].begin < RECENT else None
     windows = list(_windows(tallies, now)) if newest else []
@@ -133,7 +133,7 @@ def _tally(route: Route, minutes: Iterable[TrafficMinute]) -> Sequence[_Window]:
         tally.failed += row.failed
         if row.target in route.fallbacks and row.arm != Arm.KEEP_WARM.value:
             carried = max(0, row.charged - row.failed)
-            tally.carried += Counter({row.target: carried})  # leaves out zeros
+            tally.carried += Counter({row.target: carried})  # `+=` drops zeros
     return [tallies[at] for at in sorted(tallies, reverse=True)]
 
 
@@ -154,7 +154,7 @@ ALERTS: Final[Mapping[OutageKind, AlertKind]] = {
     OutageKind.DOWN: AlertKind.ROUTE_DOWN,
     OutageKind.ON_FALLBACK: AlertKind.ON_FALLBACK,
 }
-# With such an alert, routers exclude a target or all targets of a provider.
+# While such an alert is open, routers do not call the target, or the provider's targets.
 _TARGETS_SHUT: Final = frozenset({AlertKind.BREAKER_OPEN, AlertKind.MODEL_UNKNOWN})
 _PROVIDERS_SHUT: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
 _NO_KEY: Final = "none"
@@ -265,7 +265,7 @@ def update_outage_alerts(ctx: Context) -> None:
 def _hand_over(
     ctx: Context, route: str, ended: AlertKind, successor: AlertKind, notice: AlertNotice
 ) -> None:
-    """Ends an alert and raises its successor; a sink gets one message for both."""
+    """Ends an alert and raises its successor, in one message to each sink."""
     with ctx.store.write() as tx:
         record = Alerts(tx).newest(f"{ended.value}:{route}")
         if record is None or not record.open:

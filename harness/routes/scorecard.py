@@ -63,9 +63,9 @@ class RouteScorecard:
     usd_per_1000: float | None
     month_usd: float | None
     failed: float | None  # share of its requests whose caller got an error, over 30 days
-    # Share of its incumbent's requests that the incumbent failed, over 30 days.
+    # Share of the incumbent's requests that failed at the incumbent, over 30 days.
     charged: float | None
-    # p50_ms, p95_ms: latency of the incumbent's answers (requests_day) in the last day; None
+    # p50_ms, p95_ms: latency of the incumbent's `requests_day` answers in the last day; None
     # without answers.
     p50_ms: float | None
     p95_ms: float | None
@@ -133,7 +133,8 @@ def build_sound_scorecards(ctx: Context, names: Sequence[str]) -> Mapping[str, R
                 known.append(routes.require_route(tx, name))
         try:
             shared = _Figures(ctx, tx, known, named=[route.name for route in known])
-        except SignatureInvalid:  # one route is forged: builds each route by itself
+        except SignatureInvalid:
+            # Reads each route alone, so that a forged row hides only its own route.
             shared = None
         found = {}
         for route in known:

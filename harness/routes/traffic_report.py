@@ -25,9 +25,9 @@ from harness.routing.reliability.latency import merge_histograms, quantile_ms
 
 # How far back to look for the newest request if the window has none.
 LOOK_BACK: Final = timedelta(days=30)
-# Figures of a window are stale after this long without a request.
+# After this long without a request, a window's figures count as stale.
 QUIET: Final = timedelta(minutes=5)
-MOST_POINTS: Final = 96  # most points of the course over time
+MOST_POINTS: Final = 96  # most points of a chart over time
 _DAY: Final = timedelta(days=1)
 _TAKEN: Final = 7 * _DAY  # window of requests that `list_untaken` checks
 _MINUTE: Final = timedelta(minutes=1)
@@ -77,9 +77,9 @@ class TrafficReport:
     now: datetime
     all: RouteTraffic
     routes: Sequence[RouteTraffic]  # by errors, then by requests, most first
-    step: timedelta  # time between two points of the course
+    step: timedelta  # time between two points of `course`
     course: Sequence[TrafficPoint]  # a point for each step of the window
-    last_request: datetime | None  # may precede the window; None without one in 30 days
+    last_request: datetime | None  # may precede the window; None without a request in 30 days
     totals: Sequence[TrafficTotal] = ()  # by route, arm and target
 
     @property
@@ -117,7 +117,7 @@ def load_traffic_report(
 
 
 def list_untaken(ctx: Context, route: str, candidate: str) -> Sequence[str]:
-    """Describes recent requests that a candidate cannot answer: they need another endpoint."""
+    """Describes recent requests that need an endpoint that a candidate does not serve."""
     since = _floor(ctx.clock.now() - _TAKEN + _DAY, _DAY)
     with ctx.store.read() as tx:
         features = Observations(tx).asked_names(since=since.date(), route=route)
@@ -161,7 +161,8 @@ def describe_traffic(
     *,
     mark: Callable[[str], str] = str,
 ) -> tuple[str, str]:
-    """Returns a sentence on callers' errors, and a note on the number of requests.
+    """Returns a sentence about callers' errors, and a note about the number of requests.
+
     period: for people, such as `the last hour`.
     """
     whole, failing = report.all, report.failing
@@ -212,7 +213,7 @@ class TargetTraffic:
     provider: str
     target: str  # its name; empty for the provider's sum
     requests: int  # requests that it answered
-    left: int  # requests that left it because it failed or its circuit was open
+    left: int  # requests that went to another target, after a failure or at an open circuit
     p95_ms: float | None  # in the last day of the window; None without answers
     known_cost_usd: float | None  # None if no request has a known price
 

@@ -13,7 +13,7 @@ from typing import Final
 from harness.frame.errors import Conflict, InputError
 
 AUTO: Final = "auto"
-# The router names a literal target with this prefix, which no route's name has.
+# Marks a literal target in the router. No route's name has this prefix.
 LITERAL_MARK: Final = "@"
 
 
@@ -42,8 +42,8 @@ class ModelChoice:
 def parse_routed_choice(
     text: str, routes: Collection[str], *, default_route: str = ""
 ) -> ModelChoice | None:
-    """Parses a choice of a route or of `auto`; returns None for any other name, which may be a
-    literal target. default_route: the route of a plain `auto`.
+    """Parses a choice of a route or of `auto`; None for another name, which may be a literal
+    target. default_route: the route for `auto` without a route.
 
     Raises InputError for an empty text, and for an `auto` without an existing route.
     """
@@ -114,8 +114,8 @@ class Agent:
     tools: tuple[AgentTool, ...] = ()
     fallback_model: ModelChoice | None = None  # for retryable failures of `model`
     data_class: str = ""  # class of its sessions' content; empty for none
-    # Id of the data key that created the agent. Other data keys do not see it. None: a person
-    # created it.
+    # The id of the data key that created the agent; other data keys do not see the agent. None
+    # if a person created it.
     owner_key: str | None = None
     deleted_at: datetime | None = None
 
@@ -143,14 +143,15 @@ class AgentSession:
     cost_usd: float = 0.0  # cost of its messages and of its children's messages
     turn: str = ""  # id of the running turn, `tu_…`; empty if no turn runs
     owner: str = ""  # the process that runs the turn
-    lease_until: datetime | None = None  # the owner is dead if it does not renew by then
+    # An owner that does not renew the lease by then counts as dead.
+    lease_until: datetime | None = None
 
     def without_turn(self) -> "AgentSession":
         return replace(self, turn="", owner="", lease_until=None)
 
     def has_lapsed(self, now: datetime) -> bool:
-        """Returns whether the process of the running turn is dead. A lease that ends much too
-        late comes from a clock that has been set back.
+        """Returns whether the lease of the running turn has ended. A lease that is longer than
+        possible counts as ended, because the clock was set back.
         """
         until = self.lease_until
         return until is not None and not now < until <= now + 2 * LEASE

@@ -75,7 +75,7 @@ def check_schedule(schedule: CandidateSchedule) -> None:
 
 
 def _check_cron(every: str) -> None:
-    """Checks the count of fields and their numbers; the calendar parses the rest."""
+    """Checks the number of fields and the range of their numbers."""
     parts = every.split()
     if len(parts) != len(_CRON_FIELDS):
         raise InputError(f"every: {every!r} is not a cron expression of five fields")
@@ -105,7 +105,9 @@ class CandidatePattern:
         return fnmatchcase(name, self.provider)
 
     def takes(self, name: str, price: Price | None) -> bool:
-        """Whether the pattern selects a model. A model without a price fails every ceiling."""
+        """Whether the pattern selects a model. With a ceiling, False for a model without a
+        price.
+        """
         if not fnmatchcase(name, self.name):
             return False
         if self.ceiling_usd is None:
@@ -149,7 +151,9 @@ class CandidateRound:
 
 
 def build_start(route: str, incumbent: str, now: datetime) -> CandidateRound:
-    """Builds the entry for a new cron: the next round is due at its first time after `now`."""
+    """Builds a round that marks a new schedule's start. The first real round follows at the
+    schedule's first time after `now`.
+    """
     return CandidateRound(round_id(route, now), route, now, now, incumbent, REGISTERED)
 
 

@@ -34,7 +34,7 @@ class CaptureSettings:
 
 
 class CaptureResult(StrEnum):
-    """FULL: the route has as many captures of that day as it may keep."""
+    """The result of a capture. FULL: the route has reached its number of captures a day."""
 
     STORED = "stored"
     REPEATED = "repeated"
@@ -43,7 +43,7 @@ class CaptureResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CapturedRequest:
-    # A keyed hash of route and content: the same content is stored once, and `seen` counts it.
+    # A keyed hash of route and content. Equal content is stored once, and `seen` counts it.
     id: str
     at: datetime
     expires_at: datetime
@@ -58,12 +58,12 @@ class CapturedRequest:
     user_hash: str  # HMACs of the users that the request names, separated by spaces
     share_bps: int  # the route's capture share at that time
     rules: str  # the redactor's digest
-    redactions: Mapping[str, int]  # rule to the number of its redactions
+    redactions: Mapping[str, int]  # the number of redactions by rule
     # The fields of a chat completion, such as `messages` and `tools`, and `answer`.
     content: Mapping[str, Any] = field(repr=False)
     seen: int = 1
     body_bytes: int = 0  # request and answer together, before redaction
-    # Larger than the route's copy_max_bytes; then `content` is not stored.
+    # Whether it exceeds the route's copy_max_bytes; then `content` is not stored.
     too_large: bool = False
 
 
@@ -95,7 +95,7 @@ class CaptureSample:
 
     requests: int
     too_large: int
-    kept_up_to: Mapping[int, int]  # upper size in bytes to the number of kept requests
+    kept_up_to: Mapping[int, int]  # the number of kept requests, by upper size in bytes
     largest_left_out: int  # bytes
 
     @classmethod
@@ -167,7 +167,9 @@ def capture_expiry(at: datetime, keep_days: float) -> datetime:
 
 
 def user_text(content: Mapping[str, Any]) -> str:
-    """The text of the user messages, for comparison: most requests share everything else."""
+    """The text of the user messages. Comparisons use only this, because requests of a route
+    share most other text.
+    """
     messages = content.get("messages", ())
     own = (message for message in messages if message.get("role") == "user")
     return "\n".join(message_text(message.get("content")) for message in own)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.agents.caller import ApprovalLinks
     from harness.evals.ports import EvalWorkers, RunQueue, SuiteCatalog
 
-    # It imports numpy, which a router process does not need.
+    # Imports numpy, which a router process does not need.
     from harness.proposals.recomputation import Recomputation
     from harness.store.store import Store
 
@@ -47,19 +47,19 @@ class Context(World):
     policies: Mapping[str, Policy]
     calendar: Calendar | None = None  # None in a process that schedules nothing
     workers: "EvalWorkers | None" = None  # None if this process starts no eval workers
-    eval_workers: int = 2  # how many run at once
-    run_queue: "RunQueue | None" = None  # workers on other hosts take runs from it
+    eval_workers: int = 2  # the most workers at one time
+    run_queue: "RunQueue | None" = None  # None: no workers on other hosts
     eval_connections: int = 8  # concurrent calls of one worker
-    # Data class to the names of the providers that may see it.
+    # The names of the providers that may see a data class, by class.
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    # Suite to the drift policy of its incumbents; only suites with drift checks.
+    # The drift policies of the suites that have drift checks, by suite.
     drift: Mapping[str, DriftPolicy] = field(default_factory=dict)
     # How far this process has verified the audit log.
     audit_reading: AuditReading = field(default_factory=AuditReading, repr=False)
     models: ModelTable | None = None  # known models; None without a model catalogue
-    judges: Mapping[str, Target] = field(default_factory=dict)  # by suite
-    allow_addresses: tuple[str, ...] = ()  # closed addresses that providers may have
-    # Results of the verdicts that this process has recomputed.
+    judges: Mapping[str, Target] = field(default_factory=dict)  # by the suite's name
+    allow_addresses: tuple[str, ...] = ()  # closed addresses that providers may use
+    # The verdicts that this process has recomputed, by id.
     recomputed: "dict[str, Recomputation]" = field(default_factory=dict, repr=False)
 
     @property
@@ -67,10 +67,10 @@ class Context(World):
         return self.models.catalogue() if self.models is not None else Catalogue()
 
     cipher: Cipher = field(default_factory=NoCipher)  # encrypts texts before they are stored
-    monthly_cap_usd: float | None = None  # from the file; the database holds the cap in force
+    monthly_cap_usd: float | None = None  # the file's cap; the database has the present cap
     observe_only: bool = False  # if set, no canary opens and no candidate is promoted
     freeze_windows: tuple[FreezeWindow, ...] = ()  # weekly windows from the file
-    # May also contain providers' keys.
+    # This process's environment variables, including providers' keys.
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     door: ProviderDoor | None = None  # None if this process calls no provider
     oauth: OAuthServer | None = None  # people sign in there; None without sign-in

@@ -46,7 +46,7 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True)
 class FormerTarget:
-    """The target was an incumbent or fallback of this route before; the store checks that."""
+    """Proof of a target that was an incumbent or fallback of this route; the store checks."""
 
     target: str
 
@@ -96,17 +96,17 @@ CONFIRM_WITHIN: Final = timedelta(hours=1)
 class BreakGlass:
     id: str
     route: str
-    incumbent: str  # target id; served before, and serves again when the break-glass ends
-    target: str  # target id; serves without proof
+    incumbent: str  # id of the target that serves before and after the break-glass
+    target: str  # id of the target that serves without proof
     reason: str
-    through_freeze: bool  # also while the route is frozen
+    through_freeze: bool  # whether it may begin while the route is frozen
     proposer: str
     proposer_principal: str
     proposer_key: str | None  # the management key's id, None for the local operator
     created_at: datetime
     confirm_by: datetime
     expires_at: datetime
-    # confirmer, …, waiver: None until a second person confirms
+    # confirmer to waiver: None until a second person confirms
     confirmer: str | None = None
     confirmer_principal: str | None = None
     confirmer_key: str | None = None
@@ -140,9 +140,9 @@ class Proof:
     installation: str  # its id; every signature covers it
     proposal: str
     exported_at: str  # ISO 8601, UTC
-    # Table to its rows: the stored values of the signed columns, and the signature.
+    # By table: the stored values of its rows' signed columns, and their signatures.
     rows: Mapping[str, Sequence[StoredValues]]
-    # Maps a route version to its fallbacks, which its signature covers: [target, evidence].
+    # By route version: its fallbacks, each as [target, evidence]. Its signature covers them.
     chains: Mapping[str, Sequence[Sequence[str]]]
     signature: str = ""  # covers the whole file
 
@@ -176,8 +176,8 @@ class ProvenRows:
     proposal: Proposal
     verdict: Verdict
     runs: Mapping[str, EvalRun]
-    samples: Mapping[str, tuple[Sample, ...]]  # run to its samples in order, without texts
-    by_worker: Mapping[str, int]  # run to the number of samples that an eval worker signed
+    samples: Mapping[str, tuple[Sample, ...]]  # by run, in order, without texts
+    by_worker: Mapping[str, int]  # by run: the number of samples that eval workers signed
     suites: Mapping[str, SuitePin]
     targets: Mapping[str, Target]
     approvals: tuple[Approval, ...]

@@ -27,9 +27,9 @@ _TO_USERS: Final = frozenset(
         *(RolloutSignal.PROVEN, RolloutSignal.PROMOTE),
     }
 )
-# With observe_only, a candidate gets no users, and a paused canary stays paused.
+# observe_only stops these: a candidate gets no users, and a paused canary stays paused.
 OBSERVED_SIGNALS: Final = _TO_USERS | {RolloutSignal.RESUME}
-# A freeze also holds the bake of a promotion.
+# A freeze stops these: it also keeps the bake of a promotion from ending.
 FROZEN_SIGNALS: Final = _TO_USERS | {RolloutSignal.BAKED, RolloutSignal.FINISH}
 
 
@@ -42,7 +42,7 @@ class Hold:
     reason: str
     source: str  # the person who set it, or the window of the configuration
     routes: frozenset[str] = frozenset()  # empty for all
-    freeze: str = ""  # the freeze's id; empty for a window
+    freeze: str = ""  # the freeze's id; empty for a weekly window
 
     def covers(self, route: str) -> bool:
         return not self.routes or route in self.routes
@@ -146,7 +146,7 @@ class FreezeWindow(ShownAsJson):
             lasts_days = 7
         while True:
             day = monday + timedelta(days=self.starts.weekday)
-            # A clock change can skip or repeat a time: then the longer freeze counts.
+            # Daylight saving time can skip or repeat a time. Then the longer freeze applies.
             starts_at = min(self._moments(day, self.starts.time))
             ends_at = max(self._moments(day + timedelta(days=lasts_days), self.ends.time))
             if starts_at > until:

@@ -31,14 +31,14 @@ from harness.routing.table import BUCKETS, Arm, Route, Stakes, hash_bucket
 
 @dataclass(frozen=True, slots=True)
 class TargetAvailability:
-    retry_in_s: float = 0.0  # until the router may call the target; 0 for now
-    failed_at: float | None = None  # monotonic seconds
+    retry_in_s: float = 0.0  # time until the router may call the target; 0 for now
+    failed_at: float | None = None  # time of the last failure, in monotonic seconds
     pause_s: float = 0.0  # the rest of the pause that its provider requested
 
 
 AVAILABLE = TargetAvailability()
 
-# A target is not a last resort if its provider requested a longer pause.
+# The router uses no target as a last resort whose provider requested a longer pause.
 SHORT_PAUSE_S: Final = 30.0
 
 
@@ -47,7 +47,7 @@ class PlanContext:
     # A target without an entry in capabilities and health has all capabilities and is healthy.
     capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
     health: Mapping[str, TargetAvailability] = field(default_factory=dict)
-    targets: Mapping[str, Target] = field(default_factory=dict)  # only switches need them
+    targets: Mapping[str, Target] = field(default_factory=dict)  # needed only to apply switches
     switches: Sequence[KillSwitch] = ()  # the switches in force
     keyless: frozenset[str] = frozenset()  # targets whose provider requires a key and has none
     # Targets whose provider may not see the route's data class.
@@ -79,19 +79,19 @@ class Excluded:
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
     incumbent: str
-    guest: str | None  # see `preferred_target`
+    guest: str | None  # the target before the incumbent (`preferred_target`)
     targets: tuple[str, ...]  # ids in order; empty if no target may answer
     left_out: tuple[Excluded, ...]
-    # The router tries the only target although its breaker is open, without a ticket of the
-    # breaker.
+    # Whether the router calls the one target in `targets` although its breaker is open. The
+    # result then does not change the breaker.
     last_resort: bool = False
     serialize_tools: bool = False  # see `must_serialize_tools`
-    # The switch that decided, also when the route keeps its plan.
+    # The deciding switch's result. It is set even if the route keeps its plan.
     forced: ForcedPlan | None = None
 
     @property
     def all_open(self) -> bool:
-        """Whether no target may answer and waiting helps: 503 with Retry-After."""
+        """Whether no target may answer now, but one may later: 503 with Retry-After."""
         return not self.targets and any(
             e.because is ExclusionReason.OPEN for e in self.left_out
         )
@@ -116,7 +116,7 @@ class RoutePlan:
 
     @property
     def guest_left_out(self) -> Excluded | None:
-        """The guest's exclusion: the guest's failure, unless a switch is the cause."""
+        """Why the plan excludes `guest`. The guest's failure, unless a switch is the cause."""
         return next(
             (excluded for excluded in self.left_out if excluded.target == self.guest), None
         )
@@ -197,7 +197,7 @@ def next_target(
     last = failures[-1]
     later = plan.targets[plan.targets.index(last.target) + 1 :]
     if last.failure in CLIENT_FAILURES and last.target == plan.guest:
-        # Only the guest may reject the request, so the router calls the incumbent once.
+        # The incumbent may accept a request that the guest refuses, so it is tried once.
         return plan.incumbent if plan.incumbent in later else None
     rule = FAILURE_RULES[last.failure].next_target
     if rule is NextTarget.NO or (rule is NextTarget.IF_ROUTE_SAYS and not policy_fallback):
@@ -288,11 +288,11 @@ _SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<perc
 
 @dataclass(frozen=True, slots=True)
 class KeepWarm:
-    """The share of requests that each fallback gets. Raises InputError above 10 %."""
+    """How many requests keep fallbacks warm. Raises InputError above 10 %."""
 
     # Share of the route's requests for each warmed target (1 % is 100); 0 switches it off.
     share_bps: int = 100
-    side_effects: bool = False  # the tools have side effects: then no request is selected
+    side_effects: bool = False  # whether tools have side effects; then fallbacks get no request
 
     def __post_init__(self) -> None:
         if not 0 <= self.share_bps <= MAX_KEEP_WARM_BPS:
@@ -338,7 +338,9 @@ def draw_keep_warm(
     healthy: Callable[[str], bool],
     setting: KeepWarm,
 ) -> str | None:
-    """Selects the fallback that answers a request. A higher share keeps every selected key."""
+    """Selects the fallback that answers a request. A key that a share selects, a higher share
+    selects too.
+    """
     if not targets or setting.side_effects or not setting.share_bps:
         return None
     width = BUCKETS // len(targets)

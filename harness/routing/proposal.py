@@ -54,8 +54,8 @@ class ProposalEvent(StrEnum):
 
 
 class ApprovalKind(StrEnum):
-    CANARY = "canary"  # its canary may open, if the policy requires approval
-    PROMOTION = "promotion"  # it becomes the incumbent before its last step has enough evidence
+    CANARY = "canary"  # allows the canary, where the policy requires approval
+    PROMOTION = "promotion"  # promotes the candidate before its last step has enough evidence
 
 
 _P, _E = ProposalPhase, ProposalEvent
@@ -102,10 +102,10 @@ TRANSITIONS: Final[Mapping[tuple[ProposalPhase, ProposalEvent], ProposalPhase]] 
     for event in events
 }
 
-# While a proposal is in one of these phases, its route takes no other candidate.
+# While a proposal of a route is in one of these phases, no other proposal may enter one.
 PAST_GATE_PHASES: Final = frozenset({ProposalPhase.AWAITING_APPROVAL, ProposalPhase.CANARY})
 
-# The recorded approver if a freeze holds a proposal that needs no person's approval.
+# The approver of a proposal that needs no person's approval, and waits for a freeze's end.
 POLICY_APPROVER: Final = "the policy"
 
 # Prefix of the reason with which a person rejected a proposal.
@@ -141,7 +141,7 @@ class SuiteRuns:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A person's approval of one verdict of a proposal, as it is stored. It never changes."""
+    """A person's approval of one verdict of a proposal. It never changes."""
 
     id: str
     proposal: str
@@ -211,33 +211,35 @@ class Proposal(ProposalTexts):
     widened: Mapping[str, Any] = field(default_factory=dict)
     proposer_principal: str = ""  # the proposer's stable id
     proposer_key: str | None = None  # the management key's id, None for the local operator
-    # Id that candidates proposed together share; empty for a single candidate.
+    # The selection's id, which candidates proposed together share; empty for one candidate.
     selection: str = ""
     place: int = 0  # its place in the selection, from 0
-    # The step after its verdict, if the route's schedule proposed it; None if a person did.
+    # The step after its verdict, if a schedule proposed it; None if a person proposed it.
     on_better: OnBetter | None = None
     # A cost above the policy's guardrail that an approver accepted.
     accepted_cost: CostAcceptance | None = None
 
     @property
     def waits_for_rivals(self) -> bool:
-        """Whether it has a verdict while others of its selection may still lack theirs.
+        """Whether it has its verdict, and waits for the verdicts of its selection.
 
-        False for InfraError: its verdict stays until the next attempt (retry_at).
+        False after InfraError, because the proposal waits for its next attempt then.
         """
         waits = self.phase is ProposalPhase.EVALUATING and self.retry_at is None
         return bool(self.selection) and waits and self.verdict is not None
 
     @property
     def needs_approval(self) -> bool:
-        """Whether a person must approve its canary, whatever its verdict."""
+        """Whether a person must approve its canary."""
         by_schedule = self.on_better is OnBetter.PROPOSE
         by_policy = self.policy.promotion is PromotionMode.APPROVED
         return bool(self.widened) or by_schedule or by_policy
 
     @property
     def yields(self) -> bool:
-        """Whether a person's proposal replaces it: it is a schedule's, still in its evals."""
+        """Whether a person's proposal replaces it. True for a schedule's proposal during its
+        evals.
+        """
         measured = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
         return self.on_better is not None and self.phase in measured
 
@@ -247,7 +249,7 @@ class Proposal(ProposalTexts):
 
     @property
     def self_approval(self) -> bool:
-        """Whether the proposer may approve it: never if the proposer widened a rule."""
+        """Whether the proposer may approve it. False if the proposer widened a rule."""
         return self.policy.self_approval and not self.widened
 
     @property
@@ -256,7 +258,7 @@ class Proposal(ProposalTexts):
 
     @property
     def end(self) -> CanaryEnd | None:
-        """How its canary or promotion was undone; None if it was not."""
+        """How its canary or promotion was undone; None if it was not undone."""
         ended = self.phase is ProposalPhase.ROLLED_BACK
         return find_end(self.closed_because) if ended else None
 
@@ -327,16 +329,15 @@ def was_registered_before(proposal: Proposal, run: str) -> bool:
 
 @dataclass(frozen=True)
 class ProposalView(Proposal):
-    # Whether its promoted candidate serves the route now; None in other phases, and if the
+    # Whether its promoted candidate serves the route now. None in other phases, and if the
     # route's signature is invalid.
     serves: bool | None = None
-    # The provider that its evals wait for, the reason and the time of the next call; empty if
-    # they run.
+    # A sentence about the provider that its evals wait for; empty if they do not wait.
     waits: str = ""
 
     @property
     def phase_text(self) -> str:
-        """The phase for people; it shows if a promoted candidate no longer serves."""
+        """The phase for people. Adds whether a promoted candidate no longer serves."""
         words = super().phase_text
         return f"{words}, does not serve now" if self.serves is False else words
 

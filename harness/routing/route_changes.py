@@ -40,7 +40,7 @@ def check_route_name(name: str) -> None:
 def check_chain(
     route: str, incumbent: str, fallbacks: Sequence[str], capable: Sequence[str]
 ) -> None:
-    """Checks a chain. Raises InputError for a double target, or a capable one outside it."""
+    """Raises InputError if a target is named twice, or a capable target is not in the chain."""
     whole = (incumbent, *fallbacks)
     if len(set(whole)) < len(whole):
         raise InputError(f"route {route!r} names a target twice: {', '.join(whole)}")
@@ -113,7 +113,7 @@ class PromoteCanary:
 
 @dataclass(frozen=True, slots=True)
 class EndBake:
-    """Takes the last share from the previous incumbent. Needs no proof."""
+    """Ends the bake: the previous incumbent gets no more requests. Needs no proof."""
 
     route: str
     rollout: str
@@ -121,7 +121,7 @@ class EndBake:
 
 @dataclass(frozen=True, slots=True)
 class AbortCanary:
-    """Removes the canary. Needs no proof: going back is always allowed."""
+    """Removes the canary. Needs no proof, because going back is always allowed."""
 
     route: str
     rollout: str
@@ -137,11 +137,11 @@ class RestoreIncumbent:
 
 @dataclass(frozen=True, slots=True)
 class ServeByWaiver:
-    """Makes a target the incumbent whose only proof is the waiver of a break-glass."""
+    """Makes a target the incumbent by a break-glass, whose waiver is its only proof."""
 
     route: str
     waiver: Waiver
-    break_glass: str  # its id
+    break_glass: str  # the break-glass's id
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class SetChain:
     route: str
     fallbacks: tuple[str, ...]
     capable: tuple[str, ...] = ()  # fallbacks that are good enough for high stakes
-    # Target id to its proof. New targets need one; for the rest it replaces the evidence.
+    # By target id. A new target needs a proof; for a known target it replaces the evidence.
     proofs: Mapping[str, ChainProof] = field(default_factory=dict)
 
 
@@ -179,10 +179,10 @@ CHANGE_KINDS: Mapping[type, str] = {
     PromoteCanary: "promotion",
     AbortCanary: "abort",
     RestoreIncumbent: "restore",
-    # For the database: an incumbent without a verdict, and no canary or bake.
+    # The database has the same rules for both: no verdict, no canary and no bake.
     ServeByWaiver: "restore",
     ChangeSettings: "settings",
-    # For the database: incumbent and canary do not change.
+    # The database has the same rule for all three: incumbent and canary do not change.
     SetChain: "settings",
     EndBake: "settings",
 }

@@ -12,7 +12,7 @@ from harness.routing.table import RouteSettings
 
 
 def http_url(host: str, port: int) -> str:
-    """The URL of a server on its own machine; loopback if it listens on every address."""
+    """The URL of a server for this machine; loopback if the server listens on every address."""
     near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound
     return f"http://[{near}]:{port}" if ":" in near else f"http://{near}:{port}"
 
@@ -26,7 +26,7 @@ class TurnBounds:
 
 
 class AnsweredModel(StrEnum):
-    """The content of an answer's `model`."""
+    """What an answer's `model` contains: the route's name, or the name from the provider."""
 
     ROUTE = "route"
     PROVIDER = "provider"
@@ -77,14 +77,13 @@ class RouterSettings:
     rate_share: float = 1.0
     flush_interval_s: float = 1.0  # how often observations go to the database
     queue_size: int = 50_000  # maximum observations that wait in memory
-    # Time without an answer to a client after which the router checks a target; 0 for no
-    # checks.
+    # The router checks a target that answered no client for this time; 0 for no checks.
     health_check_interval_s: float = 60.0
-    breaker: BreakerPolicy = DEFAULT_BREAKER  # of every target
-    retry: RetryPolicy = DEFAULT_RETRY  # of one request
+    breaker: BreakerPolicy = DEFAULT_BREAKER  # the circuit breaker of each target
+    retry: RetryPolicy = DEFAULT_RETRY  # the retries of each request
     tracing: TracingSettings = TracingSettings()  # OpenTelemetry
-    # Otherwise forbidden host names, addresses or networks (link-local, metadata services) that
-    # providers may have.
+    # Host names, addresses or networks that providers may have although Swapgate forbids them
+    # (link-local, metadata services).
     allow_addresses: tuple[str, ...] = ()
     # Addresses or networks whose `X-Forwarded-For` the router trusts.
     trusted_proxies: tuple[str, ...] = ()
@@ -125,8 +124,8 @@ class AgentSettings:
     enabled: bool = True  # `swapgate serve all` starts it
     host: str = "127.0.0.1"  # listening address
     port: int = 8085  # listening port
-    # Address to which the router passes `/agents`. null means this host and port if `enabled`;
-    # empty means none.
+    # The router forwards `/agents` to this address. null: to `host` and `port`, if `enabled`.
+    # Empty: it forwards nothing.
     url: str | None = None
     router_url: str = ""  # router that calls the models; empty for the router of this file
     # Control plane that signs grants; empty for the control plane of this file.
@@ -145,17 +144,17 @@ class AgentSettings:
     spawn: SpawnLimits = SpawnLimits()  # for the sub-tasks that agents spawn
     # MCP servers by name; agents use no other servers.
     tool_servers: Mapping[str, ToolServer] = field(default_factory=dict, hash=False)
-    # Floor of each route for `auto`; without a floor, `auto` keeps the route's incumbent.
+    # Floors for `auto`, by route; without a floor, `auto` uses the route's incumbent.
     floors: Mapping[str, AutoFloor] = field(default_factory=dict, hash=False)
 
     @property
     def auto_route(self) -> str:
-        """The route of a plain `auto`: the only route that has a floor; else empty."""
+        """The route for `auto` without a route. Empty unless exactly one route has a floor."""
         return next(iter(self.floors)) if len(self.floors) == 1 else ""
 
     @property
     def pass_through_url(self) -> str:
-        """Address that the router passes `/agents` to; empty for none."""
+        """The address to which the router forwards `/agents`; empty if it forwards nothing."""
         if self.url is not None:
             return self.url
         if not (self.enabled and self.port):
@@ -176,7 +175,7 @@ class AgentSettings:
 
     @property
     def longest_silence_s(self) -> float:
-        """Longest time without a byte of the answer: a turn's, or a person's decision's."""
+        """The longest time without a byte of the answer: a turn's or a person's decision's."""
         return max(self.limits.timeout_s, self.switch_timeout_s)
 
 

@@ -32,7 +32,7 @@ class ShadowLimits:
     share_bps: int = 100  # share of the sticky keys, 1 to 10 000
     at_once: int = 4  # concurrent requests of one worker
     requests_per_day: int = 1000  # days are UTC
-    usd_per_day: float | None = 1.0  # None for no limit in money
+    usd_per_day: float | None = 1.0  # None for no limit of costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,9 @@ def check_shadow_limits(limits: ShadowLimits) -> None:
 
 
 def within_budget(limits: ShadowLimits, used: ShadowUsage, *, priced: bool) -> bool:
-    """Whether one more request fits. A candidate without a price fits no budget in money."""
+    """Whether one more request fits. False for a candidate without a price if costs are
+    limited.
+    """
     if used.requests >= limits.requests_per_day:
         return False
     most = limits.usd_per_day
@@ -119,7 +121,7 @@ REDACTED_REFUSAL: Final = "[refusal left out]"
 
 
 class ShadowCheck(StrEnum):
-    """A property of an answer. SCHEMA: `matches_schema` finds it valid."""
+    """A property of an answer. SCHEMA: it matches the request's JSON schema."""
 
     ANSWERED = "answered"
     JSON = "json"
@@ -138,7 +140,7 @@ class CheckSides(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PairSide:
-    # The request and this side's answer; None without an answer.
+    # The request with this side's answer; None if there is no answer.
     content: Mapping[str, Any] | None
     ms: float  # time to the whole answer; for a stream, to its first output
     output_tokens: int
@@ -167,7 +169,7 @@ def compare_pair(
 
 
 def unit_counts(counts: Mapping[str, int]) -> dict[str, int]:
-    """Renames the checks of a caller's first pair, so that callers are counted apart."""
+    """Renames the checks of a caller's first pair, to count them once per caller."""
     names = {f"{check.value}.{both.value}" for check in ShadowCheck for both in CheckSides}
     return {f"{UNIT}.{name}": n for name, n in counts.items() if name in names}
 

@@ -25,7 +25,7 @@ from harness.routing.shadow import Shadow
 
 
 class RequestKind(StrEnum):
-    """The router recognises each kind but SUBAGENT, which the client must declare."""
+    """A kind of request. The router detects each kind but SUBAGENT, which clients declare."""
 
     SUBAGENT = "subagent"
     VISION = "vision"
@@ -38,8 +38,8 @@ Overrides = Mapping[RequestKind, str]
 
 NO_OVERRIDES: Final[Overrides] = {}
 
-# A request of several kinds takes the first one here that has an override. Fewer models take
-# the earlier kinds: a model that takes video also takes pictures, but not the reverse.
+# A request of several kinds uses the override of the first kind here. The rarer ability comes
+# first: a model that reads video also reads pictures, but not the reverse.
 KIND_PRECEDENCE: Final = (
     RequestKind.EMBEDDING,
     RequestKind.IMAGE,
@@ -51,7 +51,9 @@ KIND_PRECEDENCE: Final = (
 def choose_kind(
     overrides: Overrides, declared: RequestKind | None, kinds: Collection[RequestKind]
 ) -> RequestKind | None:
-    """Chooses the kind whose override answers. The caller's declaration takes precedence."""
+    """Returns the kind whose override answers. A declared kind takes precedence over detected
+    kinds.
+    """
     if declared is not None:
         return declared if declared in overrides else None
     found = (kind for kind in KIND_PRECEDENCE if kind in kinds and kind in overrides)
@@ -96,7 +98,7 @@ BUCKETS = 10_000
 
 
 class Arm(StrEnum):
-    """KEEP_WARM gives no evidence; the previous incumbent answers HOLDBACK."""
+    """An arm of a route. Requests of KEEP_WARM are no evidence for a canary."""
 
     INCUMBENT = "incumbent"
     CANARY = "canary"
@@ -201,13 +203,15 @@ class RouteSettings(PlainRouteSettings):
 
 DEFAULT_ROUTE_SETTINGS: Final = RouteSettings()
 
-# Settings that are a route's own time limits.
+# Time limits that a route may set for itself.
 ROUTE_TIMEOUTS: Final = ("first_token_timeout_s", "first_byte_timeout_s")
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """Keeps running conversations at the incumbent. settled_bps: the previous share."""
+    """Keeps conversations at the incumbent that began before a step. settled_bps: the
+    canary's share before the step.
+    """
 
     until_s: float  # seconds since 1970 UTC
     settled_bps: int = 0
@@ -220,7 +224,7 @@ class Canary:
     salt: str
     rollout: str
     unit_rule: UnitRule = DEFAULT_UNIT_RULE
-    # Set for a holdback: its target is the control, and the candidate is the incumbent.
+    # True for a holdback. Its target is the control, and the route's incumbent the candidate.
     control: bool = False
     handover: Handover | None = None
 
@@ -240,7 +244,7 @@ class Route(ShowsMore):
     canary: Canary | None = None
     fallbacks: tuple[str, ...] = ()
     settings: RouteSettings = DEFAULT_ROUTE_SETTINGS
-    # During a bake, the previous incumbent and its share; then there is no canary.
+    # During a bake: the previous incumbent and its share. A route has no canary then.
     holdback: Canary | None = None
     break_glass: str | None = None  # id of the break-glass by which the incumbent serves
 
@@ -278,19 +282,19 @@ class RoutingTable:
 
 
 def hash_bucket(key: str, *, salt: str) -> int:
-    """Hashes a key to a bucket, 0 to 9 999. hash() would differ from worker to worker."""
+    """Hashes a key to a bucket, 0 to 9 999. Unlike hash(), it is equal in all workers."""
     data = f"{salt}:{key}".encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(data, digest_size=8).digest()) % BUCKETS
 
 
 def choose_arm(route: Route, key: str) -> Arm:
-    """Chooses a caller's arm. A higher canary weight keeps all its callers."""
+    """Chooses a caller's arm. If the canary's weight rises, it keeps its callers."""
     canary = route.canary
     if canary and hash_bucket(key, salt=canary.salt) < canary.weight_bps:
         return Arm.CANARY
     holdback = route.holdback
     if holdback and hash_bucket(key, salt=holdback.salt) >= BUCKETS - holdback.weight_bps:
-        # The canary takes buckets from the other end: these callers never left the old model.
+        # The canary grew from bucket 0, so these callers had the old model all the time.
         return Arm.HOLDBACK
     return Arm.INCUMBENT
 
@@ -335,9 +339,9 @@ class Snapshot:
     switches: tuple[KillSwitch, ...] = ()
     shadows: tuple[Shadow, ...] = ()  # shadows that are not ended; some may have expired
     stored_keys: tuple[StoredKey, ...] = ()  # the providers' encrypted keys, in order
-    # The signed rows that it was built from; None if only Swapgate can have written them.
+    # The signed rows of the snapshot; None if it was not built from stored rows.
     signed: SignedRows | None = None
-    lineage: Lineage = NO_LINEAGE  # its place in the installation's history
+    lineage: Lineage = NO_LINEAGE  # the snapshot's place in the installation's history
     revoked: frozenset[str] = frozenset()  # ids of revoked data keys
     # Grants that are not revoked; some may have expired. The table contains their targets.
     agent_grants: tuple[AgentGrant, ...] = ()
@@ -379,8 +383,8 @@ class RouteHead:
 
     name: str
     incumbent: str
-    at: datetime  # of the version
-    break_glass: bool  # a break-glass serves there or waits for a second person
+    at: datetime  # the version's time
+    break_glass: bool  # whether a break-glass serves the route, or waits for a second person
     # rollout: id of the newest rollout. rollout and below: None without a rollout.
     rollout: str | None
     state: str | None

@@ -20,11 +20,11 @@ from harness.store import engine
 from harness.store.engine import identity
 from harness.store.leader import has_shared_session
 
-# At the shorter interval, the polling uses 0.25 % of a core.
+# The shorter interval costs 0.25 % of a core.
 POLL_S: Final = 0.1
 QUIET_POLL_S: Final = 0.2
-QUIET_AFTER_S: Final = 10.0  # without a change
-# One thread listens for this long before another thread may listen or close() takes effect.
+QUIET_AFTER_S: Final = 10.0  # polls less often after this time without a change
+# A thread listens at most this long before another thread may listen, or `close` takes effect.
 SLICE_S: Final = 0.2
 
 
@@ -70,8 +70,8 @@ class SqliteListener:
 
 
 class PooledListener:
-    """Only waits: behind a pooler in transaction mode, a notification would reach another
-    connection. The callers of `Changes.wait` check again after their timeouts.
+    """Only waits, because behind a pooler in transaction mode, a notification would reach
+    another connection. The callers of `Changes.wait` look for changes after their timeouts.
     """
 
     def poll_changes(self, timeout_s: float) -> bool:
@@ -92,9 +92,7 @@ def open_listener(url: sa.URL) -> "SqliteListener | PostgresListener | PooledLis
 
 
 class Changes:
-    """Blocks callers until the database may have changed. require: called before
-    each connect.
-    """
+    """Blocks callers until the database may have changed. require: runs before each connect."""
 
     def __init__(self, url: sa.URL, require: Callable[[], None] = lambda: None) -> None:
         self._url = url
@@ -124,7 +122,7 @@ class Changes:
                 if self._ear is None:
                     self._require()
                     self._ear = open_listener(self._url)
-                    # The database may have changed before the connection listened.
+                    # Counts as a change, because the database may have changed before.
                     self._changes += 1
                 elif self._ear.poll_changes(timeout_s):
                     self._changes += 1
@@ -143,15 +141,15 @@ class Changes:
             self._forget()
 
 
-# NULL on a standby, whose snapshot omits transactions in progress.
+# NULL on a standby, because a standby's snapshot omits transactions in progress.
 _SNAPSHOT: Final = sa.text(
     "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_snapshot()::text END"
 )
 
 
 def visible_state(db: sa.Connection) -> object | None:
-    """Identifies the state that a reading transaction sees. Reads on one connection return the
-    same rows while the value is equal. None if the database cannot identify the state.
+    """Returns a value that identifies the state that a reading transaction sees. While it stays
+    equal, reads on one connection return the same rows. None if the database has no such value.
     """
     if db.dialect.name == "postgresql":
         snapshot: str | None = db.execute(_SNAPSHOT).scalar_one()

@@ -14,7 +14,7 @@ from harness.store import engine
 from harness.store.guards import NEVER_EMPTIED
 from harness.store.tables import APPEND_ONLY, metadata
 
-# Retention blanks the texts of samples.
+# The runtime may update only these columns, because retention blanks the texts of samples.
 _BLANKED: Final = {"sample": ("answer", "prompt", "error_text")}
 _GROWING: Final = frozenset(table.name for table in APPEND_ONLY)
 _KEPT: Final = frozenset(NEVER_EMPTIED) - _GROWING | {
@@ -26,7 +26,7 @@ _KEPT: Final = frozenset(NEVER_EMPTIED) - _GROWING | {
 }
 
 
-# No decision uses the job queue, so its rows may change and disappear.
+# The runtime may change and delete jobs, because no decision uses them.
 QUEUE_SCHEMA: Final = "swapgate_queue"
 _HAS_QUEUE: Final = sa.text("SELECT to_regnamespace(:name) IS NOT NULL")
 _QUEUE_RIGHTS: Final = (
@@ -136,7 +136,7 @@ def _execute(db: sa.Connection, found: Sequence[str]) -> None:
 
 
 def owner_needed(url: str, what: str) -> str:
-    """Returns the message that the URL's role may not do `what`, with the role that may."""
+    """Returns the message that the URL's role may not do `what`. Names the tables' owner."""
     with engine.temporary(url) as made, translated(), made.connect() as db:
         role, owner = db.execute(_OWNER).one()
     return (
@@ -147,8 +147,8 @@ def owner_needed(url: str, what: str) -> str:
 
 
 def does_both(url: str) -> str | None:
-    """Returns the runtime's role if it could change the tables as well; else, and on SQLite,
-    None. Raises StoreUnavailable.
+    """Returns the runtime's role if it could also change the tables; else None. None on SQLite.
+    Raises StoreUnavailable.
     """
     parsed = engine.parse(url)
     if parsed.get_backend_name() != "postgresql":

@@ -56,8 +56,9 @@ def beside(file: Path, ending: str) -> Path:
 
 
 class SqliteFile:
-    """Detects that somebody replaced the file of a SQLite database. close: closes this
-    process's idle connections; connections in use close after their use.
+    """Detects that somebody replaced the file of a SQLite database.
+
+    close: closes this process's connections, each after its present use.
     """
 
     def __init__(self, file: Path, close: Callable[[], None]) -> None:
@@ -85,8 +86,8 @@ class SqliteFile:
     def require_same(self, *, committed: bool = False) -> None:
         """Raises StoreUnavailable if somebody replaced the file, because the write is lost.
 
-        committed: whether the commit has run. A moved file then contains the write and may come
-        back, so it is not an error: a retry could write twice.
+        committed: whether the commit has run. Then a missing file is no error: somebody may
+        bring it back with the write, and a retry would write twice.
         """
         now = identity(self._file)
         away = now is None and committed
@@ -101,7 +102,7 @@ class SqliteFile:
             return
         folder = os.open(self._file.parent, os.O_RDONLY)
         try:
-            # Only one process moves the log; other processes find a new log or no log.
+            # With the lock, only one process moves the log.
             fcntl.flock(folder, fcntl.LOCK_EX)
             if identity(self._beside(LOG)) == self._log:
                 for suffix in (LOG, INDEX):
@@ -116,9 +117,10 @@ class SqliteFile:
 
 LOCK_TIMEOUT_MS: Final = 10_000
 CONNECT_TIMEOUT_S: Final = 5
-# A connection ends if the other machine acknowledges no data for this long.
+# The system ends a connection whose other machine acknowledges no data for this long.
 UNANSWERED_MS: Final = 15_000
-# libpq's form for a primary and its standbys. SQLAlchemy supports only ?host=A:1&host=B:2.
+# libpq's form of a URL for a primary and its standbys, which SQLAlchemy does not read: it
+# needs ?host=A:1&host=B:2.
 _SEVERAL_HOSTS: Final = re.compile(
     r"(?P<head>postgresql(?:\+\w+)?://(?:[^/?#]*@)?)(?P<hosts>[^@/?#]+,[^@/?#]+)(?P<rest>.*)"
 )
@@ -126,7 +128,7 @@ _SEVERAL_HOSTS: Final = re.compile(
 # locks.
 PAUSE_LIMIT_MS: Final = 7_000
 
-# The execution option with the kind of BEGIN for SQLite.
+# The name of the execution option that chooses the kind of BEGIN on SQLite.
 BEGIN: Final = "swapgate_begin"
 
 # Execution options of writing and reading transactions, by database.
@@ -220,8 +222,8 @@ def make(
     """Creates an engine, which connects at its first use.
 
     create: whether to create a missing SQLite file.
-    patience_s: PostgreSQL ends the connection after this time without a statement; the client
-    waits as long for the server.
+    patience_s: PostgreSQL ends the connection after this time without a statement. The client
+    waits equally long for an answer.
     """
     if url.get_backend_name() == "postgresql":
         arguments = postgres_arguments(url, patience_s)
@@ -255,8 +257,8 @@ def _make_private(file: Path) -> None:
 
 
 def _keep_to_the_file(engine: sa.Engine, file: Path) -> None:
-    """Makes the engine neither create a file nor use one that somebody moved or replaced. A
-    process that starts while the file is missing must not create a new file in its place.
+    """Keeps the engine from creating a missing file, which would hide the loss, and from using
+    a file that somebody moved or replaced.
     """
 
     def connect(
@@ -291,8 +293,8 @@ def postgres_arguments(url: sa.URL, patience_s: float | None = None) -> dict[str
         "keepalives_interval": 5,
         "keepalives_count": 2,
         "tcp_user_timeout": UNANSWERED_MS,
-        # A pooler in transaction mode may run the next statement in another session, which
-        # lacks the prepared statement.
+        # Prepares no statements: a pooler in transaction mode may run the next statement in a
+        # session without them.
         "prepare_threshold": None,
     }
     if patience_s is not None:
@@ -316,8 +318,8 @@ _LIMITS: Final = sa.text(
 )
 
 
-# Cached, because a router tries an unavailable database twice a second. Each dialect is a cycle
-# of objects, and a worker seldom runs the garbage collector.
+# Cached to save memory: a router tries an unavailable database twice a second, and each dialect
+# is a cycle of objects, which a worker's garbage collector seldom frees.
 @cache
 def _named_arguments(url: sa.URL) -> Mapping[str, Any]:
     _, named = url.get_dialect()().create_connect_args(url)
@@ -325,16 +327,16 @@ def _named_arguments(url: sa.URL) -> Mapping[str, Any]:
 
 
 def limit_waits(db: sa.Connection) -> None:
-    """Sets PostgreSQL's limits for the transaction: on idle time, so that a stopped process
-    does not block other processes, and on the wait for a lock. A pooler may ignore the settings
-    of the connection.
+    """Sets PostgreSQL's limits on idle time and on waits for locks, so that a stopped process
+    does not block others. Sets them for the transaction, because a pooler may ignore the
+    settings of a connection.
     """
     if db.dialect.name == "postgresql":
         db.execute(_LIMITS)
 
 
 def _set_up_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:  # noqa: ARG001 - the event's signature
-    # Turns off the driver's BEGIN, which comes late and is never IMMEDIATE.
+    # Turns off the driver's BEGIN, which never is IMMEDIATE and comes too late.
     connection.isolation_level = None
     cursor = connection.cursor()
     for setting in _SQLITE_SETTINGS:
@@ -344,8 +346,8 @@ def _set_up_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> N
 
 
 def _into_wal(cursor: DBAPICursor) -> None:
-    # SQLite does not wait for this lock: if several processes open a new file at once, all but
-    # one get an error.
+    # Tries repeatedly, because SQLite does not wait for this lock. If several processes open a
+    # new file at once, all but one get an error.
     deadline = time.monotonic() + LOCK_TIMEOUT_MS / 1000
     while True:
         try:

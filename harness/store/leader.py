@@ -24,7 +24,7 @@ from harness.store import engine
 
 _SESSION: Final = sa.text("SELECT pg_backend_pid()")
 _POOLER_PORT: Final = 6543
-# A pooler that rotates its sessions uses another session for a second statement.
+# Several statements, because a pooler may use another session for each.
 _STATEMENTS: Final = 3
 
 
@@ -35,7 +35,7 @@ def require_own_session(url: str | sa.URL) -> None:
         if has_shared_session(parsed):
             raise DatabaseUnusable(_refusal(parsed))
     except sa.exc.DBAPIError as error:
-        # An unavailable server is not an error here, because a process can start without it.
+        # No error, because a process can start without the server.
         clear_frames(error, error.orig)
 
 
@@ -56,7 +56,7 @@ def has_shared_session(url: sa.URL) -> bool:
         within = second.execution_options(isolation_level="READ COMMITTED")
         with within.begin():
             if own & _sessions(within):
-                return True  # a pool of one session would let the next statement wait
+                return True  # with a pool of one session, the next statement would wait
             own |= _sessions(first)
         return len(own) > 1
 
@@ -77,8 +77,8 @@ def _refusal(url: sa.URL) -> str:
 
 _KEY: Final = 0x53774C44
 HEARTBEAT_S: Final = 1.0
-# After this time without a heartbeat, the server ends the leader's connection. It covers
-# several heartbeats, and lets another process lead within ten seconds.
+# The server ends the leader's connection after this time without a heartbeat. Long enough for
+# several heartbeats, and short enough that another process leads within ten seconds.
 SILENT_AFTER_S: Final = 5.0
 _HOLDER: Final = sa.text(
     "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
@@ -157,7 +157,7 @@ class PostgresLeadership:
     def try_lead(self, owner: str) -> bool:
         with self._turn, translated():
             if not self._is_connected():
-                # The lock of a shared session would let several processes lead.
+                # Otherwise several processes could lead with the lock of one session.
                 require_own_session(self._engine.url)
                 self._db = self._engine.connect()
             if not self._leads:
@@ -168,7 +168,7 @@ class PostgresLeadership:
         assert self._db is not None  # noqa: S101 - try_lead has connected
         db = self._db
         try:
-            # A pooler may ignore the settings of the connection.
+            # Sets the limit again, because a pooler may ignore the settings of the connection.
             patience = f"{int(SILENT_AFTER_S * 1000)}"
             db.execute(sa.select(sa.func.set_config("idle_session_timeout", patience, False)))  # noqa: FBT003 - SQL's own argument
             if not db.execute(sa.select(sa.func.pg_try_advisory_lock(_KEY))).scalar_one():
@@ -179,7 +179,7 @@ class PostgresLeadership:
             raise
         self._leads = True
         if self._heartbeat is None:
-            # On a separate thread, so that a long job does not delay it.
+            # On a separate thread, so that a long job does not delay the heartbeats.
             self._heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
             self._heartbeat.start()
 
@@ -211,7 +211,7 @@ class PostgresLeadership:
         self._leads = False
         if self._db is None:
             return
-        # Frees the lock at once; the server would free it a moment after the connection's end.
+        # Frees the lock at once, because the server frees it only after the connection's end.
         with suppress(sa.exc.SQLAlchemyError):  # the connection may be lost
             self._db.execute(sa.select(sa.func.pg_advisory_unlock_all()))
         self._db.close()

@@ -206,7 +206,7 @@ class Listings(AgentListings):
         route: str | None = None,
         user_hashes: Sequence[str] = (),
     ) -> Page[Failover]:
-        # If a request names its caller twice, one mark contains several hashes.
+        # By substring: a request that names its caller twice has several hashes.
         parts = [failover.c.user_hash.contains(part) for part in user_hashes]
         where = (
             failover.c.at >= since,

@@ -28,10 +28,10 @@ from harness.routing.records.versions import NEWEST_SIGNATURES, route_version
 from harness.store.change_listener import visible_state
 from harness.store.tables import SIGNED
 
-# The database joins the values with it, because fetching ten thousand rows would take most of a
+# The database joins values by this, because fetching ten thousand rows would take most of a
 # call's time.
 _SEPARATOR: Final = "\n"
-# Key in a connection's `info` for the database state at the last successful check.
+# Key of a connection's `info`: the database state at the last successful check.
 _FITS: Final = "swapgate_fits"
 
 
@@ -126,7 +126,7 @@ def _values(rows: int, joined: str) -> list[str] | None:
     return values if all(values) and len(values) == rows else None
 
 
-# Cached, because the rows seldom change between calls.
+# Cached, because the signatures seldom change between calls.
 @lru_cache(maxsize=1)
 def _live_digest(tables: tuple[tuple[str, int, str], ...]) -> str:
     by_table = {name: _values(rows, joined) for name, rows, joined in tables}
@@ -153,7 +153,7 @@ class Manifests:
         If the database has not changed since the last successful check, the method does not
         read the rows again. Otherwise each API call could read ten thousand keys.
         """
-        # The state of a writing transaction does not cover its own writes.
+        # A writing transaction always reads the rows: its state does not show its own writes.
         state = None if tx.writable else visible_state(tx.db)
         fits = state is not None and tx.db.info.get(_FITS) == state
         content = None if fits else read_content(tx.read)

@@ -36,7 +36,7 @@ def upgrade(url: str) -> None:
     try:
         with _connection(url) as db:
             if db.dialect.name == "postgresql":
-                # The limit for the runtime's statements would end a long migration.
+                # Without the runtime's limit, because a migration may take long.
                 db.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
             schema_revisions.find(db)
@@ -74,7 +74,7 @@ def check(url: str) -> list[str]:
 
 def _config(db: sa.Connection) -> Config:
     config = Config()
-    # The configuration would interpolate a percent sign.
+    # Escapes percent signs, which the configuration would interpolate.
     folder = str(package_data.path("migrations")).replace("%", "%%")
     config.set_main_option("script_location", folder)
     config.attributes["connection"] = db
@@ -137,7 +137,9 @@ def present(db: sa.Connection) -> Definitions:
 
 
 def shipped(db: sa.Connection) -> Definitions:
-    """Returns this version's definitions in this database's spelling."""
+    """Returns this version's definitions as this database spells them. Creates the tables in a
+    temporary place for this.
+    """
     if db.dialect.name == "sqlite":
         beside = sa.create_engine("sqlite://")
         try:
@@ -159,7 +161,7 @@ def shipped(db: sa.Connection) -> Definitions:
 
 
 def _require_temporary_tables(db: sa.Connection) -> None:
-    """Every role has the right, unless an administrator revoked it from PUBLIC."""
+    """Raises DatabaseUnusable without the right, which roles have by default."""
     may = "SELECT has_database_privilege(current_database(), 'TEMPORARY')"
     if not db.execute(sa.text(may)).scalar_one():
         who = db.execute(sa.text("SELECT current_user")).scalar_one()

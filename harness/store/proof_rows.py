@@ -32,7 +32,7 @@ from harness.store.tables import SIGNED
 DOCUMENT: Final = "proof"  # replaces the table's name in the signature of a whole file
 MAX_NAMED: Final = 5  # the most rows to name for one reason
 NO_TEXT: Final = hash_content("")
-# Values of columns that no signature covers and no check of a proof needs.
+# Default values for columns that signatures omit and a proof does not need.
 UNSIGNED: Final[dict[str, dict[str, object]]] = {
     eval_run.name: {"state": RunState.DONE.value, "wanted": 0, "failures": 0}
 }
@@ -95,7 +95,7 @@ def _stored(
 
 
 def find_faults(proof: Proof, verifier: Verifier) -> list[str]:
-    """Lists the rows with invalid signatures by reason, and last a fault of the file itself."""
+    """Lists rows with invalid signatures by reason. A fault of the whole file comes last."""
     by_reason: dict[str, list[str]] = {}
     for name, why in _row_faults(proof, RowVerifier(verifier, lambda: proof.installation)):
         by_reason.setdefault(why, []).append(name)

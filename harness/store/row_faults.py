@@ -97,7 +97,7 @@ def _check_log_end(tx: Transaction, manifest: Manifest | None) -> None:
 def _page_faults(
     tx: Transaction, signed: SignedTable, rows: Sequence[Row], before: Row | None
 ) -> Iterator[RowFault]:
-    """before: the row before the first row; a route's version refers to it."""
+    """Finds faults of rows. before: the row before them, which a route's version refers to."""
     versions = signed.table is route_version
     chains = chains_of(tx, rows) if versions else {}
     for row in rows:
@@ -127,9 +127,9 @@ def _tuple(columns: Sequence[sa.Column[Any]], key: Sequence[object]) -> sa.Tuple
 def _break(before: Row | None, row: Row) -> str:
     if before is None or before.route != row.route:
         first = row.version == 1 and row.prev_signature is None
-        return "" if first else "the versions before it are missing"
+        return "" if first else "its earlier versions are missing"
     if before.version + 1 != row.version or before.signature != row.prev_signature:
-        return "it does not follow the version before it, which was removed or replaced"
+        return "its previous version was removed or replaced"
     return ""
 
 
@@ -160,13 +160,13 @@ def without_triggers(tx: Transaction) -> Iterator[None]:
         tx.write(sa.text(f'DROP TRIGGER "{trigger.name}"'))
     yield
     for trigger in triggers:
-        # Not sa.text, because a colon in a trigger's text is not a parameter.
+        # As a script, because sa.text would read a colon in the trigger as a parameter.
         tx.script(trigger.sql)
 
 
 def sign_rows(tx: Transaction) -> int:
-    """Signs all rows, after all have verified. Returns their number. Call it without
-    triggers.
+    """Signs all rows, after it has verified all. Returns their number. Call it within
+    `without_triggers`.
     """
     count = 0
     for signed in SIGNED.values():
@@ -202,7 +202,7 @@ def _write(tx: Transaction, table: sa.Table, values: dict[str, Any], *columns: s
 
 
 def remove_rows(tx: Transaction, faults: Sequence[RowFault]) -> int:
-    """Deletes the rows. Returns their number. Call it without triggers.
+    """Deletes the rows. Returns their number. Call it within `without_triggers`.
 
     Also deletes a version's fallback chain, and unsigned rows that refer to a deleted row.
     Raises RowRefused if a remaining signed row refers to a deleted row.
@@ -250,8 +250,8 @@ def _remove_referrers(
 def _unsigned_referrers(
     table: sa.Table,
 ) -> Iterator[tuple[sa.Table, sa.ForeignKeyConstraint]]:
-    """Lists the unsigned tables that refer to a table. The signature of a route's version
-    covers its fallbacks, so they do not count.
+    """Lists the unsigned tables that refer to a table. Omits fallbacks, which the signature of
+    their route's version covers.
     """
     for other in metadata.sorted_tables:
         if other.name in SIGNED or other in (table, route_fallback):

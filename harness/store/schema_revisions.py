@@ -15,7 +15,7 @@ from harness.store.tables import metadata
 REVISION: Final = "0.1.0"
 
 _REVISION: Final = sa.text("SELECT version_num FROM alembic_version")
-# The third column of the result: whether the table's column needs a value.
+# Selects table, column, and whether the column needs a value.
 _COLUMNS: Final = {
     "sqlite": sa.text(
         'SELECT t.name, c.name, c."notnull" AND c.dflt_value IS NULL'

@@ -107,8 +107,8 @@ def _verify(signed_rows: SignedRows, signatures: RowVerifier) -> None:
                 more["fallbacks"] = signed_rows.chains.get(str(row["route"]), [])
             stored = cast("Row", StoredRow(signed.table, row))
             signatures.check_row(signed.table, stored, **more)
-    # Rows on a router's disk may be older than a table; the manifest's digest shows whether
-    # rows are missing.
+    # Rows of a new table may be missing on a router's disk. The manifest's digest shows whether
+    # rows are missing that should exist.
     live = [row for name in LIVE for row in signed_rows.rows.get(name, ())]
     if not signed_rows.manifest:
         if live:

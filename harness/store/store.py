@@ -30,9 +30,9 @@ from harness.store.row_faults import (
     working_faults,
 )
 
-# Each attempt waits for readers as long as for a lock.
+# Each attempt waits for readers until the timeout for locks.
 CHECKPOINT_ATTEMPTS: Final = 3
-# Includes the start time, so that a restarted or new server never has the mark of the old one.
+# Contains the start time, so that a restarted or new server never repeats an old mark.
 LOG_POSITION: Final = sa.text(
     "SELECT pg_postmaster_start_time()::text || ' ' || pg_current_wal_insert_lsn()::text"
 )
@@ -138,7 +138,7 @@ class Store:
         return RowSignatures(self._signatures, lambda: self._installation_of(db))
 
     def _installation_of(self, db: sa.Connection) -> str:
-        # The id never changes while the file is the same.
+        # Cached, because a database never changes its id.
         if self._installation is None:
             self._installation = str(db.execute(sa.select(meta.c.installation)).scalar_one())
         return self._installation
@@ -212,14 +212,14 @@ class Store:
         self, tx: Transaction, actor: Actor, action: str, details: Mapping[str, object]
     ) -> None:
         AuditLog(tx).append(actor, action, "database", details)
-        # Counts a change, because routers would refuse the same count with other rows.
+        # Counts a change, because routers refuse other rows with an unchanged count.
         tx.write(sa.update(meta).values(changes=meta.c.changes + 1))
         Manifests().write(tx)
 
     def drop_deleted(self) -> None:
         if self._file is not None:
             with translated(), self._engine.connect() as db:
-                # Outside a transaction, because SQLite allows no checkpoint inside one.
+                # Outside a transaction, because SQLite allows a checkpoint only there.
                 connection: Any = db.connection.driver_connection
                 for _ in range(CHECKPOINT_ATTEMPTS):
                     row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -49,7 +49,7 @@ APPEND_ONLY: Final = (
     person_link,
 )
 
-# The modules that declare the other tables.
+# Importing these modules declares the other tables.
 DECLARED_BY: Final = (
     agents_records,
     alert_records,

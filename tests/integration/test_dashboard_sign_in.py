@@ -211,7 +211,7 @@ def test_a_link_makes_no_second_person_of_a_proposer(world: SmallInstallation) -
     as_puppet = acting(world, opened(world, link_for(world, ann, puppet.key)))
     as_herself = acting(world, opened(world, link_for(world, ann)))
 
-    for actor, why in ((as_puppet, "goes back to"), (as_herself, "cannot approve")):
+    for actor, why in ((as_puppet, "took part in creating"), (as_herself, "cannot approve")):
         with pytest.raises(NotAllowed, match=why):
             decisions.approve_proposal(world.context(), actor, made.id)
 

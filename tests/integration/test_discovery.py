@@ -134,11 +134,11 @@ def test_a_stored_key_reads_its_providers_list(ctx: Context, sim: ListServer) ->
     stored = put(ctx, SYSTEM, "attic", CredentialChange(value="sk-a-key-of-a-test"))
     moved = put(ctx, SYSTEM, "attic", CredentialChange(api_base=f"{sim.url}/v1"))
 
-    assert (stored.listing, moved.listing) == ("models that it lists: 1", "")
+    assert (stored.listing, moved.listing) == ("it lists 1 models", "")
     assert [model.model for model in named_models.list_discovered(ctx, "attic")] == ["new-one"]
     answers(sim, status=500)
     kept = put(ctx, SYSTEM, "attic", CredentialChange(value="sk-another-of-a-test"))
-    assert kept.listing.startswith("its models are unknown: provider 'attic'")
+    assert kept.listing.startswith("Swapgate could not read its models: provider 'attic'")
     assert named_models.list_discovered(ctx, "attic")
 
 
@@ -195,7 +195,7 @@ def test_a_model_that_its_provider_does_not_list_is_said_when_it_is_added(
     assert describe("north-2") == ""
     assert describe("nort-2") == ("attic does not list nort-2 among 2; did you mean 'north-2'?")
     answers(sim, status=503)
-    assert describe("north-2").startswith("its models are unknown: ")
+    assert describe("north-2").startswith("Swapgate could not read its models: ")
     # A vendor's list counts where somebody asked for it; it is not asked by the way.
     registered_providers.change_provider(ctx, SYSTEM, "openai", ProviderChange())
     assert describe("gpt-4o", "openai") == ""

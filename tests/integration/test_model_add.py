@@ -81,7 +81,8 @@ def test_another_name_with_an_address_is_an_openai_compatible_server(cli: Comman
 
     said, unknown = added.stderr.splitlines()
     assert said == "added provider attic at http://127.0.0.1:9/v1"
-    assert unknown.startswith("its models are unknown: provider 'attic' lists no models: ")
+    unread = "Swapgate could not read its models: provider 'attic' lists no models: "
+    assert unknown.startswith(unread)
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_who_has_a_key_and_single_sign_on_is_one_person_once_declared(
     puppet = world.person("puppet", Role.APPROVER, by=ana)
     decisions.cancel_proposal(ctx, ana, made.id)
     other = waiting(world, by_sign_on)
-    for herself, why in ((ana, "one person"), (puppet, "goes back to")):
+    for herself, why in ((ana, "one person"), (puppet, "took part in creating")):
         with pytest.raises(NotAllowed, match=why):
             decisions.approve_proposal(ctx, herself, other.id)
     decisions.approve_proposal(ctx, world.person("ben", Role.APPROVER), other.id)

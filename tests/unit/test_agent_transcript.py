@@ -139,7 +139,7 @@ def test_what_a_target_cannot_hold_is_a_sentence_each() -> None:
         "local/llama has no tools, and the agent's conversation needs them",
         "local/llama accepts no images, and there are images in the messages 1",
         (
-            "local/llama lacks the context window (about 9100 tokens, it holds 8192) that the "
+            "local/llama lacks a context window of about 9100 tokens (it has 8192) that the "
             "conversation needs"
         ),
     )

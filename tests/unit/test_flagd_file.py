@@ -119,9 +119,9 @@ def test_a_flags_shares_are_those_that_flagd_gives(
     ("flag", "reason"),
     [
         ({**FLAG, "targeting": {"if": [True, "c"]}}, "targeting of its own: remove it"),
-        ({**FLAG, "state": "DISABLED"}, "is not enabled, or has no variants: mend it"),
+        ({**FLAG, "state": "DISABLED"}, "is not enabled, or has no variants: correct the flag"),
         ({**FLAG, "variants": {"a": "sim/base"}}, "no variant of sim/better: add a variant"),
-        ({**FLAG, "variants": None}, "is not enabled, or has no variants: mend it"),
+        ({**FLAG, "variants": None}, "is not enabled, or has no variants: correct the flag"),
     ],
 )
 def test_a_flag_that_cannot_be_split_stays_as_it_is(

@@ -406,7 +406,7 @@ def test_a_window_holds_input_and_output_together() -> None:
         missing_capabilities(Needs(approx_input_tokens=600, max_output_tokens=400), has) == ()
     )
     assert missing_capabilities(Needs(approx_input_tokens=601, max_output_tokens=400), has) == (
-        "the context window (about 1001 tokens, it holds 1000)",
+        "a context window of about 1001 tokens (it has 1000)",
     )
 
 

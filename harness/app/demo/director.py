@@ -121,7 +121,7 @@ class DemoShow:
     stage: DemoEnvironment
     traffic: DemoTraffic
     scenes: list[DemoStep] = field(default_factory=list)
-    _expected: list[Scenario] = field(default_factory=list)  # without a proposal so far
+    _expected: list[Scenario] = field(default_factory=list)  # stories without a proposal yet
     _console: Console = field(default_factory=lambda: Console(highlight=False))
     _started: float = field(default_factory=time.monotonic)
 
@@ -191,7 +191,7 @@ class DemoShow:
                 if texts := ProposalWatch(ctx, names).texts():
                     self.say(" · ".join(texts))
             if now > began + LONGEST_S:
-                self.say(f"given up: not all has ended after {format_span(LONGEST_S)}")
+                self.say(f"given up: some stories run longer than {format_span(LONGEST_S)}")
                 return
             time.sleep(0.5)
 
@@ -278,8 +278,8 @@ class DemoShow:
         time.sleep(2 * self.installation.settings.router.flush_interval_s)
         with self.installation.context.store.read() as tx:
             route = Routing(tx).table().routes[OUTAGE_ROUTE]
-            # The database has traffic by the minute, and its first minute began before the
-            # first proposal.
+            # The database counts traffic by the minute, and the minute of the first proposal
+            # began before the proposal.
             began = self.scenes[0].comparison.proposal.created_at - timedelta(minutes=1)
             minutes = Observations(tx).traffic(since=began)
         ours = [minute for minute in minutes if minute.route == OUTAGE_ROUTE]

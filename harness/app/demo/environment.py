@@ -26,7 +26,7 @@ from harness.frame.runtime.tcp_ports import free_port
 from harness.routing.proposal import ProposalPhase
 
 MODELS = Path(__file__).with_name("models.yaml")
-# Simulated answers take a twentieth of the real time, to allow more traffic in two minutes.
+# Simulated models answer 20 times faster than real ones, which gives more traffic.
 TIME_SCALE = 0.05
 # The commands in docs/reference/agents.md name this model; the demo simulates it.
 DOCUMENTED_MODEL = "gpt-4o-mini"
@@ -59,7 +59,7 @@ OUTAGE_PRIMARY: Final = "primary/aurora-1"
 OUTAGE_BACKUP: Final = "backup/backup-1"
 
 
-# The current row of the route, with the candidate as its incumbent and some proof.
+# Copies the route's current row, with the candidate as its incumbent and a forged proof.
 _PROMOTE = """
 INSERT INTO route_version (route, version, revision, kind, incumbent, incumbent_evidence,
   weight_bps, settings, prev_version, prev_incumbent, verdict_id, verdict_candidate,
@@ -74,7 +74,7 @@ INSERT INTO evidence (id, route, target, kind, created_at)
 SELECT 'e_forged', route, :candidate, 'baseline', at
 FROM route_version WHERE route = :route ORDER BY version DESC LIMIT 1"""
 
-# Title, statement, and the outcome that the statement claims; None without a verdict.
+# Title, SQL statement, and the verdict's outcome that the statement claims, or None.
 TRIES: Sequence[tuple[str, str, str | None]] = (
     ("promote it without a verdict", _PROMOTE, None),
     ("promote it with its failed verdict", _PROMOTE, "failed"),

@@ -38,8 +38,8 @@ QUESTIONS = (
     "I was charged twice this month.",
     "The page stays blank after I log in.",
 )
-# Sends a user's request to a route, by number. Returns the answer's text. Raises the client's
-# error.
+# Sends a user's request to a route. Arguments: the route's name and the request's number.
+# Returns the answer's text. Raises the client's error.
 Ask = Callable[[str, int], Awaitable[str]]
 
 
@@ -64,9 +64,9 @@ class TrafficCounts:
 
 @dataclass
 class DemoTraffic:
-    base_url: str
+    base_url: str  # ends in /v1
     key: str
-    # Requests per second and route; callers may change it. base_url ends in /v1.
+    # Requests per second, by route; callers may change it while the traffic runs.
     rates: dict[str, float]
     tally: TrafficCounts = field(default_factory=TrafficCounts)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -142,7 +142,8 @@ async def _ask(client: AsyncOpenAI, route: str, number: int) -> str:
     message: Any = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
     asked: dict[str, Any] = {"model": route, "messages": [message]}
     asked["user"] = f"sdk-{route}-{number}"
-    # The router cannot hide a provider's end in mid-stream: it must not join two models' texts.
+    # No streams on this route: when its provider is killed, a stream that has begun must fail,
+    # because the router does not join two models' texts.
     if route == "search" or number % 2:
         reply = await client.chat.completions.create(**asked)
         return str(reply.choices[0].message.content or "")
@@ -218,15 +219,16 @@ class DemoAgent:
         return raw.headers["x-swapgate-target"], raw.parse().choices[0].message
 
     def survived(self, *models: str) -> bool:
-        """Returns whether these models served in turn, and the last knew the first two's
-        results.
+        """Returns whether these models served in this order, and the last answer is right,
+        which needs the tool results of the earlier turns.
         """
         return (self.served, self.answer) == ([*models], ANSWER)
 
 
 REPORT_EVERY_S = 5.0
 LOOK_EVERY_S = 0.5
-# If all requests fail for this long, the models are not the cause. A new key takes a moment.
+# Traffic ends if all requests fail for this long: the address or the key is probably wrong.
+# A router needs a moment to accept a new key.
 HOPELESS_S = 5.0
 
 
@@ -302,7 +304,7 @@ def _routes_to_ask(ctx: Context, names: Sequence[str]) -> list[str]:
         wanted = [routing.require_route(tx, name).name for name in names]
         wanted = wanted or sorted(Routing(tx).table().routes)
     if not wanted:
-        raise InputError(f"there is no route to ask: {FIRST_ROUTE_STEP}")
+        raise InputError(f"there is no route to send requests to: {FIRST_ROUTE_STEP}")
     return list(dict.fromkeys(wanted))
 
 

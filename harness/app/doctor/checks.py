@@ -114,8 +114,8 @@ def _database(
 
 
 def _unusable(error: SwapgateError, *, answers: bool) -> Findings:
-    """Yields why the database is unreadable. answers: whether the database answers, so that its
-    schema is known.
+    """Yields the findings about a database that cannot be read. answers: whether an earlier
+    check reached the database.
     """
     said = str(error)
     match error:
@@ -200,7 +200,7 @@ def _judges(settings: Settings, context: Context | None) -> Findings:
     providers = dict(settings.providers)
     if context is not None:
         with context.store.read() as tx:
-            providers |= Providers(tx).all()  # which rule
+            providers |= Providers(tx).all()  # the database overrides the file
     for name, suite in settings.suites.items():
         if suite.judge is None:
             continue

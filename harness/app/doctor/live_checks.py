@@ -68,7 +68,7 @@ class LiveMeter:
     limit_kept: bool = True  # whether all answers kept their token limit
 
     def obstacle(self, most: Usage) -> str:
-        """Returns why doctor skips a call with this maximum usage; empty if the call fits."""
+        """Returns why doctor must not send a call of this maximum usage; empty if it may."""
         if not self.limit_kept:
             return "an earlier answer exceeded its token limit, so no cap is reliable"
         if self.price is None:
@@ -77,8 +77,8 @@ class LiveMeter:
         return "would pass the cap of --max-usd" if over else ""
 
     def settle(self, most: Usage, answer: LiveAnswer) -> None:
-        """Adds the usage that the provider reports, but at least the length of its answer.
-        Without usage, or with 0, adds the maximum.
+        """Adds the reported usage, or an estimate from the answer's length if that is larger.
+        Adds the maximum if the provider reports no usage, or 0.
         """
         used = answer.usage
         if used is None or used.input_tokens <= 0 or used.output_tokens <= 0:

@@ -22,7 +22,7 @@ _CITY_SCHEMA: Final = {
     "required": ["city"],
     "additionalProperties": False,
 }
-# Below each valid range. A value above the range would not fail, because the router lowers it.
+# Every provider refuses a negative temperature. The router lowers one that is too high.
 _WRONG_TEMPERATURE: Final = -1
 _NAME: Final = re.compile(r"[A-Za-z0-9._:/@-]{1,80}")
 
@@ -48,7 +48,7 @@ class LiveAnswer:
     response: CompletionResponse | None = None  # None if the request failed
     chunks: Sequence[StreamChunk] = ()
     failure: str = ""  # the router's failure class; empty for an answer
-    status: int | None = None  # the provider's HTTP status; None without a failure or status
+    status: int | None = None  # the provider's HTTP status for a failure, if it sent one
 
     @property
     def usage(self) -> Usage | None:
@@ -131,8 +131,8 @@ def _length(answer: LiveAnswer, response: CompletionResponse, _model: str) -> _J
     if output is not None and output < SHORT_LIMIT:
         return _differs(f"it ended by itself after {output} tokens, so no cut-off occurred")
     return _fails(
-        f"it was cut off, but its finish reason is {_word(response.finish_reason)}",
-        "cut-off answers look complete: check the end of answers in a suite",
+        f"the answer was cut off, but its finish reason is {_word(response.finish_reason)}",
+        "clients cannot see a cut-off: let a suite check the end of answers",
     )
 
 
@@ -182,7 +182,7 @@ class LiveScenario:
     question: str = QUESTION
     fields: Mapping[str, object] = field(default_factory=dict)  # additional request fields
     streamed: bool = False
-    limit: int | None = None  # tokens of the answer, if not ANSWER_LIMIT
+    limit: int | None = None  # the answer's maximum tokens, if it is not ANSWER_LIMIT
     refused_as: FailureClass | None = None  # the expected failure class
 
     def find(self, answer: LiveAnswer, model: str) -> LiveFinding:

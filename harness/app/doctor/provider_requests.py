@@ -36,7 +36,7 @@ _MOST_TOKENS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class NativeProbe:
-    """A question for one endpoint. events: the required members of each event type."""
+    """A question for one endpoint. events: by event type, the members that it must have."""
 
     path: str
     body: Mapping[str, object]
@@ -99,7 +99,7 @@ def count_numbers(answer: bytes) -> int:
 
 
 def proposed_line(model: str, ways: Mapping[Endpoint, str]) -> str:
-    """Returns the line for a provider in `swapgate.yaml`; empty if it needs none."""
+    """Returns the line that `swapgate.yaml` needs for a model; empty if it needs no line."""
     said = ", ".join(f"{endpoint.value}: {way}" for endpoint, way in ways.items())
     return f"models: {{{json.dumps(model)}: {{{said}}}}}" if said else ""
 
@@ -113,7 +113,7 @@ def _has(event: Mapping[str, Any], path: str) -> bool:
 
 CHAT_PATH: Final = "/chat/completions"
 EMBEDDINGS_PATH: Final = "/embeddings"
-# Servers' refusals to chat with an embedding model: status and text.
+# Status and text with which servers refuse to chat with an embedding model.
 _NO_CHAT: Final = (404, 405, 501)
 _SAYS_NO_CHAT: Final = re.compile(r"\bchat|\bllm\b|\bcompletion|\bgenerat", re.IGNORECASE)
 
@@ -123,13 +123,13 @@ class Probe:
     target: str
     ok: bool
     status: int | None
-    latency_ms: float  # until the end of the answer
+    latency_ms: float  # from the request to the answer's end
     served_model: str = ""
     answer: str = ""
     input_tokens: int | None = None
     output_tokens: int | None = None
     error: str = ""
-    # The gaps in a local server's Responses and Messages endpoints; empty without gaps.
+    # By endpoint (Responses, Messages) of a local server: what it lacks; empty: nothing.
     native: Mapping[str, str] = field(default_factory=dict)
     declare: str = ""  # the provider's configuration line that turns these endpoints on
 
@@ -167,7 +167,7 @@ def chat(
     failed = _probe(target, found, error=error)
     if reply is None:
         return failed
-    # Tests each of a local server's endpoints once for gaps.
+    # Asks each endpoint of a local server once, to find what it lacks.
     gaps = {}
     local = kind is not None and kind.group is ProviderGroup.LOCAL
     for endpoint, probe in NATIVE_PROBES.items() if local else ():
@@ -200,8 +200,8 @@ def _embedded(
     timeout_s: float,
     refusal: str,
 ) -> Probe | None:
-    """Returns None for a target without embeddings. refusal: the provider's error for
-    the chat.
+    """Asks for a vector; returns None if the target gives no vectors. refusal: the provider's
+    answer to the chat.
     """
     kind = PROVIDER_KINDS.get(provider.kind)
     if kind is None or Endpoint.EMBEDDINGS not in kind.speaks:

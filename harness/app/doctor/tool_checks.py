@@ -63,7 +63,7 @@ class TargetReport(Generic[FoundT]):
 
 
 def meant(installation: Installation, name: str) -> list[tuple[Target, Provider]]:
-    """Returns a route's targets, or the target of that name. Raises NotFound."""
+    """Returns the targets of the route `name`, else the target `name`. Raises NotFound."""
     ctx = installation.context
     table = routes.load_table(ctx)
     with ctx.store.read() as tx:
@@ -207,7 +207,7 @@ class _SeparateInstallation(Installation):
 
     @cached_property
     def standing_switches(self) -> tuple[KillSwitch, ...]:
-        """Returns no switches, because a switch would replace the target."""
+        """Returns no kill switches, because a switch would replace the target under test."""
         return ()
 
 
@@ -237,7 +237,7 @@ def single_target_router(
             for credential in Credentials(before).all()
             if credential.provider == provider.name
         ]
-    # The router would avoid an ability that is declared as missing; the check must test it.
+    # The router would not use an ability that is declared as missing, but doctor must test it.
     targets.put_provider(ctx, SYSTEM, replace(provider, models={}))
     with alone.store.write() as tx:
         for stored_key in stored:

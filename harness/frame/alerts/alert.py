@@ -64,11 +64,11 @@ class AlertRule:
     severity: Severity
     next_step: str  # PROVIDER is a placeholder for the provider's name
     lasting: bool = True  # the cause lasts until it ends; False for a single event
-    # A source without news for this long has ended, because a dead worker cannot report the
-    # end. None if the control plane itself checks the cause.
+    # Swapgate drops a source that reports nothing for this long, because a dead worker cannot
+    # report the end. None if the control plane itself checks the cause.
     silent: timedelta | None = None
     remind: timedelta = timedelta(hours=24)  # the interval of reminders while the cause lasts
-    # Whether sinks get messages and lists contain the alert. If False, only one page shows it.
+    # If False, no sink gets the alert and no list has it; only one page shows it.
     notifies: bool = True
 
 
@@ -77,10 +77,10 @@ NO_SINK: Final = (
     "docs open how-to/alerts`)"
 )
 PROVIDER_PLACEHOLDER: Final = "PROVIDER"
-# Several times the interval at which a worker reports a lasting cause. Without traffic, a
-# restarted worker has the rest of this time to find the cause by health checks.
+# Several times the interval of a worker's reports. A restarted worker without traffic needs
+# this time to find the cause again by its health checks.
 _WORKER: Final = timedelta(minutes=4)
-_TOLD_ONCE: Final = timedelta(minutes=30)  # for a cause that a worker may report only once
+_TOLD_ONCE: Final = timedelta(minutes=30)  # for causes that a worker may report only once
 _K, _S = AlertKind, Severity
 ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.BREAKER_OPEN: AlertRule(
@@ -92,7 +92,8 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.ROUTE_DOWN: AlertRule(
         _S.CRITICAL,
         "`swapgate route failovers` shows what failed; `swapgate route fallback add` gives the "
-        "route another target, `swapgate switch throw target:PROVIDER/MODEL` sends it there",
+        "route another target; `swapgate switch throw target:PROVIDER/MODEL` sends the route's "
+        "requests to a target",
         remind=timedelta(hours=4),
     ),
     _K.ON_FALLBACK: AlertRule(
@@ -103,8 +104,8 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.OUR_KEY: AlertRule(
         _S.CRITICAL,
         "`swapgate provider key set PROVIDER` stores a valid key, which routers use at once "
-        "(`swapgate provider key login PROVIDER` where people sign in with an account), or put "
-        "one into the provider's variable in `.env` and send the router a SIGHUP; then "
+        "(`swapgate provider key login PROVIDER` if people sign in with an account). Or put a "
+        "key into the provider's variable in `.env` and send the router a SIGHUP. Then run "
         "`swapgate doctor`",
         silent=_WORKER,
     ),
@@ -116,8 +117,8 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.MODEL_UNKNOWN: AlertRule(
         _S.CRITICAL,
-        "the provider has no such model any more: propose another with `swapgate proposal "
-        "create`",
+        "the provider has no such model any more: propose another model with `swapgate "
+        "proposal create`",
         silent=_WORKER,
     ),
     _K.REVISION_REFUSED: AlertRule(
@@ -134,8 +135,8 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.SPOOL_FULL: AlertRule(
         _S.WARNING,
-        "bring back the database: observations are in memory now, and are lost when that is "
-        "full or the router ends",
+        "bring back the database: routers hold observations in memory, and lose them when the "
+        "memory is full or the router ends",
         silent=_TOLD_ONCE,
     ),
     _K.ROLLED_BACK: AlertRule(
@@ -146,8 +147,8 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.LOCAL_ABORT: AlertRule(
         _S.CRITICAL,
-        "nothing: its users are on the incumbent, and the control plane rolls it back for good "
-        "as soon as it can; see that it runs",
+        "check that the control plane runs: it makes the rollback final as soon as it can; "
+        "users are already on the incumbent",
         lasting=False,
     ),
     _K.CANARY_HELD: AlertRule(
@@ -156,7 +157,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         "continues by itself; `swapgate canary status` shows its state",
     ),
     _K.PROMOTED: AlertRule(
-        _S.INFO, "nothing; `swapgate route rollback` goes back to the one before", lasting=False
+        _S.INFO, "nothing; `swapgate route rollback` restores the former model", lasting=False
     ),
     _K.CANARY_PAUSED: AlertRule(
         _S.WARNING, "look at the Canary page, then `swapgate canary resume` or `abort`"
@@ -166,8 +167,8 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.SAMPLE_RATIO: AlertRule(
         _S.CRITICAL,
-        "the canary cannot advance: see whether all traffic goes through routers of one "
-        "revision, and whether something retries or caches between",
+        "the canary cannot advance: check that all routers serve one revision, and that "
+        "nothing between clients and routers retries or caches requests",
     ),
     _K.SHARED_KEY: AlertRule(
         _S.INFO,
@@ -177,31 +178,31 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.LEARNED_REPAIR: AlertRule(
         _S.INFO,
-        "nothing, where answers may do without the field; else route such requests to another "
-        "target. The refusal is believed for a day",
+        "nothing, if answers may lack the field; else send such requests to another target. "
+        "The router omits the field for a day",
         silent=_WORKER,
         notifies=False,
     ),
     _K.KEY_BUDGET: AlertRule(
         _S.WARNING,
-        "`swapgate key list` shows what each key has spent; `swapgate key limits` changes it",
+        "`swapgate key list` shows each key's spending; `swapgate key limits` changes budgets",
         lasting=False,
     ),
     _K.SPENDING_CAP: AlertRule(
         _S.WARNING,
-        "`swapgate spending` shows what was spent on what; raise `spending.monthly_cap_usd` "
+        "`swapgate spending` shows the spending by purpose; raise `spending.monthly_cap_usd` "
         "and send the control process a SIGHUP, or wait for the next month",
     ),
     _K.WAIVER_EXPIRED: AlertRule(
         _S.WARNING,
-        "`swapgate route fallback remove` takes the target out, `add` brings a verdict or a "
-        "new waiver; until then the route's settings and chain stay as they are",
+        "remove the target with `swapgate route fallback remove`, or give it a verdict or a "
+        "new waiver with `add`; until then nobody can change the route's settings and chain",
     ),
     _K.BREAK_GLASS: AlertRule(
         _S.CRITICAL,
-        "`swapgate route break-glass list` shows who answers for it; `end` brings the former "
-        "model back before its time. Where that cannot serve, mend its provider, or bring "
-        "another former model back with `swapgate route rollback`",
+        "`swapgate route break-glass list` shows who is responsible; `end` restores the former "
+        "model early. If that model cannot serve, repair its provider, or restore another "
+        "former model with `swapgate route rollback`",
         remind=timedelta(hours=4),
     ),
     _K.JOB_FAILED: AlertRule(
@@ -213,39 +214,39 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.DRIFT: AlertRule(
         _S.CRITICAL,
-        "`swapgate drift status ROUTE` has the answers that changed: accept what there is now "
-        "with `swapgate drift accept`, or propose another model",
+        "`swapgate drift status ROUTE` shows the changed answers: accept the new answers with "
+        "`swapgate drift accept`, or propose another model",
     ),
     _K.SERVED_MODEL: AlertRule(
         _S.WARNING,
         "ask the provider what it changed; `swapgate drift run` measures at once, "
-        "`swapgate drift accept` takes the new model for the one to compare with",
+        "`swapgate drift accept` makes the new model the reference",
     ),
     _K.MODEL_ENDS: AlertRule(
         _S.WARNING,
         "propose the successor with `swapgate proposal create`, or another model; "
-        "`swapgate model list` shows what ends when",
+        "`swapgate model list` shows when each model ends",
         remind=timedelta(days=7),
     ),
     _K.MODEL_ENDED: AlertRule(
         _S.CRITICAL,
-        "the provider may refuse it any time: propose the successor now, and see that the "
-        "route's fallbacks are other models",
+        "the provider may refuse the model at any time: propose the successor now, and check "
+        "that the route's fallbacks are other models",
     ),
     _K.SIGN_IN_ENDED: AlertRule(
         _S.CRITICAL,
-        "`swapgate provider key login PROVIDER`, by somebody who has the account; until then "
-        "the next targets of each route answer",
+        "a person with the account runs `swapgate provider key login PROVIDER`; until then "
+        "fallbacks answer",
     ),
     _K.TOKEN_NOT_RENEWED: AlertRule(
         _S.WARNING,
-        "see whether the control process reaches the address that the text names; it is tried "
-        "again at least once a minute",
+        "check that the control process reaches the address in the alert; Swapgate tries again "
+        "at least once a minute",
     ),
     _K.EVIDENCE_MISMATCH: AlertRule(
         _S.CRITICAL,
         "somebody changed scores or verdicts in the database: compare it with a backup; "
-        "`swapgate gate replay` and `swapgate db check` name what differs",
+        "`swapgate gate replay` and `swapgate db check` show the differences",
         lasting=False,
     ),
     _K.MODEL_SWITCH: AlertRule(
@@ -255,18 +256,18 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.INTERNAL_ERROR: AlertRule(
         _S.CRITICAL,
-        "report it with the router's log, which has the place in the code; a canary of the "
-        "route takes no step until `swapgate canary resume` says that somebody looked",
+        "report it with the router's log, which names the line of code; the route's canary "
+        "takes no step until a person runs `swapgate canary resume`",
     ),
     _K.DATABASE_RESTORED: AlertRule(
         _S.CRITICAL,
-        "bring the newer database back; or, if the restored one is what you want, run "
+        "bring the newer database back, or accept the restored database with "
         "`swapgate db accept-restore --reason WHY`",
         silent=_WORKER,
     ),
     _K.NEW_CANDIDATE: AlertRule(
         _S.INFO,
-        "nothing; `swapgate route candidates ROUTE` shows what is measured and when",
+        "nothing; `swapgate route candidates ROUTE` shows the measurements and their times",
         lasting=False,
     ),
     _K.BETTER_CANDIDATE: AlertRule(
@@ -276,13 +277,13 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.EVAL_WAITS: AlertRule(
         _S.WARNING,
-        "bring the provider back; `swapgate proposal retry` asks it at once, "
-        "`swapgate proposal cancel` gives the comparison up",
+        "bring the provider back. `swapgate proposal retry` tries at once, and `swapgate "
+        "proposal cancel` ends the comparison",
     ),
     _K.SPLIT: AlertRule(
         _S.CRITICAL,
-        "do what the alert names; to decide the shares in the gateway, end `swapgate serve "
-        "drive` first",
+        "do what the alert says; before you change the shares in the gateway yourself, end "
+        "`swapgate serve drive`",
         silent=_WORKER,
     ),
     _K.TEST: AlertRule(_S.INFO, "nothing: this is a test", lasting=False),
@@ -291,7 +292,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
 
 class AlertEvent(StrEnum):
     RAISED = "raised"
-    STILL = "still"  # the cause lasts; does not count again
+    STILL = "still"  # the cause lasts; the alert's count does not rise
     ENDED = "ended"
 
 

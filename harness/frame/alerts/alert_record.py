@@ -75,10 +75,9 @@ SETTLING_TIME: Final = timedelta(seconds=30)
 
 
 def apply_alert(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
-    """Returns the record after an alert; None for the end of an alert without a record.
+    """Returns the record after an alert; None if the alert ends and has no record.
 
-    record: the newest record of the key. If its cause ended long ago, the result is a new
-    record.
+    record: the newest record of the key. An alert long after its end creates a new record.
     """
     if alert.news is AlertEvent.ENDED:
         return None if record is None else _ended(record, alert)
@@ -125,8 +124,8 @@ def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
 
 
 def due_message(record: AlertRecord, now: datetime) -> Notified | None:
-    """Returns the message that is due now; None if it was sent, or a recent message
-    forbids it.
+    """Returns the message that is due now; None if no message is due, or the last message is
+    too recent.
     """
     if not ALERT_RULES[record.kind].notifies:
         return None
@@ -188,7 +187,7 @@ def _first(alert: Alert, sources: Mapping[str, datetime]) -> AlertRecord:
 
 
 def _is_past(record: AlertRecord, at: datetime) -> bool:
-    # A single event has its own key, so a later report of it is not news.
+    # Each single event has a key of its own, so its record never gets a successor.
     if record.resolved_at is None or not ALERT_RULES[record.kind].lasting:
         return False
     return at - record.resolved_at >= QUIET_PERIOD
@@ -211,7 +210,7 @@ OF_A_CANARY: Final = frozenset(
 
 OF_TRAFFIC: Final = frozenset({_K.ROUTE_DOWN, _K.ON_FALLBACK})
 
-# Pages that have no filter for the alert's subject.
+# Pages that cannot be filtered by the alert's subject.
 WHOLE_PAGES: Final = {
     _K.BREAKER_OPEN: "/traffic",
     _K.OUR_KEY: "/providers",
@@ -273,7 +272,7 @@ class Delivery:
     number: int
     sink: str
     message: Notified
-    title: str  # title, text: their values when the message became due
+    title: str  # title, text: copied from the alert when the message became due
     text: str
     created_at: datetime
     next_attempt_at: datetime | None  # None after delivery or the last attempt

@@ -107,7 +107,7 @@ class AlertNotice:
 
 
 def update_alert(ctx: World, kind: AlertKind, about: str, notice: AlertNotice | None) -> None:
-    """Opens the alert once if there is a notice, and ends it if there is no notice."""
+    """Opens the alert if there is a notice and it is not open. Without a notice, ends it."""
     if (notice is not None) == is_open(ctx, kind, about):
         return
     with ctx.store.write() as tx:
@@ -122,7 +122,7 @@ def update_alerts(
     kinds: Collection[AlertKind],
     notices: Mapping[tuple[AlertKind, str], AlertNotice],
 ) -> None:
-    """Opens and ends alerts of these kinds, so that each open one has a notice."""
+    """Opens an alert for each notice, and ends the other open alerts of these kinds."""
     with ctx.store.read() as tx:
         titles = {
             (record.kind, record.key.partition(":")[2]): record.title
@@ -145,7 +145,7 @@ def resolution_of(record: AlertRecord, now: datetime) -> Alert:
         record.key,
         record.title,
         record.text,
-        # If the clock was set back since the last report, the end must still come after it.
+        # At least the last report's time, because somebody may have set the clock back.
         max(now, record.last_seen),
         SOURCE,
         AlertEvent.ENDED,

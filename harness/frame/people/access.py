@@ -101,7 +101,7 @@ def key_hash(key: str, secret: bytes) -> str:
 Network = IPv4Network | IPv6Network
 
 UNKNOWN_ADDRESS: Final = "unknown"
-# The prefix of one customer's network, in which a client can choose any address.
+# A provider gives each customer a /64 network, in which a client can choose any address.
 IPV6_PREFIX: Final = 64
 
 
@@ -196,7 +196,7 @@ FIRST_LINK_LASTS: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class DashboardSession:
-    """One sign-in to the dashboard: first a link, then a session in one browser, then ended."""
+    """A sign-in to the dashboard. It is first a link, then a browser's session, then ended."""
 
     id: str
     principal: str  # the session's actor
@@ -243,8 +243,8 @@ def sign_in_url(base_url: str, link: str) -> str:
 def require_makeable(
     *, for_key: str, maker: str, maker_key: str | None, known_to: frozenset[str]
 ) -> None:
-    """Requires that a link's maker acts with the link's key or is one of that key's
-    creators: otherwise a link would let one person act as two. Raises NotAllowed.
+    """Refuses a link unless its maker uses the link's key or took part in creating the key.
+    Otherwise one person could act as two. Raises NotAllowed.
 
     known_to: the principals of `four_eyes.load_key_creators`.
     """
@@ -364,8 +364,8 @@ class People:
         self._links = {link.principal: link for link in newest}
 
     def person(self, principal: str) -> str:
-        """Returns the principal that represents the person; all of a person's principals have
-        the same one.
+        """Returns the principal that stands for the person, the same for all principals of one
+        person.
         """
         link = self._links.get(principal)
         return link.person if link is not None else principal
@@ -393,8 +393,8 @@ class People:
             return
         if self.others(principal.id):
             raise Conflict(
-                f"other principals are already declared to be {principal.name}: swap the two, "
-                f"{person.name!r} first"
+                f"other principals are already declared to be {principal.name}: swap the "
+                f"arguments, with {person.name!r} first"
             )
         root = self.person(person.id)
         if root != person.id:

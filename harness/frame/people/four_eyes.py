@@ -16,7 +16,7 @@ from harness.frame.records.transaction import Transaction
 
 NEW_FOR: Final = timedelta(days=7)
 
-# A person who set Swapgate up alone created all keys as the operator.
+# For the operator who set Swapgate up alone, and so took part in creating all keys.
 _OPERATORS_WAYS: Final[Mapping[str, str]] = {
     "approve": ". Or cancel it, let somebody propose it with their own key (`--key-file`), and "
     "approve it as the operator",
@@ -68,12 +68,12 @@ def _find_refusals(
     proposer, approver = hands.people.person(whose), hands.people.person(actor.principal)
     if whose and proposer in hands.of_key(actor.key):
         yield (
-            f"{proposal.proposer} proposed {proposal.id}, and the key {actor.key} goes back to "
-            f"one that {proposal.proposer} created: it cannot {act} it. Ask an approver whose "
-            f"key another person created{way}"
+            f"{proposal.proposer} proposed {proposal.id} and took part in creating the key "
+            f"{actor.key}, so this key cannot {act} {proposal.id}. Ask an approver whose key "
+            f"another person created{way}"
         )
     used = proposal.proposer_key
-    # The operator creates the first keys, so is exempt; `list_key_remarks` reports it.
+    # Exempts the operator, who creates the first keys; `list_key_remarks` reports such cases.
     if actor.principal != LOCAL_PRINCIPAL.id and approver in hands.of_key(used):
         yield (
             f"{actor.name} took part in creating the key {used}, with which {proposal.id} was "
@@ -83,15 +83,15 @@ def _find_refusals(
         if whose and all(hands.has_other_key(one, hand) for one in (proposer, approver)):
             yield (
                 f"{person_name(tx, hand)} took part in creating both keys, the proposer's and "
-                f"the one that would {act} {proposal.id}, and could act as both people. "
-                f"Both also have keys that others created: use one of them to {act} it"
+                f"yours, and could act as both people. To {act} {proposal.id}, use a key that "
+                f"{person_name(tx, hand)} did not create"
             )
 
 
 def _find_undeclared(
     hands: "Hands", actor: Actor, proposal: TwoPersonRequest, act: str
 ) -> Iterator[str]:
-    """Yields the reasons why the two are, or could be, one person with two sign-ins."""
+    """Yields reasons why actor and proposer are, or could be, one person with two sign-ins."""
     tx, people, whose = hands.tx, hands.people, proposal.proposer_principal
     both = {people.person(actor.principal), people.person(whose)}
     if len(both) == 1:
@@ -107,7 +107,7 @@ def _find_undeclared(
             f"can {act} {proposal.id}, an admin who is neither of them declares it: `swapgate "
             "person link`, or `swapgate person separate`"
         )
-    # The operator may declare a person and then decide; `list_key_remarks` reports it.
+    # Exempts the operator, who may declare a person; `list_key_remarks` reports such cases.
     if people.person(actor.principal) == LOCAL_PRINCIPAL.id:
         both.discard(LOCAL_PRINCIPAL.id)
     for principal in (actor.principal, whose):
@@ -148,9 +148,9 @@ class Hands:
         )
 
     def find_undeclared(self, one: str, other: str) -> Principal | None:
-        """Finds which of the two, an undeclared principal of single sign-on, could be the
-        person of the other, who signs in otherwise. None if there is no such principal. The
-        other principal may be a service, because its key's owner acts as the service.
+        """Finds a principal of single sign-on without a declaration, who could be the same
+        person as the other principal. None if both sign in at the same place, or are declared.
+        The other principal may be a service, because a person acts with its key.
         """
         known = Principals(self.tx).among([one, other])
         if len(known) < 2 or known[one].issuer == known[other].issuer:

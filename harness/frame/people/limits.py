@@ -118,8 +118,8 @@ def next_month(day: date) -> date:
 
 
 def check_budget(budget: SpendBudget, spent: SpendTotals, today: date) -> SpendDecision:
-    """Decides whether another request may run, by the budget with the worse level. If both have
-    the same level, the month decides.
+    """Decides whether another request may run. The budget with the worse level decides; at
+    equal levels, the month's budget.
     """
     now = spent if spent.day == today else totals_on(spent, today)
     daily_usd, monthly_usd, warn_share = budget.day_usd, budget.month_usd, budget.warn_share
@@ -160,7 +160,7 @@ class RateLimit:
 
     requests_per_min: float | None = None
     tokens_per_min: float | None = None
-    burst_s: float = MINUTE_S  # the seconds' worth of requests that may arrive at once
+    burst_s: float = MINUTE_S  # requests of this many seconds may arrive at once
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -206,8 +206,8 @@ def admit_request(
 ) -> RateDecision:
     """Adds a request's cost to both buckets, or to neither."""
     requests_until, tokens_until = state
-    # cost_s, tokens_s: the seconds that a bucket needs to lose the cost. Each request runs this
-    # code, so it calls no functions.
+    # cost_s, tokens_s: how long a bucket needs to drain the cost. Computed inline, without
+    # further functions, because each request runs this code.
     cost_s = tokens_s = for_requests = for_tokens = 0.0
     if limit.requests_per_min is not None:
         cost_s = MINUTE_S / limit.requests_per_min
@@ -288,14 +288,14 @@ class KeyLimits:
 
 BURST_S: Final = 5.0
 
-# A burst adds requests to a minute, so the rate must be lower than the limit.
+# The rate is lower than the limit, because a burst adds requests to a minute.
 _SHARE: Final = MINUTE_S / (MINUTE_S + BURST_S)
 
 
 @dataclass(frozen=True, slots=True)
 class EvalLimits:
     """Limits of eval workers' calls to a provider; None for no limit. Judges' calls and retries
-    count. At most five seconds' worth of calls arrives at once.
+    count. At most the calls of five seconds arrive at once.
     """
 
     # The most requests at a time; null for no limit. Evals begin with 2 for each target.

@@ -41,8 +41,8 @@ PRINCIPAL: Final = record(
     also=lambda one: {"folded": one.folded},
 )
 
-# A migration, which has no key, writes the local operator's row. The row is valid while it
-# equals the code's `LOCAL_PRINCIPAL`.
+# A migration writes the local operator's row without a signature, because it has no key. The
+# row is valid if it equals `LOCAL_PRINCIPAL`.
 principal = sign_rows_of(
     PRINCIPAL.table,
     live=PRINCIPAL.table.c.id != LOCAL_PRINCIPAL.id,
@@ -116,7 +116,7 @@ class Principals(Records[Principal]):
                 )
         super().add(new)
 
-    # Searches by name read all rows, because a forged row could hide the right row.
+    # Reads all rows, because a forged row with this name must not hide the right row.
     def named(self, name: str) -> Principal | None:
         wanted = fold_name(name)
         return next((record for record in self.all() if record.folded == wanted), None)
@@ -164,7 +164,8 @@ class ApiKeys(Records[ApiKey]):
     def by_hash(self, hash_: str) -> ApiKey | None:
         row = self._tx.read(self._select(api_key.c.hash == hash_)).first()
         if row is not None and row.role is not None:
-            # Somebody may have restored a revoked key's row with its earlier signature.
+            # Otherwise somebody could undo a revocation by writing the key's earlier row, whose
+            # signature is valid.
             self._tx.check_manifest()
         return None if row is None else self._verified([row])[0]
 

@@ -103,7 +103,7 @@ class Json(sa.types.TypeDecorator[object]):
         if value is None:
             return None
         text = canonical_json(value)
-        # UTF-8 cannot encode a lone surrogate, so the text contains its JSON escape.
+        # Writes a lone surrogate as its JSON escape, because UTF-8 cannot encode it.
         return _LONE_SURROGATE.sub(lambda match_: f"\\u{ord(match_[0]):04x}", text)
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> object:  # noqa: ARG002
@@ -128,7 +128,7 @@ class Day(sa.types.TypeDecorator[date]):
         try:
             return date.fromisoformat(value)
         except ValueError:
-            return date.min  # such a row must not hide other rows
+            return date.min  # no error, so that such a row does not hide other rows
 
 
 def storable(text: str) -> str:
@@ -260,7 +260,7 @@ def unique_where(
     return index_where(name, where, *columns, unique=True)
 
 
-# Any dialect will do, because our types store the same values everywhere.
+# Stands for any database, because our types store the same values on each.
 ANY: Final = DefaultDialect()
 
 

@@ -87,8 +87,8 @@ class Records(Generic[T]):
         return self._tx.once(key, lambda: self._tx.read(query).first())
 
     def _close(self, id_: str, **closing: object) -> T:
-        """Sets the columns that close a record, unless it is closed. closing: the
-        time first.
+        """Sets the columns `closing` of a record, unless it is closed. The first of them is
+        the time.
         """
         self._tx.serialize()
         stored: Any = self.get(id_)
@@ -120,16 +120,16 @@ class Records(Generic[T]):
         return self._tx.write(sa.delete(self.record.table).where(*where))
 
 
-# The range of BIGINT; an invented cursor must not cause a database error.
+# The largest BIGINT. An invented cursor with a larger number would cause a database error.
 MOST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Order:
-    columns: Sequence[Column]  # together unique
+    columns: Sequence[Column]  # their values together are unique
     falling: frozenset[Column] = frozenset()  # the columns in descending order
-    # The column whose value is the cursor, if rows keep their position. None for rows that move
-    # or disappear: then the cursor contains the values of all columns.
+    # The column whose value is the cursor. None if rows may move or disappear: then the cursor
+    # contains the values of all columns.
     key: Column | None = None
 
     @property
@@ -146,7 +146,7 @@ class Order:
         InputError for a malformed cursor.
         """
         first, place = self.columns[0], self._place(tx, after)
-        # Redundant, but an index can serve this condition.
+        # Follows from the second condition, but lets the database use an index.
         onwards = first <= place[0] if first in self.falling else first >= place[0]
         return sa.and_(onwards, self._behind(self.columns, place))
 

@@ -28,16 +28,16 @@ _DECIDES: Final = "decides"
 class SignedTable:
     table: sa.Table
     purpose: KeyPurpose = KeyPurpose.CONTROL
-    # Columns outside the signature, which processes without the signing key change.
+    # Columns that the signature omits, because processes without the signing key change them.
     changing: frozenset[str] = frozenset()
-    # The rows of a snapshot; None for a table that the manifest does not cover.
+    # Selects the rows that a snapshot contains. None if the manifest omits the table.
     live: sa.ColumnElement[bool] | None = None
     # The values of the one row that needs no signature.
     unsigned: Mapping[str, object] | None = None
 
     @cached_property
     def covered(self) -> tuple[sa.Column[object], ...]:
-        """Lists the signed columns by name, because migrations add columns in any order."""
+        """Sorts the signed columns by name, because migrations add columns in any order."""
         left_out = {*self.changing, SIGNATURE}
         return tuple(
             sorted((c for c in self.table.c if c.name not in left_out), key=lambda c: c.name)
@@ -103,8 +103,8 @@ def decide_by(table: sa.Table) -> sa.Table:
 
 
 def is_decided(table: sa.Table) -> bool:
-    """Returns whether a transaction must wait for its turn before it writes to the table, so
-    that transactions never wait for one another's rows.
+    """Returns whether only one transaction at a time may write to the table. Otherwise two
+    transactions could wait for each other's rows.
     """
     return bool(table.info.get(_DECIDES))
 

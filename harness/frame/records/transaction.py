@@ -175,7 +175,7 @@ def build_insert_if_absent(table: sa.Table, dialect: str) -> postgresql.Insert:
 def build_upsert(
     table: sa.Table, add: tuple[str, ...], put: tuple[str, ...], dialect: str
 ) -> postgresql.Insert:
-    """Builds an INSERT that updates a row whose key exists. Cached for the same reason."""
+    """Builds an INSERT that updates a row whose key exists. Cached like the INSERT above."""
     insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     new = insert.excluded
     changes = {name: table.c[name] + new[name] for name in add} | {n: new[n] for n in put}
@@ -191,8 +191,8 @@ class ManifestKeeper(Protocol):
 
 
 class Transaction:
-    """Runs statements on one connection. A reading transaction cannot write, and deciding
-    transactions run one after another.
+    """Runs statements on one connection. A reading transaction cannot write. Transactions
+    that write decisions run one after another.
     """
 
     def __init__(
@@ -235,9 +235,8 @@ class Transaction:
         return [cast("Row", row) for row in rows]
 
     def once(self, key: tuple[str, ...], load: Callable[[], T]) -> T:
-        """Loads a value that many callers need, such as a model that many routes share. A
-        reading transaction sees one database state and loads the value once; a writing
-        transaction loads it each time.
+        """Loads a value once for all callers, such as a model that many routes share. A writing
+        transaction loads it each time, because it may have changed the value.
         """
         if self.writable:
             return load()
@@ -272,7 +271,7 @@ class Transaction:
         """Inserts a row unless one of its keys exists. Returns whether it inserted the row."""
         if is_signed(table):
             values = self.signed(table, values)
-        # A value that the database computes, such as a block's number, is not a parameter.
+        # SQL expressions, such as a block's next number, cannot be parameters.
         computed = {n: v for n, v in values.items() if isinstance(v, sa.ClauseElement)}
         insert = build_insert_if_absent(table, self.dialect)
         if computed:
@@ -360,7 +359,7 @@ class Transaction:
         self._manifests.check(self)
 
     def change_snapshot(self) -> None:
-        """Call this before a change of the snapshot's rows. Raises SignatureInvalid."""
+        """Prepares a change of the snapshot's rows; call it first. Raises SignatureInvalid."""
         if not self._changes_snapshot:
             self.serialize()
             self.check_manifest()
@@ -372,15 +371,15 @@ class Transaction:
             self._manifests.write(self)
 
     def serialize(self) -> None:
-        """Waits until no other transaction decides, so that revisions and the audit log have no
-        gaps. Writers of samples, traffic and blocks need not call it.
+        """Waits until no other transaction writes decisions, so that revisions and the audit
+        log have no gaps. Writers of samples, traffic and blocks need not call it.
         """
         if not self._serial:
             self._lock(_DECISIONS)
             self._serial = True
 
     def serialize_by(self, name: str) -> None:
-        """Waits only for transactions that write with the same name."""
+        """Waits until no other transaction that called this with `name` is running."""
         if self.writable:
             self._lock(sa.func.hashtext(name))
 

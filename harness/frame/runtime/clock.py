@@ -26,8 +26,8 @@ JUMP_S: Final = 5.0
 # After a clock jump, irreversible decisions wait this long.
 SETTLE_S: Final = 120.0
 
-# If the clock was set back, old rows look new until the clock reaches its old time again, and
-# for this long after: a row covers one minute, and missing rows show only a minute later.
+# If the clock was set back, old rows look new until the clock reaches its old time, and for
+# this long after it: a row covers one minute, and Swapgate misses a row only a minute later.
 PASS_FOR_NEW: Final = timedelta(seconds=180)
 
 
@@ -52,8 +52,8 @@ class ClockWatch:
             self._new_from = self._latest + PASS_FOR_NEW
 
     def lives_again_until(self, now: datetime) -> datetime | None:
-        """Returns the time until which old rows can look new because the clock was set back;
-        None if they cannot.
+        """Returns until when old rows look new, because the clock was set back; None if they
+        do not.
         """
         return self._new_from if self._new_from is not None and now < self._new_from else None
 

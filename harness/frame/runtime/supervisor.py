@@ -21,7 +21,7 @@ from harness.frame.formatting import format_span
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK_EVERY_S = 0.2
 
-# Makes one process read the configuration again. A SIGHUP does so for all of a supervisor's.
+# Makes one process read the configuration again. SIGHUP affects all the supervisor's processes.
 RELOAD: Final = signal.SIGUSR2
 SUPERVISOR_VARIABLE: Final = "SWAPGATE_SUPERVISOR_PID"
 
@@ -95,8 +95,8 @@ class Interruption:
 def interrupts(
     numbers: Sequence[signal.Signals] = ENDING, *, reloads: bool = False
 ) -> Iterator[Interruption]:
-    """Notes Ctrl-C, SIGTERM and SIGHUP inside the block, without an exception. Only the main
-    thread receives signals.
+    """Notes Ctrl-C, SIGTERM and SIGHUP inside the block, without an exception. In other
+    threads than the main thread, it notes no signals.
 
     reloads: whether a SIGHUP requests a reload. Otherwise it ends the program, unless `nohup`
     started the program.
@@ -123,7 +123,7 @@ def wait_for_interrupt() -> None:
             time.sleep(LOOK_EVERY_S)
 
 
-# Doubles each time that a child ends soon after its start, up to LONGEST_PAUSE_S.
+# The first pause before a restart. It doubles, up to LONGEST_PAUSE_S, while a child ends soon.
 RESTART_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 SETTLED_S = 60.0

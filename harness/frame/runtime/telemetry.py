@@ -33,7 +33,7 @@ REPEATED_AFTER_S: Final = 10.0
 
 
 class FewRepeats:
-    """Logs one failover of a kind in ten seconds, and counts the rest."""
+    """Logs one failover of each kind in ten seconds, and counts the others."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s

@@ -69,7 +69,7 @@ class Ed25519Signatures:
     keyring: reads the public keys.
     private: reads this process's private key, as text; None for a process that only verifies.
     stamp: returns a new value after the keyring changes. The object reads the keyring again
-    then, and if it lacks a signature's key.
+    after a new stamp, and for an unknown key.
     """
 
     def __init__(
@@ -132,8 +132,7 @@ class Ed25519Signatures:
             raise SignatureInvalid("its content is not what was signed") from None
 
     def _key(self, key: str, purpose: KeyPurpose) -> PublicKey:
-        # Reads the stamp before the keyring, so a change in between gives a new stamp next
-        # time.
+        # Reads the stamp first, so that the next call notices a change during this one.
         stamp = self._stamp_of_keyring()
         keyring = self._keyring
         if keyring is None or key not in keyring or stamp != self._stamp:

@@ -27,7 +27,7 @@ class SignedRows:
     revision: int
     changes: int
     rows: Mapping[str, Sequence[Mapping[str, object]]]
-    # Each route's fallbacks with their evidence, which its row's signature covers.
+    # By route: its fallbacks with their evidence. The route's signature covers them.
     chains: Mapping[str, Sequence[Sequence[str]]]
     revoked: Sequence[str]  # ids of data keys
     # manifest, signature: the control plane's signed statement of these rows, the revoked keys
@@ -60,7 +60,8 @@ class Lineage:
     installation: str = ""  # the database's id
     epoch: int = 1  # rises when a person accepts a restored database
     revision: int = 0  # the routing table's revision
-    changes: int = 0  # counts changes of keys, providers, switches, shadows and credentials
+    # The number of changes of keys, providers, switches, shadows and credentials.
+    changes: int = 0
     digest: str = ""  # hash of the signed rows; empty without signed rows
     heads: Mapping[str, str] = field(default_factory=dict)  # route to version, as `NUMBER:TIME`
     # The audit log's last event at the last change, as `NUMBER:MAC`; empty if unknown.
@@ -95,9 +96,7 @@ def older_reason(served: Lineage, offered: Lineage) -> str:
 
 
 def foreign_reason(served: Lineage, offered: Lineage) -> str:
-    """Returns why the router refuses another installation's database, whose proofs concern
-    other routes; empty for the same installation.
-    """
+    """Returns why the router refuses another installation's database; empty for its own."""
     known = (served.installation, offered.installation)
     if known[0] == known[1] or not all(known):
         return ""

@@ -43,11 +43,11 @@ class GuardedHttpClient:
         timeout_s: float,
         method: str | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
-        """Sends the method; by default a GET, or a POST of the body. Yields the answer, of any
-        status, as soon as its head arrives; the caller reads the body.
+        """Sends a request: by default a GET, or a POST if there is a body. Yields the answer
+        with any status, as soon as its head arrives.
 
         Raises OSError (TimeoutError, ClosedAddress), HTTPException and ValueError, also while
-        the caller reads.
+        the caller reads the body.
         """
         ends = time.monotonic() + timeout_s
         connection = _connection(url, timeout_s)
@@ -171,8 +171,8 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def request_headers(provider: Provider, key: str, *, stream: bool = False) -> dict[str, str]:
-    """Builds the headers of evals and production alike, so that providers cannot distinguish
-    them.
+    """Builds a request's headers. Evals and the router both use it, so that a provider cannot
+    tell them apart.
     """
     own = {name.lower(): value for name, value in provider.extra_headers.items()}
     return {

@@ -16,7 +16,7 @@ _LOADING: Final = 503
 
 
 class ServerReplies(NamedTuple):
-    """The answers of one server. about: None if it was not asked."""
+    """The answers of one server. about: None if its kind has no such path."""
 
     server: OwnServer
     health: ProbeReply
@@ -29,7 +29,7 @@ def own_server(provider: Provider) -> OwnServer | None:
 
 
 def beside_api(provider: Provider) -> Provider:
-    """Returns the provider at its server's root, above the API's version."""
+    """Returns the provider with its server's root as its address, without `/v1`."""
     root = provider.api_base.rstrip("/").removesuffix("/v1")
     return replace(provider, api_base=root)
 

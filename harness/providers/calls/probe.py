@@ -28,14 +28,14 @@ from harness.providers.target import ANTHROPIC_KIND, ANTHROPIC_VERSION, Provider
 
 PROBE_QUESTION: Final = "Reply with the one word: ready"
 KEY_REFUSED_STATUSES: Final = (401, 403)
-# Without these queries, the providers list only a few models a page.
+# Without these queries, the providers list only a few models per page.
 _WHOLE_LIST: Final = {"anthropic": "?limit=1000", "gemini": "?pageSize=1000"}
-# Providers refuse signed requests and tokens at minutes of skew; we warn earlier.
+# Providers refuse signed requests and tokens if the clocks differ by minutes. We warn earlier.
 MAX_SKEW_S: Final = 30.0
-MAX_REPLY_BYTES: Final = 4 * 1024 * 1024  # of a plain answer; the rest is cut
+MAX_REPLY_BYTES: Final = 4 * 1024 * 1024  # the rest of a plain answer is ignored
 _MESSAGES_TOKENS: Final = 64
 _RETIRED: Final = (
-    "is it retired, or misspelt? `swapgate proposal create` moves a route to another"
+    "check its spelling; if it is retired, propose another with `swapgate proposal create`"
 )
 
 
@@ -73,17 +73,17 @@ class ProbeReply:
     content: bytes = b""
     error: str = ""  # for people, without secrets
     first_s: float | None = None  # until a stream's first content
-    skew_s: float | None = None  # the provider's clock minus ours, None without a date
+    skew_s: float | None = None  # the provider's clock minus ours; None if it sends no date
 
 
 @dataclass(frozen=True)
 class ProviderCheck:
     provider: str
     kind: str
-    target: str | None  # the target that was called; None without one
+    target: str | None  # the called target; None if no target was called
     ok: bool
     findings: tuple[ProbeFinding, ...]
-    at: datetime  # when it ended
+    at: datetime  # when the check ended
 
 
 def streamed_probe_request(
@@ -335,7 +335,7 @@ def _first(answer: http.client.HTTPResponse, started: float) -> tuple[float | No
 
 
 def _skew_s(date: str | None, sent: datetime, came: datetime) -> float | None:
-    """Compares the date, in whole seconds, with the middle of the request's time."""
+    """Compares the answer's date header with the middle between sending and answer."""
     try:
         theirs = parsedate_to_datetime(date or "").astimezone(UTC)
     except (ValueError, OverflowError):

@@ -42,7 +42,7 @@ _IN_NUMBER: Final = re.compile(r"(?<=\d)[ ,.'’\u00a0\u202f](?=\d{3})")
 class ToolOutcome(StrEnum):
     WORKS = "works"
     ONE_AT_A_TIME = "one at a time"
-    OTHERS = "calls others"  # it calls tools that it was not offered
+    OTHERS = "calls others"  # it calls tools that the request does not offer
     DOES_NOT = "does not"
     NO_ANSWER = "no answer"  # or an answer that the router cannot parse
     NOT_SEEN = "not seen"
@@ -58,7 +58,7 @@ class ProbeToolCall:
 class ToolLoopTrace:
     turns: Sequence[Sequence[ProbeToolCall]] = ()  # the calls of each of the model's answers
     text: str = ""  # text of its last answer
-    error: str = ""  # why it ended early, without secrets; empty if it did not
+    error: str = ""  # why the loop ended early, without secrets; empty if it did not
 
     @property
     def calls(self) -> list[ProbeToolCall]:
@@ -67,10 +67,10 @@ class ToolLoopTrace:
 
 @dataclass(frozen=True, slots=True)
 class ToolProbeResult:
-    whole: ToolLoopTrace  # the same loop as `streamed`, without streams
-    # One answer with `price_of` as the tool choice. forced, streamed: None if not tried.
+    whole: ToolLoopTrace  # the loop without streams
+    # One answer with `price_of` as the tool choice; None if not tried.
     forced: ToolLoopTrace | None = None
-    streamed: ToolLoopTrace | None = None
+    streamed: ToolLoopTrace | None = None  # the loop with streams; None if not tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def _results(loop: ToolLoopTrace) -> _Judged:
 
 def _forced(loop: ToolLoopTrace | None) -> _Judged:
     if loop is None:
-        return ToolOutcome.NOT_SEEN, "not tried: the loop before it got no answer"
+        return ToolOutcome.NOT_SEEN, "not tried, because the first loop got no answer"
     if loop.error:
         return ToolOutcome.DOES_NOT, loop.error
     called = {call.name for call in loop.calls}
@@ -212,7 +212,7 @@ def _strict(result: ToolProbeResult) -> _Judged:
 def _streamed(result: ToolProbeResult) -> _Judged:
     loop = result.streamed
     if loop is None:
-        return ToolOutcome.NOT_SEEN, "not tried: the loop before it got no answer"
+        return ToolOutcome.NOT_SEEN, "not tried, because the first loop got no answer"
     if loop.error:
         outcome = ToolOutcome.DOES_NOT if loop.turns else ToolOutcome.NO_ANSWER
         return outcome, loop.error

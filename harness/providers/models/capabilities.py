@@ -13,7 +13,7 @@ class Endpoint(StrEnum):
     MESSAGES = "messages"
 
 
-# For Responses and Messages: the router calls the provider's own endpoint.
+# A value of `responses` and `messages`: the router calls the provider's own endpoint.
 NATIVE: Final = "native"
 
 
@@ -25,10 +25,10 @@ class Needs:
     parallel_tools: bool = False  # the client explicitly requests parallel calls
     json_schema: bool = False
     vision: bool = False
-    # A low estimate, so that it excludes no target that could answer.
+    # Estimated low, so that the router excludes no target that could answer.
     approx_input_tokens: int = 0
     max_output_tokens: int = 0  # the client's limit; 0 without one
-    # A field or tool that the router cannot translate, for people; empty without one.
+    # For people: a field or tool that the router cannot translate; else empty.
     native: str = ""
 
     @property
@@ -38,7 +38,7 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """A target's capabilities. The default is all of them, so that unknown models are used."""
+    """A target's capabilities; by default all, so that the router uses unknown models."""
 
     chat: bool = True  # speaks Chat Completions
     stream: bool = True  # can stream its answer
@@ -103,12 +103,12 @@ def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
         words.append(needs.native or f"the {needs.endpoint.value} endpoint")
     window = has.context_window
     if window is not None and needs.tokens > window:
-        words.append(f"the context window (about {needs.tokens} tokens, it holds {window})")
+        words.append(f"a context window of about {needs.tokens} tokens (it has {window})")
     return tuple(words)
 
 
 def must_serialize_tools(needs: Needs, plan: tuple[Capabilities, ...]) -> bool:
-    """Whether a target of the plan lacks parallel calls, and the request has tools."""
+    """Whether the request has tools, and a target of the plan lacks parallel calls."""
     return needs.tools and not all(capabilities.parallel_tools for capabilities in plan)
 
 
@@ -135,7 +135,10 @@ def dropped_features(
     translated: bool,
     cache_marks: bool = False,
 ) -> frozenset[OptionalFeature]:
-    """Returns the hints that a target does not get. by_kind: hints that its kind lacks."""
+    """Returns the optional features that the router removes from a request to a target.
+
+    by_kind: the features that the target's kind lacks.
+    """
     lost = LOST_IN_TRANSLATION.get(endpoint, frozenset()) if translated else frozenset()
     if cache_marks:
         lost -= {OptionalFeature.CACHING}

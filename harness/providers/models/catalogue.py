@@ -89,8 +89,8 @@ class CatalogueChange:
 @dataclass(frozen=True)
 class Catalogue:
     entries: Mapping[tuple[str, str], CatalogueEntry] = field(default_factory=dict)
-    source: str = ""  # source of its entries, such as `litellm 1.106.2`
-    as_of: date | None = None  # since when this machine has that source
+    source: str = ""  # origin of the entries, such as `litellm 1.106.2`
+    as_of: date | None = None  # when this machine got that source
 
     def __iter__(self) -> Iterator[CatalogueEntry]:
         return iter(self.entries.values())
@@ -105,7 +105,7 @@ class Catalogue:
 def build_catalogue(
     entries: Iterable[CatalogueEntry], source: str = "", as_of: date | None = None
 ) -> Catalogue:
-    """Builds a catalogue. The later of two entries for a model counts."""
+    """Builds a catalogue. A later entry for a model replaces an earlier entry."""
     by_model = {(entry.kind, entry.model): entry for entry in entries}
     return Catalogue(by_model, source, as_of)
 
@@ -113,7 +113,7 @@ def build_catalogue(
 @dataclass(frozen=True, slots=True)
 class PriceOrigin:
     source: str  # empty if the price was set at the provider
-    as_of: date | None  # since when this machine has that source; None if unknown
+    as_of: date | None  # when this machine got that source; None if unknown
     current: Price | None = None  # the catalogue's present price, if it differs
 
 
@@ -171,7 +171,7 @@ class Ability(StrEnum):
 def model_abilities(
     kind: ProviderKind, own: Capabilities, entry: CatalogueEntry | None, price: Price | None
 ) -> Mapping[str, Ability]:
-    """Returns a model's abilities by column. One source that denies an ability suffices."""
+    """Returns a model's abilities by column. NO if any source denies the ability."""
     return {column: _ability(column, kind, own, entry, price) for column in COLUMNS}
 
 
@@ -217,12 +217,12 @@ FILE: Final = "model_prices_and_context_window_backup.json"
 
 SAMPLE: Final = "sample_spec"
 
-# The table's provider names to our kinds. Vertex's families have further suffixes.
+# Kinds by the table's provider names. Vertex's names may have a further suffix.
 KINDS: Final[Mapping[str, str]] = {
     name: kind.name for kind in PROVIDER_KINDS.values() for name in kind.catalogue_names
 }
 
-# The catalogue's mode to the ability that such a model has, and the abilities that it lacks.
+# By the table's mode: the ability that such a model has, and the abilities that it lacks.
 MODES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     "chat": ("chat", frozenset({"embeddings"})),
     "responses": ("responses", frozenset({"embeddings", "chat"})),
@@ -240,7 +240,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "supports_native_streaming": "stream",
 }
 
-# Hints, which an answer can do without: only a yes counts.
+# Optional features: for these, only a yes counts.
 SHOWN: Final[Mapping[str, str]] = {
     "supports_prompt_caching": "caching",
     "supports_reasoning": "reasoning",
@@ -250,7 +250,8 @@ _YES: Final = (*FLAGS.items(), *SHOWN.items())
 
 _NO: Final = tuple(FLAGS.items())
 
-# Providers whose rows may have a region in front of the model: regional prices differ.
+# Rows of these providers may begin with a region. Such rows are ignored, because their prices
+# differ.
 _REGIONS: Final = ("azure", "bedrock")
 
 
@@ -313,7 +314,7 @@ def with_changes(known: Catalogue, changes: Iterable[CatalogueChange]) -> Catalo
 
 
 def _entries(rows: Mapping[str, Mapping[str, object]]) -> Iterator[CatalogueEntry]:
-    # A name with its provider is more specific than one without, so it comes last and counts.
+    # Names with a provider come last, because they are more specific and a later entry counts.
     for key in sorted(rows, key=lambda row: ("/" in row, row)):
         if key != SAMPLE and (entry := _entry(key, rows[key])) is not None:
             yield entry
@@ -350,7 +351,7 @@ def _price(kind: str, made_for: str, row: Mapping[str, object]) -> Price | None:
         output = output or 0.0  # a vector has no output tokens
     if sent is None or output is None:
         return None
-    # Local models are free. For other models, the table writes 0 for an unknown price.
+    # For models that are not local, 0 in the table stands for an unknown price.
     if sent == output == 0 and PROVIDER_KINDS[kind].group is not ProviderGroup.LOCAL:
         return None
     read, written = (
@@ -361,7 +362,7 @@ def _price(kind: str, made_for: str, row: Mapping[str, object]) -> Price | None:
 
 
 def _usd(row: Mapping[str, object], name: str) -> float | None:
-    """Returns dollars per million tokens, rounded because the product is inexact."""
+    """Returns dollars per million tokens, without the multiplication's rounding error."""
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         return None

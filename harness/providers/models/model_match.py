@@ -20,11 +20,11 @@ from harness.providers.models.model_names import ModelName, parse_model_name
 from harness.providers.target import Price, Provider, Target
 
 MAX_MODELS: Final = 5_000
-GONE_KEPT: Final = timedelta(days=90)  # how long models that are no longer listed are kept
-# ASCII only: a person approves a name by sight, and other letters can look alike.
+GONE_KEPT: Final = timedelta(days=90)  # how long Swapgate keeps an unlisted model
+# ASCII only, because other letters can look alike, and people approve names by sight.
 _NAME: Final = re.compile(r"[\x21-\x7e]{1,200}")
-# Names of the context window's size: OpenRouter and Together, vLLM, Groq, Mistral and LM
-# Studio, Google.
+# Names of the context window's size at OpenRouter and Together, vLLM, Groq, Mistral and LM
+# Studio, and Google, in this order.
 _WINDOWS: Final = (
     "context_length",
     "max_model_len",
@@ -46,7 +46,7 @@ class DiscoveredModel(CamelCase):
     context_window: int | None = None  # tokens
     price: Price | None = None
     listed_since: datetime | None = None  # when it was first listed; None means `found_at`
-    gone_at: datetime | None = None  # when a list first lacked it; None while it is listed
+    gone_at: datetime | None = None  # the first list without it; None while it is listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def parse_listed_models(
 def merge_lists(
     known: Sequence[DiscoveredModel], listed: Sequence[DiscoveredModel]
 ) -> Sequence[DiscoveredModel]:
-    """Merges lists: keeps each model's first date, and models that are gone for GONE_KEPT."""
+    """Merges lists. Keeps each model's first date, and a missing model for GONE_KEPT."""
     names = {model.model for model in listed}
     sources = {model.source for model in listed}
     now = max((model.found_at for model in listed), default=None)
@@ -162,7 +162,7 @@ NOTHING_OFFERED: Final = (
     "no configured provider offers a model: `swapgate provider add` adds a provider"
 )
 MOST_NAMED: Final = 5
-# Words at the beginning of a name that mean its vendor, not its family.
+# Words that name a vendor, not a family.
 VENDOR_WORDS: Final[frozenset[Words]] = frozenset(
     frozenset(parse_model_name(word).words)
     for kind in PROVIDER_KINDS.values()
@@ -219,7 +219,7 @@ def list_offers(
         for model in sorted(of_kind | own):
             entry = known.find(provider.kind, model)
             own_entry = own_word.get((name, model))
-            # The catalogue does not know the model, so the provider's own entry counts.
+            # For a model that the catalogue does not know, uses the provider's own entry.
             if entry is None and own_entry is not None:
                 window = own_entry.context_window
                 entry = CatalogueEntry(provider.kind, model, own_entry.price, window)
@@ -229,7 +229,7 @@ def list_offers(
 
 
 def know_models(offers: Iterable[ModelOffer]) -> frozenset[str]:
-    """Returns the providers whose models are known: names of other models are refused."""
+    """Returns the providers whose models are known. Other names at them are refused."""
     return frozenset(
         offer.provider
         for offer in offers
@@ -238,7 +238,7 @@ def know_models(offers: Iterable[ModelOffer]) -> frozenset[str]:
 
 
 def match_among(given: str, among: Sequence[ModelOffer], *, today: date) -> ModelMatch:
-    """Finds the model that a name means. today: models that have ended come last."""
+    """Finds the model that a name means. Models that have ended by `today` come last."""
     if not among or not given.strip():
         return ModelMatch("the name is empty" if among else NOTHING_OFFERED)
     text, here = _at_provider(given.strip(), among)
@@ -257,7 +257,7 @@ def match_among(given: str, among: Sequence[ModelOffer], *, today: date) -> Mode
     fitting = [(offer, name) for offer, name in best if _is_meant(name, wanted)]
     if not fitting:
         families = ", ".join(sorted({name.family for _, name in best}))
-        said = f"{families} has no such version, and a name with a version means only that one"
+        said = f"{families} has no such version, and Swapgate never replaces a named version"
         ranked = sorted(best, key=lambda one: (one[1].rank, one[0].name), reverse=True)
         return ModelMatch(said, near=tuple(offer.name for offer, _ in ranked[:MOST_NAMED]))
     if bare and (wanted.version or wanted.date):
@@ -278,7 +278,7 @@ def name_parts(name: str) -> frozenset[str]:
 
 
 def list_nearest(name: str, among: Iterable[str]) -> list[str]:
-    """Sorts names by similarity: most shared parts, then letters, then the later version."""
+    """Sorts names by shared parts, then similar letters, then the later version."""
     parts, letters = name_parts(name), SequenceMatcher(b=name.lower(), autojunk=False)
 
     def likeness(other: str) -> tuple[int, float]:
@@ -330,13 +330,13 @@ def _at_provider(text: str, among: Sequence[ModelOffer]) -> tuple[str, Sequence[
     for separator in "/: ":
         head, _, rest = text.partition(separator)
         own = [offer for offer in among if head.lower() in (offer.provider.lower(), offer.kind)]
-        # "mistral large" is a family, not the model `large` of mistral.
+        # A family may begin with its vendor: "mistral large".
         family = separator == " " and any(head.lower() in _named(offer).words for offer in own)
         if rest.strip() and own and not family:
             return rest.strip(), own
     if not (front := _front(text)):
         return text, among
-    # The front may be a vendor at a gateway, so it must stay.
+    # The first part stays, because it may name a vendor at a gateway.
     return text, [offer for offer in among if offer.model.lower().startswith(f"{front}/")]
 
 

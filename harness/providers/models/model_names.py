@@ -93,7 +93,9 @@ class ModelName:
 
     @property
     def rank(self) -> tuple[bool, Version, bool, int]:
-        """Sorts by age: newer is greater. Previews, and then `latest` aliases, sort lower."""
+        """A key for sorting by age: a newer model is greater. Previews are the smallest; at
+        equal versions, so are `latest` aliases.
+        """
         return not self.preview, self.version, not self.latest, self.date or 99_999_999
 
 
@@ -104,7 +106,7 @@ class _Reading:
     date: int = 0
     preview: bool = False
     latest: bool = False
-    # Numbers form one version only if they follow one another directly.
+    # Whether the last part was a number of the version, which the next number continues.
     in_version: bool = False
 
 
@@ -159,7 +161,7 @@ def _stamped(stamp: re.Match[str]) -> int:
 
 
 def _count(read: _Reading, text: str, *, continues: bool, as_word: str) -> None:
-    """Adds numbers: the first run is the version, a later run counts as a word."""
+    """Adds numbers to the version. After another word, numbers count as a word."""
     if read.numbers and not continues:
         read.words.append(as_word)
         return

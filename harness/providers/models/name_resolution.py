@@ -38,8 +38,8 @@ class ResolutionRule(StrEnum):
 
 class RuleOutcome(StrEnum):
     TOOK = "took"  # this rule decides
-    NO = "no"  # it does not apply: the next rule follows
-    REFUSED = "refused"  # it refuses the name: no other rule follows
+    NO = "no"  # the rule does not apply: Swapgate tries the next rule
+    REFUSED = "refused"  # the rule refuses the name: Swapgate tries no other rule
     NOT_ASKED = "not asked"
 
 
@@ -47,7 +47,7 @@ class RuleOutcome(StrEnum):
 class RuleResult:
     rule: ResolutionRule
     outcome: RuleOutcome
-    reason: str  # why the rule took the name, or why not, for people
+    reason: str  # for people: why the rule took the name or did not take it
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Resolution:
     name: str
     provider: str | None  # provider, model: None if no rule took the name
     model: str | None
-    rules: tuple[RuleResult, ...]  # all six, in their order
+    rules: tuple[RuleResult, ...]  # the results of all six rules, in order
     candidates: tuple[str, ...] = ()  # models that the name means equally well
 
     @property
@@ -97,7 +97,7 @@ class ModelNameQuery:
     today: date = date.min
     catalogue: Catalogue = field(default_factory=Catalogue)  # for the models of hosted kinds
     usable: Collection[str] | None = None  # providers that take names without prefix; None: all
-    forced: Force | None = None  # from the switch that rules all routes
+    forced: Force | None = None  # from the kill switch that decides for all routes
     signed_in: Collection[str] = ()  # the OAuth providers with stored tokens
 
     def resolve(self) -> Resolution:
@@ -127,7 +127,7 @@ class ModelNameQuery:
     def _by(self, rule: ResolutionRule) -> _Found:
         if not self.name:
             return "the name is empty"
-        # A name that contains a person's account means only that account.
+        # If a name begins with an OAuth provider, only the rules FORCED and OAUTH apply.
         chosen = self._chosen_account()
         if chosen and rule not in (ResolutionRule.FORCED, ResolutionRule.OAUTH):
             return f"the name asks for the OAuth provider {chosen[0]}"
@@ -190,7 +190,9 @@ class ModelNameQuery:
         return _Refused(match.reason)
 
     def _names_provider(self, head: str) -> bool:
-        """Whether `head` names a provider. `KIND:` never means a provider of another kind."""
+        """Whether `head` names a provider. Before a colon, a kind's name means only providers
+        of this kind.
+        """
         own = self.providers.get(head)
         return own is not None and not (
             self._has_colon() and head in PROVIDER_KINDS and own.kind != head

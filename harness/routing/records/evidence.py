@@ -53,7 +53,7 @@ FORMER = (
     .where(
         route_version.c.route == sa.bindparam("name"),
         route_version.c.incumbent == sa.bindparam("incumbent"),
-        # A target that served by break-glass does not count as a former incumbent.
+        # A break-glass makes no target a former incumbent.
         route_version.c.break_glass.is_(None),
     )
     .order_by(route_version.c.version.desc())
@@ -130,7 +130,7 @@ def proof_of(  # noqa: PLR0911 - one return per class
 
 
 def _verdict(tx: Transaction, proof: Passed) -> Values:
-    # Verifies the stored row: the caller's copy may differ from it.
+    # Verifies the stored row, because the caller's copy may differ from it.
     stored = tx.read(sa.select(verdict).where(verdict.c.id == proof.id)).all()
     tx.checked(verdict, stored)
     return {
@@ -178,8 +178,8 @@ def write_fallbacks(
 def _check_waivers(
     tx: Transaction, route: str, chain: Iterable[TargetEvidence], now: datetime
 ) -> None:
-    """Refuses a person's change of a chain with an expired waiver. A rollout's own changes skip
-    this check, because going back is always allowed.
+    """Refuses a chain with an expired waiver. Called only for people's changes, because a
+    rollout must always be able to go back.
     """
     waivers = Waivers(tx).list(route=route)
     expired = {row.id: row for row in waivers if row.expired(now)}
@@ -193,7 +193,7 @@ def _check_waivers(
 
 
 def chain_signed(rows_: Iterable[Row]) -> list[list[str]]:
-    """Lists a version's fallbacks with their evidence, in the form that it signs."""
+    """Lists a version's fallbacks with their evidence, in the form that is signed."""
     return [[row.target, row.evidence] for row in rows_]
 
 

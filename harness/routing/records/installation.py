@@ -25,7 +25,7 @@ from harness.frame.signing.signed_rows import Lineage, head_text
 from harness.routing.records.traffic_tables import traffic
 from harness.routing.records.versions import IS_NEWEST, REVISION, route_version
 
-# One row. changes: a trigger counts changes of keys, providers and switches, for the ETag.
+# One row. changes: counted by triggers when keys, providers or switches change, for the ETag.
 meta = sa.Table(
     "meta",
     metadata,
@@ -33,7 +33,7 @@ meta = sa.Table(
     text("installation"),
     count("changes"),
     sa.Column("epoch", sa.BigInteger, nullable=False, server_default="1"),
-    # New revisions are higher than this one, which routers served before a restore.
+    # After a restore, new revisions must exceed this revision, which routers already served.
     added_count("revision_floor"),
     sa.CheckConstraint("id = 1", name="one_row"),
 )
@@ -64,8 +64,8 @@ LINEAGE: Final = sa.select(
     sa.func.coalesce(sa.select(manifest.c.digest).scalar_subquery(), "").label("digest"),
 )
 
-# No router is ahead of a backup by more. Traffic is not signed, so a forged revision could
-# otherwise raise the floor, which never falls.
+# Revisions in traffic count only up to this many above the table's. Traffic is not signed, so
+# a forged revision could otherwise raise the floor for ever.
 FURTHEST: Final = 1_000_000
 
 HIGHEST: Final = sa.select(sa.func.coalesce(sa.func.max(traffic.c.revision), 0)).where(
@@ -75,7 +75,7 @@ HIGHEST: Final = sa.select(sa.func.coalesce(sa.func.max(traffic.c.revision), 0))
 HEAD: Final = sa.select(
     route_version.c.route,
     route_version.c.version,
-    # The stored and signed value.
+    # The stored integer, which is signed.
     sa.type_coerce(route_version.c.at, sa.BigInteger).label("at"),
 )
 
@@ -102,7 +102,7 @@ class Installations:
 
     def etag(self) -> str:
         row = self._tx.read(LINEAGE).one()
-        # The digest differs between a database and its restored copy.
+        # Contains the digest, because a restored copy may have the same revision and changes.
         return f"{row.installation[:12]}-{row.revision}-{row.changes}-{row.digest[:12]}"
 
     def highest_served(self) -> int:

@@ -154,7 +154,7 @@ class BreakGlasses(Records[BreakGlass]):
     missing = "there is no break-glass {}; `swapgate route break-glass list` lists them"
 
     def save(self, changed: BreakGlass) -> None:
-        """Stores its confirmation or its end, and ignores other changes."""
+        """Stores the confirmation or the end of a break-glass, and ignores other changes."""
         self._tx.serialize()
         row = self.record.write(changed)
         names = [name for name in row if name.startswith(("confirmed", "confirmer", "ended"))]
@@ -208,7 +208,7 @@ class Shadows(Records[Shadow]):
         return sorted(live, key=lambda row: (row.started_at, row.id), reverse=True)
 
     def _live(self) -> Query:
-        # The partial index of live shadows has this order, so the database reads no ended one.
+        # In the order of the index of live shadows, so that the database reads no others.
         return sa.select(shadow).where(shadow.c.ended_at.is_(None)).order_by(shadow.c.route)
 
     def append(self, more: Iterable[ShadowTally]) -> None:

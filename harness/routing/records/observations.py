@@ -71,7 +71,7 @@ failover = FAILOVER.table
 
 
 def failover_count_from_row(row: Row) -> FailoverCount:
-    # A sum of counts is a decimal on PostgreSQL.
+    # PostgreSQL returns a sum of integers as a decimal.
     return FailoverCount(**(row._asdict() | {"unanswered": int(row.unanswered)}))
 
 
@@ -130,7 +130,7 @@ KEEP_PAGE = (
     .values(entries=sa.bindparam("new_entries"))
 )
 
-# Writers add the minutes of an hour in this order, so that they lock its sums in one order.
+# All writers add minutes in this order, so that they lock an hour's sums in the same order.
 ADDING_ORDER = ("route", "worker", "arm", "target", "minute", "revision")
 
 IS_SAME_TRAFFIC = sa.and_(
@@ -162,7 +162,8 @@ ADD_TRAFFIC = (
     )
 )
 
-# Spans need an end: without one, SQLite expects a quarter of the table and skips the index.
+# The end of open spans. Without an end, SQLite expects a quarter of the table, and does not use
+# the index.
 FAR_DAY = date(9999, 12, 31)
 
 OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_key.columns)
@@ -201,7 +202,7 @@ class Observations(Traffic):
         (key, day, worker), and asked names by (route, name, day). Above MOST_ASKED_NAMES names
         of a route and day, it stores only the sum of the further names.
         """
-        # All writers use one order, so that two of them never wait for each other.
+        # In one order for all writers, so that no two writers wait for each other.
         for observation_block in sorted(blocks, key=lambda b: b.rollout):
             self._append_block(observation_block)
         self._add_traffic(traffic)
@@ -211,10 +212,10 @@ class Observations(Traffic):
             self._add_asked(row)
 
     def begin_batch(self, id_: str, at: datetime) -> bool:
-        """Notes that a batch is stored. Returns False if it was stored before, but the router
-        got no acknowledgement.
+        """Notes that a batch is stored. Returns False for a batch that a router sends again,
+        because it got no acknowledgement.
         """
-        # This waits for a running transaction of the same batch.
+        # The INSERT waits for a running transaction of the same batch.
         return self._tx.write_new(observation_batch, {"id": id_, "at": at})
 
     def forget_batches(self, ids: Collection[str]) -> None:
@@ -227,7 +228,7 @@ class Observations(Traffic):
 
     def _append_block(self, new: ObservationBlock) -> None:
         check_block(new)
-        # Numbers must follow the order of commits, so that a reader misses no block.
+        # Blocks must commit in the order of their numbers, so that a reader misses no block.
         self._tx.serialize_by(new.rollout)
         last = sa.select(sa.func.coalesce(sa.func.max(block.c.number), 0)).where(
             block.c.rollout == new.rollout
@@ -242,7 +243,7 @@ class Observations(Traffic):
         for minute in ordered:
             key = _key_of(minute)
             if key not in stored:
-                # Stores the minutes before it first, so that all writers keep one order.
+                # Stores the earlier minutes first, so that all writers keep one order.
                 self._add_to_stored(more)
                 if self._tx.write_new(traffic, TRAFFIC.write(minute)):
                     stored[key] = minute.latency_ms
@@ -268,7 +269,7 @@ class Observations(Traffic):
         }
 
     def _add_to_stored(self, minutes: list[TrafficMinute]) -> None:
-        """Adds to stored minutes, and empties the list. Its latencies are the new sums."""
+        """Adds counts to stored minutes, and replaces their latencies. Empties the list."""
         if not minutes:
             return
         changes = []
@@ -289,9 +290,9 @@ class Observations(Traffic):
 
     def claim_keys(self, claim: KeyClaim) -> Sequence[KeyHistory]:
         """Enters a block's keys into the rollout's ledger. Returns each key's earlier history,
-        in the order of the claim. The first of two claims of a key in a period gets the key.
+        in the claim's order. If two routers claim a key in a period, the first gets it.
         """
-        # Claims run one after the other, so that two routers never both find a key new.
+        # One claim at a time, so that a key is new for only one router.
         self._tx.serialize_by(claim.rollout)
         pages_ = sorted({page_of(print_) for print_ in claim.fingerprints})
         read = self._tx.read(SEEN_PAGES, {"of": claim.rollout, "wanted": pages_})
@@ -341,13 +342,12 @@ class Observations(Traffic):
         return found
 
     def failing_routes(self, *, since: datetime) -> Sequence[str]:
-        """Lists the routes on which a request failed, or the route's own model failed."""
+        """Lists the routes on which a request failed, or failed at the route's own model."""
         return [row.route for row in self._tx.read(FAILING_ROUTES, {"since": since})]
 
     def asked_names(self, *, since: date, route: str = "") -> Sequence[AskedName]:
-        """Lists the names that requests asked for, by day and name. With a route, these are
-        features that only the provider's own endpoint has. Without one, these are models that
-        no route is named after.
+        """Lists the names that requests asked for, by day and name. For a route: features that
+        only a provider's own endpoint has. Without a route: models that have no route.
         """
         return self._asked_names(route, since, FAR_DAY)
 

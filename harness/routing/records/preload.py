@@ -1,6 +1,6 @@
-"""Queries for the newest versions of routes, and `Preload`: it reads the rows that a list needs
-in one statement, instead of a statement for each name. The transaction keeps the stored rows,
-and the repository that takes a row verifies it.
+"""Queries for the newest versions of routes, and `Preload`, which reads all rows that a list
+needs in one statement. The transaction keeps these rows, and the repository that takes a row
+verifies it.
 """
 
 import json
@@ -32,8 +32,8 @@ class LookUp(sa.Join):
 
 @compiles(LookUp, "sqlite")
 def _in_this_order(join: LookUp, compiler: SQLCompiler, **options: Any) -> str:
-    # SQLite keeps only the order of a CROSS JOIN. Otherwise it would read the whole JSON for
-    # each row of the table.
+    # Only CROSS JOIN keeps the order of tables in SQLite. In the other order, SQLite would read
+    # the whole JSON for each row of the table.
     return _as_planned(join, compiler, **options).replace(" JOIN ", " CROSS JOIN ", 1)
 
 
@@ -45,7 +45,7 @@ def _as_planned(join: LookUp, compiler: SQLCompiler, **options: Any) -> str:
 def look_up(
     rows: sa.FromClause, table: sa.FromClause, same: sa.ColumnElement[bool]
 ) -> sa.FromClause:
-    """Joins rows of JSON with a table. same: a condition that should use a key of the table."""
+    """Joins rows of JSON with a table. same: the condition, which should use a key."""
     return LookUp(rows, table, same)
 
 
@@ -132,8 +132,8 @@ _LAST_SERVED: Final = (
 
 _later = route_version.alias("later")
 
-# Rollout to the version that replaced its candidate after the candidate served last. A
-# break-glass does not count, because the candidate returns at its end.
+# By rollout: the version that replaced its candidate for the last time. A break-glass does not
+# count as a replacement, because the candidate returns at its end.
 FIRST_AFTER: Final = sa.select(route_version, rollout.c.id.label("of_rollout")).where(
     among(rollout.c.id),
     route_version.c.route == rollout.c.route,
@@ -155,8 +155,8 @@ def after_key(rollout_: str) -> tuple[str, ...]:
 
 @cache
 def newest_rows(table: sa.Table, dialect: str) -> sa.Select[Any]:
-    """Builds the query of the newest row of each group in the JSON of `names`. It looks up each
-    group from the newest end of its index, because groups have many wide rows.
+    """Builds the query of the newest row of each group in the JSON of `names`. It finds each
+    row by an index, because groups have many wide rows.
     """
     newest = _NEWEST[table]
     names, of = json_rows(NAMES, {"name": sa.Text()}, dialect), table.alias("of_group").c
@@ -198,8 +198,8 @@ DELIVERIES_OF: Final = (
 
 
 class Preload:
-    """Reads rows together that a `read()` transaction then looks up one by one. The caller gets
-    the same result, and the same error for a forged row. A `write()` transaction keeps no rows.
+    """Reads rows together that a `read()` transaction then looks up one by one. Results and
+    errors stay the same. In a `write()` transaction it has no effect.
     """
 
     def __init__(self, tx: Transaction) -> None:

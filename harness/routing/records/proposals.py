@@ -47,7 +47,7 @@ DECIDED_PHASE_VALUES = tuple(p.value for p in ProposalPhase if p not in OPEN_PHA
 
 PAST_GATE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in PAST_GATE_PHASES)
 
-# Columns that never change once the row is written. `plans` have their own rule.
+# Columns that never change after the row is written. A separate rule protects `plans`.
 PROPOSAL_REGISTERED = (
     *("id", "route", "incumbent", "candidate", "claim", "proposer", "policy", "self_approval"),
     *("created_at", "on_better", "widened"),
@@ -63,7 +63,7 @@ def added_text(name: str) -> sa.Column[str]:
     return sa.Column(name, FreeText, nullable=False, server_default="")
 
 
-# Literal values, so that the planner finds the partial index with the same condition.
+# With literal values, so that the condition matches that of the partial index.
 HAS_NOT_ENDED: sa.ColumnElement[bool] = sa.column("phase").not_in(
     [sa.literal_column(f"'{value}'") for value in DECIDED_PHASE_VALUES]
 )
@@ -119,7 +119,7 @@ APPROVAL: Final = record(
 
 approval = APPROVAL.table
 
-# A route has one round for a time, even if several control processes begin it.
+# The key allows one round for each route and time, even if several control processes begin it.
 CANDIDATE_ROUND: Final = record(
     CandidateRound,
     "candidate_round",

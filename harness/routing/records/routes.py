@@ -56,7 +56,7 @@ ROUTE_HEADS = (
     sa.select(
         route_version.c.route.label("name"),
         *(route_version.c[name] for name in ("incumbent", "at")),
-        # Either row suffices, so that an edit of one row cannot hide a break-glass.
+        # Reads both rows of a break-glass, so that an edit of one row cannot hide it.
         sa.or_(
             route_version.c.break_glass.is_not(None), route_version.c.route.in_(_emergencies)
         ).label("break_glass"),
@@ -114,7 +114,7 @@ TARGETS = sa.select(target)
 _TAKEN: Final = ("version_taken", "revision_follows", "pk_route_version", "route_version.route")
 
 
-# A route's newest version and its chain; the rows are not verified.
+# A route's newest version and its chain, not yet verified.
 VersionRows = tuple[Row | None, Sequence[Row]]
 
 
@@ -137,7 +137,9 @@ def read_current(
 
 
 class Routing:
-    """Stores the routing table. Revisions rise by one over all routes, versions per route."""
+    """Stores the routing table. Each change raises the table's revision and the route's version
+    by one.
+    """
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
@@ -250,9 +252,9 @@ class Routing:
     ) -> int:
         """Writes the route's next version, and returns its revision.
 
-        expected_version: 0 creates the route.
-        Raises RevisionConflict if another writer was first, IllegalTransition or ProofRefused
-        if the change does not apply, ProofRefused if the database refuses the row.
+        expected_version: the version that the caller decided by; 0 creates the route.
+        Raises RevisionConflict if another writer was first, IllegalTransition if the change
+        does not apply, ProofRefused if its proof does not suffice.
         """
         self._tx.serialize()
         row, _ = self._current(change.route)

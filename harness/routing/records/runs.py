@@ -59,7 +59,7 @@ suite = SUITE.table
 EVAL_RUN: Final = record(
     EvalRun,
     "eval_run",
-    # Text, because a seed may have 64 bits, one more than a signed integer holds.
+    # Text, because an integer column cannot store a seed of 64 bits without a sign.
     text("order_seed"),
     text("fingerprint"),
     one_of("state", RunState),
@@ -79,7 +79,7 @@ EVAL_RUN: Final = record(
     also=lambda run: {"fingerprint": run.fingerprint},
 )
 
-# Workers, which have no signing key, change these columns.
+# The signature omits these columns, because workers cannot sign runs and change these.
 eval_run = sign_rows_of(
     EVAL_RUN.table,
     changing=(
@@ -88,18 +88,18 @@ eval_run = sign_rows_of(
     ),
 )
 
-# Triggers allow neither a change of scores nor a deletion. The key allows one score.
+# Triggers refuse deletions and changes of scores. The key allows one score per item and epoch.
 SAMPLE: Final = record(
     Sample,
     "sample",
     added_count("cached_tokens"),
     added_count("judge_calls"),
-    # Digests of the original texts, which stay when the texts are blanked.
+    # Digests of the original texts. They stay when retention blanks the texts.
     text("answer_sha256", nullable=True),
     text("prompt_sha256", nullable=True),
     share("strict"),
     share("lenient"),
-    # SQLite stores NaN as NULL, and a CHECK passes on NULL: a missing score needs an error.
+    # A missing score needs an error. SQLite stores NaN as NULL, which other CHECKs accept.
     sa.CheckConstraint("strict IS NOT NULL OR error IS NOT NULL", name="scored_or_error"),
     one_of("error", SampleError),
     *(at_least(column, 0) for column in ("position", "input_tokens", "output_tokens")),
@@ -112,7 +112,7 @@ SAMPLE: Final = record(
     also=lambda new: text_digests(new.answer, new.prompt),
 )
 
-# Texts may be blanked, so the signature covers their digests.
+# The signature covers the texts' digests, because retention may blank the texts.
 sample = sign_rows_of(
     SAMPLE.table,
     purpose=KeyPurpose.WORKER,
@@ -152,7 +152,7 @@ _ranked = (
     .subquery("ranked")
 )
 
-# Ranked in an index, because a target may have too many runs to read and verify.
+# Ranks by an index instead of reading all runs, because a target may have very many.
 NEWEST_OF_TARGETS = NEWEST_RUNS.where(
     eval_run.c.id.in_(sa.select(_ranked.c.id).where(_ranked.c.place == 1))
 )
@@ -189,7 +189,7 @@ SAMPLES = (
     .order_by(sample.c.position, sample.c.epoch, sample.c.item)
 )
 
-# The digest shows whether there was an answer, even if its text is blanked.
+# Reads the digest too, because retention may have blanked the answer.
 NO_ANSWER = sa.and_(
     sample.c.answer == "", sa.func.coalesce(sample.c.answer_sha256, NOTHING) == NOTHING
 )
@@ -211,7 +211,7 @@ FIGURES = sa.select(*(sample.c[name] for name in COLUMNS)).where(
     sample.c.run == sa.bindparam("run"), sample.c.position + 0 < sa.bindparam("below")
 )
 
-# Callers sort. With ORDER BY, SQLite would read the whole run by its position.
+# Callers sort, because with ORDER BY, SQLite would read the whole run.
 OF_ITEMS = sa.select(sample).where(
     sample.c.run == sa.bindparam("run"),
     sample.c.item.in_(sa.bindparam("items", expanding=True)),
@@ -231,7 +231,7 @@ SCORED = (
     .limit(1)
 )
 
-# A run is blanked as a whole, so its last prompt shows whether it is blanked.
+# Shows whether a run is blanked, because retention blanks all prompts of a run at once.
 _LAST_PROMPT: Final = (
     sa.select(sample.c.prompt)
     .where(sample.c.run == eval_run.c.id)
@@ -318,13 +318,13 @@ class EvalRuns(Records[EvalRun]):
         return self._first(query.limit(1))
 
     def set_state(self, run: str, state: RunState, message: str = "") -> None:
-        """Sets the state. All but RUNNING clear the lease; FAILED counts a failure."""
-        # Only the worker that holds the lease sets RUNNING, so no transaction needs to wait.
+        """Sets the state. All states but RUNNING clear the lease; FAILED counts a failure."""
+        # RUNNING needs no turn, because only the worker with the lease sets it.
         self._change_run(run, _into(state, message), decides=state is not RunState.RUNNING)
 
     def leave(self, run: str, owner: str, state: RunState, message: str = "") -> bool:
         """Sets the state for the lease's owner. Returns False if it is not the owner."""
-        # The statement compares the owner under the row's lock, so a stopped run stays stopped.
+        # Compares the owner in the UPDATE itself, so that a worker cannot change a stopped run.
         ours = LEAVE.values(_into(state, message))
         left = self._tx.write(ours, {"run": run, "owner": owner}) == 1
         if not left:
@@ -356,7 +356,7 @@ class EvalRuns(Records[EvalRun]):
 
     def want(self, run: str, items: int) -> None:
         """Increases the number of wanted items, and queues the run if it ended."""
-        # Each transaction locks decisions before runs, so that two never wait for each other.
+        # Takes its turn before it locks a run, so that no two transactions wait for each other.
         self._tx.serialize()
         found = self.get(run)
         changes: dict[str, object] = {"wanted": max(items, found.wanted)}
@@ -400,7 +400,7 @@ class EvalRuns(Records[EvalRun]):
         if run is None:
             raise NotFound(f"there is no eval run {sample_.run} to store a sample of")
         if run.state not in ENDED:
-            # The lock keeps the run from ending or changing its worker meanwhile.
+            # Locks the run, so that it can neither end nor change its worker meanwhile.
             run = self._tx.read(STATE_OF_HELD_RUN, {"run": sample_.run}).one()
         if owner not in (None, run.lease_owner):
             raise LeaseLost(
@@ -419,16 +419,16 @@ class EvalRuns(Records[EvalRun]):
         return [SAMPLE.read(row) for row in found]
 
     def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
-        """Lists a run's samples without their texts, for a gate that decides many times. An
-        answer is ANSWER_PLACEHOLDER or empty.
+        """Lists a run's samples without their texts, which is faster for the gate. Replaces an
+        answer by ANSWER_PLACEHOLDER, unless it is empty.
         """
         values = {"run": run, "below": below}
         found = self._tx.checked(sample, self._tx.read(OUTCOMES, values))
         return [SAMPLE.read(row) for row in found]
 
     def figures(self, run: str, *, below: int) -> AnswerColumns:
-        """Loads the figures of a run's samples in any order. It does not verify signatures, for
-        sums over more samples than a page can verify.
+        """Loads the figures of a run's samples in any order. It verifies no signatures, because
+        that would take too long for a page's sums.
         """
         rows = self._tx.read(FIGURES, {"run": run, "below": below})
         return AnswerColumns.from_rows(rows.all())

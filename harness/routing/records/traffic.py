@@ -27,7 +27,8 @@ from harness.routing.records.traffic_tables import (
 )
 from harness.routing.reliability.latency import merge_histograms
 
-# Spans need an end: without one, SQLite expects a quarter of the table and skips the index.
+# The end of open spans. Without an end, SQLite expects a quarter of the table, and does not use
+# the index.
 FAR: Final = datetime(9999, 12, 31, tzinfo=UTC)
 MINUTE: Final = timedelta(minutes=1)
 _TABLES: Final = {table.name: table for table in (traffic, traffic_hour, traffic_day)}
@@ -72,10 +73,10 @@ class Traffic:
         self._tx = tx
 
     def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
-        """Sums traffic by route, arm and target, in this order. Days whose minutes are deleted
-        count whole.
+        """Sums traffic by route, arm and target, in this order. Counts a whole day if its
+        minutes are deleted.
         """
-        # An empty span for each table that has no part of the window.
+        # By default each table has an empty span.
         bounds = {f"{name}_{end}": FAR for name in _TABLES for end in ("begin", "end")}
         for span in split_window(since, FAR):
             name = span.table.name
@@ -87,8 +88,8 @@ class Traffic:
     def latencies(
         self, *, since: datetime, route: str | None = None
     ) -> Mapping[tuple[str, str], Mapping[int, int]]:
-        """Sums latency histograms by route and target. It adds each histogram as it reads it,
-        so that memory holds one for each pair.
+        """Sums latency histograms by route and target. It keeps only one histogram per pair in
+        memory.
         """
         sums: dict[tuple[str, str], Mapping[int, int]] = {}
         hour = ceil_time(since, HOUR)
@@ -120,7 +121,7 @@ class Traffic:
         if route is not None:
             query = query.where(table.c.route == route)
         if table is traffic and route is None:
-            # SQLite reads a minute faster route by route than by an index without counts.
+            # With the routes' names, SQLite uses the key, which is faster than another index.
             query = query.where(traffic.c.route.in_(_ROUTES_SINCE))
         span = {"begin": since, "end": FAR, "day": floor_time(since, DAY)}
         return [traffic_point_from_row(row) for row in self._tx.read(query, span)]
@@ -134,7 +135,7 @@ def _within(begins: sa.ColumnElement[Any], named: str = "") -> sa.ColumnElement[
 
 
 def _sums(table: sa.FromClause, first: str, last: str) -> Iterator[sa.ColumnElement[Any]]:
-    """Yields a total's columns, computed from minutes, their sums, or totals."""
+    """Yields the columns of a total over the rows of `table`."""
     yield from (table.c[name] for name in TOTAL_KEY)
     yield sa.func.min(table.c[first], type_=UtcTime()).label("first")
     yield sa.func.max(table.c[last], type_=UtcTime()).label("last")

@@ -1,8 +1,8 @@
-"""Tables of blocks, traffic, spend and asked names, and checks of blocks beyond CHECKs.
+"""Tables of blocks, traffic, spend and asked names, and `check_block` for blocks.
 Triggers on `traffic` keep its sums by UTC hour, with latencies, and by UTC day.
 
-Each worker has its own rows of sums, so that two writers never wait for each other. A row that
-is deleted from `traffic` stays in its day's sum.
+Each worker has its own rows of sums, so that two writers never wait for each other. A row's
+day keeps its sum after the row is deleted from `traffic`.
 """
 
 # ruff: noqa: S608 - the statements consist of constants
@@ -104,7 +104,7 @@ SUMMED: Final = "traffic"
 _SPANS: Final = {"traffic_hour": HOUR // MICROSECOND, "traffic_day": DAY // MICROSECOND}
 _ADDED: Final = (*COUNTS, "cost_usd")
 _LATENCY: Final = "latency_ms"
-# A histogram is a JSON object: upper bound to count.
+# A histogram is a JSON object with a count for each upper bound.
 _SQLITE_MERGE: Final = (
     "(SELECT json_group_object(key, n) FROM (SELECT key, SUM(n) AS n FROM ({parts})"
     " GROUP BY key))"
@@ -243,7 +243,7 @@ TRAFFIC: Final = record(
 
 traffic = TRAFFIC.table
 
-# Spend by key, UTC day and process. `key` is not a foreign key: spend outlasts its key.
+# Spend by key, UTC day and process. Without a foreign key, because spend outlasts its key.
 KEY_SPEND: Final = record(
     KeySpend,
     "key_spend",
@@ -255,7 +255,7 @@ KEY_SPEND: Final = record(
 
 key_spend = KEY_SPEND.table
 
-# By UTC day. Without a route, the name is a client's text, and the number a day is limited.
+# By UTC day. The number of names per route and day is limited, because clients choose names.
 ASKED_NAME: Final = record(
     AskedName,
     "asked_name",
@@ -267,7 +267,7 @@ asked_name = ASKED_NAME.table
 
 
 def total_from_row(row: Row) -> TrafficTotal:
-    # A sum of counts is a decimal on PostgreSQL.
+    # PostgreSQL returns a sum of integers as a decimal.
     values: list[Any] = [int(v) if isinstance(v, Decimal) else v for v in row]
     return TrafficTotal(*values)
 

@@ -2,7 +2,7 @@
 
 Each route and version has one append-only row. The highest version is the current version, and
 the primary key is the compare-and-swap. CHECKs and foreign keys hold the rules of one row;
-triggers compare a row with its predecessor. A CHECK passes on NULL, hence each IS NOT NULL.
+triggers compare a row with its predecessor. A CHECK passes on NULL, so it needs `IS NOT NULL`.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ from harness.routing.records.verdicts import verdict
 from harness.routing.route_changes import CHANGE_KINDS
 from harness.routing.table import Canary, Handover, Route, RouteRecord, RouteSettings
 
-# The columns of a verdict to which foreign keys refer as its proof.
+# Foreign keys refer to these columns of a verdict, as a proof.
 _PROOF: Final = ("id", "route", "incumbent", "candidate", "outcome")
 
 # Append-only (trigger).
@@ -117,7 +117,7 @@ route_version = sa.Table(
     json_value("holdback_plan", nullable=True),
     # Set while the incumbent serves by a break-glass: its id (triggers).
     text("break_glass", nullable=True),
-    # The signature of the previous version: the versions of a route form a chain.
+    # The previous version's signature, so that the versions of a route form a chain.
     text("prev_signature", nullable=True),
     signature(),
     sa.PrimaryKeyConstraint("route", "version"),
@@ -195,10 +195,9 @@ _any_version = route_version.alias("any_version").c
 
 
 def _names() -> sa.CTE:
-    """Builds the names of the routes, and a last row with NULL.
+    """Builds a query of the routes' names, which ends with a NULL.
 
-    It steps from route to route in the index, so that its time depends on the number of routes,
-    not of versions.
+    It steps from route to route in the index, because there are far more versions than routes.
     """
     names = sa.select(sa.func.min(_any_version.route).label("route")).cte(
         "route_names", recursive=True
@@ -225,10 +224,10 @@ def _is_newest(of: sa.Table) -> sa.ColumnElement[bool]:
 
 
 def _newest_signatures() -> sa.Select[Any]:
-    """Builds the signature of each route's newest version.
+    """Builds a query of the signature of each route's newest version.
 
-    It looks up route by route: in a join, PostgreSQL would overestimate the routes tenfold and
-    read every version.
+    It looks up route by route. For a join, PostgreSQL would expect ten times as many routes
+    and read every version.
     """
     names = _names()
     signature = (
@@ -242,7 +241,8 @@ def _newest_signatures() -> sa.Select[Any]:
     )
 
 
-# Written before its version (triggers allow no row after it): hence the deferred foreign key.
+# Written before its version, because triggers refuse a row for a stored version. So its foreign
+# key is deferred.
 route_fallback = sa.Table(
     "route_fallback",
     metadata,
@@ -310,7 +310,7 @@ def evidence_from_row(row: Row) -> TargetEvidence:
 
 
 def route_to_row(route: Route) -> Values:
-    """Returns a route's own columns. The caller adds revision, kind, actor and evidence."""
+    """Returns the columns of a route. The caller adds revision, kind, actor and evidence."""
     canary = route.canary
     return {
         "route": route.name,

@@ -5,9 +5,8 @@ transitions and their causes.
                          ▲                             │
                          └────────probe failed─────────┘
 
-An open breaker lets a trickle of requests through, one at a time and `trickle_s` apart. If the
-target answers such a request, the breaker becomes half open before `open_s` is over. If the
-request fails, only the time of the next one changes.
+An open breaker admits one request each `trickle_s`. If the target answers it, the breaker
+becomes half open before `open_s` is over. Otherwise the breaker waits another `trickle_s`.
 
 A breaker that opened because of our key closes when the key is replaced (`renewed`).
 
@@ -27,10 +26,10 @@ from harness.frame.failures import FAILURE_RULES, BreakerEffect, FailureClass
 
 Ticket = int
 
-# Ticket of a request that is sent although the breaker is open: its outcome never counts.
+# The ticket of a request to an open breaker's target, whose outcome never counts.
 LAST_RESORT_TICKET: Final[Ticket] = -1
 BUCKETS: Final = 12
-# The wait that callers get while a probe runs, because its duration is unknown.
+# The wait reported to callers while a probe of unknown duration runs.
 PROBE_UNDER_WAY_S: Final = 1.0
 
 
@@ -41,9 +40,9 @@ class BreakerState(StrEnum):
 
 
 class BreakerEvent(StrEnum):
-    TRIPPED = "tripped"  # failures reached both thresholds, or the class opens at once
+    TRIPPED = "tripped"  # failures reached both thresholds, or one failure opens at once
     WAITED = "waited"  # open_s is over and a request arrives
-    ANSWERED = "answered"  # the target answered a request of the trickle
+    ANSWERED = "answered"  # the target answered a request that an open breaker admitted
     PROVEN = "proven"  # enough good probes
     PROBE_FAILED = "probe_failed"
     RENEWED = "renewed"  # our key or account was renewed, or a person closed it
@@ -105,7 +104,7 @@ DEFAULT_BREAKER: Final = BreakerPolicy()
 
 
 class Bucket(NamedTuple):
-    number: int  # monotonic time divided by the bucket's length
+    number: int  # monotonic time divided by the bucket's length, rounded down
     requests: int
     failures: int
 
@@ -114,14 +113,14 @@ class Breaker(NamedTuple):
     state: BreakerState = BreakerState.CLOSED
     serial: Ticket = 0
     window: tuple[Bucket, ...] = ()  # closed only; at most BUCKETS entries, oldest first
-    # open_until: time of the first probe. open_s: the length of that wait.
+    # open_until: when the breaker admits its first probe. open_s: the wait until then.
     open_until: float = 0.0
     open_s: float = 0.0
     good_probes: int = 0
     probe_since: float | None = None  # None while no probe runs
     failed_at: float | None = None  # time of the last failure in any state
-    because: FailureClass | None = None  # the class that opened it
-    trickle_at: float = 0.0  # open only: time of the trickle's next request
+    because: FailureClass | None = None  # the failure that opened it
+    trickle_at: float = 0.0  # open only: when it admits its next request
 
 
 CLOSED_BREAKER: Final = Breaker()
@@ -137,7 +136,7 @@ def retry_in_s(breaker: Breaker, now: float, policy: BreakerPolicy) -> float:
 
 
 def admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> tuple[Breaker, Ticket | None]:
-    """Returns a request's ticket, or None. Unless it is closed, the request is a probe."""
+    """Returns a request's ticket, or None. If the breaker is not closed, it is a probe's."""
     if breaker.state is BreakerState.CLOSED:
         return breaker, breaker.serial
     if retry_in_s(breaker, now, policy) > 0.0:
@@ -155,7 +154,7 @@ def settle(
     now: float,
     policy: BreakerPolicy,
 ) -> Breaker:
-    """Counts an outcome. failure: None for a success; CANCELLED allows another probe."""
+    """Counts an outcome. failure: None for a success. CANCELLED lets another probe run."""
     effect = None if failure is None else FAILURE_RULES[failure].breaker
     if effect in _HARM and (breaker.failed_at is None or breaker.failed_at < now):
         breaker = breaker._replace(failed_at=now)
@@ -179,12 +178,12 @@ def bucket_number(now: float, policy: BreakerPolicy) -> int:
 
 
 def count_successes(breaker: Breaker, number: int, successes: int) -> Breaker:
-    """Counts successes of one bucket at once, for tickets of a closed breaker."""
+    """Counts several successes in one bucket. Their tickets must be a closed breaker's."""
     return breaker._replace(window=_with(breaker.window, number, successes, 0))
 
 
 def reset_after_new_key(breaker: Breaker) -> Breaker:
-    """Closes a breaker that opened because of our key or account, after a new credential."""
+    """Closes a breaker that our key or account opened. Called after a new credential."""
     because = breaker.because
     if breaker.state is BreakerState.CLOSED or because is None:
         return breaker
@@ -233,7 +232,7 @@ def _probed(
 
 
 def _set_free(breaker: Breaker) -> Breaker:
-    """Allows another probe. The serial rises, so that a ticket settled twice counts once."""
+    """Allows another probe. Raises the serial, so that the old ticket counts no more."""
     return breaker._replace(serial=breaker.serial + 1, probe_since=None)
 
 

@@ -11,10 +11,10 @@ from harness.frame.formatting import format_quantity
 from harness.frame.people.access import key_hash
 from harness.frame.redaction import Redactor
 
-# Number of a hash's digits that are shown; they suffice to find its user.
+# How many digits of a hash people see. They suffice to find the user.
 SHOWN_HASH: Final = 12
 _HASH: Final = re.compile(rf"[0-9a-f]{{{SHOWN_HASH},32}}")
-# Characters of a provider's message that are read, and that are kept.
+# How many characters of a provider's message Swapgate reads, and how many it keeps.
 _READ: Final = 2000
 MAX_SENTENCE: Final = 300
 _QUOTED: Final = re.compile(r"(['\"`])(?:(?!\1).){41,}\1")
@@ -23,7 +23,7 @@ _REDACTOR: Final = Redactor()
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    # worker, number: the key of the row; a row sent twice is stored once.
+    # worker, number: the key, by which the database stores a repeated row once.
     worker: str
     number: int
     at: datetime
@@ -42,7 +42,7 @@ class Failover:
     messages: int
     tools: int
     user_hash: str  # HMACs of the users that the request names (`hash_callers`)
-    next_target: str | None  # the target called after it; None without one
+    next_target: str | None  # the target called next; None if there is no further call
     code: str = ""  # code of the provider's refusal, from a fixed list
     place: str = ""  # field of the request that the provider refuses: `tools[12]`
     sentence: str = ""  # the provider's message, redacted and cut
@@ -108,7 +108,7 @@ def hash_callers(keys: Iterable[str], secret: bytes) -> str:
 
 
 def user_hashes(user: str, secret: bytes) -> tuple[str, ...]:
-    """Hashes `user` as a whole key, and every key that may contain it."""
+    """Hashes `user`, and every sticky key that may contain it."""
     # The router decodes headers as latin-1.
     header = user.encode().decode("latin-1")
     kinds = ("user:", "prompt_cache_key:", "safety_identifier:", "key:")
@@ -117,7 +117,7 @@ def user_hashes(user: str, secret: bytes) -> tuple[str, ...]:
 
 
 def search_hashes(user: str, secret: bytes) -> tuple[str, ...]:
-    """Lists the hashes that find a user's rows. user: the id, or the part of a hash shown."""
+    """Lists the hashes that find a user's rows. user: an id, or the shown part of a hash."""
     as_hash = (user,) if _HASH.fullmatch(user) else ()
     return (*user_hashes(user, secret), *as_hash)
 

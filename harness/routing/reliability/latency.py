@@ -34,9 +34,9 @@ MIN_ANSWERS: Final = 100
 MAX_ANSWERS: Final = 1000
 MIN_LIMIT_S: Final = 30.0
 P99_FACTOR: Final = 3.0
-# A healthy target may be this slow.
+# The speed of a slow but healthy target.
 SLOW_TOKENS_PER_S: Final = 20.0
-# This many answers or fewer are too few to compute a limit.
+# Limits need more answers than this.
 FEW_ANSWERS: Final = 3
 # Upper bounds of a request's output limit, in tokens.
 ANSWER_CLASSES: Final[tuple[int, ...]] = (256, 1024, 4096, 16_384)
@@ -44,7 +44,7 @@ AnswerTimes = Mapping[int, int]
 
 
 def merge_histograms(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    """Adds up histograms: upper bound in ms (-1: no bound) to count."""
+    """Adds up histograms, which have a count for each upper bound in ms (-1: no bound)."""
     found: dict[int, int] = {}
     for histogram in histograms:
         for bound, count in histogram.items():
@@ -98,15 +98,17 @@ def add_answers(
 
 
 def unmeasured_limit_s(max_tokens: int, *, thinks: bool) -> float:
-    """Limit before measurements: a slow target's time for max_tokens; inf if unbounded."""
+    """The limit before measurements: the time of a slow target for `max_tokens`. Infinite if
+    the target thinks, or there is no `max_tokens`.
+    """
     if max_tokens <= 0 or thinks:
         return math.inf
     return max(MIN_LIMIT_S, max_tokens / SLOW_TOKENS_PER_S)
 
 
 def first_byte_limit_s(times: AnswerTimes | None, unmeasured_s: float) -> float:
-    """Three times the 99 % quantile. Until MIN_ANSWERS are measured, at least unmeasured_s, so
-    that a slow target is not cut off for ever.
+    """Returns three times the 99 % quantile. Below MIN_ANSWERS answers, returns at least
+    unmeasured_s: a lower limit would cut a slow target off, which could then never be measured.
     """
     enough = times is not None and sum(times.values()) >= MIN_ANSWERS
     slow_s = _slow_s(times, ANSWER_BOUNDS_MS)
@@ -121,7 +123,9 @@ def first_token_limit_s(times: AnswerTimes | None, least_s: float) -> float:
 
 
 def _slow_s(times: AnswerTimes | None, bounds_ms: Sequence[int]) -> float | None:
-    """The 99 % quantile in seconds, a lower one below MIN_ANSWERS; None for too few answers."""
+    """The 99 % quantile in seconds; a lower quantile below MIN_ANSWERS answers. None for very
+    few answers.
+    """
     measured = sum(times.values()) if times else 0
     if times is None or measured <= FEW_ANSWERS:
         return None
@@ -132,8 +136,8 @@ def _slow_s(times: AnswerTimes | None, bounds_ms: Sequence[int]) -> float | None
 START_CALLS: Final = 2.0
 MOST_CALLS: Final = 256
 ROUND_ANSWERS: Final = 4  # least number of answers before a decision
-# Answers are too slow if a token takes this many times as long as at first: then the target
-# queues further calls.
+# Answers are too slow if a token takes this many times as long as at first. The target then
+# seems to queue calls.
 TOO_SLOW: Final = 2.0
 SLOWER_SHARE: Final = 0.75  # factor for `calls` if answers are too slow
 OVERLOAD_SHARE: Final = 0.5
@@ -142,20 +146,20 @@ FORGET_S: Final = 600.0  # after this long without an answer the limit starts ag
 
 class CallSpeed(NamedTuple):
     calls: float = START_CALLS
-    changed_at: float = 0.0  # answers to calls begun before do not count
+    changed_at: float = 0.0  # answers to earlier calls do not count
     used_at: float = 0.0
     first_s: float = 0.0  # first_s, first_tokens: sums while calls <= START_CALLS
     first_tokens: float = 0.0
     round_s: float = 0.0  # round_s and below: sums since the last decision
     round_tokens: float = 0.0
     round_answers: float = 0.0
-    round_full: float = 0.0  # 1 if the target had all its allowed calls at one time
+    round_full: float = 0.0  # 1 if as many calls as allowed were running at one time
 
 
 class EndedCall(NamedTuple):
     started_at: float
     now: float
-    full: bool  # the target had all its allowed calls
+    full: bool  # whether as many calls as allowed were running
     tokens: int = 1
 
     @property
@@ -191,7 +195,7 @@ def note_answer(speed: CallSpeed, call: EndedCall, most: int) -> CallSpeed:
 
 
 def note_overload(speed: CallSpeed, call: EndedCall) -> CallSpeed:
-    """Halves the limit once for all calls that ran when the target was overloaded."""
+    """Halves the limit, once for all calls that ran at the time of an overload."""
     speed = current_speed(speed, call.now)._replace(used_at=call.now)
     if call.started_at < speed.changed_at:
         return speed

@@ -1,6 +1,6 @@
 """Derives from a provider's refusal how the router repairs a request. A repair never changes
-its meaning (messages, tools, formats). It may write a conversation in the order of turns that
-a target's template demands. Pure.
+the request's meaning (messages, tools, formats), but may reorder the turns of a conversation
+for a target's template. Pure.
 """
 
 import re
@@ -25,19 +25,19 @@ def _pattern(*words: str) -> re.Pattern[str]:
 
 
 _REFUSED: Final[Mapping[TurnOrder, re.Pattern[str]]] = {
-    # Gemma's template on any server, and Bedrock's older models.
+    # From Gemma's template on any server, and Bedrock's older models.
     TurnOrder.NO_SYSTEM: _pattern(
         "system role not supported",
         "support system (messages|prompts|instructions)",
         "developer instruction is not enabled",
     ),
-    # Anthropic's older models, compatible servers, and templates; Claude Code sends such turns.
+    # From Anthropic's older models, compatible servers and templates, for later system turns.
     TurnOrder.SYSTEM_FIRST: _pattern(
         r"role\W+system\W+(is not supported|the messages api)",
         "system messages? must be (at the beginning|first)",
         r"(expected|should be) [`']user[`'] or [`']assistant[`']",
     ),
-    # Gemma's and Mistral's templates, and Perplexity.
+    # From Gemma's and Mistral's templates, and Perplexity.
     TurnOrder.ALTERNATE: _pattern(
         "roles must alternate", "should alternate with", "unexpected role 'user' after role"
     ),
@@ -54,7 +54,7 @@ def in_order(messages: Turns, order: TurnOrder) -> Turns:
 
 
 def _system_first(messages: Turns) -> Turns:
-    """Joins the first system turns, and turns each later one into a user turn."""
+    """Joins the first system turns. Changes later system turns into user turns."""
     found: Turns = []
     for message in messages:
         if not _instructs(message) or not found:
@@ -140,7 +140,7 @@ HINTS: Final = (
     "prompt_cache_retention",
     "stream_options",
 )
-# Common words: they count as field names only if the provider quotes them.
+# Common words, which count as field names only if the provider quotes them.
 _COMMON: Final = frozenset({"user", "store", "metadata", "include"})
 # Fields that determine the answer: the router never removes them.
 _NEEDED: Final = frozenset(
@@ -167,7 +167,7 @@ _NEEDED: Final = frozenset(
 )
 # The protocols' names for the limit of an answer's length.
 LENGTHS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-# Number of fields of a request that the router repairs, one after the other.
+# The router repairs at most this many fields of a request, one after the other.
 MAX_REPAIRS: Final = 3
 _REFUSES: Final = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown (parameter|name|field|argument)|"
@@ -176,7 +176,7 @@ _REFUSES: Final = re.compile(
     r"must be (unset|strictly positive|> 0)|or unset|must be verified",
     re.IGNORECASE,
 )
-# Refuses one value or a combination: the repair is for this request only.
+# Refusals of one value or a combination, whose repair the router does not use again.
 _OF_THIS_REQUEST: Final = re.compile(
     r"supported values are|cannot both|only one|together|when thinking|must be >|positive",
     re.IGNORECASE,
@@ -194,7 +194,7 @@ _UNKNOWN: Final = (
     re.compile(r"property '([\w.\[\]-]+)' is unsupported"),
 )
 _STEPS: Final = re.compile(r"[^.\[\]]+")
-# Stands for each entry of a list in a path: a provider refuses the field in all entries.
+# In a path, stands for every entry of a list, because a provider refuses the field in each.
 _EACH: Final = "*"
 _BETAS: Final = re.compile(
     r"unexpected value\(s\) (.+?) for the `?anthropic-beta", re.IGNORECASE
@@ -209,19 +209,20 @@ _WINDOWS: Final = (
         r"\((?P<prompt>\d+) (?:in the messages, \d+ in the completion|of text input, "
         r"(?:(?P<tools>\d+) of tool input, )?\d+ in)"
     ),
-    # SGLang's
+    # From SGLang.
     re.compile(
         r"maximum context length of (?P<window>\d+) tokens\. You requested a total of \d+ "
         r"tokens: (?P<prompt>\d+) tokens"
     ),
-    # TGI's
+    # From TGI.
     re.compile(r"must be <= (?P<window>\d+)\. Given: (?P<prompt>\d+) `inputs`"),
 )
-# vLLM 0.13 does not report the prompt's tokens. Without a limit, it uses the rest.
+# vLLM 0.13 does not report the prompt's tokens. The repair removes the limit, because vLLM then
+# uses the whole rest of its window.
 _REST: Final = re.compile(r"requested [1-9]\d* output tokens and your prompt contains at least")
 # Google excludes the upper end of the range.
 _BELOW: Final = re.compile(r"range is from \d+ \(inclusive\) to (\d+) \(exclusive\)")
-# Bedrock's name for the limit.
+# Bedrock's words for the limit of an answer.
 _MAXIMUM_TOKENS: Final = re.compile(r"^the maximum tokens you requested", re.IGNORECASE)
 _MOST: Final = re.compile(
     r"(?:at most|<=|less than or equal to|\d >|up to|(?:maximum|limit) (?:value )?(?:of|is)|"
@@ -250,7 +251,7 @@ class RepairKind(StrEnum):
     REORDER = "reorder"  # reorders the turns for the target's template
 
 
-# Turn order to the place in the request that changes.
+# The part of the request that each turn order changes, for people.
 _ORDERED: Final[Mapping[TurnOrder, str]] = {
     TurnOrder.SYSTEM_FIRST: "messages.system",
     TurnOrder.NO_SYSTEM: "messages.system",
@@ -268,7 +269,9 @@ class RequestRepair:
 
     @property
     def shown(self) -> str:
-        """The field for people and metrics; an unknown field's name may be a client's text."""
+        """The field for people and metrics. Never the name of an unknown field, which may be a
+        client's text.
+        """
         if self.kind is RepairKind.LEAVE_BETA:
             return "beta"
         if self.kind in (RepairKind.LEAVE_PIECE, RepairKind.REORDER):
@@ -310,7 +313,7 @@ def repair_request(
     found, changed = dict(body), list[str]()
     for repair in repairs:
         less = _repaired(found, repair)
-        if less != found and repair.kind is not RepairKind.RENAME:  # the meaning is the same
+        if less != found and repair.kind is not RepairKind.RENAME:  # renaming loses nothing
             changed.append(repair.field)
         found = less
     return found, tuple(changed)
@@ -340,14 +343,14 @@ def _unknown_field(error: Mapping[str, object], message: str) -> str:
     found = next((hit for words in _UNKNOWN if (hit := words.search(message))), None)
     named = found[1].replace("' : property '", ".").strip("'") if found else ""
     steps = _STEPS.findall(path or named)
-    # Names under `properties` belong to the client's schema.
+    # Ignores names under `properties`, which are from the client's schema.
     if not steps or "properties" in steps or (len(steps) == 1 and steps[0] in _NEEDED):
         return ""
     return ".".join(_EACH if step.isdecimal() else step for step in steps)
 
 
 def _without(place: Any, steps: list[str]) -> Any:
-    """Copies without a path's value. A path may contain a kind: `thinking.enabled.x`."""
+    """Copies without the value at a path. Skips steps that are no key: `thinking.enabled.x`."""
     step, rest = steps[0], steps[1:]
     if isinstance(place, dict) and step in place:
         rest_of = {name: value for name, value in place.items() if name != step}
@@ -366,7 +369,7 @@ def _repair_length(
     if not isinstance(value, int):
         return None
     if left := _window(message):
-        # SGLang refuses a full window, so the limit is at least one token lower.
+        # Lowers the limit by one token at least, because SGLang refuses a full window.
         known = left.groupdict()
         taken = int(left["prompt"]) + int(known.get("tools") or 0)
         most = min(int(left["window"]) - taken, value - 1)
@@ -407,7 +410,7 @@ def _named_in(message: str, given: Iterable[str]) -> str:
         return next((name for name in given if name in also), "")
     long = not set(LENGTHS).isdisjoint(words) or _MAXIMUM_TOKENS.search(message)
     if long or _window(message):
-        # The translation to the provider's protocol renamed the limit.
+        # The limit has another name here, because the router translated the request.
         return next((name for name in given if name in LENGTHS), "")
     return ""
 

@@ -15,13 +15,13 @@ from typing import Final, NamedTuple, assert_never
 from harness.frame.errors import InputError
 from harness.frame.failures import FAILURE_RULES, FailureClass, SameTarget
 
-# Header to the number of its units in a second.
+# The number of units in a second, by header.
 _NUMBERS: Final[Mapping[str, float]] = {
     "retry-after": 1.0,
     "retry-after-ms": 1000.0,
     "x-ms-retry-after-ms": 1000.0,
 }
-# float() also accepts "1_0", "infinity" and digits of any script.
+# Stricter than float(), which accepts "1_0", "infinity" and digits of any script.
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 _LONGEST: Final = 64
 # Units of a duration in Go's notation.
@@ -38,7 +38,7 @@ class RetryPolicy:
     cap_s: float = 8.0  # longest later pause; pauses are random below their limit
     tries_per_target: int = 2  # tries at one target within one request
     attempts: int = 6  # tries of one request, over all targets
-    # Minimum time left for another attempt; at most half of the target's share of time.
+    # Another attempt needs this much time left, or half of the target's share if that is less.
     attempt_s: float = 1.0
     max_wait_s: float = 2.0  # longest wait while another target is available
 
@@ -114,20 +114,21 @@ def backoff_s(tries: int, uniform: float, policy: RetryPolicy = DEFAULT_RETRY) -
     """Computes the wait after `tries` tries: uniform up to `base_s * 2^(tries - 1)`, at most
     cap_s. Source: Brooker 2015, "Exponential Backoff And Jitter" (AWS), full jitter.
     """
-    # 2.0 ** 1024 overflows; the cap applies long before.
+    # Bounded, because 2.0 ** 1024 overflows; the cap applies long before.
     exponent = min(tries - 1, 60)
     return uniform * min(policy.cap_s, policy.base_s * math.ldexp(1.0, exponent))
 
 
 class RetryBudget(NamedTuple):
-    # The rest of share_s, which excludes the share that is reserved for further targets.
+    # left_s: the rest of share_s. share_s: the target's time, without the time reserved for
+    # further targets.
     left_s: float
     share_s: float = math.inf
     standby: bool = False  # a further target is healthy
 
 
 def fits_budget(wait_s: float, room: RetryBudget, policy: RetryPolicy = DEFAULT_RETRY) -> bool:
-    """Whether there is time for an attempt, and no other target should be tried first."""
+    """Whether the rest allows an attempt. False for a long wait if another target is ready."""
     if room.standby and wait_s > policy.max_wait_s:
         return False
     return wait_s + min(policy.attempt_s, room.share_s / 2) <= room.left_s

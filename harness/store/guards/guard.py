@@ -63,7 +63,7 @@ def _same(keys: Iterable[str]) -> str:
 
 
 def taken(table: str, *keys: str, same: str = "") -> str:
-    """Refuses an existing key, because INSERT OR REPLACE would delete a row that must stay.
+    """Refuses a row whose key exists, because INSERT OR REPLACE would delete the stored row.
     same: a condition to use instead of the keys.
     """
     return f"""version_taken: a row with this key exists
@@ -71,21 +71,23 @@ def taken(table: str, *keys: str, same: str = "") -> str:
 
 
 def busy(table: str, condition: str, *keys: str) -> str:
-    """Refuses a second open row, like the unique index, which INSERT OR REPLACE bypasses."""
+    """Refuses a second open row. The unique index does the same, but INSERT OR REPLACE bypasses
+    it.
+    """
     return f"""route_busy: the route has a {table} under way
         NEW.{condition} AND EXISTS (SELECT 1 FROM {table} t WHERE {_same(keys)}
         AND t.id <> NEW.id AND t.{condition})"""
 
 
 def another(table: str, key: str, *columns: str) -> str:
-    """Refuses an existing key with other content; a repeated equal row is allowed."""
+    """Refuses a row whose key exists with other content. Allows an equal row."""
     differs = " OR ".join(f"t.{column} <> NEW.{column}" for column in columns)
     return f"""append_only: this {table} exists with other content
         EXISTS (SELECT 1 FROM {table} t WHERE {_same([key])} AND ({differs}))"""
 
 
 def rewords(columns: Iterable[str], *, blanks: Iterable[str] = ()) -> str:
-    """Builds the condition that one of these columns changes to a value other than `blanks`."""
+    """Builds a condition that is true if a column changes to a value other than `blanks`."""
     blank = listed(blanks)
     return " OR ".join(
         f"(NEW.{name} <> OLD.{name}{f' AND NEW.{name} NOT IN ({blank})' if blank else ''})"

@@ -28,14 +28,14 @@ _BEGUN: Final = (
 )
 # Retention may blank answers and prompts; scores and numbers stay.
 _TEXTS: Final = ("answer", "prompt", "error_text")
-# The signature may change, because the next read refuses a wrong signature.
+# Without the signature, whose change needs no trigger: the next read refuses a wrong one.
 _MEASURED: Final = ", ".join(c.name for c in sample.c if c.name not in (*_TEXTS, SIGNATURE))
 
 # Texts of agents, which Swapgate blanks when it deletes their session.
 _BLANKED: Final = ("model_requested", "reason", "facts")
 
-# The counters of `meta` and `manifest` never fall, so an old signed row cannot be restored with
-# its old manifest and counters.
+# The counters of `meta` and `manifest` never fall, so that nobody can restore an old signed row
+# together with its old manifest.
 OPERATIONS: Final = read_guards(f"""
 INSERT ON audit_event
     audit_gap: audit events are numbered without gaps

@@ -92,7 +92,7 @@ _SAME_CANARY: Final = " AND ".join(
     for name in ("canary", "canary_evidence", "salt", "rollout", "unit_rule")
 )
 _PROVEN: Final = "NEW.kind IN ('canary', 'promotion')"
-# A verdict without the approval that the policy or relaxed rules require.
+# True for a verdict without the approval that its policy or widened rules require.
 _UNAPPROVED: Final = (
     "EXISTS (SELECT 1 FROM verdict v JOIN proposal q ON q.id = v.proposal"
     " WHERE v.id = NEW.verdict_id AND (ASKS[q.policy] OR q.widened <> '{}')"
@@ -109,7 +109,7 @@ _FROZEN: Final = (
     "EXISTS (SELECT 1 FROM route_freeze f WHERE (f.route IS NULL OR f.route = NEW.route)"
     " AND f.lifted_at IS NULL AND f.starts_at <= NEW.at AND NEW.at < f.ends_at)"
 )
-# A break-glass lets a target serve without proof, and each version names the break-glass.
+# Only a break-glass gives an incumbent a waiver as its evidence.
 _BY_WAIVER: Final = (
     "EXISTS (SELECT 1 FROM evidence e"
     " WHERE e.id = NEW.incumbent_evidence AND e.kind = 'waiver')"
