@@ -177,7 +177,7 @@ class TurnService:
     """Builds the tools, the model calls and the runner of turns, once for an event loop."""
 
     def __init__(self, installation: Installation, *, place: str = "") -> None:
-        """place: a unique name among this machine's processes; empty: the name has the port."""
+        """place: makes this process's name unique on the machine; by default, the port."""
         settings, ctx = installation.settings, installation.context
         self.drain_s = settings.router.drain_s
         servers = None

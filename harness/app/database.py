@@ -63,7 +63,9 @@ def upgrade_database(settings: Settings) -> None:
 
 
 def grant_runtime(settings: Settings, role: str, *, only_show: bool) -> Sequence[str]:
-    """Returns the statements. Raises InputError, NotFound, DatabaseUnusable."""
+    """Grants a role the runtime's rights. Returns the SQL statements. Raises InputError,
+    NotFound, DatabaseUnusable.
+    """
     from harness.store import database_roles  # noqa: PLC0415
 
     return database_roles.grant(settings.database_url, role, only_show=only_show)

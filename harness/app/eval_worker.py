@@ -96,7 +96,7 @@ class EvalWorker:
                 state = self.runner.run(job, self._keeper(meter), stopping)
                 remark = self.runner.remark
         except JudgeUnfit as error:
-            # The next worker would find the same fault; the verdict reports it.
+            # Fails the run, because the next worker would find the same fault.
             state, remark = RunState.FAILED, str(error)
         except SpendingPaused as error:
             state, remark = RunState.STOPPED, str(error)
@@ -172,7 +172,7 @@ class EvalWorker:
         while not self._stop.wait(BEAT_S):
             if os.getppid() != self.parent or not self._still_wanted(run):
                 self._stop.set()
-            self._write_spending()  # if this fails, the next call writes it
+            self._write_spending()  # after a failure, the next call writes it
 
     def _still_wanted(self, run: str) -> bool:
         try:

@@ -164,8 +164,8 @@ class AskedRun:
 
 def serve_forks() -> AskedRun | None:
     """Forks a worker for each requested run. Returns the run in a worker, and None in the
-    template when its stdin closes. Call it in a process with one thread, because a worker lacks
-    others.
+    template when its stdin closes. Call it in a process with one thread, because a forked
+    worker has no other threads.
     """
     template, owners = os.getpid(), dict[int, str]()
     signal.signal(

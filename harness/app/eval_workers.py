@@ -89,7 +89,7 @@ def run_worker_template(given: Path | None) -> None:
     from harness.app.eval_worker_processes import serve_forks  # noqa: PLC0415 - only where workers start
 
     with pause_garbage_collection():
-        # Modules for all workers. Import statements, because a wheel renames them (ADR 30).
+        # For all workers. Statements, because a wheel renames imported modules (ADR 30).
         from evals.runner import inspect_runner, judge_calibration, rate_gate  # noqa: F401, PLC0415 - only where workers start
         from harness.app import eval_worker  # noqa: F401, PLC0415
         from harness.store import store  # noqa: F401, PLC0415

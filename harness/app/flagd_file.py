@@ -128,7 +128,7 @@ class FlagdFile:
     def _write(self, document: Mapping[str, Any], before: bytes) -> None:
         """Replaces the file at once, so that flagd never reads half of it.
 
-        before: its former content; a file that somebody else changed meanwhile stays.
+        before: the content that this process read; a file with other content stays unchanged.
         """
         place, part = self._flags.resolve(), None
         try:

@@ -75,7 +75,7 @@ def register_comparison(
 
 
 def _check_provider(settings: Settings, seed: Target) -> None:
-    """Names the configuration file, because a gate run reads providers only from there."""
+    """Raises NotFound for a provider that the configuration file lacks."""
     if seed.provider not in settings.providers:
         hint = did_you_mean(seed.provider, settings.providers, otherwise=".")
         file = settings.source or "swapgate.yaml"

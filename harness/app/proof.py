@@ -166,7 +166,7 @@ def _registration(rows: ProvenRows, plan: SuitePlan) -> str:
         return f"Suite {plan.suite} ({terms}) was not measured before the verdict."
     signers = (
         (by_worker, "an eval worker signed"),
-        (answers - by_worker, "the control plane signed, as it does when it copies them"),
+        (answers - by_worker, "the control plane signed, because it copied them"),
     )
     signed = " and ".join(
         f"{format_quantity(n, 'answer')} that {signer}" for n, signer in signers if n

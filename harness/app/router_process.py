@@ -57,7 +57,9 @@ def missing_table(installation: Installation) -> str | None:
 
 
 def _tracing(settings: TracingSettings) -> "Tracing | None":
-    """Returns None unless the file or the standard variables turn it on. Raises ConfigError."""
+    """Builds the tracing; None if neither the file nor the standard variables turn it on.
+    Raises ConfigError.
+    """
     given = any(os.environ.get(variable) for variable in OTLP_VARIABLES)
     off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if off or not (settings.otlp_endpoint or given):
@@ -172,9 +174,7 @@ def build_recorder(
     *,
     name: str,
 ) -> "Recorder":
-    """Builds a recorder. name: what its workers' names begin with. Processes of one `home`
-    share the spool.
-    """
+    """Builds a recorder with the spool of `home`. name: the beginning of its workers' names."""
     from router.recording.capture_writer import CaptureWriter  # noqa: PLC0415
     from router.recording.recorder import Recorder  # noqa: PLC0415
     from router.recording.spool import Spool  # noqa: PLC0415
@@ -243,7 +243,7 @@ def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -
 
     settings = pickle.loads(given)  # noqa: S301 - our own parent's
     if not isinstance(settings, Settings):
-        raise TypeError("a router's worker is started by `swapgate serve router` alone")
+        raise TypeError("only `swapgate serve router` starts a router's worker")
     telemetry.configure()
     pass_hangups_on(orphaned=lambda: None)  # the parent starts a new worker
     installation = Installation(

@@ -185,7 +185,7 @@ class SplitDrive:
 
     def _report(self, problems: Mapping[str, str]) -> None:
         now = self._clock.now()
-        # Without the gateway, the state of its routes is unknown.
+        # Without the gateway's answer, the state of its routes is unknown, so no alert ends.
         over = () if GATEWAY in problems else self._open.keys() - problems.keys()
         for subject in over:
             self._recorder.notify(self._open.pop(subject).now(AlertEvent.ENDED, now))

@@ -159,7 +159,7 @@ class InProcessChannel:
             call.leave()
         if self._calls:
             await asyncio.wait(list(self._calls))
-        # Its thread may wait for the database, which must not block this event loop.
+        # In a thread, because it may wait for the database.
         await asyncio.to_thread(self._router.stop_following)
         if self._running is not None:
             await self._running.stop()

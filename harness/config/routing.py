@@ -88,7 +88,7 @@ class RouteEntry(PlainRouteSettings):
 class FileContext:
     document: Document
     providers: Mapping[str, Provider]
-    tiers: Mapping[str, Mapping[str, str]]  # provider to tier to model
+    tiers: Mapping[str, Mapping[str, str]]  # the models, by provider and tier
     data_classes: Mapping[str, frozenset[str]]
 
 

@@ -295,7 +295,7 @@ class AnswerUnreadable(CallFailed): ...
 
 
 class StreamBroken(CallFailed):
-    # The client may have used the first part already; the same call may still succeed.
+    # Retryable, although the client may have used the first part of the answer.
     retryable = True
 
 

@@ -30,7 +30,7 @@ class OAuthEndpoints:
     poll_url: str = ""  # only OPENAI: reports whether the person has consented
     verification_url: str = ""  # where the person types the code, unless the server gives it
     redirect_uri: str = ""
-    # Exchanges the account's token for a short-lived one; empty if requests carry the former.
+    # Gives a short-lived token for the account's token; empty if requests carry the latter.
     exchange_url: str = ""
     scope: str = ""
     client_id: str = ""
@@ -183,7 +183,7 @@ class DeviceCode:
 @dataclass(frozen=True, slots=True)
 class OAuthTokens:
     access_token: str = field(repr=False)
-    # Empty if the server sends none; then the previous one stays valid.
+    # Empty if the server sends no new token; the previous token then stays valid.
     refresh_token: str = field(default="", repr=False)
     expires_in_s: float | None = None  # None if the server does not send it
     # When the server wants the next renewal, if it sends that.
@@ -210,12 +210,12 @@ def next_interval_s(before_s: float, answer: PollAnswer) -> float:
 
 
 TOKEN_KEY_NAME: Final = "oauth"  # noqa: S105 - the stored key's name
-# A token is renewed when this share of its life is left, but no more than EARLIEST_RENEWAL.
+# Swapgate renews a token when this share of its life is left, at most EARLIEST_RENEWAL.
 RENEWAL_SHARE: Final = 0.2
 EARLIEST_RENEWAL: Final = timedelta(hours=1)
 FIRST_PAUSE: Final = timedelta(seconds=2)
 MAX_PAUSE: Final = timedelta(minutes=1)
-# Longer than a server's answer takes.
+# How long a claim lasts: longer than any server needs for its answer.
 CLAIMED_FOR: Final = timedelta(minutes=2)
 ADOPTION_TIME: Final = timedelta(seconds=5)
 MIN_RENEWAL_INTERVAL: Final = timedelta(minutes=1)
@@ -245,7 +245,7 @@ class SignIn:
     # account_due, access_due: when each token is renewed; None for never.
     account_due: datetime | None = None
     access_due: datetime | None = None
-    # End of the token that requests carry; None if unknown.
+    # When the token that requests carry expires; None if unknown.
     access_ends: datetime | None = None
     attempts: int = 0  # failed attempts since the last success
     retry_at: datetime | None = None  # earliest time of the next attempt
@@ -281,7 +281,9 @@ def due_renewal(sign_in: SignIn, now: datetime) -> Renewal | None:
 def apply_account_tokens(
     sign_in: SignIn, tokens: OAuthTokens, now: datetime, *, exchanged: bool
 ) -> SignIn:
-    """Applies an account token. exchanged: it pays for access tokens, the next at once."""
+    """Applies a new account token. exchanged: whether requests carry access tokens, which
+    Swapgate gets for the account token. The next access token is then due at once.
+    """
     renewable = bool(tokens.refresh_token) or sign_in.account_due is not None
     return replace(
         sign_in,

@@ -17,6 +17,7 @@ from harness.frame.errors import (
     StoreUnavailable,
     SwapgateError,
 )
+from harness.frame.formatting import format_quantity
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
@@ -140,7 +141,7 @@ def describe_list(ctx: Context, actor: Actor, provider: str) -> str:
         listed = discover_models(ctx, actor, provider)
     except SwapgateError as error:
         return f"Swapgate could not read its models: {error}"
-    return f"it lists {len(listed.models):,} models"
+    return f"it lists {format_quantity(len(listed.models), 'model')}"
 
 
 def _ask(ctx: Context, provider: Provider) -> ProbeReply:

@@ -38,7 +38,7 @@ class TargetAvailability:
 
 AVAILABLE = TargetAvailability()
 
-# The router uses no target as a last resort whose provider requested a longer pause.
+# As a last resort, the router calls no target whose provider requested a longer pause.
 SHORT_PAUSE_S: Final = 30.0
 
 
@@ -338,8 +338,8 @@ def draw_keep_warm(
     healthy: Callable[[str], bool],
     setting: KeepWarm,
 ) -> str | None:
-    """Selects the fallback that answers a request. A key that a share selects, a higher share
-    selects too.
+    """Selects the fallback that answers a request. A higher share keeps the
+    selected keys, and selects more.
     """
     if not targets or setting.side_effects or not setting.share_bps:
         return None

@@ -102,7 +102,7 @@ TRANSITIONS: Final[Mapping[tuple[ProposalPhase, ProposalEvent], ProposalPhase]] 
     for event in events
 }
 
-# While a proposal of a route is in one of these phases, no other proposal may enter one.
+# At most one proposal of a route may be in these phases.
 PAST_GATE_PHASES: Final = frozenset({ProposalPhase.AWAITING_APPROVAL, ProposalPhase.CANARY})
 
 # The approver of a proposal that needs no person's approval, and waits for a freeze's end.

@@ -36,8 +36,6 @@ class RequestKind(StrEnum):
 
 Overrides = Mapping[RequestKind, str]
 
-NO_OVERRIDES: Final[Overrides] = {}
-
 # A request of several kinds uses the override of the first kind here. The rarer ability comes
 # first: a model that reads video also reads pictures, but not the reverse.
 KIND_PRECEDENCE: Final = (

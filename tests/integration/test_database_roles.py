@@ -201,7 +201,8 @@ def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
     secret = tmp_path / "home" / "secret.key"
     secret.parent.mkdir()
     secret.write_text("a secret of the installation")
-    assert role_check(postgres_url) == "warn: a second role: `swapgate db grant ROLE`"
+    step = "run Swapgate with a second role: `swapgate db grant ROLE`"
+    assert role_check(postgres_url) == f"warn: {step}"
     printed = run(postgres_url, "db", "grant", role, "--print")
     assert f'GRANT SELECT, INSERT ON public."verdict" TO "{role}";' in printed
     assert database_roles.does_both(as_role(postgres_url, role)) is None

@@ -134,7 +134,7 @@ def test_a_stored_key_reads_its_providers_list(ctx: Context, sim: ListServer) ->
     stored = put(ctx, SYSTEM, "attic", CredentialChange(value="sk-a-key-of-a-test"))
     moved = put(ctx, SYSTEM, "attic", CredentialChange(api_base=f"{sim.url}/v1"))
 
-    assert (stored.listing, moved.listing) == ("it lists 1 models", "")
+    assert (stored.listing, moved.listing) == ("it lists 1 model", "")
     assert [model.model for model in named_models.list_discovered(ctx, "attic")] == ["new-one"]
     answers(sim, status=500)
     kept = put(ctx, SYSTEM, "attic", CredentialChange(value="sk-another-of-a-test"))

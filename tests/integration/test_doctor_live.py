@@ -117,7 +117,7 @@ def test_a_call_that_could_pass_the_cap_is_not_made() -> None:
     assert set(nothing.values()) == {"not tried"}
     assert document["at_most_usd"] <= 0.0125
     assert document["calls"] == before
-    assert "would pass the cap of --max-usd" in json.dumps(document)
+    assert "would exceed the cap of --max-usd" in json.dumps(document)
 
 
 def test_a_model_without_a_price_is_not_asked() -> None:

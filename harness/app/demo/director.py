@@ -143,7 +143,7 @@ class DemoShow:
                 *processes.address_lines(
                     self.installation.settings, ("ui", "router", "control")
                 ),
-                f"agents     {self.stage.url('router')}/agents, by `swapgate docs open agents`",
+                f"agents     {self.stage.url('router')}/agents (`swapgate docs open agents`)",
                 f"sign in    {made.sign_in_link}",
                 f"           works once; another browser takes the key {made.admin_key}",
                 f"commands   swapgate --config {self.stage.config} proposal list",
@@ -213,7 +213,7 @@ class DemoShow:
         name, like = (model.partition("/")[2] for model in (NEW, BETTER))
         self._switch("POST", f"profiles/{name}", {"like": like})
         named_models.discover_models(self.installation.context, OPERATOR, "sim")
-        self.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models by the clock")
+        self.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models on a schedule")
 
     def _adopt(self) -> None:
         ctx = self.installation.context
@@ -256,7 +256,7 @@ class DemoShow:
     def _swap_back(self, agent: DemoAgent, candidate: str) -> bool:
         try:
             agent.take_turn(candidate)
-            why = "make demo: back in the middle of an agent's loop"
+            why = "make demo: rollback during an agent's tool loop"
             operations.roll_back(self.installation.context, OPERATOR, agent.route, reason=why)
             self.say(f"{agent.route}: rolled back to {INCUMBENT}")
             agent.take_turn(INCUMBENT)
@@ -321,7 +321,7 @@ class DemoShow:
         }
         tried = self.stage.attack(values)
         self.lines(
-            f"Raw SQL tries to promote {comparison.candidate.name} all the same",
+            f"Raw SQL tries to promote {comparison.candidate.name}",
             [
                 f"{_mark(good=bool(why))} {title}: " + (f"refused: {why}" if why else "TAKEN")
                 for title, why in tried.items()

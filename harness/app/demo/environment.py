@@ -176,8 +176,8 @@ class DemoEnvironment:
                 child.wait()
 
     def attack(self, values: Mapping[str, str]) -> dict[str, str]:
-        """Tries raw SQL on the database, and rolls it back. Returns by title why the database
-        refused the statement; empty if it accepted it.
+        """Tries raw SQL on the database, and rolls it back. Returns the database's refusals by
+        title; a refusal is empty if the database accepted the statement.
         """
         found = {}
         for title, statement, claim in TRIES:

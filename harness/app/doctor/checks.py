@@ -76,7 +76,7 @@ def _alert_sinks(settings: Settings, _: Context | None) -> Findings:
     for name in sinks.names():
         subject = f"alert sink {name}"
         if lacks := sinks.lacks(name):
-            yield DoctorFinding(subject, "warn", lacks, "set it where the control runs")
+            yield DoctorFinding(subject, "warn", lacks, "set it where the control plane runs")
         else:
             yield DoctorFinding(subject, "ok", "its secrets are set")
 
@@ -137,10 +137,11 @@ def _schema(settings: Settings) -> DoctorFinding:
     state, shown = database.schema_state(settings), without_password(settings.database_url)
     if state.differences:
         found = (
-            f"{shown} is at revision {state.found}, needed is {state.needed}: "
+            f"{shown} is at revision {state.found}, but needs {state.needed}: "
             f"{len(state.differences)} differences, the first: {state.differences[0]}"
         )
-        return DoctorFinding("database", "fail", found, "run `swapgate db check`, `db upgrade`")
+        step = "run `swapgate db check`, then `swapgate db upgrade`"
+        return DoctorFinding("database", "fail", found, step)
     return DoctorFinding("database", "ok", f"{shown}, at the newest revision")
 
 
@@ -152,7 +153,7 @@ def _roles(settings: Settings) -> list[DoctorFinding]:
         found = "the role runs Swapgate, and does not own the tables"
         return [DoctorFinding("database role", "ok", found)]
     found = f"the role {role} runs Swapgate and owns its tables: it could drop the triggers"
-    step = "a second role: `swapgate db grant ROLE`"
+    step = "run Swapgate with a second role: `swapgate db grant ROLE`"
     return [DoctorFinding("database role", "warn", found, step)]
 
 

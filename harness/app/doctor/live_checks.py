@@ -74,7 +74,7 @@ class LiveMeter:
         if self.price is None:
             return "the model's price is unknown: give it one under its provider's `prices`"
         over = self.spent_usd + self._cost_usd(most) > self.max_usd
-        return "would pass the cap of --max-usd" if over else ""
+        return "would exceed the cap of --max-usd" if over else ""
 
     def settle(self, most: Usage, answer: LiveAnswer) -> None:
         """Adds the reported usage, or an estimate from the answer's length if that is larger.

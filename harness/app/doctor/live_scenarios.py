@@ -114,7 +114,7 @@ def _plain(answer: LiveAnswer, response: CompletionResponse, model: str) -> _Jud
         return _differs("it does not name the model that answered", _UNNAMED)
     if others := [name for name in answer.models if not name.startswith(model)]:
         known = _NAME.fullmatch(others[0])
-        shown = others[0] if known else "another model, by an unusual name,"
+        shown = others[0] if known else "another model with an unusual name"
         return _differs(f"it says that {shown} answered", _PIN)
     return _works(answer.counts)
 

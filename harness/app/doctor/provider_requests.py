@@ -147,7 +147,7 @@ def chat(
     body = request_body(provider.as_sent(target), messages, {})
     door, secret = HttpProviderProbe(SystemClock(), allowed), key.secret if key else ""
     kind, started = PROVIDER_KINDS.get(provider.kind), time.perf_counter()
-    # The router's code sends it, because it can describe failures.
+    # Uses the router's code for adapted kinds, because it can translate and describes failures.
     if kind is not None and Endpoint.CHAT in kind.adapted:
         sent = json.dumps(body).encode()
         found = _translated(provider, secret, sent, timeout_s, allowed)

@@ -37,7 +37,7 @@ Parameters = Mapping[str, object] | None
 
 
 class Records(Generic[T]):
-    """Reads and writes one kind of record in a unit of work.
+    """Reads and writes one kind of record in a transaction.
 
     order: the order of lists.
     missing: the message for an unknown key, with `{}` for the key.

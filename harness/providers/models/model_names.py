@@ -93,8 +93,8 @@ class ModelName:
 
     @property
     def rank(self) -> tuple[bool, Version, bool, int]:
-        """A key for sorting by age: a newer model is greater. Previews are the smallest; at
-        equal versions, so are `latest` aliases.
+        """A key for sorting by age: a newer model is greater. Previews are the smallest. At
+        equal versions, `latest` aliases are smaller than other names.
         """
         return not self.preview, self.version, not self.latest, self.date or 99_999_999
 

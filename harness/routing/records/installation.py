@@ -25,7 +25,7 @@ from harness.frame.signing.signed_rows import Lineage, head_text
 from harness.routing.records.traffic_tables import traffic
 from harness.routing.records.versions import IS_NEWEST, REVISION, route_version
 
-# One row. changes: counted by triggers when keys, providers or switches change, for the ETag.
+# One row. changes: triggers count changes of keys, providers and switches, for the ETag.
 meta = sa.Table(
     "meta",
     metadata,

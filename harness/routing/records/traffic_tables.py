@@ -1,8 +1,8 @@
 """Tables of blocks, traffic, spend and asked names, and `check_block` for blocks.
 Triggers on `traffic` keep its sums by UTC hour, with latencies, and by UTC day.
 
-Each worker has its own rows of sums, so that two writers never wait for each other. A row's
-day keeps its sum after the row is deleted from `traffic`.
+Each worker has its own rows of sums, so that two writers never wait for each other. A row that
+is deleted from `traffic` stays in its day's sum.
 """
 
 # ruff: noqa: S608 - the statements consist of constants

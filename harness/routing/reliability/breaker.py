@@ -136,7 +136,9 @@ def retry_in_s(breaker: Breaker, now: float, policy: BreakerPolicy) -> float:
 
 
 def admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> tuple[Breaker, Ticket | None]:
-    """Returns a request's ticket, or None. If the breaker is not closed, it is a probe's."""
+    """Returns a request's ticket; None if the breaker refuses the request. Unless the breaker
+    is closed, the request is a probe.
+    """
     if breaker.state is BreakerState.CLOSED:
         return breaker, breaker.serial
     if retry_in_s(breaker, now, policy) > 0.0:
