@@ -62,7 +62,7 @@ def test_nobody_approves_with_a_key_that_he_created(world: SmallInstallation) ->
     ben = world.person("ben", Role.APPROVER)
     made = waiting(world, ann)
     for sham in (zoe, kim):
-        with pytest.raises(NotAllowed, match="ann proposed .* took part in creating"):
+        with pytest.raises(NotAllowed, match="and took part in creating the key"):
             decisions.approve_proposal(world.context(), sham, made.id)
 
     decisions.approve_proposal(world.context(), ben, made.id)
