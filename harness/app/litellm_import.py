@@ -315,7 +315,7 @@ class _Converter:
         plain = {name: _plain(name, group[0][3]) for name, group in self._groups.items()}
         for name in sorted(plain, key=lambda name: plain[name] != name):
             route = self._name_route(name, plain[name])
-            renamed = "" if route == name else f" {name} becomes an alias."
+            renamed = "" if route == name else f" Clients can still send {name}, an alias."
             for rank, (*_, index, _, entry) in enumerate(sorted(self._groups[name])):
                 text = f"route {route}: "
                 if not self._add(route, entry):

@@ -32,8 +32,8 @@ ANTHROPIC_VERSION: Final = "2023-06-01"  # default version of the protocol
 class RequestPatch:
     # Body fields that replace the client's.
     parameters: JsonObject = field(default_factory=dict)
-    # Text that the router appends to the system message. Without a system message, the text
-    # becomes the system message.
+    # Text that the router appends to the system message, or makes the system message if there
+    # is none.
     prompt_addendum: str = ""
     response_format: JsonObject | None = None  # replaces the client's
 

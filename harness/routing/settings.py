@@ -82,8 +82,8 @@ class RouterSettings:
     breaker: BreakerPolicy = DEFAULT_BREAKER  # the circuit breaker of each target
     retry: RetryPolicy = DEFAULT_RETRY  # the retries of each request
     tracing: TracingSettings = TracingSettings()  # OpenTelemetry
-    # Host names, addresses or networks that providers may have although Swapgate forbids them
-    # (link-local, metadata services).
+    # Forbidden host names, addresses or networks (link-local, metadata services) that providers
+    # may have nevertheless.
     allow_addresses: tuple[str, ...] = ()
     # Addresses or networks whose `X-Forwarded-For` the router trusts.
     trusted_proxies: tuple[str, ...] = ()

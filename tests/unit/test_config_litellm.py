@@ -257,7 +257,7 @@ def test_two_names_stay_two_routes_and_names_that_no_route_may_have_become_alias
         ("*", "glm"),
     ]
     report = notes(conversion)
-    assert "Clients send team/chat as before" in report["model_list.0.model_name"][1]
+    assert "Clients can still send team/chat" in report["model_list.0.model_name"][1]
     assert report["router_settings.model_group_alias.team-chat"][0] == "not taken"
     assert report["model_list.2"][1].startswith("`*` names no provider")
 
@@ -363,7 +363,7 @@ def test_a_name_that_only_a_wildcard_matches_gets_its_own_route() -> None:
     report = notes(conversion)
     reason = "gives total_timeout_s: 1e+06; it must be from 0.001 to 86,400"
     assert report["router_settings.timeout"] == ("not taken", reason)
-    assert "hidden" in report["router_settings.model_group_alias.quick"][1]
+    assert "LiteLLM hides it" in report["router_settings.model_group_alias.quick"][1]
     assert "any failure" in report["router_settings.context_window_fallbacks.0.n"][1]
 
 
