@@ -151,7 +151,7 @@ def ask_object(label: str, *, key: str, example: str = "") -> tuple[dict[str, ob
 class Form:
     role: Role  # the required role
     name: str  # prefix of the fields' keys, unique among the page's dialogs
-    about: str = ""  # the subject's id, also in the keys: a text belongs to one subject
+    about: str = ""  # the subject's id in the keys, so that subjects share no typed text
     says: str = ""  # replaces the message "ana did this"
     waits_for: str = ""  # shown during a slow act
     missing: str = field(default="", init=False)  # message for the first missing input

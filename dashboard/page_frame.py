@@ -1,4 +1,4 @@
-"""The frame of every page: one installation for all visitors, banners, errors in words."""
+"""The frame of every page: one installation for all visitors, banners, and errors as text."""
 
 import csv
 import json

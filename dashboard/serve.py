@@ -282,7 +282,7 @@ SIGN_ON_ROUTE: Final = Route(sign_in_page.SIGN_ON_PATH, begin, methods=["GET"])
 
 
 class SignOnReturn:
-    """Redirects from single sign-on to the page before; marks cookies as secure under TLS."""
+    """Redirects from single sign-on to the previous page. Marks cookies as secure under TLS."""
 
     def __init__(self, app: ASGIApp, public_url: str) -> None:
         self._app = app

@@ -288,7 +288,7 @@ def _set_cookie(request: Request, answer: Response, cookie: str) -> None:
 
 
 def routes() -> tuple[Route, ...]:
-    """Returns the routes of one server, which counts failed attempts by itself."""
+    """Returns the routes. Each call starts its own count of failed attempts."""
     return (
         Route(SIGN_IN_PATH, show, methods=["GET"]),
         Route(SIGN_IN_PATH, SignInForm().sign_in, methods=["POST"]),

@@ -134,7 +134,7 @@ def _cells(event: AuditEvent, now: datetime) -> markup.Row:
         "Who": f"<span>{escape(event.actor)}{key}</span>",
         "Did what": f'<span class="mono">{escape(event.action)}</span>',
         "To what": _subject(event.subject),
-        # One element: on a phone a cell's elements are set side by side.
+        # One element, because on a phone a cell shows its elements side by side.
         "Why and what else": f"<div>{why}{_details(details)}</div>",
     }
 

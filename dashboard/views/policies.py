@@ -1,4 +1,4 @@
-"""The Routes page's section of policies: what must a candidate prove, and how?"""
+"""The section of the Routes page about policies: what must a candidate prove, and how?"""
 
 from collections.abc import Sequence
 from typing import Final

@@ -242,7 +242,7 @@ def _abilities(known: Mapping[str, Ability]) -> str:
 
 
 def price_cell(model: MatrixModel) -> str:
-    """Writes a price with its source and date; an unknown one is never 0."""
+    """Formats a price with its source and date. An unknown price must not look like 0."""
     if model.price is None:
         return faint("unknown")
     origin = model.price_origin

@@ -29,10 +29,10 @@ from harness.frame.pagination import MOST_LISTED, PageRequest
 from harness.frame.people.access import Role
 from harness.routing.agent import AgentGrant, AgentSession, SessionState
 
-# Each may be as long as `agents.max_message_bytes`.
+# Limited, because each message may be as long as `agents.max_message_bytes`.
 MOST_MESSAGES: Final = 30
 MOST_SWITCHES: Final = 100
-# Characters of one text; a note gives its whole length.
+# The page cuts longer texts, and notes their full length.
 SHOWN_CHARACTERS: Final = 4_000
 SWITCH_LABELS: Final[Mapping[SwitchState, Label]] = {
     SwitchState.PENDING: Label("?", "waits for approval", Tone.UNDECIDED),

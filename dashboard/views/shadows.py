@@ -1,4 +1,4 @@
-"""The Canary page's section of shadows, whose answers no user sees."""
+"""The section of the Canary page about shadows, whose answers users never get."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta

@@ -201,7 +201,7 @@ def _target_cells(row: TargetTraffic) -> markup.Row:
 def _share(count: int, share: float | None, tone: Tone) -> str:
     if not count:
         return faint("none")
-    # One element: on a phone a cell's elements are set side by side.
+    # One element, because on a phone a cell shows its elements side by side.
     percent = faint(format_percent(share, significant=2))
     return f'<span><b class="{tone}">{count:,}</b> {percent}</span>'
 
@@ -257,7 +257,7 @@ def _failovers(window: timedelta, route: str | None) -> str:
 
 
 def _failover_cells(failover: Failover) -> markup.Row:
-    """Writes no content of the request. A tooltip has the provider's own sentence."""
+    """Omits the request's content. A tooltip shows the provider's message."""
     at = f"at {failover.place}" if failover.place else ""
     why = escape(failure_words(failover.failure))
     if shown := " ".join(filter(None, (str(failover.status or ""), failover.code, at))):

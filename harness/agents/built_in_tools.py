@@ -35,7 +35,7 @@ Arguments = Mapping[str, object]
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
     content: object  # sent as JSON
-    usage: MessageUsage = FREE  # of the models that the tool called
+    usage: MessageUsage = FREE  # usage of the models that the tool called
 
 
 @dataclass(frozen=True)

@@ -270,7 +270,7 @@ def _text(result: CallToolResult) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Returns the error's text, or that of a group's first error; cut, because a server may
+    """Returns the text of the error, or of a group's first error. Cuts it, because a server may
     have sent it.
     """
     while isinstance(error, BaseExceptionGroup):

@@ -72,7 +72,7 @@ class ToolResult:
     call: str  # the id of the tool call
     content: str
     is_error: bool = False
-    usage: MessageUsage = FREE  # of the models that the tool called; the turn pays for it
+    usage: MessageUsage = FREE  # of the models that the tool called, at the turn's cost
 
 
 @dataclass(frozen=True, slots=True)

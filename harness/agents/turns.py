@@ -43,8 +43,8 @@ def begin_turn(
     incoming: IncomingMessage,
     key: IdempotencyKey | None = None,
 ) -> BegunTurn | str:
-    """Stores the client's message and begins its turn. If the key's turn was interrupted, the
-    stored message continues. If the key has an answer, returns that answer.
+    """Stores the client's message and begins its turn. If the key's turn was interrupted,
+    continues with the stored message. If the key has an answer, returns that answer.
 
     Raises SessionBusy, NotFound, InputError for a result of an unknown call.
     Raises Conflict for a session that is closed or waits for tool results, and for a key of

@@ -2,8 +2,8 @@
 on a database that was restored from a backup until a person accepts it.
 
 Exports audit events. It also prints JSON lines: each new event, and the chain's signed head
-every hour and at each promotion. A printed head proves it if someone later cuts off the end of
-the log.
+every hour and at each promotion. If someone later cuts off the end of the log, a printed head
+proves the cut.
 """
 
 import csv

@@ -30,7 +30,7 @@ captured = CAPTURED.table
 
 
 class Captures(Records[CapturedRequest]):
-    """Requests with their answers, redacted before they come here."""
+    """Captured requests with their answers. The router redacts them before it stores them."""
 
     record = CAPTURED
     order = (captured.c.at.desc(), captured.c.id)

@@ -260,8 +260,8 @@ class AgentsAccess:
 
 
 def find_peer(scope: Scope, installation: Installation) -> str | None:
-    """Finds the client's address: the router's signed header names it, else the socket. Returns
-    None if the header is not the router's.
+    """Finds the client's address, in the router's signed header or otherwise of the socket.
+    Returns None if the header is not the router's.
     """
     given = Headers(scope=scope).getlist(PEER_HEADER.decode())
     if not given:
