@@ -28,7 +28,7 @@ class ChatReply:
     text: str
     tool_calls: tuple[ReplyToolCall, ...]
     finish: str
-    input_tokens: int  # with cached tokens
+    input_tokens: int  # includes cached tokens
     cached_tokens: int
     output_tokens: int
     model: str

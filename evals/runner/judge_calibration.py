@@ -51,7 +51,7 @@ _bill: ContextVar[JudgeBill | None] = ContextVar("bill", default=None)
 
 @contextmanager
 def track_judge_bill() -> Iterator[JudgeBill]:
-    """Bills the judges' calls in this block, also those in tasks that the block starts."""
+    """Counts the judges' calls in this block, and in tasks that the block starts."""
     bill = JudgeBill()
     token = _bill.set(bill)
     try:

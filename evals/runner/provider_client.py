@@ -53,7 +53,7 @@ SPENDING_PAUSE_S: Final = 1.0
 
 
 class ModelSpending:
-    """Books the cost of one model's calls. price: None if it is unknown."""
+    """Adds up the cost of one model's calls. price: None if it is unknown."""
 
     def __init__(self, spending: CallSpending, price: Price | None, model: str) -> None:
         self._spending = spending
@@ -72,7 +72,7 @@ class ModelSpending:
         )
 
     def pay(self, reply: ChatReply) -> None:
-        """Books a reply's cost. A call without a reply is free."""
+        """Adds a reply's cost. A call without a reply is free."""
         tokens = reply.input_tokens, reply.output_tokens, reply.cached_tokens
         self._spending.pay(None if self._price is None else self._price.cost_usd(*tokens))
 
@@ -119,8 +119,8 @@ class EvalProviderClient:
     pace: the rate gate; the client closes it.
     waiting: a context that the client enters while a call waits for the gate.
     allowed: exceptions for addresses, as `api_base_rules` reads them.
-    spending: books the costs; None without a cap.
-    away: gets an entry for an unavailable provider, by the failure's text. Its value is the
+    spending: adds up the costs; None without a cap. away: gets an entry for an unavailable
+    provider, by the failure's text. Its value is the
       provider's name and the time of its first failure since its last answer, by
       `time.perf_counter`. A provider is unavailable if it answered no other request
       meanwhile, nor a short question afterwards.

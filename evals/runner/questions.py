@@ -39,7 +39,7 @@ def plan_questions(
 
 @dataclass(frozen=True, slots=True)
 class AnswerUsage:
-    input_tokens: int = 0  # with cached tokens
+    input_tokens: int = 0  # includes cached tokens
     output_tokens: int = 0
     seconds: float = 0.0
     cached_tokens: int = 0

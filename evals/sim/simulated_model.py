@@ -96,8 +96,8 @@ class ItemBank:
     def find(self, prompt: str) -> BankItem | None:
         """Returns the item in the prompt, or None.
 
-        Of several items (worked examples precede the question), the one that ends last counts,
-        and of these the longest.
+        Worked examples may precede the question. So the item that ends last counts; if several
+        end there, the longest.
         """
         text = flatten_whitespace(prompt)
         if (exact := self._exact.get(text)) or len(text) < self._shortest:

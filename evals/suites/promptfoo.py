@@ -125,7 +125,8 @@ class _Reader:
     source: SourceConfig
     read: Callable[[str], str]
     judged: bool
-    # Number of tests, and reasons for those not taken, by the place of their file.
+    # By the place of a file of tests: number of tests, and the reasons why tests were not
+    # taken.
     counts: dict[ConfigPath, int] = field(default_factory=dict)
     lost: dict[ConfigPath, dict[int, str]] = field(default_factory=dict)
     tests: int = 0  # number of tests in the configuration
@@ -266,7 +267,7 @@ class _Reader:
         return json.dumps(loaded, ensure_ascii=False, separators=(",", ":"), default=str)
 
     def _list_assertions(self, given: Sequence[object], path: ConfigPath) -> list[Test]:
-        """Reads assertions and notes those not taken. Raises InputError if none is taken."""
+        """Reads usable assertions, and notes the others. Raises InputError without any."""
         taken, why = [], []
         for number, entry in enumerate(given):
             place = (*path, "assert", number)

@@ -165,7 +165,7 @@ def replay_action(ctx: Context, number: int) -> ReplayedAction:
         if not event.action.startswith("canary.") or not isinstance(inputs, Mapping):
             raise InputError(
                 f"event {number} ({event.action}) has no inputs of a canary's decision; "
-                "`swapgate canary explain ROUTE` lists those with inputs"
+                "`swapgate canary explain ROUTE` lists events with inputs"
             )
         differences = list_breaks(tx, number)
         rollout = Rollouts(tx).get(str(event.details["rollout"]))

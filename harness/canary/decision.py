@@ -196,7 +196,7 @@ def _frozen_expiry(unit: RolloutUnit) -> str:
 
 GAP: Final = timedelta(seconds=60)
 BEFORE_GAP: Final = timedelta(hours=1)
-# If this many requests or canary units are expected, seeing none has probability 1/1000.
+# If this many requests or canary units are expected, the chance of no request is 1/1000.
 MIN_EXPECTED: Final = 7.0
 # Maximum share of requests, as a multiple of the planned share.
 MOST_TIMES: Final = 3.0

@@ -1,5 +1,5 @@
 """The split of a route whose requests another gateway sends: the gateway picks the model, and
-Swapgate decides the shares. A `SplitDriver` speaks to one gateway; the rest is pure.
+Swapgate decides the shares. A `SplitDriver` calls one gateway; the other code is pure.
 """
 
 from collections import Counter

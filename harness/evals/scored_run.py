@@ -39,7 +39,7 @@ class ScoredSample:
 class ScoredRun:
     """The results of one model, in the file's order; an item may have several samples."""
 
-    model: str  # or another name of the run in the file
+    model: str  # the model's name, or another name of the run in the file
     samples: Sequence[ScoredSample]
     metrics: tuple[str, ...] = field(default=())
     # Settings that must be equal in both runs, such as `task version` → `2`; a scorer's

@@ -132,7 +132,7 @@ UNREADABLE: Final[Mapping[str, str]] = {
     "no_json": "contain no JSON object",
 }
 NO_TEXT: Final = frozenset(map(hash_content, ("", ANSWER_PLACEHOLDER)))
-FIRST_ANSWERS: Final = 5  # a run ends after these if none of them can be scored
+FIRST_ANSWERS: Final = 5  # a run ends after this many answers if no answer can be scored
 HIGH_SHARE: Final = 0.2  # of a model's answers
 
 
@@ -163,11 +163,12 @@ class Sample:
     prompt: str = ""
     rule: str = ""  # the broken format rule, if strict and lenient differ
     cached_tokens: int = 0  # input tokens read from the provider's cache
-    # judge_calls, judge_cost_usd: for scoring; None if the judge's price is unknown.
+    # judge_calls, judge_cost_usd: the judge's calls for this sample, and their cost; None if
+    # its price is unknown.
     judge_calls: int = 0
     judge_cost_usd: float | None = None
     served_build: str = ""
-    # judge_model, judge_build: the same for the judge; empty if its provider named none.
+    # judge_model, judge_build: as the judge's provider named them; else empty.
     judge_model: str = ""
     judge_build: str = ""
     finish: str = ""  # CUT if the answer ended at the token limit

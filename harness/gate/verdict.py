@@ -71,7 +71,7 @@ class SliceFigures:
     delta: float = 0.0  # candidate minus incumbent
     ci_low: float | None = None
     ci_high: float | None = None
-    p: float | None = None  # of the null that it is not worse; None before its first look
+    p: float | None = None  # p-value of "not worse"; None before the first look
     worse: bool = False
 
     @property
@@ -95,7 +95,7 @@ class SuiteFigures:
     spend: str | None = None  # the rule that split alpha over looks
     t: float | None = None  # the test statistic of the last look and its p-value
     p_t: float | None = None
-    sd: float | None = None  # of the items' differences
+    sd: float | None = None  # standard deviation of the items' differences
     incumbent_mean: float | None = None
     candidate_mean: float | None = None
     lenient_incumbent_mean: float | None = None

@@ -68,7 +68,8 @@ def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstR
     settings = RouteSettings(
         suites=(RouteSuite(wanted.suite, SuiteRole.PRIMARY),), policy=wanted.policy
     )
-    # Before the provider is created, so that a typing error in the route leaves nothing behind.
+    # Check the route before the provider is created, so that a typing error leaves no provider
+    # behind.
     routes.check_settings(ctx, settings)
     registered_providers.register_with_provider(
         ctx, actor, Target(wanted.provider, wanted.model), api_base=wanted.api_base

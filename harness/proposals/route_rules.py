@@ -40,7 +40,7 @@ OTHER_RULES: Final = "registered under other rules than the route has"
 
 
 def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> list[str]:
-    """Lists the route's rules that a proposal weakens, except those registered as needing a
+    """Lists the route's rules that a proposal weakens, except rules that were registered for a
     second person's approval. Raises NotFound if the policy no longer exists.
     """
     route = routes.require_route(tx, proposal.route)

@@ -26,8 +26,8 @@ from router.recording.port import Recording
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, RouteNames
 from router.snapshot.holder import SnapshotHolder
 
-# The grant in the usage records of requests without a data key: those of the local operator, or
-# of a management key.
+# The grant in usage records if a request has no data key, but comes from the local operator or
+# with a management key.
 OPEN_KEY: Final = KeyGrant("agents-open", "")
 CALLER: Final = "swapgate_agent_caller"  # the scope's key in an agent's request
 _GRANT: Final = "grant"  # in a head's facts: (grant, its revision)

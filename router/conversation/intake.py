@@ -110,9 +110,9 @@ _RESULT_IDS: Final = (b'"tool_call_id"', b'"tool_use_id"', b'"call_id"')
 
 class IdRule(NamedTuple):
     pattern: re.Pattern[str]
-    length: int  # of a new id
+    length: int  # length of a new id
     prefix: str = ""
-    unique: bool = False  # in the whole history
+    unique: bool = False  # ids must be unique in the whole history
 
     def fits(self, id_: str) -> bool:
         return self.pattern.fullmatch(id_) is not None

@@ -216,7 +216,7 @@ _NOT_FINITE: Final = object()
 _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
 _BRACES: Final = bytes.maketrans(b"[]", b"{}")
 # The check counts all brackets of a body up to this length. In a longer body it searches for
-# the first ones, which reads fewer bytes.
+# the first brackets, which reads fewer bytes.
 _COUNTED_BYTES: Final = 4096
 _MANY: Final = MAX_DEPTH + 1  # the most brackets of a kind that the check counts
 # With fewer bytes of text per member, it is faster to check the brackets.

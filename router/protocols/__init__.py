@@ -1,1 +1,1 @@
-"""The protocols room reads and writes the wire formats that clients and providers speak."""
+"""Reads and writes the wire formats of clients and providers."""

@@ -111,8 +111,8 @@ def read_schema(form: object) -> Mapping[str, object] | None:
     if kind not in ("json_object", "json_schema") or not isinstance(form, Mapping):
         return None
     if kind == "json_object":
-        return ANY  # OpenAI's protocol ignores a schema here
-    given = form.get("json_schema", form)  # only a chat nests it
+        return ANY  # OpenAI's protocol ignores a schema for `json_object`
+    given = form.get("json_schema", form)  # nested only in chats
     schema = given.get("schema") if isinstance(given, Mapping) else None
     return schema if isinstance(schema, Mapping) else ANY
 

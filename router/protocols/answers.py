@@ -130,7 +130,7 @@ class AnswerEnding(StrEnum):
 
 _E, _F = AnswerEnding, FailureClass
 
-# Lower-case finish reasons, by protocol and by providers with additional ones.
+# Finish reasons in lower case, by protocol; some providers have additional reasons.
 ENDS: Final[Mapping[str, Mapping[str, AnswerEnding]]] = {
     "chat": {
         "stop": _E.GOOD,

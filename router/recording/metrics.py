@@ -1,4 +1,4 @@
-"""One worker's Prometheus metrics, and `MetricTotals`, which adds up those of all workers."""
+"""One worker's Prometheus metrics, and `MetricTotals`, which adds up all workers' metrics."""
 
 import math
 from bisect import bisect_left

@@ -36,7 +36,7 @@ FIELDS: Final = ("request_id", "thumb", "score", "label")
 class FeedbackVerdict(StrEnum):
     GOOD = "good"
     BAD = "bad"
-    NONE = "none"  # only a label
+    NONE = "none"  # feedback with only a label
 
 
 class FeedbackOutcome(StrEnum):

@@ -116,7 +116,7 @@ class Spool:
         return True
 
     def batches(self) -> Generator[Batch, None, None]:
-        """Returns the batches in order, without incomplete ones. Raises OSError."""
+        """Returns the complete batches in order. Raises OSError."""
         with self.file.open("rb") as lines:
             for line in lines:
                 with suppress(ValueError, KeyError, TypeError, AttributeError):

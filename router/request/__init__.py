@@ -1,1 +1,1 @@
-"""The request room takes one model request from its body to its answer."""
+"""Takes one model request from its body to its answer."""

@@ -132,9 +132,9 @@ class GuardrailProbe(NamedTuple):
 
 
 class RouteGuardrails(NamedTuple):
-    traits: int  # of each request; all three fields are flags of `RequestTraits`
-    heard: int  # the probe takes the signals of answers to requests with one of these
-    kept: int  # and keeps the whole text for requests with one of these
+    traits: int  # traits of each request; traits, heard and kept are flags of `RequestTraits`
+    heard: int  # if a request has one of these, the probe needs the answer's signals
+    kept: int  # if a request has one of these, it keeps the answer's text
     has_caches: bool = True
 
     @classmethod

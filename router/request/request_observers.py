@@ -14,7 +14,7 @@ from router.snapshot.compiled import CompiledRoute
 
 
 class RequestObserver:
-    """Watches requests. It overrides the hooks that it needs; the other hooks cost nothing."""
+    """Watches requests. A subclass overrides only the hooks that it needs."""
 
     part: ClassVar[RouterPart]  # the label of its faults
     of_limited: ClassVar[bool] = False  # watches only requests of limited keys

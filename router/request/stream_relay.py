@@ -252,7 +252,7 @@ class Heartbeat:
         self._timer = self._loop.call_at(since + interval_s, self._due)
 
     async def watch(self, stream: CommittedStream) -> bool:
-        """Beats from now on while the stream is silent.
+        """Sends comments from now on while the stream is silent.
 
         Returns whether the answer's head is still to be sent.
         """

@@ -1,1 +1,1 @@
-"""The server room reads HTTP/1.1 from clients for the ASGI application."""
+"""Reads HTTP/1.1 from clients for the ASGI application."""

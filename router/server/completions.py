@@ -64,7 +64,7 @@ def _choice(choice: Mapping[str, object]) -> dict[str, object]:
 
 
 class CompletionBody:
-    """Converts a chat's answer. Without events, nothing comes out before the end."""
+    """Converts a chat's answer. Without a stream, it yields nothing before the end."""
 
     def __init__(self, *, events: bool) -> None:
         self._events = events

@@ -70,8 +70,7 @@ class CompiledTarget:
     provider: Provider
     price: Price | None  # None if unknown
     header: Header  # x-swapgate-target
-    # The abilities of its model by the provider's configuration, within those that its kind
-    # serves.
+    # The configured abilities of its model, as far as the provider's kind serves them.
     can: Capabilities
     # The hints that it does not get, by endpoint.
     lacks: Mapping[Endpoint, frozenset[OptionalFeature]]

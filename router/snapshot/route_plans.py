@@ -54,7 +54,7 @@ def compile_overrides(
 ) -> CompiledRoute:
     """Compiles a route's overrides.
 
-    Raises SnapshotInvalid for one that names a missing route.
+    Raises SnapshotInvalid for an override that names a missing route.
     """
     named = route.route.settings.overrides
     if not named:
@@ -79,7 +79,8 @@ def _in_place_of(
     data_class, own = route.route.settings.data_class, served.route.settings.data_class
     if not is_at_least_as_strict(classes, own, than=data_class):
         log.warning(
-            "route %s answers nothing of kind %s: route %s is not as strict as data_classes.%s",
+            "route %s answers no requests of kind %s: route %s is not as strict as "
+            "data_classes.%s",
             route.route.name,
             kind.value,
             served.route.name,

@@ -180,7 +180,7 @@ class PoolConnection(asyncio.Protocol):
         if 100 <= status < 200:  # 100 Continue, 103 Early Hints: the answer follows
             self.headers.clear()
             return
-        if status < 200 or self._barren > MAX_HEAD_BYTES:  # else they cannot be too large
+        if status < 200 or self._barren > MAX_HEAD_BYTES:  # fewer bytes need no check
             size = sum(len(name) + len(value) for name, value in self.headers)
             if status < 200 or size > MAX_HEAD_BYTES:
                 self._break(FailureClass.MALFORMED, f"status {status}, headers of {size} bytes")

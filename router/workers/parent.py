@@ -295,7 +295,7 @@ class WorkerParent:
         self._stopping.set()
 
     async def _reload_wanted(self) -> bool:
-        """Waits for room for new workers. Signals in the meantime cause only one reload."""
+        """Waits until new workers may start. Signals in the meantime cause only one reload."""
         stop, reload = (asyncio.create_task(e.wait()) for e in (self._stopping, self._reload))
         await asyncio.wait((stop, reload), return_when=asyncio.FIRST_COMPLETED)
         if reload.done() and len(self._retiring) >= MOST_RETIRING:

@@ -261,9 +261,7 @@ def _alone(case: SuiteClaim) -> ClaimGroup:
 
 
 def _silent(report: SuiteReport) -> bool:
-    """Tells whether a guard used all its items and decided nothing. A run that ended early
-    proves nothing.
-    """
+    """Tells whether a guard used all its items without a decision. An early end is no proof."""
     return report.outcome == "inconclusive" and report.n_used >= report.n_max
 
 

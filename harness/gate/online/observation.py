@@ -71,7 +71,7 @@ class ObservationBlock:
     missing: int  # outcomes that never arrived; counted as failures
     opened_at: datetime
     closed_at: datetime
-    number: int = 0  # set by the store, in order of arrival. failures: of both arms
+    number: int = 0  # set by the store, in order of arrival
     period: int = 1  # of the rollout, from 1 (statistics.md §2.1); a block never spans two
     counts: Mapping[Guardrail, FailureTally] = field(default_factory=dict)
     # In [0, 1], a rank for each scored unit of the smaller arm, by `ranking`.

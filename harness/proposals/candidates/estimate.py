@@ -46,8 +46,8 @@ class SliceEstimate:
 
     name: str
     units: int  # planned units
-    sees: float  # with power .8 by the first look, before which there is no promotion
-    sees_whole: float  # by the last look, if the gate reaches it
+    sees: float  # the loss that the first look finds with power .8
+    sees_whole: float  # the same for the last look, if the gate reaches it
 
     @property
     def text(self) -> str:
@@ -76,7 +76,7 @@ class SuiteEstimate:
     incumbent: MeanUsage | None
     candidate: MeanUsage | None
     estimated: bool
-    guessed: bool  # neither has answers, so tokens are guessed from the items' texts
+    guessed: bool  # neither model has answers, so tokens are guessed from the items' texts
     # cost_usd, duration_s: maximum for the registered design, including the judge; None if
     # unknown.
     cost_usd: float | None

@@ -70,7 +70,7 @@ class SuiteAnswers:
     plan: SuitePlan
     incumbent_run: EvalRun
     candidate_run: EvalRun
-    # incumbent, candidate: whole answers; in a comparison without texts, only those that the
+    # incumbent, candidate: whole answers; in a comparison without texts, only answers that the
     # verdict names.
     incumbent: Sequence[Sample]
     candidate: Sequence[Sample]

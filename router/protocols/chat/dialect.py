@@ -174,7 +174,7 @@ def _wanted(request: ClientRequest, target: Target) -> dict[str, object]:
 
 
 def _with_usage(body: bytes) -> bytes:
-    close = body.rindex(b"}")  # only spaces may follow it
+    close = body.rindex(b"}")  # the last brace: only white space may follow
     return b"%b%b%b" % (body[:close], _USAGE_MEMBER, body[close:])
 
 

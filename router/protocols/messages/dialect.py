@@ -190,7 +190,7 @@ class MessagesStream(StreamFilter):
         if not isinstance(block, dict):
             return ()
         kind = str(block.get("type"))
-        # A call's name alone does not commit the answer, but the answer is not empty.
+        # A call's name alone does not commit the answer, but makes it not empty.
         self._speaks = self._speaks or kind in CALLS or block_speaks(block)
         if kind not in IN_PIECES or any(
             block.get(part) for part in ("text", "thinking", "input")

@@ -36,9 +36,9 @@ from router.upstream.translate.translation import (
 from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 
 _ENVIRONMENT: Final = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else its import downloads the map
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # without it, the import downloads the map
     "LITELLM_LOG": "ERROR",
-    "LITELLM_MODE": "PRODUCTION",  # else it reads a .env file
+    "LITELLM_MODE": "PRODUCTION",  # without it, litellm reads a .env file
 }
 _KINDS: Final[Mapping[str, Callable[[Any, Callable[[str], Any]], Translation]]] = {
     "anthropic": AnthropicTranslation,
