@@ -60,7 +60,8 @@ AGENT_SERVER = "inspect_ai.agent._acp.server"
 def leave_out_vendor_sdks() -> None:
     """Stops Inspect from importing the installed SDKs of OpenAI and Anthropic.
 
-    The import takes seconds of each run, and our suites do not need them. A user's task may.
+    The import takes seconds of each run, and our suites do not need them. A user's task may
+    need them.
     """
     for flag in ("_HAS_OPENAI", "_HAS_ANTHROPIC"):
         setattr(_assistant_internal, flag, False)

@@ -119,8 +119,8 @@ class EvalProviderClient:
     pace: the rate gate; the client closes it.
     waiting: a context that the client enters while a call waits for the gate.
     allowed: exceptions for addresses, as `api_base_rules` reads them.
-    spending: adds up the costs; None without a cap. away: gets an entry for an unavailable
-    provider, by the failure's text. Its value is the
+    spending: adds up the costs; None without a cap.
+    away: gets an entry for an unavailable provider, by the failure's text. Its value is the
       provider's name and the time of its first failure since its last answer, by
       `time.perf_counter`. A provider is unavailable if it answered no other request
       meanwhile, nor a short question afterwards.
@@ -232,7 +232,9 @@ class EvalProviderClient:
             return found, seconds
 
     async def _answers_another(self, body: Mapping[str, Any]) -> bool:
-        """Returns whether the provider answers a short question: then the item is the cause."""
+        """Returns whether the provider answers a short question. If so, the item is the
+        cause.
+        """
         short = {key: value for key, value in body.items() if key not in OF_AN_ITEM}
         short["messages"] = [{"role": "user", "content": SHORT_QUESTION}]
         try:

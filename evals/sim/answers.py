@@ -4,8 +4,8 @@ If an item expects a tool call, the call has right or wrong arguments by the mod
 Other calls have made-up arguments that fit the tool's schema. After a call, the model repeats
 the tools' results.
 
-A judge follows fixed rules. A rubric scores 1 if the answer contains the reference (without
-one: any digit), else 0. Of two answers, the answer with more different words wins; equal
+A judge follows fixed rules. A rubric scores 1 if the answer contains the reference (if there is
+none, any digit), else 0. Of two answers, the answer with more different words wins; equal
 numbers are a tie. A canary's answer is good if it contains a digit. The profile's skill in
 `judge` is the share of judgements that follow the rules; the others are reversed.
 """

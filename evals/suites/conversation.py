@@ -98,7 +98,7 @@ def _is_tool(tool: object) -> bool:
 
 
 def merge_fields(suite: Mapping[str, object], item: Item) -> dict[str, object]:
-    """Returns the suite's fields with the item's own over them. Raises InputError."""
+    """Returns the suite's fields; the item's own fields replace them. Raises InputError."""
     own = {name: item.metadata[name] for name in FIELDS if item.metadata.get(name) is not None}
     check_fields(own, f"item {item.id!r}: metadata")
     return {**suite, **own}

@@ -120,8 +120,8 @@ def _checked_value(entry: Mapping[str, Any], name: str, place: str) -> Any:
         return _value(entry.get(name))
     except (TypeError, ValueError):
         raise InputError(
-            f"{place}: field {name!r} of {entry.get('key', 'a log record')!r}: is no value of "
-            'OTLP JSON, such as {"stringValue": "…"}'
+            f"{place}: field {name!r} of {entry.get('key', 'a log record')!r}: is not a value "
+            'of OTLP JSON, such as {"stringValue": "…"}'
         ) from None
 
 

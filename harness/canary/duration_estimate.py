@@ -52,7 +52,7 @@ RECENT: Final = timedelta(hours=1)
 # LiteLLM writes its logs every 10 to 16 s, the driver reads them every 10 s, and a block of
 # evidence closes after at most 60 s; a busy database adds to that.
 LOG_DELAY_S: Final = 120.0
-# A driver's records have the name of a worker that begins so.
+# By the prefix of the worker's name in a driver's records.
 _SPLITS: Final = {
     LITELLM_WORKER: "LiteLLM splits this route. It assigns each request anew, unless its "
     "session affinity is on, so a caller may meet both models.",

@@ -318,7 +318,7 @@ def queue_run(  # noqa: PLR0913 - all parts of a run
     """Queue one run of a suite on a target, outside any proposal.
 
     The run decides nothing about a route: its item order differs from a proposal's, so no
-    proposal shares it. An agent with `auto` measures targets of its route with it.
+    proposal shares it. An agent with `auto` starts such runs for targets of its route.
 
     target: an id or a model's name. slot: the time of a scheduled run. With a slot, returns
     None if it has a run or an equal run has not ended. Raises NotFound for an unknown suite or

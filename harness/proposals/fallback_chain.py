@@ -29,7 +29,7 @@ from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import SetChain
 from harness.routing.table import Route
 
-# A verdict of a proposal in these phases does not prove a fallback either.
+# If a proposal is in one of these phases, its verdict does not prove a fallback.
 NO_PROOF: Final = frozenset(
     {ProposalPhase.ROLLED_BACK, ProposalPhase.REJECTED, ProposalPhase.CANCELLED}
 )

@@ -273,7 +273,7 @@ def raise_mismatch_alert(tx: Transaction, proposal: Proposal, verdict: str, word
 
 @contextmanager
 def alerting_mismatch(ctx: Context) -> Iterator[None]:
-    """Alerts people if an EvidenceMismatch occurs in the block, a person's action.
+    """Alerts people if a person's action in the block raises EvidenceMismatch.
 
     The block must contain the whole transaction, because the refusal rolls it back.
     """

@@ -186,7 +186,7 @@ def with_alpha(
 
 
 def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
-    """Describes looks that were not charged to a proposal, because its answers have since shown
+    """Describes looks that were not charged to a proposal, because only its answers showed
     which model the candidate is; empty if there are none.
     """
     family = find_lineage(tx, Routing(tx).targets()[proposal.candidate], None)

@@ -48,7 +48,7 @@ class AsideKind(StrEnum):
     FLAGS = "evaluation of flags"
 
 
-# How many keys' limits are kept in the form that requests use.
+# The most keys whose limits are kept ready for requests.
 KEPT_KEYS: Final = 4096
 _RATE_PARTS: Final = (b"limit", b"remaining", b"reset")
 # The headers of each kind of limit, with OpenAI's names: the limit, the remaining amount, and

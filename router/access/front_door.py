@@ -29,7 +29,7 @@ from router.snapshot.holder import SnapshotHolder
 # The grant in usage records if a request has no data key, but comes from the local operator or
 # with a management key.
 OPEN_KEY: Final = KeyGrant("agents-open", "")
-CALLER: Final = "swapgate_agent_caller"  # the scope's key in an agent's request
+CALLER: Final = "swapgate_agent_caller"  # the scope's key for an agent's caller
 _GRANT: Final = "grant"  # in a head's facts: (grant, its revision)
 _KnownGrant = tuple[KeyGrant, ReferenceType[CompiledSnapshot]]
 _MESSAGES: Final = "/v1/messages"

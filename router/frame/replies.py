@@ -111,7 +111,7 @@ def error_reply(
 ) -> Reply:
     kind = "invalid_request_error" if status < 500 else "router_error"
     given = (JSON, *headers)
-    # tells clients that a retry would fail, too
+    # Tells clients that a retry would fail, too.
     if status < 500 and status not in _WORTH_A_RETRY:
         given = (*given, DO_NOT_RETRY)
     return Reply(status, given, error_body(message, kind, code, **more))

@@ -56,7 +56,7 @@ class ProviderKeys:
     ) -> None:
         """Lets a refused or limited key rest.
 
-        A provider's only key never rests: its targets do.
+        If a provider has only one key, its targets rest instead.
         """
         wait_s = key_rest_s(refusal.failure, retry_after_s)
         if key is None or wait_s is None or len(upstream.keys) < SEVERAL:

@@ -343,7 +343,7 @@ class WorkerAlerts:
         ours = False
         if because is not None:
             kind, why = KIND_OF.get(because, kind), BECAUSE.get(because, why)
-            # All targets of a provider share its account, so a person has one task.
+            # One alert is enough, because all targets of a provider share its account.
             ours = FAILURE_RULES[because].alerts and kind is not AlertKind.MODEL_UNKNOWN
         about = f"provider {provider}" if ours else f"target {name}"
         last = self._health.failures.get(target)

@@ -79,7 +79,7 @@ def read_flag_spans(body: bytes, *, protobuf: bool) -> Iterator[FlagSpan]:
     try:
         for name, status, own, events, itself in (_of_protobuf if protobuf else _of_json)(body):
             if name == _EVALUATION:
-                continue  # it ends before the outcome is known
+                continue  # this span ends before the outcome
             evaluated = [event for event in events if _FLAG in event and _ERROR not in event]
             for flagged in evaluated or ([own] if _FLAG in own else []):
                 # The span's own attribute is more exact than its event's.

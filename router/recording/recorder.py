@@ -42,10 +42,10 @@ class Recorder(Recording):
     """Records for a router that is one process, and for the parent of workers.
 
     worker: new for every process, because each numbers its blocks from 1.
-    live_rollouts: the rollouts of the serving snapshots. queue_rows: how many rows stay in
-    memory if neither the database nor the disk takes them; the recorder drops and counts the
-    oldest rows beyond that. captures: builds the capture writer from the counters; without it
-    nothing is captured.
+    live_rollouts: the rollouts of the serving snapshots.
+    queue_rows: how many rows stay in memory if neither the database nor the disk takes them;
+    the recorder drops and counts the oldest rows beyond that.
+    captures: builds the capture writer from the counters; without it nothing is captured.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but two

@@ -60,9 +60,10 @@ _SERVED: Final = attrgetter("target", "model")
 class Reporter(Recording):
     """Records for a worker.
 
-    live_rollouts: the rollouts of the serving snapshot. channel: connected to the parent.
-    on_orphaned: called on the event loop if the parent is gone or unreachable. on_fault: called
-    with each exception that a report raises.
+    live_rollouts: the rollouts of the serving snapshot.
+    channel: connected to the parent.
+    on_orphaned: called on the event loop if the parent is gone or unreachable.
+    on_fault: called with each exception that a report raises.
     """
 
     def __init__(

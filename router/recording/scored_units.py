@@ -77,9 +77,7 @@ class SampleValues(NamedTuple):
         return value
 
     def compared_value(self, guardrail: Guardrail, cached_share: float) -> float | None:
-        """Returns the cost at `cached_share`, or the time without cache and connection
-        setup.
-        """
+        """Returns the cost at `cached_share`, or the time without cache and connecting."""
         value = self.value_for(guardrail)
         if value is None:
             return None

@@ -99,9 +99,7 @@ class TimeLimits:
         )
 
     def note(self, job: RoutedRequest, attempt: Attempt, seconds: float) -> None:
-        """Notes an answer's time, or a cut wait: if answers become slower, the limit
-        follows.
-        """
+        """Notes the time of an answer or of an aborted wait, so that the limit adapts."""
         limit = STREAMED if job.request.stream else output_limit(job.request)
         self._noted.append((attempt.upstream.id, attempt.endpoint, limit, seconds))
         if len(self._noted) >= MAX_NOTED:

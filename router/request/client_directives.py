@@ -77,7 +77,7 @@ _CLIENT_HEADERS: Final = "client_headers"
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """The directives in a request's headers; an invalid value is replaced by a refusal.
+    """The directives in a request's headers; a refusal replaces an invalid value.
 
     timeout_s: for the whole request; infinite unless the client sets it.
     """

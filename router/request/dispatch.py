@@ -37,7 +37,7 @@ class TargetTries:
     """The attempts of one request at one target. until: on the event loop's clock."""
 
     upstream: CompiledTarget
-    share_s: float  # of the request's budget
+    share_s: float  # its share of the request's time
     until: float
     first_key: ProviderKey | None
     count: int = 0

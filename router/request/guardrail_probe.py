@@ -86,7 +86,7 @@ class GuardrailProbe(NamedTuple):
     def sample(
         self, signals: AnswerSignals | None, spent: RequestCost, *, failed: bool
     ) -> GuardrailSample:
-        """Returns the sample: for a failed request without values.
+        """Returns the sample; a failed request's sample has no values.
 
         If the caller hung up, the elapsed time ends then.
         """

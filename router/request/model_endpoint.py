@@ -335,7 +335,7 @@ class ModelEndpoint:
                 return self._no_such_route(model, serving, grant)
             # A person's grant gives access to the target, whichever routes the key may use.
             return request, literal
-        # The check is on the requested route: its overrides belong to it.
+        # Check only the requested route, because its overrides belong to it.
         if grant.routes and not is_route_allowed(grant, route.route.name):
             message = f"this key may not use route {route.route.name!r}; ask an admin"
             return error_reply(403, message, "route_not_allowed", param="model")

@@ -131,7 +131,7 @@ def bound_unsent(listener: socket.socket) -> None:
 
 
 def allow_connections() -> None:
-    """Lifts the limit of open files: the usual 1,024 would allow as many clients."""
+    """Increases the limit of open files: the usual 1,024 would also limit the clients."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS refuses the value that it reports as unlimited.
     limit = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)

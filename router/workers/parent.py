@@ -282,7 +282,7 @@ class WorkerParent:
         while code == 0 and await self._reload_wanted():
             crew = await self._reloaded(crew)
         # Close the parent's copies, so that the system refuses connections once the last worker
-        # has closed its copy. Otherwise they would wait in vain.
+        # has closed its copy. Otherwise connections would wait in its queue in vain.
         for listener in self._listeners:
             listener.close()
         leaving = [crew, *self._retiring.values()]

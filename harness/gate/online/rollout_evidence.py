@@ -41,7 +41,7 @@ class CanaryEvidence:
     blocks: int  # number of blocks used
     log_e: float
     block: int | None  # index of the block that tripped; None if none did
-    period: int  # the last block's
+    period: int  # of the last block
     limit: float  # log e that trips
     guardrails: tuple[GuardrailEvidence, ...]  # errors first
     tripped: (

@@ -11,7 +11,7 @@ The guard needs units that count once, in the order of their assignment. A late 
 for the canary: as a success of the canary, or as a failure of the incumbent. This only lowers
 e.
 
-A long healthy time must not hide a later break, so evidence may begin at any failure
+A long healthy time must not hide later failures, so evidence may begin at any failure
 (statistics.md §2.3). The first failure has the weight w = FIRST_WEIGHT, the t-th failure (1 -
 w)/((t - 1)t); all weights sum to 1. `abort_log_e` is the level at which a worker aborts, so
 that all workers together spend alpha at most.
@@ -47,7 +47,9 @@ class WorkerGuard:
 
     @property
     def _later(self) -> float:
-        """The total weight of evidence that begins later, worth 1 each."""
+        """The total weight of evidence that may begin at later failures; its value is 1 until
+        then.
+        """
         return (1.0 - FIRST_WEIGHT) / self.failures if self.failures else 1.0
 
     def after(self, *, canary: bool, share: float) -> "WorkerGuard":

@@ -107,8 +107,8 @@ def guess_usage(
 def estimate_sides(
     ctx: Context, tx: Transaction, plan: SuitePlan, arms: tuple[Target, Target | None]
 ) -> tuple[MeanUsage | None, MeanUsage | None]:
-    """Estimates the usage of an answer of either model. A candidate without answers gets the
-    incumbent's tokens, and an incumbent without answers the items' texts.
+    """Estimates the usage of an answer of either model. For a candidate without answers, uses
+    the incumbent's tokens; for an incumbent without answers, guesses from the items' texts.
     """
     ours, theirs = (mean_usage(tx, plan, arm) for arm in arms)
     if ours is None:

@@ -118,7 +118,7 @@ class Comparison:
     # Whether the verdict is still valid; None without a verdict and for NOT MEASURED.
     standing: ProofValidity | None = None
     next_step: str = ""  # the next step as text; empty without a verdict
-    # Whether the samples have no texts and unchecked signatures.
+    # Whether the samples' texts are missing, and their signatures unchecked.
     without_texts: bool = False
     # By suite, requests that its sample excludes now.
     left_out: Mapping[str, str] = field(default_factory=dict)

@@ -90,7 +90,7 @@ def render_junit(report: Report) -> str:
     passed = comparison.verdict is not None and comparison.verdict.outcome == "passed"
     # A suite without an own decision is not a failure of the candidate.
     cases = [(_case(part), part.decides and not passed) for part in report.suites]
-    # The joint claim of several suites has no time, because the suites have it.
+    # The joint claim of several suites has no time, because each suite reports its own.
     cases += [((_title(r), 0.0, r.outcome, r.reason), not passed) for r in report.together]
     problems = [PROBLEMS.get(case[2], "") if counts else "" for case, counts in cases]
     suite = ET.Element(

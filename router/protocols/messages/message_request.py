@@ -233,7 +233,7 @@ NATIVE_FIELDS: Final = ("container", "mcp_servers", "inference_geo")
 # Types of tools that the client runs.
 _CLIENTS: Final = frozenset({None, "custom"})
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
-# The highest thinking budget, in tokens, that means an effort.
+# For each effort, the highest thinking budget in tokens.
 _EFFORTS: Final = ((2048, "low"), (8192, "medium"))
 _EFFORT_NAMES: Final = {"max": "xhigh"}
 

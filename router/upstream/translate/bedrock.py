@@ -104,7 +104,9 @@ class BedrockTranslation:
 
 
 def _without_tools(request: ScreenedRequest) -> None:
-    """Converse cannot forbid calls, so it gets no tools. Raises Untranslatable after calls."""
+    """Removes the tools, because Converse cannot forbid calls. Raises Untranslatable after a
+    call.
+    """
     if request.params.get("tool_choice") != "none":
         return
     if any(m.get("tool_calls") or m.get("role") == "tool" for m in request.messages):
@@ -115,7 +117,8 @@ def _without_tools(request: ScreenedRequest) -> None:
 
 
 def _unthought(request: ScreenedRequest) -> list[str]:
-    """Removes thinking for a forced tool or in a turn without it, else sampling for thinking.
+    """Removes thinking if a tool is forced or the turn has no thinking; else, for a request
+    with thinking, removes sampling parameters.
 
     Returns the names of the removed parameters.
     """
