@@ -90,7 +90,8 @@ class Spending:
 
 IS_OPEN = sa.text("number = 0 AND closed_at IS NULL")
 
-# A target and suite has one open baseline, and a watch one running check, over all processes.
+# In all processes together, a target and suite have one open baseline, and a watch has one
+# running check.
 DRIFT_CHECK: Final = record(
     DriftCheck,
     "drift_check",
@@ -133,7 +134,9 @@ class Drift(Records[DriftCheck]):
         return self._first(self._select(drift_check.c.run == run, _IS_RUNNING)) is not None
 
     def start(self, check: DriftCheck) -> bool:
-        """Starts a run; False if its watch has a run, or its target and suite a baseline."""
+        """Starts a run; False if its watch has a run, or its target and suite have a
+        baseline.
+        """
         self._tx.serialize()
         return self._tx.write_new(drift_check, DRIFT_CHECK.write(check))
 

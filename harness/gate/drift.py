@@ -75,7 +75,7 @@ class DriftCheckState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DriftEvidence:
-    """The comparison of a run with those before it. Scores are shares of 1."""
+    """The comparison of a run with the runs before it. Scores are shares of 1."""
 
     check: int  # number of comparisons with the baseline, from 1
     # Number of newest runs that form the window with the most evidence; the figures below

@@ -112,8 +112,8 @@ _FAR: Final = 8.0  # standard deviations of the losses; the probability beyond i
 
 @lru_cache(maxsize=65_536)
 def _exact_p(won: int, lost: int, n: int, theta0: float) -> float:
-    """Returns the probability, under the null, of a `_whole_p` at most as large as the observed
-    one: the maximum over the shares of differing items that fit the data.
+    """Returns the probability, under the null, of a `_whole_p` not above the observed value:
+    the maximum over the shares of differing items that fit the data.
 
     Source: Barnard 1947, Biometrika 34:123; Berger & Boos 1994, JASA 89:1012.
     """

@@ -134,7 +134,7 @@ def pair_samples(
 
 
 def _score_variance(samples: Sequence[Sample]) -> float:
-    """Estimates the variance of their mean score if a run asked the item again.
+    """Estimates the variance of the samples' mean score if a run asked the item again.
 
     Answers of equal length may be one cached answer, so they carry no information about noise.
     """

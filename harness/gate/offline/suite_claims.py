@@ -179,7 +179,7 @@ def _mean(values: Iterable[float]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-# Costs can only add a condition to a pass; a decision of the scores against stays.
+# Costs can only add a condition to a pass. If the scores decide otherwise, that stays.
 COST_RELEVANT_OUTCOMES: Final = ("passed", "running")
 
 
@@ -264,8 +264,8 @@ def weighted_mean(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     """Judges the claim on composite items, each made of one item of each suite.
 
     Score and cost of a composite item are weighted means of its parts, so the gate judges it
-    like any other item, with the same error. Each suite is still a guard: a suite that is
-    itself shown worse before the mean is decided decides the claim.
+    like any other item, with the same error. Each suite is still a guard: if a suite is shown
+    worse before the mean is decided, that suite decides the claim.
     """
     whole = _composite(cases)
     judged = judge_claim(whole)

@@ -142,8 +142,7 @@ class GuardrailEvidence(GuardrailTotals):
     @property
     def ratio(self) -> float | None:
         """Divides the canary's level by the incumbent's, at an equal share of cached tokens;
-        None
-        if a level is missing, or the incumbent's is 0.
+        None if a level is missing, or the incumbent's is 0.
         """
         if self.canary_level is None or not self.control_level:
             return None

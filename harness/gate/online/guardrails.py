@@ -268,7 +268,7 @@ class UnitRule:
 
     block_size: int = 100  # admitted units
     missing_s: float = 600.0  # outcomes still open this long after the block closed are missing
-    period_s: float = 86_400.0  # after it every sticky key can count again
+    period_s: float = 86_400.0  # after this time, every sticky key can count again
     began_s: float = 0.0  # start of the rollout, in seconds since 1970 UTC; 0 if unknown
     # rho, guardrails: tolerated ratios, of errors and of the other guardrails.
     rho: float = 1.0
@@ -354,7 +354,7 @@ def rank_block(
     draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
     canaries = _drawn([_worst(v) / tolerated for c, v, _ in values if c], draw)
     controls = _drawn([_worst(v) for c, v, _ in values if not c], draw)
-    # By the arms' sizes, which are fixed before any answer.
+    # Choose the roles by the arms' sizes, which are fixed before any answer.
     exchanged = len(canaries) > len(controls)
     fewer, more = (controls, canaries) if exchanged else (canaries, controls)
     wanted = scored_count(len(fewer), len(more))
