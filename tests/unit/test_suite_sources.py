@@ -98,7 +98,7 @@ def test_a_persons_score_labels_a_record_without_a_right_answer(
         (b'{"input": "a", "target": NaN}', ":1: not JSON: NaN"),
         (b"[" * 100_000, ":1: not JSON"),
         (b'input,target\n"a,b', ":2: not CSV"),
-        (b"input,target\na,b,c\n", ":2: more cells"),
+        (b"input,target\na,b,c\n", ":2: the row has more cells"),
         ("input,target\nä,b\n".encode("latin-1"), ":2: not UTF-8 text"),
         (b"PK\x03\x04", "an Excel workbook"),
         (lines({"ideal": "b"}), ":1: field 'input': missing or empty; fields here: ideal"),
