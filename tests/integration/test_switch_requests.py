@@ -221,7 +221,7 @@ def test_what_a_model_cannot_hold_is_refused_with_a_sentence(ctx: Context) -> No
         assert refused.value.code == "model_unfit"
         return str(refused.value)
 
-    assert "sim/small lacks the context window" in refusal("small")
+    assert "sim/small lacks a context window" in refusal("small")
     assert refusal("blind") == (
         "model: sim/blind accepts no images, and there are images in the messages 1"
     )
