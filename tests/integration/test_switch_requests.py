@@ -139,7 +139,7 @@ def test_a_request_that_shows_something_else_now_is_not_the_one_that_was_seen(
     request = ask(ctx, session, reason="it is cleverer")
     seen = replace(request, **shown)
 
-    with pytest.raises(StaleWrite, match="not the one that you saw"):
+    with pytest.raises(StaleWrite, match="has changed since you saw it"):
         switches.approve_switch(ctx, BEN, request.id, fingerprint=seen.hash)
 
     assert now_on(ctx, session).model == CHAT
