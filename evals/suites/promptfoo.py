@@ -17,7 +17,7 @@ from typing import Any, Final
 from evals.scorers.assertions import NOT, RUBRIC, SET, check_assertion, list_single
 from evals.suites.promptfoo_templates import TEMPLATE, VARIABLE, Unfit, fill, fill_check
 from evals.suites.promptfoo_tests import PROGRAMS, file_records, parse_expected, parse_yaml
-from harness.frame.config_conversion import ConfigPath, SourceConfig
+from harness.frame.config_conversion import ConfigPath, NothingTaken, SourceConfig
 from harness.frame.core_yaml import parse_core_yaml
 from harness.frame.errors import InputError
 
@@ -71,7 +71,8 @@ def is_promptfoo(values: object) -> bool:
 def convert(
     source: SourceConfig, read: Callable[[str], str], *, judged: bool
 ) -> Sequence[ConvertedSuite]:
-    """Converts a configuration; `source` gets the notes. Raises InputError without any item.
+    """Converts a configuration; `source` gets the notes. Raises NothingTaken without any item,
+    and InputError for a file that cannot be read.
 
     read: returns a file's text, by its path in the configuration.
     judged: a judge can score `llm-rubric`.
@@ -85,7 +86,10 @@ def convert(
     _note_others(source)
     if found := [suite for suite in suites if suite.items]:
         return found
-    raise InputError("no prompt has a usable test; the report gives the reason for each test")
+    raise NothingTaken(
+        "no prompt has a usable test; the report gives the reason for each test",
+        [*source.notes()],
+    )
 
 
 def _count_scenarios(given: object) -> int:

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import dedent, indent
 from typing import Final
 
 from evals.scorers import SCORERS, find_scorer
@@ -37,7 +38,7 @@ from harness.app.capture_import import RequestsToLabel, export_requests
 from harness.app.installation import Installation, load_settings
 from harness.config import configuration
 from harness.config.model import Settings
-from harness.config.source_locations import parse_file
+from harness.config.source_locations import parse_file, parse_text
 from harness.evals.settings import SuiteSettings
 from harness.frame import package_data
 from harness.frame.config_conversion import ConversionNote, NothingTaken, SourceConfig
@@ -47,6 +48,11 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.frame.text_files import decode_text
 
 _SUITES = re.compile(r"(?m)^suites:[ \t]*(?:\{[ \t]*\}[ \t]*)?(?P<comment>#.*)?$")
+# An entry of a YAML mapping: its lines, and blank lines and comments between them.
+_ENTRY: Final = (
+    r"(?P<indent> +)(['\"]?){name}\2[ \t]*:.*"
+    r"(?:\n(?:[ \t]*(?:#.*)?\n)*(?P=indent)[ \t]+.*)*\n?"
+)
 MOST_BYTES: Final = 50 * 1024 * 1024
 UPLOADED: Final = (".jsonl", ".csv")
 # The scorers for uploaded suites, each with its options and their defaults.
@@ -63,6 +69,7 @@ class SuiteImport:
     suites: Sequence[ImportedSuite]
     notes: Sequence[ConversionNote]  # one for each key of another tool's file
     configured: bool  # whether swapgate.yaml contains the suites
+    replaced: Sequence[str] = ()  # names of suites that existed
     to_label: RequestsToLabel | None = None  # instead of suites, for logged requests
 
 
@@ -163,7 +170,7 @@ def import_file(
     replace_: bool = False,
     uploaded: bool = False,
 ) -> SuiteImport:
-    """Writes a file's suites beside swapgate.yaml, and adds the new suites to swapgate.yaml.
+    """Writes a file's suites beside swapgate.yaml, and their settings into swapgate.yaml.
 
     wished: the settings without a path, with a judge for scorers that need it.
     uploaded: requires that each item and swapgate.yaml accept the suite, and logs the upload.
@@ -192,16 +199,12 @@ def import_file(
 
         def configure(done: Sequence[ImportedSuite]) -> None:
             nonlocal configured
-            new = [one for one in done if one.suite not in taken]
-            if not new:
-                return
             audited: AbstractContextManager[None] = nullcontext()
             if uploaded:
                 audited = _audited(installation, actor, done[0], wished)
             # Restores the configuration if the audit log is not writable.
             with writing(config_file, config_file.read_bytes()), audited:
-                entries = "".join(suite_entry(one.suite, one.settings) for one in new)
-                configured = add_to_config(config_file, entries, new[0].data)
+                configured = write_to_config(config_file, done)
                 if uploaded and not configured:
                     raise ConfigError(
                         f"{config_file} has `suites:` in a form that Swapgate cannot extend: "
@@ -222,7 +225,7 @@ def import_file(
             # The written file is gone, so the message names the source.
             written = re.escape(f"{base / FOLDER}") + r"/[\w-]+\.\w+(:\d+)?"
             raise InputError(re.sub(written, lambda _: str(file), str(error))) from None
-    return SuiteImport(done, notes, configured)
+    return SuiteImport(done, notes, configured, replaced=taken)
 
 
 @contextmanager
@@ -328,10 +331,7 @@ def _promptfoo_items(
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
-    try:
-        found = promptfoo.convert(source, read, judged=wished.judge is not None)
-    except InputError as error:
-        raise NothingTaken(str(error), [*source.notes()]) from None
+    found = promptfoo.convert(source, read, judged=wished.judge is not None)
     title = wished.title or str(source.value(("description",)) or "promptfoo")
     several = len(found) > 1
     suites = [
@@ -359,20 +359,33 @@ def suite_entry(name: str, settings: Mapping[str, object]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def add_to_config(file: Path, entry: str, data: Path) -> bool:
-    """Adds an entry to the configuration file, after `suites:` or at the file's end, and keeps
-    comments. Returns whether it added the entry.
+def write_to_config(file: Path, suites: Sequence[ImportedSuite]) -> bool:
+    """Writes the suites into the configuration file: in place of their old entries, else after
+    `suites:` or at the file's end. Keeps other comments. Returns whether it wrote them.
 
     Raises ConfigError, without a change, if the file would become invalid.
     """
-    before = file.read_text(encoding="utf-8")
-    if found := _SUITES.search(before):
+    after, added = file.read_text(encoding="utf-8"), ""
+    for suite in suites:
+        entry = suite_entry(suite.suite, suite.settings)
+        place = parse_text(after, file).places.get(("suites", suite.suite))
+        if place is None:
+            added += entry
+            continue
+        before = after.splitlines(keepends=True)[: int(place.rpartition(":")[2]) - 1]
+        pattern = re.compile(_ENTRY.format(name=suite.suite))
+        old = pattern.match(after, len("".join(before)))
+        if old is None:
+            return False  # the entry has another form
+        entry = indent(dedent(entry), old["indent"])
+        after = f"{after[: old.start()]}{entry}{after[old.end() :]}"
+    if added and (found := _SUITES.search(after)):
         head = f"suites: {found['comment'] or ''}".rstrip()
-        after = f"{before[: found.start()]}{head}\n{entry.rstrip()}{before[found.end() :]}"
-    elif re.search(r"(?m)^suites\b", before):
+        after = f"{after[: found.start()]}{head}\n{added.rstrip()}{after[found.end() :]}"
+    elif added and re.search(r"(?m)^suites\b", after):
         return False  # for example `suites: {name: {…}}` on one line
-    else:
-        after = before.rstrip("\n") + "\n\nsuites:\n" + entry
+    elif added:
+        after = after.rstrip("\n") + "\n\nsuites:\n" + added
     new = file.with_name(f".{file.name}.new")
     try:
         new.write_text(after, encoding="utf-8")
@@ -383,7 +396,7 @@ def add_to_config(file: Path, entry: str, data: Path) -> bool:
         new.replace(file)
     except ConfigError as error:
         raise ConfigError(
-            f"{file} would not be valid with {data} as a suite: {error}"
+            f"{file} would not be valid with {suites[0].data} as a suite: {error}"
         ) from None
     finally:
         new.unlink(missing_ok=True)

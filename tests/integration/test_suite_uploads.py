@@ -114,6 +114,51 @@ scenarios: [{config: [{}, {}], tests: [{vars: {q: c}}]}]
     )
 
 
+REPLACED = """
+suites:
+    # ours
+    mails: {path: suites/x.csv,
+      scorer: exact}
+    # next
+    more:
+        path: suites/x.csv
+
+        title: by hand  # remark
+# end
+"""
+REPLACING = """
+suites:
+    # ours
+    mails:
+      path: "suites/mails.jsonl"
+      scorer: "numeric"
+      title: "items.jsonl"
+    # next
+    more:
+      path: "suites/more.jsonl"
+      scorer: "numeric"
+      title: "items.jsonl"
+# end
+"""
+
+
+def test_a_replaced_suite_has_its_new_settings_in_the_place_of_its_old_ones(
+    tmp_path: Path,
+) -> None:
+    config, file = configured(tmp_path), tmp_path / "items.jsonl"
+    base = config.read_text()
+    config.write_text(base + REPLACED)
+    file.write_bytes(ITEMS)
+    for name in ("mails", "more"):
+        wanted, installation = SuiteSettings(name, scorer="numeric"), open_installation(config)
+        with pytest.raises(Conflict, match="or --replace"):
+            import_file(installation, ANA, file, wanted)
+        done = import_file(installation, ANA, file, wanted, replace_=True)
+        assert (done.configured, done.replaced) == (True, [name])
+
+    assert config.read_text() == base + REPLACING
+
+
 def test_a_refused_upload_of_labels_leaves_no_entry_in_the_manifest(tmp_path: Path) -> None:
     config = configured(tmp_path)
     installation = open_installation(config)

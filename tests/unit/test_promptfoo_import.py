@@ -13,7 +13,7 @@ from evals.suites.promptfoo import convert
 from evals.suites.promptfoo_tests import parse_expected
 from evals.suites.source_records import read_source
 from harness.config.source_locations import parse_file
-from harness.frame.config_conversion import SourceConfig
+from harness.frame.config_conversion import NothingTaken, SourceConfig
 from harness.frame.errors import InputError
 
 pytestmark = pytest.mark.req("F6")
@@ -172,8 +172,17 @@ def test_each_test_passes_as_it_passes_in_promptfoo() -> None:
 
 
 def test_a_configuration_without_a_usable_test_is_bad_input() -> None:
-    with pytest.raises(InputError, match="no prompt has a usable test"):
+    with pytest.raises(NothingTaken, match="no prompt has a usable test"):
         convert(SourceConfig({"prompts": ["{{x}}"], "tests": []}, {}), str, judged=False)
+
+    def missing(name: str) -> str:
+        raise InputError(f"{name}: cannot be read")
+
+    with pytest.raises(InputError, match=r"^t\.csv: cannot be read$") as fault:
+        convert(
+            SourceConfig({"prompts": ["{{x}}"], "tests": "t.csv"}, {}), missing, judged=False
+        )
+    assert not isinstance(fault.value, NothingTaken)  # a report would blame each other key
 
 
 @pytest.mark.parametrize(

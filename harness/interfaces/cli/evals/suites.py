@@ -30,6 +30,7 @@ from harness.operations import captures, queries
 
 if TYPE_CHECKING:
     from harness.app.capture_import import RequestsToLabel
+    from harness.app.suite_import import SuiteImport
 
 
 @click.group()
@@ -102,7 +103,7 @@ def import_suite(
     route: str = opt(
         "Route of logged requests, which gives their data class.", metavar="ROUTE", default=""
     ),
-    replace_: bool = opt("Replace the suite of this name."),
+    replace_: bool = opt("Replace the suite of this name, with its settings."),
 ) -> None:
     """Build a suite from another tool's file or data set, or from labelled captures.
 
@@ -143,6 +144,7 @@ def import_suite(
                 "suites": suites,
                 "notes": done.notes,
                 "configured": done.configured,
+                "replaced": done.replaced,
                 **({"to_label": waiting} if waiting else {}),
             }
         )
@@ -159,14 +161,22 @@ def import_suite(
             output.note(
                 f"left out {made.left_out} of {made.suite} that its scorer cannot judge"
             )
-    config_file = session.settings.source
+    _show_settings(done, session.settings.source)
+
+
+def _show_settings(done: "SuiteImport", config_file: Path | None) -> None:
+    from harness.app.suite_import import suite_entry  # noqa: PLC0415 - only one command needs it
+
     if done.configured:
-        click.echo(f"added to {config_file}")
+        if done.replaced:
+            names = ", ".join(done.replaced)
+            click.echo(f"replaced the settings of {names} in {config_file}")
+        if len(done.replaced) < len(done.suites):
+            click.echo(f"added to {config_file}")
     else:
-        entries = "".join(
-            suite_import.suite_entry(made.suite, made.settings) for made in done.suites
-        )
-        output.note(f"add this to {config_file}, under `suites:`\n{entries.rstrip()}")
+        entries = "".join(suite_entry(made.suite, made.settings) for made in done.suites)
+        old = ", instead of the old settings" if done.replaced else ""
+        output.note(f"write this into {config_file}, under `suites:`{old}\n{entries.rstrip()}")
 
 
 def _show_waiting(waiting: "RequestsToLabel", suite: str) -> None:
