@@ -219,11 +219,14 @@ def test_a_model_without_a_price_needs_one_and_no_higher_limit(
         ("gpt-5-mini", "openai needs a key: export OPENAI_API_KEY"),
         ("nowhere/model", "'nowhere' is not a known provider: use one of openai"),
         ("unheard-of", "is not a target: write provider/model"),
+        ("own/model", "/swapgate.yaml:3: unknown key 'providers.own.colour'"),
     ],
 )
 def test_a_model_that_cannot_be_asked_is_bad_input(
     sim_address: str, tmp_path: Path, candidate: str, message: str
 ) -> None:
+    if candidate == "own/model":
+        (tmp_path / "swapgate.yaml").write_text("providers:\n  own:\n    colour: red\n")
     asked = trying(tmp_path, sim_address, candidate)
     _, said = asked.communicate(timeout=60)
 

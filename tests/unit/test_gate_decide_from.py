@@ -66,7 +66,7 @@ def test_each_format_gives_the_same_pairs_with_its_error_counted(format_name: st
     assert result.incumbent_gaps.total == 0
 
 
-def test_lm_evals_samples_are_paired_by_document() -> None:
+def test_lm_evals_samples_are_paired_by_document(tmp_path: Path) -> None:
     files = paths([f"lm_eval_{side}.jsonl" for side in SIDES])
 
     result = read_exports(files, ExportChoice("lm-eval"))
@@ -75,6 +75,11 @@ def test_lm_evals_samples_are_paired_by_document() -> None:
     assert [pair.item for pair in result.pairs] == list("012345")
     assert [sum(pair.incumbent) for pair in result.pairs if None not in pair.incumbent]  # type: ignore[arg-type]
     assert read_exports(files, ExportChoice("lm-eval", metric="acc_norm")).metric == "acc_norm"
+    tasks = [tmp_path / f"samples_{task}_2026-11-27T23-35-24.1.jsonl" for task in ("a_b", "a")]
+    for file, task in zip(files, tasks, strict=True):
+        task.write_bytes(Path(file).read_bytes())
+    with pytest.raises(InputError, match="the runs differ in task: 'a_b' and 'a'"):
+        read_exports([f"{task}" for task in tasks], ExportChoice("lm-eval"))
 
 
 def test_output_items_of_the_evals_api_are_read_as_well() -> None:
@@ -391,6 +396,11 @@ def test_one_json_object_has_all_figures(tmp_path: Path) -> None:
     assert (answer["verdict"], answer["items"], answer["epochs"]) == ("inconclusive", 2, 1)
     assert answer["items_for_5_points"] > 100
     assert answer["smallest_difference"] > 0.5
+    for score in (1, 0.5):
+        rows = "".join(f"{item},{score},{score}\n" for item in range(100))
+        file.write_text(f"item,incumbent,candidate\n{rows}")
+        tied = json.loads(tried(file, "--json").stdout)
+        assert tied["smallest_difference"] > tied["ci_high"] > 0.0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -196,6 +196,8 @@ EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
 PAIRS: Final = "pairs"
 REPORT_ONLY = "a report only: it promotes nothing. For a proposal, Swapgate measures again"
 _PARTS = ("header.json", "summaries.json")
+# lm-eval writes a task's name only into the name of its file.
+_LM_EVAL_FILE: Final = re.compile(r"samples_(.+)_\d{4}-\d\d-\d\dT[\d.-]+\.jsonl")
 # Errors of zipfile for an archive that is broken, encrypted or compressed in an unknown way.
 _UNREADABLE = (
     OSError,
@@ -293,9 +295,12 @@ def _parse(file: str, format_name: str) -> list[ScoredRun]:
     form = EXPORT_FORMATS[format_name]
     zipped = format_name == "inspect" and _is_archive(file)
     try:
-        return form.parse(_archive_text(file) if zipped else read_text(file))
+        runs = form.parse(_archive_text(file) if zipped else read_text(file))
     except InputError as error:
         raise InputError(f"{_placed(file, error)} ({form.title}: {form.files})") from None
+    if format_name == "lm-eval" and (named := _LM_EVAL_FILE.fullmatch(Path(file).name)):
+        return [replace(run, terms={**run.terms, "task": named[1]}) for run in runs]
+    return runs
 
 
 def title(format_name: str) -> str:

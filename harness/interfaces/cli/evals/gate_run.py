@@ -22,7 +22,7 @@ from harness.app.gate_run import (
     run_until_decided,
     without_patience,
 )
-from harness.app.installation import config_file, read_dotenv
+from harness.app.installation import config_file, load_settings, read_dotenv
 from harness.app.set_up import temporary_installation
 from harness.config.routing import target_seed
 from harness.config.source_locations import parse_file
@@ -76,7 +76,10 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     """Asks both models and writes the page. Returns the exit code. Raises InputError."""
     read_dotenv(Path.cwd())
     incumbent, candidate = _seed(trial.incumbent), _seed(trial.candidate)
-    providers = _providers([incumbent, candidate], config_file(config, os.environ))
+    file = config_file(config, os.environ)
+    if file is not None:
+        load_settings(file)  # so that a fault is named by its line, not by that of a copy
+    providers = _providers([incumbent, candidate], file)
     folder = FOLDER / _name(trial, providers)
     folder.mkdir(parents=True, exist_ok=True)
     (FOLDER / ".gitignore").write_text("*\n", encoding="utf-8")  # keep answers out of git

@@ -13,7 +13,7 @@ from harness.evals.scored_run import PairRow
 from harness.frame.errors import InputError
 from harness.frame.suggestions import did_you_mean
 from harness.frame.text_files import csv_rows
-from harness.gate.budget import EFFECT, PlannedTest
+from harness.gate.budget import EFFECT, PlannedTest, sd_pass_fail
 from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score
 from harness.gate.offline.suite_judgement import judge_pairs
 from harness.gate.suite_plan import (
@@ -268,6 +268,9 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
     }
 
 
+_STEPS: Final = 20  # each halves the error of the smallest difference
+
+
 @dataclass(frozen=True, slots=True)
 class Sight:
     """The power of a number of items. smallest: the smallest difference that they show with a
@@ -287,7 +290,15 @@ def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
     graded = any(difference not in {-1.0, 0.0, 1.0} for difference in differences)
     margin = 0.0 if terms.claim is Claim.SUPERIOR else terms.margin
     test = PlannedTest(terms.alpha, count, count, graded=graded, margin=margin)
-    return Sight(test.smallest_effect(sd, count), test.items_needed(sd, EFFECT))
+
+    def spread(effect: float) -> float:
+        # Pass/fail items show a difference only if at least that share of them differ.
+        return sd if graded or margin else max(sd, sd_pass_fail(effect, effect))
+
+    smallest = 0.0
+    for _ in range(_STEPS):
+        smallest = test.smallest_effect(spread(smallest), count)
+    return Sight(smallest, test.items_needed(spread(EFFECT), EFFECT))
 
 
 def _in_clusters(rows: Sequence[PairRow]) -> tuple[list[PairRow], tuple[int, ...]]:
