@@ -23,7 +23,7 @@ from harness.agents.switch_request import (
 from harness.agents.turn import OfferedTool, ToolCaller, ToolResult, ToolRuntime, no_such_tool
 from harness.frame.errors import AmbiguousName, InputError, SwapgateError
 from harness.frame.plain_data import to_shown
-from harness.frame.suggestions import describe_fault
+from harness.frame.suggestions import describe_fault, find_fault_path
 from harness.registry import credentials
 from harness.routing.agent import MANAGE_CREDENTIALS, SWITCH_MODEL, AgentTool
 from harness.routing.context import Context
@@ -103,8 +103,9 @@ def build_tool(
             given = kind.model_validate(arguments)
         except ValidationError as error:
             fault = error.errors()[0]
-            reason = describe_fault(fault, fault["loc"], schema)
-            raise InputError(f"{'.'.join(map(str, fault['loc']))}: {reason}") from None
+            path = find_fault_path(fault, arguments)
+            reason = describe_fault(fault, path, schema)
+            raise InputError(f"{'.'.join(map(str, path))}: {reason}") from None
         return await answer(given, caller)
 
     return BuiltInTool(OfferedTool(name, description, schema), read_and_answer)

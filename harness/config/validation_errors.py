@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from harness.config.source_locations import Document, KeyPath, dotted_path
 from harness.frame.errors import ConfigError, RetiredKeys
 from harness.frame.formatting import SHARE_RANGE, Range, format_bound
-from harness.frame.suggestions import UNKNOWN_KEY, describe_fault
+from harness.frame.suggestions import UNKNOWN_KEY, describe_fault, find_fault_path
 
 # A holdback takes at most half of the traffic, so that a promoted candidate serves the rest.
 MOST_HELD_BACK_BPS: Final = 5_000
@@ -242,7 +242,7 @@ def config_error(
     # If pydantic tried several types, it reports a fault for each. An unknown key tells more
     # than "not a string".
     first = next((fault for fault in faults if fault["type"] in UNKNOWN_KEY), faults[0])
-    path = tuple(p for p in first["loc"] if not _is_branch(p))
+    path = find_fault_path(first, document.values)
     is_key = first["type"] in UNKNOWN_KEY
     named = dotted_path(path) if is_key else str(first["input"])
     text = describe_fault(first, path, schema, named=named)
@@ -293,17 +293,4 @@ def _matches(
 def _fits(names: list[str], path: KeyPath) -> bool:
     return len(names) == len(path) and all(
         name in ("*", str(part)) for name, part in zip(names, path, strict=True)
-    )
-
-
-def _is_branch(part: str | int) -> bool:
-    """Whether this part of a path is a type that pydantic tried for a union."""
-    return isinstance(part, str) and part in (
-        "str",
-        "int",
-        "float",
-        "literal[False]",
-        "TargetEntry",
-        "FallbackEntry",
-        "RouteSuite",
     )

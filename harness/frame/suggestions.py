@@ -90,6 +90,21 @@ def find_nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str
     return ""
 
 
+def find_fault_path(fault: Mapping[str, Any], value: Any) -> tuple[str | int, ...]:
+    """Returns the place of a pydantic fault in `value`, without the types that pydantic tried
+    for a union.
+    """
+    path: list[str | int] = []
+    for number, part in enumerate(fault["loc"], start=1):
+        try:
+            value = value[part]
+        except (LookupError, TypeError):
+            if fault["type"] != "missing" or number < len(fault["loc"]):
+                continue
+        path.append(part)
+    return tuple(path)
+
+
 def describe_fault(
     fault: Mapping[str, Any], path: Sequence[str | int], schema: _Schema, *, named: str = ""
 ) -> str:

@@ -318,7 +318,7 @@ class McpServer:
         try:
             given = tool.arguments.model_validate(arguments)
         except ValidationError as error:
-            raise InputError(describe_places(tool.arguments, error)) from None
+            raise InputError(describe_places(tool.arguments, error, arguments)) from None
         return write_json(tool.answer(ApiCaller(self._ctx, actor, self._secret), given))
 
     async def _call_in_session(

@@ -48,10 +48,9 @@ from harness.frame.people.access import (
     is_loopback,
     listens_on_loopback,
 )
-from harness.interfaces.api.agents.bodies import PARTS
 from harness.interfaces.api.frame import error_status
 from harness.interfaces.api.frame.access import OPEN, read_bearer
-from harness.interfaces.api.frame.error_status import RETRY_AFTER_S, describe_request_fault
+from harness.interfaces.api.frame.error_status import RETRY_AFTER_S, describe_request_faults
 from harness.operations import keys
 from harness.operations.single_sign_on import FailedAttempts
 from harness.routing.agent import AgentSession
@@ -139,13 +138,8 @@ async def answer_http_error(_: Request, error: Exception) -> ErrorAnswer:
 async def answer_validation_error(request: Request, error: Exception) -> ErrorAnswer:
     """Names every wrong field, but not its value, which may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
-    places = [
-        (
-            ".".join(str(part) for part in fault["loc"][1:] if part != PARTS),
-            describe_request_fault(request, fault),
-        )
-        for fault in error.errors()
-    ]
+    faults = describe_request_faults(request, error)
+    places = [(".".join(path), reason) for _, path, reason in faults]
     text = "; ".join(f"{place}: {reason}" if place else reason for place, reason in places)
     param = places[0][0] or None
     return ErrorAnswer(HTTPStatus.BAD_REQUEST, text, "invalid_request", param=param)
@@ -253,7 +247,7 @@ class AgentsAccess:
         return ErrorAnswer(
             HTTPStatus.UNAUTHORIZED,
             f"{reason}; send `Authorization: Bearer {DATA_KEY_PREFIX}…`, a key that `swapgate "
-            "key create NAME` makes (with `--role approver` for a literal model)",
+            "key create NAME` makes (with `--role approver` for a model as PROVIDER:MODEL)",
             "invalid_api_key",
             headers={"www-authenticate": 'Bearer realm="swapgate agents"'},
         )

@@ -66,7 +66,20 @@ class FunctionToolBody(AgentsBody):
     function: FunctionBody
 
 
-ToolBody = Name | FunctionToolBody
+def _tool_form(tool: object) -> str | None:
+    if isinstance(tool, str):
+        return "name"
+    return "function" if isinstance(tool, dict) else None
+
+
+ToolBody = Annotated[
+    Annotated[Name, Tag("name")] | Annotated[FunctionToolBody, Tag("function")],
+    Discriminator(
+        _tool_form,
+        custom_error_type="tool_form",
+        custom_error_message="send the name of a tool, or a function",
+    ),
+]
 
 
 class AgentConfigBody(AgentsBody):
@@ -171,17 +184,16 @@ class ImagePart(AgentsBody):
 
 ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 ContentParts = Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_PARTS)]
-PARTS: Final = "parts"
 
 
 def _content_form(content: object) -> str | None:
     if isinstance(content, str):
         return "text"
-    return PARTS if isinstance(content, list) else None
+    return "parts" if isinstance(content, list) else None
 
 
 ContentBody = Annotated[
-    Annotated[str, Tag("text")] | Annotated[ContentParts, Tag(PARTS)],
+    Annotated[str, Tag("text")] | Annotated[ContentParts, Tag("parts")],
     Discriminator(
         _content_form,
         custom_error_type="content_form",

@@ -2,7 +2,7 @@
 for an unexpected error, it sees an id that is also in the log.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
@@ -31,7 +31,7 @@ from harness.frame.errors import (
 from harness.frame.pagination import Page
 from harness.frame.plain_data import write_json
 from harness.frame.ports import Chance
-from harness.frame.suggestions import describe_fault
+from harness.frame.suggestions import describe_fault, find_fault_path
 
 T = TypeVar("T")
 
@@ -112,27 +112,36 @@ async def answer_validation_error(request: Request, error: Exception) -> JsonAns
     """Names every wrong field, but not its value, which may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
     text = "; ".join(
-        f"{'.'.join(map(str, fault['loc']))}: {describe_request_fault(request, fault)}"
-        for fault in error.errors()
+        f"{'.'.join((part, *path))}: {reason}"
+        for part, path, reason in describe_request_faults(request, error)
     )
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "InputError", text)
 
 
-def describe_request_fault(request: Request, fault: Mapping[str, Any]) -> str:
-    """Describes a fault in a body or query, with the nearest valid key or word."""
-    place, *path = fault["loc"]
+def describe_request_faults(
+    request: Request, error: RequestValidationError
+) -> Iterator[tuple[str, list[str], str]]:
+    """Yields each fault's part of the request, its path in there, and its description with the
+    nearest valid key or word.
+    """
     parts = request.scope["route"].dependant
-    fields = parts.query_params if place == "query" else parts.body_params
-    schema = TypeAdapter(fields[0].field_info.annotation).json_schema() if fields else {}
-    return describe_fault(fault, path, schema)
+    for fault in error.errors():
+        part, *place = fault["loc"]
+        is_query = part == "query"
+        fields = parts.query_params if is_query else parts.body_params
+        schema = TypeAdapter(fields[0].field_info.annotation).json_schema() if fields else {}
+        value = request.query_params if is_query else error.body
+        path = find_fault_path({**fault, "loc": place}, value)
+        yield part, [*map(str, path)], describe_fault(fault, path, schema)
 
 
-def describe_places(kind: type[BaseModel], error: ValidationError) -> str:
+def describe_places(kind: type[BaseModel], error: ValidationError, arguments: object) -> str:
     """Describes the faults of a tool's arguments, each with its place."""
     schema = kind.model_json_schema()
+    faults = ((fault, find_fault_path(fault, arguments)) for fault in error.errors())
     return "; ".join(
-        f"{'.'.join(map(str, fault['loc']))}: {describe_fault(fault, fault['loc'], schema)}"
-        for fault in error.errors()
+        f"{'.'.join(map(str, path))}: {describe_fault(fault, path, schema)}"
+        for fault, path in faults
     )
 
 
