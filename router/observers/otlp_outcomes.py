@@ -19,6 +19,8 @@ from router.recording.port import FeedbackBody, FeedbackVerdict
 TRACES_PATH: Final = "/v1/traces"
 # Reading a larger batch would delay the worker's requests.
 MAX_BATCH_BYTES: Final = 1024 * 1024
+# So that one request, which counts once for the key's limit, is not thousands of opinions.
+MOST_OUTCOMES: Final = 1000
 PROTOBUF: Final = b"application/x-protobuf"
 _PROTOBUF_HEADER: Final[Header] = (b"content-type", PROTOBUF)
 ID_PREFIX: Final = "req_"
@@ -56,12 +58,17 @@ class OutcomeIntake:
         except InputError as error:
             return error_reply(400, f"the traces: {error}", "invalid_traces")
         failed: dict[str, bool] = {}  # by exposure; a batch may have several spans of it
+        surplus = 0
         for span in spans:
             id_ = self._feedback.find_exposure(key, span.flag, span.context)
-            if id_.startswith(ID_PREFIX):  # other ids belong to other flag systems
+            if not id_.startswith(ID_PREFIX):
+                continue  # other ids belong to other flag systems
+            if id_ in failed or len(failed) < MOST_OUTCOMES:
                 failed[id_] = failed.get(id_, False) or span.is_failed
+            else:
+                surplus += 1
         found = await gather(*(self._settle(key, *item) for item in failed.items()))
-        return _reply(found.count(False), protobuf=protobuf)
+        return _reply(found.count(False), surplus, protobuf=protobuf)
 
     async def _settle(self, key: str, id_: str, is_failed: bool) -> bool:  # noqa: FBT001
         verdict = FeedbackVerdict.BAD if is_failed else FeedbackVerdict.GOOD
@@ -132,15 +139,18 @@ def _messages() -> Any:
     return trace_service_pb2
 
 
-def _reply(lost: int, *, protobuf: bool) -> Reply:
-    message = (
-        f"{lost} spans: this router remembers no such exposure of this key" if lost else ""
-    )
+def _reply(unknown: int, surplus: int, *, protobuf: bool) -> Reply:
+    reasons = {
+        "this router remembers no such exposure of this key": unknown,
+        f"a batch has at most {MOST_OUTCOMES:,} outcomes: send smaller batches": surplus,
+    }
+    message = "; ".join(f"{count} spans: {why}" for why, count in reasons.items() if count)
     if not protobuf:
-        partial = {"partialSuccess": {"rejectedSpans": str(lost), "errorMessage": message}}
-        return Reply(200, (JSON,), json.dumps(partial if lost else {}).encode())
+        partial = {"rejectedSpans": str(unknown + surplus), "errorMessage": message}
+        answered = {"partialSuccess": partial} if message else {}
+        return Reply(200, (JSON,), json.dumps(answered).encode())
     answer = _messages().ExportTraceServiceResponse()
-    if lost:
-        answer.partial_success.rejected_spans = lost
+    if message:
+        answer.partial_success.rejected_spans = unknown + surplus
         answer.partial_success.error_message = message
     return Reply(200, (_PROTOBUF_HEADER,), answer.SerializeToString())

@@ -257,6 +257,8 @@ class Recorder(Recording):
                 return
             # Another attempt would fail in the same way, and block all later batches.
             log.exception("the store refused %d rows; see %s", rows, self._aside.file)
+            # The database skips it from now on, also if another process reads the spool again.
+            self._commit(NOTHING._replace(id=batches[0].id))
             self._append(self._aside, batches[0])
             self.counters["rows_refused"] += rows
             return

@@ -20,7 +20,7 @@ from harness.gate.online.guardrails import (
     Guardrails,
     UnitRule,
 )
-from router.observers.otlp_outcomes import PROTOBUF
+from router.observers.otlp_outcomes import MOST_OUTCOMES, PROTOBUF
 from tests.support.router.asgi_router import AUTH, CHAT, Door
 from tests.support.router.live_router import NARROW_KEY, snapshot
 
@@ -251,6 +251,7 @@ async def test_a_span_in_which_a_flag_was_evaluated_is_the_outcome_of_its_exposu
         flag_span("req_w0-77", code=2),
         {"name": "without a flag"},
         {**flag_span("user-3", code=0, inside=False), "name": "feature_flag.evaluation"},
+        *(flag_span(f"req_w0-{number}", code=2) for number in range(78, 78 + MOST_OUTCOMES)),
     ]
     batch = {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
     body = json.dumps(batch).encode() if form == JSON_TYPE else as_protobuf(batch)
@@ -263,7 +264,8 @@ async def test_a_span_in_which_a_flag_was_evaluated_is_the_outcome_of_its_exposu
     said = json.loads(answer) if form == JSON_TYPE else {}
     if form == PROTOBUF:
         said = json_format.MessageToDict(ExportTraceServiceResponse.FromString(answer))
-    assert said["partialSuccess"]["rejectedSpans"] == "1"
+    assert said["partialSuccess"]["rejectedSpans"] == f"{1 + MOST_OUTCOMES}"
+    assert "; 4 spans: a batch has at most 1,000 outc" in said["partialSuccess"]["errorMessage"]
     (block,) = world.kept.blocks.values()
     assert (block.units, block.failures, block.missing) == (SIZE, 5, 3)
     for wrong in (b"[]", b'{"resourceSpans": 1}', b"\xff\xff"):

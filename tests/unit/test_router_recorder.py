@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.alerts.records import Alerts
+from harness.frame.errors import StoreUnavailable
 from harness.frame.people.limits import KeySpend
 from harness.gate.online.guardrails import UnitRule
 from harness.gate.online.observation import KeyClaim, ObservationBlock, TrafficMinute
@@ -161,19 +162,23 @@ def test_of_a_spool_only_the_batch_that_is_refused_is_set_aside(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spooled(bench, 5)
-    append = bench.store._append
+    append, interruptions = bench.store._append, iter([True])
 
     def picky(blocks: Sequence[ObservationBlock], *rest: Any) -> None:
         if any(block.sequence == 3 for block in blocks):
             raise ValueError("no such rollout (test)")
+        if any(block.sequence == 4 for block in blocks) and next(interruptions, False):
+            raise StoreUnavailable("away after the refused batch (test)")
         append(blocks, *rest)
 
     monkeypatch.setattr(bench.store, "_append", picky)
     bench.recorder.flush()
+    bench.recorder.flush()
 
     assert [block.sequence for block in bench.store.blocks.values()] == [1, 2, 4, 5]
     assert bench.recorder.counters["rows_refused"] == 2  # the block, and its minute
-    assert bench.spool.file.with_suffix(".refused").exists()
+    (refused,) = Spool(bench.spool.file.with_suffix(".refused")).batches()
+    assert [block.sequence for block in refused.blocks] == [3]
     assert bench.spool.empty
 
 
