@@ -18,6 +18,7 @@ from harness.gate.verdict import Verdict
 from harness.providers.records import Providers, Sightings
 from harness.registry import data_class_checks, targets
 from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 
@@ -40,6 +41,12 @@ class ProofValidity:
     @property
     def text(self) -> str:
         return f"{self.proof.value.upper()}: {self.why}" if self.why else "holds"
+
+    def describe_end(self, proposal: Proposal) -> str:
+        """Describes the end of a proposal that waits with an invalid verdict; else empty."""
+        if self.holds or proposal.phase is not ProposalPhase.AWAITING_APPROVAL:
+            return ""
+        return f"its verdict is {self.text}. Swapgate rejects it; propose again."
 
 
 def route_time(tx: Transaction, route: str) -> datetime:

@@ -237,6 +237,11 @@ def _build_state(
     for id_ in route.targets - targets.keys():
         raise SignatureInvalid(f"its target {id_} has an invalid signature")
     rollout, open_ = now.rollouts.get(route.name), now.proposals.get(route.name)
+    waits = now.waits.get(route.name, "")
+    if waits and open_ and open_.verdict:
+        validity = proof_validity.assess_proof(ctx, tx, Verdicts(tx).get(open_.verdict))
+        end = validity.describe_end(open_)
+        waits = f"{end[:1].upper()}{end[1:]}" if end else waits
     status = RouteStatus(
         route=route,
         incumbent=targets[route.incumbent],
@@ -247,7 +252,7 @@ def _build_state(
         traffic=(),
         proposed=targets.get(open_.candidate) if open_ else None,
         rivals=now.rivals.get(route.name, 0),
-        waits=now.waits.get(route.name, ""),
+        waits=waits,
         forced=_find_forced(route, targets, active_switches(now.switches, ctx.clock.now())),
     )
     if rollout is None:

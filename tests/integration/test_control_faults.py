@@ -18,7 +18,7 @@ from harness.gate.policy import GatePolicy
 from harness.gate.run import FIRST_ANSWERS, LEASE_S, RunState
 from harness.gate.sentences import difference_cells
 from harness.gate.suite_plan import Claim
-from harness.operations import control_jobs
+from harness.operations import control_jobs, route_queries
 from harness.proposals import decisions, eval_queue, evaluation
 from harness.proposals.report.comparison import load_comparison
 from harness.providers.target import Provider, Target
@@ -439,8 +439,12 @@ def test_an_approved_proposal_whose_proof_holds_no_more_opens_no_canary(
         world.clock.advance(61)
     else:
         del world.suites["colours"]
+    step = load_comparison(world.context(), proposal.id).next_step
+    waits = route_queries.load_status(world.context(), "chat").reason
     world.run_once()
 
+    assert step.startswith(f"its verdict is {why.upper()}: ")
+    assert waits == f"{step[0].upper()}{step[1:]}"
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED
     assert why in after.closed_because

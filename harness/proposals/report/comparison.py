@@ -195,7 +195,8 @@ def load_comparison(
         forecast=money,
         cost=ratio,
         standing=standing_,
-        next_step=_next_step(ctx, found, verdict, rollout, suites),
+        next_step=(standing_ and standing_.describe_end(found))
+        or _next_step(ctx, found, verdict, rollout, suites),
         without_texts=light,
         left_out=_left_out(ctx, found),
     )
