@@ -34,7 +34,7 @@ def serve_provider(port: str) -> None:
 
 def work(config: str, run: str, folder: str) -> None:
     # Late imports, because the provider process needs neither.
-    from harness.app.eval_workers import run_worker  # noqa: PLC0415
+    from harness.app.eval_workers.run import run_worker  # noqa: PLC0415
     from harness.app.installation import open_installation  # noqa: PLC0415
 
     run_worker(Path(config), run, owner="benchmark", parent=os.getppid())

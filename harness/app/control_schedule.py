@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 RENEWALS_EVERY_S = 1.0
 RECONCILE_JOB = "reconcile"
 OUTAGES_EVERY_S = 5.0
+ROUNDS_EVERY_S = 30.0  # half the unit of a candidate schedule; each run reads all routes
 # Seconds instead of cron's minutes, because Swapgate reads a new provider's list at once.
-CANDIDATES_EVERY_S = 5.0
+LISTS_EVERY_S = 5.0
 
 log = structlog.get_logger("swapgate.schedule")
 
@@ -94,8 +95,8 @@ def control_schedule(installation: Installation) -> "Schedule":
         leading("outages", outages.update_outage_alerts, every_s=OUTAGES_EVERY_S),
         leading("alerts", alert_delivery.run_once, every_s=settings.alerts.deliver_interval_s),
         leading("drift watch", drift_monitor.run_once, every_s=control.drift_interval_s),
-        leading("candidates", candidate_rounds.run_once, every_s=CANDIDATES_EVERY_S),
-        leading("model lists", candidate_rounds.ListRefresh(), every_s=CANDIDATES_EVERY_S),
+        leading("candidates", candidate_rounds.run_once, every_s=ROUNDS_EVERY_S),
+        leading("model lists", candidate_rounds.ListRefresh(), every_s=LISTS_EVERY_S),
         leading("renewals", sign_in.renew_tokens, every_s=RENEWALS_EVERY_S),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
         # A separate job, so that another job's fault does not prevent the deletion.

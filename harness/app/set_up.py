@@ -13,7 +13,8 @@ import yaml
 
 from harness.app import secret_files, seed
 from harness.app.database import upgrade_database
-from harness.app.eval_workers import open_with_workers
+from harness.app.eval_workers.run import open_with_workers
+from harness.app.gateways.litellm_import import convert_litellm
 from harness.app.installation import (
     DOTENV_VARIABLE,
     Installation,
@@ -22,7 +23,6 @@ from harness.app.installation import (
     open_installation,
     read_dotenv,
 )
-from harness.app.litellm_import import convert_litellm
 from harness.config import configuration
 from harness.config.model import RunQueueKind
 from harness.config.source_locations import parse_file

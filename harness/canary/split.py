@@ -51,6 +51,10 @@ class Outcome:
 class SplitDriver(Protocol):
     """Each method raises UpstreamError if the gateway does not answer, or refuses."""
 
+    def begin_look(self) -> None:
+        """Reads what the other methods need until the next look."""
+        ...
+
     def read_split(self, route: str, targets: Collection[Target]) -> Split:
         """Returns the shares in force; empty if the gateway does not have the route."""
         ...

@@ -9,7 +9,7 @@ import pytest
 
 from harness.app import secret_files
 from harness.app.database import upgrade_database
-from harness.app.eval_workers import open_with_workers
+from harness.app.eval_workers.run import open_with_workers
 from harness.app.installation import CONFIG_VARIABLE, load_settings
 from harness.config.model import Settings
 from harness.frame.errors import ConfigError, InputError, NotFound

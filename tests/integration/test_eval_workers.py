@@ -14,7 +14,7 @@ import pytest
 from evals.scorers.judged import DATA
 from harness.app import secret_files
 from harness.app.database import upgrade_database
-from harness.app.eval_workers import open_with_workers
+from harness.app.eval_workers.run import open_with_workers
 from harness.app.installation import Installation, open_installation
 from harness.frame.people.access import SYSTEM
 from harness.proposals import eval_queue

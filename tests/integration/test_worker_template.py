@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.app import eval_worker_processes
-from harness.app.eval_worker_processes import SubprocessWorkers
+from harness.app.eval_workers import processes as eval_worker_processes
+from harness.app.eval_workers.processes import SubprocessWorkers
 from tests.support.router.router_process import eventually
 
 pytestmark = pytest.mark.skipif(
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 TEMPLATE = """
 import os, sys, time
 from pathlib import Path
-from harness.app.eval_worker_processes import serve_forks
+from harness.app.eval_workers.processes import serve_forks
 Path("template").write_text(str(os.getpid()))
 asked = serve_forks()
 if asked is not None:

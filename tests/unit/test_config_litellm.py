@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.app.litellm_import import REQUEST_FIELDS, SECTIONS, convert_litellm
+from harness.app.gateways.litellm_import import REQUEST_FIELDS, SECTIONS, convert_litellm
 from harness.app.set_up import convert_file
 from harness.config import configuration
 from harness.config.model import Settings
@@ -285,6 +285,7 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
     )
     shadow = report["model_list.1.litellm_params.silent_model"]
     assert "`swapgate shadow start m " in shadow[1]
+    assert "for a model without a known price, add `--usd-per-day none`" in shadow[1]
     # The commands for these two would be refused.
     assert report["model_list.2.model_name"][1] == "route m: it has this target already."
     assert report["model_list.2.litellm_params.silent_model"] == (

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.app.flagd_file import OTHER_RULES, FlagdFile
+from harness.app.gateways.flagd_file import OTHER_RULES, FlagdFile
 from harness.frame.errors import UpstreamError
 from harness.providers.target import Target
 

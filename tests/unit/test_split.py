@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from harness.app.litellm_admin import LiteLLMAdmin, read_row
-from harness.app.split_drive import SplitDrive
+from harness.app.gateways.drive import SplitDrive
+from harness.app.gateways.litellm_admin import LiteLLMAdmin, read_row
 from harness.canary.split import (
     LATEST,
     Driven,
@@ -43,7 +43,8 @@ PROMOTED = replace(ROUTE, incumbent=BETTER.id)
 
 
 def serving(route: Route, *switches: KillSwitch) -> CompiledSnapshot:
-    table = RoutingTable(7, {"support": route}, {id_: TARGETS[id_] for id_ in route.targets})
+    targets = {id_: TARGETS[id_] for id_ in {*route.targets, BASE.id}}
+    table = RoutingTable(7, {"odd": replace(ROUTE, name="odd"), "support": route}, targets)
     provider = Provider("sim", "sim", "http://127.0.0.1:9/v1", "")
     return compile_snapshot(Snapshot(table, {"sim": provider}, (), "1", switches))
 
@@ -159,14 +160,16 @@ class Gateway:
     def __init__(self) -> None:
         self.split: Split = {BASE.id: 5_000, BETTER.id: 5_000}
         self.outcomes: list[Outcome] = []
-        self.fault = ""
+        self.fault = self.unread = ""
+        self.is_odd = False
 
-    def _check(self) -> None:
+    def begin_look(self) -> None:
         if self.fault:
             raise UpstreamError(self.fault)
 
     def read_split(self, route: str, targets: Collection[Target]) -> Split:
-        self._check()
+        if route == "odd" and self.is_odd:
+            raise KeyError("a fault of this test")
         known = {target.id for target in targets}
         named = {t if t in known else f"deployment {t}": bps for t, bps in self.split.items()}
         return named if route == "support" else {}
@@ -177,9 +180,10 @@ class Gateway:
         self.split = split
 
     def read_outcomes(self, since: datetime, driven: Driven) -> Iterable[Outcome]:
-        self._check()
         assert list(driven) == ["support"]
-        return [outcome for outcome in self.outcomes if outcome.started_at >= since]
+        yield from [outcome for outcome in self.outcomes if outcome.started_at >= since]
+        if self.unread:
+            raise UpstreamError(self.unread)
 
 
 class Records(Recording):
@@ -299,6 +303,29 @@ def test_a_gateway_without_an_answer_is_an_alert_and_keeps_its_split() -> None:
     assert scene.gateway.split == {BASE.id: 10_000}
 
 
+def test_a_fault_of_one_route_or_of_the_log_is_an_alert_and_the_others_get_their_split() -> (
+    None
+):
+    scene = Scene()
+    for _ in range(2):
+        scene.tick(ROUTE)
+    scene.gateway.is_odd = True
+    ((_, text),) = scene.tick(IN_CANARY)
+    assert text.startswith("an unexpected fault, KeyError('a fault of this test'): its last")
+    assert scene.gateway.split == {BASE.id: 9_900, BETTER.id: 100}
+
+    scene.gateway.is_odd, scene.gateway.unread = False, "a row is unreadable"
+    for _ in range(4):
+        scene.tick(IN_CANARY)
+    scene.log(BETTER)
+    scene.tick(IN_CANARY)
+    scene.gateway.unread = "a page is unreadable"
+    ((_, text),) = scene.tick(ROUTE)
+    assert text == "a page is unreadable. Unread requests do not count as evidence."
+    assert scene.records.units == [("s0", True, 100)]
+    assert scene.gateway.split == {BASE.id: 10_000}
+
+
 def test_a_failure_whose_model_is_not_named_counts_against_the_candidate() -> None:
     scene = Scene()
     for _ in range(5):
@@ -352,8 +379,8 @@ class LiteLLM(Exchange):
     changes: ClassVar[list[tuple[str, object]]] = []
 
     def exchange(self) -> None:
-        if self.command == "PATCH":
-            self.changes.append((self.path, json.loads(self.received_body())))
+        sent = self.received_body()
+        self.changes.append((self.path, json.loads(sent) if sent else None))
         models = [
             {
                 "model_name": "support",
@@ -373,10 +400,11 @@ def test_litellm_may_retry_at_a_weight_of_zero_unless_the_deployment_is_blocked(
     LiteLLM.changes.clear()
     with serving_http(LiteLLM) as port:
         admin = LiteLLMAdmin(f"http://127.0.0.1:{port}", "sk-1")
+        admin.begin_look()
         assert admin.read_split("support", TARGETS.values()) == {BASE.id: 10_000, BETTER.id: 1}
         admin.set_split("support", TARGETS.values(), {BASE.id: 10_000})
 
-    (_, kept), (path, stopped) = LiteLLM.changes
+    _, (_, kept), (path, stopped) = LiteLLM.changes
     assert kept == {"litellm_params": {"weight": 10_000}, "blocked": False}
     assert path == "/model/d_better/update"
     assert stopped == {"litellm_params": {"weight": 0}, "blocked": True}
@@ -385,6 +413,7 @@ def test_litellm_may_retry_at_a_weight_of_zero_unless_the_deployment_is_blocked(
 def test_a_row_that_cannot_be_read_is_a_fault_after_all_other_rows_count() -> None:
     with serving_http(LiteLLM) as port:
         admin = LiteLLMAdmin(f"http://127.0.0.1:{port}", "sk-1")
+        admin.begin_look()
         outcomes = iter(admin.read_outcomes(START, {"support": TARGETS.values()}))
         assert next(outcomes).id == "r2"
         with pytest.raises(UpstreamError, match="a row of LiteLLM's logs is unreadable"):

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from harness.app import seed
 from harness.app.control_schedule import RECONCILE_JOB, control_schedule
 from harness.app.database import upgrade_database
-from harness.app.eval_workers import open_with_workers
+from harness.app.eval_workers.run import open_with_workers
 from harness.app.installation import Installation
 from harness.frame.calm_server import run_app
 from harness.frame.errors import SignatureInvalid

@@ -16,7 +16,7 @@ from typing import Any
 
 from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.items import Item
-from harness.app.eval_worker import EvalWorker
+from harness.app.eval_workers.worker import EvalWorker
 from harness.evals.settings import SuiteSettings
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.alert_record import AlertMessage

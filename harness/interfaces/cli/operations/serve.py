@@ -189,7 +189,7 @@ def litellm(
     Canaries count the requests in LiteLLM's spend logs.
     """
     from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
-    from harness.app.split_drive import drive_litellm  # noqa: PLC0415
+    from harness.app.gateways.drive import drive_litellm  # noqa: PLC0415
     from harness.providers.api_base_rules import check_api_base  # noqa: PLC0415
 
     require_database(session.settings)  # also reads `.env`
@@ -224,7 +224,7 @@ def flagd(
     Canaries count the spans in which the flag was evaluated.
     """
     from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
-    from harness.app.split_drive import drive_flagd  # noqa: PLC0415
+    from harness.app.gateways.drive import drive_flagd  # noqa: PLC0415
 
     require_database(session.settings)  # also reads `.env`
     leave_modules_alone()
@@ -319,7 +319,7 @@ def worker(
     Needs `control.queue: procrastinate` and PostgreSQL. On SIGTERM the worker stops, and other
     workers continue its runs.
     """
-    from harness.app.eval_workers import run_worker_host  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.eval_workers.run import run_worker_host  # noqa: PLC0415 - `--help` stays quick
 
     run_worker_host(session.config, slots=slots, providers=providers)
 
@@ -333,7 +333,7 @@ def eval_worker(
     parent: int = opt("Process id of the parent; the worker ends with it."),
 ) -> None:
     """Ask and score the missing items of an eval run."""
-    from harness.app.eval_workers import run_worker  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.eval_workers.run import run_worker  # noqa: PLC0415 - `--help` stays quick
 
     run_worker(session.config, run, owner=owner, parent=parent)
 
@@ -341,7 +341,7 @@ def eval_worker(
 @command(hidden=True)
 def eval_worker_template(session: Session) -> None:
     """Fork eval workers for the runs that the parent names on stdin."""
-    from harness.app.eval_workers import run_worker_template  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.eval_workers.run import run_worker_template  # noqa: PLC0415 - `--help` stays quick
 
     run_worker_template(session.config)
 

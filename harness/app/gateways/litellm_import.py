@@ -10,7 +10,7 @@ from itertools import product
 from shlex import quote
 from typing import Any, Final
 
-from harness.app.litellm_providers import KINDS, find_vendor, public_places, vendors
+from harness.app.gateways.litellm_providers import KINDS, find_vendor, public_places, vendors
 from harness.config.validation_errors import RANGES
 from harness.frame.config_conversion import ConfigPath, Conversion, SourceConfig
 from harness.frame.errors import InputError
@@ -369,6 +369,7 @@ class _Converter:
             return
         start = f"`swapgate shadow start {quote(route)} {target} --reason 'a silent_model'`"
         text = f"{start} mirrors 1 % of the callers (see `--share`)"
+        text += "; for a model without a known price, add `--usd-per-day none`"
         text += f"; after it ends, start {', '.join(map(str, others))}" if others else ""
         self._source.take(path, text, changed=True)
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from harness.app.flagd_file import FlagdFile
+from harness.app.gateways.flagd_file import FlagdFile
+from harness.app.gateways.litellm_admin import LiteLLMAdmin
 from harness.app.installation import Installation, open_installation
-from harness.app.litellm_admin import LiteLLMAdmin
 from harness.app.router_process import boot_holder, build_recorder
 from harness.canary.split import (
     FLAGD_WORKER,
@@ -53,6 +53,7 @@ RECENT: Final = timedelta(seconds=45)
 LATE_EVERY: Final = timedelta(minutes=3)
 AFFINITY: Final = timedelta(hours=1)  # how long LiteLLM's session affinity lasts by default
 GATEWAY: Final = "the gateway"
+OUTCOMES: Final = "the gateway's outcomes"
 STILL_AFTER: Final = timedelta(minutes=1)
 
 
@@ -80,13 +81,27 @@ class SplitDrive:
     def tick(self, serving: "CompiledSnapshot") -> None:
         problems: dict[str, str] = {}
         try:
+            self._driver.begin_look()
             for name, route in serving.routes.items():
-                if text := self._keep(name, route):
+                if text := self._try(name, route):
                     problems[f"route {name}"] = text
-            self._count(serving, problems)
         except UpstreamError as error:
             problems[GATEWAY] = f"{error}. Its last split stays in force."
+        else:
+            self._count(serving, problems)
         self._report(problems)
+
+    def _try(self, name: str, route: "CompiledRoute") -> str:
+        try:
+            return self._keep(name, route)
+        except UpstreamError:
+            raise
+        except Exception as error:  # other routes must still be able to roll back
+            log.exception("route_failed", route=name)
+            return (
+                f"an unexpected fault, {error!r}: its last split stays in force. Report the "
+                "log of `swapgate serve drive`."
+            )
 
     def _keep(self, name: str, route: "CompiledRoute") -> str:
         """Sets a route's split. Returns a problem, or an empty text. Raises UpstreamError if
@@ -127,17 +142,20 @@ class SplitDrive:
         since = now - (LATEST if is_late else RECENT)
         driven: Driven = {name: known.targets.values() for name, known in self._routes.items()}
         unnamed = Counter[str]()
-        for outcome in self._driver.read_outcomes(since, driven) if driven else ():
-            times = self._routes[outcome.route].times
-            found = find_time(times, outcome.started_at)
-            met = self._met.setdefault(outcome.caller, outcome.started_at)
-            if found is None or outcome.id in self._counted:
-                continue
-            self._counted[outcome.id] = outcome.started_at
-            unnamed[outcome.route] += outcome.target is None and found.trial is not None
-            is_new = met >= find_start(times, found)
-            self._record(outcome, found, serving.revision, is_new=is_new)
-        self._read_late_at = now if is_late else self._read_late_at
+        try:
+            for outcome in self._driver.read_outcomes(since, driven) if driven else ():
+                times = self._routes[outcome.route].times
+                found = find_time(times, outcome.started_at)
+                met = self._met.setdefault(outcome.caller, outcome.started_at)
+                if found is None or outcome.id in self._counted:
+                    continue
+                self._counted[outcome.id] = outcome.started_at
+                unnamed[outcome.route] += outcome.target is None and found.trial is not None
+                is_new = met >= find_start(times, found)
+                self._record(outcome, found, serving.revision, is_new=is_new)
+            self._read_late_at = now if is_late else self._read_late_at
+        except UpstreamError as error:
+            problems[OUTCOMES] = f"{error}. Unread requests do not count as evidence."
         self._counted = {id_: at for id_, at in self._counted.items() if at > now - 2 * LATEST}
         self._met = {caller: at for caller, at in self._met.items() if at > now - AFFINITY}
         for name, number in (+unnamed).items():
@@ -194,6 +212,8 @@ class SplitDrive:
                 f"{AlertKind.SPLIT.value}:{subject}",
                 f"the split of {subject} is unsure",
             )
+            if subject == OUTCOMES:
+                title = f"{subject} are incomplete"
             source, known = self._recorder.worker, self._open.get(subject)
             alert = Alert(AlertKind.SPLIT, subject, key, title, text, now, source)
             if known is not None and known.text == text:

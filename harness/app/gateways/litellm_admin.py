@@ -47,9 +47,17 @@ class LiteLLMAdmin:
     def __init__(self, url: str, key: str, allowed: Collection[str] = ()) -> None:
         self._url, self._key = url.rstrip("/"), key
         self._client = GuardedHttpClient(allowed)
+        self._deployments: Sequence[Deployment] = ()
+
+    def begin_look(self) -> None:
+        try:
+            found = self._call("/v1/model/info")["data"]
+            self._deployments = [_deployment(entry) for entry in found]
+        except _UNREADABLE as error:
+            raise UpstreamError(f"LiteLLM's list of models is unreadable: {error!r}") from None
 
     def read_split(self, route: str, targets: Collection[Target]) -> Split:
-        group = [d for d in self._deployments() if d.group == route]
+        group = [d for d in self._deployments if d.group == route]
         routable = [d for d in group if not d.blocked]
         split = {_served(deployment, targets): 0.0 for deployment in group}
         for deployment in routable:
@@ -64,7 +72,7 @@ class LiteLLMAdmin:
         }
 
     def set_split(self, route: str, targets: Collection[Target], split: Split) -> None:
-        group = [d for d in self._deployments() if d.group == route]
+        group = [d for d in self._deployments if d.group == route]
         by_target: dict[str, list[Deployment]] = {}
         for deployment in group:
             by_target.setdefault(_served(deployment, targets), []).append(deployment)
@@ -92,7 +100,7 @@ class LiteLLMAdmin:
                 self._call(f"/model/{quote(deployment.id)}/update", body, method="PATCH")
 
     def read_outcomes(self, since: datetime, driven: Driven) -> Iterator[Outcome]:
-        deployments = [d for d in self._deployments() if d.group in driven]
+        deployments = [d for d in self._deployments if d.group in driven]
         served = {d.id: _served(d, driven[d.group]) for d in deployments}
         fault: Exception | None = None
         for row in self._spend_logs(since):
@@ -105,12 +113,6 @@ class LiteLLMAdmin:
                 yield outcome
         if fault is not None:
             raise UpstreamError(f"a row of LiteLLM's logs is unreadable: {fault!r}")
-
-    def _deployments(self) -> Sequence[Deployment]:
-        try:
-            return [_deployment(entry) for entry in self._call("/v1/model/info")["data"]]
-        except _UNREADABLE as error:
-            raise UpstreamError(f"LiteLLM's list of models is unreadable: {error!r}") from None
 
     def _spend_logs(self, since: datetime) -> Iterator[Mapping[str, Any]]:
         asked = {

@@ -39,6 +39,9 @@ class FlagdFile:
         if spans.exists():
             self._inode, self._read_bytes = spans.stat().st_ino, spans.stat().st_size
 
+    def begin_look(self) -> None:
+        """Does nothing: each method reads the files, which other programs may change."""
+
     def read_split(self, route: str, targets: Collection[Target]) -> Split:
         flag = _flag(self._load()[0], route)
         return _read_shares(flag, targets) if flag else {}

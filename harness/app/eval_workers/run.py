@@ -40,8 +40,8 @@ def open_with_workers(
 
 
 def build_workers(installation: Installation) -> EvalWorkers:
-    from harness.app.eval_worker import JUDGE, TARGET  # noqa: PLC0415
-    from harness.app.eval_worker_processes import SubprocessWorkers, worker_command  # noqa: PLC0415
+    from harness.app.eval_workers.processes import SubprocessWorkers, worker_command  # noqa: PLC0415
+    from harness.app.eval_workers.worker import JUDGE, TARGET  # noqa: PLC0415
     from harness.registry import provider_secrets  # noqa: PLC0415 - only where workers start
 
     source = installation.settings.source
@@ -86,12 +86,12 @@ def build_workers(installation: Installation) -> EvalWorkers:
 
 def run_worker_template(given: Path | None) -> None:
     """Runs the process that forks eval workers, until the control process closes its stdin."""
-    from harness.app.eval_worker_processes import serve_forks  # noqa: PLC0415 - only where workers start
+    from harness.app.eval_workers.processes import serve_forks  # noqa: PLC0415 - only where workers start
 
     with pause_garbage_collection():
         # For all workers. Statements, because a wheel renames imported modules (ADR 30).
         from evals.runner import inspect_runner, judge_calibration, rate_gate  # noqa: F401, PLC0415 - only where workers start
-        from harness.app import eval_worker  # noqa: F401, PLC0415
+        from harness.app.eval_workers import worker  # noqa: F401, PLC0415
         from harness.store import store  # noqa: F401, PLC0415
         from router.access import rate_limits  # noqa: F401, PLC0415
         from router.upstream import transports  # noqa: F401, PLC0415
@@ -106,7 +106,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
     leave_modules_alone()
     from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
     from evals.runner.rate_gate import RateGates  # noqa: PLC0415
-    from harness.app.eval_worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
+    from harness.app.eval_workers.worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
     from router.access.rate_limits import SharedRates  # noqa: PLC0415
     from router.upstream.transports import ProviderClient  # noqa: PLC0415
 

@@ -1,0 +1,1 @@
+"""The processes that ask and score the items of eval runs."""

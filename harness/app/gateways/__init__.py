@@ -1,0 +1,1 @@
+"""Other gateways: Swapgate splits their traffic, and converts their configurations."""
