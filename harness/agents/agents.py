@@ -104,8 +104,8 @@ class AgentsClient:
         """Returns the person who consents to a literal model. Raises NotAllowed."""
         if self.actor is None:
             raise NotAllowed(
-                "model: a literal model has no proof for any route, so a person consents to "
-                "it: send a management key of an approver, or name a route",
+                "model: a model named as PROVIDER:MODEL has no proof for any route, so a "
+                "person consents to it: send a management key of an approver, or name a route",
                 code="approval_needed",
             )
         self.actor.require(Role.APPROVER)
@@ -255,8 +255,8 @@ def grant_literal(  # noqa: PLR0913 - the parts of a consent
     in_force = [g for g in AgentGrants(tx).not_revoked() if now < g.expires_at]
     if len(in_force) > (most := ctx.agents.max_literals):
         raise Conflict(
-            f"{len(in_force) - 1} literal models are granted, and `agents.max_literals` is "
-            f"{most}: use a route, or revoke a grant",
+            f"{len(in_force) - 1} models named as PROVIDER:MODEL are granted, and "
+            f"`agents.max_literals` is {most}: use a route, or revoke a grant",
             code="too_many_literals",
         )
 

@@ -136,8 +136,8 @@ class AgentSettings:
     open_on_loopback: bool = False
     switch_timeout_s: float = 3_600.0  # how long a switch waits for a person
     switch_days: float = 1.0  # how long a model approved by name may be used
-    literal_days: float = 90.0  # how long an agent's own literal model may be used
-    max_literals: int = 100  # maximum literal models granted at one time
+    literal_days: float = 90.0  # how long an agent may use a model named PROVIDER:MODEL
+    max_literals: int = 100  # maximum granted models named PROVIDER:MODEL
     keep_days: float = 30.0  # how long Swapgate keeps a session after its last message
     max_message_bytes: int = 8 * 1024 * 1024  # maximum size of one request's JSON
     limits: TurnBounds = field(default_factory=TurnBounds)  # for each turn
