@@ -173,7 +173,7 @@ def test_a_refused_upload_of_labels_leaves_no_entry_in_the_manifest(tmp_path: Pa
     before = manifest.read_bytes()
 
     config.write_text("home: state\nsuites: {kept: {path: suites/kept.jsonl, scorer: label}}\n")
-    with pytest.raises(ConfigError, match="a form of its own"):
+    with pytest.raises(ConfigError, match="a form that Swapgate cannot extend"):
         upload("second")
     assert manifest.read_bytes() == before
     assert {file.name for file in manifest.parent.iterdir()} == {"kept.jsonl", manifest.name}
