@@ -286,7 +286,7 @@ def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
     differences = [item.pair.candidate - item.pair.incumbent for item in items] or [0.0]
     count = len(differences)
     # The gate's prior: if all items tie, the standard deviation may still be above 0.
-    sd = max(pstdev(differences), (0.25 / (count + 1)) ** 0.5)
+    sd: float = max(pstdev(differences), (0.25 / (count + 1)) ** 0.5)
     graded = any(difference not in {-1.0, 0.0, 1.0} for difference in differences)
     margin = 0.0 if terms.claim is Claim.SUPERIOR else terms.margin
     test = PlannedTest(terms.alpha, count, count, graded=graded, margin=margin)
