@@ -183,8 +183,7 @@ class DataSuite:
         return InspectSample(id=question.id, input=messages, metadata=metadata)
 
     def _scorer(self) -> InspectScorer:
-        # Inspect would log a scorer's parameters, so the scorer is a closure without
-        # parameters.
+        # A closure without parameters, because Inspect would log the parameters.
         @scorer(metrics=[mean()], name="swapgate")
         def by_name() -> InspectScorer:
             async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's

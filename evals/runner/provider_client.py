@@ -232,9 +232,7 @@ class EvalProviderClient:
             return found, seconds
 
     async def _answers_another(self, body: Mapping[str, Any]) -> bool:
-        """Returns whether the provider answers a short question. If so, the item is the
-        cause.
-        """
+        """Returns whether the provider answers a short question; then the item is the cause."""
         short = {key: value for key, value in body.items() if key not in OF_AN_ITEM}
         short["messages"] = [{"role": "user", "content": SHORT_QUESTION}]
         try:

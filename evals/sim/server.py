@@ -199,8 +199,7 @@ def serve_forever(
     sim = simulator(profiles=known, suites=suites, time_scale=time_scale)
     with open_listener(host, port) as listener:
         serving = server(build_app(sim, key=key))
-        # uvicorn raises the signals again when it ends; without these handlers they would kill
-        # the process.
+        # uvicorn raises the signals again when it ends; they must not kill the process.
         before = {sign: signal.signal(sign, lambda *_: None) for sign in STOP_SIGNALS}
         try:
             if on_ready:

@@ -218,8 +218,7 @@ class SimulatedModel:
         self.profile = profile
         self.fingerprint = profile.fingerprint
         if bank.version and not profile.build:
-            # With the user's items the model answers otherwise than without them, so its
-            # fingerprint must differ.
+            # The fingerprint must differ, because the user's items change the answers.
             self.fingerprint += f"-{bank.version}"
         self._bank = bank
         self._abilities: dict[str, float] = {}

@@ -129,8 +129,7 @@ class _Reader:
     source: SourceConfig
     read: Callable[[str], str]
     judged: bool
-    # By the place of a file of tests: number of tests, and the reasons why tests were not
-    # taken.
+    # By the place of a file: number of its tests, and why tests were not taken.
     counts: dict[ConfigPath, int] = field(default_factory=dict)
     lost: dict[ConfigPath, dict[int, str]] = field(default_factory=dict)
     tests: int = 0  # number of tests in the configuration

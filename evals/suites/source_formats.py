@@ -53,8 +53,7 @@ FORMATS: Final[Mapping[str, DatasetFormat]] = {
         "additional_metadata",
         "actual_output",
     ),
-    # A log is recognised by these marks. Data sets of `json_dataset` and `csv_dataset` have no
-    # marks, so they need --from.
+    # These marks identify a log. Data sets of `json_dataset` and `csv_dataset` need --from.
     "inspect": DatasetFormat("input", ("target",), frozenset({"eval", "plan"})),
 }
 PLAIN: Final = DatasetFormat("input", (), frozenset(), answer="")

@@ -37,8 +37,7 @@ from harness.routing.records.observations import Observations
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import Arm
 
-# Signals that need trusted data. The end of a bake is one: it ends the comparison with the
-# former incumbent.
+# Signals that need trusted data. The end of a bake also ends the comparison.
 ONWARD_SIGNALS: Final = frozenset(
     {RolloutSignal.STEP_DONE, RolloutSignal.PROVEN, RolloutSignal.BAKED}
 )

@@ -90,8 +90,7 @@ class Spending:
 
 IS_OPEN = sa.text("number = 0 AND closed_at IS NULL")
 
-# In all processes together, a target and suite have one open baseline, and a watch has one
-# running check.
+# A target and suite have one open baseline, and a watch has one running check.
 DRIFT_CHECK: Final = record(
     DriftCheck,
     "drift_check",
@@ -134,9 +133,7 @@ class Drift(Records[DriftCheck]):
         return self._first(self._select(drift_check.c.run == run, _IS_RUNNING)) is not None
 
     def start(self, check: DriftCheck) -> bool:
-        """Starts a run; False if its watch has a run, or its target and suite have a
-        baseline.
-        """
+        """Starts a run; False if the watch has a run, or target and suite have a baseline."""
         self._tx.serialize()
         return self._tx.write_new(drift_check, DRIFT_CHECK.write(check))
 

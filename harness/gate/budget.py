@@ -258,8 +258,7 @@ def _reach(items: tuple[int, ...], alpha: float) -> float:
     return high
 
 
-# The name of the rule that gives the first look the whole alpha, and all looks together 1.5
-# times alpha.
+# The rule's name: the first look gets the whole alpha, all looks together get 1.5 alpha.
 FIRST_FULL: Final = "first_full"
 
 ALL_LOOKS: Final = 1.5

@@ -163,8 +163,7 @@ class Sample:
     prompt: str = ""
     rule: str = ""  # the broken format rule, if strict and lenient differ
     cached_tokens: int = 0  # input tokens read from the provider's cache
-    # judge_calls, judge_cost_usd: the judge's calls for this sample, and their cost; None if
-    # its price is unknown.
+    # The judge's calls for this sample, and their cost; None if its price is unknown.
     judge_calls: int = 0
     judge_cost_usd: float | None = None
     served_build: str = ""

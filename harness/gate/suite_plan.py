@@ -150,8 +150,7 @@ def read_group(metadata: Mapping[str, object], name: str, place: str) -> str:
 
 
 HASH_BYTES: Final = 5
-# Characters that are neither letters nor digits, and invisible characters, some of which
-# Unicode calls letters.
+# Matches every character that is not a visible letter or digit.
 SEPARATORS: Final = re.compile(rf"[\W_{''.join(sorted(INVISIBLE_CHARACTERS))}]+")
 # For ASCII texts, which contain no marks and no invisible letters: faster.
 ASCII_SEPARATORS: Final = {code: None for code in range(128) if not chr(code).isalnum()}

@@ -59,8 +59,7 @@ def usual_address(provider: str) -> str:
 
 def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstRouteResult:
     """Creates provider, key, route and proposal. Repeat the call after an error to continue."""
-    # Check the role before the first steps: they need a lower role, so a later refusal would
-    # not undo them.
+    # Check the role first: a later refusal would not undo steps that need a lower role.
     actor.require(Role.ADMIN)
     for name in ("provider", "model", "route", "suite"):
         if not getattr(wanted, name).strip():
@@ -68,8 +67,7 @@ def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstR
     settings = RouteSettings(
         suites=(RouteSuite(wanted.suite, SuiteRole.PRIMARY),), policy=wanted.policy
     )
-    # Check the route before the provider is created, so that a typing error leaves no provider
-    # behind.
+    # Check the route first, so that a typing error in it leaves no provider behind.
     routes.check_settings(ctx, settings)
     registered_providers.register_with_provider(
         ctx, actor, Target(wanted.provider, wanted.model), api_base=wanted.api_base

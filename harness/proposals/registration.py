@@ -369,8 +369,7 @@ def _plan(
     pin = pins[suite.suite]
     main = suite.role is SuiteRole.PRIMARY
     claim = gate.claim if main else Claim.NON_INFERIOR
-    # A unit of the weighted mean takes one item of each suite, so the suite with the fewest
-    # units is the limit.
+    # A unit of the weighted mean takes an item of each suite, so the shortest suite limits it.
     paired = [groups[other.suite].units for other in primary]
     ours = groups[suite.suite]
     units = min(paired) if main and combine is PrimaryCombination.WEIGHTED else ours.units

@@ -49,8 +49,7 @@ class ProposalRequest(ProposalTexts):
     reason: str = ""
     claim: Claim | None = None  # claim, margin, min_saving: None uses the policy's value
     margin: float | None = None
-    # A target (id or name) whose results the candidate was tuned on. Its looks count as the
-    # candidate's.
+    # Id or name of a target whose results the candidate was tuned on; its looks count, too.
     descends_from: str | None = None
     min_saving: float | None = None
     # Further candidates for the same swap: the best that passes continues.

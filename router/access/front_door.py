@@ -26,8 +26,7 @@ from router.recording.port import Recording
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, RouteNames
 from router.snapshot.holder import SnapshotHolder
 
-# The grant in usage records if a request has no data key, but comes from the local operator or
-# with a management key.
+# The grant in usage records of requests by the local operator or with a management key.
 OPEN_KEY: Final = KeyGrant("agents-open", "")
 CALLER: Final = "swapgate_agent_caller"  # the scope's key for an agent's caller
 _GRANT: Final = "grant"  # in a head's facts: (grant, its revision)
@@ -57,8 +56,7 @@ class Callers:
         if known is not None and known[1]() is serving:
             return known[0]
         found = self._identify(scope, serving)
-        # Agents are not kept, because their header expires after a minute; refusals are not,
-        # because each one counts.
+        # Keep neither agents, whose header expires after a minute, nor refusals, which count.
         if facts is not None and CALLER not in scope and not isinstance(found, Reply):
             # A weak reference: an idle connection may outlive the revision by hours.
             facts[_GRANT] = found, ref(serving)

@@ -31,9 +31,8 @@ SLOTS: Final = 16_384
 PROBES: Final = 64
 FREE: Final = bytes(16)
 _UNUSED: Final = RateState()
-# How long to wait for a slot, which a worker locks for microseconds. A worker that stops while
-# it holds the lock must not block the others, so they continue without it; an update may then
-# be lost.
+# How long to wait for a slot, which a worker locks for microseconds. If a worker stops while it
+# holds the lock, the others continue without it, and may lose an update.
 LOCK_S: Final = 0.002
 PAUSE_S: Final = 0.00005
 

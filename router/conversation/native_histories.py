@@ -162,8 +162,7 @@ ENCRYPTED: Final = "encrypted_content"
 INPUT_REASONING: Final = "input.reasoning"
 _OWN: Final = f"_{OWN_ID}".encode()
 _REASONING: Final = re.compile(rb'"type"\s*:\s*"reasoning"')
-# Items that need no id. With an id that it knows, a provider demands the reasoning before the
-# item.
+# Items that need no id. If a provider knows the id, it demands the reasoning before it.
 _BY_CONTENT: Final = frozenset({"message", "function_call", "custom_tool_call"})
 _CALLS: Final = frozenset({"function_call", "custom_tool_call"})
 _RESULTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})

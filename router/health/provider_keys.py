@@ -141,8 +141,7 @@ class EarlyRecovery:
             name = upstream.provider.name
             if name in before and before[name] != self._proofs[name]:
                 self._health.renew(upstream.id)
-            # Ignore the first snapshot's switches, because somebody threw them before this
-            # process began.
+            # Ignore the first snapshot's switches: they are older than this process.
             if known is not None and any(
                 force_plan(switch, [upstream.target]).in_effect for switch in thrown
             ):

@@ -120,8 +120,7 @@ class TargetHealth:
         # When each target last answered, and at which endpoint.
         self.answered_at: dict[str, float] = {}
         self.spoken: dict[str, Endpoint] = {}
-        # The endpoint of the users' last failure that counts: for a circuit that is not closed,
-        # the endpoint where it opened.
+        # The endpoint of users' last failure that counts; for an open circuit, where it opened.
         self.failed_at: dict[str, Endpoint] = {}
         self._under_way: Counter[str] = Counter()  # users' requests by target
         # The callers that each target refused since its last answer; see `counts_for_all`.

@@ -82,8 +82,7 @@ class FeedbackIntake(RequestObserver):
         self._served.put(request_id, (route, arm.value, subject[0], ticket))
         if ticket is not None:
             self._exposed.put(request_id, ticket)
-        # Only a caller's first exposure of a day has a ticket; a later exposure must not
-        # replace it.
+        # Keep a caller's first exposure of a day: later exposures have no ticket.
         if ticket is not None or self._by_subject.get(subject) is None:
             self._by_subject.put(subject, request_id)
 

@@ -50,8 +50,7 @@ class RolloutAdmission(RequestObserver):
     def __init__(self, recorder: Recording, guards: CanaryGuards) -> None:
         self._recorder = recorder
         self._guards = guards
-        # By the route's `id()`, for one revision, because each revision compiles its routes
-        # again.
+        # By the route's `id()`, for one revision: the next one has other routes.
         self._by_route: dict[int, tuple[CompiledRoute, RouteGuardrails | None]] = {}
         self._revision = 0
 
@@ -107,8 +106,7 @@ class GuardrailSampling(RequestObserver):
         observed.sample = probe.sample(response.signals(), cost, failed=failed)
 
 
-# If a client's deadline is below this multiple of the control's usual latency, a timeout is not
-# evidence.
+# A timeout below this multiple of the control's usual latency is not evidence.
 TIMES: Final = 3.0
 USUAL: Final = 0.95
 KEPT: Final = 100

@@ -149,8 +149,7 @@ class HealthChecks:
         began = self._clock.monotonic()
         endpoint = self._health.spoken.get(target) or first_native_endpoint(upstream)
         if self._health.state(target) is not BreakerState.CLOSED:
-            # Check the endpoint where users' requests failed, because another endpoint may
-            # work.
+            # Check the endpoint where users' requests failed: another may work.
             endpoint = self._health.failed_at.get(target, endpoint)
         if endpoint is None:
             return

@@ -182,8 +182,7 @@ class CanarySampleJudge(SideCalls):
         judge, upstream = drawn.served.judge, drawn.served.upstream
         request = job.request
         try:
-            # Parsing a long answer takes time, so a thread does it while the loop serves
-            # requests.
+            # Parsing a long answer takes time, so a thread does it.
             body = await asyncio.to_thread(_body, judge.criteria, request, answer)
         except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
             self._count("unreadable")

@@ -196,7 +196,7 @@ class ShadowMirror(SideCalls):
             self._metrics.spent(served.upstream.name, usage, price)
         spent = {COST_USD: _cost(price, usage)} if price else {}
         self._note(served.shadow.id, {} if price else {UNPRICED: 1}, spent)
-        # Parsing a long answer takes time, so a thread does it while the loop serves requests.
+        # Parsing a long answer takes time, so a thread does it.
         own_price = job.route.upstreams[job.plan.incumbent].price
         sides = (incumbent, own_price), (candidate, price)
         counts, sums = await asyncio.to_thread(

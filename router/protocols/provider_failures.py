@@ -15,8 +15,7 @@ from router.protocols.answers import BROKEN_CALL, ending_failure, ending_words, 
 from router.protocols.provider_refusals import CLIENT_STATUSES, REFUSALS, RefusalRow
 
 _F = FailureClass
-# Classes if no row fits. If a 404 has a provider's message, an object in the request does not
-# exist.
+# Classes if no row fits. A 404 with a message: an object in the request does not exist.
 BY_STATUS: Final[Mapping[int, FailureClass]] = {
     401: _F.OUR_KEY,
     402: _F.QUOTA,

@@ -230,8 +230,7 @@ class Ledger:
 
 log = logging.getLogger(__name__)
 
-# How many claims one transaction enters: thousands may wait after an outage, and each commit
-# takes time.
+# Claims in one transaction: after an outage, thousands wait, and a commit takes time.
 _TOGETHER: Final = 50
 
 

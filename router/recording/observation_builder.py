@@ -257,8 +257,7 @@ class ObservationBuilder:
         self, block: OpenBlock, units: Sequence[LedgerUnit], of_all: BlockFindings
     ) -> NeverSeen:
         new = [unit for unit in units if unit.history is KeyHistory.NEVER_SEEN]
-        # Units of several periods may share a pool, because their arms are independent of all
-        # earlier data.
+        # Periods may share a pool: these units' arms are independent of earlier data.
         ranked = self._new_pool.take(new, block.weight_bps, block.share)
         findings, errors = self._summarize(new, ranked)
         return NeverSeen(

@@ -33,8 +33,7 @@ log = logging.getLogger(__name__)
 
 # Longer than the store waits for a database lock.
 STOP_S: Final = 15.0
-# How many batches of a spool one transaction writes: thousands may wait after an outage, and
-# each commit takes time.
+# Batches in one transaction: after an outage, thousands wait, and a commit takes time.
 TOGETHER: Final = 50
 
 
@@ -282,8 +281,7 @@ class Recorder(Recording):
             while together := list(itertools.islice(batches, TOGETHER)):
                 self._write(*together)
                 stored += [NOTHING._replace(id=batch.id) for batch in together]
-            # If the process ends before this line, the database recognizes the repeated
-            # batches.
+            # If the process ends here, the database recognizes the repeated batches.
             self._spool.clear()
         self._settle(*stored)
 

@@ -39,17 +39,14 @@ log = logging.getLogger(__name__)
 INTERVAL_S: Final = 0.05
 # The longest pause after an empty report; the next request ends the pause.
 QUIET_S: Final = 1.0
-# How often a worker sends its metrics. Another worker's scrape may be out of date by this time,
-# and a killed worker loses it.
+# How often a worker sends its metrics; other workers' scrapes may be this much out of date.
 METRICS_EVERY_S: Final = 3.0
 ANSWER_S: Final = 5.0
 STOP_S: Final = 10.0
-# The most unsent data while the parent does not read. Beyond it, requests are served but not
-# scored.
+# The most unsent data for the parent. Beyond it, requests are served but not scored.
 MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024
 MAX_UNITS: Final = 200_000
-# The most characters of waiting capture drafts, and of drafts in one report. Building a large
-# report would delay requests.
+# Characters of waiting drafts, and in one report: building a large report delays requests.
 MAX_DRAFTS: Final = 32 * 1024 * 1024
 DRAFTS_AT_ONCE: Final = 256 * 1024
 # The most finished requests that one turn of the event loop adds up.
@@ -107,8 +104,7 @@ class Reporter(Recording):
 
     def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> int | None:
         if len(self._units) >= MAX_UNITS:
-            # Dropping it causes no bias, because no outcome is known yet and both arms are
-            # treated alike.
+            # This causes no bias: no outcome is known yet, and both arms are treated alike.
             self.counters["rows_dropped"] += 1
             return None
         number = self._numbers.get(canary.rollout)
@@ -189,8 +185,7 @@ class Reporter(Recording):
         self._drafts.append(draft)
 
     def announce(self, abort: LocalAbort) -> None:
-        # Send it at once, because other workers send users to the canary until they know of the
-        # abort.
+        # Send it at once, because other workers still send users to the canary.
         self._send({"abort": to_plain(abort)})
 
     def start(self) -> None:

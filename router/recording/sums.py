@@ -313,13 +313,11 @@ class CallerShares:
     def __init__(self, on_change: Callable[[str, Mapping[str, float]], None]) -> None:
         self._on_change = on_change
         self._routes: dict[str, RouteKeys] = {}
-        # The keys of requests by route, in order. Texts and not tuples, because tuples slow the
-        # garbage collector.
+        # Requests' keys by route, in order. Texts, because tuples slow garbage collection.
         self.waiting: defaultdict[str, deque[str]] = defaultdict(_KEYS)
         # The openings that distinguish an application's conversations, by route.
         self.openings: defaultdict[str, deque[str]] = defaultdict(_KEYS)
-        # The applications' keys, by route: Swapgate draws an arm for each of their
-        # conversations.
+        # Applications' keys by route: each of their conversations draws its own arm.
         self.applications: dict[str, frozenset[str]] = {}
 
     def evaluate(self, serving: "CompiledSnapshot") -> None:

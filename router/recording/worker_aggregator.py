@@ -93,8 +93,7 @@ class WorkerAggregator:
 
     def text(self) -> bytes:
         sums = deepcopy(self._ended)
-        # Add them by age, so that if two workers share a slot, the newer worker's states
-        # replace the older's.
+        # By age: if two workers share a slot, the newer worker's states remain.
         for account in self._accounts:
             sums.add(account.families, worker=str(account.slot))
         sums.add(self._parent_families())

@@ -274,8 +274,7 @@ class Dispatcher:
                 attempt.slow = not attempt.check
                 self._note_s(job, attempt, first_s)
         except Exception as error:
-            # Try the next target after a fault in our code, because it may not run the same
-            # code.
+            # After a fault in our code, try the next target: it may not need that code.
             self._errors.note(RouterPart.ATTEMPT, error, job.route, job.arm)
             failure = UpstreamFailed(FailureClass.INTERNAL, "the router failed")
             outcome = failure.failure

@@ -217,8 +217,7 @@ class ModelEndpoint:
                 key = request_id
                 self._counters["unnamed_callers"] += 1
             if CALLER in scope and (target := scope[CALLER].target):
-                # The agent chose the target itself, so the request is not evidence for either
-                # arm.
+                # The agent chose the target itself, so the request is not evidence.
                 chosen = self._planner.prefer(route, request, target)
                 if chosen is not None:
                     return key, _KEEP_WARM, chosen, None

@@ -181,8 +181,7 @@ class Planner:
         around = self._build_context(route, can, well.targets, live)
         plan = plan_request(route.route, arm, needs, around)
         if plan.unable and needs.tokens:
-            # The number of tokens is an estimate, which may exclude some targets, but never
-            # all.
+            # The number of tokens is an estimate: it must not exclude all targets.
             sure = replace(needs, approx_input_tokens=0, max_output_tokens=0)
             return plan_request(route.route, arm, sure, around)
         return plan

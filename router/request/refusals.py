@@ -56,9 +56,7 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
 
 
 def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
-    """Replies 503 if all targets pause or are excluded, 502 if all failed, 422 if all lack
-    abilities.
-    """
+    """Replies 503 if all targets pause or are excluded, 502 if all failed, 422 if unable."""
     wait_s, name = _wait_s(job, progress), job.route.route.name
     if wait_s is not None:
         return _all_waiting(job, progress, wait_s)

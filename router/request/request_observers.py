@@ -57,8 +57,7 @@ class RequestObservers:
         self._always = always
         self._of_evidence = of_evidence
         self._errors = errors
-        # By the route's `id()`. Cleared for each revision, because earlier revisions' routes
-        # must not stay in memory.
+        # By the route's `id()`, for one revision: earlier routes must not stay in memory.
         self._by_route: dict[int, RouteHooks] = {}
         self._revision = 0
 

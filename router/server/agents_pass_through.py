@@ -129,8 +129,7 @@ class AgentsPassThrough:
                 try:
                     is_ended = await self._relay(wire, scope["method"], send, request_id)
                 finally:
-                    # Each request has its own connection, so closing it ends the agents'
-                    # stream.
+                    # Closing the request's own connection ends the agents' stream.
                     wire.abort()
                     self._origin.give_back(wire)
         except UpstreamFailed:

@@ -26,8 +26,7 @@ from router.server.slow_reader import SlowReader
 MAX_HEAD_BYTES: Final = 64 * 1024
 # The most bytes of a body that wait for the application; the network holds the rest back.
 HIGH_WATER_BYTES: Final = 64 * 1024
-# How long an ending worker still answers its open connections, because clients may just have
-# sent their next request.
+# How long an ending worker still answers: clients may just have sent their next request.
 LINGER_S: Final = 1.0
 # After the last answer, the router reads and drops the rest of the client's request. Closing at
 # once would reset the connection and lose the answer, because many clients read it only after
@@ -122,8 +121,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self._reader = SlowReader(self.transport, self.loop)
         self._client = transport.get_extra_info("peername")
-        # The cast is safe: the server calls only `shutdown` and `transport.abort` on
-        # connections.
+        # The server calls only `shutdown` and `transport.abort` on connections.
         self._state.connections.add(cast("Any", self))
         self._wait()
 
@@ -149,8 +147,7 @@ class Connection(asyncio.Protocol):
             return False
         self._say_last()
         self._refusal = b""
-        # If the client has left, its system now resets the connection, which the next check
-        # sees.
+        # If the client has left, its system now resets the connection.
         call.probe()
         self._look = self.loop.call_later(FIRST_LOOK_S, self._is_gone, FIRST_LOOK_S)
         return True

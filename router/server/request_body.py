@@ -23,8 +23,7 @@ from router.frame.replies import CLOSE, Header, Reply, error_reply
 
 _IDENTITY: Final = frozenset({"", "identity"})
 _RAW, _ZLIB, _GZIP = -zlib.MAX_WBITS, zlib.MAX_WBITS, 16 + zlib.MAX_WBITS
-# RFC 8878 requires at least 8 MiB. Without a limit, the sender would decide how much memory the
-# router allocates.
+# RFC 8878 requires at least 8 MiB. A larger window would let senders fill the memory.
 _ZSTD_WINDOW: Final = 1 << 23
 # Limits the number of members, because decoding a member copies the rest of the body.
 MOST_MEMBERS: Final = 100

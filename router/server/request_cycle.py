@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from router.server.connection import Connection
 
 
-# A lower number would not make the first answer faster, because a turn itself costs little: a
-# hundredth of these starts.
+# A lower number would not help: a turn takes a hundredth of the time of these starts.
 STARTS_IN_A_TURN: Final = 8
 
 

@@ -13,8 +13,7 @@ class UpstreamRequest:
     provider: Provider
     body: bytes  # JSON for the provider
     stream: bool
-    # Whether to use a new connection, because the provider may have closed the idle
-    # connections.
+    # Use a new connection: the provider may have closed the idle connections.
     fresh: bool = False
     path: str = CHAT_PATH  # below the provider's `api_base`
     headers: tuple[tuple[bytes, bytes], ...] = ()  # the client's forwarded headers

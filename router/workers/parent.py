@@ -173,8 +173,7 @@ class WorkerPool:
                 await asyncio.wait(
                     waits, timeout=SILENT_S / 4, return_when=asyncio.FIRST_COMPLETED
                 )
-                # Check twice, because after a pause of the whole machine, workers need a moment
-                # to report.
+                # Check twice: after a pause of the machine, workers need a moment to report.
                 silences = silences + 1 if account.silent_s > SILENT_S else 0
                 if silences == 2:
                     self._kill(slot, process, "it has stopped reporting")
@@ -242,8 +241,7 @@ def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
 
 log = structlog.get_logger("swapgate.router")
 
-# Limits the workers, because replaced workers may take minutes to end, and reloads may be
-# frequent.
+# Limits workers: replaced workers may take minutes to end, and reloads may be frequent.
 MOST_RETIRING: Final = 2
 
 

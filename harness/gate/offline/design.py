@@ -97,8 +97,7 @@ def with_unseen_loss(differences: ArrayLike) -> Floats:
 
 FUTILE: Final = "futile"  # the value of `how` for a comparison that stopped for futility
 EARLY_ENDS: Final = ("early", FUTILE)
-# No comparison stops for futility before this share of the items, because early scores are
-# mostly luck.
+# No comparison stops for futility earlier, because early scores are mostly luck.
 FUTILE_FROM: Final = 0.25
 # Futility assumes that the remaining items score at the upper end of the measured interval.
 OPTIMISM_SE: Final = 2.0

@@ -70,10 +70,9 @@ class ComparisonEvidence:
     ci_method: str
     log_e_bad: float
     t: float | None
-    # p_t and p_final describe the items used so far, but p_final decides only at planned
-    # analyses. ci is not adjusted for early stopping. All are None below two items. ci_method
-    # is `these` for a claim about these items, `tango` for differences of -1, 0 and 1, else
-    # `t`.
+    # p_t, p_final and ci are None below two items. p_final decides only at planned analyses. ci
+    # is not adjusted for early stopping. ci_method: `these` for a claim about these items,
+    # `tango` for differences of -1, 0 and 1, else `t`.
     p_t: float | None
     p_final: float | None
     wins: int

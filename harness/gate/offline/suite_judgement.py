@@ -234,8 +234,7 @@ def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
         return _Readings(strict, judge_differences(_lenient_differences(units), design))
     within = replace(design, claim=Claim.NON_INFERIOR, futility=0.0)
     if judge_differences(differences, within, noise).outcome == "promote":
-        # The strict loss is within the margin too, so the format does not explain the
-        # rejection.
+        # The strict loss is within the margin, too: the format explains nothing.
         return _Readings(strict)
     return _Readings(strict, judge_differences(_lenient_differences(units), within))
 
@@ -246,8 +245,7 @@ def _outcome(paired: PairedSuite, readings: _Readings, stopped: StoppedRun | Non
     if lenient is not None and lenient.outcome == "promote":
         return "harness_mismatch"
     if strict.how == FUTILE and lenient is not None and lenient.outcome == "running":
-        # Strict scores have no chance, but lenient scores may still pass: the format may
-        # explain the loss.
+        # Lenient scores may still pass, so the format may explain the loss.
         return "inconclusive" if over else "running"
     if strict.outcome == "reject":
         # Strict scores lost. Further answers show whether the format or the content loses.

@@ -34,8 +34,7 @@ from harness.gate.sentences import NOT_SHOWN_WORSE
 from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
 from harness.gate.verdict import VERDICTS, ScorePair, SuiteReport, Verdict
 
-# Increase this number with each change of the rules that can change a verdict from the same
-# scores.
+# Increase it with each change of the rules that can change a verdict from equal scores.
 RULES_VERSION: Final = 5
 
 
@@ -204,8 +203,7 @@ def _item(row: Sequence[Any], mark: Mapping[str, Any] | None, epochs: int) -> Pa
     )
 
 
-# The first of these outcomes that any suite has is the verdict's outcome. So `passed` needs all
-# suites.
+# The verdict has the first of these outcomes that any suite has; `passed` needs all suites.
 OUTCOME_PRECEDENCE: Final = (
     "failed", "running", "infra_error", "harness_mismatch", "inconclusive", "passed",
 )  # fmt: skip

@@ -242,7 +242,7 @@ def skip_warm_up(
     found: list[ObservationBlock] = []
     ends: dict[_Place, datetime] = {}
     # By place, the next ranks that may include the warm-up. False: the ranks of all units.
-    # True: of never-seen keys.
+    # True: the ranks of never-seen keys.
     mixed: dict[_Place, set[bool]] = {}
     seen = 0
     for block in sorted(blocks, key=lambda block: block.number):

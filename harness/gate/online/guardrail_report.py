@@ -42,7 +42,7 @@ GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
     Guardrail.FEEDBACK: "Disliked by users",
     Guardrail.JUDGE: "Found bad by the judge",
 }
-# What a tripped guardrail of counts says of the canary.
+# The canary's fault if a guardrail of counts trips.
 _COUNTS = {
     Guardrail.ERRORS: "fails more often than the incumbent",
     Guardrail.TRUNCATION: "breaks off at its token limit more often than the incumbent",
@@ -62,8 +62,7 @@ def _number_pair(canary: float, control: float) -> str:
     return f"{format_number(canary)} against {format_number(control)}"
 
 
-# What a tripped guardrail of values says of the canary ({} is the ratio), and the format of
-# both values.
+# The canary's fault if a guardrail of values trips ({}: ratio); the format of both values.
 _VALUES = {
     Guardrail.LATENCY: ("takes {} as long as the incumbent for an answer", _seconds_pair),
     Guardrail.TIME_TO_FIRST_TOKEN: (

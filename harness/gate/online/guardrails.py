@@ -211,8 +211,7 @@ class JudgeTally(FailureTally):
 class FeedbackTally(FailureTally):
     """Counts a block's units, and the units with an opinion of a user, good or bad."""
 
-    # Units with an opinion. They only explain the evidence, because no opinion is not a good
-    # opinion.
+    # Units with an opinion. They are not evidence, because silence is not a good opinion.
     opinions: ArmSplit = NO_SPLIT
 
     @property

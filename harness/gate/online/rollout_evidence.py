@@ -60,8 +60,7 @@ class CanaryEvidence:
     rests_on_missing: bool
     # Whether times of the warm-up would have tripped it, and too few later times are known.
     slow_in_warm_up: bool
-    # log_certificate: the mean of the e-values log_odds_e and log_rate_e. At certificate_limit,
-    # the step is certified.
+    # log_certificate: mean of the two e-values below; certifies the step at certificate_limit.
     log_certificate: float
     certificate_limit: float
     log_odds_e: float

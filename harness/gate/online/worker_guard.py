@@ -47,9 +47,7 @@ class WorkerGuard:
 
     @property
     def _later(self) -> float:
-        """The total weight of evidence that may begin at later failures; its value is 1 until
-        then.
-        """
+        """The weight of all evidence that begins at later failures, each with the value 1."""
         return (1.0 - FIRST_WEIGHT) / self.failures if self.failures else 1.0
 
     def after(self, *, canary: bool, share: float) -> "WorkerGuard":

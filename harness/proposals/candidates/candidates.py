@@ -38,8 +38,7 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import Route
 
-# Swapgate reads a provider's list daily. If a list is older than this, a warning names its
-# time.
+# Swapgate reads a provider's list daily. A warning names the time of an older list.
 LIST_AGE: Final = timedelta(hours=36)
 # Models that run on the team's own machines cost no money per token.
 _FREE: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
@@ -313,8 +312,7 @@ def _add_up(name: str, estimates: Sequence[SuiteEstimate], cost: CostRatio) -> P
         usd = suite.candidate.cost_usd if suite.candidate else None
         total = 0.0 if cost.unpriced else suite.cost_usd
         if name in cost.unpriced:
-            # It runs on the team's machine, so only the incumbent's answers and the judge cost
-            # money.
+            # It runs on the team's machine: only the incumbent and the judge cost money.
             total = _paid_without(suite, is_incumbent_priced=len(cost.unpriced) == 1)
             usd = 0.0
         if usd is None or total is None:

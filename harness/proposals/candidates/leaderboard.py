@@ -253,9 +253,7 @@ def _list_measured(ctx: Context, tx: Transaction, route: Route) -> Sequence[Prop
 
 
 def _choose_newest(measured: Sequence[Proposal], route: Route) -> Sequence[Proposal]:
-    """Picks a candidate's proposal: if possible against the incumbent, then decided, then
-    newest.
-    """
+    """Picks a candidate's proposal by: present incumbent, then decided, then newest."""
 
     def worth(proposal: Proposal) -> tuple[bool, bool]:
         return proposal.incumbent == route.incumbent, proposal.verdict is not None

@@ -150,8 +150,7 @@ class Report:
     suites: Sequence[SuiteSection]
     telling: Sequence[TellingAnswer]
     made_at: datetime
-    # Whether the report comes from `gate run`. It has no route, and keeps its database only
-    # with `--keep`.
+    # From `gate run`, which has no route, and keeps its database only with `--keep`.
     standalone: bool = False
     kept: Path | None = None  # the folder of that database
 

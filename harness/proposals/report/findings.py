@@ -354,8 +354,7 @@ def _commands(comparison: Comparison, target: Target, *, standalone: bool) -> Se
 
 def _proposing(target: Target, proposal: Proposal) -> str:
     words = ["swapgate", "proposal", "create", proposal.route, target.id]
-    # Repeats the claim. `--descends-from` registers the target whose results the new target was
-    # tuned on.
+    # `--descends-from` names the target whose results the new target was tuned on.
     words += ["--claim", proposal.claim.value]
     margins = {plan.margin for plan in proposal.plans}
     if proposal.claim is not Claim.SUPERIOR and len(margins) == 1:

@@ -117,8 +117,7 @@ class ChatStream(StreamFilter):
         self._ended: set[object] = set()
         self._form: TextEventForm | None = None
         self._without_form = 0  # number of text events that fitted no form
-        # The text member and the choice of the last event that fitted no form; None without
-        # text.
+        # Of the last event that fitted no form: text member and choice, if it had text.
         self._text: tuple[str, object] | None = None
 
     def feed(self, data: bytes) -> bytes:

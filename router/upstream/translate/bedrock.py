@@ -104,9 +104,7 @@ class BedrockTranslation:
 
 
 def _without_tools(request: ScreenedRequest) -> None:
-    """Removes the tools, because Converse cannot forbid calls. Raises Untranslatable after a
-    call.
-    """
+    """Removes the tools if calls are forbidden. Raises Untranslatable after a call."""
     if request.params.get("tool_choice") != "none":
         return
     if any(m.get("tool_calls") or m.get("role") == "tool" for m in request.messages):
