@@ -161,7 +161,7 @@ def _options(ctx: click.Context, *, left_out: Collection[str]) -> Iterator[_Opti
     for param in ctx.command.get_params(ctx):
         record = param.get_help_record(ctx)
         if record is not None and record[1] and not set(param.opts) & set(left_out):
-            form = record[0].replace("INTEGER RANGE", "N").replace("FLOAT RANGE", "X")
+            form = record[0].replace(" INTEGER", " N").replace(" NUMBER", " X")
             meaning = _in_one_line(record[1]).replace(" [default: none]", "")
             yield _Option(max(param.opts, key=len), form, meaning)
 

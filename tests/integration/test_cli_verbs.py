@@ -662,4 +662,5 @@ def test_a_run_by_hand_has_a_budget_if_it_is_given_one(cli: CommandLine) -> None
     # Neither below nor above any bound.
     traffic = ("sim", "traffic", "chat", "--for", "1", "--rate")
     assert "'nan' is not a finite number" in cli.error(*traffic, "nan", exits=2)
+    assert "'x' is not a valid number" in cli.error(*traffic, "x", exits=2)
     assert "budget" in refused

@@ -15,6 +15,7 @@ from harness.interfaces.cli.frame.command import (
     PAGE,
     REASON,
     FiniteRange,
+    WholeRange,
     arg,
     command,
     opt,
@@ -46,7 +47,7 @@ def start(
     ),
     requests_per_day: int = opt(
         "Budget in requests per UTC day, across all routers.",
-        type=click.IntRange(min=1),
+        type=WholeRange(min=1),
         default=DEFAULT.requests_per_day,
     ),
     usd_per_day: str = opt(
@@ -54,7 +55,7 @@ def start(
     ),
     at_once: int = opt(
         "Concurrent mirrored requests per worker.",
-        type=click.IntRange(min=1),
+        type=WholeRange(min=1),
         default=DEFAULT.at_once,
     ),
     lasts: timedelta = opt("Duration: 90m, 2h, 7d.", "--for", default="7d"),

@@ -158,7 +158,13 @@ def taken_from(build: Callable[..., object]) -> Any:
     return TakenFrom(build)
 
 
+class WholeRange(click.IntRange):
+    name = "integer"  # for help and errors, instead of "integer range"
+
+
 class FiniteRange(click.FloatRange):
+    name = "number"
+
     def convert(
         self, value: float, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
@@ -328,7 +334,7 @@ READ_AS: Final[Mapping[type, dict[str, Any]]] = {
 
 def page_of(limit: int, *short: str) -> Any:
     """Describes the options --limit and --after. short: further flags of --limit."""
-    rows = click.IntRange(1, MOST_LISTED)
+    rows = WholeRange(1, MOST_LISTED)
     size = opt("Maximum number of rows.", *short, "--limit", type=rows, default=limit)
     after_text = "Continue after this cursor, which the previous page printed."
 

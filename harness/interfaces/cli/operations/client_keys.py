@@ -18,6 +18,7 @@ from harness.interfaces.cli.frame.command import (
     REASON,
     FiniteRange,
     Reads,
+    WholeRange,
     arg,
     command,
     opt,
@@ -204,7 +205,7 @@ def print_sign_in_link(
     *,
     minutes: int = opt(
         "Minutes until the link expires.",
-        type=click.IntRange(1, 24 * 60),
+        type=WholeRange(1, 24 * 60),
         default=int(LINK_LASTS.total_seconds()) // 60,
     ),
 ) -> None:

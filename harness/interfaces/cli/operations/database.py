@@ -9,7 +9,7 @@ from harness.frame.errors import InputError
 from harness.frame.people.access import Role
 from harness.frame.signing.keyring import KeyPurpose
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import REASON, command, opt
+from harness.interfaces.cli.frame.command import REASON, WholeRange, command, opt
 from harness.interfaces.cli.frame.session import Session
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def accept_restore(
     reason: str = opt("Reason, recorded in the audit log."),
     above: int = opt(
         "Highest revision that a router elsewhere served.",
-        type=click.IntRange(min=0),
+        type=WholeRange(min=0),
         default=0,
         show_default=False,
     ),

@@ -18,6 +18,7 @@ from harness.interfaces.cli.frame.command import (
     EXISTING_FILE,
     FILE,
     FiniteRange,
+    WholeRange,
     arg,
     command,
     opt,
@@ -67,7 +68,7 @@ def router(
     *,
     workers: int | None = opt(
         "Worker processes. [default: router.workers]",
-        type=click.IntRange(1, 256),
+        type=WholeRange(1, 256),
         metavar="N",
     ),
     beside_control: bool = opt(
@@ -306,7 +307,7 @@ def worker(
     *,
     slots: int = opt(
         "Concurrent eval runs on this host.",
-        type=click.IntRange(1, 256),
+        type=WholeRange(1, 256),
         default=2,
     ),
     providers: tuple[str, ...] = opt(
