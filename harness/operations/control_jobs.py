@@ -70,7 +70,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
         except Exception as error:  # noqa: BLE001 - a failed step must not stop the rest
             failed.append(f"{name}: {type(error).__name__}: {error}")
 
-    # This comes first, so that a broken log raises its alert before it stops the rest.
+    # This comes first, because a broken log stops the next steps, and its alert must open.
     run_step("the audit log", partial(integrity.check_audit_log, ctx))
     try:
         with ctx.store.read() as tx:

@@ -29,7 +29,7 @@ def user() -> None:
 
 @command(user)
 def delete(session: Session, user_id: str = arg("USER"), *, reason: str = REASON) -> None:
-    """Delete USER's sessions, captured requests and marks, for good.
+    """Delete USER's sessions, captured requests and failover hashes, for good.
 
     USER is the id that clients sent. The audit log keeps the reason, but not the id.
     """
