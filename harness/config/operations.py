@@ -190,7 +190,7 @@ def _split_url(url: str) -> SplitResult | None:
 
 
 def _address_faults(path: KeyPath, url: str) -> Iterator[Fault]:
-    """Checks one of our own addresses, which has no path because the client appends one."""
+    """Checks the address of one of our processes. It has no path, because clients append it."""
     parts = _split_url(url)
     if parts is None or parts.path not in ("", "/") or parts.query or parts.fragment:
         yield path, "must be an address such as http://127.0.0.1:8085, without a path"

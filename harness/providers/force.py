@@ -1,8 +1,9 @@
 """Kill switches: each forces or avoids a provider or a target. Pure.
 
 A switch removes targets from a route's plan. If it would remove all, the route keeps its plan.
-All avoiding switches apply, but only one forcing switch: the environment's before CLI's and
-REST's before the file's, then one for the route before one for all routes, then the newest.
+All avoiding switches apply, but only one forcing switch. The source decides first (environment,
+then CLI and REST, then file). Then a route's own switch precedes a switch for all routes, and
+then a newer switch an older one.
 """
 
 import re

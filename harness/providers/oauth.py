@@ -30,7 +30,8 @@ class OAuthEndpoints:
     poll_url: str = ""  # only OPENAI: reports whether the person has consented
     verification_url: str = ""  # where the person types the code, unless the server gives it
     redirect_uri: str = ""
-    # Gives a short-lived token for the account's token; empty if requests carry the latter.
+    # Gives a short-lived token for the account's token. Empty if requests carry the account's
+    # token itself.
     exchange_url: str = ""
     scope: str = ""
     client_id: str = ""

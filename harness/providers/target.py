@@ -21,8 +21,8 @@ ANTHROPIC_KIND: Final = "anthropic"  # the kind of providers that speak Anthropi
 AZURE_KIND: Final = "azure_openai"
 # Fields of a request's body that a provider's `extra_body` may not contain.
 ROUTED_FIELDS: Final = frozenset({"model", "messages", "input", "stream"})
-# What Anthropic charges to keep input in its prompt cache for 5 minutes and for an hour, as
-# multiples of the input price ("Prompt caching" in its documentation).
+# Anthropic's prices for input that its prompt cache keeps for 5 minutes and for an hour, as
+# multiples of the input price. Source: "Prompt caching" in its documentation.
 WRITE_RATIO: Final = 1.25
 HOUR_WRITE_RATIO: Final = 2.0
 ANTHROPIC_VERSION: Final = "2023-06-01"  # default version of the protocol

@@ -1,7 +1,7 @@
 """Runs `swapgate serve drive`: another gateway splits a route's traffic as Swapgate decides.
 
-Each tick gives the gateway the routing table's shares, reports each share that Swapgate did not
-set, and counts the gateway's outcomes in the records that a router would write.
+Each tick gives the gateway the routing table's shares, and reports shares that Swapgate did not
+set. It counts the gateway's outcomes in the records that a router would write.
 """
 
 import time

@@ -198,8 +198,8 @@ DELIVERIES_OF: Final = (
 
 
 class Preload:
-    """Reads rows together that a `read()` transaction then looks up one by one. Results and
-    errors stay the same. In a `write()` transaction it has no effect.
+    """Reads many rows at once, which a `read()` transaction would otherwise read one by one.
+    Results and errors stay the same. In a `write()` transaction it has no effect.
     """
 
     def __init__(self, tx: Transaction) -> None:
