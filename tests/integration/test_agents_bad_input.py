@@ -176,6 +176,7 @@ def test_a_wrong_field_is_named_and_nothing_is_stored(
             400 <= answer.status_code < 410
             and refused.keys() == {"message", "type", "code", "param"}
             and str(refused["param"]).startswith(name)
+            and not re.search("constrained|Body", refused["message"])  # types of pydantic
         )
         if not is_clear:
             wrong.append((body, answer.status_code, answer.text[:300]))

@@ -165,7 +165,7 @@ def import_suite(
 
 
 def _show_settings(done: "SuiteImport", config_file: Path | None) -> None:
-    from harness.app.suite_import import suite_entry  # noqa: PLC0415 - only one command needs it
+    from harness.app.suite_entries import suite_entry  # noqa: PLC0415 - only one command needs it
 
     if done.configured:
         if done.replaced:
